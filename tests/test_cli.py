@@ -33,6 +33,10 @@ def cut(): return Cut()
 def nan(): return Nan()
 def shape(): return Shape()
 def five(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
+def local():
+    model = build()
+    model.shift = lambda x: x
+    return model
 """
 
 
@@ -157,6 +161,23 @@ FAILURES = {
     "weights that are cut off": (["audit", "cut"], "not a readable safetensors file"),
     "a damaged result": (["report", "damaged"], "accuracy.json"),
     "a folder without an audit": (["report", "empty"], "holds no audit"),
+    "nothing to attack": (["attack"], "Give a run folder"),
+    "an unknown suite": (["attack", "runs/small", "--suite", "standart"], "Did you mean 'standard'"),
+    "an unknown attack among others": (["attack", "runs/small", "--suite", "fgsm,pdg:3"], "Did you mean 'pgd'"),
+    "a wrong half-width": (["attack", "runs/small", "--until", "1.5.%"], "written 1% or 0.01"),
+    "a half-width of everything": (["attack", "runs/small", "--until", "100%"], "below 1; got '100%'"),
+    "a folder to write to": (["attack", "runs/small", "--out", "empty"], "names a file; empty is a folder"),
+    "a model that workers cannot have": (
+        ["attack", "--model", "theirs:local", "--data", "digits", "--suite", "fgsm", "--jobs", "2", "--out", "w/w"],
+        "use jobs=1",
+    ),
+    "an evaluation of something else": (
+        ["attack", "runs/small", "--suite", "fgsm", "--out", "other.safetensors"],
+        "other.evaluation.safetensors is not a readable evaluation",
+    ),
+    "witnesses that are not there": (["verify", "none", "runs/small"], "There is no file none"),
+    "witnesses that are something else": (["verify", "small.yaml", "runs/small"], "not a readable robustness result"),
+    "witnesses of no model": (["verify", "runs/small/run.json"], "not a readable robustness result"),
     "a misspelt option": (["audit", "runs/small", "--threatt", "linf:1"], "--threatt"),
     "an unknown verb": (["trian"], "trian"),
     "an unknown kind": (["list", "objective"], "Did you mean 'objectives'"),
@@ -170,6 +191,7 @@ def spoiled(home) -> Path:
     for split in ("train", "test"):
         (home / "unreadable" / split / "a").mkdir(parents=True)
         (home / "unreadable" / split / "a" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n but no more")
+    (home / "other.evaluation.safetensors").write_bytes(b"not an evaluation")
     for name in ("cut", "damaged"):
         shutil.copytree(home / "runs/small", home / name)
     weights = home / "cut" / "weights.safetensors"

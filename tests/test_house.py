@@ -37,6 +37,7 @@ ORDER = [
     ["report"],
     ["auditing"],
     ["targets"],
+    ["attacking"],
     ["studies"],
     ["cli"],
 ]

@@ -25,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_INTERRUPTED = 130
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 
 
@@ -99,6 +100,100 @@ def audit(
     subjects = _show([page.parent])
     typer.echo(f"page: {page}")
     _stop_at_errors(subjects, DEFAULT_CHECKS if names is None else names)
+
+
+@app.command()
+def attack(
+    run: Annotated[Path | None, typer.Argument(help="Run folder of a trained model.", show_default=False)] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A model of your own: package.module:function.", show_default=False)
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Its weights, a safetensors file.", show_default=False)] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="digits, mnist, fashion_mnist, cifar10, svhn or folder:PATH; the run's own if not given."),
+    ] = None,
+    threat: Annotated[str, typer.Option(help="Norm and ε: linf:0.1, linf:8/255, l2:0.5, l1:5.")] = "linf:0.1",
+    suite: Annotated[
+        str, typer.Option(help="standard, fast, ib, rand; or attacks, such as fgsm,pgd:100.")
+    ] = "standard",
+    n: Annotated[
+        int | None, typer.Option("--n", min=1, help="Attack this many test images.", show_default="all")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Examples at a time.", show_default="as memory allows")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that share the work.")] = 1,
+    until: Annotated[
+        str | None,
+        typer.Option(help="Stop where the 95% interval is within ± this: 1%, 0.01.", show_default="never"),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="File; witnesses.safetensors in the run, or in runs/MODEL, if not given.", show_default=False
+        ),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Attack a trained run, or any classifier, and keep a witness of every example that was broken.
+
+    Interrupted or killed, the same command goes on where it stopped. After Ctrl-C (exit code 130) the file holds what
+    was found so far.
+    """
+    from rich.console import Console
+
+    from isthmus import attacking
+
+    result, path = attacking.attack(
+        run,
+        model=model,
+        weights=weights,
+        data=data,
+        threat=threat,
+        suite=suite,
+        count=n,
+        batch_size=batch_size,
+        jobs=jobs,
+        until=until,
+        seed=seed,
+        out=out,
+        show_progress=not quiet,
+    )
+    table, lines = attacking.outcome(result)
+    Console().print(table)
+    for line in [*lines, f"witnesses: {path}"]:
+        typer.echo(line)
+    if not result.complete:
+        raise KeyboardInterrupt
+
+
+@app.command()
+def verify(
+    witnesses: Annotated[Path, typer.Argument(help="File that isthmus attack wrote.")],
+    run: Annotated[Path | None, typer.Argument(help="Run folder of the model.", show_default=False)] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A model of your own: package.module:function.", show_default=False)
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Its weights, a safetensors file.", show_default=False)] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Compare the originals with this data; a run's own if not given.")
+    ] = None,
+) -> None:
+    """Recompute a robust accuracy from its witnesses: no attack runs, and nothing the file says is believed.
+
+    Ends with exit code 2 if what the file claims does not hold for this model.
+    """
+    from isthmus import attacking
+
+    done = attacking.verify(witnesses, run, model=model, weights=weights, data=data)
+    for line in attacking.account(done):
+        typer.echo(line)
+    if not done.agrees:
+        typer.echo(f"Error: what {witnesses} claims does not hold for this model and data (reasons above).", err=True)
+        raise typer.Exit(2)
+    typer.echo("verified: every witness holds, and the two are equal")
 
 
 @app.command()
@@ -184,7 +279,8 @@ def _stop_at_errors(subjects: Sequence[Subject], asked: Sequence[str]) -> None:
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line.
 
-    Exit codes: 0 done, 1 a fault of ours, 2 a mistake that can be mended or a check that broke off, 130 interrupted.
+    Exit codes: 0 done, 1 a fault of ours, 2 a mistake that can be mended, a check that broke off or a claim that does
+    not hold, 130 interrupted.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
@@ -199,12 +295,14 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 def _run(given: list[str], debug: bool) -> int:
     try:
         code: Any = app(given, standalone_mode=False)
+        if code == _INTERRUPTED:  # what the parser makes of a KeyboardInterrupt
+            raise KeyboardInterrupt
         return int(code) if isinstance(code, int) else 0
     except typer.Exit as stop:
         return stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("Interrupted. What was done is kept; the same command goes on from there.", err=True)
-        return 130
+        return _INTERRUPTED
     except IsthmusError as error:
         if debug:
             raise

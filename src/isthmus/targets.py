@@ -1,4 +1,4 @@
-"""From what a command names to what an audit takes: a run folder or a foreign model, and images to judge it on."""
+"""From what a command names to what it works on: a run folder or a foreign model, and images to judge it on."""
 
 from __future__ import annotations
 
@@ -6,22 +6,34 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 
-from isthmus import auditing, classifier, config
+from isthmus import classifier, config
 from isthmus.attacks.threats import parse
 from isthmus.config import Component
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
 from isthmus.data.order import balanced
 from isthmus.errors import ConfigError
-from isthmus.report import page
 from isthmus.training.run import Run
+
+if TYPE_CHECKING:
+    from isthmus import auditing
+
+
+@dataclass(frozen=True)
+class Named:
+    """A model that a command names, the data it is to be judged on as far as that is known, and where results go."""
+
+    model: nn.Module
+    name: str
+    folder: Path
+    data: Component | None
 
 
 @dataclass(frozen=True)
@@ -73,8 +85,11 @@ def audit_run(
     Raises:
         IsthmusError: anything named that does not exist or does not fit.
     """
+    from isthmus import auditing
+    from isthmus.report import page
+
     chosen = parse(threat)
-    target = _target(run, model, weights, data, count, out)
+    target = judged_on(named(run, model, weights, data, out), count)
     with audit_bar(target.name, show_progress) as progress:
         auditing.audit(
             target.model,
@@ -94,48 +109,56 @@ def audit_run(
     return page.write([target.folder], target.folder / "page.html")
 
 
-def _target(
-    run: Path | None,
-    model: str | None,
-    weights: Path | None,
-    data: str | None,
-    count: int | None,
-    out: Path | None,
-) -> Target:
+def named(run: Path | None, model: str | None, weights: Path | None, data: str | None, out: Path | None) -> Named:
+    """Load a run's model, or build a foreign one, on the GPU if there is one.
+
+    Args:
+        run: a trained run; give this or ``model``.
+        model, weights: a foreign model, ``package.module:function``, and its safetensors file.
+        data: name of the data; the run's own where None.
+        out: folder for results; the run itself, or ``runs/<model>`` for a foreign model, where None.
+
+    Raises:
+        IsthmusError: anything named that does not exist or does not fit.
+    """
     if (run is None) == (model is None):
-        raise ConfigError("Give a run folder to audit, or --model package.module:function with --data; one of the two.")
+        raise ConfigError("Give a run folder, or --model package.module:function with --data; one of the two.")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = None if data is None else config.component("data", data)
     if run is not None:
         if weights is not None:
             raise ConfigError("--weights belongs to --model; a run folder has its own.")
         trained = Run(run)
-        net: nn.Module = trained.load()
-        recipe = trained.recipe
-        chosen = config.component("data", data) if data is not None else recipe.data
-        return _judged_on(net, chosen, count, recipe.name, out or run)
+        net = trained.load()
+        return Named(net.to(device), trained.recipe.name, out or run, chosen or trained.recipe.data)
     assert model is not None
-    if data is None:
-        raise ConfigError("--model needs --data: digits, mnist, fashion_mnist, cifar10, svhn or folder:PATH.")
-    net = classifier.foreign(model, weights)
     name = model.replace(":", ".")
-    return _judged_on(net, config.component("data", data), count, name, out or Path("runs") / name)
+    return Named(classifier.foreign(model, weights).to(device), name, out or Path("runs") / name, chosen)
 
 
-def _judged_on(model: nn.Module, data: Component, count: int | None, name: str, folder: Path) -> Target:
-    loaded = load(data)
+def judged_on(subject: Named, count: int | None) -> Target:
+    """A named model with the test split of its data, or a class-balanced choice of ``count`` images from it.
+
+    Raises:
+        ConfigError: the data is not known.
+        DataError, FileError: it cannot be loaded.
+    """
+    if subject.data is None:
+        raise ConfigError("--model needs --data: digits, mnist, fashion_mnist, cifar10, svhn or folder:PATH.")
+    loaded = load(subject.data)
     test, indices, chosen = loaded.test, torch.arange(len(loaded.test)), "all"
     if count is not None and count < len(test):
         indices, chosen = balanced(test.labels)[:count], f"balanced first {count} of the test split"
         test = test.select(indices)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Target(
-        model.to(device),
+        subject.model,
         as_float(test.images),
         test.labels,
         indices,
         chosen,
         f"{loaded.name} (test)",
-        name,
-        folder,
+        subject.name,
+        subject.folder,
     )
 
 

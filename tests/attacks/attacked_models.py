@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.attacks.engine import Attack
-from isthmus.attacks.oracle import Oracle, undisturbed
+from isthmus.attacks.oracle import Batch, Oracle
+from isthmus.attacks.threats import Threat
 from isthmus.config import Component
 from isthmus.randomness import normal
 
@@ -88,10 +89,17 @@ def subject(n: int = 48) -> tuple[Smooth, Tensor, Tensor]:
     return model, images, labels
 
 
-def oracle_of(model: nn.Module) -> Oracle:
-    """An oracle for calling an attack's function without the harness."""
-    with undisturbed(model, torch.device("cpu"), 0) as oracle:
-        return oracle
+def end_of(module, config, model: nn.Module, batch: Batch, threat: Threat) -> Tensor:
+    """Where an attack's first run ends on each example, success or not, unjudged."""
+    oracle = Oracle(model)
+    if hasattr(module, "perturb"):
+        return module.perturb(config, oracle, batch, threat)
+    search = module.search(config, threat, int(oracle.logits(batch.images, batch.keys).shape[1]))
+    runs = search.begin(batch, torch.zeros(len(batch), dtype=torch.int64), batch.images)
+    while (runs.looks < runs.budget).any():
+        answer = oracle.look(runs.x, batch.keys, lambda logits: search.objective(runs, batch, logits), draw=runs.looks)
+        search.advance(runs, batch, answer)
+    return runs.x
 
 
 def proposing(function, label: str = "test", **options) -> Attack:

@@ -2,14 +2,17 @@
 
 import pytest
 import torch
-from attacked_models import Counting, Linear, Noisy, Smooth, oracle_of, pictures, proposing, subject
+from attacked_models import Counting, Linear, Noisy, Smooth, pictures, proposing, subject
 from torch import nn
 
 from isthmus.attacks import pgd, robust_accuracy
-from isthmus.attacks.oracle import Batch
+from isthmus.attacks.judging import DRAWS, SCREEN
+from isthmus.attacks.scouting import PROBE
 from isthmus.attacks.threats import L1, L2, Linf
 from isthmus.errors import ConfigError, ModelError
-from isthmus.randomness import example_keys
+
+PROBED = 2 * PROBE  # passes that find out whether a model is random
+QUICK = ["fgsm", "pgd"]
 
 
 class Wrapped(nn.Module):
@@ -57,7 +60,7 @@ def test_a_claim_of_success_counts_for_nothing():
     model, images, labels = subject()
     result = robust_accuracy(model, images, labels, Linf(0.1), [proposing(lambda batch, threat: batch.images)])
     assert result.accuracy == result.clean_accuracy
-    assert result.forward_passes == len(images) + int(result.correct.sum())
+    assert result.forward_passes == PROBED + len(images) + int(result.correct.sum())
     assert result.backward_passes == 0
 
 
@@ -151,7 +154,7 @@ def test_gradients_that_are_not_finite_are_not_robustness(suite):
 def test_nan_on_every_clean_image_is_an_error():
     _, images, labels = subject()
     with pytest.raises(ModelError, match="NaN or infinite on every clean image"):
-        robust_accuracy(Wrapped(Smooth(), after=lambda x, z: z * torch.nan), images, labels, Linf(0.1))
+        robust_accuracy(Wrapped(Smooth(), after=lambda x, z: z * torch.nan), images, labels, Linf(0.1), QUICK)
 
 
 # --- odd models ---
@@ -159,17 +162,17 @@ def test_nan_on_every_clean_image_is_an_error():
 
 def test_a_model_that_works_in_place_changes_nothing_of_ours():
     plain, images, labels = subject()
-    expected = robust_accuracy(plain, images, labels, Linf(0.05))
+    expected = robust_accuracy(plain, images, labels, Linf(0.05), QUICK)
     model = Wrapped(plain, before=lambda x: x.sub_(0.0).mul_(1.0).clamp_(0, 1))
     kept = images.clone()
-    result = robust_accuracy(model, images, labels, Linf(0.05))
+    result = robust_accuracy(model, images, labels, Linf(0.05), QUICK)
     assert torch.equal(images, kept)
     assert torch.equal(result.broken, expected.broken)
     negating = Wrapped(plain, before=lambda x: x.neg_().add_(1))
-    broken = robust_accuracy(negating, images, labels, Linf(0.05)).broken
+    broken = robust_accuracy(negating, images, labels, Linf(0.05), QUICK).broken
     assert torch.equal(images, kept)
     assert torch.equal(
-        broken, robust_accuracy(Wrapped(plain, before=lambda x: 1 - x), images, labels, Linf(0.05)).broken
+        broken, robust_accuracy(Wrapped(plain, before=lambda x: 1 - x), images, labels, Linf(0.05), QUICK).broken
     )
 
 
@@ -188,7 +191,7 @@ def test_buffers_that_a_forward_changes_are_put_back():
             return plain(images)
 
     model = Ticking()
-    robust_accuracy(model, images, labels, Linf(0.05))
+    robust_accuracy(model, images, labels, Linf(0.05), QUICK)
     assert (model.calls, model.last) == (0, 0)
 
 
@@ -197,9 +200,9 @@ def test_the_callers_modes_do_not_matter(inside):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     _, images, labels = subject()
-    expected = robust_accuracy(model, images, labels, Linf(0.05))
+    expected = robust_accuracy(model, images, labels, Linf(0.05), QUICK)
     with inside():
-        result = robust_accuracy(model, images, labels, Linf(0.05))
+        result = robust_accuracy(model, images, labels, Linf(0.05), QUICK)
     assert torch.equal(result.broken, expected.broken)
     assert torch.equal(result.witnesses.nan_to_num(), expected.witnesses.nan_to_num())
 
@@ -208,17 +211,17 @@ def test_a_foreign_random_model_gives_repeatable_answers():
     plain, images, labels = subject()
     model = Wrapped(plain, after=lambda x, z: z + 0.5 * torch.randn_like(z))
     torch.manual_seed(1)
-    first = robust_accuracy(model, images, labels, Linf(0.05))
+    first = robust_accuracy(model, images, labels, Linf(0.05), QUICK)
     torch.manual_seed(2)
-    second = robust_accuracy(model, images, labels, Linf(0.05))
+    second = robust_accuracy(model, images, labels, Linf(0.05), QUICK)
     assert torch.equal(first.broken, second.broken)
 
 
 def test_a_model_is_judged_in_eval_mode_and_left_in_train_mode():
     plain, images, labels = subject()
-    expected = robust_accuracy(plain, images, labels, Linf(0.05))
+    expected = robust_accuracy(plain, images, labels, Linf(0.05), QUICK)
     model = nn.Sequential(plain, nn.Dropout(0.9)).train()
-    result = robust_accuracy(model, images, labels, Linf(0.05))
+    result = robust_accuracy(model, images, labels, Linf(0.05), QUICK)
     assert model.training
     assert model[1].training
     assert torch.equal(result.broken, expected.broken)
@@ -228,7 +231,7 @@ def test_training_flags_come_back_after_an_error():
     _, images, labels = subject()
     model = nn.Sequential(nn.Flatten(), nn.Linear(15, 3)).train()
     with pytest.raises(ModelError, match=r"The model fails on torch.float32 images of shape"):
-        robust_accuracy(model, images, labels, Linf(0.05))
+        robust_accuracy(model, images, labels, Linf(0.05), QUICK)
     assert model.training
 
 
@@ -256,49 +259,51 @@ def test_tiny_logits_do_not_hide_their_gradient():
 # --- stochastic models ---
 
 
-def test_lucky_draws_do_not_break_a_stochastic_model():
+def blind(lead: float) -> Linear:
     """Logits that ignore the image: no attack can do anything, however often it draws."""
-    images = pictures(200)
-    labels = torch.zeros(200, dtype=torch.int64)
-    blind = Linear(torch.zeros(2, 16), torch.tensor([1.0, 0.0]))
-    suite = [{"name": "pgd", "steps": 5, "restarts": 10}]
-    result = robust_accuracy(Noisy(blind, sigma=1.0), images, labels, Linf(0.1), suite)
-    assert 0.6 < result.clean_accuracy < 0.9  # Φ(1/√2) = 0.76
-    assert result.accuracy == result.clean_accuracy
+    return Linear(torch.zeros(2, 16), torch.tensor([lead, 0.0]))
 
 
-def test_every_step_sees_new_noise_and_the_judges_noise_is_its_own():
+@pytest.mark.parametrize("lead", [0.5, 1.0])
+def test_lucky_draws_do_not_break_a_random_model(lead):
+    """Each draw alone is wrong in a quarter to a third of all cases, but the average is right."""
+    images, labels = pictures(200), torch.zeros(200, dtype=torch.int64)
+    suite = [{"name": "pgd", "steps": 30, "restarts": 3}]
+    for model in (Noisy(blind(lead), sigma=1.0), Wrapped(blind(lead), after=lambda x, z: z + torch.randn_like(z))):
+        result = robust_accuracy(model, images, labels, Linf(0.1), suite)
+        assert result.random
+        assert result.clean_accuracy - result.accuracy <= 0.02  # 90 proposals each, wrongly believed at most 1 in 100
+
+
+def test_a_random_model_that_is_wrong_on_average_is_broken():
+    images, labels = pictures(50), torch.zeros(50, dtype=torch.int64)
+    result = robust_accuracy(Noisy(blind(-1.0), sigma=1.0), images, labels, Linf(0.1), [pgd.Config(steps=5)])
+    assert result.accuracy <= 0.02
+
+
+def test_every_look_sees_new_noise_and_the_judges_noise_is_its_own():
     plain, images, labels = subject(n=8)
     model = Noisy(plain, sigma=0.01)
-    robust_accuracy(model, images, labels, Linf(1e-6), [pgd.Config(steps=5, restarts=2)])
-    counts = {key: model.seen.count(key) for key in model.seen}
-    judged = [key for key, count in counts.items() if count > 1]
-    standing = int((model.model(images).argmax(1) == labels).sum())
-    assert len(judged) == standing
-    assert all(counts[key] == 3 for key in judged)  # clean, and once for each restart
-    assert len(counts) == len(images) + standing * 5 * 2
+    result = robust_accuracy(model, images, labels, Linf(1e-6), [pgd.Config(steps=5, restarts=2)])
+    standing = int(result.correct.sum())
+    assert result.accuracy == result.clean_accuracy
+    counts = [model.seen.count(key) for key in set(model.seen)]
+    once, twice = len(images) * DRAWS + standing * 5 * 2, standing * SCREEN
+    # the end of each restart is screened on the same draws, as are the probes of randomness
+    assert (counts.count(1), counts.count(2)) == (once, twice)
 
 
-def test_a_stochastic_example_takes_all_steps_and_a_deterministic_one_leaves_when_broken():
-    images = pictures(6)
-    wrong = Linear(torch.zeros(2, 16), torch.tensor([0.0, 1.0]))
-    batch = Batch(images, torch.zeros(6, dtype=torch.int64), example_keys(0, torch.arange(6)))
-    for model, passes in ((Noisy(wrong, sigma=0.0), 9), (wrong, 1)):
-        oracle = oracle_of(model)
-        pgd.perturb(pgd.Config(steps=9), oracle, batch, Linf(0.1))
-        assert oracle.backward_passes == 6 * passes
-
-
-def test_pgd_goes_on_past_the_boundary_of_a_stochastic_model():
+def test_pgd_goes_on_past_the_boundary_of_a_random_model():
     """A linear classifier under logit noise: the best attack is the full step of ε, not the first lucky draw."""
     generator = torch.Generator().manual_seed(2)
     model = Linear(torch.randn(2, 16, generator=generator))
     images = pictures(100, low=0.4, high=0.6)
     labels = model(images).argmax(1)
-    noisy, threat = Noisy(model, sigma=1.0), Linf(0.1)
+    noisy, threat = Noisy(model, sigma=0.3), Linf(0.1)
     optimal = robust_accuracy(noisy, images, labels, threat, ["fgsm"])
     found = robust_accuracy(noisy, images, labels, threat, [pgd.Config(steps=20)])
-    assert torch.equal(found.broken, optimal.broken)
+    assert (found.broken == optimal.broken).float().mean() >= 0.95
+    assert found.accuracy <= optimal.accuracy + 0.02
 
 
 # --- progress ---
@@ -308,16 +313,18 @@ def test_progress_rises_to_its_total():
     model, images, labels = subject()
     seen = []
     suite = ["fgsm", {"name": "pgd", "restarts": 2, "steps": 5}]
-    robust_accuracy(model, images, labels, Linf(0.2), suite, 10, progress=lambda *at: seen.append(at))
-    assert {total for _, total in seen} == {3 * 48}
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
-    assert seen[-1] == (144, 144)
+    result = robust_accuracy(model, images, labels, Linf(0.05), suite, 10, progress=seen.append)
+    assert {at.total for at in seen} == {2 * 48}
+    assert [at.done for at in seen] == sorted(at.done for at in seen)
+    assert [at.standing for at in seen] == sorted((at.standing for at in seen), reverse=True)
+    assert {at.attack for at in seen} == {"fgsm", "pgd"}
+    assert (seen[-1].done, seen[-1].standing, seen[-1].n) == (96, round(result.accuracy * 48), 48)
 
 
 def test_an_exhausted_pool_costs_nothing():
     model, images, _ = subject()
     labels = (model(images).argmax(1) + 1) % 3
     seen = []
-    result = robust_accuracy(model, images, labels, Linf(0.1), progress=lambda *at: seen.append(at))
-    assert (result.accuracy, result.forward_passes, result.backward_passes) == (0, 48, 0)
-    assert seen[-1] == (96, 96)
+    result = robust_accuracy(model, images, labels, Linf(0.1), QUICK, progress=seen.append)
+    assert (result.accuracy, result.forward_passes, result.backward_passes) == (0, 48 + PROBED, 0)
+    assert seen[-1].done == seen[-1].total == 96

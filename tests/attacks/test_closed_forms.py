@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from attacked_models import PIXELS, Linear, oracle_of, pictures
+from attacked_models import PIXELS, Linear, end_of, pictures
 
 from isthmus.attacks import fgsm, pgd, robust_accuracy
 from isthmus.attacks.oracle import Batch
@@ -42,7 +42,7 @@ def test_the_margin_drops_by_eps_times_the_dual_norm(threat, config):
     images = pictures(12, low=0.3, high=0.7)
     model, batch = never_broken(images)
     module = fgsm if isinstance(config, fgsm.Config) else pgd
-    found = module.perturb(config, oracle_of(model), batch, threat)
+    found = end_of(module, config, model, batch, threat)
     drop = margins(model, images, batch.labels) - margins(model, found, batch.labels)
     difference = (model.weight[0] - model.weight[1]).detach().numpy()
     np.testing.assert_allclose(drop, threat.eps * np.linalg.norm(difference, DUAL[threat.name]), rtol=2e-3)
@@ -52,12 +52,8 @@ def test_the_margin_drops_by_eps_times_the_dual_norm(threat, config):
 def test_at_the_walls_of_the_box_pgd_attains_the_constrained_optimum(threat):
     images = pictures(12)
     model, batch = never_broken(images)
-    found = pgd.perturb(
-        pgd.Config(steps=400, relative_step_size=0.03, loss="margin", random_start=False),
-        oracle_of(model),
-        batch,
-        threat,
-    )
+    config = pgd.Config(steps=400, relative_step_size=0.03, loss="margin", random_start=False)
+    found = end_of(pgd, config, model, batch, threat)
     drop = margins(model, images, batch.labels) - margins(model, found, batch.labels)
     direction = (model.weight[1] - model.weight[0]).detach().numpy()
     best = [largest_gain(threat, direction, image) for image in images.flatten(1).double().numpy()]
@@ -138,5 +134,5 @@ def test_one_full_step_of_pgd_is_fgsm(threat):
     images = pictures(12)
     model, batch = never_broken(images)
     one = pgd.Config(steps=1, random_start=False, relative_step_size=1.0)
-    ours = pgd.perturb(one, oracle_of(model), batch, threat)
-    assert torch.equal(ours, fgsm.perturb(fgsm.Config(), oracle_of(model), batch, threat))
+    ours = end_of(pgd, one, model, batch, threat)
+    assert torch.equal(ours, end_of(fgsm, fgsm.Config(), model, batch, threat))

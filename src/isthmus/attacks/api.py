@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from isthmus import registry
-from isthmus.attacks import inputs
-from isthmus.attacks.engine import BATCH_SIZE, Attack, Progress, evaluate
+from isthmus.attacks import inputs, workers
+from isthmus.attacks.engine import Attack, Means, Progress, evaluate
+from isthmus.attacks.oracle import Batch
 from isthmus.attacks.result import CLEAN, RobustResult
+from isthmus.attacks.suites import SUITES
 from isthmus.attacks.threats import Threat, parse
+from isthmus.attacks.waves import until_narrow, wave_files
 from isthmus.config import Component, component
-from isthmus.errors import ConfigError
+from isthmus.errors import ConfigError, unknown
 
 Suite = str | Sequence[str | Mapping[str, Any] | Component | Attack]
-DEFAULT_SUITE = ("fgsm", "pgd")
 
 
 def robust_accuracy(
@@ -26,12 +30,16 @@ def robust_accuracy(
     images: Float[Tensor, "n c h w"],
     labels: Int[Tensor, " n"],
     threat: Threat | str,
-    suite: Suite = DEFAULT_SUITE,
+    suite: Suite = "standard",
     batch_size: int | None = None,
     seed: int = 0,
+    jobs: int = 1,
     *,
     targets: Int[Tensor, " n"] | None = None,
     indices: Int[Tensor, " n"] | None = None,
+    until: float | None = None,
+    bf16: bool = False,
+    save_to: str | Path | None = None,
     progress: Progress | None = None,
 ) -> RobustResult:
     """Attack a classifier and say how much of its accuracy is left, with a witness for every broken example.
@@ -39,39 +47,52 @@ def robust_accuracy(
     Args:
         model: from images in [0, 1] to logits. Judged in eval mode; parameters, buffers, training flags,
             gradients and the global random state are afterwards as they were. With a true attribute
-            ``takes_keys`` it is stochastic: its noise comes from ``forward(images, keys=...)``, fresh at
-            every step, and what an attack found is judged on noise that no attack has seen, the same for all
-            attacks on that example.
+            ``takes_keys`` it is random: its noise comes from ``forward(images, keys=...)``, fresh at every step. A
+            random model, with keys or without, is broken only by its average over fresh draws, with confidence; see
+            :mod:`isthmus.attacks.judging`.
         images: floating point, in [0, 1].
         labels: true classes, integers.
         threat: such as ``Linf(8 / 255)`` or ``"linf:8/255"``.
-        suite: attacks, run in order on what the ones before left: names (``"pgd"``, ``"pgd:100"``), mappings
-            with options (``{"name": "pgd", "restarts": 5}``), configs, or one name.
-        batch_size: examples at a time; None for 256. The result does not depend on it, nor on the order of
-            examples, beyond what the model's own arithmetic does.
+        suite: ``"standard"`` (AutoAttack's attacks and budgets), ``"fast"``, ``"ib"``, ``"rand"``; or attacks, run in
+            order on what the ones before left: names (``"pgd"``, ``"pgd:100"``), mappings with options
+            (``{"name": "pgd", "restarts": 5}``), configs, or one name.
+        batch_size: examples at a time; None to find it from memory. The result does not depend on it, nor on the order
+            of examples, beyond what the model's own arithmetic does.
         seed: with an example's index it fixes all of that example's random starts and noise.
+        jobs: processes on this machine that share the work.
         targets: classes to reach, for a targeted evaluation; see :class:`RobustResult`.
         indices: positions of the images in their data set, for seeding; 0..N−1 by default.
-        progress: called with (done, total) after every batch.
+        until: evaluate examples in random order, and stop where the 95% interval of robust accuracy is no wider than
+            ± this; the result is of the examples evaluated. None for all.
+        bf16: gradients in bfloat16 (faster on hardware that has it); success is judged in float32 all the same.
+        save_to: file that keeps the evaluation as it goes. Called again, an interrupted or killed one goes on from
+            there. It is deleted at the end: keep results with :meth:`RobustResult.save`.
+        progress: called with a :class:`isthmus.attacks.engine.Snapshot` as it goes.
 
     Raises:
         ModelError: the model is no module, fails, returns something other than N×K logits (K ≥ 2), or only
             NaN.
         DataError: images or labels of a wrong type, shape or range, or none at all.
-        ConfigError: an unknown attack (with a suggestion), or options that do not fit it.
+        ConfigError: an unknown attack or suite (with a suggestion), or options that do not fit it.
+        FileError: ``save_to`` cannot be written, or holds another evaluation.
+        Interrupted: Ctrl-C; its ``result`` is what was found so far, a valid upper bound.
     """
-    return curve(
-        model,
-        images,
-        labels,
-        [parse(threat) if isinstance(threat, str) else threat],
-        suite,
-        batch_size,
-        seed,
-        targets=targets,
-        indices=indices,
-        progress=progress,
-    )[0]
+    chosen = _threat(parse(threat) if isinstance(threat, str) else threat)
+    attacks, examples = ready(suite), _examples(model, images, labels, targets, seed, indices)
+    means = _means(batch_size, jobs, bf16, save_to)
+
+    def one(part: Batch, means: Means, progress: Progress | None) -> RobustResult:
+        return evaluate(model, part, chosen, attacks, seed=seed, means=means, progress=progress)
+
+    with workers.kept():
+        if until is None:
+            result = one(examples, means, progress)
+        else:
+            result = until_narrow(one, examples, inputs.check_share(until, "until"), means, progress)
+    if means.save_to is not None:
+        for path in (means.save_to, *wave_files(means.save_to)):
+            path.unlink(missing_ok=True)
+    return result
 
 
 def curve(
@@ -79,12 +100,14 @@ def curve(
     images: Float[Tensor, "n c h w"],
     labels: Int[Tensor, " n"],
     threats: Sequence[Threat],
-    suite: Suite = DEFAULT_SUITE,
+    suite: Suite = "standard",
     batch_size: int | None = None,
     seed: int = 0,
+    jobs: int = 1,
     *,
     targets: Int[Tensor, " n"] | None = None,
     indices: Int[Tensor, " n"] | None = None,
+    bf16: bool = False,
     progress: Progress | None = None,
 ) -> tuple[RobustResult, ...]:
     """Robust accuracy at several ε of one norm, ascending: a security curve.
@@ -99,51 +122,86 @@ def curve(
 
     Other arguments and errors are those of :func:`robust_accuracy`.
     """
-    grid = _ascending(threats)
-    attacks = ready(suite)
-    inputs.check_model(model)
-    examples = inputs.examples(images, labels, targets=targets, seed=seed, indices=indices)
-    size = inputs.check_batch_size(BATCH_SIZE if batch_size is None else batch_size)
+    grid, attacks = _ascending(threats), ready(suite)
+    examples = _examples(model, images, labels, targets, seed, indices)
+    means = _means(batch_size, jobs, bf16, None)
     results: list[RobustResult] = []
-    for position, threat in enumerate(grid):
-        results.append(
-            evaluate(
-                model,
-                examples,
-                threat,
-                attacks,
-                seed=seed,
-                batch_size=size,
-                progress=_part(progress, position, len(grid)),
-                known=results[-1] if results else None,
+    with workers.kept():
+        for position, threat in enumerate(grid):
+            results.append(
+                evaluate(
+                    model,
+                    examples,
+                    threat,
+                    attacks,
+                    seed=seed,
+                    means=means,
+                    progress=_part(progress, position, len(grid)),
+                    known=results[-1] if results else None,
+                )
             )
-        )
     for position in reversed(range(len(grid) - 1)):
-        results[position] = results[position].absorb(results[position + 1], examples.images)
+        results[position] = results[position].absorb(results[position + 1])
     return tuple(results)
 
 
 def ready(suite: Suite) -> tuple[Attack, ...]:
-    """Resolve a suite to attacks that can run; the second attack of a name is labelled ``pgd-2``, and so on.
+    """Resolve a suite to attacks that can run; the second attack of a label is called ``pgd-2``, and so on.
 
     Raises:
         ConfigError: no attack, an unknown one (with a suggestion), or options that do not fit.
     """
-    given = [suite] if isinstance(suite, str) else list(suite)
+    given: Sequence[Any] = SUITES.get(suite, (suite,)) if isinstance(suite, str) else list(suite)
     if not given:
-        raise ConfigError(f"A suite needs at least one attack. There is: {', '.join(registry.names('attacks'))}.")
+        raise ConfigError(f"A suite needs at least one attack. There is: {', '.join(_names())}.")
     attacks: list[Attack] = []
     seen = Counter([CLEAN])
-    for item in given:
-        attack = item if isinstance(item, Attack) else _attack(component("attacks", item))
+    for attack in (each for item in given for each in _attacks(item)):
         seen[attack.label] += 1
         label = attack.label if seen[attack.label] == 1 else f"{attack.label}-{seen[attack.label]}"
-        attacks.append(Attack(label, attack.config, attack.perturb))
+        attacks.append(replace(attack, label=label))
     return tuple(attacks)
 
 
-def _attack(config: Component) -> Attack:
-    return Attack(config.name, config, registry.find("attacks", config.name).perturb)
+def _attacks(item: Any) -> Sequence[Attack]:
+    if isinstance(item, Attack):
+        return [item]
+    if isinstance(item, str):
+        if item in SUITES:
+            return ready(item)
+        name = item.partition(":")[0]
+        if name not in registry.names("attacks"):
+            raise ConfigError(unknown("attack or suite", name, _names()))
+    config = component("attacks", item)
+    module = registry.find("attacks", config.name)
+    if hasattr(module, "stages"):
+        stages: Sequence[Attack] = module.stages(config)
+        return stages
+    label = getattr(config, "label", config.name)
+    return [Attack(label, config, getattr(module, "perturb", None), getattr(module, "search", None))]
+
+
+def _names() -> list[str]:
+    return sorted({*SUITES, *registry.names("attacks")})
+
+
+def _examples(
+    model: object, images: Tensor, labels: Tensor, targets: Tensor | None, seed: int, indices: Tensor | None
+) -> Batch:
+    inputs.check_model(model)
+    return inputs.examples(images, labels, targets=targets, seed=seed, indices=indices)
+
+
+def _means(batch_size: int | None, jobs: int, bf16: bool, save_to: str | Path | None) -> Means:
+    size = None if batch_size is None else inputs.check_whole(batch_size, "batch_size")
+    path = None if save_to is None else Path(save_to)
+    return Means(size, inputs.check_whole(jobs, "jobs"), bf16, path)
+
+
+def _threat(threat: object) -> Threat:
+    if not isinstance(threat, Threat):
+        raise ConfigError(f"A threat is an object such as Linf(8 / 255), or text such as linf:8/255; got {threat!r}.")
+    return threat
 
 
 def _ascending(threats: Sequence[Threat]) -> list[Threat]:
@@ -155,4 +213,6 @@ def _ascending(threats: Sequence[Threat]) -> list[Threat]:
 
 
 def _part(progress: Progress | None, position: int, parts: int) -> Progress | None:
-    return progress and (lambda done, total: progress(position * total + done, parts * total))
+    if progress is None:
+        return None
+    return lambda at: progress(at._replace(done=position * at.total + at.done, total=parts * at.total))

@@ -7,7 +7,6 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from isthmus.attacks import losses
 from isthmus.attacks.oracle import Batch, Oracle
 from isthmus.attacks.threats import Threat
 from isthmus.config import Component
@@ -17,11 +16,11 @@ class Config(Component):
     """Options of FGSM: it has none but the loss, which is the cross-entropy in the paper."""
 
     name: Literal["fgsm"] = "fgsm"
-    loss: Literal["ce", "margin", "log_odds"] = "ce"
+    loss: Literal["ce", "margin", "log_odds", "dlr"] = "ce"
 
 
 def perturb(config: Config, oracle: Oracle, batch: Batch, threat: Threat) -> Float[Tensor, "n c h w"]:
     """clip(x + ε·sign ∇CE) in ℓ∞, and its like in the other norms: one forward and one backward pass."""
     x = batch.images
-    answer = oracle.loss_and_gradient(x, batch, losses.LOSSES[config.loss])
+    answer = oracle.look(x, batch.keys, lambda logits: batch.ascend(config.loss, logits))
     return threat.project(threat.step(x, answer.gradient, threat.eps), x)

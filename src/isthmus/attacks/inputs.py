@@ -106,8 +106,15 @@ def integers(values: object, n: int, what: str) -> Tensor:
     return values.detach().long()
 
 
-def check_batch_size(size: object) -> int:
-    """Raise a ConfigError where a batch size is not a positive whole number."""
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise ConfigError(f"batch_size must be a positive whole number; got {size!r}.")
-    return size
+def check_whole(value: object, what: str) -> int:
+    """Raise a ConfigError where a batch size or a number of processes is not a positive whole number."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{what} must be a positive whole number; got {value!r}.")
+    return value
+
+
+def check_share(value: object, what: str) -> float:
+    """Raise a ConfigError where a half-width is not a number between 0 and 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise ConfigError(f"{what} must be a share between 0 and 1, such as 0.01 for ±1%; got {value!r}.")
+    return float(value)

@@ -1,6 +1,7 @@
 """Losses that attacks ascend, one value per example, from logits alone.
 
-Each takes the class to move away from. For a targeted attack, ascend the negative of the loss of the target.
+A loss has two forms. Against a class: away from the true label, towards whatever. Directed: away from the label
+and towards one aim, as attacks do that try the wrong classes one after another.
 """
 
 from __future__ import annotations
@@ -12,22 +13,29 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from isthmus.errors import ConfigError, unknown
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 """From logits n×K and classes n to n values; larger means farther from being classified as that class."""
+
+Directed = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From logits n×K, labels n and aims n to n values; larger means farther from the label and nearer to the aim."""
+
+_TINY = 1e-12
 
 
 def ce(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
     """Cross-entropy −log softmax(z)_y, in nats.
 
     In the logits' own precision, as in the literature: on saturated logits (gaps beyond about 17 in float32)
-    its gradient loses parts or vanishes. ``margin`` and ``log_odds`` do not saturate.
+    its gradient loses parts or vanishes. The other losses do not saturate.
     """
     return functional.cross_entropy(logits, labels, reduction="none")
 
 
 def margin(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
     """max_{j≠y} z_j − z_y, positive where another class wins (Carlini & Wagner 2017 without the clamp)."""
-    return _others(logits, labels).amax(1) - _own(logits, labels)
+    return _others(logits, labels).amax(1) - own(logits, labels)
 
 
 def log_odds(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -36,16 +44,61 @@ def log_odds(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> F
     A monotone function of the cross-entropy (ce = softplus(log_odds)): its gradient has the very direction
     that the cross-entropy's would have in exact arithmetic, at any scale of the logits.
     """
-    return _others(logits, labels).logsumexp(1) - _own(logits, labels)
+    return _others(logits, labels).logsumexp(1) - own(logits, labels)
 
 
-LOSSES: dict[str, Loss] = {"ce": ce, "margin": margin, "log_odds": log_odds}
+def dlr(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Difference of logits ratio, (max_{j≠y} z_j − z_y) / (z₍₁₎ − z₍₃₎) (Croce & Hein 2020, eq. 6).
+
+    Unchanged by a·z + b with a > 0, so that no scaling of logits can hide its gradient. Two classes leave no
+    third logit to scale by; there it is the margin.
+    """
+    return _scaled(margin(logits, labels), logits)
 
 
-def _own(logits: Tensor, labels: Tensor) -> Tensor:
-    return logits.gather(1, labels[:, None]).squeeze(1)
+def dlr_directed(
+    logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"], aims: Int[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """(z_t − z_y) / (z₍₁₎ − ½(z₍₃₎ + z₍₄₎)) (Croce & Hein 2020, eq. 7); z₍₃₎ alone where there are three classes."""
+    return _scaled(margin_directed(logits, labels, aims), logits, fourth=True)
+
+
+def margin_directed(
+    logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"], aims: Int[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """z_t − z_y, what MultiTargeted ascends (Gowal et al. 2019, arXiv:1910.09338)."""
+    return own(logits, aims) - own(logits, labels)
+
+
+LOSSES: dict[str, Loss] = {"ce": ce, "margin": margin, "log_odds": log_odds, "dlr": dlr}
+DIRECTED: dict[str, Directed] = {
+    "ce": lambda logits, labels, aims: -ce(logits, aims),
+    "margin": margin_directed,
+    "log_odds": lambda logits, labels, aims: -log_odds(logits, aims),
+    "dlr": dlr_directed,
+}
+
+
+def check(name: str) -> str:
+    """The name of a loss, or a ConfigError with a suggestion."""
+    if name not in LOSSES:
+        raise ConfigError(unknown("loss", name, LOSSES))
+    return name
+
+
+def own(logits: Tensor, classes: Tensor) -> Tensor:
+    """The logit of one class per row."""
+    return logits.gather(1, classes[:, None]).squeeze(1)
 
 
 def _others(logits: Tensor, labels: Tensor) -> Tensor:
-    own = functional.one_hot(labels, logits.shape[1]).bool()
-    return logits.masked_fill(own, -torch.inf)
+    mask = functional.one_hot(labels, logits.shape[1]).bool()
+    return logits.masked_fill(mask, -torch.inf)
+
+
+def _scaled(gap: Tensor, logits: Tensor, fourth: bool = False) -> Tensor:
+    classes = logits.shape[1]
+    if classes < 3:
+        return gap
+    top = logits.topk(min(classes, 4 if fourth else 3), dim=1).values
+    return gap / (top[:, 0] - top[:, 2:].mean(1) + _TINY)

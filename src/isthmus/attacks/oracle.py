@@ -6,54 +6,44 @@ the model or of the caller's random state can change.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from isthmus.attacks.losses import Loss
+from isthmus.attacks.losses import DIRECTED, LOSSES, margin, own
+from isthmus.attacks.rows import Rows
 from isthmus.errors import IsthmusError, ModelError
 from isthmus.randomness import fold
 
+Objective = Callable[[Tensor], Tensor]
+"""From logits n×K to the n values that an attack ascends."""
 
-@dataclass(frozen=True)
-class Batch:
+
+@dataclass
+class Batch(Rows):
     """Examples, one row each.
 
     Attributes:
         images: the originals, float32 in [0, 1].
         labels: true classes.
         keys: what all randomness of the example derives from (see :mod:`isthmus.randomness`).
-        targets: the classes an attack must reach, for a targeted attack; None where any wrong class will do.
+        targets: the classes an attack must reach, for a targeted evaluation; None where any wrong class will do.
+        aims: a class each row's attack is directed at, −1 for none. Unlike a target it is only a way to search:
+            any wrong class is a success.
     """
 
     images: Float[Tensor, "n c h w"]
     labels: Int[Tensor, " n"]
     keys: Int[Tensor, " n"]
     targets: Int[Tensor, " n"] | None = None
+    aims: Int[Tensor, " n"] | None = None
 
-    def __len__(self) -> int:
-        return self.images.shape[0]
-
-    def __getitem__(self, rows: Tensor) -> Batch:
-        """The examples at these positions (or where a mask is true), which may come from another device."""
-        rows = rows.to(self.keys.device)
-        return Batch(
-            self.images[rows],
-            self.labels[rows],
-            self.keys[rows],
-            None if self.targets is None else self.targets[rows],
-        )
-
-    def to(self, device: torch.device) -> Batch:
-        """The same examples on another device."""
-        moved = None if self.targets is None else self.targets.to(device)
-        return Batch(self.images.to(device), self.labels.to(device), self.keys.to(device), moved)
-
-    def folded(self, *parts: int) -> Batch:
+    def folded(self, *parts: int | Tensor) -> Batch:
         """The same examples with keys of their own for one attack, restart, ..."""
         return replace(self, keys=fold(self.keys, *parts))
 
@@ -62,14 +52,43 @@ class Batch:
         predicted = logits.argmax(1)
         return predicted != self.labels if self.targets is None else predicted == self.targets
 
-    def ascend(self, loss: Loss, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
-        """What to ascend: the loss of the true class, or the target's loss negated."""
-        return loss(logits, self.labels) if self.targets is None else -loss(logits, self.targets)
+    def gap(self, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+        """How far from success, in units of logits: z_y − max_{j≠y} z_j, or max_{j≠t} z_j − z_t. Negative beyond."""
+        return -margin(logits, self.labels) if self.targets is None else margin(logits, self.targets)
+
+    def ascend(self, loss: str, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+        """What to ascend: a loss against the label, directed at the aim where there is one; or towards the target.
+
+        Args:
+            loss: a name from :data:`isthmus.attacks.losses.LOSSES`.
+        """
+        if self.targets is not None:
+            return -LOSSES[loss](logits, self.targets)
+        if self.aims is None:
+            return LOSSES[loss](logits, self.labels)
+        aimed = self.aims >= 0
+        if aimed.all():
+            return DIRECTED[loss](logits, self.labels, self.aims)
+        free = LOSSES[loss](logits, self.labels)
+        return torch.where(aimed, DIRECTED[loss](logits, self.labels, self.aims.clamp(min=0)), free)
+
+    def difference(self, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+        """z_t − z_y for the row's aim (or target), else z_j − z_y for the largest other logit: the nearest decision."""
+        if self.targets is not None:
+            return -margin(logits, self.targets)
+        if self.aims is None:
+            return margin(logits, self.labels)
+        return torch.where(
+            self.aims >= 0, own(logits, self.aims.clamp(min=0)) - own(logits, self.labels), margin(logits, self.labels)
+        )
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one forward and one backward pass say. ``finite`` is false where a logit is NaN or infinite."""
+    """What one look at the model says. ``finite`` is false where a logit is NaN or infinite.
+
+    Without a gradient (a look forward only) ``loss`` and ``gradient`` are empty.
+    """
 
     logits: Float[Tensor, "n classes"]
     loss: Float[Tensor, " n"]
@@ -77,7 +96,7 @@ class Answer:
 
     @property
     def finite(self) -> Bool[Tensor, " n"]:
-        """Rows whose logits are all finite; an attack hands the image of any other row back as it stands."""
+        """Rows whose logits are all finite."""
         return self.logits.isfinite().all(1)
 
 
@@ -90,59 +109,150 @@ class Oracle:
     A model with a true attribute ``takes_keys`` draws its noise from ``forward(images, keys=...)``. Every
     query names its ``draw``, a number from 0 up: different draws see different noise. Other models ignore
     keys and draws.
+
+    Args:
+        model: the classifier itself; what it says counts.
+        scout: a faster model of the same function (see :mod:`isthmus.attacks.scouting`), which attacks ask instead.
+            Whatever they find with its help is judged by ``model``.
+        autocast: a lower precision for the scout's passes, such as ``torch.bfloat16``.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, scout: nn.Module | None = None, autocast: torch.dtype | None = None) -> None:
         self._model = model
+        self._scout = model if scout is None else scout
+        self._autocast = autocast
         self.takes_keys = bool(getattr(model, "takes_keys", False))
+        self.random = self.takes_keys
         self.classes: int | None = None
         self.forward_passes = 0
         self.backward_passes = 0
+        self._most: int | None = None  # rows that fitted into memory, once more did not
+
+    @property
+    def exact(self) -> bool:
+        """Whether attacks see the very model that judges, in its own precision."""
+        return self._scout is self._model and self._autocast is None
 
     def logits(
-        self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"], draw: int = 0
+        self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"], draw: int | Int[Tensor, " n"] = 0
     ) -> Float[Tensor, "n classes"]:
-        """Logits in float32, without autograd.
+        """Logits of the model itself in float32, without autograd.
 
         Raises:
             ModelError: the model fails on the images, or does not return N×K logits with K ≥ 2.
         """
-        with torch.no_grad():
-            return self._forward(images, keys, draw)
+        return self._fitting(lambda part: (self._plain(images[part], keys[part], _of(draw, part)),), len(images))[0]
 
-    def loss_and_gradient(self, images: Float[Tensor, "n c h w"], batch: Batch, loss: Loss, draw: int = 0) -> Answer:
-        """Logits, the loss to ascend and its gradient at ``images``, from one forward and one backward pass.
+    def _plain(self, images: Tensor, keys: Tensor, draw: int | Tensor) -> Tensor:
+        with torch.no_grad():
+            return self._forward(self._model, images, keys, draw)
+
+    def look(
+        self,
+        images: Float[Tensor, "n c h w"],
+        keys: Int[Tensor, " n"],
+        objective: Objective | None,
+        draw: int | Int[Tensor, " n"] = 0,
+        eot: int = 1,
+    ) -> Answer:
+        """Logits, the values to ascend and their gradient at ``images``, from one forward and one backward pass.
 
         Only the images' gradient is computed; the parameters' ``.grad`` is never filled.
 
         Args:
-            images: where to look; row i belongs to example i of ``batch``.
-            loss: from :mod:`isthmus.attacks.losses`.
+            images: where to look.
+            keys: of the runs that look, one each.
+            objective: from the logits of all n rows to what is ascended; None for logits alone, forward only.
+            draw: number of the look, or one for each row.
+            eot: draws of a random model to average over (expectation over transformation, Athalye et al. 2018):
+                the mean gradient, and as logits the ln of the mean probabilities. Deterministic models are asked once.
 
         Raises:
             ModelError: as :meth:`logits`, or the output does not depend on the images differentiably.
         """
+        draws = eot if self.random else 1
+        answers = [
+            self._once(images, keys if e == 0 else fold(keys, draw, e), objective, draw if e == 0 else 0)
+            for e in range(draws)
+        ]
+        return answers[0] if draws == 1 else _mean(answers)
+
+    def _once(self, images: Tensor, keys: Tensor, objective: Objective | None, draw: int | Tensor) -> Answer:
+        n = len(images)
+        if objective is not None and (self._most is None or n <= self._most):
+            try:
+                return self._gradient(images, keys, objective, draw)
+            except torch.OutOfMemoryError:
+                self._halve(n)
+        if objective is None:
+            logits = self._fitting(lambda p: (self._scouted(images[p], keys[p], _of(draw, p)),), n)[0]
+            return Answer(logits, logits.new_empty(0), images.new_empty(0))
+        # The objective is of all rows at once, so ask for logits first and pull its gradient back part by part.
+        logits = self._fitting(lambda p: (self._scouted(images[p], keys[p], _of(draw, p)),), n)[0].requires_grad_()
+        with torch.enable_grad():
+            values = objective(logits)
+            (upstream,) = torch.autograd.grad(values.sum(), logits)
+
+        def pull_back(part: slice) -> tuple[Tensor, ...]:
+            return (
+                self._gradient(
+                    images[part], keys[part], lambda z: (z * upstream[part]).sum(1), _of(draw, part)
+                ).gradient,
+            )
+
+        return Answer(logits.detach(), values.detach(), self._fitting(pull_back, n)[0])
+
+    def _scouted(self, images: Tensor, keys: Tensor, draw: int | Tensor) -> Tensor:
+        with torch.no_grad(), self._precision(images.device):
+            return self._forward(self._scout, images, keys, draw)
+
+    def _gradient(self, images: Tensor, keys: Tensor, objective: Objective, draw: int | Tensor) -> Answer:
         with torch.enable_grad():
             leaf = images.detach().requires_grad_()
-            logits = self._forward(leaf, batch.keys, draw)
-            values = batch.ascend(loss, logits)
+            with self._precision(images.device):
+                logits = self._forward(self._scout, leaf, keys, draw)
+            values = objective(logits)
             gradient = None
             if values.requires_grad:
                 (gradient,) = torch.autograd.grad(values.sum(), leaf, allow_unused=True)
         if gradient is None:
             raise ModelError(
                 "The model's logits have no gradient with respect to its images (a detach(), no_grad() or "
-                "conversion inside it?), so gradient-based attacks cannot judge it."
+                "conversion inside it?), so gradient-based attacks cannot judge it; square can."
             )
-        self.backward_passes += len(batch)
+        self.backward_passes += len(images)
         return Answer(logits.detach(), values.detach(), gradient)
 
-    def _forward(self, images: Tensor, keys: Tensor, draw: int) -> Tensor:
+    def _precision(self, device: torch.device) -> torch.autocast | nullcontext[None]:
+        return nullcontext() if self._autocast is None else torch.autocast(device.type, self._autocast)
+
+    def _fitting(self, ask: Callable[[slice], tuple[Tensor, ...]], n: int) -> list[Tensor]:
+        """Ask for as many rows at a time as fit into memory; halve and go on where they do not."""
+        parts: list[tuple[Tensor, ...]] = []
+        at = 0
+        while at < n:
+            size = min(n - at, self._most or n)
+            try:
+                parts.append(ask(slice(at, at + size)))
+            except torch.OutOfMemoryError:
+                self._halve(size)
+                continue
+            at += size
+        return [columns[0] if len(columns) == 1 else torch.cat(columns) for columns in zip(*parts, strict=True)]
+
+    def _halve(self, size: int) -> None:
+        if size == 1:
+            raise ModelError("The model does not fit into memory even with a single image.") from None
+        self._most = size // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _forward(self, model: nn.Module, images: Tensor, keys: Tensor, draw: int | Tensor) -> Tensor:
         options = {"keys": fold(keys, draw)} if self.takes_keys else {}
         try:
             # A clone, so that a model which works in place changes neither our images nor a leaf of the
             # graph.
-            output = self._model(images.clone(), **options)
+            output = model(images.clone(), **options)
         except (torch.OutOfMemoryError, IsthmusError):
             raise
         except Exception as error:  # somebody else's code may raise anything
@@ -153,7 +263,8 @@ class Oracle:
         self.forward_passes += images.shape[0]
         self._check(output, images.shape[0])
         logits: Tensor = output.float()
-        return logits
+        # A copy where nothing was converted: what we do with logits must not reach the model's own tensors.
+        return logits.clone() if logits is output else logits
 
     def _check(self, output: object, n: int) -> None:
         if not isinstance(output, Tensor):
@@ -172,21 +283,36 @@ class Oracle:
             raise ModelError(f"The model returned {self.classes} logits per image first and {output.shape[1]} later.")
 
 
+def _of(draw: int | Tensor, part: slice) -> int | Tensor:
+    return draw[part] if isinstance(draw, Tensor) else draw
+
+
+def _mean(answers: list[Answer]) -> Answer:
+    probabilities = torch.stack([answer.logits.log_softmax(1) for answer in answers])
+    return Answer(
+        probabilities.logsumexp(0) - math.log(len(answers)),
+        torch.stack([answer.loss for answer in answers]).mean(0),
+        torch.stack([answer.gradient for answer in answers]).mean(0),
+    )
+
+
 def device_of(model: nn.Module, images: Tensor) -> torch.device:
     """Where the model computes: with its first parameter or buffer, else where the images are."""
     return next((t.device for ts in (model.parameters(), model.buffers()) for t in ts), images.device)
 
 
 @contextmanager
-def undisturbed(model: nn.Module, device: torch.device, seed: int) -> Iterator[Oracle]:
-    """An oracle of a model in eval mode and full precision; afterwards model and random state are as before.
+def undisturbed(model: nn.Module, device: torch.device, seed: int) -> Iterator[None]:
+    """The model in eval mode and full precision; afterwards model and random state are as before.
 
     Restores each submodule's training flag, the buffers, and the global random generators of the CPU and
-    ``device``. Inside, those are seeded, so that a model that draws its own noise gives repeatable answers.
+    ``device``. Inside, those are seeded, so that a model that draws its own noise gives repeatable answers, and
+    parameters ask for no gradient.
     """
     # a frozen TorchScript module has no flag
     flags = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
     cuda = [device] if device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices=cuda),
@@ -198,10 +324,14 @@ def undisturbed(model: nn.Module, device: torch.device, seed: int) -> Iterator[O
             if any(training for _, training in flags):
                 with suppress(NotImplementedError):  # torch.export's modules keep the mode they were exported in
                     model.eval()
-            yield Oracle(model)
+            for parameter in wanted:
+                parameter.requires_grad_(False)
+            yield
         finally:
             for module, training in flags:
                 module.training = training
+            for parameter in wanted:
+                parameter.requires_grad_(True)
             with torch.no_grad():
                 for name, buffer in model.named_buffers():
                     if name in buffers:

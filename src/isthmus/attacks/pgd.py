@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from isthmus.attacks import losses
-from isthmus.attacks.oracle import Batch, Oracle
+from isthmus.attacks.oracle import Answer, Batch
+from isthmus.attacks.search import Runs, Search, counters
 from isthmus.attacks.threats import Threat
 from isthmus.config import Component
+from isthmus.randomness import fold, uniform
+
+_AIM = -4  # folded into a run's key for the class it is directed at
 
 Size = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -29,6 +31,9 @@ class Config(Component):
         restarts: starts per example; only examples that still hold get another.
         random_start: start uniformly in the ball rather than at the image itself.
         loss: what to ascend, from :mod:`isthmus.attacks.losses`.
+        targets: "none"; "random" directs every run at a wrong class drawn for it; "all" makes a run for every wrong
+            class from each start. Any wrong class is a success.
+        eot: draws of a random model to average over at each step.
     """
 
     argument: ClassVar[str | None] = "steps"
@@ -38,7 +43,9 @@ class Config(Component):
     relative_step_size: Size | None = None
     restarts: Annotated[int, Field(gt=0)] = 1
     random_start: bool = True
-    loss: Literal["ce", "margin", "log_odds"] = "ce"
+    loss: Literal["ce", "margin", "log_odds", "dlr"] = "ce"
+    targets: Literal["none", "random", "all"] = "none"
+    eot: Annotated[int, Field(gt=0)] = 1
 
     @model_validator(mode="after")
     def _coherent(self) -> Config:
@@ -55,29 +62,45 @@ class Config(Component):
         return eps * (self.relative_step_size or 2.5 / self.steps)
 
 
-def perturb(config: Config, oracle: Oracle, batch: Batch, threat: Threat) -> Float[Tensor, "n c h w"]:
+def search(config: Config, threat: Threat, classes: int) -> Search[Runs]:
     """x ← project(x + α·direction of ∇loss), ``steps`` times or until the example is misclassified.
 
-    Success is read from the very logits that the gradient comes from. An example that succeeds leaves, its
-    iterate being its candidate, and the rest go on in a smaller batch. For the others the candidate is the
-    last iterate: all before it were seen to fail. A stochastic model's examples take all steps: at the decision
-    boundary a success is a lucky draw, which the judge's fresh draws would not repeat. An example whose logits
-    are not finite leaves with the image that made them so.
+    Success is read from the very logits that the gradient comes from.
     """
-    loss, size = losses.LOSSES[config.loss], config.size(threat.eps)
-    x = threat.random_start(batch.images, batch.keys) if config.random_start else batch.images
-    candidates = x.clone()
-    rows = torch.arange(len(batch), device=x.device)
-    for step in range(config.steps):
-        answer = oracle.loss_and_gradient(x, batch, loss, draw=step)
-        gradient, stays = answer.gradient, answer.finite
-        if not oracle.takes_keys:
-            stays = stays & ~batch.reached(answer.logits)
-        if not stays.all():
-            candidates[rows[~stays]] = x[~stays]
-            rows, x, gradient, batch = rows[stays], x[stays], gradient[stays], batch[stays]
-        if len(batch) == 0:
-            return candidates
-        x = threat.project(threat.step(x, gradient, size), batch.images)
-    candidates[rows] = x
-    return candidates
+    return Pgd(config, threat, classes)
+
+
+class Pgd(Search[Runs]):
+    """PGD with steps of one size."""
+
+    def __init__(self, config: Config, threat: Threat, classes: int) -> None:
+        self.config, self.threat = config, threat
+        self.targets = {"none": 1, "random": 1, "all": classes - 1}[config.targets]
+        self.runs = config.restarts * self.targets
+        self.eot = config.eot
+        self.size = config.size(threat.eps)
+
+    def aims(
+        self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
+    ) -> Int[Tensor, " n"] | None:
+        """No class, one drawn for each run, or every wrong class in turn, the likeliest first."""
+        if self.config.targets == "none":
+            return None
+        if self.config.targets == "all":
+            return ranked[:, number % self.targets]
+        drawn = (uniform(fold(keys, _AIM), (1,)) * ranked.shape[1]).long()
+        return ranked.gather(1, drawn).squeeze(1)
+
+    def begin(self, batch: Batch, number: Int[Tensor, " n"], closest: Float[Tensor, "n c h w"]) -> Runs:
+        """Uniformly in the ball, or at the image."""
+        x = self.threat.random_start(batch.images, batch.keys) if self.config.random_start else batch.images.clone()
+        return Runs(x, *counters(len(batch), self.config.steps, x))
+
+    def objective(self, runs: Runs, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+        """The loss, directed at the run's aim where it has one."""
+        return batch.ascend(self.config.loss, logits)
+
+    def advance(self, runs: Runs, batch: Batch, answer: Answer) -> None:
+        """One step along the steepest ascent, projected."""
+        runs.x = self.threat.project(self.threat.step(runs.x, answer.gradient, self.size), batch.images)
+        runs.looks += 1

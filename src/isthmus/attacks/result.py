@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,14 +15,17 @@ from safetensors.torch import save
 from torch import Tensor
 
 from isthmus import files
+from isthmus.attacks.ledger import Ledger
+from isthmus.attacks.oracle import Batch
+from isthmus.attacks.scouting import fingerprint
 from isthmus.attacks.threats import Threat, parse
 from isthmus.errors import ConfigError, FileError
 from isthmus.metrics import wilson
 from isthmus.types import Interval
 
 CLEAN = "clean"
-_FORMAT = "isthmus robust result 1"
-_TENSORS = ("correct", "broken", "invalid", "stage", "keys", "rows", "images")
+_FORMAT = "isthmus robust result 2"
+_KEPT = ("correct", "broken", "stage", "gap", "run", "look", "aim", "forwards", "backwards", "tries")
 
 
 @dataclass(frozen=True)
@@ -33,36 +38,78 @@ class RobustResult:
     Attributes:
         threat: norm and ε.
         attacks: labels of the attacks in the order they ran; the first is "clean", the unperturbed image.
-        correct: whether the clean image is classified as its label.
-        broken: whether a witness was found. Clean errors count as broken.
-        invalid: whether the model's logits or gradient, or an attack's proposal, were not finite.
-        stage: position in ``attacks`` of what broke or invalidated the example; −1 where it still stands.
-        witnesses: the adversarial images, NaN where not broken. A clean error's witness is the image itself.
-        keys: keys of the examples, from which a stochastic model's noise at judging derives.
+        examples: images, labels, keys, and targets if an attack had to reach a given class. In a result that was
+            loaded from a file the images of examples that stand are NaN.
+        ledger: what was found, one row per example; see :class:`isthmus.attacks.ledger.Ledger`.
         forward_passes: example-passes through the model, all in all; likewise ``backward_passes``.
-        targeted: whether an attack had to reach a given class. Then "broken" means it did, and ``accuracy``
-            is the share of examples that it could not bring there.
+        random: whether the model answers at random; then examples are broken by its average over fresh draws, with
+            confidence (:mod:`isthmus.attacks.judging`).
+        complete: false where the evaluation was interrupted: what stands has not met every attack.
+        spent: example-passes, forward and backward, of each of ``attacks``.
+        seed: what the examples' keys were made from, together with their positions in the data set.
     """
 
     threat: Threat
     attacks: tuple[str, ...]
-    correct: Bool[Tensor, " n"]
-    broken: Bool[Tensor, " n"]
-    invalid: Bool[Tensor, " n"]
-    stage: Int[Tensor, " n"]
-    witnesses: Float[Tensor, "n c h w"]
-    keys: Int[Tensor, " n"]
+    examples: Batch
+    ledger: Ledger
     forward_passes: int
     backward_passes: int
-    targeted: bool = False
+    random: bool = False
+    complete: bool = True
+    spent: tuple[int, ...] = ()
+    seed: int = 0
 
     def __len__(self) -> int:
-        return self.broken.shape[0]
+        return len(self.ledger)
+
+    @property
+    def correct(self) -> Bool[Tensor, " n"]:
+        """Whether the clean image is classified as its label."""
+        return self.ledger.correct
+
+    @property
+    def broken(self) -> Bool[Tensor, " n"]:
+        """Whether a witness was found. Clean errors count as broken."""
+        return self.ledger.broken
+
+    @property
+    def invalid(self) -> Bool[Tensor, " n"]:
+        """Whether the model's logits or gradient, or an attack's proposal, were not finite."""
+        return (self.stage >= 0) & ~self.broken
 
     @property
     def robust(self) -> Bool[Tensor, " n"]:
         """Examples that still stand: neither broken nor invalid."""
-        return self.stage < 0
+        return self.ledger.standing
+
+    @property
+    def stage(self) -> Int[Tensor, " n"]:
+        """Position in ``attacks`` of what broke or invalidated the example; −1 where it still stands."""
+        return self.ledger.stage
+
+    @property
+    def witnesses(self) -> Float[Tensor, "n c h w"]:
+        """The adversarial images, NaN where not broken. A clean error's witness is the image itself."""
+        return self.ledger.witnesses
+
+    @property
+    def sizes(self) -> Float[Tensor, " n"]:
+        """‖δ‖ of each witness in the threat's norm; NaN where not broken."""
+        return self.threat.norm(self.witnesses.double() - self.examples.images.double()).float()
+
+    @property
+    def keys(self) -> Int[Tensor, " n"]:
+        """Keys of the examples, from which a random model's noise at judging derives."""
+        return self.examples.keys
+
+    @property
+    def targeted(self) -> bool:
+        """Whether an attack had to reach a given class.
+
+        Then "broken" means it did, and ``accuracy`` is the share of examples that it could not bring there.
+        """
+        return self.examples.targets is not None
 
     @property
     def accuracy(self) -> float:
@@ -94,39 +141,70 @@ class RobustResult:
     def _share(self, mask: Tensor) -> float:
         return int(mask.sum()) / len(self)
 
-    def absorb(self, other: RobustResult, images: Float[Tensor, "n c h w"]) -> RobustResult:
+    def absorb(self, other: RobustResult) -> RobustResult:
         """Take over another result's witnesses that happen to lie inside this result's ball.
 
         Args:
             other: a result of the same attacks, model and examples at another ε.
-            images: the originals.
         """
         assert other.attacks == self.attacks
         rows = (self.robust & other.broken).nonzero().squeeze(1)
-        inside = self.threat.contains(other.witnesses[rows], images.detach().float().cpu()[rows])
-        rows = rows[inside]
-        broken, stage, witnesses = self.broken.clone(), self.stage.clone(), self.witnesses.clone()
-        broken[rows], stage[rows], witnesses[rows] = True, other.stage[rows], other.witnesses[rows]
-        return replace(self, broken=broken, stage=stage, witnesses=witnesses)
+        rows = rows[self.threat.contains(other.witnesses[rows], self.examples.images[rows])]
+        ledger = self.ledger.take(torch.arange(len(self)))
+        found = other.ledger.take(rows)
+        found.forwards, found.backwards = ledger.forwards[rows], ledger.backwards[rows]
+        ledger.put(rows, found)
+        return replace(self, ledger=ledger)
 
     def save(self, path: str | Path) -> None:
-        """Write everything to one safetensors file, atomically; only broken examples' witnesses take space.
+        """Write everything to one safetensors file, atomically: the witnesses, and the originals they belong to.
+
+        Only broken examples' images are written. Originals that come from 8-bit images take a byte per pixel.
 
         Raises:
             FileError: it cannot be written; an older file stays as it was.
         """
         rows = self.broken.nonzero().squeeze(1)
-        tensors = {name: getattr(self, name) for name in _TENSORS[:-2]}
-        tensors |= {"rows": rows, "images": self.witnesses[rows].contiguous()}
+        attacked = (self.broken & (self.stage > 0)).nonzero().squeeze(1)
+        tensors = {name: getattr(self.ledger, name) for name in _KEPT}
+        tensors |= {"labels": self.examples.labels, "keys": self.keys}
+        tensors |= {
+            "originals": _packed(self.examples.images[rows]),
+            "witnesses": self.witnesses[attacked].contiguous(),
+        }
+        if self.examples.targets is not None:
+            tensors["targets"] = self.examples.targets
         facts = {
             "threat": str(self.threat),
             "attacks": self.attacks,
             "shape": tuple(self.witnesses.shape),
             "forward_passes": self.forward_passes,
             "backward_passes": self.backward_passes,
-            "targeted": self.targeted,
+            "random": self.random,
+            "complete": self.complete,
+            "spent": self.spent,
+            "seed": self.seed,
         }
-        files.write_bytes(path, save(tensors, {"format": _FORMAT, "facts": json.dumps(facts)}))
+        text = json.dumps(facts)
+        files.write_bytes(path, save(tensors, {"format": _FORMAT, "facts": text, "seal": _seal(tensors, text)}))
+
+    @classmethod
+    def joined(cls, results: Sequence[RobustResult]) -> RobustResult:
+        """One result of several for the same model, threat and attacks on different examples, in this order."""
+        first, *others = results
+        ledger, examples = first.ledger, first.examples
+        for other in others:
+            ledger, examples = ledger.joined(other.ledger), examples.joined(other.examples)
+        return replace(
+            first,
+            ledger=ledger,
+            examples=examples,
+            forward_passes=sum(result.forward_passes for result in results),
+            backward_passes=sum(result.backward_passes for result in results),
+            random=any(result.random for result in results),
+            complete=all(result.complete for result in results),
+            spent=tuple(map(sum, zip(*(result.spent for result in results), strict=True))),
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> RobustResult:
@@ -141,11 +219,8 @@ class RobustResult:
                 if metadata.get("format") != _FORMAT:
                     raise FileError(f"{path} is not a robustness result of this version of isthmus.")
                 facts = json.loads(metadata["facts"])
-                tensors = {name: file.get_tensor(name) for name in _TENSORS}
-            witnesses = torch.full(facts.pop("shape"), torch.nan)
-            witnesses[tensors.pop("rows")] = tensors.pop("images")
-            threat, attacks = parse(facts.pop("threat")), tuple(facts.pop("attacks"))
-            return cls(threat=threat, attacks=attacks, witnesses=witnesses, **tensors, **facts)
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return _assembled(tensors, facts)
         except FileNotFoundError:
             raise FileError(f"There is no file {path}.") from None
         except (
@@ -161,3 +236,44 @@ class RobustResult:
             raise FileError(
                 f"{path} is not a readable robustness result ({error}); run the evaluation again."
             ) from None
+
+
+def is_sealed(path: str | Path) -> bool:
+    """Whether a file that :meth:`RobustResult.load` reads still has the content that was saved, by its SHA-256."""
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return _seal(tensors, metadata["facts"]) == metadata.get("seal")
+
+
+def _seal(tensors: dict[str, Tensor], facts: str) -> str:
+    named = sorted(tensors)
+    return files.sha256(facts.encode(), " ".join(named).encode(), fingerprint(tensors[n] for n in named).encode())
+
+
+def _assembled(tensors: dict[str, Tensor], facts: dict[str, Any]) -> RobustResult:
+    broken, stage = tensors["broken"], tensors["stage"]
+    images = torch.full(facts.pop("shape"), torch.nan)
+    images[broken] = _unpacked(tensors["originals"])
+    ledger = replace(Ledger.new(images), **{name: tensors[name] for name in _KEPT})
+    ledger.witnesses[broken] = images[broken]
+    ledger.witnesses[broken & (stage > 0)] = tensors["witnesses"]
+    examples = Batch(images, tensors["labels"], tensors["keys"], tensors.get("targets"))
+    return RobustResult(
+        threat=parse(facts.pop("threat")),
+        attacks=tuple(facts.pop("attacks")),
+        spent=tuple(facts.pop("spent")),
+        examples=examples,
+        ledger=ledger,
+        **facts,
+    )
+
+
+def _packed(images: Tensor) -> Tensor:
+    """Images as bytes where that loses nothing."""
+    levels = (images * 255).round()
+    return levels.to(torch.uint8) if torch.equal(levels / 255, images) else images.contiguous()
+
+
+def _unpacked(images: Tensor) -> Tensor:
+    return images.float() / 255 if images.dtype == torch.uint8 else images

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from isthmus.attacks import balls
+from isthmus.attacks.rows import per_image
 from isthmus.errors import ConfigError, unknown
 from isthmus.randomness import fold, normal, uniform
 
@@ -93,15 +94,16 @@ class Threat(ABC):
         """One perturbation of the given shape per key, uniform in the ball; the box is not looked at."""
 
     def step(
-        self, images: Float[Tensor, "n c h w"], gradient: Float[Tensor, "n c h w"], size: float
+        self, images: Float[Tensor, "n c h w"], gradient: Float[Tensor, "n c h w"], size: float | Float[Tensor, " n"]
     ) -> Float[Tensor, "n c h w"]:
-        """Move images by ``size``, in this threat's norm, in the direction of steepest ascent.
+        """Move images by ``size`` (one for all or one for each), in this threat's norm, along the steepest ascent.
 
         Does not project. Only the gradient's direction matters, not its scale. A gradient of zeros moves
         nothing; a pixel whose gradient is NaN becomes NaN, so that the harness sees it.
         """
         direction = self._steepest(images, gradient)  # sign() and the like would turn NaN into 0, silently
-        return images + size * torch.where(gradient.isnan(), gradient, direction)
+        sizes = per_image(size, images) if isinstance(size, Tensor) else size
+        return images + sizes * torch.where(gradient.isnan(), gradient, direction)
 
     @abstractmethod
     def _steepest(self, images: Tensor, gradient: Tensor) -> Tensor: ...

@@ -14,7 +14,7 @@ from isthmus import metrics
 from isthmus.types import Metric
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from isthmus.attacks.engine import Attack
     from isthmus.attacks.result import RobustResult
@@ -122,13 +122,13 @@ def _attack(
         context.batch_size,
         context.seed,
         indices=None if context.indices is None else context.indices[:count],
-        progress=progress,
+        progress=None if progress is None else lambda at: progress(int(at.done), int(at.total)),
     )
 
 
 def _combine(found: dict[str, list[RobustResult]], context: Context, unbounded: Unbounded | None) -> Curve:
     images = context.images.detach().cpu().float()
-    shared = [_absorbed(results, images) for results in found.values()]
+    shared = [_absorbed(results) for results in found.values()]
     standing = np.array([[r.robust.numpy() for r in results] for results in shared])
     witnesses = np.full(images.shape, np.nan, dtype=np.float32)
     for results in zip(*shared, strict=True):  # by ascending ε, and at one ε in the order of the attacks
@@ -151,11 +151,11 @@ def _combine(found: dict[str, list[RobustResult]], context: Context, unbounded: 
     )
 
 
-def _absorbed(results: Sequence[RobustResult], images: Tensor) -> list[RobustResult]:
+def _absorbed(results: Sequence[RobustResult]) -> list[RobustResult]:
     """Results of one attack at ascending ε, each with the witnesses of larger ε that lie in its own ball."""
     shared = list(results)
     for position in reversed(range(len(shared) - 1)):
-        shared[position] = shared[position].absorb(shared[position + 1], images)
+        shared[position] = shared[position].absorb(shared[position + 1])
     return shared
 
 

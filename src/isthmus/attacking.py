@@ -1,0 +1,263 @@
+"""What ``isthmus attack`` and ``isthmus verify`` do: attack a named classifier, keep witnesses, check them again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+
+from isthmus.attacks.api import robust_accuracy
+from isthmus.attacks.engine import Interrupted, Snapshot
+from isthmus.attacks.engine import Progress as Tell
+from isthmus.attacks.result import RobustResult
+from isthmus.attacks.threats import parse
+from isthmus.attacks.verify import Verification
+from isthmus.attacks.verify import verify as recompute
+from isthmus.config import Component
+from isthmus.data.images import as_float
+from isthmus.data.loading import load
+from isthmus.errors import ConfigError
+from isthmus.metrics import wilson
+from isthmus.randomness import example_keys
+from isthmus.targets import judged_on, named
+from isthmus.types import Interval
+
+WITNESSES = "witnesses.safetensors"
+
+
+def attack(
+    run: Path | None,
+    *,
+    model: str | None = None,
+    weights: Path | None = None,
+    data: str | None = None,
+    threat: str = "linf:0.1",
+    suite: str = "standard",
+    count: int | None = None,
+    batch_size: int | None = None,
+    jobs: int = 1,
+    until: str | None = None,
+    seed: int = 0,
+    out: Path | None = None,
+    show_progress: bool = True,
+) -> tuple[RobustResult, Path]:
+    """Attack a run folder, or a model named ``package.module:function``, and write what was found to a file.
+
+    While it works the evaluation is kept in a file beside that (see :func:`checkpoint_of`), from which the same command
+    goes on after it was interrupted or killed.
+
+    Args:
+        run, model, weights, data, count: as for :func:`isthmus.targets.audit_run`.
+        threat: norm and ε, such as "linf:8/255".
+        suite: a suite, or attacks with commas between them: "fgsm,pgd:100".
+        batch_size, jobs, seed: see :func:`isthmus.robust_accuracy`.
+        until: stop where the 95% interval is no wider than ± this share: "1%"; see :func:`parse_share`.
+        out: the file; ``witnesses.safetensors`` in the run, or in ``runs/<model>``, where None.
+        show_progress: show how far it is where stderr is a terminal.
+
+    Returns:
+        The result, and the path it was written to. After Ctrl-C the result is not ``complete``.
+
+    Raises:
+        IsthmusError: anything named that does not exist or does not fit, or a file that cannot be written.
+        KeyboardInterrupt: Ctrl-C before anything was known.
+    """
+    ball, half_width = parse(threat), None if until is None else parse_share(until)
+    if out is not None and out.is_dir():
+        raise ConfigError(f"--out names a file; {out} is a folder.")
+    target = judged_on(named(run, model, weights, data, None), count)
+    path = out or target.folder / WITNESSES
+    with _board(target.name, show_progress) as tell:
+        try:
+            result = robust_accuracy(
+                target.model,
+                target.images,
+                target.labels,
+                ball,
+                parse_suite(suite),
+                batch_size,
+                seed,
+                jobs,
+                indices=target.indices,
+                until=half_width,
+                save_to=checkpoint_of(path),
+                progress=tell,
+            )
+        except Interrupted as stop:
+            result = stop.result
+    result.save(path)
+    return result, path
+
+
+def checkpoint_of(path: Path) -> Path:
+    """Where an evaluation is kept while it runs whose result goes to ``path``."""
+    return path.with_name(f"{path.stem}.evaluation{path.suffix}")
+
+
+def verify(
+    witnesses: Path,
+    run: Path | None,
+    *,
+    model: str | None = None,
+    weights: Path | None = None,
+    data: str | None = None,
+) -> Verification:
+    """Recompute what a file of witnesses claims, with a named model; and compare its originals with the data set.
+
+    Args:
+        witnesses: what :func:`attack` or :meth:`RobustResult.save` wrote.
+        run, model, weights: the model.
+        data: name of the data; the run's own where None. With a foreign model and None, originals are not compared.
+
+    Raises:
+        IsthmusError: anything named that does not exist or does not fit.
+    """
+    claim = RobustResult.load(witnesses)
+    subject = named(run, model, weights, data, None)
+    images, labels = (None, None) if subject.data is None else _examples_of(claim, subject.data)
+    return recompute(witnesses, subject.model, images=images, labels=labels)
+
+
+def _examples_of(claim: RobustResult, data: Component) -> tuple[Tensor, Tensor]:
+    """The images of a data set's test split that a result's keys name, in its order; else simply the first ones."""
+    test = load(data).test
+    of = {key: index for index, key in enumerate(example_keys(claim.seed, torch.arange(len(test))).tolist())}
+    found = [of.get(key) for key in claim.keys.tolist()]
+    known = [index for index in found if index is not None]
+    rows = torch.tensor(known) if len(known) == len(found) else torch.arange(min(len(found), len(test)))
+    chosen = test.select(rows)
+    return as_float(chosen.images), chosen.labels
+
+
+# --- what options mean ---
+
+
+def parse_suite(text: str) -> str | list[str]:
+    """A suite or an attack by its name, or a list of them: ``fgsm,pgd:100``."""
+    names = [name.strip() for name in text.split(",")]
+    return names[0] if len(names) == 1 else names
+
+
+def parse_share(text: str) -> float:
+    """A half-width, written ``1%``, ``±1%``, ``0.01`` or ``±0.01``.
+
+    Raises:
+        ConfigError: anything else, or a share that is not between 0 and 1.
+    """
+    written = text.strip().removeprefix("±").removeprefix("+-").strip()
+    number, percent, rest = written.partition("%")
+    try:
+        share = float(number) / (100 if percent else 1)
+    except ValueError:
+        share = -1.0
+    if rest or not 0 < share < 1:
+        raise ConfigError(
+            f"The half-width of an interval is written 1% or 0.01, more than 0 and below 1; got {text!r}."
+        )
+    return share
+
+
+# --- what is shown ---
+
+
+def percent(share: float) -> str:
+    """A share in percent, to a hundredth."""
+    return f"{100 * share:.2f}%"
+
+
+def between(interval: Interval) -> str:
+    """An interval of shares in percent."""
+    return f"[{100 * interval.low:.2f}, {100 * interval.high:.2f}]"
+
+
+def outcome(result: RobustResult) -> tuple[Table, list[str]]:
+    """A table of what each attack did, and the lines below it."""
+    table = Table()
+    table.add_column("attack")
+    for heading in ("accuracy left", "broke", "example-passes"):
+        table.add_column(heading, justify="right")
+    broke = [int((result.broken & (result.stage == stage)).sum()) for stage in range(len(result.attacks))]
+    for (label, left), count, passes in zip(result.by_attack.items(), broke, result.spent, strict=True):
+        table.add_row(Text(label), percent(left), f"{count:,}", f"{passes:,}")
+    return table, list(_lines(result))
+
+
+def _lines(result: RobustResult) -> Iterator[str]:
+    yield (
+        f"robust accuracy: {percent(result.accuracy)}, 95% interval {between(result.interval)}, "
+        f"n = {len(result):,}, {result.threat}"
+    )
+    passes = f"{result.forward_passes:,} forward, {result.backward_passes:,} backward"
+    yield f"example-passes: {result.forward_passes + result.backward_passes:,} ({passes})"
+    if result.random:
+        yield "random model: judged by its average over fresh draws, with confidence"
+    invalid = int(result.invalid.sum())
+    if invalid:
+        yield f"set aside: {invalid:,}, where something was NaN or infinite; they count neither as robust nor as broken"
+    if not result.complete:
+        yield "interrupted: what stands has not met every attack; robust accuracy is at most this"
+
+
+def account(done: Verification) -> list[str]:
+    """What a verification found, in lines."""
+    lines = [
+        f"claimed: robust accuracy {percent(done.claimed)}, n = {done.n:,}, {done.threat}",
+        f"recomputed: robust accuracy {percent(done.verified)}, from {done.proven:,} of "
+        f"{done.broken:,} broken examples; largest ‖δ‖ {done.largest:.6g}",
+    ]
+    if not done.complete:
+        lines.append("interrupted: the evaluation was not over when this was written")
+    compared = {True: "those of the data set, bit for bit", False: "NOT those of the data set"}
+    lines.append(f"examples: {compared.get(done.examples_match, 'not compared with a data set')}")  # type: ignore[arg-type]
+    if done.intact is False:
+        lines.append("checksum: the file is NOT as it was written")
+    for reason, count in done.reasons.items():
+        rows = [row for row, why in done.failures.items() if why == reason]
+        lines.append(f"{count:,} × {reason} (rows {_some(rows)})")
+    return lines
+
+
+def _some(rows: Sequence[int], most: int = 8) -> str:
+    return ", ".join(map(str, rows[:most])) + (", …" if len(rows) > most else "")
+
+
+@contextmanager
+def _board(name: str, shown: bool) -> Iterator[Tell | None]:
+    """Robust accuracy so far on stderr, attack by attack, where that is a terminal."""
+    console = Console(stderr=True)
+    if not shown or not console.is_terminal:
+        yield None
+        return
+    board = Board(name)
+    with Live(board, console=console, transient=True, refresh_per_second=4):
+        yield board.tell
+
+
+class Board:
+    """What is shown while attacks run: a line for each, with the accuracy that it has left so far, and a bar."""
+
+    def __init__(self, name: str) -> None:
+        self.seen: dict[str, Snapshot] = {}
+        columns = TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.percentage:>3.0f}%")
+        self.bar = Progress(*columns, TimeElapsedColumn())
+        self.task = self.bar.add_task(name, total=None)
+
+    def tell(self, at: Snapshot) -> None:
+        """Take note of how far it is."""
+        self.seen[at.attack] = at
+        self.bar.update(self.task, completed=at.done, total=at.total)
+
+    def __rich__(self) -> RenderableType:
+        lines = Table.grid(padding=(0, 2))
+        for label, at in list(self.seen.items()):
+            share = at.standing / at.n
+            lines.add_row(Text(label), f"{percent(share)} {between(wilson(at.standing, at.n))}", f"of {at.n:,}")
+        return Group(lines, self.bar.get_renderable())

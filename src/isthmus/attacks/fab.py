@@ -1,0 +1,119 @@
+"""FAB: steps onto the linearised decision boundary, kept near the original (Croce & Hein 2020, arXiv:1907.02044).
+
+Unlike PGD it does not know ε. It looks for the nearest adversarial image, and succeeds when one lies in the ball.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from isthmus.attacks.hyperplane import PROJECTIONS
+from isthmus.attacks.oracle import Answer, Batch
+from isthmus.attacks.rows import per_image
+from isthmus.attacks.search import Runs, Search, counters
+from isthmus.attacks.threats import Threat
+from isthmus.config import Component
+from isthmus.randomness import fold, normal, uniform
+
+_START = -5  # folded into a run's key for the image it starts from
+_LEAST = 1e-8  # a move is taken to be no shorter, so that shares of two that are zero are defined
+
+
+class Config(Component):
+    """Options of FAB. ``fab:20`` is short for 20 steps.
+
+    Attributes:
+        steps: projections of a run. One that finds an adversarial image costs two looks at the model, others one.
+        targets: so many runs per restart, each towards the boundary with another wrong class, those with the largest
+            clean logits first. This is AutoAttack's FAB-T. With 0 a run goes to the boundary with whichever other
+            class has the largest logit where it is. (The original without targets compares the distances of all
+            linearised boundaries, at the price of a backward pass for every class.)
+        restarts: of each. The first begins at the image, the others at a random distance ε/2 from it.
+        alpha_max: largest share of the original's projection in a step.
+        eta: by what factor steps go beyond the boundary's linearisation.
+        beta: share of the perturbation that is left after stepping back from an adversarial image.
+    """
+
+    argument: ClassVar[str | None] = "steps"
+    name: Literal["fab"] = "fab"
+    steps: Annotated[int, Field(gt=0)] = 100
+    targets: Annotated[int, Field(ge=0)] = 9
+    restarts: Annotated[int, Field(gt=0)] = 1
+    alpha_max: Annotated[float, Field(ge=0, le=1)] = 0.1
+    eta: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.05
+    beta: Annotated[float, Field(gt=0, lt=1)] = 0.9
+
+
+def search(config: Config, threat: Threat, classes: int) -> Search[Runs]:
+    """Project iterate and original onto z_t = z_y, linearised at the iterate, and go between the two; step back inside.
+
+    An adversarial image counts where it lies in the ball; one outside still guides the run.
+    """
+    return Fab(config, threat, classes)
+
+
+class Fab(Search[Runs]):
+    """FAB in ℓ∞, ℓ2 and ℓ1: looks in turn, one with a gradient to project by and one forward only to check what came."""
+
+    inside: ClassVar[bool] = False
+
+    def __init__(self, config: Config, threat: Threat, classes: int) -> None:
+        self.config, self.threat = config, threat
+        self.targets = min(config.targets, classes - 1)
+        self.runs = max(self.targets, 1) * config.restarts
+        self.project = PROJECTIONS[threat.name]
+
+    def aims(
+        self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
+    ) -> Int[Tensor, " n"] | None:
+        """The wrong classes in turn, from the likeliest."""
+        return ranked[:, number % self.targets] if self.targets else None
+
+    def begin(self, batch: Batch, number: Int[Tensor, " n"], closest: Float[Tensor, "n c h w"]) -> Runs:
+        """At the image where a run is the first with its aim, else in a random direction at a distance of ε/2.
+
+        In a targeted evaluation all runs have one aim.
+        """
+        firsts = 1 if batch.targets is not None else max(self.targets, 1)
+        x, later = batch.images.clone(), (number >= firsts).nonzero().squeeze(1)
+        if len(later):
+            x[later] = self._aside(batch.take(later))
+        return Runs(x, *counters(len(batch), 2 * self.config.steps - 1, x))
+
+    def _aside(self, batch: Batch) -> Tensor:
+        keys, shape = fold(batch.keys, _START), tuple(batch.images.shape[1:])
+        drawn = 2 * uniform(keys, shape) - 1 if self.threat.name == "linf" else normal(keys, shape)
+        sizes = per_image(self.threat.norm(drawn).clamp(min=_LEAST), drawn)
+        return (batch.images + 0.5 * self.threat.eps / sizes * drawn).clamp(0, 1)
+
+    def objective(self, runs: Runs, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+        """z_t − z_y, which is 0 at the boundary."""
+        return batch.difference(logits)
+
+    def wants(self, runs: Runs) -> Bool[Tensor, " n"]:
+        """A gradient at every other look: a projection's image is only checked, since most are left again."""
+        return runs.looks % 2 == 0
+
+    def advance(self, runs: Runs, batch: Batch, answer: Answer) -> None:
+        """After a look with a gradient, project; after a check, step back from what is adversarial."""
+        steps = self.wants(runs)
+        back = ~steps & batch.reached(answer.logits)
+        x = torch.where(per_image(back, runs.x), batch.images + self.config.beta * (runs.x - batch.images), runs.x)
+        rows = steps.nonzero().squeeze(1)
+        x[rows] = self._step(runs.x[rows], batch.images[rows], answer.loss[rows], answer.gradient[rows])
+        runs.x, runs.looks = x, runs.looks + 1
+
+    def _step(self, x: Tensor, originals: Tensor, values: Tensor, gradient: Tensor) -> Tensor:
+        """Between the two projections, nearer to the iterate's, and η times as far as they lie."""
+        points, normals = torch.stack([x, originals]).flatten(2), gradient.flatten(1)
+        there = ((points[0] - points[1]) * normals).sum(1)  # by how much the linearisation falls short at the original
+        moves = self.project(points, normals, torch.stack([-values, there - values]))
+        sizes = torch.stack([self.threat.norm(moves[0]), self.threat.norm(moves[1])]).clamp(min=_LEAST)
+        share = (sizes[0] / sizes.sum(0)).clamp(max=self.config.alpha_max).unsqueeze(1)
+        ends = points.add_(moves, alpha=self.config.eta)
+        return ends[0].lerp_(ends[1], share).clamp_(0, 1).view_as(x)

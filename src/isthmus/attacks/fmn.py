@@ -1,0 +1,147 @@
+"""FMN: the smallest perturbation by gradient steps in a ball that follows the boundary (Pintor et al. 2021,
+arXiv:2102.12827, algorithm 1), in ℓ∞, ℓ2 and ℓ1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from isthmus.attacks import balls
+from isthmus.attacks.oracle import Answer, Batch
+from isthmus.attacks.rows import per_image
+from isthmus.attacks.search import Runs, Search, counters
+from isthmus.attacks.threats import L1, L2, Linf, Threat
+from isthmus.config import Component
+from isthmus.randomness import fold
+
+ALPHA_SHARE = 0.01  # of alpha, that is left at the end
+GAMMA_LEFT = 1e-3  # of gamma
+_START = -6  # folded into a run's key for where a restart begins
+
+_DUAL: dict[str, Threat] = {"linf": L1(1.0), "l2": L2(1.0), "l1": Linf(1.0)}
+_NEAREST = {"linf": balls.onto_linf, "l2": balls.onto_l2, "l1": balls.onto_l1}
+_EUCLIDEAN = L2(1.0)
+
+
+class Config(Component):
+    """Options of FMN. ``fmn:1000`` is short for 1000 steps.
+
+    Attributes:
+        steps: gradient steps of a run.
+        alpha: first step size, in ℓ2 and units of images in [0, 1] whatever the norm; falls to a hundredth on a cosine.
+        gamma: share by which the ball first shrinks or grows in a step; falls to 0.001 likewise.
+        restarts: runs per example. The first begins at the image, others at a random point about as far away as the
+            boundary.
+        eot: draws of a random model to average over at each step.
+    """
+
+    argument: ClassVar[str | None] = "steps"
+    name: Literal["fmn"] = "fmn"
+    steps: Annotated[int, Field(gt=0)] = 100
+    alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    restarts: Annotated[int, Field(gt=0)] = 1
+    eot: Annotated[int, Field(gt=0)] = 1
+
+
+def search(config: Config, threat: Threat, classes: int) -> Search[Follow]:
+    """Step along the gradient of max_{j≠y} z_j − z_y and project onto a ball: smaller after success, else larger.
+
+    In a ball (``threat``) the search ends at the first adversarial image inside it; without one (see
+    :func:`isthmus.attacks.minimal_norm.minimal_norms`) it goes on to the smallest perturbation it can find.
+    """
+    return FastMinimumNorm(config, threat)
+
+
+@dataclass
+class Follow(Runs):
+    """A ball about each image.
+
+    Attributes:
+        radius: of the ball, in the threat's norm.
+        widest: distance to the farthest corner of the box; no ball need be larger.
+        best: smallest perturbation so far that succeeded, ∞ before one did.
+        scattered: whether the run begins at a random point.
+    """
+
+    radius: Float[Tensor, " n"]
+    widest: Float[Tensor, " n"]
+    best: Float[Tensor, " n"]
+    scattered: Bool[Tensor, " n"]
+
+
+class FastMinimumNorm(Search[Follow]):
+    """FMN in one norm, each row with its own ball."""
+
+    inside = False
+
+    def __init__(self, config: Config, threat: Threat) -> None:
+        self.config, self.threat = config, threat
+        self.runs, self.eot = config.restarts, config.eot
+
+    def begin(self, batch: Batch, number: Int[Tensor, " n"], closest: Float[Tensor, "n c h w"]) -> Follow:
+        """At the image: one look there tells how far the boundary is."""
+        x = batch.images.clone()
+        looks, budget = counters(len(x), self.config.steps, x)
+        endless = x.new_full((len(x),), torch.inf)
+        widest = self.threat.norm(torch.maximum(x, 1 - x))
+        return Follow(x, looks, budget, endless, widest, endless.clone(), number > 0)
+
+    def objective(self, runs: Follow, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+        """max_{j≠y} z_j − z_y, or z_t − max_{j≠t} z_j for a target."""
+        return -batch.gap(logits)
+
+    def advance(self, runs: Follow, batch: Batch, answer: Answer) -> None:
+        """Resize the ball, then step and project."""
+        cosine = (1 + torch.cos(math.pi * runs.looks / runs.budget)) / 2
+        gamma = GAMMA_LEFT + (self.config.gamma - GAMMA_LEFT) * cosine
+        alpha = self.config.alpha * (ALPHA_SHARE + (1 - ALPHA_SHARE) * cosine)
+        self._resize(runs, batch, answer, gamma)
+        wanted = _EUCLIDEAN.step(runs.x, answer.gradient, alpha) - batch.images
+        lost = runs.scattered & (runs.looks == 0)
+        if lost.any():
+            wanted = torch.where(per_image(lost, wanted), self._scatter(runs, batch, wanted), wanted)
+        runs.x = within(self.threat.name, batch.images, wanted, runs.radius)
+        runs.looks += 1
+
+    def _resize(self, runs: Follow, batch: Batch, answer: Answer, gamma: Tensor) -> None:
+        """Shrink after success and grow after failure; before any success reach beyond the linearised boundary."""
+        reached = batch.reached(answer.logits)
+        size = self.threat.norm(runs.x - batch.images)
+        # pixels at the wall can go no farther, and those left must go the more
+        free = torch.where(answer.gradient > 0, runs.x < 1, runs.x > 0)
+        slope = _DUAL[self.threat.name].norm(answer.gradient * free)
+        runs.best = torch.where(reached, torch.minimum(runs.best, size), runs.best)
+        there = size + answer.loss.abs() / slope.clamp(min=1e-12)
+        # beyond, since whoever steps up to the boundary of a linear model may stay on this side for ever
+        larger = torch.where(runs.best < torch.inf, runs.radius, there) * (1 + gamma)
+        smaller = torch.minimum(runs.radius * (1 - gamma), runs.best)
+        runs.radius = torch.minimum(torch.where(reached, smaller, larger), runs.widest)
+
+    def _scatter(self, runs: Follow, batch: Batch, wanted: Tensor) -> Tensor:
+        """A perturbation drawn uniformly from the ball, plus the gradient wherever that is NaN."""
+        drawn = self.threat.with_eps(1.0).sample(fold(batch.keys, _START), wanted.shape[1:])
+        return per_image(runs.radius, wanted) * drawn.to(wanted) + torch.where(wanted.isnan(), wanted, 0)
+
+
+def within(
+    norm: str, originals: Float[Tensor, "n c h w"], wanted: Float[Tensor, "n c h w"], radius: Float[Tensor, " n"]
+) -> Float[Tensor, "n c h w"]:
+    """The nearest images to originals + wanted in the box and in balls that differ in radius.
+
+    Args:
+        norm: ``linf``, ``l2`` or ``l1``.
+        radius: one for each row.
+    """
+    unit = per_image(radius.clamp(min=1e-12), wanted)
+    if norm == "linf":  # needs no scaling
+        return (originals + wanted.clamp(-unit, unit)).clamp_(0, 1)
+    nearest = _NEAREST[norm](wanted / unit, 1.0, -originals / unit, (1 - originals) / unit)
+    return (originals + unit * nearest).clamp_(0, 1)

@@ -1,0 +1,190 @@
+"""How Foolbox 1 measured minimal ℓ∞ norms, for numbers that are to be compared with papers that used it.
+
+Both attacks try one ε after another and keep the smallest perturbation that succeeded, so that accuracy at any ε is
+the share of examples whose norm is larger (:meth:`isthmus.attacks.minimal_norm.MinimalNorms.accuracy`). They are the
+attacks of Rauber, Brendel & Bethge 2017 (arXiv:1707.04131) at their defaults, not strong ones; for strength take fmn.
+
+Foolbox's C&W reports the mean squared error: ‖δ‖₂ = √(MSE · pixels).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from isthmus.attacks.engine import Attack, Progress
+from isthmus.attacks.judging import beyond_rounding
+from isthmus.attacks.minimal_norm import MinimalNorms, minimal_norms
+from isthmus.attacks.oracle import Answer, Batch, Oracle
+from isthmus.attacks.rows import per_image
+from isthmus.attacks.search import Runs, Search, counters
+from isthmus.attacks.threats import Threat
+from isthmus.config import Component
+from isthmus.randomness import fold, uniform
+
+LEVELS, FINER = 1000, 20  # of ε in (0, 1], and again below a success among the first so many
+FIRST_EPS, FACTOR = 0.3, 1.5  # the first ball, and how much larger the next one is while none has sufficed
+STEP_SHARE, STEPS = 1 / 30, 40  # of ε; in one ball
+TRIALS = 20  # balls while growing, and again while bisecting
+_START = -6  # folded into a run's key for where it begins in each ball
+
+
+def scan_fgsm(
+    model: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, " n"],
+    *,
+    batch_size: int | None = None,
+    seed: int = 0,
+    indices: Int[Tensor, " n"] | None = None,
+    progress: Progress | None = None,
+) -> MinimalNorms:
+    """FGSM at ε = 0.001, 0.002, ..., 1: one gradient at the image, one forward pass for each level until a success.
+
+    Where one of the first 20 levels succeeds, 20 finer ones up to it are tried. Several levels of an example may be
+    looked at together, so the passes exceed the levels needed a little.
+
+    Arguments and errors are those of :func:`isthmus.attacks.minimal_norm.minimal_norms`.
+    """
+    attack = Attack("fgsm_scan", Component(name="fgsm_scan"), perturb=_scan)
+    return minimal_norms(
+        model, images, labels, "linf", [attack], batch_size=batch_size, seed=seed, indices=indices, progress=progress
+    )
+
+
+def bisect_pgd(
+    model: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, " n"],
+    *,
+    batch_size: int | None = None,
+    seed: int = 0,
+    indices: Int[Tensor, " n"] | None = None,
+    progress: Progress | None = None,
+) -> MinimalNorms:
+    """PGD in a ball of ε = 0.3, half as large again up to 20 times until it succeeds; then 20 bisections of ε.
+
+    In each ball 40 sign steps of ε/30 on the cross-entropy from a fresh random start, up to the first success. The
+    start is clipped to the box and may itself be the success.
+
+    Arguments and errors are those of :func:`isthmus.attacks.minimal_norm.minimal_norms`.
+    """
+    attack = Attack("pgd_bisect", Component(name="pgd_bisect"), search=lambda config, threat, classes: Bisect())
+    return minimal_norms(
+        model, images, labels, "linf", [attack], batch_size=batch_size, seed=seed, indices=indices, progress=progress
+    )
+
+
+def _scan(config: Component, oracle: Oracle, batch: Batch, threat: Threat) -> Float[Tensor, "n c h w"]:
+    """The image at each example's first level that succeeds; the original where none does."""
+    answer = oracle.look(batch.images, batch.keys, lambda logits: batch.ascend("ce", logits))
+    direction = torch.where(answer.gradient.isnan(), answer.gradient, answer.gradient.sign())
+    grid = torch.arange(1, LEVELS + 1, dtype=torch.float64, device=direction.device) / LEVELS
+    coarse = _first_success(oracle, batch, direction, grid.expand(len(batch), -1))
+    again = ((coarse >= 0) & (coarse < FINER)).nonzero().squeeze(1)
+    eps = torch.where(coarse >= 0, grid[coarse.clamp(min=0)], 0)
+    if len(again):
+        finer = eps[again, None] * torch.arange(1, FINER + 1, device=direction.device) / FINER
+        at = _first_success(oracle, batch.take(again), direction[again], finer)
+        # the last of the finer levels has succeeded before, whatever rounding or noise make of it now
+        eps[again] = finer.gather(1, at.where(at >= 0, FINER - 1)[:, None]).squeeze(1)
+    return _shifted(batch.images, direction, eps)
+
+
+def _first_success(
+    oracle: Oracle, batch: Batch, direction: Tensor, grid: Float[Tensor, "n levels"]
+) -> Int[Tensor, " n"]:
+    """Position of the first ε in each row of the grid that succeeds, −1 where none does.
+
+    As examples drop out, those left are tried at more levels at once: the batch stays full.
+    """
+    n, levels = grid.shape
+    found = torch.full((n,), -1, device=grid.device)
+    left, level = torch.arange(n, device=grid.device), 0
+    while len(left) and level < levels:
+        width = min(max(n // len(left), 1), levels - level)
+        rows = left.repeat_interleave(width)
+        eps = grid[left, level : level + width].flatten()
+        some = batch.take(rows)
+        logits = oracle.logits(_shifted(some.images, direction[rows], eps), some.keys)
+        hit = beyond_rounding(some, logits).view(-1, width)
+        some_hit = hit.any(1)
+        found[left[some_hit]] = level + hit[some_hit].int().argmax(1)
+        left, level = left[~some_hit], level + width
+    return found
+
+
+def _shifted(images: Tensor, direction: Tensor, eps: Tensor) -> Tensor:
+    return (images + per_image(eps.to(images.dtype), images) * direction).clamp(0, 1)
+
+
+@dataclass
+class Ball(Runs):
+    """PGD in one ball, and the bisection of balls.
+
+    Attributes:
+        eps, low, high: radius of the ball, the largest that did not suffice (0 until one has not while bisecting), and
+            the smallest that did (∞ before one has).
+        trial: balls tried in this phase, growing or bisecting.
+        step: steps taken in this one.
+    """
+
+    eps: Float[Tensor, " n"]
+    low: Float[Tensor, " n"]
+    high: Float[Tensor, " n"]
+    trial: Int[Tensor, " n"]
+    step: Int[Tensor, " n"]
+
+
+class Bisect(Search[Ball]):
+    """Each row in its own ball, at its own step."""
+
+    inside = False
+
+    def begin(self, batch: Batch, number: Int[Tensor, " n"], closest: Float[Tensor, "n c h w"]) -> Ball:
+        """At random in the first ball."""
+        n = len(batch)
+        looks, budget = counters(n, 2 * TRIALS * (STEPS + 1), batch.images)
+        eps = batch.images.new_full((n,), FIRST_EPS)
+        high, whole = torch.full_like(eps, torch.inf), torch.zeros_like(looks)
+        x = _start(batch, whole, eps)
+        return Ball(x, looks, budget, eps, torch.zeros_like(eps), high, whole, whole.clone())
+
+    def objective(self, runs: Ball, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+        """The cross-entropy."""
+        return batch.ascend("ce", logits)
+
+    def advance(self, runs: Ball, batch: Batch, answer: Answer) -> None:
+        """A step; or the next ball, where this one's look succeeded or was the last."""
+        won = batch.reached(answer.logits)
+        runs.looks += 1
+        over = won | (runs.step >= STEPS)
+        direction = torch.where(answer.gradient.isnan(), answer.gradient, answer.gradient.sign())
+        eps = per_image(runs.eps, direction)
+        moved = (runs.x - batch.images).add_(STEP_SHARE * eps * direction).clamp(-eps, eps)
+        runs.x = moved.add_(batch.images).clamp_(0, 1)
+        runs.step += 1
+        if over.any():
+            self._next_ball(runs, batch, over, won)
+
+    def _next_ball(self, runs: Ball, batch: Batch, over: Tensor, won: Tensor) -> None:
+        growing = runs.high.isinf()
+        runs.trial += over
+        spent = over & ~(growing & won) & (runs.trial >= TRIALS)
+        runs.trial = runs.trial.masked_fill(over & growing & won, 0)
+        runs.high = torch.where(over & won, runs.eps, runs.high)
+        runs.low = torch.where(over & ~won & ~growing, runs.eps, runs.low)
+        following = torch.where(growing & ~won, runs.eps * FACTOR, (runs.low + runs.high) / 2)
+        runs.eps = torch.where(over, following, runs.eps)
+        runs.budget = torch.where(spent, runs.looks, runs.budget)
+        again = (over & ~spent).nonzero().squeeze(1)
+        runs.x[again] = _start(batch.take(again), runs.looks[again], runs.eps[again])
+        runs.step[again] = 0
+
+
+def _start(batch: Batch, draw: Tensor, eps: Tensor) -> Tensor:
+    noise = 2 * uniform(fold(batch.keys, _START, draw), tuple(batch.images.shape[1:])) - 1
+    return _shifted(batch.images, noise, eps)

@@ -1,0 +1,134 @@
+"""The state of an evaluation, example by example; on the CPU, and in a file, so that a killed one can go on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from isthmus import files
+from isthmus.attacks.judging import Verdict
+from isthmus.attacks.rows import Rows
+from isthmus.errors import FileError
+
+_FORMAT = "isthmus evaluation 1"
+
+
+@dataclass
+class Ledger(Rows):
+    """What is known of every example. Rows of it can be worked on elsewhere and put back.
+
+    Attributes:
+        correct: whether the clean image is classified as its label.
+        broken: whether a witness was found.
+        stage: position of the attack that broke it or set it aside; −1 where it stands.
+        witnesses: adversarial images, NaN where not broken.
+        closest: for what stands, the image inside the ball that came closest to success; the original at first.
+        gap: its distance from success in logits, the smallest found; negative where broken.
+        run, look, aim: of the attack that broke it: which run, after how many looks, directed at which class (−1: none).
+        forwards, backwards: example-passes spent on it.
+        tries: confirmations of a random model's proposals so far.
+        ranked: wrong classes by falling logit on the clean image.
+        done: runs of the present attack that are over.
+        scores: smallest gap of each of them; NaN where there was none.
+        marks: notes that a suite's rules leave for its later ones.
+    """
+
+    correct: Bool[Tensor, " n"]
+    broken: Bool[Tensor, " n"]
+    stage: Int[Tensor, " n"]
+    witnesses: Float[Tensor, "n c h w"]
+    closest: Float[Tensor, "n c h w"]
+    gap: Float[Tensor, " n"]
+    run: Int[Tensor, " n"]
+    look: Int[Tensor, " n"]
+    aim: Int[Tensor, " n"]
+    forwards: Int[Tensor, " n"]
+    backwards: Int[Tensor, " n"]
+    tries: Int[Tensor, " n"]
+    ranked: Int[Tensor, "n others"]
+    done: Int[Tensor, " n"]
+    scores: Float[Tensor, "n runs"]
+    marks: Int[Tensor, " n"]
+
+    @classmethod
+    def new(cls, images: Float[Tensor, "n c h w"]) -> Self:
+        """Nothing is known yet but the images."""
+        n = len(images)
+        images = images.cpu()
+
+        def whole(value: int) -> Tensor:
+            return torch.full((n,), value, dtype=torch.int64)
+
+        return cls(
+            correct=torch.zeros(n, dtype=torch.bool),
+            broken=torch.zeros(n, dtype=torch.bool),
+            stage=whole(-1),
+            witnesses=torch.full(images.shape, torch.nan),
+            closest=images.clone(),
+            gap=torch.full((n,), torch.inf),
+            run=whole(-1),
+            look=whole(-1),
+            aim=whole(-1),
+            forwards=whole(0),
+            backwards=whole(0),
+            tries=whole(0),
+            ranked=torch.zeros(n, 0, dtype=torch.int64),
+            done=whole(0),
+            scores=torch.zeros(n, 0),
+            marks=whole(0),
+        )
+
+    @property
+    def standing(self) -> Bool[Tensor, " n"]:
+        """Examples neither broken nor set aside."""
+        return self.stage < 0
+
+    def open_stage(self, runs: int) -> None:
+        """Make room for the runs of the next attack."""
+        self.done = torch.zeros_like(self.done)
+        self.scores = torch.full((len(self), runs), torch.nan)
+
+    def note(self, rows: Tensor, verdict: Verdict, stage: int) -> Bool[Tensor, " n"]:
+        """Enter verdicts on these examples; says (on the CPU) which are decided by them."""
+        broken, finite = verdict.broken.cpu(), verdict.finite.cpu()
+        decided = broken | ~finite
+        self.stage[rows[decided]] = stage
+        won = rows[broken]
+        self.broken[won] = True
+        self.witnesses[won] = verdict.images[verdict.broken].cpu()
+        self.gap[won] = verdict.gap[verdict.broken].float().cpu()
+        return decided
+
+    def save(self, path: Path, facts: str) -> None:
+        """Write it to a safetensors file, atomically.
+
+        Args:
+            facts: what the evaluation is of, as JSON; see :meth:`load`.
+        """
+        columns = {name: column.contiguous() for name, column in self.columns().items()}
+        files.write_bytes(path, save(columns, {"format": _FORMAT, "facts": facts}))
+
+    @classmethod
+    def load(cls, path: Path) -> tuple[Self, str]:
+        """A saved ledger and its facts; runs no code from the file.
+
+        Raises:
+            FileError: it is truncated or something else.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != _FORMAT:
+                    raise FileError(
+                        f"{path} is not an evaluation that this version of isthmus began; choose another path."
+                    )
+                return cls(**{name: file.get_tensor(name) for name in file.keys()}), metadata["facts"]  # noqa: SIM118
+        except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
+            raise FileError(f"{path} is not a readable evaluation ({error}); delete it to begin anew.") from None

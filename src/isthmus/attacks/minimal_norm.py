@@ -1,0 +1,196 @@
+"""Minimal norms: how small a perturbation suffices, example by example, instead of whether one of size ε does."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from isthmus.attacks import inputs
+from isthmus.attacks.api import Suite, ready
+from isthmus.attacks.engine import Evaluation, Means, Progress
+from isthmus.attacks.judging import Judge, Verdict
+from isthmus.attacks.oracle import Batch, device_of, undisturbed
+from isthmus.attacks.result import CLEAN
+from isthmus.attacks.threats import THREATS, Threat
+from isthmus.errors import ConfigError, DataError, unknown
+
+
+@dataclass(frozen=True)
+class MinimalNorms:
+    """The smallest perturbation found for each of N examples. Every tensor is on the CPU.
+
+    Each is an upper bound on the distance to the nearest adversarial image, with a witness that proves it.
+
+    Attributes:
+        norm: ``linf``, ``l2`` or ``l1``.
+        attacks: labels of the attacks in the order they ran; the first is "clean", the unperturbed image.
+        sizes: ‖δ‖ in units of images in [0, 1]: 0 for clean errors, ∞ where no adversarial image was found, NaN where
+            the model's answers were not finite either.
+        witnesses: the adversarial images, NaN where there is none. A clean error's witness is the image itself.
+        stage: position in ``attacks`` of what found the witness, −1 where there is none.
+        forward_passes, backward_passes: example-passes through the model.
+    """
+
+    norm: str
+    attacks: tuple[str, ...]
+    sizes: Float[Tensor, " n"]
+    witnesses: Float[Tensor, "n c h w"]
+    stage: Int[Tensor, " n"]
+    forward_passes: int
+    backward_passes: int
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def found_by(self) -> tuple[str | None, ...]:
+        """Label of the attack that found each witness; None where there is none."""
+        return tuple(self.attacks[stage] if stage >= 0 else None for stage in self.stage.tolist())
+
+    @property
+    def median(self) -> float:
+        """Of all sizes that are not NaN, zeros and ∞ included; NaN where there is none."""
+        ranked = self.sizes[~self.sizes.isnan()].double().sort().values
+        if len(ranked) == 0:
+            return math.nan
+        return float(ranked[(len(ranked) - 1) // 2] + ranked[len(ranked) // 2]) / 2
+
+    def accuracy(self, eps: float) -> float:
+        """Share of all N examples that hold at ε, mean(‖δ‖ > ε): an upper bound on robust accuracy.
+
+        At ε = 0 it is clean accuracy.
+        """
+        return float((self.sizes > eps).double().mean())
+
+
+def minimal_norms(
+    model: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, " n"],
+    norm: str = "l2",
+    attacks: Suite = ("fmn",),
+    *,
+    batch_size: int | None = None,
+    seed: int = 0,
+    indices: Int[Tensor, " n"] | None = None,
+    progress: Progress | None = None,
+) -> MinimalNorms:
+    """Find for each example the smallest perturbation that changes the prediction.
+
+    Attacks run one after another on every example that is classified correctly, whatever the ones before found, in a
+    ball that holds the whole box. Minimum-norm attacks (fmn, fab; cw in ℓ2) suit that; pgd and its like look for any
+    adversarial image rather than for a near one. Every success is judged like in
+    :func:`isthmus.attacks.robust_accuracy`: in float32, by the model itself, by more than rounding. A random model's
+    successes are confirmed on fresh draws, at a level that falls with every confirmation.
+
+    Args:
+        model: from images in [0, 1] to logits; treated as in :func:`isthmus.attacks.robust_accuracy`.
+        images: floating point, in [0, 1].
+        labels: true classes, integers.
+        norm: ``linf``, ``l2`` or ``l1``.
+        attacks: names, mappings with options, or configs.
+        batch_size: examples at a time; None to find it from memory.
+        seed: with an example's index it fixes all of that example's random starts and noise.
+        indices: positions of the images in their data set, each once, for seeding; 0..N−1 by default.
+        progress: called as it goes.
+
+    Raises:
+        ModelError: the model is no module, fails, or returns something other than N×K logits (K ≥ 2).
+        DataError: images, labels or indices of a wrong type, shape or range, or an index twice.
+        ConfigError: an unknown norm or attack (with a suggestion), or an attack that does not know the norm.
+    """
+    if norm not in THREATS:
+        raise ConfigError(unknown("norm", norm, THREATS))
+    suite = ready(attacks)
+    inputs.check_model(model)
+    examples = inputs.examples(images, labels, seed=seed, indices=indices)
+    means = Means(None if batch_size is None else inputs.check_whole(batch_size, "batch_size"))
+    device = device_of(model, examples.images)
+    with undisturbed(model, device, seed):
+        evaluation = Evaluation(model, examples, _whole_box(norm, examples.images), suite, seed, means, progress)
+        for attack in suite:
+            if attack.search is not None:
+                attack.search(attack.config, evaluation.threat, 2)  # whether it knows the norm, before any pass
+        smallest = Smallest(evaluation)
+        evaluation.judge = smallest
+        evaluation.begin(None)
+        evaluation.run()
+    return smallest.summary()
+
+
+class Smallest(Judge):
+    """A judge that keeps the smallest success of each example and calls none broken, so that searches go on.
+
+    A proposal that is no smaller than what is known costs no pass.
+
+    Raises:
+        DataError: two examples have the same key.
+    """
+
+    def __init__(self, evaluation: Evaluation) -> None:
+        super().__init__(evaluation.oracle, evaluation.threat)
+        self.evaluation = evaluation
+        images, keys = evaluation.examples.images.cpu(), evaluation.examples.keys.cpu()
+        self.keys, self.rows = keys.sort()
+        if (self.keys[1:] == self.keys[:-1]).any():
+            raise DataError("The indices name an example twice; each may occur once.")
+        self.sizes = torch.full((len(images),), torch.inf, dtype=torch.float64)
+        self.witnesses = torch.full(images.shape, torch.nan)
+        self.stage = torch.full((len(images),), -1)
+
+    def proposals(self, images: Float[Tensor, "n c h w"], batch: Batch, tries: Int[Tensor, " n"]) -> Verdict:
+        """Judge what would be a new smallest perturbation, and note it; the verdict is never "broken"."""
+        n = len(images)
+        rows = self.rows[torch.searchsorted(self.keys, batch.keys.cpu())]
+        hopeless = self._size(images, batch.images) >= self.sizes[rows]  # false for NaN, which is for the judge
+        idle = torch.zeros(n, dtype=torch.bool, device=images.device)
+        verdict = Verdict(images, idle, ~idle, images.new_full((n,), torch.inf))
+        asked = (~hopeless).nonzero().squeeze(1)
+        if len(asked) == 0:
+            return verdict
+        at = asked.to(images.device)
+        some, counted = batch.take(at), tries[at]
+        found = super().proposals(images[at], some, counted)
+        tries[at] = counted
+        self._note(rows[asked], found, some.images)
+        verdict.finite[at], verdict.gap[at] = found.finite, found.gap.to(verdict.gap)
+        return replace(verdict, images=images.index_copy(0, at, found.images))
+
+    def _note(self, rows: Tensor, found: Verdict, originals: Tensor) -> None:
+        size = self._size(found.images, originals)
+        better = found.broken.cpu() & (size < self.sizes[rows])
+        if better.any():
+            won = rows[better]
+            self.sizes[won], self.witnesses[won] = size[better], found.images.cpu()[better]
+            self.stage[won] = self.evaluation.at + 1
+
+    def _size(self, images: Tensor, originals: Tensor) -> Tensor:
+        return self.threat.norm(images.double() - originals.double()).cpu()
+
+    def summary(self) -> MinimalNorms:
+        """What is known: the notes, with clean errors and what the evaluation set aside."""
+        ledger, oracle = self.evaluation.ledger, self.evaluation.oracle
+        wrong = ledger.broken  # only the clean image itself can break an example here
+        sizes = self.sizes.masked_fill(wrong, 0)
+        aside = ~ledger.standing & ~wrong & sizes.isinf()
+        witnesses = self.witnesses.clone()
+        witnesses[wrong] = self.evaluation.examples.images.cpu()[wrong]
+        return MinimalNorms(
+            norm=self.threat.name,
+            attacks=(CLEAN, *(attack.label for attack in self.evaluation.attacks)),
+            sizes=sizes.masked_fill(aside, torch.nan),
+            witnesses=witnesses,
+            stage=self.stage.masked_fill(wrong, 0),
+            forward_passes=oracle.forward_passes,
+            backward_passes=oracle.backward_passes,
+        )
+
+
+def _whole_box(norm: str, images: Tensor) -> Threat:
+    """The smallest ball about any image that holds the box."""
+    pixels = math.prod(images.shape[1:])
+    return THREATS[norm]({"linf": 1.0, "l2": math.sqrt(pixels), "l1": float(pixels)}[norm])

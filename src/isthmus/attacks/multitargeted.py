@@ -1,0 +1,72 @@
+"""MultiTargeted: PGD towards every wrong class, from every start (Gowal et al. 2019, arXiv:1910.09338)."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from isthmus.attacks.oracle import Answer, Batch
+from isthmus.attacks.search import Runs, Search, counters
+from isthmus.attacks.threats import Threat
+from isthmus.config import Component
+
+FIRST_STEP = 0.25  # of ε; halved after half and after three quarters of the steps
+
+
+class Config(Component):
+    """Options of MultiTargeted; Korshunova et al. 2021 take 10 restarts of 200 steps.
+
+    Attributes:
+        steps: gradient steps of a run.
+        restarts: for each target, as in the authors' code.
+        targets: wrong classes to try, those with the largest clean logits first; None for all of them.
+        eot: draws of a random model to average over at each step.
+    """
+
+    argument: ClassVar[str | None] = "steps"
+    name: Literal["multitargeted"] = "multitargeted"
+    steps: Annotated[int, Field(gt=0)] = 200
+    restarts: Annotated[int, Field(gt=0)] = 10
+    targets: Annotated[int, Field(gt=0)] | None = None
+    eot: Annotated[int, Field(gt=0)] = 1
+
+
+def search(config: Config, threat: Threat, classes: int) -> Search[Runs]:
+    """Ascend z_t − z_y for each wrong class t; an example is broken if any class wins, whichever was meant."""
+    return MultiTargeted(config, threat, classes)
+
+
+class MultiTargeted(Search[Runs]):
+    """Every target once, then all of them again from new starts."""
+
+    def __init__(self, config: Config, threat: Threat, classes: int) -> None:
+        self.config, self.threat, self.eot = config, threat, config.eot
+        self.targets = min(config.targets or classes - 1, classes - 1)
+        self.runs = self.targets * config.restarts
+
+    def aims(
+        self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
+    ) -> Int[Tensor, " n"] | None:
+        """The wrong classes in turn, from the likeliest."""
+        return ranked[:, number % self.targets]
+
+    def begin(self, batch: Batch, number: Int[Tensor, " n"], closest: Float[Tensor, "n c h w"]) -> Runs:
+        """Uniformly in the ball."""
+        x = self.threat.random_start(batch.images, batch.keys)
+        return Runs(x, *counters(len(batch), self.config.steps, x))
+
+    def objective(self, runs: Runs, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+        """z_t − z_y."""
+        return batch.ascend("margin", logits)
+
+    def advance(self, runs: Runs, batch: Batch, answer: Answer) -> None:
+        """A step of ε/4, ε/8 or ε/16 along the steepest ascent, projected."""
+        share = runs.looks / runs.budget
+        halvings = (share >= 0.5).long() + (share >= 0.75)
+        size = self.threat.eps * FIRST_STEP * torch.pow(0.5, halvings)
+        runs.x = self.threat.project(self.threat.step(runs.x, answer.gradient, size), batch.images)
+        runs.looks += 1

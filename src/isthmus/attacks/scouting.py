@@ -1,0 +1,102 @@
+"""How a model is asked fast and within memory: a scout of the same function, and the batch that fits.
+
+The scout is a copy of the model with batch norm folded into convolutions and weights laid out channels-last, where
+that provably gives the same logits; on this model, not in general. Only attacks ask it. The model itself judges.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from isthmus.attacks.oracle import Batch, Oracle
+
+BATCH_SIZE = 256
+PROBE = 4
+
+
+def oracle(model: nn.Module, bf16: bool, probe: Tensor) -> Oracle:
+    """An oracle whose attacks ask a scout where one agrees with the model on the probe.
+
+    Args:
+        bf16: the scout's passes in bfloat16.
+        probe: a few images on the model's device.
+    """
+    return Oracle(model, _scout(model, probe), torch.bfloat16 if bf16 else None)
+
+
+def _scout(model: nn.Module, probe: Tensor) -> nn.Module | None:
+    """A faster copy that gives the model's logits up to rounding, and a gradient; None where there is none."""
+    if getattr(model, "takes_keys", False) or not any(isinstance(m, nn.Conv2d) for m in model.modules()):
+        return None
+    with suppress(Exception):  # somebody else's model may be impossible to copy, to trace or to fold
+        copied = copy.deepcopy(model).eval()
+        for candidate in (_folded(copied), copied):
+            faster = candidate.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            if _agree(model, faster, probe):
+                return faster
+    return None
+
+
+def _folded(model: nn.Module) -> nn.Module:
+    """Batch norm folded into the convolution before it, where the model can be traced; else the model."""
+    try:
+        traced = fx.symbolic_trace(model)
+    except Exception:  # control flow that depends on data, and more
+        return model
+    modules = dict(traced.named_modules())
+    calls = Counter(node.target for node in traced.graph.nodes)
+    for norm in list(traced.graph.nodes):
+        before = norm.args[0] if norm.op == "call_module" and norm.args else None
+        if not isinstance(modules.get(str(norm.target)), nn.BatchNorm2d) or not isinstance(before, fx.Node):
+            continue
+        convolution = modules.get(str(before.target))
+        if isinstance(convolution, nn.Conv2d) and len(before.users) == 1 and calls[before.target] == calls[norm.target] == 1:
+            traced.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, modules[str(norm.target)]))
+            norm.replace_all_uses_with(before)
+            traced.graph.erase_node(norm)
+    traced.recompile()
+    return traced
+
+
+def _agree(model: nn.Module, scout: nn.Module, probe: Tensor) -> bool:
+    """Whether two models say the same of the probe and its like, up to rounding."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(probe.shape, generator=generator).to(probe.device)
+    for images in (probe, 1 - probe, noise):
+        with torch.no_grad():
+            expected, said = model(images.clone()), scout(images.clone())
+        scale = expected.abs().max().clamp(min=1e-6)
+        if expected.shape != said.shape or not ((expected - said).abs() <= 1e-4 * scale).all():
+            return False
+    return True
+
+
+def is_random(oracle: Oracle, examples: Batch, device: torch.device) -> bool:
+    """Whether the model answers the same images differently each time, by more than rounding."""
+    batch = examples.take(torch.arange(min(len(examples), PROBE))).to(device)
+    first, second = (oracle.logits(batch.images, batch.keys) for _ in range(2))
+    spread = (first - first.mean(1, keepdim=True)).abs().amax(1)
+    moved = (first - second).abs().amax(1)
+    return bool((moved > 1e-4 * spread).any())
+
+
+def batch_size(oracle: Oracle, examples: Batch, device: torch.device) -> int:
+    return BATCH_SIZE
+
+
+def fingerprint(tensors: Iterable[Tensor]) -> str:
+    """SHA-256 over shapes and contents of tensors."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(f"{plain.dtype}{tuple(plain.shape)}".encode())
+        digest.update(plain.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,221 @@
+"""Square: random search with square windows, from logits alone (Andriushchenko et al. 2020, arXiv:1912.00049).
+
+No gradient is asked for, so nothing that hides or shatters gradients helps against it. Follows the authors' code in
+AutoAttack, but every row has a window, size and signs of its own, where that code moves the same window of all images.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from isthmus.attacks.oracle import Answer, Batch
+from isthmus.attacks.rows import per_image
+from isthmus.attacks.search import Runs, Search, counters
+from isthmus.attacks.threats import L1, L2, Linf, Threat
+from isthmus.attacks.windows import Windows, bump, bumps, sides
+from isthmus.config import Component
+from isthmus.errors import ConfigError
+from isthmus.randomness import fold, uniform
+
+_FIRST = -16  # the first image's draws; step k's are _FIRST − 1 − k, apart from a random model's, which count up from 0
+_TINY = 1e-12
+_INSIDE = 1 - 1e-6  # of ε, so that rounding does not lead out of the ball
+
+
+class Config(Component):
+    """Options of Square. ``square:1000`` is short for 1000 queries.
+
+    Attributes:
+        queries: forward passes of a run, the first image's and the last judgement included.
+        p_init: share of the pixels in the first windows; it falls with the share of the budget spent.
+        loss: what to lower; the margin z_y − max_{j≠y} z_j, as in AutoAttack.
+        restarts: runs per example.
+    """
+
+    argument: ClassVar[str | None] = "queries"
+    name: Literal["square"] = "square"
+    queries: Annotated[int, Field(ge=2)] = 5000
+    p_init: Annotated[float, Field(gt=0, le=1)] = 0.8
+    loss: Literal["margin"] = "margin"
+    restarts: Annotated[int, Field(gt=0)] = 1
+
+
+def search(config: Config, threat: Threat, classes: int) -> Search[Walk]:
+    """Change one window at a time, and keep what lowers the margin.
+
+    Raises:
+        ConfigError: the threat's norm is none of ℓ∞, ℓ2 and ℓ1.
+    """
+    if isinstance(threat, Linf):
+        return Stripes(config, threat)
+    if isinstance(threat, L2 | L1):
+        return Bumps(config, threat)
+    raise ConfigError(f"square searches in the norms linf, l2 and l1; got {threat}. Use another attack or norm.")
+
+
+@dataclass
+class Walk(Runs):
+    """A run of Square: ``x`` is the candidate.
+
+    Attributes:
+        best: the image of smallest margin so far.
+        gap: that margin.
+        spent: ‖δ‖_p^p of it; followed in ℓ2 and ℓ1 only.
+    """
+
+    best: Float[Tensor, "n c h w"]
+    gap: Float[Tensor, " n"]
+    spent: Float[Tensor, " n"]
+
+
+class Square(Search[Walk]):
+    """What is common to all norms: keep the better image, draw the next window."""
+
+    gradient: ClassVar[bool] = False
+    draws: ClassVar[int]
+
+    def __init__(self, config: Config, threat: Threat) -> None:
+        self.config, self.threat = config, threat
+        self.runs = config.restarts
+        self.steps = config.queries - 1  # the last candidate is judged, not looked at
+
+    def begin(self, batch: Batch, number: Int[Tensor, " n"], closest: Float[Tensor, "n c h w"]) -> Walk:
+        """At a perturbation of full size everywhere."""
+        x = self.first(batch.images, fold(batch.keys, _FIRST)).contiguous()
+        looks, budget = counters(len(x), self.steps, x)
+        gap = x.new_full((len(x),), torch.inf)
+        return Walk(x, looks, budget, best=x.clone(), gap=gap, spent=torch.zeros_like(gap, dtype=torch.float64))
+
+    def advance(self, runs: Walk, batch: Batch, answer: Answer) -> None:
+        """Keep the candidate where it is strictly better, and change another window of the best."""
+        gap = batch.gap(answer.logits)
+        better = (gap < runs.gap).nonzero().squeeze(1)
+        if len(better):  # usually few rows, so that copying them costs less than choosing among all pixels
+            runs.gap[better], runs.best[better] = gap[better], runs.x[better]
+            self.kept(runs, batch, better)
+        keys = fold(batch.keys, _FIRST - 1 - runs.looks)
+        runs.x = self.candidate(runs, batch.images, uniform(keys, (self.draws + runs.x.shape[1],)))
+        runs.looks += 1
+
+    def kept(self, runs: Walk, batch: Batch, rows: Int[Tensor, " some"]) -> None:
+        """Note what must be known of the new best images in these rows."""
+
+    @abstractmethod
+    def first(self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
+        """Where runs start."""
+
+    @abstractmethod
+    def candidate(
+        self, runs: Walk, images: Float[Tensor, "n c h w"], drawn: Float[Tensor, "n draws"]
+    ) -> Float[Tensor, "n c h w"]:
+        """The best with another window; ``drawn`` are uniform numbers, the last of them one for each channel."""
+
+
+class Stripes(Square):
+    """ℓ∞: from vertical stripes; a window becomes x₀ ± ε, with one sign for each channel (algorithm 2)."""
+
+    draws: ClassVar[int] = 2
+
+    def first(self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
+        """x₀ ± ε, one sign for each column and channel."""
+        c, _, w = images.shape[1:]
+        return (images + self.threat.eps * _signs(uniform(keys, (c, 1, w)))).clamp(0, 1)
+
+    def candidate(
+        self, runs: Walk, images: Float[Tensor, "n c h w"], drawn: Float[Tensor, "n draws"]
+    ) -> Float[Tensor, "n c h w"]:
+        """In a window of the best, x₀ ± ε."""
+        shape = images.shape
+        side = sides(self.config.p_init, self.steps, *shape[2:], images.device)[runs.looks]
+        cells = Windows.drawn(drawn[:, :2], side, shape).cells(shape)
+        moved = images.flatten(2).gather(2, cells) + self.threat.eps * _signs(drawn[:, 2:, None])
+        return _changed(runs, (cells, moved.clamp_(0, 1)))
+
+
+class Bumps(Square):
+    """ℓ2 and ℓ1: from tiles of bumps; a window takes over another's share of the ball (algorithm 3).
+
+    A window's perturbation becomes a bump plus what was there, both scaled to length 1; another window's is wiped.
+    The new one has the size of both and of what is left of the ball. In ℓ1 it is then projected.
+    """
+
+    draws: ClassVar[int] = 5
+
+    def __init__(self, config: Config, threat: Threat) -> None:
+        super().__init__(config, threat)
+        self.power = 1 if isinstance(threat, L1) else 2
+        self.eps = threat.eps * _INSIDE
+
+    def first(self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
+        """Tiles of a fifth of the image, each a bump that lies or stands, with a sign for each channel."""
+        _, c, h, w = images.shape
+        side = max(min(h, w) // 5, 1)
+        down, across = h // side, w // side
+        tile = bump(side, self.power).to(images.device)
+        drawn = uniform(keys, (c + 1, down, across, 1, 1))
+        tiles = torch.where(drawn[:, :1] < 0.5, tile, tile.mT) * _signs(drawn[:, 1:])
+        grid = tiles.transpose(3, 4).reshape(-1, c, down * side, across * side)
+        top, left = (h - down * side) // 2, (w - across * side) // 2
+        delta = functional.pad(grid, (left, w - across * side - left, top, h - down * side - top))
+        if self.power == 1:
+            return self.threat.project(images + delta, images)
+        return (images + self.eps * delta / per_image(self.threat.norm(delta), delta)).clamp(0, 1)
+
+    def kept(self, runs: Walk, batch: Batch, rows: Int[Tensor, " some"]) -> None:
+        """How much of the ball the best now spends."""
+        delta = (runs.best[rows] - batch.images[rows]).flatten(1)
+        runs.spent[rows] = self._mass(delta).sum(1, dtype=torch.float64)
+
+    def candidate(
+        self, runs: Walk, images: Float[Tensor, "n c h w"], drawn: Float[Tensor, "n draws"]
+    ) -> Float[Tensor, "n c h w"]:
+        """Two windows of the best changed: one bumped, the other wiped."""
+        shape, originals, best = images.shape, images.flatten(2), runs.best.flatten(2)
+        every, which, shapes = bumps(self.config.p_init, self.steps, *shape[2:], images.device, self.power)
+        here, there = (Windows.drawn(drawn[:, i : i + 2], every[runs.looks], shape) for i in (0, 2))
+        at, wiped = here.cells(shape), there.cells(shape)
+        base, blank = originals.gather(2, at), originals.gather(2, wiped)
+        before = best.gather(2, at) - base
+        own = self._total(before, here.counted)
+        freed = self._total(best.gather(2, wiped) - blank, there.counted & ~here.hold(there))
+        unspent = (self.eps**self.power - runs.spent).clamp(min=0)[:, None, None]
+        hill = shapes[:, : len(here.down), : len(here.across)][which[runs.looks]]
+        hill = torch.where(drawn[:, 4, None, None] < 0.5, hill, hill.mT).flatten(1)[:, None]
+        new = hill * _signs(drawn[:, 5:, None]) + before / (self._length(own) + _TINY)
+        share = self._length(unspent / shape[1] + own + freed)
+        new *= share / (self._length(self._total(new, here.counted)) + _TINY)
+        if self.power == 2:  # all other pixels are in the box already
+            return _changed(runs, (wiped, blank), (at, (base + new).clamp_(0, 1)))
+        # C times what the ball has room for, as in AutoAttack: the projection onto the ball thins it out
+        return self.threat.project(_changed(runs, (wiped, blank), (at, base + shape[1] * new)), images)
+
+    def _mass(self, delta: Tensor) -> Tensor:
+        return delta.abs() if self.power == 1 else delta.square()
+
+    def _total(self, delta: Tensor, counted: Tensor) -> Tensor:
+        """‖·‖_p^p of windows by channel; float64, lest the sum depend on how large other rows' windows are."""
+        return (self._mass(delta) * counted).sum(2, keepdim=True, dtype=torch.float64)
+
+    def _length(self, total: Tensor) -> Tensor:
+        return (total if self.power == 1 else total.sqrt()).float()
+
+
+def _signs(drawn: Tensor) -> Tensor:
+    return torch.where(drawn < 0.5, -1.0, 1.0)
+
+
+def _changed(runs: Walk, *windows: tuple[Tensor, Tensor]) -> Tensor:
+    """The best with these cells set to these values, one window after another; in the candidate's own memory."""
+    x = runs.x.copy_(runs.best)
+    flat = x.view(*x.shape[:2], -1)  # fails, rather than copies, where x is not contiguous
+    for cells, values in windows:
+        flat.scatter_(2, cells, values)
+    return x

@@ -1,0 +1,175 @@
+"""Unbounded: gradient ascent that nothing holds back, neither ball nor box. A check more than an attack.
+
+Who may go anywhere can fool any classifier, so accuracy must reach 0. Where it does not, gradients vanish or mislead,
+and what looks like robustness to them is none (Athalye et al. 2018, arXiv:1802.00420, section 3.1). The step
+x ← x + α·g/‖g‖₂ or x + α·sign g with α = 0.01 is that of "A Rate-Distortion Theory of Adversarial Examples" (submitted
+to ICLR 2019, section 4.4). :func:`ascend` gives the accuracy along the way.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+
+from isthmus.attacks import inputs, losses
+from isthmus.attacks.oracle import Answer, Batch, Oracle, device_of, undisturbed
+from isthmus.attacks.search import Runs, Search, counters
+from isthmus.attacks.threats import L2, Linf, Threat
+from isthmus.config import Component
+from isthmus.errors import ConfigError, unknown
+
+DIRECTIONS: dict[str, Threat] = {"l2": L2(1.0), "linf": Linf(1.0)}
+"""Norms to take steps in: of these threats only the steepest ascent is used, no ball."""
+
+
+class Config(Component):
+    """Options of unbounded ascent. ``unbounded:200`` is short for 200 steps.
+
+    In a suite only images inside the ball count, on the way or after the last is brought back to it, so a bounded
+    attack does better there. :func:`ascend` is what the method is for.
+
+    Attributes:
+        steps: gradient steps.
+        step_size: α, in units of images in [0, 1].
+        norm: "l2" for steps of length α along the gradient, "linf" for α in every pixel along its sign.
+        loss: what to ascend, from :mod:`isthmus.attacks.losses`.
+    """
+
+    argument: ClassVar[str | None] = "steps"
+    name: Literal["unbounded"] = "unbounded"
+    steps: Annotated[int, Field(gt=0)] = 1000
+    step_size: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.01
+    norm: Literal["l2", "linf"] = "l2"
+    loss: Literal["ce", "margin", "log_odds", "dlr"] = "ce"
+
+
+def search(config: Config, threat: Threat, classes: int) -> Search[Runs]:
+    """x ← x + α·direction of ∇loss, from the image itself, whatever the threat."""
+    return Unbounded(config)
+
+
+class Unbounded(Search[Runs]):
+    """PGD without the projection."""
+
+    inside: ClassVar[bool] = False
+
+    def __init__(self, config: Config) -> None:
+        self.config, self.direction = config, DIRECTIONS[config.norm]
+
+    def begin(self, batch: Batch, number: Int[Tensor, " n"], closest: Float[Tensor, "n c h w"]) -> Runs:
+        """At the image."""
+        return Runs(batch.images.clone(), *counters(len(batch), self.config.steps, batch.images))
+
+    def objective(self, runs: Runs, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+        """The loss."""
+        return batch.ascend(self.config.loss, logits)
+
+    def advance(self, runs: Runs, batch: Batch, answer: Answer) -> None:
+        """One step."""
+        runs.x = self.direction.step(runs.x, answer.gradient, self.config.step_size)
+        runs.looks += 1
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """Accuracy along an unbounded ascent; the lists have one entry for each number of steps in ``steps``.
+
+    Attributes:
+        n: examples.
+        steps: gradient steps taken, from 0 up.
+        accuracy: share of the examples classified as their label, with finite logits.
+        l2, linf: mean sizes of the perturbations, in units of images in [0, 1]; of the images that are finite.
+        finite: share of examples whose logits are finite; where it falls, accuracy falls for that reason alone.
+    """
+
+    n: int
+    steps: list[int]
+    accuracy: list[float]
+    l2: list[float]
+    linf: list[float]
+    finite: list[float]
+
+
+def ascend(
+    model: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, " n"],
+    *,
+    norm: str = "l2",
+    step_size: float = 0.01,
+    steps: int = 1000,
+    loss: str = "ce",
+    seed: int = 0,
+    batch_size: int = 256,
+    every: int = 1,
+) -> Ascent:
+    """Follow the gradient from every image, without bounds, and say how accuracy falls.
+
+    Costs ``steps`` forward and backward passes an example, and one more forward. The model is afterwards as it was.
+
+    Args:
+        model: from images to logits, which it must give outside [0, 1] too.
+        images: where the ascent begins, in [0, 1].
+        labels: true classes.
+        norm, step_size, steps, loss: as in :class:`Config`.
+        seed: of a random model's noise, which is fresh at every step.
+        batch_size: examples at a time; changes nothing but time and memory.
+        every: record after each so many steps, and after the first and the last image.
+
+    Raises:
+        ModelError: the model fails, has no gradient at all, or does not return N×K logits.
+        DataError: images or labels of a wrong type, shape or range.
+        ConfigError: an unknown norm or loss (with a suggestion), or a number that is not positive.
+    """
+    inputs.check_model(model)
+    if norm not in DIRECTIONS:
+        raise ConfigError(unknown("norm", norm, DIRECTIONS))
+    losses.check(loss)
+    if isinstance(step_size, bool) or not isinstance(step_size, int | float) or not 0 < step_size < math.inf:
+        raise ConfigError(f"step_size must be a positive number; got {step_size!r}.")
+    last, stride = inputs.check_whole(steps, "steps"), inputs.check_whole(every, "every")
+    size = inputs.check_whole(batch_size, "batch_size")
+    batch = inputs.examples(images, labels, seed=seed)
+    recorded = sorted({*range(0, last + 1, stride), last})
+    device = device_of(model, batch.images)
+    with undisturbed(model, device, seed):
+        oracle = Oracle(model)
+        first = batch.take(torch.arange(1)).to(device)
+        inputs.check_classes(batch, oracle.logits(first.images, first.keys).shape[1])
+        climbs = [
+            _climb(oracle, batch.take(rows).to(device), DIRECTIONS[norm], step_size, loss, recorded)
+            for rows in torch.split(torch.arange(len(batch)), size)
+        ]
+    correct, finite, l2, linf, sane = torch.stack(climbs).sum(0).T
+    shares = (column.tolist() for column in (correct / len(batch), l2 / sane, linf / sane, finite / len(batch)))
+    return Ascent(len(batch), recorded, *shares)
+
+
+def _climb(
+    oracle: Oracle, batch: Batch, direction: Threat, size: float, loss: str, recorded: list[int]
+) -> Float[Tensor, "records 5"]:
+    """Sums over a batch after each recorded number of steps; see :func:`_tally`."""
+    x, sums = batch.images, list[Tensor]()
+    for step in range(recorded[-1] + 1):
+        objective = (lambda logits: batch.ascend(loss, logits)) if step < recorded[-1] else None
+        answer = oracle.look(x, batch.keys, objective, draw=step)
+        if step == recorded[len(sums)]:
+            sums.append(_tally(x, batch, answer))
+        if objective is not None:
+            x = direction.step(x, answer.gradient, size)
+    return torch.stack(sums)
+
+
+def _tally(x: Tensor, batch: Batch, answer: Answer) -> Float[Tensor, "5"]:
+    """How many are right, how many have finite logits, sums of ‖δ‖₂ and ‖δ‖_∞, how many images are finite."""
+    right = answer.finite & (answer.logits.argmax(1) == batch.labels)
+    sane = x.isfinite().flatten(1).all(1)
+    delta = (x - batch.images)[sane].flatten(1).double()
+    sums = (right.sum(), answer.finite.sum(), delta.norm(dim=1).sum(), delta.abs().amax(1).sum(), sane.sum())
+    return torch.stack([each.double() for each in sums]).cpu()

@@ -1,0 +1,57 @@
+"""Uniform: random images from the ball. Would random noise do?
+
+The weakest attack there is, and a check of the others: gradients that find less than it does are obfuscated
+(Athalye et al. 2018, arXiv:1802.00420, "random sampling finds adversarial examples").
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from isthmus.attacks.oracle import Answer, Batch
+from isthmus.attacks.search import Runs, Search, counters
+from isthmus.attacks.threats import Threat
+from isthmus.config import Component
+from isthmus.randomness import fold
+
+_SAMPLE = -16  # sample k's draws are _SAMPLE − k: apart from a random model's, which count up from 0
+
+
+class Config(Component):
+    """Options of uniform sampling. ``uniform:1000`` is short for 1000 samples.
+
+    Attributes:
+        samples: images drawn for each example, one forward pass each; fewer where one of them is misclassified.
+    """
+
+    argument: ClassVar[str | None] = "samples"
+    name: Literal["uniform"] = "uniform"
+    samples: Annotated[int, Field(ge=2)] = 100
+
+
+def search(config: Config, threat: Threat, classes: int) -> Search[Runs]:
+    """Images drawn independently and uniformly from the ball, and clipped to the box."""
+    return Uniform(config, threat)
+
+
+class Uniform(Search[Runs]):
+    """Samples without memory: each look sees a new one."""
+
+    gradient: ClassVar[bool] = False
+
+    def __init__(self, config: Config, threat: Threat) -> None:
+        self.config, self.threat = config, threat
+
+    def begin(self, batch: Batch, number: Int[Tensor, " n"], closest: Float[Tensor, "n c h w"]) -> Runs:
+        """At the first sample; the last one is judged rather than looked at."""
+        x = self.threat.random_start(batch.images, fold(batch.keys, _SAMPLE))
+        return Runs(x, *counters(len(x), self.config.samples - 1, x))
+
+    def advance(self, runs: Runs, batch: Batch, answer: Answer) -> None:
+        """To the next sample."""
+        runs.looks += 1
+        runs.x = self.threat.random_start(batch.images, fold(batch.keys, _SAMPLE - runs.looks))

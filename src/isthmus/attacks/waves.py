@@ -1,0 +1,81 @@
+"""Stopping when enough is known: examples in random order, wave by wave, until the interval is narrow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from isthmus.attacks.engine import Interrupted, Means, Progress, Snapshot
+from isthmus.attacks.oracle import Batch
+from isthmus.attacks.result import RobustResult
+from isthmus.randomness import fold, uniform
+
+WAVE = 250
+"""Examples between two looks at the interval."""
+
+_ORDER = -5
+
+One = Callable[[Batch, Means, Progress | None], RobustResult]
+
+
+def until_narrow(
+    evaluate: One, examples: Batch, half_width: float, means: Means, progress: Progress | None
+) -> RobustResult:
+    """Evaluate examples in an order drawn from their keys until the interval of robust accuracy is narrow enough.
+
+    The order owes nothing to the data's own, and each wave is evaluated whole, so the examples evaluated are a random
+    sample. That the sample ends where its interval is narrow hardly bends the interval: its width depends on the
+    count, and on robust accuracy only through √(a(1 − a)).
+
+    Args:
+        evaluate: one evaluation of some examples.
+        half_width: in [0, 1]: 0.01 for ±1 point.
+
+    Returns:
+        The result on the examples evaluated, in the order of evaluation; ``examples.keys`` tells which they are.
+    """
+    order = uniform(fold(examples.keys.cpu(), _ORDER), (1,)).squeeze(1).argsort(stable=True)
+    results: list[RobustResult] = []
+    for number, rows in enumerate(torch.split(order, WAVE)):
+        own = means if means.save_to is None else replace(means, save_to=_wave_file(means, number))
+        try:
+            results.append(evaluate(examples.take(rows), own, _shifted(progress, results, examples, order)))
+        except Interrupted as stop:
+            raise Interrupted(RobustResult.joined([*results, stop.result])) from None
+        together = RobustResult.joined(results)
+        low, high = together.interval.low, together.interval.high
+        if (high - low) / 2 <= half_width:
+            return together
+    return together
+
+
+def _wave_file(means: Means, number: int) -> Path:
+    path = means.save_to
+    assert path is not None
+    return path.with_name(f"{path.name}.{number}")
+
+
+def wave_files(path: Path) -> list[Path]:
+    """The files that waves of an evaluation saved to ``path`` kept."""
+    return [each for each in path.parent.glob(f"{path.name}.*") if each.suffix[1:].isdigit() and each.stem == path.name]
+
+
+def _shifted(progress: Progress | None, results: list[RobustResult], examples: Batch, order: Tensor) -> Progress | None:
+    """Progress of all waves from that of the next one."""
+    if progress is None:
+        return None
+    before, stood = sum(len(result) for result in results), sum(int(result.robust.sum()) for result in results)
+
+    def tell(at: Snapshot) -> None:
+        per = at.total / at.n
+        progress(
+            at._replace(
+                done=before * per + at.done, total=len(order) * per, standing=stood + at.standing, n=before + at.n
+            )
+        )
+
+    return tell

@@ -1,0 +1,167 @@
+"""Several processes share an attack: each works on its own examples, and sends back what it found about them.
+
+An example's course depends on its own key alone, so it does not matter who works on it: the ledger that comes of
+several processes is the one that a single process would have filled.
+
+A :class:`Crew` is whoever does the work. There is one kind, processes on this machine; another (machines of a
+cluster) needs no more than its three methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from isthmus.attacks.ledger import Ledger
+from isthmus.attacks.oracle import Batch
+from isthmus.attacks.threats import Threat
+
+if TYPE_CHECKING:
+    from isthmus.attacks.engine import Attack, Evaluation
+
+PATIENCE = 0.2
+"""Seconds that the parent waits for reports before it looks up: at the clock, and whether somebody wants it to stop."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """One attack on some examples: all that a worker needs besides the model.
+
+    Attributes:
+        labels: of all stages, as the evaluation counts them.
+        size: rows in a batch.
+        random, classes: what the evaluation knows of the model.
+        examples, ledger: the share of them to work on.
+    """
+
+    attack: Attack
+    threat: Threat
+    labels: list[str]
+    size: int
+    random: bool
+    classes: int | None
+    examples: Batch
+    ledger: Ledger
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a worker has to tell: entries of the ledger, at these positions of its share, and passes since its last.
+
+    ``over`` says that the order is done.
+    """
+
+    rows: Tensor
+    ledger: Ledger
+    forwards: int
+    backwards: int
+    over: bool
+
+
+class Crew(Protocol):
+    """Workers that have the model and wait for orders."""
+
+    def send(self, orders: Sequence[Order]) -> None:
+        """Set the first workers to work, one order each. Only when all earlier orders are over."""
+
+    def gather(self, seconds: float) -> list[tuple[int, Part]]:
+        """What has come in, each with the number of its order; waits so long at most where nothing has.
+
+        Raises:
+            IsthmusError: a worker failed, or is gone.
+        """
+
+    def close(self) -> None:
+        """End the workers at once, whatever they do. May be called twice."""
+
+
+def run(evaluation: Evaluation, attack: Attack, members: Tensor) -> Iterator[None]:
+    """One attack on these examples, shared out; yields several times a second, with the ledger in order.
+
+    Raises:
+        ConfigError: model or attack cannot be sent to another process.
+        IsthmusError: a worker failed, or was killed. What was known by then is saved.
+    """
+    crew = _crew(evaluation)
+    shares = [members[number :: evaluation.means.jobs] for number in range(min(evaluation.means.jobs, len(members)))]
+    left = len(shares)
+    try:
+        crew.send([_order(evaluation, attack, share) for share in shares])
+        while left:
+            for number, part in crew.gather(PATIENCE):
+                _enter(evaluation, shares[number], part)
+                left -= part.over
+            yield
+    except Exception:
+        evaluation.save()
+        raise
+    finally:
+        if left:  # orders that nobody will wait for any more
+            crew.close()
+
+
+def close(evaluation: Evaluation) -> None:
+    """Let an evaluation's workers go, unless they are kept for the next one."""
+    crew, evaluation.pool = evaluation.pool, None
+    kept_one = _KEPT.get()
+    if crew is not None and not (kept_one and crew in kept_one.values()):
+        crew.close()
+
+
+_KEPT: ContextVar[dict[tuple[Any, ...], Crew] | None] = ContextVar("kept", default=None)
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Inside, workers outlive their evaluation, for later ones of the very same model: starting them takes seconds."""
+    crews: dict[tuple[Any, ...], Crew] = {}
+    token = _KEPT.set(crews)
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+        for crew in crews.values():
+            crew.close()
+
+
+def _crew(evaluation: Evaluation) -> Crew:
+    from isthmus.attacks.processes import Processes
+
+    if evaluation.pool is None:
+        means, crews = evaluation.means, _KEPT.get()
+        key = (id(evaluation.model), evaluation.seed, means.jobs, means.bf16)
+        known = crews.get(key) if crews else None
+        evaluation.pool = known or Processes(evaluation.model, evaluation.seed, means.jobs, means.bf16)
+        if crews is not None:
+            crews[key] = evaluation.pool
+    return evaluation.pool
+
+
+def _order(evaluation: Evaluation, attack: Attack, share: Tensor) -> Order:
+    return Order(
+        replace(attack, among=None),  # has chosen already, and may be a function that only lives here
+        evaluation.threat,
+        evaluation.labels,
+        evaluation.size,
+        evaluation.oracle.random,
+        evaluation.oracle.classes,
+        evaluation.examples.take(share).to(torch.device("cpu")),
+        evaluation.ledger.take(share),
+    )
+
+
+def _enter(evaluation: Evaluation, share: Tensor, part: Part) -> None:
+    rows = share[part.rows]
+    try:
+        evaluation.ledger.put(rows, part.ledger)
+    except KeyboardInterrupt:  # Ctrl-C between two columns: what is half entered would be no valid result
+        evaluation.ledger.put(rows, part.ledger)
+        raise
+    evaluation.oracle.forward_passes += part.forwards
+    evaluation.oracle.backward_passes += part.backwards

@@ -1,0 +1,206 @@
+"""FMN and DDN: distances to the boundaries of linear models, and balls that follow the boundary."""
+
+import pytest
+import torch
+from attacked_models import PIXELS, SHAPE, Linear, Noisy, pictures, subject
+from torch import nn
+
+from isthmus.attacks import ddn, fmn, pgd, robust_accuracy
+from isthmus.attacks.minimal_norm import minimal_norms
+from isthmus.attacks.oracle import Answer, Batch
+from isthmus.attacks.threats import L1, L2, THREATS, Linf
+from isthmus.errors import ConfigError
+from isthmus.randomness import example_keys
+
+DUAL = {"linf": 1, "l2": 2, "l1": torch.inf}
+
+
+def linear(classes, norm, n=20):
+    """A linear model with images away from the walls, labels, and the distance of each to the nearest boundary.
+
+    Biases put the nearest boundary at random within reach of any single pixel, the others out of reach.
+    """
+    g = torch.Generator().manual_seed(classes)
+    weight = torch.randn(classes, PIXELS, generator=g).double()
+    images = pictures(n, low=0.4, high=0.6)
+    bias = -(weight @ torch.full((PIXELS,), 0.5).double())
+    bias[0] += 0.15
+    model = Linear(weight, bias)
+    logits = model(images).detach()
+    labels = logits.argmax(1)
+    gaps = logits.gather(1, labels[:, None]) - logits
+    norms = torch.linalg.vector_norm(weight[labels, None] - weight, dim=2, ord=DUAL[norm])
+    return model, images, labels, (gaps / norms).scatter(1, labels[:, None], torch.inf).amin(1)
+
+
+@pytest.mark.parametrize("norm", DUAL)
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_on_a_linear_model_the_norm_is_the_distance_to_the_boundary(classes, norm):
+    """Margin over the dual norm of w_y − w_t (identity 16), within 5%."""
+    model, images, labels, distances = linear(classes, norm)
+    near = distances < 0.35 if norm == "l1" else distances < torch.inf
+    assert near.sum() > 10
+    sizes = minimal_norms(model, images, labels, norm, ["fmn:300"]).sizes
+    assert (sizes >= distances).all()
+    assert (sizes[near] <= 1.05 * distances[near]).all()
+
+
+@pytest.mark.parametrize("norm", DUAL)
+def test_at_the_walls_of_the_box_the_constrained_optimum_is_found(norm):
+    """Two classes and black and white pixels: the least ‖δ‖ in the box by bisection over a projection's radius."""
+    g = torch.Generator().manual_seed(4)
+    difference = torch.randn(PIXELS, generator=g).double()
+    model, images = Linear(torch.stack([difference, -difference]) / 2), pictures(20)
+    labels = model(images).argmax(1)
+    sizes = minimal_norms(model, images, labels, norm, ["fmn:300"]).sizes
+    for image, label, size in zip(images.flatten(1).double(), labels, sizes, strict=True):
+        uphill = difference if label == 1 else -difference
+        gap = abs(float(difference @ image))
+        assert size == pytest.approx(least(norm, uphill, image, gap), rel=0.01)
+
+
+def least(norm, uphill, image, gap):
+    """Least ‖δ‖ in the box with ⟨uphill, δ⟩ = gap."""
+    room, gains = torch.where(uphill > 0, 1 - image, image), uphill.abs()
+    if norm == "l1":
+        order = gains.argsort(descending=True)
+        used = 0.0
+        for gain, most in zip(gains[order].tolist(), room[order].tolist(), strict=True):
+            if gap <= gain * most:
+                return used + gap / gain
+            used, gap = used + most, gap - gain * most
+        return torch.inf
+    low, high = 0.0, 100.0
+    for _ in range(100):
+        middle = (low + high) / 2
+        delta = torch.minimum(room, middle * (gains if norm == "l2" else torch.ones_like(gains)))
+        low, high = (middle, high) if float(delta @ gains) < gap else (low, middle)
+    return float(torch.linalg.vector_norm(delta, ord=2 if norm == "l2" else torch.inf))
+
+
+@pytest.mark.parametrize("norm", DUAL)
+def test_pgd_finds_nothing_much_smaller(norm):
+    model, images, labels = subject(n=20)
+    sizes = minimal_norms(model, images, labels, norm, ["fmn:200"]).sizes
+    for eps in {"linf": (0.03, 0.1), "l2": (0.1, 0.4), "l1": (0.3, 1.0)}[norm]:
+        found = robust_accuracy(model, images, labels, THREATS[norm](eps), [pgd.Config(steps=60, restarts=2)])
+        assert (sizes[found.broken] <= 1.05 * eps).all()
+
+
+def batch_of(images):
+    n = len(images)
+    return Batch(images, torch.zeros(n, dtype=torch.int64), example_keys(0, torch.arange(n)))
+
+
+@pytest.mark.parametrize("norm", DUAL)
+def test_the_first_ball_reaches_a_little_beyond_the_linearised_boundary(norm):
+    images = pictures(5, low=0.3, high=0.7)
+    attack = fmn.search(fmn.Config(), THREATS[norm](1.0), 2)
+    batch = batch_of(images)
+    runs = attack.begin(batch, torch.zeros(5, dtype=torch.int64), images)
+    gradient = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(0))
+    short = torch.linspace(0.1, 0.5, 5)
+    attack.advance(runs, batch, Answer(torch.tensor([[1.0, 0.0]] * 5), -short, gradient))
+    expected = 1.05 * short / torch.linalg.vector_norm(gradient.flatten(1), dim=1, ord=DUAL[norm])
+    torch.testing.assert_close(runs.radius, expected)
+    assert (THREATS[norm](1.0).norm(runs.x - images) <= expected * (1 + 1e-5)).all()
+
+
+def test_the_ball_shrinks_after_success_and_grows_after_failure():
+    images = pictures(2, low=0.3, high=0.7)
+    attack, batch = fmn.FastMinimumNorm(fmn.Config(steps=1000), L2(1.0)), batch_of(images)
+    runs = attack.begin(batch, torch.zeros(2, dtype=torch.int64), images)
+    runs.radius, runs.best = torch.full((2,), 0.2), torch.full((2,), 0.3)
+    gradient = torch.zeros(2, *SHAPE)
+    logits = torch.tensor([[0.0, 1.0], [1.0, 0.0]])  # of the label 0: the first row has succeeded
+    runs.x = images + 0.25 / PIXELS**0.5
+    attack.advance(runs, batch, Answer(logits, torch.tensor([1.0, -1.0]), gradient))
+    torch.testing.assert_close(runs.radius, torch.tensor([0.2 * 0.95, 0.2 * 1.05]))
+    torch.testing.assert_close(runs.best, torch.tensor([0.25, 0.3]))
+
+
+@pytest.mark.parametrize("kind", [Linf, L2, L1])
+def test_rows_are_projected_each_to_its_own_ball(kind):
+    images, far = pictures(6), pictures(6, seed=2)
+    radii = torch.tensor([0.01, 0.05, 0.1, 0.3, 0.7, 1.0])
+    together = fmn.within(kind.name, images, far - images, radii)
+    for row, radius in enumerate(radii.tolist()):
+        alone = kind(radius).project(far[row : row + 1], images[row : row + 1])
+        torch.testing.assert_close(together[row : row + 1], alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", DUAL)
+def test_restarts_never_hurt_and_sometimes_help(norm):
+    model, images, labels = subject(n=30)
+    once, thrice = (
+        minimal_norms(model, images, labels, norm, [fmn.Config(steps=20, restarts=restarts)]).sizes
+        for restarts in (1, 3)
+    )
+    assert (thrice <= once).all()
+    assert (thrice < once).any()
+
+
+@pytest.mark.parametrize("attack", ["fmn:15", "ddn:15"])
+def test_nothing_depends_on_batch_mates(attack):
+    model, images, labels = subject(n=20)
+    alone, together = (minimal_norms(model, images, labels, "l2", [attack], batch_size=size) for size in (1, 20))
+    torch.testing.assert_close(alone.sizes, together.sizes, rtol=0, atol=1e-6)
+    assert alone.backward_passes == together.backward_passes
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_ddn_finds_the_distance_in_l2(classes):
+    model, images, labels, distances = linear(classes, "l2")
+    sizes = minimal_norms(model, images, labels, "l2", [ddn.Config(steps=400, gamma=0.02)]).sizes
+    assert (sizes >= distances).all()
+    assert (sizes <= 1.05 * distances).all()
+
+
+def test_ddn_knows_no_other_norm():
+    model, images, labels = subject(n=4)
+    with pytest.raises(ConfigError, match="'ddn' minimises the ℓ2 norm and knows no linf"):
+        robust_accuracy(model, images, labels, Linf(0.1), ["ddn"])
+
+
+def test_ddn_leaves_a_plateau_in_a_random_direction():
+    images = pictures(3, low=0.3, high=0.7)
+    attack, batch = ddn.DecoupledDirection(ddn.Config(initial_norm=0.2)), batch_of(images)
+    runs = attack.begin(batch, torch.zeros(3, dtype=torch.int64), images)
+    attack.advance(runs, batch, Answer(torch.tensor([[1.0, 0.0]] * 3), torch.zeros(3), torch.zeros(3, *SHAPE)))
+    steps = (runs.x - images).flatten(1)
+    torch.testing.assert_close(steps.norm(dim=1), torch.full((3,), 0.2 * 1.05))
+    assert torch.linalg.matrix_rank(steps) == 3
+
+
+class WithoutGradient(nn.Module):
+    """Finite logits whose gradient is NaN."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images):
+        nothing = (images - images).sqrt().flatten(1).sum(1)
+        return self.model(images) + nothing[:, None].double()
+
+
+@pytest.mark.parametrize("norm", DUAL)
+@pytest.mark.parametrize(
+    "attack", [fmn.Config(steps=5), fmn.Config(steps=5, restarts=2), ddn.Config(steps=5)], ids=repr
+)
+def test_a_gradient_of_nan_sets_the_example_aside(attack, norm):
+    if attack.name == "ddn" and norm != "l2":
+        pytest.skip("knows only ℓ2")
+    model, images, labels = subject(n=6)
+    result = robust_accuracy(WithoutGradient(model), images, labels, THREATS[norm](0.3), [attack])
+    assert torch.equal(result.invalid, result.correct)
+
+
+def test_a_random_models_norms_are_confirmed_on_fresh_draws():
+    model, images, labels = subject(n=12)
+    plain = minimal_norms(model, images, labels, "l2", ["fmn:40"]).sizes
+    noisy = minimal_norms(Noisy(model, sigma=0.05), images, labels, "l2", [fmn.Config(steps=40, eot=2)]).sizes
+    clear = (plain > 0) & (noisy > 0)
+    assert clear.sum() > 6
+    assert (noisy[clear] >= 0.8 * plain[clear]).all()
+    assert (noisy[clear] <= 2 * plain[clear]).all()
