@@ -49,7 +49,8 @@ def test_no_successful_pgd_is_smaller(share):
 
 
 def test_on_a_network_pgd_finds_nothing_much_smaller():
-    model, images, labels = subject(n=20)
+    model, images = Smooth(), pictures(20, low=0.2, high=0.8)
+    labels = model(images).argmax(1)
     sizes = minimal_norms(model, images, labels, "l2", [cw.Config(steps=300)]).sizes
     for eps in (0.1, 0.3, 0.6):
         found = robust_accuracy(model, images, labels, L2(eps), [pgd.Config(steps=40, restarts=3)])

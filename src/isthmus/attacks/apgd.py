@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
+from isthmus.attacks.apgd_l1 import SparseApgd
 from isthmus.attacks.oracle import Answer, Batch
 from isthmus.attacks.rows import per_image
 from isthmus.attacks.search import Runs, Search, counters
-from isthmus.attacks.threats import Threat
+from isthmus.attacks.threats import L1, Threat
 from isthmus.config import Component
 
 FIRST_WINDOW, SHRINK, LEAST = 0.22, 0.03, 0.06  # of the budget: the first window, how each is shorter, the shortest
@@ -47,9 +48,13 @@ class Config(Component):
         return f"apgd-{self.loss}{'-t' if self.targets else ''}"
 
 
-def search(config: Config, threat: Threat, classes: int) -> Search[Climb]:
-    """Ascent with momentum from a random start, and a step size that halves where a window of steps gains too little."""
-    return Apgd(config.loss, config.steps, threat, min(config.targets, classes - 1), config.restarts, config.eot)
+def search(config: Config, threat: Threat, classes: int) -> Search[Any]:
+    """Ascent with momentum from a random start, and a step size that halves where a window of steps gains too little.
+
+    In ℓ1 it is :mod:`isthmus.attacks.apgd_l1`.
+    """
+    kind = SparseApgd if isinstance(threat, L1) else Apgd
+    return kind(config.loss, config.steps, threat, min(config.targets, classes - 1), config.restarts, config.eot)
 
 
 @dataclass

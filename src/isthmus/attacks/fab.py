@@ -60,7 +60,7 @@ def search(config: Config, threat: Threat, classes: int) -> Search[Runs]:
 class Fab(Search[Runs]):
     """FAB in ℓ∞, ℓ2 and ℓ1: looks in turn, one with a gradient to project by and one forward only to check what came."""
 
-    inside: ClassVar[bool] = False
+    inside = False
 
     def __init__(self, config: Config, threat: Threat, classes: int) -> None:
         self.config, self.threat = config, threat

@@ -37,8 +37,8 @@ class Config(Component):
         steps: gradient steps of a run.
         alpha: first step size, in ℓ2 and units of images in [0, 1] whatever the norm; falls to a hundredth on a cosine.
         gamma: share by which the ball first shrinks or grows in a step; falls to 0.001 likewise.
-        restarts: runs per example. The first begins at the image, others at a random point about as far away as the
-            boundary.
+        restarts: runs per example. The first is the paper's. The next are directed at the wrong classes in turn, the
+            likeliest first; all after these begin at a random point about as far away as the boundary.
         eot: draws of a random model to average over at each step.
     """
 
@@ -57,7 +57,7 @@ def search(config: Config, threat: Threat, classes: int) -> Search[Follow]:
     In a ball (``threat``) the search ends at the first adversarial image inside it; without one (see
     :func:`isthmus.attacks.minimal_norm.minimal_norms`) it goes on to the smallest perturbation it can find.
     """
-    return FastMinimumNorm(config, threat)
+    return FastMinimumNorm(config, threat, classes)
 
 
 @dataclass
@@ -82,9 +82,16 @@ class FastMinimumNorm(Search[Follow]):
 
     inside = False
 
-    def __init__(self, config: Config, threat: Threat) -> None:
+    def __init__(self, config: Config, threat: Threat, classes: int) -> None:
         self.config, self.threat = config, threat
         self.runs, self.eot = config.restarts, config.eot
+        self.aimed = classes - 1 if classes > 2 else 0  # runs directed at a class; the only other one needs none
+
+    def aims(
+        self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
+    ) -> Int[Tensor, " n"] | None:
+        """No class first, then the wrong classes in turn."""
+        return ranked[:, number - 1] if 1 <= number <= self.aimed else None
 
     def begin(self, batch: Batch, number: Int[Tensor, " n"], closest: Float[Tensor, "n c h w"]) -> Follow:
         """At the image: one look there tells how far the boundary is."""
@@ -92,11 +99,12 @@ class FastMinimumNorm(Search[Follow]):
         looks, budget = counters(len(x), self.config.steps, x)
         endless = x.new_full((len(x),), torch.inf)
         widest = self.threat.norm(torch.maximum(x, 1 - x))
-        return Follow(x, looks, budget, endless, widest, endless.clone(), number > 0)
+        scattered = number > (self.aimed if batch.targets is None else 0)
+        return Follow(x, looks, budget, endless, widest, endless.clone(), scattered)
 
     def objective(self, runs: Follow, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
-        """max_{j≠y} z_j − z_y, or z_t − max_{j≠t} z_j for a target."""
-        return -batch.gap(logits)
+        """max_{j≠y} z_j − z_y; z_t − z_y where the run is directed, z_t − max_{j≠t} z_j for a target."""
+        return batch.difference(logits)
 
     def advance(self, runs: Follow, batch: Batch, answer: Answer) -> None:
         """Resize the ball, then step and project."""

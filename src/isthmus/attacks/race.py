@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -33,11 +33,12 @@ from torch import Tensor
 
 from isthmus.attacks import apgd, square
 from isthmus.attacks.apgd import Apgd, Climb
+from isthmus.attacks.apgd_l1 import SparseApgd
 from isthmus.attacks.engine import Attack
 from isthmus.attacks.ledger import Ledger
 from isthmus.attacks.oracle import Batch
 from isthmus.attacks.search import Search
-from isthmus.attacks.threats import Threat
+from isthmus.attacks.threats import L1, Threat
 from isthmus.config import Component
 from isthmus.randomness import fold, uniform
 
@@ -121,33 +122,31 @@ def _widths(config: Config, others: int) -> list[int]:
 def _by_score(classes: Int[Tensor, "n classes"], scores: Float[Tensor, "n scores"]) -> Int[Tensor, "n classes"]:
     """The first classes ordered by their scores, smallest first; the rest as they were."""
     width = scores.shape[1]
-    order = scores.nan_to_num(torch.inf).argsort(1, stable=True)
+    order = scores.nan_to_num(nan=torch.inf).argsort(dim=1, stable=True)
     return torch.cat([classes[:, :width].gather(1, order), classes[:, width:]], 1)
 
 
 # --- how they run ---
 
 
-def race(config: Config, threat: Threat, classes: int) -> Search[Climb]:
+def race(config: Config, threat: Threat, classes: int) -> Search[Any]:
     """Successive halving over the classes that a run is directed at."""
-    return Race(config, threat, classes)
+    return SparseRace(config, threat, classes) if isinstance(threat, L1) else ClimbingRace(config, threat, classes)
 
 
-def near(config: Config, threat: Threat, classes: int) -> Search[Climb]:
+def near(config: Config, threat: Threat, classes: int) -> Search[Any]:
     """Long runs towards the best classes and on the cross-entropy."""
-    return Near(config, threat, classes)
+    return SparseNear(config, threat, classes) if isinstance(threat, L1) else ClimbingNear(config, threat, classes)
 
 
-class Race(Apgd):
-    """Rounds of directed APGD on the DLR loss: fewer classes and more steps each time."""
+class Race(Search[Any]):
+    """Rounds of directed runs on the DLR loss: fewer classes and more steps each time."""
 
-    def __init__(self, config: Config, threat: Threat, classes: int) -> None:
-        super().__init__("dlr", config.long, threat, targets=classes - 1)
+    def __init__(self, config: Config, classes: int) -> None:
         self.patience = config.patience
         self.widths = _widths(config, classes - 1)
-        self.lengths = torch.tensor(
-            [steps for (_, steps), width in zip(config.rounds, self.widths, strict=True) for _ in range(width)]
-        )
+        rounds = zip(config.rounds, self.widths, strict=True)
+        self.lengths = torch.tensor([steps for (_, steps), width in rounds for _ in range(width)])
         self.runs = len(self.lengths)
 
     def aims(
@@ -162,10 +161,18 @@ class Race(Apgd):
             first += width
         raise AssertionError(number)
 
-    def begin(self, batch: Batch, number: Int[Tensor, " n"], closest: Float[Tensor, "n c h w"]) -> Climb:
+    def begin(self, batch: Batch, number: Int[Tensor, " n"], closest: Float[Tensor, "n c h w"]) -> Any:
         """Uniformly in the ball."""
         start = self.threat.random_start(batch.images, batch.keys)
         return self.climb(start, self.lengths.to(number.device)[number])
+
+
+class ClimbingRace(Race, Apgd):
+    """The race in ℓ∞ and ℓ2, where hopeless runs retire."""
+
+    def __init__(self, config: Config, threat: Threat, classes: int) -> None:
+        Apgd.__init__(self, "dlr", config.long, threat, targets=classes - 1)
+        Race.__init__(self, config, classes)
 
     def _close_window(self, runs: Climb, due: Tensor, halve: Tensor) -> None:
         gain = runs.best_loss - runs.loss_before
@@ -175,14 +182,18 @@ class Race(Apgd):
         super()._close_window(runs, due, halve)
 
 
-class Near(Apgd):
-    """The three best classes and the cross-entropy, from two starts each."""
-
-    starts, classes = 2, 3
+class SparseRace(Race, SparseApgd):
+    """The race in ℓ1."""
 
     def __init__(self, config: Config, threat: Threat, classes: int) -> None:
-        super().__init__("dlr", config.long, threat, targets=min(self.classes, classes - 1))
-        self.runs = self.starts * (self.targets + 1)
+        SparseApgd.__init__(self, "dlr", config.long, threat, targets=classes - 1, widely=False)
+        Race.__init__(self, config, classes)
+
+
+class Near(Search[Any]):
+    """The three best classes and the cross-entropy, from two starts each."""
+
+    starts, best = 2, 3
 
     def aims(
         self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
@@ -191,8 +202,24 @@ class Near(Apgd):
         place = number % (self.targets + 1)
         return ranked[:, place] if place < self.targets else None
 
-    def objective(self, runs: Climb, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+    def objective(self, runs: Any, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
         """Directed DLR where there is an aim, else the cross-entropy."""
         if batch.aims is None or batch.targets is not None:
             return batch.ascend("dlr", logits)
         return torch.where(batch.aims >= 0, batch.ascend("dlr", logits), batch.ascend("ce", logits))
+
+
+class ClimbingNear(Near, Apgd):
+    """Long runs in ℓ∞ and ℓ2."""
+
+    def __init__(self, config: Config, threat: Threat, classes: int) -> None:
+        Apgd.__init__(self, "dlr", config.long, threat, targets=min(self.best, classes - 1))
+        self.runs = self.starts * (self.targets + 1)
+
+
+class SparseNear(Near, SparseApgd):
+    """Long runs in ℓ1, from wide balls."""
+
+    def __init__(self, config: Config, threat: Threat, classes: int) -> None:
+        SparseApgd.__init__(self, "dlr", config.long, threat, targets=min(self.best, classes - 1))
+        self.runs = self.starts * (self.targets + 1)

@@ -50,7 +50,7 @@ class Search(ABC, Generic[R]):
     runs: int = 1
     eot: int = 1
     gradient: ClassVar[bool] = True
-    inside: ClassVar[bool] = True
+    inside: bool = True
 
     def aims(
         self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]

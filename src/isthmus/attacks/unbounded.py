@@ -57,7 +57,7 @@ def search(config: Config, threat: Threat, classes: int) -> Search[Runs]:
 class Unbounded(Search[Runs]):
     """PGD without the projection."""
 
-    inside: ClassVar[bool] = False
+    inside = False
 
     def __init__(self, config: Config) -> None:
         self.config, self.direction = config, DIRECTIONS[config.norm]
