@@ -111,7 +111,7 @@ def audit(
     if budget not in BUDGETS:
         raise ConfigError(unknown("budget", budget, BUDGETS))
     inputs.check_model(model)
-    inputs.check_batch_size(batch_size)
+    inputs.check_whole(batch_size, "batch_size")
     images, labels, positions = _examples(images, labels, indices)
     device = device_of(model, images)
     with undisturbed(model, device, seed):

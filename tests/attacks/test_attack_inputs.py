@@ -110,13 +110,13 @@ def test_a_curve_has_one_norm():
 
 def test_other_types_that_do_fit():
     model, images, labels = subject()
-    expected = robust_accuracy(model, images, labels, Linf(0.1))
+    expected = robust_accuracy(model, images, labels, Linf(0.1), ["fgsm", "pgd"])
     for given in (
         (images.double(), labels.int()),
         (images, labels.to(torch.uint8)),
         (images.requires_grad_(), labels),
     ):
-        assert np.array_equal(robust_accuracy(model, *given, "linf:0.1").broken, expected.broken)
+        assert np.array_equal(robust_accuracy(model, *given, "linf:0.1", ["fgsm", "pgd"]).broken, expected.broken)
 
 
 def test_step_sizes():

@@ -145,7 +145,7 @@ def test_aborting_early_saves_passes_and_little_is_lost():
     stop, go_on = (
         minimal_norms(model, images, labels, "l2", [cw.Config(steps=300, abort_early=early)]) for early in (True, False)
     )
-    assert stop.backward_passes < go_on.backward_passes == 8 * 5 * 300
+    assert stop.backward_passes < 8 * 5 * 300 <= go_on.backward_passes
     assert (stop.sizes <= 1.05 * go_on.sizes).all()
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from attacked_models import PIXELS, SHAPE, Linear, Noisy, pictures, subject
+from attacked_models import PIXELS, SHAPE, Linear, Noisy, Smooth, pictures, subject
 from torch import nn
 
 from isthmus.attacks import ddn, fmn, pgd, robust_accuracy
@@ -15,11 +15,8 @@ from isthmus.randomness import example_keys
 DUAL = {"linf": 1, "l2": 2, "l1": torch.inf}
 
 
-def linear(classes, norm, n=30, low=0.35, high=0.65):
-    """A linear model, images, labels, the least ‖δ‖ that changes each label, and where one boundary is clearly nearest.
-
-    Elsewhere a search that follows the largest wrong logit may well end at another boundary.
-    """
+def linear(classes, norm, n=16, low=0.35, high=0.65):
+    """A linear model, images, labels, and for each the least ‖δ‖ in the box that changes its label."""
     weight = torch.randn(classes, PIXELS, generator=torch.Generator().manual_seed(classes)).double()
     model, images = Linear(weight), pictures(n, low=low, high=high)
     logits = model(images).detach()
@@ -29,29 +26,18 @@ def linear(classes, norm, n=30, low=0.35, high=0.65):
         for other in set(range(classes)) - {label}:
             gap = float(logits[row, label] - logits[row, other])
             sizes[row, other] = least(norm, weight[other] - weight[label], image, gap)
-    first, second = sizes.sort(dim=1).values[:, :2].T
-    return model, images, labels, first, second > 1.3 * first
+    return model, images, labels, sizes.amin(1)
 
 
+@pytest.mark.parametrize("low", [0.0, 0.35])
 @pytest.mark.parametrize("norm", DUAL)
 @pytest.mark.parametrize("classes", [2, 3, 5])
-def test_on_a_linear_model_the_norm_is_the_distance_to_the_boundary(classes, norm):
-    """Margin over the dual norm of w_y − w_t (identity 16) where no pixel reaches a wall, within 5%."""
-    model, images, labels, distances, clear = linear(classes, norm)
-    assert clear.sum() > 10
-    sizes = minimal_norms(model, images, labels, norm, ["fmn:300"]).sizes
+def test_on_a_linear_model_the_norm_is_the_distance_to_the_boundary(classes, norm, low):
+    """Margin over the dual norm of w_y − w_t (identity 16), or the optimum within the box, for the best class t."""
+    model, images, labels, distances = linear(classes, norm, low=low, high=1 - low)
+    sizes = minimal_norms(model, images, labels, norm, [fmn.Config(steps=150, restarts=classes - 1)]).sizes
     assert (sizes >= distances * (1 - 1e-6)).all()
-    assert (sizes[clear] <= 1.05 * distances[clear]).all()
-
-
-@pytest.mark.parametrize("norm", DUAL)
-@pytest.mark.parametrize("classes", [2, 3])
-def test_at_the_walls_of_the_box_the_constrained_optimum_is_found(classes, norm):
-    model, images, labels, distances, clear = linear(classes, norm, low=0.0, high=1.0)
-    assert clear.sum() > 10
-    sizes = minimal_norms(model, images, labels, norm, ["fmn:300"]).sizes
-    assert (sizes >= distances * (1 - 1e-6)).all()
-    assert (sizes[clear] <= 1.05 * distances[clear]).all()
+    assert (sizes <= 1.05 * distances).all()
 
 
 @pytest.mark.parametrize("norm", DUAL)
@@ -134,13 +120,17 @@ def test_rows_are_projected_each_to_its_own_ball(kind):
 
 @pytest.mark.parametrize("norm", DUAL)
 def test_restarts_never_hurt_and_sometimes_help(norm):
-    model, images, labels = subject(n=30)
-    once, thrice = (
-        minimal_norms(model, images, labels, norm, [fmn.Config(steps=20, restarts=restarts)]).sizes
-        for restarts in (1, 3)
+    model, images = Smooth(classes=5), pictures(30)
+    labels = model(images).argmax(1)
+    counts = (1, 4, 6)  # the paper's run; each wrong class but the likeliest; from random points
+    one, each, more = (
+        minimal_norms(model, images, labels, norm, [fmn.Config(steps=40, restarts=restarts)]).sizes
+        for restarts in counts
     )
-    assert (thrice <= once).all()
-    assert (thrice < once).any()
+    assert (each <= one).all()
+    assert (each < 0.98 * one).any()
+    assert (more <= each).all()
+    assert (more < each).any()
 
 
 @pytest.mark.parametrize("attack", ["fmn:15", "ddn:15"])
@@ -151,12 +141,11 @@ def test_nothing_depends_on_batch_mates(attack):
     assert alone.backward_passes == together.backward_passes
 
 
-@pytest.mark.parametrize("classes", [2, 3, 5])
-def test_ddn_finds_the_distance_in_l2(classes):
-    model, images, labels, distances, clear = linear(classes, "l2")
-    sizes = minimal_norms(model, images, labels, "l2", [ddn.Config(steps=400, gamma=0.02)]).sizes
+def test_ddn_finds_the_distance_in_l2():
+    model, images, labels, distances = linear(2, "l2")
+    sizes = minimal_norms(model, images, labels, "l2", ["ddn:300"]).sizes
     assert (sizes >= distances * (1 - 1e-6)).all()
-    assert (sizes[clear] <= 1.05 * distances[clear]).all()
+    assert (sizes <= 1.05 * distances).all()
 
 
 def test_ddn_knows_no_other_norm():

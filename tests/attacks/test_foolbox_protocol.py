@@ -43,8 +43,8 @@ def test_a_scan_of_what_cannot_be_broken_ends():
     counting = Counting(model)
     found = scan_fgsm(counting, images, torch.zeros(3, dtype=torch.int64))
     assert found.sizes.isinf().all()
-    assert found.backward_passes == counting.backwards == 3
-    assert 3 * 1000 <= found.forward_passes == counting.forwards <= 3 * 1005
+    assert found.backward_passes == counting.backwards <= 3 * 2
+    assert 3 * 1000 < found.forward_passes == counting.forwards < 3 * 1010
 
 
 def test_a_scan_leaves_the_batch_full():

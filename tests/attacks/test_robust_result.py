@@ -10,7 +10,6 @@ from isthmus.attacks import L2, Linf, RobustResult, curve, parse_grid, robust_ac
 from isthmus.errors import FileError
 from isthmus.metrics import wilson
 
-
 QUICK = ["fgsm", "pgd"]
 FACTS = ("threat", "attacks", "forward_passes", "backward_passes", "random", "complete", "by_attack", "targeted")
 KEPT = ("correct", "broken", "stage", "witnesses", "gap", "run", "look", "aim", "forwards", "backwards", "tries")

@@ -52,15 +52,17 @@ def test_in_linf_it_ends_at_the_optimum_of_a_linear_model():
     torch.testing.assert_close(result.ledger.closest, images - 0.1 * weight.float().sign().view(1, 1, 4, 4))
 
 
-@pytest.mark.parametrize(("threat", "share"), [(L2(0.2), 0.8), (L1(0.25), 0.9)], ids=str)
-def test_in_l2_and_l1_it_comes_near(threat, share):
-    model, weight = two_classes()
-    images = pictures(8, low=0.4, high=0.6)
-    result = robust_accuracy(model, images, torch.zeros(8, dtype=torch.int64), threat, ["square:3000"])
+@pytest.mark.parametrize("threat", [L2(0.5), L1(0.3)], ids=str)
+def test_in_l2_and_l1_it_comes_near_where_weights_are_smooth(threat):
+    rise = torch.linspace(0, math.pi, 12, dtype=torch.float64)
+    weight = (rise.sin()[:, None] * (2 * rise).sin()).reshape(1, -1)
+    model = Linear(torch.cat([weight, 0 * weight]), torch.tensor([20.0, 0.0]))
+    images = 0.4 + 0.2 * torch.rand(6, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    result = robust_accuracy(model, images, torch.zeros(6, dtype=torch.int64), threat, ["square:700"])
     best = threat.eps * (weight.norm() if isinstance(threat, L2) else weight.abs().max())
     drop = (model(images)[:, 0] - result.ledger.gap) / best
     assert drop.max() <= 1 + 1e-5
-    assert drop.min() >= share
+    assert drop.min() >= 0.6
 
 
 class Terraced(nn.Module):
@@ -94,7 +96,7 @@ def test_hidden_gradients_do_not_help():
     result = robust_accuracy(masked, images, labels, Linf(0.08), ["square:300"])
     white = robust_accuracy(model, images, labels, Linf(0.08), ["pgd"])
     assert result.accuracy <= white.accuracy + 2 / 48 < blind.accuracy
-    assert result.backward_passes == 0
+    assert result.ledger.backwards.sum() == 0
 
 
 @pytest.mark.parametrize("threat", THREATS, ids=str)
@@ -205,13 +207,13 @@ def test_in_l2_and_l1_one_window_gains_what_another_loses(power, channels):
 
 def test_a_bump_is_a_hill_over_a_hollow():
     eta = bump(7, 2)
-    assert eta.norm() == pytest.approx(1)
+    assert eta.norm().item() == pytest.approx(1)
     assert (eta[:3] > 0).all()
     assert (eta[3:] < 0).all()
-    assert eta[:3].norm() == pytest.approx(-eta[3:].sum() / eta[3:].abs().sum() * eta[3:].norm().item(), rel=1e-5)
+    assert eta[:3].norm().item() == pytest.approx(math.sqrt(0.5))
     hill = eta[:3] / eta[1, 3]
-    assert hill[1, 2] == pytest.approx((1 / 4 + 1 / 9 + 1 / 16) / (1 + 1 / 4 + 1 / 9 + 1 / 16))
-    assert bump(6, 1).abs().sum() == pytest.approx(1)
+    assert hill[1, 2].item() == pytest.approx((1 / 4 + 1 / 9 + 1 / 16) / (1 + 1 / 4 + 1 / 9 + 1 / 16))
+    assert bump(6, 1).abs().sum().item() == pytest.approx(1)
     assert bump(1, 2).tolist() == [[-1.0]]
 
 

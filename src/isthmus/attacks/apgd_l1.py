@@ -51,9 +51,9 @@ class SparseApgd(Search[SparseClimb]):
     ) -> None:
         self.loss, self.steps, self.threat, self.targets, self.eot = loss, steps, threat, targets, eot
         self.runs = max(targets, 1) * restarts
-        self.radii, self.shares = (RADII, SHARES) if widely else ((1.0,), (1.0,))
+        self.shares: tuple[float, ...] = SHARES if widely else (1.0,)
         self.inside = not widely
-        self.balls = [threat.with_eps(radius * threat.eps) for radius in self.radii]
+        self.balls = [threat.with_eps(radius * threat.eps) for radius in (RADII if widely else (1.0,))]
 
     def aims(
         self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]

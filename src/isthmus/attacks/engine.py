@@ -42,7 +42,6 @@ from isthmus.attacks.search import Search
 from isthmus.attacks.threats import Threat
 from isthmus.config import Component
 from isthmus.errors import FileError, ModelError
-from isthmus.randomness import fold
 
 SAVE_EVERY = 20.0
 """Seconds between two writes of an evaluation that keeps a file."""
@@ -120,7 +119,7 @@ def evaluate(
     attacks: Sequence[Attack],
     *,
     seed: int = 0,
-    means: Means = Means(),  # noqa: B008  (frozen)
+    means: Means = Means(),
     progress: Progress | None = None,
     known: RobustResult | None = None,
 ) -> RobustResult:
@@ -214,8 +213,8 @@ class Evaluation:
             self._book(CLEAN)
             self.save()
         self.oracle.classes = self.ledger.ranked.shape[1] + 1
-        if not self.size:
-            self.size = scouting.batch_size(self.oracle, self.examples, self.device)
+        fits = scouting.batch_size(self.oracle, self.examples, self.device)
+        self.size = self.means.batch_size or fits
 
     def _facts(self) -> dict[str, Any]:
         return {
@@ -247,7 +246,8 @@ class Evaluation:
         other = [name for name, fact in json.loads(json.dumps(self._facts())).items() if now["facts"].get(name) != fact]
         if other:
             raise FileError(
-                f"{path} holds an evaluation with other {', '.join(other)}; delete it to begin anew, or choose another path."
+                f"{path} holds an evaluation with other {', '.join(other)}; delete it to begin anew, or choose "
+                "another path."
             )
         self.ledger, self.labels, self.at, self.looked = ledger, now["labels"], now["at"], True
         self.members = None if now["members"] is None else torch.tensor(now["members"], dtype=torch.int64)

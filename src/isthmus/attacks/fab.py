@@ -58,7 +58,7 @@ def search(config: Config, threat: Threat, classes: int) -> Search[Runs]:
 
 
 class Fab(Search[Runs]):
-    """FAB in ℓ∞, ℓ2 and ℓ1: looks in turn, one with a gradient to project by and one forward only to check what came."""
+    """FAB in ℓ∞, ℓ2 and ℓ1: a look with a gradient to project by and one forward only, to check it, in turn."""
 
     inside = False
 

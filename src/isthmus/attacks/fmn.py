@@ -37,8 +37,8 @@ class Config(Component):
         steps: gradient steps of a run.
         alpha: first step size, in ℓ2 and units of images in [0, 1] whatever the norm; falls to a hundredth on a cosine.
         gamma: share by which the ball first shrinks or grows in a step; falls to 0.001 likewise.
-        restarts: runs per example. The first is the paper's. The next are directed at the wrong classes in turn, the
-            likeliest first; all after these begin at a random point about as far away as the boundary.
+        restarts: runs per example. The first is the paper's. The next are directed at the wrong classes from the second
+            likeliest on, in turn; all after these begin at a random point about as far away as the boundary.
         eot: draws of a random model to average over at each step.
     """
 
@@ -85,13 +85,13 @@ class FastMinimumNorm(Search[Follow]):
     def __init__(self, config: Config, threat: Threat, classes: int) -> None:
         self.config, self.threat = config, threat
         self.runs, self.eot = config.restarts, config.eot
-        self.aimed = classes - 1 if classes > 2 else 0  # runs directed at a class; the only other one needs none
+        self.aimed = classes - 2  # runs directed at a class; the first finds the likeliest wrong one by itself
 
     def aims(
         self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
     ) -> Int[Tensor, " n"] | None:
-        """No class first, then the wrong classes in turn."""
-        return ranked[:, number - 1] if 1 <= number <= self.aimed else None
+        """No class first, then the wrong classes in turn, but for the likeliest."""
+        return ranked[:, number] if 1 <= number <= self.aimed else None
 
     def begin(self, batch: Batch, number: Int[Tensor, " n"], closest: Float[Tensor, "n c h w"]) -> Follow:
         """At the image: one look there tells how far the boundary is."""

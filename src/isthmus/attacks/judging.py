@@ -156,4 +156,5 @@ def _surely_positive(lead: Float[Tensor, "n draws"], tries: Int[Tensor, " n"]) -
     level = DOUBT / (tries * (tries + 1)).double()
     needed = torch.as_tensor(t.isf(level.cpu().numpy(), DRAWS - 1), device=lead.device)
     mean, error = lead.double().mean(1), lead.double().std(1) / DRAWS**0.5
-    return (mean > 0) & (mean > needed * error)
+    sure: Tensor = (mean > 0) & (mean > needed * error)
+    return sure

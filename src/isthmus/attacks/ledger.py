@@ -31,7 +31,8 @@ class Ledger(Rows):
         witnesses: adversarial images, NaN where not broken.
         closest: for what stands, the image inside the ball that came closest to success; the original at first.
         gap: its distance from success in logits, the smallest found; negative where broken.
-        run, look, aim: of the attack that broke it: which run, after how many looks, directed at which class (−1: none).
+        run, look, aim: of the attack that broke it: which run, after how many looks, directed at which class
+            (−1: none).
         forwards, backwards: example-passes spent on it.
         tries: confirmations of a random model's proposals so far.
         ranked: wrong classes by falling logit on the clean image.

@@ -119,7 +119,7 @@ class Oracle:
 
     def __init__(self, model: nn.Module, scout: nn.Module | None = None, autocast: torch.dtype | None = None) -> None:
         self._model = model
-        self._scout = model if scout is None else scout
+        self.scout = model if scout is None else scout
         self._autocast = autocast
         self.takes_keys = bool(getattr(model, "takes_keys", False))
         self.random = self.takes_keys
@@ -131,7 +131,7 @@ class Oracle:
     @property
     def exact(self) -> bool:
         """Whether attacks see the very model that judges, in its own precision."""
-        return self._scout is self._model and self._autocast is None
+        return self.scout is self._model and self._autocast is None
 
     def logits(
         self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"], draw: int | Int[Tensor, " n"] = 0
@@ -204,13 +204,13 @@ class Oracle:
 
     def _scouted(self, images: Tensor, keys: Tensor, draw: int | Tensor) -> Tensor:
         with torch.no_grad(), self._precision(images.device):
-            return self._forward(self._scout, images, keys, draw)
+            return self._forward(self.scout, images, keys, draw)
 
     def _gradient(self, images: Tensor, keys: Tensor, objective: Objective, draw: int | Tensor) -> Answer:
         with torch.enable_grad():
             leaf = images.detach().requires_grad_()
             with self._precision(images.device):
-                logits = self._forward(self._scout, leaf, keys, draw)
+                logits = self._forward(self.scout, leaf, keys, draw)
             values = objective(logits)
             gradient = None
             if values.requires_grad:

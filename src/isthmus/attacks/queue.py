@@ -20,7 +20,7 @@ from torch import Tensor
 from isthmus.attacks.judging import Judge
 from isthmus.attacks.ledger import Ledger
 from isthmus.attacks.oracle import Answer, Batch, Oracle
-from isthmus.attacks.rows import Rows, per_image
+from isthmus.attacks.rows import Rows
 from isthmus.attacks.search import Runs, Search
 from isthmus.randomness import fold
 
@@ -32,7 +32,7 @@ class Places(Rows):
     example: Tensor
     number: Tensor
     gap: Tensor
-    closest: Tensor | None = None
+    closest: Tensor
 
 
 class Queue:
@@ -64,31 +64,37 @@ class Queue:
         self.oracle, self.judge, self.size, self.device = oracle, judge, size, device
         self.examples, self.ledger = examples, ledger
         self.waiting: deque[int] = deque()
-        self.places: Places | None = None
+        self._places: Places | None = None
         self.batch: Batch
         self.runs: Runs
+
+    @property
+    def places(self) -> Places:
+        """Who is in the batch, while there is one."""
+        assert self._places is not None
+        return self._places
 
     def run(self, rows: Tensor) -> Iterator[None]:
         """Work through these examples' runs; yields after every look, when the ledger is in order."""
         left = rows[self.ledger.standing[rows] & (self.ledger.done[rows] < self.search.runs)]
         # those that are behind go first, so that an evaluation taken up again goes on as it would have
         self.waiting.extend(left[self.ledger.done[left].argsort(stable=True)].tolist())
-        while self.waiting or self.places is not None:
+        while self.waiting or self._places is not None:
             self._fill()
             self._step()
             yield
 
     def _fill(self) -> None:
-        taken = 0 if self.places is None else len(self.places)
+        taken = 0 if self._places is None else len(self._places)
         free = min(self.size - taken, len(self.waiting))
         if free <= 0:
             return
         example = torch.tensor([self.waiting.popleft() for _ in range(free)])
         places, batch, runs = self._begin(example)
-        if self.places is None:
-            self.places, self.batch, self.runs = places, batch, runs
+        if self._places is None:
+            self._places, self.batch, self.runs = places, batch, runs
         else:
-            self.places = self.places.joined(places)
+            self._places = self._places.joined(places)
             self.batch, self.runs = self.batch.joined(batch), self.runs.joined(runs)
 
     def _begin(self, example: Tensor) -> tuple[Places, Batch, Runs]:
@@ -98,7 +104,7 @@ class Queue:
         batch.keys = fold(batch.keys, self.attack, number.to(self.device))
         keys = batch.keys.cpu()
         if self.examples.targets is None:
-            for each in number.unique().tolist():
+            for each in sorted(set(number.tolist())):
                 those = number == each
                 ledger = self.ledger
                 of = example[those]
@@ -109,11 +115,11 @@ class Queue:
         closest = self.ledger.closest[example].to(self.device)
         runs = self.search.begin(batch, number.to(self.device), closest)
         gap = torch.full((len(example),), torch.inf, device=self.device)
-        return Places(example, number, gap, runs.x.clone() if self.search.inside else None), batch, runs
+        best = runs.x.clone() if self.search.inside else runs.x.new_empty(len(example), 0)
+        return Places(example, number, gap, best), batch, runs
 
     def _step(self) -> None:
-        places, batch, runs = self.places, self.batch, self.runs
-        assert places is not None
+        batch, runs = self.batch, self.runs
         answer = self._look(batch, runs)
         finite = answer.finite
         reached = batch.reached(answer.logits) & finite
@@ -122,10 +128,9 @@ class Queue:
             self._remember(slice(None), runs.x, gap)
         asked = (reached | ~finite).nonzero().squeeze(1)
         leaves = torch.zeros(len(batch), dtype=torch.bool)
-        if len(asked):
-            if not self.search.inside:
-                inside = self.judge.threat.contains(runs.x[asked], batch.images[asked])
-                asked = asked[inside | ~finite[asked]]
+        if len(asked) and not self.search.inside:
+            inside = self.judge.threat.contains(runs.x[asked], batch.images[asked])
+            asked = asked[inside | ~finite[asked]]
         if len(asked):
             leaves[asked.cpu()] = self._decide(asked, runs.x[asked], ended=(~finite[asked]).cpu())
         self.search.advance(runs, batch, answer)
@@ -168,10 +173,10 @@ class Queue:
     def _remember(self, rows: Tensor | slice, images: Tensor, gap: Tensor) -> None:
         """Keep the image of each run that came closest to success."""
         places = self.places
-        closer = gap < places.gap[rows]
-        if closer.any():
-            places.gap[rows] = torch.where(closer, gap, places.gap[rows])
-            places.closest[rows] = torch.where(per_image(closer, images), images, places.closest[rows])
+        closer = (gap < places.gap[rows]).nonzero().squeeze(1)
+        if len(closer):
+            at = closer if isinstance(rows, slice) else rows[closer]
+            places.gap[at], places.closest[at] = gap[closer], images[closer]
 
     def _decide(self, rows: Tensor, images: Tensor, ended: Tensor) -> Tensor:
         """Have images judged; says which rows leave: those decided, and those whose run has ``ended`` anyway."""
@@ -189,7 +194,7 @@ class Queue:
         won = example[decided]
         self.ledger.run[won] = self.places.number[rows.cpu()][decided]
         self.ledger.look[won] = self.runs.looks[rows].cpu()[decided]
-        self.ledger.aim[won] = batch.aims.cpu()[decided]
+        self.ledger.aim[won] = self.batch.columns()["aims"][rows].cpu()[decided]
         return decided | ended
 
     def _finish(self, rows: Tensor) -> Tensor:
@@ -214,8 +219,8 @@ class Queue:
             self.ledger.gap[example[nearer]] = gap[nearer]
             self.ledger.closest[example[nearer]] = places.closest[leaves.to(self.device)][nearer.to(self.device)].cpu()
         if leaves.all():
-            self.places = None
+            self._places = None
             return
         stay = (~leaves).nonzero().squeeze(1)
-        self.places = places.take(stay)
+        self._places = places.take(stay)
         self.batch, self.runs = self.batch.take(stay), self.runs.take(stay)

@@ -4,8 +4,8 @@ Most of AutoAttack's passes go to examples that are far from breaking, and to di
 example by example, directions compete:
 
 1. scout: APGD on the cross-entropy, 20 steps. What is easy breaks here.
-2. race: APGD towards each of the nine likeliest wrong classes for 10 steps; the three that came closest get 30, and the
-   best of those 100. A run retires at the end of a window of steps when, at twice the pace of that window, it would not
+2. race: APGD towards each of the nine likeliest wrong classes for 10 steps; the three that came closest get 30, and
+   the best of those 100. A run retires at the end of a window of steps when, at twice the pace of that window, it would not
    get there in the windows left.
 3. near: examples whose smallest gap is among the nearest tenth get the three best classes and the cross-entropy again
    for 100 steps, from two starts each, and nobody retires.
@@ -142,6 +142,9 @@ def near(config: Config, threat: Threat, classes: int) -> Search[Any]:
 class Race(Search[Any]):
     """Rounds of directed runs on the DLR loss: fewer classes and more steps each time."""
 
+    threat: Threat
+    climb: Any  # of the APGD that it is mixed with
+
     def __init__(self, config: Config, classes: int) -> None:
         self.patience = config.patience
         self.widths = _widths(config, classes - 1)
@@ -194,6 +197,7 @@ class Near(Search[Any]):
     """The three best classes and the cross-entropy, from two starts each."""
 
     starts, best = 2, 3
+    targets: int
 
     def aims(
         self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]

@@ -243,7 +243,7 @@ def is_sealed(path: str | Path) -> bool:
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    return _seal(tensors, metadata["facts"]) == metadata.get("seal")
+    return bool(_seal(tensors, metadata["facts"]) == metadata.get("seal"))
 
 
 def _seal(tensors: dict[str, Tensor], facts: str) -> str:

@@ -11,15 +11,22 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from isthmus.attacks.oracle import Batch, Oracle
+from isthmus.errors import ModelError
 
 BATCH_SIZE = 256
+"""Examples at a time on a CPU, at most."""
+
 PROBE = 4
+"""Examples that a model is tried on before it is attacked."""
+
+_COPIES = 12  # images of a row that an attack keeps, with room for temporaries
 
 
 def oracle(model: nn.Module, bf16: bool, probe: Tensor) -> Oracle:
@@ -39,7 +46,7 @@ def _scout(model: nn.Module, probe: Tensor) -> nn.Module | None:
     with suppress(Exception):  # somebody else's model may be impossible to copy, to trace or to fold
         copied = copy.deepcopy(model).eval()
         for candidate in (_folded(copied), copied):
-            faster = candidate.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            faster: nn.Module = candidate.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             if _agree(model, faster, probe):
                 return faster
     return None
@@ -58,7 +65,11 @@ def _folded(model: nn.Module) -> nn.Module:
         if not isinstance(modules.get(str(norm.target)), nn.BatchNorm2d) or not isinstance(before, fx.Node):
             continue
         convolution = modules.get(str(before.target))
-        if isinstance(convolution, nn.Conv2d) and len(before.users) == 1 and calls[before.target] == calls[norm.target] == 1:
+        if (
+            isinstance(convolution, nn.Conv2d)
+            and len(before.users) == 1
+            and calls[before.target] == calls[norm.target] == 1
+        ):
             traced.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, modules[str(norm.target)]))
             norm.replace_all_uses_with(before)
             traced.graph.erase_node(norm)
@@ -89,7 +100,36 @@ def is_random(oracle: Oracle, examples: Batch, device: torch.device) -> bool:
 
 
 def batch_size(oracle: Oracle, examples: Batch, device: torch.device) -> int:
-    return BATCH_SIZE
+    """How many examples fit: the largest power of two whose activations take at most half of the free memory.
+
+    What one example takes is counted on a probe, as the bytes that autograd keeps for the backward pass; so this asks
+    for no particular device. At most 256 on a CPU, where larger batches gain nothing, and 2048 elsewhere. Should it
+    not fit all the same, the oracle halves it and goes on.
+    """
+    batch = examples.take(torch.arange(min(len(examples), PROBE))).to(device)
+    held: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    weights = {t.untyped_storage().data_ptr() for ts in (oracle.scout.parameters(), oracle.scout.buffers()) for t in ts}
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor), suppress(ModelError):
+        oracle.look(batch.images, batch.keys, lambda logits: batch.ascend("ce", logits))
+    each = sum(size for at, size in held.items() if at not in weights) // len(batch)
+    each += _COPIES * batch.images[0].numel() * batch.images.element_size()
+    fits = _free_memory(device) // 2 // max(each, 1)
+    most = BATCH_SIZE if device.type == "cpu" else 8 * BATCH_SIZE
+    return min(most, 1 << max(int(fits).bit_length() - 1, 0))
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes; on a machine that does not tell, 2 GiB."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    with suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]) * 1024
+    return 2 * 1024**3
 
 
 def fingerprint(tensors: Iterable[Tensor]) -> str:
@@ -98,5 +138,5 @@ def fingerprint(tensors: Iterable[Tensor]) -> str:
     for tensor in tensors:
         plain = tensor.detach().cpu().contiguous()
         digest.update(f"{plain.dtype}{tuple(plain.shape)}".encode())
-        digest.update(plain.flatten().view(torch.uint8).numpy())
+        digest.update(plain.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

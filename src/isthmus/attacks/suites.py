@@ -1,8 +1,8 @@
 """Suites: what to run for which claim, by name.
 
 ``standard`` is AutoAttack's (Croce & Hein 2020), attack by attack at its budgets. ``rand`` is AutoAttack's for random
-models. ``ib`` is what Korshunova et al. 2021 brought the bottlenecks down with: AutoAttack's two APGD with restarts, and
-MultiTargeted. ``fast`` is ours: the same trust for a fraction of the passes (:mod:`isthmus.attacks.race`).
+models. ``ib`` is what Korshunova et al. 2021 brought the bottlenecks down with: AutoAttack's two APGD with restarts,
+and MultiTargeted. ``fast`` is ours: the same trust for a fraction of the passes (:mod:`isthmus.attacks.race`).
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def _shifted(progress: Progress | None, results: list[RobustResult], examples: B
     before, stood = sum(len(result) for result in results), sum(int(result.robust.sum()) for result in results)
 
     def tell(at: Snapshot) -> None:
-        per = at.total / at.n
+        per = at.total // at.n
         progress(
             at._replace(
                 done=before * per + at.done, total=len(order) * per, standing=stood + at.standing, n=before + at.n

@@ -101,7 +101,7 @@ def bumps(
 
 
 def bump(side: int, power: int) -> Float[Tensor, "side side"]:
-    """η: a hill in the upper half and a hollow in the lower (eq. 2 of the paper), of norm 1.
+    """η of algorithm 3: a hill in the upper half and a hollow in the lower, of norm 1.
 
     Args:
         power: 2 for ℓ2; 1 for ℓ1, where AutoAttack has steeper hills.
