@@ -159,6 +159,19 @@ def test_every_candidate_is_inside_ball_and_box(threat, shape):
         search.advance(runs, batch, seen(torch.randn(6, generator=generator)))
 
 
+@pytest.mark.parametrize("threat", THREATS, ids=str)
+def test_images_may_lie_in_memory_as_they_like(threat):
+    images = torch.rand(5, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        search, runs, batch = started(threat, images.contiguous(memory_format=layout), queries=50)
+        for gap in (5.0, 4.0, 6.0, 3.0):
+            search.advance(runs, batch, seen(torch.full((5,), gap)))
+        found.append(runs)
+    torch.testing.assert_close(found[0].x, found[1].x)
+    torch.testing.assert_close(found[0].best, found[1].best)
+
+
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 14)])
 def test_in_linf_a_window_of_each_channel_moves_to_the_wall_of_the_ball(shape):
     images = 0.3 + 0.4 * torch.rand(40, *shape, generator=torch.Generator().manual_seed(0))

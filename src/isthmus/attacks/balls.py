@@ -14,6 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 _NEWTON_STEPS = 30
+_THRESHOLD_STEPS = 100
+_CLOSE = 1e-9  # of ε: rounding of float32 is coarser
 
 
 def onto_linf(
@@ -80,14 +82,20 @@ def onto_l1(
 def _threshold(sizes: Tensor, room: Tensor, eps: float) -> Tensor:
     """The τ at which Σ min(max(size − τ, 0), room) = ε, per row (n×1), where that sum exceeds ε at τ = 0.
 
-    As τ falls from above, the sum is piecewise linear: a pixel begins to count at τ = size (slope +1) and is
-    full at τ = size − room (slope −1).
+    The sum falls piecewise linearly in τ, so Newton's method arrives exactly once it stands on the right piece; where
+    it would leave the interval that must hold τ, the interval is halved instead. No sorting, and few steps.
     """
-    corners, order = torch.cat([sizes, sizes - room], 1).sort(1, descending=True)
-    slopes = torch.where(order < sizes.shape[1], 1.0, -1.0).to(sizes.dtype).cumsum(1)
-    gained = slopes[:, :-1] * (corners[:, :-1] - corners[:, 1:])
-    totals = torch.cat([torch.zeros_like(gained[:, :1]), gained.cumsum(1)], 1)
-    # the last corner at which less than ε has been gathered: τ lies between it and the next one
-    last = (torch.searchsorted(totals, torch.full_like(totals[:, :1], eps)) - 1).clamp(0, totals.shape[1] - 2)
-    missing = eps - totals.gather(1, last)
-    return (corners.gather(1, last) - missing / slopes.gather(1, last).clamp(min=1)).clamp(min=0)
+    low, high = torch.zeros_like(sizes[:, :1]), sizes.amax(1, keepdim=True)
+    tau = low
+    for _ in range(_THRESHOLD_STEPS):
+        left = sizes - tau
+        slope = ((left > 0) & (left < room)).sum(1, keepdim=True)
+        excess = torch.minimum(left.clamp_(min=0), room).sum(1, keepdim=True) - eps
+        low, high = torch.where(excess > 0, tau, low), torch.where(excess < 0, tau, high)
+        there = excess.abs() <= _CLOSE * eps
+        if there.all():
+            break
+        following = tau + excess / slope  # infinite on a flat piece, and then outside
+        within = (following > low) & (following < high)
+        tau = torch.where(there, tau, torch.where(within, following, (low + high) / 2))
+    return tau

@@ -5,14 +5,14 @@ example by example, directions compete:
 
 1. scout: APGD on the cross-entropy, 20 steps. What is easy breaks here.
 2. race: APGD towards each of the nine likeliest wrong classes for 10 steps; the three that came closest get 30, and
-   the best of those 100. A run retires at the end of a window of steps when, at twice the pace of that window, it would not
-   get there in the windows left.
+   the best of those 100. A run retires at the end of a window of steps when, at twice the pace of that window, it would
+   not get there in the windows left.
 3. near: examples whose smallest gap is among the nearest tenth get the three best classes and the cross-entropy again
    for 100 steps, from two starts each, and nobody retires.
 4. search: Square, which needs no gradients, on that nearest tenth and on 50 others drawn at random. Where gradients are
    masked, the gap misleads; the 50 tell.
-5. search-all: if Square broke one of the 50 that gradients had left, the ranking cannot be trusted, and it is run on all
-   that stand.
+5. search-all: if Square broke one of the 50 that gradients had left, the ranking cannot be trusted, and it is run on
+   all that stand.
 
 Whatever breaks is judged and kept as a witness like any other, so the result is always an upper bound on robust
 accuracy. What the rule can miss is an example that stands for want of the passes it was not given; the exhaustive

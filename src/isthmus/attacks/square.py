@@ -1,7 +1,8 @@
 """Square: random search with square windows, from logits alone (Andriushchenko et al. 2020, arXiv:1912.00049).
 
 No gradient is asked for, so nothing that hides or shatters gradients helps against it. Follows the authors' code in
-AutoAttack, but every row has a window, size and signs of its own, where that code moves the same window of all images.
+AutoAttack, but every row has a window, size and signs of its own, where that code moves the same window of all images;
+and windows reach the last row and column, which that code leaves out.
 """
 
 from __future__ import annotations
@@ -192,10 +193,11 @@ class Bumps(Square):
         new = hill * _signs(drawn[:, 5:, None]) + before / (self._length(own) + _TINY)
         share = self._length(unspent / shape[1] + own + freed)
         new *= share / (self._length(self._total(new, here.counted)) + _TINY)
-        if self.power == 2:  # all other pixels are in the box already
+        if self.power == 2 or shape[1] == 1:  # in the ball; and all other pixels are in the box already
             return _changed(runs, (wiped, blank), (at, (base + new).clamp_(0, 1)))
         # C times what the ball has room for, as in AutoAttack: the projection onto the ball thins it out
-        return self.threat.project(_changed(runs, (wiped, blank), (at, base + shape[1] * new)), images)
+        x = _changed(runs, (wiped, blank), (at, base + shape[1] * new))
+        return self.threat.project(x, images).contiguous()
 
     def _mass(self, delta: Tensor) -> Tensor:
         return delta.abs() if self.power == 1 else delta.square()
