@@ -34,6 +34,7 @@ class Ledger(Rows):
         run, look, aim: of the attack that broke it: which run, after how many looks, directed at which class
             (−1: none).
         forwards, backwards: example-passes spent on it.
+        blind: looks at which its gradient was exactly zero.
         tries: confirmations of a random model's proposals so far.
         ranked: wrong classes by falling logit on the clean image.
         done: runs of the present attack that are over.
@@ -52,6 +53,7 @@ class Ledger(Rows):
     aim: Int[Tensor, " n"]
     forwards: Int[Tensor, " n"]
     backwards: Int[Tensor, " n"]
+    blind: Int[Tensor, " n"]
     tries: Int[Tensor, " n"]
     ranked: Int[Tensor, "n others"]
     done: Int[Tensor, " n"]
@@ -79,6 +81,7 @@ class Ledger(Rows):
             aim=whole(-1),
             forwards=whole(0),
             backwards=whole(0),
+            blind=whole(0),
             tries=whole(0),
             ranked=torch.zeros(n, 0, dtype=torch.int64),
             done=whole(0),

@@ -59,7 +59,11 @@ def dlr(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> Float[
 def dlr_directed(
     logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"], aims: Int[Tensor, " n"]
 ) -> Float[Tensor, " n"]:
-    """(z_t − z_y) / (z₍₁₎ − ½(z₍₃₎ + z₍₄₎)) (Croce & Hein 2020, eq. 7); z₍₃₎ alone where there are three classes."""
+    """(z_t − z_y) / (z₍₁₎ − ½(z₍₃₎ + z₍₄₎)) (Croce & Hein 2020, eq. 7).
+
+    With three classes ½(z₍₂₎ + z₍₃₎) takes the place of the last two: against z₍₃₎ alone, the loss directed at the
+    third class would be −1 throughout.
+    """
     return _scaled(margin_directed(logits, labels, aims), logits, fourth=True)
 
 
@@ -101,4 +105,5 @@ def _scaled(gap: Tensor, logits: Tensor, fourth: bool = False) -> Tensor:
     if classes < 3:
         return gap
     top = logits.topk(min(classes, 4 if fourth else 3), dim=1).values
-    return gap / (top[:, 0] - top[:, 2:].mean(1) + _TINY)
+    scale = top[:, 0] - (top[:, 1:] if fourth and classes == 3 else top[:, 2:]).mean(1)
+    return gap / (scale + _TINY)

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from isthmus.attacks import flags
 from isthmus.attacks.judging import Judge
 from isthmus.attacks.ledger import Ledger
 from isthmus.attacks.oracle import Answer, Batch, Oracle
@@ -161,7 +162,10 @@ class Queue:
         before = self.oracle.forward_passes, self.oracle.backward_passes
         objective = (lambda logits: self.search.objective(runs, batch, logits)) if gradient else None
         answer = self.oracle.look(runs.x, batch.keys, objective, draw=runs.looks, eot=self.search.eot)
-        self._count(self.places.example if rows is None else self.places.example[rows.cpu()], before)
+        example = self.places.example if rows is None else self.places.example[rows.cpu()]
+        self._count(example, before)
+        if gradient:
+            self.ledger.blind[example] += flags.all_zero(answer.gradient).cpu()
         return answer
 
     def _count(self, example: Tensor, before: tuple[int, int]) -> None:

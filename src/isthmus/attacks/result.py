@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from isthmus import files
+from isthmus.attacks import flags
 from isthmus.attacks.ledger import Ledger
 from isthmus.attacks.oracle import Batch
 from isthmus.attacks.scouting import fingerprint
@@ -25,7 +26,7 @@ from isthmus.types import Interval
 
 CLEAN = "clean"
 _FORMAT = "isthmus robust result 2"
-_KEPT = ("correct", "broken", "stage", "gap", "run", "look", "aim", "forwards", "backwards", "tries")
+_KEPT = ("correct", "broken", "stage", "gap", "run", "look", "aim", "forwards", "backwards", "blind", "tries")
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,11 @@ class RobustResult:
         """Accuracy left after each attack, in the order they ran."""
         standing = [(self.stage < 0) | (self.stage > position) for position in range(len(self.attacks))]
         return {label: self._share(left) for label, left in zip(self.attacks, standing, strict=True)}
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Signs that :attr:`accuracy` may be too good, each with what to do; see :mod:`isthmus.attacks.flags`."""
+        return flags.flags(self)
 
     def _share(self, mask: Tensor) -> float:
         return int(mask.sum()) / len(self)

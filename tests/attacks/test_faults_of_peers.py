@@ -1,0 +1,174 @@
+"""Faults that other evaluations of robustness have, each reproduced there, and shown not to be here.
+
+Others are in their own places: batch size and the caller's generators in test_every_attack, C&W's abort in test_cw,
+Square's windows in test_square, the draws of random models in test_attack_engine.
+"""
+
+import pytest
+import torch
+from attacked_models import Smooth, pictures, subject
+from torch import nn
+
+from isthmus.attacks import Linf, pgd, robust_accuracy
+from isthmus.attacks.engine import Interrupted
+from isthmus.errors import FileError, ModelError
+
+SHORT = [
+    "apgd:8",
+    {"name": "apgd", "loss": "dlr", "targets": 9, "steps": 8},
+    {"name": "fab", "targets": 9, "steps": 6},
+    "square:60",
+]
+RACE = [{"name": "race", "scout": 4, "rounds": [[9, 4], [3, 5], [1, 8]], "long": 6, "queries": 40, "drawn": 4}]
+
+
+class Scaled(nn.Module):
+    def __init__(self, model, scale):
+        super().__init__()
+        self.model, self.scale = model, scale
+
+    def forward(self, images):
+        return self.model(images) * self.scale
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 5, 12])
+@pytest.mark.parametrize("suite", [SHORT, RACE, "standard"], ids=["short", "race", "standard"])
+def test_any_number_of_classes_from_two_up(classes, suite):
+    model, images = Smooth(classes), pictures(4 if suite == "standard" else 20)
+    result = robust_accuracy(model, images, model(images).argmax(1), Linf(0.1), suite)
+    assert result.accuracy < 1
+
+
+# --- an evaluation that cannot be resumed ---
+
+
+def interrupting(after: int):
+    """A progress callback that is Ctrl-C after so many looks."""
+    seen = []
+
+    def stop(at):
+        seen.append(at)
+        if len(seen) == after:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+@pytest.mark.parametrize("after", [1, 9, 30, 60])
+@pytest.mark.parametrize("suite", [SHORT, RACE], ids=["short", "race"])
+def test_an_interrupted_evaluation_goes_on_to_the_same_end(tmp_path, suite, after):
+    model, images, labels = subject()
+    whole = robust_accuracy(model, images, labels, Linf(0.05), suite, 16)
+    path = tmp_path / "evaluation"
+    with pytest.raises(Interrupted) as stopped:
+        robust_accuracy(model, images, labels, Linf(0.05), suite, 16, save_to=path, progress=interrupting(after))
+    partial = stopped.value.result
+    assert not partial.complete
+    assert whole.accuracy <= partial.accuracy <= whole.clean_accuracy
+    assert not (partial.broken & ~whole.broken).any()
+    assert path.exists()
+    resumed = robust_accuracy(model, images, labels, Linf(0.05), suite, 16, save_to=path)
+    assert resumed.complete
+    for name in ("broken", "stage", "run", "look", "aim", "gap"):
+        assert torch.equal(getattr(resumed.ledger, name), getattr(whole.ledger, name)), name
+    assert torch.equal(resumed.witnesses.nan_to_num(-1), whole.witnesses.nan_to_num(-1))
+    assert not path.exists()
+
+
+def test_another_evaluation_is_not_taken_for_this_one(tmp_path):
+    model, images, labels = subject()
+    path = tmp_path / "evaluation"
+    with pytest.raises(Interrupted):
+        robust_accuracy(model, images, labels, Linf(0.05), SHORT, save_to=path, progress=interrupting(3))
+    for other in (
+        (model, images, labels, Linf(0.06), SHORT),
+        (model, images, labels, Linf(0.05), RACE),
+        (model, images.flip(0), labels.flip(0), Linf(0.05), SHORT),
+        (Smooth(seed=1), images, labels, Linf(0.05), SHORT),
+    ):
+        with pytest.raises(FileError, match="holds an evaluation with other"):
+            robust_accuracy(*other, save_to=path)
+    path.write_bytes(b"something else")
+    with pytest.raises(FileError, match="not a readable evaluation"):
+        robust_accuracy(model, images, labels, Linf(0.05), SHORT, save_to=path)
+
+
+# --- logits x 1000, reported without a flag ---
+
+
+def test_logits_times_a_thousand_change_nothing_for_a_suite_and_are_flagged():
+    """In float32 the cross-entropy saturates; DLR, FAB and Square do not notice."""
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(16, 24), nn.Tanh(), nn.Linear(24, 3))
+    images = pictures(60)
+    labels = plain(images).argmax(1)
+    expected = robust_accuracy(plain, images, labels, Linf(0.05), SHORT)
+    scaled = robust_accuracy(Scaled(plain, 4096.0), images, labels, Linf(0.05), SHORT)
+    assert scaled.accuracy <= expected.accuracy + 1 / 60
+    assert expected.flags == ()
+    blind = robust_accuracy(Scaled(plain, 4096.0), images, labels, Linf(0.05), ["apgd:10"])
+    assert blind.accuracy > expected.accuracy
+    assert "exactly zero" in blind.flags[0]
+
+
+def test_what_only_random_search_breaks_is_flagged():
+    class Stairs(nn.Module):
+        """Pixels in 32 steps: no gradient anywhere, but the logits move."""
+
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, images):
+            return self.model(images + ((images * 32).round() / 32 - images).detach() - images + images.detach())
+
+    plain, images, labels = subject()
+    result = robust_accuracy(Stairs(plain), images, labels, Linf(0.15), ["apgd:10", "square:200"])
+    assert result.by_attack["apgd-ce"] - result.by_attack["square"] > 0.1
+    assert any("Random search broke" in flag for flag in result.flags)
+
+
+# --- scoring the last iterate only ---
+
+
+def test_a_success_on_the_way_counts_even_if_the_run_leaves_it_again():
+    """A thin adversarial shell that every further step crosses."""
+
+    class Shell(nn.Module):
+        def forward(self, images):
+            moved = images.flatten(1).double().sum(1)
+            inside = ((moved - 8.5).abs() < 0.3).double()
+            return torch.stack([1 - 2 * inside + 0 * moved, 0.1 * moved - 0.8], 1)
+
+    images = torch.full((1, 1, 4, 4), 0.5)
+    config = pgd.Config(steps=20, step_size=0.01, random_start=False)
+    result = robust_accuracy(Shell(), images, torch.tensor([0]), Linf(0.4), [config])
+    assert result.broken.all()
+    assert 0 < int(result.ledger.look[0]) < 20
+
+
+# --- memory ---
+
+
+class Small(nn.Module):
+    """Runs out of memory on more than so many images at once."""
+
+    def __init__(self, model, most):
+        super().__init__()
+        self.model, self.most = model, most
+
+    def forward(self, images):
+        if len(images) > self.most:
+            raise torch.OutOfMemoryError("out of memory")
+        return self.model(images)
+
+
+@pytest.mark.parametrize("suite", [["pgd:6"], SHORT, RACE], ids=["pgd", "short", "race"])
+def test_running_out_of_memory_halves_the_batch_and_goes_on(suite):
+    model, images, labels = subject()
+    expected = robust_accuracy(model, images, labels, Linf(0.05), suite)
+    result = robust_accuracy(Small(model, 5), images, labels, Linf(0.05), suite, 48)
+    assert torch.equal(result.broken, expected.broken)
+    torch.testing.assert_close(result.witnesses, expected.witnesses, equal_nan=True, rtol=0, atol=1e-6)
+    with pytest.raises(ModelError, match="not fit into memory even with a single image"):
+        robust_accuracy(Small(model, 0), images, labels, Linf(0.05), suite)
