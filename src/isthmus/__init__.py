@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from isthmus.attacks.api import robust_accuracy
     from isthmus.attacks.threats import L1, L2, Linf
+    from isthmus.attacks.verify import verify
     from isthmus.auditing import Audit, audit
     from isthmus.classifier.assembly import bottleneck
     from isthmus.errors import IsthmusError
@@ -32,6 +33,7 @@ _HOMES = {
     "load": "isthmus.training.run",
     "robust_accuracy": "isthmus.attacks.api",
     "train": "isthmus.training.start",
+    "verify": "isthmus.attacks.verify",
 }
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "load",
     "robust_accuracy",
     "train",
+    "verify",
 ]
 
 

@@ -64,7 +64,7 @@ class Config(Component):
     patience: Annotated[float, Field(gt=0)] = 2.0
     near: Annotated[float, Field(gt=0, le=1)] = 0.1
     long: Annotated[int, Field(gt=0)] = 100
-    queries: Annotated[int, Field(gt=1)] = 5000
+    queries: Annotated[int, Field(gt=1)] = 1000
     drawn: Annotated[int, Field(ge=0)] = 50
 
 
