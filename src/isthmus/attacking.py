@@ -46,6 +46,7 @@ def attack(
     jobs: int = 1,
     until: str | None = None,
     seed: int = 0,
+    bf16: bool = False,
     out: Path | None = None,
     show_progress: bool = True,
 ) -> tuple[RobustResult, Path]:
@@ -58,7 +59,7 @@ def attack(
         run, model, weights, data, count: as for :func:`isthmus.targets.audit_run`.
         threat: norm and ε, such as "linf:8/255".
         suite: a suite, or attacks with commas between them: "fgsm,pgd:100".
-        batch_size, jobs, seed: see :func:`isthmus.robust_accuracy`.
+        batch_size, jobs, seed, bf16: see :func:`isthmus.robust_accuracy`.
         until: stop where the 95% interval is no wider than ± this share: "1%"; see :func:`parse_share`.
         out: the file; ``witnesses.safetensors`` in the run, or in ``runs/<model>``, where None.
         show_progress: show how far it is where stderr is a terminal.
@@ -88,6 +89,7 @@ def attack(
                 jobs,
                 indices=target.indices,
                 until=half_width,
+                bf16=bf16,
                 save_to=checkpoint_of(path),
                 progress=tell,
             )
@@ -197,11 +199,7 @@ def _lines(result: RobustResult) -> Iterator[str]:
     )
     passes = f"{result.forward_passes:,} forward, {result.backward_passes:,} backward"
     yield f"example-passes: {result.forward_passes + result.backward_passes:,} ({passes})"
-    if result.random:
-        yield "random model: judged by its average over fresh draws, with confidence"
-    invalid = int(result.invalid.sum())
-    if invalid:
-        yield f"set aside: {invalid:,}, where something was NaN or infinite; they count neither as robust nor as broken"
+    yield from (f"note: {flag}" for flag in result.flags)
     if not result.complete:
         yield "interrupted: what stands has not met every attack; robust accuracy is at most this"
 

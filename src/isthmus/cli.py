@@ -129,6 +129,9 @@ def attack(
         typer.Option(help="Stop where the 95% interval is within ± this: 1%, 0.01.", show_default="never"),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0,
+    bf16: Annotated[
+        bool, typer.Option("--bf16", help="Gradients in bfloat16; judged in float32 all the same.")
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -158,6 +161,7 @@ def attack(
         jobs=jobs,
         until=until,
         seed=seed,
+        bf16=bf16,
         out=out,
         show_progress=not quiet,
     )

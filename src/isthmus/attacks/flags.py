@@ -30,8 +30,8 @@ def _blind(result: RobustResult) -> str | None:
         return None
     return (
         f"{100 * blind / looks:.0f}% of the gradients that attacks saw were exactly zero: they looked at saturated "
-        "logits or a constant piece of the model. Attack with a loss that does not saturate (dlr, margin, log_odds), in "
-        "higher precision, or around the layer that blocks the gradient."
+        "logits or a constant piece of the model. Attack with a loss that does not saturate (dlr, margin, log_odds), "
+        "in higher precision, or around the layer that blocks the gradient."
     )
 
 

@@ -133,6 +133,12 @@ class Oracle:
         """Whether attacks see the very model that judges, in its own precision."""
         return self.scout is self._model and self._autocast is None
 
+    def took_over(self, other: Oracle) -> Oracle:
+        """This oracle, with what another one was asked on its count."""
+        self.forward_passes += other.forward_passes
+        self.backward_passes += other.backward_passes
+        return self
+
     def logits(
         self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"], draw: int | Int[Tensor, " n"] = 0
     ) -> Float[Tensor, "n classes"]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from isthmus.attacks import input_convolution
 from isthmus.attacks.oracle import Batch, Oracle
 from isthmus.errors import ModelError
 
@@ -36,28 +37,44 @@ def oracle(model: nn.Module, bf16: bool, probe: Tensor) -> Oracle:
         bf16: the scout's passes in bfloat16.
         probe: a few images on the model's device.
     """
-    return Oracle(model, _scout(model, probe), torch.bfloat16 if bf16 else None)
+    asked = Oracle(model)
+    return Oracle(model, _scout(asked, model, probe), torch.bfloat16 if bf16 else None).took_over(asked)
 
 
-def _scout(model: nn.Module, probe: Tensor) -> nn.Module | None:
-    """A faster copy that gives the model's logits up to rounding, and a gradient; None where there is none."""
-    if getattr(model, "takes_keys", False) or not any(isinstance(m, nn.Conv2d) for m in model.modules()):
+def _scout(asked: Oracle, model: nn.Module, probe: Tensor) -> nn.Module | None:
+    """A faster copy that gives the model's logits and gradient up to rounding; None where there is none."""
+    if asked.takes_keys or not any(isinstance(m, nn.Conv2d) for m in model.modules()):
         return None
-    with suppress(Exception):  # somebody else's model may be impossible to copy, to trace or to fold
-        copied = copy.deepcopy(model).eval()
-        for candidate in (_folded(copied), copied):
-            faster: nn.Module = candidate.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            if _agree(model, faster, probe):
+    for make in (_rewritten, copy.deepcopy):
+        with suppress(Exception):  # somebody else's model may be impossible to copy, to trace or to fold
+            faster: nn.Module = make(model).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            if _agree(asked, Oracle(faster), probe):
                 return faster
     return None
 
 
-def _folded(model: nn.Module) -> nn.Module:
-    """Batch norm folded into the convolution before it, where the model can be traced; else the model."""
-    try:
-        traced = fx.symbolic_trace(model)
-    except Exception:  # control flow that depends on data, and more
-        return model
+def _rewritten(model: nn.Module) -> nn.Module:
+    """A copy with batch norm folded and the convolution of the images replaced, where the model can be traced."""
+    traced = fx.symbolic_trace(copy.deepcopy(model))
+    _fold_batch_norm(traced)
+    modules = dict(traced.named_modules())
+    calls = Counter(node.target for node in traced.graph.nodes)
+    for node in traced.graph.nodes:
+        module = modules.get(str(node.target))
+        of_images = node.op == "call_module" and [n.op for n in node.all_input_nodes] == ["placeholder"]
+        if (
+            of_images
+            and calls[node.target] == 1
+            and isinstance(module, nn.Conv2d)
+            and input_convolution.applies(module)
+        ):
+            traced.set_submodule(str(node.target), input_convolution.InputConvolution(module))
+    traced.recompile()
+    traced.delete_all_unused_submodules()
+    return traced
+
+
+def _fold_batch_norm(traced: fx.GraphModule) -> None:
     modules = dict(traced.named_modules())
     calls = Counter(node.target for node in traced.graph.nodes)
     for norm in list(traced.graph.nodes):
@@ -73,19 +90,17 @@ def _folded(model: nn.Module) -> nn.Module:
             traced.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, modules[str(norm.target)]))
             norm.replace_all_uses_with(before)
             traced.graph.erase_node(norm)
-    traced.recompile()
-    return traced
 
 
-def _agree(model: nn.Module, scout: nn.Module, probe: Tensor) -> bool:
-    """Whether two models say the same of the probe and its like, up to rounding."""
+def _agree(model: Oracle, scout: Oracle, probe: Tensor) -> bool:
+    """Whether two models say the same of the probe and its like, and have the same gradient there, up to rounding."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand(probe.shape, generator=generator).to(probe.device)
+    keys = torch.zeros(len(probe), dtype=torch.int64, device=probe.device)
     for images in (probe, 1 - probe, noise):
-        with torch.no_grad():
-            expected, said = model(images.clone()), scout(images.clone())
-        scale = expected.abs().max().clamp(min=1e-6)
-        if expected.shape != said.shape or not ((expected - said).abs() <= 1e-4 * scale).all():
+        expected, said = (asked.look(images, keys, lambda z: (z * z).sum(1)) for asked in (model, scout))
+        pairs = ((expected.logits, said.logits, 1e-4), (expected.gradient, said.gradient, 1e-3))
+        if not all(bool(((a - b).abs() <= share * a.abs().max()).all()) for a, b, share in pairs):
             return False
     return True
 

@@ -1,0 +1,93 @@
+"""What the page on attacks says about them is true of the code: suites, options, columns, thresholds."""
+
+import re
+from dataclasses import fields
+
+import pytest
+from doc_pages import DOCS, ROOT
+
+from isthmus import registry
+from isthmus.attacks import L2, Linf, flags, judging, scouting, threats, waves
+from isthmus.attacks.engine import SAVE_EVERY
+from isthmus.attacks.ledger import Ledger
+from isthmus.attacks.suites import SUITES
+
+PAGE = (DOCS / "attacks.md").read_text("utf-8")
+FLAT = " ".join(PAGE.split())
+
+
+def rows(heading):
+    """Cells of the table below a heading."""
+    section = PAGE.split(f"\n{heading}\n", 1)[1].split("\n## ", 1)[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+
+
+def test_every_attack_and_suite_is_listed():
+    names = [re.match(r"`(\w+)", row[0])[1] for row in rows("## All attacks")]
+    assert sorted(names) == registry.names("attacks")
+    assert [row[0].strip("`") for row in rows("## Suites")] == list(SUITES)
+
+
+@pytest.mark.parametrize("row", rows("## All attacks"), ids=lambda row: row[0].strip("`"))
+def test_options_and_their_defaults(row):
+    name, _, argument = row[0].strip("`").partition(":")
+    config = registry.find("attacks", name).Config
+    assert bool(argument) == (config.argument is not None)
+    if argument and name != "transfer":
+        assert argument.lower() == config.argument
+    for option, value in re.findall(r"`(\w+)` \(((?:[^()]|\([^()]*\))+)\)", row[4]):
+        default = config.model_fields[option].default
+        assert said(default) in {value, value.split(",")[0], f"({value})"} or default is None, option
+    assert set(re.findall(r"`(\w+)`", row[4])) <= set(config.model_fields)
+
+
+def said(default):
+    return (
+        str(default).lower()
+        if isinstance(default, bool)
+        else f"{default:g}"
+        if isinstance(default, float)
+        else str(default)
+    )
+
+
+@pytest.mark.parametrize("row", rows("## All attacks"), ids=lambda row: row[0].strip("`"))
+def test_norms_and_gradients(row):
+    module = registry.find("attacks", re.match(r"`(\w+)", row[0])[1])
+    if not hasattr(module, "search") or not all(f.default is not None for f in module.Config.model_fields.values()):
+        return
+    config = module.Config()
+    assert (row[3] == "yes") == module.search(config, L2(1.0), 10).gradient
+    if row[2] == "ℓ2":
+        with pytest.raises(Exception, match="knows no linf"):
+            module.search(config, Linf(0.1), 10)
+
+
+def test_every_column_of_the_ledger_is_described():
+    described = set(re.findall(r"`(\w+)`", " ".join(row[0] for row in rows("## What comes back"))))
+    assert {field.name for field in fields(Ledger)} <= described
+
+
+def test_thresholds_are_those_of_the_code():
+    assert judging.SCREEN == 4
+    assert f"the probabilities of {judging.SCREEN} fresh draws" in FLAT
+    assert f"{judging.DRAWS} new draws" in FLAT
+    assert f"({judging.DRAWS - 1} degrees of freedom)" in FLAT
+    assert f"tests at {judging.DOUBT:g} / k(k + 1)" in FLAT
+    assert judging.ROUNDING == 2.0**-18
+    assert "2<sup>−18</sup> of the largest logit" in FLAT
+    assert threats.ULP == 2.0**-23
+    assert "2<sup>−23</sup> in every pixel" in FLAT
+    assert f"more than {flags.BLIND:.0%} of the gradients" in FLAT
+    assert f"waves of {waves.WAVE}" in FLAT
+    assert f"about every {SAVE_EVERY:g} seconds" in FLAT
+    most = scouting.BATCH_SIZE
+    assert f"{most} at most on a CPU and {8 * most:,} elsewhere" in FLAT
+    assert f"up to {'twelve' if scouting.PROBE == 4 else ''} forward and four backward" in FLAT
+
+
+def test_every_file_is_in_the_reference():
+    files = {path.stem for path in (ROOT / "src" / "isthmus" / "attacks").glob("[!_]*.py")}
+    listed = re.findall(r"^::: isthmus\.attacks\.(\w+)$", (DOCS / "reference" / "attacks.md").read_text("utf-8"), re.M)
+    assert sorted(listed) == sorted(files)
