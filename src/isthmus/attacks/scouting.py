@@ -55,7 +55,7 @@ def _scout(asked: Oracle, model: nn.Module, probe: Tensor) -> nn.Module | None:
 
 def _rewritten(model: nn.Module) -> nn.Module:
     """A copy with batch norm folded and the convolution of the images replaced, where the model can be traced."""
-    traced = fx.symbolic_trace(copy.deepcopy(model))
+    traced = fx.symbolic_trace(copy.deepcopy(model).eval())
     _fold_batch_norm(traced)
     modules = dict(traced.named_modules())
     calls = Counter(node.target for node in traced.graph.nodes)
