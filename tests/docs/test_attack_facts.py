@@ -7,7 +7,7 @@ import pytest
 from doc_pages import DOCS, ROOT
 
 from isthmus import registry
-from isthmus.attacks import L2, Linf, flags, judging, scouting, threats, waves
+from isthmus.attacks import L2, Linf, flags, judging, race, scouting, threats, waves
 from isthmus.attacks.engine import SAVE_EVERY
 from isthmus.attacks.ledger import Ledger
 from isthmus.attacks.suites import SUITES
@@ -43,13 +43,9 @@ def test_options_and_their_defaults(row):
 
 
 def said(default):
-    return (
-        str(default).lower()
-        if isinstance(default, bool)
-        else f"{default:g}"
-        if isinstance(default, float)
-        else str(default)
-    )
+    if isinstance(default, bool):
+        return str(default).lower()
+    return f"{default:g}" if isinstance(default, float) else str(default)
 
 
 @pytest.mark.parametrize("row", rows("## All attacks"), ids=lambda row: row[0].strip("`"))
@@ -84,7 +80,25 @@ def test_thresholds_are_those_of_the_code():
     assert f"about every {SAVE_EVERY:g} seconds" in FLAT
     most = scouting.BATCH_SIZE
     assert f"{most} at most on a CPU and {8 * most:,} elsewhere" in FLAT
-    assert f"up to {'twelve' if scouting.PROBE == 4 else ''} forward and four backward" in FLAT
+
+
+def test_the_race_is_told_as_it_is():
+    config = race.Config()
+    (first, steps), (second, longer), (last, longest) = config.rounds
+    assert (first, second, last) == (9, 3, 1)
+    for said_so in (
+        f"cross-entropy, {config.scout} steps from one random start",
+        f"largest clean logit and have {steps} steps each",
+        f"closest have {longer} steps each, and the class whose run came closest among these has {longest}",
+        f"best + {config.patience:g} · gain · windows left < 0",
+        f"cross-entropy, {config.long} steps each",
+        f"Square with {config.queries:,} queries",
+        f"up to {config.drawn} of the other standing examples",
+    ):
+        assert said_so in FLAT
+    assert config.near == 0.1, "the nearest tenth"
+    assert (race.Near.starts, race.Near.best) == (2, 3)
+    assert [f"**{stage.label}**" in FLAT for stage in race.stages(config)] == [True] * 5
 
 
 def test_every_file_is_in_the_reference():

@@ -256,9 +256,10 @@ class Oracle:
     def _forward(self, model: nn.Module, images: Tensor, keys: Tensor, draw: int | Tensor) -> Tensor:
         options = {"keys": fold(keys, draw)} if self.takes_keys else {}
         try:
-            # A clone, so that a model which works in place changes neither our images nor a leaf of the
-            # graph.
-            output = model(images.clone(), **options)
+            # A clone, so that a model which works in place changes neither our images nor a leaf of the graph. A
+            # scout that did would have failed at its first gradient.
+            own = images if model is self.scout and model is not self._model else images.clone()
+            output = model(own, **options)
         except (torch.OutOfMemoryError, IsthmusError):
             raise
         except Exception as error:  # somebody else's code may raise anything
