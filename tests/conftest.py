@@ -7,6 +7,9 @@ import pytest
 
 # Here rather than in a hook: conftest files further down import helpers too.
 sys.path += [str(folder) for folder in sorted({path.parent for path in Path(__file__).parent.rglob("*.py")})]
+sys.path.append(
+    str(Path(__file__).parent.parent)
+)  # for the benchmarks, whose faces of other packages are tested against
 
 
 @pytest.fixture(autouse=True, scope="session")

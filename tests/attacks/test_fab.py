@@ -111,14 +111,15 @@ def test_its_course_is_that_of_the_published_algorithm(threat, steps):
 
 
 @every
-def test_a_run_that_finds_nothing_takes_one_look_a_step(threat):
-    """Out of reach of the whole box nothing is adversarial, so no run ever steps back."""
+def test_a_step_costs_one_backward_and_two_forward_passes(threat):
+    """A gradient to project by, and a check of what came: the last one by the judge."""
     images = pictures(6)
     model = Linear(weights(3), torch.tensor([1e3, 0.0, 0.0]))
     labels = torch.zeros(6, dtype=torch.int64)
     result = robust_accuracy(model, images, labels, threat, [fab.Config(steps=7, restarts=2)])
     assert result.accuracy == 1
-    assert result.backward_passes == 6 * 7 * 2 * 2
+    assert result.ledger.backwards.tolist() == [7 * 2 * 2] * 6
+    assert result.ledger.forwards.tolist() == [1 + 2 * 7 * 2 * 2] * 6
 
 
 def test_there_is_a_run_for_every_aim_and_restart():

@@ -376,6 +376,12 @@ class Evaluation:
         done = (self.at + (share if self.members is not None else 0)) * n
         self.progress(Snapshot(done, len(self.attacks) * n, attack.label, int(self.ledger.standing.sum()), n))
 
+    def _spent(self) -> tuple[int, ...]:
+        """Example-passes of each attack; whatever none of them asked for went to the clean look."""
+        total = self.oracle.forward_passes + self.oracle.backward_passes
+        others = [passes for label, passes in self.spent.items() if label != CLEAN]
+        return total - sum(others), *others
+
     def result(self, complete: bool = True) -> RobustResult:
         """What is known now."""
         return RobustResult(
@@ -387,6 +393,6 @@ class Evaluation:
             backward_passes=self.oracle.backward_passes,
             random=self.oracle.random,
             complete=complete,
-            spent=tuple(self.spent.values()),
+            spent=self._spent(),
             seed=self.seed,
         )

@@ -48,7 +48,10 @@ def _scout(asked: Oracle, model: nn.Module, probe: Tensor) -> nn.Module | None:
     for make in (_rewritten, copy.deepcopy):
         with suppress(Exception):  # somebody else's model may be impossible to copy, to trace or to fold
             faster: nn.Module = make(model).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            if _agree(asked, Oracle(model, faster), probe):
+            scout = Oracle(model, faster)
+            agreed = _agree(asked, scout, probe)
+            asked.took_over(scout)
+            if agreed:
                 return faster
     return None
 
