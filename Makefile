@@ -15,12 +15,13 @@ PIP    := $(if $(OUTER),$(PYTHON) -m pip --python $(BIN)/python,$(BIN)/python -m
 export NO_MKDOCS_2_WARNING = 1
 export ISTHMUS_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/data),)
 
-.PHONY: setup demo test test-slow check format docs bench clean help
+.PHONY: setup demo test test-slow check format docs bench bench-attacks clean help
 
 help:
 	@echo "make demo    train five classifiers on real digits, audit them, print the page's path"
 	@echo "make test    quality gates and tests        make test-slow   the minutes-long tests"
 	@echo "make check   ruff, mypy --strict, docs      make bench       training-step timings"
+	@echo "make bench-attacks   ours against AutoAttack on four models: an hour, and more where they must be trained first"
 
 setup: $(STAMP)
 
@@ -63,6 +64,9 @@ docs: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.training_step
 	$(BIN)/python -m benchmarks.batching
+
+bench-attacks: $(STAMP)
+	$(BIN)/python -m benchmarks.attacks
 
 clean:
 	rm -rf .site runs/demo .pytest_cache .mypy_cache .ruff_cache

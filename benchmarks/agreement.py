@@ -1,12 +1,13 @@
 """Ours against torchattacks and foolbox at equal budgets, example by example: do the same examples break?
 
-    python -m benchmarks.agreement [--models trained-53 mnist-03] [--n 500] [--only PEER ...] [--out FILE]
+    python -m benchmarks.agreement [--models trained-53 mnist-03] [--n 500] [--only PEER ...] [--seeds 10] [--out FILE]
 
 Each attack gets the steps (or queries) of its peer, and both sides' images are judged by the same code in float32.
 Attacks in a ball are compared by the examples they leave standing, minimum-norm attacks by the size of what they find.
 The packages draw different random starts, so that examples on the edge fall to one side and not to the other: ``bar``
 allows ours to leave 0.3 points more standing, and ``chance`` says how often equal attacks would differ as much in the
-peer's favour (a sign test over examples). Results are written after every comparison.
+peer's favour (a sign test over examples). Results are written after every comparison, into the file's earlier ones:
+``--only`` and ``--models`` make some of them anew.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,14 @@ from isthmus.attacks.minimal_norm import minimal_norms
 from isthmus.attacks.threats import Threat
 
 BATCH = 500
+NOTES = {
+    "torchattacks:pgd l2": "draws its start's distance from the image uniformly from 0 to ε; ours, like Foolbox's, is "
+    "uniform in the ball, and so nearly at its surface. PGD from nearer the image is somewhat stronger.",
+    "foolbox:pgd linf": "draws the very starts of torchattacks with the same seeds: no independent evidence.",
+    "foolbox:cw l2": "returns a black image where it found nothing; not counted.",
+}
+"""Differences that are known, by peer and norm."""
+
 L2_RADII = {"fashion_mnist": 1.0, "mnist": 2.0}
 BAR = 0.3  # points of robust accuracy that ours may be above a peer's
 LARGER = 1.02  # a distance that is at most so many times another counts as no larger
@@ -58,6 +67,10 @@ class Pair:
     norms: tuple[str, ...] = ("linf", "l2")
     seeds: int = 1
     most: int | None = None
+
+    def seeded(self, seeds: int | None) -> Pair:
+        """With another number of seeds, if given."""
+        return self if seeds is None else replace(self, seeds=seeds)
 
 
 IN_BALL = (
@@ -171,7 +184,7 @@ def finite(number: Tensor) -> float | None:
     return number.item() if bool(number.isfinite()) else None
 
 
-def compare(name: str, n: int, only: list[str] | None) -> Iterator[tuple[str, dict[str, Any]]]:
+def compare(name: str, n: int, only: list[str] | None, seeds: int | None) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every comparison of one model as it is made, with the kind that it is of."""
     model = Counting(build(name))
     images, labels = test_images(name, n)
@@ -182,8 +195,9 @@ def compare(name: str, n: int, only: list[str] | None) -> Iterator[tuple[str, di
                     continue
                 start = time.perf_counter()
                 measured = in_ball if kind == "in_ball" else distances
-                found = measured(pair, model, images, labels, threat)
-                yield kind, found | {"seconds": time.perf_counter() - start}
+                found = measured(pair.seeded(seeds), model, images, labels, threat)
+                note = NOTES.get(f"{pair.peer} {norm}")
+                yield kind, found | {"note": note, "seconds": time.perf_counter() - start}
 
 
 def show(model: str, kind: str, found: dict[str, Any]) -> None:
@@ -223,25 +237,42 @@ def table(models: dict[str, Any]) -> Table:
     return made
 
 
+def begun(path: Path, n: int) -> dict[str, Any]:
+    """The file's results where they are of as many examples, else none yet."""
+    if path.exists() and (results := files.read_json(path))["n"] == n:
+        return dict(results)
+    bar = {"points_above_peer": BAR, "no_larger": LARGER}
+    return {"commands": [], "n": n, "bar": bar, "environment": environment(), "models": {}}
+
+
+def enter(kept: list[dict[str, Any]], found: dict[str, Any]) -> None:
+    """In the place of an earlier result of the same peer in the same ball, or at the end."""
+
+    def of(each: dict[str, Any]) -> tuple[str, str]:
+        return each["peer"], each.get("threat") or each["norm"]
+
+    places = [place for place, each in enumerate(kept) if of(each) == of(found)]
+    if places:
+        kept[places[0]] = found
+    else:
+        kept.append(found)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=list(RECIPES), default=["trained-53", "mnist-03"])
     parser.add_argument("--n", type=int, default=500)
     parser.add_argument("--only", nargs="+", choices=sorted({pair.peer for pair in IN_BALL + DISTANCES}))
+    parser.add_argument("--seeds", type=int, help="so many, from 0 up, instead of each attack's own number")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/agreement.json"))
     given = parser.parse_args()
-    results: dict[str, Any] = {
-        "command": " ".join(["python -m benchmarks.agreement", *sys.argv[1:]]),
-        "n": given.n,
-        "bar": {"points_above_peer": BAR, "no_larger": LARGER},
-        "environment": environment(),
-        "models": {},
-    }
+    results = begun(given.out, given.n)
+    results["commands"].append(" ".join(["python -m benchmarks.agreement", *sys.argv[1:]]))
     for name in given.models:
         balls = {norm: threat.eps for norm, threat in threats(name).items()}
-        kept = results["models"][name] = {"eps": balls, "in_ball": [], "distances": []}
-        for kind, found in compare(name, given.n, given.only):
-            kept[kind].append(found)
+        kept = results["models"].setdefault(name, {"eps": balls, "in_ball": [], "distances": []})
+        for kind, found in compare(name, given.n, given.only, given.seeds):
+            enter(kept[kind], found)
             files.write_json(given.out, results)
             show(name, kind, found)
     Console(width=140).print(table(results["models"]))

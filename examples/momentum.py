@@ -48,8 +48,8 @@ class Momentum(Search[Rolling]):
     def __init__(self, config: Config, threat: Threat) -> None:
         self.config, self.threat = config, threat
 
-    def begin(self, batch: Batch, number: Int[Tensor, " n"], closest: Float[Tensor, "n c h w"]) -> Rolling:
-        """At the image; ``number`` and ``closest`` are for attacks with several runs."""
+    def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Rolling:
+        """At the image; ``number`` is for attacks with several runs."""
         x = batch.images.clone()
         return Rolling(x, *counters(len(x), self.config.steps, x), velocity=torch.zeros_like(x))
 

@@ -21,10 +21,11 @@ from isthmus.attacks.result import RobustResult
 from isthmus.attacks.threats import parse
 from isthmus.attacks.verify import Verification
 from isthmus.attacks.verify import verify as recompute
+from isthmus.attacks.waves import forget
 from isthmus.config import Component
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
-from isthmus.errors import ConfigError
+from isthmus.errors import ConfigError, FileError
 from isthmus.metrics import wilson
 from isthmus.randomness import example_keys
 from isthmus.targets import judged_on, named
@@ -95,8 +96,21 @@ def attack(
             )
         except Interrupted as stop:
             result = stop.result
+    if not result.complete:
+        path = _beside_a_complete_one(path)
     result.save(path)
+    if result.complete:
+        forget(checkpoint_of(target.folder / WITNESSES if out is None else out))
     return result, path
+
+
+def _beside_a_complete_one(path: Path) -> Path:
+    """Where a partial result goes: not over a complete one."""
+    try:
+        complete = RobustResult.load(path).complete
+    except FileError:
+        return path
+    return path.with_name(f"{path.stem}.partial{path.suffix}") if complete else path
 
 
 def checkpoint_of(path: Path) -> Path:

@@ -95,7 +95,7 @@ def end_of(module, config, model: nn.Module, batch: Batch, threat: Threat) -> Te
     if hasattr(module, "perturb"):
         return module.perturb(config, oracle, batch, threat)
     search = module.search(config, threat, int(oracle.logits(batch.images, batch.keys).shape[1]))
-    runs = search.begin(batch, torch.zeros(len(batch), dtype=torch.int64), batch.images)
+    runs = search.begin(batch, torch.zeros(len(batch), dtype=torch.int64))
     while (runs.looks < runs.budget).any():
         answer = oracle.look(runs.x, batch.keys, lambda logits: search.objective(runs, batch, logits), draw=runs.looks)
         search.advance(runs, batch, answer)

@@ -328,3 +328,24 @@ def test_an_exhausted_pool_costs_nothing():
     result = robust_accuracy(model, images, labels, Linf(0.1), QUICK, progress=seen.append)
     assert (result.accuracy, result.forward_passes, result.backward_passes) == (0, 48 + PROBED, PROBE)
     assert seen[-1].done == seen[-1].total == 96
+
+
+class Mixture(nn.Module):
+    """Draws one of two members of an ensemble: usually one that errs by a little, seldom one that is right by a lot."""
+
+    takes_keys = True
+
+    def forward(self, images, keys):
+        from isthmus.randomness import uniform
+
+        seldom = uniform(keys, (1,)) < 0.08
+        right = torch.where(seldom, 0.99, 0.48).double()
+        return torch.cat([right, 1 - right], 1).log() + 0 * images.flatten(1).sum(1, keepdim=True)
+
+
+def test_a_random_model_whose_draws_nearly_all_err_by_a_little_is_right_on_average():
+    """Sixteen draws mostly all speak against it, and with no spread at all: no test of normality may be used."""
+    images, labels = pictures(150), torch.zeros(150, dtype=torch.int64)
+    suite = [{"name": "pgd", "steps": 10, "restarts": 3}, "uniform:50"]
+    result = robust_accuracy(Mixture(), images, labels, Linf(0.1), suite)
+    assert int(result.broken.sum()) <= 6  # 150 examples at a level of 1 in 100 each

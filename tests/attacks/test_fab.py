@@ -30,7 +30,7 @@ def course(model, batch, threat, config):
     """The images found by each projection of a run per example, and the looks it took."""
     search, oracle = fab.search(config, threat, 3), Oracle(model)
     assert len(batch) == 1
-    runs, found = search.begin(batch, torch.zeros(1, dtype=torch.int64), batch.images), []
+    runs, found = search.begin(batch, torch.zeros(1, dtype=torch.int64)), []
     while int(runs.looks) < int(runs.budget):
         answer = oracle.look(runs.x, batch.keys, lambda logits: search.objective(runs, batch, logits))
         search.advance(runs, batch, answer)
@@ -138,11 +138,11 @@ def test_restarts_begin_half_way_out_and_first_runs_at_the_image(threat):
     images, labels = pictures(6, low=0.4, high=0.6), torch.zeros(6, dtype=torch.int64)
     search = fab.search(fab.Config(targets=2, restarts=3), threat, 3)
     number = torch.arange(6)
-    runs = search.begin(batch_of(images, labels), number, images)
+    runs = search.begin(batch_of(images, labels), number)
     half = torch.full((4,), threat.eps / 2)
     assert torch.equal(runs.x[:2], images[:2])
     torch.testing.assert_close(threat.norm(runs.x - images)[2:], half, rtol=1e-4, atol=0)
-    aimed = search.begin(batch_of(images, labels, targets=labels + 1), number, images)
+    aimed = search.begin(batch_of(images, labels, targets=labels + 1), number)
     assert torch.equal(aimed.x[:1], images[:1])
     assert (aimed.x[1:] != images[1:]).flatten(1).any(1).all()
 
@@ -183,7 +183,7 @@ def test_where_gradients_are_nan_the_example_is_set_aside(threat):
     sick = images.flatten(1)[:, 0] > 0.5
     batch = batch_of(images, labels, aims=(labels + 1) % 3)
     search = fab.search(fab.Config(), threat, 3)
-    runs = search.begin(batch, torch.zeros(12, dtype=torch.int64), images)
+    runs = search.begin(batch, torch.zeros(12, dtype=torch.int64))
     answer = Oracle(model).look(runs.x, batch.keys, lambda logits: search.objective(runs, batch, logits))
     search.advance(runs, batch, answer)
     assert torch.equal(runs.x.isnan().flatten(1).any(1), sick)
@@ -195,7 +195,7 @@ def test_where_gradients_are_nan_the_example_is_set_aside(threat):
 def test_a_dead_gradient_leaves_a_run_where_it_is(threat):
     batch = batch_of(pictures(4), torch.zeros(4, dtype=torch.int64), aims=torch.ones(4, dtype=torch.int64))
     search = fab.search(fab.Config(), threat, 3)
-    runs = search.begin(batch, torch.zeros(4, dtype=torch.int64), batch.images)
+    runs = search.begin(batch, torch.zeros(4, dtype=torch.int64))
     logits = torch.tensor([[1.0, 0.0, 0.0]]).expand(4, -1)
     search.advance(runs, batch, Answer(logits, batch.difference(logits), torch.zeros_like(batch.images)))
     assert torch.equal(runs.x, batch.images)

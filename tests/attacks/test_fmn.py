@@ -86,7 +86,7 @@ def test_the_first_ball_reaches_a_little_beyond_the_linearised_boundary(norm):
     images = pictures(5, low=0.3, high=0.7)
     attack = fmn.search(fmn.Config(), THREATS[norm](1.0), 2)
     batch = batch_of(images)
-    runs = attack.begin(batch, torch.zeros(5, dtype=torch.int64), images)
+    runs = attack.begin(batch, torch.zeros(5, dtype=torch.int64))
     gradient = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(0))
     short = torch.linspace(0.1, 0.5, 5)
     attack.advance(runs, batch, Answer(torch.tensor([[1.0, 0.0]] * 5), -short, gradient))
@@ -98,7 +98,7 @@ def test_the_first_ball_reaches_a_little_beyond_the_linearised_boundary(norm):
 def test_the_ball_shrinks_after_success_and_grows_after_failure():
     images = pictures(2, low=0.3, high=0.7)
     attack, batch = fmn.FastMinimumNorm(fmn.Config(steps=1000), L2(1.0), 2), batch_of(images)
-    runs = attack.begin(batch, torch.zeros(2, dtype=torch.int64), images)
+    runs = attack.begin(batch, torch.zeros(2, dtype=torch.int64))
     runs.radius, runs.best = torch.full((2,), 0.2), torch.full((2,), 0.3)
     gradient = torch.zeros(2, *SHAPE)
     logits = torch.tensor([[0.0, 1.0], [1.0, 0.0]])  # of the label 0: the first row has succeeded
@@ -157,7 +157,7 @@ def test_ddn_knows_no_other_norm():
 def test_ddn_leaves_a_plateau_in_a_random_direction():
     images = pictures(3, low=0.3, high=0.7)
     attack, batch = ddn.DecoupledDirection(ddn.Config(initial_norm=0.2)), batch_of(images)
-    runs = attack.begin(batch, torch.zeros(3, dtype=torch.int64), images)
+    runs = attack.begin(batch, torch.zeros(3, dtype=torch.int64))
     attack.advance(runs, batch, Answer(torch.tensor([[1.0, 0.0]] * 3), torch.zeros(3), torch.zeros(3, *SHAPE)))
     steps = (runs.x - images).flatten(1)
     torch.testing.assert_close(steps.norm(dim=1), torch.full((3,), 0.2 * 1.05))

@@ -91,7 +91,7 @@ def rounds(outcomes):
     images = pictures(1, low=0.4, high=0.6)
     batch = Batch(images, torch.zeros(1, dtype=torch.int64), example_keys(0, torch.arange(1)))
     attack = Bisect()
-    runs = attack.begin(batch, torch.zeros(1, dtype=torch.int64), images)
+    runs = attack.begin(batch, torch.zeros(1, dtype=torch.int64))
     tried = []
     for won in outcomes:
         assert runs.looks < runs.budget
@@ -122,7 +122,7 @@ def test_within_a_ball_forty_steps_of_a_thirtieth_are_taken():
     images = pictures(1, low=0.4, high=0.6)
     batch = Batch(images, torch.zeros(1, dtype=torch.int64), example_keys(0, torch.arange(1)))
     attack = Bisect()
-    runs = attack.begin(batch, torch.zeros(1, dtype=torch.int64), images)
+    runs = attack.begin(batch, torch.zeros(1, dtype=torch.int64))
     start = runs.x.clone()
     silent = Answer(torch.tensor([[1.0, 0.0]]), torch.zeros(1), torch.ones(1, *SHAPE))
     for step in range(1, 41):

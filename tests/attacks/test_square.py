@@ -26,7 +26,7 @@ def batch_of(images, labels=None):
 def started(threat, images, **options):
     """A search, its runs and their batch, before the first look."""
     search, batch = square.search(square.Config(**options), threat, 3), batch_of(images)
-    return search, search.begin(batch, torch.zeros(len(images), dtype=torch.int64), images), batch
+    return search, search.begin(batch, torch.zeros(len(images), dtype=torch.int64)), batch
 
 
 def seen(gap):
@@ -49,7 +49,6 @@ def test_in_linf_it_ends_at_the_optimum_of_a_linear_model():
     result = robust_accuracy(model, images, torch.zeros(8, dtype=torch.int64), Linf(0.1), ["square:1200"])
     drop = model(images)[:, 0] - result.ledger.gap
     torch.testing.assert_close(drop, (0.1 * weight.abs().sum()).expand(8), rtol=1e-5, atol=0)
-    torch.testing.assert_close(result.ledger.closest, images - 0.1 * weight.float().sign().view(1, 1, 4, 4))
 
 
 @pytest.mark.parametrize("threat", [L2(0.5), L1(0.3)], ids=str)

@@ -26,7 +26,7 @@ def test_every_sample_is_a_new_one_inside_the_ball(threat):
     images = pictures(6)
     batch = Batch(images, torch.zeros(6, dtype=torch.int64), example_keys(0, torch.arange(6)))
     search = uniform.search(uniform.Config(samples=20), threat, 3)
-    runs = search.begin(batch, torch.zeros(6, dtype=torch.int64), images)
+    runs = search.begin(batch, torch.zeros(6, dtype=torch.int64))
     seen = [runs.x]
     for _ in range(int(runs.budget[0])):
         search.advance(runs, batch, None)

@@ -88,7 +88,7 @@ class Apgd(Search[Climb]):
         """The wrong classes in turn, from the likeliest."""
         return ranked[:, number % self.targets] if self.targets else None
 
-    def begin(self, batch: Batch, number: Int[Tensor, " n"], closest: Float[Tensor, "n c h w"]) -> Climb:
+    def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Climb:
         """Uniformly in the ball."""
         return self.climb(self.threat.random_start(batch.images, batch.keys), self.steps)
 

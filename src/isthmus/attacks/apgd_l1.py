@@ -15,7 +15,7 @@ from isthmus.attacks.threats import Threat
 
 FIRST_SHARE = 0.2  # of the pixels that the first steps move
 THINNER = 1.5  # a step moves so many times fewer pixels than the best perturbation has
-WINDOW = 0.04  # of the budget: steps between two looks at the sparsity
+WINDOW = 0.04  # of a phase's budget: steps between two looks at the sparsity
 SAME = 0.95  # the best perturbation counts as thinner where it has less than this share of its former pixels
 SHRINK, LEAST = 1.5, 10.0  # the step falls by the first factor where it is not, down to ε over the second
 RADII, SHARES = (3.0, 2.0, 1.0), (0.3, 0.3, 0.4)  # in units of ε and of the budget: from wide balls into the true one
@@ -28,7 +28,6 @@ class SparseClimb(Runs):
     best: Float[Tensor, "n c h w"]
     best_gradient: Float[Tensor, "n c h w"]
     best_loss: Float[Tensor, " n"]
-    loss_before: Float[Tensor, " n"]
     size: Float[Tensor, " n"]
     share: Float[Tensor, " n"]
     pixels: Float[Tensor, " n"]
@@ -61,7 +60,7 @@ class SparseApgd(Search[SparseClimb]):
         """The wrong classes in turn, from the likeliest."""
         return ranked[:, number % self.targets] if self.targets else None
 
-    def begin(self, batch: Batch, number: Int[Tensor, " n"], closest: Float[Tensor, "n c h w"]) -> SparseClimb:
+    def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> SparseClimb:
         """Uniformly in the widest ball."""
         return self.climb(self.balls[0].random_start(batch.images, batch.keys), self.steps)
 
@@ -77,7 +76,6 @@ class SparseApgd(Search[SparseClimb]):
             best=x.clone(),
             best_gradient=torch.zeros_like(x),
             best_loss=low,
-            loss_before=low.clone(),
             size=x.new_full((n,), self.balls[0].eps),
             share=x.new_full((n,), FIRST_SHARE),
             pixels=x.new_full((n,), float(x[0].numel())),
@@ -98,12 +96,12 @@ class SparseApgd(Search[SparseClimb]):
 
     def _note(self, runs: SparseClimb, batch: Batch, answer: Answer) -> Tensor:
         better = answer.loss > runs.best_loss
-        runs.loss_before = torch.where(runs.counted == 0, answer.loss, runs.loss_before)
         runs.best = torch.where(per_image(better, runs.x), runs.x, runs.best)
         runs.best_gradient = torch.where(per_image(better, runs.x), answer.gradient, runs.best_gradient)
         runs.best_loss = torch.where(better, answer.loss, runs.best_loss)
         runs.counted += 1
-        due = runs.counted > (runs.budget * WINDOW).long().clamp(min=1)
+        phase = runs.size.new_tensor(self.shares)[runs.phase] * runs.budget
+        due = runs.counted > (phase * WINDOW).long().clamp(min=1)
         if not due.any():
             return answer.gradient
         rewind = self._close_window(runs, batch, due)

@@ -16,9 +16,9 @@ from isthmus.attacks import inputs, workers
 from isthmus.attacks.engine import Attack, Means, Progress, evaluate
 from isthmus.attacks.oracle import Batch
 from isthmus.attacks.result import CLEAN, RobustResult
-from isthmus.attacks.suites import SUITES
+from isthmus.attacks.suites import IN_L1, SUITES
 from isthmus.attacks.threats import Threat, parse
-from isthmus.attacks.waves import until_narrow, wave_files
+from isthmus.attacks.waves import until_narrow
 from isthmus.config import Component, component
 from isthmus.errors import ConfigError, unknown
 
@@ -66,7 +66,8 @@ def robust_accuracy(
             ± this; the result is of the examples evaluated. None for all.
         bf16: gradients in bfloat16 (faster on hardware that has it); success is judged in float32 all the same.
         save_to: file that keeps the evaluation as it goes. Called again, an interrupted or killed one goes on from
-            there. It is deleted at the end: keep results with :meth:`RobustResult.save`.
+            there, and one that is over gives its result at once. Keep the result itself with
+            :meth:`RobustResult.save`; then :func:`isthmus.attacks.waves.forget` deletes this.
         progress: called with a :class:`isthmus.attacks.engine.Snapshot` as it goes.
 
     Raises:
@@ -78,7 +79,7 @@ def robust_accuracy(
         Interrupted: Ctrl-C; its ``result`` is what was found so far, a valid upper bound.
     """
     chosen = _threat(parse(threat) if isinstance(threat, str) else threat)
-    attacks, examples = ready(suite), _examples(model, images, labels, targets, seed, indices)
+    attacks, examples = ready(suite, chosen.name), _examples(model, images, labels, targets, seed, indices)
     means = _means(batch_size, jobs, bf16, save_to)
 
     def one(part: Batch, means: Means, progress: Progress | None) -> RobustResult:
@@ -86,13 +87,8 @@ def robust_accuracy(
 
     with workers.kept():
         if until is None:
-            result = one(examples, means, progress)
-        else:
-            result = until_narrow(one, examples, inputs.check_share(until, "until"), means, progress)
-    if means.save_to is not None:
-        for path in (means.save_to, *wave_files(means.save_to)):
-            path.unlink(missing_ok=True)
-    return result
+            return one(examples, means, progress)
+        return until_narrow(one, examples, inputs.check_share(until, "until"), means, progress)
 
 
 def curve(
@@ -122,7 +118,8 @@ def curve(
 
     Other arguments and errors are those of :func:`robust_accuracy`.
     """
-    grid, attacks = _ascending(threats), ready(suite)
+    grid = _ascending(threats)
+    attacks = ready(suite, grid[0].name)
     examples = _examples(model, images, labels, targets, seed, indices)
     means = _means(batch_size, jobs, bf16, None)
     results: list[RobustResult] = []
@@ -145,12 +142,17 @@ def curve(
     return tuple(results)
 
 
-def ready(suite: Suite) -> tuple[Attack, ...]:
+def ready(suite: Suite, norm: str = "linf") -> tuple[Attack, ...]:
     """Resolve a suite to attacks that can run; the second attack of a label is called ``pgd-2``, and so on.
+
+    Args:
+        norm: of the threat; AutoAttack's budgets in ℓ1 are others than elsewhere.
 
     Raises:
         ConfigError: no attack, an unknown one (with a suggestion), or options that do not fit.
     """
+    if isinstance(suite, str):
+        suite = IN_L1.get(suite, suite) if norm == "l1" else suite
     given: Sequence[Any] = SUITES.get(suite, (suite,)) if isinstance(suite, str) else list(suite)
     if not given:
         raise ConfigError(f"A suite needs at least one attack. There is: {', '.join(_names())}.")

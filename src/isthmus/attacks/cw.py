@@ -101,7 +101,7 @@ class CarliniWagner(Search[Descent]):
         self.config, self.eot = config, config.eot
         self.every = max(config.steps // CHECKS, 1)
 
-    def begin(self, batch: Batch, number: Int[Tensor, " n"], closest: Float[Tensor, "n c h w"]) -> Descent:
+    def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Descent:
         """At the image, with the first weight."""
         n = len(batch)
         w = _into_tanh_space(batch.images)

@@ -77,7 +77,7 @@ class DecoupledDirection(Search[Sphere]):
         self.config, self.eot = config, config.eot
         self.unit = L2(1.0)
 
-    def begin(self, batch: Batch, number: Int[Tensor, " n"], closest: Float[Tensor, "n c h w"]) -> Sphere:
+    def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Sphere:
         """At the image."""
         x = batch.images.clone()
         looks, budget = counters(len(x), self.config.steps, x)

@@ -24,6 +24,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,7 +45,9 @@ from isthmus.config import Component
 from isthmus.errors import FileError, ModelError
 
 SAVE_EVERY = 20.0
-"""Seconds between two writes of an evaluation that keeps a file."""
+"""Seconds between two writes of an evaluation that keeps a file, at least."""
+
+_WRITING = 20  # writing takes at most one part in so many of the time
 
 Perturb = Callable[[Any, Oracle, Batch, Threat], Tensor]
 MakeSearch = Callable[[Any, Threat, int], Search[Any]]
@@ -152,6 +155,7 @@ def evaluate(
         except KeyboardInterrupt:
             if evaluation.ledger is None or not evaluation.looked:
                 raise
+            evaluation.ledger.settle()
             evaluation.save()
             raise Interrupted(evaluation.result(complete=False)) from None
         finally:
@@ -193,7 +197,7 @@ class Evaluation:
         self.size = means.batch_size or 0
         self.spent = dict.fromkeys(self.labels, 0)  # example-passes of each stage
         self.pool: workers.Crew | None = None
-        self._saved = time.monotonic()
+        self._saved, self._pause = time.monotonic(), SAVE_EVERY
 
     # --- beginning, saving, taking up ---
 
@@ -205,9 +209,13 @@ class Evaluation:
         elif known is not None:
             self.labels = [*known.attacks, *(a.label for a in self.attacks if a.label not in known.attacks)]
             self.ledger = known.ledger.take(torch.arange(len(known)))
+            for spent in (self.ledger.forwards, self.ledger.backwards, self.ledger.blind):
+                spent.zero_()  # at the ε before
             self.spent = dict.fromkeys(self.labels, 0)
             self.looked = True
         self.oracle.random = self.oracle.takes_keys or scouting.is_random(self.oracle, self.examples, self.device)
+        if path is not None and path.exists():
+            self._check_what_is_claimed(path)
         if not self.looked:
             self._look_at_clean_images()
             self._book(CLEAN)
@@ -216,7 +224,9 @@ class Evaluation:
         fits = scouting.batch_size(self.oracle, self.examples, self.device)
         self.size = self.means.batch_size or fits
 
+    @cached_property
     def _facts(self) -> dict[str, Any]:
+        """What makes this evaluation another than one that a file may hold."""
         return {
             "threat": str(self.threat),
             "attacks": [[a.label, a.config.model_dump(mode="json")] for a in self.attacks],
@@ -230,20 +240,22 @@ class Evaluation:
         if self.means.save_to is None:
             return
         now = {
-            "facts": self._facts(),
+            "facts": self._facts,
             "labels": self.labels,
             "at": self.at,
             "members": None if self.members is None else self.members.tolist(),
             "passes": [self.oracle.forward_passes, self.oracle.backward_passes],
             "spent": self.spent,
         }
+        began = time.monotonic()
         self.ledger.save(self.means.save_to, json.dumps(now))
         self._saved = time.monotonic()
+        self._pause = max(SAVE_EVERY, _WRITING * (self._saved - began))
 
     def _take_up(self, path: Path) -> None:
         ledger, text = Ledger.load(path)
         now = json.loads(text)
-        other = [name for name, fact in json.loads(json.dumps(self._facts())).items() if now["facts"].get(name) != fact]
+        other = [name for name, fact in json.loads(json.dumps(self._facts)).items() if now["facts"].get(name) != fact]
         if other:
             raise FileError(
                 f"{path} holds an evaluation with other {', '.join(other)}; delete it to begin anew, or choose "
@@ -253,6 +265,19 @@ class Evaluation:
         self.members = None if now["members"] is None else torch.tensor(now["members"], dtype=torch.int64)
         self.oracle.forward_passes, self.oracle.backward_passes = now["passes"]
         self.spent = now["spent"]
+
+    def _check_what_is_claimed(self, path: Path) -> None:
+        """Witnesses in the file must hold: equal weights do not make an equal model."""
+        self.ledger.settle()
+        rows = (self.ledger.broken & (self.ledger.stage > 0)).nonzero().squeeze(1)
+        for part in torch.split(rows, scouting.BATCH_SIZE) if len(rows) and not self.oracle.random else ():
+            batch = self.examples.take(part).to(self.device)
+            verdict = self.judge.proposals(self.ledger.witnesses[part].to(self.device), batch, self.ledger.tries[part])
+            if not verdict.broken.all():
+                raise FileError(
+                    f"{path} holds an evaluation of a model that answers otherwise, though its weights are these; "
+                    "delete it to begin anew, or choose another path."
+                )
 
     # --- work ---
 
@@ -267,7 +292,7 @@ class Evaluation:
             check_classes(self.examples, logits.shape[1])
             finite, predicted = logits.isfinite().all(1), logits.argmax(1)
             ledger.correct[rows] = (finite & (predicted == batch.labels)).cpu()
-            broken = (finite & batch.reached(logits)).cpu()
+            broken = (finite & self._wrong_at_once(rows, batch, logits)).cpu()
             ledger.broken[rows], ledger.gap[rows] = broken, batch.gap(logits).float().cpu()
             ledger.stage[rows[broken | ~finite.cpu()]] = 0
             found.append(logits.scatter(1, batch.labels[:, None], -torch.inf).argsort(1, descending=True)[:, :-1].cpu())
@@ -280,6 +305,15 @@ class Evaluation:
             )
         self.looked = True
 
+    def _wrong_at_once(self, rows: Tensor, batch: Batch, logits: Tensor) -> Tensor:
+        """Whether clean images succeed as they are; for a random model with the confidence of any other proposal."""
+        if not self.oracle.random:
+            return batch.reached(logits)
+        tries = self.ledger.tries[rows].to(self.device)
+        broken, _ = self.judge.confirm(batch.images, batch, tries)
+        self.ledger.tries[rows] = tries.cpu()
+        return broken
+
     def run(self) -> None:
         """Run what is left of the attacks."""
         while self.at < len(self.attacks):
@@ -290,7 +324,7 @@ class Evaluation:
             for _ in self._work(attack):
                 self._book(attack.label)
                 self._tell(attack)
-                if time.monotonic() - self._saved > SAVE_EVERY:
+                if time.monotonic() - self._saved > self._pause:
                     self.save()
             self.at, self.members = self.at + 1, None
             self.save()
@@ -358,7 +392,7 @@ class Evaluation:
         ledger.backwards[rows] += (self.oracle.backward_passes - before[1]) // len(rows)
         gap = torch.where(verdict.finite, verdict.gap, torch.inf).float().cpu()
         nearer = gap < ledger.gap[rows]
-        ledger.gap[rows[nearer]], ledger.closest[rows[nearer]] = gap[nearer], verdict.images.cpu()[nearer]
+        ledger.gap[rows[nearer]] = gap[nearer]
         won = rows[ledger.note(rows, verdict, stage)]
         ledger.run[won] = restart
         ledger.done[rows], ledger.scores[rows, restart] = restart + 1, gap

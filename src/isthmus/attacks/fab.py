@@ -28,7 +28,7 @@ class Config(Component):
     """Options of FAB. ``fab:20`` is short for 20 steps.
 
     Attributes:
-        steps: projections of a run. One that finds an adversarial image costs two looks at the model, others one.
+        steps: projections of a run. Each costs a look with a gradient, and one forward only that checks what came.
         targets: so many runs per restart, each towards the boundary with another wrong class, those with the largest
             clean logits first. This is AutoAttack's FAB-T. With 0 a run goes to the boundary with whichever other
             class has the largest logit where it is. (The original without targets compares the distances of all
@@ -74,7 +74,7 @@ class Fab(Search[Runs]):
         """The wrong classes in turn, from the likeliest."""
         return ranked[:, number % self.targets] if self.targets else None
 
-    def begin(self, batch: Batch, number: Int[Tensor, " n"], closest: Float[Tensor, "n c h w"]) -> Runs:
+    def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Runs:
         """At the image where a run is the first with its aim, else in a random direction at a distance of ε/2.
 
         In a targeted evaluation all runs have one aim.

@@ -93,7 +93,7 @@ class FastMinimumNorm(Search[Follow]):
         """No class first, then the wrong classes in turn, but for the likeliest."""
         return ranked[:, number] if 1 <= number <= self.aimed else None
 
-    def begin(self, batch: Batch, number: Int[Tensor, " n"], closest: Float[Tensor, "n c h w"]) -> Follow:
+    def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Follow:
         """At the image: one look there tells how far the boundary is."""
         x = batch.images.clone()
         looks, budget = counters(len(x), self.config.steps, x)

@@ -144,7 +144,7 @@ class Bisect(Search[Ball]):
 
     inside = False
 
-    def begin(self, batch: Batch, number: Int[Tensor, " n"], closest: Float[Tensor, "n c h w"]) -> Ball:
+    def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Ball:
         """At random in the first ball."""
         n = len(batch)
         looks, budget = counters(n, 2 * TRIALS * (STEPS + 1), batch.images)

@@ -4,7 +4,8 @@ Attacks propose and are never believed. A proposal is brought into ball and box 
 model itself, and breaks its example only if the prediction is wrong by more than float32's rounding could turn.
 
 A random model is judged by its average over fresh draws that no attack has seen, and only with confidence: a test at
-level :data:`DOUBT` per example, however often the example is proposed (see :meth:`Judge.confirm`).
+level :data:`DOUBT` per example, however often the example is proposed, that assumes nothing of the draws but that they
+are independent (see :meth:`Judge.confirm`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from isthmus.attacks.oracle import Batch, Oracle
+from isthmus.attacks.oracle import Batch, Oracle, seed_generators
 from isthmus.attacks.rows import per_image
 from isthmus.attacks.threats import Threat
 from isthmus.randomness import fold
@@ -24,12 +25,18 @@ DOUBT = 0.01
 """Chance, at most, that a random model's example is called broken though its average prediction is right."""
 
 DRAWS = 16
-"""Draws that a random model's prediction is averaged over."""
+"""Draws that a random model's clean prediction is averaged over, and that a test takes at a time."""
+
+MOST_DRAWS = 256
+"""Draws after which a test that is still undecided lets the example stand."""
+
+BETS = (0.02, 0.1, 0.3, 0.6, 0.9)
+"""Shares of its capital that a test bets on every draw; the test's capital is their mean."""
 
 SCREEN = 4
 """Draws of the first look at a proposal; it goes on only where these, on average, are wrong."""
 
-ROUNDING = 2.0**-18
+ROUNDING = 2.0**-16
 """By how much a wrong logit must win, as a share of the largest logit; another batch size may turn anything less."""
 
 _JUDGE, _SCREEN = -2, -3  # folded into an example's key for noise that no attack ever sees
@@ -66,7 +73,7 @@ class Judge:
     def clean(self, batch: Batch) -> Float[Tensor, "n classes"]:
         """Logits of the images themselves; of a random model, the ln of its mean probabilities."""
         if self.oracle.random:
-            return self.average(batch.images, fold(batch.keys, _JUDGE), DRAWS).mean(1).log()
+            return self.average(batch.images, fold(batch.keys, _JUDGE), DRAWS).mean(1).clamp(min=1e-30).log()
         return self.oracle.logits(batch.images, fold(batch.keys, _JUDGE))
 
     def proposals(self, images: Float[Tensor, "n c h w"], batch: Batch, tries: Int[Tensor, " n"]) -> Verdict:
@@ -95,12 +102,15 @@ class Judge:
     ) -> tuple[Bool[Tensor, " n"], Float[Tensor, " n"]]:
         """Whether a random model's average prediction is wrong, tested one-sided on fresh draws; and the gaps.
 
-        Screening on :data:`SCREEN` draws ends most proposals and names the rival class. The k-th proposal of an
-        example that passes gets :data:`DRAWS` new draws and Student's test of "the rival's mean probability is no
-        larger than the label's" at level DOUBT / k(k+1). These levels sum to DOUBT, so an example is called broken
-        by luck with at most that chance, however often it is proposed.
+        Screening on :data:`SCREEN` draws ends most proposals and names the rival class. For the k-th proposal of an
+        example that passes, each new draw gives a lead in [−1, 1]: the rival's probability less the label's (in a
+        targeted evaluation, the target's less the largest other). A gambler starts with a capital of 1 and bets shares
+        :data:`BETS` of it on every lead. Were the mean lead not positive, the capital would be a supermartingale, and
+        would ever reach k(k+1)/DOUBT with a chance of at most DOUBT/k(k+1) (Ville's inequality), whatever the leads'
+        distribution and however long one plays. These levels sum to DOUBT over all k. The game ends there, or after
+        :data:`MOST_DRAWS` draws, when the example stands.
         """
-        first = self.average(images, fold(batch.keys, _JUDGE, _SCREEN, tries), SCREEN)
+        first = self.average(images, fold(batch.keys, _JUDGE, _SCREEN, tries, _content(images)), SCREEN)
         mean = first.mean(1).clamp(min=1e-30).log()
         gap = torch.where(first.isfinite().flatten(1).all(1), batch.gap(mean), torch.nan)
         rows = (batch.reached(mean) & gap.isfinite()).nonzero().squeeze(1)
@@ -108,13 +118,18 @@ class Judge:
         if len(rows) == 0:
             return broken, gap
         tries[rows] += 1
-        some = batch.take(rows)
-        winner, loser = _rivals(some, mean[rows])
-        drawn = self.average(images[rows], fold(some.keys, _JUDGE, tries[rows]), DRAWS)
-        lead = _pick(drawn, winner) - _pick(drawn, loser)
-        broken[rows] = _surely_positive(lead, tries[rows]) & some.reached(drawn.mean(1))
-        gap[rows] = some.gap(drawn.mean(1).clamp(min=1e-30).log())
-        return broken, gap
+        rival = mean.scatter(1, batch.labels[:, None], -torch.inf).argmax(1)
+        wealth = torch.ones(len(batch), len(BETS), dtype=torch.float64, device=images.device)
+        needed = tries * (tries + 1) / DOUBT
+        for block in range(MOST_DRAWS // DRAWS):
+            some = batch.take(rows)
+            drawn = self.average(images[rows], fold(some.keys, _JUDGE, tries[rows], block), DRAWS)
+            wealth[rows] = _after(wealth[rows], _lead(some, drawn, rival[rows]))
+            broken[rows] = wealth[rows].mean(1) >= needed[rows]
+            rows = rows[~broken[rows] & drawn.isfinite().flatten(1).all(1)]
+            if len(rows) == 0:
+                break
+        return broken, torch.where(broken, -gap.abs(), gap)
 
     def average(
         self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"], draws: int
@@ -127,7 +142,7 @@ class Judge:
         found = []
         for image, key in zip(images, keys, strict=True):
             with torch.random.fork_rng(devices=[image.device] if image.is_cuda else []):
-                torch.manual_seed(int(key) & (2**63 - 1))
+                seed_generators(int(key) & (2**63 - 1), [image.device] if image.is_cuda else [])
                 found.append(self.oracle.logits(image.expand(draws, *image.shape).contiguous(), key.expand(draws)))
         return torch.stack(found).softmax(2)
 
@@ -137,24 +152,25 @@ def beyond_rounding(batch: Batch, logits: Tensor) -> Bool[Tensor, " n"]:
     return batch.reached(logits) & (batch.gap(logits) < -ROUNDING * logits.abs().amax(1))
 
 
-def _rivals(batch: Batch, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Who must win and who must lose for a success: a wrong class over the label, or the target over the next."""
+def _content(images: Float[Tensor, "n c h w"]) -> Int[Tensor, " n"]:
+    """A number for each image that another image hardly has, so that each is screened on draws of its own."""
+    return images.float().contiguous().flatten(1).view(torch.int32).long().sum(1)
+
+
+def _lead(batch: Batch, drawn: Float[Tensor, "n draws classes"], rival: Tensor) -> Float[Tensor, "n draws"]:
+    """By how much a draw speaks for success, in [−1, 1]."""
     if batch.targets is None:
-        own = scores.scatter(1, batch.labels[:, None], -torch.inf)
-        return own.argmax(1), batch.labels
-    others = scores.scatter(1, batch.targets[:, None], -torch.inf)
-    return batch.targets, others.argmax(1)
+        return _pick(drawn, rival) - _pick(drawn, batch.labels)
+    target = batch.targets[:, None, None].expand(-1, drawn.shape[1], 1)
+    return _pick(drawn, batch.targets) - drawn.scatter(2, target, -torch.inf).amax(2)
 
 
 def _pick(drawn: Tensor, classes: Tensor) -> Tensor:
     return drawn.gather(2, classes[:, None, None].expand(-1, drawn.shape[1], 1)).squeeze(2)
 
 
-def _surely_positive(lead: Float[Tensor, "n draws"], tries: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
-    from scipy.stats import t
-
-    level = DOUBT / (tries * (tries + 1)).double()
-    needed = torch.as_tensor(t.isf(level.cpu().numpy(), DRAWS - 1), device=lead.device)
-    mean, error = lead.double().mean(1), lead.double().std(1) / DRAWS**0.5
-    sure: Tensor = (mean > 0) & (mean > needed * error)
-    return sure
+def _after(wealth: Float[Tensor, "n bets"], leads: Float[Tensor, "n draws"]) -> Float[Tensor, "n bets"]:
+    """The capital of each bet after these draws."""
+    bets = wealth.new_tensor(BETS)
+    grown: Tensor = wealth * (1 + bets[None, None] * leads.double()[:, :, None]).prod(1)
+    return grown

@@ -29,8 +29,7 @@ class Ledger(Rows):
         broken: whether a witness was found.
         stage: position of the attack that broke it or set it aside; −1 where it stands.
         witnesses: adversarial images, NaN where not broken.
-        closest: for what stands, the image inside the ball that came closest to success; the original at first.
-        gap: its distance from success in logits, the smallest found; negative where broken.
+        gap: distance from success in logits, the smallest found inside the ball; negative where broken.
         run, look, aim: of the attack that broke it: which run, after how many looks, directed at which class
             (−1: none).
         forwards, backwards: example-passes spent on it.
@@ -46,7 +45,6 @@ class Ledger(Rows):
     broken: Bool[Tensor, " n"]
     stage: Int[Tensor, " n"]
     witnesses: Float[Tensor, "n c h w"]
-    closest: Float[Tensor, "n c h w"]
     gap: Float[Tensor, " n"]
     run: Int[Tensor, " n"]
     look: Int[Tensor, " n"]
@@ -74,7 +72,6 @@ class Ledger(Rows):
             broken=torch.zeros(n, dtype=torch.bool),
             stage=whole(-1),
             witnesses=torch.full(images.shape, torch.nan),
-            closest=images.clone(),
             gap=torch.full((n,), torch.inf),
             run=whole(-1),
             look=whole(-1),
@@ -103,12 +100,22 @@ class Ledger(Rows):
         """Enter verdicts on these examples; says (on the CPU) which are decided by them."""
         broken, finite = verdict.broken.cpu(), verdict.finite.cpu()
         decided = broken | ~finite
-        self.stage[rows[decided]] = stage
         won = rows[broken]
-        self.broken[won] = True
         self.witnesses[won] = verdict.images[verdict.broken].cpu()
         self.gap[won] = verdict.gap[verdict.broken].float().cpu()
+        self.broken[won] = True
+        self.stage[rows[decided]] = stage  # last: an example that was interrupted before this still stands
         return decided
+
+    def settle(self) -> None:
+        """After an interruption at any moment: what was entered by half was not entered."""
+        half = self.broken & self.standing
+        self.broken[half] = False
+        self.witnesses[half] = torch.nan
+
+    def closed(self) -> Self:
+        """The same without what only the present attack needs."""
+        return self._with({"done": torch.zeros_like(self.done), "scores": self.scores[:, :0]})
 
     def save(self, path: Path, facts: str) -> None:
         """Write it to a safetensors file, atomically.

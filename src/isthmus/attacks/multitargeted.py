@@ -54,7 +54,7 @@ class MultiTargeted(Search[Runs]):
         """The wrong classes in turn, from the likeliest."""
         return ranked[:, number % self.targets]
 
-    def begin(self, batch: Batch, number: Int[Tensor, " n"], closest: Float[Tensor, "n c h w"]) -> Runs:
+    def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Runs:
         """Uniformly in the ball."""
         x = self.threat.random_start(batch.images, batch.keys)
         return Runs(x, *counters(len(batch), self.config.steps, x))

@@ -313,8 +313,8 @@ def undisturbed(model: nn.Module, device: torch.device, seed: int) -> Iterator[N
     """The model in eval mode and full precision; afterwards model and random state are as before.
 
     Restores each submodule's training flag, the buffers, and the global random generators of the CPU and
-    ``device``. Inside, those are seeded, so that a model that draws its own noise gives repeatable answers, and
-    parameters ask for no gradient.
+    ``device``. Inside, those are seeded, so that a model that draws its own noise gives repeatable answers, parameters
+    ask for no gradient, and float32 is float32: NVIDIA's TensorFloat-32, with its 10 bits, is off.
     """
     # a frozen TorchScript module has no flag
     flags = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
@@ -325,8 +325,9 @@ def undisturbed(model: nn.Module, device: torch.device, seed: int) -> Iterator[N
         torch.random.fork_rng(devices=cuda),
         torch.inference_mode(False),
         torch.autocast(device.type, enabled=False),
+        _full_float32(),
     ):
-        _seed(seed, cuda)
+        seed_generators(seed, cuda)
         try:
             if any(training for _, training in flags):
                 with suppress(NotImplementedError):  # torch.export's modules keep the mode they were exported in
@@ -345,7 +346,20 @@ def undisturbed(model: nn.Module, device: torch.device, seed: int) -> Iterator[N
                         buffer.copy_(buffers[name])
 
 
-def _seed(seed: int, cuda: list[torch.device]) -> None:
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    convolutions, products = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = convolutions
+        torch.set_float32_matmul_precision(products)
+
+
+def seed_generators(seed: int, cuda: list[torch.device]) -> None:
+    """Seed the global generators of the CPU and of these devices, and of no other."""
     torch.default_generator.manual_seed(seed)
     for device in cuda:
         with torch.cuda.device(device):

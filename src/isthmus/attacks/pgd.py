@@ -91,7 +91,7 @@ class Pgd(Search[Runs]):
         drawn = (uniform(fold(keys, _AIM), (1,)) * ranked.shape[1]).long()
         return ranked.gather(1, drawn).squeeze(1)
 
-    def begin(self, batch: Batch, number: Int[Tensor, " n"], closest: Float[Tensor, "n c h w"]) -> Runs:
+    def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Runs:
         """Uniformly in the ball, or at the image."""
         x = self.threat.random_start(batch.images, batch.keys) if self.config.random_start else batch.images.clone()
         return Runs(x, *counters(len(batch), self.config.steps, x))

@@ -9,6 +9,7 @@ full until the last round.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ class Places(Rows):
 
     example: Tensor
     number: Tensor
+    tries: Tensor
     gap: Tensor
     closest: Tensor
 
@@ -64,6 +66,7 @@ class Queue:
         self.search, self.attack, self.stage = search, attack, stage
         self.oracle, self.judge, self.size, self.device = oracle, judge, size, device
         self.examples, self.ledger = examples, ledger
+        self.keeps_best = oracle.random and search.inside
         self.waiting: deque[int] = deque()
         self._places: Places | None = None
         self.batch: Batch
@@ -80,6 +83,8 @@ class Queue:
         left = rows[self.ledger.standing[rows] & (self.ledger.done[rows] < self.search.runs)]
         # those that are behind go first, so that an evaluation taken up again goes on as it would have
         self.waiting.extend(left[self.ledger.done[left].argsort(stable=True)].tolist())
+        if len(left) > self.size:  # batches of one size, rather than full ones and a small last one
+            self.size = math.ceil(len(left) / math.ceil(len(left) / self.size))
         while self.waiting or self._places is not None:
             self._fill()
             self._step()
@@ -113,11 +118,10 @@ class Queue:
                 if aimed is not None:
                     aims[those] = aimed
         batch.aims = aims.to(self.device)
-        closest = self.ledger.closest[example].to(self.device)
-        runs = self.search.begin(batch, number.to(self.device), closest)
+        runs = self.search.begin(batch, number.to(self.device))
         gap = torch.full((len(example),), torch.inf, device=self.device)
-        best = runs.x.clone() if self.search.inside else runs.x.new_empty(len(example), 0)
-        return Places(example, number, gap, best), batch, runs
+        best = runs.x.clone() if self.keeps_best else runs.x.new_empty(len(example), 0)
+        return Places(example, number, self.ledger.tries[example].to(self.device), gap, best), batch, runs
 
     def _step(self) -> None:
         batch, runs = self.batch, self.runs
@@ -125,8 +129,7 @@ class Queue:
         finite = answer.finite
         reached = batch.reached(answer.logits) & finite
         if self.search.inside:
-            gap = torch.where(finite, batch.gap(answer.logits), torch.inf)
-            self._remember(slice(None), runs.x, gap)
+            self._remember(slice(None), runs.x, torch.where(finite, batch.gap(answer.logits), torch.inf))
         asked = (reached | ~finite).nonzero().squeeze(1)
         leaves = torch.zeros(len(batch), dtype=torch.bool)
         if len(asked) and not self.search.inside:
@@ -177,22 +180,22 @@ class Queue:
         self.ledger.backwards[example] += (self.oracle.backward_passes - before[1]) // n
 
     def _remember(self, rows: Tensor | slice, images: Tensor, gap: Tensor) -> None:
-        """Keep the image of each run that came closest to success."""
+        """Keep the smallest gap of each run; of a random model's runs the image, too, to be judged at the end."""
         places = self.places
-        closer = (gap < places.gap[rows]).nonzero().squeeze(1)
-        if len(closer):
-            at = closer if isinstance(rows, slice) else rows[closer]
-            places.gap[at], places.closest[at] = gap[closer], images[closer]
+        if self.keeps_best:
+            closer = (gap < places.gap[rows]).nonzero().squeeze(1)
+            places.closest[closer if isinstance(rows, slice) else rows[closer]] = images[closer]
+        places.gap[rows] = torch.minimum(places.gap[rows], gap)
 
     def _decide(self, rows: Tensor, images: Tensor, ended: Tensor) -> Tensor:
         """Have images judged; says which rows leave: those decided, and those whose run has ``ended`` anyway."""
         example = self.places.example[rows.cpu()]
         batch = self.batch.take(rows)
         batch.keys = self.examples.keys[example].to(self.device)
-        tries = self.ledger.tries[example].to(self.device)
+        tries = self.places.tries[rows]
         before = self.oracle.forward_passes, self.oracle.backward_passes
         verdict = self.judge.proposals(images, batch, tries)
-        self.ledger.tries[example] = tries.cpu()
+        self.places.tries[rows] = tries
         self._count(example, before)
         if self.search.inside:
             self._remember(rows, verdict.images, torch.where(verdict.finite, verdict.gap, torch.inf))
@@ -207,7 +210,7 @@ class Queue:
         """Runs whose budget is spent: judge where they stand, or a random model's best, and put the next in line."""
         gone = torch.zeros(len(self.batch), dtype=torch.bool)
         at = rows.to(self.device)
-        last = self.places.closest[at] if self.oracle.random and self.search.inside else self.runs.x[at]
+        last = self.places.closest[at] if self.keeps_best else self.runs.x[at]
         self._decide(at, last, ended=torch.ones(len(rows), dtype=torch.bool))
         gone[rows] = True
         return gone
@@ -216,6 +219,7 @@ class Queue:
         places = self.places
         example, number = places.example[leaves], places.number[leaves]
         gap = places.gap.cpu()[leaves]
+        self.ledger.tries[example] = places.tries.cpu()[leaves]
         self.ledger.scores[example, number] = gap
         self.ledger.done[example] = number + 1
         stands = self.ledger.standing[example]
@@ -223,7 +227,6 @@ class Queue:
         if self.search.inside:
             nearer = stands & (gap < self.ledger.gap[example])
             self.ledger.gap[example[nearer]] = gap[nearer]
-            self.ledger.closest[example[nearer]] = places.closest[leaves.to(self.device)][nearer.to(self.device)].cpu()
         if leaves.all():
             self._places = None
             return

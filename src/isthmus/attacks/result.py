@@ -176,10 +176,11 @@ class RobustResult:
         tensors |= {"labels": self.examples.labels, "keys": self.keys}
         tensors |= {
             "originals": _packed(self.examples.images[rows]),
-            "witnesses": self.witnesses[attacked].contiguous(),
+            "witnesses": self.witnesses[attacked],
         }
         if self.examples.targets is not None:
             tensors["targets"] = self.examples.targets
+        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         facts = {
             "threat": str(self.threat),
             "attacks": self.attacks,
@@ -198,9 +199,9 @@ class RobustResult:
     def joined(cls, results: Sequence[RobustResult]) -> RobustResult:
         """One result of several for the same model, threat and attacks on different examples, in this order."""
         first, *others = results
-        ledger, examples = first.ledger, first.examples
+        ledger, examples = first.ledger.closed(), first.examples
         for other in others:
-            ledger, examples = ledger.joined(other.ledger), examples.joined(other.examples)
+            ledger, examples = ledger.joined(other.ledger.closed()), examples.joined(other.examples)
         return replace(
             first,
             ledger=ledger,
@@ -278,7 +279,7 @@ def _assembled(tensors: dict[str, Tensor], facts: dict[str, Any]) -> RobustResul
 def _packed(images: Tensor) -> Tensor:
     """Images as bytes where that loses nothing."""
     levels = (images * 255).round()
-    return levels.to(torch.uint8) if torch.equal(levels / 255, images) else images.contiguous()
+    return levels.to(torch.uint8) if torch.equal(levels / 255, images) else images
 
 
 def _unpacked(images: Tensor) -> Tensor:

@@ -66,13 +66,12 @@ class Search(ABC, Generic[R]):
         return None
 
     @abstractmethod
-    def begin(self, batch: Batch, number: Int[Tensor, " n"], closest: Float[Tensor, "n c h w"]) -> R:
+    def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> R:
         """New runs for examples whose keys belong to this very run.
 
         Args:
             batch: the examples, with aims.
             number: of each run, among those of its example.
-            closest: the image inside the ball that came closest to success so far, the original at first.
         """
 
     def objective(self, runs: R, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:

@@ -88,7 +88,7 @@ class Square(Search[Walk]):
         self.runs = config.restarts
         self.steps = config.queries - 1  # the last candidate is judged, not looked at
 
-    def begin(self, batch: Batch, number: Int[Tensor, " n"], closest: Float[Tensor, "n c h w"]) -> Walk:
+    def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Walk:
         """At a perturbation of full size everywhere."""
         x = self.first(batch.images, fold(batch.keys, _FIRST)).contiguous()
         looks, budget = counters(len(x), self.steps, x)

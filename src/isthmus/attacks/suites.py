@@ -10,10 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+IN_L1 = {"standard": "standard-l1"}
+"""AutoAttack has other budgets in ℓ1."""
+
 SUITES: dict[str, tuple[Mapping[str, Any] | str, ...]] = {
     "standard": (
         {"name": "apgd", "loss": "ce"},
         {"name": "apgd", "loss": "dlr", "targets": 9},
+        {"name": "fab", "targets": 9},
+        "square:5000",
+    ),
+    "standard-l1": (
+        {"name": "apgd", "loss": "ce", "restarts": 5},
+        {"name": "apgd", "loss": "dlr", "targets": 5},
         {"name": "fab", "targets": 9},
         "square:5000",
     ),

@@ -62,7 +62,7 @@ class Unbounded(Search[Runs]):
     def __init__(self, config: Config) -> None:
         self.config, self.direction = config, DIRECTIONS[config.norm]
 
-    def begin(self, batch: Batch, number: Int[Tensor, " n"], closest: Float[Tensor, "n c h w"]) -> Runs:
+    def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Runs:
         """At the image."""
         return Runs(batch.images.clone(), *counters(len(batch), self.config.steps, batch.images))
 

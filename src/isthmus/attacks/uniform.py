@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from pydantic import Field
 from torch import Tensor
 
@@ -46,7 +46,7 @@ class Uniform(Search[Runs]):
     def __init__(self, config: Config, threat: Threat) -> None:
         self.config, self.threat = config, threat
 
-    def begin(self, batch: Batch, number: Int[Tensor, " n"], closest: Float[Tensor, "n c h w"]) -> Runs:
+    def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Runs:
         """At the first sample; the last one is judged rather than looked at."""
         x = self.threat.random_start(batch.images, fold(batch.keys, _SAMPLE))
         return Runs(x, *counters(len(x), self.config.samples - 1, x))

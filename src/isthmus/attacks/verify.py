@@ -171,6 +171,7 @@ def _faults(judge: Judge, batch: Batch, claim: RobustResult, rows: Tensor) -> di
     correct = finite & (logits.argmax(1) == batch.labels)
     flat = witnesses.flatten(1)
     wrong, gone = _wrong(judge, witnesses, batch, ledger.tries)
+    random = judge.oracle.random  # then an original that is wrong on average, but not surely, stands
     attacked = broken & (ledger.stage > 0)
     clean = broken & ~attacked
     aim = "classified as its target" if batch.targets is not None else "misclassified"
@@ -181,8 +182,9 @@ def _faults(judge: Judge, batch: Batch, claim: RobustResult, rows: Tensor) -> di
         "the witness is outside the ball": broken & ~judge.threat.contains(witnesses, batch.images),
         "the model gives NaN or infinity on the witness": broken & gone,
         f"the witness is not {aim}": attacked & ~wrong,
-        f"the original is not {aim}, though recorded so": clean & ~(finite & batch.reached(logits)),
-        f"stands, but its original is {aim}": robust & finite & batch.reached(logits),
+        f"the original is not {aim}, though recorded so": clean
+        & ~(wrong if random else finite & batch.reached(logits)),
+        f"stands, but its original is {aim}": robust & finite & batch.reached(logits) & (not random),
         _MISRECORDED: correct != ledger.correct,
     }
 

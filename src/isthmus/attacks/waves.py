@@ -44,8 +44,11 @@ def until_narrow(
         own = means if means.save_to is None else replace(means, save_to=_wave_file(means, number))
         try:
             results.append(evaluate(examples.take(rows), own, _shifted(progress, results, examples, order)))
-        except Interrupted as stop:
-            raise Interrupted(RobustResult.joined([*results, stop.result])) from None
+        except KeyboardInterrupt as stop:
+            parts = [*results, stop.result] if isinstance(stop, Interrupted) else results
+            if not parts:
+                raise
+            raise Interrupted(replace(RobustResult.joined(parts), complete=False)) from None
         together = RobustResult.joined(results)
         low, high = together.interval.low, together.interval.high
         if (high - low) / 2 <= half_width:
@@ -59,9 +62,13 @@ def _wave_file(means: Means, number: int) -> Path:
     return path.with_name(f"{path.name}.{number}")
 
 
-def wave_files(path: Path) -> list[Path]:
-    """The files that waves of an evaluation saved to ``path`` kept."""
-    return [each for each in path.parent.glob(f"{path.name}.*") if each.suffix[1:].isdigit() and each.stem == path.name]
+def forget(path: Path) -> None:
+    """Delete what :func:`isthmus.attacks.robust_accuracy` saved to this path, with all waves of it."""
+    waves = (
+        each for each in path.parent.glob(f"{path.name}.*") if each.suffix[1:].isdigit() and each.stem == path.name
+    )
+    for each in (path, *waves):
+        each.unlink(missing_ok=True)
 
 
 def _shifted(progress: Progress | None, results: list[RobustResult], examples: Batch, order: Tensor) -> Progress | None:
