@@ -4,8 +4,9 @@
 
 The peer is torchattacks with AutoAttack's published budgets, in its favour on a copy of the model without parameter
 gradients, once. Ours is the median of the rounds. Seconds are of this machine in this run; example-passes are exact.
-The peer's images are judged again in float32 inside ball and box; ours have to win by more than rounding, too. Results are written after every model, so that a run that was
-stopped keeps what it has; ``--models`` adds the others to the same file.
+The peer's images are judged again in float32 inside ball and box; ours have to win by more than rounding, too. Results
+are written after every model, so that a run that was stopped keeps what it has; ``--models`` adds the others to the
+same file.
 """
 
 from __future__ import annotations

@@ -285,12 +285,12 @@ def test_every_look_sees_new_noise_and_the_judges_noise_is_its_own():
     plain, images, labels = subject(n=8)
     model = Noisy(plain, sigma=0.01)
     result = robust_accuracy(model, images, labels, Linf(1e-6), [pgd.Config(steps=5, restarts=2)])
-    standing = int(result.correct.sum())
-    assert result.accuracy == result.clean_accuracy
-    counts = [model.seen.count(key) for key in set(model.seen)]
-    once, twice = len(images) * DRAWS + standing * 5 * 2 + PROBE, standing * SCREEN
-    # the end of each restart is screened on the same draws, as are the probes of randomness
-    assert (counts.count(1), counts.count(2)) == (once, twice)
+    assert int(result.correct.sum()) == 7
+    # the same keys come back only where it is found out whether the model is random, and what an example takes
+    assert len(model.seen) - len(set(model.seen)) == 2 * PROBE
+    looks = int(result.robust.sum()) * 5 * 2
+    judged = len(images) * (DRAWS + SCREEN) + looks // 5 * SCREEN
+    assert len(model.seen) >= PROBED + looks + judged
 
 
 def test_pgd_goes_on_past_the_boundary_of_a_random_model():

@@ -6,11 +6,12 @@ Square's windows in test_square, the draws of random models in test_attack_engin
 
 import pytest
 import torch
-from attacked_models import Smooth, pictures, subject
+from attacked_models import Counting, Noisy, Smooth, pictures, subject
 from torch import nn
 
 from isthmus.attacks import Linf, pgd, robust_accuracy
 from isthmus.attacks.engine import Interrupted
+from isthmus.attacks.waves import forget
 from isthmus.errors import FileError, ModelError
 
 SHORT = [
@@ -72,7 +73,73 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_end(tmp_path, suite, afte
     for name in ("broken", "stage", "run", "look", "aim", "gap"):
         assert torch.equal(getattr(resumed.ledger, name), getattr(whole.ledger, name)), name
     assert torch.equal(resumed.witnesses.nan_to_num(-1), whole.witnesses.nan_to_num(-1))
+    again = robust_accuracy(Counting(model), images, labels, Linf(0.05), suite, 16)
+    at_once = robust_accuracy(model, images, labels, Linf(0.05), suite, 16, save_to=path)
+    assert torch.equal(at_once.broken, again.broken)
+    assert at_once.forward_passes - resumed.forward_passes < 60  # what it takes to see that witnesses hold
+    forget(path)
     assert not path.exists()
+
+
+class Warmed(nn.Module):
+    """A model whose weights do not tell all: it has a temperature, and an offset for the first class."""
+
+    def __init__(self, offset):
+        super().__init__()
+        self.model, self.offset = Smooth(), offset
+
+    def forward(self, images):
+        return self.model(images) + self.offset * torch.tensor([1.0, 0.0, 0.0])
+
+
+def test_equal_weights_do_not_make_an_equal_model(tmp_path):
+    _, images, labels = subject()
+    path = tmp_path / "evaluation"
+    robust_accuracy(Warmed(0.0), images, labels, Linf(0.05), SHORT, save_to=path)
+    with pytest.raises(FileError, match="answers otherwise, though its weights are these"):
+        robust_accuracy(Warmed(3.0), images, labels, Linf(0.05), SHORT, save_to=path)
+
+
+@pytest.mark.parametrize("after", [2, 40, 90])
+def test_a_wave_can_be_interrupted_and_goes_on(tmp_path, monkeypatch, after):
+    monkeypatch.setattr("isthmus.attacks.waves.WAVE", 12)
+    model, images, labels = subject()
+    path = tmp_path / "evaluation"
+
+    def evaluate(**more):
+        return robust_accuracy(model, images, labels, Linf(0.05), SHORT, 16, until=0.05, save_to=path, **more)
+
+    whole = robust_accuracy(model, images, labels, Linf(0.05), SHORT, 16, until=0.05)
+    with pytest.raises(Interrupted) as stopped:
+        evaluate(progress=interrupting(after))
+    assert not stopped.value.result.complete
+    stopped.value.result.save(tmp_path / "partial")
+    resumed = evaluate()
+    assert resumed.complete
+    assert torch.equal(resumed.broken, whole.broken)
+    forget(path)
+    assert [each.name for each in tmp_path.iterdir()] == ["partial"]
+
+
+def test_a_random_models_evaluation_goes_on_with_the_same_draws(tmp_path):
+    plain, images, labels = subject(n=24)
+    suite = [pgd.Config(steps=6, restarts=2)]
+    whole = robust_accuracy(Noisy(plain, 0.2), images, labels, Linf(0.08), suite, 8)
+    path = tmp_path / "evaluation"
+    with pytest.raises(Interrupted):
+        robust_accuracy(Noisy(plain, 0.2), images, labels, Linf(0.08), suite, 8, save_to=path, progress=interrupting(9))
+    resumed = robust_accuracy(Noisy(plain, 0.2), images, labels, Linf(0.08), suite, 8, save_to=path)
+    for name in ("broken", "stage", "run", "look", "tries"):
+        assert torch.equal(getattr(resumed.ledger, name), getattr(whole.ledger, name)), name
+
+
+def test_a_result_of_views_and_strides_can_be_saved(tmp_path):
+    """Labels cut from a table, images permuted from height x width x channels."""
+    model, images, labels = subject()
+    table = torch.stack([labels, labels], 1)
+    strided = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    result = robust_accuracy(model, (strided * 255).round() / 255, table[:, 0], Linf(0.05), ["fgsm"])
+    result.save(tmp_path / "result")
 
 
 def test_another_evaluation_is_not_taken_for_this_one(tmp_path):

@@ -68,11 +68,12 @@ def test_every_column_of_the_ledger_is_described():
 def test_thresholds_are_those_of_the_code():
     assert judging.SCREEN == 4
     assert f"the probabilities of {judging.SCREEN} fresh draws" in FLAT
-    assert f"{judging.DRAWS} new draws" in FLAT
-    assert f"({judging.DRAWS - 1} degrees of freedom)" in FLAT
-    assert f"tests at {judging.DOUBT:g} / k(k + 1)" in FLAT
-    assert judging.ROUNDING == 2.0**-18
-    assert "2<sup>−18</sup> of the largest logit" in FLAT
+    assert f"{judging.DRAWS} at a time and at most {judging.MOST_DRAWS}" in FLAT
+    assert f"betting {min(judging.BETS):g} to {max(judging.BETS):g}" in FLAT
+    assert len(judging.BETS) == 5
+    assert f"a capital of k(k + 1) / {judging.DOUBT:g}" in FLAT
+    assert judging.ROUNDING == 2.0**-16
+    assert "2<sup>−16</sup> of the largest logit" in FLAT
     assert threats.ULP == 2.0**-23
     assert "2<sup>−23</sup> in every pixel" in FLAT
     assert f"more than {flags.BLIND:.0%} of the gradients" in FLAT

@@ -8,6 +8,7 @@ each result.
 from __future__ import annotations
 
 import hashlib
+import logging
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -23,6 +24,8 @@ from isthmus.attacks.scouting import fingerprint
 from isthmus.attacks.threats import Threat
 from isthmus.config import Component
 from isthmus.errors import ConfigError
+
+_log = logging.getLogger("isthmus.attacks.transfer")
 
 
 class Config(Component):
@@ -73,7 +76,7 @@ def transferred(result: RobustResult) -> Attack:
             witness outside the ball of the evaluation is brought into it.
 
     Raises:
-        ConfigError: when it runs, and the examples are others.
+        ConfigError: when it runs, and the examples are of another shape.
     """
     return _attack(result, "memory")
 
@@ -98,13 +101,13 @@ class Witnesses:
         self.rows = {name: row for row, name in enumerate(_names(originals[useful]))}
         self.known, self.lacking = set(_names(originals[there])), int((~there).sum())
         self.strangers: set[bytes] = set()
-        self.met = False
+        self.met = self.warned = False
 
     def perturb(self, config: Component, oracle: Oracle, batch: Batch, threat: Threat) -> Float[Tensor, "n c h w"]:
         """The witness where there is one, else the image as it is.
 
         Raises:
-            ConfigError: the examples are of another shape, or none of them is one of the result's.
+            ConfigError: the examples are of another shape. Others of the same shape are warned of.
         """
         names = _names(batch.images)
         self._recognise(names, batch.images)
@@ -116,7 +119,7 @@ class Witnesses:
         return x
 
     def _recognise(self, names: list[bytes], images: Tensor) -> None:
-        """Refuse other examples than the result's: unknown images may be those that it lacks, but not more."""
+        """Warn of other examples than the result's: unknown images may be those that it lacks, but not more."""
         if self.images.shape[1:] != images.shape[1:]:
             raise ConfigError(
                 f"transfer: the result is of images of shape {tuple(self.images.shape[1:])}, these are of "
@@ -126,10 +129,12 @@ class Witnesses:
         if self.met:
             return
         self.strangers.update(names)
-        if len(self.strangers) > self.lacking:
-            raise ConfigError(
-                "transfer: the result and this evaluation have no example in common. Attack the other model on the "
-                "same examples, with the same size, channels and scaling of images."
+        if len(self.strangers) > self.lacking and not self.warned:
+            self.warned = True  # no error: those in common may all have fallen to earlier attacks
+            _log.warning(
+                "transfer: of the %d examples met so far none is one of the result's. Attack the other model on the "
+                "same examples, with the same size, channels and scaling of images.",
+                len(self.strangers),
             )
 
 
