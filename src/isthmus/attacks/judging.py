@@ -39,6 +39,8 @@ SCREEN = 4
 ROUNDING = 2.0**-16
 """By how much a wrong logit must win, as a share of the largest logit; another batch size may turn anything less."""
 
+_PATIENCE = 1  # blocks of draws that a test plays on even if it loses
+
 _JUDGE, _SCREEN = -2, -3  # folded into an example's key for noise that no attack ever sees
 
 
@@ -69,11 +71,13 @@ class Judge:
 
     def __init__(self, oracle: Oracle, threat: Threat) -> None:
         self.oracle, self.threat = oracle, threat
+        # a model that averages draws itself needs fewer of these
+        self.clean_draws, self.screen = max(2, DRAWS // oracle.samples), max(1, SCREEN // oracle.samples)
 
     def clean(self, batch: Batch) -> Float[Tensor, "n classes"]:
         """Logits of the images themselves; of a random model, the ln of its mean probabilities."""
         if self.oracle.random:
-            return self.average(batch.images, fold(batch.keys, _JUDGE), DRAWS).mean(1).clamp(min=1e-30).log()
+            return self.average(batch.images, fold(batch.keys, _JUDGE), self.clean_draws).mean(1).clamp(min=1e-30).log()
         return self.oracle.logits(batch.images, fold(batch.keys, _JUDGE))
 
     def proposals(self, images: Float[Tensor, "n c h w"], batch: Batch, tries: Int[Tensor, " n"]) -> Verdict:
@@ -107,10 +111,10 @@ class Judge:
         targeted evaluation, the target's less the largest other). A gambler starts with a capital of 1 and bets shares
         :data:`BETS` of it on every lead. Were the mean lead not positive, the capital would be a supermartingale, and
         would ever reach k(k+1)/DOUBT with a chance of at most DOUBT/k(k+1) (Ville's inequality), whatever the leads'
-        distribution and however long one plays. These levels sum to DOUBT over all k. The game ends there, or after
-        :data:`MOST_DRAWS` draws, when the example stands.
+        distribution and however long one plays. These levels sum to DOUBT over all k. The game ends there, or when
+        little is left to hope for, at the latest after :data:`MOST_DRAWS` draws; then the example stands.
         """
-        first = self.average(images, fold(batch.keys, _JUDGE, _SCREEN, tries, _content(images)), SCREEN)
+        first = self.average(images, fold(batch.keys, _JUDGE, _SCREEN, tries, _content(images)), self.screen)
         mean = first.mean(1).clamp(min=1e-30).log()
         gap = torch.where(first.isfinite().flatten(1).all(1), batch.gap(mean), torch.nan)
         rows = (batch.reached(mean) & gap.isfinite()).nonzero().squeeze(1)
@@ -125,8 +129,12 @@ class Judge:
             some = batch.take(rows)
             drawn = self.average(images[rows], fold(some.keys, _JUDGE, tries[rows], block), DRAWS)
             wealth[rows] = _after(wealth[rows], _lead(some, drawn, rival[rows]))
-            broken[rows] = wealth[rows].mean(1) >= needed[rows]
-            rows = rows[~broken[rows] & drawn.isfinite().flatten(1).all(1)]
+            capital = wealth[rows].mean(1)
+            broken[rows] = capital >= needed[rows]
+            goes_on = ~broken[rows] & drawn.isfinite().flatten(1).all(1)
+            if block >= _PATIENCE:  # whoever has lost by then will hardly win
+                goes_on &= capital > 1
+            rows = rows[goes_on]
             if len(rows) == 0:
                 break
         return broken, torch.where(broken, -gap.abs(), gap)

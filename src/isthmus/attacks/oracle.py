@@ -123,6 +123,7 @@ class Oracle:
         self._autocast = autocast
         self.takes_keys = bool(getattr(model, "takes_keys", False))
         self.random = self.takes_keys
+        self.samples = int(getattr(model, "samples", 1)) if self.takes_keys else 1  # draws behind one answer
         self.classes: int | None = None
         self.forward_passes = 0
         self.backward_passes = 0

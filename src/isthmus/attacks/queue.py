@@ -130,6 +130,8 @@ class Queue:
         reached = batch.reached(answer.logits) & finite
         if self.search.inside:
             self._remember(slice(None), runs.x, torch.where(finite, batch.gap(answer.logits), torch.inf))
+        if self.keeps_best:
+            reached = torch.zeros_like(reached)  # at the boundary it is often a lucky draw: judged at the run's end
         asked = (reached | ~finite).nonzero().squeeze(1)
         leaves = torch.zeros(len(batch), dtype=torch.bool)
         if len(asked) and not self.search.inside:
@@ -207,11 +209,15 @@ class Queue:
         return decided | ended
 
     def _finish(self, rows: Tensor) -> Tensor:
-        """Runs whose budget is spent: judge where they stand, or a random model's best, and put the next in line."""
+        """Runs whose budget is spent: judge where they stand, and a random model's best; the next is put in line."""
         gone = torch.zeros(len(self.batch), dtype=torch.bool)
         at = rows.to(self.device)
-        last = self.places.closest[at] if self.keeps_best else self.runs.x[at]
-        self._decide(at, last, ended=torch.ones(len(rows), dtype=torch.bool))
+        over = torch.ones(len(rows), dtype=torch.bool)
+        self._decide(at, self.runs.x[at], ended=over)
+        left = self.ledger.standing[self.places.example[rows]]
+        if self.keeps_best and left.any():
+            again = at[left.to(self.device)]
+            self._decide(again, self.places.closest[again], ended=over[left])
         gone[rows] = True
         return gone
 
