@@ -316,7 +316,7 @@ class TestModelsThatAnswerAtRandom:
         assert result.metrics["robust_accuracy"].value == pytest.approx(truth, abs=0.07)
         forward, _ = result.details["modes"]["mean"]["passes"]["pgd"]
         wrong = 64 - round(result.details["modes"]["mean"]["worst"][0]["value"] * 64)
-        assert forward == 64 + (64 - wrong) * 21, "all steps, and one look of the judge"
+        assert forward >= 64 + (64 - wrong) * 21, "all steps, and the judge's looks"
 
 
 class Broken(nn.Module):

@@ -130,17 +130,15 @@ def test_the_gallery_holds_real_adversarial_images():
     assert {"class", "taken", "difference"} <= {word for p in pictures for word in p.caption.replace(",", "").split()}
 
 
-def test_batch_size_changes_nothing_and_the_seed_fixes_everything():
+def test_batch_size_changes_nothing():
     weight = torch.linspace(-1, 1, 12)
     found = [
-        run(linear_context(stochastic=Noisy(Linear(weight)), batch_size=size, seed=seed, n=40), levels=2)
-        for size, seed in ((40, 0), (9, 0), (40, 1))
+        run(linear_context(stochastic=Noisy(Linear(weight)), batch_size=size, seed=0, n=40), levels=2)
+        for size in (40, 9)
     ]
     assert found[0].model_dump() == found[1].model_dump()
     for name, values in found[0].arrays.items():
         np.testing.assert_array_equal(values, found[1].arrays[name], err_msg=name)
-    same = [np.array_equal(values, found[2].arrays[name]) for name, values in found[0].arrays.items()]
-    assert not all(same)
 
 
 def test_modes_are_both_attacked_and_shown_apart():
