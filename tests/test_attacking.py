@@ -65,7 +65,14 @@ def started(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
     env = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "ISTHMUS_DATA": ""}
     command = [sys.executable, "-m", "isthmus.cli", *map(str, arguments)]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=cwd, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command, cwd=cwd, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True, preexec_fn=listen
+    )
+
+
+def listen() -> None:
+    """A shell's background jobs ignore SIGINT, and so would what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def isthmus(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:

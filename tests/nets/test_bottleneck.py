@@ -123,7 +123,7 @@ class TestModes:
         draws, image = 20_000, IMAGES[:1]
         batch = Batch(image.expand(draws, -1, -1, -1), torch.zeros(draws, dtype=torch.int64), torch.arange(draws))
         oracle = Oracle(StochasticMode(model, samples=1))
-        found = oracle.loss_and_gradient(batch.images, batch, losses.margin).gradient
+        found = oracle.look(batch.images, batch.keys, lambda logits: losses.margin(logits, batch.labels)).gradient
         x = image.clone().requires_grad_()
         logits = model(x)
         analytic = torch.autograd.grad(logits[0, 1] - logits[0, 0], x)[0]

@@ -48,7 +48,7 @@ _DRAW = -6  # folded into an example's key for whether it is among those drawn
 
 
 class Config(Component):
-    """Options of the race. ``results/`` has what each of them is worth on three models.
+    """Options of the race. ``results/`` has what most of them are worth, on 200 images each for three models.
 
     Attributes:
         scout: steps of the cross-entropy's first run.
