@@ -13,7 +13,7 @@ from torch import Tensor
 from isthmus.attacks.apgd_l1 import SparseApgd
 from isthmus.attacks.oracle import Answer, Batch
 from isthmus.attacks.rows import per_image
-from isthmus.attacks.search import Runs, Search, counters
+from isthmus.attacks.search import Directed, Runs, Search, counters
 from isthmus.attacks.threats import L1, Threat
 from isthmus.config import Component
 
@@ -74,19 +74,13 @@ class Climb(Runs):
     halved: Bool[Tensor, " n"]
 
 
-class Apgd(Search[Climb]):
+class Apgd(Directed[Climb]):
     """APGD in ℓ∞ and ℓ2, with rows that may differ in budget."""
 
     def __init__(self, loss: str, steps: int, threat: Threat, targets: int, restarts: int = 1, eot: int = 1) -> None:
         self.loss, self.steps, self.threat, self.targets = loss, steps, threat, targets
         self.runs = max(targets, 1) * restarts
         self.eot = eot
-
-    def aims(
-        self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
-    ) -> Int[Tensor, " n"] | None:
-        """The wrong classes in turn, from the likeliest."""
-        return ranked[:, number % self.targets] if self.targets else None
 
     def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Climb:
         """Uniformly in the ball."""
@@ -113,10 +107,6 @@ class Apgd(Search[Climb]):
             loss_before=low.clone(),
             halved=torch.ones_like(looks, dtype=torch.bool),
         )
-
-    def objective(self, runs: Climb, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
-        """The loss, directed at the row's aim where it has one."""
-        return batch.ascend(self.loss, logits)
 
     def advance(self, runs: Climb, batch: Batch, answer: Answer) -> None:
         """Note what was seen, perhaps halve the step and return to the best, then step."""

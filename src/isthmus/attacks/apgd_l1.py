@@ -10,7 +10,7 @@ from torch import Tensor
 
 from isthmus.attacks.oracle import Answer, Batch
 from isthmus.attacks.rows import per_image
-from isthmus.attacks.search import Runs, Search, counters
+from isthmus.attacks.search import Directed, Runs, counters
 from isthmus.attacks.threats import Threat
 
 FIRST_SHARE = 0.2  # of the pixels that the first steps move
@@ -35,7 +35,7 @@ class SparseClimb(Runs):
     phase: Int[Tensor, " n"]
 
 
-class SparseApgd(Search[SparseClimb]):
+class SparseApgd(Directed[SparseClimb]):
     """APGD with steps of few pixels. ``widely`` begins in balls of 3ε and 2ε, as AutoAttack does."""
 
     def __init__(
@@ -53,12 +53,6 @@ class SparseApgd(Search[SparseClimb]):
         self.shares: tuple[float, ...] = SHARES if widely else (1.0,)
         self.inside = not widely
         self.balls = [threat.with_eps(radius * threat.eps) for radius in (RADII if widely else (1.0,))]
-
-    def aims(
-        self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
-    ) -> Int[Tensor, " n"] | None:
-        """The wrong classes in turn, from the likeliest."""
-        return ranked[:, number % self.targets] if self.targets else None
 
     def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> SparseClimb:
         """Uniformly in the widest ball."""
@@ -82,10 +76,6 @@ class SparseApgd(Search[SparseClimb]):
             counted=torch.zeros_like(looks),
             phase=torch.zeros_like(looks),
         )
-
-    def objective(self, runs: SparseClimb, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
-        """The loss, directed at the row's aim where it has one."""
-        return batch.ascend(self.loss, logits)
 
     def advance(self, runs: SparseClimb, batch: Batch, answer: Answer) -> None:
         """Note what was seen, adapt the step now and then, step; and enter the next ball when it is time."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from isthmus.attacks.hyperplane import PROJECTIONS
 from isthmus.attacks.oracle import Answer, Batch
 from isthmus.attacks.rows import per_image
-from isthmus.attacks.search import Runs, Search, counters
+from isthmus.attacks.search import Directed, Runs, Search, counters
 from isthmus.attacks.threats import Threat
 from isthmus.config import Component
 from isthmus.randomness import fold, normal, uniform
@@ -57,7 +57,7 @@ def search(config: Config, threat: Threat, classes: int) -> Search[Runs]:
     return Fab(config, threat, classes)
 
 
-class Fab(Search[Runs]):
+class Fab(Directed[Runs]):
     """FAB in ℓ∞, ℓ2 and ℓ1: a look with a gradient to project by and one forward only, to check it, in turn."""
 
     inside = False
@@ -67,12 +67,6 @@ class Fab(Search[Runs]):
         self.targets = min(config.targets, classes - 1)
         self.runs = max(self.targets, 1) * config.restarts
         self.project = PROJECTIONS[threat.name]
-
-    def aims(
-        self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
-    ) -> Int[Tensor, " n"] | None:
-        """The wrong classes in turn, from the likeliest."""
-        return ranked[:, number % self.targets] if self.targets else None
 
     def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Runs:
         """At the image where a run is the first with its aim, else in a random direction at a distance of ε/2.

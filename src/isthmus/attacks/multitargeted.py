@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from pydantic import Field
 from torch import Tensor
 
 from isthmus.attacks.oracle import Answer, Batch
-from isthmus.attacks.search import Runs, Search, counters
+from isthmus.attacks.search import Directed, Runs, Search, counters
 from isthmus.attacks.threats import Threat
 from isthmus.config import Component
 
@@ -40,28 +40,20 @@ def search(config: Config, threat: Threat, classes: int) -> Search[Runs]:
     return MultiTargeted(config, threat, classes)
 
 
-class MultiTargeted(Search[Runs]):
+class MultiTargeted(Directed[Runs]):
     """Every target once, then all of them again from new starts."""
+
+    loss = "margin"  # directed, z_t − z_y
 
     def __init__(self, config: Config, threat: Threat, classes: int) -> None:
         self.config, self.threat, self.eot = config, threat, config.eot
         self.targets = min(config.targets or classes - 1, classes - 1)
         self.runs = self.targets * config.restarts
 
-    def aims(
-        self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
-    ) -> Int[Tensor, " n"] | None:
-        """The wrong classes in turn, from the likeliest."""
-        return ranked[:, number % self.targets]
-
     def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Runs:
         """Uniformly in the ball."""
         x = self.threat.random_start(batch.images, batch.keys)
         return Runs(x, *counters(len(batch), self.config.steps, x))
-
-    def objective(self, runs: Runs, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
-        """z_t − z_y."""
-        return batch.ascend("margin", logits)
 
     def advance(self, runs: Runs, batch: Batch, answer: Answer) -> None:
         """A step of ε/4, ε/8 or ε/16 along the steepest ascent, projected."""

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from isthmus.attacks.oracle import Answer, Batch
-from isthmus.attacks.search import Runs, Search, counters
+from isthmus.attacks.search import Directed, Runs, Search, counters
 from isthmus.attacks.threats import Threat
 from isthmus.config import Component
 from isthmus.randomness import fold, uniform
@@ -70,24 +70,21 @@ def search(config: Config, threat: Threat, classes: int) -> Search[Runs]:
     return Pgd(config, threat, classes)
 
 
-class Pgd(Search[Runs]):
+class Pgd(Directed[Runs]):
     """PGD with steps of one size."""
 
     def __init__(self, config: Config, threat: Threat, classes: int) -> None:
-        self.config, self.threat = config, threat
-        self.targets = {"none": 1, "random": 1, "all": classes - 1}[config.targets]
-        self.runs = config.restarts * self.targets
-        self.eot = config.eot
+        self.config, self.threat, self.eot, self.loss = config, threat, config.eot, config.loss
+        self.targets = classes - 1 if config.targets == "all" else 0
+        self.runs = config.restarts * max(self.targets, 1)
         self.size = config.size(threat.eps)
 
     def aims(
         self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
     ) -> Int[Tensor, " n"] | None:
-        """No class, one drawn for each run, or every wrong class in turn, the likeliest first."""
-        if self.config.targets == "none":
-            return None
-        if self.config.targets == "all":
-            return ranked[:, number % self.targets]
+        """No class, every wrong class in turn, or one drawn for each run."""
+        if self.config.targets != "random":
+            return super().aims(number, ranked, scores, keys)
         drawn = (uniform(fold(keys, _AIM), (1,)) * ranked.shape[1]).long()
         return ranked.gather(1, drawn).squeeze(1)
 
@@ -95,10 +92,6 @@ class Pgd(Search[Runs]):
         """Uniformly in the ball, or at the image."""
         x = self.threat.random_start(batch.images, batch.keys) if self.config.random_start else batch.images.clone()
         return Runs(x, *counters(len(batch), self.config.steps, x))
-
-    def objective(self, runs: Runs, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
-        """The loss, directed at the run's aim where it has one."""
-        return batch.ascend(self.config.loss, logits)
 
     def advance(self, runs: Runs, batch: Batch, answer: Answer) -> None:
         """One step along the steepest ascent, projected."""

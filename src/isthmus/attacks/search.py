@@ -75,7 +75,7 @@ class Search(ABC, Generic[R]):
         """
 
     def objective(self, runs: R, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
-        """The values whose gradient :meth:`advance` wants."""
+        """The values whose gradient :meth:`advance` wants. Never asked of a search without ``gradient``."""
         raise NotImplementedError
 
     def wants(self, runs: R) -> Bool[Tensor, " n"] | None:
@@ -85,6 +85,28 @@ class Search(ABC, Generic[R]):
     @abstractmethod
     def advance(self, runs: R, batch: Batch, answer: Answer) -> None:
         """Move every run to the image it looks at next, given what it saw; counts a look, in place."""
+
+
+class Directed(Search[R]):
+    """Runs that ascend a loss towards the wrong classes in turn, the likeliest first.
+
+    Attributes:
+        targets: how many of them; 0 for runs directed at none.
+        loss: its name, in :data:`isthmus.attacks.losses.LOSSES`.
+    """
+
+    targets: int
+    loss: str
+
+    def aims(
+        self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
+    ) -> Int[Tensor, " n"] | None:
+        """The wrong classes in turn, from the likeliest."""
+        return ranked[:, number % self.targets] if self.targets else None
+
+    def objective(self, runs: R, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+        """The loss, directed at the row's aim where it has one."""
+        return batch.ascend(self.loss, logits)
 
 
 def counters(n: int, budget: int | Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
