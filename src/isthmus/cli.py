@@ -27,6 +27,14 @@ app = typer.Typer(
 
 _INTERRUPTED = 130
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+RunFolder = Annotated[Path | None, typer.Argument(help="Run folder of a trained model.", show_default=False)]
+Model = Annotated[str | None, typer.Option(help="A model of your own: package.module:function.", show_default=False)]
+Weights = Annotated[Path | None, typer.Option(help="Its weights, a safetensors file.", show_default=False)]
+Data = Annotated[
+    str | None,
+    typer.Option(help="digits, mnist, fashion_mnist, cifar10, svhn or folder:PATH; the run's own if not given."),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of every random choice.")]
 
 
 @app.command()
@@ -51,15 +59,10 @@ def train(
 
 @app.command()
 def audit(
-    run: Annotated[Path | None, typer.Argument(help="Run folder of a trained model.", show_default=False)] = None,
-    model: Annotated[
-        str | None, typer.Option(help="A model of your own: package.module:function.", show_default=False)
-    ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Its weights, a safetensors file.", show_default=False)] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="digits, mnist, fashion_mnist, cifar10, svhn or folder:PATH; the run's own if not given."),
-    ] = None,
+    run: RunFolder = None,
+    model: Model = None,
+    weights: Weights = None,
+    data: Data = None,
     threat: Annotated[str, typer.Option(help="Norm and largest ε: linf:0.1, linf:8/255, l2:0.5, l1:5.")] = "linf:0.1",
     n: Annotated[
         int | None, typer.Option("--n", min=1, help="Judge on this many test images.", show_default="all")
@@ -69,7 +72,7 @@ def audit(
         typer.Option(help="Comma-separated checks; see isthmus list checks.", show_default="all of ours"),
     ] = None,
     full: Annotated[bool, typer.Option("--full/--quick", help="Try harder: more restarts and steps.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0,
+    seed: Seed = 0,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder; the run itself, or runs/MODEL, if not given.", show_default=False),
@@ -104,15 +107,10 @@ def audit(
 
 @app.command()
 def attack(
-    run: Annotated[Path | None, typer.Argument(help="Run folder of a trained model.", show_default=False)] = None,
-    model: Annotated[
-        str | None, typer.Option(help="A model of your own: package.module:function.", show_default=False)
-    ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Its weights, a safetensors file.", show_default=False)] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="digits, mnist, fashion_mnist, cifar10, svhn or folder:PATH; the run's own if not given."),
-    ] = None,
+    run: RunFolder = None,
+    model: Model = None,
+    weights: Weights = None,
+    data: Data = None,
     threat: Annotated[str, typer.Option(help="Norm and ε: linf:0.1, linf:8/255, l2:0.5, l1:5.")] = "linf:0.1",
     suite: Annotated[
         str, typer.Option(help="standard, fast, ib, rand; or attacks, such as fgsm,pgd:100.")
@@ -128,7 +126,7 @@ def attack(
         str | None,
         typer.Option(help="Stop where the 95% interval is within ± this: 1%, 0.01.", show_default="never"),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0,
+    seed: Seed = 0,
     bf16: Annotated[
         bool, typer.Option("--bf16", help="Gradients in bfloat16; judged in float32 all the same.")
     ] = False,
@@ -177,10 +175,8 @@ def attack(
 def verify(
     witnesses: Annotated[Path, typer.Argument(help="File that isthmus attack wrote.")],
     run: Annotated[Path | None, typer.Argument(help="Run folder of the model.", show_default=False)] = None,
-    model: Annotated[
-        str | None, typer.Option(help="A model of your own: package.module:function.", show_default=False)
-    ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Its weights, a safetensors file.", show_default=False)] = None,
+    model: Model = None,
+    weights: Weights = None,
     data: Annotated[
         str | None, typer.Option(help="Compare the originals with this data; a run's own if not given.")
     ] = None,
