@@ -5,26 +5,27 @@
 The peer is torchattacks with AutoAttack's published budgets, in its favour on a copy of the model without parameter
 gradients, once. Ours is the median of the rounds. Seconds are of this machine in this run; example-passes are exact.
 The peer's images are judged again in float32 inside ball and box; ours have to win by more than rounding, too. Results
-are written after every model, so that a run that was stopped keeps what it has; ``--models`` adds the others to the
-same file.
+are written after every model, so that a run that was stopped keeps what it has; ``--models`` adds to the same file, in
+place of earlier rows of the same models. ``robust`` there has one digit for each image: 1 where it stands, 0 where not.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
-import resource
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import date
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from rich.console import Console
@@ -44,12 +45,22 @@ BARS = {
     "trained-74": {"standard": (1.5, 0.1), "fast": (12.0, 0.2)},
     "mnist-03": {"standard": (1.4, 0.1), "fast": (10.0, 0.2)},
 }
+SUITES = {"standard": ("standard", False), "fast": ("fast", False), "fast-bf16": ("fast", True)}
+"""Our rows: the suite, and whether its gradients are in bfloat16."""
+
 PEER_BATCH = 500
 MEMORY_EXAMPLES = 500
+IN_DETAIL = "trained-53"
+"""The model whose single attacks and memory are measured too."""
 
 
 def radius(name: str) -> Linf:
     return Linf(RADII[RECIPES[name].data])
+
+
+def digits(robust: Tensor) -> str:
+    """One character for each image: 1 where it stands, 0 where not."""
+    return "".join(str(int(stands)) for stands in robust.tolist())
 
 
 def peer(name: str, model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Any]:
@@ -71,77 +82,75 @@ def peer(name: str, model: nn.Module, images: Tensor, labels: Tensor) -> dict[st
             }
             for stage in run.stages
         ],
-        "robust": measured.robust.nonzero().squeeze(1).tolist(),
+        "robust": digits(measured.robust),
     }
 
 
-def ours(
-    name: str, model: nn.Module, images: Tensor, labels: Tensor, suite: str, rounds: int, bf16: bool = False
-) -> dict[str, Any]:
-    seconds, share = [], []
+def ours(name: str, model: nn.Module, images: Tensor, labels: Tensor, row: str, rounds: int) -> dict[str, Any]:
+    suite, bf16 = SUITES[row]
+    clocks = []
     for _ in range(rounds):
-        with outside() as clock:
+        with timed() as clock:
             result = robust_accuracy(model, images, labels, radius(name), suite, bf16=bf16)
-        seconds.append(clock["all"])
-        share.append(1 - clock["model"] / clock["all"])
-    interval = result.interval
+        clocks.append(clock)
     return {
         "accuracy": result.accuracy,
-        "interval": [interval.low, interval.high],
-        "seconds": statistics.median(seconds),
-        "rounds": seconds,
-        "outside_model": statistics.median(share),
+        "interval": [result.interval.low, result.interval.high],
+        "seconds": statistics.median(clock.seconds for clock in clocks),
+        "rounds": [clock.seconds for clock in clocks],
+        "outside_model": statistics.median(1 - clock.in_model / clock.seconds for clock in clocks),
         "forward": result.forward_passes,
         "backward": result.backward_passes,
         "by_attack": result.by_attack,
-        "robust": result.robust.nonzero().squeeze(1).tolist(),
+        "robust": digits(result.robust),
     }
 
 
-@contextmanager
-def outside() -> Iterator[dict[str, float]]:
-    """Time in all, and within calls of the model with their backward passes."""
-    clock = {"model": 0.0, "all": 0.0}
-    originals = {name: getattr(Oracle, name) for name in ("_gradient", "_scouted", "_plain")}
+@dataclass
+class Clock:
+    """Seconds in all, and within calls of the model with their backward passes."""
 
-    def timed(function: Any) -> Any:
+    seconds: float = 0.0
+    in_model: float = 0.0
+
+
+@contextmanager
+def timed() -> Iterator[Clock]:
+    """A clock of what happens inside, complete when left."""
+    clock = Clock()
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*given: Any) -> Any:
             start = time.perf_counter()
             try:
                 return function(*given)
             finally:
-                clock["model"] += time.perf_counter() - start
+                clock.in_model += time.perf_counter() - start
 
         return call
 
-    for name, function in originals.items():
-        setattr(Oracle, name, timed(function))
-    start = time.perf_counter()
-    try:
+    with ExitStack() as patches:
+        # all through which an oracle reaches its models; none of them calls another
+        for name in ("_gradient", "_scouted", "_plain"):
+            patches.enter_context(patch.object(Oracle, name, counted(getattr(Oracle, name))))
+        start = time.perf_counter()
         yield clock
-    finally:
-        clock["all"] = time.perf_counter() - start
-        for name, function in originals.items():
-            setattr(Oracle, name, function)
+        clock.seconds = time.perf_counter() - start
 
 
-def compare(name: str, n: int, rounds: int, standard: int, bf16: bool) -> dict[str, Any]:
-    """One model: the peer once, then each of our suites."""
+def compare(name: str, n: int, rounds: dict[str, int]) -> dict[str, Any]:
+    """One model: the peer once, then each of our rows as many times as it is to have rounds."""
     model = build(name)
     images, labels = test_images(name, n)
-    found: dict[str, Any] = {"n": n, "eps": radius(name).eps, "peer": peer(name, model, images, labels)}
-    for suite in ("standard", "fast"):
-        found[suite] = ours(
-            name, model, images, labels, suite, min(rounds, standard) if suite == "standard" else rounds
-        )
-    if bf16:
-        found["fast-bf16"] = ours(name, model, images, labels, "fast", rounds, bf16=True)
-    for suite in [key for key in found if key in ("standard", "fast", "fast-bf16")]:
-        faster = found["peer"]["seconds"] / found[suite]["seconds"]
-        points = 100 * (found[suite]["accuracy"] - found["peer"]["accuracy"])
-        bar = BARS[name].get(suite)
-        met = None if bar is None else bool(faster >= bar[0] and points <= bar[1] + 1e-9)
-        found[suite] |= {"times_faster": faster, "points_above_peer": points, "bar": bar, "met": met}
+    theirs = peer(name, model, images, labels)
+    found: dict[str, Any] = {"n": n, "eps": radius(name).eps, "peer": theirs}
+    for row, times in rounds.items():
+        own = ours(name, model, images, labels, row, times)
+        faster = theirs["seconds"] / own["seconds"]
+        points = 100 * (own["accuracy"] - theirs["accuracy"])
+        bar = BARS[name].get(row)
+        met = None if bar is None else faster >= bar[0] and points <= bar[1] + 1e-9
+        found[row] = own | {"times_faster": faster, "points_above_peer": points, "bar": bar, "met": met}
     return found
 
 
@@ -173,24 +182,23 @@ def per_pass(name: str, n: int, rounds: int) -> dict[str, Any]:
     }
 
 
-def peak_memory(name: str) -> dict[str, float]:
-    """Peak resident memory in MiB of a process of its own for each side: what its attack adds to what it had before."""
+def added_memory(name: str) -> dict[str, float]:
+    """What each side's attack adds, in MiB, to the peak memory of a process of its own."""
     found = {}
     for side in ("peer", "standard", "fast"):
-        command = [sys.executable, "-m", "benchmarks.attacks", "--memory-of", side, "--models", name]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        found[side] = json.loads(done.stdout.splitlines()[-1])
+        with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+            found[side] = fresh.submit(_added_by, side, name).result()
     return found
 
 
-def memory_of(side: str, name: str) -> float:
+def _added_by(side: str, name: str) -> float:
     """The first 500 images, with few queries: neither side's memory grows with its budget."""
     model = build(name)
     images, labels = test_images(name, MEMORY_EXAMPLES)
     counting, threat = Counting(model), radius(name)
     with torch.no_grad():
         model(images[:PEER_BATCH])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _peak()
     if side == "peer":
         for kind, steps in (("apgd-ce", 5), ("apgd-t", 3), ("fab-t", 3), ("square", 50)):
             attack(f"torchattacks:{kind}", counting, threat, steps)(images, labels)
@@ -205,7 +213,14 @@ def memory_of(side: str, name: str) -> float:
             "fast": [{"name": "race", "rounds": [[9, 3], [3, 5], [1, 8]], "long": 5, "queries": 50}],
         }
         robust_accuracy(model, images, labels, threat, short[side])
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return _peak() - before
+
+
+def _peak() -> float:
+    """Peak resident memory of this process in MiB, from Linux; getrusage's begins at that of the parent process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (kibibytes,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
+    return int(kibibytes) / 1024
 
 
 def show(results: dict[str, Any]) -> None:
@@ -213,25 +228,23 @@ def show(results: dict[str, Any]) -> None:
     for column in ("model", "suite", "robust", "seconds", "forward", "backward", "outside model", "faster", "bar"):
         table.add_column(column, justify="left" if column in ("model", "suite", "bar") else "right")
     for name, found in results["models"].items():
-        for suite in ("peer", "standard", "fast", "fast-bf16"):
-            if suite not in found:
-                continue
+        table.add_row(name, "AutoAttack", *_measured(found["peer"]))
+        for suite in [suite for suite in SUITES if suite in found]:
             row = found[suite]
-            own = suite != "peer"
-            bar = row.get("bar")
-            said = f"{'met' if row['met'] else 'MISSED'} (≥ {bar[0]:g}×, ≤ +{bar[1]:g})" if bar else ""
+            bar = row["bar"]
             table.add_row(
                 name,
-                "AutoAttack" if not own else suite,
-                f"{100 * row['accuracy']:.1f}%",
-                f"{row['seconds']:.1f}",
-                f"{row['forward']:,}",
-                f"{row['backward']:,}",
-                f"{100 * row['outside_model']:.0f}%" if own else "",
-                f"{row['times_faster']:.1f}×" if own else "",
-                said,
+                suite,
+                *_measured(row),
+                f"{row['outside_model']:.0%}",
+                f"{row['times_faster']:.1f}×",
+                f"{'met' if row['met'] else 'MISSED'} (≥ {bar[0]:g}×, ≤ +{bar[1]:g})" if bar else "",
             )
     Console(width=140).print(table)
+
+
+def _measured(row: dict[str, Any]) -> tuple[str, str, str, str]:
+    return f"{row['accuracy']:.1%}", f"{row['seconds']:.1f}", f"{row['forward']:,}", f"{row['backward']:,}"
 
 
 def environment() -> dict[str, Any]:
@@ -253,24 +266,20 @@ def main() -> None:
     parser.add_argument("--standard-rounds", type=int, default=3, help="rounds of standard, which takes minutes each")
     parser.add_argument("--bf16", action="store_true", help="also fast with gradients in bfloat16")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/attacks.json"))
-    parser.add_argument("--memory-of", choices=("peer", "standard", "fast"), help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.memory_of:
-        print(json.dumps(memory_of(given.memory_of, given.models[0])))
-        return
-    results = json.loads(given.out.read_text()) if given.out.exists() else {"models": {}}
-    command = "python -m benchmarks.attacks " + " ".join(sys.argv[1:])
+    rounds = {"standard": min(given.rounds, given.standard_rounds), "fast": given.rounds}
+    if given.bf16:
+        rounds["fast-bf16"] = given.rounds
+    results = files.read_json(given.out) if given.out.exists() else {"models": {}}
+    command = " ".join(["python -m benchmarks.attacks", *sys.argv[1:]])
     for name in given.models:
-        results["models"][name] = (
-            {"command": command}
-            | compare(name, given.n, given.rounds, given.standard_rounds, given.bf16)
-            | {"environment": environment()}
-        )
+        found = compare(name, given.n, rounds)
+        results["models"][name] = {"command": command, **found, "environment": environment()}
         files.write_json(given.out, results)
         show(results)
-    if "trained-53" in given.models:
-        results["single attacks (trained-53)"] = per_pass("trained-53", given.n, given.rounds)
-        results["peak memory added, MiB (trained-53)"] = peak_memory("trained-53")
+    if IN_DETAIL in given.models:
+        results[f"single attacks ({IN_DETAIL})"] = per_pass(IN_DETAIL, given.n, given.rounds)
+        results[f"peak memory added, MiB ({IN_DETAIL})"] = added_memory(IN_DETAIL)
         files.write_json(given.out, results)
     Console().print({key: value for key, value in results.items() if key != "models"})
 

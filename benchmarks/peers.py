@@ -105,7 +105,7 @@ class Measured:
 
     @property
     def accuracy(self) -> float:
-        return float(self.robust.float().mean())
+        return float(self.robust.double().mean())
 
 
 def measure(

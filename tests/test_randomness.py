@@ -10,6 +10,24 @@ from isthmus import randomness
 KEYS = randomness.example_keys(0, torch.arange(3000))
 
 
+def splitmix(bits: int) -> int:
+    """The finaliser as published, on 64-bit unsigned numbers."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        bits = (bits ^ (bits >> shift)) * factor % 2**64
+    return bits ^ (bits >> 31)
+
+
+def test_it_is_the_published_hash():
+    gamma, key, part = 0x9E3779B97F4A7C15, 0x0123456789ABCDEF, 2**64 - 17
+    folded = splitmix((key ^ splitmix((part + gamma) % 2**64)) + gamma & 2**64 - 1)
+    keys = torch.tensor([key, 5])
+    new = randomness.fold(keys, -17)
+    assert int(new[0]) % 2**64 == folded
+    assert keys.tolist() == [key, 5]
+    drawn = [splitmix(splitmix((folded + count * gamma) % 2**64)) >> 40 for count in (1, 2, 3)]
+    assert randomness.uniform(new, (3,))[0].tolist() == [bits / 2**24 for bits in drawn]
+
+
 def test_distributions():
     assert stats.kstest(randomness.uniform(KEYS, (50,)).flatten().numpy(), "uniform").pvalue > 1e-4
     assert stats.kstest(randomness.normal(KEYS, (50,)).flatten().numpy(), "norm").pvalue > 1e-4

@@ -15,8 +15,9 @@ from rich.text import Text
 from torch import Tensor
 
 from isthmus.attacks.api import robust_accuracy
-from isthmus.attacks.engine import Interrupted, Snapshot
-from isthmus.attacks.engine import Progress as Tell
+from isthmus.attacks.engine import Interrupted
+from isthmus.attacks.evaluation import Progress as Tell
+from isthmus.attacks.evaluation import Snapshot
 from isthmus.attacks.result import RobustResult
 from isthmus.attacks.threats import parse
 from isthmus.attacks.verify import Verification

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from isthmus import classifier, config, files, provenance, registry, results
 from isthmus.attacks import inputs
-from isthmus.attacks.oracle import device_of, undisturbed
 from isthmus.attacks.threats import Threat, parse
+from isthmus.attacks.undisturbed import device_of, undisturbed
 from isthmus.checks.context import Context
 from isthmus.classifier.contract import NOT_FINITE, Classifier
 from isthmus.config import Component

@@ -13,25 +13,34 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-_GAMMA = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64
-_MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
-_MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
+
+def _constant(bits: int) -> Tensor:
+    return torch.tensor(bits, dtype=torch.int64, device="cpu")  # a tensor, since torch converts a number at every use
+
+
+_GAMMA = _constant(-7046029254386353131)  # 0x9E3779B97F4A7C15 as int64
+_MIX_1 = _constant(-4658895280553007687)  # 0xBF58476D1CE4E5B9
+_MIX_2 = _constant(-7723592293110705685)  # 0x94D049BB133111EB
+_SHIFTS = {by: (_constant(by), _constant((1 << (64 - by)) - 1)) for by in (27, 30, 31, 40)}
 
 
 def _shift_right(bits: Tensor, by: int) -> Tensor:
-    return (bits >> by) & ((1 << (64 - by)) - 1)  # torch's >> keeps the sign; the mask makes it logical
+    places, mask = _SHIFTS[by]
+    return (bits >> places).bitwise_and_(mask)  # torch's >> keeps the sign; the mask makes it logical
 
 
 def _mix(bits: Tensor) -> Tensor:
-    bits = (bits ^ _shift_right(bits, 30)) * _MIX_1
-    bits = (bits ^ _shift_right(bits, 27)) * _MIX_2
-    return bits ^ _shift_right(bits, 31)
+    """In place."""
+    bits.bitwise_xor_(_shift_right(bits, 30)).mul_(_MIX_1)
+    bits.bitwise_xor_(_shift_right(bits, 27)).mul_(_MIX_2)
+    return bits.bitwise_xor_(_shift_right(bits, 31))
 
 
 def fold(keys: Int[Tensor, "*batch"], *parts: int | Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
     """New keys from old ones and further identifying numbers, one after another (order matters)."""
     for part in parts:
-        keys = _mix((keys ^ _mix(torch.as_tensor(part, dtype=torch.int64, device=keys.device) + _GAMMA)) + _GAMMA)
+        number = torch.as_tensor(part, dtype=torch.int64, device=keys.device)
+        keys = _mix((keys ^ _mix(number + _GAMMA)).add_(_GAMMA))
     return keys
 
 

@@ -29,7 +29,7 @@ _DEFINES_CONFIG = re.compile(r"^class Config\b", re.MULTILINE)
 
 @cache
 def _own(kind: str) -> frozenset[str]:
-    # A room also holds helpers (attacks/engine.py); only files that define a Config are components. Reading the text
+    # A room also holds helpers (attacks/queue.py); only files that define a Config are components. Reading the text
     # costs microseconds where importing it would cost a torch.
     room = Path(__file__).parent / kind
     return frozenset(f.stem for f in room.glob("*.py") if _DEFINES_CONFIG.search(f.read_text("utf-8")))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from isthmus.attacks.engine import Attack
-from isthmus.attacks.oracle import Batch, Oracle
+from isthmus.attacks.attack import Attack
+from isthmus.attacks.batch import Batch
+from isthmus.attacks.oracle import Oracle
 from isthmus.attacks.threats import Threat
 from isthmus.config import Component
 from isthmus.randomness import normal

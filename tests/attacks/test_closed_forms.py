@@ -6,7 +6,7 @@ import torch
 from attacked_models import PIXELS, Linear, end_of, pictures
 
 from isthmus.attacks import fgsm, pgd, robust_accuracy
-from isthmus.attacks.oracle import Batch
+from isthmus.attacks.batch import Batch
 from isthmus.attacks.threats import L1, L2, Linf
 from isthmus.randomness import example_keys
 

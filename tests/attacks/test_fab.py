@@ -8,8 +8,9 @@ from pydantic import ValidationError
 from torch import nn
 
 from isthmus.attacks import fab, robust_accuracy
+from isthmus.attacks.batch import Batch
 from isthmus.attacks.hyperplane import PROJECTIONS
-from isthmus.attacks.oracle import Answer, Batch, Oracle
+from isthmus.attacks.oracle import Answer, Oracle
 from isthmus.attacks.threats import L1, L2, Linf
 from isthmus.randomness import example_keys
 
@@ -35,7 +36,7 @@ def course(model, batch, threat, config):
         answer = oracle.look(runs.x, batch.keys, lambda logits: search.objective(runs, batch, logits))
         search.advance(runs, batch, answer)
         if runs.looks % 2 == 1:
-            found.append(runs.x)
+            found.append(runs.x.clone())
     return found, int(runs.looks)
 
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from attacked_models import PIXELS, SHAPE, Counting, Linear, pictures, subject
 
+from isthmus.attacks.batch import Batch
 from isthmus.attacks.foolbox_protocol import Bisect, bisect_pgd, scan_fgsm
-from isthmus.attacks.oracle import Answer, Batch
+from isthmus.attacks.oracle import Answer
 from isthmus.randomness import example_keys
 
 

@@ -8,7 +8,8 @@ from attacked_models import Counting, Linear, Smooth, pictures, subject
 from torch import nn
 
 from isthmus.attacks import pgd, robust_accuracy, square
-from isthmus.attacks.oracle import Answer, Batch
+from isthmus.attacks.batch import Batch
+from isthmus.attacks.oracle import Answer
 from isthmus.attacks.threats import L1, L2, Linf, Threat
 from isthmus.attacks.windows import HALVINGS, Windows, bump, bumps, sides
 from isthmus.errors import ConfigError
@@ -246,7 +247,7 @@ def test_every_place_is_possible_and_equally_likely():
     side = torch.arange(40_000) % 4 + 1
     windows = Windows.drawn(place, side, torch.Size((40_000, 1, 4, 3)))
     for length in (1, 2, 3, 4):
-        top, left = windows.top[side == length, 0], windows.left[side == length, 0]
+        top, left = windows.first[side == length].unbind(1)
         counts = torch.bincount(top * 4 + left, minlength=16).view(4, 4)
         possible = (5 - length) * max(4 - length, 1)
         assert (counts > 0).sum() == possible
@@ -275,6 +276,30 @@ def test_rows_do_not_depend_on_their_neighbours(threat):
         assert torch.equal(part.broken, whole.broken)
         assert torch.equal(part.ledger.look, whole.ledger.look)
         torch.testing.assert_close(part.witnesses, whole.witnesses, equal_nan=True, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("threat", THREATS, ids=str)
+def test_a_run_that_joins_later_walks_as_it_would_alone(threat):
+    images, aside = pictures(5), torch.Generator().manual_seed(0)
+    gaps = torch.rand(5, 60, generator=aside)  # what each run sees at its looks
+    search, _, whole = started(threat, images, queries=200)
+
+    def walk(runs, batch, rows, steps):
+        for _ in range(steps):
+            search.advance(runs, batch, seen(gaps[rows, runs.looks]))
+        return runs
+
+    def begun(rows):
+        return search.begin(whole.take(rows), torch.zeros(len(rows), dtype=torch.int64)), whole.take(rows)
+
+    early, late = torch.tensor([0, 1]), torch.tensor([2, 3, 4])
+    alone = [walk(*begun(rows), rows, steps) for rows, steps in ((early, 57), (late, 50))]
+    runs, batch = begun(early)
+    walk(runs, batch, early, 7)
+    later, others = begun(late)
+    both = walk(runs.joined(later), batch.joined(others), torch.arange(5), 50)
+    torch.testing.assert_close(both.x, torch.cat([each.x for each in alone]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(both.best, torch.cat([each.best for each in alone]), rtol=0, atol=1e-6)
 
 
 def test_it_leaves_the_models_own_tensors_alone():

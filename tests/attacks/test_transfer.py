@@ -8,7 +8,7 @@ from attacked_models import Counting, Smooth, pictures
 
 from isthmus.attacks import RobustResult, robust_accuracy, transfer
 from isthmus.attacks.api import ready
-from isthmus.attacks.oracle import Batch
+from isthmus.attacks.batch import Batch
 from isthmus.attacks.threats import L1, L2, Linf
 from isthmus.attacks.transfer import transferred
 from isthmus.errors import ConfigError, FileError

@@ -6,7 +6,7 @@ from attacked_models import Counting, Linear, pictures, subject
 from scipy import stats
 
 from isthmus.attacks import pgd, robust_accuracy, uniform
-from isthmus.attacks.oracle import Batch
+from isthmus.attacks.batch import Batch
 from isthmus.attacks.threats import L1, L2, Linf
 from isthmus.errors import ConfigError
 from isthmus.randomness import example_keys

@@ -16,10 +16,13 @@ from sent_models import Cut
 
 from isthmus.attacks import Linf, curve, robust_accuracy, workers
 from isthmus.attacks.api import ready
-from isthmus.attacks.engine import Evaluation, Means
+from isthmus.attacks.evaluation import Evaluation, Means, work
 from isthmus.attacks.inputs import examples
+from isthmus.attacks.judging import Judge
 from isthmus.attacks.ledger import Ledger
+from isthmus.attacks.oracle import Oracle
 from isthmus.attacks.result import RobustResult
+from isthmus.attacks.setting import Setting
 from isthmus.errors import ConfigError, ModelError
 
 SUITE = ["fgsm", {"name": "pgd", "restarts": 3, "steps": 12}]
@@ -75,13 +78,10 @@ class Hand:
 
     def gather(self, seconds):
         number, order = self.orders.pop()
-        model = Smooth()
-        evaluation = Evaluation(model, order.examples, order.threat, [order.attack], 0, Means(order.size), None)
-        evaluation.labels, evaluation.ledger = order.labels, order.ledger
-        rows = torch.arange(len(order.ledger))
-        for _ in evaluation.work_on(order.attack, rows):
+        oracle, rows = Oracle(Smooth()), torch.arange(len(order.ledger))
+        here = Setting(Judge(oracle, order.threat), order.examples, order.ledger, torch.device("cpu"), order.size)
+        for _ in work(here, order.attack, rows, order.stage):
             pass
-        oracle = evaluation.oracle
         return [(number, workers.Part(rows, order.ledger, oracle.forward_passes, oracle.backward_passes, True))]
 
     def close(self):

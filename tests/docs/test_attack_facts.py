@@ -8,7 +8,7 @@ from doc_pages import DOCS, ROOT
 
 from isthmus import registry
 from isthmus.attacks import L2, Linf, flags, judging, race, scouting, threats, waves
-from isthmus.attacks.engine import SAVE_EVERY
+from isthmus.attacks.evaluation import SAVE_EVERY
 from isthmus.attacks.ledger import Ledger
 from isthmus.attacks.suites import SUITES
 

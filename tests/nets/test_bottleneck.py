@@ -9,7 +9,8 @@ from torch import nn
 import isthmus
 from isthmus import classifier
 from isthmus.attacks import losses
-from isthmus.attacks.oracle import Batch, Oracle
+from isthmus.attacks.batch import Batch
+from isthmus.attacks.oracle import Oracle
 from isthmus.errors import ModelError
 from isthmus.information.gaussians import DiagonalGaussian, FullGaussian, IdentityGaussian
 from isthmus.nets.gaussian_heads import BackwardEncoder, Encoder, gaussian, parameters_per_code

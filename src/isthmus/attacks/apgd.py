@@ -11,7 +11,8 @@ from pydantic import Field
 from torch import Tensor
 
 from isthmus.attacks.apgd_l1 import SparseApgd
-from isthmus.attacks.oracle import Answer, Batch
+from isthmus.attacks.batch import Batch
+from isthmus.attacks.oracle import Answer
 from isthmus.attacks.rows import per_image
 from isthmus.attacks.search import Directed, Runs, Search, counters
 from isthmus.attacks.threats import L1, Threat

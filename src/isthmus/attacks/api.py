@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from isthmus import registry
 from isthmus.attacks import inputs, workers
-from isthmus.attacks.engine import Attack, Means, Progress, evaluate
-from isthmus.attacks.oracle import Batch
+from isthmus.attacks.attack import Attack
+from isthmus.attacks.batch import Batch
+from isthmus.attacks.engine import evaluate
+from isthmus.attacks.evaluation import Means, Progress
 from isthmus.attacks.result import CLEAN, RobustResult
 from isthmus.attacks.suites import IN_L1, SUITES
 from isthmus.attacks.threats import Threat, parse
@@ -68,7 +70,7 @@ def robust_accuracy(
         save_to: file that keeps the evaluation as it goes. Called again, an interrupted or killed one goes on from
             there, and one that is over gives its result at once. Keep the result itself with
             :meth:`RobustResult.save`; then :func:`isthmus.attacks.waves.forget` deletes this.
-        progress: called with a :class:`isthmus.attacks.engine.Snapshot` as it goes.
+        progress: called with a :class:`isthmus.attacks.evaluation.Snapshot` as it goes.
 
     Raises:
         ModelError: the model is no module, fails, returns something other than N×K logits (K ≥ 2), or only

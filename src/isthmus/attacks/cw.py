@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from isthmus.attacks.oracle import Answer, Batch
+from isthmus.attacks.batch import Batch
+from isthmus.attacks.oracle import Answer
 from isthmus.attacks.rows import per_image
 from isthmus.attacks.search import Runs, Search, counters
 from isthmus.attacks.threats import L2, Threat

@@ -12,8 +12,9 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
+from isthmus.attacks.batch import Batch
 from isthmus.attacks.hyperplane import PROJECTIONS
-from isthmus.attacks.oracle import Answer, Batch
+from isthmus.attacks.oracle import Answer
 from isthmus.attacks.rows import per_image
 from isthmus.attacks.search import Directed, Runs, Search, counters
 from isthmus.attacks.threats import Threat
@@ -95,17 +96,21 @@ class Fab(Directed[Runs]):
 
     def advance(self, runs: Runs, batch: Batch, answer: Answer) -> None:
         """After a look with a gradient, project; after a check, step back from what is adversarial."""
-        steps = self.wants(runs)
-        back = ~steps & batch.reached(answer.logits)
-        x = torch.where(per_image(back, runs.x), batch.images + self.config.beta * (runs.x - batch.images), runs.x)
-        rows = steps.nonzero().squeeze(1)
-        x[rows] = self._step(runs.x[rows], batch.images[rows], answer.loss[rows], answer.gradient[rows])
-        runs.x, runs.looks = x, runs.looks + 1
+        wants = self.wants(runs)
+        rows = wants.nonzero().squeeze(1)
+        if len(rows):
+            x, originals, gradient = (c.index_select(0, rows) for c in (runs.x, batch.images, answer.gradient))
+            runs.x[rows] = self._step(x, originals, answer.loss[rows], gradient)
+        rows = (~wants & batch.reached(answer.logits)).nonzero().squeeze(1)
+        if len(rows):
+            x, originals = runs.x.index_select(0, rows), batch.images.index_select(0, rows)
+            runs.x[rows] = x.sub_(originals).mul_(self.config.beta).add_(originals)
+        runs.looks += 1
 
     def _step(self, x: Tensor, originals: Tensor, values: Tensor, gradient: Tensor) -> Tensor:
         """Between the two projections, nearer to the iterate's, and η times as far as they lie."""
         points, normals = torch.stack([x, originals]).flatten(2), gradient.flatten(1)
-        there = ((points[0] - points[1]) * normals).sum(1)  # by how much the linearisation falls short at the original
+        there = (points[0] - points[1]).mul_(normals).sum(1)  # how far the linearisation falls short at the original
         moves = self.project(points, normals, torch.stack([-values, there - values]))
         sizes = torch.stack([self.threat.norm(moves[0]), self.threat.norm(moves[1])]).clamp(min=_LEAST)
         share = (sizes[0] / sizes.sum(0)).clamp(max=self.config.alpha_max).unsqueeze(1)

@@ -7,7 +7,8 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from isthmus.attacks.oracle import Batch, Oracle
+from isthmus.attacks.batch import Batch
+from isthmus.attacks.oracle import Oracle
 from isthmus.attacks.threats import Threat
 from isthmus.config import Component
 

@@ -15,10 +15,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from isthmus.attacks.engine import Attack, Progress
+from isthmus.attacks.attack import Attack
+from isthmus.attacks.batch import Batch
+from isthmus.attacks.evaluation import Progress
 from isthmus.attacks.judging import beyond_rounding
 from isthmus.attacks.minimal_norm import MinimalNorms, minimal_norms
-from isthmus.attacks.oracle import Answer, Batch, Oracle
+from isthmus.attacks.oracle import Answer, Oracle
 from isthmus.attacks.rows import per_image
 from isthmus.attacks.search import Runs, Search, counters
 from isthmus.attacks.threats import Threat

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from isthmus.attacks.oracle import Batch
+from isthmus.attacks.batch import Batch
 from isthmus.errors import ConfigError, DataError, ModelError
 from isthmus.randomness import example_keys
 

@@ -16,9 +16,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from isthmus.attacks.oracle import Batch, Oracle, seed_generators
+from isthmus.attacks.batch import Batch
+from isthmus.attacks.oracle import Oracle
 from isthmus.attacks.rows import per_image
 from isthmus.attacks.threats import Threat
+from isthmus.attacks.undisturbed import seed_generators
 from isthmus.randomness import fold
 
 DOUBT = 0.01
@@ -73,6 +75,11 @@ class Judge:
         self.oracle, self.threat = oracle, threat
         # a model that averages draws itself needs fewer of these
         self.clean_draws, self.screen = max(2, DRAWS // oracle.samples), max(1, SCREEN // oracle.samples)
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether a verdict depends on what was proposed for the example before, as a random model's level does."""
+        return self.oracle.random
 
     def clean(self, batch: Batch) -> Float[Tensor, "n classes"]:
         """Logits of the images themselves; of a random model, the ln of its mean probabilities."""

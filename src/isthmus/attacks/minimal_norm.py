@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from isthmus.attacks import inputs
 from isthmus.attacks.api import Suite, ready
-from isthmus.attacks.engine import Evaluation, Means, Progress
+from isthmus.attacks.batch import Batch
+from isthmus.attacks.evaluation import Evaluation, Means, Progress
 from isthmus.attacks.judging import Judge, Verdict
-from isthmus.attacks.oracle import Batch, device_of, undisturbed
 from isthmus.attacks.result import CLEAN
 from isthmus.attacks.threats import THREATS, Threat
+from isthmus.attacks.undisturbed import device_of, undisturbed
 from isthmus.errors import ConfigError, DataError, unknown
 
 
@@ -114,9 +115,9 @@ def minimal_norms(
         evaluation = Evaluation(model, examples, _whole_box(norm, examples.images), suite, seed, means, progress)
         for attack in suite:
             if attack.search is not None:
-                attack.search(attack.config, evaluation.threat, 2)  # whether it knows the norm, before any pass
+                attack.search(attack.config, evaluation.setting.threat, 2)  # whether it knows the norm, before any pass
         smallest = Smallest(evaluation)
-        evaluation.judge = smallest
+        evaluation.setting.judge = smallest
         evaluation.begin(None)
         evaluation.run()
     return smallest.summary()
@@ -132,15 +133,20 @@ class Smallest(Judge):
     """
 
     def __init__(self, evaluation: Evaluation) -> None:
-        super().__init__(evaluation.oracle, evaluation.threat)
+        super().__init__(evaluation.setting.oracle, evaluation.setting.threat)
         self.evaluation = evaluation
-        images, keys = evaluation.examples.images.cpu(), evaluation.examples.keys.cpu()
+        images, keys = evaluation.setting.examples.images.cpu(), evaluation.setting.examples.keys.cpu()
         self.keys, self.rows = keys.sort()
         if (self.keys[1:] == self.keys[:-1]).any():
             raise DataError("The indices name an example twice; each may occur once.")
         self.sizes = torch.full((len(images),), torch.inf, dtype=torch.float64)
         self.witnesses = torch.full(images.shape, torch.nan)
         self.stage = torch.full((len(images),), -1)
+
+    @property
+    def in_turn(self) -> bool:
+        """What is no smaller than what was proposed before is not judged at all."""
+        return True
 
     def proposals(self, images: Float[Tensor, "n c h w"], batch: Batch, tries: Int[Tensor, " n"]) -> Verdict:
         """Judge what would be a new smallest perturbation, and note it; the verdict is never "broken"."""
@@ -173,20 +179,20 @@ class Smallest(Judge):
 
     def summary(self) -> MinimalNorms:
         """What is known: the notes, with clean errors and what the evaluation set aside."""
-        ledger, oracle = self.evaluation.ledger, self.evaluation.oracle
+        ledger = self.evaluation.setting.ledger
         wrong = ledger.broken  # only the clean image itself can break an example here
         sizes = self.sizes.masked_fill(wrong, 0)
         aside = ~ledger.standing & ~wrong & sizes.isinf()
         witnesses = self.witnesses.clone()
-        witnesses[wrong] = self.evaluation.examples.images.cpu()[wrong]
+        witnesses[wrong] = self.evaluation.setting.examples.images.cpu()[wrong]
         return MinimalNorms(
             norm=self.threat.name,
             attacks=(CLEAN, *(attack.label for attack in self.evaluation.attacks)),
             sizes=sizes.masked_fill(aside, torch.nan),
             witnesses=witnesses,
             stage=self.stage.masked_fill(wrong, 0),
-            forward_passes=oracle.forward_passes,
-            backward_passes=oracle.backward_passes,
+            forward_passes=self.oracle.forward_passes,
+            backward_passes=self.oracle.backward_passes,
         )
 
 

@@ -1,4 +1,4 @@
-"""The model as attacks see it: frozen, counted, and checked; and the examples they are given.
+"""The model as attacks see it: frozen, counted, and checked.
 
 An attack asks an :class:`Oracle` and never touches the model, so that every pass is counted and nothing of
 the model or of the caller's random state can change.
@@ -7,80 +7,19 @@ the model or of the caller's random state can change.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from isthmus.attacks.losses import DIRECTED, LOSSES, margin, own
-from isthmus.attacks.rows import Rows
 from isthmus.errors import IsthmusError, ModelError
 from isthmus.randomness import fold
 
 Objective = Callable[[Tensor], Tensor]
 """From logits n×K to the n values that an attack ascends."""
-
-
-@dataclass
-class Batch(Rows):
-    """Examples, one row each.
-
-    Attributes:
-        images: the originals, float32 in [0, 1].
-        labels: true classes.
-        keys: what all randomness of the example derives from (see :mod:`isthmus.randomness`).
-        targets: the classes an attack must reach, for a targeted evaluation; None where any wrong class will do.
-        aims: a class each row's attack is directed at, −1 for none. Unlike a target it is only a way to search:
-            any wrong class is a success.
-    """
-
-    images: Float[Tensor, "n c h w"]
-    labels: Int[Tensor, " n"]
-    keys: Int[Tensor, " n"]
-    targets: Int[Tensor, " n"] | None = None
-    aims: Int[Tensor, " n"] | None = None
-
-    def folded(self, *parts: int | Tensor) -> Batch:
-        """The same examples with keys of their own for one attack, restart, ..."""
-        return replace(self, keys=fold(self.keys, *parts))
-
-    def reached(self, logits: Float[Tensor, "n classes"]) -> Bool[Tensor, " n"]:
-        """Whether the prediction (the largest logit) is what is wanted: a wrong class, or the target."""
-        predicted = logits.argmax(1)
-        return predicted != self.labels if self.targets is None else predicted == self.targets
-
-    def gap(self, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
-        """How far from success, in units of logits: z_y − max_{j≠y} z_j, or max_{j≠t} z_j − z_t. Negative beyond."""
-        return -margin(logits, self.labels) if self.targets is None else margin(logits, self.targets)
-
-    def ascend(self, loss: str, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
-        """What to ascend: a loss against the label, directed at the aim where there is one; or towards the target.
-
-        Args:
-            loss: a name from :data:`isthmus.attacks.losses.LOSSES`.
-        """
-        if self.targets is not None:
-            return -LOSSES[loss](logits, self.targets)
-        if self.aims is None:
-            return LOSSES[loss](logits, self.labels)
-        aimed = self.aims >= 0
-        if aimed.all():
-            return DIRECTED[loss](logits, self.labels, self.aims)
-        free = LOSSES[loss](logits, self.labels)
-        return torch.where(aimed, DIRECTED[loss](logits, self.labels, self.aims.clamp(min=0)), free)
-
-    def difference(self, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
-        """z_t − z_y for the row's aim (or target), else z_j − z_y for the largest other logit: the nearest decision."""
-        if self.targets is not None:
-            return -margin(logits, self.targets)
-        if self.aims is None:
-            return margin(logits, self.labels)
-        return torch.where(
-            self.aims >= 0, own(logits, self.aims.clamp(min=0)) - own(logits, self.labels), margin(logits, self.labels)
-        )
 
 
 @dataclass(frozen=True)
@@ -302,66 +241,3 @@ def _mean(answers: list[Answer]) -> Answer:
         torch.stack([answer.loss for answer in answers]).mean(0),
         torch.stack([answer.gradient for answer in answers]).mean(0),
     )
-
-
-def device_of(model: nn.Module, images: Tensor) -> torch.device:
-    """Where the model computes: with its first parameter or buffer, else where the images are."""
-    return next((t.device for ts in (model.parameters(), model.buffers()) for t in ts), images.device)
-
-
-@contextmanager
-def undisturbed(model: nn.Module, device: torch.device, seed: int) -> Iterator[None]:
-    """The model in eval mode and full precision; afterwards model and random state are as before.
-
-    Restores each submodule's training flag, the buffers, and the global random generators of the CPU and
-    ``device``. Inside, those are seeded, so that a model that draws its own noise gives repeatable answers, parameters
-    ask for no gradient, and float32 is float32: NVIDIA's TensorFloat-32, with its 10 bits, is off.
-    """
-    # a frozen TorchScript module has no flag
-    flags = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    cuda = [device] if device.type == "cuda" else []
-    with (
-        torch.random.fork_rng(devices=cuda),
-        torch.inference_mode(False),
-        torch.autocast(device.type, enabled=False),
-        _full_float32(),
-    ):
-        seed_generators(seed, cuda)
-        try:
-            if any(training for _, training in flags):
-                with suppress(NotImplementedError):  # torch.export's modules keep the mode they were exported in
-                    model.eval()
-            for parameter in wanted:
-                parameter.requires_grad_(False)
-            yield
-        finally:
-            for module, training in flags:
-                module.training = training
-            for parameter in wanted:
-                parameter.requires_grad_(True)
-            with torch.no_grad():
-                for name, buffer in model.named_buffers():
-                    if name in buffers:
-                        buffer.copy_(buffers[name])
-
-
-@contextmanager
-def _full_float32() -> Iterator[None]:
-    convolutions, products = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    torch.backends.cudnn.allow_tf32 = False
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = convolutions
-        torch.set_float32_matmul_precision(products)
-
-
-def seed_generators(seed: int, cuda: list[torch.device]) -> None:
-    """Seed the global generators of the CPU and of these devices, and of no other."""
-    torch.default_generator.manual_seed(seed)
-    for device in cuda:
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(seed)

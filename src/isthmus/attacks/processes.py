@@ -21,9 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isthmus.attacks.engine import Evaluation, Means
+from isthmus.attacks import scouting
+from isthmus.attacks.evaluation import work
+from isthmus.attacks.judging import Judge
 from isthmus.attacks.ledger import Ledger
-from isthmus.attacks.oracle import device_of, undisturbed
+from isthmus.attacks.oracle import Oracle
+from isthmus.attacks.setting import Setting
+from isthmus.attacks.undisturbed import device_of, undisturbed
 from isthmus.attacks.workers import Order, Part
 from isthmus.errors import ConfigError, IsthmusError, ModelError
 
@@ -201,8 +205,9 @@ def _serve(pipe: Connection, number: int) -> None:
         kit: _Kit = _unpacked(pipe.recv_bytes(), "model")
         _apply(kit.settings)
         with undisturbed(kit.model, device_of(kit.model, torch.empty(0)), kit.seed + number):
+            worker = _Worker(kit)
             while True:
-                for part in _parts(kit, _unpacked(pipe.recv_bytes(), "attack")):
+                for part in worker.parts(_unpacked(pipe.recv_bytes(), "attack")):
                     pipe.send_bytes(pickle.dumps(part, protocol=pickle.HIGHEST_PROTOCOL))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent is gone, or done with us
@@ -233,34 +238,39 @@ def _report(pipe: Connection, error: Exception) -> None:
     pipe.send_bytes(content)
 
 
-def _parts(kit: _Kit, order: Order) -> Iterator[Part]:
-    """Work on an order; what changed, every second or so and at the end."""
-    evaluation = _evaluation(kit, order)
-    ledger, oracle = evaluation.ledger, evaluation.oracle
-    seen, passes, last = _marks(ledger), (0, 0), time.monotonic()
+class _Worker:
+    """Works on orders, one after another, with the same eyes on the model."""
 
-    def part(over: bool) -> Part:
-        nonlocal seen, passes, last
-        marks, now = _marks(ledger), (oracle.forward_passes, oracle.backward_passes)
-        rows = (marks != seen).any(0).nonzero().squeeze(1)
-        made = Part(rows, ledger.take(rows), now[0] - passes[0], now[1] - passes[1], over)
-        seen, passes, last = marks, now, time.monotonic()
-        return made
+    def __init__(self, kit: _Kit) -> None:
+        self._kit = kit
+        self._oracle: Oracle | None = None
+        self._told = (0, 0)
 
-    for _ in evaluation.work_on(order.attack, torch.arange(len(ledger))):
-        if time.monotonic() - last > INTERVAL:
-            yield part(over=False)
-    yield part(over=True)
+    def parts(self, order: Order) -> Iterator[Part]:
+        """Work on an order; what changed, every second or so and at the end."""
+        setting, rows = self._setting(order), torch.arange(len(order.ledger))
+        seen, last = _marks(order.ledger), time.monotonic()
+        for _ in work(setting, order.attack, rows, order.stage):
+            if time.monotonic() - last > INTERVAL:
+                yield self._part(setting, seen, over=False)
+                seen, last = _marks(order.ledger), time.monotonic()
+        yield self._part(setting, seen, over=True)
+
+    def _setting(self, order: Order) -> Setting:
+        device = device_of(self._kit.model, torch.empty(0))
+        if self._oracle is None:
+            probe = order.examples.images[: scouting.PROBE].to(device)
+            self._oracle = scouting.oracle(self._kit.model, self._kit.bf16, probe)
+        self._oracle.random = order.random
+        return Setting(Judge(self._oracle, order.threat), order.examples, order.ledger, device, order.size)
+
+    def _part(self, setting: Setting, seen: Tensor, over: bool) -> Part:
+        oracle, told = setting.oracle, self._told
+        rows = (_marks(setting.ledger) != seen).any(0).nonzero().squeeze(1)
+        self._told = oracle.forward_passes, oracle.backward_passes
+        return Part(rows, setting.ledger.take(rows), self._told[0] - told[0], self._told[1] - told[1], over)
 
 
 def _marks(ledger: Ledger) -> Tensor:
     """Columns of which one at least changes whenever anything about an example does: no pass is left uncounted."""
     return torch.stack([ledger.forwards, ledger.backwards, ledger.tries, ledger.done, ledger.stage])
-
-
-def _evaluation(kit: _Kit, order: Order) -> Evaluation:
-    means = Means(batch_size=order.size, bf16=kit.bf16)
-    evaluation = Evaluation(kit.model, order.examples, order.threat, [order.attack], kit.seed, means, None)
-    evaluation.labels, evaluation.ledger, evaluation.looked = order.labels, order.ledger, True
-    evaluation.oracle.random, evaluation.oracle.classes = order.random, order.classes
-    return evaluation

@@ -34,9 +34,9 @@ from torch import Tensor
 from isthmus.attacks import apgd, square
 from isthmus.attacks.apgd import Apgd, Climb
 from isthmus.attacks.apgd_l1 import SparseApgd
-from isthmus.attacks.engine import Attack
+from isthmus.attacks.attack import Attack
+from isthmus.attacks.batch import Batch
 from isthmus.attacks.ledger import Ledger
-from isthmus.attacks.oracle import Batch
 from isthmus.attacks.search import Search
 from isthmus.attacks.threats import L1, Threat
 from isthmus.config import Component
@@ -157,20 +157,24 @@ class Race(Search[Any]):
     def __init__(self, config: Config, classes: int) -> None:
         self.patience = config.patience
         self.widths = _widths(config, classes - 1)
+        self.firsts = [sum(self.widths[:earlier]) for earlier in range(len(self.widths))]
         rounds = zip(config.rounds, self.widths, strict=True)
         self.lengths = torch.tensor([steps for (_, steps), width in rounds for _ in range(width)])
         self.runs = len(self.lengths)
+
+    def after(self, number: int) -> int:
+        """All of the rounds before: they choose who takes part."""
+        return max(first for first in self.firsts if first <= number)
 
     def aims(
         self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
     ) -> Int[Tensor, " n"] | None:
         """In the first round the classes as ranked; in each later one the best of the round before."""
-        classes, first = ranked, 0
-        for width in self.widths:
+        classes = ranked
+        for first, width in zip(self.firsts, self.widths, strict=True):
             if number < first + width:
                 return classes[:, number - first]
             classes = _by_score(classes[:, :width], scores[:, first : first + width])
-            first += width
         raise AssertionError(number)
 
     def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Any:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from isthmus import files
 from isthmus.attacks import flags
+from isthmus.attacks.batch import Batch
 from isthmus.attacks.ledger import Ledger
-from isthmus.attacks.oracle import Batch
 from isthmus.attacks.scouting import fingerprint
 from isthmus.attacks.threats import Threat, parse
 from isthmus.errors import ConfigError, FileError

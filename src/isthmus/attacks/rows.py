@@ -23,7 +23,10 @@ class Rows:
 
     def take(self, rows: Tensor) -> Self:
         """These rows (positions, or where a mask is true), as a copy."""
-        return self._with({name: column[rows.to(column.device)] for name, column in self.columns().items()})
+        if rows.dtype == torch.bool:
+            rows = rows.nonzero().squeeze(1)
+        # on a CPU several times as fast as indexing
+        return self._with({name: c.index_select(0, rows.to(c.device)) for name, c in self.columns().items()})
 
     def put(self, rows: Tensor, other: Self) -> None:
         """Overwrite these rows, in place."""

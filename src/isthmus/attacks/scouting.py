@@ -18,7 +18,8 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from isthmus.attacks import input_convolution
-from isthmus.attacks.oracle import Batch, Oracle
+from isthmus.attacks.batch import Batch
+from isthmus.attacks.oracle import Oracle
 from isthmus.errors import ModelError
 
 BATCH_SIZE = 256

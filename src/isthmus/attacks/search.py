@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from isthmus.attacks.oracle import Answer, Batch
+from isthmus.attacks.batch import Batch
+from isthmus.attacks.oracle import Answer
 from isthmus.attacks.rows import Rows
 
 
@@ -41,7 +42,7 @@ class Search(ABC, Generic[R]):
     """An iterative attack with its options, for one threat and model.
 
     Attributes:
-        runs: runs per example, one after another until one succeeds.
+        runs: runs per example, until one succeeds; see :meth:`after` and :mod:`isthmus.attacks.queue`.
         eot: draws of a random model to average over at each look.
         gradient: whether a look needs one.
         inside: whether every iterate is inside ball and box, so that the best of them can be proposed at the end.
@@ -60,10 +61,15 @@ class Search(ABC, Generic[R]):
         Args:
             number: of the run, from 0 up.
             ranked: wrong classes by falling logit on the clean image.
-            scores: smallest gap (in logits) that the example's earlier runs of this attack reached; NaN for later ones.
+            scores: smallest gap (in logits) that the example's runs reached; of the first :meth:`after` they are all
+                there, of others perhaps not, and then NaN.
             keys: of these very runs.
         """
         return None
+
+    def after(self, number: int) -> int:
+        """How many of an example's first runs must be over before this one begins; the others may go side by side."""
+        return 0
 
     @abstractmethod
     def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> R:

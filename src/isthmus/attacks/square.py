@@ -17,7 +17,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from isthmus.attacks.oracle import Answer, Batch
+from isthmus.attacks.batch import Batch
+from isthmus.attacks.oracle import Answer
 from isthmus.attacks.rows import per_image
 from isthmus.attacks.search import Runs, Search, counters
 from isthmus.attacks.threats import L1, L2, Linf, Threat
@@ -27,6 +28,7 @@ from isthmus.errors import ConfigError
 from isthmus.randomness import fold, uniform
 
 _FIRST = -16  # the first image's draws; step k's are _FIRST − 1 − k, apart from a random model's, which count up from 0
+_AHEAD = 16  # steps whose random numbers are drawn at once: on a CPU that takes little longer than for one
 _TINY = 1e-12
 _INSIDE = 1 - 1e-6  # of ε, so that rounding does not lead out of the ball
 
@@ -70,11 +72,15 @@ class Walk(Runs):
         best: the image of smallest margin so far.
         gap: that margin.
         spent: ‖δ‖_p^p of it; followed in ℓ2 and ℓ1 only.
+        ahead: uniform numbers for the next steps.
+        since: looks before the first of these steps.
     """
 
     best: Float[Tensor, "n c h w"]
     gap: Float[Tensor, " n"]
     spent: Float[Tensor, " n"]
+    ahead: Float[Tensor, "n steps draws"]
+    since: Int[Tensor, " n"]
 
 
 class Square(Search[Walk]):
@@ -93,7 +99,9 @@ class Square(Search[Walk]):
         x = self.first(batch.images, fold(batch.keys, _FIRST)).contiguous()
         looks, budget = counters(len(x), self.steps, x)
         gap = x.new_full((len(x),), torch.inf)
-        return Walk(x, looks, budget, best=x.clone(), gap=gap, spent=torch.zeros_like(gap, dtype=torch.float64))
+        spent = torch.zeros_like(gap, dtype=torch.float64)
+        ahead = self._ahead(batch.keys, looks, x)
+        return Walk(x, looks, budget, best=x.clone(), gap=gap, spent=spent, ahead=ahead, since=looks.clone())
 
     def advance(self, runs: Walk, batch: Batch, answer: Answer) -> None:
         """Keep the candidate where it is strictly better, and change another window of the best."""
@@ -102,9 +110,23 @@ class Square(Search[Walk]):
         if len(better):  # usually few rows, so that copying them costs less than choosing among all pixels
             runs.gap[better], runs.best[better] = gap[better], runs.x[better]
             self.kept(runs, batch, better)
-        keys = fold(batch.keys, _FIRST - 1 - runs.looks)
-        runs.x = self.candidate(runs, batch.images, uniform(keys, (self.draws + runs.x.shape[1],)))
+        runs.x = self.candidate(runs, batch.images, self._drawn(runs, batch.keys))
         runs.looks += 1
+
+    def _drawn(self, runs: Walk, keys: Int[Tensor, " n"]) -> Float[Tensor, "n draws"]:
+        """The numbers of every row's step; where one has none left, all are given new ones."""
+        at = runs.looks - runs.since
+        if (at >= _AHEAD).any():
+            runs.ahead, runs.since = self._ahead(keys, runs.looks, runs.x), runs.looks.clone()
+            at = torch.zeros_like(at)
+        return runs.ahead[torch.arange(len(at), device=at.device), at]
+
+    def _ahead(
+        self, keys: Int[Tensor, " n"], looks: Int[Tensor, " n"], x: Float[Tensor, "n c h w"]
+    ) -> Float[Tensor, "n steps draws"]:
+        """A step's numbers depend on the row's key and looks alone, whenever they are drawn."""
+        steps = looks[:, None] + torch.arange(_AHEAD, device=looks.device)
+        return uniform(fold(keys[:, None], _FIRST - 1 - steps), (self.draws + x.shape[1],))
 
     def kept(self, runs: Walk, batch: Batch, rows: Int[Tensor, " some"]) -> None:
         """Note what must be known of the new best images in these rows."""
@@ -185,14 +207,14 @@ class Bumps(Square):
         at, wiped = here.cells(shape), there.cells(shape)
         base, blank = originals.gather(2, at), originals.gather(2, wiped)
         before = best.gather(2, at) - base
-        own = self._total(before, here.counted)
-        freed = self._total(best.gather(2, wiped) - blank, there.counted & ~here.hold(there))
+        counted = here.counted  # there as here: both are of one size
+        own = self._total(before, counted)
+        freed = self._total(best.gather(2, wiped) - blank, counted & ~here.hold(there))
         unspent = (self.eps**self.power - runs.spent).clamp(min=0)[:, None, None]
-        hill = shapes[:, : len(here.down), : len(here.across)][which[runs.looks]]
-        hill = torch.where(drawn[:, 4, None, None] < 0.5, hill, hill.mT).flatten(1)[:, None]
-        new = hill * _signs(drawn[:, 5:, None]) + before / (self._length(own) + _TINY)
+        hill = shapes[..., : len(here.offsets), : len(here.offsets)][which[runs.looks], (drawn[:, 4] >= 0.5).long()]
+        new = hill.flatten(1)[:, None] * _signs(drawn[:, 5:, None]) + before / (self._length(own) + _TINY)
         share = self._length(unspent / shape[1] + own + freed)
-        new *= share / (self._length(self._total(new, here.counted)) + _TINY)
+        new *= share / (self._length(self._total(new, counted)) + _TINY)
         if self.power == 2 or shape[1] == 1:  # in the ball; and all other pixels are in the box already
             return _changed(runs, (wiped, blank), (at, (base + new).clamp_(0, 1)))
         # C times what the ball has room for, as in AutoAttack: the projection onto the ball thins it out

@@ -17,8 +17,9 @@ from jaxtyping import Float
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from isthmus.attacks.engine import Attack
-from isthmus.attacks.oracle import Batch, Oracle
+from isthmus.attacks.attack import Attack
+from isthmus.attacks.batch import Batch
+from isthmus.attacks.oracle import Oracle
 from isthmus.attacks.result import RobustResult
 from isthmus.attacks.scouting import fingerprint
 from isthmus.attacks.threats import Threat

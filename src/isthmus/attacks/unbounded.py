@@ -18,9 +18,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from isthmus.attacks import inputs, losses
-from isthmus.attacks.oracle import Answer, Batch, Oracle, device_of, undisturbed
+from isthmus.attacks.batch import Batch
+from isthmus.attacks.oracle import Answer, Oracle
 from isthmus.attacks.search import Runs, Search, counters
 from isthmus.attacks.threats import L2, Linf, Threat
+from isthmus.attacks.undisturbed import device_of, undisturbed
 from isthmus.config import Component
 from isthmus.errors import ConfigError, unknown
 

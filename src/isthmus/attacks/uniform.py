@@ -12,7 +12,8 @@ from jaxtyping import Int
 from pydantic import Field
 from torch import Tensor
 
-from isthmus.attacks.oracle import Answer, Batch
+from isthmus.attacks.batch import Batch
+from isthmus.attacks.oracle import Answer
 from isthmus.attacks.search import Runs, Search, counters
 from isthmus.attacks.threats import Threat
 from isthmus.config import Component

@@ -16,11 +16,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from isthmus.attacks import scouting
+from isthmus.attacks.batch import Batch
 from isthmus.attacks.inputs import check_classes, check_model, check_whole
 from isthmus.attacks.judging import Judge
-from isthmus.attacks.oracle import Batch, Oracle, device_of, undisturbed
+from isthmus.attacks.oracle import Oracle
 from isthmus.attacks.result import RobustResult, is_sealed
 from isthmus.attacks.threats import Threat
+from isthmus.attacks.undisturbed import device_of, undisturbed
 from isthmus.errors import DataError
 
 _MISRECORDED = "the original is not classified as recorded"  # by another model, or under another label; no less broken

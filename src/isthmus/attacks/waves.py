@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from isthmus.attacks.engine import Interrupted, Means, Progress, Snapshot
-from isthmus.attacks.oracle import Batch
+from isthmus.attacks.batch import Batch
+from isthmus.attacks.engine import Interrupted
+from isthmus.attacks.evaluation import Means, Progress, Snapshot
 from isthmus.attacks.result import RobustResult
 from isthmus.randomness import fold, uniform
 
@@ -41,7 +42,7 @@ def until_narrow(
     order = uniform(fold(examples.keys.cpu(), _ORDER), (1,)).squeeze(1).argsort(stable=True)
     results: list[RobustResult] = []
     for number, rows in enumerate(torch.split(order, WAVE)):
-        own = means if means.save_to is None else replace(means, save_to=_wave_file(means, number))
+        own = means if means.save_to is None else replace(means, save_to=_wave_file(means.save_to, number))
         try:
             results.append(evaluate(examples.take(rows), own, _shifted(progress, results, examples, order)))
         except KeyboardInterrupt as stop:
@@ -56,9 +57,7 @@ def until_narrow(
     return together
 
 
-def _wave_file(means: Means, number: int) -> Path:
-    path = means.save_to
-    assert path is not None
+def _wave_file(path: Path, number: int) -> Path:
     return path.with_name(f"{path.name}.{number}")
 
 

@@ -18,19 +18,17 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 class Windows:
     """A window in each of n images, all in tensors as large as the largest needs.
 
-    A smaller window repeats itself (offsets modulo its size): what is written to a pixel twice is the same both times.
+    A smaller window repeats its last row and column: what is written to a pixel twice is the same both times.
 
     Attributes:
-        top, left: first row and column, n×1; likewise ``height`` and ``width``.
-        down, across: offsets from 0 up to the largest height and width.
+        first: row and column of the image where it begins.
+        last: how many further rows and columns it has.
+        offsets: from 0 up to the largest ``last``.
     """
 
-    top: Int[Tensor, "n 1"]
-    left: Int[Tensor, "n 1"]
-    height: Int[Tensor, "n 1"]
-    width: Int[Tensor, "n 1"]
-    down: Int[Tensor, " a"]
-    across: Int[Tensor, " b"]
+    first: Int[Tensor, "n 2"]
+    last: Int[Tensor, "n 2"]
+    offsets: Int[Tensor, " a"]
 
     @classmethod
     def drawn(cls, place: Float[Tensor, "n 2"], side: Int[Tensor, " n"], image: torch.Size) -> Self:
@@ -40,40 +38,35 @@ class Windows:
             place: uniform in [0, 1). Every position is possible; the authors' code never reaches the last row and
                 column.
         """
-        h, w = image[2:]
-        height, width = (side.clamp(max=whole)[:, None] for whole in (h, w))
-        offsets = torch.arange(int(side.max()), device=side.device)
-        top, left = (place[:, :1] * (h - height + 1)).long(), (place[:, 1:] * (w - width + 1)).long()
-        return cls(top, left, height, width, offsets[:h], offsets[:w])
+        whole = torch.tensor(image[2:], device=side.device)
+        last = torch.minimum(side[:, None], whole) - 1
+        return cls((place * (whole - last)).long(), last, torch.arange(int(side.max()), device=side.device))
 
     @property
-    def rows(self) -> Int[Tensor, "n a"]:
-        """Rows of the image."""
-        return self.top + self.down % self.height
+    def lines(self) -> Int[Tensor, "n 2 a"]:
+        """Rows and columns of the image."""
+        return self.first[:, :, None] + torch.minimum(self.offsets, self.last[:, :, None])
 
-    @property
-    def columns(self) -> Int[Tensor, "n b"]:
-        """Columns of the image."""
-        return self.left + self.across % self.width
-
-    def cells(self, image: torch.Size) -> Int[Tensor, "n c a*b"]:
+    def cells(self, image: torch.Size) -> Int[Tensor, "n c a*a"]:
         """Positions in images flattened to N×C×(H·W)."""
-        positions = self.rows[:, :, None] * image[3] + self.columns[:, None, :]
+        rows, columns = self.lines.unbind(1)
+        positions = (rows * image[3])[:, :, None] + columns[:, None, :]
         return positions.flatten(1)[:, None].expand(-1, image[1], -1)
 
     @property
-    def counted(self) -> Bool[Tensor, "n 1 a*b"]:
+    def counted(self) -> Bool[Tensor, "n 1 a*a"]:
         """Cells that repeat no other."""
-        return _outer(self.down < self.height, self.across < self.width)
+        return _crossings(self.offsets <= self.last[:, :, None])
 
-    def hold(self, other: Windows) -> Bool[Tensor, "n 1 a*b"]:
+    def hold(self, other: Windows) -> Bool[Tensor, "n 1 a*a"]:
         """Cells of other windows that lie in these."""
-        down, across = other.rows - self.top, other.columns - self.left
-        return _outer((down >= 0) & (down < self.height), (across >= 0) & (across < self.width))
+        offsets = other.lines - self.first[:, :, None]
+        return _crossings((offsets >= 0) & (offsets <= self.last[:, :, None]))
 
 
-def _outer(rows: Tensor, columns: Tensor) -> Tensor:
-    return (rows[:, :, None] & columns[:, None, :]).flatten(1)[:, None]
+def _crossings(lines: Bool[Tensor, "n 2 a"]) -> Bool[Tensor, "n 1 a*a"]:
+    """Cells both of whose lines are meant."""
+    return (lines[:, 0, :, None] & lines[:, 1, None, :]).flatten(1)[:, None]
 
 
 @lru_cache(maxsize=16)
@@ -87,16 +80,18 @@ def sides(p_init: float, steps: int, height: int, width: int, device: torch.devi
 @lru_cache(maxsize=16)
 def bumps(
     p_init: float, steps: int, height: int, width: int, device: torch.device, power: int
-) -> tuple[Int[Tensor, " steps"], Int[Tensor, " steps"], Float[Tensor, "distinct side side"]]:
-    """Sides as ℓ2 and ℓ1 need them; the number of each step's bump; and the bumps, repeated like a window's cells.
+) -> tuple[Int[Tensor, " steps"], Int[Tensor, " steps"], Float[Tensor, "distinct 2 side side"]]:
+    """Sides as ℓ2 and ℓ1 need them; the number of each step's bump; and the bumps, lying and standing.
 
-    Sides are odd and at least 3, as far as the image is large enough.
+    Sides are odd and at least 3, as far as the image is large enough. Bumps are repeated like a window's cells.
     """
     plain = sides(p_init, steps, height, width, torch.device("cpu")).clamp(min=3)
     odd = (plain + (plain + 1) % 2).clamp(max=min(height, width))
     distinct = sorted(set(odd.tolist()))
     offsets = torch.arange(distinct[-1])
-    every = torch.stack([bump(side, power)[offsets % side][:, offsets % side] for side in distinct])
+    lines = {side: offsets.clamp(max=side - 1) for side in distinct}
+    lying = torch.stack([bump(side, power)[at][:, at] for side, at in lines.items()])
+    every = torch.stack([lying, lying.mT], 1)
     return odd.to(device), torch.searchsorted(torch.tensor(distinct), odd).to(device), every.to(device)
 
 

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
+from isthmus.attacks.batch import Batch
 from isthmus.attacks.ledger import Ledger
-from isthmus.attacks.oracle import Batch
 from isthmus.attacks.threats import Threat
 
 if TYPE_CHECKING:
-    from isthmus.attacks.engine import Attack, Evaluation
+    from isthmus.attacks.attack import Attack
+    from isthmus.attacks.evaluation import Evaluation
 
 PATIENCE = 0.2
 """Seconds that the parent waits for reports before it looks up: at the clock, and whether somebody wants it to stop."""
@@ -34,18 +35,17 @@ class Order:
     """One attack on some examples: all that a worker needs besides the model.
 
     Attributes:
-        labels: of all stages, as the evaluation counts them.
+        stage: the attack's position in the ledger's count.
         size: rows in a batch.
-        random, classes: what the evaluation knows of the model.
+        random: whether the model is; the evaluation has found out.
         examples, ledger: the share of them to work on.
     """
 
     attack: Attack
     threat: Threat
-    labels: list[str]
+    stage: int
     size: int
     random: bool
-    classes: int | None
     examples: Batch
     ledger: Ledger
 
@@ -144,24 +144,24 @@ def _crew(evaluation: Evaluation) -> Crew:
 
 
 def _order(evaluation: Evaluation, attack: Attack, share: Tensor) -> Order:
+    setting = evaluation.setting
     return Order(
         replace(attack, among=None),  # has chosen already, and may be a function that only lives here
-        evaluation.threat,
-        evaluation.labels,
-        evaluation.size,
-        evaluation.oracle.random,
-        evaluation.oracle.classes,
-        evaluation.examples.take(share).to(torch.device("cpu")),
-        evaluation.ledger.take(share),
+        setting.threat,
+        evaluation.labels.index(attack.label),
+        setting.size,
+        setting.oracle.random,
+        setting.examples.take(share).to(torch.device("cpu")),
+        setting.ledger.take(share),
     )
 
 
 def _enter(evaluation: Evaluation, share: Tensor, part: Part) -> None:
-    rows = share[part.rows]
+    rows, setting = share[part.rows], evaluation.setting
     try:
-        evaluation.ledger.put(rows, part.ledger)
+        setting.ledger.put(rows, part.ledger)
     except KeyboardInterrupt:  # Ctrl-C between two columns: what is half entered would be no valid result
-        evaluation.ledger.put(rows, part.ledger)
+        setting.ledger.put(rows, part.ledger)
         raise
-    evaluation.oracle.forward_passes += part.forwards
-    evaluation.oracle.backward_passes += part.backwards
+    setting.oracle.forward_passes += part.forwards
+    setting.oracle.backward_passes += part.backwards

@@ -16,7 +16,7 @@ from isthmus.types import Metric
 if TYPE_CHECKING:
     from torch import nn
 
-    from isthmus.attacks.engine import Attack
+    from isthmus.attacks.attack import Attack
     from isthmus.attacks.result import RobustResult
     from isthmus.attacks.threats import Threat
     from isthmus.checks.context import Context

@@ -1,0 +1,316 @@
+"""An evaluation under way: attacks one after another, each on what the ones before it left standing."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from isthmus.attacks import scouting, workers
+from isthmus.attacks.attack import Attack
+from isthmus.attacks.batch import Batch
+from isthmus.attacks.inputs import check_classes
+from isthmus.attacks.judging import Judge
+from isthmus.attacks.ledger import Ledger
+from isthmus.attacks.proposing import propose
+from isthmus.attacks.queue import Queue
+from isthmus.attacks.result import CLEAN, RobustResult
+from isthmus.attacks.setting import Setting
+from isthmus.attacks.threats import Threat
+from isthmus.attacks.undisturbed import device_of
+from isthmus.errors import FileError, ModelError
+
+SAVE_EVERY = 20.0
+"""Seconds between two writes of an evaluation that keeps a file, at least."""
+
+_WRITING = 20  # writing takes at most one part in so many of the time
+
+
+class Snapshot(NamedTuple):
+    """How far an evaluation is, for whoever watches.
+
+    Attributes:
+        done, total: work so far and in all, in units of examples.
+        attack: label of the attack that runs.
+        standing: examples that stand so far; an upper bound on those that will.
+        n: examples in all.
+    """
+
+    done: float
+    total: int
+    attack: str
+    standing: int
+    n: int
+
+
+Progress = Callable[[Snapshot], None]
+
+
+@dataclass(frozen=True)
+class Means:
+    """With what an evaluation works; nothing of it changes the result but for the model's own rounding.
+
+    Attributes:
+        batch_size: examples at a time; None to find it from memory.
+        jobs: processes on this machine.
+        bf16: gradients in bfloat16; success is judged in float32 all the same.
+        save_to: file that keeps the evaluation as it goes; one of the same evaluation is taken up.
+    """
+
+    batch_size: int | None = None
+    jobs: int = 1
+    bf16: bool = False
+    save_to: Path | None = None
+
+
+class Evaluation:
+    """Attacks on examples, how far they are, and the file that remembers it. Call :meth:`begin`, then :meth:`run`.
+
+    Attributes:
+        setting: model, examples and ledger.
+        at: attacks that are over.
+        members: rows that the present one is tried on, once chosen.
+        spent: example-passes of each stage.
+        pool: the workers, once there are any.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        examples: Batch,
+        threat: Threat,
+        attacks: Sequence[Attack],
+        seed: int,
+        means: Means,
+        progress: Progress | None,
+    ) -> None:
+        self.model, self.attacks = model, list(attacks)
+        self.seed, self.means, self.progress = seed, means, progress
+        device = device_of(model, examples.images)
+        oracle = scouting.oracle(model, means.bf16, examples.images[: scouting.PROBE].to(device))
+        size = means.batch_size or scouting.BATCH_SIZE
+        self.setting = Setting(Judge(oracle, threat), examples, Ledger.new(examples.images), device, size)
+        self.labels = [CLEAN, *(attack.label for attack in attacks)]
+        self.looked = False
+        self.at = 0
+        self.members: Tensor | None = None
+        self.spent = dict.fromkeys(self.labels, 0)
+        self.pool: workers.Crew | None = None
+        self._saved, self._pause = time.monotonic(), SAVE_EVERY
+
+    # --- beginning ---
+
+    def begin(self, known: RobustResult | None) -> None:
+        """Take up a saved evaluation or what is known, or look at the clean images."""
+        setting, path = self.setting, self.means.save_to
+        oracle = setting.oracle
+        saved = path if path is not None and path.exists() else None
+        if saved is not None:
+            self._take_up(saved)
+        elif known is not None:
+            self._go_on_from(known)
+        oracle.random = oracle.takes_keys or scouting.is_random(oracle, setting.examples, setting.device)
+        if saved is not None:
+            self._check_what_is_claimed(saved)
+        if not self.looked:
+            self._look_at_clean_images()
+        oracle.classes = setting.classes
+        fits = scouting.batch_size(oracle, setting.examples, setting.device)
+        setting.size = self.means.batch_size or fits
+        self._book(CLEAN)
+        if saved is None:
+            self.save()
+
+    def _go_on_from(self, known: RobustResult) -> None:
+        """What a result at a smaller ε decided stays decided; only its passes are not of this evaluation."""
+        self.labels = [*known.attacks, *(a.label for a in self.attacks if a.label not in known.attacks)]
+        self.spent = dict.fromkeys(self.labels, 0)
+        ledger = self.setting.ledger = known.ledger.take(torch.arange(len(known)))
+        for spent in (ledger.forwards, ledger.backwards, ledger.blind):
+            spent.zero_()
+        self.looked = True
+
+    def _look_at_clean_images(self) -> None:
+        """Judge the images themselves: errors are broken by "clean", and NaN or infinite logits set aside."""
+        setting, found = self.setting, []
+        ledger, examples = setting.ledger, setting.examples
+        for rows in torch.split(torch.arange(len(examples)), setting.size):
+            batch = setting.batch(rows)
+            with setting.booked(rows):
+                logits = setting.judge.clean(batch)
+                check_classes(examples, logits.shape[1])
+                wrong = self._wrong_at_once(rows, batch, logits)
+            finite, predicted = logits.isfinite().all(1), logits.argmax(1)
+            ledger.correct[rows] = (finite & (predicted == batch.labels)).cpu()
+            broken = (finite & wrong).cpu()
+            ledger.broken[rows], ledger.gap[rows] = broken, batch.gap(logits).float().cpu()
+            ledger.stage[rows[broken | ~finite.cpu()]] = 0
+            found.append(logits.scatter(1, batch.labels[:, None], -torch.inf).argsort(1, descending=True)[:, :-1].cpu())
+        ledger.ranked = torch.cat(found)
+        ledger.witnesses[ledger.broken] = examples.images.cpu()[ledger.broken]
+        if not (ledger.broken | ledger.standing).any():
+            raise ModelError(
+                "The model's logits are NaN or infinite on every clean image: training diverged, or the "
+                "weights are of another model."
+            )
+        self.looked = True
+
+    def _wrong_at_once(self, rows: Tensor, batch: Batch, logits: Tensor) -> Tensor:
+        """Whether clean images succeed as they are; for a random model with the confidence of any other proposal."""
+        setting = self.setting
+        if not setting.oracle.random:
+            return batch.reached(logits)
+        tries = setting.ledger.tries[rows].to(setting.device)
+        broken, _ = setting.judge.confirm(batch.images, batch, tries)
+        setting.ledger.tries[rows] = tries.cpu()
+        return broken
+
+    # --- the file ---
+
+    @cached_property
+    def _facts(self) -> dict[str, Any]:
+        """What makes this evaluation another than one that a file may hold."""
+        return {
+            "threat": str(self.setting.threat),
+            "attacks": [[a.label, a.config.model_dump(mode="json")] for a in self.attacks],
+            "seed": self.seed,
+            "examples": scouting.fingerprint(self.setting.examples.columns().values()),
+            "model": scouting.fingerprint(self.model.state_dict().values()),
+        }
+
+    def save(self) -> None:
+        """Write the evaluation to its file, where it has one."""
+        if self.means.save_to is None:
+            return
+        oracle = self.setting.oracle
+        now = {
+            "facts": self._facts,
+            "labels": self.labels,
+            "at": self.at,
+            "members": None if self.members is None else self.members.tolist(),
+            "passes": [oracle.forward_passes, oracle.backward_passes],
+            "spent": self.spent,
+        }
+        began = time.monotonic()
+        self.setting.ledger.save(self.means.save_to, json.dumps(now))
+        self._saved = time.monotonic()
+        self._pause = max(SAVE_EVERY, _WRITING * (self._saved - began))
+
+    def _take_up(self, path: Path) -> None:
+        ledger, text = Ledger.load(path)
+        now = json.loads(text)
+        other = [name for name, fact in json.loads(json.dumps(self._facts)).items() if now["facts"].get(name) != fact]
+        if other:
+            raise FileError(
+                f"{path} holds an evaluation with other {', '.join(other)}; delete it to begin anew, or choose "
+                "another path."
+            )
+        self.setting.ledger, self.labels, self.at, self.looked = ledger, now["labels"], now["at"], True
+        self.members = None if now["members"] is None else torch.tensor(now["members"], dtype=torch.int64)
+        self.setting.oracle.forward_passes, self.setting.oracle.backward_passes = now["passes"]
+        self.spent = now["spent"]
+
+    def _check_what_is_claimed(self, path: Path) -> None:
+        """Witnesses in the file must hold: equal weights do not make an equal model."""
+        setting, ledger = self.setting, self.setting.ledger
+        ledger.settle()
+        rows = (ledger.broken & (ledger.stage > 0)).nonzero().squeeze(1)
+        for part in torch.split(rows, setting.size) if len(rows) and not setting.oracle.random else ():
+            images = ledger.witnesses[part].to(setting.device)
+            verdict = setting.judge.proposals(images, setting.batch(part), ledger.tries[part])
+            if not verdict.broken.all():
+                raise FileError(
+                    f"{path} holds an evaluation of a model that answers otherwise, though its weights are these; "
+                    "delete it to begin anew, or choose another path."
+                )
+
+    # --- work ---
+
+    def run(self) -> None:
+        """Run what is left of the attacks."""
+        ledger = self.setting.ledger
+        while self.at < len(self.attacks):
+            attack = self.attacks[self.at]
+            if self.members is None:
+                self.members = self._members(attack)
+                ledger.open_stage(attack.runs(self.setting.threat, self.setting.classes))
+            for _ in self._work(attack, self.members):
+                self._book(attack.label)
+                self._tell(attack)
+                if time.monotonic() - self._saved > self._pause:
+                    self.save()
+            self.at, self.members = self.at + 1, None
+            self.save()
+            self._tell(attack)
+
+    def _members(self, attack: Attack) -> Tensor:
+        chosen = self.setting.ledger.standing
+        if attack.among is not None:
+            chosen = chosen & attack.among(self.setting.ledger, self.setting.examples.keys.cpu())
+        return chosen.nonzero().squeeze(1)
+
+    def _work(self, attack: Attack, members: Tensor) -> Iterator[None]:
+        if self.means.jobs > 1 and len(members) > 1:
+            return workers.run(self, attack, members)
+        return work(self.setting, attack, members, self.labels.index(attack.label))
+
+    def _book(self, label: str) -> None:
+        """Put the passes that are on no stage's account yet on this one's."""
+        oracle = self.setting.oracle
+        self.spent[label] += oracle.forward_passes + oracle.backward_passes - sum(self.spent.values())
+
+    def _tell(self, attack: Attack) -> None:
+        if self.progress is None:
+            return
+        ledger, members = self.setting.ledger, self.members
+        n, share = len(ledger), 1.0
+        if members is not None and len(members):
+            runs = max(ledger.scores.shape[1], 1)
+            over = torch.where(ledger.standing[members], ledger.done[members], runs)
+            share = float(over.sum()) / (runs * len(members))
+        done = (self.at + (share if members is not None else 0)) * n
+        self.progress(Snapshot(done, len(self.attacks) * n, attack.label, int(ledger.standing.sum()), n))
+
+    # --- what came of it ---
+
+    def interrupted(self) -> RobustResult:
+        """What is known after an interruption at any moment; saved, too."""
+        self.setting.ledger.settle()
+        self._book(self.attacks[min(self.at, len(self.attacks) - 1)].label if self.attacks else CLEAN)
+        self.save()
+        return self.result(complete=False)
+
+    def result(self, complete: bool = True) -> RobustResult:
+        """What is known now."""
+        setting = self.setting
+        return RobustResult(
+            threat=setting.threat,
+            attacks=tuple(self.labels),
+            examples=setting.examples.to(torch.device("cpu")),
+            ledger=setting.ledger,
+            forward_passes=setting.oracle.forward_passes,
+            backward_passes=setting.oracle.backward_passes,
+            random=setting.oracle.random,
+            complete=complete,
+            spent=tuple(self.spent[label] for label in self.labels),
+            seed=self.seed,
+        )
+
+
+def work(setting: Setting, attack: Attack, rows: Tensor, stage: int) -> Iterator[None]:
+    """One attack on these examples, in this process; yields whenever the ledger is in order.
+
+    Args:
+        stage: the attack's position in the ledger's count.
+    """
+    if attack.search is None:
+        return propose(setting, attack, rows, stage)
+    search = attack.search(attack.config, setting.threat, setting.classes)
+    return Queue(setting, search, attack.number, stage).run(rows)

@@ -1,0 +1,46 @@
+"""Attacks that propose once for a whole batch, rather than run by run through the queue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from isthmus.attacks.attack import Attack
+from isthmus.attacks.inputs import check_proposals
+from isthmus.attacks.setting import Setting
+
+
+def propose(setting: Setting, attack: Attack, rows: Tensor, stage: int) -> Iterator[None]:
+    """Try such an attack on these examples, with new keys for each restart and only on those left.
+
+    Yields after every batch, when the ledger is in order.
+
+    Args:
+        stage: the attack's position in the ledger's count.
+
+    Raises:
+        ConfigError: it returned something other than one image per example.
+    """
+    ledger = setting.ledger
+    for restart in range(attack.restarts):
+        left = rows[ledger.standing[rows] & (ledger.done[rows] <= restart)]
+        for part in torch.split(left, setting.size) if len(left) else ():
+            _once(setting, attack, part, stage, restart)
+            yield
+
+
+def _once(setting: Setting, attack: Attack, rows: Tensor, stage: int, restart: int) -> None:
+    assert attack.perturb is not None
+    ledger, batch = setting.ledger, setting.batch(rows)
+    own = batch.folded(attack.number, restart)
+    tries = ledger.tries[rows].to(setting.device)
+    with setting.booked(rows):
+        proposals = attack.perturb(attack.config, setting.oracle, own, setting.threat)
+        verdict = setting.judge.proposals(check_proposals(proposals, batch.images, attack.label), batch, tries)
+    ledger.tries[rows] = tries.cpu()
+    gap = torch.where(verdict.finite, verdict.gap, torch.inf).float().cpu()
+    ledger.gap[rows] = ledger.gap[rows].minimum(gap)
+    ledger.run[rows[ledger.note(rows, verdict, stage)]] = restart
+    ledger.done[rows], ledger.scores[rows, restart] = restart + 1, gap

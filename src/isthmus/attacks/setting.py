@@ -1,0 +1,63 @@
+"""What every attack of an evaluation works with: the model, its judge, the examples, and the record of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from isthmus.attacks.batch import Batch
+from isthmus.attacks.judging import Judge
+from isthmus.attacks.ledger import Ledger
+from isthmus.attacks.oracle import Oracle
+from isthmus.attacks.threats import Threat
+
+
+@dataclass
+class Setting:
+    """Examples under attack.
+
+    Attributes:
+        judge: of the model and threat; attacks ask its oracle.
+        examples: all of them.
+        ledger: what is known of each, row by row; filled as attacks go.
+        device: the model's.
+        size: examples at a time, at most.
+    """
+
+    judge: Judge
+    examples: Batch
+    ledger: Ledger
+    device: torch.device
+    size: int
+
+    @property
+    def oracle(self) -> Oracle:
+        """The model that attacks ask."""
+        return self.judge.oracle
+
+    @property
+    def threat(self) -> Threat:
+        """The ball around each example."""
+        return self.judge.threat
+
+    @property
+    def classes(self) -> int:
+        """How many logits the model gives; known once it was asked."""
+        return self.ledger.ranked.shape[1] + 1
+
+    def batch(self, rows: Tensor) -> Batch:
+        """These examples where the model is."""
+        return self.examples.take(rows).to(self.device)
+
+    @contextmanager
+    def booked(self, rows: Tensor) -> Iterator[None]:
+        """Books what the model is asked inside on these examples, in equal shares; one may be named more than once."""
+        forwards, backwards = self.oracle.forward_passes, self.oracle.backward_passes
+        yield
+        n, one = len(rows), torch.ones_like(rows)
+        self.ledger.forwards.index_add_(0, rows, one, alpha=(self.oracle.forward_passes - forwards) // n)
+        self.ledger.backwards.index_add_(0, rows, one, alpha=(self.oracle.backward_passes - backwards) // n)
