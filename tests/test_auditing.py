@@ -11,6 +11,7 @@ from torch import nn
 
 import isthmus
 from isthmus import auditing, provenance, registry, results
+from isthmus.auditing import running
 from isthmus.checks.context import Context
 from isthmus.data import digits
 from isthmus.data.images import as_float
@@ -39,13 +40,13 @@ def model() -> nn.Module:
 def runs(monkeypatch) -> list[str]:
     """Names of the checks that really ran."""
     ran: list[str] = []
-    run = auditing._run
+    run = running._run
 
     def counted(check, context, debug):
         ran.append(check.name)
         return run(check, context, debug)
 
-    monkeypatch.setattr(auditing, "_run", counted)
+    monkeypatch.setattr(running, "_run", counted)
     return ran
 
 
@@ -74,8 +75,8 @@ def test_an_interrupted_audit_goes_on_with_the_next_check(model, data, tmp_path,
     assert results.saved_checks(tmp_path / "a") == ["accuracy", "robustness"]
     monkeypatch.undo()
     ran: list[str] = []
-    run = auditing._run
-    monkeypatch.setattr(auditing, "_run", lambda check, *rest: (ran.append(check.name), run(check, *rest))[1])
+    run = running._run
+    monkeypatch.setattr(running, "_run", lambda check, *rest: (ran.append(check.name), run(check, *rest))[1])
     isthmus.audit(model, *data, isthmus.Linf(0.1), checks=CHECKS, out=tmp_path / "a")
     assert ran == ["calibration", "information"]
 

@@ -33,6 +33,7 @@ ORDER = [
     ["attacks"],
     ["classifier"],
     ["training"],
+    ["obfuscation"],
     ["checks"],
     ["report"],
     ["auditing"],

@@ -72,6 +72,12 @@ def audit(
         typer.Option(help="Comma-separated checks; see isthmus list checks.", show_default="all of ours"),
     ] = None,
     full: Annotated[bool, typer.Option("--full/--quick", help="Try harder: more restarts and steps.")] = False,
+    claimed: Annotated[
+        str | None,
+        typer.Option(
+            help="Robust accuracy that somebody reports, for the verdict: 53%, 0.53.", show_default="PGD's, measured"
+        ),
+    ] = None,
     seed: Seed = 0,
     out: Annotated[
         Path | None,
@@ -79,9 +85,10 @@ def audit(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Audit a trained run, or any classifier, and write a page about it.
+    """Audit a trained run, or any classifier, and write a page about it, with a verdict on its robust accuracy.
 
-    Ends with exit code 2 if a check that was asked for broke off with an error; results and page are written even so.
+    Ends with exit code 3 if the robust accuracy is overstated, with 4 if it is broken, and with 2 if a check that was
+    asked for broke off with an error; results and page are written even so.
     """
     from isthmus.auditing import DEFAULT_CHECKS
     from isthmus.targets import audit_run
@@ -96,6 +103,7 @@ def audit(
         count=n,
         checks=names,
         budget="full" if full else "quick",
+        claimed=claimed,
         seed=seed,
         out=out,
         show_progress=not quiet,
@@ -103,6 +111,7 @@ def audit(
     subjects = _show([page.parent])
     typer.echo(f"page: {page}")
     _stop_at_errors(subjects, DEFAULT_CHECKS if names is None else names)
+    _stop_at_illusions(subjects, DEFAULT_CHECKS if names is None else names)
 
 
 @app.command()
@@ -231,18 +240,53 @@ def demo(
     _stop_at_errors(subjects, DEFAULT_CHECKS)
 
 
+@app.command()
+def study(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Such as closer-look/figure-1; without one, all are listed.", show_default=False),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings that replace the scale's: seeds=2 training.epochs=5.")
+    ] = None,
+    scale: Annotated[
+        str, typer.Option(help="tiny (seconds, on toys or digits), small (minutes on 2 cores) or paper.")
+    ] = "small",
+    out: Annotated[Path, typer.Option(help="Folder of all studies and their trained models.")] = Path("runs/studies"),
+    quiet: Quiet = False,
+) -> None:
+    """Repeat a figure of a paper, and say which of its claims are seen, not seen or not decidable.
+
+    Interrupted or killed, the same command goes on where it stopped.
+    """
+    from isthmus.studies import catalogue
+
+    if name is None:
+        for each in catalogue.names():
+            typer.echo(f"{each}: {catalogue.question(each)}")
+        return
+    from isthmus.studies.running import run_study
+
+    record, page = run_study(name, scale, overrides or [], out, show_progress=not quiet)
+    for finding in record.findings:
+        typer.echo(f"finding: {finding}")
+    typer.echo(f"page: {page}")
+
+
 @app.command("list")
 def list_names(
-    kind: Annotated[str | None, typer.Argument(help="data, nets, objectives, attacks or checks.")] = None,
+    kind: Annotated[str | None, typer.Argument(help="data, nets, objectives, attacks, checks or studies.")] = None,
 ) -> None:
     """List what can be named in recipes and options."""
     from isthmus import registry
     from isthmus.errors import unknown
+    from isthmus.studies import catalogue
 
-    if kind is not None and kind not in registry.KINDS:
-        raise ConfigError(unknown("kind", kind, registry.KINDS))
-    for each in [kind] if kind else registry.KINDS:
-        typer.echo(f"{each}: {', '.join(registry.names(each))}")
+    kinds = [*registry.KINDS, "studies"]
+    if kind is not None and kind not in kinds:
+        raise ConfigError(unknown("kind", kind, kinds))
+    for each in [kind] if kind else kinds:
+        typer.echo(f"{each}: {', '.join(catalogue.names() if each == 'studies' else registry.names(each))}")
 
 
 def _show(folders: list[Path]) -> list[Subject]:
@@ -276,11 +320,22 @@ def _stop_at_errors(subjects: Sequence[Subject], asked: Sequence[str]) -> None:
         raise typer.Exit(2)
 
 
+def _stop_at_illusions(subjects: Sequence[Subject], asked: Sequence[str]) -> None:
+    """End with exit code 3 or 4 where a robust accuracy is overstated or broken."""
+    if "obfuscation" not in asked:
+        return
+    results = [subject.results["obfuscation"] for subject in subjects if "obfuscation" in subject.results]
+    codes = {"holds": 0, "overstated": 3, "broken": 4}
+    code = max((codes[result.details["verdict"]["status"]] for result in results if result.details), default=0)
+    if code:
+        raise typer.Exit(code)
+
+
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line.
 
-    Exit codes: 0 done, 1 a fault of ours, 2 a mistake that can be mended, a check that broke off or a claim that does
-    not hold, 130 interrupted.
+    Exit codes: 0 done, 1 a fault of ours, 2 a mistake that can be mended, a check that broke off or witnesses that do
+    not hold, 3 an overstated robust accuracy, 4 a broken one, 130 interrupted.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from rich.console import Console
@@ -61,8 +61,9 @@ def audit_run(
     data: str | None = None,
     threat: str = "linf:0.1",
     count: int | None = None,
-    checks: Sequence[str] | None = None,
+    checks: Sequence[str | Mapping[str, Any]] | None = None,
     budget: Literal["quick", "full"] = "quick",
+    claimed: str | None = None,
     seed: int = 0,
     out: Path | None = None,
     show_progress: bool = True,
@@ -75,7 +76,7 @@ def audit_run(
         data: name of the data (its test split is used); the run's own where None.
         threat: norm and largest ε, such as "linf:8/255".
         count: judge on this many test images, the same class-balanced choice every time; all where None.
-        checks, budget, seed: see :func:`isthmus.audit`.
+        checks, budget, claimed, seed: see :func:`isthmus.audit`.
         out: folder for results and page; the run itself, or ``runs/<model>`` for a foreign model, where None.
         show_progress: draw a progress bar where stderr is a terminal.
 
@@ -98,6 +99,7 @@ def audit_run(
             chosen,
             checks,
             budget,
+            claimed=claimed,
             seed=seed,
             out=target.folder / "audit",
             name=target.name,

@@ -9,10 +9,11 @@ import torch
 from attacked_models import Counting, Noisy, Smooth, pictures, subject
 from torch import nn
 
-from isthmus.attacks import Linf, pgd, robust_accuracy
+from isthmus.attacks import Linf, pgd, robust_accuracy, verify_witnesses
 from isthmus.attacks.engine import Interrupted
 from isthmus.attacks.waves import forget
 from isthmus.errors import FileError, ModelError
+from isthmus.randomness import normal
 
 SHORT = [
     "apgd:8",
@@ -239,3 +240,55 @@ def test_running_out_of_memory_halves_the_batch_and_goes_on(suite):
     torch.testing.assert_close(result.witnesses, expected.witnesses, equal_nan=True, rtol=0, atol=1e-6)
     with pytest.raises(ModelError, match="not fit into memory even with a single image"):
         robust_accuracy(Small(model, 0), images, labels, Linf(0.05), suite)
+
+
+class Shifted(nn.Module):
+    """The same answers with a constant added to all logits, or none where an image is off the 8-bit grid."""
+
+    def __init__(self, model: nn.Module, shift: float) -> None:
+        super().__init__()
+        self.model, self.shift = model, shift
+
+    def forward(self, images):
+        logits = self.model(images)
+        if self.shift:
+            return (logits + self.shift).float()
+        known = ((images * 255).round() / 255 - images).abs().flatten(1).amax(1) < 1e-4
+        return logits * known[:, None]
+
+
+def test_a_constant_added_to_all_logits_hides_nothing():
+    model, images, labels = subject(40)
+    plain = robust_accuracy(model, images, labels, Linf(0.1), "pgd")
+    shifted = robust_accuracy(Shifted(model, 1e5), images, labels, Linf(0.1), "pgd")
+    assert plain.accuracy < plain.clean_accuracy
+    assert shifted.accuracy <= plain.accuracy + 0.05
+
+
+def test_answering_nothing_is_no_robustness():
+    model, images, labels = subject(40)
+    images = (images * 255).round() / 255
+    silent = robust_accuracy(Shifted(model, 0.0), images, labels, Linf(0.1), "uniform")
+    assert (silent.broken | (labels == 0))[silent.correct].all()
+    assert verify_witnesses(silent, Shifted(model, 0.0)).agrees
+
+
+class Unsure(nn.Module):
+    """Answers with nearly equal probabilities and a little noise from keys, but the same class nearly every time."""
+
+    takes_keys = True
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images, keys=None):
+        noise = 0 if keys is None else 0.02 * normal(keys, (3,))
+        return 0.2 * self.model(images) + noise
+
+
+def test_an_unsure_random_model_is_no_more_robust_for_that():
+    model, images, labels = subject(30)
+    sure = robust_accuracy(model, images, labels, Linf(0.1), "pgd").accuracy
+    unsure = robust_accuracy(Unsure(model), images, labels, Linf(0.1), "pgd").accuracy
+    assert unsure <= sure + 0.1

@@ -59,6 +59,17 @@ def test_a_scout_has_the_models_logits_and_gradient(channels, options):
     torch.testing.assert_close(said.gradient, expected.gradient, rtol=1e-3, atol=1e-4)
 
 
+def test_features_are_flattened_as_they_lie_in_memory():
+    from isthmus.attacks.channels_last import FlattenChannelsLast
+
+    model, images = conv_net(), images_of()
+    flat = scouting.oracle(model, False, images[:4]).scout
+    assert sum(isinstance(module, FlattenChannelsLast) for module in flat.modules()) == 1
+    twice = nn.Sequential(model[0], model[6], flatten := nn.Flatten(), linear := nn.Linear(32, 32), flatten, linear)
+    kept = scouting.oracle(twice.eval(), False, images[:4]).scout
+    assert not any(isinstance(module, FlattenChannelsLast) for module in kept.modules()), "the layer serves twice"
+
+
 def test_the_model_itself_is_left_alone():
     model, images = conv_net(), images_of()
     before = {name: value.clone() for name, value in model.state_dict().items()}

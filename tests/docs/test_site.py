@@ -67,7 +67,7 @@ def test_pages_are_whole(site):
 def test_the_reference_lists_what_is_public(site):
     html = "".join(page.read_text("utf-8") for page in (site / "reference").glob("*.html"))
     for path in (
-        "auditing.audit",
+        "auditing.running.audit",
         "classifier.assembly.bottleneck",
         "training.start.train",
         "attacks.api.robust_accuracy",

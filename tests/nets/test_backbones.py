@@ -13,8 +13,9 @@ SMALL = [
     {"name": "wide_resnet", "depth": 7, "width": 2},
     {"name": "wide_resnet", "depth": 10, "width": 1, "norm": True, "shortcut": "pad"},
     {"name": "preact_resnet"},
+    {"name": "preact_resnet", "hidden": [24, 12]},
 ]
-ids = ["mlp", "conv", "wrn", "wrn-norm-pad", "preact"]
+ids = ["mlp", "conv", "wrn", "wrn-norm-pad", "preact", "preact-mlp"]
 
 
 def build(options, shape):
@@ -47,6 +48,12 @@ def test_features_are_as_many_as_announced(options, shape):
         ({"name": "mlp"}, (1, 28, 28), 2_380_810 - 1025 * 512 - 257 * 10),
         # the common 11,171,146 with a 10-class head, and one last batch norm
         ({"name": "preact_resnet"}, (3, 32, 32), 11_171_146 - 5_130 + 1_024),
+        # and two layers of 1024 on its 512 features
+        (
+            {"name": "preact_resnet", "hidden": [1024, 1024]},
+            (3, 32, 32),
+            11_171_146 - 5_130 + 1_024 + 513 * 1024 + 1025 * 1024,
+        ),
         ({"name": "conv"}, (1, 8, 8), 156_048),
     ],
 )

@@ -38,7 +38,7 @@ class Config(Component):
     argument: ClassVar[str | None] = "steps"
     name: Literal["apgd"] = "apgd"
     steps: Annotated[int, Field(gt=0)] = 100
-    loss: Literal["ce", "dlr", "margin", "log_odds"] = "ce"
+    loss: Literal["ce", "dlr", "margin", "log_odds", "probability"] = "ce"
     targets: Annotated[int, Field(ge=0)] = 0
     restarts: Annotated[int, Field(gt=0)] = 1
     eot: Annotated[int, Field(gt=0)] = 1

@@ -19,6 +19,7 @@ from isthmus.attacks.batch import Batch
 from isthmus.attacks.inputs import check_classes
 from isthmus.attacks.judging import Judge
 from isthmus.attacks.ledger import Ledger
+from isthmus.attacks.oracle import Oracle
 from isthmus.attacks.proposing import propose
 from isthmus.attacks.queue import Queue
 from isthmus.attacks.result import CLEAN, RobustResult
@@ -62,12 +63,15 @@ class Means:
         jobs: processes on this machine.
         bf16: gradients in bfloat16; success is judged in float32 all the same.
         save_to: file that keeps the evaluation as it goes; one of the same evaluation is taken up.
+        scout: what attacks ask instead of the model, in this process; the model still judges. It takes what the model
+            takes. None for a faster copy of the model, where there is one.
     """
 
     batch_size: int | None = None
     jobs: int = 1
     bf16: bool = False
     save_to: Path | None = None
+    scout: nn.Module | None = None
 
 
 class Evaluation:
@@ -94,7 +98,11 @@ class Evaluation:
         self.model, self.attacks = model, list(attacks)
         self.seed, self.means, self.progress = seed, means, progress
         device = device_of(model, examples.images)
-        oracle = scouting.oracle(model, means.bf16, examples.images[: scouting.PROBE].to(device))
+        oracle = (
+            scouting.oracle(model, means.bf16, examples.images[: scouting.PROBE].to(device))
+            if means.scout is None
+            else Oracle(model, means.scout, torch.bfloat16 if means.bf16 else None)
+        )
         size = means.batch_size or scouting.BATCH_SIZE
         self.setting = Setting(Judge(oracle, threat), examples, Ledger.new(examples.images), device, size)
         self.labels = [CLEAN, *(attack.label for attack in attacks)]

@@ -29,7 +29,7 @@ DOUBT = 0.01
 DRAWS = 16
 """Draws that a random model's clean prediction is averaged over, and that a test takes at a time."""
 
-MOST_DRAWS = 256
+MOST_DRAWS = 1024
 """Draws after which a test that is still undecided lets the example stand."""
 
 BETS = (0.02, 0.1, 0.3, 0.6, 0.9)
@@ -39,7 +39,10 @@ SCREEN = 4
 """Draws of the first look at a proposal; it goes on only where these, on average, are wrong."""
 
 ROUNDING = 2.0**-16
-"""By how much a wrong logit must win, as a share of the largest logit; another batch size may turn anything less."""
+"""By how much a wrong logit must win, as a share of the range of logits; another batch size may turn anything less."""
+
+LAST_BITS = 2.0**-21
+"""And as a share of the largest logit: four units in its last place, since a constant may be added to all logits."""
 
 _PATIENCE = 1  # blocks of draws that a test plays on even if it loses
 
@@ -163,8 +166,13 @@ class Judge:
 
 
 def beyond_rounding(batch: Batch, logits: Tensor) -> Bool[Tensor, " n"]:
-    """Whether success is more than a tie or a rounding: it would be found again in a batch of another size."""
-    return batch.reached(logits) & (batch.gap(logits) < -ROUNDING * logits.abs().amax(1))
+    """Whether success is more than a tie or a rounding: it would be found again in a batch of another size.
+
+    No rounding makes all logits equal: a constant answer counts as the class that argmax makes of it.
+    """
+    low, high = logits.aminmax(dim=1)
+    slack = ROUNDING * (high - low) + LAST_BITS * torch.maximum(high.abs(), low.abs())
+    return batch.reached(logits) & ((batch.gap(logits) < -slack) | (high == low))
 
 
 def _content(images: Float[Tensor, "n c h w"]) -> Int[Tensor, " n"]:

@@ -74,12 +74,22 @@ def margin_directed(
     return own(logits, aims) - own(logits, labels)
 
 
-LOSSES: dict[str, Loss] = {"ce": ce, "margin": margin, "log_odds": log_odds, "dlr": dlr}
+def probability(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """max_{j≠y} p_j − p_y with p = softmax(z), in [−1, 1].
+
+    For random models: averaged over draws (``eot``), it is what their average prediction is wrong by. Where a draw is
+    decided its gradient vanishes, so that only those count that can still be won.
+    """
+    return margin(logits.softmax(1), labels)
+
+
+LOSSES: dict[str, Loss] = {"ce": ce, "margin": margin, "log_odds": log_odds, "dlr": dlr, "probability": probability}
 DIRECTED: dict[str, Directed] = {
     "ce": lambda logits, labels, aims: -ce(logits, aims),
     "margin": margin_directed,
     "log_odds": lambda logits, labels, aims: -log_odds(logits, aims),
     "dlr": dlr_directed,
+    "probability": lambda logits, labels, aims: margin_directed(logits.softmax(1), labels, aims),
 }
 
 

@@ -1,7 +1,8 @@
 """How a model is asked fast and within memory: a scout of the same function, and the batch that fits.
 
-The scout is a copy of the model with batch norm folded into convolutions and weights laid out channels-last, where
-that provably gives the same logits; on this model, not in general. Only attacks ask it. The model itself judges.
+The scout is a copy of the model with batch norm folded into convolutions and everything laid out channels-last, where
+that gives the same logits and gradients on a probe; on this model, not in general. Only attacks ask it. The model
+itself judges.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from isthmus.attacks import input_convolution
+from isthmus.attacks import channels_last, input_convolution
 from isthmus.attacks.batch import Batch
 from isthmus.attacks.oracle import Oracle
 from isthmus.errors import ModelError
@@ -46,9 +47,10 @@ def _scout(asked: Oracle, model: nn.Module, probe: Tensor) -> nn.Module | None:
     """A faster copy that gives the model's logits and gradient up to rounding; None where there is none."""
     if asked.takes_keys or not any(isinstance(m, nn.Conv2d) for m in model.modules()):
         return None
-    for make in (_rewritten, copy.deepcopy):
+    ways: tuple[Callable[[], nn.Module], ...] = (lambda: _rewritten(model, probe), lambda: copy.deepcopy(model))
+    for make in ways:
         with suppress(Exception):  # somebody else's model may be impossible to copy, to trace or to fold
-            faster: nn.Module = make(model).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            faster: nn.Module = make().eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             scout = Oracle(model, faster)
             agreed = _agree(asked, scout, probe)
             asked.took_over(scout)
@@ -57,8 +59,8 @@ def _scout(asked: Oracle, model: nn.Module, probe: Tensor) -> nn.Module | None:
     return None
 
 
-def _rewritten(model: nn.Module) -> nn.Module:
-    """A copy with batch norm folded and the convolution of the images replaced, where the model can be traced."""
+def _rewritten(model: nn.Module, probe: Tensor) -> nn.Module:
+    """A copy with batch norm folded, the convolution of the images replaced, and flattened as the memory lies."""
     traced = fx.symbolic_trace(copy.deepcopy(model).eval())
     _fold_batch_norm(traced)
     modules = dict(traced.named_modules())
@@ -73,6 +75,8 @@ def _rewritten(model: nn.Module) -> nn.Module:
             and input_convolution.applies(module)
         ):
             traced.set_submodule(str(node.target), input_convolution.InputConvolution(module))
+    with suppress(Exception):  # a model that cannot be run node by node keeps its order
+        channels_last.reorder(traced, probe)
     traced.recompile()
     traced.delete_all_unused_submodules()
     return traced

@@ -31,6 +31,7 @@ class Context:
         threat: norm and largest ε; checks that scan ε go from 0 up to it.
         draws: how many passes :attr:`model` averages; more than 1 for a foreign model that answers at random.
         indices: positions of the examples in their data set; 0..N−1 where None.
+        claimed: the robust accuracy that somebody reports, in [0, 1]; None where nobody does.
         budget: "quick" or "full".
         seed: every random choice derives from it and the example's index.
         progress: call it with (done, total) now and then.
@@ -45,6 +46,7 @@ class Context:
     bottleneck: nn.Module | None = None
     draws: int = 1
     indices: Int[Tensor, "n"] | None = None
+    claimed: float | None = None
     budget: Literal["quick", "full"] = "quick"
     seed: int = 0
     batch_size: int = 256

@@ -19,6 +19,8 @@ _OUTCOME = {
     Status.ERROR: "broke off with an error",
 }
 
+_VERDICTS = {"broken": "is broken", "overstated": "is overstated", "holds": "holds"}
+
 
 def title(subjects: Sequence[Subject]) -> str:
     """What the page is about: "Five classifiers of digits, audited"."""
@@ -30,8 +32,23 @@ def title(subjects: Sequence[Subject]) -> str:
 
 
 def lead(subjects: Sequence[Subject]) -> list[str]:
-    """On what images, and how the checks ended."""
-    return [_images(subjects), _outcomes(subjects)]
+    """Whether the robustness is real, on what images, and how the checks ended."""
+    return [*_verdicts(subjects), _images(subjects), _outcomes(subjects)]
+
+
+def _verdicts(subjects: Sequence[Subject]) -> list[str]:
+    """The verdicts, where there are any: "Robust accuracy is overstated for a, and holds for b and c."."""
+    given: dict[str, list[str]] = {}
+    for subject in subjects:
+        result = subject.results.get("obfuscation")
+        if result is not None and "verdict" in result.details:
+            given.setdefault(str(result.details["verdict"]["status"]), []).append(subject.name)
+    if not given:
+        return []
+    if len(subjects) == 1:
+        return [f"Its robust accuracy {_VERDICTS[next(iter(given))]}."]
+    parts = [f"{said} for {numbers.listing(given[word])}" for word, said in _VERDICTS.items() if word in given]
+    return [f"Robust accuracy {numbers.listing(parts)}."]
 
 
 def cautions(subjects: Sequence[Subject]) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
@@ -16,21 +15,23 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from isthmus import classifier, config, files, provenance, registry, results
+from isthmus import classifier, files, provenance, registry, results
 from isthmus.attacks import inputs
-from isthmus.attacks.threats import Threat, parse
+from isthmus.attacks.threats import Threat
 from isthmus.attacks.undisturbed import device_of, undisturbed
+from isthmus.auditing.asked import configs, examples, share, threat_of
+from isthmus.auditing.stored import stored
 from isthmus.checks.context import Context
 from isthmus.classifier.contract import NOT_FINITE, Classifier
 from isthmus.config import Component
-from isthmus.data.images import check_images, check_labels
-from isthmus.errors import ConfigError, DataError, FileError, IsthmusError, ModelError, unknown
+from isthmus.data.images import check_labels
+from isthmus.errors import ConfigError, IsthmusError, ModelError, unknown
+from isthmus.obfuscation.verdict import Verdict
 from isthmus.report import page
 from isthmus.report.subjects import Subject
 from isthmus.results import AuditRecord
 from isthmus.types import CheckResult, Status
 
-DEFAULT_CHECKS = ("accuracy", "robustness", "calibration", "information")
 BUDGETS = ("quick", "full")
 Progress = Callable[[str, int, int], None]  # check, done, total
 
@@ -49,6 +50,19 @@ class Audit:
     record: AuditRecord
     results: dict[str, CheckResult]
 
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the robust accuracy is real, as the check ``obfuscation`` found.
+
+        Raises:
+            ConfigError: this audit was made without that check, or the check broke off.
+        """
+        result = self.results.get("obfuscation")
+        if result is None or "verdict" not in result.details:
+            said = f" It broke off: {result.reason}" if result is not None else ""
+            raise ConfigError(f'This audit has no verdict; it is given by the check "obfuscation".{said}')
+        return Verdict.model_validate(result.details["verdict"])
+
     def save(self, path: str | Path) -> Path:
         """Write the page of this audit, one self-contained HTML file."""
         target = Path(path)
@@ -65,6 +79,7 @@ def audit(
     checks: Sequence[str | Mapping[str, Any] | Component] | None = None,
     budget: Literal["quick", "full"] = "quick",
     *,
+    claimed: float | str | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     name: str | None = None,
@@ -87,6 +102,8 @@ def audit(
         threat: norm and largest ε, such as ``isthmus.Linf(8 / 255)`` or ``"linf:8/255"``.
         checks: names, or mappings with options, each check once; None means all of :data:`DEFAULT_CHECKS`.
         budget: "quick" or "full": how hard the checks try.
+        claimed: the robust accuracy that somebody reports for this threat, in [0, 1] or as "53%", for the verdict;
+            where None, what one run of PGD of 40 steps on the cross-entropy says.
         seed: all random choices derive from it and the examples' indices.
         out: a folder for the results. Checks that are already there with the same model, data, settings and options,
             made by the same version and commit of isthmus, are not run again; an audit of another model, other data or
@@ -106,13 +123,14 @@ def audit(
         ModelError: a model that does not fit the contract, or gives no finite logits for any image.
         ConfigError: an unknown check, budget or option, or a check that is given twice.
     """
-    threat = _threat(threat)
-    configs = _configs(checks)
+    threat = threat_of(threat)
+    asked = configs(checks)
+    claim = share(claimed)
     if budget not in BUDGETS:
         raise ConfigError(unknown("budget", budget, BUDGETS))
     inputs.check_model(model)
     inputs.check_whole(batch_size, "batch_size")
-    images, labels, positions = _examples(images, labels, indices)
+    images, labels, positions = examples(images, labels, indices)
     device = device_of(model, images)
     with undisturbed(model, device, seed):
         adopted = classifier.adopt(model, images.to(device), seed)
@@ -128,6 +146,7 @@ def audit(
             bottleneck=adopted.bottleneck,
             draws=adopted.draws,
             indices=positions,
+            claimed=claim,
             budget=budget,
             seed=seed,
             batch_size=batch_size,
@@ -135,15 +154,15 @@ def audit(
         )
         record = _record(context, adopted, name or type(model).__name__, data, chosen)
         folder = Path(out) if out is not None else None
-        stored = _stored(folder, record, {check.name for check in configs}) if folder is not None else None
-        reusable = {} if stored is None else {c.name: r for c in configs if (r := stored.answering(c, record))}
-        if stored is not None and stored.record is not None and len(reusable) == len(configs):
+        known = stored(folder, record, {check.name for check in asked}) if folder is not None else None
+        reusable = {} if known is None else {c.name: r for c in asked if (r := known.answering(c, record))}
+        if known is not None and known.record is not None and len(reusable) == len(asked):
             # nothing new is made, and whoever asks again has made nothing
-            record = record.model_copy(update={"provenance": stored.record.provenance})
+            record = record.model_copy(update={"provenance": known.record.provenance})
         if folder is not None:
             results.save_record(folder, record)
         found = {}
-        for check in configs:
+        for check in asked:
             if check.name in reusable:
                 found[check.name] = reusable[check.name]
                 continue
@@ -156,48 +175,6 @@ def audit(
     return Audit(record, found)
 
 
-def _threat(given: Threat | str) -> Threat:
-    threat = parse(given) if isinstance(given, str) else given
-    if not isinstance(threat, Threat):
-        raise ConfigError(f"A threat is an object such as isthmus.Linf(8 / 255), or 'linf:8/255'; got {given!r}.")
-    return threat
-
-
-def _configs(checks: Sequence[str | Mapping[str, Any] | Component] | None) -> list[Component]:
-    asked = DEFAULT_CHECKS if checks is None else [checks] if isinstance(checks, str) else checks
-    configs = [config.component("checks", item) for item in asked]
-    twice = [name for name, count in Counter(check.name for check in configs).items() if count > 1]
-    if twice:
-        raise ConfigError(
-            f"The check {twice[0]!r} is given twice, and an audit keeps one result a check; leave one out, or audit "
-            "again with the other options and another folder."
-        )
-    return configs
-
-
-def _examples(images: Tensor, labels: object, indices: object) -> tuple[Tensor, Tensor, Tensor]:
-    """Images as float32, labels and positions in the data set as int64."""
-    images = images.detach() if isinstance(images, Tensor) else images
-    check_images(images)
-    n = len(images)
-    numbers = _tensor(labels, "labels")
-    if numbers.ndim and len(numbers) != n:
-        raise DataError(f"An audit needs as many labels as images, and some; got {n} and {len(numbers)}.")
-    if not (numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool):
-        numbers = numbers.long()
-    positions = torch.arange(n) if indices is None else inputs.integers(_tensor(indices, "indices"), n, "indices").cpu()
-    return images.float(), numbers, positions
-
-
-def _tensor(values: object, what: str) -> Tensor:
-    try:
-        return torch.as_tensor(values).detach()
-    except (TypeError, ValueError, RuntimeError):
-        raise DataError(
-            f"The {what} must be a tensor, an array or a list of one integer an image; got {type(values).__name__}."
-        ) from None
-
-
 def _record(context: Context, adopted: Classifier, name: str, data: str, chosen: str) -> AuditRecord:
     """What is audited, with everything that tells it from another audit."""
     if not torch.isfinite(context.logits).all(1).any():
@@ -205,6 +182,8 @@ def _record(context: Context, adopted: Classifier, name: str, data: str, chosen:
     settings: dict[str, Any] = {"threat": str(context.threat), "budget": context.budget, "images": chosen}
     if context.stochastic is not None:
         settings["samples"] = getattr(context.stochastic, "samples", None)
+    if context.claimed is not None:
+        settings["claimed"] = context.claimed
     if context.draws > 1:
         settings["draws"] = context.draws
     assert context.indices is not None
@@ -260,61 +239,3 @@ def _gaps(context: Context) -> str:
     """The likely cause of a check's failure, where the model gives some images no finite logits."""
     missing = int((~torch.isfinite(context.logits).all(1)).sum())
     return f"; {missing} of {len(context.labels)} images have logits that are NaN or infinite" if missing else ""
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """What a folder holds about the model, data and settings that are asked about now."""
-
-    record: AuditRecord | None
-    results: Mapping[str, CheckResult]
-
-    def answering(self, check: Component, record: AuditRecord) -> CheckResult | None:
-        """The result that another run of a check would only repeat: same options, made by the same code."""
-        result = self.results.get(check.name)
-        if result is None or result.status is Status.ERROR or result.options != check.plain():
-            return None
-        return result if _code(result.provenance) == _code(record.provenance) else None
-
-
-def _stored(folder: Path, record: AuditRecord, asked: set[str]) -> _Stored:
-    """What the folder holds about the same model, data and settings; anything else there is moved aside.
-
-    Damaged results are left out: their checks run again.
-    """
-    if not (folder / "audit.json").exists():
-        return _Stored(None, {})
-    try:
-        old = results.load_record(folder)
-    except FileError as error:
-        log.warning("%s", error)
-        old = None
-    if old is None or not _same_question(old, record):
-        _move_aside(folder)
-        return _Stored(None, {})
-    found = {}
-    for name in asked.intersection(results.saved_checks(folder)):
-        try:
-            found[name] = results.load_result(folder, name)
-        except FileError as error:
-            log.warning("%s It is run again.", error)
-    return _Stored(old, found)
-
-
-def _same_question(old: AuditRecord, new: AuditRecord) -> bool:
-    if not classifier.same_answers(old.answers, new.answers):
-        return False
-    exact = ("model_hash", "structure_hash", "data_hash", "seed", "settings")
-    return all(getattr(old, name) == getattr(new, name) for name in exact)
-
-
-def _code(made: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Version and commit of isthmus that made something; a checkout with changes is known by its ``+`` alone."""
-    return made.get("packages", {}).get("isthmus"), made.get("commit")
-
-
-def _move_aside(folder: Path) -> None:
-    number = 1
-    while (aside := folder.with_name(f"{folder.name}-{number}")).exists():
-        number += 1
-    folder.rename(aside)

@@ -1,0 +1,184 @@
+"""Planted illusions of robustness: wrappers of a classifier that defeat the usual attack, and not a better one."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Around(nn.Module):
+    """A classifier with something done to its images or its logits."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.base = copy.deepcopy(base)
+
+    def images(self, images: Tensor) -> Tensor:
+        return images
+
+    def logits(self, logits: Tensor) -> Tensor:
+        return logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.logits(self.base(self.images(images)))
+
+
+class ZeroGradient(Around):
+    """The gradient is exactly zero everywhere."""
+
+    def images(self, images: Tensor) -> Tensor:
+        return images.detach() + 0 * images
+
+
+class Flip(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return -gradient
+
+
+class FlippedGradient(Around):
+    """The gradient points the wrong way."""
+
+    def images(self, images: Tensor) -> Tensor:
+        return Flip.apply(images)
+
+
+class Noise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return torch.sin(1e6 * gradient)
+
+
+class ShatteredGradient(Around):
+    """A backward pass that has little to do with the forward pass."""
+
+    def images(self, images: Tensor) -> Tensor:
+        return Noise.apply(images)
+
+
+class Quantised(Around):
+    """Images rounded to 8 levels; no gradient passes."""
+
+    def images(self, images: Tensor) -> Tensor:
+        return (images * 7).round() / 7
+
+
+class Thermometer(Around):
+    """Each pixel as how many of 10 thresholds it exceeds (Buckman et al. 2018); no gradient passes."""
+
+    def images(self, images: Tensor) -> Tensor:
+        thresholds = torch.linspace(0.05, 0.95, 10, device=images.device)
+        return (images[..., None] > thresholds).float().mean(-1)
+
+
+class JpegLike(Around):
+    """Blocks of 4×4 pixels, their cosine coefficients rounded to steps of 0.4."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__(base)
+        k, n = torch.arange(4.0)[:, None], torch.arange(4.0)[None]
+        basis = torch.cos(math.pi * (n + 0.5) * k / 4) * torch.where(k == 0, 0.5, math.sqrt(0.5))
+        self.register_buffer("basis", basis)
+
+    def images(self, images: Tensor) -> Tensor:
+        n, c, h, w = images.shape
+        blocks = images.unfold(2, 4, 4).unfold(3, 4, 4)
+        coefficients = self.basis @ blocks @ self.basis.T
+        back = self.basis.T @ ((coefficients / 0.4).round() * 0.4) @ self.basis
+        return back.permute(0, 1, 2, 4, 3, 5).reshape(n, c, h, w)
+
+
+class RandomNoise(Around):
+    """Gaussian noise on every image."""
+
+    def images(self, images: Tensor) -> Tensor:
+        return images + 0.2 * torch.randn_like(images)
+
+
+class RandomResizing(Around):
+    """Images shrunk by a random factor, at a random place (Xie et al. 2018)."""
+
+    def images(self, images: Tensor) -> Tensor:
+        side = images.shape[-1]
+        small = int(torch.randint(int(0.75 * side), side + 1, ()))
+        left, top = (int(torch.randint(0, side - small + 1, ())) for _ in range(2))
+        shrunk = functional.interpolate(images, size=(small, small), mode="bilinear")
+        return functional.pad(shrunk, (left, side - small - left, top, side - small - top))
+
+
+class DropoutOn(Around):
+    """Half of the pixels dropped, at test time, too."""
+
+    def images(self, images: Tensor) -> Tensor:
+        return functional.dropout(images, 0.5, training=True)
+
+
+class Saturated(Around):
+    """Logits times 10,000: the cross-entropy is exactly zero, and so is its gradient."""
+
+    def logits(self, logits: Tensor) -> Tensor:
+        return 1e4 * logits
+
+
+class Temperature(Around):
+    """Logits as a network distilled at temperature 100 gives them (Papernot et al. 2016)."""
+
+    def logits(self, logits: Tensor) -> Tensor:
+        return 100 * logits
+
+
+class HalfPrecision(Around):
+    """Log-probabilities computed in float16, where small probabilities are zero."""
+
+    def logits(self, logits: Tensor) -> Tensor:
+        return (20 * logits).softmax(1).half().float().clamp(min=1e-8).log()
+
+
+class WinnersTakeAll(Around):
+    """Of the pixels of each 4×4 block, only the largest 5 count (after Xiao, Zhong & Zheng 2020)."""
+
+    def images(self, images: Tensor) -> Tensor:
+        n, c, h, w = images.shape
+        blocks = images.unfold(2, 4, 4).unfold(3, 4, 4).reshape(n, c, h // 4, w // 4, 16)
+        least = blocks.topk(5, dim=-1).values[..., -1:]
+        kept = blocks * (blocks >= least)
+        return kept.reshape(n, c, h // 4, w // 4, 4, 4).permute(0, 1, 2, 4, 3, 5).reshape(n, c, h, w)
+
+
+class BatchLeak(Around):
+    """Logits relative to the batch's mean: an image's answer depends on who else is there."""
+
+    def logits(self, logits: Tensor) -> Tensor:
+        return logits - 1.0 * logits.mean(0, keepdim=True) if len(logits) > 1 else logits
+
+
+ILLUSIONS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "zero gradient": ZeroGradient,
+    "flipped gradient": FlippedGradient,
+    "shattered gradient": ShatteredGradient,
+    "quantised": Quantised,
+    "thermometer": Thermometer,
+    "JPEG-like": JpegLike,
+    "random noise": RandomNoise,
+    "random resizing": RandomResizing,
+    "dropout left on": DropoutOn,
+    "saturated logits": Saturated,
+    "temperature": Temperature,
+    "float16": HalfPrecision,
+    "winners take all": WinnersTakeAll,
+    "batch leak": BatchLeak,
+}

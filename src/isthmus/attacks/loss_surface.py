@@ -1,0 +1,181 @@
+"""The cross-entropy on a plane through an image, CE(x + u·d₁ + v·d₂) (Qin et al. 2019; Korshunova et al. 2021).
+
+With directions of ±1 in every pixel the plane shows the ℓ∞ ball exactly: where both sign patterns of d₁ and d₂ occur,
+‖u·d₁ + v·d₂‖_∞ = |u| + |v|, so the ball of radius ε is the diamond |u| + |v| ≤ ε. A surface that is flat in nearly all
+of the diamond and high somewhere is one that a gradient cannot lead across.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from isthmus.attacks.losses import LOSSES, check, log_odds
+from isthmus.attacks.rows import per_image
+from isthmus.attacks.threats import Threat
+from isthmus.attacks.undisturbed import device_of, undisturbed
+from isthmus.randomness import fold, uniform
+
+FLAT = 0.01
+"""Nats from the loss at the image itself that still count as flat."""
+
+_FIRST, _SECOND = -32, -33  # folded into an example's key for the two directions
+_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Surface:
+    """The cross-entropy around N images, on a grid of their planes.
+
+    Attributes:
+        eps: radius of the ball that the diamond is.
+        offsets: u, and likewise v, ascending; 0, −ε and ε are among them.
+        loss: in nats; the first grid axis is u.
+        wrong: whether the model errs there.
+    """
+
+    eps: float
+    offsets: Float[Tensor, " points"]
+    loss: Float[Tensor, "n points points"]
+    wrong: Bool[Tensor, "n points points"]
+
+    @property
+    def inside(self) -> Bool[Tensor, "points points"]:
+        """The diamond |u| + |v| ≤ ε."""
+        size = self.offsets.abs()
+        return size[:, None] + size[None] <= self.eps * (1 + 1e-9)
+
+    @property
+    def centre(self) -> Float[Tensor, " n"]:
+        """The loss at the image itself."""
+        middle = len(self.offsets) // 2
+        return self.loss[:, middle, middle]
+
+    @property
+    def highest(self) -> Float[Tensor, " n"]:
+        """The highest loss on the grid inside the diamond."""
+        return self.loss[:, self.inside].amax(1)
+
+    @property
+    def broken(self) -> Bool[Tensor, " n"]:
+        """Whether the model errs anywhere on the grid inside the diamond."""
+        return self.wrong[:, self.inside].any(1)
+
+    def flat(self, tolerance: float = FLAT) -> Float[Tensor, " n"]:
+        """Share of the diamond where the loss is within ``tolerance`` nats of the image's own, in [0, 1]."""
+        change = (self.loss - per_image(self.centre, self.loss)).abs()
+        return (change[:, self.inside] <= tolerance).double().mean(1)
+
+
+def loss_surface(
+    model: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, " n"],
+    first: Float[Tensor, "n c h w"],
+    second: Float[Tensor, "n c h w"],
+    eps: float,
+    *,
+    steps: int = 16,
+    beyond: float = 0.5,
+    keys: Int[Tensor, " n"] | None = None,
+) -> Surface:
+    """The cross-entropy on a grid of the plane that two directions span.
+
+    The cross-entropy is softplus(log-odds) in float64 of the model's own logits, and so does not round to 0 where the
+    model is sure. Every point is clipped to the box [0, 1] as any attack's image is. The model is left as it was.
+
+    Args:
+        model: from images in [0, 1] to logits.
+        first, second: d₁ and d₂, usually ±1 in every pixel; see :func:`random_signs` and :func:`worst_signs`.
+        eps: radius of the ℓ∞ ball, in units of images in [0, 1].
+        steps: grid steps from the image to the diamond's corner.
+        beyond: how far the grid reaches outside the diamond, as a share of ε.
+        keys: of the noise of a model with ``takes_keys``, one for each image and the same at all its points;
+            0..N−1 where None. Other models ignore them.
+    """
+    keys = torch.arange(len(images)) if keys is None else keys
+    reach = math.ceil(steps * (1 + beyond))
+    offsets = torch.arange(-reach, reach + 1, dtype=torch.float64) * (eps / steps)
+    device = device_of(model, images)
+    u, v = (axis.flatten().to(device) for axis in torch.meshgrid(offsets, offsets, indexing="ij"))
+    losses, wrongs = [], []
+    with undisturbed(model, device, seed=0), torch.no_grad():
+        for row in range(len(images)):
+            x, d1, d2 = (part[row : row + 1].to(device) for part in (images, first, second))
+            found = []
+            for some in torch.split(torch.arange(len(u)), _BATCH):
+                points = (x + per_image(u[some].float(), x) * d1 + per_image(v[some].float(), x) * d2).clamp(0, 1)
+                found.append(_logits(model, points, keys[row].to(device).expand(len(some))).double().cpu())
+            logits = torch.cat(found)
+            label = labels[row].cpu().expand(len(logits))
+            losses.append(_exact_ce(logits, label))
+            wrongs.append(logits.argmax(1) != label)
+    shape = (len(images), len(offsets), len(offsets))
+    return Surface(eps, offsets, torch.stack(losses).view(shape), torch.stack(wrongs).view(shape))
+
+
+def random_signs(keys: Int[Tensor, " n"], shape: tuple[int, ...], second: bool = False) -> Float[Tensor, "n c h w"]:
+    """A direction of ±1 in every pixel for each key; ``second`` gives another one."""
+    drawn = uniform(fold(keys, _SECOND if second else _FIRST), shape)
+    return torch.where(drawn < 0.5, -1.0, 1.0)
+
+
+def worst_signs(
+    model: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, " n"],
+    threat: Threat,
+    keys: Int[Tensor, " n"],
+    *,
+    steps: int = 20,
+    step_size: float | None = None,
+    restarts: int = 1,
+    loss: str = "ce",
+) -> Float[Tensor, "n c h w"]:
+    """Signs of the worst perturbation that PGD finds: the one of highest cross-entropy over all its iterates.
+
+    Unlike an attack it does not stop at the first success. Where a perturbation is 0 (at the wall of the box) so is its
+    sign.
+
+    Args:
+        threat: the ℓ∞ ball.
+        keys: of the examples; random starts derive from them.
+        steps, step_size, restarts: of PGD; the step is 2.5·ε/steps where None.
+        loss: what to ascend, from :mod:`isthmus.attacks.losses`.
+
+    Raises:
+        ConfigError: an unknown loss.
+    """
+    objective = LOSSES[check(loss)]
+    device = device_of(model, images)
+    images, labels, keys = images.to(device), labels.to(device), keys.to(device)
+    size = threat.eps * 2.5 / steps if step_size is None else step_size
+    worst, height = torch.zeros_like(images), images.new_full((len(images),), -torch.inf, dtype=torch.float64)
+    with undisturbed(model, device, seed=0):
+        for restart in range(restarts):
+            x = threat.random_start(images, fold(keys, restart))
+            for step in range(steps + 1):
+                x = x.detach().requires_grad_()
+                logits = _logits(model, x, fold(keys, restart, step))
+                reached = _exact_ce(logits.detach().double(), labels)
+                higher = reached > height
+                height = torch.where(higher, reached, height)
+                worst = torch.where(per_image(higher, x), x.detach() - images, worst)
+                if step < steps:
+                    (gradient,) = torch.autograd.grad(objective(logits, labels).sum(), x)
+                    x = threat.project(threat.step(x.detach(), gradient, size), images)
+    return worst.sign().cpu()
+
+
+def _exact_ce(logits: Tensor, labels: Tensor) -> Tensor:
+    return functional.softplus(log_odds(logits, labels), threshold=700.0)
+
+
+def _logits(model: nn.Module, images: Tensor, keys: Tensor) -> Tensor:
+    logits: Tensor = model(images, keys=keys) if getattr(model, "takes_keys", False) else model(images)
+    return logits.float()

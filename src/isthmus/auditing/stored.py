@@ -1,0 +1,75 @@
+"""What a folder already holds of an audit: results that another run would only repeat are not made again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isthmus import classifier, results
+from isthmus.config import Component
+from isthmus.errors import FileError
+from isthmus.results import AuditRecord
+from isthmus.types import CheckResult, Status
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a folder holds about the model, data and settings that are asked about now."""
+
+    record: AuditRecord | None
+    results: Mapping[str, CheckResult]
+
+    def answering(self, check: Component, record: AuditRecord) -> CheckResult | None:
+        """The result that another run of a check would only repeat: same options, made by the same code."""
+        result = self.results.get(check.name)
+        if result is None or result.status is Status.ERROR or result.options != check.plain():
+            return None
+        return result if _code(result.provenance) == _code(record.provenance) else None
+
+
+def stored(folder: Path, record: AuditRecord, asked: set[str]) -> Stored:
+    """What the folder holds about the same model, data and settings; anything else there is moved aside.
+
+    Damaged results are left out: their checks run again.
+    """
+    if not (folder / "audit.json").exists():
+        return Stored(None, {})
+    try:
+        old = results.load_record(folder)
+    except FileError as error:
+        log.warning("%s", error)
+        old = None
+    if old is None or not _same_question(old, record):
+        _move_aside(folder)
+        return Stored(None, {})
+    found = {}
+    for name in asked.intersection(results.saved_checks(folder)):
+        try:
+            found[name] = results.load_result(folder, name)
+        except FileError as error:
+            log.warning("%s It is run again.", error)
+    return Stored(old, found)
+
+
+def _same_question(old: AuditRecord, new: AuditRecord) -> bool:
+    if not classifier.same_answers(old.answers, new.answers):
+        return False
+    exact = ("model_hash", "structure_hash", "data_hash", "seed", "settings")
+    return all(getattr(old, name) == getattr(new, name) for name in exact)
+
+
+def _code(made: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Version and commit of isthmus that made something; a checkout with changes is known by its ``+`` alone."""
+    return made.get("packages", {}).get("isthmus"), made.get("commit")
+
+
+def _move_aside(folder: Path) -> None:
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}-{number}")).exists():
+        number += 1
+    folder.rename(aside)

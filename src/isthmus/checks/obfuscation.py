@@ -1,0 +1,159 @@
+"""Is the robustness real? A battery of tests, what an expert would try next, and a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from isthmus.checks import obfuscation_page
+from isthmus.checks.views import MEAN, STOCHASTIC, in_mode
+from isthmus.config import Component
+from isthmus.types import CheckResult, Metric, Section, Status
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from isthmus.checks.context import Context
+    from isthmus.obfuscation.battery import Diagnosis
+
+_SEVERITY = {"holds": 0, "overstated": 1, "broken": 2}
+
+
+class Config(Component):
+    """Options of the battery; what each test does is in the documentation.
+
+    Attributes:
+        ensemble: the strong suite; None for ``fast``, or ``standard`` with the full budget.
+        sample: how many examples the tests get that ask more of each; None for 100, or 300.
+        examples: how many of the audited examples, the first; None for all.
+        modes: which modes of a bottleneck; all where None.
+    """
+
+    name: Literal["obfuscation"] = "obfuscation"
+    ensemble: str | None = None
+    sample: Annotated[int, Field(gt=0)] | None = None
+    examples: Annotated[int, Field(gt=0)] | None = None
+    modes: Annotated[tuple[Literal["mean", "stochastic"], ...], Field(min_length=1)] | None = None
+
+
+def run(context: Context, config: Config) -> CheckResult:
+    """The verdict on the audit's threat, in mean and (if any) stochastic mode; the worse of the two counts.
+
+    Passes where the reported robust accuracy holds and no test failed; warns where it holds although one did; fails
+    where it is overstated or broken.
+
+    Arrays, in mean mode and again with ``stochastic_`` before the name: ``reported_standing`` and
+    ``corrected_standing`` bool[n], and ``broken`` int64[k] with ``witnesses`` float32[k, c, h, w], the positions of
+    broken examples and their adversarial images.
+
+    Raises:
+        ConfigError: an unknown suite.
+    """
+    modes = {MEAN: context.model}
+    if context.stochastic is not None:
+        modes[STOCHASTIC] = context.stochastic
+    modes = {mode: model for mode, model in modes.items() if config.modes is None or mode in config.modes} or modes
+    found = {mode: _diagnosed(model, context, config) for mode, model in modes.items()}
+    worst = max(found, key=lambda mode: _SEVERITY[found[mode].verdict.status])
+    verdict = found[worst].verdict
+    failed = [finding for each in found.values() for finding in each.findings if finding.status == Status.FAIL]
+    failed += [finding for each in found.values() for finding in each.findings if finding.status == Status.ERROR]
+    status = Status.FAIL if verdict.status != "holds" else Status.WARN if failed else Status.PASS
+    reason = f"{verdict.status}: {verdict.reason}"
+    if len(found) > 1:
+        reason += f" ({worst} mode)"
+    if status == Status.WARN:
+        reason += f"; but {failed[0].reason[0].lower()}{failed[0].reason[1:]}"
+    return CheckResult(
+        check="obfuscation",
+        status=status,
+        reason=f"{reason}.",
+        metrics={
+            in_mode(name, mode): metric for mode, each in found.items() for name, metric in _metrics(each).items()
+        },
+        details={
+            "threat": str(context.threat),
+            "verdict": verdict.model_dump(mode="json"),
+            "mode": worst,
+            "modes": {mode: _details(each) for mode, each in found.items()},
+        },
+        arrays={in_mode(name, mode): array for mode, each in found.items() for name, array in _arrays(each).items()},
+    )
+
+
+def _diagnosed(model: nn.Module, context: Context, config: Config) -> Diagnosis:
+    from dataclasses import replace
+
+    from isthmus.attacks import inputs
+    from isthmus.attacks.api import ready
+    from isthmus.nets.modes import AveragedDraws
+    from isthmus.obfuscation.battery import diagnose
+    from isthmus.obfuscation.suspect import FULL, QUICK, Suspect
+
+    budget = QUICK if context.budget == "quick" else FULL
+    chosen = {name: value for name in ("ensemble", "sample") if (value := getattr(config, name)) is not None}
+    if isinstance(model, AveragedDraws):  # the average over draws is the judge's business here
+        model = AveragedDraws(model.model, 1, context.seed).eval()
+    ready(chosen.get("ensemble", budget.ensemble), context.threat.name)
+    some = slice(config.examples)
+    steps = 0
+
+    def tell() -> None:
+        nonlocal steps
+        steps += 1
+        context.progress(min(steps, 29), 30)  # how many there will be depends on what is found
+
+    suspect = Suspect(
+        model,
+        inputs.examples(
+            context.images[some],
+            context.labels[some],
+            seed=context.seed,
+            indices=None if context.indices is None else context.indices[some],
+        ),
+        context.threat,
+        replace(budget, **chosen),
+        seed=context.seed,
+        tell=tell,
+    )
+    return diagnose(suspect, context.claimed)
+
+
+def _metrics(found: Diagnosis) -> dict[str, Metric]:
+    verdict = found.verdict
+    return {"reported_accuracy": verdict.reported_metric, "corrected_accuracy": verdict.corrected_metric}
+
+
+def _details(found: Diagnosis) -> dict[str, Any]:
+    return {
+        "verdict": found.verdict.model_dump(mode="json"),
+        "findings": [finding.plain() for finding in found.findings],
+        "follow_ups": {name: metric.model_dump(mode="json") for name, metric in found.follow_ups.items()},
+        "broken_by": _counts(found),
+        "passes": {"forward": found.forwards, "backward": found.backwards, "ensemble": found.ensemble},
+    }
+
+
+def _counts(found: Diagnosis) -> dict[str, int]:
+    by = [label for label in found.result.broken_by if label is not None]
+    return {label: by.count(label) for label in dict.fromkeys(by)}
+
+
+def _arrays(found: Diagnosis) -> dict[str, NDArray[Any]]:
+    result = found.result
+    rows = result.broken.nonzero().squeeze(1)
+    return {
+        "reported_standing": found.usual.numpy(),
+        "corrected_standing": result.robust.numpy(),
+        "broken": rows.numpy(),
+        "witnesses": result.witnesses[rows].numpy().astype(np.float32),
+    }
+
+
+def section(results: Mapping[str, CheckResult]) -> Section:
+    """The verdict, the evidence for it, and what follow-ups left."""
+    return obfuscation_page.section(results)

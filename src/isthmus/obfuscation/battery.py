@@ -1,0 +1,145 @@
+"""The battery: every test, what an expert would try next, and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from isthmus import metrics
+from isthmus.attacks.result import RobustResult
+from isthmus.errors import IsthmusError
+from isthmus.obfuscation import (
+    black_box,
+    companions,
+    differences,
+    ensemble,
+    follow_up,
+    gradients,
+    one_step,
+    outputs,
+    radius,
+    randomness,
+    restarts,
+    steps,
+    surface,
+)
+from isthmus.obfuscation.finding import RANK, Finding
+from isthmus.obfuscation.suspect import Suspect
+from isthmus.obfuscation.verdict import Verdict, verdict
+from isthmus.types import Metric, Status
+
+Test = Callable[[Suspect], Finding]
+
+BEFORE: dict[str, Test] = {
+    "outputs": outputs.examine,
+    "companions": companions.examine,
+    "randomness": randomness.examine,
+    "gradients": gradients.examine,
+    "differences": differences.examine,
+    "surface": surface.examine,
+    "one_step": one_step.examine,
+    "restarts": restarts.examine,
+    "steps": steps.examine,
+    "radius": radius.examine,
+}
+NEED_GRADIENTS = ("gradients", "differences", "surface", "one_step", "restarts", "steps", "radius")
+AFTER: dict[str, Test] = {"ensemble": ensemble.examine, "black_box": black_box.examine}
+"""These ask the strong ensemble, which runs on what better gradients have left."""
+
+TESTS = (*BEFORE, *AFTER)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Everything that the battery found.
+
+    Attributes:
+        verdict: what became of the reported accuracy.
+        findings: the evidence, what speaks against it first.
+        follow_ups: accuracy that was left after each, in the order they ran.
+        usual: which examples stand against the usual attack.
+        result: what broke each example, with its witness.
+        forwards, backwards: example-passes of everything.
+        ensemble: of the strong ensemble alone.
+    """
+
+    verdict: Verdict
+    findings: tuple[Finding, ...]
+    follow_ups: dict[str, Metric]
+    usual: Bool[Tensor, " n"]
+    result: RobustResult
+    forwards: int
+    backwards: int
+    ensemble: int
+
+
+def diagnose(suspect: Suspect, claimed: float | None = None) -> Diagnosis:
+    """Put a suspect through all tests, and follow up on what they find."""
+    findings = [_asked(name, test, suspect) for name, test in BEFORE.items()]
+    tried: dict[str, Metric] = {}
+    _follow_up(suspect, findings, follow_up.FIRST, tried)
+    findings += [_asked(name, test, suspect) for name, test in AFTER.items()]
+    _follow_up(suspect, findings, {**follow_up.FIRST, **follow_up.LAST}, tried)
+    # what an attack could not judge, for want of finite answers, it has not broken
+    reported, corrected = (~suspect.usual.broken).numpy(), suspect.best.robust.numpy()
+    found = verdict(
+        claimed,
+        metrics.accuracy(reported),
+        metrics.accuracy(corrected),
+        metrics.paired_difference(reported & corrected, reported),
+        suspect.chance,
+        failed=_attack_is_weak(findings),
+    )
+    return Diagnosis(
+        verdict=found,
+        findings=tuple(sorted(findings, key=lambda finding: RANK[finding.status])),
+        follow_ups=tried,
+        usual=suspect.usual.robust,
+        result=suspect.best,
+        forwards=suspect.forwards,
+        backwards=suspect.backwards,
+        ensemble=suspect.ensemble_passes,
+    )
+
+
+def _attack_is_weak(findings: list[Finding]) -> bool:
+    """Whether a test failed; the ensemble's, which is the gap itself, only where another one has doubts."""
+    others = [finding.status for finding in findings if finding.test != "ensemble"]
+    gap = any(finding.test == "ensemble" and finding.status == Status.FAIL for finding in findings)
+    return Status.FAIL in others or (gap and Status.WARN in others)
+
+
+def _asked(name: str, test: Test, suspect: Suspect) -> Finding:
+    """A test's failure is a finding, too, and the others still run."""
+    if suspect.opaque and name in NEED_GRADIENTS:
+        return Finding(test=name, status=Status.SKIPPED, reason="No gradient can be had of this model")
+    try:
+        return test(suspect)
+    except IsthmusError as error:
+        return Finding(test=name, status=Status.ERROR, reason=str(error))
+
+
+def _follow_up(
+    suspect: Suspect,
+    findings: list[Finding],
+    known: dict[str, Callable[[Suspect], None]],
+    tried: dict[str, Metric],
+) -> None:
+    """Every remedy that a finding suggests and that was not tried yet, while examples stand.
+
+    A warning suggests better gradients alone: many starts and queries cost more than all tests together.
+    """
+    failed = {remedy for finding in findings if finding.status == Status.FAIL for remedy in finding.remedies}
+    warned = {remedy for finding in findings for remedy in finding.remedies if remedy in follow_up.FIRST}
+    wanted = failed | warned
+    for name, remedy in known.items():
+        if name in wanted and name not in tried and suspect.best.robust.any():
+            try:
+                remedy(suspect)
+            except IsthmusError as error:
+                tried[name] = Metric(value=None, unit="fraction", n=len(suspect), note=str(error))
+                continue
+            tried[name] = metrics.accuracy(suspect.best.robust.numpy())

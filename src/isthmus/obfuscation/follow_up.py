@@ -1,0 +1,93 @@
+"""What an expert would try next, by name; each breaks further examples of the suspect, or none.
+
+Every one is judged like any attack, by the suspect itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from isthmus.attacks import apgd, pgd, square
+from isthmus.obfuscation import substitute
+from isthmus.obfuscation.straight_through import StraightThrough
+from isthmus.obfuscation.suspect import Suspect
+from isthmus.obfuscation.views import LogProbabilities, in_double
+
+
+def straight_through(suspect: Suspect) -> None:
+    """Gradients that follow the forward pass (BPDA), averaged over draws where the model is random.
+
+    What they leave is attacked through a softmax that does not saturate, and in double precision: where probabilities
+    are rounded to zero there is no gradient to follow.
+    """
+    draws = suspect.budget.draws if suspect.random else 1
+    suite = [apgd.Config(steps=50, loss=loss, eot=draws) for loss in ("margin", "ce")]
+    seen = LogProbabilities(suspect.model) if suspect.probabilities else suspect.model
+    unsaturated = StraightThrough(seen, unsaturated=True)
+    ways: dict[str, Callable[[], nn.Module | None]] = {
+        "straight_through": lambda: StraightThrough(seen),
+        "unsaturated": lambda: unsaturated,
+        "unsaturated_double": lambda: _in_double(unsaturated, suspect),
+    }
+    for called, make in ways.items():
+        before = suspect.best.robust
+        scout = make() if before.any() else None
+        if scout is not None:
+            suspect.attack(called, suite, scout=scout)
+            if (before & suspect.best.broken).any():
+                suspect.guide = scout
+
+
+def averaged(suspect: Suspect) -> None:
+    """Expectation over transformation: gradients averaged over draws."""
+    draws = suspect.budget.draws
+    suite = [
+        apgd.Config(steps=40, loss="ce", eot=draws),
+        apgd.Config(steps=100, loss="probability", eot=2 * draws, restarts=2),
+    ]
+    suspect.attack("averaged", suite, scout=suspect.usual_scout)
+
+
+def _in_double(model: nn.Module, suspect: Suspect) -> nn.Module | None:
+    keyed = getattr(suspect.model, "takes_keys", False)
+    options = {"keys": suspect.examples.keys[:2]} if keyed else {}
+    return in_double(model, suspect.examples.images[:2], **options)
+
+
+def rescaled(suspect: Suspect) -> None:
+    """Losses that do not saturate, in double precision where the model can be copied."""
+    scout = suspect.guide or (
+        _in_double(suspect.model, suspect) if suspect.has_gradient and not suspect.random else None
+    )
+    suite = [apgd.Config(steps=50, loss=loss) for loss in ("margin", "dlr" if suspect.classes > 2 else "margin")]
+    suspect.attack("rescaled", suite, scout=scout or suspect.usual_scout)
+
+
+def restarts(suspect: Suspect) -> None:
+    """Many starts, on a loss that does not saturate."""
+    suite = [pgd.Config(steps=50, loss="margin", restarts=suspect.budget.restarts)]
+    suspect.attack("many_restarts", suite, scout=suspect.guide or suspect.usual_scout)
+
+
+def search(suspect: Suspect) -> None:
+    """Random search without gradients, with many queries."""
+    suspect.attack("random_search", [square.Config(queries=suspect.budget.queries)])
+
+
+def transfer(suspect: Suspect) -> None:
+    """Images that fool a smooth substitute."""
+    rows = suspect.best.robust.nonzero().squeeze(1)
+    suspect.attack("transferred", [substitute.transferred(suspect, rows)], rows=rows)
+
+
+FIRST: dict[str, Callable[[Suspect], None]] = {
+    "rescaled": rescaled,
+    "averaged": averaged,
+    "straight_through": straight_through,
+}
+"""Better gradients: tried before the strong ensemble, which then has less to do."""
+
+LAST: dict[str, Callable[[Suspect], None]] = {"restarts": restarts, "substitute": transfer, "search": search}
+"""What is left to try where gradients fail."""

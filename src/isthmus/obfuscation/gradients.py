@@ -1,0 +1,78 @@
+"""Are there gradients to follow: not zero, not infinite, not vanishing because the loss is saturated?
+
+A confident classifier's cross-entropy is exactly zero in float32, and so is its gradient, without any trick; losses of
+logit differences have one. Where theirs is zero as well, something blocks it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from isthmus import metrics
+from isthmus.obfuscation.finding import Finding
+from isthmus.obfuscation.suspect import Suspect
+from isthmus.types import Status
+
+WARN, FAIL = 0.02, 0.2  # share of gradients
+VANISHING = 1e-12
+"""Length (ℓ1) below which a float32 gradient of the cross-entropy is numerically no direction any more."""
+
+
+def examine(suspect: Suspect) -> Finding:
+    """The gradients of the cross-entropy and of the margin at some clean images, and at random points around them."""
+    rows = suspect.sample(suspect.clean.robust, 64)
+    if len(rows) == 0:
+        return Finding(test="gradients", status=Status.PASS, reason="No clean image is classified as its label")
+    batch = suspect.examples.take(rows)
+    points = [batch.images, suspect.threat.random_start(batch.images, batch.keys)]
+    seen = {loss: [suspect.gradients(x, batch, loss) for x in points] for loss in ("ce", "margin")}
+    gradients = {loss: torch.cat([gradient for _, gradient in found]) for loss, found in seen.items()}
+    logits = torch.cat([z for z, _ in seen["ce"]])
+    vanished, blocked = _gone(gradients["ce"]), _gone(gradients["margin"])
+    finite = torch.cat([gradients["ce"], gradients["margin"]]).isfinite().flatten(1).all(1)
+    certain = logits.double().softmax(1).amax(1).float() == 1
+    share = {
+        "vanishing_cross_entropy": metrics.proportion(int(vanished.sum()), len(vanished)),
+        "vanishing_margin": metrics.proportion(int(blocked.sum()), len(blocked)),
+        "not_finite": metrics.proportion(int((~finite).sum()), len(finite)),
+        "saturated": metrics.proportion(int(certain.sum()), len(certain)),
+    }
+    remedies: tuple[str, ...] = ()
+    worst = max(float(share[name].value or 0) for name in ("vanishing_cross_entropy", "vanishing_margin", "not_finite"))
+    status = Status.FAIL if worst > FAIL else Status.WARN if worst > WARN else Status.PASS
+    if (share["vanishing_margin"].value or 0) > WARN or (share["not_finite"].value or 0) > WARN:
+        reason = f"{_percent(worst)} of the gradients are zero or not finite, whatever the loss"
+        remedies = ("straight_through", "search", "substitute")
+    elif status != Status.PASS:
+        reason = (
+            f"{_percent(share['vanishing_cross_entropy'].value)} of the cross-entropy's gradients vanish, since the "
+            "logits are saturated; the margin's do not"
+        )
+        remedies = ("rescaled",)
+    else:
+        reason = f"{len(vanished)} gradients of the cross-entropy and of the margin are there and finite"
+    lengths = gradients["margin"].abs().flatten(1).sum(1)
+    at = (0.0, 0.25, 0.5, 0.75, 1.0)
+    sane = lengths[lengths.isfinite()]
+    return Finding(
+        test="gradients",
+        status=status,
+        reason=reason,
+        metrics=share,
+        remedies=remedies,
+        details={
+            "quantiles": list(at),
+            "margin_gradient_l1": sane.double().quantile(torch.tensor(at).double().to(sane.device)).tolist()
+            if len(sane)
+            else [],
+        },
+    )
+
+
+def _gone(gradient: Tensor) -> Tensor:
+    return gradient.abs().flatten(1).sum(1) < VANISHING
+
+
+def _percent(share: float | None) -> str:
+    return f"{100 * (share or 0):.0f}%"

@@ -1,0 +1,272 @@
+"""A classifier whose robust accuracy is in doubt, and everything that is found out about it.
+
+Tests share what each of them pays for: the attack that is usually reported, the strong ensemble, and the adversarial
+images that anything found. Whatever breaks an example counts towards the corrected robust accuracy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from isthmus.attacks import apgd, pgd, square
+from isthmus.attacks.api import Suite, ready
+from isthmus.attacks.batch import Batch
+from isthmus.attacks.engine import evaluate
+from isthmus.attacks.evaluation import Means
+from isthmus.attacks.oracle import Oracle
+from isthmus.attacks.result import RobustResult
+from isthmus.attacks.threats import Threat
+from isthmus.obfuscation.straight_through import StraightThrough
+from isthmus.obfuscation.views import Alone, LogProbabilities, WithoutGradient
+from isthmus.randomness import fold, uniform
+
+USUAL = pgd.Config(steps=40, loss="ce")
+"""What is usually reported: projected gradient descent of 40 steps on the cross-entropy, from one random start."""
+
+BLIND = square.Config(queries=1000)
+"""What stands for it where no gradient can be had, not even by differentiating what the model does."""
+
+_SAMPLE = -11  # folded into an example's key for whether it is among those drawn
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How hard tests and follow-ups try.
+
+    Attributes:
+        ensemble: the strong suite that the usual attack is compared with.
+        sample: examples of tests that ask more of each.
+        restarts: further random starts.
+        steps: of the long run.
+        queries: of random search in the follow-up.
+        draws: of a random model to average over at each step.
+    """
+
+    ensemble: str
+    sample: int
+    restarts: int
+    steps: int
+    queries: int
+    draws: int
+
+
+QUICK = Budget(ensemble="fast", sample=100, restarts=5, steps=200, queries=2000, draws=8)
+FULL = Budget(ensemble="standard", sample=300, restarts=20, steps=500, queries=5000, draws=20)
+
+
+class Suspect:
+    """See the module.
+
+    Args:
+        model: as it is judged; from images in [0, 1] to logits. Of a random model a single draw is asked at a time: the
+            judge and the attacks that average do so themselves.
+        examples: float32 images, labels and keys, on the model's device.
+        threat: the ball that robustness is claimed in.
+        budget: how hard to try.
+        seed: of the global generators.
+        tell: called after every attack.
+
+    Attributes:
+        best: everything that broke an example so far.
+        forwards, backwards: example-passes of everything asked.
+        ensemble_passes: of the strong ensemble alone.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        examples: Batch,
+        threat: Threat,
+        budget: Budget,
+        *,
+        seed: int = 0,
+        tell: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.model, self.examples, self.threat, self.budget, self.seed = model, examples, threat, budget, seed
+        self.tell = tell
+        self.forwards = self.backwards = self.ensemble_passes = 0
+        self.substitute: nn.Module | None = None
+        self.guide: nn.Module | None = None  # has better gradients than the model, once a follow-up has found one
+        self.best = self._evaluated(examples, [], None, None)
+        self.clean = self.best
+        self.random = self.best.random
+        self.probabilities = self._answers_probabilities()
+        if self.probabilities:
+            self.guide = LogProbabilities(model)
+
+    def __len__(self) -> int:
+        return len(self.best)
+
+    @property
+    def classes(self) -> int:
+        """How many logits the model gives."""
+        return self.best.ledger.ranked.shape[1] + 1
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of the best constant answer: what no attack can take away from every classifier."""
+        counts = self.examples.labels.bincount()
+        return float(counts.max()) / len(self) if (counts > 0).sum() > 1 else 1 / self.classes
+
+    @cached_property
+    def usual(self) -> RobustResult:
+        """The attack that is usually reported, by itself."""
+        attack = BLIND if self.opaque else USUAL
+        return self.attack("usual", [attack], scout=self.usual_scout, known=self.clean)
+
+    @cached_property
+    def usual_scout(self) -> nn.Module | None:
+        """What the usual attack asks: the model, with a gradient of zero where it has none."""
+        return None if self.has_gradient else WithoutGradient(self.model)
+
+    def judge_alone(self) -> None:
+        """From here on, show the model one image at a time; what was usual stays as it was reported."""
+        _ = self.usual
+        self.model = Alone(self.model)
+        self.clean = self.best = self._evaluated(self.examples, [], None, None)
+
+    @cached_property
+    def strong(self) -> RobustResult:
+        """The strong ensemble, on what stands when it is first asked for."""
+        found = self.attack("ensemble", self._ensemble(), scout=self.guide or self.usual_scout)
+        self.ensemble_passes = found.forward_passes + found.backward_passes
+        return found
+
+    def _ensemble(self) -> Suite:
+        if self.opaque:
+            return [square.Config(queries=self.budget.queries)]
+        if not self.random:
+            return self.budget.ensemble
+        draws, targets = self.budget.draws, min(self.classes - 1, 3)
+        return [
+            apgd.Config(steps=50, loss="ce", eot=draws),
+            apgd.Config(steps=50, loss="dlr" if targets > 1 else "margin", targets=targets, eot=draws),
+        ]
+
+    @cached_property
+    def has_gradient(self) -> bool:
+        """Whether the model's answers depend on its images differentiably at all."""
+        return self._gives_gradient(self.model)
+
+    @cached_property
+    def opaque(self) -> bool:
+        """Whether no gradient can be had, not even by differentiating what the model does: numpy, ONNX, a service."""
+        return not self.has_gradient and not self._gives_gradient(StraightThrough(self.model))
+
+    def _gives_gradient(self, model: nn.Module) -> bool:
+        images, keys = self.examples.images[:2].clone().requires_grad_(), self.examples.keys[:2]
+        self.forwards += len(images)
+        try:
+            with torch.enable_grad():
+                logits = model(images.clone(), **({"keys": keys} if getattr(self.model, "takes_keys", False) else {}))
+                (gradient,) = torch.autograd.grad(logits.float().sum(), images, allow_unused=True)
+        except Exception:  # somebody else's code may raise anything where numpy meets autograd
+            return False
+        return gradient is not None
+
+    def attack(
+        self,
+        called: str,
+        suite: Suite,
+        *,
+        scout: nn.Module | None = None,
+        known: RobustResult | None = None,
+        rows: Int[Tensor, " some"] | None = None,
+        threat: Threat | None = None,
+    ) -> RobustResult:
+        """Attack some examples, and remember what fell.
+
+        Args:
+            called: what its attacks are called: ``called/apgd`` and so on.
+            suite: as of :func:`isthmus.attacks.robust_accuracy`.
+            scout: what attacks ask in place of the model, which judges all the same.
+            known: what is known of the examples: those that it broke are not attacked again. By default all that is.
+            rows: which examples; all by default.
+            threat: another ball, of the same norm; then nothing is remembered, and ``known`` is the clean images.
+        """
+        attacks = [replace(each, label=f"{called}/{each.label}") for each in ready(suite, self.threat.name)]
+        chosen = torch.arange(len(self)) if rows is None else rows
+        base = self.clean if threat is not None else self.best if known is None else known
+        part = _part(base, chosen)
+        assert part is not None
+        part.ledger.tries = torch.maximum(part.ledger.tries, self.best.ledger.tries[chosen])  # its level is spent once
+        found = self._evaluated(self.examples.take(chosen), attacks, part, scout, threat)
+        if threat is None:
+            self._remember(chosen, found)
+        self.tell()
+        return found
+
+    def _evaluated(
+        self,
+        examples: Batch,
+        attacks: Sequence[Any],
+        known: RobustResult | None,
+        scout: nn.Module | None,
+        threat: Threat | None = None,
+    ) -> RobustResult:
+        found = evaluate(
+            self.model, examples, threat or self.threat, attacks, seed=self.seed, means=Means(scout=scout), known=known
+        )
+        self.forwards += found.forward_passes
+        self.backwards += found.backward_passes
+        return found
+
+    def _remember(self, rows: Tensor, found: RobustResult) -> None:
+        """Into the best, what it does not know yet."""
+        best = self.best
+        new = (found.broken & (found.stage > 0) & best.robust[rows]).nonzero().squeeze(1)
+        labels = [*best.attacks, *(label for label in found.attacks if label not in best.attacks)]
+        ledger, entries = best.ledger.take(torch.arange(len(best))), found.ledger.take(new)
+        entries.stage = torch.tensor([labels.index(found.attacks[at]) for at in entries.stage.tolist()]).long()
+        for name, column in ledger.columns().items():
+            if name not in ("done", "scores", "marks"):  # of the attack that ran last
+                column[rows[new]] = getattr(entries, name)
+        ledger.tries[rows] = torch.maximum(ledger.tries[rows], found.ledger.tries)
+        nearer = (found.ledger.gap < ledger.gap[rows]).nonzero().squeeze(1)
+        ledger.gap[rows[nearer]] = found.ledger.gap[nearer]
+        self.best = replace(best, attacks=tuple(labels), ledger=ledger, spent=(0,) * len(labels))
+
+    # --- asking the model ---
+
+    def _answers_probabilities(self) -> bool:
+        batch = self.examples.take(torch.arange(min(64, len(self))))
+        answers = self.logits(batch.images, batch.keys)
+        return bool((answers >= 0).all() and ((answers.sum(1) - 1).abs() < 1e-3).all())
+
+    def sample(self, among: Bool[Tensor, " n"] | None = None, most: int | None = None) -> Int[Tensor, " some"]:
+        """Some of these examples (all by default), drawn by their keys."""
+        rows = torch.arange(len(self)) if among is None else among.nonzero().squeeze(1)
+        order = uniform(fold(self.examples.keys.cpu()[rows], _SAMPLE), (1,)).squeeze(1).argsort(stable=True)
+        return rows[order[: self.budget.sample if most is None else most]].sort().values
+
+    def logits(self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"]) -> Float[Tensor, "n classes"]:
+        """The model's answers, counted."""
+        oracle = Oracle(self.model)
+        with torch.no_grad():
+            answer = oracle.logits(images, keys)
+        self.forwards += oracle.forward_passes
+        return answer
+
+    def gradients(
+        self, images: Float[Tensor, "n c h w"], batch: Batch, loss: str, model: nn.Module | None = None
+    ) -> tuple[Float[Tensor, "n classes"], Float[Tensor, "n c h w"]]:
+        """Logits, and the gradient of a loss against the labels, counted."""
+        oracle = Oracle(self.model, model or self.usual_scout)
+        answer = oracle.look(images, batch.keys, lambda logits: batch.ascend(loss, logits))
+        self.forwards += oracle.forward_passes
+        self.backwards += oracle.backward_passes
+        return answer.logits, answer.gradient
+
+
+def _part(result: RobustResult | None, rows: Tensor) -> RobustResult | None:
+    """What is known of some of the examples."""
+    if result is None:
+        return None
+    return replace(result, ledger=result.ledger.take(rows), examples=result.examples.take(rows))

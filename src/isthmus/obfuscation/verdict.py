@@ -1,0 +1,72 @@
+"""The verdict: whether the robust accuracy that was reported is there."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from isthmus.types import Metric, Record
+
+NATURAL = 0.02
+"""By how much even an honest model's reported accuracy may surely exceed the corrected one: attacks are never equal."""
+
+Word = Literal["holds", "overstated", "broken"]
+
+
+class Verdict(Record):
+    """What became of a reported robust accuracy.
+
+    Attributes:
+        status: ``holds`` where it agrees with what is left after all tests and follow-ups, within the intervals;
+            ``overstated`` where it does not; ``broken`` where nothing above chance is left although more was reported.
+        reported: the robust accuracy in question, in [0, 1]: what was claimed, else what one run of PGD of 40 steps on
+            the cross-entropy says.
+        corrected: what is left, in [0, 1]; an upper bound still.
+        reported_metric, corrected_metric: the same with n and interval; a claim has none.
+        reason: one sentence.
+    """
+
+    status: Word
+    reported: float
+    corrected: float
+    reported_metric: Metric
+    corrected_metric: Metric
+    reason: str
+
+
+def verdict(
+    claimed: float | None, reported: Metric, corrected: Metric, gap: Metric, chance: float, failed: bool
+) -> Verdict:
+    """Compare what is reported with what is left.
+
+    Args:
+        claimed: somebody's robust accuracy, in [0, 1]; None to ask about ``reported``.
+        reported: of the usual attack, on the same examples as ``corrected``.
+        gap: paired difference of the two.
+        chance: accuracy of the best constant answer.
+        failed: whether a test failed. Without that, a measured report that is some points too high is an attack's
+            ordinary weakness, and no illusion.
+    """
+    said = reported.value if claimed is None else claimed
+    left = corrected.value
+    assert said is not None
+    assert left is not None
+    assert corrected.interval is not None
+    assert gap.interval is not None
+    beyond = said > corrected.interval.high
+    if claimed is None:
+        beyond = beyond and failed and gap.interval.low > NATURAL
+    by = f"{100 * (said - left):.1f} points"
+    status: Word = "holds"
+    reason = f"{_percent(said)} agrees with the {_percent(left)} that are left after every test and follow-up"
+    if beyond and left <= chance:
+        status, reason = "broken", f"{_percent(said)} was reported, and no more than chance is left: {_percent(left)}"
+    elif beyond:
+        status, reason = "overstated", f"{_percent(said)} is {by} more than the {_percent(left)} that are left"
+    metric = reported if claimed is None else Metric(value=claimed, unit="fraction", n=0, note="claimed")
+    return Verdict(
+        status=status, reported=said, corrected=left, reported_metric=metric, corrected_metric=corrected, reason=reason
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}%"

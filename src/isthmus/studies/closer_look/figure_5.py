@@ -1,0 +1,63 @@
+"""Does a bottleneck keep to the feature that always tells, or does it lean on the one that an attacker can turn?
+
+The toy problem of section 3.3 (:class:`isthmus.data.toys.Intervals`): sign(x₁) is always right and needs ln 2 nats;
+x₂ adds nothing and can be moved. The robust set holds only points whose x₂ lies on the wrong side (appendix); the
+attack of the main text, x₂ moved by 1 against the label, is measured beside it.
+"""
+
+from __future__ import annotations
+
+from isthmus.studies.closer_look import toys
+from isthmus.studies.evidence import Finding, Verdict, all_of, bonferroni, exceeds, points
+from isthmus.studies.study import Scale, StudyRecord
+from isthmus.studies.workbench import Workbench
+from isthmus.types import Figure, Mark, Section, Table
+
+SETS = {"clean": "clean", "rare": "rare points", "shifted": "x₂ moved by 1"}
+MARGIN = 0.01
+"""A loss of accuracy on the rare points that counts as leaning on x₂."""
+
+
+class Config(toys.ToyConfig):
+    """The appendix's: 1000 steps of 1024 points, a code of 2 numbers."""
+
+
+SCALES: dict[Scale, Config] = {
+    "tiny": Config(betas=(0.01, 0.1), steps=60, batch_size=256, points=500, seeds=2),
+    "small": Config(),
+    "paper": Config(),
+}
+
+
+def run(config: Config, bench: Workbench) -> None:
+    """Train and judge every classifier."""
+    toys.run("intervals", config, bench)
+
+
+def findings(record: StudyRecord) -> list[Finding]:
+    """The paper's claim: VIB does not focus on x₁ alone, and so it can be attacked through x₂."""
+    return [_prone(record, mode) for mode in ("mean", "stochastic")]
+
+
+def _prone(record: StudyRecord, mode: str) -> Finding:
+    claim = f"VIB does not keep to x₁ alone and is prone to an attack on x₂ ({mode} mode)."
+    grid, held = toys.betas(record), toys.held(record, mode)
+    if not held:
+        return Finding(claim=claim, verdict=Verdict.UNDECIDED, because="Training collapsed at every β.")
+    costs = {beta: toys.cost(record, beta, mode, "rare", bonferroni(len(grid))) for beta in held}
+    least, most = (pick(held, key=lambda beta: costs[beta].value) for pick in (min, max))
+    because = (
+        f"Rare points cost accuracy: least at β = {least:g}, {costs[least]}; most at β = {most:g}, {costs[most]}. "
+        f"More than {points(MARGIN)} at each of the {len(held)} values of β that did not collapse (of {len(grid)}) "
+        "is seen. The optimum would lose nothing."
+    )
+    return Finding(claim=claim, verdict=all_of([exceeds(cost, MARGIN) for cost in costs.values()]), because=because)
+
+
+def section(record: StudyRecord) -> Section:
+    """Accuracy over β on all three sets, with the closed forms of sign(x₁) and sign(x₂)."""
+    optimum = Mark("sign(x₁), the optimum", y=1.0)  # sign(x₂) alone would be right in none of the last two sets
+    marks = {"clean": (optimum, Mark("sign(x₂)", y=0.9)), "rare": (optimum,), "shifted": (optimum,)}
+    titles = {"clean": "Clean points", "rare": "Rare points alone", "shifted": "x₂ moved by 1 against the label"}
+    blocks: tuple[Figure | Table, ...] = (*toys.figures(record, titles, marks), toys.closed_forms(record, SETS))
+    return Section("Figure 5: a toy problem with one feature to trust", __doc__.partition("\n")[0], blocks)

@@ -1,0 +1,43 @@
+"""How robust is VIB on CIFAR-10: under one run of PGD, with restarts, and under stronger attacks?
+
+The appendix's companion to figure 3, whose deterministic networks it shares: VIB over β, ε = 8/255.
+"""
+
+from __future__ import annotations
+
+from isthmus.studies.closer_look import cifar, cifar_claims, cifar_page
+from isthmus.studies.evidence import Finding
+from isthmus.studies.study import Scale, StudyRecord
+from isthmus.studies.workbench import Workbench
+from isthmus.types import Section
+
+
+class Config(cifar.CifarConfig):
+    """Figure 9's: VIB, restarts at β = 0.01, a hundred epochs of warm-up."""
+
+    kind: cifar.Bottleneck = "vib"
+    knobs: tuple[float, ...] = (0.0001, 0.001, 0.01, 0.1)
+    reference: float = 0.01
+    warm_up: float = 100.0
+
+
+SCALES: dict[Scale, Config] = {
+    "tiny": Config(**cifar.TINY, knobs=(0.01,), warm_up=1.0),
+    "small": Config(**cifar.SMALL, knobs=(0.001, 0.01, 0.1), warm_up=2.0),
+    "paper": Config(),
+}
+
+
+def run(config: Config, bench: Workbench) -> None:
+    """Train and attack every model."""
+    cifar.run(config, bench)
+
+
+def findings(record: StudyRecord) -> list[Finding]:
+    """The paper's claims about VIB and the deterministic networks."""
+    return cifar_claims.findings(record, "VIB")
+
+
+def section(record: StudyRecord) -> Section:
+    """Single runs, restarts and AA+MT."""
+    return cifar_page.section(record, "Figure 9: VIB on CIFAR-10", __doc__.partition("\n")[0])

@@ -1,0 +1,150 @@
+"""What the studies on images share: how models are trained (as plain data), and how cells are read and drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from isthmus.config import Frozen
+from isthmus.studies.evidence import Estimate, share
+from isthmus.studies.study import StudyConfig, StudyRecord
+from isthmus.types import Metric, Series
+
+Positive = Annotated[int, Field(gt=0)]
+Eps = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Kind = Literal["determ", "vib", "ceb"]
+
+MNIST_MODEL: dict[str, Any] = {"backbone": {"name": "mlp", "hidden": [1024, 1024]}, "dim": 256, "samples": 12}
+MNIST_TRAINING: dict[str, Any] = {
+    "epochs": 200,
+    "batch_size": 100,
+    "optimizer": {"lr": 1e-4, "betas": [0.5, 0.999]},
+    "learning_rate": {"every": 2, "factor": 0.97},
+    "ema": 0.999,
+}
+# two hidden layers half as wide, a fortieth of the epochs, and a larger step to get somewhere in them
+MNIST_SMALL: dict[str, Any] = {
+    "seeds": 3,
+    "images": 500,
+    "model": {**MNIST_MODEL, "backbone": {"name": "mlp", "hidden": [512, 512]}},
+    "training": {**MNIST_TRAINING, "epochs": 5, "optimizer": {"lr": 1e-3, "betas": [0.5, 0.999]}},
+}
+DIGITS_TINY: dict[str, Any] = {
+    "seeds": 2,
+    "data": "digits",
+    "images": 60,
+    "model": {"backbone": {"name": "mlp", "hidden": [32]}, "dim": 8, "samples": 4},
+    "training": {"epochs": 4, "batch_size": 64, "optimizer": {"lr": 3e-3}},
+}
+
+Row = tuple[str | float | Metric | None, ...]
+NAMES = {"mean": "mean mode", "stochastic": "stochastic mode"}
+
+
+class Pgd(Frozen):
+    """PGD's steps; how often it starts is said elsewhere.
+
+    Attributes:
+        steps: from each start.
+        step_size: in units of images in [0, 1].
+        loss: "ce" is the paper's. "log_odds" has its direction, but does not round to zero where a model is sure: with
+            it, an attack that stands still is no longer an explanation.
+    """
+
+    steps: Positive = 40
+    step_size: Eps = 0.01
+    loss: Literal["ce", "margin", "log_odds", "dlr"] = "ce"
+
+
+class ImageConfig(StudyConfig):
+    """How models are trained, and on how many images they are judged.
+
+    Attributes:
+        seeds: how often everything is trained, with seeds 0, 1, 2, ...
+        data: name of a data set.
+        train_limit: train on so many images, class-balanced; None for all.
+        images: judge on so many test images, class-balanced; None for all.
+        model, training: parts of a recipe (:class:`isthmus.recipe.Recipe`), the same for every objective.
+        modes: in which bottlenecks are judged. Deterministic networks have the first alone.
+    """
+
+    seeds: Positive = 10
+    data: str = "mnist"
+    train_limit: Positive | None = None
+    images: Positive | None = None
+    model: dict[str, Any] = MNIST_MODEL
+    training: dict[str, Any] = MNIST_TRAINING
+    modes: Annotated[tuple[Literal["mean", "stochastic"], ...], Field(min_length=1)] = ("mean", "stochastic")
+
+    def recipe(self, kind: Kind, knob: float | None, seed: int) -> dict[str, Any]:
+        """The recipe of one model.
+
+        Args:
+            kind: the objective; "determ" for plain cross-entropy on a deterministic code of the same size.
+            knob: β for VIB, ρ for CEB, None for the deterministic one.
+        """
+        objectives: dict[Kind, Any] = {
+            "determ": "deterministic",
+            "vib": {"name": "vib", "rate_weight": knob},
+            "ceb": {"name": "ceb", "rho": knob},
+        }
+        return {
+            "name": f"{self.data}-{title(kind, knob)}-seed{seed}".replace(" ", ""),
+            "seed": seed,
+            "data": {"name": self.data, "train_limit": self.train_limit},
+            "model": self.model,
+            "objective": objectives[kind],
+            "training": self.training,
+        }
+
+
+def title(kind: Kind, knob: float | None) -> str:
+    """How cells and recipes name a model: "vib 0.01"."""
+    return kind if knob is None else f"{kind} {knob:g}"
+
+
+def standing(cells: Sequence[Mapping[str, Any]], mode: str, *path: str | int) -> list[int]:
+    """A count of each cell, cell by cell: ``standing(cells, "mean", "fgsm", "0.2")``."""
+    return [_at(cell["modes"][mode], path) for cell in cells]
+
+
+def _at(content: Any, path: Sequence[str | int]) -> int:
+    for key in path:
+        content = content[key]
+    return int(content)
+
+
+def healthy(record: StudyRecord, **wanted: Any) -> list[Mapping[str, Any]]:
+    """Cells of models whose training did not collapse to chance; the paper leaves the others out, too."""
+    return [cell for cell in record.each(**wanted) if not cell["collapsed"]]
+
+
+def estimate(cells: Sequence[Mapping[str, Any]], mode: str, *path: str | int) -> Estimate:
+    """Mean over seeds of a share of the images; see :func:`standing`."""
+    return share(standing(cells, mode, *path), cells[0]["n"])
+
+
+def blind(cells: Sequence[Mapping[str, Any]], mode: str) -> Metric:
+    """Share of an attack's looks at which the gradient was exactly zero in float32, over all seeds."""
+    zero, looks = (sum(cell["modes"][mode]["blind"][part] for cell in cells) for part in (0, 1))
+    return Metric(value=zero / looks if looks else None, unit="fraction", n=looks, note="" if looks else "no look")
+
+
+def modes(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Modes in which these models were judged."""
+    return list(cells[0]["modes"]) if cells else []
+
+
+def band(name: str, x: Sequence[float], values: Sequence[Estimate], group: str = "") -> Series:
+    """A line of means with their intervals."""
+    y, low, high = (tuple(getattr(one, part) for one in values) for part in ("value", "low", "high"))
+    return Series(name, tuple(x), y, low, high, group=group or name)
+
+
+def dots(name: str, x: Sequence[float], counts: Sequence[int], n: int) -> Series:
+    """One point for each model, with the Wilson interval of its images."""
+    each = [share([count], n) for count in counts]
+    y, low, high = (tuple(getattr(one, part) for one in each) for part in ("value", "low", "high"))
+    return Series(name, tuple(x), y, low, high, style="points", group=name)

@@ -1,0 +1,183 @@
+"""From counts to a verdict on a paper's claim: seen, not seen, or not decidable with as much as was measured.
+
+A claim is about a way of training, so two kinds of chance stand between a few runs and a verdict: which images were
+judged, and which seeds were trained with. Both go into the interval of a mean over seeds. A claim is seen where the
+whole interval lies on its side of the limit, not seen where the whole interval lies on the other, and otherwise
+undecided. A single run says nothing about other seeds, so one seed never decides a claim about training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from statistics import fmean, stdev
+
+from scipy.special import stdtrit
+
+from isthmus.metrics import wilson
+from isthmus.types import Interval, Metric, Record
+
+
+class Verdict(StrEnum):
+    """What the numbers say about a claim."""
+
+    SEEN = "seen"
+    NOT_SEEN = "not seen"
+    UNDECIDED = "not decidable at this scale"
+
+
+class Finding(Record):
+    """A claim of the paper, the verdict on it, and the numbers that led there, as one sentence."""
+
+    claim: str
+    verdict: Verdict
+    because: str
+
+    def __str__(self) -> str:
+        """One line: the verdict first."""
+        return f"{self.verdict}: {self.claim} {self.because}"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds with an interval for both kinds of chance.
+
+    Attributes:
+        value: the mean, or a difference of two means; a fraction.
+        low, high: the interval; with a single seed it covers the choice of images alone.
+        n: images (or points) judged for each seed.
+        seeds: runs behind it; the smaller number for a difference.
+        is_difference: written in percentage points.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    seeds: int
+    level: float = 0.95
+    is_difference: bool = False
+
+    @property
+    def metric(self) -> Metric:
+        """The same for a table."""
+        method = "Wilson over images, t over seeds" if self.seeds > 1 else "Wilson over images, one seed"
+        interval = Interval(low=self.low, high=self.high, level=self.level, method=method)
+        return Metric(value=self.value, unit="fraction", n=self.n, interval=interval)
+
+    def __str__(self) -> str:
+        """Such as "12.3% (95% interval 10.1% to 14.9%, n = 1,000, 3 seeds)"."""
+        write = points if self.is_difference else percent
+        ends = f"{100 * self.level:.3g}% interval {write(self.low, unit=False)} to {write(self.high)}"
+        return f"{write(self.value)} ({ends}, n = {self.n:,}, {self.seeds} seed{'s' * (self.seeds > 1)})"
+
+
+def share(counts: Sequence[int], n: int, level: float = 0.95) -> Estimate:
+    """Mean over seeds of a share of the same ``n`` images.
+
+    The deviations of a Wilson interval at the mean (images) and of Student's t interval of the mean (seeds) are squared
+    and added, as Newcombe (1998) does for two proportions.
+
+    Args:
+        counts: images that count, one number for each seed.
+
+    Raises:
+        ValueError: no count, or one outside 0..n.
+    """
+    if not counts or any(not 0 <= count <= n for count in counts):
+        raise ValueError(f"give one count between 0 and n = {n} for each seed; got {list(counts)}")
+    shares = [count / n for count in counts]
+    value, seeds = fmean(shares), len(shares)
+    images = wilson(round(fmean(counts)), n, level)
+    spread = _spread(shares, level)
+    below, above = max(value - images.low, 0.0), max(images.high - value, 0.0)
+    low, high = value - math.hypot(below, spread), value + math.hypot(above, spread)
+    return Estimate(value, max(low, 0.0), min(high, 1.0), n, seeds, level)
+
+
+def gap(first: Sequence[int], second: Sequence[int], n: int, level: float = 0.95) -> Estimate:
+    """Mean over seeds of ``first`` less ``second``, of models with the same seeds, or of the same models twice.
+
+    The chance of images is as in :func:`difference`; that of seeds is Student's t of the differences, seed by seed.
+
+    Args:
+        first, second: images that count, of ``n`` each, in the same order of seeds.
+
+    Raises:
+        ValueError: unequal numbers of seeds, or what :func:`share` raises.
+    """
+    if len(first) != len(second):
+        raise ValueError(f"give as many counts on both sides; got {len(first)} and {len(second)}")
+    by_images = difference(*(share([round(fmean(counts))], n, level) for counts in (first, second)))
+    steps = [(a - b) / n for a, b in zip(first, second, strict=True)]
+    value, seeds = fmean(steps), len(steps)
+    spread = _spread(steps, level)
+    low = value - math.hypot(by_images.value - by_images.low, spread)
+    high = value + math.hypot(by_images.high - by_images.value, spread)
+    return Estimate(value, max(low, -1.0), min(high, 1.0), n, seeds, level, is_difference=True)
+
+
+def _spread(values: Sequence[float], level: float) -> float:
+    """Half of Student's t interval of a mean; 0 for a single value, whose spread is not known."""
+    if len(values) < 2:
+        return 0.0
+    return float(stdtrit(len(values) - 1, 0.5 + level / 2)) * stdev(values) / math.sqrt(len(values))
+
+
+def difference(first: Estimate, second: Estimate) -> Estimate:
+    """``first`` less ``second``, with the deviations of both squared and added.
+
+    Two classifiers that were judged on the same images mostly err on the same ones: this interval is rather too wide.
+    """
+    value = first.value - second.value
+    low = value - math.hypot(first.value - first.low, second.high - second.value)
+    high = value + math.hypot(first.high - first.value, second.value - second.low)
+    n, seeds = min(first.n, second.n), min(first.seeds, second.seeds)
+    return Estimate(value, max(low, -1.0), min(high, 1.0), n, seeds, first.level, is_difference=True)
+
+
+def exceeds(estimate: Estimate, limit: float, least_seeds: int = 2) -> Verdict:
+    """The verdict on "more than ``limit``"; ``least_seeds`` is 1 where the claim is about a single model."""
+    if estimate.seeds < least_seeds:
+        return Verdict.UNDECIDED
+    return Verdict.SEEN if estimate.low > limit else Verdict.NOT_SEEN if estimate.high <= limit else Verdict.UNDECIDED
+
+
+def falls_below(estimate: Estimate, limit: float) -> Verdict:
+    """The verdict on "less than ``limit``"."""
+    if estimate.seeds < 2:
+        return Verdict.UNDECIDED
+    return Verdict.SEEN if estimate.high < limit else Verdict.NOT_SEEN if estimate.low >= limit else Verdict.UNDECIDED
+
+
+def all_of(verdicts: Sequence[Verdict]) -> Verdict:
+    """The verdict on a claim that has several parts: one that is not seen refutes it, one undecided leaves it open."""
+    for worse in (Verdict.NOT_SEEN, Verdict.UNDECIDED):
+        if worse in verdicts:
+            return worse
+    return Verdict.SEEN if verdicts else Verdict.UNDECIDED
+
+
+def any_of(verdicts: Sequence[Verdict]) -> Verdict:
+    """The verdict on "at least one of these"; correct the level for their number before (:func:`bonferroni`)."""
+    for better in (Verdict.SEEN, Verdict.UNDECIDED):
+        if better in verdicts:
+            return better
+    return Verdict.NOT_SEEN if verdicts else Verdict.UNDECIDED
+
+
+def bonferroni(parts: int, level: float = 0.95) -> float:
+    """The level of each of several intervals such that all of them hold at once with ``level``."""
+    return 1 - (1 - level) / max(parts, 1)
+
+
+def percent(fraction: float, unit: bool = True) -> str:
+    """0.973 as "97.3%"; below 1% with two decimals."""
+    return f"{100 * fraction:.{2 if 0 < abs(fraction) < 0.01 else 1}f}{'%' * unit}".replace("-", "−")
+
+
+def points(fraction: float, unit: bool = True) -> str:
+    """A difference of 0.031 as "3.1 points"."""
+    return percent(fraction, unit=False) + " points" * unit

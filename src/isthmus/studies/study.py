@@ -1,0 +1,104 @@
+"""What a study is made of, as plain data: its config, and the record of what it measured.
+
+A study's file defines::
+
+    class Config(StudyConfig)            what to measure; the defaults are the paper's
+    SCALES: dict[str, Config]            "tiny" (seconds, for tests), "small" (minutes on two cores), "paper"
+    run(config, bench) -> None           measures, cell by cell, on a bench that keeps each of them
+    findings(record) -> list[Finding]    the paper's claims, each seen, not seen or undecided, from the numbers
+    section(record) -> Section           the figures, from the numbers, without torch
+
+``run`` alone may import torch. Everything else works from a stored :class:`StudyRecord`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from isthmus import files
+from isthmus.config import Frozen
+from isthmus.errors import FileError
+from isthmus.studies.evidence import Finding
+from isthmus.types import Record
+
+Scale = Literal["tiny", "small", "paper"]
+SCALES: tuple[Scale, ...] = ("tiny", "small", "paper")
+
+
+class StudyConfig(Frozen):
+    """Base of every study's options; the defaults are the paper's, or our reading where it is silent."""
+
+
+class StudyRecord(Record):
+    """What a study measured so far: all that its page and its findings are made from.
+
+    Attributes:
+        study: its name, such as "closer-look/figure-1".
+        scale: whose preset the config began from.
+        overrides: settings given on top of that, as dotted keys.
+        config: all options, resolved.
+        departures: options in which this differs from the paper: name -> [here, there].
+        cells: name -> what was measured there, plain data.
+        total: cells that belong to the study; fewer are there while it runs.
+        seconds: time spent on the cells, training included.
+        findings: empty until everything is measured.
+        provenance: versions, commit, machine and date.
+    """
+
+    study: str
+    scale: Scale
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    config: dict[str, Any]
+    departures: dict[str, tuple[Any, Any]] = Field(default_factory=dict)
+    cells: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    total: int = 0
+    seconds: float = 0.0
+    findings: tuple[Finding, ...] = ()
+    provenance: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every cell is there."""
+        return 0 < self.total == len(self.cells)
+
+    def each(self, **wanted: Any) -> Iterator[Mapping[str, Any]]:
+        """Cells whose facts include these, in the order of measurement: ``record.each(objective="vib", beta=0.1)``."""
+        return (cell for cell in self.cells.values() if all(cell.get(key) == value for key, value in wanted.items()))
+
+    def save(self, path: Path) -> None:
+        """Write the record as JSON, atomically."""
+        files.write_json(path, self.plain())
+
+    @classmethod
+    def load(cls, path: Path) -> StudyRecord:
+        """Read a record.
+
+        Raises:
+            FileError: it is missing, truncated or something else.
+        """
+        content = files.read_json(path)
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise FileError(f"{path} is no record of a study ({where}: {first['msg']}); run the study again.") from None
+
+
+def departures(config: StudyConfig, paper: StudyConfig) -> dict[str, tuple[Any, Any]]:
+    """Options in which a config differs from the paper's: dotted name -> (here, there), None where one has none."""
+    here, there = dict(_flat(config.plain())), dict(_flat(paper.plain()))
+    names = [*here, *(name for name in there if name not in here)]
+    return {name: (here.get(name), there.get(name)) for name in names if here.get(name) != there.get(name)}
+
+
+def _flat(content: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value

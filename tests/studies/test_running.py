@@ -1,0 +1,120 @@
+"""A study from its name to its page: kept cell by cell, taken up after a kill, drawn without torch."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from isthmus.errors import ConfigError, FileError
+from isthmus.studies import page
+from isthmus.studies.closer_look import toy_models
+from isthmus.studies.running import run_study
+from isthmus.studies.study import StudyRecord
+
+NAME = "closer-look/figure-5"
+QUICK = {"steps": 5, "batch_size": 32, "points": 60}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    out = tmp_path_factory.mktemp("studies")
+    return out, *run_study(NAME, "tiny", QUICK, out, show_progress=False)
+
+
+def test_it_leaves_a_record_and_a_page(done):
+    out, record, html = done
+    assert html == out / NAME / "tiny.html"
+    assert StudyRecord.load(out / NAME / "tiny.json") == record
+    assert record.complete
+    assert len(record.cells) == record.total == 2 * 3
+    assert record.departures["steps"] == (5, 1000)
+    text = html.read_text("utf-8")
+    assert all(finding.claim in text for finding in record.findings)
+    assert "isthmus study closer-look/figure-5 --scale tiny" in text
+    assert "<svg" in text
+
+
+def test_what_was_measured_is_not_measured_again(done, monkeypatch):
+    out, record, html = done
+    before = html.read_bytes()
+    monkeypatch.setattr(toy_models, "train", lambda *_: pytest.fail("trained again"))
+    again, _ = run_study(NAME, "tiny", QUICK, out, show_progress=False)
+    assert again.cells == record.cells
+    assert again.seconds == pytest.approx(record.seconds)
+    assert len(html.read_bytes()) == pytest.approx(len(before), abs=50)  # the date and the commit may differ
+
+
+def test_a_killed_study_goes_on_with_the_same_numbers(done, tmp_path, monkeypatch):
+    _, record, _ = done
+    true, calls = toy_models.measure, []
+
+    def killed(*arguments):
+        calls.append(arguments)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return true(*arguments)
+
+    monkeypatch.setattr(toy_models, "measure", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(NAME, "tiny", QUICK, tmp_path, show_progress=False)
+    half = StudyRecord.load(tmp_path / NAME / "tiny.json")
+    assert (len(half.cells), half.total, half.complete, half.findings) == (3, 6, False, ())
+    assert "Not finished: 3 of 6 cells" in page.render(half)
+    whole, _ = run_study(NAME, "tiny", QUICK, tmp_path, show_progress=False)
+    assert len(calls) == 4 + 3
+    assert whole.cells == record.cells
+
+
+def test_other_options_are_other_cells(done):
+    out, record, _ = done
+    more, _ = run_study(NAME, "tiny", [f"{key}={value}" for key, value in {**QUICK, "seeds": 3}.items()], out, False)
+    assert len(more.cells) == 9
+    assert all(more.cells[name] == cell for name, cell in record.cells.items())
+    assert "seeds=3" in page.command(more)
+
+
+def test_the_page_is_drawn_from_the_record_without_torch(done, tmp_path):
+    out, _, html = done
+    (tmp_path / "torch.py").write_text("raise ImportError('the page imported torch')")
+    record, again = out / NAME / "tiny.json", tmp_path / "again.html"
+    code = f"from isthmus.studies import page; page.write({str(record)!r}, {str(again)!r})"
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(tmp_path)})
+    run_study(NAME, "tiny", QUICK, out, show_progress=False)
+    assert "<svg" in again.read_text("utf-8")
+    assert again.read_text("utf-8").count("<svg") == html.read_text("utf-8").count("<svg")
+
+
+def test_a_damaged_cell_is_told(tmp_path):
+    run_study(NAME, "tiny", {**QUICK, "seeds": 1}, tmp_path, show_progress=False)
+    cell = next((tmp_path / "cells").glob("*.json"))
+    cell.write_text(cell.read_text()[:40])
+    with pytest.raises(FileError, match="not a readable JSON file"):
+        run_study(NAME, "tiny", {**QUICK, "seeds": 1}, tmp_path, show_progress=False)
+    cell.write_text(json.dumps({"about": {}, "value": {}, "seconds": 1}))
+    with pytest.raises(FileError, match="not the measurement that its name says"):
+        run_study(NAME, "tiny", {**QUICK, "seeds": 1}, tmp_path, show_progress=False)
+
+
+def test_a_record_of_something_else_is_told(tmp_path):
+    path = tmp_path / "small.json"
+    path.write_text('{"study": "closer-look/figure-5"}')
+    with pytest.raises(FileError, match="no record of a study"):
+        page.write(path, tmp_path / "page.html")
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "overrides", "message"),
+    [
+        ("closer-look/figure-55", "tiny", [], "Did you mean"),
+        (NAME, "large", [], "There is no scale 'large'. There is: paper, small, tiny"),
+        (NAME, "tiny", ["seed=3"], "Did you mean 'seeds'"),
+        (NAME, "tiny", ["seeds=0"], "greater than 0"),
+        (NAME, "tiny", ["betas=[2]"], "less than 1"),
+        ("closer-look/figure-1", "tiny", ["training.epoch=3"], "Did you mean 'epochs'"),
+        ("closer-look/figure-4", "tiny", ["classes=[truck]", "seeds=1", "images=10"], "There is no class 'truck'"),
+    ],
+)
+def test_mistakes_are_named(name, scale, overrides, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        run_study(name, scale, overrides, tmp_path, show_progress=False)

@@ -1,0 +1,43 @@
+"""The verb ``isthmus study``: what it prints, and how it fails."""
+
+import pytest
+
+from isthmus.cli import _run
+from isthmus.studies import catalogue
+
+
+def test_without_a_name_it_says_what_there_is(capsys):
+    assert _run(["study"], debug=False) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == catalogue.names()
+    assert all(line.partition(": ")[2] for line in lines)
+
+
+def test_studies_are_listed_with_everything_else(capsys):
+    assert _run(["list", "studies"], debug=False) == 0
+    assert capsys.readouterr().out.strip() == f"studies: {', '.join(catalogue.names())}"
+
+
+def test_it_ends_with_findings_and_the_page(capsys, tmp_path):
+    done = _run(["study", "closer-look/figure-6", "points=50", "--scale", "tiny", "--out", str(tmp_path)], debug=False)
+    assert done == 0
+    *findings, page = capsys.readouterr().out.splitlines()
+    assert [line.partition(": ")[0] for line in findings] == ["finding", "finding"]
+    assert findings[0].startswith("finding: seen: The label can be predicted")
+    assert findings[1].startswith("finding: not decidable at this scale: ")
+    assert page == f"page: {tmp_path / 'closer-look' / 'figure-6' / 'tiny.html'}"
+    assert (tmp_path / "closer-look" / "figure-6" / "tiny.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["closer-look/figure-12"], "There is no study 'closer-look/figure-12'. Did you mean"),
+        (["closer-look/figure-6", "--scale", "huge"], "There is no scale 'huge'"),
+        (["closer-look/figure-6", "point=5"], "Did you mean 'points'"),
+        (["closer-look/figure-6", "points"], "An override is written key=value"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(arguments, message, capsys, tmp_path):
+    assert _run(["study", *arguments, "--out", str(tmp_path)], debug=False) == 2
+    assert message in capsys.readouterr().err
