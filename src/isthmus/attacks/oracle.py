@@ -59,6 +59,7 @@ class Oracle:
     def __init__(self, model: nn.Module, scout: nn.Module | None = None, autocast: torch.dtype | None = None) -> None:
         self._model = model
         self.scout = model if scout is None else scout
+        self.rewritten = False  # whether the scout was made of the model, and is known not to work in place
         self._autocast = autocast
         self.takes_keys = bool(getattr(model, "takes_keys", False))
         self.random = self.takes_keys
@@ -196,9 +197,8 @@ class Oracle:
     def _forward(self, model: nn.Module, images: Tensor, keys: Tensor, draw: int | Tensor) -> Tensor:
         options = {"keys": fold(keys, draw)} if self.takes_keys else {}
         try:
-            # A clone, so that a model which works in place changes neither our images nor a leaf of the graph. A
-            # scout that did would have failed at its first gradient.
-            own = images if model is self.scout and model is not self._model else images.clone()
+            # A clone, so that a model which works in place changes neither our images nor a leaf of the graph.
+            own = images if self.rewritten and model is self.scout else images.clone()
             output = model(own, **options)
         except (torch.OutOfMemoryError, IsthmusError):
             raise

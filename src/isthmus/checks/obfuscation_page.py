@@ -9,6 +9,7 @@ from isthmus.checks.robustness_page import spoken
 from isthmus.checks.views import MEAN, column, in_mode, listed, measured, percent
 from isthmus.types import CheckResult, Figure, Metric, Section, Series, Table
 
+QUESTION = "Does the robust accuracy stand when the attack, rather than the classifier, is put to the test?"
 _WORDS = {"pass": "passes", "warn": "warning", "fail": "fails", "skipped": "not asked", "error": "broke off"}
 _CURVES = (
     ("restarts", "restarts", "Accuracy against the number of random starts", "random starts of PGD"),
@@ -26,11 +27,7 @@ def section(results: Mapping[str, CheckResult]) -> Section:
         if any(found["follow_ups"] for _, _, found in _modes(shown)):
             blocks.append(_follow_ups(shown))
         blocks += [figure for curve in _CURVES if (figure := _curve(shown, *curve)) is not None]
-    return Section("Is the robustness real?", _question(shown), tuple(blocks), _columns(shown))
-
-
-def _question(shown: Mapping[str, CheckResult]) -> str:
-    return "Does the robust accuracy stand when the attack, rather than the classifier, is put to the test?"
+    return Section("Is the robustness real?", QUESTION, tuple(blocks), _columns(shown))
 
 
 def _modes(shown: Mapping[str, CheckResult]) -> Iterator[tuple[str, str, dict[str, Any]]]:

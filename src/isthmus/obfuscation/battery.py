@@ -135,6 +135,8 @@ def _follow_up(
     failed = {remedy for finding in findings if finding.status == Status.FAIL for remedy in finding.remedies}
     warned = {remedy for finding in findings for remedy in finding.remedies if remedy in follow_up.FIRST}
     wanted = failed | warned
+    if suspect.opaque:  # a warning of its own; and nothing that needs a gradient can help
+        wanted = {"substitute", "search"}
     for name, remedy in known.items():
         if name in wanted and name not in tried and suspect.best.robust.any():
             try:

@@ -16,7 +16,7 @@ WARN, FAIL = 0.05, 0.15  # share of what the first run left standing
 
 def examine(suspect: Suspect) -> Finding:
     """What share of the examples that one run leaves standing falls to further ones."""
-    rows, more = suspect.sample(suspect.usual.robust), suspect.budget.restarts
+    rows, more = suspect.sample(suspect.usual.robust & suspect.clean.robust), suspect.budget.restarts
     if len(rows) < FEWEST:
         return Finding(
             test="restarts", status=Status.PASS, reason=f"The first run leaves {len(rows)} examples standing: too few"

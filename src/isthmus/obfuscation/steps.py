@@ -17,7 +17,7 @@ WARN, FAIL = 0.05, 0.15  # share of what the usual number of steps left standing
 
 def examine(suspect: Suspect) -> Finding:
     """What share of the examples that the usual attack leaves standing falls to a longer run."""
-    rows, steps = suspect.sample(suspect.usual.robust), suspect.budget.steps
+    rows, steps = suspect.sample(suspect.usual.robust & suspect.clean.robust), suspect.budget.steps
     if len(rows) < FEWEST:
         return Finding(
             test="steps", status=Status.PASS, reason=f"The usual attack leaves {len(rows)} examples standing: too few"

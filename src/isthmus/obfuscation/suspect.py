@@ -98,7 +98,7 @@ class Suspect:
         self.clean = self.best
         self.random = self.best.random
         self.probabilities = self._answers_probabilities()
-        if self.probabilities:
+        if self.probabilities and self.has_gradient:
             self.guide = LogProbabilities(model)
 
     def __len__(self) -> int:
@@ -130,6 +130,9 @@ class Suspect:
         """From here on, show the model one image at a time; what was usual stays as it was reported."""
         _ = self.usual
         self.model = Alone(self.model)
+        for seen in ("usual_scout", "has_gradient", "opaque"):
+            self.__dict__.pop(seen, None)
+        self.guide = LogProbabilities(self.model) if self.probabilities and self.has_gradient else None
         self.clean = self.best = self._evaluated(self.examples, [], None, None)
 
     @cached_property

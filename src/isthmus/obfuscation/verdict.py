@@ -57,7 +57,8 @@ def verdict(
         beyond = beyond and failed and gap.interval.low > NATURAL
     by = f"{100 * (said - left):.1f} points"
     status: Word = "holds"
-    reason = f"{_percent(said)} agrees with the {_percent(left)} that are left after every test and follow-up"
+    agrees = "is no more than" if said < corrected.interval.low else "agrees with"
+    reason = f"{_percent(said)} {agrees} the {_percent(left)} that are left after every test and follow-up"
     if beyond and left <= chance:
         status, reason = "broken", f"{_percent(said)} was reported, and no more than chance is left: {_percent(left)}"
     elif beyond:
