@@ -36,7 +36,7 @@ UNFOOLED = ("random noise", "random resizing", "dropout left on")
 def examined(name: str, model: nn.Module, of: str, n: int) -> dict[str, Any]:
     images, labels = test_images(of, n)
     threat = isthmus.Linf(RADII[RECIPES[of].data])
-    claim = isthmus.robust_accuracy(model, images, labels, threat, "uniform:1").accuracy if name in UNFOOLED else None
+    claim = isthmus.robust_accuracy(model, images, labels, threat, "uniform:2").accuracy if name in UNFOOLED else None
     start = time.perf_counter()
     audit = isthmus.audit(
         model, images, labels, threat, ["obfuscation"], claimed=claim, name=name, data=RECIPES[of].data
