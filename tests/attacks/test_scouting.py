@@ -70,6 +70,25 @@ def test_features_are_flattened_as_they_lie_in_memory():
     assert not any(isinstance(module, FlattenChannelsLast) for module in kept.modules()), "the layer serves twice"
 
 
+class InPlace(nn.Module):
+    """Normalises its images where they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = conv_net()
+
+    def forward(self, images):
+        return self.net(images.mul_(2).sub_(1))
+
+
+def test_a_model_that_works_in_place_is_attacked_and_changes_nothing_of_ours():
+    model, images = InPlace().eval(), images_of()
+    before = images.clone()
+    result = robust_accuracy(model, images, model(images.clone()).argmax(1), Linf(0.1), "pgd:5")
+    assert torch.equal(images, before)
+    assert result.threat.contains(result.witnesses[result.broken], images[result.broken]).all()
+
+
 def test_the_model_itself_is_left_alone():
     model, images = conv_net(), images_of()
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -27,7 +27,7 @@ def reorder(traced: fx.GraphModule, probe: Tensor) -> None:
         probe: a few images, to learn the shapes from.
     """
     modules = dict(traced.named_modules())
-    ShapeProp(traced).propagate(probe)
+    ShapeProp(traced).propagate(probe.clone())  # a model may work in place
     for node in traced.graph.nodes:
         flatten, after = modules.get(str(node.target)), [user for user in node.users if user.op == "call_module"]
         if not _flattens(flatten) or node.op != "call_module" or len(node.users) != 1 or len(after) != 1:

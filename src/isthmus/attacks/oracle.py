@@ -59,7 +59,6 @@ class Oracle:
     def __init__(self, model: nn.Module, scout: nn.Module | None = None, autocast: torch.dtype | None = None) -> None:
         self._model = model
         self.scout = model if scout is None else scout
-        self.rewritten = False  # whether the scout was made of the model, and is known not to work in place
         self._autocast = autocast
         self.takes_keys = bool(getattr(model, "takes_keys", False))
         self.random = self.takes_keys
@@ -198,8 +197,7 @@ class Oracle:
         options = {"keys": fold(keys, draw)} if self.takes_keys else {}
         try:
             # A clone, so that a model which works in place changes neither our images nor a leaf of the graph.
-            own = images if self.rewritten and model is self.scout else images.clone()
-            output = model(own, **options)
+            output = model(images.clone(), **options)
         except (torch.OutOfMemoryError, IsthmusError):
             raise
         except Exception as error:  # somebody else's code may raise anything

@@ -40,9 +40,7 @@ def oracle(model: nn.Module, bf16: bool, probe: Tensor) -> Oracle:
         probe: a few images on the model's device.
     """
     asked = Oracle(model)
-    made = Oracle(model, _scout(asked, model, probe), torch.bfloat16 if bf16 else None).took_over(asked)
-    made.rewritten = made.scout is not model  # one that works in place failed at its first gradient, on the probe
-    return made
+    return Oracle(model, _scout(asked, model, probe), torch.bfloat16 if bf16 else None).took_over(asked)
 
 
 def _scout(asked: Oracle, model: nn.Module, probe: Tensor) -> nn.Module | None:
