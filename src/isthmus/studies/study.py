@@ -3,7 +3,7 @@
 A study's file defines::
 
     class Config(StudyConfig)            what to measure; the defaults are the paper's
-    SCALES: dict[str, Config]            "tiny" (seconds, for tests), "small" (minutes on two cores), "paper"
+    SCALES = scales(Config, tiny, small) "tiny" (seconds, for tests), "small" (minutes on two cores), "paper"
     run(config, bench) -> None           measures, cell by cell, on a bench that keeps each of them
     findings(record) -> list[Finding]    the paper's claims, each seen, not seen or undecided, from the numbers
     section(record) -> Section           the figures, from the numbers, without torch
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -27,10 +27,20 @@ from isthmus.types import Record
 
 Scale = Literal["tiny", "small", "paper"]
 SCALES: tuple[Scale, ...] = ("tiny", "small", "paper")
+Beta = Annotated[float, Field(gt=0, lt=1)]
+"""A weight of the rate."""
 
 
 class StudyConfig(Frozen):
     """Base of every study's options; the defaults are the paper's, or our reading where it is silent."""
+
+
+ConfigT = TypeVar("ConfigT", bound=StudyConfig)
+
+
+def scales(config: type[ConfigT], tiny: Mapping[str, Any], small: Mapping[str, Any]) -> dict[Scale, ConfigT]:
+    """A study's ``SCALES``: what the two smaller ones set, and the defaults, which are the paper's."""
+    return {"tiny": config(**tiny), "small": config(**small), "paper": config()}
 
 
 class StudyRecord(Record):

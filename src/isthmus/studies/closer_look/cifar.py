@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from isthmus.recipe import Positive
 from isthmus.studies.closer_look import image_models
-from isthmus.studies.closer_look.image_models import Eps, ImageConfig, Pgd, Positive
+from isthmus.studies.closer_look.image_models import Eps, ImageConfig, Pgd
 from isthmus.studies.workbench import Workbench
 from isthmus.tradeoff import Rho
 

@@ -47,12 +47,9 @@ def after_all(cells: Sequence[Mapping[str, Any]], mode: str = "mean") -> list[in
     return standing(cells, mode, "left")
 
 
-def findings(record: StudyRecord, name: str) -> list[Finding]:
-    """The paper's claims about single runs, restarts and the ensemble, in mean mode.
-
-    Args:
-        name: of the bottleneck.
-    """
+def findings(record: StudyRecord) -> list[Finding]:
+    """The paper's claims about single runs, restarts and the ensemble, in mean mode."""
+    name = record.config["kind"].upper()
     plain, ours = (cells_of(record, "ensemble", kind) for kind in ("determ", record.config["kind"]))
     if not plain or not ours:
         because = "Every bottleneck, or every deterministic network, collapsed or is not there."
@@ -60,9 +57,11 @@ def findings(record: StudyRecord, name: str) -> list[Finding]:
     found = [_beats_adversarial_training(record)]
     reference = cells_of(record, "pgd", record.config["kind"], record.config["reference"])
     if reference:
-        found.append(_single_overstates(reference, f"{name} with {knob_text(record, record.config['reference'])}"))
+        model = f"{name} with {knob_text(record, record.config['reference'])}"
+        claim = f"Restarts of PGD reduce what is left of {model} considerably."
+        found.append(restarts.overstated(claim, reference, "mean"))
     found.append(_nothing_left(record))
-    return [*found, _more_thansingle(record, name), _some_are_better(record, name)]
+    return [*found, _more_than_single(record, name), _some_are_better(record, name)]
 
 
 def _beats_adversarial_training(record: StudyRecord) -> Finding:
@@ -77,15 +76,6 @@ def _beats_adversarial_training(record: StudyRecord) -> Finding:
     )
 
 
-def _single_overstates(cells: Sequence[Mapping[str, Any]], name: str) -> Finding:
-    lost, starts = restarts.broken_later(cells, "mean")
-    return Finding(
-        claim=f"Restarts of PGD reduce what is left of {name} considerably.",
-        verdict=exceeds(lost, OVERSTATED),
-        because=f"Of all images, starts 2 to {starts} break {lost}; more than {percent(OVERSTATED)} counts.",
-    )
-
-
 def _nothing_left(record: StudyRecord) -> Finding:
     left = share(after_all(cells := cells_of(record, "ensemble", "determ")), cells[0]["n"])
     return Finding(
@@ -95,7 +85,7 @@ def _nothing_left(record: StudyRecord) -> Finding:
     )
 
 
-def _more_thansingle(record: StudyRecord, name: str) -> Finding:
+def _more_than_single(record: StudyRecord, name: str) -> Finding:
     kind, reference = record.config["kind"], record.config["reference"]
     weak, strong = (cells_of(record, attack, kind, reference) for attack in ("pgd", "ensemble"))
     claim = f"A single run of PGD overstates {name} with {knob_text(record, reference)}."

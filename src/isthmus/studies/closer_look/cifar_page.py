@@ -6,29 +6,27 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from isthmus.studies import catalogue
 from isthmus.studies.closer_look import image_models, restarts
 from isthmus.studies.closer_look.cifar_claims import ADVERSARIALLY_TRAINED, after_all, cells_of, knob_text, single
-from isthmus.studies.closer_look.image_models import NAMES, Row, blind, dots, estimate
+from isthmus.studies.closer_look.image_models import NAMES, blind, estimate
+from isthmus.studies.drawing import Row, dots
 from isthmus.studies.evidence import percent, share
 from isthmus.studies.study import StudyRecord
 from isthmus.types import Figure, Mark, Section, Series, Table
 
 
-def section(record: StudyRecord, title: str, question: str) -> Section:
+def section(record: StudyRecord, title: str) -> Section:
     """Single runs and the ensemble over the trade-off, restarts at one value, and all of it as a table."""
     kind, reference = record.config["kind"], record.config["reference"]
-    only_pgd = StudyRecord(**{**dict(record), "cells": {k: c for k, c in record.cells.items() if c["attack"] == "pgd"}})
-    at = restarts.curve(only_pgd, ("determ", kind), knob=reference)
+    networks = {"determ": cells_of(record, "pgd", "determ"), kind: cells_of(record, "pgd", kind, reference)}
     blocks = (
         _over_knobs(record, "pgd", "A single run of PGD"),
         _over_knobs(record, "ensemble", "AA+MT"),
-        Figure(
-            f"PGD with restarts, {knob_text(record, reference)}",
-            at.reading, at.x_label, at.y_label, at.series, y_range=at.y_range,
-        ),
+        restarts.curve(f"PGD with restarts, {knob_text(record, reference)}", networks),
         _table(record),
-    )  # fmt: skip
-    return Section(title, question, blocks)
+    )
+    return Section(title, catalogue.question(record.study), blocks)
 
 
 def _over_knobs(record: StudyRecord, attack: str, title: str) -> Figure:

@@ -12,8 +12,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from isthmus.studies import catalogue
 from isthmus.studies.closer_look import image_models
-from isthmus.studies.closer_look.image_models import NAMES, ImageConfig, Row, band, dots, estimate, healthy, standing
+from isthmus.studies.closer_look.image_models import NAMES, ImageConfig, estimate, healthy, standing
+from isthmus.studies.drawing import Row, band, dots
 from isthmus.studies.evidence import (
     Finding,
     Verdict,
@@ -28,11 +30,10 @@ from isthmus.studies.evidence import (
     points,
     share,
 )
-from isthmus.studies.study import Scale, StudyRecord
+from isthmus.studies.study import Beta, StudyRecord, scales
 from isthmus.studies.workbench import Workbench
 from isthmus.types import Figure, Mark, Section, Series, Table
 
-Beta = Annotated[float, Field(gt=0, lt=1)]
 DETERM = "deterministic"
 GREY = 0.5
 """The ε from which on every image can be made uniformly grey."""
@@ -54,11 +55,11 @@ class Config(ImageConfig):
     eps: Annotated[tuple[image_models.Eps, ...], Field(min_length=1)] = (0.2, 0.35, 0.5)
 
 
-SCALES: dict[Scale, Config] = {
-    "tiny": Config(**image_models.DIGITS_TINY, betas=(0.01, 0.1)),
-    "small": Config(**{**image_models.MNIST_SMALL, "images": 1000}, betas=(0.001, 0.01, 0.1)),
-    "paper": Config(),
-}
+SCALES = scales(
+    Config,
+    tiny={**image_models.DIGITS_TINY, "betas": (0.01, 0.1)},
+    small={**image_models.MNIST_SMALL, "images": 1000, "betas": (0.001, 0.01, 0.1)},
+)
 
 
 def run(config: Config, bench: Workbench) -> None:
@@ -155,7 +156,7 @@ def section(record: StudyRecord) -> Section:
     """Accuracy under FGS over β, a figure for each ε, and clean accuracy."""
     panels = [_figure(record, f"{eps:g}") for eps in record.config["eps"]]
     blocks: tuple[Figure | Table, ...] = (*panels, _figure(record, None), _table(record))
-    return Section("Figure 1: VIB on MNIST under FGS", __doc__.partition("\n")[0], blocks)
+    return Section("Figure 1: VIB on MNIST under FGS", catalogue.question(record.study), blocks)
 
 
 def _figure(record: StudyRecord, eps: str | None) -> Figure:

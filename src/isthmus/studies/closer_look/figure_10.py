@@ -6,13 +6,8 @@ AA+MT.
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field
-
-from isthmus.studies.closer_look import cifar, surfaces
-from isthmus.studies.evidence import Finding
-from isthmus.studies.study import Scale, StudyRecord
+from isthmus.studies.closer_look import surfaces
+from isthmus.studies.study import StudyRecord, scales
 from isthmus.studies.workbench import Workbench
 from isthmus.types import Section
 
@@ -20,26 +15,20 @@ from isthmus.types import Section
 class Config(surfaces.SurfaceConfig):
     """Figure 10's: an airplane, a frog and a deer."""
 
-    classes: Annotated[tuple[str, ...], Field(min_length=1)] = ("airplane", "frog", "deer")
+    classes: surfaces.Classes = ("airplane", "frog", "deer")
 
 
-SCALES: dict[Scale, Config] = {
-    "tiny": Config(**cifar.TINY, warm_up=1.0, classes=("0", "6", "4"), measured=20, grid=6),
-    "small": Config(**cifar.SMALL, warm_up=2.0),
-    "paper": Config(),
-}
+SCALES = scales(Config, tiny=surfaces.tiny("0", "6", "4"), small=surfaces.SMALL)
+findings = surfaces.findings
 
 
 def run(config: Config, bench: Workbench) -> None:
     """Train and rank the models; compute the surfaces of the best."""
-    surfaces.run(config, bench)
+    from isthmus.studies.closer_look import surface_cells
 
-
-def findings(record: StudyRecord) -> list[Finding]:
-    """The paper's claim that the landscape is flat."""
-    return surfaces.findings(record)
+    surface_cells.run(config, bench)
 
 
 def section(record: StudyRecord) -> Section:
     """Heat maps and flatness."""
-    return surfaces.section(record, "Figure 10: loss surfaces of CEB on CIFAR-10", __doc__.partition("\n")[0])
+    return surfaces.section(record, "Figure 10: loss surfaces of CEB on CIFAR-10")

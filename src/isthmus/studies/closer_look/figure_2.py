@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from isthmus.studies.closer_look import image_models, restarts
 from isthmus.studies.evidence import Finding, falls_below, percent
-from isthmus.studies.study import Scale, StudyRecord
-from isthmus.studies.workbench import Workbench
+from isthmus.studies.study import StudyRecord, scales
 from isthmus.types import Section
 
 NOTHING = 0.05
@@ -22,30 +21,17 @@ class Config(restarts.RestartConfig):
     eps: image_models.Eps = 0.2
 
 
-SCALES: dict[Scale, Config] = {
-    "tiny": Config(**image_models.DIGITS_TINY, pgd=image_models.Pgd(steps=10, step_size=0.05), starts=4),
-    "small": Config(**image_models.MNIST_SMALL, starts=20),
-    "paper": Config(),
-}
-
-
-def run(config: Config, bench: Workbench) -> None:
-    """Train and attack every model."""
-    restarts.run(config, bench)
+SCALES = scales(Config, tiny=restarts.tiny(step_size=0.05), small=restarts.SMALL)
+run = restarts.run
 
 
 def findings(record: StudyRecord) -> list[Finding]:
     """The paper's claims: restarts drive it to zero, so that a single start overstates."""
-    if missing := restarts.missing(record):
-        return [missing]
-    return [
-        *(_to_zero(record, mode) for mode in record.config["modes"]),
-        *(restarts.overstated(record, mode) for mode in record.config["modes"]),
-    ]
+    return restarts.findings(record, _to_zero)
 
 
 def _to_zero(record: StudyRecord, mode: str) -> Finding:
-    left = restarts.after(record, "vib", mode, -1)
+    left = restarts.after_all(record, "vib", mode)
     return Finding(
         claim=f"Restarts drive VIB's robust accuracy to zero ({image_models.NAMES[mode]}).",
         verdict=falls_below(left, NOTHING),
@@ -55,5 +41,4 @@ def _to_zero(record: StudyRecord, mode: str) -> Finding:
 
 def section(record: StudyRecord) -> Section:
     """Accuracy against the number of starts."""
-    title = "Figure 2: VIB on MNIST under PGD with restarts, ε = 0.2"
-    return restarts.section(record, title, __doc__.partition("\n")[0])
+    return restarts.section(record, "Figure 2")

@@ -7,9 +7,10 @@ attack of the main text, x₂ moved by 1 against the label, is measured beside i
 
 from __future__ import annotations
 
+from isthmus.studies import catalogue
 from isthmus.studies.closer_look import toys
 from isthmus.studies.evidence import Finding, Verdict, all_of, bonferroni, exceeds, points
-from isthmus.studies.study import Scale, StudyRecord
+from isthmus.studies.study import StudyRecord, scales
 from isthmus.studies.workbench import Workbench
 from isthmus.types import Figure, Mark, Section, Table
 
@@ -22,16 +23,14 @@ class Config(toys.ToyConfig):
     """The appendix's: 1000 steps of 1024 points, a code of 2 numbers."""
 
 
-SCALES: dict[Scale, Config] = {
-    "tiny": Config(betas=(0.01, 0.1), steps=60, batch_size=256, points=500, seeds=2),
-    "small": Config(),
-    "paper": Config(),
-}
+SCALES = scales(Config, tiny={**toys.TINY, "steps": 60}, small={})
 
 
 def run(config: Config, bench: Workbench) -> None:
     """Train and judge every classifier."""
-    toys.run("intervals", config, bench)
+    from isthmus.studies.closer_look import toy_models
+
+    toy_models.run(toy_models.intervals(config.points), config, bench)
 
 
 def findings(record: StudyRecord) -> list[Finding]:
@@ -60,4 +59,4 @@ def section(record: StudyRecord) -> Section:
     marks = {"clean": (optimum, Mark("sign(x₂)", y=0.9)), "rare": (optimum,), "shifted": (optimum,)}
     titles = {"clean": "Clean points", "rare": "Rare points alone", "shifted": "x₂ moved by 1 against the label"}
     blocks: tuple[Figure | Table, ...] = (*toys.figures(record, titles, marks), toys.closed_forms(record, SETS))
-    return Section("Figure 5: a toy problem with one feature to trust", __doc__.partition("\n")[0], blocks)
+    return Section("Figure 5: a toy problem with one feature to trust", catalogue.question(record.study), blocks)

@@ -9,9 +9,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from isthmus.metrics import proportion
+from isthmus.metrics import proportion, wilson
+from isthmus.recipe import Positive
+from isthmus.studies import catalogue
 from isthmus.studies.evidence import Finding, Verdict, percent
-from isthmus.studies.study import Scale, StudyConfig, StudyRecord
+from isthmus.studies.study import StudyConfig, StudyRecord, scales
 from isthmus.studies.workbench import Workbench
 from isthmus.types import Figure, Mark, Section, Series, Table
 
@@ -23,11 +25,11 @@ NEAR = 0.03
 class Config(StudyConfig):
     """How many points to draw, and their seed."""
 
-    points: Annotated[int, Field(gt=0)] = 1000
+    points: Positive = 1000
     seed: Annotated[int, Field(ge=0)] = 0
 
 
-SCALES: dict[Scale, Config] = {"tiny": Config(points=200), "small": Config(), "paper": Config()}
+SCALES = scales(Config, tiny={"points": 200}, small={})
 
 
 def run(config: Config, bench: Workbench) -> None:
@@ -51,9 +53,8 @@ def findings(record: StudyRecord) -> list[Finding]:
     """That sign(x₁) is always the label, and sign(x₂) in nine of ten."""
     cell = record.cells["points"]
     n, (first, second) = cell["n"], cell["agree"]
-    found = proportion(second, n)
-    assert found.interval is not None
-    low, high = found.interval.low, found.interval.high
+    interval = wilson(second, n)
+    low, high = interval.low, interval.high
     outside = high < RELIABILITY or low > RELIABILITY
     close = low > RELIABILITY - NEAR and high < RELIABILITY + NEAR
     verdict = Verdict.NOT_SEEN if outside else Verdict.SEEN if close else Verdict.UNDECIDED
@@ -74,7 +75,7 @@ def findings(record: StudyRecord) -> list[Finding]:
 
 def section(record: StudyRecord) -> Section:
     """The points, and how often each feature's sign is the label's."""
-    question = __doc__.partition("\n")[0]
+    question = catalogue.question(record.study)
     title = "Figure 6: samples of the toy problem"
     if not record.complete:
         return Section(title, question)

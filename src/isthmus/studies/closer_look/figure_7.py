@@ -6,6 +6,8 @@ a hundred Gaussians together are right in 99.9%, and an attacker turns them all 
 
 from __future__ import annotations
 
+from isthmus.recipe import Positive
+from isthmus.studies import catalogue
 from isthmus.studies.closer_look import toys
 from isthmus.studies.evidence import (
     Estimate,
@@ -19,7 +21,7 @@ from isthmus.studies.evidence import (
     gap,
     points,
 )
-from isthmus.studies.study import Scale, StudyRecord
+from isthmus.studies.study import StudyRecord, scales
 from isthmus.studies.workbench import Workbench
 from isthmus.types import Figure, Mark, Section, Table
 
@@ -31,20 +33,18 @@ MARGIN = 0.01
 class Config(toys.ToyConfig):
     """The appendix's: as for figure 5, but a code of 25 numbers and 200 steps."""
 
-    dim: toys.Positive = 25
-    steps: toys.Positive = 200
+    dim: Positive = 25
+    steps: Positive = 200
 
 
-SCALES: dict[Scale, Config] = {
-    "tiny": Config(betas=(0.01, 0.1), steps=40, batch_size=256, points=500, seeds=2),
-    "small": Config(),
-    "paper": Config(),
-}
+SCALES = scales(Config, tiny={**toys.TINY, "steps": 40}, small={})
 
 
 def run(config: Config, bench: Workbench) -> None:
     """Train and judge every classifier."""
-    toys.run("gaussians", config, bench)
+    from isthmus.studies.closer_look import toy_models
+
+    toy_models.run(toy_models.gaussians(config.points), config, bench)
 
 
 def findings(record: StudyRecord) -> list[Finding]:
@@ -110,4 +110,4 @@ def section(record: StudyRecord) -> Section:
     }
     titles = {"clean": "Clean points", "attacked": "Every Gaussian moved by 2η against the label"}
     blocks: tuple[Figure | Table, ...] = (*toys.figures(record, titles, marks), toys.closed_forms(record, SETS))
-    return Section("Figure 7: a toy problem with one robust feature", __doc__.partition("\n")[0], blocks)
+    return Section("Figure 7: a toy problem with one robust feature", catalogue.question(record.study), blocks)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from isthmus.studies.closer_look import image_models, restarts
 from isthmus.studies.evidence import Finding, difference, falls_below
-from isthmus.studies.study import Scale, StudyRecord
-from isthmus.studies.workbench import Workbench
+from isthmus.studies.study import StudyRecord, scales
 from isthmus.types import Section
 
 
@@ -18,30 +17,17 @@ class Config(restarts.RestartConfig):
     eps: image_models.Eps = 0.1
 
 
-SCALES: dict[Scale, Config] = {
-    "tiny": Config(**image_models.DIGITS_TINY, pgd=image_models.Pgd(steps=10, step_size=0.025), starts=4),
-    "small": Config(**image_models.MNIST_SMALL, starts=20),
-    "paper": Config(),
-}
-
-
-def run(config: Config, bench: Workbench) -> None:
-    """Train and attack every model."""
-    restarts.run(config, bench)
+SCALES = scales(Config, tiny=restarts.tiny(step_size=0.025), small=restarts.SMALL)
+run = restarts.run
 
 
 def findings(record: StudyRecord) -> list[Finding]:
     """The paper's claims: VIB can be made less robust than the deterministic network; a single start overstates."""
-    if missing := restarts.missing(record):
-        return [missing]
-    return [
-        *(_worse(record, mode) for mode in record.config["modes"]),
-        *(restarts.overstated(record, mode) for mode in record.config["modes"]),
-    ]
+    return restarts.findings(record, _worse)
 
 
 def _worse(record: StudyRecord, mode: str) -> Finding:
-    lead = difference(restarts.after(record, "vib", mode, -1), restarts.after(record, "determ", "mean", -1))
+    lead = difference(restarts.after_all(record, "vib", mode), restarts.after_all(record, "determ", "mean"))
     return Finding(
         claim=f"VIB can be made less robust than the deterministic network ({image_models.NAMES[mode]}).",
         verdict=falls_below(lead, 0.0),
@@ -51,5 +37,4 @@ def _worse(record: StudyRecord, mode: str) -> Finding:
 
 def section(record: StudyRecord) -> Section:
     """Accuracy against the number of starts."""
-    title = "Figure 8: VIB on MNIST under PGD with restarts, ε = 0.1"
-    return restarts.section(record, title, __doc__.partition("\n")[0])
+    return restarts.section(record, "Figure 8")

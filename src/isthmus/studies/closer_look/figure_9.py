@@ -6,9 +6,7 @@ The appendix's companion to figure 3, whose deterministic networks it shares: VI
 from __future__ import annotations
 
 from isthmus.studies.closer_look import cifar, cifar_claims, cifar_page
-from isthmus.studies.evidence import Finding
-from isthmus.studies.study import Scale, StudyRecord
-from isthmus.studies.workbench import Workbench
+from isthmus.studies.study import StudyRecord, scales
 from isthmus.types import Section
 
 
@@ -21,23 +19,14 @@ class Config(cifar.CifarConfig):
     warm_up: float = 100.0
 
 
-SCALES: dict[Scale, Config] = {
-    "tiny": Config(**cifar.TINY, knobs=(0.01,), warm_up=1.0),
-    "small": Config(**cifar.SMALL, knobs=(0.001, 0.01, 0.1), warm_up=2.0),
-    "paper": Config(),
-}
-
-
-def run(config: Config, bench: Workbench) -> None:
-    """Train and attack every model."""
-    cifar.run(config, bench)
-
-
-def findings(record: StudyRecord) -> list[Finding]:
-    """The paper's claims about VIB and the deterministic networks."""
-    return cifar_claims.findings(record, "VIB")
+SCALES = scales(
+    Config,
+    tiny={**cifar.TINY, "knobs": (0.01,), "warm_up": 1.0},
+    small={**cifar.SMALL, "knobs": (0.001, 0.01, 0.1), "warm_up": 2.0},
+)
+run, findings = cifar.run, cifar_claims.findings
 
 
 def section(record: StudyRecord) -> Section:
     """Single runs, restarts and AA+MT."""
-    return cifar_page.section(record, "Figure 9: VIB on CIFAR-10", __doc__.partition("\n")[0])
+    return cifar_page.section(record, "Figure 9: VIB on CIFAR-10")

@@ -1,4 +1,4 @@
-"""What the studies on images share: how models are trained (as plain data), and how cells are read and drawn."""
+"""What the studies on images share: how models are trained (as plain data), and how cells are read."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from isthmus.config import Frozen
+from isthmus.recipe import Positive
 from isthmus.studies.evidence import Estimate, share
 from isthmus.studies.study import StudyConfig, StudyRecord
-from isthmus.types import Metric, Series
+from isthmus.types import Metric
 
-Positive = Annotated[int, Field(gt=0)]
 Eps = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Kind = Literal["determ", "vib", "ceb"]
 
@@ -39,7 +39,6 @@ DIGITS_TINY: dict[str, Any] = {
     "training": {"epochs": 4, "batch_size": 64, "optimizer": {"lr": 3e-3}},
 }
 
-Row = tuple[str | float | Metric | None, ...]
 NAMES = {"mean": "mean mode", "stochastic": "stochastic mode"}
 
 
@@ -135,16 +134,3 @@ def blind(cells: Sequence[Mapping[str, Any]], mode: str) -> Metric:
 def modes(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     """Modes in which these models were judged."""
     return list(cells[0]["modes"]) if cells else []
-
-
-def band(name: str, x: Sequence[float], values: Sequence[Estimate], group: str = "") -> Series:
-    """A line of means with their intervals."""
-    y, low, high = (tuple(getattr(one, part) for one in values) for part in ("value", "low", "high"))
-    return Series(name, tuple(x), y, low, high, group=group or name)
-
-
-def dots(name: str, x: Sequence[float], counts: Sequence[int], n: int) -> Series:
-    """One point for each model, with the Wilson interval of its images."""
-    each = [share([count], n) for count in counts]
-    y, low, high = (tuple(getattr(one, part) for one in each) for part in ("value", "low", "high"))
-    return Series(name, tuple(x), y, low, high, style="points", group=name)

@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from pydantic import Field
-
+from isthmus.recipe import Positive
+from isthmus.studies import catalogue
 from isthmus.studies.closer_look.image_models import (
+    DIGITS_TINY,
+    MNIST_SMALL,
     NAMES,
     Eps,
     ImageConfig,
     Pgd,
-    Positive,
-    Row,
-    band,
     blind,
     estimate,
     healthy,
     modes,
 )
+from isthmus.studies.drawing import Row, band
 from isthmus.studies.evidence import Estimate, Finding, Verdict, exceeds, percent, share
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.study import Beta, StudyRecord
 from isthmus.studies.workbench import Workbench
 from isthmus.types import Figure, Section, Series, Table
 
 OVERSTATED = 0.05
 """A share of all images that further starts break, from which on the first one misled."""
+SMALL: dict[str, Any] = {**MNIST_SMALL, "starts": 20}
+_KINDS = ("determ", "vib")
 _SHOWN = (1, 2, 5, 10, 20, 50, 100)
+
+
+def tiny(step_size: float) -> dict[str, Any]:
+    """Few and short starts on digits."""
+    return {**DIGITS_TINY, "pgd": Pgd(steps=10, step_size=step_size), "starts": 4}
 
 
 class RestartConfig(ImageConfig):
@@ -40,7 +47,7 @@ class RestartConfig(ImageConfig):
         starts: how often it starts anew on what still stands.
     """
 
-    beta: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    beta: Beta = 0.01
     eps: Eps
     pgd: Pgd = Pgd()
     starts: Positive = 100
@@ -57,55 +64,70 @@ def run(config: RestartConfig, bench: Workbench) -> None:
         laboratory.cell("vib", config.beta, seed, trial)
 
 
-def missing(record: StudyRecord) -> Finding | None:
-    """A finding in place of all others where a network has no run that did not collapse."""
-    gone = [kind for kind in ("determ", "vib") if not healthy(record, objective=kind)]
-    if not gone:
-        return None
-    because = f"Every run collapsed, or none is there: {', '.join(gone)}."
-    return Finding(claim="VIB under PGD with restarts.", verdict=Verdict.UNDECIDED, because=because)
+def findings(record: StudyRecord, claim: Callable[[StudyRecord, str], Finding]) -> list[Finding]:
+    """A figure's own claim, then that a single start overstates, each in every mode.
+
+    Args:
+        claim: judges the figure's own claim in one mode; asked where both networks have a run that did not collapse.
+    """
+    gone = [kind for kind in _KINDS if not healthy(record, objective=kind)]
+    if gone:
+        because = f"Every run collapsed, or none is there: {', '.join(gone)}."
+        return [Finding(claim="VIB under PGD with restarts.", verdict=Verdict.UNDECIDED, because=because)]
+    vib = healthy(record, objective="vib")
+    return [
+        *(claim(record, mode) for mode in record.config["modes"]),
+        *(
+            overstated(f"A single start overstates VIB's robust accuracy ({NAMES[mode]}).", vib, mode)
+            for mode in record.config["modes"]
+        ),
+    ]
 
 
-def after(record: StudyRecord, kind: str, mode: str, starts: int) -> Estimate:
-    """Mean accuracy after so many starts; −1 for all of them."""
-    return estimate(healthy(record, objective=kind), mode, "standing", starts)
+def after_all(record: StudyRecord, kind: str, mode: str) -> Estimate:
+    """Mean accuracy after all starts."""
+    return estimate(healthy(record, objective=kind), mode, "standing", -1)
 
 
-def overstated(record: StudyRecord, mode: str, kind: str = "vib", name: str = "VIB") -> Finding:
-    """Whether a single start leaves more standing than further starts do."""
-    cells = healthy(record, objective=kind)
-    lost, starts = broken_later(cells, mode)
+def overstated(claim: str, cells: Sequence[Mapping[str, Any]], mode: str) -> Finding:
+    """Whether a single start leaves considerably more standing than further starts do."""
+    curves = [cell["modes"][mode]["standing"] for cell in cells]
+    lost, last = share([curve[1] - curve[-1] for curve in curves], cells[0]["n"]), len(curves[0]) - 1
     return Finding(
-        claim=f"A single start overstates {name}'s robust accuracy ({NAMES[mode]}).",
+        claim=claim,
         verdict=exceeds(lost, OVERSTATED),
-        because=f"Of all images, starts 2 to {starts} break {lost}; more than {percent(OVERSTATED)} counts.",
+        because=f"Of all images, starts 2 to {last} break {lost}; more than {percent(OVERSTATED)} counts.",
     )
 
 
-def broken_later(cells: Sequence[Mapping[str, Any]], mode: str) -> tuple[Estimate, int]:
-    """Share of all images that a later start breaks and the first does not; and how many starts there are."""
-    curves = [cell["modes"][mode]["standing"] for cell in cells]
-    return share([curve[1] - curve[-1] for curve in curves], cells[0]["n"]), len(curves[0]) - 1
+def section(record: StudyRecord, figure: str) -> Section:
+    """Accuracy against the number of starts, as a curve and for some numbers in a table.
+
+    Args:
+        figure: what the paper calls it, such as "Figure 2".
+    """
+    title = f"{figure}: VIB on MNIST under PGD with restarts, ε = {record.config['eps']:g}"
+    networks = {kind: healthy(record, objective=kind) for kind in _KINDS}
+    blocks = (curve("Robust accuracy against the number of starts", networks), _table(networks))
+    return Section(title, catalogue.question(record.study), blocks)
 
 
-def section(record: StudyRecord, title: str, question: str) -> Section:
-    """Accuracy against the number of starts, as a curve and for some numbers in a table."""
-    return Section(title, question, (curve(record, ("determ", "vib")), table(record, ("determ", "vib"))))
+def curve(title: str, networks: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+    """Mean accuracy over seeds against the number of starts, a line for each network and mode.
 
-
-def curve(record: StudyRecord, kinds: tuple[str, ...], **wanted: Any) -> Figure:
-    """Mean accuracy over seeds against the number of starts, a line for each network and mode."""
+    Args:
+        networks: objective -> cells under PGD of the same network with every seed.
+    """
     series: list[Series] = []
     ends: list[str] = []
-    for kind in kinds:
-        cells = healthy(record, objective=kind, **(wanted if kind != "determ" else {}))
+    for kind, cells in networks.items():
         for mode in modes(cells):
             starts = range(1, len(cells[0]["modes"][mode]["standing"]))
             values = [estimate(cells, mode, "standing", number) for number in starts]
-            series.append(band(line(kind, mode), list(starts), values))
-            ends.append(f"{line(kind, mode)}: {values[0]} after one start, {values[-1]} after {len(values)}")
+            series.append(band(_line(kind, mode), starts, values))
+            ends.append(f"{_line(kind, mode)}: {values[0]} after one start, {values[-1]} after {len(values)}")
     return Figure(
-        title="Robust accuracy against the number of starts",
+        title=title,
         reading=f"{'; '.join(ends)}." if ends else "Not measured yet.",
         x_label="random starts of PGD",
         y_label="fraction right",
@@ -114,18 +136,17 @@ def curve(record: StudyRecord, kinds: tuple[str, ...], **wanted: Any) -> Figure:
     )
 
 
-def table(record: StudyRecord, kinds: tuple[str, ...], **wanted: Any) -> Table:
+def _table(networks: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     """The same for some numbers of starts."""
     rows: list[Row] = []
     shown: list[int] = []
-    for kind in kinds:
-        cells = healthy(record, objective=kind, **(wanted if kind != "determ" else {}))
+    for kind, cells in networks.items():
         for mode in modes(cells):
             last = len(cells[0]["modes"][mode]["standing"]) - 1
             shown = sorted({number for number in _SHOWN if number < last} | {last})
             left = [estimate(cells, mode, "standing", number).metric for number in shown]
             rows.append(
-                (line(kind, mode), len(cells), estimate(cells, mode, "clean").metric, *left, blind(cells, mode))
+                (_line(kind, mode), len(cells), estimate(cells, mode, "clean").metric, *left, blind(cells, mode))
             )
     return Table(
         title="Means over seeds",
@@ -136,6 +157,6 @@ def table(record: StudyRecord, kinds: tuple[str, ...], **wanted: Any) -> Table:
     )
 
 
-def line(kind: str, mode: str) -> str:
+def _line(kind: str, mode: str) -> str:
     """What a line is called."""
     return "deterministic" if kind == "determ" else f"{kind.upper()}, {NAMES[mode]}"

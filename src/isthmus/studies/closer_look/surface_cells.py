@@ -1,4 +1,4 @@
-"""Computing loss surfaces around a trained model's test images: what the studies of surfaces keep."""
+"""Choosing a model, and computing loss surfaces around its test images: what the studies of surfaces keep."""
 
 from __future__ import annotations
 
@@ -12,9 +12,32 @@ from isthmus.attacks.threats import Linf
 from isthmus.attacks.undisturbed import device_of
 from isthmus.errors import ConfigError, unknown
 from isthmus.randomness import example_keys
-from isthmus.studies.closer_look.attacked import Subject
+from isthmus.studies.closer_look.attacked import Laboratory, Subject, ensemble
 from isthmus.studies.closer_look.surfaces import SurfaceConfig
-from isthmus.studies.workbench import Tell
+from isthmus.studies.workbench import Tell, Workbench
+
+_DECIDING = {"eps", "pgd", "classes", "measured", "direction_starts", "grid", "images"}  # beside the recipe
+
+
+def run(config: SurfaceConfig, bench: Workbench) -> None:
+    """Train and rank the models; compute the surfaces of the best."""
+    laboratory, trial, knob = Laboratory(config, bench), ensemble(config.eps, config.ensemble), config.knobs[0]
+    bench.plan(config.seeds)
+    cells = [laboratory.cell(config.kind, knob, seed, trial) for seed in range(config.seeds)]
+    usable = [cell for cell in cells if not cell["collapsed"] and cell["modes"]["mean"]["clean"]]
+    if not usable:
+        return
+    bench.plan(config.seeds + 1)
+    best = max(usable, key=lambda cell: cell["modes"]["mean"]["left"])
+    recipe = config.recipe(config.kind, knob, best["seed"])
+    name = f"{config.kind} {knob:g}, seed {best['seed']}, surfaces"
+
+    def make() -> dict[str, Any]:
+        subject = laboratory.subject(config.kind, knob, best["seed"])
+        with bench.bar(name) as tell:
+            return measure(subject, config, tell)
+
+    bench.cell(name, {"recipe": recipe, **config.model_dump(mode="json", include=_DECIDING)}, make)
 
 
 def measure(subject: Subject, config: SurfaceConfig, tell: Tell) -> dict[str, Any]:

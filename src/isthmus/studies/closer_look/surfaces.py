@@ -10,17 +10,24 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from pydantic import Field
 
+from isthmus.recipe import Positive
+from isthmus.studies import catalogue
 from isthmus.studies.closer_look import cifar
-from isthmus.studies.closer_look.image_models import Positive
 from isthmus.studies.evidence import Finding, Verdict, exceeds, percent, share
 from isthmus.studies.study import StudyRecord
-from isthmus.studies.workbench import Workbench
 from isthmus.types import Figure, Gallery, Picture, Section, Series, Table
 
 MOSTLY = 0.5
 """A share of the diamond, and of the images, from which on a surface counts as flat, and flatness as typical."""
 DIRECTIONS = {"worst": "towards PGD's worst perturbation", "random": "towards a random one"}
+SMALL: dict[str, Any] = {**cifar.SMALL, "warm_up": 2.0}
+Classes = Annotated[tuple[str, ...], Field(min_length=1)]
 _PIXELS = 6  # of a picture for each grid point
+
+
+def tiny(*classes: str) -> dict[str, Any]:
+    """Few images of digits on a coarse grid."""
+    return {**cifar.TINY, "warm_up": 1.0, "classes": classes, "measured": 20, "grid": 6}
 
 
 class SurfaceConfig(cifar.CifarConfig):
@@ -37,38 +44,10 @@ class SurfaceConfig(cifar.CifarConfig):
     knobs: Annotated[tuple[float, ...], Field(min_length=1, max_length=1)] = (2.0,)
     reference: float = 2.0
     warm_up: float = 4.0
-    classes: Annotated[tuple[str, ...], Field(min_length=1)]
+    classes: Classes
     measured: Positive = 100
     direction_starts: Positive = 10
     grid: Positive = 12
-
-
-def run(config: SurfaceConfig, bench: Workbench) -> None:
-    """Train and rank the models; compute the surfaces of the best."""
-    from isthmus.studies.closer_look import surface_cells
-    from isthmus.studies.closer_look.attacked import Laboratory, ensemble
-
-    laboratory, trial, knob = Laboratory(config, bench), ensemble(config.eps, config.ensemble), config.knobs[0]
-    bench.plan(config.seeds)
-    cells = [laboratory.cell(config.kind, knob, seed, trial) for seed in range(config.seeds)]
-    usable = [cell for cell in cells if not cell["collapsed"] and cell["modes"]["mean"]["clean"]]
-    if not usable:
-        return
-    bench.plan(config.seeds + 1)
-    best = max(usable, key=lambda cell: cell["modes"]["mean"]["left"])
-    names = ("eps", "pgd", "classes", "measured", "direction_starts", "grid", "images")
-    about = {
-        "recipe": config.recipe(config.kind, knob, best["seed"]),
-        **config.model_dump(mode="json", include=set(names)),
-    }
-    name = f"{config.kind} {knob:g}, seed {best['seed']}, surfaces"
-
-    def make() -> Mapping[str, Any]:
-        subject = laboratory.subject(config.kind, knob, best["seed"])
-        with bench.bar(name) as tell:
-            return surface_cells.measure(subject, config, tell)
-
-    bench.cell(name, about, make)
 
 
 def _surfaces(record: StudyRecord) -> Mapping[str, Any] | None:
@@ -95,10 +74,10 @@ def _flat(found: Mapping[str, Any], direction: str) -> Finding:
     )
 
 
-def section(record: StudyRecord, title: str, question: str) -> Section:
+def section(record: StudyRecord, title: str) -> Section:
     """Heat maps, how flat all measured images are, and what the models' ranking was."""
     found = _surfaces(record)
-    ranking = _ranking(record)
+    ranking, question = _ranking(record), catalogue.question(record.study)
     if found is None:
         return Section(title, question, (ranking,))
     return Section(title, question, (_gallery(found, record.config["eps"]), _flatness(found), ranking))

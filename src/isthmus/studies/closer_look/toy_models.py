@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from isthmus.nets.bottleneck import Bottleneck
 from isthmus.objectives.terms import rate
 from isthmus.randomness import example_keys, normal
 from isthmus.studies.closer_look.toys import ToyConfig
-from isthmus.studies.workbench import Tell
+from isthmus.studies.workbench import Tell, Workbench
 
 Toy = Intervals | Gaussians
 _JUDGED = "judged"  # the points that all models are judged on, whatever their seed
@@ -27,13 +28,15 @@ class Problem:
     """A toy problem, its points to judge on under several names ("clean", ...), and the formulas that belong to them.
 
     Attributes:
+        name: of the problem, in the names of cells.
         sets: name -> points, n of them.
         formulas: name -> from a linear rule to how often it is right there.
     """
 
+    name: str
     toy: Toy
     sets: Mapping[str, Points]
-    formulas: Mapping[str, Any]
+    formulas: Mapping[str, Callable[[Rule], float]]
 
 
 def intervals(points: int) -> Problem:
@@ -42,7 +45,7 @@ def intervals(points: int) -> Problem:
     clean = toy.sample(points, _generator(_JUDGED))
     sets = {"clean": clean, "rare": toy.rare(points, _generator(_JUDGED, "rare")), "shifted": toy.shifted(clean)}
     formulas = {"clean": toy.accuracy, "rare": toy.accuracy_on_rare, "shifted": toy.accuracy_when_shifted}
-    return Problem(toy, sets, formulas)
+    return Problem("intervals", toy, sets, formulas)
 
 
 def gaussians(points: int) -> Problem:
@@ -50,10 +53,24 @@ def gaussians(points: int) -> Problem:
     toy = Gaussians()
     clean = toy.sample(points, _generator(_JUDGED))
     return Problem(
+        "gaussians",
         toy,
         {"clean": clean, "attacked": toy.attacked(clean)},
         {"clean": toy.accuracy, "attacked": toy.accuracy_under_attack},
     )
+
+
+def run(problem: Problem, config: ToyConfig, bench: Workbench) -> None:
+    """Measure the deterministic classifier and one VIB for each β, with every seed."""
+    betas: list[float | None] = [None, *config.betas]
+    bench.plan(len(betas) * config.seeds)
+    training = config.model_dump(mode="json", exclude={"betas", "seeds"})
+    for seed in range(config.seeds):
+        for beta in betas:
+            name = f"{problem.name}, {'determ' if beta is None else f'vib, beta {beta:g}'}, seed {seed}"
+            about = {"problem": problem.name, "training": training, "beta": beta, "seed": seed}
+            with bench.bar(name) as tell:
+                bench.cell(name, about, partial(measure, problem, config, beta, seed, tell))
 
 
 def measure(problem: Problem, config: ToyConfig, beta: float | None, seed: int, tell: Tell) -> dict[str, Any]:

@@ -1,24 +1,22 @@
-"""What the studies of the toy problems share: their options, their cells, and how they are drawn."""
+"""What the studies of the toy problems share: their options, how their cells are read, and how they are drawn."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
+from scipy.special import bdtr
 
+from isthmus.recipe import Positive
+from isthmus.studies.drawing import Row, Value, band
 from isthmus.studies.evidence import Estimate, gap, share
-from isthmus.studies.study import StudyConfig, StudyRecord
-from isthmus.studies.workbench import Workbench
+from isthmus.studies.study import Beta, StudyConfig, StudyRecord
 from isthmus.types import Figure, Mark, Metric, Series, Table
 
-Beta = Annotated[float, Field(gt=0, lt=1)]
-Positive = Annotated[int, Field(gt=0)]
-
+TINY: dict[str, Any] = {"betas": (0.01, 0.1), "batch_size": 256, "points": 500, "seeds": 2}
 NAMES = {"mean": "VIB, mean mode", "stochastic": "VIB, stochastic mode", "determ": "linear, deterministic"}
-Value = str | float | Metric | None
-Row = tuple[Value, ...]
 
 COLLAPSED = 0.6
 """Mean accuracy on clean points up to which a model counts as collapsed: it hardly beats a coin."""
@@ -45,26 +43,6 @@ class ToyConfig(StudyConfig):
     lr: Annotated[float, Field(gt=0)] = 0.003
     momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9
     points: Positive = 10_000
-
-
-def run(problem: str, config: ToyConfig, bench: Workbench) -> None:
-    """Measure the deterministic classifier and one VIB for each β, with every seed.
-
-    Args:
-        problem: a function of :mod:`isthmus.studies.closer_look.toy_models` that makes it from a number of points.
-    """
-    from isthmus.studies.closer_look import toy_models
-
-    made = getattr(toy_models, problem)(config.points)
-    betas: list[float | None] = [None, *config.betas]
-    bench.plan(len(betas) * config.seeds)
-    training = config.model_dump(mode="json", exclude={"betas", "seeds"})
-    for seed in range(config.seeds):
-        for beta in betas:
-            name = f"{problem}, determ, seed {seed}" if beta is None else f"{problem}, vib, beta {beta:g}, seed {seed}"
-            about = {"problem": problem, "training": training, "beta": beta, "seed": seed}
-            with bench.bar(name) as tell:
-                bench.cell(name, about, lambda b=beta, s=seed, t=tell: toy_models.measure(made, config, b, s, t))  # type: ignore[misc]
 
 
 def right(record: StudyRecord, beta: float | None, mode: str, points: str) -> list[int]:
@@ -119,17 +97,12 @@ def _series(record: StudyRecord, points: str) -> list[Series]:
     for mode in ("mean", "stochastic") if grid else ():
         at = [estimate(record, beta, mode, points) for beta in grid]
         x = tuple(math.log10(beta) for beta in grid)
-        found.append(_line(NAMES[mode], x, at))
+        found.append(band(NAMES[mode], x, at))
     if any(record.each(objective="determ")):
         level = estimate(record, None, "mean", points)
         ends = (math.log10(grid[0]), math.log10(grid[-1])) if len(grid) > 1 else (-3.0, 0.0)
-        found.append(_line(NAMES["determ"], ends, [level, level]))
+        found.append(band(NAMES["determ"], ends, [level, level]))
     return found
-
-
-def _line(name: str, x: tuple[float, ...], at: Sequence[Estimate]) -> Series:
-    y, low, high = (tuple(getattr(one, part) for one in at) for part in ("value", "low", "high"))
-    return Series(name, x, y, low, high, group=name)
 
 
 def _reading(record: StudyRecord, points: str) -> str:
@@ -148,8 +121,8 @@ def closed_forms(record: StudyRecord, sets: dict[str, str]) -> Table:
         row: list[Value] = ["deterministic" if beta is None else f"VIB, β = {beta:g}"]
         for name in sets:
             row.append(estimate(record, beta, "mean", name).metric)
-            row.append(_mean(cells, lambda cell, n=name: cell["expected"][n], "fraction"))  # type: ignore[misc]
-        row.append(_mean(cells, lambda cell: cell["rate"], "nats") if beta is not None else None)
+            row.append(_mean([cell["expected"][name] for cell in cells], "fraction"))
+        row.append(None if beta is None else _mean([cell["rate"] for cell in cells], "nats"))
         rows.append(tuple(row))
     heads = [title for name in sets.values() for title in (f"{name}, measured", f"{name}, closed form")]
     outside = _outside(record, sets)
@@ -165,8 +138,6 @@ def closed_forms(record: StudyRecord, sets: dict[str, str]) -> Table:
 
 def _outside(record: StudyRecord, sets: dict[str, str]) -> str:
     """How many single measurements lie outside what chance allows around their formula (99.9%)."""
-    from scipy.special import bdtr
-
     tails = [
         min(bdtr(right, n, p), 1 - bdtr(right - 1, n, p) if right else 1.0)
         for cell in record.cells.values()
@@ -180,6 +151,5 @@ def _outside(record: StudyRecord, sets: dict[str, str]) -> str:
     )
 
 
-def _mean(cells: Sequence[Any], number: Callable[[Any], float], unit: str) -> Metric:
-    values = [number(cell) for cell in cells]
+def _mean(values: Sequence[float], unit: str) -> Metric:
     return Metric(value=sum(values) / len(values), unit=unit, n=len(values))
