@@ -11,6 +11,7 @@ from torch import nn
 
 from isthmus.attacks import Linf, pgd, robust_accuracy, verify_witnesses
 from isthmus.attacks.engine import Interrupted
+from isthmus.attacks.result import RobustResult
 from isthmus.attacks.waves import forget
 from isthmus.errors import FileError, ModelError
 from isthmus.randomness import normal
@@ -141,6 +142,9 @@ def test_a_result_of_views_and_strides_can_be_saved(tmp_path):
     strided = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     result = robust_accuracy(model, (strided * 255).round() / 255, table[:, 0], Linf(0.05), ["fgsm"])
     result.save(tmp_path / "result")
+    again = RobustResult.load(tmp_path / "result")
+    assert torch.equal(again.broken, result.broken)
+    assert torch.equal(again.witnesses[again.broken], result.witnesses[result.broken])
 
 
 def test_another_evaluation_is_not_taken_for_this_one(tmp_path):

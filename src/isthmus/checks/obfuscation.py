@@ -12,6 +12,7 @@ from pydantic import Field
 from isthmus.checks import obfuscation_page
 from isthmus.checks.views import MEAN, STOCHASTIC, in_mode
 from isthmus.config import Component
+from isthmus.errors import ConfigError
 from isthmus.types import CheckResult, Metric, Section, Status
 
 if TYPE_CHECKING:
@@ -51,17 +52,19 @@ def run(context: Context, config: Config) -> CheckResult:
     broken examples and their adversarial images.
 
     Raises:
-        ConfigError: an unknown suite.
+        ConfigError: an unknown suite, or none of the modes that are asked about.
     """
     modes = {MEAN: context.model}
     if context.stochastic is not None:
         modes[STOCHASTIC] = context.stochastic
-    modes = {mode: model for mode, model in modes.items() if config.modes is None or mode in config.modes} or modes
+    modes = {mode: model for mode, model in modes.items() if config.modes is None or mode in config.modes}
+    if not modes:
+        raise ConfigError("The classifier has no stochastic mode to be doubted; leave out modes, or name mean.")
     found = {mode: _diagnosed(model, context, config) for mode, model in modes.items()}
     worst = max(found, key=lambda mode: _SEVERITY[found[mode].verdict.status])
     verdict = found[worst].verdict
-    failed = [finding for each in found.values() for finding in each.findings if finding.status == Status.FAIL]
-    failed += [finding for each in found.values() for finding in each.findings if finding.status == Status.ERROR]
+    findings = [finding for each in found.values() for finding in each.findings]
+    failed = [finding for status in (Status.FAIL, Status.ERROR) for finding in findings if finding.status == status]
     status = Status.FAIL if verdict.status != "holds" else Status.WARN if failed else Status.PASS
     reason = f"{verdict.status}: {verdict.reason}"
     if len(found) > 1:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from isthmus import metrics
-from isthmus.obfuscation.finding import Finding
+from isthmus.obfuscation.finding import Finding, percent
 from isthmus.obfuscation.suspect import Suspect
 from isthmus.types import Status
 
@@ -45,7 +45,7 @@ def examine(suspect: Suspect) -> Finding:
     reason = "An image's answer does not depend on its company"
     if status == Status.FAIL:
         reason = (
-            f"{100 * (differ.value or 0):.0f}% of answers depend on who else is in the batch; from here on, every "
+            f"{percent(differ.value)} of answers depend on who else is in the batch; from here on, every "
             "image is judged alone"
         )
     elif still:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from isthmus import metrics
@@ -47,7 +48,8 @@ def examine(suspect: Suspect) -> Finding:
         still += int((seen[-1] == 0).sum())
     expected, found = torch.cat(claimed), torch.cat(seen)
     moves, zero = found != 0, expected == 0
-    correlation = _spearman(expected, found)
+    constant = bool((expected == expected[0]).all() or (found == found[0]).all())
+    correlation = 0.0 if constant else float(spearmanr(expected.cpu(), found.cpu()).statistic)
     interval = _fisher(correlation, len(found))
     metric = Metric(value=correlation, unit="rank correlation", n=len(found), interval=interval)
     flat = metrics.proportion(still, len(found))
@@ -79,13 +81,6 @@ def _central(suspect: Suspect, batch: Batch, x: Tensor, direction: Tensor, h: fl
     """(f(x + h·d) − f(x − h·d)) / 2h of minus the gap to success."""
     there, back = (-batch.gap(suspect.logits(x + way * h * direction, batch.keys)) for way in (1, -1))
     return (there - back) / (2 * h)
-
-
-def _spearman(a: Tensor, b: Tensor) -> float:
-    first, second = (values.argsort().argsort().double() for values in (a, b))
-    if (a == a[0]).all() or (b == b[0]).all():
-        return 0.0
-    return float(torch.corrcoef(torch.stack([first, second]))[0, 1])
 
 
 def _fisher(correlation: float, n: int) -> Interval:

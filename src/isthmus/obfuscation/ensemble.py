@@ -7,7 +7,7 @@ than 40 steps on the cross-entropy do; where they find much more, that attack wa
 from __future__ import annotations
 
 from isthmus import metrics
-from isthmus.obfuscation.finding import Finding, judged
+from isthmus.obfuscation.finding import Finding, judged, percent
 from isthmus.obfuscation.suspect import Suspect
 
 WARN, FAIL = 0.02, 0.05  # of all examples
@@ -21,7 +21,7 @@ def examine(suspect: Suspect) -> Finding:
     return Finding(
         test="ensemble",
         status=status,
-        reason=f"{100 * suspect.usual.accuracy:.1f}% stand against PGD, {100 * suspect.strong.accuracy:.1f}% against "
+        reason=f"{percent(suspect.usual.accuracy)} stand against PGD, {percent(suspect.strong.accuracy)} against "
         f"the suite {suspect.budget.ensemble} as well",
         metrics={"accuracy_ensemble": metrics.accuracy(strong.numpy()), "usual_minus_ensemble": gap},
         remedies=("restarts", "search") if status != "pass" else (),

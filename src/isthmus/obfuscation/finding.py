@@ -36,6 +36,11 @@ class Finding(Record):
     details: dict[str, Any] = Field(default_factory=dict)
 
 
+def percent(share: float | None) -> str:
+    """0.973 as "97.3%"; nothing measured as 0."""
+    return f"{100 * (share or 0.0):.1f}%"
+
+
 def judged(lowest: float | None, warn: float, fail: float) -> Status:
     """A status from what is surely there: the lower end of an interval."""
     if lowest is None or lowest <= warn:

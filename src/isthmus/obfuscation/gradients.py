@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from isthmus import metrics
-from isthmus.obfuscation.finding import Finding
+from isthmus.obfuscation.finding import Finding, percent
 from isthmus.obfuscation.suspect import Suspect
 from isthmus.types import Status
 
@@ -42,11 +42,11 @@ def examine(suspect: Suspect) -> Finding:
     worst = max(float(share[name].value or 0) for name in ("vanishing_cross_entropy", "vanishing_margin", "not_finite"))
     status = Status.FAIL if worst > FAIL else Status.WARN if worst > WARN else Status.PASS
     if (share["vanishing_margin"].value or 0) > WARN or (share["not_finite"].value or 0) > WARN:
-        reason = f"{_percent(worst)} of the gradients are zero or not finite, whatever the loss"
+        reason = f"{percent(worst)} of the gradients are zero or not finite, whatever the loss"
         remedies = ("straight_through", "search", "substitute")
     elif status != Status.PASS:
         reason = (
-            f"{_percent(share['vanishing_cross_entropy'].value)} of the cross-entropy's gradients vanish, since the "
+            f"{percent(share['vanishing_cross_entropy'].value)} of the cross-entropy's gradients vanish, since the "
             "logits are saturated; the margin's do not"
         )
         remedies = ("rescaled",)
@@ -72,7 +72,3 @@ def examine(suspect: Suspect) -> Finding:
 
 def _gone(gradient: Tensor) -> Tensor:
     return gradient.abs().flatten(1).sum(1) < VANISHING
-
-
-def _percent(share: float | None) -> str:
-    return f"{100 * (share or 0):.0f}%"

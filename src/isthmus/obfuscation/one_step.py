@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from isthmus import metrics
 from isthmus.attacks import fgsm
-from isthmus.obfuscation.finding import Finding, judged
+from isthmus.obfuscation.finding import Finding, judged, percent
 from isthmus.obfuscation.suspect import Suspect
 
 WARN, FAIL = 0.0, 0.02  # of all examples
@@ -19,7 +19,7 @@ def examine(suspect: Suspect) -> Finding:
     return Finding(
         test="one_step",
         status=status,
-        reason=f"{100 * one.accuracy:.1f}% stand against one step (FGSM), {100 * many.accuracy:.1f}% against PGD",
+        reason=f"{percent(one.accuracy)} stand against one step (FGSM), {percent(many.accuracy)} against PGD",
         metrics={"accuracy_one_step": metrics.accuracy(one.robust.numpy()), "pgd_minus_fgsm": gap},
         remedies=("straight_through", "rescaled") if status != "pass" else (),
     )

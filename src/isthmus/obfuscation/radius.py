@@ -10,9 +10,9 @@ import itertools
 import math
 
 from isthmus import metrics
-from isthmus.obfuscation.finding import Finding
+from isthmus.obfuscation.finding import Finding, percent
 from isthmus.obfuscation.suspect import USUAL, Suspect
-from isthmus.types import Metric, Status
+from isthmus.types import Status
 
 MULTIPLES = (0.5, 1.0, 2.0, 4.0)
 STEPS = 20
@@ -37,9 +37,9 @@ def examine(suspect: Suspect) -> Finding:
     rises = [metrics.paired_difference(a.numpy(), b.numpy(), 0.99) for a, b in itertools.pairwise(standing)]
     rising = next((at for at, rise in enumerate(rises) if rise.interval and rise.interval.low > 0.02), None)
     missed = left[-1].interval is not None and left[-1].interval.low > most
-    reason = f"Where every image can be the same grey (ε = {grey:.4g}), {_percent(left[-1])} of {len(rows)} stand"
+    reason = f"Where every image can be the same grey (ε = {grey:.4g}), {percent(left[-1].value)} of {len(rows)} stand"
     if missed:
-        reason += f", though at most {100 * most:.1f}% can be right there"
+        reason += f", though at most {percent(most)} can be right there"
     if rising is not None:
         reason += f"; and more stand at ε = {radii[rising + 1]:.4g} than at {radii[rising]:.4g}"
     status = Status.FAIL if missed or rising is not None else Status.PASS
@@ -51,7 +51,3 @@ def examine(suspect: Suspect) -> Finding:
         remedies=("straight_through", "rescaled", "search") if status == Status.FAIL else (),
         details={"eps": [0.0, *radii], "accuracy": [1.0, *(each.value for each in left)], "possible": most},
     )
-
-
-def _percent(metric: Metric) -> str:
-    return f"{100 * (metric.value or 0.0):.1f}%"

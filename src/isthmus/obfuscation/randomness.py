@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from isthmus import metrics
-from isthmus.obfuscation.finding import Finding
+from isthmus.obfuscation.finding import Finding, percent
 from isthmus.obfuscation.suspect import Suspect
 from isthmus.randomness import fold
 from isthmus.types import Status
@@ -32,7 +32,7 @@ def examine(suspect: Suspect) -> Finding:
     return Finding(
         test="randomness",
         status=Status.WARN,
-        reason=f"The model answers at random: {100 * (other.value or 0):.1f}% of draws differ from the usual answer",
+        reason=f"The model answers at random: {percent(other.value)} of draws differ from the usual answer",
         metrics={"answers_differ": other},
         remedies=("averaged",),
         details={"margin_deviation": float(spread)},

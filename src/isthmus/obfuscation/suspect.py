@@ -197,9 +197,9 @@ class Suspect:
         attacks = [replace(each, label=f"{called}/{each.label}") for each in ready(suite, self.threat.name)]
         chosen = torch.arange(len(self)) if rows is None else rows
         base = self.clean if threat is not None else self.best if known is None else known
-        part = _part(base, chosen)
-        assert part is not None
-        part.ledger.tries = torch.maximum(part.ledger.tries, self.best.ledger.tries[chosen])  # its level is spent once
+        ledger = base.ledger.take(chosen)
+        ledger.tries = torch.maximum(ledger.tries, self.best.ledger.tries[chosen])  # a level is spent once
+        part = replace(base, ledger=ledger, examples=base.examples.take(chosen))
         found = self._evaluated(self.examples.take(chosen), attacks, part, scout, threat)
         if threat is None:
             self._remember(chosen, found)
@@ -258,18 +258,11 @@ class Suspect:
         return answer
 
     def gradients(
-        self, images: Float[Tensor, "n c h w"], batch: Batch, loss: str, model: nn.Module | None = None
+        self, images: Float[Tensor, "n c h w"], batch: Batch, loss: str
     ) -> tuple[Float[Tensor, "n classes"], Float[Tensor, "n c h w"]]:
         """Logits, and the gradient of a loss against the labels, counted."""
-        oracle = Oracle(self.model, model or self.usual_scout)
+        oracle = Oracle(self.model, self.usual_scout)
         answer = oracle.look(images, batch.keys, lambda logits: batch.ascend(loss, logits))
         self.forwards += oracle.forward_passes
         self.backwards += oracle.backward_passes
         return answer.logits, answer.gradient
-
-
-def _part(result: RobustResult | None, rows: Tensor) -> RobustResult | None:
-    """What is known of some of the examples."""
-    if result is None:
-        return None
-    return replace(result, ledger=result.ledger.take(rows), examples=result.examples.take(rows))

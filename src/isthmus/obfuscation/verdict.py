@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from isthmus.obfuscation.finding import percent
 from isthmus.types import Metric, Record
 
 NATURAL = 0.02
@@ -58,16 +59,12 @@ def verdict(
     by = f"{100 * (said - left):.1f} points"
     status: Word = "holds"
     agrees = "is no more than" if said < corrected.interval.low else "agrees with"
-    reason = f"{_percent(said)} {agrees} the {_percent(left)} that are left after every test and follow-up"
+    reason = f"{percent(said)} {agrees} the {percent(left)} that are left after every test and follow-up"
     if beyond and left <= chance:
-        status, reason = "broken", f"{_percent(said)} was reported, and no more than chance is left: {_percent(left)}"
+        status, reason = "broken", f"{percent(said)} was reported, and no more than chance is left: {percent(left)}"
     elif beyond:
-        status, reason = "overstated", f"{_percent(said)} is {by} more than the {_percent(left)} that are left"
+        status, reason = "overstated", f"{percent(said)} is {by} more than the {percent(left)} that are left"
     metric = reported if claimed is None else Metric(value=claimed, unit="fraction", n=0, note="claimed")
     return Verdict(
         status=status, reported=said, corrected=left, reported_metric=metric, corrected_metric=corrected, reason=reason
     )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}%"
