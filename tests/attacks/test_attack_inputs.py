@@ -64,7 +64,7 @@ class Giving(nn.Module):
     [
         (Smooth().forward, "An? .*nn.Module .*; got method"),
         (Giving(lambda x: x), r"shape \(4, 1, 4, 4\) for 4 images; expected \(4, classes\)"),
-        (Giving(lambda x: x.flatten(1)[:, :1]), "at least 2 classes"),
+        (Giving(lambda x: x.flatten(1)[:, :0]), "binary classifier"),
         (Giving(lambda x: x.flatten(1).sum(0, keepdim=True)), r"shape \(1, 16\) for 4 images"),
         (Giving(lambda x: (x.flatten(1), x)), "returned tuple where a tensor of logits is expected"),
         (

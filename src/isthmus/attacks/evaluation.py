@@ -27,6 +27,7 @@ from isthmus.attacks.setting import Setting
 from isthmus.attacks.threats import Threat
 from isthmus.attacks.undisturbed import device_of
 from isthmus.errors import FileError, ModelError
+from isthmus.nets import one_logit
 
 SAVE_EVERY = 20.0
 """Seconds between two writes of an evaluation that keeps a file, at least."""
@@ -147,7 +148,7 @@ class Evaluation:
 
     def _look_at_clean_images(self) -> None:
         """Judge the images themselves: errors are broken by "clean", and NaN or infinite logits set aside."""
-        setting, found = self.setting, []
+        setting, found, within = self.setting, [], True
         ledger, examples = setting.ledger, setting.examples
         for rows in torch.split(torch.arange(len(examples)), setting.size):
             batch = setting.batch(rows)
@@ -160,7 +161,13 @@ class Evaluation:
             broken = (finite & wrong).cpu()
             ledger.broken[rows], ledger.gap[rows] = broken, batch.gap(logits).float().cpu()
             ledger.stage[rows[broken | ~finite.cpu()]] = 0
+            within &= setting.oracle.one_logit and one_logit.are_probabilities(logits[:, 1])
             found.append(logits.scatter(1, batch.labels[:, None], -torch.inf).argsort(1, descending=True)[:, :-1].cpu())
+        if within and (examples.labels == 0).any():
+            raise ModelError(
+                "The model gives one number in [0, 1] for each image, as probabilities are; a single logit means "
+                "class 1 where it is positive. Return log-odds (torch.logit), or two columns."
+            )
         ledger.ranked = torch.cat(found)
         ledger.witnesses[ledger.broken] = examples.images.cpu()[ledger.broken]
         if not (ledger.broken | ledger.standing).any():

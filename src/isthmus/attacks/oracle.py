@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from isthmus.errors import IsthmusError, ModelError
+from isthmus.nets import one_logit
 from isthmus.randomness import fold
 
 Objective = Callable[[Tensor], Tensor]
@@ -49,6 +50,8 @@ class Oracle:
     query names its ``draw``, a number from 0 up: different draws see different noise. Other models ignore
     keys and draws.
 
+    A binary classifier may answer with one logit z, which is taken for the two logits 0 and z.
+
     Args:
         model: the classifier itself; what it says counts.
         scout: a faster model of the same function (see :mod:`isthmus.attacks.scouting`), which attacks ask instead.
@@ -64,6 +67,7 @@ class Oracle:
         self.random = self.takes_keys
         self.samples = int(getattr(model, "samples", 1)) if self.takes_keys else 1  # draws behind one answer
         self.classes: int | None = None
+        self.one_logit = False
         self.forward_passes = 0
         self.backward_passes = 0
         self._most: int | None = None  # rows that fitted into memory, once more did not
@@ -85,7 +89,7 @@ class Oracle:
         """Logits of the model itself in float32, without autograd.
 
         Raises:
-            ModelError: the model fails on the images, or does not return N×K logits with K ≥ 2.
+            ModelError: the model fails on the images, or does not return N×K logits.
         """
         return self._fitting(lambda part: (self._plain(images[part], keys[part], _of(draw, part)),), len(images))[0]
 
@@ -206,6 +210,8 @@ class Oracle:
                 f"The model fails on {images.dtype} images of shape {tuple(images.shape)}: {fault}"
             ) from error
         self.forward_passes += images.shape[0]
+        if one_logit.is_one(output, images.shape[0]):
+            output, self.one_logit = one_logit.two(output), True
         self._check(output, images.shape[0])
         logits: Tensor = output.float()
         # A copy where nothing was converted: what we do with logits must not reach the model's own tensors.
@@ -220,7 +226,7 @@ class Oracle:
         if output.dim() != 2 or output.shape[0] != n or output.shape[1] < 2:
             raise ModelError(
                 f"The model returned a tensor of shape {tuple(output.shape)} for {n} images; "
-                f"expected ({n}, classes) with at least 2 classes."
+                f"expected ({n}, classes), or ({n}, 1) of a binary classifier."
             )
         if self.classes is None:
             self.classes = output.shape[1]

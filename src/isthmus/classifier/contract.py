@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from isthmus import files, randomness
 from isthmus.attacks.inputs import check_model
 from isthmus.errors import IsthmusError, ModelError
+from isthmus.nets import one_logit
 from isthmus.nets.bottleneck import Bottleneck
 from isthmus.nets.modes import AveragedDraws, StochasticMode, seeded
 
 SAMPLES = 12  # codes, or passes, averaged in a stochastic mode, unless the model was trained with more
 _PROBED = 8  # images, spread over those that are given
+_MANY = 64  # of them, to tell probabilities from logits
 _DRAWS = 8  # passes that have to agree: a model that tosses one coin a pass is missed once in 128
 _SAME = 1e-4  # relative to the largest logit; rounding is far below, noise that matters far above
 _PROJECTIONS = 16
@@ -58,14 +60,13 @@ def adopt(model: nn.Module, images: Float[Tensor, "n c h w"], seed: int = 0) -> 
     Puts the model into eval mode; global random generators are afterwards as before.
 
     Raises:
-        ModelError: it is no module, cannot take the images, its answer is not N rows of at least 2 logits, or no row
-            is finite.
+        ModelError: it is no module, cannot take the images, its answer is not N rows of logits, or no row is finite.
     """
     check_model(model)
     with contextlib.suppress(NotImplementedError):  # torch.export's modules keep the mode they were exported in
         model.eval()
-    chosen = torch.linspace(0, len(images) - 1, min(len(images), _PROBED)).long()
-    few = images[chosen.to(images.device)]
+    few = _spread(images, _PROBED)
+    given, model = model, _of_two_classes(model, images, seed)
     _probe(model, images[:2], seed)  # a batch of another size: a model made for one size alone is seen here
     logits = _probe(model, few, seed)
     if not torch.isfinite(logits).all(1).any():
@@ -80,25 +81,28 @@ def adopt(model: nn.Module, images: Float[Tensor, "n c h w"], seed: int = 0) -> 
         if ours is not None and ours.stochastic
         else None,
         draws=SAMPLES if by_chance else 1,
-        fingerprint=fingerprint(model),
-        structure=structure(model),
+        fingerprint=fingerprint(given),
+        structure=structure(given),
     )
 
 
+def _spread(images: Tensor, most: int) -> Tensor:
+    """Some of the images, from first to last."""
+    return images[torch.linspace(0, len(images) - 1, min(len(images), most)).long().to(images.device)]
+
+
+def _of_two_classes(model: nn.Module, images: Tensor, seed: int) -> nn.Module:
+    """The model, or one with a single number per image as one of two classes."""
+    some = _spread(images, _MANY)
+    answer = _answer(model, some, seed)
+    if not one_logit.is_one(answer, len(some)):
+        return model
+    return one_logit.TwoColumns(model, probabilities=one_logit.are_probabilities(answer)).eval()
+
+
 def _probe(model: nn.Module, images: Tensor, seed: int) -> Tensor:
-    """The model's answer with the global generators at ``seed``, checked."""
-    shape = tuple(images.shape[1:])
-    # noise from keys is no chance: the same keys give the same answer
-    keys = randomness.example_keys(0, torch.arange(len(images), device=images.device))
-    options = {"keys": keys} if getattr(model, "takes_keys", False) else {}
-    try:
-        with torch.no_grad(), seeded(seed, images.device):
-            logits = model(images.clone(), **options)
-    except IsthmusError:
-        raise
-    except Exception as error:
-        fault = " ".join(str(error).split()) or "it gives no reason"
-        raise ModelError(f"The model cannot take images of shape {shape}: {fault} ({type(error).__name__})") from error
+    """The model's answer, checked."""
+    logits = _answer(model, images, seed)
     if not isinstance(logits, Tensor):
         raise ModelError(
             f"The model returned {type(logits).__name__} where a tensor of logits is expected; wrap it in a module "
@@ -107,9 +111,25 @@ def _probe(model: nn.Module, images: Tensor, seed: int) -> Tensor:
     if logits.dim() != 2 or logits.shape[0] != images.shape[0] or logits.shape[1] < 2:
         raise ModelError(
             f"The model returned a tensor of shape {tuple(logits.shape)} for {images.shape[0]} images; expected "
-            f"({images.shape[0]}, classes) with at least 2 classes."
+            f"({images.shape[0]}, classes), or ({images.shape[0]}, 1) of a binary classifier."
         )
     return logits
+
+
+def _answer(model: nn.Module, images: Tensor, seed: int) -> Any:
+    """Whatever the model says with the global generators at ``seed``."""
+    shape = tuple(images.shape[1:])
+    # noise from keys is no chance: the same keys give the same answer
+    keys = randomness.example_keys(0, torch.arange(len(images), device=images.device))
+    options = {"keys": keys} if getattr(model, "takes_keys", False) else {}
+    try:
+        with torch.no_grad(), seeded(seed, images.device):
+            return model(images.clone(), **options)
+    except IsthmusError:
+        raise
+    except Exception as error:
+        fault = " ".join(str(error).split()) or "it gives no reason"
+        raise ModelError(f"The model cannot take images of shape {shape}: {fault} ({type(error).__name__})") from error
 
 
 def _differ(first: Tensor, second: Tensor) -> bool:

@@ -1,0 +1,99 @@
+"""Binary classifiers that answer with one number per image."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import isthmus
+from isthmus.attacks import Linf, robust_accuracy
+from isthmus.attacks.minimal_norm import minimal_norms
+from isthmus.classifier import adopt
+from isthmus.errors import ModelError
+from isthmus.nets.one_logit import TwoColumns, are_probabilities, two
+
+GENERATOR = torch.Generator().manual_seed(0)
+IMAGES = 0.2 + 0.6 * torch.rand(60, 1, 4, 4, generator=GENERATOR)  # no ball of 0.1 reaches the box's edge
+WEIGHT = torch.randn(16, 1, generator=GENERATOR)
+LEAD = (IMAGES.flatten(1) @ WEIGHT).squeeze(1) - (IMAGES.flatten(1) @ WEIGHT).median() + 0.01
+LABELS = (LEAD > 0).long()
+
+
+class One(nn.Module):
+    """A linear classifier: z > 0 means class 1."""
+
+    def __init__(self, shape=(-1, 1), of=lambda z: z) -> None:
+        super().__init__()
+        self.weight, self.shape, self.of = nn.Parameter(WEIGHT.clone()), shape, of
+
+    def forward(self, images: Tensor) -> Tensor:
+        z = images.flatten(1) @ self.weight - (IMAGES.flatten(1) @ WEIGHT).median() + 0.01
+        return self.of(z.reshape(self.shape))
+
+
+class Two(One):
+    def forward(self, images: Tensor) -> Tensor:
+        z = super().forward(images)
+        return torch.cat([torch.zeros_like(z), z], 1)
+
+
+EPS = 0.05
+CERTAIN = (LEAD.abs() > EPS * WEIGHT.abs().sum()).double().mean().item()
+"""A linear model's robust accuracy in closed form: no perturbation changes z by more than ε‖w‖₁."""
+
+
+@pytest.mark.parametrize("shape", [(-1, 1), (-1,)])
+@pytest.mark.parametrize("suite", ["fast", "pgd:10", "fab:10"])
+def test_one_logit_is_attacked_like_the_two_that_it_means(shape, suite):
+    one, as_two = (robust_accuracy(model, IMAGES, LABELS, Linf(EPS), suite) for model in (One(shape), Two()))
+    assert one.accuracy == as_two.accuracy == pytest.approx(CERTAIN)
+    assert torch.equal(one.broken, as_two.broken)
+
+
+def test_its_minimal_norms_are_those_of_the_closed_form():
+    found = minimal_norms(One(), IMAGES, LABELS, "linf", ["fab"])
+    expected = (LEAD.abs() / WEIGHT.abs().sum()).double()
+    within = expected < 0.15  # beyond, the box gets in the way
+    torch.testing.assert_close(found.sizes[within], expected[within], rtol=0.01, atol=1e-4)
+
+
+def test_a_probability_is_no_logit():
+    with pytest.raises(ModelError, match="log-odds"):
+        robust_accuracy(One(of=torch.sigmoid), IMAGES, LABELS, Linf(EPS), "fast")
+
+
+def test_numbers_within_0_and_1_may_be_logits_where_all_labels_are_1():
+    chosen = (LABELS == 1) & (LEAD < 1)
+    result = robust_accuracy(One(), IMAGES[chosen], LABELS[chosen], Linf(EPS), "fast")
+    assert result.correct.all()
+
+
+@pytest.mark.parametrize("shape", [(-1, 1), (-1,)])
+@pytest.mark.parametrize("of", [lambda z: z, torch.sigmoid])
+def test_one_number_is_adopted_as_two_classes(shape, of):
+    model = One(shape, of)
+    adopted = adopt(model, IMAGES)
+    assert adopted.num_classes == 2
+    assert isinstance(adopted.model, TwoColumns)
+    with torch.no_grad():
+        answer = adopted.model(IMAGES)
+    assert torch.equal(answer.argmax(1), LABELS)
+    assert adopted.model.probabilities == (of is torch.sigmoid)
+
+
+@pytest.mark.parametrize("of", [lambda z: z, torch.sigmoid])
+def test_an_audit_of_one_number(of):
+    audit = isthmus.audit(One(of=of), IMAGES, LABELS, Linf(EPS), ["accuracy", "obfuscation"], data="points")
+    assert audit.results["accuracy"].metrics["accuracy"].value == 1
+    assert audit.verdict.status == "holds"
+    assert audit.verdict.corrected == pytest.approx(CERTAIN)
+    findings = {f["test"]: f for f in audit.results["obfuscation"].details["modes"]["mean"]["findings"]}
+    assert ("probabilities" in findings["outputs"]["reason"]) == (of is torch.sigmoid)
+
+
+def test_two_logits_have_the_softmax_of_a_sigmoid():
+    z = torch.linspace(-5, 5, 11)
+    torch.testing.assert_close(two(z).softmax(1)[:, 1], z.sigmoid())
+    assert are_probabilities(z.sigmoid())
+    assert not are_probabilities(z)
