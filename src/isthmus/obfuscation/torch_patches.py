@@ -1,0 +1,121 @@
+"""What is no torch function, replaced in torch while anybody watches: it differs in the watching threads alone.
+
+``autograd.Function.apply``, ``from_numpy``, ``inference_mode``, and hooks on modules.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from isthmus.obfuscation.surrogate_gradients import Through, returned, through
+
+
+class _Here(threading.local):
+    left: dict[torch.Size, Tensor] | None = None  # see ``patched``; None where nobody watches
+
+
+_here = _Here()
+_lock = threading.Lock()
+_watchers = 0
+_Function: Any = torch.autograd.function._SingleLevelFunction  # where a kept ``F.apply`` ends up, too
+_from_numpy: Any = torch.from_numpy
+_enter_inference: Any = torch.inference_mode.__enter__
+_get_backward_hooks: Any = nn.Module._get_backward_hooks
+_get_backward_pre_hooks: Any = nn.Module._get_backward_pre_hooks
+
+
+def watched() -> bool:
+    """Whether this thread is inside a model that is watched."""
+    return _here.left is not None
+
+
+class _Context:
+    """What an autograd function is told to remember for its ``backward``, which nobody will call."""
+
+    needs_input_grad = (True,) * 64
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *args, **options: None
+
+
+def _apply(cls: Any, *args: Any, **options: Any) -> Any:
+    """A custom function is only what its ``forward`` does."""
+    if not watched() or cls is Through or not torch.is_grad_enabled():
+        return super(_Function, cls).apply(*args, **options)
+    context = () if cls.setup_context is not _Function.setup_context else (_Context(),)
+    given = [x for x in args if isinstance(x, Tensor) and x.requires_grad]
+    try:
+        found = cls.forward(*context, *args, **options)
+    except Exception:
+        if not given:
+            raise
+        # Its own author's code never ran with gradients. This disables the watch, so that nothing has one.
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            bare = (x.detach() if isinstance(x, Tensor) else x for x in args)
+            found = cls.forward(*context, *bare, **options)
+    if isinstance(found, Tensor) and found.is_floating_point() and not found.requires_grad:
+        for soft in given:
+            if soft.shape == found.shape:
+                return through(soft, found)
+    return found
+
+
+def _array(array: Any) -> Tensor:
+    tensor: Tensor = _from_numpy(array)
+    return tensor if _here.left is None else returned(tensor, _here.left)
+
+
+def _enter(mode: Any) -> None:
+    if watched():
+        mode._inference_mode_context = nullcontext()
+    else:
+        _enter_inference(mode)
+
+
+def _backward_hooks(module: nn.Module) -> Any:
+    return ([], []) if watched() else _get_backward_hooks(module)
+
+
+def _backward_pre_hooks(module: nn.Module) -> Any:
+    return [] if watched() else _get_backward_pre_hooks(module)
+
+
+_REPLACED: list[tuple[Any, str, Any, Any]] = [
+    (_Function, "apply", None, classmethod(_apply)),
+    (torch, "from_numpy", _from_numpy, _array),
+    (torch.inference_mode, "__enter__", _enter_inference, _enter),
+    (nn.Module, "_get_backward_hooks", _get_backward_hooks, _backward_hooks),
+    (nn.Module, "_get_backward_pre_hooks", _get_backward_pre_hooks, _backward_pre_hooks),
+]
+"""Whose, its name, what it is (None where it is inherited), and what stands for it."""
+
+
+@contextmanager
+def patched(left: dict[torch.Size, Tensor]) -> Iterator[None]:
+    """The first watcher in any thread replaces what must be, and the last puts it back.
+
+    Args:
+        left: the last tensor of each shape that went to numpy from this thread; its watcher keeps it.
+    """
+    global _watchers
+    with _lock:
+        _watchers += 1
+        if _watchers == 1:
+            for owner, name, _, new in _REPLACED:
+                setattr(owner, name, new)
+    _here.left = left
+    try:
+        yield
+    finally:
+        _here.left = None
+        with _lock:
+            _watchers -= 1
+            if _watchers == 0:
+                for owner, name, old, _ in _REPLACED:
+                    delattr(owner, name) if old is None else setattr(owner, name, old)
