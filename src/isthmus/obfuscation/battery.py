@@ -83,8 +83,7 @@ def diagnose(suspect: Suspect, claimed: float | None = None) -> Diagnosis:
     _follow_up(suspect, findings, follow_up.FIRST, tried)
     findings += [_asked(name, test, suspect) for name, test in AFTER.items()]
     _follow_up(suspect, findings, {**follow_up.FIRST, **follow_up.LAST}, tried)
-    # what an attack could not judge, for want of finite answers, it has not broken
-    reported, corrected = (~suspect.usual.broken).numpy(), suspect.best.robust.numpy()
+    reported, corrected = suspect.reported.numpy(), suspect.corrected.numpy()
     found = verdict(
         claimed,
         metrics.accuracy(reported),
@@ -92,12 +91,13 @@ def diagnose(suspect: Suspect, claimed: float | None = None) -> Diagnosis:
         metrics.paired_difference(reported & corrected, reported),
         suspect.chance,
         failed=_attack_is_weak(findings),
+        untested=_untested(suspect, findings),
     )
     return Diagnosis(
         verdict=found,
         findings=tuple(sorted(findings, key=lambda finding: RANK[finding.status])),
         follow_ups=tried,
-        usual=suspect.usual.robust,
+        usual=suspect.reported,
         result=suspect.best,
         forwards=suspect.forwards,
         backwards=suspect.backwards,
@@ -112,14 +112,27 @@ def _attack_is_weak(findings: list[Finding]) -> bool:
     return Status.FAIL in others or (gap and Status.WARN in others)
 
 
+def _untested(suspect: Suspect, findings: list[Finding]) -> tuple[str, ...]:
+    """Tests that failed to run, or that need the gradient which the suspect does not have."""
+    return tuple(
+        finding.test.replace("_", " ")
+        for finding in findings
+        if finding.status == Status.ERROR or (suspect.opaque and finding.test in NEED_GRADIENTS)
+    )
+
+
 def _asked(name: str, test: Test, suspect: Suspect) -> Finding:
     """A test's failure is a finding, too, and the others still run."""
     if suspect.opaque and name in NEED_GRADIENTS:
         return Finding(test=name, status=Status.SKIPPED, reason="No gradient can be had of this model")
     try:
         return test(suspect)
-    except IsthmusError as error:
-        return Finding(test=name, status=Status.ERROR, reason=str(error))
+    except Exception as error:  # somebody else's model may do anything
+        return Finding(test=name, status=Status.ERROR, reason=_said(error))
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, IsthmusError) else f"{type(error).__name__}: {error}"
 
 
 def _follow_up(
@@ -141,7 +154,7 @@ def _follow_up(
         if name in wanted and name not in tried and suspect.best.robust.any():
             try:
                 remedy(suspect)
-            except IsthmusError as error:
-                tried[name] = Metric(value=None, unit="fraction", n=len(suspect), note=str(error))
+            except Exception as error:  # see _asked
+                tried[name] = Metric(value=None, unit="fraction", n=len(suspect), note=_said(error))
                 continue
-            tried[name] = metrics.accuracy(suspect.best.robust.numpy())
+            tried[name] = metrics.accuracy(suspect.corrected.numpy())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 
 from isthmus import metrics
+from isthmus.errors import ModelError
 from isthmus.obfuscation.finding import Finding, percent
 from isthmus.obfuscation.suspect import Suspect
 from isthmus.types import Status
@@ -16,9 +17,16 @@ SAME = 1e-3
 """Of the largest logit, above which answers differ by more than rounding."""
 
 
-def moved(suspect: Suspect, images: int = 16) -> torch.Tensor:
-    """By how much answers to some images change with their company, as a share of the largest logit; one each."""
-    rows = suspect.sample(most=images)
+COMPANY = 7
+"""Images that each one is shown with where the model cannot answer a single one."""
+
+
+def moved(suspect: Suspect, rows: torch.Tensor) -> torch.Tensor:
+    """By how much answers to some images change with their company, as a share of the largest logit; one each.
+
+    Raises:
+        ModelError: the model cannot answer a single image.
+    """
     batch = suspect.examples.take(rows)
     together = suspect.logits(batch.images, batch.keys)
     singles = (batch.take(torch.tensor([row])) for row in range(len(rows)))
@@ -27,7 +35,8 @@ def moved(suspect: Suspect, images: int = 16) -> torch.Tensor:
     others = torch.cat([batch.images, 1 - batch.images.flip(0)])
     elsewhere = suspect.logits(others, torch.cat([batch.keys, batch.keys]))[order]
     largest = together.abs().amax(1).clamp(min=1e-12)
-    return torch.stack([(together - other).abs().amax(1) / largest for other in (alone, elsewhere)]).amax(0)
+    change = torch.stack([(together - other).abs().amax(1) / largest for other in (alone, elsewhere)]).amax(0)
+    return change.nan_to_num(0.0)  # where both are infinite
 
 
 def examine(suspect: Suspect) -> Finding:
@@ -36,7 +45,19 @@ def examine(suspect: Suspect) -> Finding:
         return Finding(
             test="companions", status=Status.SKIPPED, reason="A random model's answers differ whoever is in the batch"
         )
-    change = moved(suspect)
+    rows = suspect.sample(most=16)
+    try:
+        change = moved(suspect, rows)
+    except ModelError as error:
+        if len(rows) <= COMPANY:
+            raise
+        suspect.judge_in_company(suspect.examples.take(rows[:COMPANY]).images)
+        return Finding(
+            test="companions",
+            status=Status.FAIL,
+            reason=f"The model cannot answer a single image; from here on, every image is judged in the company of the "
+            f"same {COMPANY} others ({str(error).rstrip('.')})",
+        )
     if (change > SAME).any():
         suspect.judge_alone()
     differ = metrics.proportion(int((change > SAME).sum()), len(change))

@@ -15,14 +15,15 @@ WARN, FAIL = 0.02, 0.05  # of all examples
 
 def examine(suspect: Suspect) -> Finding:
     """Accuracy against the usual attack minus accuracy against the ensemble and all that was found before it."""
-    usual, strong = suspect.usual.robust, suspect.strong.robust
+    usual, strong = suspect.reported, suspect.answered & ~suspect.strong.broken
+    left, at_first = metrics.accuracy(strong.numpy()), metrics.accuracy(usual.numpy())
     gap = metrics.paired_difference((usual & strong).numpy(), usual.numpy())
     status = judged(gap.interval.low if gap.interval else None, WARN, FAIL)
     return Finding(
         test="ensemble",
         status=status,
-        reason=f"{percent(suspect.usual.accuracy)} stand against PGD, {percent(suspect.strong.accuracy)} against "
+        reason=f"{percent(at_first.value)} stand against PGD, {percent(left.value)} against "
         f"the suite {suspect.budget.ensemble} as well",
-        metrics={"accuracy_ensemble": metrics.accuracy(strong.numpy()), "usual_minus_ensemble": gap},
+        metrics={"accuracy_ensemble": left, "usual_minus_ensemble": gap},
         remedies=("restarts", "search") if status != "pass" else (),
     )

@@ -32,16 +32,21 @@ def examine(suspect: Suspect) -> Finding:
     vanished, blocked = _gone(gradients["ce"]), _gone(gradients["margin"])
     finite = torch.cat([gradients["ce"], gradients["margin"]]).isfinite().flatten(1).all(1)
     certain = logits.double().softmax(1).amax(1).float() == 1
+    lost = (suspect.usual.invalid & suspect.answered)[suspect.answered]
     share = {
         "vanishing_cross_entropy": metrics.proportion(int(vanished.sum()), len(vanished)),
         "vanishing_margin": metrics.proportion(int(blocked.sum()), len(blocked)),
         "not_finite": metrics.proportion(int((~finite).sum()), len(finite)),
+        "lost": metrics.proportion(int(lost.sum()), len(lost)),
         "saturated": metrics.proportion(int(certain.sum()), len(certain)),
     }
     remedies: tuple[str, ...] = ()
-    worst = max(float(share[name].value or 0) for name in ("vanishing_cross_entropy", "vanishing_margin", "not_finite"))
+    worst = max(float(share[name].value or 0) for name in share if name != "saturated")
     status = Status.FAIL if worst > FAIL else Status.WARN if worst > WARN else Status.PASS
-    if (share["vanishing_margin"].value or 0) > WARN or (share["not_finite"].value or 0) > WARN:
+    if (share["lost"].value or 0) > WARN:
+        reason = f"PGD met NaN or infinity at {percent(share['lost'].value)} of the examples, and lost them"
+        remedies = ("straight_through", "search", "substitute")
+    elif (share["vanishing_margin"].value or 0) > WARN or (share["not_finite"].value or 0) > WARN:
         reason = f"{percent(worst)} of the gradients are zero or not finite, whatever the loss"
         remedies = ("straight_through", "search", "substitute")
     elif status != Status.PASS:

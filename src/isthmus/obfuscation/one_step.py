@@ -12,14 +12,16 @@ WARN, FAIL = 0.0, 0.02  # of all examples
 
 def examine(suspect: Suspect) -> Finding:
     """Accuracy against PGD minus accuracy against FGSM, on the same examples."""
-    one = suspect.attack("one_step", [fgsm.Config()], scout=suspect.usual_scout, known=suspect.clean)
-    many = suspect.usual
-    gap = metrics.paired_difference(one.robust.numpy(), many.robust.numpy(), 0.99)
+    many = suspect.reported.numpy()
+    fell = suspect.attack("one_step", [fgsm.Config()], scout=suspect.usual_scout, known=suspect.clean).broken
+    one = (suspect.answered & ~fell).numpy()
+    gap = metrics.paired_difference(one, many, 0.99)
+    left, at_last = metrics.accuracy(one), metrics.accuracy(many)
     status = judged(gap.interval.low if gap.interval else None, WARN, FAIL)
     return Finding(
         test="one_step",
         status=status,
-        reason=f"{percent(one.accuracy)} stand against one step (FGSM), {percent(many.accuracy)} against PGD",
-        metrics={"accuracy_one_step": metrics.accuracy(one.robust.numpy()), "pgd_minus_fgsm": gap},
+        reason=f"{percent(left.value)} stand against one step (FGSM), {percent(at_last.value)} against PGD",
+        metrics={"accuracy_one_step": left, "pgd_minus_fgsm": gap},
         remedies=("straight_through", "rescaled") if status != "pass" else (),
     )

@@ -24,7 +24,7 @@ from isthmus.attacks.oracle import Oracle
 from isthmus.attacks.result import RobustResult
 from isthmus.attacks.threats import Threat
 from isthmus.obfuscation.straight_through import StraightThrough
-from isthmus.obfuscation.views import Alone, LogProbabilities, WithoutGradient
+from isthmus.obfuscation.views import Alone, Finite, LogProbabilities, WithoutGradient
 from isthmus.randomness import fold, uniform
 
 USUAL = pgd.Config(steps=40, loss="ce")
@@ -75,6 +75,7 @@ class Suspect:
 
     Attributes:
         best: everything that broke an example so far.
+        answered: examples whose clean image gets a finite answer; no other answer is right.
         forwards, backwards: example-passes of everything asked.
         ensemble_passes: of the strong ensemble alone.
     """
@@ -94,8 +95,10 @@ class Suspect:
         self.forwards = self.backwards = self.ensemble_passes = 0
         self.substitute: nn.Module | None = None
         self.guide: nn.Module | None = None  # has better gradients than the model, once a follow-up has found one
+        self.finite = True  # until an attack meets NaN or infinity
         self.best = self._evaluated(examples, [], None, None)
         self.clean = self.best
+        self.answered = ~self.best.invalid
         self.random = self.best.random
         self.probabilities = self._answers_probabilities()
         if self.probabilities and self.has_gradient:
@@ -117,9 +120,28 @@ class Suspect:
 
     @cached_property
     def usual(self) -> RobustResult:
-        """The attack that is usually reported, by itself."""
+        """The attack that is usually reported, by itself.
+
+        Where it meets NaN or infinity, it has lost these examples. All other attacks then go on with numbers in their
+        place.
+        """
         attack = BLIND if self.opaque else USUAL
-        return self.attack("usual", [attack], scout=self.usual_scout, known=self.clean)
+        found = self.attack("usual", [attack], scout=self.usual_scout, known=self.clean)
+        if (found.invalid & self.answered).any():
+            self.finite = False
+            self._judge(Finite(self.model))
+            self._remember(torch.arange(len(self)), found)
+        return found
+
+    @property
+    def reported(self) -> Bool[Tensor, " n"]:
+        """Which examples the usual attack has not broken."""
+        return self.answered & ~self.usual.broken
+
+    @property
+    def corrected(self) -> Bool[Tensor, " n"]:
+        """Which examples nothing has broken yet."""
+        return self.answered & ~self.best.broken
 
     @cached_property
     def usual_scout(self) -> nn.Module | None:
@@ -129,11 +151,20 @@ class Suspect:
     def judge_alone(self) -> None:
         """From here on, show the model one image at a time; what was usual stays as it was reported."""
         _ = self.usual
-        self.model = Alone(self.model)
+        self._judge(Alone(self.model))
+
+    def judge_in_company(self, company: Float[Tensor, "k c h w"]) -> None:
+        """From here on, show each image to the model with these others, as it cannot answer a single one."""
+        self._judge(Alone(self.model, company))
+
+    def _judge(self, model: nn.Module) -> None:
+        """From here on, this view of the model is what counts; nothing but clean errors is known of it yet."""
+        self.model = model
         for seen in ("usual_scout", "has_gradient", "opaque"):
             self.__dict__.pop(seen, None)
         self.guide = LogProbabilities(self.model) if self.probabilities and self.has_gradient else None
         self.clean = self.best = self._evaluated(self.examples, [], None, None)
+        self.clean.ledger.stage[~self.answered] = 0  # set aside, whatever stands for their answer now
 
     @cached_property
     def strong(self) -> RobustResult:
@@ -214,9 +245,10 @@ class Suspect:
         scout: nn.Module | None,
         threat: Threat | None = None,
     ) -> RobustResult:
-        found = evaluate(
-            self.model, examples, threat or self.threat, attacks, seed=self.seed, means=Means(scout=scout), known=known
-        )
+        if not self.finite:
+            scout = Finite(scout or self.model)
+        means = Means(scout=scout)
+        found = evaluate(self.model, examples, threat or self.threat, attacks, seed=self.seed, means=means, known=known)
         self.forwards += found.forward_passes
         self.backwards += found.backward_passes
         return found

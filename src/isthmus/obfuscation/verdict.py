@@ -23,6 +23,7 @@ class Verdict(Record):
             the cross-entropy says.
         corrected: what is left, in [0, 1]; an upper bound still.
         reported_metric, corrected_metric: the same with n and interval; a claim has none.
+        untested: tests that could not be asked of this model; what they would have found is not known.
         reason: one sentence.
     """
 
@@ -31,11 +32,18 @@ class Verdict(Record):
     corrected: float
     reported_metric: Metric
     corrected_metric: Metric
+    untested: tuple[str, ...] = ()
     reason: str
 
 
 def verdict(
-    claimed: float | None, reported: Metric, corrected: Metric, gap: Metric, chance: float, failed: bool
+    claimed: float | None,
+    reported: Metric,
+    corrected: Metric,
+    gap: Metric,
+    chance: float,
+    failed: bool,
+    untested: tuple[str, ...] = (),
 ) -> Verdict:
     """Compare what is reported with what is left.
 
@@ -46,6 +54,7 @@ def verdict(
         chance: accuracy of the best constant answer.
         failed: whether a test failed. Without that, a measured report that is some points too high is an attack's
             ordinary weakness, and no illusion.
+        untested: tests that could not be asked.
     """
     said = reported.value if claimed is None else claimed
     left = corrected.value
@@ -64,7 +73,14 @@ def verdict(
         status, reason = "broken", f"{percent(said)} was reported, and no more than chance is left: {percent(left)}"
     elif beyond:
         status, reason = "overstated", f"{percent(said)} is {by} more than the {percent(left)} that are left"
-    metric = reported if claimed is None else Metric(value=claimed, unit="fraction", n=0, note="claimed")
+    if untested:
+        reason += f" (not tested: {', '.join(untested)})"
     return Verdict(
-        status=status, reported=said, corrected=left, reported_metric=metric, corrected_metric=corrected, reason=reason
+        status=status,
+        reported=said,
+        corrected=left,
+        reported_metric=reported if claimed is None else Metric(value=claimed, unit="fraction", n=0, note="claimed"),
+        corrected_metric=corrected,
+        untested=untested,
+        reason=reason,
     )

@@ -45,15 +45,39 @@ class Alone(nn.Module):
 
     Args:
         model: from images to logits; without keys.
+        company: images k×C×H×W that are shown with each one, always the same; none by default.
+    """
+
+    def __init__(self, model: nn.Module, company: Tensor | None = None) -> None:
+        super().__init__()
+        self.model, self.company = model, company
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, each from a batch of its own."""
+        others = images[:0] if self.company is None else self.company.to(images)
+        return torch.cat([self.model(torch.cat([image, others]))[:1] for image in torch.split(images, 1)])
+
+
+class Finite(nn.Module):
+    """A model with numbers in place of NaN and infinity, in its answers and in its gradient.
+
+    An infinite logit becomes the largest number there is. In an answer that holds NaN no class leads by more than
+    rounding, so that it is no witness (nor is it constant, which would be one). A gradient that is not finite is 0.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits, each from a batch of one."""
-        return torch.cat([self.model(image.clone()) for image in torch.split(images, 1)])
+    def forward(self, images: Tensor, **options: Any) -> Tensor:
+        """The model's answer, finite."""
+        shown = images.clone()
+        if shown.requires_grad:
+            shown.register_hook(lambda gradient: gradient.nan_to_num(0.0, 0.0, 0.0))  # type: ignore[no-untyped-call]
+        logits: Tensor = self.model(shown, **options)
+        undecided = torch.ones_like(logits, dtype=torch.float32)
+        undecided[:, 0] -= 2.0**-24  # the last bit
+        return torch.where(logits.isnan().any(1, keepdim=True), undecided, logits.nan_to_num())
 
 
 def in_double(model: nn.Module, probe: Tensor, **options: Any) -> nn.Module | None:
