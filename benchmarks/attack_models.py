@@ -1,4 +1,4 @@
-"""Four small classifiers to attack, from undefended to well defended, trained once and kept in benchmarks/.cache.
+"""Small classifiers to attack, from undefended to well defended, trained once and kept in benchmarks/.cache.
 
     python -m benchmarks.attack_models [NAME ...]
 
@@ -54,10 +54,15 @@ RECIPES = {
     "trained-53": Recipe("fashion_mnist", eps=0.038, steps=(2, 2)),
     "trained-74": Recipe("fashion_mnist", eps=0.1, steps=(2, 3, 4, 5, 5, 5, 5), warm_up=1.0),
     "mnist-03": Recipe("mnist", eps=0.3, steps=(2, 3, 4, 5, 7, 7, 7, 7), warm_up=2.0),
+    "small": Recipe("fashion_mnist", eps=0.0, steps=(0, 0), width=8),
+    "large": Recipe("fashion_mnist", eps=0.0, steps=(0, 0), width=64),
 }
 """``undefended`` is three epochs of ordinary training: AutoAttack leaves none of the first 1,000 test images standing.
 After one epoch 13 do, after two epochs 2.
 """
+
+FOUR = ("undefended", "trained-53", "trained-74", "mnist-03")
+"""Those that attacks are compared on; the others are for the verdict alone."""
 
 RADII = {"fashion_mnist": 0.1, "mnist": 0.3}
 """The ε, in ℓ∞, that the models of each data set are attacked at."""

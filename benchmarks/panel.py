@@ -23,59 +23,82 @@ from rich.table import Table
 from torch import nn
 
 import isthmus
-from benchmarks.attack_models import RADII, RECIPES, build, test_images
+from benchmarks.attack_models import build
+from benchmarks.honest import HONEST, Honest, certain
 from benchmarks.illusions import ILLUSIONS
-from isthmus import files
+from isthmus import files, provenance
+from isthmus.data.images import as_float
+from isthmus.data.loading import load
 
-HONEST = ("undefended", "trained-53", "trained-74", "mnist-03")
 BASE = "undefended"
 UNFOOLED = ("random noise", "random resizing", "dropout left on")
 """Illusions that PGD sees through by itself: asked about is a claim, the accuracy at random points of the ball."""
 
 
-def examined(name: str, model: nn.Module, of: str, n: int) -> dict[str, Any]:
-    images, labels = test_images(of, n)
-    threat = isthmus.Linf(RADII[RECIPES[of].data])
+def examined(name: str, case: Honest, n: int) -> dict[str, Any]:
+    """One model's verdict with what it rests on, for each of its modes."""
+    test, threat = load(case.data).test, isthmus.Linf(case.eps)
+    images, labels = as_float(test.images[:n]), test.labels[:n]
+    model = case.make()
     claim = isthmus.robust_accuracy(model, images, labels, threat, "uniform:2").accuracy if name in UNFOOLED else None
     start = time.perf_counter()
-    audit = isthmus.audit(
-        model, images, labels, threat, ["obfuscation"], claimed=claim, name=name, data=RECIPES[of].data
-    )
-    found = audit.results["obfuscation"]
-    (mode,) = found.details["modes"].values()
+    audit = isthmus.audit(model, images, labels, threat, ["obfuscation"], claimed=claim, name=name, data=case.data)
+    found = audit.results["obfuscation"].details
     return {
         "n": n,
-        "eps": threat.eps,
-        "verdict": found.details["verdict"],
-        "failed": [finding["test"] for finding in mode["findings"] if finding["status"] == "fail"],
-        "warned": [finding["test"] for finding in mode["findings"] if finding["status"] == "warn"],
-        "follow_ups": {follow_up: metric["value"] for follow_up, metric in mode["follow_ups"].items()},
-        "passes": mode["passes"],
+        "data": case.data,
+        "eps": case.eps,
         "seconds": time.perf_counter() - start,
+        "commit": provenance.commit(),
+        "closed_form": certain(model, images, labels, case.eps) if name.startswith("linear") else None,
+        "modes": {
+            mode: {
+                "verdict": each["verdict"],
+                "failed": [finding["test"] for finding in each["findings"] if finding["status"] == "fail"],
+                "warned": [finding["test"] for finding in each["findings"] if finding["status"] == "warn"],
+                "follow_ups": {follow_up: metric["value"] for follow_up, metric in each["follow_ups"].items()},
+                "passes": each["passes"],
+            }
+            for mode, each in found["modes"].items()
+        },
     }
 
 
-def cases() -> dict[str, tuple[Callable[[], nn.Module], str]]:
-    honest = {name: ((lambda name=name: build(name)), name) for name in HONEST}
-    return honest | {name: ((lambda make=make: make(build(BASE)).eval()), BASE) for name, make in ILLUSIONS.items()}
+def cases() -> dict[str, Honest]:
+    """Everything that is examined, by name."""
+
+    def planted(make: Callable[[nn.Module], nn.Module]) -> Honest:
+        return Honest(lambda: make(build(BASE)).eval(), HONEST[BASE].data, HONEST[BASE].eps)
+
+    return HONEST | {name: planted(make) for name, make in ILLUSIONS.items()}
 
 
 def show(results: dict[str, Any]) -> None:
+    """As a table, and as rows of results/README.md."""
     table = Table(title="The battery's verdicts; reported by PGD-40 on the cross-entropy, or claimed")
-    for column in ("model", "verdict", "reported", "corrected", "failed tests", "passes per image", "seconds"):
+    columns = ("model", "verdict", "reported", "corrected", "failed tests", "passes per image", "seconds")
+    for column in columns:
         table.add_column(column, justify="left" if column in ("model", "verdict", "failed tests") else "right")
+    rows = []
     for name, found in results["models"].items():
-        verdict, passes = found["verdict"], found["passes"]
-        table.add_row(
-            name,
-            verdict["status"],
-            f"{verdict['reported']:.1%}",
-            f"{verdict['corrected']:.1%}",
-            ", ".join(found["failed"]),
-            f"{(passes['forward'] + passes['backward']) / found['n']:,.0f}",
-            f"{found['seconds']:.0f}",
-        )
-    Console(width=140).print(table)
+        for mode, each in found["modes"].items():
+            verdict, passes = each["verdict"], each["passes"]
+            rows.append(
+                (
+                    name if mode == "mean" else f"{name}, {mode} mode",
+                    verdict["status"],
+                    f"{verdict['reported']:.1%}",
+                    f"{verdict['corrected']:.1%}",
+                    ", ".join(each["failed"]),
+                    f"{(passes['forward'] + passes['backward']) / found['n']:,.0f}",
+                    f"{found['seconds']:.0f}",
+                )
+            )
+            table.add_row(*rows[-1])
+    console = Console(width=150)
+    console.print(table)
+    for row in rows:
+        print(f"| {' | '.join(row)} |")
 
 
 def main() -> None:
@@ -94,9 +117,8 @@ def main() -> None:
         "machine": platform.machine(),
     }
     for name in given.names:
-        make, of = known[name]
         torch.manual_seed(0)
-        results["models"][name] = examined(name, make(), of, given.n)
+        results["models"][name] = examined(name, known[name], given.n)
         files.write_json(given.out, results)
     show(results)
 

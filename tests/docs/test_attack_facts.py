@@ -7,7 +7,7 @@ import pytest
 from doc_pages import DOCS, ROOT
 
 from isthmus import registry
-from isthmus.attacks import L2, Linf, flags, judging, race, scouting, threats, waves
+from isthmus.attacks import L2, Linf, flags, judging, race, rounding, scouting, threats, waves
 from isthmus.attacks.evaluation import SAVE_EVERY
 from isthmus.attacks.ledger import Ledger
 from isthmus.attacks.suites import SUITES
@@ -72,8 +72,8 @@ def test_thresholds_are_those_of_the_code():
     assert f"betting {min(judging.BETS):g} to {max(judging.BETS):g}" in FLAT
     assert len(judging.BETS) == 5
     assert f"a capital of k(k + 1) / {judging.DOUBT:g}" in FLAT
-    assert (judging.ROUNDING, judging.LAST_BITS) == (2.0**-16, 2.0**-21)
-    assert "2<sup>−16</sup> of the range of logits and 2<sup>−21</sup> of the largest" in FLAT
+    assert (rounding.ROUNDING, rounding.LAST_BITS) == (2.0**-16, 2.0**-21)
+    assert "2<sup>−16</sup> of the range of logits and 2<sup>−21</sup> of the leading one" in FLAT
     assert threats.ULP == 2.0**-23
     assert "2<sup>−23</sup> in every pixel" in FLAT
     assert f"more than {flags.BLIND:.0%} of the gradients" in FLAT

@@ -27,7 +27,7 @@ from isthmus.attacks.setting import Setting
 from isthmus.attacks.threats import Threat
 from isthmus.attacks.undisturbed import device_of
 from isthmus.errors import FileError, ModelError
-from isthmus.nets import one_logit
+from isthmus.nets import outputs
 
 SAVE_EVERY = 20.0
 """Seconds between two writes of an evaluation that keeps a file, at least."""
@@ -161,7 +161,7 @@ class Evaluation:
             broken = (finite & wrong).cpu()
             ledger.broken[rows], ledger.gap[rows] = broken, batch.gap(logits).float().cpu()
             ledger.stage[rows[broken | ~finite.cpu()]] = 0
-            within &= setting.oracle.one_logit and one_logit.are_probabilities(logits[:, 1])
+            within &= setting.oracle.one_logit and outputs.are_probabilities(logits[:, 1])
             found.append(logits.scatter(1, batch.labels[:, None], -torch.inf).argsort(1, descending=True)[:, :-1].cpu())
         if within and (examples.labels == 0).any():
             raise ModelError(

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from isthmus.attacks import rounding
 from isthmus.attacks.batch import Batch
 from isthmus.attacks.oracle import Oracle
 from isthmus.attacks.rows import per_image
@@ -37,12 +38,6 @@ BETS = (0.02, 0.1, 0.3, 0.6, 0.9)
 
 SCREEN = 4
 """Draws of the first look at a proposal; it goes on only where these, on average, are wrong."""
-
-ROUNDING = 2.0**-16
-"""By how much a wrong logit must win, as a share of the range of logits; another batch size may turn anything less."""
-
-LAST_BITS = 2.0**-21
-"""And as a share of the largest logit: four units in its last place, since a constant may be added to all logits."""
 
 _PATIENCE = 1  # blocks of draws that a test plays on even if it loses
 
@@ -171,8 +166,7 @@ def beyond_rounding(batch: Batch, logits: Tensor) -> Bool[Tensor, " n"]:
     No rounding makes all logits equal: a constant answer counts as the class that argmax makes of it.
     """
     low, high = logits.aminmax(dim=1)
-    slack = ROUNDING * (high - low) + LAST_BITS * torch.maximum(high.abs(), low.abs())
-    return batch.reached(logits) & ((batch.gap(logits) < -slack) | (high == low))
+    return batch.reached(logits) & ((batch.gap(logits) < -rounding.slack(logits)) | (high == low))
 
 
 def _content(images: Float[Tensor, "n c h w"]) -> Int[Tensor, " n"]:

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from isthmus.errors import IsthmusError, ModelError
-from isthmus.nets import one_logit
+from isthmus.nets import outputs
 from isthmus.randomness import fold
 
 Objective = Callable[[Tensor], Tensor]
@@ -210,10 +210,10 @@ class Oracle:
                 f"The model fails on {images.dtype} images of shape {tuple(images.shape)}: {fault}"
             ) from error
         self.forward_passes += images.shape[0]
-        if one_logit.is_one(output, images.shape[0]):
-            output, self.one_logit = one_logit.two(output), True
+        if outputs.is_one(output, images.shape[0]):
+            output, self.one_logit = outputs.two(output), True
         self._check(output, images.shape[0])
-        logits: Tensor = output.float()
+        logits: Tensor = outputs.floored(output.float())
         # A copy where nothing was converted: what we do with logits must not reach the model's own tensors.
         return logits.clone() if logits is output else logits
 

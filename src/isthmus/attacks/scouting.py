@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from isthmus.attacks import channels_last, input_convolution
+from isthmus.attacks import channels_last, input_convolution, rounding
 from isthmus.attacks.batch import Batch
 from isthmus.attacks.oracle import Oracle
 from isthmus.errors import ModelError
@@ -107,8 +107,11 @@ def _agree(model: Oracle, scout: Oracle, probe: Tensor) -> bool:
     keys = torch.zeros(len(probe), dtype=torch.int64, device=probe.device)
     for images in (probe, 1 - probe, noise):
         expected, said = (asked.look(images, keys, lambda z: (z * z).sum(1)) for asked in (model, scout))
-        pairs = ((expected.logits, said.logits, 1e-4), (expected.gradient, said.gradient, 1e-3))
-        if not all(bool(((a - b).abs() <= share * a.abs().max()).all()) for a, b, share in pairs):
+        pairs = (
+            (expected.logits, said.logits, rounding.slack(expected.logits, 1e-4).max()),
+            (expected.gradient, said.gradient, 1e-3 * expected.gradient.abs().max()),
+        )
+        if not all(bool(((a - b).abs() <= rounded).all()) for a, b, rounded in pairs):
             return False
     return True
 
@@ -117,9 +120,8 @@ def is_random(oracle: Oracle, examples: Batch, device: torch.device) -> bool:
     """Whether the model answers the same images differently each time, by more than rounding."""
     batch = examples.take(torch.arange(min(len(examples), PROBE))).to(device)
     first, second = (oracle.logits(batch.images, batch.keys) for _ in range(2))
-    spread = (first - first.mean(1, keepdim=True)).abs().amax(1)
     moved = (first - second).abs().amax(1)
-    return bool((moved > 1e-4 * spread).any())
+    return bool((moved > rounding.slack(first, 1e-4)).any())
 
 
 def batch_size(oracle: Oracle, examples: Batch, device: torch.device) -> int:

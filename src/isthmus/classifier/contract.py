@@ -12,17 +12,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from isthmus import files, randomness
+from isthmus.attacks import rounding
 from isthmus.attacks.inputs import check_model
 from isthmus.errors import IsthmusError, ModelError
-from isthmus.nets import one_logit
+from isthmus.nets import outputs
 from isthmus.nets.bottleneck import Bottleneck
 from isthmus.nets.modes import AveragedDraws, StochasticMode, seeded
 
 SAMPLES = 12  # codes, or passes, averaged in a stochastic mode, unless the model was trained with more
 _PROBED = 8  # images, spread over those that are given
-_MANY = 64  # of them, to tell probabilities from logits
+_MANY = 64  # of them, to tell what kind of answers these are
 _DRAWS = 8  # passes that have to agree: a model that tosses one coin a pass is missed once in 128
-_SAME = 1e-4  # relative to the largest logit; rounding is far below, noise that matters far above
+_SAME = 1e-4  # relative to the logits' size; rounding is far below, noise that matters far above
 _PROJECTIONS = 16
 
 NOT_FINITE = (
@@ -66,7 +67,7 @@ def adopt(model: nn.Module, images: Float[Tensor, "n c h w"], seed: int = 0) -> 
     with contextlib.suppress(NotImplementedError):  # torch.export's modules keep the mode they were exported in
         model.eval()
     few = _spread(images, _PROBED)
-    given, model = model, _of_two_classes(model, images, seed)
+    given, model = model, _fitted(model, images, seed)
     _probe(model, images[:2], seed)  # a batch of another size: a model made for one size alone is seen here
     logits = _probe(model, few, seed)
     if not torch.isfinite(logits).all(1).any():
@@ -91,13 +92,15 @@ def _spread(images: Tensor, most: int) -> Tensor:
     return images[torch.linspace(0, len(images) - 1, min(len(images), most)).long().to(images.device)]
 
 
-def _of_two_classes(model: nn.Module, images: Tensor, seed: int) -> nn.Module:
-    """The model, or one with a single number per image as one of two classes."""
+def _fitted(model: nn.Module, images: Tensor, seed: int) -> nn.Module:
+    """The model, or a view of it that gives finite logits of at least two classes where it gives others."""
     some = _spread(images, _MANY)
     answer = _answer(model, some, seed)
-    if not one_logit.is_one(answer, len(some)):
-        return model
-    return one_logit.TwoColumns(model, probabilities=one_logit.are_probabilities(answer)).eval()
+    if outputs.is_one(answer, len(some)):
+        return outputs.TwoColumns(model, probabilities=outputs.are_probabilities(answer)).eval()
+    if isinstance(answer, Tensor) and torch.isneginf(answer).any():
+        return outputs.Floored(model).eval()
+    return model
 
 
 def _probe(model: nn.Module, images: Tensor, seed: int) -> Tensor:
@@ -136,11 +139,10 @@ def _differ(first: Tensor, second: Tensor) -> bool:
     """Whether two answers to the same images differ by more than rounding."""
     if first.shape != second.shape:
         return True
-    both = torch.isfinite(first) & torch.isfinite(second)
     if not torch.equal(torch.isfinite(first), torch.isfinite(second)):
         return True
-    size = float(first[both].abs().max()) if both.any() else 0.0
-    return bool(((first - second)[both].abs() > _SAME * size).any())
+    first, second = (torch.where(torch.isfinite(x), x, 0.0) for x in (first.float(), second.float()))
+    return bool(((first - second).abs().amax(1) > rounding.slack(first, _SAME)).any())
 
 
 def fingerprint(model: nn.Module) -> str:

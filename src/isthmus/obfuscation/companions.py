@@ -8,13 +8,14 @@ from __future__ import annotations
 import torch
 
 from isthmus import metrics
+from isthmus.attacks import rounding
 from isthmus.errors import ModelError
 from isthmus.obfuscation.finding import Finding, percent
 from isthmus.obfuscation.suspect import Suspect
 from isthmus.types import Status
 
 SAME = 1e-3
-"""Of the largest logit, above which answers differ by more than rounding."""
+"""Of the logits' size, above which answers differ by more than rounding."""
 
 
 COMPANY = 7
@@ -22,7 +23,7 @@ COMPANY = 7
 
 
 def moved(suspect: Suspect, rows: torch.Tensor) -> torch.Tensor:
-    """By how much answers to some images change with their company, as a share of the largest logit; one each.
+    """By how much answers to some images change with their company, as a share of the logits' size; one each.
 
     Raises:
         ModelError: the model cannot answer a single image.
@@ -34,8 +35,8 @@ def moved(suspect: Suspect, rows: torch.Tensor) -> torch.Tensor:
     order = torch.arange(len(rows), device=batch.images.device)
     others = torch.cat([batch.images, 1 - batch.images.flip(0)])
     elsewhere = suspect.logits(others, torch.cat([batch.keys, batch.keys]))[order]
-    largest = together.abs().amax(1).clamp(min=1e-12)
-    change = torch.stack([(together - other).abs().amax(1) / largest for other in (alone, elsewhere)]).amax(0)
+    unit = rounding.slack(together, 1.0).clamp(min=1e-12)
+    change = torch.stack([(together - other).abs().amax(1) / unit for other in (alone, elsewhere)]).amax(0)
     return change.nan_to_num(0.0)  # where both are infinite
 
 

@@ -1,4 +1,4 @@
-"""Binary classifiers with a single number per image, as classifiers of two classes."""
+"""What a classifier may answer with besides finite logits of all classes: a single number, and −∞ for some classes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+FLOOR = 1e15
+"""What stands for −∞ is −1e15, and lower where that is not far below all others; its square is finite in float32."""
 
 
 def is_one(answer: object, n: int) -> bool:
@@ -23,6 +26,32 @@ def two(z: Float[Tensor, "n *one"]) -> Float[Tensor, "n 2"]:
 def are_probabilities(z: Tensor) -> bool:
     """Whether all numbers lie in [0, 1]; as logits of a classifier they would all mean class 1."""
     return bool(((z >= 0) & (z <= 1)).all())
+
+
+def floored(logits: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
+    """The same with a number far below all others in place of −∞, of whose differences losses can be made.
+
+    A class that is never given is often masked so; the logarithm of a probability of zero is −∞ as well. Where all are
+    −∞ there is no answer, and they stay.
+    """
+    never = torch.isneginf(logits)
+    if not never.any():
+        return logits
+    never = never & ~never.all(1, keepdim=True)
+    lowest = -FLOOR - 4 * logits.detach().masked_fill(never, 0.0).abs().amax(1, keepdim=True)
+    return torch.where(never, lowest, logits)
+
+
+class Floored(nn.Module):
+    """A view of a classifier whose logits may be −∞, with numbers far below all others in their place."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Float[Tensor, "n c h w"], **options: Any) -> Float[Tensor, "n classes"]:
+        """Logits, none of them −∞."""
+        return floored(self.model(images, **options))
 
 
 class TwoColumns(nn.Module):

@@ -11,7 +11,7 @@ from isthmus.attacks import Linf, robust_accuracy
 from isthmus.attacks.minimal_norm import minimal_norms
 from isthmus.classifier import adopt
 from isthmus.errors import ModelError
-from isthmus.nets.one_logit import TwoColumns, are_probabilities, two
+from isthmus.nets.outputs import TwoColumns, are_probabilities, two
 
 GENERATOR = torch.Generator().manual_seed(0)
 IMAGES = 0.2 + 0.6 * torch.rand(60, 1, 4, 4, generator=GENERATOR)  # no ball of 0.1 reaches the box's edge
@@ -97,3 +97,50 @@ def test_two_logits_have_the_softmax_of_a_sigmoid():
     torch.testing.assert_close(two(z).softmax(1)[:, 1], z.sigmoid())
     assert are_probabilities(z.sigmoid())
     assert not are_probabilities(z)
+
+
+class Masked(nn.Module):
+    """A linear classifier of four classes, of which the first two are never given."""
+
+    def __init__(self, never: float) -> None:
+        super().__init__()
+        self.weight, self.never = nn.Parameter(WEIGHT.clone()), never
+
+    def forward(self, images: Tensor) -> Tensor:
+        z = images.flatten(1) @ self.weight - (IMAGES.flatten(1) @ WEIGHT).median() + 0.01
+        never = torch.full_like(z, self.never)
+        return torch.cat([never, never, torch.zeros_like(z), z], 1)
+
+
+@pytest.mark.parametrize("never", [-1e9, -torch.inf])
+@pytest.mark.parametrize("suite", ["fast", "standard", "multitargeted", "pgd:10", "cw"])
+def test_classes_that_are_never_given_hide_nothing(never, suite):
+    threat = isthmus.L2(EPS) if suite == "cw" else Linf(EPS)
+    norm = WEIGHT.norm() if suite == "cw" else WEIGHT.abs().sum()
+    certain = (LEAD.abs() > EPS * norm).double().mean().item()
+    result = robust_accuracy(Masked(never), IMAGES, LABELS + 2, threat, suite)
+    assert not result.invalid.any()
+    assert result.accuracy == pytest.approx(certain, abs=0.02)
+    assert isthmus.verify(result, Masked(never)).agrees
+
+
+@pytest.mark.parametrize("threat", [Linf(EPS), isthmus.L2(EPS), isthmus.L1(EPS)])
+def test_classes_that_are_never_given_set_nothing_aside(threat):
+    suite = [{"name": "fab", "steps": 20, "targets": 3}, {"name": "apgd", "loss": "dlr", "targets": 3}, "square:50"]
+    result = robust_accuracy(Masked(-torch.inf), IMAGES, LABELS + 2, threat, suite)
+    assert not result.invalid.any()
+
+
+def test_an_audit_of_classes_that_are_never_given():
+    audit = isthmus.audit(Masked(-torch.inf), IMAGES, LABELS + 2, Linf(EPS), ["accuracy", "calibration"], data="points")
+    assert audit.results["accuracy"].metrics["accuracy"].value == 1
+    assert audit.results["calibration"].status != "error"
+
+
+def test_a_random_model_with_a_class_that_is_never_given_is_random():
+    class Random(Masked):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images + 0.05 * torch.randn_like(images))
+
+    assert robust_accuracy(Random(-1e9), IMAGES, LABELS + 2, Linf(EPS), "pgd:2").random
+    assert adopt(Random(-1e9), IMAGES).draws > 1

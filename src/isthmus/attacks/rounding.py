@@ -1,0 +1,33 @@
+"""How far apart logits must be to be more than float32's rounding, in units of logits."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+ROUNDING = 2.0**-16
+"""By how much a wrong logit must win, as a share of the logits' size; another batch size may turn anything less."""
+
+LAST_BITS = 2.0**-21
+"""And as a share of the leading logit: four units in its last place, since a constant may be added to all logits."""
+
+_LEADING = 64
+
+
+def size(logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+    """The range of logits, but at most 64 times the two leading ones, in absolute value.
+
+    A class that a model never gives, since its logit is −1e9 or so, would otherwise drown all differences.
+    """
+    low, high = logits.aminmax(dim=1)
+    return torch.minimum(high - low, _LEADING * _leading(logits))
+
+
+def slack(logits: Float[Tensor, "n classes"], share: float = ROUNDING) -> Float[Tensor, " n"]:
+    """Differences up to here may be rounding: a share of the logits' size, and of the leading logit's last bits."""
+    return share * size(logits) + LAST_BITS * _leading(logits)
+
+
+def _leading(logits: Tensor) -> Tensor:
+    return logits.topk(2, dim=1).values.abs().amax(1)
