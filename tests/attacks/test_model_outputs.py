@@ -144,3 +144,21 @@ def test_a_random_model_with_a_class_that_is_never_given_is_random():
 
     assert robust_accuracy(Random(-1e9), IMAGES, LABELS + 2, Linf(EPS), "pgd:2").random
     assert adopt(Random(-1e9), IMAGES).draws > 1
+
+
+@pytest.mark.parametrize("constant", [1e6, 1e7])
+def test_a_constant_that_eats_the_last_bits_hides_little(constant):
+    """float32 has steps of 1/16 at 1e6 and of 1 at 1e7: what is left is what a rounded model keeps."""
+    scale = 40 if constant == 1e7 else 4
+    model = One(of=lambda z: scale * z)
+
+    class Shifted(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return two(model(images)) + constant
+
+    step = 1.0 if constant == 1e7 else 1 / 16
+    result = robust_accuracy(Shifted(), IMAGES, LABELS, Linf(EPS), ["square:300", "pgd:20"])
+    shaky = (LEAD.abs() - EPS * WEIGHT.abs().sum()).abs() < 1.5 * step / scale
+    certain = LEAD.abs() > EPS * WEIGHT.abs().sum()
+    assert (result.robust[~shaky] == certain[~shaky]).double().mean() > 0.9
+    assert isthmus.verify(result, Shifted()).agrees

@@ -74,6 +74,8 @@ def test_thresholds_are_those_of_the_code():
     assert f"a capital of k(k + 1) / {judging.DOUBT:g}" in FLAT
     assert (rounding.ROUNDING, rounding.LAST_BITS) == (2.0**-16, 2.0**-21)
     assert "2<sup>−16</sup> of the range of logits and 2<sup>−21</sup> of the leading one" in FLAT
+    assert judging.COPIES == (1, 3, 8)
+    assert "batches of 1, 3 and 8 copies" in FLAT
     assert threats.ULP == 2.0**-23
     assert "2<sup>−23</sup> in every pixel" in FLAT
     assert f"more than {flags.BLIND:.0%} of the gradients" in FLAT

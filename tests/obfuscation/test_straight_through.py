@@ -374,6 +374,8 @@ SATURATED = {
     "functional": lambda z: torch.nn.functional.softmax(z, dim=-1),
     "module": nn.Softmax(1),
     "sigmoid": torch.sigmoid,
+    "tanh": lambda z: z.tanh() + 1,
+    "erf": lambda z: torch.erf(z) + 1,
 }
 
 
@@ -381,7 +383,7 @@ SATURATED = {
 def test_a_saturated_output_can_have_a_direction(name):
     torch.manual_seed(0)
     model, images = Saturated(SATURATED[name]), torch.rand(5, 1, 3, 4)
-    free = StraightThrough(model, unsaturated=True)
+    free = StraightThrough(model, unsaturated="gradients")
     assert gradient(StraightThrough(model), images).count_nonzero() == 0
     torch.testing.assert_close(free(images.clone().requires_grad_()), model(images))
     leaf = images.clone().requires_grad_()
@@ -389,6 +391,76 @@ def test_a_saturated_output_can_have_a_direction(name):
     (expected,) = torch.autograd.grad((model.linear(leaf.flatten(1)) @ torch.tensor([1.0, -1, 0, 0])).sum(), leaf)
     assert margin.isfinite().all()
     assert (torch.cosine_similarity(margin.flatten(1), expected.flatten(1)) > 0.5).float().mean() > 0.5
+
+
+def scattered(z):
+    return torch.zeros_like(z).scatter(1, z.argmax(1, keepdim=True), 1.0)
+
+
+def scattered_in_place(z):
+    hard = torch.zeros_like(z)
+    hard.scatter_(1, z.argmax(1, keepdim=True), 1.0)
+    return hard
+
+
+def set_by_index(z):
+    hard = torch.zeros_like(z)
+    hard[torch.arange(len(z)), z.max(1).indices] = 1
+    return hard
+
+
+HARD = {
+    "one_hot": lambda z: torch.nn.functional.one_hot(z.argmax(1), 4),
+    "one_hot of a sort": lambda z: torch.nn.functional.one_hot(z.sort(1, descending=True).indices[:, 0], 4),
+    "rows of a table": lambda z: torch.eye(4)[z.argmax(1)],
+    "scatter": scattered,
+    "scatter_": scattered_in_place,
+    "set by index": set_by_index,
+    "the largest": lambda z: (z == z.max(1, keepdim=True).values) * 1.0,
+    "no less than the largest": lambda z: (z >= z.amax(1, keepdim=True)).float(),
+}
+
+
+class Hard(nn.Module):
+    """Only the label, one-hot."""
+
+    def __init__(self, hard) -> None:
+        super().__init__()
+        self.linear, self.hard = nn.Linear(12, 4), hard
+
+    def forward(self, images: Tensor) -> Tensor:
+        return 1e9 * (2 * self.hard(self.linear(images.flatten(1))).float() - 1)
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_a_hard_label_has_the_direction_of_what_it_was_chosen_from(name):
+    torch.manual_seed(0)
+    model, images = Hard(HARD[name]), torch.rand(40, 1, 3, 4)
+    scout = StraightThrough(model)
+    answer = model(images)
+    assert set(answer.unique().tolist()) == {-1e9, 1e9}
+    torch.testing.assert_close(scout(images.clone().requires_grad_()), answer, rtol=1e-6, atol=0)
+    label = answer.argmax(1)
+    leaf = images.clone().requires_grad_()
+    (found,) = torch.autograd.grad(scout(leaf).gather(1, label[:, None]).sum(), leaf)
+    (expected,) = torch.autograd.grad(
+        model.linear(leaf.flatten(1)).log_softmax(1).gather(1, label[:, None]).sum(), leaf
+    )
+    assert torch.cosine_similarity(found.flatten(1), expected.flatten(1)).median() > 0.7
+
+
+@pytest.mark.parametrize("name", ["one_hot", "rows of a table", "scatter", "scatter_", "set by index"])
+def test_a_hard_label_can_have_the_value_of_what_it_was_chosen_from(name):
+    torch.manual_seed(0)
+    model, images = Hard(HARD[name]), torch.rand(40, 1, 3, 4).requires_grad_()
+    valued = StraightThrough(model, unsaturated="values")(images)
+    torch.testing.assert_close(valued, 1e9 * (2 * model.linear(images.flatten(1)) - 1))
+
+
+def test_a_softmax_can_have_the_value_of_its_logarithm():
+    images = torch.rand(40, 12).requires_grad_()
+    valued = StraightThrough(nn.Softmax(1), unsaturated="values")(images)
+    torch.testing.assert_close(valued, images.log_softmax(1))
 
 
 def test_without_gradients_the_images_are_left_alone_too():

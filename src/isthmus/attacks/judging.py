@@ -22,6 +22,7 @@ from isthmus.attacks.oracle import Oracle
 from isthmus.attacks.rows import per_image
 from isthmus.attacks.threats import Threat
 from isthmus.attacks.undisturbed import seed_generators
+from isthmus.errors import ModelError
 from isthmus.randomness import fold
 
 DOUBT = 0.01
@@ -38,6 +39,9 @@ BETS = (0.02, 0.1, 0.3, 0.6, 0.9)
 
 SCREEN = 4
 """Draws of the first look at a proposal; it goes on only where these, on average, are wrong."""
+
+COPIES = (1, 3, 8)
+"""Sizes of the batches in which a win that might be rounding must be found again."""
 
 _PATIENCE = 1  # blocks of draws that a test plays on even if it loses
 
@@ -104,7 +108,28 @@ class Judge:
             return Verdict(images, sane & broken, sane & gap.isfinite(), gap)
         logits = self.oracle.logits(images, fold(batch.keys, _JUDGE))
         finite = sane & logits.isfinite().all(1)
-        return Verdict(images, finite & beyond_rounding(batch, logits), finite, batch.gap(logits))
+        broken, gap = finite & beyond_rounding(batch, logits), batch.gap(logits)
+        for row in (finite & ~broken & batch.reached(logits) & (gap < 0)).nonzero().squeeze(1).tolist():
+            broken[row] = self._again(images[row : row + 1], batch.take(torch.tensor([row])))
+        return Verdict(images, broken, finite, gap)
+
+    def _again(self, image: Float[Tensor, "1 c h w"], example: Batch) -> bool:
+        """Whether a win that might be rounding is found again in batches of other sizes, each filled with the image.
+
+        Where logits are coarse, since they are rounded or carry a large constant, wins are small and real.
+        """
+        for copies in COPIES:
+            rows = torch.zeros(copies, dtype=torch.int64)
+            batch = example.take(rows)
+            try:
+                logits = self.oracle.logits(
+                    image.expand(copies, *image.shape[1:]).contiguous(), fold(batch.keys, _JUDGE)
+                )
+            except ModelError:  # it may need other company
+                return False
+            if not bool((batch.reached(logits) & (batch.gap(logits) < 0)).all()):
+                return False
+        return True
 
     def confirm(
         self, images: Float[Tensor, "n c h w"], batch: Batch, tries: Int[Tensor, " n"]

@@ -162,13 +162,18 @@ class Oracle:
             with self._precision(images.device):
                 logits = self._forward(self.scout, leaf, keys, draw)
             values = objective(logits)
-            gradient = None
+            gradient, fault = None, ""
             if values.requires_grad:
-                (gradient,) = torch.autograd.grad(values.sum(), leaf, allow_unused=True)
+                try:
+                    (gradient,) = torch.autograd.grad(values.sum(), leaf, allow_unused=True)
+                except torch.OutOfMemoryError:
+                    raise
+                except Exception as error:  # somebody else's backward pass may raise anything
+                    fault = f" ({' '.join(str(error).split()) or type(error).__name__})"
         if gradient is None:
             raise ModelError(
                 "The model's logits have no gradient with respect to its images (a detach(), no_grad() or "
-                "conversion inside it?), so gradient-based attacks cannot judge it; square can."
+                f"conversion inside it?), so gradient-based attacks cannot judge it; square can.{fault}"
             )
         self.backward_passes += len(images)
         return Answer(logits.detach(), values.detach(), gradient)

@@ -14,9 +14,11 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Ten-thousandths of the budget after which the share of pixels in a window is halved."""
 
 SMALL = 64
-"""Pixels of an image up to which the last position is as likely as any other; in larger ones its chance is this number
-over theirs. The authors' code never reaches the last row and column, though their algorithm does. Where images have a
-margin that is a gain: on MNIST in ℓ2 (ε = 2, 1,000 queries) 1.3 points fewer stand. So there they are reached seldom."""
+"""Pixels of an image up to which the last position is as likely as any other; in larger ones, this share of it.
+
+The authors' code never reaches the last row and column, though their algorithm does. Where images have a margin that
+is a gain: on MNIST in ℓ2 (ε = 2, 1,000 queries) 1.3 points fewer stand. So there they are reached, but seldom.
+"""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from isthmus import metrics
 from isthmus.obfuscation.finding import Finding, judged, percent
 from isthmus.obfuscation.suspect import Suspect
+from isthmus.types import Status
 
 WARN, FAIL = 0.02, 0.05  # of all examples
 
@@ -25,5 +26,7 @@ def examine(suspect: Suspect) -> Finding:
         reason=f"{percent(at_first.value)} stand against PGD, {percent(left.value)} against "
         f"the suite {suspect.budget.ensemble} as well",
         metrics={"accuracy_ensemble": left, "usual_minus_ensemble": gap},
-        remedies=("restarts", "search") if status != "pass" else (),
+        remedies={Status.FAIL: ("straight_through", "restarts", "search"), Status.WARN: ("restarts", "search")}.get(
+            status, ()
+        ),
     )

@@ -19,17 +19,18 @@ from isthmus.obfuscation.views import LogProbabilities, in_double
 def straight_through(suspect: Suspect) -> None:
     """Gradients that follow the forward pass (BPDA), averaged over draws where the model is random.
 
-    What they leave is attacked through a softmax that does not saturate, and in double precision: where probabilities
-    are rounded to zero there is no gradient to follow.
+    What they leave is attacked through a softmax that does not saturate, in double precision, where probabilities that
+    are rounded to zero have no gradient to follow, and through its logarithm.
     """
     draws = suspect.budget.draws if suspect.random else 1
     suite = [apgd.Config(steps=50, loss=loss, eot=draws) for loss in ("margin", "ce")]
     seen = LogProbabilities(suspect.model) if suspect.probabilities else suspect.model
-    unsaturated = StraightThrough(seen, unsaturated=True)
+    unsaturated = StraightThrough(seen, unsaturated="gradients")
     ways: dict[str, Callable[[], nn.Module | None]] = {
         "straight_through": lambda: StraightThrough(seen),
         "unsaturated": lambda: unsaturated,
         "unsaturated_double": lambda: _in_double(unsaturated, suspect),
+        "unsaturated_values": lambda: StraightThrough(suspect.model, unsaturated="values"),
     }
     for called, make in ways.items():
         before = suspect.best.robust

@@ -15,6 +15,9 @@ from isthmus.obfuscation.suspect import Suspect
 from isthmus.types import Status
 
 WARN, FAIL = 0.02, 0.2  # share of gradients
+FLAT = 0.4
+"""Median certainty, from 0 (every class as likely) to 1, below which the cross-entropy is a poor guide."""
+
 VANISHING = 1e-12
 """Length (ℓ1) below which a float32 gradient of the cross-entropy is numerically no direction any more."""
 
@@ -31,7 +34,9 @@ def examine(suspect: Suspect) -> Finding:
     logits = torch.cat([z for z, _ in seen["ce"]])
     vanished, blocked = _gone(gradients["ce"]), _gone(gradients["margin"])
     finite = torch.cat([gradients["ce"], gradients["margin"]]).isfinite().flatten(1).all(1)
-    certain = logits.double().softmax(1).amax(1).float() == 1
+    sure = logits.double().softmax(1).amax(1)
+    certain, guess = sure.float() == 1, 1 / suspect.classes
+    sureness = float((sure.median() - guess) / (1 - guess))
     lost = (suspect.usual.invalid & suspect.answered)[suspect.answered]
     share = {
         "vanishing_cross_entropy": metrics.proportion(int(vanished.sum()), len(vanished)),
@@ -55,6 +60,12 @@ def examine(suspect: Suspect) -> Finding:
             "logits are saturated; the margin's do not"
         )
         remedies = ("rescaled",)
+    elif sureness < FLAT:
+        status, remedies = Status.WARN, ("rescaled",)
+        reason = (
+            f"The softmax is nearly flat, though labels are right (half of them get {percent(float(sure.median()))} or "
+            "less): the cross-entropy hardly tells which class is near"
+        )
     else:
         reason = f"{len(vanished)} gradients of the cross-entropy and of the margin are there and finite"
     lengths = gradients["margin"].abs().flatten(1).sum(1)
@@ -67,6 +78,7 @@ def examine(suspect: Suspect) -> Finding:
         metrics=share,
         remedies=remedies,
         details={
+            "sureness": sureness,
             "quantiles": list(at),
             "margin_gradient_l1": sane.double().quantile(torch.tensor(at).double().to(sane.device)).tolist()
             if len(sane)

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -33,9 +33,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from isthmus.obfuscation.surrogate_gradients import arithmetic, cast, followed, returned, unsaturated_probabilities
+from isthmus.obfuscation.surrogate_gradients import SATURATING, arithmetic, cast, followed, returned, unsaturated
 from isthmus.obfuscation.torch_patches import patched, watched
 
+Unsaturated = Literal["gradients", "values"]
 _CASTS = {"to", "type", "type_as", "float", "double", "half", "bfloat16", "int", "long", "short", "byte", "char"}
 _COPIES = {"tensor", "as_tensor", "asarray", "new_tensor"}
 _HOOKS = {"register_hook", "register_post_accumulate_grad_hook"}
@@ -46,10 +47,12 @@ class StraightThrough(nn.Module):
 
     Args:
         model: any module from images to logits; never changed.
-        unsaturated: let a gradient through softmax and sigmoid even where they are 0 or 1 in float32.
+        unsaturated: let a gradient through softmax, sigmoid, tanh and their like even where they are flat in float32:
+            "gradients" alone, or "values" of softmax and of hard labels as well: they become the logarithms, or what
+            the label was chosen from, so that the answer is no longer the model's but orders images as it should.
     """
 
-    def __init__(self, model: nn.Module, *, unsaturated: bool = False) -> None:
+    def __init__(self, model: nn.Module, *, unsaturated: Unsaturated | None = None) -> None:
         super().__init__()
         self.model, self.unsaturated = model, unsaturated
 
@@ -67,7 +70,7 @@ class StraightThrough(nn.Module):
 class _Watch(TorchFunctionMode):
     """Of one run of a model; inside ``__torch_function__`` nothing is watched, so that ``detach`` detaches."""
 
-    def __init__(self, unsaturated: bool, precision: torch.dtype) -> None:
+    def __init__(self, unsaturated: Unsaturated | None, precision: torch.dtype) -> None:
         super().__init__()
         self.unsaturated, self.precision = unsaturated, precision
         self.left: dict[torch.Size, Tensor] = {}  # the last tensor of its shape that went to numpy
@@ -92,11 +95,11 @@ class _Watch(TorchFunctionMode):
         if name in ("numpy", "__array__") and args[0].requires_grad:
             self.left[args[0].shape] = args[0]
             return function(args[0].detach(), *args[1:], **options)
-        if self.unsaturated and name in ("softmax", "special_softmax", "sigmoid", "special_expit"):
-            return unsaturated_probabilities(function, args, options)
+        if self.unsaturated and name in SATURATING:
+            return unsaturated(function, args, options, valued=self.unsaturated == "values")
         if name in _CASTS:
             return cast(function, args, options, self.precision)
-        return followed(name, function, args, options)
+        return followed(name, function, args, options, valued=self.unsaturated == "values")
 
     def _copied(self, source: Any, function: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """A new tensor from a tensor, with its gradient, or from an array."""
