@@ -9,7 +9,7 @@ import pytest
 import torch
 from benchmarks.illusions import ILLUSIONS
 from torch import Tensor, nn
-from trained_digits import SMALL, conv_net, examined, fit, held_out, undefended
+from trained_digits import SMALL, conv_net, digits, examined, fit, held_out, undefended
 
 import isthmus
 from isthmus.attacks import Linf
@@ -114,6 +114,89 @@ def test_batch_norm_in_training_mode_is_noticed():
     fit(model, epochs=8)
     found = examined(model)
     assert finding(found, "companions").status == "fail"
+
+
+class OffGrid(nn.Module):
+    """Answers images whose pixels are sixteenths, as clean ones' are, and all others with one constant."""
+
+    def __init__(self, model: nn.Module, answer: float) -> None:
+        super().__init__()
+        self.model, self.answer = model, answer
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.model(images)
+        off = ((images * 16 - (images * 16).round()).abs().flatten(1).amax(1) > 1e-3)[:, None]
+        return torch.where(off, self.answer, logits)
+
+
+@pytest.mark.parametrize("answer", [0.0, float("nan")])
+def test_a_detector_of_attacked_pixels_is_seen_through_on_the_grid(answer):
+    model = OffGrid(undefended(), answer)
+    found = examined(model)
+    assert found.verdict.corrected <= 0.03
+    assert found.follow_ups["on_grid"].value <= 0.03
+    witnesses = found.result.witnesses[found.result.broken]
+    with torch.no_grad():
+        assert (model(witnesses).argmax(1) != held_out()[1][found.result.broken]).all()
+    assert Linf(0.3).contains(witnesses, held_out()[0][found.result.broken]).all()
+
+
+class Nearest(nn.Module):
+    """Looks for the nearest image it knows, and answers for that one."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("known", digits()[0][:1400])
+
+    def forward(self, images: Tensor) -> Tensor:
+        nearest = torch.cdist(images.flatten(1), self.known.flatten(1)).argmin(1)
+        return self.model(self.known[nearest])
+
+
+def test_a_model_that_snaps_to_known_images_falls_to_other_images():
+    found = examined(Nearest(undefended()))
+    assert found.verdict.status in ("overstated", "broken")
+    assert found.verdict.corrected <= 0.05
+
+
+class Spoiled(nn.Module):
+    """Logits that keep their order, and little else."""
+
+    def __init__(self, model: nn.Module, spoil) -> None:
+        super().__init__()
+        self.model, self.spoil = model, spoil
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.spoil(self.model(images))
+
+
+SPOILED = {
+    "one-hot": lambda z: nn.functional.one_hot(z.argmax(1), 10).float(),
+    "hard and huge": lambda z: 1e9 * (2 * nn.functional.one_hot(z.argmax(1), 10).float() - 1),
+    "tiny": lambda z: 1e-6 * z,
+    "probabilities of probabilities": lambda z: (50 * z).softmax(1).log_softmax(1),
+    "rounded": lambda z: (10 * z).round() / 10,
+    "one class masked": lambda z: torch.cat([z, torch.full_like(z[:, :1], -1e9)], 1),
+    "temperature": lambda z: 1e4 * z,
+}
+
+
+@pytest.fixture(scope="module")
+def defended():
+    """A network that keeps something, and how much: the strong ensemble's word."""
+    model = fit(conv_net(), epochs=30, eps=0.1)
+    return model, isthmus.robust_accuracy(model, *held_out(), Linf(0.15), "standard").accuracy
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_what_is_left_of_spoiled_logits_is_what_is_left_of_the_network(name, defended):
+    model, left = defended
+    assert 0.3 < left < 0.7
+    found = examined(Spoiled(model, SPOILED[name]), eps=0.15)
+    assert found.verdict.corrected <= left + 0.03
+    if found.verdict.reported > left + 0.1:
+        assert found.verdict.status == "overstated"
 
 
 class NeverAlone(nn.Module):

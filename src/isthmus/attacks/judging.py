@@ -116,7 +116,8 @@ class Judge:
     def _again(self, image: Float[Tensor, "1 c h w"], example: Batch) -> bool:
         """Whether a win that might be rounding is found again in batches of other sizes, each filled with the image.
 
-        Where logits are coarse, since they are rounded or carry a large constant, wins are small and real.
+        Where logits are coarse, since they are rounded or carry a large constant, wins are small and real. One unit in
+        the last place is no win.
         """
         for copies in COPIES:
             rows = torch.zeros(copies, dtype=torch.int64)
@@ -127,7 +128,8 @@ class Judge:
                 )
             except ModelError:  # it may need other company
                 return False
-            if not bool((batch.reached(logits) & (batch.gap(logits) < 0)).all()):
+            unit = rounding.ULP * rounding.leading(logits)
+            if not bool((batch.reached(logits) & (batch.gap(logits) < -unit)).all()):
                 return False
         return True
 

@@ -12,6 +12,9 @@ ROUNDING = 2.0**-16
 LAST_BITS = 2.0**-21
 """And as a share of the leading logit: four units in its last place, since a constant may be added to all logits."""
 
+ULP = 2.0**-23
+"""At least a unit in a logit's last place, as a share of it, and at most two."""
+
 _LEADING = 64
 
 
@@ -21,13 +24,14 @@ def size(logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
     A class that a model never gives, since its logit is −1e9 or so, would otherwise drown all differences.
     """
     low, high = logits.aminmax(dim=1)
-    return torch.minimum(high - low, _LEADING * _leading(logits))
+    return torch.minimum(high - low, _LEADING * leading(logits))
 
 
 def slack(logits: Float[Tensor, "n classes"], share: float = ROUNDING) -> Float[Tensor, " n"]:
     """Differences up to here may be rounding: a share of the logits' size, and of the leading logit's last bits."""
-    return share * size(logits) + LAST_BITS * _leading(logits)
+    return share * size(logits) + LAST_BITS * leading(logits)
 
 
-def _leading(logits: Tensor) -> Tensor:
+def leading(logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+    """The larger absolute value of the two largest logits."""
     return logits.topk(2, dim=1).values.abs().amax(1)

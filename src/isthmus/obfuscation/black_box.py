@@ -1,14 +1,15 @@
 """Does an attack without gradients break what attacks with gradients did not? Then gradients mislead.
 
-Random search (Square), points drawn uniformly in the ball, and images that fool a substitute which was trained on the
-model's own answers (Papernot et al. 2017, arXiv:1602.02697), on some of what the strong ensemble's gradients left.
+Random search (Square), points drawn uniformly in the ball, other images as far as the ball reaches, and images that
+fool a substitute which was trained on the model's own answers (Papernot et al. 2017, arXiv:1602.02697), on some of what
+the strong ensemble's gradients left.
 """
 
 from __future__ import annotations
 
 from isthmus import metrics
 from isthmus.attacks import square, uniform
-from isthmus.obfuscation import substitute
+from isthmus.obfuscation import neighbours, substitute
 from isthmus.obfuscation.finding import FEWEST, Finding, judged
 from isthmus.obfuscation.suspect import Suspect
 from isthmus.types import Status
@@ -35,6 +36,7 @@ def examine(suspect: Suspect) -> Finding:
     for name, suite in (
         ("random search", [square.Config(queries=QUERIES)]),
         ("uniform points", [uniform.Config(samples=POINTS)]),
+        ("other images", [neighbours.attack(suspect.examples)]),
         ("substitute", [substitute.transferred(suspect, rows)]),
     ):
         standing = open_rows[suspect.best.robust[open_rows]]

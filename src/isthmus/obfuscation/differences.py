@@ -73,7 +73,7 @@ def examine(suspect: Suspect) -> Finding:
         status=status,
         reason=f"{said} (rank correlation {correlation:.2f} with finite differences)",
         metrics={"correlation": metric, "no_change": flat},
-        remedies=("straight_through", "search", "substitute") if status != Status.PASS else (),
+        remedies=("straight_through", "on_grid", "search", "substitute") if status != Status.PASS else (),
     )
 
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from torch import nn
 
-from isthmus.attacks import apgd, pgd, square
-from isthmus.obfuscation import substitute
+from isthmus.attacks import apgd, pgd, square, transfer
+from isthmus.obfuscation import grid, neighbours, substitute
 from isthmus.obfuscation.straight_through import StraightThrough
 from isthmus.obfuscation.suspect import Suspect
 from isthmus.obfuscation.views import LogProbabilities, in_double
@@ -39,6 +39,20 @@ def straight_through(suspect: Suspect) -> None:
             suspect.attack(called, suite, scout=scout)
             if (before & suspect.best.broken).any():
                 suspect.guide = scout
+
+
+def on_grid(suspect: Suspect) -> None:
+    """Images with no more levels than clean ones have, where ε is some of them (ℓ∞ alone)."""
+    count = grid.levels(suspect.examples.images)
+    rows = suspect.best.robust.nonzero().squeeze(1)
+    if count is None or suspect.threat.name != "linf" or not grid.within(suspect.threat.eps, count):
+        return
+    seen = grid.OnGrid(suspect.model, count)
+    scout = grid.OnGrid(suspect.guide or suspect.usual_scout or suspect.model, count)
+    suite = [apgd.Config(steps=50, loss=loss) for loss in ("margin", "ce")]
+    threat = suspect.threat.with_eps(grid.within(suspect.threat.eps, count))
+    found = suspect.attack("on_grid", suite, scout=scout, rows=rows, threat=threat, judge=seen)
+    suspect.attack("on_grid", [transfer.transferred(grid.on_grid(found, count))], rows=rows)
 
 
 def averaged(suspect: Suspect) -> None:
@@ -73,11 +87,12 @@ def restarts(suspect: Suspect) -> None:
 
 
 def search(suspect: Suspect) -> None:
-    """Random search without gradients, with many queries."""
-    suspect.attack("random_search", [square.Config(queries=suspect.budget.queries)])
+    """Without gradients: other images as far as the ball reaches, and random search with many queries."""
+    others = neighbours.attack(suspect.examples, neighbours.Neighbours(most=100))
+    suspect.attack("search", [others, square.Config(queries=suspect.budget.queries)])
 
 
-def transfer(suspect: Suspect) -> None:
+def from_substitute(suspect: Suspect) -> None:
     """Images that fool a smooth substitute."""
     rows = suspect.best.robust.nonzero().squeeze(1)
     suspect.attack("transferred", [substitute.transferred(suspect, rows)], rows=rows)
@@ -87,8 +102,9 @@ FIRST: dict[str, Callable[[Suspect], None]] = {
     "rescaled": rescaled,
     "averaged": averaged,
     "straight_through": straight_through,
+    "on_grid": on_grid,
 }
 """Better gradients: tried before the strong ensemble, which then has less to do."""
 
-LAST: dict[str, Callable[[Suspect], None]] = {"restarts": restarts, "substitute": transfer, "search": search}
+LAST: dict[str, Callable[[Suspect], None]] = {"restarts": restarts, "substitute": from_substitute, "search": search}
 """What is left to try where gradients fail."""

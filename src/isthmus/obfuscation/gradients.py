@@ -50,10 +50,10 @@ def examine(suspect: Suspect) -> Finding:
     status = Status.FAIL if worst > FAIL else Status.WARN if worst > WARN else Status.PASS
     if (share["lost"].value or 0) > WARN:
         reason = f"PGD met NaN or infinity at {percent(share['lost'].value)} of the examples, and lost them"
-        remedies = ("straight_through", "search", "substitute")
+        remedies = ("straight_through", "on_grid", "search", "substitute")
     elif (share["vanishing_margin"].value or 0) > WARN or (share["not_finite"].value or 0) > WARN:
         reason = f"{percent(worst)} of the gradients are zero or not finite, whatever the loss"
-        remedies = ("straight_through", "search", "substitute")
+        remedies = ("straight_through", "on_grid", "search", "substitute")
     elif status != Status.PASS:
         reason = (
             f"{percent(share['vanishing_cross_entropy'].value)} of the cross-entropy's gradients vanish, since the "

@@ -214,6 +214,7 @@ class Suspect:
         known: RobustResult | None = None,
         rows: Int[Tensor, " some"] | None = None,
         threat: Threat | None = None,
+        judge: nn.Module | None = None,
     ) -> RobustResult:
         """Attack some examples, and remember what fell.
 
@@ -224,6 +225,7 @@ class Suspect:
             known: what is known of the examples: those that it broke are not attacked again. By default all that is.
             rows: which examples; all by default.
             threat: another ball, of the same norm; then nothing is remembered, and ``known`` is the clean images.
+            judge: another model that judges, in that ball.
         """
         attacks = [replace(each, label=f"{called}/{each.label}") for each in ready(suite, self.threat.name)]
         chosen = torch.arange(len(self)) if rows is None else rows
@@ -231,7 +233,7 @@ class Suspect:
         ledger = base.ledger.take(chosen)
         ledger.tries = torch.maximum(ledger.tries, self.best.ledger.tries[chosen])  # a level is spent once
         part = replace(base, ledger=ledger, examples=base.examples.take(chosen))
-        found = self._evaluated(self.examples.take(chosen), attacks, part, scout, threat)
+        found = self._evaluated(self.examples.take(chosen), attacks, part, scout, threat, judge)
         if threat is None:
             self._remember(chosen, found)
         self.tell()
@@ -244,11 +246,12 @@ class Suspect:
         known: RobustResult | None,
         scout: nn.Module | None,
         threat: Threat | None = None,
+        judge: nn.Module | None = None,
     ) -> RobustResult:
         if not self.finite:
             scout = Finite(scout or self.model)
-        means = Means(scout=scout)
-        found = evaluate(self.model, examples, threat or self.threat, attacks, seed=self.seed, means=means, known=known)
+        asked, ball, means = judge or self.model, threat or self.threat, Means(scout=scout)
+        found = evaluate(asked, examples, ball, attacks, seed=self.seed, means=means, known=known)
         self.forwards += found.forward_passes
         self.backwards += found.backward_passes
         return found
