@@ -5,12 +5,14 @@ import re
 from dataclasses import fields
 
 import pytest
+import torch
 import yaml
 from doc_pages import DOCS, ROOT
 
 import isthmus
 from isthmus import registry
 from isthmus.checks import calibration, information, robustness
+from isthmus.config import component
 from isthmus.recipe import RHO_SCHEDULES
 from isthmus.targets import audit_run
 from isthmus.types import Status, Terms
@@ -94,6 +96,21 @@ def test_thresholds_are_those_of_the_code():
     assert f"a {config.bin_level:.0%} Clopper-Pearson" in page
     assert f"over {information.Config().samples} codes" in page
     assert f"at most {information.BLOCK:,} images" in page
+
+
+def test_backbones_have_the_sizes_of_their_table():
+    rows = re.findall(
+        r"^\| `(\{.*\})` \| (\d+)×(\d+)×(\d+) \| (\d+) \| ([\d,]+) \|", text("reference/nets.md"), re.MULTILINE
+    )
+    seen = set()
+    for options, *shape, features, parameters in rows:
+        config = component("nets", yaml.safe_load(options))
+        with torch.device("meta"):
+            net = registry.find("nets", config.name).build(config, tuple(map(int, shape)))
+        assert net.features == int(features), options
+        assert f"{sum(p.numel() for p in net.parameters()):,}" == parameters, options
+        seen.add(config.name)
+    assert seen == set(registry.names("nets"))
 
 
 def test_names_are_complete():

@@ -14,8 +14,9 @@ SMALL = [
     {"name": "wide_resnet", "depth": 10, "width": 1, "norm": True, "shortcut": "pad"},
     {"name": "preact_resnet"},
     {"name": "preact_resnet", "hidden": [24, 12]},
+    {"name": "resnet"},
 ]
-ids = ["mlp", "conv", "wrn", "wrn-norm-pad", "preact", "preact-mlp"]
+ids = ["mlp", "conv", "wrn", "wrn-norm-pad", "preact", "preact-mlp", "resnet"]
 
 
 def build(options, shape):
@@ -42,6 +43,8 @@ def test_features_are_as_many_as_announced(options, shape):
     ("options", "shape", "expected"),
     [
         ({"name": "wide_resnet", "depth": 28, "width": 10, "norm": True}, (3, 32, 32), 36_479_194 - 6_410),
+        # without the 17,952 parameters of its batch norms
+        ({"name": "wide_resnet", "depth": 28, "width": 10}, (3, 32, 32), 36_479_194 - 6_410 - 17_952),
         ({"name": "wide_resnet", "depth": 62, "width": 7, "norm": True}, (3, 32, 32), 46_354_138 - 4_490),
         ({"name": "wide_resnet", "depth": 7, "width": 2}, (1, 28, 28), 301_200),
         # VIB's 2,380,810 on MNIST, less 2·256 code parameters and the decoder
@@ -62,11 +65,12 @@ def test_parameter_counts(options, shape, expected):
         assert count(build(options, shape)) == expected
 
 
-def test_wide_resnets_reach_the_published_counts_with_their_head():
-    for depth, width, millions in [(28, 10, 36.48), (62, 7, 46.35)]:
-        with torch.device("meta"):
-            net = build({"name": "wide_resnet", "depth": depth, "width": width, "norm": True}, (3, 32, 32))
-        assert round((count(net) + 10 * (net.features + 1)) / 1e6, 2) == millions
+@pytest.mark.parametrize(("depth", "width", "features", "millions"), [(28, 10, 640, 36.48), (62, 7, 448, 46.35)])
+def test_wide_resnets_reach_the_published_counts_with_their_head(depth, width, features, millions):
+    with torch.device("meta"):
+        net = build({"name": "wide_resnet", "depth": depth, "width": width, "norm": True}, (3, 32, 32))
+    assert net.features == features
+    assert round((count(net) + 10 * (features + 1)) / 1e6, 2) == millions
 
 
 @pytest.mark.parametrize(("depth", "blocks"), [(7, 1), (10, 1), (16, 2), (28, 4), (40, 6), (62, 10)])
@@ -98,18 +102,28 @@ def test_in_eval_mode_an_image_does_not_see_its_batch(options):
         torch.testing.assert_close(net(images), alone, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("init", ["he", "delta_orthogonal"])
 @pytest.mark.parametrize("shortcut", ["conv", "pad"])
-def test_depth_28_without_norm_starts_stably(shortcut):
-    net = build({"name": "wide_resnet", "depth": 28, "width": 2, "shortcut": shortcut}, (3, 16, 16))
+def test_28x10_without_norm_starts_stably(shortcut, init, precision):
+    net = build({"name": "wide_resnet", "shortcut": shortcut, "init": init}, (3, 16, 16))
     head = nn.Linear(net.features, 10)
-    images, labels = torch.randn(16, 3, 16, 16), torch.arange(16) % 10
-    features = net(images)
-    assert 0.05 < features.std() < 10
-    nn.functional.cross_entropy(head(features), labels).backward()
+    images, labels = torch.randn(4, 3, 16, 16), torch.arange(4)
+    with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+        features = net(images)
+    assert features.dtype == precision
+    assert 0.02 < features.float().square().mean().sqrt() < 2
+    nn.functional.cross_entropy(head(features.float()), labels).backward()
     gradients = [parameter.grad for parameter in net.parameters()]
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
     total = torch.stack([gradient.norm() for gradient in gradients]).norm()
-    assert 1e-3 < total < 1e3
+    assert 1e-2 < total < 1e2
+
+
+def test_every_layer_of_a_delta_orthogonal_start_has_a_gradient():
+    net = build({"name": "wide_resnet", "width": 2, "init": "delta_orthogonal"}, (3, 16, 16))
+    net(torch.randn(4, 3, 16, 16)).square().mean().backward()
+    assert all(parameter.grad.any() for parameter in net.parameters())
 
 
 @pytest.mark.parametrize("options", SMALL[1:4], ids=ids[1:4])

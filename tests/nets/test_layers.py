@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from isthmus.nets.layers import Normalize, glorot_, he_
+from isthmus.nets.layers import Normalize, conv3x3, delta_orthogonal_, glorot_, he_
 
 
 def test_symmetric_normalisation_is_2x_minus_1():
@@ -42,3 +42,18 @@ def test_initialisers_have_their_scale_and_zero_biases():
     he_(net)
     assert net[1].weight.detach().std() == pytest.approx(math.sqrt(2 / (32 * 9)), rel=0.02)
     assert not any(layer.bias.any() for layer in net)
+
+
+def test_delta_orthogonal_convolutions_keep_norms_and_start_as_1x1():
+    torch.manual_seed(0)
+    widening, narrowing = conv3x3(5, 8, bias=True), conv3x3(8, 5)
+    delta_orthogonal_(nn.Sequential(widening, narrowing))
+    images = torch.randn(4, 5, 6, 6)
+    wide = widening(images)
+    torch.testing.assert_close(wide.norm(dim=1), images.norm(dim=1))
+    assert (narrowing(wide).norm(dim=1) <= wide.norm(dim=1) + 1e-5).all()
+    centre = narrowing.weight[:, :, 1, 1]
+    torch.testing.assert_close(centre @ centre.T, torch.eye(5), atol=1e-5, rtol=0)
+    assert narrowing.weight.count_nonzero() == centre.numel()
+    assert not widening.bias.any()
+    assert widening.weight.requires_grad

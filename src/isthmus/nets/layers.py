@@ -1,4 +1,4 @@
-"""Pieces that several networks share: input normalisation, initialisers and the 3×3 convolution."""
+"""Pieces that several networks share: input normalisation, initialisers and convolutions."""
 
 from __future__ import annotations
 
@@ -57,6 +57,27 @@ def he_(module: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+@torch.no_grad()
+def delta_orthogonal_(module: nn.Module) -> None:
+    """Convolutions that start as an orthogonal matrix at their kernel's centre and zero around it; zero biases.
+
+    Such a layer keeps every norm where it does not narrow, so that depth costs no scale (Xiao et al. 2018,
+    https://arxiv.org/abs/1806.05393, algorithm 2, at gain 1). Only kernels of odd size have a centre.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            row, column = (size // 2 for size in layer.kernel_size)
+            nn.init.zeros_(layer.weight)
+            nn.init.orthogonal_(layer.weight[:, :, row, column])
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def conv1x1(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    """A 1×1 convolution without bias, at every ``stride``-th place."""
+    return nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False)
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:

@@ -8,9 +8,11 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from isthmus.nets.layers import conv3x3, he_
+from isthmus.nets.layers import conv1x1, conv3x3, delta_orthogonal_, he_
 
 Shortcut = Literal["conv", "pad"]
+Init = Literal["he", "delta_orthogonal"]
+_INITIALISERS = {"he": he_, "delta_orthogonal": delta_orthogonal_}
 
 
 class PoolPad(nn.Module):
@@ -31,11 +33,13 @@ class PreActivationBlock(nn.Module):
     """x + conv(act(conv(act(x)))), act = norm and ReLU (He et al. 2016b, "Identity mappings").
 
     Where the shape changes, the shortcut takes act(x) through a 1×1 convolution or :class:`PoolPad`.
-    Without norm, the last convolution starts at zero, so that a block starts as its shortcut and depth
-    costs no stability (Zhang et al. 2019, "Fixup", and De & Smith 2020).
+    With ``init`` "he" and no norm, the last convolution starts at zero, so that a block starts as its shortcut and
+    depth costs no stability (Zhang et al. 2019, "Fixup", and De & Smith 2020).
     """
 
-    def __init__(self, inputs: int, outputs: int, stride: int, norm: bool, shortcut: Shortcut) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, stride: int, norm: bool, shortcut: Shortcut, init: Init = "he"
+    ) -> None:
         super().__init__()
         self.activate_in = activation(inputs, norm)
         self.conv_in = conv3x3(inputs, outputs, stride)
@@ -43,13 +47,9 @@ class PreActivationBlock(nn.Module):
         self.conv_out = conv3x3(outputs, outputs)
         self.shortcut: nn.Module | None = None
         if stride != 1 or inputs != outputs:
-            self.shortcut = (
-                nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False)
-                if shortcut == "conv"
-                else PoolPad(inputs, outputs, stride)
-            )
-        he_(self)
-        if not norm:
+            self.shortcut = conv1x1(inputs, outputs, stride) if shortcut == "conv" else PoolPad(inputs, outputs, stride)
+        _INITIALISERS[init](self)
+        if init == "he" and not norm:
             nn.init.zeros_(self.conv_out.weight)
 
     def forward(self, x: Float[Tensor, "n inputs h w"]) -> Float[Tensor, "n outputs h2 w2"]:
@@ -73,6 +73,7 @@ class Trunk(nn.Module):
         widths: channels of the stem, then of each group; the last are the features.
         strides: of the first block of each group.
         blocks: per group.
+        init: of the convolutions, as in :class:`PreActivationBlock`.
     """
 
     def __init__(
@@ -83,14 +84,16 @@ class Trunk(nn.Module):
         blocks: Sequence[int],
         norm: bool,
         shortcut: Shortcut,
+        init: Init = "he",
     ) -> None:
         super().__init__()
         self.stem = conv3x3(channels, widths[0])
-        he_(self.stem)
+        _INITIALISERS[init](self.stem)
         layers: list[nn.Module] = []
         for i, (stride, count) in enumerate(zip(strides, blocks, strict=True)):
-            layers.append(PreActivationBlock(widths[i], widths[i + 1], stride, norm, shortcut))
-            layers += [PreActivationBlock(widths[i + 1], widths[i + 1], 1, norm, shortcut) for _ in range(count - 1)]
+            for j in range(count):
+                inputs, step = (widths[i], stride) if j == 0 else (widths[i + 1], 1)
+                layers.append(PreActivationBlock(inputs, widths[i + 1], step, norm, shortcut, init))
         self.blocks = nn.Sequential(*layers)
         self.activate = activation(widths[-1], norm)
         self.features = widths[-1]

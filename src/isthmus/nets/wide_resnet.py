@@ -6,8 +6,8 @@ norm and a 10-class linear head: 28×10 has 36.48 million, 62×7 46.35 million; 
 channel, has 0.301 million before its head.
 
 Batch normalisation is off by default: it is what removed the robustness to ℓ∞ attacks of CEB's 28×10
-(Fischer & Alemi 2020). Without it the network has no biases either, and starts stably because every block
-starts as its shortcut.
+(Fischer & Alemi 2020; their 62×7 has it). Without it the network has no biases either, and starts stably because
+every block starts as its shortcut, or because every convolution keeps norms (``init``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from isthmus.config import Component
-from isthmus.nets.residual import Shortcut, Trunk
+from isthmus.nets.residual import Init, Shortcut, Trunk
 
 
 class Config(Component):
@@ -27,6 +27,9 @@ class Config(Component):
         norm: batch normalisation before every ReLU.
         shortcut: where the shape changes, a 1×1 convolution ("conv"), or average pooling and zero channels
             ("pad", as in AutoAugment's networks, but without their extra skips over whole groups).
+        init: "he", He-normal convolutions, of which the last of each block starts at zero where there is no norm; or
+            "delta_orthogonal", orthogonal matrices at the kernels' centres (Xiao et al. 2018), as Alemi et al. 2018
+            start the wide ResNet of "Uncertainty in the variational information bottleneck".
     """
 
     name: Literal["wide_resnet"] = "wide_resnet"
@@ -34,6 +37,7 @@ class Config(Component):
     width: Annotated[int, Field(gt=0)] = 10
     norm: bool = False
     shortcut: Shortcut = "conv"
+    init: Init = "he"
 
 
 def blocks_per_group(depth: int) -> int:
@@ -51,4 +55,5 @@ def build(config: Config, shape: tuple[int, int, int]) -> Trunk:
         blocks=(blocks_per_group(config.depth),) * 3,
         norm=config.norm,
         shortcut=config.shortcut,
+        init=config.init,
     )
