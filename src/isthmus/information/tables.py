@@ -1,0 +1,97 @@
+"""Discrete distributions as tables: what makes one valid, and its information quantities, exact and in nats.
+
+A table p(x, y) has one row per value of X and one column per value of Y. Zeros are allowed anywhere (0·ln 0 = 0).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import entr, xlogy
+
+from isthmus.errors import ConfigError, DataError
+
+Floats = NDArray[np.float64]
+
+SLACK = 1e-6
+"""How far the sum of a table may be from 1, as that of a table in float32 is; it is then divided by its sum."""
+
+
+def distribution(table: ArrayLike, dims: int = 2) -> Floats:
+    """A checked table of ``dims`` dimensions in float64 that sums to 1.
+
+    Raises:
+        DataError: no numbers, another number of dimensions, nothing in it, negative or non-finite entries, or a sum
+            that differs from 1 by more than ``SLACK``.
+    """
+    try:
+        p = np.asarray(table, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"A table of probabilities is a full array of numbers; numpy says: {error}.") from None
+    if p.ndim != dims or not p.size:
+        raise DataError(f"A table of probabilities with {dims} dimensions and some entries is needed; got {p.shape}.")
+    if not np.isfinite(p).all() or (p < 0).any():
+        raise DataError("Probabilities must be finite and not negative; some are not.")
+    total = p.sum()
+    if abs(total - 1.0) > SLACK:
+        raise DataError(f"Probabilities must sum to 1; these sum to {total:g}. Divide a table of counts by its sum.")
+    scaled: Floats = p / total
+    return scaled
+
+
+def noisy_labels(classes: int, noise: float) -> Floats:
+    """p(x, y) where X is one of equally frequent classes and Y is X, but another class with probability ``noise``.
+
+    Each of the other classes is equally likely. Two classes make the binary flip.
+
+    Returns:
+        classes × classes.
+
+    Raises:
+        ConfigError: fewer than two classes, or a noise outside [0, 1].
+    """
+    if classes < 2 or not 0.0 <= noise <= 1.0:
+        raise ConfigError(f"Two classes at least, and noise in [0, 1]; got {classes} classes and noise {noise}.")
+    p = np.full((classes, classes), noise / (classes - 1))
+    np.fill_diagonal(p, 1.0 - noise)
+    return p / classes
+
+
+def entropy(table: ArrayLike) -> float:
+    """H of a distribution of one dimension, in nats.
+
+    Raises:
+        DataError: not a distribution, as for :func:`distribution`.
+    """
+    return float(entr(distribution(table, dims=1)).sum())
+
+
+def mutual_information(table: ArrayLike) -> float:
+    """I(X;Y) of p(x, y), rows × columns, in nats.
+
+    Raises:
+        DataError: not a distribution, as for :func:`distribution`.
+    """
+    return float(_mutual_information(distribution(table)))
+
+
+def conditional_mutual_information(table: ArrayLike) -> float:
+    """I(X;Z|Y) of p(x, y, z), in nats; the **second** dimension is the one that is given.
+
+    Raises:
+        DataError: not a distribution, as for :func:`distribution`.
+    """
+    p = np.moveaxis(distribution(table, dims=3), 1, 0)
+    p_y = p.sum((1, 2))
+    given = p[p_y > 0] / p_y[p_y > 0, None, None]
+    return math.fsum(p_y[p_y > 0] * _mutual_information(given))
+
+
+def _mutual_information(p: Floats) -> Floats:
+    """Of each table in the last two dimensions. Logarithms are taken apart: products of small numbers underflow."""
+    rows, columns = p.sum(-1, keepdims=True), p.sum(-2, keepdims=True)
+    terms = xlogy(p, p) - xlogy(p, rows) - xlogy(p, columns)
+    information: Floats = np.maximum(terms.sum((-2, -1)), 0.0)
+    return information

@@ -1,0 +1,228 @@
+"""The information bottleneck of a table p(x, y): no bounds and no samples, by Blahut-Arimoto iterations in float64.
+
+IB minimises I(X;Z) − β·I(Y;Z) over encoders p(z|x) (Tishby et al. 1999; Fischer 2020, eq. 16). CEB minimises
+I(X;Z|Y) − γ·I(Y;Z) (Fischer 2020, eq. 5), which for codes made from X alone is the same number at β = γ + 1 = 1 + e^ρ.
+The problem is not convex in the encoder: iterations only go down, to a stationary point, so the best of several starts
+is kept. The code that says nothing is one of them; its objective is 0. (That this finds the global optimum is tested on
+small tables against a linear program; it is not proven for large ones.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import rel_entr, softmax
+
+from isthmus.errors import ConfigError
+from isthmus.information.tables import Floats, conditional_mutual_information, distribution, mutual_information
+from isthmus.tradeoff import Rho
+
+
+@dataclass(frozen=True)
+class Search:
+    """How an optimal encoder is looked for.
+
+    Attributes:
+        codes: number of values of Z; None means as many as X has, which is enough for the optimum.
+        restarts: encoders to start from, besides the one that says nothing: first one that keeps the values of X
+            apart, then random ones.
+        seed: of the random encoders.
+        tolerance: a start has converged where one iteration lowers the objective by at most this many nats, times β
+            where β > 1.
+        max_iterations: after which the search ends in any case.
+    """
+
+    codes: int | None = None
+    restarts: int = 8
+    seed: int = 0
+    tolerance: float = 1e-13
+    max_iterations: int = 20_000
+
+    def __post_init__(self) -> None:
+        if self.codes is not None and self.codes < 1:
+            raise ConfigError(f"A code needs at least one value; got codes={self.codes}.")
+        if self.restarts < 1 or self.max_iterations < 1:
+            raise ConfigError(
+                f"At least one start and one iteration; got restarts={self.restarts} and "
+                f"max_iterations={self.max_iterations}."
+            )
+        if not 0.0 <= self.tolerance < math.inf:
+            raise ConfigError(f"A tolerance is finite and not negative; got {self.tolerance}.")
+
+
+@dataclass(frozen=True, eq=False)
+class TabularCode:
+    """The best code that was found, and what it says. All information is in nats and exact for this encoder.
+
+    Attributes:
+        encoder: p(z|x), values of X × codes; rows sum to 1. Values of X that never occur are given p(z).
+        relevance_weight: β, the weight on I(Y;Z); CEB's γ is β − 1.
+        i_xz: I(X;Z).
+        i_yz: I(Y;Z).
+        i_xz_given_y: I(X;Z|Y), the residual information.
+        objective: I(X;Z) − β·I(Y;Z), which is CEB's I(X;Z|Y) − γ·I(Y;Z); never positive.
+        iterations: that were made, from all starts side by side.
+        converged: whether this code had converged by then.
+    """
+
+    encoder: Floats
+    relevance_weight: float
+    i_xz: float
+    i_yz: float
+    i_xz_given_y: float
+    objective: float
+    iterations: int
+    converged: bool
+
+
+def information_bottleneck(joint: ArrayLike, relevance_weight: float, search: Search = Search()) -> TabularCode:
+    """The encoder that minimises I(X;Z) − β·I(Y;Z) (Fischer 2020, eq. 16).
+
+    Args:
+        joint: p(x, y), values of X × values of Y.
+        relevance_weight: β > 0, the weight on I(Y;Z). Up to β = 1, and often beyond, the best code says nothing:
+            see :mod:`isthmus.information.learnability`. Above some 1e13, rounding of the divergences decides between
+            codes that are equally good.
+
+    Raises:
+        DataError: ``joint`` is no distribution over pairs.
+        ConfigError: β is not positive or not finite.
+    """
+    return _solve(distribution(joint), _weight(relevance_weight), search)
+
+
+def conditional_entropy_bottleneck(joint: ArrayLike, rho: float, search: Search = Search()) -> TabularCode:
+    """The encoder that minimises I(X;Z|Y) − e^ρ·I(Y;Z) (Fischer 2020, eqs. 5 and 17): IB at β = 1 + e^ρ.
+
+    Args:
+        joint: p(x, y), values of X × values of Y.
+        rho: the trade-off ρ = ln γ, finite. Where X determines Y, every ρ gives the MNI point: I(X;Z) = I(Y;Z) = H(Y).
+
+    Raises:
+        DataError: ``joint`` is no distribution over pairs.
+        ConfigError: ρ is not finite.
+    """
+    return information_bottleneck(joint, _weight_of(rho), search)
+
+
+def ib_curve(
+    joint: ArrayLike, relevance_weights: Sequence[float], search: Search = Search()
+) -> tuple[TabularCode, ...]:
+    """The bottleneck at every β, in the order given.
+
+    Solved from the largest β to the smallest, each from the starts of ``search`` and from the code before it: codes
+    merge as β falls, whereas a code that has merged does not split again as β grows.
+
+    Raises:
+        DataError: ``joint`` is no distribution over pairs.
+        ConfigError: no β, or one that is not positive or not finite.
+    """
+    p = distribution(joint)
+    if not len(relevance_weights):
+        raise ConfigError("A curve needs at least one weight; got none.")
+    weights = [_weight(weight) for weight in relevance_weights]
+    found: dict[float, TabularCode] = {}
+    before: TabularCode | None = None
+    for weight in sorted(set(weights), reverse=True):
+        before = found[weight] = _solve(p, weight, search, before)
+    return tuple(found[weight] for weight in weights)
+
+
+def ceb_curve(joint: ArrayLike, rhos: Sequence[float], search: Search = Search()) -> tuple[TabularCode, ...]:
+    """The conditional entropy bottleneck at every ρ, in the order given; as :func:`ib_curve`.
+
+    Raises:
+        DataError: ``joint`` is no distribution over pairs.
+        ConfigError: no ρ, or one that is not finite.
+    """
+    return ib_curve(joint, [_weight_of(rho) for rho in rhos], search)
+
+
+def _weight(relevance_weight: float) -> float:
+    if not 0.0 < relevance_weight < math.inf:
+        raise ConfigError(f"The weight on I(Y;Z) must be positive and finite; got {relevance_weight}.")
+    return float(relevance_weight)
+
+
+def _weight_of(rho: float) -> float:
+    if not math.isfinite(rho):
+        raise ConfigError(f"rho must be finite; got {rho}. Without a bottleneck (rho=inf) the best code is X itself.")
+    return Rho(rho).relevance_weight
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """One table without the values of X that never occur. Encoders are starts × x × codes."""
+
+    p_x: Floats
+    p_y_x: Floats
+    beta: float
+
+    def decoder(self, encoder: Floats) -> tuple[Floats, Floats]:
+        """p(z), starts × codes, and p(y|z), starts × codes × y: p(y) for codes that are never sent."""
+        p_xz = self.p_x[:, None] * encoder
+        p_z = p_xz.sum(1)
+        p_yz = np.swapaxes(p_xz, 1, 2) @ self.p_y_x
+        sent = p_yz.sum(-1, keepdims=True)
+        unsent = np.broadcast_to(self.p_x @ self.p_y_x, p_yz.shape)
+        return p_z, np.divide(p_yz, sent, out=unsent.copy(), where=sent > 0)
+
+    def update(self, p_z: Floats, p_y_z: Floats) -> Floats:
+        """p(z|x) ∝ p(z)·exp(−β·KL(p(y|x) ‖ p(y|z))); an infinite divergence or p(z) = 0 gives 0, never NaN."""
+        divergence = rel_entr(self.p_y_x[None, :, None, :], p_y_z[:, None]).sum(-1)
+        with np.errstate(divide="ignore"):
+            logits = np.log(p_z)[:, None] - self.beta * divergence
+        encoder: Floats = softmax(logits, axis=-1)
+        return encoder
+
+    def objective(self, encoder: Floats, p_z: Floats, p_y_z: Floats) -> Floats:
+        """I(X;Z) − β·I(Y;Z) of each start."""
+        i_xz = (self.p_x[:, None] * rel_entr(encoder, p_z[:, None])).sum((1, 2))
+        i_yz = (p_z[..., None] * rel_entr(p_y_z, self.p_x @ self.p_y_x)).sum((1, 2))
+        values: Floats = i_xz - self.beta * i_yz
+        return values
+
+
+def _solve(joint: Floats, beta: float, search: Search, before: TabularCode | None = None) -> TabularCode:
+    p_x = joint.sum(1)
+    occurs = p_x > 0
+    problem = _Problem(p_x[occurs], joint[occurs] / p_x[occurs, None], beta)
+    encoder = _starts(int(occurs.sum()), search.codes or joint.shape[0], search)
+    if before is not None:
+        encoder = np.concatenate([encoder, before.encoder[None, occurs]])
+    tolerance = search.tolerance * max(beta, 1.0)
+    decoder = problem.decoder(encoder)
+    value = problem.objective(encoder, *decoder)
+    moving = np.ones(len(value), dtype=bool)
+    iterations = 0
+    while moving.any() and iterations < search.max_iterations:
+        encoder = problem.update(*decoder)
+        decoder = problem.decoder(encoder)
+        last, value = value, problem.objective(encoder, *decoder)
+        moving = last - value > tolerance
+        iterations += 1
+    # The code that says nothing stands first; another must be better by more than what is left to gain.
+    best = int(np.argmin(value + tolerance * (np.arange(len(value)) > 0)))
+    whole = np.tile(decoder[0][best] / decoder[0][best].sum(), (len(p_x), 1))
+    whole[occurs] = encoder[best]
+    return _described(joint, whole, beta, iterations, converged=not moving[best])
+
+
+def _starts(values: int, codes: int, search: Search) -> Floats:
+    """One encoder that says nothing, one that keeps X apart but gives every code to every x, and random ones."""
+    generator = np.random.default_rng(search.seed)
+    silent = np.eye(codes)[np.zeros(values, dtype=int)]
+    apart = 0.9 * np.eye(codes)[np.arange(values) % codes] + 0.1 / codes
+    drawn = generator.dirichlet(np.ones(codes), size=(search.restarts - 1, values))
+    return np.concatenate([silent[None], apart[None], drawn])
+
+
+def _described(joint: Floats, encoder: Floats, beta: float, iterations: int, converged: bool) -> TabularCode:
+    i_xz = mutual_information(joint.sum(1)[:, None] * encoder)
+    i_yz = mutual_information(joint.T @ encoder)
+    residual = conditional_mutual_information(joint[:, :, None] * encoder[:, None, :])
+    return TabularCode(encoder, beta, i_xz, i_yz, residual, i_xz - beta * i_yz, iterations, converged)
