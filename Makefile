@@ -65,6 +65,7 @@ docs: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.training_step
 	$(BIN)/python -m benchmarks.batching
+	$(BIN)/python -m benchmarks.autoaugment
 
 bench-attacks: $(STAMP)
 	$(BIN)/python -m benchmarks.attacks

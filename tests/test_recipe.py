@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from isthmus.config import override, parse_overrides
 from isthmus.errors import ConfigError, FileError, IsthmusError
-from isthmus.recipe import Recipe, load_recipe
+from isthmus.recipe import AUGMENTATIONS, Augmentation, Recipe, load_recipe
 
 GOOD = {"name": "run", "data": "digits", "model": {"backbone": "mlp"}, "objective": "ceb"}
 
@@ -64,6 +64,11 @@ def test_overrides_leave_the_given_mapping_alone():
         (["seed={"], "not valid YAML"),
         (["seed.x=1"], "unsettable|no keys below|Cannot set"),
         (["training.rho_schedule=cifar"], "no rho schedule 'cifar'. Did you mean 'cifar_000'"),
+        (["training.augment=autoagument"], "no augmentation 'autoagument'. Did you mean 'autoaugment'"),
+        (["training.augment={name: [crop_flip]}"], "no augmentation"),
+        (["training.augment.autoaugment=imagenet"], "training.augment.autoaugment: .*'published' or 'released'"),
+        (["training.augment.cutout=-1"], "training.augment.cutout: .*greater than or equal to 0"),
+        (["training.augment.crop=true"], "no key 'crop'. Did you mean 'crop_flip'"),
         (["training.optimizer.nesterov=true", "training.optimizer.momentum=0"], "nesterov needs a momentum"),
     ],
 )
@@ -71,6 +76,23 @@ def test_mistakes_are_explained(overrides, message):
     given = {**GOOD, "seed": 1}
     with pytest.raises(ConfigError, match=message):
         load_recipe(given, overrides)
+
+
+def test_an_augmentation_is_a_name_options_or_both():
+    def augment(*overrides):
+        return load_recipe({**GOOD, "training": {"augment": "crop_flip"}}, overrides).training.augment
+
+    assert augment() == Augmentation(crop_flip=True)
+    assert augment("training.augment=autoaugment") == Augmentation(autoaugment="published", crop_flip=True, cutout=16)
+    assert augment("training.augment.cutout=8") == Augmentation(crop_flip=True, cutout=8)
+    assert augment("training.augment={autoaugment: released}") == Augmentation(autoaugment="released")
+
+
+@pytest.mark.parametrize("given", [*AUGMENTATIONS, {"autoaugment": "released", "crop_flip": False, "cutout": 3}])
+def test_a_resolved_recipe_names_an_augmentation_that_has_a_name(given):
+    recipe = load_recipe(GOOD, {"training.augment": given})
+    assert recipe.plain()["training"]["augment"] == given
+    assert load_recipe(recipe.plain()) == load_recipe(recipe) == recipe
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, SerializeAsAny, model_validator
 
 from isthmus.config import Component, Frozen, component, override, parse_overrides, read_yaml, validate
 from isthmus.errors import ConfigError, unknown
@@ -95,6 +95,53 @@ def _named_schedule(given: object) -> object:
     return RHO_SCHEDULES[given]
 
 
+class Augmentation(Frozen):
+    """What happens to training images, in this order; a new draw for each example and epoch.
+
+    ``autoaugment`` gives each image a sub-policy of AutoAugment: of the paper's 25 (``published``) or of the 95 of
+    Google's code (``released``). ``crop_flip`` pads by 4 black pixels, crops at random and mirrors half of the images.
+    ``cutout`` blackens a square of that many pixels' side, 0 for none.
+    """
+
+    autoaugment: Literal["published", "released"] | None = None
+    crop_flip: bool = False
+    cutout: Annotated[int, Field(ge=0)] = 0
+
+
+AUGMENTATIONS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "crop_flip": {"crop_flip": True},
+    # Cubuk et al. 2019 for CIFAR-10
+    "autoaugment": {"autoaugment": "published", "crop_flip": True, "cutout": 16},
+}
+
+
+def _named_augmentation(given: object) -> object:
+    """A name stands for its options; a mapping may start from a ``name`` and change some of them."""
+    options = {"name": given} if isinstance(given, str) else given
+    if not isinstance(options, Mapping) or "name" not in options:
+        return given
+    name = options["name"]
+    if not isinstance(name, str) or name not in AUGMENTATIONS:
+        raise ConfigError(unknown("augmentation", name, AUGMENTATIONS))
+    return AUGMENTATIONS[name] | {key: value for key, value in options.items() if key != "name"}
+
+
+def _by_name(augmentation: Augmentation) -> str | dict[str, Any]:
+    """As a recipe would give it, so that what runs of an earlier version keep still reads the same."""
+    content = augmentation.model_dump()
+    return next((name for name, options in AUGMENTATIONS.items() if Augmentation(**options) == augmentation), content)
+
+
+def named_augmentation(given: Augmentation | str) -> Augmentation:
+    """An augmentation from its name in :data:`AUGMENTATIONS`; a ready one as it is.
+
+    Raises:
+        ConfigError: there is no such name.
+    """
+    return given if isinstance(given, Augmentation) else Augmentation.model_validate(_named_augmentation(given))
+
+
 class Training(Frozen):
     """The loop: how long, how fast, and what is kept."""
 
@@ -103,7 +150,7 @@ class Training(Frozen):
     optimizer: Optimizer = Optimizer()
     learning_rate: LearningRate = LearningRate()
     rho_schedule: Annotated[RhoSchedule | None, BeforeValidator(_named_schedule)] = None
-    augment: Literal["none", "crop_flip"] = "none"
+    augment: Annotated[Augmentation, BeforeValidator(_named_augmentation), PlainSerializer(_by_name)] = Augmentation()
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     precision: Literal["float32", "bf16"] = "float32"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -9,12 +10,16 @@ from hypothesis import strategies as st
 
 from isthmus.data.batches import Batch, Batches
 from isthmus.data.images import Split, as_float
-from isthmus.errors import DataError
+from isthmus.errors import ConfigError, DataError
+from isthmus.recipe import Augmentation
 
-CPU_OPTIONS = [
+AUTOAUGMENT = Augmentation(autoaugment="released", crop_flip=True, cutout=3)
+CPU_OPTIONS: list[dict[str, Any]] = [
     {},
     {"augment": "crop_flip"},
     {"augment": "crop_flip", "channels_last": True},
+    {"augment": AUTOAUGMENT},
+    {"augment": AUTOAUGMENT, "channels_last": True},
     {"shuffle": False},
     {"drop_last": True},
 ]
@@ -86,9 +91,10 @@ def test_without_shuffle_the_order_is_the_splits_own() -> None:
     assert torch.equal(served, torch.arange(25))
 
 
-def test_augmentation_is_keyed_by_example_not_by_batch() -> None:
+@pytest.mark.parametrize("augment", ["crop_flip", AUTOAUGMENT], ids=str)
+def test_augmentation_is_keyed_by_example_not_by_batch(augment: Augmentation | str) -> None:
     def by_index(batch_size: int, shuffle: bool) -> dict[int, bytes]:
-        batches = Batches(numbered(40), batch_size, seed=1, augment="crop_flip", shuffle=shuffle).epoch(4)
+        batches = Batches(numbered(40), batch_size, seed=1, augment=augment, shuffle=shuffle).epoch(4)
         return {int(i): x.numpy().tobytes() for b in batches for i, x in zip(b.indices, b.images, strict=True)}
 
     reference = by_index(40, shuffle=True)
@@ -119,9 +125,9 @@ def test_drop_last_leaves_out_only_the_short_batch() -> None:
 
 
 def test_channels_last_changes_the_layout_and_not_the_numbers() -> None:
-    for augment in ("none", "crop_flip"):
-        one = next(Batches(numbered(20), 10, augment=augment).epoch(0)).images  # type: ignore[arg-type]
-        other = next(Batches(numbered(20), 10, augment=augment, channels_last=True).epoch(0)).images  # type: ignore[arg-type]
+    for augment in ("none", "crop_flip", AUTOAUGMENT):
+        one = next(Batches(numbered(20), 10, augment=augment).epoch(0)).images
+        other = next(Batches(numbered(20), 10, augment=augment, channels_last=True).epoch(0)).images
         assert torch.equal(one, other)
         assert one.is_contiguous()
         assert other.is_contiguous(memory_format=torch.channels_last)
@@ -141,7 +147,6 @@ def test_batches_do_not_share_memory_with_the_split() -> None:
     ("options", "words"),
     [
         ({"batch_size": 0}, "at least 1; got 0"),
-        ({"batch_size": 4, "augment": "cutout"}, "'none' or 'crop_flip'; got 'cutout'"),
         ({"batch_size": 4, "rank": 2, "world": 2, "drop_last": True}, "rank must lie in 0 … 1; got 2"),
         ({"batch_size": 4, "world": 2}, "set drop_last"),
         (
@@ -158,6 +163,19 @@ def test_options_that_cannot_work_are_named(options: dict, words: str) -> None:
 def test_drop_last_that_would_leave_nothing_says_so() -> None:
     with pytest.raises(DataError, match="batch_size=11 with drop_last leaves no batch of 10 images"):
         Batches(numbered(10), 11, drop_last=True)
+
+
+@pytest.mark.parametrize(
+    ("augment", "error", "words"),
+    [
+        ("crop_flop", ConfigError, "no augmentation 'crop_flop'. Did you mean 'crop_flip'"),
+        (Augmentation(cutout=6), DataError, "cutout=6 can blacken whole images of 6×6; give at most 5"),
+        (Augmentation(autoaugment="published"), DataError, "1 or 3 channels; these have 2"),
+    ],
+)
+def test_augmentations_that_do_not_fit_are_named(augment: Augmentation | str, error: type, words: str) -> None:
+    with pytest.raises(error, match=words):
+        Batches(numbered(10, channels=2), 5, augment=augment)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

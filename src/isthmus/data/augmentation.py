@@ -1,52 +1,91 @@
-"""Augmentation of whole batches of bytes: random crop and horizontal flip, as usual for small photographs."""
+"""What happens to training images: AutoAugment, crop and flip, cutout, in this order, all of it keyed by example."""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from typing import NamedTuple
 
-import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
-from torch.nn.functional import pad
 
-from isthmus.randomness import uniform
+from isthmus.data.autoaugment.applying import apply
+from isthmus.data.autoaugment.operations import Operations, draw
+from isthmus.data.crop_flip import crop_flip, moves
+from isthmus.data.cutout import centres, cutout
+from isthmus.errors import DataError
+from isthmus.randomness import fold
+from isthmus.recipe import Augmentation
 
-PAD = 4
-_EDGES = 2 * PAD + 1
-MOVES = _EDGES * _EDGES * 2
+# Keep the draws for one purpose apart from those for another, and from anybody else's.
+_POLICY, _MOVE, _CUTOUT = (int.from_bytes(word) for word in (b"policy", b"augment", b"cutout"))
 
 
-def moves(keys: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
-    """Draw one of the 162 ways to crop and flip an image for each key, uniformly.
+class Drawn(NamedTuple):
+    """What was drawn for n images; None where that part is off.
 
-    Move ``2 · (9 · top + left) + flipped`` crops at row ``top`` and column ``left`` of the padded image, and
-    then mirrors the result if ``flipped`` is 1.
+    Attributes:
+        operations: for :func:`isthmus.data.autoaugment.applying.apply`.
+        moves: int64, n, for :func:`isthmus.data.crop_flip.crop_flip`.
+        centres: int64, n×2, for :func:`isthmus.data.cutout.cutout`.
     """
-    return (uniform(keys, ()).double() * MOVES).long()
+
+    operations: Operations | None
+    moves: Int64[Tensor, " n"] | None
+    centres: Int64[Tensor, "n 2"] | None
+
+    def at(self, indices: Int64[Tensor, " m"]) -> Drawn:
+        """What was drawn for some of the images, in this order."""
+        return Drawn(
+            None if self.operations is None else self.operations.at(indices),
+            None if self.moves is None else self.moves.index_select(0, indices),
+            None if self.centres is None else self.centres.index_select(0, indices),
+        )
 
 
-def crop_flip(images: UInt8[Tensor, "n c h w"], moves: Int64[Tensor, " n"]) -> UInt8[Tensor, "n c h w"]:
-    """Pad each image with 4 black pixels on every side, crop it back to its old size, and perhaps mirror it.
+def check(augmentation: Augmentation, shape: tuple[int, ...]) -> None:
+    """Check that images of this shape (C, H, W) can be augmented so.
+
+    Raises:
+        DataError: AutoAugment on images of neither 1 nor 3 channels, or a cutout that may leave nothing of an image.
+    """
+    channels, height, width = shape
+    if augmentation.autoaugment is not None and channels not in (1, 3):
+        raise DataError(
+            f"AutoAugment is for images of 1 or 3 channels; these have {channels}. Set autoaugment to null."
+        )
+    if augmentation.cutout >= min(height, width):
+        raise DataError(
+            f"cutout={augmentation.cutout} can blacken whole images of {height}×{width}; "
+            f"give at most {min(height, width) - 1}, or 0 for none."
+        )
+
+
+def draw_all(augmentation: Augmentation, keys: Int64[Tensor, " n"], height: int, width: int) -> Drawn:
+    """Draw for each key what happens to its image, of this size."""
+    policy = augmentation.autoaugment
+    return Drawn(
+        operations=None if policy is None else draw(fold(keys, _POLICY), policy),
+        moves=moves(fold(keys, _MOVE)) if augmentation.crop_flip else None,
+        centres=centres(fold(keys, _CUTOUT), height, width) if augmentation.cutout else None,
+    )
+
+
+def augment(images: UInt8[Tensor, "n c h w"], drawn: Drawn, augmentation: Augmentation) -> UInt8[Tensor, "n c h w"]:
+    """Do to each image what was drawn for it.
 
     Args:
-        moves: which crop and flip each image gets, from :func:`moves`.
+        drawn: from :func:`draw_all`, on the CPU wherever the images are.
+        augmentation: what it was drawn for.
     """
-    n, channels, height, width = images.shape
-    positions = _positions(height, width, images.device).index_select(0, moves)
-    positions = positions.unsqueeze(1).expand(n, channels, height * width)
-    return pad(images, (PAD, PAD, PAD, PAD)).flatten(2).gather(2, positions).view_as(images)
+    if drawn.operations is not None:
+        images = apply(images, drawn.operations)
+    if drawn.moves is not None:
+        images = crop_flip(images, _beside(images, drawn.moves))
+    if drawn.centres is not None:
+        images = cutout(images, _beside(images, drawn.centres), augmentation.cutout)
+    return images
 
 
-@lru_cache(maxsize=4)
-def _positions(height: int, width: int, device: torch.device) -> Int64[Tensor, "moves pixels"]:
-    """For each move and each pixel of the result, which pixel of the padded image to take.
-
-    Looked up, a batch costs one gather: half as much as cropping by views and flipping a copy. The table
-    takes 1.3 MB for 32×32 images.
-    """
-    move = torch.arange(MOVES, device=device).view(-1, 1, 1)
-    top, left, flipped = move // (2 * _EDGES), move // 2 % _EDGES, move % 2 == 1
-    row = torch.arange(height, device=device).view(1, -1, 1)
-    column = torch.arange(width, device=device).view(1, 1, -1)
-    column = torch.where(flipped, width - 1 - column, column)
-    return ((top + row) * (width + 2 * PAD) + left + column).flatten(1)
+def _beside(images: Tensor, numbers: Tensor) -> Tensor:
+    if images.is_cuda:
+        return numbers.pin_memory().to(images.device, non_blocking=True)
+    return numbers.to(images.device)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from isthmus.data.augmentation import crop_flip, moves
+from isthmus.data.augmentation import Drawn, augment, check, draw_all
 from isthmus.data.images import Split, as_float
 from isthmus.data.order import shuffled
 from isthmus.errors import DataError
 from isthmus.randomness import example_keys, fold
+from isthmus.recipe import Augmentation, named_augmentation
 
-# Keep the draws for the order of an epoch apart from those for its pictures, and from anybody else's.
-_ORDER, _AUGMENT = int.from_bytes(b"order"), int.from_bytes(b"augment")
+_ORDER = int.from_bytes(b"order")  # keeps the draws for the order of an epoch apart from those for its pictures
 
 
 class Batch(NamedTuple):
@@ -44,14 +45,16 @@ class Batches:
     Attributes:
         batch_size: images a batch over all processes together.
         shuffle: a new order each epoch; otherwise the split's own.
-        augment: "crop_flip" pads by 4, crops at random and mirrors half of the images; "none" leaves them.
+        augment: a name of :data:`isthmus.recipe.AUGMENTATIONS` such as "crop_flip", or an
+            :class:`isthmus.recipe.Augmentation`.
         drop_last: leave out a last batch that is smaller than the others.
         channels_last: memory format of the images.
         device: where batches go, from pinned memory and without waiting where that is a GPU.
         rank, world: this process and how many there are; each serves every ``world``-th example of a batch.
 
     Raises:
-        DataError: ``drop_last`` would leave nothing.
+        ConfigError: ``augment`` is a name that does not exist.
+        DataError: ``drop_last`` would leave nothing, or the images do not fit their augmentation.
         ValueError: several processes without ``drop_last``, or a batch size they cannot share evenly.
     """
 
@@ -59,7 +62,7 @@ class Batches:
     batch_size: int
     seed: int = 0
     shuffle: bool = True
-    augment: Literal["none", "crop_flip"] = "none"
+    augment: Augmentation | str = "none"
     drop_last: bool = False
     channels_last: bool = False
     device: torch.device | str = "cpu"
@@ -69,8 +72,7 @@ class Batches:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; got {self.batch_size}")
-        if self.augment not in ("none", "crop_flip"):
-            raise ValueError(f"augment must be 'none' or 'crop_flip'; got {self.augment!r}")
+        check(self._augmentation, tuple(self.split.images.shape[1:]))
         if not 0 <= self.rank < self.world:
             raise ValueError(f"rank must lie in 0 … {self.world - 1}; got {self.rank}")
         if self.world > 1 and (not self.drop_last or self.batch_size % self.world):
@@ -83,6 +85,10 @@ class Batches:
                 f"batch_size={self.batch_size} with drop_last leaves no batch of {len(self.split)} images; "
                 f"give a batch_size of at most {len(self.split)}."
             )
+
+    @cached_property
+    def _augmentation(self) -> Augmentation:
+        return named_augmentation(self.augment)
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -102,15 +108,15 @@ class Batches:
     def _serve(self, epoch: int, start: int) -> Iterator[Batch]:
         keys = fold(example_keys(self.seed, torch.arange(len(self.split))), epoch)
         order = shuffled(fold(keys, _ORDER)) if self.shuffle else torch.arange(len(self.split))
-        chosen = moves(fold(keys, _AUGMENT)) if self.augment == "crop_flip" else None
+        drawn = draw_all(self._augmentation, keys, *self.split.images.shape[2:])
         for first in range(start * self.batch_size, len(self) * self.batch_size, self.batch_size):
-            yield self._batch(order[first : first + self.batch_size][self.rank :: self.world], chosen)
+            yield self._batch(order[first : first + self.batch_size][self.rank :: self.world], drawn)
 
-    def _batch(self, indices: Tensor, chosen: Tensor | None) -> Batch:
+    def _batch(self, indices: Tensor, drawn: Drawn) -> Batch:
         images = self._moved(self.split.images.index_select(0, indices))
         labels = self._moved(self.split.labels.index_select(0, indices))
-        if chosen is not None:  # augmented as bytes and where they go: a quarter of the transfer
-            images = crop_flip(images, self._moved(chosen.index_select(0, indices)))
+        # augmented as bytes and where they go: a quarter of the transfer
+        images = augment(images, drawn.at(indices), self._augmentation)
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         return Batch(as_float(images), labels, self._moved(indices))

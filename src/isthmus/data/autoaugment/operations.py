@@ -1,0 +1,109 @@
+"""Which operations there are, how strong a level of each is, and drawing them by keys.
+
+Levels run from 0 to 9; each says m below. Sources: Cubuk et al. 2019 (https://arxiv.org/abs/1805.09501), table 6, and
+the integers of Google's released code (tensorflow/models, research/autoaugment/augmentation_transforms.py).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from isthmus.data.autoaugment.policies import POLICIES, SubPolicy
+from isthmus.errors import ConfigError, unknown
+from isthmus.randomness import uniform
+
+LEVELS = 10
+VARIANTS = 1024
+"""A number below this is drawn with each operation: the lower half turns, shears or shifts the other way, and a cutout
+takes it as its place on a grid of 32×32."""
+
+FIXED = ("invert", "posterize", "solarize", "brightness")
+"""Each byte becomes another one, whatever the image."""
+BYTEWISE = (*FIXED, "autocontrast", "equalize", "contrast")
+"""Each byte of a channel becomes another one, depending on the image."""
+MOVING = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
+KINDS = ("none", *BYTEWISE, "color", "sharpness", *MOVING, "cutout")
+KIND = {name: number for number, name in enumerate(KINDS)}
+
+
+def posterize_bits(level: int) -> int:
+    """Bits that posterizing keeps of each byte: 4 − ⌊.4 m⌋."""
+    return 4 - 4 * level // 10
+
+
+def solarize_threshold(level: int) -> int:
+    """Bytes from this on are inverted: 256 − ⌊25.6 m⌋."""
+    return 256 - 256 * level // 10
+
+
+def enhancement(level: int) -> float:
+    """Factor of color, contrast, brightness and sharpness: .1 + .18 m, where 1 leaves an image alone."""
+    return level * 1.8 / 10 + 0.1
+
+
+def degrees(level: int) -> int:
+    """Angle of a rotation to either side: 3 m."""
+    return 3 * level
+
+
+def shear(level: int) -> float:
+    """Pixels along for each pixel across, to either side: .03 m."""
+    return level * 0.3 / 10
+
+
+def pixels(level: int) -> int:
+    """How far a translation shifts to either side: m pixels, whatever the size of the image."""
+    return level
+
+
+def cutout_side(level: int) -> int:
+    """Side of the square that a sub-policy's cutout paints: 2 m pixels."""
+    return 2 * level
+
+
+class Operations(NamedTuple):
+    """What happens to each of n images, stage by stage; two stages, as a sub-policy has.
+
+    Attributes:
+        kinds: int64, n×2, indices into :data:`KINDS`.
+        levels: int64, n×2, 0 to 9.
+        variants: int64, n×2, 0 to 1023; see :data:`VARIANTS`.
+    """
+
+    kinds: Int64[Tensor, "n 2"]
+    levels: Int64[Tensor, "n 2"]
+    variants: Int64[Tensor, "n 2"]
+
+    def at(self, indices: Int64[Tensor, " m"]) -> Operations:
+        """Those of some images, in this order."""
+        return Operations(*(part.index_select(0, indices) for part in self))
+
+
+def draw(keys: Int64[Tensor, " n"], policy: str) -> Operations:
+    """Draw a sub-policy for each key, and with their probabilities which of its operations happen, and how.
+
+    Args:
+        policy: "published" or "released", a key of :data:`isthmus.data.autoaugment.policies.POLICIES`.
+
+    Raises:
+        ConfigError: there is no such policy.
+    """
+    if policy not in POLICIES:
+        raise ConfigError(unknown("AutoAugment policy", policy, POLICIES))
+    kinds, probabilities, levels = _columns(POLICIES[policy])
+    numbers = uniform(keys, (5,)).double()
+    chosen = (numbers[:, 0] * len(kinds)).long()
+    happens = numbers[:, 1:3] < probabilities[chosen]
+    return Operations(kinds[chosen] * happens, levels[chosen], (numbers[:, 3:5] * VARIANTS).long())
+
+
+def _columns(
+    policy: tuple[SubPolicy, ...],
+) -> tuple[Int64[Tensor, "s 2"], Float64[Tensor, "s 2"], Int64[Tensor, "s 2"]]:
+    kinds = torch.tensor([[KIND[name] for name, _, _ in pair] for pair in policy])
+    probabilities = torch.tensor([[probability for _, probability, _ in pair] for pair in policy], dtype=torch.float64)
+    return kinds, probabilities, torch.tensor([[level for _, _, level in pair] for pair in policy])

@@ -1,0 +1,81 @@
+"""Operations that map each byte by itself: one table of 256 bytes for each image and channel, looked up at once."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from isthmus.data.autoaugment.enhancing import blend, luma
+from isthmus.data.autoaugment.operations import FIXED, KIND, LEVELS, posterize_bits, solarize_threshold
+
+_LAST_FIXED = KIND[FIXED[-1]]
+
+
+def map_bytes(
+    images: UInt8[Tensor, "k c h w"], kinds: Int64[Tensor, " k"], levels: Int64[Tensor, " k"]
+) -> UInt8[Tensor, "k c h w"]:
+    """Invert, posterize, solarize, brighten, autocontrast, equalize or change the contrast, as Pillow does.
+
+    Args:
+        kinds: indices of these operations in :data:`isthmus.data.autoaugment.operations.KINDS`, one for each image.
+        levels: 0 to 9.
+    """
+    values = images.flatten(2).long()
+    fixed = _fixed_tables(images.device)
+    tables = fixed[kinds.clamp(max=_LAST_FIXED), levels].unsqueeze(1).repeat(1, images.shape[1], 1)
+    for name, make in (("autocontrast", autocontrast), ("equalize", equalize)):
+        rows = (kinds == KIND[name]).nonzero().squeeze(1)
+        if len(rows):
+            tables[rows] = make(values.index_select(0, rows))
+    rows = (kinds == KIND["contrast"]).nonzero().squeeze(1)
+    if len(rows):
+        tables[rows] = contrast(images.index_select(0, rows), levels.index_select(0, rows))
+    return tables.gather(2, values).view_as(images)
+
+
+@lru_cache(maxsize=4)
+def _fixed_tables(device: torch.device) -> UInt8[Tensor, "kinds levels 256"]:
+    byte = torch.arange(256, dtype=torch.uint8)
+    levels = range(LEVELS)
+    tables = byte.repeat(_LAST_FIXED + 1, LEVELS, 1)
+    tables[KIND["invert"]] = 255 - byte
+    tables[KIND["posterize"]] = torch.stack([byte & (256 - 2 ** (8 - posterize_bits(level))) for level in levels])
+    tables[KIND["solarize"]] = torch.stack(
+        [torch.where(byte.int() < solarize_threshold(level), byte, 255 - byte) for level in levels]
+    )
+    row = byte.expand(LEVELS, 1, 1, 256)
+    tables[KIND["brightness"]] = blend(torch.zeros_like(row), row, torch.arange(LEVELS)).flatten(1)
+    return tables.to(device)
+
+
+def autocontrast(values: Int64[Tensor, "k c p"]) -> UInt8[Tensor, "k c 256"]:
+    """Tables that stretch each channel from its darkest and brightest pixel to 0 and 255 (ImageOps.autocontrast)."""
+    low, high = (bound.unsqueeze(2).double() for bound in values.aminmax(dim=2))
+    byte = torch.arange(256, dtype=torch.float64, device=values.device)
+    scale = torch.full_like(low, 255.0) / (high - low)  # a number divided by a tensor is rounded twice
+    stretched = (byte * scale - low * scale).clamp(0.0, 255.0)
+    return torch.where(high > low, stretched, byte).byte()
+
+
+def equalize(values: Int64[Tensor, "k c p"]) -> UInt8[Tensor, "k c 256"]:
+    """Tables that make each channel's histogram as even as they can (ImageOps.equalize)."""
+    images, channels, count = values.shape
+    first = torch.arange(images * channels, device=values.device).view(images, channels, 1) * 256
+    histogram = (values + first).flatten().bincount(minlength=images * channels * 256).view(images, channels, 256)
+    brightest = histogram.gather(2, values.amax(2, keepdim=True))
+    step = (count - brightest) // 255
+    below = histogram.cumsum(2) - histogram + step // 2
+    byte = torch.arange(256, device=values.device)
+    return torch.where(step > 0, (below // step.clamp(min=1)).clamp(max=255), byte).byte()
+
+
+def contrast(images: UInt8[Tensor, "k c h w"], levels: Int64[Tensor, " k"]) -> UInt8[Tensor, "k 1 256"]:
+    """Tables that blend with the mean grey of the image (ImageEnhance.Contrast)."""
+    grey = luma(images).flatten(1)
+    count = grey.shape[1]
+    mean = (2 * grey.sum(1) + count) // (2 * count)  # to the nearest, halves up
+    byte = torch.arange(256, dtype=torch.uint8, device=images.device).expand(len(images), 1, 1, 256)
+    return blend(mean.byte().view(-1, 1, 1, 1), byte, levels).flatten(2)
