@@ -169,7 +169,7 @@ class Model(Frozen):
     dim: Positive | None = None
     covariance: Literal["identity", "diagonal", "full"] | None = None
     samples: Positive = 1
-    classifier: Literal["linear", "mlp"] = "linear"
+    classifier: Literal["linear", "mlp", "consistent"] | None = None
     backward: Literal["linear", "mlp"] = "linear"
     marginal: Literal["standard", "mixture"] | None = None
     components: Positive = 240

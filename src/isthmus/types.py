@@ -29,6 +29,8 @@ class Terms:
         i_yz_lower: H(Y) − ce, a lower bound on I(Y;Z); H(Y) is that of the training labels, ln C where not told.
         rate: R = E[log e(z|x) − log m(z)], an upper bound on I(X;Z).
         residual: ReX = E[log e(z|x) − log b(z|y)], an upper bound on I(X;Z|Y).
+        reverse_ce: of codes that are drawn from b(z|y), picking their own image among the batch's.
+        reverse_residual: E[log b(z|y) − log e(z|x)] of such codes, an upper bound on I(Y;Z|X).
         rate_lower: InfoNCE bound, at most I(X;Z) and at most ln(batch).
         rate_upper: leave-one-out bound, at least I(X;Z) in expectation.
         marginal_nll: E[−log m(z)] on detached codes, the loss of a learned marginal that must not touch the
@@ -42,6 +44,8 @@ class Terms:
     i_yz_lower: Tensor | None = None
     rate: Tensor | None = None
     residual: Tensor | None = None
+    reverse_ce: Tensor | None = None
+    reverse_residual: Tensor | None = None
     rate_lower: Tensor | None = None
     rate_upper: Tensor | None = None
     marginal_nll: Tensor | None = None

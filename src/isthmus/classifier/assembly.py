@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from isthmus import config, recipe, registry
-from isthmus.errors import ModelError
+from isthmus.errors import ConfigError, ModelError
 from isthmus.nets.bottleneck import Bottleneck
 from isthmus.nets.gaussian_heads import BackwardEncoder, Covariance, Encoder, elu_mlp, glorot_linear
 from isthmus.nets.layers import Normalize
@@ -26,7 +26,7 @@ def bottleneck(
     covariance: Covariance | None = None,
     *,
     samples: int = 1,
-    classifier: Literal["linear", "mlp"] | nn.Module = "linear",
+    classifier: Literal["linear", "mlp", "consistent"] | nn.Module | None = None,
     backward: Literal["linear", "mlp"] = "linear",
     marginal: Literal["standard", "mixture"] | None = None,
     components: int = 240,
@@ -45,7 +45,9 @@ def bottleneck(
         covariance: "identity", "diagonal" or "full". None means identity for CEB and deterministic models (Fischer &
             Alemi 2020) and diagonal otherwise (Alemi et al. 2017).
         samples: codes drawn per image, in training and in the stochastic mode.
-        classifier: c(y|z): "linear", "mlp" (two ELU layers of 64), or a module from codes to logits.
+        classifier: c(y|z): "linear", "mlp" (two ELU layers of 64), "consistent" (Bayes' rule on b(z|y), without
+            parameters), or a module from codes to logits. None means "consistent" for objectives that learn no
+            classifier (CatGen, bidirectional CEB) and "linear" otherwise.
         backward: form of b(z|y), built where the objective needs it.
         marginal: m(z). None builds what the objective needs: N(0, I) for VIB, nothing for CEB.
         components: of a mixture marginal.
@@ -55,7 +57,7 @@ def bottleneck(
             many where None.
 
     Raises:
-        ConfigError: an unknown objective or option.
+        ConfigError: an unknown objective or option, or a consistent classifier where the objective has no b(z|y).
         ModelError: the number of features is unknown.
     """
     chosen = config.component("objectives", objective)
@@ -65,17 +67,23 @@ def bottleneck(
     cov: Covariance = covariance or ("diagonal" if "marginal" in parts else "identity")
     stochastic = "encoder" in parts
     encoder = Encoder(width, dim or (None if cov == "identity" else width), cov if stochastic else "identity")
-    head = classifier if isinstance(classifier, nn.Module) else _decoder(classifier, encoder.dim, num_classes)
+    head = classifier if classifier is not None else getattr(module, "CLASSIFIER", "linear")
+    if head == "consistent" and "backward" not in parts:
+        raise ConfigError(
+            f"A consistent classifier is made from b(z|y), which the objective {chosen.name!r} does not have; use "
+            "ceb, catgen or bidirectional, or another classifier."
+        )
     has_marginal = stochastic and (marginal is not None or "marginal" in parts)
     return Bottleneck(
         backbone,
         encoder,
-        head,
+        head if isinstance(head, nn.Module) else _decoder(head, encoder.dim, num_classes),
         lambda codes, labels, rho: module.terms(chosen, codes, labels, rho),
         backward=BackwardEncoder(num_classes, encoder.dim, cov, backward) if "backward" in parts else None,
         marginal=_marginal(marginal or "standard", encoder.dim, components) if has_marginal else None,
         samples=samples,
         stochastic=stochastic,
+        label_noise="label_noise" in parts,
         normalize=normalize,
         log_prior=_log_prior(class_counts, num_classes),
     )
@@ -96,7 +104,9 @@ def _features(backbone: nn.Module, given: int | None) -> int:
     )
 
 
-def _decoder(kind: Literal["linear", "mlp"], dim: int, num_classes: int) -> nn.Module:
+def _decoder(kind: str, dim: int, num_classes: int) -> nn.Module | None:
+    if kind == "consistent":
+        return None
     return glorot_linear(dim, num_classes) if kind == "linear" else elu_mlp(dim, num_classes)
 
 

@@ -35,6 +35,7 @@ class Codes:
         log_prior: log p(y) of the classes, in nats; None means equally frequent classes.
         backward: b(z|y) for every class, a batch of as many Gaussians; None where the model has none.
         marginal: m(z); None where the model has none.
+        label_noise: standard normal noise to draw codes from b(z|y) with; None where the objective draws none.
     """
 
     samples: Float[Tensor, "samples batch dim"]
@@ -43,6 +44,7 @@ class Codes:
     encoder: Gaussian | None = None
     backward: Gaussian | None = None
     marginal: Density | None = None
+    label_noise: Float[Tensor, "samples batch dim"] | None = None
 
     @cached_property
     def log_probs(self) -> Float[Tensor, "samples batch classes"]:

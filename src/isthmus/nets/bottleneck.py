@@ -26,12 +26,14 @@ class Bottleneck(nn.Module):
     Args:
         backbone: any module from images (normalised by ``normalize``) to features, batch × features.
         encoder: e(z|x) on those features.
-        classifier: c(y|z), from codes (any leading dimensions × dim) to logits.
+        classifier: c(y|z), from codes (any leading dimensions × dim) to logits. None for the consistent classifier,
+            softmax_y [log b(z|y) + log p(y)], which has no parameters of its own and needs ``backward``.
         objective: from codes, labels and an optional ρ to the terms of the loss.
         backward: b(z|y), where the objective or an audit wants one.
         marginal: m(z), a module that returns a density.
         samples: how many codes are drawn per image in training and in the default stochastic mode.
         stochastic: False for deterministic codes.
+        label_noise: draw noise for codes from b(z|y), too, in training.
         normalize: applied to images first, so that callers always hand in [0, 1].
         log_prior: log p(y) of the training labels in nats, for bounds on I(Y;Z); equally frequent classes where None.
             Saved with the weights.
@@ -43,13 +45,14 @@ class Bottleneck(nn.Module):
         self,
         backbone: nn.Module,
         encoder: Encoder,
-        classifier: nn.Module,
+        classifier: nn.Module | None,
         objective: Objective,
         *,
         backward: BackwardEncoder | None = None,
         marginal: nn.Module | None = None,
         samples: int = 1,
         stochastic: bool = True,
+        label_noise: bool = False,
         normalize: nn.Module | None = None,
         log_prior: Float[Tensor, "classes"] | None = None,
     ) -> None:
@@ -64,6 +67,7 @@ class Bottleneck(nn.Module):
         self.objective = objective
         self.samples = samples
         self.stochastic = stochastic
+        self.label_noise = label_noise
 
     def encode(self, images: Float[Tensor, "n c h w"]) -> Gaussian:
         """e(z|x) for images in [0, 1]. Densities leave in float32, whatever autocast does in the backbone.
@@ -89,7 +93,16 @@ class Bottleneck(nn.Module):
     def decode(self, codes: Float[Tensor, "*any dim"]) -> Float[Tensor, "*any classes"]:
         """Logits of c(y|z)."""
         with torch.autocast(codes.device.type, enabled=False):
-            logits: Tensor = self.classifier(codes)
+            logits: Tensor = self._consistent(codes) if self.classifier is None else self.classifier(codes)
+        return logits
+
+    def _consistent(self, codes: Float[Tensor, "*any dim"]) -> Float[Tensor, "*any classes"]:
+        """log b(z|y) + log p(y), the largest of them moved to 0, since float32 has few digits left far from it."""
+        assert self.backward_encoder is not None
+        scores = self.backward_encoder().scores(codes)
+        if self.log_prior is not None:
+            scores = scores + self.log_prior
+        logits: Tensor = (scores - scores.detach().amax(-1, keepdim=True)).to(codes.dtype)
         return logits
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
@@ -105,11 +118,19 @@ class Bottleneck(nn.Module):
         if not self.stochastic:
             samples = encoded.mean.unsqueeze(0)
             return Codes(samples, self.decode(samples), self.log_prior)
-        shape = (self.samples, *encoded.mean.shape)
         mean = encoded.mean
-        return self.draw(encoded, torch.randn(shape, generator=noise, device=mean.device, dtype=mean.dtype))
+        drawn = [
+            torch.randn((self.samples, *mean.shape), generator=noise, device=mean.device, dtype=mean.dtype)
+            for _ in range(1 + self.label_noise)
+        ]
+        return self.draw(encoded, *drawn)
 
-    def draw(self, encoded: Gaussian, noise: Float[Tensor, "samples n dim"]) -> Codes:
+    def draw(
+        self,
+        encoded: Gaussian,
+        noise: Float[Tensor, "samples n dim"],
+        label_noise: Float[Tensor, "samples n dim"] | None = None,
+    ) -> Codes:
         """Codes from e(z|x) and standard normal noise, with everything the model says about them."""
         samples = encoded.sample(noise)
         with torch.autocast(samples.device.type, enabled=False):  # densities are float32, also those of b and m
@@ -120,6 +141,7 @@ class Bottleneck(nn.Module):
                 encoder=encoded,
                 backward=self.backward_encoder() if self.backward_encoder is not None else None,
                 marginal=self.marginal() if self.marginal is not None else None,
+                label_noise=label_noise,
             )
 
     def loss(

@@ -143,6 +143,7 @@ def _untrained(dim: int, config: ToyConfig, beta: float | None, seed: int) -> Bo
             samples=config.samples,
             features=dim,
         )
+    assert model.classifier is not None
     for parameter in model.classifier.parameters():
         nn.init.zeros_(parameter)
     return model

@@ -1,0 +1,45 @@
+"""CatGen: CEB whose classifier picks an example's own label among those of the batch (Fischer 2020, §2.6.3)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from jaxtyping import Int
+from torch import Tensor
+
+from isthmus.information.codes import Codes
+from isthmus.information.contrast import among_labels, label_information
+from isthmus.objectives.terms import TradeOff, WeightName, class_mixture_rate, report, residual, weighted_sum
+from isthmus.types import Terms
+
+PARTS = frozenset({"encoder", "backward"})
+CLASSIFIER = "consistent"
+
+
+class Config(TradeOff):
+    """CatGen CEB: ``ce + e^-ρ · ReX``, where ``ce`` picks among the batch's labels; only e and b are learned."""
+
+    information_weight: ClassVar[WeightName] = "residual_weight"
+    name: Literal["catgen"] = "catgen"
+    rho: float = 3.0
+
+
+def terms(config: Config, codes: Codes, labels: Int[Tensor, "batch"], rho: float | None = None) -> Terms:
+    """mean[−log softmax_k b(z_i|y_k) at k = i + e^-ρ·(log e(z|x) − log b(z|y))], in nats.
+
+    The first term is InfoNCE with log b as its critic: ln K less its mean bounds I(Y;Z) from below and is at most ln K,
+    for a batch of K. Accuracy is that of the consistent classifier, softmax_y [log b(z|y) + log p(y)].
+    """
+    assert codes.backward is not None
+    weight = config.weight(rho)
+    ce = among_labels(codes.backward, codes.samples, labels).mean()
+    information = residual(codes, labels, config.kl).mean()
+    reported = report(codes, labels, ce) | {"i_yz_lower": label_information(ce, len(labels))}
+    return Terms(
+        total=weighted_sum(config, ce, information, weight),
+        ce=ce,
+        weight=weight,
+        residual=information,
+        rate=class_mixture_rate(codes).mean(),
+        **reported,
+    )
