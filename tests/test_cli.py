@@ -23,11 +23,12 @@ def build(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
 class Nan(nn.Module):
     def forward(self, x): return x.flatten(1)[:, :10] * float("nan")
 class Shape(nn.Module):
-    def forward(self, x): return x.flatten(1)[:, 0]
+    def forward(self, x): return x
 class Cut(nn.Module):
     def __init__(self):
         super().__init__()
         self.layer = nn.Linear(64, 10)
+        nn.init.zeros_(self.layer.weight)  # always the class of the largest bias, so that some images are right
     def forward(self, x): return self.layer(x.detach().flatten(1))
 def cut(): return Cut()
 def nan(): return Nan()
