@@ -168,3 +168,13 @@ def test_random_overrides_load_or_are_explained(item, key, value):
 @given(key=st.from_regex(r"[a-z]{1,5}(\.[a-z]{1,5})?", fullmatch=True), value=st.integers() | st.booleans())
 def test_overrides_parse_as_yaml(key, value):
     assert parse_overrides([f"{key}={str(value).lower()}"]) == {key: value}
+
+
+def test_the_classifier_is_what_goes_with_the_objective():
+    base = {"name": "a", "data": "digits", "model": {"backbone": {"name": "mlp", "hidden": [8]}, "dim": 4}}
+    for objective, expected in (("ceb", "linear"), ("deterministic", "linear"), ("catgen", "consistent")):
+        recipe = load_recipe(base | {"objective": objective})
+        assert recipe.model.classifier == expected
+        assert recipe.model_dump(mode="json")["model"]["classifier"] == expected
+    named = load_recipe(base | {"objective": "catgen"}, {"model.classifier": "mlp"})
+    assert named.model.classifier == "mlp"

@@ -176,6 +176,11 @@ class Model(Frozen):
     normalize: Literal["symmetric", "dataset", "none"] = "symmetric"
 
 
+def default_classifier(objective: Component) -> Literal["linear", "consistent"]:
+    """The form of c(y|z) that goes with an objective where none is named."""
+    return getattr(type(objective), "classifier", "linear")
+
+
 class Recipe(Frozen):
     """A training run. ``isthmus train recipe.yaml objective.rho=2 seed=3`` reads one and overrides parts of it."""
 
@@ -185,6 +190,15 @@ class Recipe(Frozen):
     model: Model
     objective: SerializeAsAny[Annotated[Component, BeforeValidator(lambda v: component("objectives", v))]]
     training: Training = Training()
+
+    @model_validator(mode="after")
+    def _resolve_classifier(self) -> Recipe:
+        if self.model.classifier is None:
+            resolved = self.model.model_copy()
+            # past the freeze, and past what counts as given
+            object.__setattr__(resolved, "classifier", default_classifier(self.objective))
+            object.__setattr__(self, "model", resolved)
+        return self
 
 
 def load_recipe(

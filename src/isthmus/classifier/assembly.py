@@ -67,7 +67,7 @@ def bottleneck(
     cov: Covariance = covariance or ("diagonal" if "marginal" in parts else "identity")
     stochastic = "encoder" in parts
     encoder = Encoder(width, dim or (None if cov == "identity" else width), cov if stochastic else "identity")
-    head = classifier if classifier is not None else getattr(module, "CLASSIFIER", "linear")
+    head = classifier if classifier is not None else recipe.default_classifier(chosen)
     if head == "consistent" and "backward" not in parts:
         raise ConfigError(
             f"A consistent classifier is made from b(z|y), which the objective {chosen.name!r} does not have; use "

@@ -14,13 +14,13 @@ from isthmus.objectives.terms import TradeOff, WeightName, class_mixture_rate, r
 from isthmus.types import Terms
 
 PARTS = frozenset({"encoder", "backward", "label_noise"})
-CLASSIFIER = "consistent"
 
 
 class Config(TradeOff):
     """Bidirectional CEB: CatGen's ``ce + e^-ρ · ReX``, and the same from labels to images; one ρ for both."""
 
     information_weight: ClassVar[WeightName] = "residual_weight"
+    classifier: ClassVar[str] = "consistent"
     name: Literal["bidirectional"] = "bidirectional"
     rho: float = 3.0
 

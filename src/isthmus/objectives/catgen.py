@@ -13,13 +13,13 @@ from isthmus.objectives.terms import TradeOff, WeightName, class_mixture_rate, r
 from isthmus.types import Terms
 
 PARTS = frozenset({"encoder", "backward"})
-CLASSIFIER = "consistent"
 
 
 class Config(TradeOff):
     """CatGen CEB: ``ce + e^-ρ · ReX``, where ``ce`` picks among the batch's labels; only e and b are learned."""
 
     information_weight: ClassVar[WeightName] = "residual_weight"
+    classifier: ClassVar[str] = "consistent"
     name: Literal["catgen"] = "catgen"
     rho: float = 3.0
 

@@ -33,6 +33,7 @@ class TradeOff(Component):
     ``relevance_weight`` (β_IB of ``I(X;Z) − β_IB·I(Y;Z)``); they become the equivalent ρ.
 
     Attributes:
+        classifier: form of c(y|z) where a model names none; see :func:`isthmus.bottleneck`.
         information_weight: which weight of :class:`isthmus.tradeoff.Rho` multiplies the information term.
         kl: "closed" uses the closed form of the information term where there is one, which has less variance;
             "sampled" averages log-density ratios over the same samples that classify.
@@ -42,6 +43,7 @@ class TradeOff(Component):
     """
 
     information_weight: ClassVar[WeightName]
+    classifier: ClassVar[str] = "linear"
     rho: float
     kl: Literal["closed", "sampled"] = "closed"
     normalize: Literal["prediction", "rate"] = "prediction"
