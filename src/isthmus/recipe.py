@@ -171,7 +171,7 @@ class Model(Frozen):
     samples: Positive = 1
     classifier: Literal["linear", "mlp", "consistent"] | None = None
     backward: Literal["linear", "mlp"] = "linear"
-    marginal: Literal["standard", "mixture"] | None = None
+    marginal: Literal["standard", "mixture", "batch", "classes"] | None = None
     components: Positive = 240
     normalize: Literal["symmetric", "dataset", "none"] = "symmetric"
 

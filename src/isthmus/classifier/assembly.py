@@ -13,7 +13,7 @@ from isthmus.errors import ConfigError, ModelError
 from isthmus.nets.bottleneck import Bottleneck
 from isthmus.nets.gaussian_heads import BackwardEncoder, Covariance, Encoder, elu_mlp, glorot_linear
 from isthmus.nets.layers import Normalize
-from isthmus.nets.marginals import MixtureMarginal, StandardMarginal
+from isthmus.nets.marginals import BatchMarginal, ClassMarginal, MixtureMarginal, StandardMarginal
 
 Statistics = tuple[Sequence[float], Sequence[float]]  # per-channel mean and standard deviation in [0, 1]
 
@@ -28,7 +28,7 @@ def bottleneck(
     samples: int = 1,
     classifier: Literal["linear", "mlp", "consistent"] | nn.Module | None = None,
     backward: Literal["linear", "mlp"] = "linear",
-    marginal: Literal["standard", "mixture"] | None = None,
+    marginal: Literal["standard", "mixture", "batch", "classes"] | None = None,
     components: int = 240,
     features: int | None = None,
     normalize: nn.Module | None = None,
@@ -49,7 +49,9 @@ def bottleneck(
             parameters), or a module from codes to logits. None means "consistent" for objectives that learn no
             classifier (CatGen, bidirectional CEB) and "linear" otherwise.
         backward: form of b(z|y), built where the objective needs it.
-        marginal: m(z). None builds what the objective needs: N(0, I) for VIB, nothing for CEB.
+        marginal: m(z): "standard" (N(0, I)), a learned "mixture", the "batch" (of e(z|x) over its images), or the
+            "classes" (of b(z|y), which is then built). None builds what the objective needs: N(0, I) for VIB, nothing
+            for CEB, whose rate is reported with the mixture of its classes.
         components: of a mixture marginal.
         features: number of features; read from ``backbone.features`` (or ``num_features``) where None.
         normalize: applied to images in [0, 1] first; None hands them to the backbone as they are.
@@ -67,20 +69,22 @@ def bottleneck(
     cov: Covariance = covariance or ("diagonal" if "marginal" in parts else "identity")
     stochastic = "encoder" in parts
     encoder = Encoder(width, dim or (None if cov == "identity" else width), cov if stochastic else "identity")
+    has_marginal = stochastic and (marginal is not None or "marginal" in parts)
+    has_backward = "backward" in parts or (has_marginal and marginal == "classes")
+    apart = "marginal" not in parts  # then it is reported, and must not move what is trained
     head = classifier if classifier is not None else recipe.default_classifier(chosen)
-    if head == "consistent" and "backward" not in parts:
+    if head == "consistent" and not has_backward:
         raise ConfigError(
             f"A consistent classifier is made from b(z|y), which the objective {chosen.name!r} does not have; use "
             "ceb, catgen or bidirectional, or another classifier."
         )
-    has_marginal = stochastic and (marginal is not None or "marginal" in parts)
     return Bottleneck(
         backbone,
         encoder,
         head if isinstance(head, nn.Module) else _decoder(head, encoder.dim, num_classes),
         lambda codes, labels, rho: module.terms(chosen, codes, labels, rho),
-        backward=BackwardEncoder(num_classes, encoder.dim, cov, backward) if "backward" in parts else None,
-        marginal=_marginal(marginal or "standard", encoder.dim, components) if has_marginal else None,
+        backward=BackwardEncoder(num_classes, encoder.dim, cov, backward) if has_backward else None,
+        marginal=_marginal(marginal or "standard", encoder.dim, components, apart) if has_marginal else None,
         samples=samples,
         stochastic=stochastic,
         label_noise="label_noise" in parts,
@@ -110,8 +114,12 @@ def _decoder(kind: str, dim: int, num_classes: int) -> nn.Module | None:
     return glorot_linear(dim, num_classes) if kind == "linear" else elu_mlp(dim, num_classes)
 
 
-def _marginal(kind: Literal["standard", "mixture"], dim: int, components: int) -> nn.Module:
-    return StandardMarginal(dim) if kind == "standard" else MixtureMarginal(dim, components)
+def _marginal(kind: str, dim: int, components: int, apart: bool) -> nn.Module:
+    if kind == "standard":
+        return StandardMarginal(dim)
+    if kind == "mixture":
+        return MixtureMarginal(dim, components)
+    return BatchMarginal(apart) if kind == "batch" else ClassMarginal(apart)
 
 
 def build(

@@ -1,7 +1,8 @@
-"""Mixtures of Gaussians: learned marginals m(z), and the mixture of b(z|y) over classes that CEB has for free."""
+"""Mixtures of Gaussians as marginals m(z): learned, of b(z|y) over the classes, and of e(z|x) over a batch."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +26,24 @@ class Mixture:
     def detach(self) -> Mixture:
         """The same mixture without gradients."""
         return Mixture(self.components.detach(), self.log_weights.detach())
+
+
+@dataclass(frozen=True)
+class BatchMixture:
+    """(1/K) Σ_k e(z|x_k) over the K images of a batch: their own marginal, as far as the batch can tell.
+
+    R with it is the InfoNCE bound on I(X;Z), at most ln K (:mod:`isthmus.information.rates`).
+    """
+
+    encoder: Gaussian
+
+    def log_prob(self, codes: Float[Tensor, "*any dim"]) -> Float[Tensor, "*any"]:
+        """ln (1/K) Σ_k e(z|x_k), in nats."""
+        return (torch.logsumexp(self.encoder.scores(codes), -1) - math.log(len(self.encoder.mean))).to(codes.dtype)
+
+    def detach(self) -> BatchMixture:
+        """The same mixture without gradients."""
+        return BatchMixture(self.encoder.detach())
 
 
 def uniform_mixture(components: Gaussian) -> Mixture:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -30,7 +31,7 @@ class Bottleneck(nn.Module):
             softmax_y [log b(z|y) + log p(y)], which has no parameters of its own and needs ``backward``.
         objective: from codes, labels and an optional ρ to the terms of the loss.
         backward: b(z|y), where the objective or an audit wants one.
-        marginal: m(z), a module that returns a density.
+        marginal: m(z), a module from a batch's codes to a density.
         samples: how many codes are drawn per image in training and in the default stochastic mode.
         stochastic: False for deterministic codes.
         label_noise: draw noise for codes from b(z|y), too, in training.
@@ -134,15 +135,15 @@ class Bottleneck(nn.Module):
         """Codes from e(z|x) and standard normal noise, with everything the model says about them."""
         samples = encoded.sample(noise)
         with torch.autocast(samples.device.type, enabled=False):  # densities are float32, also those of b and m
-            return Codes(
+            codes = Codes(
                 samples,
                 self.decode(samples),
                 self.log_prior,
                 encoder=encoded,
                 backward=self.backward_encoder() if self.backward_encoder is not None else None,
-                marginal=self.marginal() if self.marginal is not None else None,
                 label_noise=label_noise,
             )
+            return codes if self.marginal is None else replace(codes, marginal=self.marginal(codes))
 
     def loss(
         self,

@@ -1,12 +1,16 @@
-"""Marginals m(z): the fixed standard normal, and a learned mixture of full-covariance Gaussians."""
+"""Marginals m(z): the standard normal, a learned mixture of full-covariance Gaussians, and mixtures of e and of b.
+
+Each is a module from a batch's codes (of which the first two need nothing) to a density.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from isthmus.information.codes import Codes
 from isthmus.information.gaussians import Gaussian, IdentityGaussian
-from isthmus.information.mixtures import Mixture
+from isthmus.information.mixtures import BatchMixture, Mixture
 from isthmus.nets.gaussian_heads import gaussian, parameters_per_code
 
 
@@ -19,7 +23,7 @@ class StandardMarginal(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(dim), persistent=False)
 
-    def forward(self) -> Gaussian:
+    def forward(self, codes: Codes | None = None) -> Gaussian:
         """The density."""
         return IdentityGaussian(self.mean)
 
@@ -39,6 +43,40 @@ class MixtureMarginal(nn.Module):
         self.raw = nn.Parameter(raw)
         self.logits = nn.Parameter(torch.zeros(components))
 
-    def forward(self) -> Mixture:
+    def forward(self, codes: Codes | None = None) -> Mixture:
         """The density."""
         return Mixture(gaussian(self.raw, "full", self.dim, 1.0), torch.log_softmax(self.logits, dim=0))
+
+
+class BatchMarginal(nn.Module):
+    """m(z) = (1/K) Σ_k e(z|x_k) over the batch, without parameters.
+
+    Args:
+        apart: without gradients, for objectives that report a rate and do not minimise it.
+    """
+
+    def __init__(self, apart: bool) -> None:
+        super().__init__()
+        self.apart = apart
+
+    def forward(self, codes: Codes) -> BatchMixture:
+        """The density, of these codes' encoders."""
+        assert codes.encoder is not None
+        return BatchMixture(codes.encoder.detach() if self.apart else codes.encoder)
+
+
+class ClassMarginal(nn.Module):
+    """m(z) = Σ_y p(y)·b(z|y), without parameters but those of b.
+
+    Args:
+        apart: as in :class:`BatchMarginal`.
+    """
+
+    def __init__(self, apart: bool) -> None:
+        super().__init__()
+        self.apart = apart
+
+    def forward(self, codes: Codes) -> Mixture:
+        """The density, of these codes' backward encoders."""
+        assert codes.backward is not None
+        return Mixture(codes.backward.detach() if self.apart else codes.backward, codes.prior)

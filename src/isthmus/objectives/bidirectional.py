@@ -10,7 +10,7 @@ from torch import Tensor
 from isthmus.information.codes import Codes
 from isthmus.information.contrast import among_codes, among_labels, label_information
 from isthmus.information.gaussians import kl
-from isthmus.objectives.terms import TradeOff, WeightName, class_mixture_rate, report, residual, weighted_sum
+from isthmus.objectives.terms import TradeOff, WeightName, rate_beside, report, residual, weighted_sum
 from isthmus.types import Terms
 
 PARTS = frozenset({"encoder", "backward", "label_noise"})
@@ -47,7 +47,7 @@ def terms(config: Config, codes: Codes, labels: Int[Tensor, "batch"], rho: float
         residual=information,
         reverse_ce=reverse_ce,
         reverse_residual=reverse,
-        rate=class_mixture_rate(codes).mean(),
+        **rate_beside(codes),
         **reported,
     )
 

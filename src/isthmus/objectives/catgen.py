@@ -9,7 +9,7 @@ from torch import Tensor
 
 from isthmus.information.codes import Codes
 from isthmus.information.contrast import among_labels, label_information
-from isthmus.objectives.terms import TradeOff, WeightName, class_mixture_rate, report, residual, weighted_sum
+from isthmus.objectives.terms import TradeOff, WeightName, rate_beside, report, residual, weighted_sum
 from isthmus.types import Terms
 
 PARTS = frozenset({"encoder", "backward"})
@@ -40,6 +40,6 @@ def terms(config: Config, codes: Codes, labels: Int[Tensor, "batch"], rho: float
         ce=ce,
         weight=weight,
         residual=information,
-        rate=class_mixture_rate(codes).mean(),
+        **rate_beside(codes),
         **reported,
     )

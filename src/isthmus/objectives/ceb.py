@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from isthmus.information.codes import Codes
-from isthmus.objectives.terms import TradeOff, WeightName, class_mixture_rate, report, residual, weighted_sum
+from isthmus.objectives.terms import TradeOff, WeightName, rate_beside, report, residual, weighted_sum
 from isthmus.types import Terms
 
 PARTS = frozenset({"encoder", "backward"})
@@ -25,24 +25,16 @@ class Config(TradeOff):
 def terms(config: Config, codes: Codes, labels: Int[Tensor, "batch"], rho: float | None = None) -> Terms:
     """mean[−log c(y|z) + e^-ρ·(log e(z|x) − log b(z|y))], in nats. ``rho`` overrides the config's.
 
-    The rate is only reported. Where the model learns a marginal, it is fitted by ``marginal_nll`` on detached codes,
-    which cannot move the encoder; where it has none, the class mixture of b(z|y) serves.
+    The rate is only reported; see :func:`isthmus.objectives.terms.rate_beside`.
     """
     weight = config.weight(rho)
     ce = codes.cross_entropy(labels).mean()
     information = residual(codes, labels, config.kl).mean()
-    reported = report(codes, labels, ce)
-    if codes.marginal is None:
-        reported["rate"] = class_mixture_rate(codes).mean()
-    else:
-        assert codes.encoder is not None
-        z = codes.samples.detach()
-        reported["marginal_nll"] = -codes.marginal.log_prob(z).mean()
-        reported["rate"] = codes.encoder.detach().log_prob(z).mean() + reported["marginal_nll"].detach()
     return Terms(
         total=weighted_sum(config, ce, information, weight),
         ce=ce,
         weight=weight,
         residual=information,
-        **reported,
+        **rate_beside(codes),
+        **report(codes, labels, ce),
     )

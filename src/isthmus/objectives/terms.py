@@ -114,6 +114,20 @@ def residual(codes: Codes, labels: Int[Tensor, "batch"], kl_form: str) -> Float[
     return (codes.encoder.log_prob(codes.samples) - backward.log_prob(codes.samples)).mean(0)
 
 
+def rate_beside(codes: Codes) -> dict[str, Tensor]:
+    """The rate of an objective that does not minimise one, for its report: R, and what fits a learned marginal to it.
+
+    A marginal is fitted by ``marginal_nll`` on detached codes, which cannot move the encoder; where the model has none,
+    the class mixture of b(z|y) serves.
+    """
+    if codes.marginal is None:
+        return {"rate": class_mixture_rate(codes).mean()}
+    assert codes.encoder is not None
+    z = codes.samples.detach()
+    nll = -codes.marginal.log_prob(z).mean()
+    return {"marginal_nll": nll, "rate": codes.encoder.detach().log_prob(z).mean() + nll.detach()}
+
+
 def class_mixture_rate(codes: Codes) -> Float[Tensor, "batch"]:
     """R with m(z) = Σ_y p(y)·b(z|y) from the first sample, without gradients: a rate for models without a marginal."""
     assert codes.encoder is not None
