@@ -48,6 +48,16 @@ GROUPS: dict[str, tuple[dict[str, Any], dict[str, tuple[dict[str, Any], float]]]
             "vib, full, mixture of 240": ({"objective": "vib", "model.marginal": "mixture", **FULL}, 1.25),
         },
     ),
+    "wide_resnet 7x2, batch 1024, bf16": (
+        {**WIDE_RESNET, "training": {**WIDE_RESNET["training"], "batch_size": 1024}},
+        {
+            "catgen, full, 4 dims": ({"objective": "catgen", "model.classifier": None, **FULL}, 1.10),
+            "catgen, identity, 128 features": (
+                {"objective": "catgen", "model.classifier": None, "model.dim": None},
+                1.10,
+            ),
+        },
+    ),
     "mlp 1024-1024, batch 100": (
         MLP,
         {"vib, diagonal, 256 dims, 12 samples": ({"objective": "vib", "model.samples": 12}, 1.15)},

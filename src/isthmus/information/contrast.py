@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from isthmus.information.gaussians import Gaussian
 
-ROWS = 1024
+ROWS = 256
 """Codes that are compared with all partners at a time; the rest waits, so that memory grows linearly with the batch."""
 
 
