@@ -157,6 +157,7 @@ def main() -> None:
     show(rows)
     if given.out is not None:
         command = f"python -m benchmarks.training_step --rounds {given.rounds} --steps {given.steps}"
+        command += f" --only '{given.only}'" if given.only else ""
         content = {"command": command, "rounds": given.rounds, "steps": given.steps, "rows": rows}
         files.write_json(given.out, content | {"provenance": provenance.collect()})
 

@@ -189,6 +189,11 @@ def defended():
     return model, isthmus.robust_accuracy(model, *held_out(), Linf(0.15), "standard").accuracy
 
 
+def test_gradients_of_nan_hide_no_more_of_a_network_that_keeps_something(defended):
+    model, left = defended
+    assert examined(BadGradient(model, float("nan")), eps=0.15).verdict.corrected <= left + 0.03
+
+
 @pytest.mark.parametrize("name", SPOILED)
 def test_what_is_left_of_spoiled_logits_is_what_is_left_of_the_network(name, defended):
     model, left = defended
@@ -252,10 +257,6 @@ def test_gradients_that_are_not_finite_hide_nothing(what):
         assert "NaN or infinity" in finding(found, "gradients").reason
         assert found.verdict.status == "broken"
         assert found.verdict.reported > 0.8
-    honest = fit(conv_net(), epochs=30, eps=0.1)
-    assert examined(BadGradient(honest, what), eps=0.1).verdict.corrected == pytest.approx(
-        examined(honest, eps=0.1).verdict.corrected, abs=0.03
-    )
 
 
 class Silent(nn.Module):
