@@ -83,7 +83,7 @@ def diagnose(suspect: Suspect, claimed: float | None = None) -> Diagnosis:
     _follow_up(suspect, findings, follow_up.FIRST, tried)
     findings += [_asked(name, test, suspect) for name, test in AFTER.items()]
     _follow_up(suspect, findings, {**follow_up.FIRST, **follow_up.LAST}, tried)
-    reported, corrected = suspect.reported.numpy(), suspect.corrected.numpy()
+    reported, corrected = suspect.reported.numpy(), suspect.best.robust.numpy()
     found = verdict(
         claimed,
         metrics.accuracy(reported),
@@ -157,4 +157,4 @@ def _follow_up(
             except Exception as error:  # see _asked
                 tried[name] = Metric(value=None, unit="fraction", n=len(suspect), note=_said(error))
                 continue
-            tried[name] = metrics.accuracy(suspect.corrected.numpy())
+            tried[name] = metrics.accuracy(suspect.best.robust.numpy())

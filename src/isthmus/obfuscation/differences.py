@@ -14,7 +14,7 @@ from torch import Tensor
 from isthmus import metrics
 from isthmus.attacks.batch import Batch
 from isthmus.attacks.rows import per_image
-from isthmus.obfuscation.finding import FEWEST, Finding
+from isthmus.obfuscation.finding import BLOCKED, FEWEST, Finding
 from isthmus.obfuscation.suspect import Suspect
 from isthmus.randomness import fold, normal
 from isthmus.types import Interval, Metric, Status
@@ -73,7 +73,7 @@ def examine(suspect: Suspect) -> Finding:
         status=status,
         reason=f"{said} (rank correlation {correlation:.2f} with finite differences)",
         metrics={"correlation": metric, "no_change": flat},
-        remedies=("straight_through", "on_grid", "search", "substitute") if status != Status.PASS else (),
+        remedies=BLOCKED if status != Status.PASS else (),
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from isthmus import metrics
-from isthmus.obfuscation.finding import Finding, percent
+from isthmus.obfuscation.finding import BLOCKED, Finding, percent
 from isthmus.obfuscation.suspect import Suspect
 from isthmus.types import Status
 
@@ -45,29 +45,13 @@ def examine(suspect: Suspect) -> Finding:
         "lost": metrics.proportion(int(lost.sum()), len(lost)),
         "saturated": metrics.proportion(int(certain.sum()), len(certain)),
     }
-    remedies: tuple[str, ...] = ()
-    worst = max(float(share[name].value or 0) for name in share if name != "saturated")
-    status = Status.FAIL if worst > FAIL else Status.WARN if worst > WARN else Status.PASS
-    if (share["lost"].value or 0) > WARN:
-        reason = f"PGD met NaN or infinity at {percent(share['lost'].value)} of the examples, and lost them"
-        remedies = ("straight_through", "on_grid", "search", "substitute")
-    elif (share["vanishing_margin"].value or 0) > WARN or (share["not_finite"].value or 0) > WARN:
-        reason = f"{percent(worst)} of the gradients are zero or not finite, whatever the loss"
-        remedies = ("straight_through", "on_grid", "search", "substitute")
-    elif status != Status.PASS:
-        reason = (
-            f"{percent(share['vanishing_cross_entropy'].value)} of the cross-entropy's gradients vanish, since the "
-            "logits are saturated; the margin's do not"
-        )
-        remedies = ("rescaled",)
-    elif sureness < FLAT:
+    status, reason, remedies = _judged({name: float(m.value or 0) for name, m in share.items()}, len(vanished))
+    if status == Status.PASS and sureness < FLAT:
         status, remedies = Status.WARN, ("rescaled",)
         reason = (
             f"The softmax is nearly flat, though labels are right (half of them get {percent(float(sure.median()))} or "
             "less): the cross-entropy hardly tells which class is near"
         )
-    else:
-        reason = f"{len(vanished)} gradients of the cross-entropy and of the margin are there and finite"
     lengths = gradients["margin"].abs().flatten(1).sum(1)
     at = (0.0, 0.25, 0.5, 0.75, 1.0)
     sane = lengths[lengths.isfinite()]
@@ -85,6 +69,23 @@ def examine(suspect: Suspect) -> Finding:
             else [],
         },
     )
+
+
+def _judged(share: dict[str, float], count: int) -> tuple[Status, str, tuple[str, ...]]:
+    """What the shares of bad gradients mean, and what to try."""
+    worst = max(value for name, value in share.items() if name != "saturated")
+    if worst <= WARN:
+        return Status.PASS, f"{count} gradients of the cross-entropy and of the margin are there and finite", ()
+    status = Status.FAIL if worst > FAIL else Status.WARN
+    if share["lost"] > WARN:
+        return status, f"PGD met NaN or infinity at {percent(share['lost'])} of the examples, and lost them", BLOCKED
+    if max(share["vanishing_margin"], share["not_finite"]) > WARN:
+        return status, f"{percent(worst)} of the gradients are zero or not finite, whatever the loss", BLOCKED
+    reason = (
+        f"{percent(share['vanishing_cross_entropy'])} of the cross-entropy's gradients vanish, since the logits are "
+        "saturated; the margin's do not"
+    )
+    return status, reason, ("rescaled",)
 
 
 def _gone(gradient: Tensor) -> Tensor:

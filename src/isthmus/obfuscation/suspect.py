@@ -74,7 +74,7 @@ class Suspect:
         tell: called after every attack.
 
     Attributes:
-        best: everything that broke an example so far.
+        best: everything that broke an example so far; what is robust in it is what is left.
         answered: examples whose clean image gets a finite answer; no other answer is right.
         forwards, backwards: example-passes of everything asked.
         ensemble_passes: of the strong ensemble alone.
@@ -137,11 +137,6 @@ class Suspect:
     def reported(self) -> Bool[Tensor, " n"]:
         """Which examples the usual attack has not broken."""
         return self.answered & ~self.usual.broken
-
-    @property
-    def corrected(self) -> Bool[Tensor, " n"]:
-        """Which examples nothing has broken yet."""
-        return self.answered & ~self.best.broken
 
     @cached_property
     def usual_scout(self) -> nn.Module | None:
