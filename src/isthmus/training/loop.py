@@ -21,7 +21,7 @@ from isthmus.recipe import Optimizer, Recipe
 from isthmus.training import checkpoints
 from isthmus.training.averaging import MovingAverage
 from isthmus.training.interrupts import Interrupt, deferred
-from isthmus.training.monitor import Averages, Bar, MetricsFile, check_finite, diverged, progress_bar
+from isthmus.training.monitor import Averages, MetricsFile, Shown, Watch, check_finite, diverged, progress_bar
 from isthmus.training.optimizers import make_optimizer, parameter_groups
 from isthmus.training.run import Run
 from isthmus.training.schedules import RhoController, learning_rate_factor
@@ -67,7 +67,7 @@ class Trainer:
         self.last_epoch: dict[str, Any] = {}
         self.weights_digest = ""
 
-    def fit(self, progress: bool) -> None:
+    def fit(self, progress: bool | Watch) -> None:
         """Train to the end, from the checkpoint where there is one; leave weights and metrics in the run folder."""
         files.remove_leftovers(self.run.path)
         keep = self._restore() if self.run.checkpoint.exists() else 0
@@ -83,7 +83,7 @@ class Trainer:
             metrics.close()
         self._write_weights()
 
-    def _epoch(self, wrapped: Any, metrics: MetricsFile, bar: Bar, interrupt: Interrupt) -> None:
+    def _epoch(self, wrapped: Any, metrics: MetricsFile, bar: Shown, interrupt: Interrupt) -> None:
         epoch, start = divmod(self.step, self.steps_per_epoch)
         factor = learning_rate_factor(self.settings.learning_rate, epoch)
         for group in self.optimizers["optimizer"].param_groups:

@@ -6,9 +6,9 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from rich.console import Console
@@ -145,6 +145,40 @@ def diverged(step: int, what: str) -> ModelError:
     )
 
 
+Watch = Callable[[float, float, str], None]
+"""Called at every step with (steps done, steps in all, the terms of the last window)."""
+
+
+class Shown(Protocol):
+    """Where the loop says how far it is."""
+
+    def advance(self) -> None:
+        """One step done."""
+
+    def show(self, means: dict[str, float]) -> None:
+        """Show the terms of the last window."""
+
+
+class Told:
+    """Progress for somebody who draws it elsewhere, such as a study that trains several models at once."""
+
+    def __init__(self, watch: Watch, total: int, done: int) -> None:
+        self._watch, self._total, self._done, self._terms = watch, total, done, ""
+
+    def advance(self) -> None:
+        """One step done."""
+        self._done += 1
+        self._watch(self._done, self._total, self._terms)
+
+    def show(self, means: dict[str, float]) -> None:
+        """Remember the terms of the last window for the next step."""
+        self._terms = _in_words(means)
+
+
+def _in_words(means: dict[str, float]) -> str:
+    return " ".join(f"{label} {means[name]:.3f}" for name, label in SHOWN.items() if name in means)
+
+
 class Bar:
     """One progress bar on stderr: steps, rate, time left, and the information terms."""
 
@@ -158,8 +192,7 @@ class Bar:
 
     def show(self, means: dict[str, float]) -> None:
         """Show the terms of the last window."""
-        text = " ".join(f"{label} {means[name]:.3f}" for name, label in SHOWN.items() if name in means)
-        self._progress.update(self._task, terms=text)
+        self._progress.update(self._task, terms=_in_words(means))
 
 
 class _Rate(TextColumn):
@@ -173,8 +206,11 @@ class _Rate(TextColumn):
 
 
 @contextlib.contextmanager
-def progress_bar(name: str, total: int, done: int, shown: bool) -> Iterator[Bar]:
+def progress_bar(name: str, total: int, done: int, shown: bool | Watch) -> Iterator[Shown]:
     """A bar for one run; nothing is drawn where stderr is no terminal or ``shown`` is False."""
+    if not isinstance(shown, bool):
+        yield Told(shown, total, done)
+        return
     console = Console(stderr=True)
     progress = Progress(
         TextColumn("{task.description}"),

@@ -14,6 +14,7 @@ from isthmus.data.loading import load
 from isthmus.errors import ConfigError, FileError
 from isthmus.recipe import Recipe, load_recipe
 from isthmus.training.loop import Trainer
+from isthmus.training.monitor import Watch
 from isthmus.training.run import Run
 
 
@@ -22,7 +23,8 @@ def train(
     overrides: Sequence[str] | Mapping[str, Any] = (),
     *,
     out: str | Path | None = None,
-    progress: bool = True,
+    progress: bool | Watch = True,
+    wait: bool = False,
     **more: Any,
 ) -> Run:
     """Train a recipe into a run folder, or go on where an interrupted run of the same recipe stopped.
@@ -31,7 +33,8 @@ def train(
         source: a YAML file, a mapping, or a ready recipe.
         overrides: ``["objective.rho=2"]`` or ``{"objective.rho": 2}``; keywords set top-level keys (``seed=3``).
         out: the run folder; ``runs/<name>`` where None. A finished run of the same recipe is returned as it is.
-        progress: draw a progress bar where stderr is a terminal.
+        progress: draw a progress bar where stderr is a terminal; or who is told how far it is.
+        wait: until another process that trains this very run is done, instead of refusing.
 
     Returns:
         The run; its weights are the moving average where ``training.ema`` is set.
@@ -48,7 +51,9 @@ def train(
     if _finished(run, described):
         return run
     trainer = Trainer(recipe, data, run)  # before anything is written: its faults are the recipe's
-    with _exclusive(run.path):
+    with _exclusive(run.path, wait):
+        if wait and _finished(run, described):  # by then
+            return run
         info = _note_start(run, described)
         trainer.fit(progress)
         run.write_info(info | {"status": "finished", "result": trainer.result()})
@@ -109,7 +114,7 @@ def _open_lock(path: Path) -> IO[str]:
 
 
 @contextlib.contextmanager
-def _exclusive(folder: Path) -> Iterator[None]:
+def _exclusive(folder: Path, wait: bool) -> Iterator[None]:
     """Hold the run folder, so that two processes never write one run. A killed process lets go by itself."""
     try:
         import fcntl
@@ -119,7 +124,7 @@ def _exclusive(folder: Path) -> Iterator[None]:
     lock = _open_lock(folder / ".lock")
     with lock as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError:
             raise FileError(f"Another process is training {folder} at this moment; wait for it or stop it.") from None
         yield
