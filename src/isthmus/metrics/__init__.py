@@ -1,11 +1,21 @@
 """Numbers about predictions, as pure functions of numpy arrays, each with the interval that belongs to it.
 
 ``intervals`` holds confidence intervals of proportions and means, ``scores`` per-example losses of
-probabilities, and ``calibration`` reliability bins and the expected calibration error. Import from here:
-``from isthmus.metrics import wilson``.
+probabilities, ``calibration`` reliability bins and the expected calibration error, and ``corruption`` the corruption
+error. Import from here: ``from isthmus.metrics import wilson``.
 """
 
 from isthmus.metrics.calibration import Bin, Scheme, bin_edges, calibration_error, ece, reliability_bins
+from isthmus.metrics.corruption import (
+    ALEXNET,
+    ALEXNET_CLEAN,
+    CORRUPTIONS,
+    SEVERITIES,
+    corruption_errors,
+    mean_corruption_error,
+    relative_mean_corruption_error,
+)
+from isthmus.metrics.corruption_intervals import errors_by_severity, mce_shares, measured_mce, measured_relative_mce
 from isthmus.metrics.intervals import (
     accuracy,
     bootstrap,
@@ -18,6 +28,10 @@ from isthmus.metrics.intervals import (
 from isthmus.metrics.scores import brier, nll, probabilities
 
 __all__ = [
+    "ALEXNET",
+    "ALEXNET_CLEAN",
+    "CORRUPTIONS",
+    "SEVERITIES",
     "Bin",
     "Scheme",
     "accuracy",
@@ -26,12 +40,19 @@ __all__ = [
     "brier",
     "calibration_error",
     "clopper_pearson",
+    "corruption_errors",
     "ece",
+    "errors_by_severity",
+    "mce_shares",
     "mean",
+    "mean_corruption_error",
+    "measured_mce",
+    "measured_relative_mce",
     "nll",
     "paired_difference",
     "probabilities",
     "proportion",
+    "relative_mean_corruption_error",
     "reliability_bins",
     "wilson",
 ]
