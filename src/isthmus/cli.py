@@ -253,11 +253,13 @@ def study(
         str, typer.Option(help="tiny (seconds, on toys or digits), small (minutes on 2 cores) or paper.")
     ] = "small",
     out: Annotated[Path, typer.Option(help="Folder of all studies and their trained models.")] = Path("runs/studies"),
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that share the models to train and attack.")] = 1,
     quiet: Quiet = False,
 ) -> None:
     """Repeat a figure of a paper, and say which of its claims are seen, not seen or not decidable.
 
-    Interrupted or killed, the same command goes on where it stopped.
+    Interrupted or killed, the same command goes on where it stopped. Ends with exit code 2 if something could not be
+    measured, such as a training run that diverged; all the rest is kept and shown, and the same command tries again.
     """
     from isthmus.studies import catalogue
 
@@ -267,10 +269,17 @@ def study(
         return
     from isthmus.studies.running import run_study
 
-    record, page = run_study(name, scale, overrides or [], out, show_progress=not quiet)
+    record, page = run_study(name, scale, overrides or [], out, show_progress=not quiet, jobs=jobs)
     for finding in record.findings:
         typer.echo(f"finding: {finding}")
+    for apart in record.collapsed:
+        typer.echo(f"collapsed: {apart}", err=True)
     typer.echo(f"page: {page}")
+    if record.failures:
+        for failed, why in record.failures.items():
+            typer.echo(f"failed: {failed}: {why}", err=True)
+        typer.echo(f"Error: {len(record.failures)} of {record.total} could not be measured (above).", err=True)
+        raise typer.Exit(2)
 
 
 @app.command("list")

@@ -24,7 +24,7 @@ def test_a_study_keeps_to_the_contract(name):
     assert study.SCALES["paper"] == study.Config(), "the defaults are the paper's"
     assert departures(study.SCALES["paper"], study.Config()) == {}
     assert catalogue.question(name).endswith((".", "?"))
-    assert all(callable(getattr(study, part)) for part in ("run", "findings", "section"))
+    assert all(callable(getattr(study, part)) for part in ("cells", "findings", "section"))
 
 
 def test_an_unknown_study_is_suggested():

@@ -10,8 +10,10 @@ from isthmus import provenance
 from isthmus.config import override, parse_overrides, validate
 from isthmus.errors import ConfigError, unknown
 from isthmus.studies import catalogue, page
+from isthmus.studies.crews import Alone, Crew, Processes
+from isthmus.studies.display import Display
 from isthmus.studies.study import SCALES, Scale, StudyConfig, StudyRecord, departures
-from isthmus.studies.workbench import Workbench
+from isthmus.studies.workbench import Cell, Stages, Workbench
 
 
 def run_study(
@@ -20,6 +22,7 @@ def run_study(
     overrides: Sequence[str] | Mapping[str, Any] = (),
     out: str | Path = "runs/studies",
     show_progress: bool = True,
+    jobs: int = 1,
 ) -> tuple[StudyRecord, Path]:
     """Run a study, or finish one that was interrupted, and write its page.
 
@@ -29,9 +32,12 @@ def run_study(
         overrides: ``["seeds=2"]`` or ``{"seeds": 2}``, on top of the scale's preset.
         out: folder of all studies, their trained models and measurements.
         show_progress: say on stderr what is being done, where that is a terminal.
+        jobs: processes that share the cells, each with its share of the processors. As all processes of Python's
+            ``multiprocessing``, they import the calling script: it needs its ``if __name__ == "__main__"``.
 
     Returns:
-        The record with its findings, and the page's path; the record's JSON lies beside it.
+        The record with its findings, and the page's path; the record's JSON lies beside it. A cell that failed, such as
+        a training run that diverged, is in ``record.failures``; the next call tries it again.
 
     Raises:
         ConfigError: an unknown study, scale or option.
@@ -49,12 +55,89 @@ def run_study(
         departures=departures(config, module.SCALES["paper"]),
         provenance=provenance.collect(),
     )
+    if jobs < 1:
+        raise ConfigError(f"A study needs at least one process; got jobs={jobs}.")
     path = Path(out) / name / f"{chosen}.json"
-    bench = Workbench(Path(out), record, path, show_progress)
-    module.run(config, bench)
-    done = bench.record.model_copy(update={"findings": tuple(module.findings(bench.record))})
+    bench = Workbench(Path(out))
+    kept = _Kept(record, path)
+    with Display(name, show_progress) as display:
+        crew = Alone(bench, display) if jobs == 1 else Processes(name, config.plain(), Path(out), jobs, display)
+        try:
+            _measure(module.cells(config, bench), bench, crew, kept, display)
+        finally:
+            crew.close()
+    found = tuple(module.findings(kept.record)) if kept.record.cells else ()
+    done = kept.record.model_copy(update={"findings": found})
     done.save(path)
     return done, page.write(path, path.with_suffix(".html"))
+
+
+class _Kept:
+    """The record on disk, rewritten after every cell; its cells are in the order of the plan."""
+
+    def __init__(self, record: StudyRecord, path: Path) -> None:
+        self.record, self._path = record, path
+        self._names: list[str] = []
+        self._cells: dict[str, dict[str, Any]] = {}
+        self._failures: dict[str, str] = {}
+
+    def plan(self, cells: Sequence[Cell]) -> None:
+        """More cells that belong to the study."""
+        self._names += [cell.name for cell in cells]
+        self._save()
+
+    def put(self, cell: Cell, kept: dict[str, Any]) -> None:
+        """A cell was measured, now or before."""
+        self._cells[cell.name] = kept
+        self._save()
+
+    def fail(self, cell: Cell, why: str) -> None:
+        """A cell could not be measured."""
+        self._failures[cell.name] = why
+        self._save()
+
+    def _save(self) -> None:
+        known = {name: self._cells[name] for name in self._names if name in self._cells}
+        self.record = self.record.model_copy(
+            update={
+                "total": len(self._names),
+                "cells": {name: kept["value"] for name, kept in known.items()},
+                "failures": {name: self._failures[name] for name in self._names if name in self._failures},
+                "seconds": round(sum(kept["seconds"] for kept in known.values()), 2),
+            }
+        )
+        self.record.save(self._path)
+
+
+def _measure(stages: Stages, bench: Workbench, crew: Crew, kept: _Kept, display: Display) -> None:
+    """Every cell of a study, stage by stage: looked up where it was measured before, else measured by the crew."""
+    values: list[Mapping[str, Any]] | None = None
+    stage = 0
+    while True:
+        try:
+            cells = stages.send(values) if values is not None else next(stages)
+        except StopIteration:
+            return
+        kept.plan(cells)
+        known = {number: found for number, cell in enumerate(cells) if (found := bench.kept(cell))}
+        for number, found in known.items():
+            kept.put(cells[number], found)
+        _count(kept, display)
+        for number, why in crew.work(stage, cells, [number for number in range(len(cells)) if number not in known]):
+            if why:
+                kept.fail(cells[number], why)
+                display.failed(cells[number].name, why)
+            elif found := bench.kept(cells[number]):
+                known[number] = found
+                kept.put(cells[number], found)
+            _count(kept, display)
+        values = [known[number]["value"] for number in sorted(known)]
+        stage += 1
+
+
+def _count(kept: _Kept, display: Display) -> None:
+    record = kept.record
+    display.count(len(record.cells), record.total, len(record.failures))
 
 
 def _scale(given: str) -> Scale:

@@ -4,11 +4,11 @@ A study's file defines::
 
     class Config(StudyConfig)            what to measure; the defaults are the paper's
     SCALES = scales(Config, tiny, small) "tiny" (seconds, for tests), "small" (minutes on two cores), "paper"
-    run(config, bench) -> None           measures, cell by cell, on a bench that keeps each of them
+    cells(config, bench) -> Stages       what there is to measure, in stages whose cells do not wait for one another
     findings(record) -> list[Finding]    the paper's claims, each seen, not seen or undecided, from the numbers
     section(record) -> Section           the figures, from the numbers, without torch
 
-``run`` alone may import torch. Everything else works from a stored :class:`StudyRecord`.
+Only ``cells``, and what its cells call, may import torch. Everything else works from a stored :class:`StudyRecord`.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class StudyRecord(Record):
         departures: options in which this differs from the paper: name -> [here, there].
         cells: name -> what was measured there, plain data.
         total: cells that belong to the study; fewer are there while it runs.
+        failures: cells that could not be measured, and why; they belong to the study, too.
         seconds: time spent on the cells, training included.
         findings: empty until everything is measured.
         provenance: versions, commit, machine and date.
@@ -66,14 +67,20 @@ class StudyRecord(Record):
     departures: dict[str, tuple[Any, Any]] = Field(default_factory=dict)
     cells: dict[str, dict[str, Any]] = Field(default_factory=dict)
     total: int = 0
+    failures: dict[str, str] = Field(default_factory=dict)
     seconds: float = 0.0
     findings: tuple[Finding, ...] = ()
     provenance: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
-        """Whether every cell is there."""
-        return 0 < self.total == len(self.cells)
+        """Whether every cell is there, or has failed."""
+        return 0 < self.total == len(self.cells) + len(self.failures)
+
+    @property
+    def collapsed(self) -> list[str]:
+        """Cells of models that stayed at chance: measured, and kept apart from the others."""
+        return [name for name, cell in self.cells.items() if cell.get("collapsed")]
 
     def each(self, **wanted: Any) -> Iterator[Mapping[str, Any]]:
         """Cells whose facts include these, in the order of measurement: ``record.each(objective="vib", beta=0.1)``."""

@@ -1,4 +1,4 @@
-"""The workbench: where a study's measurements are made, each of them kept the moment it is there.
+"""The workbench: where a study's cells are measured, each of them kept the moment it is there.
 
 ::
 
@@ -14,67 +14,109 @@ a training run or an attack as well. A cell does not know which code made it; de
 from __future__ import annotations
 
 import json
+import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
 from isthmus import files, provenance
-from isthmus.errors import FileError
-from isthmus.studies.study import StudyRecord
+from isthmus.errors import ConfigError, DataError, FileError
 
 if TYPE_CHECKING:
     from isthmus.training.run import Run
 
 Tell = Callable[[float, float], None]
 """Called with (done, total) now and then."""
+Report = Callable[[str, float, float], None]
+"""Called with (what is being done, done, total) now and then."""
+
+_STOPPING = (ConfigError, DataError, FileError)
+"""Faults of the study, the data or the disk: no other cell would fare better."""
+_log = logging.getLogger("isthmus.studies")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement of a study.
+
+    Attributes:
+        name: what it is called in the record, unique in the study; also part of its file's name.
+        about: plain data that determine it wholly.
+        measure: makes it; returns plain data.
+    """
+
+    name: str
+    about: Mapping[str, Any]
+    measure: Callable[[], Mapping[str, Any]]
+
+    @cached_property
+    def plain(self) -> Any:
+        """What it is about, as JSON gives it back."""
+        return _plain(self.about)
+
+
+Stages = Generator[Sequence[Cell], Sequence[Mapping[str, Any]], None]
+"""A study's cells: lists of cells that do not wait for one another; what a list's cells gave is sent back for it, in
+their order and without those that failed."""
 
 
 class Workbench:
-    """Keeps a study's cells and models.
+    """Keeps cells and models.
 
     Args:
         root: folder of all studies.
-        record: the study's record so far; :attr:`record` grows from it.
-        path: file of the record, rewritten after every cell.
-        show_progress: say on stderr what is being done, where that is a terminal.
+        report: told what is being done.
     """
 
-    def __init__(self, root: Path, record: StudyRecord, path: Path, show_progress: bool = True) -> None:
-        self.root, self.record, self.path = root, record, path
-        self._console = Console(stderr=True)
-        self._shown = show_progress and self._console.is_terminal
+    def __init__(self, root: Path, report: Report = lambda what, done, total: None) -> None:
+        self.root, self.report = root, report
 
-    def plan(self, total: int) -> None:
-        """Say how many cells the study has, before the first of them."""
-        self._put(total=total)
-
-    def cell(self, name: str, about: Mapping[str, Any], measure: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
-        """A measurement: looked up where it was made before, else made now and kept.
-
-        Args:
-            name: what it is called in the record, unique in the study; also part of its file's name.
-            about: plain data that determine it wholly.
-            measure: makes it; returns plain data.
+    def kept(self, cell: Cell) -> dict[str, Any] | None:
+        """A cell's measurement with the seconds it took and where it was made; None where there is none.
 
         Raises:
-            FileError: a file cannot be read or written.
+            FileError: its file is damaged, or of something else.
         """
-        plain = _plain(about)
-        path = self.root / "cells" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}-{_digest(plain)}.json"
-        kept = _same(path, plain) or self._measure(name, path, plain, measure)
-        cells = {**self.record.cells, name: kept["value"]}
-        self._put(cells=cells, seconds=round(self.record.seconds + kept["seconds"], 2))
-        value: Mapping[str, Any] = kept["value"]
-        return value
+        path = self._path(cell)
+        if not path.exists():
+            return None
+        kept = files.read_json(path)
+        if not isinstance(kept, dict) or kept.get("about") != cell.plain or not {"value", "seconds"} <= set(kept):
+            raise FileError(f"{path} is not the measurement that its name says; delete it to have it made again.")
+        return kept
+
+    def attempt(self, cell: Cell) -> str:
+        """Measure a cell and keep it; returns "", or in one sentence why it failed.
+
+        Raises:
+            ConfigError, DataError, FileError: no other cell would fare better.
+        """
+        started = time.monotonic()
+        try:
+            value = json.loads(json.dumps(cell.measure(), allow_nan=False))
+        except _STOPPING:
+            raise
+        except Exception as error:  # one run that diverges, or does not fit into memory, must not end the others
+            _log.debug("%s failed", cell.name, exc_info=True)
+            return f"{type(error).__name__}: {' '.join(str(error).split())}"
+        kept = {
+            "about": cell.plain,
+            "value": value,
+            "seconds": round(time.monotonic() - started, 2),
+            "provenance": provenance.collect(),
+        }
+        files.write_json(self._path(cell), kept)
+        return ""
 
     def train(self, recipe: Mapping[str, Any]) -> Run:
         """Train a recipe in a folder of its own, or return the run that is there.
+
+        Where another process trains the same one, this waits for it.
 
         Args:
             recipe: as a mapping; to its name is added a digest, so that no two recipes share a folder.
@@ -84,7 +126,11 @@ class Workbench:
 
         whole = load_recipe(recipe)
         named = load_recipe(whole, {"name": f"{whole.name}-{_digest(whole.plain())[:8]}"})
-        return train(named, out=self.root / "models" / named.name, progress=self._shown)
+
+        def tell(done: float, total: float, terms: str) -> None:
+            self.report(f"training {terms}", done, total)
+
+        return train(named, out=self.root / "models" / named.name, progress=tell, wait=True)
 
     @contextmanager
     def evaluation(self, about: Mapping[str, Any]) -> Iterator[Path]:
@@ -99,33 +145,12 @@ class Workbench:
         yield path
         forget(path)
 
-    @contextmanager
-    def bar(self, text: str) -> Iterator[Tell]:
-        """A progress bar for one piece of work that takes a while."""
-        columns = (TextColumn("  {task.description}"), BarColumn(20), TextColumn("{task.percentage:>3.0f}%"))
-        with Progress(
-            *columns, TimeElapsedColumn(), console=self._console, disable=not self._shown, transient=True
-        ) as bar:
-            task = bar.add_task(text, total=1)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+    def telling(self, what: str) -> Tell:
+        """For one piece of work that takes a while: who is told how far it is."""
+        return lambda done, total: self.report(what, done, total)
 
-    def _measure(self, name: str, path: Path, about: Any, measure: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-        if self._shown:
-            self._console.print(f"{len(self.record.cells) + 1}/{self.record.total} {name}", highlight=False)
-        started = time.monotonic()
-        value = json.loads(json.dumps(measure(), allow_nan=False))
-        kept = {
-            "about": about,
-            "value": value,
-            "seconds": round(time.monotonic() - started, 2),
-            "provenance": provenance.collect(),
-        }
-        files.write_json(path, kept)
-        return kept
-
-    def _put(self, **changes: Any) -> None:
-        self.record = self.record.model_copy(update=changes)
-        self.record.save(self.path)
+    def _path(self, cell: Cell) -> Path:
+        return self.root / "cells" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', cell.name)}-{_digest(cell.plain)}.json"
 
 
 def _plain(about: Mapping[str, Any]) -> Any:
@@ -134,13 +159,3 @@ def _plain(about: Mapping[str, Any]) -> Any:
 
 def _digest(plain: Any) -> str:
     return files.sha256(json.dumps(plain, sort_keys=True).encode())[:16]
-
-
-def _same(path: Path, about: Any) -> dict[str, Any] | None:
-    """A kept measurement; None where there is none."""
-    if not path.exists():
-        return None
-    kept = files.read_json(path)
-    if not isinstance(kept, dict) or kept.get("about") != about or not {"value", "seconds"} <= set(kept):
-        raise FileError(f"{path} is not the measurement that its name says; delete it to have it made again.")
-    return kept

@@ -18,7 +18,7 @@ from isthmus.data.loading import load
 from isthmus.data.order import balanced
 from isthmus.nets.modes import StochasticMode
 from isthmus.studies.closer_look.image_models import ImageConfig, Kind, Pgd, title
-from isthmus.studies.workbench import Workbench
+from isthmus.studies.workbench import Cell, Workbench
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,12 +59,12 @@ class Attacker:
     bench: Workbench
     subject: Subject
     about: Mapping[str, Any]
-    name: str
 
     def run(self, eps: float, suite: str | Sequence[Any]) -> RobustResult:
         """Attack the mode in ℓ∞ at ε, seed 0, in units of images in [0, 1]."""
         subject, about = self.subject, {**self.about, "eps": eps, "suite": suite}
-        with self.bench.evaluation(about) as path, self.bench.bar(f"{self.name}, ε = {eps:.3g}") as tell:
+        tell = self.bench.telling(f"{self.about['mode']} mode, ε = {eps:.3g}")
+        with self.bench.evaluation(about) as path:
             return robust_accuracy(
                 subject.modes[self.about["mode"]],
                 subject.images,
@@ -83,7 +83,7 @@ class Laboratory:
     def __init__(self, config: ImageConfig, bench: Workbench) -> None:
         self.config, self.bench = config, bench
 
-    def cell(self, kind: Kind, knob: float | None, seed: int, trial: Trial) -> Mapping[str, Any]:
+    def cell(self, kind: Kind, knob: float | None, seed: int, trial: Trial) -> Cell:
         """One trial of one model, in each of its modes."""
         name, config = f"{title(kind, knob)}, seed {seed}, {trial.name}", self.config
         judged: dict[str, Any] = {"images": config.images, "modes": config.modes, "attack": trial.name}
@@ -92,12 +92,11 @@ class Laboratory:
         def make() -> dict[str, Any]:
             subject = self.subject(kind, knob, seed)
             found = {
-                mode: trial.measure(Attacker(self.bench, subject, {**about, "mode": mode}, f"{name}, {mode} mode"))
-                for mode in subject.modes
+                mode: trial.measure(Attacker(self.bench, subject, {**about, "mode": mode})) for mode in subject.modes
             }
             return {**subject.facts, "attack": trial.name, "modes": found}
 
-        return self.bench.cell(name, about, make)
+        return Cell(name, about, make)
 
     def subject(self, kind: Kind, knob: float | None, seed: int) -> Subject:
         """Train a model, or take the one that is there."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from isthmus.recipe import Positive
 from isthmus.studies.closer_look import image_models
 from isthmus.studies.closer_look.image_models import Eps, ImageConfig, Pgd
-from isthmus.studies.workbench import Workbench
+from isthmus.studies.workbench import Stages, Workbench
 from isthmus.tradeoff import Rho
 
 Bottleneck = Literal["vib", "ceb"]
@@ -101,14 +101,15 @@ class CifarConfig(ImageConfig):
         return [("determ", None), *((self.kind, knob) for knob in self.knobs)]
 
 
-def run(config: CifarConfig, bench: Workbench) -> None:
-    """Train every model; attack it with PGD, and with the ensemble."""
+def cells(config: CifarConfig, bench: Workbench) -> Stages:
+    """Every model under PGD, and under the ensemble."""
     from isthmus.studies.closer_look import attacked
 
     laboratory, strong = attacked.Laboratory(config, bench), attacked.ensemble(config.eps, config.ensemble)
-    bench.plan(2 * config.seeds * len(config.models()))
+    found = []
     for seed in range(config.seeds):
         for kind, knob in config.models():
             starts = config.starts if knob in (None, config.reference) else 1
-            laboratory.cell(kind, knob, seed, attacked.restarts(config.eps, config.pgd, starts))
-            laboratory.cell(kind, knob, seed, strong)
+            found.append(laboratory.cell(kind, knob, seed, attacked.restarts(config.eps, config.pgd, starts)))
+            found.append(laboratory.cell(kind, knob, seed, strong))
+    yield found

@@ -31,7 +31,7 @@ from isthmus.studies.evidence import (
     share,
 )
 from isthmus.studies.study import Beta, StudyRecord, scales
-from isthmus.studies.workbench import Workbench
+from isthmus.studies.workbench import Stages, Workbench
 from isthmus.types import Figure, Mark, Section, Series, Table
 
 DETERM = "deterministic"
@@ -62,16 +62,13 @@ SCALES = scales(
 )
 
 
-def run(config: Config, bench: Workbench) -> None:
-    """Train and attack every model."""
+def cells(config: Config, bench: Workbench) -> Stages:
+    """Every model under FGS."""
     from isthmus.studies.closer_look.attacked import Laboratory, one_step
 
     laboratory, trial = Laboratory(config, bench), one_step(config.eps)
-    bench.plan(config.seeds * (1 + len(config.betas)))
-    for seed in range(config.seeds):
-        laboratory.cell("determ", None, seed, trial)
-        for beta in config.betas:
-            laboratory.cell("vib", beta, seed, trial)
+    models: list[tuple[image_models.Kind, float | None]] = [("determ", None), *(("vib", b) for b in config.betas)]
+    yield [laboratory.cell(*model, seed, trial) for seed in range(config.seeds) for model in models]
 
 
 def findings(record: StudyRecord) -> list[Finding]:

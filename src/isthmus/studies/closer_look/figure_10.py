@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from isthmus.studies.closer_look import surfaces
 from isthmus.studies.study import StudyRecord, scales
-from isthmus.studies.workbench import Workbench
+from isthmus.studies.workbench import Stages, Workbench
 from isthmus.types import Section
 
 
@@ -22,11 +22,11 @@ SCALES = scales(Config, tiny=surfaces.tiny("0", "6", "4"), small=surfaces.SMALL)
 findings = surfaces.findings
 
 
-def run(config: Config, bench: Workbench) -> None:
-    """Train and rank the models; compute the surfaces of the best."""
+def cells(config: Config, bench: Workbench) -> Stages:
+    """The models, trained and ranked; then the surfaces of the best."""
     from isthmus.studies.closer_look import surface_cells
 
-    surface_cells.run(config, bench)
+    return surface_cells.cells(config, bench)
 
 
 def section(record: StudyRecord) -> Section:

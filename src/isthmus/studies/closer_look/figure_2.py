@@ -22,7 +22,7 @@ class Config(restarts.RestartConfig):
 
 
 SCALES = scales(Config, tiny=restarts.tiny(step_size=0.05), small=restarts.SMALL)
-run = restarts.run
+cells = restarts.cells
 
 
 def findings(record: StudyRecord) -> list[Finding]:

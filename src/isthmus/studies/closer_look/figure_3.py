@@ -24,7 +24,7 @@ SCALES = scales(
     tiny={**cifar.TINY, "knobs": (3.0,), "warm_up": 1.0},
     small={**cifar.SMALL, "knobs": (1.0, 3.0, 5.0), "warm_up": 2.0},
 )
-run, findings = cifar.run, cifar_claims.findings
+cells, findings = cifar.cells, cifar_claims.findings
 
 
 def section(record: StudyRecord) -> Section:

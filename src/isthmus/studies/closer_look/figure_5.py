@@ -11,7 +11,7 @@ from isthmus.studies import catalogue
 from isthmus.studies.closer_look import toys
 from isthmus.studies.evidence import Finding, Verdict, all_of, bonferroni, exceeds, points
 from isthmus.studies.study import StudyRecord, scales
-from isthmus.studies.workbench import Workbench
+from isthmus.studies.workbench import Stages, Workbench
 from isthmus.types import Figure, Mark, Section, Table
 
 SETS = {"clean": "clean", "rare": "rare points", "shifted": "x₂ moved by 1"}
@@ -26,11 +26,11 @@ class Config(toys.ToyConfig):
 SCALES = scales(Config, tiny={**toys.TINY, "steps": 60}, small={})
 
 
-def run(config: Config, bench: Workbench) -> None:
-    """Train and judge every classifier."""
+def cells(config: Config, bench: Workbench) -> Stages:
+    """Every classifier, trained and judged."""
     from isthmus.studies.closer_look import toy_models
 
-    toy_models.run(toy_models.intervals(config.points), config, bench)
+    yield toy_models.cells(toy_models.intervals(config.points), config, bench)
 
 
 def findings(record: StudyRecord) -> list[Finding]:

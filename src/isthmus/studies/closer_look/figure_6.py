@@ -14,7 +14,7 @@ from isthmus.recipe import Positive
 from isthmus.studies import catalogue
 from isthmus.studies.evidence import Finding, Verdict, percent
 from isthmus.studies.study import StudyConfig, StudyRecord, scales
-from isthmus.studies.workbench import Workbench
+from isthmus.studies.workbench import Cell, Stages, Workbench
 from isthmus.types import Figure, Mark, Section, Series, Table
 
 RELIABILITY = 0.9
@@ -32,10 +32,9 @@ class Config(StudyConfig):
 SCALES = scales(Config, tiny={"points": 200}, small={})
 
 
-def run(config: Config, bench: Workbench) -> None:
-    """Draw the points."""
-    bench.plan(1)
-    bench.cell("points", {"problem": "intervals", **config.plain()}, lambda: _draw(config))
+def cells(config: Config, bench: Workbench) -> Stages:
+    """The points, drawn."""
+    yield [Cell("points", {"problem": "intervals", **config.plain()}, lambda: _draw(config))]
 
 
 def _draw(config: Config) -> dict[str, Any]:

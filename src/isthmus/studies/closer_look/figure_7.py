@@ -22,7 +22,7 @@ from isthmus.studies.evidence import (
     points,
 )
 from isthmus.studies.study import StudyRecord, scales
-from isthmus.studies.workbench import Workbench
+from isthmus.studies.workbench import Stages, Workbench
 from isthmus.types import Figure, Mark, Section, Table
 
 SETS = {"clean": "clean", "attacked": "under attack"}
@@ -40,11 +40,11 @@ class Config(toys.ToyConfig):
 SCALES = scales(Config, tiny={**toys.TINY, "steps": 40}, small={})
 
 
-def run(config: Config, bench: Workbench) -> None:
-    """Train and judge every classifier."""
+def cells(config: Config, bench: Workbench) -> Stages:
+    """Every classifier, trained and judged."""
     from isthmus.studies.closer_look import toy_models
 
-    toy_models.run(toy_models.gaussians(config.points), config, bench)
+    yield toy_models.cells(toy_models.gaussians(config.points), config, bench)
 
 
 def findings(record: StudyRecord) -> list[Finding]:

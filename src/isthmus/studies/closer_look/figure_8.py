@@ -18,7 +18,7 @@ class Config(restarts.RestartConfig):
 
 
 SCALES = scales(Config, tiny=restarts.tiny(step_size=0.025), small=restarts.SMALL)
-run = restarts.run
+cells = restarts.cells
 
 
 def findings(record: StudyRecord) -> list[Finding]:

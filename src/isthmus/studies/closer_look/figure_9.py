@@ -24,7 +24,7 @@ SCALES = scales(
     tiny={**cifar.TINY, "knobs": (0.01,), "warm_up": 1.0},
     small={**cifar.SMALL, "knobs": (0.001, 0.01, 0.1), "warm_up": 2.0},
 )
-run, findings = cifar.run, cifar_claims.findings
+cells, findings = cifar.cells, cifar_claims.findings
 
 
 def section(record: StudyRecord) -> Section:

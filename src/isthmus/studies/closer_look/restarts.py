@@ -13,6 +13,7 @@ from isthmus.studies.closer_look.image_models import (
     NAMES,
     Eps,
     ImageConfig,
+    Kind,
     Pgd,
     blind,
     estimate,
@@ -22,7 +23,7 @@ from isthmus.studies.closer_look.image_models import (
 from isthmus.studies.drawing import Row, band
 from isthmus.studies.evidence import Estimate, Finding, Verdict, exceeds, percent, share
 from isthmus.studies.study import Beta, StudyRecord
-from isthmus.studies.workbench import Workbench
+from isthmus.studies.workbench import Stages, Workbench
 from isthmus.types import Figure, Section, Series, Table
 
 OVERSTATED = 0.05
@@ -53,15 +54,13 @@ class RestartConfig(ImageConfig):
     starts: Positive = 100
 
 
-def run(config: RestartConfig, bench: Workbench) -> None:
-    """Train and attack both networks with every seed."""
+def cells(config: RestartConfig, bench: Workbench) -> Stages:
+    """Both networks under PGD, with every seed."""
     from isthmus.studies.closer_look.attacked import Laboratory, restarts
 
     laboratory, trial = Laboratory(config, bench), restarts(config.eps, config.pgd, config.starts)
-    bench.plan(2 * config.seeds)
-    for seed in range(config.seeds):
-        laboratory.cell("determ", None, seed, trial)
-        laboratory.cell("vib", config.beta, seed, trial)
+    models: list[tuple[Kind, float | None]] = [("determ", None), ("vib", config.beta)]
+    yield [laboratory.cell(*model, seed, trial) for seed in range(config.seeds) for model in models]
 
 
 def findings(record: StudyRecord, claim: Callable[[StudyRecord, str], Finding]) -> list[Finding]:

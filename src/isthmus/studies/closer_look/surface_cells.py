@@ -14,30 +14,27 @@ from isthmus.errors import ConfigError, unknown
 from isthmus.randomness import example_keys
 from isthmus.studies.closer_look.attacked import Laboratory, Subject, ensemble
 from isthmus.studies.closer_look.surfaces import SurfaceConfig
-from isthmus.studies.workbench import Tell, Workbench
+from isthmus.studies.workbench import Cell, Stages, Tell, Workbench
 
 _DECIDING = {"eps", "pgd", "classes", "measured", "direction_starts", "grid", "images"}  # beside the recipe
 
 
-def run(config: SurfaceConfig, bench: Workbench) -> None:
-    """Train and rank the models; compute the surfaces of the best."""
+def cells(config: SurfaceConfig, bench: Workbench) -> Stages:
+    """The models, trained and ranked; then the surfaces of the best."""
     laboratory, trial, knob = Laboratory(config, bench), ensemble(config.eps, config.ensemble), config.knobs[0]
-    bench.plan(config.seeds)
-    cells = [laboratory.cell(config.kind, knob, seed, trial) for seed in range(config.seeds)]
-    usable = [cell for cell in cells if not cell["collapsed"] and cell["modes"]["mean"]["clean"]]
+    ranked = yield [laboratory.cell(config.kind, knob, seed, trial) for seed in range(config.seeds)]
+    usable = [cell for cell in ranked if not cell["collapsed"] and cell["modes"]["mean"]["clean"]]
     if not usable:
         return
-    bench.plan(config.seeds + 1)
     best = max(usable, key=lambda cell: cell["modes"]["mean"]["left"])
     recipe = config.recipe(config.kind, knob, best["seed"])
     name = f"{config.kind} {knob:g}, seed {best['seed']}, surfaces"
 
     def make() -> dict[str, Any]:
         subject = laboratory.subject(config.kind, knob, best["seed"])
-        with bench.bar(name) as tell:
-            return measure(subject, config, tell)
+        return measure(subject, config, bench.telling("surfaces"))
 
-    bench.cell(name, {"recipe": recipe, **config.model_dump(mode="json", include=_DECIDING)}, make)
+    yield [Cell(name, {"recipe": recipe, **config.model_dump(mode="json", include=_DECIDING)}, make)]
 
 
 def measure(subject: Subject, config: SurfaceConfig, tell: Tell) -> dict[str, Any]:

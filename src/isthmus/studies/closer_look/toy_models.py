@@ -17,7 +17,7 @@ from isthmus.nets.bottleneck import Bottleneck
 from isthmus.objectives.terms import rate
 from isthmus.randomness import example_keys, normal
 from isthmus.studies.closer_look.toys import ToyConfig
-from isthmus.studies.workbench import Tell, Workbench
+from isthmus.studies.workbench import Cell, Tell, Workbench
 
 Toy = Intervals | Gaussians
 _JUDGED = "judged"  # the points that all models are judged on, whatever their seed
@@ -60,17 +60,17 @@ def gaussians(points: int) -> Problem:
     )
 
 
-def run(problem: Problem, config: ToyConfig, bench: Workbench) -> None:
-    """Measure the deterministic classifier and one VIB for each β, with every seed."""
+def cells(problem: Problem, config: ToyConfig, bench: Workbench) -> list[Cell]:
+    """The deterministic classifier and one VIB for each β, with every seed."""
     betas: list[float | None] = [None, *config.betas]
-    bench.plan(len(betas) * config.seeds)
+    found, tell = [], bench.telling("training")
     training = config.model_dump(mode="json", exclude={"betas", "seeds"})
     for seed in range(config.seeds):
         for beta in betas:
             name = f"{problem.name}, {'determ' if beta is None else f'vib, beta {beta:g}'}, seed {seed}"
             about = {"problem": problem.name, "training": training, "beta": beta, "seed": seed}
-            with bench.bar(name) as tell:
-                bench.cell(name, about, partial(measure, problem, config, beta, seed, tell))
+            found.append(Cell(name, about, partial(measure, problem, config, beta, seed, tell)))
+    return found
 
 
 def measure(problem: Problem, config: ToyConfig, beta: float | None, seed: int, tell: Tell) -> dict[str, Any]:

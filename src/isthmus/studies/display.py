@@ -1,0 +1,61 @@
+"""One progress display for a whole study: all its cells, and what every worker is at."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+_WIDE = 72
+"""Characters of a worker's line before its bar."""
+
+
+class Display:
+    """Bars on stderr; nothing is drawn where that is no terminal or ``shown`` is False. A context manager.
+
+    Args:
+        title: of the bar over all cells.
+    """
+
+    def __init__(self, title: str, shown: bool = True) -> None:
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.fields[count]}"))
+        self._progress = Progress(
+            *columns, TimeElapsedColumn(), console=console, disable=not (shown and console.is_terminal), transient=True
+        )
+        self._all = self._progress.add_task(title, total=None, count="")
+        self._workers: dict[int, TaskID] = {}
+        self._failed = 0
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def count(self, done: int, total: int, failed: int) -> None:
+        """How many cells there are by now, and how many of them could not be measured."""
+        note = f"{done}/{total}" + (f", {failed} failed" if failed else "")
+        self._progress.update(self._all, completed=done + failed, total=total, count=note)
+
+    def failed(self, name: str, why: str) -> None:
+        """Say above the bars that a cell failed."""
+        self._progress.console.print(f"failed: {name}: {why}", highlight=False, markup=False)
+
+    def at(self, worker: int, cell: str, what: str, done: float, total: float) -> None:
+        """What a worker does, and how far it is in that."""
+        text = f"  {cell}: {what}"
+        text = text if len(text) <= _WIDE else f"{text[: _WIDE - 1]}…"
+        share = f"{done / total:.0%}" if total else ""
+        if worker not in self._workers:
+            self._workers[worker] = self._progress.add_task(text, total=total or None, count=share)
+        task = self._workers[worker]
+        self._progress.update(task, description=text, completed=done, total=total or None, count=share)
+
+    def idle(self, worker: int) -> None:
+        """A worker has nothing to do."""
+        task = self._workers.pop(worker, None)
+        if task is not None:
+            self._progress.remove_task(task)

@@ -1,0 +1,150 @@
+"""A study shared by several processes: the same numbers, failures kept apart, nothing lost to a kill."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from isthmus.errors import ConfigError, ModelError
+from isthmus.studies import page
+from isthmus.studies.closer_look import toy_models
+from isthmus.studies.crews import Processes
+from isthmus.studies.display import Display
+from isthmus.studies.running import run_study
+from isthmus.studies.study import StudyRecord
+
+NAME = "closer-look/figure-5"
+QUICK = {"steps": 5, "batch_size": 32, "points": 60}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return run_study(NAME, "tiny", QUICK, tmp_path_factory.mktemp("alone"), show_progress=False)[0]
+
+
+def test_two_processes_measure_what_one_does_in_the_same_order(alone, tmp_path):
+    shared, _ = run_study(NAME, "tiny", QUICK, tmp_path, show_progress=False, jobs=2)
+    assert shared.complete
+    assert list(shared.cells.items()) == list(alone.cells.items())
+    assert shared.findings == alone.findings
+
+
+def test_later_stages_see_what_earlier_ones_gave(tmp_path):
+    """Figure 4 computes surfaces of the best of its models: two stages, which workers list for themselves."""
+    settings = {"images": 40, "seeds": 2, "training.epochs": 3, "grid": 3, "measured": 4}
+    shared, _ = run_study("closer-look/figure-4", "tiny", settings, tmp_path, show_progress=False, jobs=2)
+    assert shared.complete
+    assert not shared.failures
+    assert len(shared.cells) == 3
+    assert [name for name in shared.cells if name.endswith("surfaces")]
+
+
+def test_a_run_that_diverges_ends_no_other(alone, tmp_path, monkeypatch):
+    true = toy_models.measure
+
+    def diverging(problem, config, beta, seed, tell):
+        if (beta, seed) == (0.01, 1):
+            raise ModelError("Training diverged\nat step 3.")
+        return true(problem, config, beta, seed, tell)
+
+    monkeypatch.setattr(toy_models, "measure", diverging)
+    record, html = run_study(NAME, "tiny", QUICK, tmp_path, show_progress=False)
+    name = "intervals, vib, beta 0.01, seed 1"
+    assert record.failures == {name: "ModelError: Training diverged at step 3."}
+    assert record.complete
+    assert record.cells == {other: cell for other, cell in alone.cells.items() if other != name}
+    text = html.read_text("utf-8")
+    assert "1 of 6 cells could not be measured" in text
+    assert f"{name} failed: ModelError: Training diverged at step 3." in text
+    monkeypatch.setattr(toy_models, "measure", true)
+    again, _ = run_study(NAME, "tiny", QUICK, tmp_path, show_progress=False)
+    assert not again.failures
+    assert again.cells == alone.cells
+
+
+def test_what_no_cell_would_survive_ends_the_study_at_once(tmp_path):
+    with pytest.raises(ConfigError, match="There is no class 'truck'"):
+        run_study(
+            "closer-look/figure-4",
+            "tiny",
+            ["classes=[truck]", "seeds=1", "images=10", "training.epochs=1"],
+            tmp_path,
+            show_progress=False,
+            jobs=2,
+        )
+
+
+def test_a_worker_that_is_killed_costs_one_cell_until_the_next_call(tmp_path):
+    """SIGKILL of a worker in the middle of its work."""
+    slow = {**QUICK, "steps": 100_000, "seeds": 1, "betas": [0.01]}
+    module = page.catalogue.find(NAME)
+    config = module.Config.model_validate({**module.SCALES["tiny"].model_dump(), **slow})
+    from isthmus.studies.workbench import Workbench
+
+    cells = next(module.cells(config, Workbench(tmp_path)))
+    with Display("test", shown=False) as display:
+        crew = Processes(NAME, config.plain(), tmp_path, 1, display)
+        work = crew.work(0, cells, [0, 1])
+        crew._hire()
+        os.kill(crew._workers[0].process.pid, signal.SIGKILL)
+        assert next(work) == (0, f"its process ended (exit code {-signal.SIGKILL})")
+        crew.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_sweep_goes_on_and_leaves_no_process_behind(alone, tmp_path, stop):
+    script = (
+        "from isthmus.cli import main\n"
+        "if __name__ == '__main__':\n"
+        f"    main(['study', {NAME!r}, 'steps=600', 'batch_size=32', 'points=60', '--scale', 'tiny', '--jobs', '2', "
+        f"'--out', {str(tmp_path)!r}])"
+    )
+    (tmp_path / "sweep.py").write_text(script)
+    command = [sys.executable, str(tmp_path / "sweep.py")]
+    # a shell may have started us with SIGINT ignored, which children inherit
+    default = signal.signal(signal.SIGINT, signal.default_int_handler)
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    signal.signal(signal.SIGINT, default)
+    record = tmp_path / NAME / "tiny.json"
+    until = time.monotonic() + 60
+    while time.monotonic() < until and not (record.exists() and StudyRecord.load(record).cells):
+        assert first.poll() is None
+        time.sleep(0.05)
+    workers = _children(first.pid)
+    assert len(workers) >= 2
+    first.send_signal(stop)
+    code = first.wait(timeout=60)
+    assert code == (-signal.SIGKILL if stop is signal.SIGKILL else 130)
+    half = StudyRecord.load(record)
+    assert 0 < len(half.cells) < half.total
+    second = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert second.returncode == 0, second.stderr
+    whole = StudyRecord.load(record)
+    assert whole.complete
+    assert {name: whole.cells[name] for name in half.cells} == half.cells
+    until = time.monotonic() + 20
+    while time.monotonic() < until and any(map(_alive, workers)):
+        time.sleep(0.1)
+    assert not any(map(_alive, workers))
+
+
+def _children(parent):
+    text = Path(f"/proc/{parent}/task/{parent}/children").read_text()
+    return [int(child) for child in text.split()]
+
+
+def _alive(process):
+    try:
+        return "Z" not in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+
+
+def test_no_process_at_all_is_a_mistake(tmp_path):
+    with pytest.raises(ConfigError, match="at least one process"):
+        run_study(NAME, "tiny", QUICK, tmp_path, show_progress=False, jobs=0)
