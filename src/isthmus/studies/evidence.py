@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from statistics import fmean, stdev
+from typing import Literal
 
 from scipy.special import stdtrit
 
@@ -45,11 +46,11 @@ class Estimate:
     """A mean over seeds with an interval for both kinds of chance.
 
     Attributes:
-        value: the mean, or a difference of two means; a fraction.
+        value: the mean, or a difference of two means.
         low, high: the interval; with a single seed it covers the choice of images alone.
-        n: images (or points) judged for each seed.
+        n: images (or points) judged for each seed; of quantities that are no share of images, the number of seeds.
         seeds: runs behind it; the smaller number for a difference.
-        is_difference: written in percentage points.
+        unit: of a share, "fraction", and of a difference of two, "points", which are written as percentages.
     """
 
     value: float
@@ -58,20 +59,26 @@ class Estimate:
     n: int
     seeds: int
     level: float = 0.95
-    is_difference: bool = False
+    unit: Literal["fraction", "points", "nats"] = "fraction"
 
     @property
     def metric(self) -> Metric:
         """The same for a table."""
+        if self.unit == "nats":
+            interval = Interval(low=self.low, high=self.high, level=self.level, method="t over seeds")
+            return Metric(value=self.value, unit="nats", n=self.n, interval=interval if self.seeds > 1 else None)
         method = "Wilson over images, t over seeds" if self.seeds > 1 else "Wilson over images, one seed"
         interval = Interval(low=self.low, high=self.high, level=self.level, method=method)
         return Metric(value=self.value, unit="fraction", n=self.n, interval=interval)
 
     def __str__(self) -> str:
         """Such as "12.3% (95% interval 10.1% to 14.9%, n = 1,000, 3 seeds)"."""
-        write = points if self.is_difference else percent
+        write = {"fraction": percent, "points": points, "nats": nats}[self.unit]
         ends = f"{100 * self.level:.3g}% interval {write(self.low, unit=False)} to {write(self.high)}"
-        return f"{write(self.value)} ({ends}, n = {self.n:,}, {self.seeds} seed{'s' * (self.seeds > 1)})"
+        seeds = f"{self.seeds} seed{'s' * (self.seeds > 1)}"
+        if self.unit == "nats":
+            return f"{write(self.value)} ({f'{ends}, ' * (self.seeds > 1)}{seeds})"
+        return f"{write(self.value)} ({ends}, n = {self.n:,}, {seeds})"
 
 
 def share(counts: Sequence[int], n: int, level: float = 0.95) -> Estimate:
@@ -97,6 +104,39 @@ def share(counts: Sequence[int], n: int, level: float = 0.95) -> Estimate:
     return Estimate(value, max(low, 0.0), min(high, 1.0), n, seeds, level)
 
 
+def average(values: Sequence[float], level: float = 0.95) -> Estimate:
+    """Mean over seeds of a quantity in nats, with Student's t interval; a single one has no interval.
+
+    Raises:
+        ValueError: no value.
+    """
+    if not values:
+        raise ValueError("give a value for each seed; got none")
+    mean, spread = fmean(values), _spread(values, level)
+    return Estimate(mean, mean - spread, mean + spread, len(values), len(values), level, "nats")
+
+
+def trend(x: Sequence[float], y: Sequence[float], level: float = 0.95) -> Estimate:
+    """Least-squares slope of y over x with its t interval: by how much a share rises for each unit of x.
+
+    Args:
+        x, y: one pair for each run; at least three runs at two places.
+
+    Raises:
+        ValueError: fewer runs or places.
+    """
+    n = len(x)
+    if n < 3 or len(set(x)) < 2:
+        raise ValueError(f"a trend needs three runs at two places; got {n} at {len(set(x))}")
+    centre = fmean(x)
+    spread = sum((a - centre) ** 2 for a in x)
+    slope = sum((a - centre) * b for a, b in zip(x, y, strict=True)) / spread
+    height = fmean(y)
+    rest = sum((b - height - slope * (a - centre)) ** 2 for a, b in zip(x, y, strict=True))
+    deviation = float(stdtrit(n - 2, 0.5 + level / 2)) * math.sqrt(rest / (n - 2) / spread)
+    return Estimate(slope, slope - deviation, slope + deviation, n, n, level, "points")
+
+
 def gap(first: Sequence[int], second: Sequence[int], n: int, level: float = 0.95) -> Estimate:
     """Mean over seeds of ``first`` less ``second``, of models with the same seeds, or of the same models twice.
 
@@ -116,7 +156,7 @@ def gap(first: Sequence[int], second: Sequence[int], n: int, level: float = 0.95
     spread = _spread(steps, level)
     low = value - math.hypot(by_images.value - by_images.low, spread)
     high = value + math.hypot(by_images.high - by_images.value, spread)
-    return Estimate(value, max(low, -1.0), min(high, 1.0), n, seeds, level, is_difference=True)
+    return Estimate(value, max(low, -1.0), min(high, 1.0), n, seeds, level, "points")
 
 
 def _spread(values: Sequence[float], level: float) -> float:
@@ -135,7 +175,7 @@ def difference(first: Estimate, second: Estimate) -> Estimate:
     low = value - math.hypot(first.value - first.low, second.high - second.value)
     high = value + math.hypot(first.high - first.value, second.value - second.low)
     n, seeds = min(first.n, second.n), min(first.seeds, second.seeds)
-    return Estimate(value, max(low, -1.0), min(high, 1.0), n, seeds, first.level, is_difference=True)
+    return Estimate(value, max(low, -1.0), min(high, 1.0), n, seeds, first.level, "points")
 
 
 def exceeds(estimate: Estimate, limit: float, least_seeds: int = 2) -> Verdict:
@@ -181,3 +221,8 @@ def percent(fraction: float, unit: bool = True) -> str:
 def points(fraction: float, unit: bool = True) -> str:
     """A difference of 0.031 as "3.1 points"."""
     return percent(fraction, unit=False) + " points" * unit
+
+
+def nats(value: float, unit: bool = True) -> str:
+    """2.3026 as "2.303 nats"."""
+    return f"{value:.3f}{' nats' * unit}".replace("-", "−")

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from isthmus.recipe import Positive
-from isthmus.studies.closer_look import image_models
-from isthmus.studies.closer_look.image_models import Eps, ImageConfig, Pgd
+from isthmus.studies import image_models
+from isthmus.studies.closer_look import presets
+from isthmus.studies.image_models import Eps, ImageConfig, Pgd
 from isthmus.studies.workbench import Stages, Workbench
 from isthmus.tradeoff import Rho
 
@@ -44,7 +45,7 @@ SMALL: dict[str, Any] = {
     ],
 }
 TINY: dict[str, Any] = {
-    **image_models.DIGITS_TINY,
+    **presets.DIGITS_TINY,
     "eps": 0.1,
     "pgd": Pgd(steps=5, step_size=0.04),
     "starts": 3,
@@ -71,6 +72,7 @@ class CifarConfig(ImageConfig):
         ensemble: the suite, or the attacks, of AA+MT.
     """
 
+    seeds: Positive = 10
     data: str = "cifar10"
     model: dict[str, Any] = MODEL
     training: dict[str, Any] = TRAINING
@@ -104,8 +106,9 @@ class CifarConfig(ImageConfig):
 def cells(config: CifarConfig, bench: Workbench) -> Stages:
     """Every model under PGD, and under the ensemble."""
     from isthmus.studies.closer_look import attacked
+    from isthmus.studies.laboratory import Laboratory
 
-    laboratory, strong = attacked.Laboratory(config, bench), attacked.ensemble(config.eps, config.ensemble)
+    laboratory, strong = Laboratory(config, bench), attacked.ensemble(config.eps, config.ensemble)
     found = []
     for seed in range(config.seeds):
         for kind, knob in config.models():

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from isthmus.studies.closer_look import restarts
-from isthmus.studies.closer_look.image_models import healthy, standing
 from isthmus.studies.evidence import (
     Estimate,
     Finding,
@@ -21,6 +20,7 @@ from isthmus.studies.evidence import (
     points,
     share,
 )
+from isthmus.studies.image_models import healthy, standing
 from isthmus.studies.study import StudyRecord
 
 ADVERSARIALLY_TRAINED = 0.458

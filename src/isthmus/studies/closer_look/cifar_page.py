@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from isthmus.studies import catalogue
-from isthmus.studies.closer_look import image_models, restarts
+from isthmus.studies import catalogue, image_models
+from isthmus.studies.closer_look import restarts
 from isthmus.studies.closer_look.cifar_claims import ADVERSARIALLY_TRAINED, after_all, cells_of, knob_text, single
-from isthmus.studies.closer_look.image_models import NAMES, blind, estimate
 from isthmus.studies.drawing import Row, dots
 from isthmus.studies.evidence import percent, share
+from isthmus.studies.image_models import NAMES, blind, estimate
 from isthmus.studies.study import StudyRecord
 from isthmus.types import Figure, Mark, Section, Series, Table
 

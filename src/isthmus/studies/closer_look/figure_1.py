@@ -12,9 +12,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from isthmus.studies import catalogue
-from isthmus.studies.closer_look import image_models
-from isthmus.studies.closer_look.image_models import NAMES, ImageConfig, estimate, healthy, standing
+from isthmus.studies import catalogue, image_models
+from isthmus.studies.closer_look import presets
 from isthmus.studies.drawing import Row, band, dots
 from isthmus.studies.evidence import (
     Finding,
@@ -30,6 +29,7 @@ from isthmus.studies.evidence import (
     points,
     share,
 )
+from isthmus.studies.image_models import NAMES, estimate, healthy, standing
 from isthmus.studies.study import Beta, StudyRecord, scales
 from isthmus.studies.workbench import Stages, Workbench
 from isthmus.types import Figure, Mark, Section, Series, Table
@@ -41,7 +41,7 @@ MODES_DIFFER = 0.01
 """A difference of accuracies from which on two modes do not give the same results."""
 
 
-class Config(ImageConfig):
+class Config(presets.MnistConfig):
     """MNIST as in the appendix.
 
     Attributes:
@@ -57,14 +57,15 @@ class Config(ImageConfig):
 
 SCALES = scales(
     Config,
-    tiny={**image_models.DIGITS_TINY, "betas": (0.01, 0.1)},
-    small={**image_models.MNIST_SMALL, "images": 1000, "betas": (0.001, 0.01, 0.1)},
+    tiny={**presets.DIGITS_TINY, "betas": (0.01, 0.1)},
+    small={**presets.MNIST_SMALL, "images": 1000, "betas": (0.001, 0.01, 0.1)},
 )
 
 
 def cells(config: Config, bench: Workbench) -> Stages:
     """Every model under FGS."""
-    from isthmus.studies.closer_look.attacked import Laboratory, one_step
+    from isthmus.studies.closer_look.attacked import one_step
+    from isthmus.studies.laboratory import Laboratory
 
     laboratory, trial = Laboratory(config, bench), one_step(config.eps)
     models: list[tuple[image_models.Kind, float | None]] = [("determ", None), *(("vib", b) for b in config.betas)]

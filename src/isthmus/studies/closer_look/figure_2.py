@@ -6,7 +6,8 @@ both modes and on the deterministic network. One evaluation gives the accuracy a
 
 from __future__ import annotations
 
-from isthmus.studies.closer_look import image_models, restarts
+from isthmus.studies import image_models
+from isthmus.studies.closer_look import restarts
 from isthmus.studies.evidence import Finding, falls_below, percent
 from isthmus.studies.study import StudyRecord, scales
 from isthmus.types import Section

@@ -7,12 +7,12 @@ from typing import Any
 
 from isthmus.recipe import Positive
 from isthmus.studies import catalogue
-from isthmus.studies.closer_look.image_models import (
-    DIGITS_TINY,
-    MNIST_SMALL,
+from isthmus.studies.closer_look.presets import DIGITS_TINY, MNIST_SMALL, MnistConfig
+from isthmus.studies.drawing import Row, band
+from isthmus.studies.evidence import Estimate, Finding, Verdict, exceeds, percent, share
+from isthmus.studies.image_models import (
     NAMES,
     Eps,
-    ImageConfig,
     Kind,
     Pgd,
     blind,
@@ -20,8 +20,6 @@ from isthmus.studies.closer_look.image_models import (
     healthy,
     modes,
 )
-from isthmus.studies.drawing import Row, band
-from isthmus.studies.evidence import Estimate, Finding, Verdict, exceeds, percent, share
 from isthmus.studies.study import Beta, StudyRecord
 from isthmus.studies.workbench import Stages, Workbench
 from isthmus.types import Figure, Section, Series, Table
@@ -38,7 +36,7 @@ def tiny(step_size: float) -> dict[str, Any]:
     return {**DIGITS_TINY, "pgd": Pgd(steps=10, step_size=step_size), "starts": 4}
 
 
-class RestartConfig(ImageConfig):
+class RestartConfig(MnistConfig):
     """One β under PGD with restarts.
 
     Attributes:
@@ -56,7 +54,8 @@ class RestartConfig(ImageConfig):
 
 def cells(config: RestartConfig, bench: Workbench) -> Stages:
     """Both networks under PGD, with every seed."""
-    from isthmus.studies.closer_look.attacked import Laboratory, restarts
+    from isthmus.studies.closer_look.attacked import restarts
+    from isthmus.studies.laboratory import Laboratory
 
     laboratory, trial = Laboratory(config, bench), restarts(config.eps, config.pgd, config.starts)
     models: list[tuple[Kind, float | None]] = [("determ", None), ("vib", config.beta)]

@@ -12,8 +12,9 @@ from isthmus.attacks.threats import Linf
 from isthmus.attacks.undisturbed import device_of
 from isthmus.errors import ConfigError, unknown
 from isthmus.randomness import example_keys
-from isthmus.studies.closer_look.attacked import Laboratory, Subject, ensemble
+from isthmus.studies.closer_look.attacked import ensemble
 from isthmus.studies.closer_look.surfaces import SurfaceConfig
+from isthmus.studies.laboratory import Laboratory, Subject
 from isthmus.studies.workbench import Cell, Stages, Tell, Workbench
 
 _DECIDING = {"eps", "pgd", "classes", "measured", "direction_starts", "grid", "images"}  # beside the recipe

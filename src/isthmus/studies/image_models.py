@@ -1,4 +1,4 @@
-"""What the studies on images share: how models are trained (as plain data), and how cells are read."""
+"""What studies on images share: how models are trained (as plain data), and how cells are read."""
 
 from __future__ import annotations
 
@@ -15,29 +15,6 @@ from isthmus.types import Metric
 
 Eps = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Kind = Literal["determ", "vib", "ceb"]
-
-MNIST_MODEL: dict[str, Any] = {"backbone": {"name": "mlp", "hidden": [1024, 1024]}, "dim": 256, "samples": 12}
-MNIST_TRAINING: dict[str, Any] = {
-    "epochs": 200,
-    "batch_size": 100,
-    "optimizer": {"lr": 1e-4, "betas": [0.5, 0.999]},
-    "learning_rate": {"every": 2, "factor": 0.97},
-    "ema": 0.999,
-}
-# two hidden layers half as wide, a fortieth of the epochs, and a larger step to get somewhere in them
-MNIST_SMALL: dict[str, Any] = {
-    "seeds": 3,
-    "images": 500,
-    "model": {**MNIST_MODEL, "backbone": {"name": "mlp", "hidden": [512, 512]}},
-    "training": {**MNIST_TRAINING, "epochs": 5, "optimizer": {"lr": 1e-3, "betas": [0.5, 0.999]}},
-}
-DIGITS_TINY: dict[str, Any] = {
-    "seeds": 2,
-    "data": "digits",
-    "images": 60,
-    "model": {"backbone": {"name": "mlp", "hidden": [32]}, "dim": 8, "samples": 4},
-    "training": {"epochs": 4, "batch_size": 64, "optimizer": {"lr": 3e-3}},
-}
 
 NAMES = {"mean": "mean mode", "stochastic": "stochastic mode"}
 
@@ -69,12 +46,12 @@ class ImageConfig(StudyConfig):
         modes: in which bottlenecks are judged. Deterministic networks have the first alone.
     """
 
-    seeds: Positive = 10
-    data: str = "mnist"
+    seeds: Positive
+    data: str
     train_limit: Positive | None = None
     images: Positive | None = None
-    model: dict[str, Any] = MNIST_MODEL
-    training: dict[str, Any] = MNIST_TRAINING
+    model: dict[str, Any]
+    training: dict[str, Any]
     modes: Annotated[tuple[Literal["mean", "stochastic"], ...], Field(min_length=1)] = ("mean", "stochastic")
 
     def recipe(self, kind: Kind, knob: float | None, seed: int) -> dict[str, Any]:

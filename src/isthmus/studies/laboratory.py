@@ -1,0 +1,145 @@
+"""Training the models of a study on images, and attacking them: what its cells hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from isthmus.attacks.api import robust_accuracy
+from isthmus.attacks.result import RobustResult
+from isthmus.attacks.threats import Threat
+from isthmus.data.images import as_float
+from isthmus.data.loading import load
+from isthmus.data.order import balanced
+from isthmus.files import sha256
+from isthmus.nets.modes import StochasticMode
+from isthmus.studies.image_models import ImageConfig, Kind, title
+from isthmus.studies.workbench import Cell, Workbench
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A trained model in its modes, and the test images to judge it on.
+
+    Attributes:
+        modes: "mean", and "stochastic" for a bottleneck.
+        indices: positions of the images in the test split.
+        facts: what every cell says about the model.
+    """
+
+    modes: Mapping[str, nn.Module]
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    classes: tuple[str, ...]
+    facts: dict[str, Any]
+
+
+Measure = Callable[["Attacker"], dict[str, Any]]
+"""From attacks on one mode of a model to what its cell holds of that mode."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is measured on every model, and plain data that determine it."""
+
+    name: str
+    settings: Mapping[str, Any]
+    measure: Measure
+
+
+@dataclass(frozen=True)
+class Attacker:
+    """Attacks on one mode of one subject, each kept while it goes."""
+
+    bench: Workbench
+    subject: Subject
+    about: Mapping[str, Any]
+
+    @property
+    def model(self) -> nn.Module:
+        """The mode that is attacked."""
+        return self.subject.modes[self.about["mode"]]
+
+    def run(
+        self, threat: Threat, suite: str | Sequence[Any], rows: Tensor | None = None, target: int | None = None
+    ) -> RobustResult:
+        """Attack the mode, seed 0.
+
+        Args:
+            rows: which of the subject's images; None for all.
+            target: a class to reach, for a targeted attack; none of the images may be of it.
+        """
+        subject = self.subject
+        chosen = torch.arange(len(subject.labels)) if rows is None else rows
+        about = {**self.about, "threat": str(threat), "suite": suite, "target": target, "rows": sha256(chosen.numpy())}
+        tell = self.bench.telling(f"attacking, {self.about['mode']} mode, {threat}")
+        labels = subject.labels[chosen]
+        with self.bench.evaluation(about) as path:
+            return robust_accuracy(
+                self.model,
+                subject.images[chosen],
+                labels,
+                threat,
+                suite,
+                targets=None if target is None else torch.full_like(labels, target),
+                indices=subject.indices[chosen],
+                save_to=path,
+                progress=lambda at: tell(at.done, at.total),
+            )
+
+
+class Laboratory:
+    """Trains and attacks the models of one config; loads its images once."""
+
+    def __init__(self, config: ImageConfig, bench: Workbench) -> None:
+        self.config, self.bench = config, bench
+
+    def cell(self, kind: Kind, knob: float | None, seed: int, trial: Trial) -> Cell:
+        """One trial of one model, in each of its modes."""
+        name, config = f"{title(kind, knob)}, seed {seed}, {trial.name}", self.config
+        judged: dict[str, Any] = {"images": config.images, "modes": config.modes, "attack": trial.name}
+        about = {"recipe": config.recipe(kind, knob, seed), **judged, **trial.settings}
+
+        def make() -> dict[str, Any]:
+            subject = self.subject(kind, knob, seed)
+            found = {
+                mode: trial.measure(Attacker(self.bench, subject, {**about, "mode": mode})) for mode in subject.modes
+            }
+            return {**subject.facts, "attack": trial.name, "modes": found}
+
+        return Cell(name, about, make)
+
+    def subject(self, kind: Kind, knob: float | None, seed: int) -> Subject:
+        """Train a model, or take the one that is there."""
+        run = self.bench.train(self.config.recipe(kind, knob, seed))
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model, result = run.load().to(device), run.info()["result"]
+        images, labels, indices, classes = self._judged
+        views: dict[str, nn.Module] = {"mean": model}
+        if model.stochastic and "stochastic" in self.config.modes:
+            views["stochastic"] = StochasticMode(model, model.samples).eval()
+        facts = {
+            "objective": kind,
+            "knob": knob,
+            "seed": seed,
+            "n": len(labels),
+            "chance": float(labels.bincount().max()) / len(labels),
+            "test_accuracy": result["test_accuracy"],
+            "collapsed": result["collapsed"],
+            "trained": {name: value for name, value in result.items() if isinstance(value, float)},
+        }
+        return Subject(views, images, labels, indices, classes, facts)
+
+    @cached_property
+    def _judged(self) -> tuple[Tensor, Tensor, Tensor, tuple[str, ...]]:
+        data = load({"name": self.config.data, "train_limit": self.config.train_limit})
+        order = balanced(data.test.labels) if self.config.images else torch.arange(len(data.test))
+        indices = order[: self.config.images]
+        test = data.test.select(indices)
+        return as_float(test.images), test.labels, indices, data.classes
