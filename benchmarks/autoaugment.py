@@ -34,12 +34,18 @@ def _affine(image: Image.Image, *matrix: float) -> Image.Image:
     return image.transform(image.size, Image.Transform.AFFINE, matrix)
 
 
+def _posterize(image: Image.Image, bits: int) -> Image.Image:
+    return ImageOps.posterize(image, bits) if bits else image.point(lambda _: 0)  # Pillow keeps one bit at least
+
+
 # As Google's released code does them, on an image without transparency; m is the level, s is 1 or −1 for the other way.
 WITH_PILLOW: dict[str, Callable[[Image.Image, int, int], Image.Image]] = {
     "none": lambda image, m, s: image,
     "invert": lambda image, m, s: ImageOps.invert(image),
     "posterize": lambda image, m, s: ImageOps.posterize(image, 4 - int(m * 4 / 10)),
     "solarize": lambda image, m, s: ImageOps.solarize(image, 256 - int(m * 256 / 10)),
+    "posterize_to": lambda image, m, s: _posterize(image, int(m / 10 * 4)),
+    "solarize_from": lambda image, m, s: ImageOps.solarize(image, int(m / 10 * 256)),
     "autocontrast": lambda image, m, s: ImageOps.autocontrast(image),
     "equalize": lambda image, m, s: ImageOps.equalize(image),
     "brightness": lambda image, m, s: ImageEnhance.Brightness(image).enhance(m * 1.8 / 10 + 0.1),

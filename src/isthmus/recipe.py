@@ -98,14 +98,23 @@ def _named_schedule(given: object) -> object:
 class Augmentation(Frozen):
     """What happens to training images, in this order; a new draw for each example and epoch.
 
-    ``autoaugment`` gives each image a sub-policy of AutoAugment: of the paper's 25 (``published``) or of the 95 of
-    Google's code (``released``). ``crop_flip`` pads by 4 black pixels, crops at random and mirrors half of the images.
-    ``cutout`` blackens a square of that many pixels' side, 0 for none.
+    ``resized_crop`` takes 8 to 100% of an image's area, scales it to the data's size and mirrors half of the images; of
+    files it is taken before they are scaled down. ``autoaugment`` gives each image a sub-policy of AutoAugment: of the
+    paper's 25 for CIFAR-10 (``published``), of the 95 of Google's code for it (``released``), or of the paper's 25 for
+    ``imagenet``. ``crop_flip`` pads by 4 black pixels, crops at random and mirrors half of the images. ``cutout``
+    blackens a square of that many pixels' side, 0 for none.
     """
 
-    autoaugment: Literal["published", "released"] | None = None
+    resized_crop: bool = False
+    autoaugment: Literal["published", "released", "imagenet"] | None = None
     crop_flip: bool = False
     cutout: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _one_crop(self) -> Augmentation:
+        if self.resized_crop and self.crop_flip:
+            raise ValueError("give resized_crop or crop_flip, not both: each of them crops and mirrors")
+        return self
 
 
 AUGMENTATIONS: dict[str, dict[str, Any]] = {
@@ -113,6 +122,9 @@ AUGMENTATIONS: dict[str, dict[str, Any]] = {
     "crop_flip": {"crop_flip": True},
     # Cubuk et al. 2019 for CIFAR-10
     "autoaugment": {"autoaugment": "published", "crop_flip": True, "cutout": 16},
+    # as usual for ImageNet, and Cubuk et al. 2019 for it
+    "imagenet": {"resized_crop": True},
+    "imagenet_autoaugment": {"resized_crop": True, "autoaugment": "imagenet"},
 }
 
 
@@ -173,6 +185,7 @@ class Model(Frozen):
     backward: Literal["linear", "mlp"] = "linear"
     marginal: Literal["standard", "mixture", "batch", "classes"] | None = None
     components: Positive = 240
+    levels: Positive | None = None
     normalize: Literal["symmetric", "dataset", "none"] = "symmetric"
 
 

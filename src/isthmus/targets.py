@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,14 +17,18 @@ from torch import Tensor, nn
 from isthmus import classifier, config
 from isthmus.attacks.threats import parse
 from isthmus.config import Component
-from isthmus.data.images import as_float
+from isthmus.data.images import Examples, Split, as_float
 from isthmus.data.loading import load
 from isthmus.data.order import balanced
-from isthmus.errors import ConfigError
+from isthmus.errors import ConfigError, DataError
 from isthmus.training.run import Run
 
 if TYPE_CHECKING:
     from isthmus import auditing
+
+
+LARGEST = 8 * 2**30
+"""Bytes of float images that an audit decodes from files without being asked for fewer."""
 
 
 @dataclass(frozen=True)
@@ -143,15 +148,18 @@ def judged_on(subject: Named, count: int | None) -> Target:
 
     Raises:
         ConfigError: the data is not known.
-        DataError, FileError: it cannot be loaded.
+        DataError, FileError: it cannot be loaded, or there are too many images to hold in memory.
     """
     if subject.data is None:
-        raise ConfigError("--model needs --data: digits, mnist, fashion_mnist, cifar10, svhn or folder:PATH.")
+        raise ConfigError(
+            "--model needs --data: digits, mnist, fashion_mnist, cifar10, svhn, folder:PATH or imagenet:PATH."
+        )
     loaded = load(subject.data)
     test, indices, chosen = loaded.test, torch.arange(len(loaded.test)), "all"
     if count is not None and count < len(test):
         indices, chosen = balanced(test.labels)[:count], f"balanced first {count} of the test split"
         test = test.select(indices)
+    _check_memory(test)
     return Target(
         subject.model,
         as_float(test.images),
@@ -162,6 +170,16 @@ def judged_on(subject: Named, count: int | None) -> Target:
         subject.name,
         subject.folder,
     )
+
+
+def _check_memory(test: Examples) -> None:
+    """An audit holds its images; those that lie in files may be more than there is room for."""
+    one = 4 * math.prod(test.shape)
+    if not isinstance(test, Split) and len(test) * one > LARGEST:
+        raise DataError(
+            f"{len(test)} test images of {'×'.join(map(str, test.shape))} take {len(test) * one / 2**30:.1f} GiB as "
+            f"floats; judge on at most {LARGEST // one} of them, such as --n 1000."
+        )
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""What happens to training images: AutoAugment, crop and flip, cutout, in this order, all of it keyed by example."""
+"""What happens to training images: AutoAugment, crop and flip, cutout, in this order, all of it keyed by example.
+
+A resized crop comes before all of them: it is taken where images are read (:mod:`isthmus.data.reading`).
+"""
 
 from __future__ import annotations
 
@@ -45,12 +48,17 @@ def check(augmentation: Augmentation, shape: tuple[int, ...]) -> None:
     """Check that images of this shape (C, H, W) can be augmented so.
 
     Raises:
-        DataError: AutoAugment on images of neither 1 nor 3 channels, or a cutout that may leave nothing of an image.
+        DataError: AutoAugment or a resized crop of images of neither 1 nor 3 channels, or a cutout that may leave
+            nothing of an image.
     """
     channels, height, width = shape
     if augmentation.autoaugment is not None and channels not in (1, 3):
         raise DataError(
             f"AutoAugment is for images of 1 or 3 channels; these have {channels}. Set autoaugment to null."
+        )
+    if augmentation.resized_crop and channels not in (1, 3):
+        raise DataError(
+            f"resized_crop is for images of 1 or 3 channels; these have {channels}. Set resized_crop to false."
         )
     if augmentation.cutout >= min(height, width):
         raise DataError(

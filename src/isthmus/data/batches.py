@@ -1,4 +1,4 @@
-"""Serving a split in batches: no Python per image, and any batch of any epoch can be made again alone."""
+"""Serving a split in batches: any of them can be made again alone, and images in memory cost no Python each."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from isthmus.data.augmentation import Drawn, augment, check, draw_all
-from isthmus.data.images import Split, as_float
+from isthmus.data.images import Examples, as_float
 from isthmus.data.order import shuffled
+from isthmus.data.reading import read
 from isthmus.errors import DataError
 from isthmus.randomness import example_keys, fold
 from isthmus.recipe import Augmentation, named_augmentation
 
-_ORDER = int.from_bytes(b"order")  # keeps the draws for the order of an epoch apart from those for its pictures
+# Keep the draws for the order of an epoch, and for the crops where images are read, apart from those for its pictures.
+_ORDER, _CROP = (int.from_bytes(word) for word in (b"order", b"crop"))
 
 
 class Batch(NamedTuple):
@@ -58,7 +60,7 @@ class Batches:
         ValueError: several processes without ``drop_last``, or a batch size they cannot share evenly.
     """
 
-    split: Split = field(repr=False)
+    split: Examples = field(repr=False)
     batch_size: int
     seed: int = 0
     shuffle: bool = True
@@ -72,7 +74,7 @@ class Batches:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; got {self.batch_size}")
-        check(self._augmentation, tuple(self.split.images.shape[1:]))
+        check(self._augmentation, self.split.shape)
         if not 0 <= self.rank < self.world:
             raise ValueError(f"rank must lie in 0 … {self.world - 1}; got {self.rank}")
         if self.world > 1 and (not self.drop_last or self.batch_size % self.world):
@@ -108,12 +110,15 @@ class Batches:
     def _serve(self, epoch: int, start: int) -> Iterator[Batch]:
         keys = fold(example_keys(self.seed, torch.arange(len(self.split))), epoch)
         order = shuffled(fold(keys, _ORDER)) if self.shuffle else torch.arange(len(self.split))
-        drawn = draw_all(self._augmentation, keys, *self.split.images.shape[2:])
-        for first in range(start * self.batch_size, len(self) * self.batch_size, self.batch_size):
-            yield self._batch(order[first : first + self.batch_size][self.rank :: self.world], drawn)
+        drawn = draw_all(self._augmentation, keys, *self.split.shape[1:])
+        firsts = range(start * self.batch_size, len(self) * self.batch_size, self.batch_size)
+        shares = (order[first : first + self.batch_size][self.rank :: self.world] for first in firsts)
+        crops = fold(keys, _CROP) if self._augmentation.resized_crop else None
+        for indices, images in read(self.split, shares, crops):
+            yield self._batch(indices, images, drawn)
 
-    def _batch(self, indices: Tensor, drawn: Drawn) -> Batch:
-        images = self._moved(self.split.images.index_select(0, indices))
+    def _batch(self, indices: Tensor, images: Tensor, drawn: Drawn) -> Batch:
+        images = self._moved(images)
         labels = self._moved(self.split.labels.index_select(0, indices))
         # augmented as bytes and where they go: a quarter of the transfer
         images = augment(images, drawn.at(indices), self._augmentation)

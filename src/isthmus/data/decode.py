@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 
 from isthmus.data.images import Split
 from isthmus.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Channels = Literal[1, 3]
 
@@ -43,17 +46,24 @@ def pixels(file: Path | BytesIO, channels: Channels, where: str, size: int | Non
     """
     from PIL import Image, ImageOps
 
-    try:
-        with Image.open(file) as opened:
-            if opened.mode not in _EIGHT_BIT:
-                raise DataError(f"{where} has pixels of mode {opened.mode!r}; save it with 8 bits a channel.")
-            image = opened.convert("L" if channels == 1 else "RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        # All of these are what Pillow's decoders raise on broken files.
-        raise DataError(f"{where} is not a readable image: {error}") from None
+    image = opened(file, channels, where)
     if size is not None and image.size != (size, size):
         image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
     return np.asarray(image).reshape(image.height, image.width, channels)
+
+
+def opened(file: Path | BytesIO, channels: Channels, where: str) -> Image:
+    """Decode one image to Pillow's mode RGB or L, in its own size; errors as in :func:`pixels`."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            if image.mode not in _EIGHT_BIT:
+                raise DataError(f"{where} has pixels of mode {image.mode!r}; save it with 8 bits a channel.")
+            return image.convert("L" if channels == 1 else "RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        # All of these are what Pillow's decoders raise on broken files.
+        raise DataError(f"{where} is not a readable image: {error}") from None
 
 
 def stacked(images: Sequence[np.ndarray], labels: Sequence[int], where: Callable[[int], str], advice: str) -> Split:

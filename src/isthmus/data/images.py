@@ -1,9 +1,11 @@
-"""Labelled images in memory, and the checks that images and labels of any origin must pass."""
+"""Labelled images, in memory or wherever they lie, and the checks that images and labels of any origin must pass."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -11,6 +13,41 @@ from torch import Tensor
 
 from isthmus.errors import DataError
 from isthmus.files import sha256
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each channel, in [0, 1]."""
+
+
+class Examples(Protocol):
+    """The labelled images of one split, wherever they lie: :class:`Split` holds them in memory,
+    :class:`isthmus.data.on_demand.FileSplit` decodes files when it is asked for them."""
+
+    @property
+    def images(self) -> UInt8[Tensor, "n c h w"]:
+        """All of them at once; of files, only of as many as fit into memory (see :meth:`select`)."""
+
+    @property
+    def labels(self) -> Int64[Tensor, " n"]:
+        """The index of each image's class."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of every image."""
+
+    def __len__(self) -> int: ...
+
+    def select(self, indices: Int64[Tensor, " m"]) -> Examples:
+        """The examples at these positions, in this order; reads no image."""
+
+    def prepared(self, index: int, part: Sequence[float] | None) -> np.ndarray:
+        """One image as height × width × channels bytes: as it is served, or of a random part of it, which numbers of
+        :func:`isthmus.data.resized_crop.draws` stand for."""
+
+    def facts(self) -> Iterator[Any]:
+        """Bytes that determine the images and labels, for a fingerprint."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -44,9 +81,33 @@ class Split:
     def __repr__(self) -> str:
         return f"Split({len(self)} images of {'×'.join(map(str, self.images.shape[1:]))})"
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of every image."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
     def select(self, indices: Int64[Tensor, " m"]) -> Split:
         """The examples at these positions, in this order."""
         return Split(self.images.index_select(0, indices), self.labels.index_select(0, indices))
+
+    def prepared(self, index: int, part: Sequence[float] | None) -> np.ndarray:
+        """One image as height × width × channels bytes, or a random part of it (of 1 or 3 channels) in its place."""
+        from PIL import Image
+
+        from isthmus.data.resized_crop import resized_crop
+
+        pixels = self.images[index].permute(1, 2, 0).contiguous().numpy()
+        if part is None:
+            return pixels
+        image = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
+        return resized_crop(image, part, self.shape[1:])
+
+    def facts(self) -> Iterator[Any]:
+        """Shapes and bytes of the two tensors."""
+        for tensor in (self.images, self.labels):
+            yield repr(tuple(tensor.shape)).encode()
+            yield tensor.contiguous().numpy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +120,10 @@ class ImageData:
     Attributes:
         name: the data set's name, as reports show it.
         classes: names of the classes; a label is a position in this tuple.
-        fingerprint: SHA-256 (hex) over the shapes and bytes of all four tensors. :meth:`of` computes it.
+        fingerprint: SHA-256 (hex) over the shapes and bytes of all four tensors, or over names and sizes of files.
+            :meth:`of` computes it.
+        statistics: mean and standard deviation of each channel, where they are known; computed from the train split
+            where None.
 
     Raises:
         DataError: splits of different image shapes, fewer than two classes, a label out of range, or a class
@@ -67,14 +131,15 @@ class ImageData:
     """
 
     name: str
-    train: Split
-    test: Split
+    train: Examples
+    test: Examples
     classes: tuple[str, ...]
     fingerprint: str
+    statistics: Statistics | None = None
 
     def __post_init__(self) -> None:
-        if self.train.images.shape[1:] != self.test.images.shape[1:]:
-            shapes = [tuple(split.images.shape[1:]) for split in (self.train, self.test)]
+        if self.train.shape != self.test.shape:
+            shapes = [split.shape for split in (self.train, self.test)]
             raise DataError(f"{self.name}: training images are {shapes[0]} but test images are {shapes[1]} (C, H, W).")
         if self.num_classes < 2:
             raise DataError(f"{self.name}: a classifier needs at least two classes; there is only {self.classes}.")
@@ -89,9 +154,16 @@ class ImageData:
             )
 
     @classmethod
-    def of(cls, name: str, train: Split, test: Split, classes: tuple[str, ...]) -> ImageData:
-        """Build with the fingerprint of these tensors."""
-        return cls(name, train, test, classes, fingerprint(train, test))
+    def of(
+        cls,
+        name: str,
+        train: Examples,
+        test: Examples,
+        classes: tuple[str, ...],
+        statistics: Statistics | None = None,
+    ) -> ImageData:
+        """Build with the fingerprint of these splits."""
+        return cls(name, train, test, classes, fingerprint(train, test), statistics)
 
     @property
     def num_classes(self) -> int:
@@ -101,38 +173,37 @@ class ImageData:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of every image."""
-        channels, height, width = self.train.images.shape[1:]
-        return channels, height, width
+        return self.train.shape
 
     @property
     def mean(self) -> tuple[float, ...]:
         """Mean intensity of each channel over the train split, in [0, 1]."""
-        return self._moments[0]
+        return (self.statistics or self._moments)[0]
 
     @property
     def std(self) -> tuple[float, ...]:
         """Standard deviation (over N, not N − 1) of each channel over the train split, in units of [0, 1]."""
-        return self._moments[1]
+        return (self.statistics or self._moments)[1]
 
     @cached_property
-    def _moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def _moments(self) -> Statistics:
+        images = self.train.images
         total = torch.zeros(self.shape[0], dtype=torch.float64)
         squares = torch.zeros_like(total)
         for start in range(0, len(self.train), 500):
-            values = self.train.images[start : start + 500].float()
+            values = images[start : start + 500].float()
             # A row of squared bytes sums exactly in float32 (to 258 wide): threads cannot change the result.
             total += values.sum(-1).double().sum((0, 2))
             squares += values.square().sum(-1).double().sum((0, 2))
-        count = self.train.images.numel() / self.shape[0]
+        count = images.numel() / self.shape[0]
         mean = total / count
         std = (squares / count - mean.square()).clamp_min(0.0).sqrt()
         return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
 
 
-def fingerprint(*splits: Split) -> str:
-    """SHA-256 (hex) over shapes and bytes of the tensors of some splits."""
-    tensors = [tensor for split in splits for tensor in (split.images, split.labels)]
-    return sha256(*(part for t in tensors for part in (repr(tuple(t.shape)).encode(), t.contiguous().numpy())))
+def fingerprint(*splits: Examples) -> str:
+    """SHA-256 (hex) over what determines some splits, such as shapes and bytes of their tensors."""
+    return sha256(*(fact for split in splits for fact in split.facts()))
 
 
 def as_float(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:

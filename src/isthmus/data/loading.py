@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from isthmus import registry
 from isthmus.config import Component, component
-from isthmus.data.images import ImageData, Split
+from isthmus.data.images import Examples, ImageData, fingerprint
 from isthmus.data.order import balanced
 from isthmus.errors import DataError
 
@@ -56,10 +57,10 @@ def limited(data: ImageData, config: DataConfig) -> ImageData:
     train, test = _first(data.train, config.train_limit), _first(data.test, config.test_limit)
     if train is data.train and test is data.test:
         return data
-    return ImageData.of(data.name, train, test, data.classes)
+    return replace(data, train=train, test=test, fingerprint=fingerprint(train, test))
 
 
-def _first(split: Split, limit: int | None) -> Split:
+def _first(split: Examples, limit: int | None) -> Examples:
     if limit is None or limit >= len(split):
         return split
     return split.select(balanced(split.labels)[:limit])

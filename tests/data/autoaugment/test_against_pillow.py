@@ -53,7 +53,7 @@ def test_photographs(kind: str, photographs: torch.Tensor) -> None:
     check(photographs[:1000], every_level_and_way(kind, 1000))
 
 
-@pytest.mark.parametrize("policy", ["published", "released"])
+@pytest.mark.parametrize("policy", ["published", "released", "imagenet"])
 def test_whole_sub_policies_on_photographs(policy: str, photographs: torch.Tensor) -> None:
     drawn = draw(example_keys(1, torch.arange(len(photographs))), policy)
     with_pillow = (drawn.kinds != KIND["cutout"]).all(1).nonzero().squeeze(1)

@@ -4,8 +4,8 @@ from collections import Counter
 
 import torch
 
-from isthmus.data.autoaugment.operations import KIND, KINDS, VARIANTS, draw
-from isthmus.data.autoaugment.policies import PUBLISHED, RELEASED
+from isthmus.data.autoaugment.operations import KIND, KINDS, VARIANTS, draw, posterize_to_bits, solarize_from_threshold
+from isthmus.data.autoaugment.policies import IMAGENET, PUBLISHED, RELEASED
 from isthmus.randomness import example_keys
 
 
@@ -27,6 +27,23 @@ def test_operations_are_known_with_probabilities_in_tenths_and_levels_to_nine() 
     count = Counter(name for pair in RELEASED for name, _, _ in pair)
     assert count["cutout"] == 3
     assert count["equalize"] == max(count.values())
+
+
+def test_the_list_for_imagenet_is_that_of_the_papers_table_9() -> None:
+    """Facts of the table: 25 rows of which five are printed twice; nothing is shifted, brightened or cut out."""
+    assert (len(IMAGENET), len(set(IMAGENET))) == (25, 20)
+    names = Counter(name for pair in IMAGENET for name, _, _ in pair)
+    assert names["equalize"] == max(names.values())
+    assert not {"translate_x", "translate_y", "shear_y", "brightness", "cutout", "posterize", "solarize"} & set(names)
+    for name, probability, level in (operation for pair in IMAGENET for operation in pair):
+        assert name in KINDS
+        assert round(probability * 10) in range(0, 11, 2)
+        assert level in range(10)
+
+
+def test_the_levels_for_imagenet_are_those_of_googles_code_for_tpus() -> None:
+    assert [posterize_to_bits(level) for level in range(10)] == [int(level / 10.0 * 4) for level in range(10)]
+    assert [solarize_from_threshold(level) for level in range(10)] == [int(level / 10.0 * 256) for level in range(10)]
 
 
 def test_operations_happen_as_often_as_their_probabilities_say() -> None:

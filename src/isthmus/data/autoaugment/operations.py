@@ -1,7 +1,9 @@
 """Which operations there are, how strong a level of each is, and drawing them by keys.
 
 Levels run from 0 to 9; each says m below. Sources: Cubuk et al. 2019 (https://arxiv.org/abs/1805.09501), table 6, and
-the integers of Google's released code (tensorflow/models, research/autoaugment/augmentation_transforms.py).
+the integers of Google's released code: for CIFAR-10 tensorflow/models, research/autoaugment/augmentation_transforms.py,
+and for ImageNet tensorflow/tpu, models/official/efficientnet/autoaugment.py, where posterizing and solarizing count the
+other way.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ VARIANTS = 1024
 """A number below this is drawn with each operation: the lower half turns, shears or shifts the other way, and a cutout
 takes it as its place on a grid of 32×32."""
 
-FIXED = ("invert", "posterize", "solarize", "brightness")
-"""Each byte becomes another one, whatever the image."""
+FIXED = ("invert", "posterize", "solarize", "brightness", "posterize_to", "solarize_from")
+"""Each byte becomes another one, whatever the image. The last two are those of ImageNet: more at a lower level."""
 BYTEWISE = (*FIXED, "autocontrast", "equalize", "contrast")
 """Each byte of a channel becomes another one, depending on the image."""
 MOVING = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
@@ -38,6 +40,16 @@ def posterize_bits(level: int) -> int:
 def solarize_threshold(level: int) -> int:
     """Bytes from this on are inverted: 256 − ⌊25.6 m⌋."""
     return 256 - 256 * level // 10
+
+
+def posterize_to_bits(level: int) -> int:
+    """Bits that posterizing keeps of each byte, for ImageNet: ⌊.4 m⌋."""
+    return 4 * level // 10
+
+
+def solarize_from_threshold(level: int) -> int:
+    """Bytes from this on are inverted, for ImageNet: ⌊25.6 m⌋."""
+    return 256 * level // 10
 
 
 def enhancement(level: int) -> float:
@@ -87,7 +99,7 @@ def draw(keys: Int64[Tensor, " n"], policy: str) -> Operations:
     """Draw a sub-policy for each key, and with their probabilities which of its operations happen, and how.
 
     Args:
-        policy: "published" or "released", a key of :data:`isthmus.data.autoaugment.policies.POLICIES`.
+        policy: "published", "released" or "imagenet", a key of :data:`isthmus.data.autoaugment.policies.POLICIES`.
 
     Raises:
         ConfigError: there is no such policy.

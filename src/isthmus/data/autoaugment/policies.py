@@ -1,4 +1,4 @@
-"""AutoAugment's sub-policies for CIFAR-10 (Cubuk et al. 2019, https://arxiv.org/abs/1805.09501): tables, no code.
+"""AutoAugment's sub-policies for CIFAR-10 and ImageNet (Cubuk et al. 2019, https://arxiv.org/abs/1805.09501): no code.
 
 An operation is (name, probability, level); a sub-policy is two of them, one after the other. What a level means
 stands with each operation, in :mod:`isthmus.data.autoaugment.operations`.
@@ -138,5 +138,36 @@ RELEASED: tuple[SubPolicy, ...] = (
 """The 95 that Google's released code draws from (tensorflow/models, research/autoaugment/policies.py): 20 + 35 + 40
 from three searches. Twenty of the paper's 25 are among them."""
 
-POLICIES = {"published": PUBLISHED, "released": RELEASED}
+IMAGENET: tuple[SubPolicy, ...] = (
+    (("posterize_to", 0.4, 8), ("rotate", 0.6, 9)),
+    (("solarize_from", 0.6, 5), ("autocontrast", 0.6, 5)),
+    (("equalize", 0.8, 8), ("equalize", 0.6, 3)),
+    (("posterize_to", 0.6, 7), ("posterize_to", 0.6, 6)),
+    (("equalize", 0.4, 7), ("solarize_from", 0.2, 4)),
+    (("equalize", 0.4, 4), ("rotate", 0.8, 8)),
+    (("solarize_from", 0.6, 3), ("equalize", 0.6, 7)),
+    (("posterize_to", 0.8, 5), ("equalize", 1.0, 2)),
+    (("rotate", 0.2, 3), ("solarize_from", 0.6, 8)),
+    (("equalize", 0.6, 8), ("posterize_to", 0.4, 6)),
+    (("rotate", 0.8, 8), ("color", 0.4, 0)),
+    (("rotate", 0.4, 9), ("equalize", 0.6, 2)),
+    (("equalize", 0.0, 7), ("equalize", 0.8, 8)),
+    (("invert", 0.6, 4), ("equalize", 1.0, 8)),
+    (("color", 0.6, 4), ("contrast", 1.0, 8)),
+    (("rotate", 0.8, 8), ("color", 1.0, 2)),
+    (("color", 0.8, 8), ("solarize_from", 0.8, 7)),
+    (("sharpness", 0.4, 7), ("invert", 0.6, 8)),
+    (("shear_x", 0.6, 5), ("equalize", 1.0, 9)),
+    (("color", 0.4, 0), ("equalize", 0.6, 3)),
+    (("equalize", 0.4, 7), ("solarize_from", 0.2, 4)),
+    (("solarize_from", 0.6, 5), ("autocontrast", 0.6, 5)),
+    (("invert", 0.6, 4), ("equalize", 1.0, 8)),
+    (("color", 0.6, 4), ("contrast", 1.0, 8)),
+    (("equalize", 0.8, 8), ("equalize", 0.6, 3)),
+)
+"""The 25 of the paper's table 9 for ImageNet, five of them twice, which torchvision has too; levels mean what they mean
+in Google's code for TPUs. None shifts an image, so it does not matter that our shifts are as many pixels as CIFAR-10's.
+That code itself draws from another list of 25 (its "v0"), and fills with grey what comes in from outside."""
+
+POLICIES = {"published": PUBLISHED, "released": RELEASED, "imagenet": IMAGENET}
 """By the name that a recipe gives them."""

@@ -9,7 +9,15 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from isthmus.data.autoaugment.enhancing import blend, luma
-from isthmus.data.autoaugment.operations import FIXED, KIND, LEVELS, posterize_bits, solarize_threshold
+from isthmus.data.autoaugment.operations import (
+    FIXED,
+    KIND,
+    LEVELS,
+    posterize_bits,
+    posterize_to_bits,
+    solarize_from_threshold,
+    solarize_threshold,
+)
 
 _LAST_FIXED = KIND[FIXED[-1]]
 
@@ -42,10 +50,12 @@ def _fixed_tables(device: torch.device) -> UInt8[Tensor, "kinds levels 256"]:
     levels = range(LEVELS)
     tables = byte.repeat(_LAST_FIXED + 1, LEVELS, 1)
     tables[KIND["invert"]] = 255 - byte
-    tables[KIND["posterize"]] = torch.stack([byte & (256 - 2 ** (8 - posterize_bits(level))) for level in levels])
-    tables[KIND["solarize"]] = torch.stack(
-        [torch.where(byte.int() < solarize_threshold(level), byte, 255 - byte) for level in levels]
-    )
+    for kind, bits in (("posterize", posterize_bits), ("posterize_to", posterize_to_bits)):
+        tables[KIND[kind]] = torch.stack([byte & (256 - 2 ** (8 - bits(level))) for level in levels])
+    for kind, threshold in (("solarize", solarize_threshold), ("solarize_from", solarize_from_threshold)):
+        tables[KIND[kind]] = torch.stack(
+            [torch.where(byte.int() < threshold(level), byte, 255 - byte) for level in levels]
+        )
     row = byte.expand(LEVELS, 1, 1, 256)
     tables[KIND["brightness"]] = blend(torch.zeros_like(row), row, torch.arange(LEVELS)).flatten(1)
     return tables.to(device)

@@ -1,0 +1,124 @@
+"""``imagenet:PATH``: photographs in folders of their class, decoded when they are needed, never all in memory.
+
+``PATH/train/<class>/*.JPEG`` and ``PATH/val/<class>/*.JPEG``, as the ILSVRC archives are usually unpacked; the classes
+of ImageNet are 1,000 WordNet ids such as n01440764. For evaluation the shorter side is scaled to 256 pixels and the
+centre of 224×224 cut out. Any other data in such folders will do, of two classes or more.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field, model_validator
+
+from isthmus.data.decode import need_pillow
+from isthmus.data.folder import SUFFIXES
+from isthmus.data.images import ImageData
+from isthmus.data.loading import DataConfig, limited
+from isthmus.data.on_demand import FileSplit
+from isthmus.data.resized_crop import Interpolation
+from isthmus.errors import DataError
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's training images, channel by channel in [0, 1], as everybody rounds them."""
+
+
+class Config(DataConfig):
+    """Options of ImageNet, or of other data that lie as it does.
+
+    Attributes:
+        path: the folder with ``train`` and ``val``.
+        size: images are size × size pixels.
+        shorter: for evaluation the shorter side is scaled to so many pixels first; 256 at size 224, and in the same
+            proportion otherwise, where None.
+        interpolation: "bilinear" as in torchvision, or "bicubic" as in Google's implementation for TPUs.
+    """
+
+    argument: ClassVar[str | None] = "path"
+
+    name: Literal["imagenet"] = "imagenet"
+    path: Annotated[str, Field(min_length=1)]
+    size: Annotated[int, Field(gt=0)] = 224
+    shorter: Annotated[int, Field(gt=0)] | None = None
+    interpolation: Interpolation = "bilinear"
+
+    @model_validator(mode="after")
+    def _shorter_side_holds_the_crop(self) -> Config:
+        if self.shorter is not None and self.shorter < self.size:
+            raise ValueError(f"shorter={self.shorter} leaves no {self.size}×{self.size} pixels to cut out")
+        return self
+
+
+def load(config: Config) -> ImageData:
+    """List the files; none of them is opened.
+
+    Raises:
+        DataError: a folder that is missing, empty or unreadable, or a class that is tested on but not trained on.
+            Names the folder.
+    """
+    need_pillow()
+    root = Path(config.path).expanduser().resolve()
+    try:
+        _check_layout(root)
+        classes = _folders(root / "train")
+        train, test = (_split(root / part, classes, config) for part in ("train", "val"))
+    except OSError as error:
+        raise DataError(f"Cannot read the images below {root}: {error}.") from None
+    return limited(ImageData.of(f"imagenet-{root.name[:40]}", train, test, classes, (MEAN, STD)), config)
+
+
+def _check_layout(root: Path) -> None:
+    if not root.is_dir():
+        raise DataError(f"There is no folder {root}.")
+    for part in ("train", "val"):
+        if not (root / part).is_dir():
+            raise DataError(f"{root} has no folder {part}; give the folder that holds train/<class>/ and val/<class>/.")
+        if not _folders(root / part):
+            raise DataError(
+                f"{root / part} has no <class>/ folders; its images belong in folders of their class, as those of "
+                "ImageNet's validation archive must first be sorted into."
+            )
+
+
+def _folders(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."))
+
+
+def _split(folder: Path, classes: tuple[str, ...], config: Config) -> FileSplit:
+    """The files below <class>/ folders, class by class in the order of their names."""
+    names: list[str] = []
+    lengths: list[int] = []
+    labels: list[int] = []
+    number = {name: index for index, name in enumerate(classes)}
+    for name in _folders(folder):
+        if name not in number:
+            raise DataError(f"{folder / name} is a class that is not trained on: {folder.parent / 'train'} lacks it.")
+        files = _images(folder / name)
+        names += [f"{name}/{file}" for file, _ in files]
+        lengths += [length for _, length in files]
+        labels += [number[name]] * len(files)
+    return FileSplit(
+        folder,
+        tuple(names),
+        torch.tensor(lengths, dtype=torch.int64),
+        torch.tensor(labels, dtype=torch.int64),
+        config.size,
+        config.shorter or round(config.size * 256 / 224),
+        config.interpolation,
+    )
+
+
+def _images(folder: Path) -> list[tuple[str, int]]:
+    """Names and lengths of the image files of one class."""
+    # os.scandir rather than pathlib: there are 1.3 million files
+    found = [
+        (entry.name, entry.stat().st_size)
+        for entry in os.scandir(folder)
+        if entry.name[0] != "." and os.path.splitext(entry.name)[1].lower() in SUFFIXES
+    ]
+    if not found:
+        raise DataError(f"{folder} holds no image ({', '.join(SUFFIXES)}).")
+    return sorted(found)
