@@ -14,7 +14,7 @@ from isthmus.studies.study import StudyConfig, StudyRecord
 from isthmus.types import Metric
 
 Eps = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Kind = Literal["determ", "vib", "ceb"]
+Kind = Literal["determ", "vib", "ceb", "bidirectional"]
 
 NAMES = {"mean": "mean mode", "stochastic": "stochastic mode"}
 
@@ -59,21 +59,22 @@ class ImageConfig(StudyConfig):
 
         Args:
             kind: the objective; "determ" for plain cross-entropy on a deterministic code of the same size.
-            knob: β for VIB, ρ for CEB, None for the deterministic one.
+            knob: its trade-off (:meth:`objective`); None for the deterministic one.
         """
-        objectives: dict[Kind, Any] = {
-            "determ": "deterministic",
-            "vib": {"name": "vib", "rate_weight": knob},
-            "ceb": {"name": "ceb", "rho": knob},
-        }
         return {
             "name": f"{self.data}-{title(kind, knob)}-seed{seed}".replace(" ", ""),
             "seed": seed,
             "data": {"name": self.data, "train_limit": self.train_limit},
             "model": self.model,
-            "objective": objectives[kind],
+            "objective": self.objective(kind, knob),
             "training": self.training,
         }
+
+    def objective(self, kind: Kind, knob: float | None) -> Any:
+        """An objective with its trade-off: β for VIB, ρ for CEB."""
+        if kind == "determ":
+            return "deterministic"
+        return {"name": kind, ("rate_weight" if kind == "vib" else "rho"): knob}
 
 
 def title(kind: Kind, knob: float | None) -> str:

@@ -131,6 +131,7 @@ class Laboratory:
             "n": len(labels),
             "chance": float(labels.bincount().max()) / len(labels),
             "test_accuracy": result["test_accuracy"],
+            "tested": run.info()["data"]["test"],
             "collapsed": result["collapsed"],
             "trained": {name: value for name, value in result.items() if isinstance(value, float)},
         }

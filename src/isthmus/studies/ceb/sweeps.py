@@ -1,0 +1,105 @@
+"""What the studies of CEB share: families of models over ρ, and the attacks they are put to, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from isthmus.config import Frozen
+from isthmus.recipe import Positive
+from isthmus.studies.evidence import Estimate, share
+from isthmus.studies.image_models import Eps, ImageConfig, Kind, healthy
+from isthmus.studies.study import StudyRecord
+
+FAMILIES = {"determ": "deterministic", "vib": "VIB", "ceb": "CEB", "bidirectional": "bidirectional CEB"}
+
+
+class Curve(Frozen):
+    """An attack at one or several ε.
+
+    Attributes:
+        name: what cells and pages call it.
+        eps: ascending, in units of images in [0, 1]. What is broken at one counts as broken at the larger ones.
+        suite: name of a suite, or attacks.
+        target: a class that images of other classes are to be taken for; None for any wrong class.
+        images: attack the first of the judged images alone, class-balanced; None for all.
+    """
+
+    name: str
+    norm: Literal["linf", "l2"]
+    eps: Annotated[tuple[Eps, ...], Field(min_length=1)]
+    suite: str | list[Any]
+    target: Annotated[int, Field(ge=0)] | None = None
+    images: Positive | None = None
+
+
+class SweepConfig(ImageConfig):
+    """A deterministic network and bottlenecks over ρ, of one architecture.
+
+    Attributes:
+        families: the bottlenecks.
+        rhos: values of ρ, for each of them.
+        kl: how the information term is computed: "sampled" is the papers' own form, log-density ratios of the same
+            samples that classify; "closed" has less variance where there is a closed form.
+        curves: the attacks.
+    """
+
+    modes: Annotated[tuple[Literal["mean", "stochastic"], ...], Field(min_length=1)] = ("mean",)
+    families: Annotated[tuple[Kind, ...], Field(min_length=1)] = ("ceb",)
+    rhos: Annotated[tuple[float, ...], Field(min_length=1)]
+    kl: Literal["closed", "sampled"] = "sampled"
+    curves: tuple[Curve, ...]
+
+    def objective(self, kind: Kind, knob: float | None) -> Any:
+        """ρ is the knob of every family."""
+        return "deterministic" if kind == "determ" else {"name": kind, "rho": knob, "kl": self.kl}
+
+    def models(self) -> list[tuple[Kind, float | None]]:
+        """Every model of one seed."""
+        return [("determ", None), *((kind, rho) for rho in self.rhos for kind in self.families)]
+
+
+def cells_at(record: StudyRecord, kind: str, rho: float | None = None) -> list[Mapping[str, Any]]:
+    """Cells of one way of training, seed by seed, without collapsed runs."""
+    return healthy(record, objective=kind, knob=rho)
+
+
+def places(record: StudyRecord, kind: str) -> list[float]:
+    """Values of ρ at which a family has runs that did not collapse, ascending."""
+    return sorted({cell["knob"] for cell in healthy(record, objective=kind) if cell["knob"] is not None})
+
+
+def clean(cells: Sequence[Mapping[str, Any]]) -> Estimate:
+    """Mean accuracy over seeds on the whole test set, in mean mode."""
+    return share([round(cell["test_accuracy"] * cell["tested"]) for cell in cells], cells[0]["tested"])
+
+
+def success(cells: Sequence[Mapping[str, Any]], curve: str, at: int = -1, mode: str = "mean") -> Estimate:
+    """Mean over seeds of a targeted attack's success: images taken for the target, of all that were right before.
+
+    As the papers count: of the original number of correct predictions, those on images of the target class included.
+    Their number differs a little between seeds; the interval is that of its mean.
+    """
+    found = [cell["modes"][mode]["curves"][curve] for cell in cells]
+    n = round(sum(each["right"] for each in found) / len(found))
+    return share([min(n, round(n * each["reached"][at] / max(each["right"], 1))) for each in found], n)
+
+
+def left(cells: Sequence[Mapping[str, Any]], curve: str, at: int = -1, mode: str = "mean") -> Estimate:
+    """Mean over seeds of the accuracy that an untargeted attack leaves."""
+    found = [cell["modes"][mode]["curves"][curve] for cell in cells]
+    return share([each["standing"][at] for each in found], found[0]["n"])
+
+
+def best(record: StudyRecord, kind: str) -> float | None:
+    """The papers' choice of ρ: the best clean accuracy, and the lower ρ of equals.
+
+    Accuracies are equal here that are printed alike, to a tenth of a percent. The choice is made on the test set, as in
+    the papers.
+    """
+    grid = places(record, kind)
+    if not grid:
+        return None
+    return min(grid, key=lambda rho: (-round(clean(cells_at(record, kind, rho)).value, 3), rho))
