@@ -1,4 +1,4 @@
-"""The page of the Fashion-MNIST study: the papers' four panels, what a strong ensemble leaves, and a table of it all."""
+"""The page of the Fashion-MNIST study: the papers’ four panels, what a strong ensemble leaves, and a table of all."""
 
 from __future__ import annotations
 
