@@ -284,7 +284,9 @@ def study(
 
 @app.command("list")
 def list_names(
-    kind: Annotated[str | None, typer.Argument(help="data, nets, objectives, attacks, checks or studies.")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(help="data, nets, objectives, attacks, checks, shifts or studies.")
+    ] = None,
 ) -> None:
     """List what can be named in recipes and options."""
     from isthmus import registry

@@ -2,8 +2,8 @@
 
 A component is a module with a frozen ``Config`` (a :class:`isthmus.config.Component`) and one function. Its file name
 is its name: ``objectives/ceb.py`` is the objective ``ceb``. Other packages add theirs through the entry-point groups
-``isthmus.data``, ``isthmus.nets``, ``isthmus.objectives``, ``isthmus.attacks`` and ``isthmus.checks``; each entry
-names a module of the same shape.
+``isthmus.data``, ``isthmus.nets``, ``isthmus.objectives``, ``isthmus.attacks``, ``isthmus.checks`` and
+``isthmus.shifts``; each entry names a module of the same shape.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ KINDS = {
     "objectives": "objective",
     "attacks": "attack",
     "checks": "check",
+    "shifts": "shifted test set",
 }
+_PLACES = {"shifts": "data.shifted"}  # where that is not a room of the kind's own name
 _DEFINES_CONFIG = re.compile(r"^class Config\b", re.MULTILINE)
 
 
@@ -31,7 +33,7 @@ _DEFINES_CONFIG = re.compile(r"^class Config\b", re.MULTILINE)
 def _own(kind: str) -> frozenset[str]:
     # A room also holds helpers (attacks/queue.py); only files that define a Config are components. Reading the text
     # costs microseconds where importing it would cost a torch.
-    room = Path(__file__).parent / kind
+    room = Path(__file__).parent.joinpath(*_PLACES.get(kind, kind).split("."))
     return frozenset(f.stem for f in room.glob("*.py") if _DEFINES_CONFIG.search(f.read_text("utf-8")))
 
 
@@ -52,7 +54,7 @@ def find(kind: str, name: str) -> ModuleType:
         ConfigError: there is no such name (with a suggestion), or the module has no ``Config``.
     """
     if name in _own(kind):
-        return importlib.import_module(f"isthmus.{kind}.{name}")
+        return importlib.import_module(f"isthmus.{_PLACES.get(kind, kind)}.{name}")
     if name not in _foreign(kind):
         raise ConfigError(unknown(KINDS[kind], name, names(kind)))
     entry = _foreign(kind)[name]
