@@ -23,8 +23,8 @@ def right(
 ) -> Bool[Tensor, " n"]:
     """Whether each image is classified correctly, on the CPU, in the order of the set.
 
-    The model is put in eval mode for the time and left as it was. Logits that are NaN or infinite count as wrong. A
-    stochastic mode draws an image's noise from its place in the published set and ``seed``.
+    The model is put in eval mode for the time and left as it was. Where a logit is NaN or the greatest infinite, the
+    answer counts as wrong. A stochastic mode draws an image's noise from its place in the published set and ``seed``.
 
     Args:
         model: from float images in [0, 1], N×C×H×W, to logits, one for each of ``shifted.classes``.

@@ -120,8 +120,8 @@ def test_imagenet_a_lets_a_classifier_choose_among_its_own_classes(adversarial: 
     logits = torch.tensor([[9.0, 1.0, 5.0, 2.0], [0.0, 3.0, 1.0, 2.0], [torch.nan, 3.0, 1.0, 2.0]])
     assert shifted.predictions(logits).tolist() == [3, 1, 1]
     assert shifted.predictions(logits, restricted=False).tolist() == [0, 1, -1]
-    logits[0, 1] = torch.inf
-    assert shifted.predictions(logits)[0] == -1
+    logits[0, 1], logits[1, 3], logits[2] = torch.inf, -torch.inf, -torch.inf
+    assert shifted.predictions(logits).tolist() == [-1, 1, -1]
 
 
 def test_logits_of_other_classes_are_refused(adversarial: Path) -> None:

@@ -83,7 +83,9 @@ class Shifted:
             yield batch._replace(indices=self.positions.to(device)[batch.indices])
 
     def predictions(self, logits: Float[Tensor, "b classes"], restricted: bool = True) -> Int64[Tensor, " b"]:
-        """The predicted class of each row of logits; −1 where a logit that counts is NaN or infinite.
+        """The predicted class of each row of logits; −1 where the greatest is not finite, or any of them NaN.
+
+        Logits of −∞, of classes that are never given, are allowed.
 
         Args:
             restricted: choose among :attr:`choices` alone, as the authors of the set do, or among all classes.
@@ -100,4 +102,4 @@ class Shifted:
         considered = logits if choices is None else logits[:, choices]
         best = considered.argmax(1)
         chosen = best if choices is None else choices[best]
-        return torch.where(considered.isfinite().all(1), chosen, -1)
+        return torch.where(considered.amax(1).isfinite(), chosen, -1)  # amax passes NaN on
