@@ -44,6 +44,17 @@ def test_ceb_beats_its_baseline_on_clean_images_and_in_mce_as_the_paper_says():
             assert getattr(ours, number) < getattr(baseline, number), (ours.name, number)
 
 
+def test_what_is_said_of_the_tables_stands_in_them():
+    assert all(1 - model.pgd_linf < 0.01 and 1 - model.pgd_l2 < 0.01 for model in printed.RESNET_50)
+    narrow, wide = printed.IMAGENET["152"], printed.IMAGENET["152x2"]
+    assert narrow.mce < wide.mce
+    assert narrow.clean == wide.clean
+    plain, augmented = printed.IMAGENET["CEB-152 without AutoAugment"], printed.IMAGENET["CEB-152"]
+    assert printed.IMAGENET["CEB-152x2"].pgd_linf < plain.pgd_linf < augmented.pgd_linf
+    low, high = printed.PGD_TOP_1_WITHOUT_AUTOAUGMENT.values()
+    assert 187 < high / low < 191  # printed "187 times", from numbers before rounding
+
+
 def test_the_gap_to_the_new_cifar_test_set_is_the_printed_one():
     gap = printed.CEB_62X7.clean - printed.CEB_62X7.cifar10_1
     assert gap == pytest.approx(0.039, abs=0.0005)
@@ -57,9 +68,10 @@ def test_the_deterministic_model_lies_within_the_printed_range_and_madry_s_two_n
 
 
 def test_every_number_has_its_source():
-    everything = [*printed.IMAGENET.values(), *printed.CIFAR.values(), *printed.FASHION]
+    said = [*printed.FASHION, *printed.CIFAR_28X10_SAID, *printed.CIFAR_62X7_SAID, *printed.IMAGENET_SAID]
+    everything = [*printed.IMAGENET.values(), *printed.CIFAR.values(), *said]
     assert all(each.source for each in everything)
-    assert all(statement.unit for statement in printed.FASHION if statement.value is not None)
+    assert all(statement.unit for statement in said if statement.value is not None)
 
 
 def test_printed_numbers_need_no_torch():

@@ -63,7 +63,7 @@ def load(config: Config) -> ImageData:
     root = Path(config.path).expanduser().resolve()
     try:
         _check_layout(root)
-        classes = _folders(root / "train")
+        classes = class_folders(root / "train")
         train, test = (_split(root / part, classes, config) for part in ("train", "val"))
     except OSError as error:
         raise DataError(f"Cannot read the images below {root}: {error}.") from None
@@ -76,14 +76,15 @@ def _check_layout(root: Path) -> None:
     for part in ("train", "val"):
         if not (root / part).is_dir():
             raise DataError(f"{root} has no folder {part}; give the folder that holds train/<class>/ and val/<class>/.")
-        if not _folders(root / part):
+        if not class_folders(root / part):
             raise DataError(
                 f"{root / part} has no <class>/ folders; its images belong in folders of their class, as those of "
                 "ImageNet's validation archive must first be sorted into."
             )
 
 
-def _folders(folder: Path) -> tuple[str, ...]:
+def class_folders(folder: Path) -> tuple[str, ...]:
+    """Names of the folders below ``folder``, sorted; hidden ones are left out."""
     return tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."))
 
 
@@ -93,10 +94,10 @@ def _split(folder: Path, classes: tuple[str, ...], config: Config) -> FileSplit:
     lengths: list[int] = []
     labels: list[int] = []
     number = {name: index for index, name in enumerate(classes)}
-    for name in _folders(folder):
+    for name in class_folders(folder):
         if name not in number:
             raise DataError(f"{folder / name} is a class that is not trained on: {folder.parent / 'train'} lacks it.")
-        files = _images(folder / name)
+        files = image_files(folder / name)
         names += [f"{name}/{file}" for file, _ in files]
         lengths += [length for _, length in files]
         labels += [number[name]] * len(files)
@@ -111,8 +112,13 @@ def _split(folder: Path, classes: tuple[str, ...], config: Config) -> FileSplit:
     )
 
 
-def _images(folder: Path) -> list[tuple[str, int]]:
-    """Names and lengths of the image files of one class."""
+def image_files(folder: Path) -> list[tuple[str, int]]:
+    """Names and lengths of the image files of one class, sorted by name.
+
+    Raises:
+        DataError: there is none.
+        OSError: the folder cannot be read.
+    """
     # os.scandir rather than pathlib: there are 1.3 million files
     found = [
         (entry.name, entry.stat().st_size)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from isthmus.data.decode import need_pillow
-from isthmus.data.folder import SUFFIXES
+from isthmus.data.imagenet import class_folders, image_files
 from isthmus.data.on_demand import FileSplit
 from isthmus.data.resized_crop import Interpolation
 from isthmus.data.shifted.loading import Published, listed
 from isthmus.errors import DataError
 from isthmus.files import sha256
-
-Found = dict[str, list[tuple[str, int]]]
-"""Of each class the names and lengths of its files."""
 
 
 def listing(
@@ -34,8 +30,7 @@ def listing(
     """
     need_pillow()
     try:
-        names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != ".")
-        found: Found = {name: _images(root / name) for name in names}
+        found = {name: image_files(root / name) for name in class_folders(root)}
     except OSError as error:
         raise DataError(f"Cannot read {root}: {error}.") from None
     if not found:
@@ -69,14 +64,3 @@ def given(classes: tuple[str, ...] | None, published: Published) -> tuple[str, .
 def examples(split: FileSplit) -> str:
     """A hash of the files' names: the same for every corruption of the same images."""
     return sha256("\n".join(split.names).encode())
-
-
-def _images(folder: Path) -> list[tuple[str, int]]:
-    found = [
-        (entry.name, entry.stat().st_size)
-        for entry in os.scandir(folder)
-        if entry.name[0] != "." and entry.name.lower().endswith(SUFFIXES)
-    ]
-    if not found:
-        raise DataError(f"{folder} holds no image ({', '.join(SUFFIXES)}).")
-    return sorted(found)
