@@ -130,7 +130,9 @@ def test_a_foreign_model_is_audited(home):
 
 def test_list_names_what_there_is(home):
     done = isthmus("list", "objectives", cwd=home)
-    assert done.stdout == "objectives: bidirectional, catgen, ceb, deterministic, vib\n"
+    assert done.stdout == (
+        "objectives: bidirectional, catgen, ceb, denoising, deterministic, hierarchical, multiscale, predictive, vib\n"
+    )
 
 
 def test_nothing_given_shows_the_help(home):

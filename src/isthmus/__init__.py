@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from isthmus.attacks.verify import verify
     from isthmus.auditing import Audit, audit
     from isthmus.classifier.assembly import bottleneck
+    from isthmus.classifier.pairing import paired
     from isthmus.errors import IsthmusError
     from isthmus.tradeoff import Rho
     from isthmus.training.run import Run, load
@@ -31,6 +32,7 @@ _HOMES = {
     "audit": "isthmus.auditing",
     "bottleneck": "isthmus.classifier.assembly",
     "load": "isthmus.training.run",
+    "paired": "isthmus.classifier.pairing",
     "robust_accuracy": "isthmus.attacks.api",
     "train": "isthmus.training.start",
     "verify": "isthmus.attacks.verify",
@@ -47,6 +49,7 @@ __all__ = [
     "audit",
     "bottleneck",
     "load",
+    "paired",
     "robust_accuracy",
     "train",
     "verify",

@@ -186,6 +186,7 @@ class Model(Frozen):
     marginal: Literal["standard", "mixture", "batch", "classes"] | None = None
     components: Positive = 240
     levels: Positive | None = None
+    levels: Positive | None = None
     normalize: Literal["symmetric", "dataset", "none"] = "symmetric"
 
 

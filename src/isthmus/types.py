@@ -33,8 +33,13 @@ class Terms:
         reverse_residual: E[log b(z|y) − log e(z|x)] of such codes, an upper bound on I(Y;Z|X).
         rate_lower: InfoNCE bound, at most I(X;Z) and at most ln(batch).
         rate_upper: leave-one-out bound, at least I(X;Z) in expectation.
+        consistency_gap: E[log b(z|y) − log m(z)] − E[log c(y|z) − log p(y)]: two accounts of I(Y;Z), of which the first
+            takes H(Z) − H(Z|Y) and the second H(Y) − H(Y|Z). Its absolute value is :attr:`consistency`.
         marginal_nll: E[−log m(z)] on detached codes, the loss of a learned marginal that must not touch the
             encoder.
+        levels: terms of each level of a hierarchy Z_1, …, Z_L, lowest first. ``total`` is then the sum of theirs;
+            ``ce``, ``accuracy``, ``i_yz_lower`` and ``consistency_gap`` are the highest level's, which decides; the
+            rates and ``residual`` are the lowest's, since I(X; Z_1, …, Z_L) = I(X;Z_1).
     """
 
     total: Tensor
@@ -48,14 +53,30 @@ class Terms:
     reverse_residual: Tensor | None = None
     rate_lower: Tensor | None = None
     rate_upper: Tensor | None = None
+    consistency_gap: Tensor | None = None
     marginal_nll: Tensor | None = None
+    levels: tuple[Terms, ...] = ()
+
+    @property
+    def consistency(self) -> Tensor | None:
+        """|consistency_gap|: the consistency metric (Fischer 2020, eq. 8); 0 where both accounts of I(Y;Z) agree.
+
+        Of several batches take the absolute value of the mean gap: a mean of absolute values never gets to 0.
+        """
+        return None if self.consistency_gap is None else self.consistency_gap.abs()
+
+    def measured(self) -> dict[str, Tensor | float]:
+        """The measured terms by name; those of level i of a hierarchy start with ``level_i_``."""
+        found = {name: value for name, value in vars(self).items() if value is not None and name != "levels"}
+        for number, level in enumerate(self.levels, 1):
+            found |= {f"level_{number}_{name}": value for name, value in level.measured().items()}
+        return found
 
     def scalars(self) -> dict[str, float]:
         """The measured terms as Python floats (this waits for the device)."""
         return {
             name: value if isinstance(value, float) else float(value.detach())
-            for name, value in vars(self).items()
-            if value is not None
+            for name, value in self.measured().items()
         }
 
 

@@ -114,9 +114,9 @@ def _measure(context: Context, config: Config) -> dict[str, np.ndarray]:
             encoder = concatenate(
                 [model.encode(context.images[part]) for part in torch.split(index, context.batch_size)]
             )
-            codes = model.draw(encoder, randomness.normal(keys, (config.samples, encoder.dim)).transpose(0, 1))
+            codes = model.draw(encoder, randomness.normal(keys, (config.samples, model.noise_dim)).transpose(0, 1))
             found = _terms(codes, context.labels[index])
-            found["rate_lower"], found["rate_upper"] = rate_sandwich(encoder, codes.samples)
+            found["rate_lower"], found["rate_upper"] = rate_sandwich(encoder, codes.levels[0].samples)
         for name, values in found.items():
             parts.setdefault(name, []).append(values.double().cpu())
     measured = {name: torch.cat(values).numpy() for name, values in parts.items()}
@@ -129,9 +129,10 @@ def _terms(codes: Codes, labels: Tensor) -> dict[str, Tensor]:
 
     from isthmus.information.mixtures import Mixture
 
+    found = {"cross_entropy": codes.cross_entropy(labels)}
+    codes = codes.levels[0]  # the highest level of a hierarchy decides, and the lowest has I(X;Z) of them all
     assert codes.encoder is not None
     log_e = codes.encoder.log_prob(codes.samples)
-    found = {"cross_entropy": codes.cross_entropy(labels)}
     if codes.backward is not None:
         found["residual"] = (log_e - codes.backward[labels].log_prob(codes.samples)).mean(0)
     marginal = codes.marginal

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -11,10 +13,19 @@ from torch import nn
 from isthmus import config, recipe, registry
 from isthmus.errors import ConfigError, ModelError
 from isthmus.nets.bottleneck import Bottleneck
-from isthmus.nets.gaussian_heads import BackwardEncoder, Covariance, Encoder, elu_mlp, glorot_linear
+from isthmus.nets.gaussian_heads import (
+    BackwardEncoder,
+    Covariance,
+    Encoder,
+    elu_layers,
+    elu_mlp,
+    glorot_linear,
+)
+from isthmus.nets.hierarchy import Hierarchy, Level
 from isthmus.nets.layers import Normalize
 from isthmus.nets.marginals import BatchMarginal, ClassMarginal, MixtureMarginal, StandardMarginal
 
+LEVEL_WIDTH = 64  # of the layers between the levels of a hierarchy
 Statistics = tuple[Sequence[float], Sequence[float]]  # per-channel mean and standard deviation in [0, 1]
 
 
@@ -33,17 +44,19 @@ def bottleneck(
     features: int | None = None,
     normalize: nn.Module | None = None,
     class_counts: Sequence[int] | None = None,
+    levels: int | None = None,
 ) -> Bottleneck:
     """Wrap any backbone into an information-bottleneck classifier.
 
     Args:
         backbone: an ``nn.Module`` from images to features, batch × features.
         num_classes: how many classes.
-        objective: "deterministic", "vib", "ceb", or one with its options: ``{"name": "ceb", "rho": 2}``.
+        objective: "deterministic", "vib", "ceb", another of ``isthmus list objectives``, or one with its options:
+            ``{"name": "ceb", "rho": 2}``.
         dim: size of the code. None makes the features themselves the code (identity covariance) or, for the other
             covariances, a code as large as the features.
         covariance: "identity", "diagonal" or "full". None means identity for CEB and deterministic models (Fischer &
-            Alemi 2020) and diagonal otherwise (Alemi et al. 2017).
+            Alemi 2020) and diagonal otherwise (Alemi et al. 2017), also for hierarchies.
         samples: codes drawn per image, in training and in the stochastic mode.
         classifier: c(y|z): "linear", "mlp" (two ELU layers of 64), "consistent" (Bayes' rule on b(z|y), without
             parameters), or a module from codes to logits. None means "consistent" for objectives that learn no
@@ -57,18 +70,30 @@ def bottleneck(
         normalize: applied to images in [0, 1] first; None hands them to the backbone as they are.
         class_counts: how many training examples each class has, so that bounds use the labels' own entropy; equally
             many where None.
+        levels: how many codes follow one another, image → z_1 → ... → z_L, each with its own c and b; see
+            :class:`isthmus.nets.hierarchy.Hierarchy`. None means 2 for a hierarchical objective, and 1 for the others.
 
     Raises:
-        ConfigError: an unknown objective or option, or a consistent classifier where the objective has no b(z|y).
+        ConfigError: an unknown objective or option, one that learns from pairs, levels that the objective does not have,
+            or a consistent classifier where it has no b(z|y).
         ModelError: the number of features is unknown.
     """
     chosen = config.component("objectives", objective)
     module = registry.find("objectives", chosen.name)
     parts: frozenset[str] = module.PARTS
-    width = _features(backbone, features)
-    cov: Covariance = covariance or ("diagonal" if "marginal" in parts else "identity")
+    if "partners" in parts:
+        raise ConfigError(
+            f"The objective {chosen.name!r} learns from pairs without labels; use isthmus.paired, or an objective for "
+            "classifiers such as ceb."
+        )
+    number = levels_of(chosen, levels)
+    width = count_features(backbone, features)
+    cov: Covariance = covariance or ("diagonal" if parts & {"marginal", "levels"} else "identity")
     stochastic = "encoder" in parts
-    encoder = Encoder(width, dim or (None if cov == "identity" else width), cov if stochastic else "identity")
+    code = dim or (None if cov == "identity" else width)
+    # as a level's b starts, since every level pays for what its code says beyond b
+    start = 1.0 if number > 1 and code is not None else None
+    encoder = Encoder(width, code, cov if stochastic else "identity", start)
     has_marginal = stochastic and (marginal is not None or "marginal" in parts)
     has_backward = "backward" in parts or (has_marginal and marginal == "classes")
     apart = "marginal" not in parts  # then it is reported, and must not move what is trained
@@ -78,12 +103,22 @@ def bottleneck(
             f"A consistent classifier is made from b(z|y), which the objective {chosen.name!r} does not have; use "
             "ceb, catgen or bidirectional, or another classifier."
         )
-    return Bottleneck(
+
+    def decoder(lowest: bool = True) -> nn.Module | None:
+        if isinstance(head, nn.Module):
+            return head if lowest else copy.deepcopy(head)
+        return _decoder(head, encoder.dim, num_classes)
+
+    def backward_encoder() -> BackwardEncoder:
+        return BackwardEncoder(num_classes, encoder.dim, cov, backward)
+
+    upper = [Level(_above(encoder, cov), decoder(lowest=False), backward_encoder()) for _ in range(number - 1)]
+    return (partial(Hierarchy, upper) if upper else Bottleneck)(
         backbone,
         encoder,
-        head if isinstance(head, nn.Module) else _decoder(head, encoder.dim, num_classes),
+        decoder(),
         lambda codes, labels, rho: module.terms(chosen, codes, labels, rho),
-        backward=BackwardEncoder(num_classes, encoder.dim, cov, backward) if has_backward else None,
+        backward=backward_encoder() if has_backward else None,
         marginal=_marginal(marginal or "standard", encoder.dim, components, apart) if has_marginal else None,
         samples=samples,
         stochastic=stochastic,
@@ -98,13 +133,43 @@ def _log_prior(counts: Sequence[int] | None, num_classes: int) -> torch.Tensor:
     return (frequencies / frequencies.sum()).log()
 
 
-def _features(backbone: nn.Module, given: int | None) -> int:
+def levels_of(objective: config.Component, given: int | None) -> int:
+    """How many levels a model of this objective has.
+
+    Raises:
+        ConfigError: there are none such, or the objective's offsets are of another number of levels.
+    """
+    several = "levels" in registry.find("objectives", objective.name).PARTS
+    number = given if given is not None else 2 if several else 1
+    if number < 1 or (number > 1 and not several):
+        what = "hierarchical and multiscale have several levels" if number > 1 else "there is one at least"
+        raise ConfigError(f"levels = {number} does not go with the objective {objective.name!r}; {what}.")
+    offsets = getattr(objective, "offsets", None)
+    if offsets is not None and len(offsets) != number:
+        raise ConfigError(
+            f"The objective has {len(offsets)} offsets of ρ for {number} levels; give one for each level."
+        )
+    return number
+
+
+def count_features(backbone: nn.Module, given: int | None) -> int:
+    """How many features a backbone gives, as told or as it says itself.
+
+    Raises:
+        ModelError: neither says.
+    """
     for value in (given, getattr(backbone, "features", None), getattr(backbone, "num_features", None)):
         if isinstance(value, int):
             return value
     raise ModelError(
         f"How many features does {type(backbone).__name__} give? Pass features=..., or set an integer attribute "
         "'features' on the backbone."
+    )
+
+
+def _above(below: Encoder, covariance: Covariance) -> nn.Module:
+    return nn.Sequential(
+        *elu_layers(below.dim, LEVEL_WIDTH), Encoder(LEVEL_WIDTH, below.dim, covariance, initial_std=1.0)
     )
 
 
@@ -155,6 +220,7 @@ def build(
             components=model.components,
             normalize=_normalizer(model.normalize, shape[0], statistics),
             class_counts=class_counts,
+            levels=model.levels,
         )
 
 

@@ -1,8 +1,8 @@
-"""Two toy problems whose answers are known in closed form (Korshunova et al. 2021, section 3.3 and appendix).
+"""Toy problems whose answers are known in closed form: two of Korshunova et al. 2021 (section 3.3), and blobs.
 
-Points are rows of numbers, not images, labels are 0 or 1, and y = 2·label − 1 is the sign that the papers write. A
-linear rule answers 1 where w·x + b > 0; how often it is right, clean and under attack, is a formula for both problems,
-so that what a trained classifier measures can be held against what its own weights imply.
+Points are rows of numbers, not images. In the first two problems labels are 0 or 1, and y = 2·label − 1 is the sign that
+the papers write. A linear rule answers 1 where w·x + b > 0; how often it is right, clean and under attack, is a formula
+for both, so that what a trained classifier measures can be held against what its own weights imply.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Samples of a toy problem: features n × d (float32), and labels n, each 0 or 1."""
+    """Samples of a toy problem: features n × d (float32), and labels n; of two classes 0 and 1."""
 
     features: Float[Tensor, "n d"]
     labels: Int[Tensor, " n"]
@@ -168,6 +168,39 @@ class Gaussians:
             for share, sign in ((self.reliability, 1), (1 - self.reliability, -1))
             for bias in (rule.bias, -rule.bias)
         )
+
+
+@dataclass(frozen=True)
+class Blobs:
+    """Equally frequent classes, each a standard Gaussian blob around a centre of its own, all equally far apart.
+
+    Attributes:
+        classes: C, and as many features.
+        distance: between any two centres, in standard deviations of a blob.
+    """
+
+    classes: int = 10
+    distance: float = 10.0
+
+    def sample(self, count: int, generator: torch.Generator) -> Points:
+        """Independent points; labels are 0 to C − 1."""
+        labels = torch.randint(self.classes, (count,), generator=generator)
+        centres = torch.eye(self.classes) * (self.distance / math.sqrt(2.0))
+        return Points(centres[labels] + torch.randn(count, self.classes, generator=generator), labels)
+
+    @property
+    def information(self) -> tuple[float, float]:
+        """I(X;Y) in nats, from below and from above: ln C less Fano's bound on what confusions may cost, and ln C.
+
+        The likeliest class is wrong with a probability p of at most (C − 1)·Q(distance/2), so that H(Y|X) is at most
+        h(p) + p·ln(C − 1).
+        """
+        highest = math.log(self.classes)
+        wrong = min((self.classes - 1) * 0.5 * math.erfc(self.distance / math.sqrt(8.0)), 1.0 - 1.0 / self.classes)
+        if wrong <= 0.0:
+            return highest, highest
+        binary = -wrong * math.log(wrong) - (1.0 - wrong) * math.log1p(-wrong)
+        return max(highest - binary - wrong * math.log(max(self.classes - 1, 1)), 0.0), highest
 
 
 def exceeds(first: float, second: float, threshold: float) -> float:

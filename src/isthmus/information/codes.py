@@ -36,6 +36,8 @@ class Codes:
         backward: b(z|y) for every class, a batch of as many Gaussians; None where the model has none.
         marginal: m(z); None where the model has none.
         label_noise: standard normal noise to draw codes from b(z|y) with; None where the objective draws none.
+        below: of a hierarchy, the level whose samples this level's encoder saw; ``encoder`` then has a Gaussian for each
+            of them, samples × batch. None at the lowest level, which saw the image.
     """
 
     samples: Float[Tensor, "samples batch dim"]
@@ -45,6 +47,18 @@ class Codes:
     backward: Gaussian | None = None
     marginal: Density | None = None
     label_noise: Float[Tensor, "samples batch dim"] | None = None
+    below: Codes | None = None
+
+    @property
+    def levels(self) -> tuple[Codes, ...]:
+        """The levels of a hierarchy, lowest first; just these codes where there is none."""
+        return (self,) if self.below is None else (*self.below.levels, self)
+
+    @property
+    def first_draw(self) -> tuple[Gaussian, Float[Tensor, "batch dim"]]:
+        """e and z of the first sample."""
+        assert self.encoder is not None
+        return (self.encoder if self.below is None else self.encoder[0]), self.samples[0]
 
     @cached_property
     def log_probs(self) -> Float[Tensor, "samples batch classes"]:

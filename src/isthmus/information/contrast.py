@@ -63,6 +63,17 @@ def _own_loss(encoder: Gaussian, codes: Float[Tensor, "n dim"]) -> Float[Tensor,
     return torch.cat([checkpoint(rows, start, use_reentrant=False) for start in range(0, len(codes), ROWS)])
 
 
+@torch.no_grad()
+def partner_logits(partners: Gaussian, codes: Float[Tensor, "samples n dim"]) -> Float[Tensor, "samples n members"]:
+    """Log-density of every code under every partner, the largest of each code moved to 0; without gradients."""
+
+    def rows(part: Tensor) -> Tensor:
+        scores = partners.scores(part)
+        return (scores - scores.amax(-1, keepdim=True)).to(codes.dtype)
+
+    return torch.cat([rows(part) for part in torch.split(codes, ROWS, dim=-2)], dim=-2)
+
+
 def label_information(ce: Tensor, batch: int) -> Float[Tensor, ""]:
     """ln K − ce: a lower bound on the information that was used to pick, at most ln K, in nats."""
     return math.log(batch) - ce.detach()

@@ -196,3 +196,12 @@ def concatenate(pieces: Sequence[Gaussian]) -> Gaussian:
     """One batch from several of the same family, along the first batch dimension."""
     names = [field.name for field in fields(pieces[0])]
     return type(pieces[0])(*(torch.cat([getattr(piece, name) for piece in pieces]) for name in names))
+
+
+def side_by_side(parts: Gaussian) -> Gaussian:
+    """Independent members along the last batch dimension as one: *batch × parts × dim becomes *batch × parts·dim."""
+    if isinstance(parts, FullGaussian):
+        count = parts.mean.shape[-2]
+        blocks = torch.einsum("...pij,pq->...piqj", parts.factor, torch.eye(count).to(parts.factor))
+        return FullGaussian(parts.mean.flatten(-2), blocks.flatten(-2).flatten(-3, -2))
+    return type(parts)(*(getattr(parts, field.name).flatten(-2) for field in fields(parts)))

@@ -20,10 +20,11 @@ def canonical_correlations(covariance: Matrix, first: int) -> Float[np.ndarray, 
     """Canonical correlations of the first ``first`` coordinates with the others, largest first, in [0, 1].
 
     Raises:
-        ValueError: the covariance is not a symmetric positive definite matrix with coordinates on both sides.
+        ValueError: the covariance is not symmetric, has no coordinates on one side, or is singular within a side.
     """
     matrix = np.asarray(covariance, dtype=np.float64)
-    if matrix.ndim != 2 or not 0 < first < len(matrix) or not np.allclose(matrix, matrix.T):
+    square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1]
+    if not square or not 0 < first < len(matrix) or not np.allclose(matrix, matrix.T):
         raise ValueError(
             f"canonical correlations need a symmetric matrix and 0 < first < its size; got {matrix.shape} and {first}"
         )

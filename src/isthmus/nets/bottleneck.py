@@ -94,17 +94,18 @@ class Bottleneck(nn.Module):
     def decode(self, codes: Float[Tensor, "*any dim"]) -> Float[Tensor, "*any classes"]:
         """Logits of c(y|z)."""
         with torch.autocast(codes.device.type, enabled=False):
-            logits: Tensor = self._consistent(codes) if self.classifier is None else self.classifier(codes)
-        return logits
+            return decision(codes, self.classifier, self.backward_encoder, self.log_prior)
 
-    def _consistent(self, codes: Float[Tensor, "*any dim"]) -> Float[Tensor, "*any classes"]:
-        """log b(z|y) + log p(y), the largest of them moved to 0, since float32 has few digits left far from it."""
-        assert self.backward_encoder is not None
-        scores = self.backward_encoder().scores(codes)
-        if self.log_prior is not None:
-            scores = scores + self.log_prior
-        logits: Tensor = (scores - scores.detach().amax(-1, keepdim=True)).to(codes.dtype)
-        return logits
+    @property
+    def noise_dim(self) -> int:
+        """How many numbers of noise one answer takes, see :meth:`answer`."""
+        return self.encoder.dim
+
+    def answer(
+        self, encoded: Gaussian, noise: Float[Tensor, "samples n noise_dim"]
+    ) -> Float[Tensor, "samples n classes"]:
+        """Logits of c(y|z) for codes drawn from e(z|x) with standard normal noise."""
+        return self.decode(encoded.sample(noise))
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         """Mean mode: logits of c(y|E z)."""
@@ -121,7 +122,9 @@ class Bottleneck(nn.Module):
             return Codes(samples, self.decode(samples), self.log_prior)
         mean = encoded.mean
         drawn = [
-            torch.randn((self.samples, *mean.shape), generator=noise, device=mean.device, dtype=mean.dtype)
+            torch.randn(
+                (self.samples, len(mean), self.noise_dim), generator=noise, device=mean.device, dtype=mean.dtype
+            )
             for _ in range(1 + self.label_noise)
         ]
         return self.draw(encoded, *drawn)
@@ -129,7 +132,7 @@ class Bottleneck(nn.Module):
     def draw(
         self,
         encoded: Gaussian,
-        noise: Float[Tensor, "samples n dim"],
+        noise: Float[Tensor, "samples n noise_dim"],
         label_noise: Float[Tensor, "samples n dim"] | None = None,
     ) -> Codes:
         """Codes from e(z|x) and standard normal noise, with everything the model says about them."""
@@ -137,7 +140,7 @@ class Bottleneck(nn.Module):
         with torch.autocast(samples.device.type, enabled=False):  # densities are float32, also those of b and m
             codes = Codes(
                 samples,
-                self.decode(samples),
+                decision(samples, self.classifier, self.backward_encoder, self.log_prior),
                 self.log_prior,
                 encoder=encoded,
                 backward=self.backward_encoder() if self.backward_encoder is not None else None,
@@ -163,3 +166,24 @@ class Bottleneck(nn.Module):
         codes = self.codes(images, noise)
         with torch.autocast(images.device.type, enabled=False):
             return self.objective(codes, labels.long(), rho)
+
+
+def decision(
+    codes: Float[Tensor, "*any dim"],
+    classifier: nn.Module | None,
+    backward: BackwardEncoder | None,
+    log_prior: Float[Tensor, "classes"] | None,
+) -> Float[Tensor, "*any classes"]:
+    """Logits of c(y|z): the classifier's, or without one those of Bayes' rule.
+
+    These are log b(z|y) + log p(y), the largest of them moved to 0, since float32 has few digits left far from it.
+    """
+    if classifier is not None:
+        logits: Tensor = classifier(codes)
+        return logits
+    assert backward is not None
+    scores = backward().scores(codes)
+    if log_prior is not None:
+        scores = scores + log_prior
+    consistent: Tensor = (scores - scores.detach().amax(-1, keepdim=True)).to(codes.dtype)
+    return consistent

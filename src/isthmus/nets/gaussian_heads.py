@@ -52,21 +52,27 @@ class Encoder(nn.Module):
     """e(z|x): one linear layer from features to Gaussian parameters.
 
     With identity covariance and ``dim`` equal to None the features themselves are the means (Fischer & Alemi 2020).
+    Standard deviations start near what :data:`INITIAL_STD` says, or at ``initial_std`` exactly, whatever the features.
     """
 
-    def __init__(self, features: int, dim: int | None, covariance: Covariance) -> None:
+    def __init__(
+        self, features: int, dim: int | None, covariance: Covariance, initial_std: float | None = None
+    ) -> None:
         super().__init__()
         if dim is None and covariance != "identity":
             raise ValueError(f"covariance {covariance!r} needs parameters beside the means: give a dim")
         self.dim = features if dim is None else dim
         self.covariance: Covariance = covariance
+        self.initial_std = INITIAL_STD[covariance] if initial_std is None else initial_std
         self.project: nn.Module = nn.Identity()
         if dim is not None:
-            self.project = glorot_linear(features, parameters_per_code(covariance, dim))
+            layer = self.project = glorot_linear(features, parameters_per_code(covariance, dim))
+            if initial_std is not None:
+                nn.init.zeros_(layer.weight[dim:].detach())
 
     def forward(self, features: Float[Tensor, "n features"]) -> Gaussian:
         """Gaussians for a batch of features."""
-        return gaussian(self.project(features), self.covariance, self.dim, INITIAL_STD[self.covariance])
+        return gaussian(self.project(features), self.covariance, self.dim, self.initial_std)
 
 
 class BackwardEncoder(nn.Module):
@@ -94,12 +100,11 @@ def glorot_linear(inputs: int, outputs: int) -> nn.Linear:
     return layer
 
 
+def elu_layers(inputs: int, width: int = 64) -> list[nn.Module]:
+    """Two hidden ELU layers."""
+    return [glorot_linear(inputs, width), nn.ELU(), glorot_linear(width, width), nn.ELU()]
+
+
 def elu_mlp(inputs: int, outputs: int, width: int = 64) -> nn.Sequential:
     """Two hidden ELU layers of 64 (the head of Fischer 2020's Fashion-MNIST models)."""
-    return nn.Sequential(
-        glorot_linear(inputs, width),
-        nn.ELU(),
-        glorot_linear(width, width),
-        nn.ELU(),
-        glorot_linear(width, outputs),
-    )
+    return nn.Sequential(*elu_layers(inputs, width), glorot_linear(width, outputs))

@@ -59,8 +59,8 @@ class StochasticMode(_Averaged):
     def draws(self, images: Tensor, keys: Tensor) -> Tensor:
         """Logits of c(y|z) for S samples from e(z|x)."""
         encoded = self.model.encode(images)
-        noise = randomness.normal(keys, (self.samples, encoded.dim)).transpose(0, 1)
-        return self.model.decode(encoded.sample(noise.to(encoded.mean.dtype)))
+        noise = randomness.normal(keys, (self.samples, self.model.noise_dim)).transpose(0, 1)
+        return self.model.answer(encoded, noise.to(encoded.mean.dtype))
 
 
 class AveragedDraws(_Averaged):

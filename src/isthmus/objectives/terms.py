@@ -110,7 +110,8 @@ def residual(codes: Codes, labels: Int[Tensor, "batch"], kl_form: str) -> Float[
     assert codes.backward is not None
     backward = codes.backward[labels]
     if kl_form == "closed":
-        return kl(codes.encoder, backward)
+        divergence = kl(codes.encoder, backward)
+        return divergence if codes.below is None else divergence.mean(0)  # above others: over their samples
     return (codes.encoder.log_prob(codes.samples) - backward.log_prob(codes.samples)).mean(0)
 
 
@@ -130,11 +131,10 @@ def rate_beside(codes: Codes) -> dict[str, Tensor]:
 
 def class_mixture_rate(codes: Codes) -> Float[Tensor, "batch"]:
     """R with m(z) = Σ_y p(y)·b(z|y) from the first sample, without gradients: a rate for models without a marginal."""
-    assert codes.encoder is not None
     assert codes.backward is not None
     with torch.no_grad():
-        z = codes.samples[0].detach()
-        return codes.encoder.detach().log_prob(z) - Mixture(codes.backward.detach(), codes.prior).log_prob(z)
+        encoder, z = codes.first_draw
+        return encoder.detach().log_prob(z) - Mixture(codes.backward.detach(), codes.prior).log_prob(z)
 
 
 def report(codes: Codes, labels: Int[Tensor, "batch"], ce: Tensor) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def report(codes: Codes, labels: Int[Tensor, "batch"], ce: Tensor) -> dict[str, 
             "i_yz_lower": codes.label_entropy - ce.detach(),
         }
         if codes.encoder is not None:
-            lower, upper = rate_sandwich(codes.encoder, codes.samples[0])
+            lower, upper = rate_sandwich(*codes.first_draw)
             found["rate_lower"] = lower.mean()
             if len(labels) > 1:  # a batch of one has no others to compare with: not measured
                 found["rate_upper"] = upper.mean()

@@ -42,7 +42,7 @@ class Averages:
     @torch.no_grad()
     def add(self, terms: Terms, examples: int) -> None:
         """Take in one batch."""
-        for name, value in vars(terms).items():
+        for name, value in terms.measured().items():
             if not isinstance(value, Tensor):
                 continue
             for kind, sums in self.sums.items():
