@@ -28,8 +28,6 @@ TRAINING: dict[str, Any] = {
     "epochs": 171,  # 40,000 steps, as long as figure 5 of Fischer 2020 goes on
     "batch_size": 256,  # the figure's bound reaches 5 nats, more than the logarithm of 148
     "optimizer": {"lr": 1e-3},
-    "precision": "bf16",
-    "channels_last": True,
 }
 LINF_40: list[Any] = [{"name": "pgd", "steps": 40, "step_size": 0.01}]
 L2_40: list[Any] = [{"name": "pgd", "steps": 40, "relative_step_size": 4 / 3 / 40}]
