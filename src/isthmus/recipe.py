@@ -182,7 +182,7 @@ class Model(Frozen):
     covariance: Literal["identity", "diagonal", "full"] | None = None
     samples: Positive = 1
     classifier: Literal["linear", "mlp", "consistent"] | None = None
-    backward: Literal["linear", "mlp"] = "linear"
+    backward: Literal["linear", "table", "mlp"] = "linear"
     marginal: Literal["standard", "mixture", "batch", "classes"] | None = None
     components: Positive = 240
     levels: Positive | None = None

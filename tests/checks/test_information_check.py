@@ -95,10 +95,11 @@ def test_classifiers_judged_on_other_labels_are_not_ranked():
     model, images = channel(3.0, 200)
     one = information.run(context(model, images), information.Config(samples=2))
     entropy = one.details["label_entropy"]
-    other = one.model_copy(update={"details": {"label_entropy": 0.5, "block": 100}})
-    plane, table = information.section({"a": one, "b": other, "c": one}).blocks
+    other = one.model_copy(update={"details": {"label_entropy": 0.5, "i_xy": 0.5, "block": 100}})
+    plane, table, distances = information.section({"a": one, "b": other, "c": one}).blocks
     assert "lies nearest" not in plane.reading
-    assert f"(H(Y) = {entropy:.2f} nats for a and c and 0.50 nats for b)" in plane.reading
+    assert f"(I(X;Y) = {entropy:.2f} nats for a and c and 0.50 nats for b)" in plane.reading
+    assert distances.reading.startswith(f"I(X;Y) = {entropy:.3f} nats for a and c and 0.500 nats for b.")
     assert "cannot exceed ln 200 = 5.30 for a and c and ln 100 = 4.61 for b." in plane.reading
     assert {mark.name for mark in plane.marks} == {"MNI of a and c", "H(Y) of a and c", "MNI of b", "H(Y) of b"}
     assert table.reading.startswith(f"H(Y) = {entropy:.3f} nats for a and c and 0.500 nats for b.")
@@ -122,11 +123,13 @@ def test_section_draws_the_plane_with_the_mni_point():
     model, images = channel(3.0, 200)
     results = {"a": information.run(context(model, images), information.Config(samples=2))}
     section = information.section(results)
-    plane, table = section.blocks
+    plane, table, distances = section.blocks
     assert {mark.name for mark in plane.marks} == {"MNI", "H(Y)"}
     assert plane.series[0].x[0] <= plane.series[0].x[1]
-    assert table.rows[0][0] == "a"
-    assert set(section.columns) == {"rate R (nats)", "I(Y;Z) ≥ (nats)"}
+    assert table.rows[0][0] == distances.rows[0][0] == "a"
+    shown = dict(zip(distances.columns, distances.rows[0], strict=True))
+    assert shown["distance to the MNI point"] == results["a"].metrics["mni_distance"]
+    assert set(section.columns) == {"rate R (nats)", "I(Y;Z) ≥ (nats)", "distance to MNI (nats)"}
 
 
 def test_a_plane_without_any_random_code_is_left_out():
@@ -135,3 +138,60 @@ def test_a_plane_without_any_random_code_is_left_out():
         "d": information.run(context(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), images), information.Config())
     }
     assert len(information.section(results).blocks) == 1
+
+
+def test_the_distance_to_the_mni_point_comes_from_its_two_coordinates():
+    model, images = channel(3.0, 400)
+    found = information.run(context(model, images), information.Config(samples=2))
+    values = {name: metric.value for name, metric in found.metrics.items()}
+    entropy = found.details["label_entropy"]
+    assert values["excess_rate"] == pytest.approx(values["rate_lower"] - entropy)
+    assert values["missing"] == pytest.approx(values["cross_entropy"])
+    assert values["mni_distance"] == pytest.approx(math.hypot(values["excess_rate"], values["missing"]))
+    interval = found.metrics["mni_distance"].interval
+    assert 0 < interval.low < values["mni_distance"] < interval.high
+    # no further from one coordinate's interval than the other coordinate allows
+    assert (
+        interval.high - interval.low
+        < sum(
+            found.metrics[name].interval.high - found.metrics[name].interval.low for name in ("excess_rate", "missing")
+        )
+        * 1.5
+    )
+
+
+def test_known_information_moves_the_mni_point():
+    """Where labels are noisy I(X;Y) lies below H(Y), and may be told."""
+    model, images = channel(3.0, 200)
+    found = information.run(context(model, images), information.Config(samples=2, i_xy=0.3))
+    assert found.metrics["excess_rate"].value == pytest.approx(found.metrics["rate_lower"].value - 0.3)
+    assert found.metrics["missing"].value == pytest.approx(0.3 - found.metrics["i_yz_lower"].value)
+    plane = information.section({"a": found}).blocks[0]
+    assert {(mark.name, mark.x) for mark in plane.marks} == {("MNI", 0.3), ("H(Y)", None)}
+    with pytest.raises(ConfigError, match="i_xy"):
+        component("checks", {"name": "information", "i_xy": -1})
+
+
+def test_a_consistent_classifier_is_found_consistent():
+    """Identity 3 end to end: m and c follow from b by Bayes' rule, with the labels as frequent as in training."""
+    model, images = channel(3.0, 300, classifier="consistent", class_counts=[1, 1])
+    images = torch.cat([images, -images])  # as many of either class
+    found = information.run(context(model, images), information.Config(samples=3))
+    metrics = found.metrics
+    assert metrics["consistency"].value == pytest.approx(0.0, abs=1e-5)
+    assert metrics["rate"].value - metrics["residual"].value == pytest.approx(metrics["i_yz_lower"].value, abs=1e-5)
+    other, _ = channel(3.0, 1)
+    odd = information.run(context(other, images), information.Config(samples=3)).metrics["consistency"]
+    assert odd.interval.low > 0.01
+
+
+def test_a_model_says_the_same_of_single_examples():
+    """`Bottleneck.measure` and the check draw other noise, but of the same codes they average to the same."""
+    model, images = channel(1.0, 500)
+    labels = (images.flatten(1)[:, 0] > 0).long()
+    found = information.run(context(model, images), information.Config(samples=20)).arrays
+    measured = model.measure(images, labels, torch.Generator().manual_seed(1))
+    assert set(found) == set(measured) - {"i_yz_lower"}
+    for name in ("rate_lower", "residual", "rate", "cross_entropy", "consistency_gap"):
+        assert float(measured[name].mean()) == pytest.approx(found[name].mean(), abs=0.3), name
+    assert not any(values.requires_grad for values in measured.values())

@@ -1,10 +1,21 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
-from isthmus.metrics import accuracy, bootstrap, clopper_pearson, mean, paired_difference, proportion, wilson
+from isthmus.metrics import (
+    accuracy,
+    bootstrap,
+    clopper_pearson,
+    mean,
+    norm_of_mean,
+    paired_difference,
+    proportion,
+    wilson,
+)
 
 counts = st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -115,3 +126,34 @@ def test_bootstrap_draws_as_many_examples_as_there_are():
     drawn = bootstrap(7, lambda indices: indices, seed=0, resamples=50)
     assert drawn.shape == (50, 7)
     assert set(np.unique(drawn)) == set(range(7))
+
+
+@pytest.mark.parametrize("truth", [(0.0, 0.0), (0.15, 0.0), (2.0, -1.0)], ids=str)
+def test_the_length_of_a_mean_is_covered_also_at_zero(truth):
+    """Means of skewed, correlated vectors; quantiles of resampled lengths would never reach down to 0."""
+    random, covered = np.random.default_rng(0), 0
+    for trial in range(100):
+        noise = random.exponential(1.0, (80, 2)) @ np.array([[1.0, 0.5], [0.0, 0.7]]) - np.array([1.0, 1.2])
+        found = norm_of_mean(noise + truth, "nats", seed=trial, resamples=300)
+        assert found.interval.low <= found.value <= found.interval.high
+        covered += found.interval.low <= math.hypot(*truth) <= found.interval.high
+    assert covered >= 88  # of 100; see above
+
+
+def test_the_length_of_a_mean_of_numbers_is_its_absolute_value():
+    values = np.random.default_rng(1).normal(-3.0, 1.0, 400)
+    length, signed = norm_of_mean(values, "nats", seed=0), mean(values, "nats", seed=0)
+    assert length.value == pytest.approx(-signed.value)
+    assert length.interval.low == pytest.approx(-signed.interval.high, abs=0.02)
+    assert length.interval.high == pytest.approx(-signed.interval.low, abs=0.02)
+    assert norm_of_mean(values + 3.0, "nats", seed=0).interval.low == 0.0
+
+
+def test_the_length_of_a_mean_without_variation_is_certain():
+    found = norm_of_mean(np.tile([3.0, 4.0], (20, 1)), "nats", seed=0)
+    assert (found.value, found.interval.low, found.interval.high) == pytest.approx((5.0, 5.0, 5.0))
+    along = norm_of_mean(np.stack([np.linspace(-1, 1, 50), np.full(50, 2.0)], 1), "nats", seed=0)  # never nearer than 2
+    assert along.interval.low == pytest.approx(2.0, abs=1e-3)
+    assert norm_of_mean(np.zeros((20, 2)), "nats", seed=0).interval.high == 0.0
+    assert norm_of_mean(np.zeros((0, 2)), "nats", seed=0).value is None
+    assert norm_of_mean([[1.0, math.inf]], "nats", seed=0).interval is None

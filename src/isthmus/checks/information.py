@@ -7,16 +7,19 @@ images, I(X;Y) = H(Y), the entropy of the labels.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from isthmus import metrics
-from isthmus.checks.views import listed
+from isthmus.checks import information_page
+from isthmus.checks.information_page import ROWS
 from isthmus.config import Component
-from isthmus.types import CheckResult, Figure, Mark, Metric, Section, Series, Status, Table
+from isthmus.types import CheckResult, Metric, Section, Status
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,22 +31,17 @@ if TYPE_CHECKING:
 # cannot exceed its logarithm.
 BLOCK = 1024
 
-ROWS = {
-    "rate": "rate R, at least I(X;Z)",
-    "residual": "residual information ReX, at least I(X;Z|Y)",
-    "rate_lower": "I(X;Z), lower bound",
-    "rate_upper": "I(X;Z), upper bound",
-    "i_yz_lower": "I(Y;Z), lower bound",
-    "cross_entropy": "cross-entropy = H(Y) − that bound",
-    "excess_rate": "I(X;Z) lower bound − H(Y)",
-}
-
 
 class Config(Component):
-    """``samples`` codes are drawn per image; all quantities are averaged over them."""
+    """``samples`` codes are drawn per image; all quantities are averaged over them.
+
+    Attributes:
+        i_xy: I(X;Y) in nats, where labels do not follow from images and it is known; H(Y) where None.
+    """
 
     name: Literal["information"] = "information"
     samples: Annotated[int, Field(ge=1)] = 12
+    i_xy: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] | None = None
 
 
 def run(context: Context, config: Config) -> CheckResult:
@@ -56,9 +54,9 @@ def run(context: Context, config: Config) -> CheckResult:
     if context.bottleneck is None or context.stochastic is None:
         arrays = {"cross_entropy": metrics.nll(context.logits.numpy(), labels)}
         reason = "The classifier has no random code, so I(X;Z) is not finite; only I(Y;Z) is bounded."
-        return _result(Status.SKIPPED, reason, arrays, entropy, context)
+        return _result(Status.SKIPPED, reason, arrays, entropy, context, config)
     arrays = _measure(context, config)
-    result = _result(Status.PASS, "", arrays, entropy, context)
+    result = _result(Status.PASS, "", arrays, entropy, context, config)
     contradictions = _contradictions(result.metrics)
     reason = (
         "; ".join(contradictions)
@@ -72,19 +70,34 @@ def _entropy(labels: np.ndarray) -> float:
     return float(-(p[p > 0] * np.log(p[p > 0])).sum())
 
 
-def _result(
-    status: Status, reason: str, arrays: dict[str, np.ndarray], entropy: float, context: Context
-) -> CheckResult:
-    found = {name: metrics.mean(values, "nats", context.seed) for name, values in arrays.items()}
-    found["i_yz_lower"] = metrics.mean(entropy - arrays["cross_entropy"], "nats", context.seed)
+def _mni(
+    arrays: Mapping[str, np.ndarray], i_yz: np.ndarray, i_xy: float, average: Callable[[np.ndarray], Metric], seed: int
+) -> dict[str, Metric]:
+    """How far the code lies from I(X;Z) = I(X;Y) = I(Y;Z), and whether both accounts of I(Y;Z) agree."""
+    found: dict[str, Metric] = {}
     if "rate_lower" in arrays:
-        found["excess_rate"] = metrics.mean(arrays["rate_lower"] - entropy, "nats", context.seed)
+        excess, missing = arrays["rate_lower"] - i_xy, i_xy - i_yz
+        found |= {"excess_rate": average(excess), "missing": average(missing)}
+        found["mni_distance"] = metrics.norm_of_mean(np.stack([excess, missing], 1), "nats", seed)
+    if "consistency_gap" in arrays:
+        found["consistency"] = metrics.norm_of_mean(arrays["consistency_gap"], "nats", seed)
+    return found
+
+
+def _result(
+    status: Status, reason: str, arrays: dict[str, np.ndarray], entropy: float, context: Context, config: Config
+) -> CheckResult:
+    average = partial(metrics.mean, unit="nats", seed=context.seed)
+    i_xy = entropy if config.i_xy is None else config.i_xy
+    i_yz = entropy - arrays["cross_entropy"]
+    found = {name: average(values) for name, values in arrays.items()} | {"i_yz_lower": average(i_yz)}
+    found |= _mni(arrays, i_yz, i_xy, average, context.seed)
     return CheckResult(
         check="information",
         status=status,
         reason=reason,
         metrics={name: found[name] for name in ROWS if name in found},
-        details={"label_entropy": entropy, "block": len(context.labels) // _blocks(len(context.labels))},
+        details={"label_entropy": entropy, "i_xy": i_xy, "block": len(context.labels) // _blocks(len(context.labels))},
         arrays=arrays,
     )
 
@@ -100,11 +113,13 @@ def _measure(context: Context, config: Config) -> dict[str, np.ndarray]:
 
     from isthmus import randomness
     from isthmus.information.gaussians import concatenate
-    from isthmus.information.rates import rate_sandwich
+    from isthmus.information.measures import measure
 
     model: Any = context.bottleneck
     count = len(context.labels)
     blocks = torch.arange(count).tensor_split(_blocks(count))
+    counts = torch.bincount(context.labels, minlength=context.num_classes).double()
+    log_prior = (counts / counts.sum()).log().to(context.images.device)
     parts: dict[str, list[Tensor]] = {}
     for done, block in enumerate(blocks):
         context.progress(done, len(blocks))
@@ -115,8 +130,8 @@ def _measure(context: Context, config: Config) -> dict[str, np.ndarray]:
                 [model.encode(context.images[part]) for part in torch.split(index, context.batch_size)]
             )
             codes = model.draw(encoder, randomness.normal(keys, (config.samples, model.noise_dim)).transpose(0, 1))
-            found = _terms(codes, context.labels[index])
-            found["rate_lower"], found["rate_upper"] = rate_sandwich(encoder, codes.levels[0].samples)
+            found = measure(_judged_by(codes, log_prior), context.labels[index])
+        del found["i_yz_lower"]  # H(Y) is known of the labels at hand; as a number it does not vary over examples
         for name, values in found.items():
             parts.setdefault(name, []).append(values.double().cpu())
     measured = {name: torch.cat(values).numpy() for name, values in parts.items()}
@@ -124,24 +139,10 @@ def _measure(context: Context, config: Config) -> dict[str, np.ndarray]:
     return {name: values for name, values in measured.items() if np.isfinite(values).all()}
 
 
-def _terms(codes: Codes, labels: Tensor) -> dict[str, Tensor]:
-    import torch
-
-    from isthmus.information.mixtures import Mixture
-
-    found = {"cross_entropy": codes.cross_entropy(labels)}
-    codes = codes.levels[0]  # the highest level of a hierarchy decides, and the lowest has I(X;Z) of them all
-    assert codes.encoder is not None
-    log_e = codes.encoder.log_prob(codes.samples)
-    if codes.backward is not None:
-        found["residual"] = (log_e - codes.backward[labels].log_prob(codes.samples)).mean(0)
-    marginal = codes.marginal
-    if marginal is None and codes.backward is not None:  # CEB's free marginal: its own classes, as often as they occur
-        counts = torch.bincount(labels, minlength=codes.logits.shape[-1])
-        marginal = Mixture(codes.backward, (counts / counts.sum()).log())
-    if marginal is not None:
-        found["rate"] = (log_e - marginal.log_prob(codes.samples)).mean(0)
-    return found
+def _judged_by(codes: Codes, log_prior: Tensor) -> Codes:
+    """The same codes, with these frequencies of the classes in the bounds."""
+    below = None if codes.below is None else _judged_by(codes.below, log_prior)
+    return replace(codes, log_prior=log_prior, below=below)
 
 
 def _contradictions(found: Mapping[str, Metric]) -> list[str]:
@@ -163,92 +164,5 @@ def _high(metric: Metric) -> float:
 
 
 def section(results: Mapping[str, CheckResult]) -> Section:
-    """The information plane with the MNI point, and a table of all quantities in nats."""
-    plane = {name: result for name, result in results.items() if "rate_lower" in result.metrics}
-    columns = {
-        "rate R (nats)": {n: r.metrics["rate"] for n, r in results.items() if "rate" in r.metrics},
-        "I(Y;Z) ≥ (nats)": {n: r.metrics["i_yz_lower"] for n, r in results.items()},
-    }
-    blocks = (_plane(plane),) if plane else ()
-    return Section(
-        title="Information",
-        question="How much does the code say about the image, and how much of that about the label?",
-        blocks=(*blocks, _table(results)),
-        columns={title: cells for title, cells in columns.items() if cells},
-    )
-
-
-def _plane(results: Mapping[str, CheckResult]) -> Figure:
-    entropies = _by_detail(results, "label_entropy")
-    blocks = _by_detail(results, "block")
-    series = []
-    for name, result in results.items():
-        lower, i_yz = _value(result, "rate_lower"), _value(result, "i_yz_lower")
-        upper = min(_value(result, "rate_upper"), _value(result, "rate"))
-        series.append(Series(name, (lower, max(lower, upper)), (i_yz, i_yz), group=name))
-    marks = []
-    for entropy, names in entropies.items():
-        whose = f" of {listed(names)}" if len(entropies) > 1 else ""
-        marks += [Mark(f"MNI{whose}", x=entropy, y=entropy), Mark(f"H(Y){whose}", y=entropy)]
-    ceiling = _each({f"ln {block:.0f} = {math.log(block):.2f}": names for block, names in blocks.items()})
-    return Figure(
-        title="Information plane",
-        reading=(
-            f"{_nearest(results, entropies)} Each line runs from the lower to the upper bound on I(X;Z); the lower one "
-            f"cannot exceed {ceiling}."
-        ),
-        x_label="I(X;Z), nats",
-        y_label="I(Y;Z), lower bound, nats",
-        series=tuple(series),
-        marks=tuple(marks),
-    )
-
-
-def _nearest(results: Mapping[str, CheckResult], entropies: Mapping[float, list[str]]) -> str:
-    """Who lies nearest to the MNI point, where all have the same one."""
-    if len(entropies) > 1:
-        each = _each({f"{entropy:.2f} nats": names for entropy, names in entropies.items()})
-        return f"Their labels differ, and so do their MNI points (H(Y) = {each}): distances to them are not compared."
-    entropy = next(iter(entropies))
-    nearest = min(results, key=lambda name: _distance(results[name], entropy))
-    return f"{nearest} lies nearest to the MNI point ({entropy:.2f} nats on both axes)."
-
-
-def _by_detail(results: Mapping[str, CheckResult], key: str) -> dict[float, list[str]]:
-    """The classifiers by the value of one detail, such as the entropy of the labels they were judged on."""
-    found: dict[float, list[str]] = {}
-    for name, result in results.items():
-        found.setdefault(round(float(result.details[key]), 9), []).append(name)
-    return found
-
-
-def _each(words: Mapping[str, list[str]]) -> str:
-    """What holds for all as it is, else with the names it holds for: "0.69 for a and b and 2.30 for c"."""
-    if len(words) == 1:
-        return next(iter(words))
-    return listed([f"{word} for {listed(names)}" for word, names in words.items()])
-
-
-def _value(result: CheckResult, name: str) -> float:
-    metric = result.metrics.get(name)
-    return math.inf if metric is None or metric.value is None else metric.value
-
-
-def _distance(result: CheckResult, entropy: float) -> float:
-    distance = math.hypot(_value(result, "rate_lower") - entropy, _value(result, "i_yz_lower") - entropy)
-    return math.inf if math.isnan(distance) else distance
-
-
-def _table(results: Mapping[str, CheckResult]) -> Table:
-    shown = [name for name in ROWS if any(name in result.metrics for result in results.values())]
-    entropies = _by_detail(results, "label_entropy")
-    each = _each({f"{entropy:.3f} nats": names for entropy, names in entropies.items()})
-    return Table(
-        title="Information in nats",
-        reading=(
-            f"H(Y) = {each}. At the MNI point residual information, cross-entropy and excess are all 0. "
-            "Intervals: 95%, bootstrap over examples."
-        ),
-        columns=("classifier", *(ROWS[name] for name in shown)),
-        rows=tuple((name, *(result.metrics.get(row) for row in shown)) for name, result in results.items()),
-    )
+    """The information plane with the MNI point, the bounds, and the distances to that point, all in nats."""
+    return information_page.section(results)

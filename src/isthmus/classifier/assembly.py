@@ -15,6 +15,7 @@ from isthmus.errors import ConfigError, ModelError
 from isthmus.nets.bottleneck import Bottleneck
 from isthmus.nets.gaussian_heads import (
     BackwardEncoder,
+    BackwardKind,
     Covariance,
     Encoder,
     elu_layers,
@@ -38,7 +39,7 @@ def bottleneck(
     *,
     samples: int = 1,
     classifier: Literal["linear", "mlp", "consistent"] | nn.Module | None = None,
-    backward: Literal["linear", "mlp"] = "linear",
+    backward: BackwardKind = "linear",
     marginal: Literal["standard", "mixture", "batch", "classes"] | None = None,
     components: int = 240,
     features: int | None = None,
@@ -61,7 +62,8 @@ def bottleneck(
         classifier: c(y|z): "linear", "mlp" (two ELU layers of 64), "consistent" (Bayes' rule on b(z|y), without
             parameters), or a module from codes to logits. None means "consistent" for objectives that learn no
             classifier (CatGen, bidirectional CEB) and "linear" otherwise.
-        backward: form of b(z|y), built where the objective needs it.
+        backward: form of b(z|y), built where the objective needs it: "linear" in the one-hot label, a "table" with a
+            row for each class and no bias that all share, or an "mlp" of two ELU layers.
         marginal: m(z): "standard" (N(0, I)), a learned "mixture", the "batch" (of e(z|x) over its images), or the
             "classes" (of b(z|y), which is then built). None builds what the objective needs: N(0, I) for VIB, nothing
             for CEB, whose rate is reported with the mixture of its classes.

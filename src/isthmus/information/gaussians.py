@@ -184,12 +184,17 @@ def kl(p: Gaussian, q: Gaussian) -> Float[Tensor, "*batch"]:
     distance = q.whiten(p.mean - q.mean).square().sum(-1)
     if isinstance(p, IdentityGaussian) and isinstance(q, IdentityGaussian):
         return 0.5 * distance
-    if isinstance(p, FullGaussian) or isinstance(q, FullGaussian):
-        spread = torch.linalg.solve_triangular(q.scale_tril, p.scale_tril, upper=False).square().sum((-2, -1))
-    else:
-        spread = (p.std / q.std).square().sum(-1)
+    if not isinstance(p, FullGaussian) and not isinstance(q, FullGaussian):
+        # x − 1 − ln x with x = (σ_p/σ_q)², from ln σ: no quotient of what may have underflowed, never far below 0
+        double = 2.0 * (_log_std(p) - _log_std(q))
+        return 0.5 * (distance + (torch.expm1(double) - double).sum(-1))
+    spread = torch.linalg.solve_triangular(q.scale_tril, p.scale_tril, upper=False).square().sum((-2, -1))
     divergence: Tensor = 0.5 * (spread + distance - p.dim) + q.log_scale - p.log_scale
     return divergence
+
+
+def _log_std(gaussian: Gaussian) -> Tensor:
+    return gaussian.log_std if isinstance(gaussian, DiagonalGaussian) else torch.zeros_like(gaussian.mean)
 
 
 def concatenate(pieces: Sequence[Gaussian]) -> Gaussian:

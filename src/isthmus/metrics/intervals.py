@@ -146,6 +146,47 @@ def bootstrap(
     return np.array([statistic(generator.integers(n, size=n)) for _ in range(resamples)], dtype=np.float64)
 
 
+def norm_of_mean(values: ArrayLike, unit: str, seed: int, level: float = 0.95, resamples: int = RESAMPLES) -> Metric:
+    """Euclidean length of the mean of per-example vectors (or the absolute value of the mean of numbers).
+
+    A length is never negative, so that quantiles of resampled lengths would leave out 0 even where it is the truth. The
+    interval is therefore the range of lengths over a confidence region of the mean itself: of the bootstrap's means,
+    the ``level`` that lie nearest to the mean by Mahalanobis distance. It starts at 0 where the region holds the
+    origin, and covers the truth at least as often as the region does.
+
+    Args:
+        values: n × k, or n numbers. Differences from a point, for a distance to it.
+
+    Returns:
+        Not measured where there are no values; without an interval where one of them is not finite.
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    n = len(sample)
+    if n == 0:
+        return Metric(value=None, unit=unit, n=0, note="no examples")
+    sample = sample.reshape(n, -1)
+    centre = sample.mean(0)
+    length = float(np.linalg.norm(centre))
+    if not np.isfinite(sample).all():
+        return Metric(value=length, unit=unit, n=n, note="not finite for some examples")
+    means = bootstrap(n, lambda drawn: sample[drawn].mean(0), seed, resamples)
+    scatter = means - centre
+    precision = np.linalg.pinv(np.atleast_2d(scatter.T @ scatter / resamples), hermitian=True)
+    far = np.einsum("ni,ij,nj->n", scatter, precision, scatter)
+    edge = np.quantile(far, level)
+    lengths = np.append(np.linalg.norm(means[far <= edge], axis=1), length)
+    within = _spanned(centre, precision) and centre @ precision @ centre <= edge
+    low = 0.0 if within else float(lengths.min())
+    interval = Interval(low=low, high=float(lengths.max()), level=level, method="bootstrap over examples, by region")
+    return Metric(value=length, unit=unit, n=n, interval=interval)
+
+
+def _spanned(vector: NDArray[np.float64], precision: NDArray[np.float64]) -> bool:
+    """Whether a vector lies in the directions in which a sample varies at all."""
+    projected = np.linalg.pinv(precision, hermitian=True) @ (precision @ vector)
+    return bool(np.allclose(projected, vector, rtol=1e-6, atol=1e-12))
+
+
 def mean(values: ArrayLike, unit: str, seed: int, level: float = 0.95, resamples: int = RESAMPLES) -> Metric:
     """Mean of per-example values with a percentile bootstrap interval over the examples.
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from isthmus.errors import ModelError
 from isthmus.information.codes import Codes
 from isthmus.information.gaussians import Gaussian
+from isthmus.information.measures import measure
 from isthmus.nets.gaussian_heads import BackwardEncoder, Encoder
 from isthmus.types import Terms
 
@@ -166,6 +167,25 @@ class Bottleneck(nn.Module):
         codes = self.codes(images, noise)
         with torch.autocast(images.device.type, enabled=False):
             return self.objective(codes, labels.long(), rho)
+    @torch.no_grad()
+    def measure(
+        self, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"], noise: torch.Generator | None = None
+    ) -> dict[str, Float[Tensor, "n"]]:
+        """What the codes of a batch say, one number per example, in nats; means are the papers' quantities.
+
+        See :func:`isthmus.information.measures.measure` for the names and which of them a model has. Bounds on I(X;Z)
+        compare the images of the batch with one another, so that the lower one cannot exceed ln n. An audit gives the
+        means with intervals.
+
+        Args:
+            images: in [0, 1].
+            labels: class indices.
+            noise: generator of the sampling noise (torch's global one where None).
+        """
+        codes = self.codes(images, noise)
+        with torch.autocast(images.device.type, enabled=False):
+            return measure(codes, labels.long())
+
 
 
 def decision(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from isthmus.information.gaussians import DiagonalGaussian, FullGaussian, Gaussian, IdentityGaussian
 
 Covariance = Literal["identity", "diagonal", "full"]
+BackwardKind = Literal["linear", "table", "mlp"]
 
 # Standard deviations at zero parameters. The diagonal encoder starts almost deterministic (σ = softplus(−5), Alemi et
 # al. 2017); full covariances and every backward encoder start at 1, where log-densities are tame.
@@ -76,20 +78,43 @@ class Encoder(nn.Module):
 
 
 class BackwardEncoder(nn.Module):
-    """b(z|y): Gaussians for all classes at once, linear in the one-hot label or through an MLP of two ELU layers."""
+    """b(z|y): Gaussians for all classes at once.
+
+    Args:
+        kind: "linear" in the one-hot label (the papers' form); a "table" with a row for each class, which is the same
+            without the bias that all classes share; or an "mlp" of two ELU layers.
+    """
 
     one_hot: Tensor
 
-    def __init__(self, num_classes: int, dim: int, covariance: Covariance, kind: Literal["linear", "mlp"]) -> None:
+    def __init__(self, num_classes: int, dim: int, covariance: Covariance, kind: BackwardKind) -> None:
         super().__init__()
         self.dim, self.covariance = dim, covariance
         self.register_buffer("one_hot", torch.eye(num_classes), persistent=False)
         outputs = parameters_per_code(covariance, dim)
-        self.layers = glorot_linear(num_classes, outputs) if kind == "linear" else elu_mlp(num_classes, outputs)
+        forms: dict[BackwardKind, Callable[[int, int], nn.Module]] = {
+            "linear": glorot_linear,
+            "table": Table,
+            "mlp": elu_mlp,
+        }
+        self.layers = forms[kind](num_classes, outputs)
 
     def forward(self) -> Gaussian:
         """A batch of as many Gaussians as there are classes."""
         return gaussian(self.layers(self.one_hot), self.covariance, self.dim, initial_std=1.0)
+
+
+class Table(nn.Module):
+    """A row of numbers for each class, Glorot-uniform like the weights of a linear layer from one-hot labels."""
+
+    def __init__(self, classes: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(classes, outputs))
+        nn.init.xavier_uniform_(self.weight)
+
+    def forward(self, one_hot: Float[Tensor, "classes classes"]) -> Float[Tensor, "classes outputs"]:
+        """The rows of all classes, in order: what the product with their one-hot labels is, without making it."""
+        return self.weight
 
 
 def glorot_linear(inputs: int, outputs: int) -> nn.Linear:

@@ -47,7 +47,7 @@ def terms(config: Config, codes: Codes, labels: Int[Tensor, "batch"], rho: float
         residual=information,
         reverse_ce=reverse_ce,
         reverse_residual=reverse,
-        **rate_beside(codes),
+        **rate_beside(codes, labels),
         **reported,
     )
 

@@ -40,6 +40,6 @@ def terms(config: Config, codes: Codes, labels: Int[Tensor, "batch"], rho: float
         ce=ce,
         weight=weight,
         residual=information,
-        **rate_beside(codes),
+        **rate_beside(codes, labels),
         **reported,
     )

@@ -14,7 +14,7 @@ from torch import Tensor
 from isthmus.config import Component
 from isthmus.information.codes import Codes
 from isthmus.information.gaussians import Gaussian, kl
-from isthmus.information.mixtures import Mixture
+from isthmus.information.measures import Measures
 from isthmus.information.rates import rate_sandwich
 from isthmus.tradeoff import Rho
 
@@ -115,26 +115,20 @@ def residual(codes: Codes, labels: Int[Tensor, "batch"], kl_form: str) -> Float[
     return (codes.encoder.log_prob(codes.samples) - backward.log_prob(codes.samples)).mean(0)
 
 
-def rate_beside(codes: Codes) -> dict[str, Tensor]:
-    """The rate of an objective that does not minimise one, for its report: R, and what fits a learned marginal to it.
+def rate_beside(codes: Codes, labels: Int[Tensor, "batch"]) -> dict[str, Any]:
+    """What an objective that does not minimise a rate reports of it: R, the consistency gap, and what fits a marginal.
 
     A marginal is fitted by ``marginal_nll`` on detached codes, which cannot move the encoder; where the model has none,
-    the class mixture of b(z|y) serves.
+    the class mixture of b(z|y) serves, and one sample.
     """
     if codes.marginal is None:
-        return {"rate": class_mixture_rate(codes).mean()}
-    assert codes.encoder is not None
-    z = codes.samples.detach()
-    nll = -codes.marginal.log_prob(z).mean()
-    return {"marginal_nll": nll, "rate": codes.encoder.detach().log_prob(z).mean() + nll.detach()}
-
-
-def class_mixture_rate(codes: Codes) -> Float[Tensor, "batch"]:
-    """R with m(z) = Σ_y p(y)·b(z|y) from the first sample, without gradients: a rate for models without a marginal."""
-    assert codes.backward is not None
-    with torch.no_grad():
-        encoder, z = codes.first_draw
-        return encoder.detach().log_prob(z) - Mixture(codes.backward.detach(), codes.prior).log_prob(z)
+        found, fitted = Measures(codes, labels, samples=1), {}
+    else:
+        log_marginal = codes.marginal.log_prob(codes.samples.detach())
+        found, fitted = Measures(codes, labels, log_marginal=log_marginal), {"marginal_nll": -log_marginal.mean()}
+    dtype = codes.samples.dtype
+    reported = {"rate": found.rate.mean().to(dtype), "consistency_gap": found.consistency_gap.mean().to(dtype)}
+    return reported | fitted
 
 
 def report(codes: Codes, labels: Int[Tensor, "batch"], ce: Tensor) -> dict[str, Any]:

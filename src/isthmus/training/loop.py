@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from isthmus import classifier, files
 from isthmus.data.batches import Batches
 from isthmus.data.images import ImageData, Split
+from isthmus.information.tables import entropy
 from isthmus.nets.bottleneck import Bottleneck
 from isthmus.recipe import Optimizer, Recipe
 from isthmus.training import checkpoints
@@ -62,7 +63,7 @@ class Trainer:
         )
         self.steps_per_epoch = len(self.batches)
         self.rho = RhoController(self.settings.rho_schedule, recipe.objective, self.steps_per_epoch)
-        self.averages = Averages()
+        self.averages = Averages(i_xy=entropy([count / sum(counts) for count in counts]))
         self.step = 0
         self.last_epoch: dict[str, Any] = {}
         self.weights_digest = ""

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from isthmus.errors import FileError, ModelError
+from isthmus.information.measures import mni_distance
 from isthmus.types import Terms
 
 SHOWN = {
@@ -32,9 +33,13 @@ class Averages:
     """Means of the terms over a window and over an epoch, weighted by examples, on the device, without waiting for it.
 
     ``rate_lower_max`` is the running maximum of the rate's lower bound over all steps of the run.
+
+    Args:
+        i_xy: I(X;Y) in nats, for the distance to the MNI point; H(Y) where labels follow from images.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, i_xy: float) -> None:
+        self.i_xy = i_xy
         self.sums: dict[str, dict[str, Tensor]] = {"window": {}, "epoch": {}}
         self.counts: dict[str, dict[str, int]] = {"window": {}, "epoch": {}}
         self.rate_lower_max: Tensor | None = None
@@ -54,10 +59,19 @@ class Averages:
             self.rate_lower_max = new.clone() if best is None else torch.maximum(best, new)
 
     def take(self, kind: str) -> dict[str, float]:
-        """Means of the "window" or the "epoch" so far, and start it anew."""
+        """Means of the "window" or the "epoch" so far, with what follows from them, and start it anew."""
         means = {name: float(total) / self.counts[kind][name] for name, total in self.sums[kind].items()}
         self.sums[kind], self.counts[kind] = {}, {}
-        return means
+        return means | self._lengths(means)
+
+    def _lengths(self, means: dict[str, float]) -> dict[str, float]:
+        # lengths of means: means of lengths would count each batch's noise as if it were distance
+        found = {}
+        if "rate_lower" in means:
+            found["mni_distance"] = mni_distance(means["rate_lower"], means["i_yz_lower"], self.i_xy)
+        if "consistency_gap" in means:
+            found["consistency"] = abs(means["consistency_gap"])
+        return found
 
     def tensors(self) -> dict[str, Tensor]:
         """State for a checkpoint, beside ``counts``."""
