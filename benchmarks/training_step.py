@@ -78,8 +78,6 @@ class Stepper:
     def __init__(self, base: dict[str, Any], overrides: dict[str, Any], data: ImageData) -> None:
         recipe = load_recipe({"name": "bench", "data": "mnist", "objective": "deterministic", **base}, overrides)
         self.trainer = Trainer(recipe, data, Run(Path("unused")))
-        self.wrapped = self.trainer.fabric.setup_module(self.trainer.model)
-        self.wrapped.mark_forward_method("loss")
         self.batches = iter(())
 
     def time(self, steps: int) -> float:
@@ -90,7 +88,7 @@ class Stepper:
             if batch is None:
                 self.batches = self.trainer.batches.epoch(self.trainer.step)
                 batch = next(self.batches)
-            self.trainer._step(self.wrapped, batch.images, batch.labels)
+            self.trainer._step([batch])
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         return (time.perf_counter() - start) / steps

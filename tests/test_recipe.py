@@ -66,7 +66,7 @@ def test_overrides_leave_the_given_mapping_alone():
         (["training.rho_schedule=cifar"], "no rho schedule 'cifar'. Did you mean 'cifar_000'"),
         (["training.augment=autoagument"], "no augmentation 'autoagument'. Did you mean 'autoaugment'"),
         (["training.augment={name: [crop_flip]}"], "no augmentation"),
-        (["training.augment.autoaugment=imagenet"], "training.augment.autoaugment: .*'published' or 'released'"),
+        (["training.augment.autoaugment=image_net"], "training.augment.autoaugment: .*'released' or 'imagenet'"),
         (["training.augment.cutout=-1"], "training.augment.cutout: .*greater than or equal to 0"),
         (["training.augment.crop=true"], "no key 'crop'. Did you mean 'crop_flip'"),
         (["training.optimizer.nesterov=true", "training.optimizer.momentum=0"], "nesterov needs a momentum"),
@@ -88,7 +88,9 @@ def test_an_augmentation_is_a_name_options_or_both():
     assert augment("training.augment={autoaugment: released}") == Augmentation(autoaugment="released")
 
 
-@pytest.mark.parametrize("given", [*AUGMENTATIONS, {"autoaugment": "released", "crop_flip": False, "cutout": 3}])
+@pytest.mark.parametrize(
+    "given", [*AUGMENTATIONS, {"resized_crop": False, "autoaugment": "released", "crop_flip": False, "cutout": 3}]
+)
 def test_a_resolved_recipe_names_an_augmentation_that_has_a_name(given):
     recipe = load_recipe(GOOD, {"training.augment": given})
     assert recipe.plain()["training"]["augment"] == given

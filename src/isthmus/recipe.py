@@ -24,7 +24,11 @@ def _folder_name(name: str) -> str:
 
 
 class Optimizer(Frozen):
-    """Adam or SGD with PyTorch's conventions (weight decay λ adds λ·w to the gradient)."""
+    """Adam or SGD with PyTorch's conventions (weight decay λ adds λ·w to the gradient).
+
+    ``decay_norm`` false leaves scales and shifts of normalisation layers out of the decay, as Google's ResNets do;
+    all other biases stay in.
+    """
 
     name: Literal["adam", "sgd"] = "adam"
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
@@ -32,6 +36,7 @@ class Optimizer(Frozen):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = False
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    decay_norm: bool = True
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> Optimizer:
@@ -41,11 +46,15 @@ class Optimizer(Frozen):
 
 
 class LearningRate(Frozen):
-    """A staircase over epochs: multiply by ``factor`` at each milestone, or every ``every`` epochs."""
+    """A staircase over epochs: multiply by ``factor`` at each milestone, or every ``every`` epochs.
+
+    ``warmup_epochs`` is how long the rate first rises from 0, linearly and step by step (Goyal et al. 2017).
+    """
 
     milestones: tuple[Positive, ...] = ()
     every: Positive | None = None
     factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    warmup_epochs: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
     @model_validator(mode="after")
     def _one_rule(self) -> LearningRate:
@@ -155,7 +164,11 @@ def named_augmentation(given: Augmentation | str) -> Augmentation:
 
 
 class Training(Frozen):
-    """The loop: how long, how fast, and what is kept."""
+    """The loop: how long, how fast, by whom, and what is kept.
+
+    ``devices`` processes on each of ``nodes`` machines share every batch of ``batch_size`` images evenly; each takes
+    its share in ``accumulate`` parts, one after another, before the optimiser's step.
+    """
 
     epochs: Positive = 20
     batch_size: Positive = 128
@@ -168,10 +181,27 @@ class Training(Frozen):
     precision: Literal["float32", "bf16"] = "float32"
     channels_last: bool = False
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: Positive = 1
+    nodes: Positive = 1
+    accumulate: Positive = 1
     log_every: Positive = 50
     checkpoint_every: Positive = 500
     validate_every: Positive = 1
     tensorboard: bool = False
+
+    @property
+    def parts(self) -> int:
+        """In how many parts a batch is seen, over all processes."""
+        return self.devices * self.nodes * self.accumulate
+
+    @model_validator(mode="after")
+    def _even_parts(self) -> Training:
+        if self.batch_size % self.parts:
+            raise ValueError(
+                f"batch_size={self.batch_size} has no {self.parts} equal parts (devices={self.devices}, "
+                f"nodes={self.nodes}, accumulate={self.accumulate})"
+            )
+        return self
 
 
 class Model(Frozen):
@@ -182,10 +212,10 @@ class Model(Frozen):
     covariance: Literal["identity", "diagonal", "full"] | None = None
     samples: Positive = 1
     classifier: Literal["linear", "mlp", "consistent"] | None = None
+    classifier_std: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     backward: Literal["linear", "table", "mlp"] = "linear"
     marginal: Literal["standard", "mixture", "batch", "classes"] | None = None
     components: Positive = 240
-    levels: Positive | None = None
     levels: Positive | None = None
     normalize: Literal["symmetric", "dataset", "none"] = "symmetric"
 
@@ -204,6 +234,17 @@ class Recipe(Frozen):
     model: Model
     objective: SerializeAsAny[Annotated[Component, BeforeValidator(lambda v: component("objectives", v))]]
     training: Training = Training()
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> Recipe:
+        across = getattr(type(self.objective), "across_examples", False)
+        if self.training.parts > 1 and (across or self.model.marginal == "batch"):
+            what = f"the objective {self.objective.name!r}" if across else "model.marginal=batch"
+            raise ValueError(
+                f"{what} compares the examples of a batch with one another, so that a batch cannot be seen in "
+                f"{self.training.parts} parts; set training.devices, nodes and accumulate to 1"
+            )
+        return self
 
     @model_validator(mode="after")
     def _resolve_classifier(self) -> Recipe:

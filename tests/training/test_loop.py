@@ -13,7 +13,8 @@ import isthmus
 from isthmus import registry
 from isthmus.errors import ConfigError, DataError, FileError, ModelError
 from isthmus.recipe import load_recipe
-from isthmus.training.loop import Trainer, evaluate, noise_seed
+from isthmus.training.evaluation import evaluate
+from isthmus.training.loop import Trainer, noise_seed
 from isthmus.training.optimizers import parameter_groups
 from isthmus.training.run import Run
 
@@ -84,20 +85,14 @@ def test_bf16_reaches_the_backbone_and_not_the_densities(tmp_path, monkeypatch):
     dtypes = []
     trainer.model.backbone.register_forward_hook(lambda _, __, output: dtypes.append(output.dtype))
     trainer.model.classifier.register_forward_hook(lambda _, __, output: dtypes.append(output.dtype))
-    wrapped = trainer.fabric.setup_module(trainer.model)
-    wrapped.mark_forward_method("loss")
-    images, labels, _ = next(trainer.batches.epoch())
-    trainer._step(wrapped, images, labels)
+    trainer._step([next(trainer.batches.epoch())])
     assert dtypes == [torch.bfloat16, torch.float32]
 
 
 def test_gradients_are_clipped(tmp_path):
     recipe = load_recipe(SMALL, {"training.clip_norm": 1e-3, "training.optimizer": {"name": "sgd", "momentum": 0}})
     trainer = Trainer(recipe, registry.find("data", "digits").load(recipe.data), Run(tmp_path))
-    wrapped = trainer.fabric.setup_module(trainer.model)
-    wrapped.mark_forward_method("loss")
-    images, labels, _ = next(trainer.batches.epoch())
-    trainer._step(wrapped, images, labels)
+    trainer._step([next(trainer.batches.epoch())])
     norm = torch.stack([p.grad.norm() for p in trainer.model.parameters() if p.grad is not None]).norm()
     assert norm.item() == pytest.approx(1e-3, rel=1e-3)
 

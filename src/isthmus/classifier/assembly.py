@@ -46,6 +46,7 @@ def bottleneck(
     normalize: nn.Module | None = None,
     class_counts: Sequence[int] | None = None,
     levels: int | None = None,
+    classifier_std: float | None = None,
 ) -> Bottleneck:
     """Wrap any backbone into an information-bottleneck classifier.
 
@@ -74,6 +75,7 @@ def bottleneck(
             many where None.
         levels: how many codes follow one another, image → z_1 → ... → z_L, each with its own c and b; see
             :class:`isthmus.nets.hierarchy.Hierarchy`. None means 2 for a hierarchical objective, and 1 for the others.
+        classifier_std: the weights of a linear classifier start from N(0, classifier_std²); Glorot-uniform where None.
 
     Raises:
         ConfigError: an unknown objective or option, one that learns from pairs, levels that the objective does not have,
@@ -109,7 +111,7 @@ def bottleneck(
     def decoder(lowest: bool = True) -> nn.Module | None:
         if isinstance(head, nn.Module):
             return head if lowest else copy.deepcopy(head)
-        return _decoder(head, encoder.dim, num_classes)
+        return _decoder(head, encoder.dim, num_classes, classifier_std)
 
     def backward_encoder() -> BackwardEncoder:
         return BackwardEncoder(num_classes, encoder.dim, cov, backward)
@@ -175,10 +177,17 @@ def _above(below: Encoder, covariance: Covariance) -> nn.Module:
     )
 
 
-def _decoder(kind: str, dim: int, num_classes: int) -> nn.Module | None:
+def _decoder(kind: str, dim: int, num_classes: int, std: float | None) -> nn.Module | None:
+    if std is not None and kind != "linear":
+        raise ConfigError(f"classifier_std={std} is for a linear classifier; this one is {kind!r}.")
     if kind == "consistent":
         return None
-    return glorot_linear(dim, num_classes) if kind == "linear" else elu_mlp(dim, num_classes)
+    if kind == "mlp":
+        return elu_mlp(dim, num_classes)
+    layer = glorot_linear(dim, num_classes)
+    if std is not None:
+        nn.init.normal_(layer.weight, std=std)
+    return layer
 
 
 def _marginal(kind: str, dim: int, components: int, apart: bool) -> nn.Module:
@@ -223,6 +232,7 @@ def build(
             normalize=_normalizer(model.normalize, shape[0], statistics),
             class_counts=class_counts,
             levels=model.levels,
+            classifier_std=model.classifier_std,
         )
 
 

@@ -14,6 +14,7 @@ from isthmus.information.codes import Codes
 from isthmus.information.gaussians import Gaussian
 from isthmus.information.measures import measure
 from isthmus.nets.gaussian_heads import BackwardEncoder, Encoder
+from isthmus.nets.noise import Noise, standard_normal
 from isthmus.types import Terms
 
 Objective = Callable[[Codes, Tensor, float | None], Terms]
@@ -112,10 +113,10 @@ class Bottleneck(nn.Module):
         """Mean mode: logits of c(y|E z)."""
         return self.decode(self.encode(images).mean)
 
-    def codes(self, images: Float[Tensor, "n c h w"], noise: torch.Generator | None = None) -> Codes:
+    def codes(self, images: Float[Tensor, "n c h w"], noise: Noise = None) -> Codes:
         """Encode a batch in [0, 1], draw ``samples`` codes for each image, and classify them.
 
-        ``noise`` is the generator to draw from; torch's global one where None.
+        ``noise`` is the generator to draw from, torch's global one where None, or a share of a larger batch's noise.
         """
         encoded = self.encode(images)
         if not self.stochastic:
@@ -123,9 +124,7 @@ class Bottleneck(nn.Module):
             return Codes(samples, self.decode(samples), self.log_prior)
         mean = encoded.mean
         drawn = [
-            torch.randn(
-                (self.samples, len(mean), self.noise_dim), generator=noise, device=mean.device, dtype=mean.dtype
-            )
+            standard_normal(noise, self.samples, len(mean), self.noise_dim, like=mean)
             for _ in range(1 + self.label_noise)
         ]
         return self.draw(encoded, *drawn)
@@ -154,7 +153,7 @@ class Bottleneck(nn.Module):
         images: Float[Tensor, "n c h w"],
         labels: Int[Tensor, "n"],
         rho: float | None = None,
-        noise: torch.Generator | None = None,
+        noise: Noise = None,
     ) -> Terms:
         """The objective's terms on one batch, in nats; minimise ``terms.total``.
 
@@ -162,11 +161,12 @@ class Bottleneck(nn.Module):
             images: in [0, 1].
             labels: class indices.
             rho: overrides the objective's own trade-off, for schedules.
-            noise: generator of the sampling noise (torch's global one where None).
+            noise: generator of the sampling noise (torch's global one where None), or a share of a larger batch's.
         """
         codes = self.codes(images, noise)
         with torch.autocast(images.device.type, enabled=False):
             return self.objective(codes, labels.long(), rho)
+
     @torch.no_grad()
     def measure(
         self, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"], noise: torch.Generator | None = None
@@ -185,7 +185,6 @@ class Bottleneck(nn.Module):
         codes = self.codes(images, noise)
         with torch.autocast(images.device.type, enabled=False):
             return measure(codes, labels.long())
-
 
 
 def decision(

@@ -20,6 +20,7 @@ class Config(TradeOff):
 
     information_weight: ClassVar[WeightName] = "residual_weight"
     classifier: ClassVar[str] = "consistent"
+    across_examples: ClassVar[bool] = True
     name: Literal["catgen"] = "catgen"
     rho: float = 3.0
 

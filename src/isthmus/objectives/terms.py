@@ -34,6 +34,7 @@ class TradeOff(Component):
 
     Attributes:
         classifier: form of c(y|z) where a model names none; see :func:`isthmus.bottleneck`.
+        across_examples: whether the loss compares the examples of a batch, and is no mean over them.
         information_weight: which weight of :class:`isthmus.tradeoff.Rho` multiplies the information term.
         kl: "closed" uses the closed form of the information term where there is one, which has less variance;
             "sampled" averages log-density ratios over the same samples that classify.
@@ -44,6 +45,7 @@ class TradeOff(Component):
 
     information_weight: ClassVar[WeightName]
     classifier: ClassVar[str] = "linear"
+    across_examples: ClassVar[bool] = False
     rho: float
     kl: Literal["closed", "sampled"] = "closed"
     normalize: Literal["prediction", "rate"] = "prediction"

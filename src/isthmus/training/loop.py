@@ -2,11 +2,13 @@
 
 Nothing random carries over between steps: the order of an epoch comes from (seed, epoch), the noise of a step from
 (seed, step). So a checkpoint needs no generator state, and on a CPU a resumed run ends with bitwise the same weights.
+Several processes, or several parts of a batch one after another, make the step that one process makes of the whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,18 +16,21 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from isthmus import classifier, files
-from isthmus.data.batches import Batches
-from isthmus.data.images import ImageData, Split
+from isthmus.data.batches import Batch, Batches
+from isthmus.data.images import ImageData
 from isthmus.information.tables import entropy
 from isthmus.nets.bottleneck import Bottleneck
+from isthmus.nets.noise import Noise, Share
 from isthmus.recipe import Optimizer, Recipe
-from isthmus.training import checkpoints
+from isthmus.training import checkpoints, processes
 from isthmus.training.averaging import MovingAverage
+from isthmus.training.evaluation import count_right
 from isthmus.training.interrupts import Interrupt, deferred
 from isthmus.training.monitor import Averages, MetricsFile, Shown, Watch, check_finite, diverged, progress_bar
-from isthmus.training.optimizers import make_optimizer, parameter_groups
+from isthmus.training.optimizers import make_optimizer, norm_parameters, parameter_groups
 from isthmus.training.run import Run
-from isthmus.training.schedules import RhoController, learning_rate_factor
+from isthmus.training.schedules import RhoController, learning_rate_factor, warm_up_factor
+from isthmus.types import Terms
 
 # An accuracy this close to chance after the schedule's end is reported as a collapse (fact of the papers: runs with
 # too strong a bottleneck stay at chance).
@@ -36,12 +41,10 @@ class Trainer:
     """State of one run: model, optimisers, average, schedules, and where it stands."""
 
     def __init__(self, recipe: Recipe, data: ImageData, run: Run) -> None:
-        from lightning_fabric import Fabric  # 2 s of imports that only training needs
-
         self.recipe, self.data, self.run = recipe, data, run
         self.settings = recipe.training
-        precision = "bf16-mixed" if self.settings.precision == "bf16" else "32-true"
-        self.fabric = Fabric(accelerator=_accelerator(self.settings.accelerator), devices=1, precision=precision)  # type: ignore[arg-type]
+        self.team = processes.start(self.settings)
+        self.fabric = self.team.fabric
         counts = data.train.labels.bincount(minlength=data.num_classes).tolist()
         self.chance = max(counts) / sum(counts)  # accuracy of the best constant answer
         model = classifier.build(recipe, data.shape, data.num_classes, (data.mean, data.std), counts)
@@ -49,19 +52,23 @@ class Trainer:
         if self.settings.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         main, marginal = parameter_groups(self.model)
-        self.optimizers = {"optimizer": make_optimizer(self.settings.optimizer, main)}
+        self.optimizers = {"optimizer": make_optimizer(self.settings.optimizer, main, norm_parameters(self.model))}
         if marginal:  # a marginal fitted beside the objective gets an optimiser of its own and cannot touch it
             self.optimizers["marginal_optimizer"] = make_optimizer(Optimizer(), marginal)
         self.average = MovingAverage(self.model, self.settings.ema) if self.settings.ema else None
-        self.batches = Batches(
+        batches = Batches(
             data.train,
             self.settings.batch_size,
             seed=recipe.seed,
             augment=self.settings.augment,
+            drop_last=self.settings.parts > 1,
             channels_last=self.settings.channels_last,
             device=self.fabric.device,
+            rank=self.team.rank,
+            world=self.team.world,
         )
-        self.steps_per_epoch = len(self.batches)
+        self.steps_per_epoch = len(batches)
+        self.batches = replace(batches, batch_size=self.settings.batch_size // self.settings.accumulate)
         self.rho = RhoController(self.settings.rho_schedule, recipe.objective, self.steps_per_epoch)
         self.averages = Averages(i_xy=entropy([count / sum(counts) for count in counts]))
         self.step = 0
@@ -70,54 +77,79 @@ class Trainer:
 
     def fit(self, progress: bool | Watch) -> None:
         """Train to the end, from the checkpoint where there is one; leave weights and metrics in the run folder."""
-        files.remove_leftovers(self.run.path)
+        self.team.first_does(lambda: files.remove_leftovers(self.run.path))
         keep = self._restore() if self.run.checkpoint.exists() else 0
-        metrics = MetricsFile(self.run.metrics_file, keep, self.settings.tensorboard)
+        self.team.share_state(self.model)
+        opened = MetricsFile if self.team.first else processes.NoMetrics
+        metrics = opened(self.run.metrics_file, keep, self.settings.tensorboard)
         total = self.settings.epochs * self.steps_per_epoch
-        wrapped = self.fabric.setup_module(self.model)
-        wrapped.mark_forward_method("loss")
+        shown = progress if self.team.first else False
         try:
-            with deferred() as interrupt, progress_bar(self.recipe.name, total, self.step, progress) as bar:
+            with deferred() as interrupt, progress_bar(self.recipe.name, total, self.step, shown) as bar:
                 while self.step < total:
-                    self._epoch(wrapped, metrics, bar, interrupt)
+                    self._epoch(metrics, bar, interrupt)
         finally:
             metrics.close()
         self._write_weights()
 
-    def _epoch(self, wrapped: Any, metrics: MetricsFile, bar: Shown, interrupt: Interrupt) -> None:
+    def _epoch(self, metrics: MetricsFile, bar: Shown, interrupt: Interrupt) -> None:
         epoch, start = divmod(self.step, self.steps_per_epoch)
-        factor = learning_rate_factor(self.settings.learning_rate, epoch)
-        for group in self.optimizers["optimizer"].param_groups:
-            group["lr"] = self.settings.optimizer.lr * factor
         self.model.train()
-        for images, labels, _ in self.batches.epoch(epoch, start):
-            self._step(wrapped, images, labels)
+        for parts in self._parts(epoch, start):
+            self._set_learning_rate(epoch)
+            self._step(parts)
             bar.advance()
             if self.step % self.settings.log_every == 0:
                 bar.show(self._log(metrics, epoch))
             if self.step % self.steps_per_epoch == 0:
                 self._end_epoch(metrics, epoch)
-            if interrupt.asked or 0 in (self.step % self.settings.checkpoint_every, self.step % self.steps_per_epoch):
+            stop = self.team.anyone(interrupt.asked)
+            if stop or 0 in (self.step % self.settings.checkpoint_every, self.step % self.steps_per_epoch):
                 self._checkpoint(metrics)
-            if interrupt.asked:
+            if stop:
                 raise KeyboardInterrupt
 
-    def _step(self, wrapped: Any, images: Tensor, labels: Tensor) -> None:
-        noise = torch.Generator(self.fabric.device).manual_seed(noise_seed(self.recipe.seed, self.step))
-        with self.fabric.autocast():  # a method other than forward gets no precision context of its own
-            terms = wrapped.loss(images, labels, self.rho.at(self.step), noise)
-        loss = terms.total if terms.marginal_nll is None else terms.total + terms.marginal_nll
+    def _parts(self, epoch: int, start: int) -> Iterator[tuple[Batch, ...]]:
+        """This process's share of each batch, in as many parts as are seen one after another."""
+        count = self.settings.accumulate
+        stream = self.batches.epoch(epoch, start * count)
+        return zip(*[stream] * count, strict=False)  # batches whose last parts are missing are left out
+
+    def _set_learning_rate(self, epoch: int) -> None:
+        schedule = self.settings.learning_rate
+        factor = learning_rate_factor(schedule, epoch) * warm_up_factor(schedule, self.step / self.steps_per_epoch)
+        for group in self.optimizers["optimizer"].param_groups:
+            group["lr"] = self.settings.optimizer.lr * factor
+
+    def _step(self, parts: Sequence[Batch]) -> None:
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(loss)
+        terms = self.team.mean([self._backward(part, number) for number, part in enumerate(parts)])
+        self.team.average_gradients(self.model.parameters())
         if self.settings.clip_norm is not None:
             nn.utils.clip_grad_norm_(parameter_groups(self.model)[0], self.settings.clip_norm)
         for optimizer in self.optimizers.values():
             optimizer.step()
         if self.average is not None:
             self.average.update()
-        self.averages.add(terms, len(labels))
+        self.averages.add(terms, self.team.world * sum(len(part.labels) for part in parts))
         self.step += 1
+
+    def _backward(self, part: Batch, number: int) -> Terms:
+        with self.fabric.autocast():
+            terms = self.model.loss(part.images, part.labels, self.rho.at(self.step), self._noise(number))
+        loss = terms.total if terms.marginal_nll is None else terms.total + terms.marginal_nll
+        self.fabric.backward(loss / self.settings.accumulate)
+        return terms
+
+    def _noise(self, number: int) -> Noise:
+        """What a process that sees the whole batch would draw for this part of it."""
+        generator = torch.Generator(self.fabric.device).manual_seed(noise_seed(self.recipe.seed, self.step))
+        if self.settings.parts == 1:
+            return generator
+        size = self.batches.batch_size
+        rows = slice(number * size + self.team.rank, (number + 1) * size, self.team.world)
+        return Share(generator, self.settings.batch_size, rows)
 
     def _log(self, metrics: MetricsFile, epoch: int) -> dict[str, float]:
         means = self.averages.take("window")
@@ -139,7 +171,7 @@ class Trainer:
         last = self.step == self.settings.epochs * self.steps_per_epoch
         if not last and (epoch + 1) % self.settings.validate_every:
             return
-        accuracy = evaluate(self.model, self.data.test, self._averaged_weights(), self.settings.channels_last)
+        accuracy = self._test_accuracy()
         at_chance = means["accuracy"] <= self.chance + COLLAPSE_MARGIN
         self.last_epoch = {
             "step": self.step,
@@ -148,6 +180,15 @@ class Trainer:
             "collapsed": at_chance and (last or self.rho.finished(self.step)),  # a gate may never open
         } | {f"epoch_{name}": value for name, value in means.items()}
         metrics.write(self.last_epoch)
+
+    def _test_accuracy(self) -> float:
+        self.team.share_buffers(self.model)
+        test, rank = self.data.test, self.team.rank
+        right = torch.zeros((), dtype=torch.int64, device=self.fabric.device)
+        if rank < len(test):
+            share = test if self.team.world == 1 else test.select(torch.arange(rank, len(test), self.team.world))
+            right = count_right(self.model, share, self._averaged_weights(), self.settings.channels_last)
+        return self.team.total(right) / len(test)
 
     def result(self) -> dict[str, Any]:
         """What ``run.json`` keeps of a finished run."""
@@ -164,10 +205,11 @@ class Trainer:
 
     def _write_weights(self) -> None:
         self._check_weights()
+        self.team.share_buffers(self.model)
         state = self.model.state_dict() | self._averaged_weights()
         flat = {name: value.cpu().contiguous() for name, value in state.items()}
         self.weights_digest = checkpoints.digest(flat)
-        files.write_bytes(self.run.weights, save(flat))
+        self.team.first_does(lambda: files.write_bytes(self.run.weights, save(flat)))
 
     def _check_weights(self) -> None:
         """Never write weights that are not numbers: the last checkpoint stays one to go on from."""
@@ -176,6 +218,7 @@ class Trainer:
 
     def _checkpoint(self, metrics: MetricsFile) -> None:
         self._check_weights()
+        self.team.share_buffers(self.model)
         groups = {"model": self.model.state_dict(), "averages": self.averages.tensors()}
         groups |= {name: checkpoints.optimizer_tensors(optimizer) for name, optimizer in self.optimizers.items()}
         facts = {
@@ -188,7 +231,7 @@ class Trainer:
         if self.average is not None:
             groups["average"] = self.average.shadow
             facts["average_steps"] = self.average.steps
-        checkpoints.write(self.run.checkpoint, groups, facts)
+        self.team.first_does(lambda: checkpoints.write(self.run.checkpoint, groups, facts))
 
     def _restore(self) -> int:
         """Go back to the checkpoint; returns how many bytes of metrics belong to it."""
@@ -215,23 +258,3 @@ class Trainer:
 def noise_seed(seed: int, step: int) -> int:
     """Seed of a step's noise. Hashed: torch's CPU generator looks at the low 32 bits alone."""
     return int(files.sha256(f"{seed}/{step}".encode())[:15], 16)
-
-
-def _accelerator(name: str) -> str:
-    # Not Fabric's "auto": it would pick Apple's MPS, which has no float64, and the bounds are computed in float64.
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-
-
-@torch.no_grad()
-def evaluate(model: Bottleneck, split: Split, weights: Mapping[str, Tensor], channels_last: bool = False) -> float:
-    """Mean-mode accuracy on a split in [0, 1], with some weights replaced (a moving average)."""
-    was_training = model.training
-    model.eval()
-    device = next(model.parameters()).device
-    right = 0
-    served = Batches(split, 1000, shuffle=False, channels_last=channels_last, device=device)
-    for images, labels, _ in served.epoch():
-        logits = torch.func.functional_call(model, dict(weights), (images,))
-        right += int((logits.argmax(-1) == labels).sum())
-    model.train(was_training)
-    return right / len(split.labels)

@@ -17,6 +17,11 @@ def learning_rate_factor(schedule: LearningRate, epoch: int) -> float:
     return schedule.factor**drops
 
 
+def warm_up_factor(schedule: LearningRate, epochs: float) -> float:
+    """What multiplies the learning rate besides, after so many epochs and parts of one: a line from 0 to 1."""
+    return min(1.0, epochs / schedule.warmup_epochs) if schedule.warmup_epochs else 1.0
+
+
 class RhoController:
     """ρ at every step, with the accuracy gate of Fischer & Alemi 2020.
 

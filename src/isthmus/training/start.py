@@ -51,12 +51,13 @@ def train(
     if _finished(run, described):
         return run
     trainer = Trainer(recipe, data, run)  # before anything is written: its faults are the recipe's
-    with _exclusive(run.path, wait):
-        if wait and _finished(run, described):  # by then
+    team = trainer.team
+    with team.first_holds(_exclusive(run.path, wait)):
+        if team.first_does(lambda: wait and _finished(run, described)):  # by then
             return run
-        info = _note_start(run, described)
+        info = team.first_does(lambda: _note_start(run, described))
         trainer.fit(progress)
-        run.write_info(info | {"status": "finished", "result": trainer.result()})
+        team.first_does(lambda: run.write_info(info | {"status": "finished", "result": trainer.result()}))
     return run
 
 
@@ -80,8 +81,9 @@ def _finished(run: Run, described: dict[str, Any]) -> bool:
     if not (run.path / "run.json").exists():
         return False
     info = run.info()
+    recorded = {"recipe": run.recipe.plain(), "data": info["data"]}  # with the defaults of options that are newer
     for part in ("recipe", "data"):
-        different = _differences(info[part], described[part])
+        different = _differences(recorded[part], described[part])
         if different:
             raise ConfigError(
                 f"{run.path} already holds a run with another {part} (different: {', '.join(different[:4])}). "

@@ -1,0 +1,211 @@
+"""Several processes that train one model together: starting them, and all that they say to one another.
+
+Each sees its share of every batch. Gradients are averaged over the processes before the optimiser's step, so that all
+take the same step from the same weights; then optimisers, moving averages and schedules need no exchange. One process
+needs none of this, and nothing here changes what it computes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor, distributed, nn
+
+from isthmus.errors import ConfigError
+from isthmus.recipe import Training
+from isthmus.training.monitor import MetricsFile
+from isthmus.types import Terms
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Result = TypeVar("Result")
+_STOPPED = 2  # exit code of a process that stops because the first one said why
+
+
+class Team:
+    """This process among those that train one model.
+
+    Attributes:
+        fabric: device and precision.
+        rank, world: number of this process, and how many there are.
+        first: whether this is the one that writes files and speaks.
+    """
+
+    def __init__(self, fabric: Fabric) -> None:
+        self.fabric = fabric
+        self.rank, self.world = fabric.global_rank, fabric.world_size
+        self.first = self.rank == 0
+        self._asked: Tensor | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        return self.fabric.device
+
+    def first_does(self, work: Callable[[], Result]) -> Result:
+        """Let the first process do something and tell the others what came of it; all wait for it.
+
+        Raises:
+            Exception: what ``work`` raises, in the first process.
+            SystemExit: in the others, which have nothing to add.
+        """
+        if self.world == 1:
+            return work()
+        done: tuple[bool, Result | None] = (False, None)
+        try:
+            if self.first:
+                done = (True, work())
+        finally:
+            done = self.fabric.broadcast(done)
+        if not done[0]:
+            raise SystemExit(_STOPPED)
+        result: Result = done[1]  # type: ignore[assignment]
+        return result
+
+    @contextmanager
+    def first_holds(self, what: AbstractContextManager[None]) -> Iterator[None]:
+        """Enter a context in the first process alone; the others go on once it is entered."""
+        with ExitStack() as stack:
+            self.first_does(lambda: stack.enter_context(what))
+            yield
+
+    @torch.no_grad()
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace gradients by their mean over the processes, in one exchange."""
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if self.world == 1 or not gradients:
+            return
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        distributed.all_reduce(flat)
+        flat /= self.world
+        for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+    @torch.no_grad()
+    def mean(self, parts: Sequence[Terms]) -> Terms:
+        """Terms of a whole batch from those of its equal parts, here and in the other processes.
+
+        Bounds that compare the examples of a batch are then means of bounds on smaller batches.
+        """
+        if self.world == 1 and len(parts) == 1:
+            return parts[0]
+        measured = torch.stack([torch.stack([value.double() for value in _tensors(part)]) for part in parts]).mean(0)
+        if self.world > 1:
+            distributed.all_reduce(measured)
+            measured /= self.world
+        return _with_tensors(parts[0], iter(measured.unbind()))
+
+    def total(self, count: Tensor) -> int:
+        """Sum of a number over the processes."""
+        if self.world > 1:
+            distributed.all_reduce(count)
+        return int(count)
+
+    def anyone(self, asked: bool) -> bool:
+        """Whether any process was asked to stop; with several, as of the call before, so that nobody waits for it."""
+        if self.world == 1:
+            return asked
+        before = self._asked is not None and bool(self._asked)
+        self._asked = torch.tensor(float(asked), device=self.device)
+        distributed.all_reduce(self._asked, distributed.ReduceOp.MAX)
+        return before
+
+    @torch.no_grad()
+    def share_state(self, model: nn.Module) -> None:
+        """Give all processes the first one's parameters and buffers."""
+        self._share([*model.parameters(), *model.buffers()])
+
+    @torch.no_grad()
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give all processes the first one's buffers: the running statistics of batch normalisation."""
+        self._share(model.buffers())
+
+    def _share(self, tensors: Iterable[Tensor]) -> None:
+        if self.world > 1:
+            for tensor in tensors:
+                distributed.broadcast(tensor, 0)
+
+
+class NoMetrics(MetricsFile):
+    """For a process beside the one that writes: nothing is opened or written."""
+
+    def __init__(self, path: Path, keep: int = 0, tensorboard: bool = False) -> None:
+        self.path = path
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def position(self) -> int:
+        """Nothing is on disk."""
+        return 0
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def _tensors(terms: Terms) -> list[Tensor]:
+    own = [value for value in vars(terms).values() if isinstance(value, Tensor)]
+    return own + [value for level in getattr(terms, "levels", ()) for value in _tensors(level)]
+
+
+def _with_tensors(terms: Terms, values: Iterator[Tensor]) -> Terms:
+    """The same terms with other tensors, in the order of :func:`_tensors`."""
+    found: dict[str, Any] = {name: next(values) for name, value in vars(terms).items() if isinstance(value, Tensor)}
+    if levels := getattr(terms, "levels", ()):
+        found["levels"] = tuple(_with_tensors(level, values) for level in levels)
+    return replace(terms, **found)
+
+
+def start(settings: Training) -> Team:
+    """Start the processes that a recipe asks for, or join those that torchrun or SLURM started.
+
+    Without such a launcher the others are made here, by running this very command again.
+
+    Raises:
+        ConfigError: fewer GPUs than asked for, or torchrun started another number of processes.
+    """
+    from lightning_fabric import Fabric  # 2 s of imports that only training needs
+
+    accelerator = _accelerator(settings)
+    world = settings.devices * settings.nodes
+    started = int(os.environ.get("WORLD_SIZE", 1)) if distributed.is_torchelastic_launched() else world
+    if started != world:
+        raise ConfigError(
+            f"torchrun started {started} processes, but training.devices={settings.devices} on "
+            f"training.nodes={settings.nodes} are {world}; set them to what torchrun was given."
+        )
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=settings.devices,
+        num_nodes=settings.nodes,
+        strategy="ddp" if world > 1 else "auto",
+        precision="bf16-mixed" if settings.precision == "bf16" else "32-true",
+    )
+    if world > 1:
+        fabric.launch()
+        os.environ.setdefault("LOCAL_WORLD_SIZE", str(settings.devices))  # as torchrun does, for whoever shares cores
+    return Team(fabric)
+
+
+def _accelerator(settings: Training) -> str:
+    # Not Fabric's "auto": it would pick Apple's MPS, which has no float64, and the bounds are computed in float64.
+    name: str = settings.accelerator
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    if name == "cuda" and settings.devices > torch.cuda.device_count():
+        raise ConfigError(
+            f"training.devices={settings.devices}, but this machine has {torch.cuda.device_count()} GPUs; "
+            "set training.devices to at most that."
+        )
+    return name
+
+
+def speaks() -> bool:
+    """Whether this process is the one that prints: the only one, or the first of several."""
+    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
