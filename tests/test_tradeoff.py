@@ -1,4 +1,4 @@
-"""The one knob ρ (identity 12 of the fact sheet, §0.2)."""
+"""The one knob ρ: identity 12."""
 
 import math
 
@@ -13,6 +13,7 @@ rhos = st.floats(-20, 20)
 
 @given(rhos)
 def test_round_trips(rho):
+    """Identity 12."""
     knob = Rho(rho)
     assert Rho.from_rate_weight(knob.rate_weight).value == pytest.approx(rho, abs=1e-6)
     assert Rho.from_residual_weight(knob.residual_weight).value == pytest.approx(rho, abs=1e-9)

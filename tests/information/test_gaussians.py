@@ -1,4 +1,4 @@
-"""Closed forms against torch.distributions, Monte Carlo and each other (identities 1, 2 and 4 of the fact sheet)."""
+"""Closed forms against torch.distributions, Monte Carlo and each other: identities 1, 2 and 4."""
 
 import math
 
@@ -54,6 +54,7 @@ def test_log_prob_agrees_with_torch(family):
 @pytest.mark.parametrize("p", FAMILIES)
 @pytest.mark.parametrize("q", FAMILIES)
 def test_kl_agrees_with_torch(p, q):
+    """Identity 2."""
     first, second = make(p, 9, 1), make(q, 9, 2)
     as_full = [MultivariateNormal(g.mean, scale_tril=g.scale_tril) for g in (first, second)]
     torch.testing.assert_close(kl(first, second), torch_kl(*as_full))
@@ -62,21 +63,24 @@ def test_kl_agrees_with_torch(p, q):
 @pytest.mark.parametrize("p", FAMILIES)
 @pytest.mark.parametrize("q", FAMILIES)
 def test_kl_agrees_with_monte_carlo(p, q):
+    """Identity 2: within three standard errors of 1e5 samples."""
     first, second = make(p, 1, 3), make(q, 1, 4)
-    z = first.sample(torch.randn(100_000, 1, DIM, dtype=torch.float64))
+    z = first.sample(torch.randn(100_000, 1, DIM, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
     ratios = first.log_prob(z) - second.log_prob(z)
-    error = 4 * ratios.std().item() / math.sqrt(len(z))
+    error = 3 * ratios.std().item() / math.sqrt(len(z))
     assert kl(first, second).item() == pytest.approx(ratios.mean().item(), abs=error + 1e-9)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_kl_of_a_gaussian_to_itself_is_zero_and_to_others_positive(family):
+    """Identity 2."""
     gaussian = make(family, 5, 5)
     torch.testing.assert_close(kl(gaussian, gaussian), torch.zeros(5, dtype=torch.float64))
     assert (kl(gaussian, make(family, 5, 6)) > 0).all()
 
 
 def test_full_with_diagonal_factor_is_diagonal():
+    """Identity 2."""
     diagonal = make("diagonal", 6, 7)
     full = FullGaussian(diagonal.mean, torch.diag_embed(diagonal.std))
     z = torch.randn(6, DIM, dtype=torch.float64)
@@ -125,6 +129,31 @@ def test_log_density_stays_finite_and_differentiable_at_vanishing_scales():
     assert torch.isfinite(log_std.grad).all()
 
 
+@pytest.mark.parametrize("shift", [-85.0, -60.0, -14.0, 0.0, 14.0])
+def test_kl_of_diagonals_depends_on_the_ratio_of_scales_alone(shift):
+    """Down to σ = 1e-37, close to where float32 ends: its logarithm is the parameter."""
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.zeros(3, DIM)
+    log_std = torch.randn(2, 3, DIM, generator=generator)
+    expected = kl(DiagonalGaussian(mean, log_std[0]), DiagonalGaussian(mean, log_std[1]))
+    p = (log_std + shift).requires_grad_()
+    found = kl(DiagonalGaussian(mean, p[0]), DiagonalGaussian(mean, p[1]))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert torch.autograd.grad(found.sum(), p)[0].isfinite().all()
+
+
+@given(st.integers(0, 1000), st.floats(1e-7, 1e-2))
+def test_kl_of_near_diagonals_is_not_lost_in_rounding(seed, step):
+    """Σ (σ_p/σ_q)² − 1 − ln of it is about 2δ² each: float32 keeps it where one less one would be noise."""
+    direction = make("identity", 2, seed, 64).mean.float()
+    p, q = DiagonalGaussian(direction * 0, direction * 0), DiagonalGaussian(direction * 0, step * direction)
+    double = kl(
+        DiagonalGaussian(p.mean.double(), p.log_std.double()), DiagonalGaussian(q.mean.double(), q.log_std.double())
+    )
+    torch.testing.assert_close(kl(p, q).double(), double, rtol=1e-3, atol=1e-7 * step * 64)
+    assert (kl(p, q) >= -1e-6 * step).all()
+
+
 def test_concatenate_restores_a_split_batch():
     gaussian = make("full", 10, 12)
     joined = concatenate([gaussian[:4], gaussian[4:]])
@@ -138,12 +167,14 @@ class TestMixtures:
     z = torch.randn(20, DIM, dtype=torch.float64)
 
     def test_equal_components_are_one_component(self):
+        """Identity 4."""
         one = make("full", 1, 20)
         many = concatenate([one] * 5)
         torch.testing.assert_close(uniform_mixture(many).log_prob(self.z), one.log_prob(self.z))
 
     @given(order=st.permutations(range(6)))
     def test_order_does_not_matter(self, order):
+        """Identity 4."""
         parts = make("full", 6, 21)
         weights = torch.log_softmax(torch.randn(6, generator=torch.Generator().manual_seed(1)).double(), 0)
         index = torch.tensor(order)
@@ -151,6 +182,7 @@ class TestMixtures:
         torch.testing.assert_close(shuffled.log_prob(self.z), Mixture(parts, weights).log_prob(self.z))
 
     def test_a_one_hot_weight_selects_its_component(self):
+        """Identity 4."""
         parts = make("full", 4, 22)
         weights = torch.full((4,), -math.inf, dtype=torch.float64)
         weights[2] = 0.0

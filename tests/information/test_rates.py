@@ -1,4 +1,4 @@
-"""Sandwich on I(X;Z): limits, the Gaussian channel with its known information (identities 5 and 6)."""
+"""Sandwich on I(X;Z): limits, the Gaussian channel with its known information: identities 5 and 6."""
 
 import math
 
@@ -22,11 +22,13 @@ def channel(n: int, dim: int = 2, power: float = 3.0, seed: int = 0):
 
 @given(st.integers(2, 40), st.integers(0, 1000), st.floats(0.01, 100))
 def test_lower_bound_never_exceeds_ln_of_the_batch(n, seed, power):
+    """Identity 5."""
     lower, _ = rate_sandwich(*channel(n, power=power, seed=seed))
     assert (lower <= math.log(n) + 1e-9).all()
 
 
 def test_far_codes_reach_ln_of_the_batch():
+    """Identity 5."""
     encoder = IdentityGaussian(1000.0 * torch.eye(16, dtype=torch.float64))
     lower, upper = rate_sandwich(encoder, encoder.mean)
     torch.testing.assert_close(lower, torch.full((16,), math.log(16), dtype=torch.float64))
@@ -34,6 +36,7 @@ def test_far_codes_reach_ln_of_the_batch():
 
 
 def test_equal_encoders_give_zero():
+    """Identity 5."""
     encoder = DiagonalGaussian(torch.zeros(16, 3), torch.full((16, 3), -1.0))
     lower, upper = rate_sandwich(encoder, encoder.sample(torch.randn(5, 16, 3)))
     torch.testing.assert_close(lower, torch.zeros(16, dtype=torch.float64), atol=1e-9, rtol=0)
@@ -41,7 +44,7 @@ def test_equal_encoders_give_zero():
 
 
 def test_gaussian_channel_lies_between_the_bounds():
-    """Fact sheet §1.3: 1.368 ≤ ln 4 = 1.3863 ≤ 1.405 at batches of 256."""
+    """Identity 5: 1.368 ≤ ln 4 = 1.3863 ≤ 1.405 at batches of 256."""
     pairs = [rate_sandwich(*channel(256, seed=seed)) for seed in range(200)]
     lower, upper = (torch.stack([pair[i] for pair in pairs]).mean().item() for i in (0, 1))
     assert lower == pytest.approx(1.368, abs=0.02)

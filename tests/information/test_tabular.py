@@ -1,4 +1,4 @@
-"""The bottleneck of a table (identity 14 of the fact sheet), against brute force and a linear program."""
+"""The bottleneck of a table, against brute force and a linear program: identity 14."""
 
 import itertools
 import math
@@ -64,6 +64,7 @@ def convex_hull(joint, beta, steps):
     ],
 )
 def test_the_flipped_bit_on_both_sides_of_its_threshold(noise, factor, i_xz, i_yz):
+    """Identity 14."""
     code = information_bottleneck(noisy_labels(2, noise), factor * noise_threshold(2, noise))
     assert code.converged
     assert (code.i_xz, code.i_yz) == pytest.approx((i_xz, i_yz), abs=6e-5)
@@ -99,6 +100,7 @@ def test_above_the_threshold_something_is_learned(seed):
 @settings(deadline=None, max_examples=30)
 @given(seeds, st.floats(-3, 4))
 def test_ceb_is_ib_at_one_more(seed, rho):
+    """Identity 14."""
     p, gamma = random_table(seed), math.exp(rho)
     ceb, ib = conditional_entropy_bottleneck(p, rho), information_bottleneck(p, gamma + 1)
     np.testing.assert_allclose(ceb.encoder, ib.encoder, atol=1e-5)

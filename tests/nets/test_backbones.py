@@ -61,12 +61,14 @@ def test_features_are_as_many_as_announced(options, shape):
     ],
 )
 def test_parameter_counts(options, shape, expected):
+    """Identity 27: among them VIB's MLP, and 7×2 with its 0.301 million."""
     with torch.device("meta"):  # counts need shapes, not memory
         assert count(build(options, shape)) == expected
 
 
 @pytest.mark.parametrize(("depth", "width", "features", "millions"), [(28, 10, 640, 36.48), (62, 7, 448, 46.35)])
 def test_wide_resnets_reach_the_published_counts_with_their_head(depth, width, features, millions):
+    """Identity 27: 28×10 and 62×7."""
     with torch.device("meta"):
         net = build({"name": "wide_resnet", "depth": depth, "width": width, "norm": True}, (3, 32, 32))
     assert net.features == features

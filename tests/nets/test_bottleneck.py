@@ -1,4 +1,4 @@
-"""The bottleneck assembly: parts, parameter counts (identity 27), modes (28), averages (29), and autocast."""
+"""The bottleneck assembly: parts, parameter counts, modes, averages, and autocast: identities 27 to 30."""
 
 import math
 
@@ -12,7 +12,7 @@ from isthmus.attacks import losses
 from isthmus.attacks.batch import Batch
 from isthmus.attacks.oracle import Oracle
 from isthmus.errors import ModelError
-from isthmus.information.gaussians import DiagonalGaussian, FullGaussian, IdentityGaussian
+from isthmus.information.gaussians import DiagonalGaussian, FullGaussian, IdentityGaussian, kl
 from isthmus.nets.gaussian_heads import BackwardEncoder, Encoder, gaussian, parameters_per_code
 from isthmus.nets.marginals import MixtureMarginal
 from isthmus.nets.modes import StochasticMode
@@ -34,6 +34,7 @@ def count(module: nn.Module) -> int:
 
 
 def test_the_vib_model_of_mnist_has_the_published_size():
+    """Identity 27."""
     recipe = load_recipe(
         {
             "name": "vib",
@@ -46,6 +47,7 @@ def test_the_vib_model_of_mnist_has_the_published_size():
 
 
 def test_a_mixture_of_240_in_four_dimensions_has_3600_parameters():
+    """Identity 27."""
     assert count(MixtureMarginal(4, 240)) == 3_600
     assert parameters_per_code("full", 4) == 14
 
@@ -57,10 +59,10 @@ def test_a_mixture_of_240_in_four_dimensions_has_3600_parameters():
 @pytest.mark.parametrize("objective", ["vib", "ceb"])
 def test_every_combination_trains_a_step(objective, covariance, family):
     for marginal in (None, "standard", "mixture"):
-        for head in ("linear", "mlp"):
+        for head, backward in (("linear", "linear"), ("linear", "table"), ("mlp", "mlp")):
             model = small(
                 objective, dim=3, covariance=covariance, marginal=marginal, components=5, classifier=head,
-                backward=head, samples=2,
+                backward=backward, samples=2,
             )  # fmt: skip
             assert isinstance(model.encode(IMAGES), family)
             terms = model.loss(IMAGES, LABELS)
@@ -93,6 +95,41 @@ def test_scales_start_where_the_papers_start_them(covariance, std):
     torch.testing.assert_close(backward().std, torch.ones(10, 3), rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize(("covariance", "columns"), [("identity", 4), ("diagonal", 8), ("full", 14)])
+def test_a_table_is_the_linear_form_without_the_bias_that_all_classes_share(covariance, columns):
+    torch.manual_seed(0)
+    table, linear = (BackwardEncoder(10, 4, covariance, kind) for kind in ("table", "linear"))
+    assert (count(table), count(linear)) == (10 * columns, 11 * columns)
+    with torch.no_grad():
+        linear.layers.weight.copy_(table.layers.weight.T)
+        linear.layers.bias.zero_()
+    for first, second in zip(vars(table()).values(), vars(linear()).values(), strict=True):
+        torch.testing.assert_close(first, second)
+    wide = BackwardEncoder(100, 300, "identity", "table").layers.weight
+    limit = math.sqrt(6 / 400)  # Glorot-uniform
+    assert wide.abs().max() <= limit
+    assert float(wide.detach().std()) == pytest.approx(limit / math.sqrt(3), rel=0.02)
+
+
+def test_the_kl_of_near_images_is_the_fisher_form():
+    """Identity 30: with unit covariance KL(e(x) ‖ e(x + δu)) → ½δ²·‖J_f u‖², the ratio → 1 as δ → 0."""
+    torch.manual_seed(0)
+    bent = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Tanh())
+    model = isthmus.bottleneck(bent, 10, "ceb", 3, features=32).double()
+    x = IMAGES[:4].double()
+    u = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    _, along = torch.autograd.functional.jvp(lambda images: model.encode(images).mean, x, u)
+    form = 0.5 * along.square().sum(-1)
+    with torch.no_grad():
+        errors = [
+            float((kl(model.encode(x), model.encode(x + delta * u)) / (delta**2 * form) - 1).abs().max())
+            for delta in (0.1, 1e-3, 1e-5)
+        ]
+    assert errors[0] > 1e-3, "the encoder must bend, or this tests nothing"
+    assert errors[1] < 0.02 * errors[0]  # the rest is of the order of δ
+    assert errors[2] < 0.02 * errors[1]
+
+
 def test_scales_stay_finite_for_extreme_parameters():
     raw = torch.tensor([[0.0, -60.0], [0.0, 60.0]], requires_grad=True)
     encoded = gaussian(raw, "diagonal", 1, 1.0)
@@ -105,6 +142,7 @@ class TestModes:
     """Identity 28."""
 
     def test_without_noise_the_stochastic_mode_is_the_mean_mode(self):
+        """Identity 28."""
         model = small("ceb", dim=3, covariance="diagonal")
         with torch.no_grad():
             model.encoder.project.weight[3:] = 0
@@ -112,7 +150,7 @@ class TestModes:
         torch.testing.assert_close(StochasticMode(model)(IMAGES), torch.log_softmax(model(IMAGES), -1))
 
     def test_averaged_attack_gradients_are_the_analytic_gradient_of_a_linear_decoder(self):
-        """What an attack sees of the stochastic mode, averaged over draws (EOT), for a loss linear in the code.
+        """Identity 28: what an attack sees of the stochastic mode, averaged over draws (EOT), for a loss linear in z.
 
         With one sample a difference of log-probabilities is a difference of logits. The noise enters through σ(x), so
         single draws differ; their mean is the gradient of the mean mode.
@@ -133,6 +171,7 @@ class TestModes:
         assert ((found.mean(0) - analytic[0]).abs() < error + 1e-5).all()
 
     def test_the_same_seed_gives_the_same_loss(self):
+        """Identity 28."""
         model = small("vib", dim=3, samples=4)
         first, second, other = (
             model.loss(IMAGES, LABELS, noise=torch.Generator().manual_seed(seed)).total.item() for seed in (1, 1, 2)

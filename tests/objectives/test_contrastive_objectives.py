@@ -42,6 +42,7 @@ FAMILIES = ("identity", "diagonal", "full")
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_among_labels_is_info_nce_over_the_whole_batch(family):
+    """Identity 7: InfoNCE with log b as its critic."""
     backward, z = gaussians(family, CLASSES), drawn(SAMPLES, N, DIM)
     pairs = torch.stack([backward[LABELS].log_prob(z[:, i : i + 1]) for i in range(N)], 1)  # samples × codes × partners
     losses = [functional.cross_entropy(s, torch.arange(N), reduction="none") for s in pairs]
@@ -72,7 +73,7 @@ def test_it_comes_to_the_same_in_parts_of_the_batch(monkeypatch):
 
 @pytest.mark.parametrize("often", [1, 3])
 def test_perfect_separation_tells_all_that_a_batch_can(often):
-    """ln K − ce is ln(K/n_y) where codes are far apart: ln K with labels of their own, less where they repeat."""
+    """Identity 7: ln K − ce is ln(K/n_y) where codes are far apart: ln K with distinct labels, else less."""
     labels = torch.arange(8).repeat(often)
     backward = IdentityGaussian(1e3 * torch.arange(8.0, dtype=torch.float64)[:, None].expand(8, DIM))
     loss = among_labels(backward, backward.mean[labels][None], labels)

@@ -125,16 +125,41 @@ def test_class_mixture_rate_is_an_upper_bound_and_carries_no_gradient():
     assert not found.rate.requires_grad
 
 
-def test_rate_minus_residual_is_information_about_the_label_with_the_consistent_classifier():
-    """Identity 3: with c(y|z) ∝ p(y)·b(z|y) and m = Σ p(y)·b(z|y), R − ReX = H(Y) − ce, per sample."""
-    codes, _, _ = encoded()
-    labels = torch.arange(CLASSES).repeat(N // CLASSES)
-    consistent = Codes(
-        codes.samples, codes.backward.log_prob(codes.samples.unsqueeze(-2)), None, codes.encoder, codes.backward,
-        marginal=uniform_mixture(codes.backward),
-    )  # fmt: skip
-    found = terms("ceb", consistent, labels, kl="sampled")
-    torch.testing.assert_close((found.rate - found.residual).detach(), found.i_yz_lower)
+@pytest.mark.parametrize("marginal", [True, False])
+def test_identity_3_of_the_objectives(marginal):
+    """Identity 3: with c(y|z) ∝ p(y)·b(z|y) and m = Σ p(y)·b(z|y), R − ReX = H(Y) − ce and the gap is 0.
+
+    In the form of Fischer 2020 (normalize="rate"), VIB at ρ = 0 less CEB at ρ = 0 is H(Y) exactly.
+    """
+    codes, _, _ = encoded(samples=SAMPLES if marginal else 1)
+    prior = torch.tensor([0.5, 0.25, 0.125, 0.125], dtype=torch.float64).log()
+    labels = torch.tensor([0] * 32 + [1] * 16 + [2] * 8 + [3] * 8)
+    mixture = Mixture(codes.backward, prior)
+    logits = codes.backward.log_prob(codes.samples.unsqueeze(-2)) + prior
+    consistent = Codes(codes.samples, logits, prior, codes.encoder, codes.backward, mixture if marginal else None)
+
+    def at_zero(name):
+        chosen = config.component("objectives", {"name": name, "rho": 0, "kl": "sampled", "normalize": "rate"})
+        return registry.find("objectives", name).terms(chosen, consistent, labels)
+
+    ceb = at_zero("ceb")
+    entropy = 0.5 * math.log(2) + 0.25 * math.log(4) + 0.25 * math.log(8)
+    values = ceb.scalars()
+    assert values["rate"] - values["residual"] == pytest.approx(entropy - values["ce"], abs=4e-12)
+    assert values["consistency_gap"] == pytest.approx(0.0, abs=4e-12)
+    if marginal:
+        assert float((at_zero("vib").total - ceb.total).detach()) == pytest.approx(entropy, abs=4e-12)
+
+
+def test_the_gap_is_between_the_two_accounts_of_what_codes_tell_of_labels():
+    codes, labels, _ = encoded()
+    found = terms("ceb", codes, labels)
+    log_b = codes.backward[labels].log_prob(codes.samples)
+    log_c = torch.log_softmax(codes.logits, -1).gather(-1, labels.expand(SAMPLES, -1)[..., None])[..., 0]
+    expected = (log_b - codes.marginal.log_prob(codes.samples)).mean() - (log_c + math.log(CLASSES)).mean()
+    torch.testing.assert_close(found.consistency_gap, expected.detach())
+    torch.testing.assert_close(found.consistency, expected.detach().abs())
+    assert terms("vib", codes, labels).consistency is None  # it has no b(z|y) of its own to compare with
 
 
 def test_a_marginal_beside_ceb_cannot_touch_the_encoder():

@@ -1,4 +1,4 @@
-"""Schedules (identity 13 of the fact sheet)."""
+"""Schedules: identity 13."""
 
 import math
 
@@ -18,6 +18,7 @@ def controller(schedule, name: str = "ceb", rho: float = 3.0) -> RhoController:
 
 
 def test_weight_space_midpoint_is_half_the_final_weight():
+    """Identity 13; the start weight, 0, is one at which the information term is dropped."""
     found = controller({"start": math.inf, "space": "weight", "steps": 1000})
     assert math.exp(-found.at(500)) == pytest.approx(0.5 * math.exp(-3.0))
     assert found.at(0) == math.inf  # the start weight counts as 0
@@ -35,6 +36,7 @@ def test_rho_space_is_linear():
 
 
 def test_the_gate_holds_until_accuracy_exceeds_it():
+    """Identity 13."""
     found = controller("cifar_000")
     assert found.at(0) == 100
     found.end_epoch(EPOCH, 0.9)  # the first stage is not over yet
@@ -50,6 +52,7 @@ def test_the_gate_holds_until_accuracy_exceeds_it():
 
 
 def test_the_gate_is_the_only_state():
+    """Identity 13: what a checkpoint keeps of a schedule is enough to go on; see also test_resume.py."""
     first, second = controller("cifar_000"), controller("cifar_000")
     first.end_epoch(3 * EPOCH, 0.5)
     second.released_at = first.released_at
