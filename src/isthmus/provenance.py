@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,7 +15,7 @@ PACKAGES = ("isthmus", "torch", "numpy", "scikit-learn", "lightning-fabric", "sa
 
 
 def collect() -> dict[str, Any]:
-    """Versions of the packages that shape numbers, the source's commit where there is one, machine and UTC time."""
+    """Versions of the packages that shape numbers, the source's commit where there is one, machine (with its GPU, if it computes there) and UTC time."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
@@ -24,8 +25,15 @@ def collect() -> dict[str, Any]:
             "system": platform.system(),
             "processor": platform.machine(),
             "cpus": os.cpu_count(),
-        },
+        }
+        | _gpu(),
     }
+
+
+def _gpu() -> dict[str, str]:
+    """The GPU's name, where torch is there and sees one; this never imports it."""
+    torch = sys.modules.get("torch")
+    return {"gpu": torch.cuda.get_device_name()} if torch is not None and torch.cuda.is_available() else {}
 
 
 def _version(package: str) -> str | None:

@@ -67,7 +67,7 @@ def run_study(
         finally:
             crew.close()
     found = tuple(module.findings(kept.record)) if kept.record.cells else ()
-    done = kept.record.model_copy(update={"findings": found})
+    done = kept.record.model_copy(update={"findings": found, "provenance": provenance.collect()})  # now with the GPU
     done.save(path)
     return done, page.write(path, path.with_suffix(".html"))
 
