@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+import torch
 from torch import nn, optim
 
 from isthmus.nets.bottleneck import Bottleneck
@@ -24,7 +25,7 @@ def make_optimizer(
     groups = parameters if settings.decay_norm else _apart(parameters, norms)
     if settings.name == "adam":
         return optim.Adam(groups, settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True)
-    return optim.SGD(
+    optimizer = optim.SGD(
         groups,
         settings.lr,
         momentum=settings.momentum,
@@ -32,6 +33,22 @@ def make_optimizer(
         weight_decay=settings.weight_decay,
         fused=True,
     )
+    if settings.momentum:
+        optimizer.register_step_pre_hook(_start_late)
+    return optimizer
+
+
+def _start_late(optimizer: optim.Optimizer, *_: Any) -> None:
+    """Give momentum 0 to a parameter whose first gradient comes later than those of others.
+
+    b(z|y) has none while its term has weight 0, at the start of a schedule. The fused kernel takes buffers of all
+    parameters or of none; from 0, the first step is what it would have been.
+    """
+    moved = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    missing = [p for p in moved if optimizer.state[p].get("momentum_buffer") is None]
+    if 0 < len(missing) < len(moved):
+        for parameter in missing:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _apart(parameters: list[nn.Parameter], norms: Collection[nn.Parameter]) -> list[dict[str, Any]]:
