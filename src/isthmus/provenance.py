@@ -15,7 +15,10 @@ PACKAGES = ("isthmus", "torch", "numpy", "scikit-learn", "lightning-fabric", "sa
 
 
 def collect() -> dict[str, Any]:
-    """Versions of the packages that shape numbers, the source's commit where there is one, machine (with its GPU, if it computes there) and UTC time."""
+    """Versions of the packages that shape numbers, the source's commit where there is one, machine and UTC time.
+
+    The machine's GPU is named where torch is loaded and sees one.
+    """
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
@@ -31,7 +34,6 @@ def collect() -> dict[str, Any]:
 
 
 def _gpu() -> dict[str, str]:
-    """The GPU's name, where torch is there and sees one; this never imports it."""
     torch = sys.modules.get("torch")
     return {"gpu": torch.cuda.get_device_name()} if torch is not None and torch.cuda.is_available() else {}
 

@@ -42,9 +42,8 @@ def _top(cells: Sequence[Mapping[str, Any]]) -> Estimate:
 
 
 def _ensemble_title(record: StudyRecord, norm: str) -> str:
-    curve = next(curve for curve in record.config["curves"] if curve["name"] == f"ensemble {norm}")
-    suite = curve["suite"] if isinstance(curve["suite"], str) else "attacks"
-    return f"What the suite “{suite}” leaves at {'ℓ∞' if norm == 'linf' else 'ℓ2'} {curve['eps'][0]:g}"
+    suite, eps = record.config["ensemble"], record.config[f"ensemble_{norm}"][0]
+    return f"What the suite “{suite}” leaves at {'ℓ∞' if norm == 'linf' else 'ℓ2'} {eps:g}"
 
 
 def _panel(record: StudyRecord, title: str, unit: str, quantity: Quantity, marks: tuple[Mark, ...] = ()) -> Figure:

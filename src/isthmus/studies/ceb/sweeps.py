@@ -43,14 +43,16 @@ class SweepConfig(ImageConfig):
         rhos: values of ρ, for each of them.
         kl: how the information term is computed: "sampled" is the papers' own form, log-density ratios of the same
             samples that classify; "closed" has less variance where there is a closed form.
-        curves: the attacks.
     """
 
     modes: Annotated[tuple[Literal["mean", "stochastic"], ...], Field(min_length=1)] = ("mean",)
     families: Annotated[tuple[Kind, ...], Field(min_length=1)] = ("ceb",)
     rhos: Annotated[tuple[float, ...], Field(min_length=1)]
     kl: Literal["closed", "sampled"] = "sampled"
-    curves: tuple[Curve, ...]
+
+    def curves(self) -> tuple[Curve, ...]:
+        """The attacks that every model is put to."""
+        raise AssertionError("a study says what it attacks with")
 
     def objective(self, kind: Kind, knob: float | None) -> Any:
         """ρ is the knob of every family."""
