@@ -1,0 +1,146 @@
+"""Float32 against float64 for every objective, from tame to extreme: scales, means, logits, ρ, and odd batches.
+
+The same model, images and noise in both; what differs is rounding. The closed forms of the information terms are well
+conditioned, and have to agree; the sampled ones take log e(z|x) at a code that float32 has rounded, which moves it by
+about eps·|z|/σ standard deviations, and may differ by what follows from that.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import isthmus
+from isthmus.information.codes import Codes
+from isthmus.information.contrast import partner_logits
+from isthmus.nets.gaussian_heads import INITIAL_STD, Encoder
+from isthmus.nets.pairs import Paired
+
+CLASSES, DIM, FEATURES, SAMPLES = 4, 3, 6, 2
+OF_LABELS = ["deterministic", "vib", "ceb", "catgen", "bidirectional", "hierarchical"]
+OF_PAIRS = ["predictive", "denoising"]
+VALUES, GRADIENTS = 2e-5, 2e-3  # relative to the largest of the quantity's parts, and of a parameter's gradients
+EPS = torch.finfo(torch.float32).eps
+
+extremes = st.fixed_dictionaries(
+    {
+        "covariance": st.sampled_from(["identity", "diagonal", "full"]),
+        "sigma": st.sampled_from([1.0, 1e-2, 1e-4, 1e-6]),
+        "mean": st.sampled_from([1.0, 1e3]),
+        "logit": st.sampled_from([1.0, 1e4]),
+        "n": st.sampled_from([1, 2, 12]),
+        "classes": st.sampled_from([1, 3, 4]),  # of how many there are examples in the batch
+        "seed": st.integers(0, 1000),
+    }
+)
+rhos = st.one_of(st.floats(-3.0, 10.0), st.sampled_from([50.0, 69.0, 70.0, 100.0, math.inf]))
+
+
+@torch.no_grad()
+def sharpen(encoder: Encoder, sigma: float, mean: float) -> None:
+    """Means of the size of ``mean``, standard deviations near ``sigma`` and correlations that keep their shape."""
+    layer, dim, covariance = encoder.project, encoder.dim, encoder.covariance
+    layer.weight[:dim] *= mean
+    if covariance == "identity":
+        return
+    raw = math.log(math.expm1(sigma)) - math.log(math.expm1(INITIAL_STD[covariance]))
+    layer.weight[dim:] *= 0.1
+    if covariance == "diagonal":
+        layer.bias[dim:] = raw
+        return
+    rows, columns = torch.tril_indices(dim, dim)
+    own = torch.zeros(len(layer.bias), dtype=torch.bool)
+    own[dim:] = rows == columns
+    layer.bias[own] = raw
+    own[:dim] = True
+    layer.weight[~own] *= sigma
+
+
+def label_model(name, case, kl):
+    torch.manual_seed(case["seed"])
+    objective = {"name": name} if name == "deterministic" else {"name": name, "kl": kl}
+    model = isthmus.bottleneck(
+        nn.Flatten(), CLASSES, objective, DIM, case["covariance"], features=FEATURES, samples=SAMPLES
+    )
+    sharpen(model.encoder, case["sigma"], case["mean"])
+    if model.classifier is not None:
+        with torch.no_grad():
+            model.classifier.weight *= case["logit"]
+    return model
+
+
+def pair_model(name, case, kl):
+    torch.manual_seed(case["seed"])
+    module = isthmus.registry.find("objectives", name)
+    chosen = isthmus.config.component("objectives", {"name": name, "kl": kl})
+    heads = [Encoder(FEATURES, DIM, case["covariance"]) for _ in range(2)]
+    for head in heads:
+        sharpen(head, case["sigma"], case["mean"])
+    return Paired(nn.Flatten(), heads[0], nn.Flatten(), heads[1], lambda *given: module.terms(chosen, *given))
+
+
+def step(model, case, rho, dtype):
+    """Terms of one batch and their gradients; the same numbers for every dtype, but for their rounding."""
+    model = copy.deepcopy(model).to(dtype)
+    generator = torch.Generator().manual_seed(case["seed"])
+    n, shape = case["n"], (SAMPLES, case["n"], getattr(model, "noise_dim", DIM))
+    x, partner = (torch.rand(n, 1, 2, 3, generator=generator).to(dtype) for _ in range(2))
+    noise, other = torch.randn(shape, generator=generator), torch.randn(SAMPLES, n, DIM, generator=generator)
+    noise, other = noise.to(dtype), other.to(dtype)
+    if isinstance(model, Paired):
+        labels = torch.arange(n)
+        encoder, backward = model.encode(x), model.encode_partner(partner)
+        z = encoder.sample(noise)
+        codes = Codes(z, partner_logits(backward, z), None, encoder, backward, label_noise=other)
+    else:
+        labels = torch.randint(case["classes"], (n,), generator=generator)
+        codes = model.draw(model.encode(x), noise, other) if model.stochastic else model.codes(x)
+    terms = model.objective(codes, labels, rho)
+    gradients = torch.autograd.grad(terms.total, list(model.parameters()), allow_unused=True)
+    return terms.scalars(), [g for g in gradients if g is not None], codes.samples.detach()
+
+
+def check(model, case, rho, sampled):
+    found, gradients, z = step(model, case, rho, torch.float32)
+    expected, exact, _ = step(model, case, rho, torch.float64)
+    assert all(math.isfinite(value) for value in found.values()), found
+    assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+    moved = 4 * EPS * float(z.abs().max()) / case["sigma"]  # of a code, in standard deviations
+    rounding = DIM * (8 * moved + moved**2) * (1 + found["weight"])
+    largest = max(abs(expected["ce"]), 1.0)
+    for name in ("ce", "residual", "rate", "total", "reverse_ce", "reverse_residual"):
+        if name in found:
+            largest = max(largest, abs(expected[name]))
+            within = VALUES * largest + rounding * (sampled or name == "rate")  # beside CEB a rate is always sampled
+            assert found[name] == pytest.approx(expected[name], rel=VALUES, abs=within), name
+    if not sampled:
+        for gradient, other in zip(gradients, exact, strict=True):
+            assert (gradient - other).abs().max() <= GRADIENTS * (other.abs().max() + VALUES * largest)
+
+
+@pytest.mark.parametrize("name", OF_LABELS)
+@settings(max_examples=25, deadline=None)
+@given(case=extremes, rho=rhos)
+def test_closed_forms_agree_with_float64(name, case, rho):
+    check(label_model(name, case, "closed"), case, rho, sampled=False)
+
+
+@pytest.mark.parametrize("name", OF_LABELS[1:])
+@settings(max_examples=15, deadline=None)
+@given(case=extremes, rho=rhos)
+def test_sampled_forms_agree_with_float64_up_to_the_rounding_of_codes(name, case, rho):
+    check(label_model(name, case, "sampled"), case, rho, sampled=True)
+
+
+@pytest.mark.parametrize("name", OF_PAIRS)
+@pytest.mark.parametrize("kl", ["closed", "sampled"])
+@settings(max_examples=15, deadline=None)
+@given(case=extremes, rho=rhos)
+def test_pairs_agree_with_float64(name, kl, case, rho):
+    check(pair_model(name, case, kl), case, rho, sampled=kl == "sampled")
