@@ -42,6 +42,10 @@ def test_commands_exist(words):
         verb, *rest = arguments
         assert verb in VERBS, f"verbs are {', '.join(VERBS)}"
         VERBS[verb].make_context(verb, [word for word in rest if word != "--debug"])
+    elif program == "torchrun":
+        assert words[words.index("-m") + 1] == "isthmus"
+        verb, *rest = words[words.index("-m") + 2 :]
+        VERBS[verb].make_context(verb, rest)
     elif program == "make":
         known = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
         assert {word for word in arguments if "=" not in word} <= set(known)

@@ -22,7 +22,14 @@ from isthmus.training.run import Run
 from isthmus.training.schedules import warm_up_factor
 
 RECIPE = Path(__file__).parents[2] / "examples" / "recipes" / "imagenet-ceb.yaml"
-SMALL = ["data.size=32", "training.batch_size=16", "training.accumulate=2", "training.epochs=2", "training.log_every=1"]
+SMALL = [
+    "data.size=32",
+    "training.batch_size=16",
+    "training.accumulate=2",
+    "training.epochs=2",
+    "training.log_every=1",
+    "training.precision=float32",  # processors without bf16 take long
+]
 
 
 @pytest.fixture(scope="module")
