@@ -32,7 +32,9 @@ Model = Annotated[str | None, typer.Option(help="A model of your own: package.mo
 Weights = Annotated[Path | None, typer.Option(help="Its weights, a safetensors file.", show_default=False)]
 Data = Annotated[
     str | None,
-    typer.Option(help="digits, mnist, fashion_mnist, cifar10, svhn or folder:PATH; the run's own if not given."),
+    typer.Option(
+        help="digits, mnist, fashion_mnist, cifar10, svhn, folder:PATH or imagenet:PATH; the run's own if not given."
+    ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of every random choice.")]
 
@@ -47,9 +49,12 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train a recipe, or go on where an interrupted run of it stopped."""
+    from isthmus.training.processes import speaks
     from isthmus.training.start import train as start
 
     run = start(recipe, overrides or [], out=out, progress=not quiet)
+    if not speaks():
+        return
     result = run.info()["result"]
     if result["collapsed"]:
         typer.echo("collapsed: training accuracy is at chance; try a larger rho or a rho_schedule", err=True)
@@ -353,8 +358,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     given = [argument for argument in given if argument != "--debug"]
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger("isthmus").setLevel(logging.DEBUG if debug else logging.WARNING)
-    # it announces every precision it sets up
-    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
+    for part in ("rank_zero", "distributed"):  # they announce every precision and process they set up
+        logging.getLogger(f"lightning_fabric.utilities.{part}").setLevel(logging.WARNING)
     sys.exit(_run(given, debug))
 
 
