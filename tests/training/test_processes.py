@@ -3,6 +3,8 @@
 import json
 import math
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +209,12 @@ def test_another_number_of_processes_than_torchrun_started_is_explained(monkeypa
     monkeypatch.setenv("WORLD_SIZE", "8")
     with pytest.raises(ConfigError, match=r"torchrun started 8 processes, but training.devices=1 on .* are 1"):
         processes.start(load_recipe(BASE).training)
+
+
+def test_the_package_is_a_command() -> None:
+    """What torchrun and Fabric's launcher start."""
+    done = subprocess.run([sys.executable, "-m", "isthmus", "list", "data"], capture_output=True, text=True, check=True)
+    assert "imagenet" in done.stdout
 
 
 def test_more_gpus_than_there_are_is_explained() -> None:

@@ -175,7 +175,8 @@ def start(settings: Training) -> Team:
 
     accelerator = _accelerator(settings)
     world = settings.devices * settings.nodes
-    started = int(os.environ.get("WORLD_SIZE", 1)) if distributed.is_torchelastic_launched() else world
+    under_torchrun = distributed.is_available() and distributed.is_torchelastic_launched()
+    started = int(os.environ["WORLD_SIZE"]) if under_torchrun else world
     if started != world:
         raise ConfigError(
             f"torchrun started {started} processes, but training.devices={settings.devices} on "
