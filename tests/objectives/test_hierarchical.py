@@ -190,3 +190,25 @@ def test_a_recipe_trains_saves_and_loads_it(tmp_path):
 def test_recipes_know_levels():
     assert load_recipe(RECIPE).model.levels == 2
     assert registry.find("objectives", "hierarchical").Config().rho == 0.0
+
+
+@pytest.mark.parametrize("marginal", ["standard", "mixture", "batch", "classes"])
+def test_a_marginal_is_that_of_the_lowest_level_and_moves_nothing(marginal):
+    net = model(marginal=marginal, components=5)
+    plain, beside = loss(model()), loss(net)
+    torch.testing.assert_close(beside.total, plain.total)
+    assert beside.marginal_nll is not None
+    lowest = net.codes(IMAGES.double(), torch.Generator().manual_seed(3)).levels[0]
+    rates = lowest.encoder.log_prob(lowest.samples) - lowest.marginal.log_prob(lowest.samples)
+    torch.testing.assert_close(beside.rate, rates.mean().detach())
+
+
+def test_features_themselves_may_be_the_lowest_code():
+    net = isthmus.bottleneck(nn.Flatten(), CLASSES, "hierarchical", None, "identity", features=16)
+    assert net.encode(IMAGES).dim == 16
+    assert net(IMAGES).shape == (N, CLASSES)
+
+
+def test_a_recipe_cannot_ask_a_classifier_to_learn_from_pairs(tmp_path):
+    with pytest.raises(ConfigError, match="use isthmus.paired"):
+        isthmus.train({**RECIPE, "objective": "predictive", "model": {"backbone": "mlp"}}, out=tmp_path / "run")
