@@ -41,6 +41,7 @@ class SweepConfig(ImageConfig):
     Attributes:
         families: the bottlenecks.
         rhos: values of ρ, for each of them.
+        repeated: those that are trained with every seed, the others with the first alone; None for all of them.
         kl: how the information term is computed: "sampled" is the papers' own form, log-density ratios of the same
             samples that classify; "closed" has less variance where there is a closed form.
     """
@@ -48,6 +49,7 @@ class SweepConfig(ImageConfig):
     modes: Annotated[tuple[Literal["mean", "stochastic"], ...], Field(min_length=1)] = ("mean",)
     families: Annotated[tuple[Kind, ...], Field(min_length=1)] = ("ceb",)
     rhos: Annotated[tuple[float, ...], Field(min_length=1)]
+    repeated: tuple[float, ...] | None = None
     kl: Literal["closed", "sampled"] = "sampled"
 
     def curves(self) -> tuple[Curve, ...]:
@@ -58,9 +60,10 @@ class SweepConfig(ImageConfig):
         """ρ is the knob of every family."""
         return "deterministic" if kind == "determ" else {"name": kind, "rho": knob, "kl": self.kl}
 
-    def models(self) -> list[tuple[Kind, float | None]]:
-        """Every model of one seed."""
-        return [("determ", None), *((kind, rho) for rho in self.rhos for kind in self.families)]
+    def models(self, seed: int) -> list[tuple[Kind, float | None]]:
+        """The models of one seed: the deterministic one, and each family over ρ."""
+        again = self.rhos if seed == 0 or self.repeated is None else self.repeated
+        return [("determ", None), *((kind, rho) for rho in self.rhos if rho in again for kind in self.families)]
 
 
 def cells_at(record: StudyRecord, kind: str, rho: float | None = None) -> list[Mapping[str, Any]]:
