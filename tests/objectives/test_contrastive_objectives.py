@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from scipy.stats import multivariate_normal
 from torch import nn
 from torch.nn import functional
 
@@ -47,6 +48,18 @@ def test_among_labels_is_info_nce_over_the_whole_batch(family):
     pairs = torch.stack([backward[LABELS].log_prob(z[:, i : i + 1]) for i in range(N)], 1)  # samples × codes × partners
     losses = [functional.cross_entropy(s, torch.arange(N), reduction="none") for s in pairs]
     torch.testing.assert_close(among_labels(backward, z, LABELS), torch.stack(losses).mean(0))
+
+
+def test_catgen_is_info_nce_by_brute_force():
+    """Identity 7: from densities of scipy, one pair at a time."""
+    backward, z = gaussians("full", CLASSES), drawn(1, N, DIM)
+    covariances = (backward.factor @ backward.factor.mT).numpy()
+    critic = [
+        [multivariate_normal(backward.mean[y].numpy(), covariances[y]).logpdf(code.numpy()) for y in LABELS]
+        for code in z[0]
+    ]
+    losses = [math.log(sum(math.exp(score) for score in row)) - row[i] for i, row in enumerate(critic)]
+    torch.testing.assert_close(among_labels(backward, z, LABELS), torch.tensor(losses, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
