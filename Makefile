@@ -66,6 +66,8 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.training_step
 	$(BIN)/python -m benchmarks.batching
 	$(BIN)/python -m benchmarks.autoaugment
+	$(BIN)/python -m benchmarks.contrast_memory
+	$(BIN)/python -m benchmarks.sweep
 
 bench-attacks: $(STAMP)
 	$(BIN)/python -m benchmarks.attacks
