@@ -3,8 +3,8 @@
     python -m benchmarks.sweep [--rounds 3] [--out results/benchmarks/sweep.json]
 
 Ten models on digits (one deterministic, nine CEB), trained and attacked by `isthmus study ceb/fashion --scale tiny`,
-each time into an empty folder. Start-up of the processes counts. The one process may use all processors, the two share them.
-The commands take turns; the figure is the median over rounds of the ratio of their times.
+each time into an empty folder. Start-up of the processes counts. The one process may use all processors, the two share
+them. The commands take turns; the figure is the median over rounds of the ratio of their times.
 """
 
 from __future__ import annotations
