@@ -20,6 +20,7 @@ CPU_OPTIONS: list[dict[str, Any]] = [
     {"augment": "crop_flip", "channels_last": True},
     {"augment": AUTOAUGMENT},
     {"augment": AUTOAUGMENT, "channels_last": True},
+    {"augment": "imagenet_autoaugment"},
     {"shuffle": False},
     {"drop_last": True},
 ]
