@@ -78,8 +78,8 @@ def bottleneck(
         classifier_std: the weights of a linear classifier start from N(0, classifier_std²); Glorot-uniform where None.
 
     Raises:
-        ConfigError: an unknown objective or option, one that learns from pairs, levels that the objective does not have,
-            or a consistent classifier where it has no b(z|y).
+        ConfigError: an unknown objective or option, one that learns from pairs, levels that the objective does not
+            have, or a consistent classifier where it has no b(z|y).
         ModelError: the number of features is unknown.
     """
     chosen = config.component("objectives", objective)

@@ -1,7 +1,7 @@
 """Noise functions X' = f(X, U): what they destroy need not be told (Fischer 2020, Appendix C.3.1).
 
-Each takes images in [0, 1] (or other numbers, where it says so), N×C×H×W, and gives as many of the same shape and dtype.
-What is random comes from the generator, which must be on the images' device.
+Each takes images in [0, 1] (or other numbers, where it says so), N×C×H×W, and gives as many of the same shape and
+dtype. What is random comes from the generator, which must be on the images' device.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def shift(images: Images, most: int, generator: torch.Generator) -> Images:
 def same_class(labels: Int[Tensor, " n"], generator: torch.Generator) -> Int[Tensor, " n"]:
     """The oracle: for each example the index of a random one of its class, itself among them.
 
-    Pairs (x, x[index]) share the class and nothing else, so that a code that tells them tells the class: ln C nats for C
-    equally frequent classes, learned without a label in the loss (Fischer 2020, Appendix C.3.1).
+    Pairs (x, x[index]) share the class and nothing else, so that a code that tells them tells the class: ln C nats for
+    C equally frequent classes, learned without a label in the loss (Fischer 2020, Appendix C.3.1).
     """
     order = torch.argsort(labels, stable=True)
     counts = torch.bincount(labels)

@@ -36,8 +36,8 @@ class Codes:
         backward: b(z|y) for every class, a batch of as many Gaussians; None where the model has none.
         marginal: m(z); None where the model has none.
         label_noise: standard normal noise to draw codes from b(z|y) with; None where the objective draws none.
-        below: of a hierarchy, the level whose samples this level's encoder saw; ``encoder`` then has a Gaussian for each
-            of them, samples × batch. None at the lowest level, which saw the image.
+        below: of a hierarchy, the level whose samples this level's encoder saw; ``encoder`` then has a Gaussian for
+            each of them, samples × batch. None at the lowest level, which saw the image.
     """
 
     samples: Float[Tensor, "samples batch dim"]

@@ -1,7 +1,7 @@
 """Jointly Gaussian variables, where everything is known: their information, and the bottleneck between them.
 
-Two blocks U and V of a Gaussian vector are, after linear maps of each, independent pairs with correlations r_1 ≥ r_2 ≥ …,
-the canonical correlations (Hotelling 1936). Information and the exact bottleneck are sums over the pairs.
+Two blocks U and V of a Gaussian vector are, after linear maps of each, independent pairs with correlations r_1 ≥ r_2 ≥
+…, the canonical correlations (Hotelling 1936). Information and the exact bottleneck are sums over the pairs.
 """
 
 from __future__ import annotations

@@ -76,8 +76,8 @@ class Dilated(Paired):
         """
         if x.dim() < 2 or x.shape[1] % self.blocks:
             raise DataError(
-                f"For {len(self.upper) + 1} levels the past must be batch x steps x ..., with a multiple of {self.blocks} "
-                f"steps; got {tuple(x.shape)}. Cut the windows to such a length, or use fewer levels."
+                f"For {len(self.upper) + 1} levels the past must be batch x steps x ..., with a multiple of "
+                f"{self.blocks} steps; got {tuple(x.shape)}. Cut the windows to such a length, or use fewer levels."
             )
         blocks = x.reshape(len(x) * self.blocks, x.shape[1] // self.blocks, *x.shape[2:])
         found = features(self.front, blocks, "front").reshape(len(x), self.blocks, -1)
