@@ -1,8 +1,8 @@
 """Toy problems whose answers are known in closed form: two of Korshunova et al. 2021 (section 3.3), and blobs.
 
 Points are rows of numbers, not images. In the first two problems labels are 0 or 1, and y = 2·label − 1 is the sign
-that the papers write. A linear rule answers 1 where w·x + b > 0; how often it is right, clean and under attack, is a formula
-for both, so that what a trained classifier measures can be held against what its own weights imply.
+that the papers write. A linear rule answers 1 where w·x + b > 0; how often it is right, clean and under attack, is a
+formula for both, so that what a trained classifier measures can be held against what its own weights imply.
 """
 
 from __future__ import annotations
