@@ -19,6 +19,7 @@ from isthmus.studies.evidence import (
     falls_below,
     nats,
     percent,
+    points,
     share,
     trend,
 )
@@ -158,8 +159,9 @@ def _rises(record: StudyRecord, kind: str, curve: str) -> Finding:
     return Finding(
         claim=claim,
         verdict=exceeds(slope, 0.0),
-        because=f"The attack's success rises with ρ by {slope} for each unit; it is {ends[0]} at ρ = {min(x):g} and "
-        f"{ends[1]} at ρ = {max(x):g}; a slope above 0 counts.",
+        because=f"The attack's success rises with ρ by {points(slope.value)} for each unit (95% interval "
+        f"{points(slope.low, unit=False)} to {points(slope.high)}, {slope.n} runs). At ρ = {min(x):g} it is "
+        f"{ends[0]}, at ρ = {max(x):g} {ends[1]}; a slope above 0 counts.",
     )
 
 
@@ -209,7 +211,7 @@ def _real(record: StudyRecord) -> Finding:
         eps = ours[0]["modes"]["mean"]["curves"][curve]["eps"]
         leads = [difference(left(ours, curve, at), left(plain, curve, at)) for at in range(len(eps))]
         verdicts.append(exceeds(leads[0], 0.0))
-        said.append(f"{norm} {eps[0]:g} leaves it {left(ours, curve, 0)}, by {leads[0]} more")
+        said.append(f"{norm} {eps[0]:g} leaves it {left(ours, curve, 0)}, {leads[0]} more than the plain network")
         said.append(f"{eps[-1]:g}, the ε of the targeted PGD, {left(ours, curve)}")
     return Finding(
         claim=claim,
