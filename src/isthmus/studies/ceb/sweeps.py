@@ -13,7 +13,14 @@ from isthmus.studies.evidence import Estimate, share
 from isthmus.studies.image_models import Eps, ImageConfig, Kind, healthy
 from isthmus.studies.study import StudyRecord
 
-FAMILIES = {"determ": "deterministic", "vib": "VIB", "ceb": "CEB", "bidirectional": "bidirectional CEB"}
+FAMILIES = {
+    "determ": "deterministic",
+    "vib": "VIB",
+    "ceb": "CEB",
+    "bidirectional": "bidirectional CEB",
+    "determ_bn": "deterministic, batch norm",
+    "ceb_bn": "CEB, batch norm",
+}
 
 
 class Curve(Frozen):
