@@ -96,14 +96,28 @@ class Workbench:
         Raises:
             ConfigError, DataError, FileError: no other cell would fare better.
         """
-        started = time.monotonic()
         try:
-            value = json.loads(json.dumps(cell.measure(), allow_nan=False))
+            self._make(cell)
         except _STOPPING:
             raise
         except Exception as error:  # one run that diverges, or does not fit into memory, must not end the others
             _log.debug("%s failed", cell.name, exc_info=True)
             return f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return ""
+
+    def part(self, cell: Cell) -> dict[str, Any]:
+        """What a piece of a large cell measures, taken from its file or made and kept: a kill costs one piece.
+
+        Raises:
+            Exception: whatever measuring it raises.
+        """
+        value: dict[str, Any] = (self.kept(cell) or self._make(cell))["value"]
+        return value
+
+    def _make(self, cell: Cell) -> dict[str, Any]:
+        """Measure a cell and keep it."""
+        started = time.monotonic()
+        value = json.loads(json.dumps(cell.measure(), allow_nan=False))
         kept = {
             "about": cell.plain,
             "value": value,
@@ -111,12 +125,13 @@ class Workbench:
             "provenance": provenance.collect(),
         }
         files.write_json(self._path(cell), kept)
-        return ""
+        return kept
 
     def train(self, recipe: Mapping[str, Any]) -> Run:
         """Train a recipe in a folder of its own, or return the run that is there.
 
-        Where another process trains the same one, this waits for it.
+        Where another process trains the same one, this waits for it. With ``training.devices`` above one it is trained
+        by as many processes, which are started for it, and this one waits.
 
         Args:
             recipe: as a mapping; to its name is added a digest, so that no two recipes share a folder.
@@ -130,7 +145,12 @@ class Workbench:
         def tell(done: float, total: float, terms: str) -> None:
             self.report(f"training {terms}", done, total)
 
-        return train(named, out=self.root / "models" / named.name, progress=tell, wait=True)
+        folder = self.root / "models" / named.name
+        if named.training.devices * named.training.nodes > 1:
+            from isthmus.training.launched import train_apart
+
+            return train_apart(named, folder, tell)
+        return train(named, out=folder, progress=tell, wait=True)
 
     @contextmanager
     def evaluation(self, about: Mapping[str, Any]) -> Iterator[Path]:

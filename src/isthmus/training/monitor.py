@@ -186,10 +186,11 @@ class Told:
 
     def show(self, means: dict[str, float]) -> None:
         """Remember the terms of the last window for the next step."""
-        self._terms = _in_words(means)
+        self._terms = in_words(means)
 
 
-def _in_words(means: dict[str, float]) -> str:
+def in_words(means: dict[str, float]) -> str:
+    """The terms of a window as a line: "ce 0.412 R 2.310 acc 0.870"."""
     return " ".join(f"{label} {means[name]:.3f}" for name, label in SHOWN.items() if name in means)
 
 
@@ -206,7 +207,7 @@ class Bar:
 
     def show(self, means: dict[str, float]) -> None:
         """Show the terms of the last window."""
-        self._progress.update(self._task, terms=_in_words(means))
+        self._progress.update(self._task, terms=in_words(means))
 
 
 class _Rate(TextColumn):

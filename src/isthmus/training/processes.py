@@ -173,7 +173,7 @@ def start(settings: Training) -> Team:
     """
     from lightning_fabric import Fabric  # 2 s of imports that only training needs
 
-    accelerator = _accelerator(settings)
+    kind = accelerator(settings)
     world = settings.devices * settings.nodes
     under_torchrun = distributed.is_available() and distributed.is_torchelastic_launched()
     started = int(os.environ["WORLD_SIZE"]) if under_torchrun else world
@@ -183,7 +183,7 @@ def start(settings: Training) -> Team:
             f"training.nodes={settings.nodes} are {world}; set them to what torchrun was given."
         )
     fabric = Fabric(
-        accelerator=accelerator,
+        accelerator=kind,
         devices=settings.devices,
         num_nodes=settings.nodes,
         strategy="ddp" if world > 1 else "auto",
@@ -195,7 +195,12 @@ def start(settings: Training) -> Team:
     return Team(fabric)
 
 
-def _accelerator(settings: Training) -> str:
+def accelerator(settings: Training) -> str:
+    """ "cpu" or "cuda", whichever a recipe asks for or there is.
+
+    Raises:
+        ConfigError: fewer GPUs than asked for.
+    """
     # Not Fabric's "auto": it would pick Apple's MPS, which has no float64, and the bounds are computed in float64.
     name: str = settings.accelerator
     name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name

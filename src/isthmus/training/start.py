@@ -61,6 +61,17 @@ def train(
     return run
 
 
+def finished(recipe: Recipe, out: Path) -> Run | None:
+    """The run in a folder where it is of this recipe and over; None where it is not, or not yet.
+
+    Raises:
+        ConfigError: the folder holds a run of another recipe, or of other data.
+        DataError, FileError: as :func:`train`.
+    """
+    run = Run(out)
+    return run if _finished(run, _describe(recipe, load(recipe.data))) else None
+
+
 def _describe(recipe: Recipe, data: ImageData) -> dict[str, Any]:
     return {
         "recipe": recipe.plain(),
