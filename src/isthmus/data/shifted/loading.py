@@ -28,8 +28,8 @@ class ShiftConfig(Component):
 
     Attributes:
         path: the folder with the published files; by default the set's own place in ``ISTHMUS_DATA``.
-        limit: test on at most that many images (see :meth:`Shifted.first
-            <isthmus.data.shifted.testset.Shifted.first>`).
+        limit: test on at most that many images, the first of a fixed shuffle in which classes take turns
+            (:meth:`isthmus.data.shifted.testset.Shifted.first`).
     """
 
     path: Annotated[str, Field(min_length=1)] | None = None
