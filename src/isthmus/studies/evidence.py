@@ -98,7 +98,7 @@ def share(counts: Sequence[int], n: int, level: float = 0.95) -> Estimate:
     shares = [count / n for count in counts]
     value, seeds = fmean(shares), len(shares)
     images = wilson(round(fmean(counts)), n, level)
-    spread = _spread(shares, level)
+    spread = half_width(shares, level)
     below, above = max(value - images.low, 0.0), max(images.high - value, 0.0)
     low, high = value - math.hypot(below, spread), value + math.hypot(above, spread)
     return Estimate(value, max(low, 0.0), min(high, 1.0), n, seeds, level)
@@ -112,7 +112,7 @@ def average(values: Sequence[float], level: float = 0.95) -> Estimate:
     """
     if not values:
         raise ValueError("give a value for each seed; got none")
-    mean, spread = fmean(values), _spread(values, level)
+    mean, spread = fmean(values), half_width(values, level)
     return Estimate(mean, mean - spread, mean + spread, len(values), len(values), level, "nats")
 
 
@@ -153,13 +153,13 @@ def gap(first: Sequence[int], second: Sequence[int], n: int, level: float = 0.95
     by_images = difference(*(share([round(fmean(counts))], n, level) for counts in (first, second)))
     steps = [(a - b) / n for a, b in zip(first, second, strict=True)]
     value, seeds = fmean(steps), len(steps)
-    spread = _spread(steps, level)
+    spread = half_width(steps, level)
     low = value - math.hypot(by_images.value - by_images.low, spread)
     high = value + math.hypot(by_images.high - by_images.value, spread)
     return Estimate(value, max(low, -1.0), min(high, 1.0), n, seeds, level, "points")
 
 
-def _spread(values: Sequence[float], level: float) -> float:
+def half_width(values: Sequence[float], level: float) -> float:
     """Half of Student's t interval of a mean; 0 for a single value, whose spread is not known."""
     if len(values) < 2:
         return 0.0
@@ -185,9 +185,9 @@ def exceeds(estimate: Estimate, limit: float, least_seeds: int = 2) -> Verdict:
     return Verdict.SEEN if estimate.low > limit else Verdict.NOT_SEEN if estimate.high <= limit else Verdict.UNDECIDED
 
 
-def falls_below(estimate: Estimate, limit: float) -> Verdict:
-    """The verdict on "less than ``limit``"."""
-    if estimate.seeds < 2:
+def falls_below(estimate: Estimate, limit: float, least_seeds: int = 2) -> Verdict:
+    """The verdict on "less than ``limit``"; see :func:`exceeds`."""
+    if estimate.seeds < least_seeds:
         return Verdict.UNDECIDED
     return Verdict.SEEN if estimate.high < limit else Verdict.NOT_SEEN if estimate.low >= limit else Verdict.UNDECIDED
 

@@ -43,7 +43,7 @@ def load(config: Config, classes: tuple[str, ...] | None) -> Shifted:
     A copy that is not complete is tested on as it is, with a warning that gives the number of images.
     """
     classes = folders.given(classes, PUBLISHED)
-    place = _folder(located(config, PUBLISHED), config)
+    place = folder(located(config, PUBLISHED), config)
     split = folders.listing(place, classes, PUBLISHED, config.size, config.size, "bilinear")
     _check_size(split, config.size)
     shifted = Shifted(
@@ -68,7 +68,12 @@ def _check_size(split: FileSplit, size: int) -> None:
         )
 
 
-def _folder(root: Path, config: Config) -> Path:
+def folder(root: Path, config: Config) -> Path:
+    """Where the images of one corruption at one severity lie below ``root``.
+
+    Raises:
+        DataError: there are none; says how to get them.
+    """
     places = [root / config.corruption, root / group_of(config.corruption) / config.corruption]
     for place in places:
         if (place / str(config.severity)).is_dir():

@@ -1,0 +1,33 @@
+"""Do AutoAugment, width and CEB make a ResNet-152 on ImageNet more accurate, and robust to corruptions and attacks?
+
+Table 2 and figure 5 of Fischer & Alemi 2020: deterministic networks and CEB at ρ = 1 to 10, trained in three ways.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from isthmus.studies.ceb import imagenet, imagenet_claims, imagenet_claims_152, imagenet_page
+from isthmus.studies.evidence import Finding
+from isthmus.studies.study import StudyRecord, scales
+from isthmus.types import Section
+
+
+class Config(imagenet.ImageNetConfig):
+    """Table 2's: ResNet-152."""
+
+    depth: Literal[50, 101, 152] = 152
+
+
+SCALES = scales(Config, tiny=imagenet.TINY, small=imagenet.SMALL)
+cells = imagenet.cells
+
+
+def findings(record: StudyRecord) -> list[Finding]:
+    """CEB against its baselines, and how it stands PGD."""
+    return [*imagenet_claims.shared(record), *imagenet_claims_152.findings(record)]
+
+
+def section(record: StudyRecord) -> Section:
+    """Errors against ρ, and ours beside the printed columns."""
+    return imagenet_page.section(record, "Table 2 and figure 5: ResNet-152 on ImageNet")

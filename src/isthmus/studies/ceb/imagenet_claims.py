@@ -1,0 +1,158 @@
+"""What the paper says of its ResNets on ImageNet, each claim judged by the numbers.
+
+The paper trained one model of each kind. So these verdicts are about single models: the chance of images alone counts
+where there is one seed, and with several seeds that of seeds as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from isthmus.studies.ceb.imagenet import VARIANTS
+from isthmus.studies.ceb.imagenet_results import NUMBERS, cells_at, chosen, error, gain, places, variants, why
+from isthmus.studies.evidence import (
+    Estimate,
+    Finding,
+    Verdict,
+    all_of,
+    difference,
+    exceeds,
+    falls_below,
+    percent,
+    trend,
+)
+from isthmus.studies.image_models import healthy
+from isthmus.studies.study import StudyRecord
+
+PGD = ("pgd_linf", "pgd_l2")
+NOTHING, SOMETHING = 0.01, 0.10
+"""Accuracies under PGD: "less than 1%" is the paper's; 10% lies below all that its ResNet-152 CEB models keep."""
+ALIKE = 0.01
+"""A gain smaller than this is none; the paper prints 152 and 152x2 within 0.2 points of each other."""
+SINGLE = "One run of each: the verdict is about these models on these images."
+
+
+def shared(record: StudyRecord) -> list[Finding]:
+    """What is claimed of both depths, in all ways of training that were tried."""
+    if not variants(record):
+        because = "In no way of training is there both a deterministic network and a CEB model that left chance."
+        return [Finding(claim="CEB beats its baselines.", verdict=Verdict.UNDECIDED, because=because)]
+    return [*(_beats(record, name) for name in NUMBERS), _steps(record), _falls(record)]
+
+
+def _beats(record: StudyRecord, name: str) -> Finding:
+    claim = f"CEB at the ρ of the best clean accuracy has a lower {NUMBERS[name]} than its baseline, everywhere."
+    gains = {variant: gain(record, variant, name) for variant in variants(record)}
+    known = {variant: value for variant, value in gains.items() if value is not None}
+    if len(known) < len(gains):
+        return unmeasured(record, claim, name)
+    mean = _together(list(known.values()))
+    each = "; ".join(f"{VARIANTS[variant]}: by {value}" for variant, value in known.items())
+    return Finding(
+        claim=claim,
+        verdict=_everywhere(list(known.values()), mean),
+        because=f"{each}. On average {mean}. It counts where each gain is above 0, and the whole interval of their "
+        f"average; a gain whose own interval holds 0 may still be chance of the images. {_single(mean)}".strip(),
+    )
+
+
+def _together(gains: Sequence[Estimate]) -> Estimate:
+    """The mean of gains on the same images: as wide as their mean width, since their chances may go together."""
+    value, low, high = (fmean(getattr(one, part) for one in gains) for part in ("value", "low", "high"))
+    return Estimate(value, low, high, min(one.n for one in gains), min(one.seeds for one in gains), unit="points")
+
+
+def _everywhere(gains: Sequence[Estimate], mean: Estimate) -> Verdict:
+    if any(one.high <= 0 for one in gains):
+        return Verdict.NOT_SEEN
+    together = exceeds(mean, 0.0, least_seeds=1)
+    return together if together is not Verdict.SEEN or all(one.value > 0 for one in gains) else Verdict.UNDECIDED
+
+
+def _steps(record: StudyRecord) -> Finding:
+    claim = "Under corruptions and on ImageNet-A AutoAugment helps CEB, and twice the width helps further."
+    steps = [(one, other) for one, other in (("plain", "autoaugment"), ("autoaugment", "wide"))]
+    steps = [pair for pair in steps if set(pair) <= set(variants(record))]
+    if not steps:
+        return Finding(claim=claim, verdict=Verdict.UNDECIDED, because="A single way of training was tried.")
+    said, verdicts = [], []
+    for name in ("mce", "imagenet_a"):
+        for pair in steps:
+            before, after = (_ours(record, variant, name) for variant in pair)
+            if before is None or after is None:
+                return unmeasured(record, claim, name)
+            verdicts.append(exceeds(difference(before, after), 0.0, least_seeds=1))
+            said.append(f"{NUMBERS[name]}, {VARIANTS[pair[1]]}: {difference(before, after)} less")
+    single = SINGLE if record.config["seeds"] == 1 else ""
+    because = f"{'; '.join(said)}. Above 0 at each counts, at the chosen ρ. {single}"
+    return Finding(claim=claim, verdict=all_of(verdicts), because=because.strip())
+
+
+def _falls(record: StudyRecord) -> Finding:
+    claim = "Robustness to PGD falls as ρ rises."
+    said, verdicts = [], []
+    for variant in variants(record):
+        runs = healthy(record, variant=variant, objective="ceb")
+        for name in PGD:
+            if why(runs, name):
+                return unmeasured(record, claim, name)
+            if len(runs) < 3 or len(places(record, variant)) < 2:
+                return Finding(claim=claim, verdict=Verdict.UNDECIDED, because="There are too few runs for a trend.")
+            slope = trend([cell["knob"] for cell in runs], [cell["errors"][name]["value"] for cell in runs])
+            verdicts.append(exceeds(slope, 0.0))
+            said.append(f"{VARIANTS[variant]}, {NUMBERS[name]}: {slope}")
+    return Finding(
+        claim=claim,
+        verdict=all_of(verdicts),
+        because=f"For each unit of ρ the error rises by: {'; '.join(said)}. Slopes above 0 count; n is that of runs.",
+    )
+
+
+def none_stands(record: StudyRecord) -> Finding:
+    """ResNet-50: nothing is left by PGD, of any model."""
+    models = [(variant, rho) for variant in variants(record) for rho in (None, *places(record, variant))]
+    claim = f"PGD leaves every model less than {percent(NOTHING)} accuracy."
+    left = {}
+    for name in PGD:
+        for variant, rho in models:
+            kept = accuracy(record, variant, rho, name)
+            if kept is None:
+                return unmeasured(record, claim, name)
+            left[name, variant, rho] = kept
+    if not left:
+        return Finding(claim=claim, verdict=Verdict.UNDECIDED, because="There is no model to judge.")
+    most = max(left, key=lambda key: left[key].value)
+    return Finding(
+        claim=claim,
+        verdict=all_of([falls_below(one, NOTHING, least_seeds=1) for one in left.values()]),
+        because=f"The most is left of {named(*most[1:])}: {left[most]} ({NUMBERS[most[0]]}), of {len(models)} models; "
+        f"below {percent(NOTHING)} at each counts. {_single(left[most])}".strip(),
+    )
+
+
+def accuracy(record: StudyRecord, variant: str, rho: float | None, name: str) -> Estimate | None:
+    """What is left of a model, 1 less its error; None where that is not measured."""
+    found = error(cells_at(record, variant, rho), name)
+    if found is None:
+        return None
+    return Estimate(1 - found.value, 1 - found.high, 1 - found.low, found.n, found.seeds)
+
+
+def _ours(record: StudyRecord, variant: str, name: str) -> Estimate | None:
+    return error(cells_at(record, variant, chosen(record, variant)), name)
+
+
+def named(variant: str, rho: float | None) -> str:
+    """A model in words."""
+    return f"{'the deterministic network' if rho is None else f'CEB at ρ = {rho:g}'} ({VARIANTS[variant]})"
+
+
+def unmeasured(record: StudyRecord, claim: str, name: str) -> Finding:
+    """No verdict, since a number is missing, and why."""
+    reason = next(filter(None, (why([cell], name) for cell in record.cells.values())), "no model of that kind")
+    return Finding(claim=claim, verdict=Verdict.UNDECIDED, because=f"The {NUMBERS[name]} is not measured: {reason}.")
+
+
+def _single(estimate: Estimate) -> str:
+    return SINGLE if estimate.seeds == 1 else ""

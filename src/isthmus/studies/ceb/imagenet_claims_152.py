@@ -1,0 +1,102 @@
+"""What the paper says of ResNet-152 alone: there capacity lets CEB stand PGD."""
+
+from __future__ import annotations
+
+from isthmus.studies.ceb.imagenet import VARIANTS
+from isthmus.studies.ceb.imagenet_claims import ALIKE, NOTHING, PGD, SINGLE, SOMETHING, accuracy, unmeasured
+from isthmus.studies.ceb.imagenet_results import NUMBERS, cells_at, chosen, error, variants
+from isthmus.studies.evidence import Estimate, Finding, Verdict, all_of, difference, exceeds, falls_below, percent
+from isthmus.studies.study import StudyRecord
+
+
+def findings(record: StudyRecord) -> list[Finding]:
+    """Three claims about PGD, and one about the width of the deterministic network."""
+    return [_stands(record), _autoaugment_hurts(record), _wide_exceeds(record), _wide_overfits(record)]
+
+
+def _stands(record: StudyRecord) -> Finding:
+    claim = (
+        f"Under PGD CEB keeps more than {percent(SOMETHING)} accuracy, and the deterministic network less than "
+        f"{percent(NOTHING)}, everywhere."
+    )
+    said, verdicts = [], []
+    for variant in variants(record):
+        for name in PGD:
+            ours, plain = _left(record, variant, name), accuracy(record, variant, None, name)
+            if ours is None or plain is None:
+                return unmeasured(record, claim, name)
+            verdicts += [exceeds(ours, SOMETHING, least_seeds=1), falls_below(plain, NOTHING, least_seeds=1)]
+            said.append(f"{_norm(name)}, {VARIANTS[variant]}: {ours} against {plain}")
+    because = f"{'; '.join(said)}. {_single(record)}" if said else "There is no pair of models to judge."
+    return Finding(claim=claim, verdict=all_of(verdicts), because=because.strip())
+
+
+def _autoaugment_hurts(record: StudyRecord) -> Finding:
+    claim = "AutoAugment makes CEB less robust to PGD."
+    return _compared(record, claim, "plain", "autoaugment", "Without it, more is left by")
+
+
+def _wide_exceeds(record: StudyRecord) -> Finding:
+    claim = "The wide CEB network with AutoAugment is more robust to PGD than the narrow one without."
+    return _compared(record, claim, "wide", "plain", "More is left by")
+
+
+def _compared(record: StudyRecord, claim: str, more: str, less: str, words: str) -> Finding:
+    """Whether the CEB model of one way of training keeps more under PGD than that of another, in both norms."""
+    if not {more, less} <= set(variants(record)):
+        return _untried(claim)
+    said, verdicts = [], []
+    for name in PGD:
+        first, second = (_left(record, variant, name) for variant in (more, less))
+        if first is None or second is None:
+            return unmeasured(record, claim, name)
+        lead = difference(first, second)
+        verdicts.append(exceeds(lead, 0.0, least_seeds=1))
+        said.append(f"{lead} in {_norm(name)}")
+    because = f"{words} {' and '.join(said)}, at the chosen ρ; above 0 in both counts. {_single(record)}"
+    return Finding(claim=claim, verdict=all_of(verdicts), because=because.strip())
+
+
+def _wide_overfits(record: StudyRecord) -> Finding:
+    claim = "Twice the width gains the deterministic network nothing in clean error and mCE, and CEB something in both."
+    if not {"autoaugment", "wide"} <= set(variants(record)):
+        return _untried(claim)
+    said, verdicts = [], []
+    for name in ("clean", "mce"):
+        gains = [_by_width(record, bottleneck, name) for bottleneck in (False, True)]
+        plain, ours = gains
+        if plain is None or ours is None:
+            return unmeasured(record, claim, name)
+        verdicts += [falls_below(plain, ALIKE, least_seeds=1), exceeds(ours, 0.0, least_seeds=1)]
+        said.append(f"{NUMBERS[name]}: the deterministic network {plain}, CEB {ours}")
+    return Finding(
+        claim=claim,
+        verdict=all_of(verdicts),
+        because=f"By twice the width fall: {'; '.join(said)}. Less than {percent(ALIKE)} counts as nothing (our limit; "
+        f"more images would be needed to say that width harms), above 0 as something. {_single(record)}".strip(),
+    )
+
+
+def _by_width(record: StudyRecord, bottleneck: bool, name: str) -> Estimate | None:
+    """By how much an error falls from the narrow network to the wide one."""
+    narrow, wide = (
+        error(cells_at(record, variant, chosen(record, variant) if bottleneck else None), name)
+        for variant in ("autoaugment", "wide")
+    )
+    return None if narrow is None or wide is None else difference(narrow, wide)
+
+
+def _left(record: StudyRecord, variant: str, name: str) -> Estimate | None:
+    return accuracy(record, variant, chosen(record, variant), name)
+
+
+def _untried(claim: str) -> Finding:
+    return Finding(claim=claim, verdict=Verdict.UNDECIDED, because="Not all ways of training that it needs were tried.")
+
+
+def _norm(name: str) -> str:
+    return "ℓ∞" if name == "pgd_linf" else "ℓ2"
+
+
+def _single(record: StudyRecord) -> str:
+    return SINGLE if record.config["seeds"] == 1 else ""
