@@ -1,6 +1,7 @@
 """The Fashion-MNIST study: claims on made-up numbers, and the whole way at tiny scale on digits."""
 
 import math
+from html import unescape
 
 import pytest
 import torch
@@ -140,7 +141,7 @@ def test_the_whole_way_on_digits(done):
     assert not measured.failures
     assert len(measured.cells) == (1 + 2 * 3) + (1 + 2)  # with the second seed at ρ = 3 alone
     assert measured.departures["data"] == ("digits", "fashion_mnist")
-    text = html.read_text("utf-8")
+    text = unescape(html.read_text("utf-8"))
     assert all(finding.claim in text for finding in measured.findings)
     for each in measured.cells.values():
         curves = each["modes"]["mean"]["curves"]

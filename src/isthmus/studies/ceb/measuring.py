@@ -29,12 +29,16 @@ def attacks(curves: Sequence[Curve]) -> Trial:
 
     def measure(attacker: Attacker) -> dict[str, Any]:
         right = correct(attacker)
-        found = {
-            curve.name: (untargeted if curve.target is None else targeted)(attacker, curve, right) for curve in curves
-        }
-        return {"clean": int(right.sum()), "curves": found}
+        return {"clean": int(right.sum()), "curves": {curve.name: _kept(attacker, curve, right) for curve in curves}}
 
     return Trial("attacked", {"curves": [curve.plain() for curve in curves]}, measure)
+
+
+def _kept(attacker: Attacker, curve: Curve, right: Tensor) -> dict[str, Any]:
+    """One curve, kept by itself: a kill costs no more than it."""
+    follow = untargeted if curve.target is None else targeted
+    about = {**attacker.about, "curves": curve.plain()}
+    return attacker.bench.part(Cell(f"curve {curve.name}", about, lambda: follow(attacker, curve, right)))
 
 
 def correct(attacker: Attacker) -> Tensor:
