@@ -51,9 +51,7 @@ def record_of(study, cells, **changes):
 
 
 def judge(record):
-    study = catalogue.find(record.study)
-    found = study.findings(record)
-    assert "<svg" in page.render(record.model_copy(update={"findings": tuple(found)}))
+    found = catalogue.find(record.study).findings(record)
     return {finding.claim: finding.verdict for finding in found}
 
 
@@ -95,7 +93,8 @@ def test_small_networks_as_the_paper_saw_them():
     cells = small_networks(1, True)
     ours = [cell for cell in cells if cell["objective"] == "ceb" and cell["knob"] == 1.0]
     cells.append(transfer("CEB5 ⇒ CEB1", ours[1], ours[2], 0.9))
-    found = judge(record_of(SMALL, cells))
+    found = judge(record := record_of(SMALL, cells))
+    assert "<svg" in page.render(record)
     assert set(found.values()) == {SEEN, UNDECIDED}
     assert [claim for claim, value in found.items() if value is UNDECIDED] == [
         "It stands transfers from Madry better than the attack on itself."
@@ -164,7 +163,10 @@ def at(cells, rho):
 def test_large_networks_as_the_papers_saw_them(study, kind):
     cells = large_networks(1, kind)
     pair = transfer("CEB5 ⇒ CEB0", at(cells, 5.0)[-1], at(cells, 0.0)[-1], 0.9)
-    found = judge(record_of(study, [*cells, pair]))
+    found = judge(record := record_of(study, [*cells, pair]))
+    text = page.render(record)
+    assert "<svg" in text
+    assert "97.05%" in text if kind == "ceb" else "97.06%" in text
     assert [claim for claim, value in found.items() if value is not SEEN] == [
         "It stands transfers from Madry better than the attack on itself."
     ]
@@ -277,13 +279,14 @@ def test_a_surrogate_takes_the_whole_way_where_witnesses_stop_at_the_boundary():
 # --- the whole way ---
 
 QUICK = {
-    "training.batch_size": 32,
-    "images": 20,
+    "training.batch_size": 48,
+    "train_limit": 1000,
+    "images": 10,
     "linf": [0.05, 0.1],
     "l2": [0.5, 1.0],
     "steps": 3,
     "ensemble": ["fgsm"],
-    "ensemble_images": 10,
+    "ensemble_images": 5,
     "model.backbone": {"name": "wide_resnet", "depth": 7, "width": 1, "norm": False},
     "training.epochs": 1,
     "rho_schedule": None,
@@ -320,7 +323,7 @@ def test_a_transfer_is_what_the_engine_says(done):
         nets[path.name.rpartition("-")[0]] = load_run(path)
     source, target = (nets[f"digits-ceb{cell[end]['knob']:g}-seed0"] for end in ("source", "target"))
     data = load("digits")
-    rows = balanced(data.test.labels)[:20]
+    rows = balanced(data.test.labels)[:10]
     images, labels = as_float(data.test.images[rows]), data.test.labels[rows]
     suite = catalogue.find(SMALL).Config.model_validate(record.config).pgd()
     given = (images, labels, Linf(0.05))
@@ -330,7 +333,7 @@ def test_a_transfer_is_what_the_engine_says(done):
     found = cell["curves"]["linf"]["standing"]
     assert found[0] == int(by_hand.robust.sum())
     assert found[1] <= found[0]
-    assert cell["n"] == 20
+    assert cell["n"] == 10
 
 
 def test_bidirectional_networks_and_a_source_from_a_run_folder(done, tmp_path):
@@ -344,7 +347,6 @@ def test_bidirectional_networks_and_a_source_from_a_run_folder(done, tmp_path):
     assert names == ["CEB5 ⇒ CEB0", "Madry ⇒ CEB0"]
     text = html.read_text("utf-8")
     assert "selected on what it is then shown on" in text
-    assert "97.06%" in text or "97.1%" in text
 
 
 # --- sets under shift ---

@@ -8,6 +8,7 @@ from isthmus.studies import catalogue
 from isthmus.studies.ceb import cifar_shown, printed
 from isthmus.studies.ceb.cifar_choice import Model, best_run
 from isthmus.studies.ceb.cifar_claims import NORMS, ball, under_pgd
+from isthmus.studies.ceb.cifar_shown import exactly, why_absent
 from isthmus.studies.ceb.sweeps import FAMILIES, best, cells_at, clean, left, places
 from isthmus.studies.drawing import Row
 from isthmus.studies.evidence import percent
@@ -34,7 +35,7 @@ def section(record: StudyRecord) -> Section:
             )
             for norm in NORMS
         ),
-        *(cifar_shown.over_eps(record, norm, _shown(record)) for norm in NORMS),
+        *(cifar_shown.over_eps(record, norm, _shown(record), transfers=False) for norm in NORMS),
     )
     tables = (cifar_shown.transfer_table(record), _printed(record), _all(record))
     title = "Figures 2 and 3: CEB and deterministic 28×10 networks on CIFAR-10"
@@ -61,11 +62,11 @@ def _printed(record: StudyRecord) -> Table:
         (
             "CEB, all ρ that trained",
             ours,
-            f"{percent(low)} to {percent(high)}",
+            f"{exactly(low)} to {exactly(high)}",
             *_range(record, "linf"),
             *_ceb_l2(record),
         ),
-        ("Madry", None, percent(printed.MADRY.clean), None, "45.8%", None, "45.7%"),
+        ("Madry", None, exactly(printed.MADRY.clean), None, "45.8%", None, "45.7%"),
     ]
     return Table(
         title="Ours beside the printed numbers",
@@ -81,7 +82,7 @@ def _beside(record: StudyRecord, kind: str, paper: printed.CifarModel) -> Row:
     found: list[Any] = [FAMILIES[kind]]
     ours = [clean(cells), *(under_pgd(record, cells, norm) for norm in NORMS)] if cells else [None] * 3
     for one, value in zip(ours, (paper.clean, paper.linf, paper.l2), strict=True):
-        found += [one and one.metric, None if value is None else percent(value)]
+        found += [one and one.metric, None if value is None else exactly(value)]
     return tuple(found)
 
 
@@ -91,13 +92,15 @@ def _range(record: StudyRecord, norm: str) -> tuple[str | None, None]:
 
 
 def _ceb_l2(record: StudyRecord) -> tuple[str | None, str]:
-    return _range(record, "l2")[0], f"above {percent(printed.CEB_28X10_L2_ABOVE)}"
+    return _range(record, "l2")[0], f"above {exactly(printed.CEB_28X10_L2_ABOVE)}"
 
 
 def _all(record: StudyRecord) -> Table:
     rows: list[Row] = []
     chosen = best(record, "ceb")
-    names = cifar_shown.shift_names(record)
+    every = cifar_shown.shift_names(record)
+    names = [name for name in every if any("right" in cell for cell in record.each(shift=name))]
+    absent = "".join(f" {name}: not measured. {why_absent(record, name)}" for name in every if name not in names)
     for kind in KINDS:
         knobs: list[float | None] = [*sorted({c["knob"] for c in record.each(objective=kind) if c["knob"] is not None})]
         for rho in knobs or [None]:
@@ -120,7 +123,7 @@ def _all(record: StudyRecord) -> Table:
         title="Means over seeds",
         reading="* is the papers' choice of ρ: the best clean accuracy, and the lower of equals, made on the test set. "
         f"Ensembles are at {ball(record, 'linf')} and {ball(record, 'l2')}; sets under shift are of the run with the "
-        "best clean accuracy.",
+        f"best clean accuracy.{absent}",
         columns=("model", "trained", "clean", "PGD ℓ∞", "PGD ℓ2", "ensemble ℓ∞", "ensemble ℓ2", *names),
         rows=tuple(rows),
     )

@@ -6,10 +6,9 @@ from isthmus.studies import catalogue
 from isthmus.studies.ceb import cifar_shown, printed
 from isthmus.studies.ceb.cifar_choice import Model, short
 from isthmus.studies.ceb.cifar_claims import NORMS, ball, under_pgd
-from isthmus.studies.ceb.cifar_shown import SELECTED, best_of, run_counts, shift_names, shift_value
+from isthmus.studies.ceb.cifar_shown import SELECTED, best_of, exactly, run_counts, shift_names, shift_value
 from isthmus.studies.ceb.sweeps import cells_at, clean, left
 from isthmus.studies.drawing import Row
-from isthmus.studies.evidence import percent
 from isthmus.studies.study import StudyRecord
 from isthmus.types import Figure, Section, Table
 
@@ -24,7 +23,7 @@ def section(record: StudyRecord) -> Section:
     family = record.config["families"][0]
     runs = [run for rho in _rhos(record) if (run := best_of(record, family, rho))]
     blocks: tuple[Figure | Table, ...] = (
-        *(cifar_shown.over_eps(record, norm, runs) for norm in NORMS),
+        *(cifar_shown.over_eps(record, norm, runs, transfers=True) for norm in NORMS),
         cifar_shown.transfer_table(record),
         _printed(record, runs),
         _means(record, family),
@@ -48,13 +47,13 @@ def _printed(record: StudyRecord, runs: list[Model]) -> Table:
     names = shift_names(record)
     for run in runs:
         paper = _paper(record, run)
-        clean_printed = percent(paper.clean) if paper else None
+        clean_printed = exactly(paper.clean) if paper else None
         rows.append((f"{short(run)}, clean", clean([run]).metric, clean_printed))
         for name in names:
             rows.append((f"{short(run)}, {_said(name)}", shift_value(record, name, run), _shift_printed(paper, name)))
     linf = [under_pgd(record, [run], "linf").metric for run in runs]
     rows += [(f"{short(run)}, PGD at {ball(record, 'linf')}", one, None) for run, one in zip(runs, linf, strict=True)]
-    rows.append(("Madry, clean", None, percent(printed.MADRY.clean)))
+    rows.append(("Madry, clean", None, exactly(printed.MADRY.clean)))
     rows.append(("Madry, PGD at ℓ∞ ε = 8/255", None, "45.8%"))
     return Table(
         title="Ours beside the printed numbers",
@@ -74,8 +73,8 @@ def _shift_printed(paper: printed.CifarModel | None, name: str) -> str | None:
     if paper is None:
         return None
     if name == "cifar10_c":
-        return None if paper.mce is None else f"mCE {percent(paper.mce)}"
-    return None if paper.cifar10_1 is None else percent(paper.cifar10_1)
+        return None if paper.mce is None else f"mCE {exactly(paper.mce)}"
+    return None if paper.cifar10_1 is None else exactly(paper.cifar10_1)
 
 
 def _means(record: StudyRecord, family: str) -> Table:

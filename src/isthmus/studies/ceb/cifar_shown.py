@@ -45,8 +45,8 @@ def over_rho(record: StudyRecord, title: str, kinds: Sequence[str], quantity: Qu
     return Figure(title, reading, "ρ", "fraction right", tuple(series), marks)
 
 
-def over_eps(record: StudyRecord, norm: str, models: Sequence[Model]) -> Figure:
-    """What PGD leaves of some models at each ε, transfers dashed, and what the ensemble leaves at one."""
+def over_eps(record: StudyRecord, norm: str, models: Sequence[Model], transfers: bool) -> Figure:
+    """What PGD leaves of some models at each ε, transfers dashed if wanted, and what the ensemble leaves at one."""
     series, said = [], []
     for model in models:
         found = model["modes"]["mean"]["curves"][f"pgd {norm}"]
@@ -57,13 +57,13 @@ def over_eps(record: StudyRecord, norm: str, models: Sequence[Model]) -> Figure:
         point = band(f"{short(model)}, ensemble", [255 * record.config[f"at_{norm}"]], [at])
         series.append(Series(point.name, point.x, point.y, point.low, point.high, style="points", group=short(model)))
         said.append(f"{short(model)}: {percent(left([model], f'pgd {norm}', position(record, norm)).value)}")
-    for cell in (each for each in record.cells.values() if "transfer" in each):
+    for cell in (each for each in record.cells.values() if transfers and "transfer" in each):
         found = cell["curves"][norm]
         y = tuple(count / cell["n"] for count in found["standing"])
         series.append(Series(cell["transfer"], tuple(255 * eps for eps in found["eps"]), y, style="dashed"))
     reading = f"PGD at {ball(record, norm)} leaves of {'; of '.join(said)}." if said else "Not measured yet."
     return Figure(
-        f"PGD in {NORMS[norm]} against ε, and transfers",
+        f"PGD in {NORMS[norm]} against ε{', and transfers' * transfers}",
         f"{reading} Points: the ensemble, on fewer images.",
         "ε, in 255ths",
         "fraction right",
@@ -111,6 +111,11 @@ def why_absent(record: StudyRecord, name: str) -> str:
     """Why there are none."""
     notes = [cell["note"] for cell in record.each(shift=name) if "note" in cell]
     return notes[0] if notes else "No run that did not collapse."
+
+
+def exactly(fraction: float) -> str:
+    """A printed fraction with all its digits: 0.9705 as "97.05%"."""
+    return f"{100 * fraction:.6g}%"
 
 
 def shift_value(record: StudyRecord, name: str, model: Model) -> Metric:
