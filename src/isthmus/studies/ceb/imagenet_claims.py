@@ -20,6 +20,7 @@ from isthmus.studies.evidence import (
     exceeds,
     falls_below,
     percent,
+    points,
     trend,
 )
 from isthmus.studies.image_models import healthy
@@ -101,11 +102,12 @@ def _falls(record: StudyRecord) -> Finding:
                 return Finding(claim=claim, verdict=Verdict.UNDECIDED, because="There are too few runs for a trend.")
             slope = trend([cell["knob"] for cell in runs], [cell["errors"][name]["value"] for cell in runs])
             verdicts.append(exceeds(slope, 0.0))
-            said.append(f"{VARIANTS[variant]}, {NUMBERS[name]}: {slope}")
+            ends = f"{points(slope.low, unit=False)} to {points(slope.high)}, {slope.n} runs"
+            said.append(f"{VARIANTS[variant]}, {NUMBERS[name]}: {points(slope.value)} ({ends})")
     return Finding(
         claim=claim,
         verdict=all_of(verdicts),
-        because=f"For each unit of ρ the error rises by: {'; '.join(said)}. Slopes above 0 count; n is that of runs.",
+        because=f"For each unit of ρ the error rises by: {'; '.join(said)}. Slopes above 0 count.",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from isthmus.report.numbers import NOT_MEASURED
 from isthmus.studies import catalogue
@@ -37,7 +38,7 @@ def section(record: StudyRecord, title: str) -> Section:
 
 
 def _figure(record: StudyRecord, tried: Sequence[str], name: str) -> Figure:
-    """A number over ρ; a dashed line is the deterministic network, and dots are the paper's chosen models."""
+    """A number over ρ, for each way of training; a dashed line is its deterministic network."""
     series: list[Series] = []
     said = []
     everywhere = [rho for variant in tried for rho in places(record, variant)]
@@ -45,7 +46,8 @@ def _figure(record: StudyRecord, tried: Sequence[str], name: str) -> Figure:
         found = {rho: error(cells_at(record, variant, rho), name) for rho in places(record, variant)}
         known = {rho: value for rho, value in found.items() if value is not None}
         if known:
-            series.append(band(VARIANTS[variant], list(known), list(known.values())))
+            line = band(VARIANTS[variant], list(known), list(known.values()))
+            series.append(replace(line, name=f"{line.name}, CEB"))
             ends = [f"{percent(known[rho].value)} at ρ = {rho:g}" for rho in dict.fromkeys((min(known), max(known)))]
             said.append(f"{VARIANTS[variant]}: {', '.join(ends)}")
         plain = error(cells_at(record, variant, None), name)
