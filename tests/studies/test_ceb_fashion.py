@@ -42,8 +42,8 @@ def cell(kind, rho, seed, accuracy, top, reached, standing, collapsed=False):
         "modes": {
             "mean": {
                 "clean": round(N * accuracy),
-                "curves": {name: targeted for name in ("targeted linf", "targeted l2")}
-                | {name: left for name in ("ensemble linf", "ensemble l2")},
+                "curves": dict.fromkeys(("targeted linf", "targeted l2"), targeted)
+                | dict.fromkeys(("ensemble linf", "ensemble l2"), left),
             }
         },
     }
