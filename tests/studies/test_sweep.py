@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from isthmus.config import override, validate
 from isthmus.errors import ConfigError, ModelError
 from isthmus.studies import page
 from isthmus.studies.closer_look import toy_models
@@ -16,6 +18,8 @@ from isthmus.studies.crews import Processes
 from isthmus.studies.display import Display
 from isthmus.studies.running import run_study
 from isthmus.studies.study import StudyRecord
+from isthmus.studies.workbench import Workbench
+from isthmus.training.checkpoints import read
 
 NAME = "closer-look/figure-5"
 QUICK = {"steps": 5, "batch_size": 32, "points": 60}
@@ -83,8 +87,6 @@ def test_a_worker_that_is_killed_costs_one_cell_until_the_next_call(tmp_path):
     slow = {**QUICK, "steps": 100_000, "seeds": 1, "betas": [0.01]}
     module = page.catalogue.find(NAME)
     config = module.Config.model_validate({**module.SCALES["tiny"].model_dump(), **slow})
-    from isthmus.studies.workbench import Workbench
-
     cells = next(module.cells(config, Workbench(tmp_path)))
     with Display("test", shown=False) as display:
         crew = Processes(NAME, config.plain(), tmp_path, 1, display)
@@ -131,6 +133,67 @@ def test_a_stopped_sweep_goes_on_and_leaves_no_process_behind(alone, tmp_path, s
     while time.monotonic() < until and any(map(_alive, workers)):
         time.sleep(0.1)
     assert not any(map(_alive, workers))
+
+
+SLOW = {  # steps of more than the 0.2 s between two reports, so that one is due at the very step that notices SIGINT
+    "seeds": 1,
+    "families": ["ceb"],
+    "rhos": [3],
+    "model": {"backbone": {"name": "wide_resnet", "depth": 7, "width": 4, "norm": False}, "dim": 4},
+    "training": {"epochs": 50, "batch_size": 700, "log_every": 1, "checkpoint_every": 10_000},
+}
+
+
+def test_ctrl_c_has_every_process_save_what_it_is_at(tmp_path):
+    module = page.catalogue.find("ceb/fashion")
+    config = validate(module.Config, override(module.SCALES["tiny"].model_dump(), SLOW), where="test")
+    cells = next(module.cells(config, Workbench(tmp_path)))
+    with Display("test", shown=False) as display:
+        crew = Processes("ceb/fashion", config.plain(), tmp_path, 1, display)
+        work = crew.work(0, cells, [0])
+        work_on(crew, work, until=lambda: any(_lines(each) > 1 for each in tmp_path.glob("models/*/metrics.jsonl")))
+        crew.close()
+    (checkpoint,) = tmp_path.glob("models/*/checkpoint.safetensors")
+    assert read(checkpoint)[1]["step"] >= 2
+
+
+def work_on(crew, work, until):
+    """Let a crew of which nothing is over yet go on for so long; its reports are heard meanwhile."""
+    listening = threading.Thread(target=lambda: next(work, None), daemon=True)
+    listening.start()
+    start = time.monotonic()
+    while not until():
+        assert time.monotonic() - start < 60
+        time.sleep(0.05)
+
+
+def _lines(path):
+    return len(path.read_text().splitlines())
+
+
+def test_no_more_processes_than_cells(tmp_path):
+    module = page.catalogue.find(NAME)
+    config = module.Config.model_validate({**module.SCALES["tiny"].model_dump(), **QUICK, "seeds": 1})
+    cells = next(module.cells(config, Workbench(tmp_path)))
+    with Display("test", shown=False) as display:
+        crew = Processes(NAME, config.plain(), tmp_path, 8, display)
+        assert list(crew.work(0, cells, [0])) == [(0, "")]
+        assert len(crew._workers) == 1
+        crew.close()
+
+
+def test_two_cells_of_one_name_are_a_mistake(tmp_path):
+    with pytest.raises(ConfigError, match="two cells called"):
+        run_study(NAME, "tiny", {**QUICK, "betas": [0.1, 0.1], "seeds": 1}, tmp_path, show_progress=False)
+
+
+def test_what_is_not_finite_is_a_failure_in_words(tmp_path, monkeypatch):
+    monkeypatch.setattr(toy_models, "measure", lambda *_: {"rate": float("nan")})
+    record, html = run_study(NAME, "tiny", {**QUICK, "seeds": 1}, tmp_path, show_progress=False)
+    assert len(record.failures) == record.total == 3
+    assert {finding.verdict for finding in record.findings} == {"not decidable at this scale"}
+    assert "3 of 3 cells could not be measured" in html.read_text("utf-8")
+    assert "something that was measured is not finite" in next(iter(record.failures.values()))
 
 
 def _children(parent):

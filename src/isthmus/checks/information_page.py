@@ -20,7 +20,7 @@ MNI = {
     "excess_rate": "too much: I(X;Z) lower bound − I(X;Y)",
     "missing": "too little: I(X;Y) − I(Y;Z) lower bound",
     "mni_distance": "distance to the MNI point",
-    "i_yz_backward": "I(Y;Z) by b and m: R − ReX",
+    "i_yz_backward": "I(Y;Z) by b and m",
     "consistency": "consistency: that less H(Y) − cross-entropy, absolute",
 }
 ROWS = BOUNDS | MNI

@@ -130,8 +130,9 @@ def measure(codes: Codes, labels: Int[Tensor, " n"]) -> dict[str, Float[Tensor, 
     """Everything that these codes allow to measure, one number per example, in nats; means are the papers' quantities.
 
     Args:
-        codes: of one batch of n examples. Of a hierarchy, ``cross_entropy``, ``i_yz_lower`` and the consistency gap are
-            those of the highest level, which decides, and all others those of the lowest, which has I(X;Z) of them all.
+        codes: of one batch of n examples. Of a hierarchy, what is about Y (``cross_entropy``, ``i_yz_lower``,
+            ``i_yz_backward`` and the consistency gap) is the highest level's, which decides, and what is about X (the
+            rates and ``residual``) the lowest's, which has I(X;Z) of them all.
         labels: class indices.
 
     Returns:

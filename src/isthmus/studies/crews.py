@@ -25,8 +25,8 @@ from isthmus.studies.workbench import Cell, Workbench
 
 _OFTEN = 0.2
 """Seconds between two reports of a worker on the same piece of work."""
-_LAST_WORDS = 60.0
-"""Seconds for workers to save what they are at, after Ctrl-C."""
+_LAST_WORDS = 90.0
+"""Seconds for workers to save what they are at, after Ctrl-C; more than they give to processes of their own."""
 
 
 class Crew(Protocol):
@@ -78,8 +78,8 @@ class Processes:
     """
 
     def __init__(self, study: str, config: dict[str, Any], root: Path, jobs: int, display: Display) -> None:
-        self._given = (study, config, str(root), max(1, (os.cpu_count() or 1) // jobs))
-        self.jobs, self.display = jobs, display
+        self._given = (study, config, str(root), jobs)
+        self.jobs, self.display, self._bench = jobs, display, Workbench(root)
         self._workers: list[_Worker] = []
 
     def work(self, stage: int, cells: Sequence[Cell], left: Sequence[int]) -> Iterator[tuple[int, str]]:
@@ -90,7 +90,8 @@ class Processes:
         """
         waiting = deque(left)
         while waiting or any(worker.cell is not None for worker in self._workers):
-            while len(self._workers) < min(self.jobs, len(waiting) + len(self._workers)):
+            busy = sum(worker.cell is not None for worker in self._workers)
+            while len(self._workers) < min(self.jobs, busy + len(waiting)):
                 self._hire()
             for worker in self._workers:
                 if worker.cell is None and waiting:
@@ -112,7 +113,8 @@ class Processes:
             self.display.idle(worker.place)
             worker.process.join()
             if number is not None:
-                yield number, f"its process ended (exit code {worker.process.exitcode})"
+                kept = self._bench.kept(cells[number]) is not None  # it may have gone between its last two acts
+                yield number, "" if kept else f"its process ended (exit code {worker.process.exitcode})"
             return
         if kind == "stop":
             raise content[0]
@@ -136,25 +138,30 @@ class Processes:
     def close(self) -> None:
         """Let idle workers go; have busy ones save what they are at, and end them if that takes long."""
         for worker in self._workers:
-            if worker.cell is not None and worker.process.is_alive():
+            if worker.cell is None:
+                worker.pipe.close()
+            elif worker.process.is_alive():
                 os.kill(worker.process.pid, signal.SIGINT)
-            worker.pipe.close()
         until = time.monotonic() + _LAST_WORDS
         for worker in self._workers:
             worker.process.join(max(0.0, until - time.monotonic()))
             if worker.process.is_alive():
                 worker.process.kill()
                 worker.process.join()
+            worker.pipe.close()  # not before: a report into a closed pipe would end the work unsaved
         self._workers = []
 
 
-def _serve(pipe: Connection, study: str, config: dict[str, Any], root: str, threads: int) -> None:
+def _serve(pipe: Connection, study: str, config: dict[str, Any], root: str, jobs: int) -> None:
     """A worker's whole life: until the pipe is closed, or SIGINT came and what it was at is saved."""
-    import torch
-
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # Ctrl-C in a terminal reaches the parent alone, which passes it on once
-    torch.set_num_threads(threads)
+    import torch
+
+    from isthmus.data.reading import threads
+
+    os.environ["LOCAL_WORLD_SIZE"] = str(jobs)  # as torchrun says to processes that share a machine
+    torch.set_num_threads(threads())
     module = catalogue.find(study)
     bench = Workbench(Path(root), _throttled(pipe))
     listing = _Listing(bench, module.cells(module.Config.model_validate(config), bench))

@@ -137,6 +137,12 @@ def trend(x: Sequence[float], y: Sequence[float], level: float = 0.95) -> Estima
     return Estimate(slope, slope - deviation, slope + deviation, n, n, level, "points")
 
 
+def per_unit(slope: Estimate) -> str:
+    """A trend in words: "3.1 points for each unit (95% interval 1.0 to 5.2 points, 7 runs)"."""
+    ends = f"{100 * slope.level:.3g}% interval {points(slope.low, unit=False)} to {points(slope.high)}"
+    return f"{points(slope.value)} for each unit ({ends}, {slope.n} runs)"
+
+
 def gap(first: Sequence[int], second: Sequence[int], n: int, level: float = 0.95) -> Estimate:
     """Mean over seeds of ``first`` less ``second``, of models with the same seeds, or of the same models twice.
 

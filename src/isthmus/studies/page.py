@@ -16,7 +16,7 @@ from isthmus.report import blocks, legend
 from isthmus.report.palette import Looks
 from isthmus.studies import catalogue
 from isthmus.studies.evidence import Verdict
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.study import INCOMPLETE, StudyRecord
 from isthmus.types import Section
 
 MARKS = {Verdict.SEEN: "pass", Verdict.NOT_SEEN: "fail", Verdict.UNDECIDED: "skipped"}
@@ -36,7 +36,7 @@ def write(record: str | Path, out: str | Path) -> Path:
 
 def render(record: StudyRecord) -> str:
     """The page as HTML; the same record gives the same text."""
-    section: Section = catalogue.find(record.study).section(record)
+    section = _section(record)
     looks = Looks()
     views = blocks.arranged([blocks.view(block, looks, f"block-{i}") for i, block in enumerate(section.blocks)])
     html = (
@@ -55,6 +55,17 @@ def render(record: StudyRecord) -> str:
         )
     )
     return html.encode("utf-8", "replace").decode()
+
+
+def _section(record: StudyRecord) -> Section:
+    """The study's own figures; where cells failed, it may lack what they need, and then there are none."""
+    try:
+        section: Section = catalogue.find(record.study).section(record)
+        return section
+    except INCOMPLETE:
+        if not record.failures:
+            raise
+        return Section(record.study, catalogue.question(record.study))
 
 
 def command(record: StudyRecord) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from isthmus import provenance
@@ -12,7 +14,8 @@ from isthmus.errors import ConfigError, unknown
 from isthmus.studies import catalogue, page
 from isthmus.studies.crews import Alone, Crew, Processes
 from isthmus.studies.display import Display
-from isthmus.studies.study import SCALES, Scale, StudyConfig, StudyRecord, departures
+from isthmus.studies.evidence import Finding, Verdict
+from isthmus.studies.study import INCOMPLETE, SCALES, Scale, StudyConfig, StudyRecord, departures
 from isthmus.studies.workbench import Cell, Stages, Workbench
 
 
@@ -66,10 +69,21 @@ def run_study(
             _measure(module.cells(config, bench), bench, crew, kept, display)
         finally:
             crew.close()
-    found = tuple(module.findings(kept.record)) if kept.record.cells else ()
+    found = judged(module, kept.record)
     done = kept.record.model_copy(update={"findings": found, "provenance": provenance.collect()})  # now with the GPU
     done.save(path)
     return done, page.write(path, path.with_suffix(".html"))
+
+
+def judged(module: ModuleType, record: StudyRecord) -> tuple[Finding, ...]:
+    """A study's verdicts; where cells failed, it may lack what they need, and then they are undecided."""
+    try:
+        return tuple(module.findings(record))
+    except INCOMPLETE:
+        if not record.failures:
+            raise
+        because = f"{len(record.failures)} of {record.total} cells could not be measured."
+        return (Finding(claim="What the paper claims.", verdict=Verdict.UNDECIDED, because=because),)
 
 
 class _Kept:
@@ -84,6 +98,9 @@ class _Kept:
     def plan(self, cells: Sequence[Cell]) -> None:
         """More cells that belong to the study."""
         self._names += [cell.name for cell in cells]
+        twice = [name for name, times in Counter(self._names).items() if times > 1]
+        if twice:
+            raise ConfigError(f"The study has two cells called {twice[0]!r}; give each of its options' values once.")
         self._save()
 
     def put(self, cell: Cell, kept: dict[str, Any]) -> None:

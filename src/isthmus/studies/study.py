@@ -27,6 +27,8 @@ from isthmus.types import Record
 
 Scale = Literal["tiny", "small", "paper"]
 SCALES: tuple[Scale, ...] = ("tiny", "small", "paper")
+INCOMPLETE = (ValueError, LookupError, ZeroDivisionError)
+"""What reading a record may raise that lacks cells."""
 Beta = Annotated[float, Field(gt=0, lt=1)]
 """A weight of the rate."""
 

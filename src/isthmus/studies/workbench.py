@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isthmus import files, provenance
-from isthmus.errors import ConfigError, DataError, FileError
+from isthmus.errors import ConfigError, DataError, FileError, ModelError
 
 if TYPE_CHECKING:
     from isthmus.training.run import Run
@@ -117,7 +117,11 @@ class Workbench:
     def _make(self, cell: Cell) -> dict[str, Any]:
         """Measure a cell and keep it."""
         started = time.monotonic()
-        value = json.loads(json.dumps(cell.measure(), allow_nan=False))
+        measured = cell.measure()
+        try:
+            value = json.loads(json.dumps(measured, allow_nan=False))
+        except ValueError:
+            raise ModelError(f"something that was measured is not finite: {measured}") from None
         kept = {
             "about": cell.plain,
             "value": value,

@@ -24,7 +24,7 @@ from isthmus.training.run import Run
 _OFTEN = 1.0
 """Seconds between two looks at how far the processes are."""
 _LAST_WORDS = 60.0
-"""Seconds for them to leave a checkpoint, after Ctrl-C."""
+"""Seconds for torchrun to end, after Ctrl-C; it gives its processes 30 of them to leave a checkpoint."""
 
 
 def train_apart(recipe: Recipe, out: Path, progress: Watch) -> Run:
@@ -32,7 +32,8 @@ def train_apart(recipe: Recipe, out: Path, progress: Watch) -> Run:
 
     Beside the run folder lie ``<folder>.recipe.json``, which they read, and ``<folder>.log``, what they said. A run
     counts as done when its folder says so, whatever torchrun's exit code: processes that share gradients over gloo
-    sometimes abort when they exit, with everything written.
+    sometimes abort when they exit, with everything written. Where this process is killed they go on training; the next
+    call waits for them.
 
     Args:
         out: the run folder.
@@ -48,6 +49,7 @@ def train_apart(recipe: Recipe, out: Path, progress: Watch) -> Run:
             f"training.nodes={recipe.training.nodes}, but processes are started on this machine alone; set it to 1."
         )
     processes.accelerator(recipe.training)  # with fewer GPUs than that every process would fail
+    start.wait_for_others(out)
     if found := start.finished(recipe, out):
         return found
     given, log = (out.with_name(f"{out.name}.{kind}") for kind in ("recipe.json", "log"))
@@ -65,7 +67,7 @@ def train_apart(recipe: Recipe, out: Path, progress: Watch) -> Run:
 def _launch(devices: int, arguments: list[str], log: Path, run: Run, progress: Watch) -> int:
     """``torchrun --nproc-per-node devices -m isthmus arguments``, to its end; returns its exit code."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(devices)]
-    with log.open("wb") as said:
+    with log.open("ab") as said:
         process = subprocess.Popen(
             [*launcher, "-m", "isthmus", *arguments],
             stdin=subprocess.DEVNULL,

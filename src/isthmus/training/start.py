@@ -72,6 +72,13 @@ def finished(recipe: Recipe, out: Path) -> Run | None:
     return run if _finished(run, _describe(recipe, load(recipe.data))) else None
 
 
+def wait_for_others(out: Path) -> None:
+    """Wait until no other process trains a run folder."""
+    if out.exists():
+        with _exclusive(out, wait=True):
+            pass
+
+
 def _describe(recipe: Recipe, data: ImageData) -> dict[str, Any]:
     return {
         "recipe": recipe.plain(),

@@ -121,6 +121,7 @@ def cells(config: CifarConfig, bench: Workbench) -> Stages:
     from isthmus.studies.laboratory import Laboratory
 
     laboratory = Laboratory(config, bench)
+    cifar_transfers.check(config)
     models = yield measuring.cells(config, laboratory)
     trained = [cell for cell in models if not cell["collapsed"]]
     yield [*cifar_shifts.cells(config, laboratory, trained), *cifar_transfers.cells(config, laboratory, trained)]

@@ -7,7 +7,7 @@ from typing import Any
 from isthmus.studies import catalogue
 from isthmus.studies.ceb import cifar_shown, printed
 from isthmus.studies.ceb.cifar_choice import Model, best_run
-from isthmus.studies.ceb.cifar_claims import NORMS, ball, under_pgd
+from isthmus.studies.ceb.cifar_claims import NORMS, ball, comparable_to_madry, under_pgd
 from isthmus.studies.ceb.cifar_shown import exactly, why_absent
 from isthmus.studies.ceb.sweeps import FAMILIES, best, cells_at, clean, left, places
 from isthmus.studies.drawing import Row
@@ -31,7 +31,8 @@ def section(record: StudyRecord) -> Section:
                 f"PGD at {ball(record, norm)}",
                 KINDS,
                 lambda cells, norm=norm: under_pgd(record, cells, norm),  # type: ignore[misc]
-                {"linf": printed.MADRY.linf, "l2": printed.MADRY.l2}[norm],
+                # the ε of what is printed in ℓ2 is not
+                printed.MADRY.linf if norm == "linf" and comparable_to_madry(record) else None,
             )
             for norm in NORMS
         ),

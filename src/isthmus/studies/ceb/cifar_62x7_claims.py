@@ -79,7 +79,7 @@ def _on_new_images(record: StudyRecord, family: str, low: float, high: float, na
     if not all(cells):
         return undecided(claim, f"Not measured: {why_absent(record, name)}")
     new = [share([cell["right"] for cell in some], some[0]["n"]) for some in cells]
-    old = [clean(cells_at(record, family, rho)) for rho in (low, high)]
+    old = [_before(record, family, rho, some) for rho, some in zip((low, high), cells, strict=True)]
     falls = [difference(before, after) for before, after in zip(old, new, strict=True)]
     gain = difference(falls[1], falls[0])
     return Finding(
@@ -88,6 +88,12 @@ def _on_new_images(record: StudyRecord, family: str, low: float, high: float, na
         because=f"It falls to {new[0]} and {new[1]}, by {points(falls[0].value)} and {points(falls[1].value)}: by "
         f"{gain} less; above 0 counts.",
     )
+
+
+def _before(record: StudyRecord, family: str, rho: float, shifted_cells: Sequence[Mapping[str, Any]]) -> Estimate:
+    """Accuracy on the usual test set of the very runs that were tested on another."""
+    seeds = {cell["seed"] for cell in shifted_cells}
+    return clean([cell for cell in cells_at(record, family, rho) if cell["seed"] in seeds])
 
 
 def _corrupted(record: StudyRecord, family: str, low: float, high: float) -> Finding:

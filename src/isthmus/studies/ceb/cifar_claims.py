@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from isthmus.studies.evidence import (
     exceeds,
     falls_below,
     gap,
+    per_unit,
     percent,
     points,
     share,
@@ -33,6 +35,8 @@ from isthmus.studies.study import StudyRecord
 NORMS = {"linf": "ℓ∞", "l2": "ℓ2"}
 LOST = 0.05
 """A share of all images that an ensemble breaks beyond PGD, from which on PGD misled."""
+MADRY_EPS = 8 / 255
+"""Of the accuracy in ℓ∞ that Madry et al. print."""
 Cells = Sequence[Mapping[str, Any]]
 
 
@@ -81,8 +85,8 @@ def rises(record: StudyRecord, kind: str, norm: str) -> Finding:
     return Finding(
         claim=claim,
         verdict=falls_below(slope, 0.0),
-        because=f"At {ball(record, norm)} it changes by {slope} for each unit of ρ; it is {ends[0]} at ρ = {min(x):g} "
-        f"and {ends[1]} at ρ = {max(x):g}; a slope below 0 counts.",
+        because=f"At {ball(record, norm)} it changes with ρ by {per_unit(slope)}. At ρ = {min(x):g} it is "
+        f"{ends[0]}, at ρ = {max(x):g} {ends[1]}; a slope below 0 counts.",
     )
 
 
@@ -90,8 +94,9 @@ def beats_madry(record: StudyRecord, kind: str) -> Finding:
     """Some models stand ℓ∞ better than an adversarially trained network, whose accuracy is printed."""
     claim = f"Some {FAMILIES[kind]} models stand PGD in ℓ∞ better than Madry, which was trained on that attack."
     runs = healthy(record, objective=kind)
-    if record.config["data"] != "cifar10" or not runs:
-        return undecided(claim, "What is printed of Madry is of CIFAR-10." if runs else "Every run collapsed.")
+    if not comparable_to_madry(record) or not runs:
+        of = f"What is printed of Madry is of CIFAR-10 at ℓ∞ {MADRY_EPS * 255:g}/255."
+        return undecided(claim, of if runs else "Every run collapsed.")
     assert printed.MADRY.linf is not None
     at, level = position(record, "linf"), bonferroni(len(runs))
     each = [left([cell], "pgd linf", at) for cell in runs]
@@ -101,8 +106,15 @@ def beats_madry(record: StudyRecord, kind: str) -> Finding:
         claim=claim,
         verdict=any_of([exceeds(one, printed.MADRY.linf, least_seeds=1) for one in sure]),
         because=f"The best of {len(runs)} (ρ = {runs[best]['knob']:g}, seed {runs[best]['seed']}) keeps {sure[best]} "
-        f"at {ball(record, 'linf')}; above {percent(printed.MADRY.linf)}, which Madry et al. print, counts.",
+        f"at {ball(record, 'linf')} under {record.config['steps']} steps; above {percent(printed.MADRY.linf)}, which "
+        "Madry et al. print for 20 steps, counts.",
     )
+
+
+def comparable_to_madry(record: StudyRecord) -> bool:
+    """Whether PGD was asked where Madry's number is of: CIFAR-10, ε = 8/255 in ℓ∞."""
+    at: float = record.config["at_linf"]
+    return bool(record.config["data"] == "cifar10") and math.isclose(at, MADRY_EPS)
 
 
 def survives(record: StudyRecord, kind: str, norm: str) -> Finding:

@@ -68,6 +68,18 @@ def attack(source: nn.Module, steps: int, name: str) -> Attack:
     return Attack("surrogate", Steps(steps=steps, source=name), perturb=Surrogate(source).perturb)
 
 
+def check(config: CifarConfig) -> None:
+    """Look at the run that ``madry`` names before anything is trained.
+
+    Raises:
+        FileError: it is no run folder, or not finished.
+    """
+    if config.madry is not None:
+        from isthmus.training.run import load
+
+        load(Path(config.madry).expanduser())
+
+
 def cells(config: CifarConfig, laboratory: Laboratory, trained: Sequence[Model]) -> list[Cell]:
     """A cell for each pair of models (:func:`isthmus.studies.ceb.cifar_choice.pairs`).
 

@@ -12,14 +12,15 @@ from isthmus.studies.evidence import (
     Finding,
     Verdict,
     all_of,
+    any_of,
     average,
     bonferroni,
     difference,
     exceeds,
     falls_below,
     nats,
+    per_unit,
     percent,
-    points,
     share,
     trend,
 )
@@ -62,7 +63,7 @@ def _improved(record: StudyRecord, kind: str) -> Finding:
     best = max(grid, key=lambda rho: gains[rho].value)
     return Finding(
         claim=f"{FAMILIES[kind]} is more accurate than the deterministic network.",
-        verdict=exceeds(gains[best], 0.0),
+        verdict=any_of([exceeds(gain, 0.0) for gain in gains.values()]),
         because=f"At its best ρ, {best:g}, by {gains[best]}, from {percent(plain.value)}; above 0 counts (corrected "
         f"for {len(grid)} values of ρ).",
     )
@@ -159,9 +160,8 @@ def _rises(record: StudyRecord, kind: str, curve: str) -> Finding:
     return Finding(
         claim=claim,
         verdict=exceeds(slope, 0.0),
-        because=f"The attack's success rises with ρ by {points(slope.value)} for each unit (95% interval "
-        f"{points(slope.low, unit=False)} to {points(slope.high)}, {slope.n} runs). At ρ = {min(x):g} it is "
-        f"{ends[0]}, at ρ = {max(x):g} {ends[1]}; a slope above 0 counts.",
+        because=f"The attack's success rises with ρ by {per_unit(slope)}. At ρ = {min(x):g} it is {ends[0]}, at "
+        f"ρ = {max(x):g} {ends[1]}; a slope above 0 counts.",
     )
 
 

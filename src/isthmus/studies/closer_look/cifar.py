@@ -109,10 +109,11 @@ def cells(config: CifarConfig, bench: Workbench) -> Stages:
     from isthmus.studies.laboratory import Laboratory
 
     laboratory, strong = Laboratory(config, bench), attacked.ensemble(config.eps, config.ensemble)
-    found = []
-    for seed in range(config.seeds):
-        for kind, knob in config.models():
-            starts = config.starts if knob in (None, config.reference) else 1
-            found.append(laboratory.cell(kind, knob, seed, attacked.restarts(config.eps, config.pgd, starts)))
-            found.append(laboratory.cell(kind, knob, seed, strong))
-    yield found
+    models = [(kind, knob, seed) for seed in range(config.seeds) for kind, knob in config.models()]
+    starts = {knob: config.starts if knob in (None, config.reference) else 1 for _, knob, _ in models}
+    weak = {count: attacked.restarts(config.eps, config.pgd, count) for count in set(starts.values())}
+    # one cell of a model far from the other, so that two processes do not wait for one training
+    yield [
+        *(laboratory.cell(*model, weak[starts[model[1]]]) for model in models),
+        *(laboratory.cell(*model, strong) for model in models),
+    ]
