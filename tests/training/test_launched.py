@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from isthmus.errors import ConfigError, ModelError
 from isthmus.recipe import load_recipe
 from isthmus.studies.workbench import Workbench
-from isthmus.training import launched
+from isthmus.training import launched, start
 from isthmus.training.launched import train_apart
 from isthmus.training.monitor import in_words
 from isthmus.training.run import Run
@@ -136,3 +137,15 @@ def test_whoever_is_interrupted_has_the_processes_save_first(tmp_path: Path) -> 
 def test_several_machines_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nodes=2, but processes are started on this machine alone"):
         train_apart(load_recipe(of(1, nodes=2)), tmp_path / "run", quiet)
+
+
+def test_a_run_that_others_train_is_waited_for(tmp_path: Path) -> None:
+    """Such as processes of torchrun's that outlived whoever started them."""
+    start.wait_for_others(tmp_path / "none")  # nobody can be at it
+    with start._exclusive(tmp_path, wait=False):
+        waiting = threading.Thread(target=start.wait_for_others, args=(tmp_path,))
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive()
+    waiting.join(5)
+    assert not waiting.is_alive()
