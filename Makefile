@@ -49,7 +49,7 @@ check: $(STAMP)
 	$(BIN)/mkdocs build --strict --quiet --site-dir .site
 
 test: check
-	$(BIN)/pytest -n 2 -m 'not slow'
+	$(BIN)/pytest -n 2 --dist worksteal --durations 15 -m 'not slow'
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow
