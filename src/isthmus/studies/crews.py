@@ -117,6 +117,7 @@ class Processes:
                 yield number, "" if kept else f"its process ended (exit code {worker.process.exitcode})"
             return
         if kind == "stop":
+            worker.cell = None
             raise content[0]
         if kind == "at" and number is not None:
             self.display.at(worker.place, cells[number].name, *content)
@@ -143,13 +144,27 @@ class Processes:
             elif worker.process.is_alive():
                 os.kill(worker.process.pid, signal.SIGINT)
         until = time.monotonic() + _LAST_WORDS
+        while time.monotonic() < until and any(worker.process.is_alive() for worker in self._workers):
+            self._listen_on()
         for worker in self._workers:
-            worker.process.join(max(0.0, until - time.monotonic()))
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
-            worker.pipe.close()  # not before: a report into a closed pipe would end the work unsaved
+            worker.process.kill()
+            worker.process.join()
+            worker.pipe.close()
         self._workers = []
+
+    def _listen_on(self) -> None:
+        """Hear what workers that are to end still say: a report into a closed pipe would end their work unsaved."""
+        busy = [worker.pipe for worker in self._workers if not worker.pipe.closed]
+        if not busy:
+            time.sleep(0.02)
+        ready = wait(busy, timeout=_OFTEN) if busy else []
+        for pipe in [pipe for pipe in busy if pipe in ready]:
+            try:
+                over = pipe.recv()[0] != "at"  # it was done before it heard, and waits for more
+            except (EOFError, OSError):
+                over = True
+            if over:
+                pipe.close()
 
 
 def _serve(pipe: Connection, study: str, config: dict[str, Any], root: str, jobs: int) -> None:
