@@ -171,6 +171,8 @@ def _serve(pipe: Connection, study: str, config: dict[str, Any], root: str, jobs
     """A worker's whole life: until the pipe is closed, or SIGINT came and what it was at is saved."""
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # Ctrl-C in a terminal reaches the parent alone, which passes it on once
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent started in the background may ignore it
+
     import torch
 
     from isthmus.data.reading import threads
