@@ -13,7 +13,7 @@ from isthmus.studies.drawing import Row, band
 from isthmus.studies.evidence import Estimate, percent, share
 from isthmus.studies.image_models import healthy
 from isthmus.studies.study import StudyRecord
-from isthmus.types import Figure, Mark, Metric, Series, Table
+from isthmus.types import Figure, Interval, Mark, Metric, Series, Table
 
 Quantity = Callable[[Sequence[Mapping[str, Any]]], Estimate]
 SELECTED = "The best run is the one with the best accuracy on the test set: it is selected on what it is then shown on."
@@ -126,7 +126,9 @@ def shift_value(record: StudyRecord, name: str, model: Model) -> Metric:
     cell = cells[0]
     if "right" in cell:
         return share([cell["right"]], cell["n"]).metric
-    return Metric(value=cell["average"], unit="fraction", n=cell["n"])
+    low, high = cell["interval"]
+    interval = Interval(low=low, high=high, method="bootstrap over images")
+    return Metric(value=cell["average"], unit="fraction", n=cell["n"], interval=interval)
 
 
 def shift_names(record: StudyRecord) -> list[str]:
