@@ -21,7 +21,8 @@ BATCH = 1000
 def cells(config: SweepConfig, laboratory: Laboratory) -> list[Cell]:
     """A cell for every model and seed. The first seeds of all come first: an interrupted sweep has whole curves."""
     trial = attacks(config.curves())
-    return [laboratory.cell(*model, seed, trial) for seed in range(config.seeds) for model in config.models(seed)]
+    seeds = range(config.first_seed, config.first_seed + config.seeds)
+    return [laboratory.cell(*model, seed, trial) for seed in seeds for model in config.models(seed)]
 
 
 def attacks(curves: Sequence[Curve]) -> Trial:

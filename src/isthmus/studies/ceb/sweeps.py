@@ -49,6 +49,7 @@ class SweepConfig(ImageConfig):
         families: the bottlenecks.
         rhos: values of ρ, for each of them.
         repeated: those that are trained with every seed, the others with the first alone; None for all of them.
+        first_seed: where seeds begin, so that another machine can add more of them to a sweep.
         kl: how the information term is computed: "sampled" is the papers' own form, log-density ratios of the same
             samples that classify; "closed" has less variance where there is a closed form.
     """
@@ -57,6 +58,7 @@ class SweepConfig(ImageConfig):
     families: Annotated[tuple[Kind, ...], Field(min_length=1)] = ("ceb",)
     rhos: Annotated[tuple[float, ...], Field(min_length=1)]
     repeated: tuple[float, ...] | None = None
+    first_seed: Annotated[int, Field(ge=0)] = 0
     kl: Literal["closed", "sampled"] = "sampled"
 
     def curves(self) -> tuple[Curve, ...]:
@@ -69,7 +71,7 @@ class SweepConfig(ImageConfig):
 
     def models(self, seed: int) -> list[tuple[Kind, float | None]]:
         """The models of one seed: the deterministic one, and each family over ρ."""
-        again = self.rhos if seed == 0 or self.repeated is None else self.repeated
+        again = self.rhos if seed == self.first_seed or self.repeated is None else self.repeated
         return [("determ", None), *((kind, rho) for rho in self.rhos if rho in again for kind in self.families)]
 
 
