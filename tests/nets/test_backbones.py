@@ -15,8 +15,11 @@ SMALL = [
     {"name": "preact_resnet"},
     {"name": "preact_resnet", "hidden": [24, 12]},
     {"name": "resnet"},
+    {"name": "strided_conv", "hidden": [24, 12]},
+    {"name": "strided_conv", "hidden": []},
+    {"name": "lenet5"},
 ]
-ids = ["mlp", "conv", "wrn", "wrn-norm-pad", "preact", "preact-mlp", "resnet"]
+ids = ["mlp", "conv", "wrn", "wrn-norm-pad", "preact", "preact-mlp", "resnet", "strided", "strided-front", "lenet5"]
 
 
 def build(options, shape):
@@ -58,10 +61,16 @@ def test_features_are_as_many_as_announced(options, shape):
             11_171_146 - 5_130 + 1_024 + 513 * 1024 + 1025 * 1024,
         ),
         ({"name": "conv"}, (1, 8, 8), 156_048),
+        # Guess First's front, and its CNN: the conditioned model's 1,808,993 + 192 less the weights of ten labels into
+        # the first layer and the one score
+        ({"name": "strided_conv", "hidden": []}, (1, 28, 28), (16 + 1) * 32 + (512 + 1) * 64 + 192),
+        ({"name": "strided_conv"}, (1, 28, 28), 1_808_993 + 192 - 10 * 512 - 129),
+        # the usual 61,706 without its head of ten classes
+        ({"name": "lenet5"}, (1, 28, 28), 61_706 - 850),
     ],
 )
 def test_parameter_counts(options, shape, expected):
-    """Identity 27: among them VIB's MLP, and 7×2 with its 0.301 million."""
+    """Identity 27: among them VIB's MLP, 7×2 with its 0.301 million, and Guess First's network."""
     with torch.device("meta"):  # counts need shapes, not memory
         assert count(build(options, shape)) == expected
 
