@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from isthmus.attacks.verify import verify
     from isthmus.auditing import Audit, audit
     from isthmus.classifier.assembly import bottleneck
+    from isthmus.classifier.guessing import hypothesis
     from isthmus.classifier.pairing import paired
     from isthmus.errors import IsthmusError
     from isthmus.tradeoff import Rho
@@ -31,6 +32,7 @@ _HOMES = {
     "Run": "isthmus.training.run",
     "audit": "isthmus.auditing",
     "bottleneck": "isthmus.classifier.assembly",
+    "hypothesis": "isthmus.classifier.guessing",
     "load": "isthmus.training.run",
     "paired": "isthmus.classifier.pairing",
     "robust_accuracy": "isthmus.attacks.api",
@@ -48,6 +50,7 @@ __all__ = [
     "Run",
     "audit",
     "bottleneck",
+    "hypothesis",
     "load",
     "paired",
     "robust_accuracy",

@@ -204,8 +204,40 @@ class Training(Frozen):
         return self
 
 
+class Guesses(Frozen):
+    """Layers that are conditioned on label hypotheses, after the backbone; see :func:`isthmus.hypothesis`.
+
+    Attributes:
+        hidden: sizes of fully-connected layers with ReLU, before the one that ends in a number. None of them puts the
+            hypothesis at the output.
+        inject: how a hypothesis enters the first of them.
+        embedding: size of a learned label vector, for ``inject: embed``.
+        eliminate: after how many of the hidden layers label information is eliminated; all but the last where None.
+    """
+
+    hidden: tuple[Positive, ...] = (512, 256, 128)
+    inject: Literal["concatenate", "embed", "project"] = "concatenate"
+    embedding: Positive = 32
+    eliminate: Positive | None = None
+
+    @property
+    def eliminated(self) -> int:
+        """After how many hidden layers, told or not."""
+        return max(1, len(self.hidden) - 1) if self.eliminate is None else self.eliminate
+
+    @model_validator(mode="after")
+    def _one_of_the_layers(self) -> Guesses:
+        if self.eliminate is not None and self.eliminate > len(self.hidden):
+            raise ValueError(f"eliminate={self.eliminate}, of {len(self.hidden)} hidden layers")
+        return self
+
+
 class Model(Frozen):
-    """A backbone and the bottleneck around it; see :func:`isthmus.bottleneck` for what None means."""
+    """A backbone and the bottleneck around it; see :func:`isthmus.bottleneck` for what None means.
+
+    Or, with ``hypothesis``, a backbone and layers that are conditioned on label hypotheses; then nothing else is given
+    but ``normalize``.
+    """
 
     backbone: SerializeAsAny[Annotated[Component, BeforeValidator(lambda v: component("nets", v))]]
     dim: Positive | None = None
@@ -218,6 +250,15 @@ class Model(Frozen):
     components: Positive = 240
     levels: Positive | None = None
     normalize: Literal["symmetric", "dataset", "none"] = "symmetric"
+    hypothesis: Guesses | None = None
+
+    @model_validator(mode="after")
+    def _one_assembly(self) -> Model:
+        others = self.model_fields_set - {"backbone", "normalize", "hypothesis"}
+        given = sorted(name for name in others if getattr(self, name) != type(self).model_fields[name].default)
+        if self.hypothesis is not None and given:
+            raise ValueError(f"{', '.join(given)} would belong to a bottleneck, which a hypothesis model has none of")
+        return self
 
 
 def default_classifier(objective: Component) -> Literal["linear", "consistent"]:
@@ -237,7 +278,7 @@ class Recipe(Frozen):
 
     @model_validator(mode="after")
     def _whole_batches(self) -> Recipe:
-        across = getattr(type(self.objective), "across_examples", False)
+        across = getattr(self.objective, "across_examples", False)
         if self.training.parts > 1 and (across or self.model.marginal == "batch"):
             what = f"the objective {self.objective.name!r}" if across else "model.marginal=batch"
             raise ValueError(
@@ -248,7 +289,7 @@ class Recipe(Frozen):
 
     @model_validator(mode="after")
     def _resolve_classifier(self) -> Recipe:
-        if self.model.classifier is None:
+        if self.model.classifier is None and self.model.hypothesis is None:
             resolved = self.model.model_copy()
             # past the freeze, and past what counts as given
             object.__setattr__(resolved, "classifier", default_classifier(self.objective))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-KNOBS = ("rho", "rate_weight", "residual_weight", "relevance_weight")
+KNOBS = ("rho", "rate_weight", "residual_weight", "relevance_weight", "elimination_weight")
 """Names under which configs take the trade-off; they are one knob."""
 
 # e^-100, the start of the papers' schedules, is a float32 denormal; 0 times an overflowing rate would be NaN.

@@ -37,6 +37,11 @@ class Terms:
             takes H(Z) − H(Z|Y) and the second H(Y) − H(Y|Z). Its absolute value is :attr:`consistency`.
         marginal_nll: E[−log m(z)] on detached codes, the loss of a learned marginal that must not touch the
             encoder.
+        bound: what a classifier of label hypotheses maximises, a lower bound on an f-divergence between true pairs and
+            all pairs of image and label.
+        elimination: Σ over hypotheses of MMD², what ``total`` minimises of the labels in the hidden representations;
+            no nats.
+        elimination_unbiased: the same with the unbiased estimate, which is 0 in expectation where nothing is left.
         levels: terms of each level of a hierarchy Z_1, …, Z_L, lowest first. ``total`` is then the sum of theirs;
             ``ce``, ``accuracy``, ``i_yz_lower`` and ``consistency_gap`` are the highest level's, which decides; the
             rates and ``residual`` are the lowest's, since I(X; Z_1, …, Z_L) = I(X;Z_1).
@@ -55,6 +60,9 @@ class Terms:
     rate_upper: Tensor | None = None
     consistency_gap: Tensor | None = None
     marginal_nll: Tensor | None = None
+    bound: Tensor | None = None
+    elimination: Tensor | None = None
+    elimination_unbiased: Tensor | None = None
     levels: tuple[Terms, ...] = ()
 
     @property

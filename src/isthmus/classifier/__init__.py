@@ -5,9 +5,11 @@ have ``encode``; a stochastic mode is a second module of the same contract. A fo
 audited through a view that averages draws. Import from here.
 """
 
-from isthmus.classifier.assembly import bottleneck, build
+from isthmus.classifier.assembly import bottleneck
+from isthmus.classifier.building import build
 from isthmus.classifier.contract import Classifier, adopt, answers, fingerprint, same_answers, structure
 from isthmus.classifier.foreign import foreign, load_weights
+from isthmus.classifier.guessing import hypothesis
 
 __all__ = [
     "Classifier",
@@ -17,6 +19,7 @@ __all__ = [
     "build",
     "fingerprint",
     "foreign",
+    "hypothesis",
     "load_weights",
     "same_answers",
     "structure",

@@ -23,7 +23,6 @@ from isthmus.nets.gaussian_heads import (
     glorot_linear,
 )
 from isthmus.nets.hierarchy import Hierarchy, Level
-from isthmus.nets.layers import Normalize
 from isthmus.nets.marginals import BatchMarginal, ClassMarginal, MixtureMarginal, StandardMarginal
 
 LEVEL_WIDTH = 64  # of the layers between the levels of a hierarchy
@@ -90,6 +89,11 @@ def bottleneck(
             f"The objective {chosen.name!r} learns from pairs without labels; use isthmus.paired, or an objective for "
             "classifiers such as ceb."
         )
+    if "hypotheses" in parts:
+        raise ConfigError(
+            f"The objective {chosen.name!r} verifies label hypotheses; use isthmus.hypothesis (in a recipe: "
+            "model.hypothesis), or an objective for bottlenecks such as ceb."
+        )
     number = levels_of(chosen, levels)
     width = count_features(backbone, features)
     cov: Covariance = covariance or ("diagonal" if parts & {"marginal", "levels"} else "identity")
@@ -128,11 +132,12 @@ def bottleneck(
         stochastic=stochastic,
         label_noise="label_noise" in parts,
         normalize=normalize,
-        log_prior=_log_prior(class_counts, num_classes),
+        log_prior=log_prior_of(class_counts, num_classes),
     )
 
 
-def _log_prior(counts: Sequence[int] | None, num_classes: int) -> torch.Tensor:
+def log_prior_of(counts: Sequence[int] | None, num_classes: int) -> torch.Tensor:
+    """log p(y) in nats from how often each class occurs; of equally frequent ones where not told."""
     frequencies = torch.ones(num_classes) if counts is None else torch.as_tensor(counts, dtype=torch.float32)
     return (frequencies / frequencies.sum()).log()
 
@@ -196,52 +201,3 @@ def _marginal(kind: str, dim: int, components: int, apart: bool) -> nn.Module:
     if kind == "mixture":
         return MixtureMarginal(dim, components)
     return BatchMarginal(apart) if kind == "batch" else ClassMarginal(apart)
-
-
-def build(
-    given: recipe.Recipe,
-    shape: tuple[int, int, int],
-    num_classes: int,
-    statistics: Statistics | None = None,
-    class_counts: Sequence[int] | None = None,
-) -> Bottleneck:
-    """Build the untrained model of a recipe; the same seed gives the same weights, torch's global state is untouched.
-
-    Args:
-        given: the recipe.
-        shape: channels, height, width of its images.
-        num_classes: how many classes its data has.
-        statistics: per-channel mean and standard deviation in [0, 1], for ``normalize: dataset``. None where weights
-            are about to be loaded over them.
-        class_counts: of the training labels; loaded with the weights likewise.
-    """
-    model = given.model
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(given.seed)
-        return bottleneck(
-            registry.find("nets", model.backbone.name).build(model.backbone, shape),
-            num_classes,
-            given.objective,
-            model.dim,
-            model.covariance,
-            samples=model.samples,
-            classifier=model.classifier,
-            backward=model.backward,
-            marginal=model.marginal,
-            components=model.components,
-            normalize=_normalizer(model.normalize, shape[0], statistics),
-            class_counts=class_counts,
-            levels=model.levels,
-            classifier_std=model.classifier_std,
-        )
-
-
-def _normalizer(
-    kind: Literal["symmetric", "dataset", "none"], channels: int, statistics: Statistics | None
-) -> nn.Module | None:
-    if kind == "none":
-        return None
-    if kind == "symmetric":
-        return Normalize.symmetric()
-    mean, std = statistics if statistics is not None else ([0.0] * channels, [1.0] * channels)
-    return Normalize(mean, [deviation or 1.0 for deviation in std])  # a constant channel is only shifted

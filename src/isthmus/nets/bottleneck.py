@@ -14,13 +14,14 @@ from isthmus.information.codes import Codes
 from isthmus.information.gaussians import Gaussian
 from isthmus.information.measures import measure
 from isthmus.nets.gaussian_heads import BackwardEncoder, Encoder
+from isthmus.nets.learner import Learner
 from isthmus.nets.noise import Noise, standard_normal
 from isthmus.types import Terms
 
 Objective = Callable[[Codes, Tensor, float | None], Terms]
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(Learner):
     """A classifier that passes only a code z from its backbone to its decision.
 
     ``forward`` is the mean mode, c(y|E z), from images in [0, 1] to logits; :class:`StochasticMode` averages samples.
@@ -166,6 +167,10 @@ class Bottleneck(nn.Module):
         codes = self.codes(images, noise)
         with torch.autocast(images.device.type, enabled=False):
             return self.objective(codes, labels.long(), rho)
+
+    def fitted_beside(self) -> list[nn.Parameter]:
+        """Parameters of a marginal that the objective does not minimise."""
+        return list(self.marginal.parameters()) if self.marginal is not None and self.backward_encoder else []
 
     @torch.no_grad()
     def measure(

@@ -19,36 +19,27 @@ from isthmus.information.rates import rate_sandwich
 from isthmus.tradeoff import Rho
 
 WeightName = Literal["rate_weight", "residual_weight"]
-_ALTERNATIVES = {
+_TO_RHO = {
     "rate_weight": Rho.from_rate_weight,
     "residual_weight": Rho.from_residual_weight,
     "relevance_weight": Rho.from_relevance_weight,
+    "elimination_weight": Rho.from_residual_weight,
 }
 
 
-class TradeOff(Component):
-    """Config of an objective with the knob ρ.
-
-    Give ``rho``, or exactly one of ``rate_weight`` (VIB's β), ``residual_weight`` (CEB's weight) and
-    ``relevance_weight`` (β_IB of ``I(X;Z) − β_IB·I(Y;Z)``); they become the equivalent ρ.
+class Knob(Component):
+    """Config of an objective with the knob ρ: give ``rho``, or one of the ``alternatives``, which becomes it.
 
     Attributes:
-        classifier: form of c(y|z) where a model names none; see :func:`isthmus.bottleneck`.
-        across_examples: whether the loss compares the examples of a batch, and is no mean over them.
+        alternatives: other names of the trade-off.
         information_weight: which weight of :class:`isthmus.tradeoff.Rho` multiplies the information term.
-        kl: "closed" uses the closed form of the information term where there is one, which has less variance;
-            "sampled" averages log-density ratios over the same samples that classify.
-        normalize: "prediction" keeps the cross-entropy at weight 1; "rate" divides the loss by the information weight
-            at this config's ρ (the form of Fischer 2020): the same minimiser, gradients larger by a constant factor,
-            also while a schedule is on its way to that ρ.
+        across_examples: whether the loss compares the examples of a batch, and is no mean over them.
     """
 
+    alternatives: ClassVar[tuple[str, ...]]
     information_weight: ClassVar[WeightName]
-    classifier: ClassVar[str] = "linear"
     across_examples: ClassVar[bool] = False
     rho: float
-    kl: Literal["closed", "sampled"] = "closed"
-    normalize: Literal["prediction", "rate"] = "prediction"
 
     def weight(self, rho: float | None = None) -> float:
         """Weight on the information term at ρ (the config's own where None)."""
@@ -57,16 +48,16 @@ class TradeOff(Component):
 
     def rho_at_weight(self, weight: float) -> float:
         """The ρ at which the information term has this weight; inf for 0."""
-        return _ALTERNATIVES[self.information_weight](weight).value if weight > 0.0 else math.inf
+        return _TO_RHO[self.information_weight](weight).value if weight > 0.0 else math.inf
 
     @model_validator(mode="before")
     @classmethod
     def _one_knob(cls, given: Any) -> Any:
         if not isinstance(given, Mapping):
             return given
-        used = [key for key in _ALTERNATIVES if key in given]
+        used = [key for key in cls.alternatives if key in given]
         if len(used) + ("rho" in given) > 1:
-            raise ValueError(f"give one of rho, {', '.join(_ALTERNATIVES)}; they are the same knob")
+            raise ValueError(f"give one of rho, {', '.join(cls.alternatives)}; they are the same knob")
         if not used:
             return given
         try:
@@ -74,12 +65,37 @@ class TradeOff(Component):
         except (TypeError, ValueError):
             raise ValueError(f"{used[0]} must be a number, got {given[used[0]]!r}") from None
         rest = {key: value for key, value in given.items() if key != used[0]}
-        return rest | {"rho": _ALTERNATIVES[used[0]](weight).value}
+        return rest | {"rho": _TO_RHO[used[0]](weight).value}
+
+    @model_validator(mode="after")
+    def _is_a_number(self) -> Knob:
+        if math.isnan(self.rho):
+            raise ValueError("rho must be a number or inf, got nan")
+        return self
+
+
+class TradeOff(Knob):
+    """Config of a bottleneck's objective.
+
+    Give ``rho``, or exactly one of ``rate_weight`` (VIB's β), ``residual_weight`` (CEB's weight) and
+    ``relevance_weight`` (β_IB of ``I(X;Z) − β_IB·I(Y;Z)``); they become the equivalent ρ.
+
+    Attributes:
+        classifier: form of c(y|z) where a model names none; see :func:`isthmus.bottleneck`.
+        kl: "closed" uses the closed form of the information term where there is one, which has less variance;
+            "sampled" averages log-density ratios over the same samples that classify.
+        normalize: "prediction" keeps the cross-entropy at weight 1; "rate" divides the loss by the information weight
+            at this config's ρ (the form of Fischer 2020): the same minimiser, gradients larger by a constant factor,
+            also while a schedule is on its way to that ρ.
+    """
+
+    alternatives: ClassVar[tuple[str, ...]] = ("rate_weight", "residual_weight", "relevance_weight")
+    classifier: ClassVar[str] = "linear"
+    kl: Literal["closed", "sampled"] = "closed"
+    normalize: Literal["prediction", "rate"] = "prediction"
 
     @model_validator(mode="after")
     def _rate_form_is_finite(self) -> TradeOff:
-        if math.isnan(self.rho):
-            raise ValueError("rho must be a number or inf, got nan")
         if self.normalize == "rate" and not abs(self.rho) < 80.0:
             raise ValueError(f"normalize='rate' divides by the weight, which ρ = {self.rho} makes 0 or infinite")
         return self

@@ -17,6 +17,7 @@ from isthmus.data.images import as_float
 from isthmus.data.loading import load
 from isthmus.data.order import balanced
 from isthmus.files import sha256
+from isthmus.nets.bottleneck import Bottleneck
 from isthmus.nets.modes import StochasticMode
 from isthmus.studies.image_models import ImageConfig, Kind, title
 from isthmus.studies.workbench import Cell, Workbench
@@ -122,7 +123,7 @@ class Laboratory:
         model, result = run.load().to(device), run.info()["result"]
         images, labels, indices, classes = self._judged
         views: dict[str, nn.Module] = {"mean": model}
-        if model.stochastic and "stochastic" in self.config.modes:
+        if isinstance(model, Bottleneck) and model.stochastic and "stochastic" in self.config.modes:
             views["stochastic"] = StochasticMode(model, model.samples).eval()
         facts = {
             "objective": kind,

@@ -10,20 +10,18 @@ from torch import Tensor
 
 from isthmus.data.batches import Batches
 from isthmus.data.images import Examples
-from isthmus.nets.bottleneck import Bottleneck
+from isthmus.nets.learner import Learner
 
 _BYTES = 40_000_000  # of a batch: 1000 small images, 265 of 224×224
 
 
-def evaluate(model: Bottleneck, split: Examples, weights: Mapping[str, Tensor], channels_last: bool = False) -> float:
+def evaluate(model: Learner, split: Examples, weights: Mapping[str, Tensor], channels_last: bool = False) -> float:
     """Mean-mode accuracy on a split in [0, 1], with some weights replaced (a moving average)."""
     return int(count_right(model, split, weights, channels_last)) / len(split)
 
 
 @torch.no_grad()
-def count_right(
-    model: Bottleneck, split: Examples, weights: Mapping[str, Tensor], channels_last: bool = False
-) -> Tensor:
+def count_right(model: Learner, split: Examples, weights: Mapping[str, Tensor], channels_last: bool = False) -> Tensor:
     """How many images of a split the mean mode gets right; see :func:`evaluate`."""
     was_training = model.training
     model.eval()

@@ -19,7 +19,7 @@ from isthmus import classifier, files
 from isthmus.data.batches import Batch, Batches
 from isthmus.data.images import ImageData
 from isthmus.information.tables import entropy
-from isthmus.nets.bottleneck import Bottleneck
+from isthmus.nets.learner import Learner
 from isthmus.nets.noise import Noise, Share
 from isthmus.recipe import Optimizer, Recipe
 from isthmus.training import checkpoints, processes
@@ -48,7 +48,7 @@ class Trainer:
         counts = data.train.labels.bincount(minlength=data.num_classes).tolist()
         self.chance = max(counts) / sum(counts)  # accuracy of the best constant answer
         model = classifier.build(recipe, data.shape, data.num_classes, (data.mean, data.std), counts)
-        self.model: Bottleneck = model.to(self.fabric.device)
+        self.model: Learner = model.to(self.fabric.device)
         if self.settings.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         main, marginal = parameter_groups(self.model)

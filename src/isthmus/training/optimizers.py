@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn, optim
 
-from isthmus.nets.bottleneck import Bottleneck
+from isthmus.nets.learner import Learner
 from isthmus.recipe import Optimizer
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm, nn.LayerNorm)
@@ -66,8 +66,8 @@ def norm_parameters(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for layer in layers for parameter in layer.parameters(recurse=False)]
 
 
-def parameter_groups(model: Bottleneck) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Parameters the objective moves, and those of a marginal that is fitted on detached codes beside it."""
-    beside = list(model.marginal.parameters()) if model.marginal is not None and model.backward_encoder else []
+def parameter_groups(model: Learner) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Parameters the objective moves, and those that are fitted beside it."""
+    beside = model.fitted_beside()
     apart = {id(parameter) for parameter in beside}
     return [parameter for parameter in model.parameters() if id(parameter) not in apart], beside

@@ -18,7 +18,7 @@ from typing import Any
 
 from isthmus import classifier, files
 from isthmus.errors import FileError
-from isthmus.nets.bottleneck import Bottleneck
+from isthmus.nets.learner import Learner
 from isthmus.recipe import Recipe, load_recipe
 from isthmus.training.checkpoints import digest
 
@@ -84,7 +84,7 @@ class Run:
                     raise FileError(f"{self.metrics_file}, line {number}, is not JSON.") from None
         return found
 
-    def load(self) -> Bottleneck:
+    def load(self) -> Learner:
         """The trained model, in eval mode on the CPU.
 
         Raises:
@@ -109,7 +109,7 @@ class Run:
         return model.eval()
 
 
-def load(path: str | Path) -> Bottleneck:
+def load(path: str | Path) -> Learner:
     """Load the trained model of a run folder, in eval mode on the CPU. Loading never runs code.
 
     Raises:

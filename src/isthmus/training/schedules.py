@@ -7,7 +7,7 @@ from bisect import bisect_right
 
 from isthmus.config import Component
 from isthmus.errors import ConfigError
-from isthmus.objectives.terms import TradeOff
+from isthmus.objectives.terms import Knob
 from isthmus.recipe import LearningRate, RhoSchedule
 
 
@@ -37,7 +37,7 @@ class RhoController:
     """
 
     def __init__(self, schedule: RhoSchedule | None, objective: Component, steps_per_epoch: int) -> None:
-        if schedule is not None and not isinstance(objective, TradeOff):
+        if schedule is not None and not isinstance(objective, Knob):
             raise ConfigError(
                 f"training.rho_schedule is set, but the objective {objective.name!r} has no rho; remove the schedule."
             )
@@ -48,7 +48,7 @@ class RhoController:
 
     def at(self, step: int) -> float | None:
         """ρ at a step; None for objectives without one."""
-        if not isinstance(self.objective, TradeOff):
+        if not isinstance(self.objective, Knob):
             return None
         target, schedule = self.objective.rho, self.schedule
         if schedule is None:
@@ -70,7 +70,7 @@ class RhoController:
 
     def finished(self, step: int) -> bool:
         """Whether ρ has reached its target."""
-        return not isinstance(self.objective, TradeOff) or self.at(step) == self.objective.rho
+        return not isinstance(self.objective, Knob) or self.at(step) == self.objective.rho
 
     @property
     def _first_stage(self) -> float:
@@ -81,7 +81,7 @@ class RhoController:
         if progress >= 1.0:
             return end
         assert self.schedule is not None
-        assert isinstance(self.objective, TradeOff)
+        assert isinstance(self.objective, Knob)
         if self.schedule.space == "weight":
             first, last = self.objective.weight(start), self.objective.weight(end)
             return self.objective.rho_at_weight(first + progress * (last - first))

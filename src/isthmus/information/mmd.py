@@ -1,0 +1,183 @@
+"""Maximum mean discrepancy, and how much it leaves of the labels in a representation ("Guess First", eqs. 3 and 7).
+
+The kernel is Gaussian, k(u, v) = exp(−‖u − v‖²/2σ²), or a mean of several such. Everything is a sum of kernel values
+over pairs of groups of examples; these sums are taken a block of rows at a time, and blocks are computed again for the
+gradient, so that memory grows with N rather than with N².
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+Pairing = Literal["matched_vs_rest", "matched_vs_all", "all_classes"]
+BLOCK = 2**22
+"""Kernel values that are held at a time."""
+MEDIAN_ROWS = 100
+"""Examples whose distances the median heuristic looks at."""
+
+
+def mmd2(
+    a: Float[Tensor, "n d"],
+    b: Float[Tensor, "m d"],
+    sigma: float | None = None,
+    *,
+    unbiased: bool = False,
+    bandwidths: Sequence[float] = (1.0,),
+) -> Float[Tensor, ""]:
+    """MMD² of two samples (eq. 7; Gretton et al. 2012, eqs. 3 and 5).
+
+    Args:
+        a, b: the samples, two of each at least.
+        sigma: width of the kernel; the median distance within both samples together where None.
+        unbiased: leave out each example's kernel with itself, so that the expectation is 0 where both are alike; the
+            value may be negative. Otherwise it never is, up to rounding.
+        bandwidths: the kernel is the mean of those with these multiples of sigma.
+    """
+    both = torch.cat([a, b])[None]
+    first = torch.arange(len(both[0]), device=a.device) < len(a)
+    groups = torch.stack([first, ~first], -1)[None]
+    return _differences(both, groups, sigma, bandwidths).of(0, 1, unbiased)[0]
+
+
+@dataclass(frozen=True)
+class LabelInformation:
+    """MMD² that labels leave in a representation, for each hypothesis, in place of the mutual information of eq. 3.
+
+    Attributes:
+        biased, unbiased: one number per hypothesis, both with gradients; 0 where not measured.
+        measured: hypotheses for which the batch holds enough examples.
+    """
+
+    biased: Float[Tensor, " hypotheses"]
+    unbiased: Float[Tensor, " hypotheses"]
+    measured: Bool[Tensor, " hypotheses"]
+
+
+def label_information(
+    representations: Float[Tensor, "hypotheses n d"],
+    labels: Int[Tensor, " n"],
+    pairing: Pairing = "matched_vs_rest",
+    *,
+    sigma: float | None = None,
+    bandwidths: Sequence[float] = (1.0,),
+) -> LabelInformation:
+    """How well the true label can be told from a representation under each hypothesis.
+
+    Args:
+        representations: of the same n examples, once under each hypothesis, which are the classes in order.
+        labels: the true ones.
+        pairing: which two samples are compared under hypothesis k. "matched_vs_rest": examples of class k with all
+            others. "matched_vs_all": with the whole batch, which is (1 − π_k)² times that for the biased form, π_k the
+            share of class k. "all_classes": every class with the whole batch, averaged over classes, as eq. 3 has it.
+        sigma, bandwidths: as in :func:`mmd2`; the median is each hypothesis's own.
+
+    A class with fewer than two examples (or all but fewer than two) is left out.
+    """
+    hypotheses = len(representations)
+    own = labels == torch.arange(hypotheses, device=labels.device)[:, None]
+    everyone = torch.ones_like(own)
+    if pairing != "all_classes":
+        groups = torch.stack([own, ~own if pairing == "matched_vs_rest" else everyone], -1)
+        found = _differences(representations, groups, sigma, bandwidths)
+        measured = found.enough(0, 1)
+        biased, unbiased = (found.of(0, 1, kind).where(measured, 0.0) for kind in (False, True))
+        return LabelInformation(biased, unbiased, measured)
+    classes = torch.stack([*own, everyone[0]], -1).expand(hypotheses, -1, -1)
+    found = _differences(representations, classes, sigma, bandwidths)
+    there = torch.stack([found.enough(each, hypotheses) for each in range(hypotheses)])
+    number = there.sum(0).clamp(min=1)
+    biased, unbiased = (
+        torch.stack([found.of(each, hypotheses, kind).where(there[each], 0.0) for each in range(hypotheses)]).sum(0)
+        / number
+        for kind in (False, True)
+    )
+    return LabelInformation(biased, unbiased, there.any(0))
+
+
+@dataclass(frozen=True)
+class _Differences:
+    """Sums of kernel values over pairs of groups, for each hypothesis.
+
+    Attributes:
+        sums: Σ_ij k(z_i, z_j) over i of one group and j of another, hypotheses × groups × groups.
+        shared: how many examples two groups have in common; the diagonal is the groups' sizes.
+    """
+
+    sums: Float[Tensor, "hypotheses groups groups"]
+    shared: Float[Tensor, "hypotheses groups groups"]
+
+    def enough(self, a: int, b: int) -> Bool[Tensor, " hypotheses"]:
+        """Whether both groups have two examples."""
+        return (self.shared[:, a, a] > 1) & (self.shared[:, b, b] > 1)
+
+    def of(self, a: int, b: int, unbiased: bool) -> Float[Tensor, " hypotheses"]:
+        """MMD² between two groups; meaningless where there are not enough."""
+        n, m = self.shared[:, a, a].clamp(min=2), self.shared[:, b, b].clamp(min=2)
+        within_a, within_b, across = self.sums[:, a, a], self.sums[:, b, b], self.sums[:, a, b]
+        if not unbiased:
+            return within_a / n**2 + within_b / m**2 - 2 * across / (n * m)
+        both = self.shared[:, a, b]  # k(z, z) = 1, of which each group has as many as it has examples
+        return (within_a - n) / (n * (n - 1)) + (within_b - m) / (m * (m - 1)) - 2 * (across - both) / (n * m - both)
+
+
+def _differences(
+    samples: Float[Tensor, "hypotheses n d"],
+    groups: Bool[Tensor, "hypotheses n groups"],
+    sigma: float | None,
+    bandwidths: Sequence[float],
+) -> _Differences:
+    with torch.autocast(samples.device.type, enabled=False):
+        z = samples.float() if samples.dtype.itemsize < 4 else samples
+        z = z - z.detach().mean(1, keepdim=True)  # distances are unchanged, and lose fewer digits near 0
+        members = groups.to(z.dtype)
+        widths = median_distance(z) if sigma is None else z.new_full((len(z),), sigma)
+        squares = z.square().sum(-1)
+        rows = max(1, BLOCK // max(1, z.shape[0] * z.shape[1]))
+
+        def block(start: int) -> Tensor:
+            part = slice(start, start + rows)
+            distance2 = torch.baddbmm(squares[:, None, :], z[:, part], z.mT, alpha=-2.0) + squares[:, part, None]
+            kernel = _kernel(distance2.clamp(min=0.0), widths, bandwidths)
+            sums: Tensor = members[:, part].mT @ (kernel @ members)
+            return sums
+
+        starts = range(0, z.shape[1], rows)
+        if len(starts) == 1:
+            sums = block(0)
+        else:
+            sums = z.new_zeros(len(z), groups.shape[-1], groups.shape[-1])
+            for start in starts:
+                sums = sums + checkpoint(block, start, use_reentrant=False)
+        return _Differences(sums, members.mT @ members)
+
+
+def _kernel(distance2: Tensor, widths: Tensor, bandwidths: Sequence[float]) -> Tensor:
+    scaled = distance2 * (-0.5 / widths.square())[:, None, None]
+    kernels = [(scaled / factor**2 if factor != 1.0 else scaled).exp() for factor in bandwidths]
+    return kernels[0] if len(kernels) == 1 else torch.stack(kernels).mean(0)
+
+
+@torch.no_grad()
+def median_distance(samples: Float[Tensor, "hypotheses n d"]) -> Float[Tensor, " hypotheses"]:
+    """The median distance between two of at most 100 examples, spread evenly over the batch, without gradients.
+
+    Where it is 0, or there is one example, √(d/2) stands for it, half of what standard normal samples lie apart.
+    """
+    number, d = samples.shape[1:]
+    some = samples[:, torch.linspace(0, number - 1, min(number, MEDIAN_ROWS), device=samples.device).long()]
+    fallback = samples.new_full((len(samples),), math.sqrt(d / 2.0))
+    rows, columns = torch.triu_indices(some.shape[1], some.shape[1], 1, device=samples.device)
+    if len(rows) == 0:
+        return fallback
+    squares = some.square().sum(-1)
+    distance2 = squares[:, :, None] + squares[:, None, :] - 2.0 * some @ some.mT
+    median = distance2[:, rows, columns].clamp(min=0.0).median(1).values.sqrt()
+    return torch.where(median > 0.0, median, fallback)

@@ -1,0 +1,46 @@
+"""What training asks of a model: images to logits, and the terms of its loss on a batch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from isthmus.nets.noise import Noise
+from isthmus.types import Terms
+
+
+class Learner(nn.Module, ABC):
+    """A classifier that knows its own loss.
+
+    Attributes:
+        stochastic: whether its answer has a random mode beside the mean one.
+    """
+
+    stochastic: bool = False
+
+    @abstractmethod
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+        """Logits for images in [0, 1]."""
+
+    @abstractmethod
+    def loss(
+        self,
+        images: Float[Tensor, "n c h w"],
+        labels: Int[Tensor, "n"],
+        rho: float | None = None,
+        noise: Noise = None,
+    ) -> Terms:
+        """The objective's terms on one batch; minimise ``terms.total``.
+
+        Args:
+            images: in [0, 1].
+            labels: class indices.
+            rho: overrides the objective's own trade-off, for schedules.
+            noise: generator of sampling noise (torch's global one where None), or a share of a larger batch's.
+        """
+
+    def fitted_beside(self) -> list[nn.Parameter]:
+        """Parameters of what is fitted on detached codes beside the loss, and must not be moved with it."""
+        return []
