@@ -1,0 +1,45 @@
+"""How do CNN, VIB and four classifiers that guess first stand attacks on MNIST, and is what stands real?
+
+Table 1 of Guess First: FGSM, PGD and C&W, black- and white-box. Beside it stand what a strong ensemble leaves and the
+verdict of the obfuscation battery: the paper itself suspects its JS models of gradient masking. VIB is judged in mean
+mode.
+
+``small`` (30 epochs, 2,000 images, two seeds) takes about COST on two cores.
+"""
+
+from __future__ import annotations
+
+from isthmus.studies.evidence import Finding
+from isthmus.studies.guess_first import black_claims, protocol, strong_claims, tables_page, white_claims
+from isthmus.studies.guess_first.protocol import TableConfig
+from isthmus.studies.study import StudyRecord, scales
+from isthmus.studies.workbench import Stages, Workbench
+from isthmus.types import Section
+
+
+class Config(TableConfig):
+    """Table 1's."""
+
+
+SCALES = scales(Config, tiny=protocol.TINY_TABLE, small=protocol.SMALL_TABLE)
+
+
+def cells(config: Config, bench: Workbench) -> Stages:
+    """Every model, trained and attacked."""
+    from isthmus.studies.guess_first import measuring
+
+    return measuring.table(config, bench)
+
+
+def findings(record: StudyRecord) -> list[Finding]:
+    """The paper's claims, and what the paper did not ask."""
+    return [
+        *black_claims.findings(record, gain=black_claims.MARGIN),
+        *white_claims.findings(record),
+        *strong_claims.findings(record),
+    ]
+
+
+def section(record: StudyRecord) -> Section:
+    """The table beside the printed one, the ensemble, the verdicts."""
+    return tables_page.section(record, "Table 1: classifiers that guess first, on MNIST")

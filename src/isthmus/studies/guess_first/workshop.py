@@ -1,0 +1,75 @@
+"""Training the models of Guess First, and what every cell says about them."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from isthmus.attacks.undisturbed import device_of, undisturbed
+from isthmus.data.images import as_float
+from isthmus.data.loading import load
+from isthmus.data.order import balanced
+from isthmus.studies.guess_first.protocol import ModelsConfig
+from isthmus.studies.laboratory import Subject
+from isthmus.studies.workbench import Workbench
+
+BATCH = 500
+
+
+class Workshop:
+    """Trains the models of one config; loads its images once."""
+
+    def __init__(self, config: ModelsConfig, bench: Workbench) -> None:
+        self.config, self.bench = config, bench
+
+    def subject(self, name: str, seed: int) -> Subject:
+        """Train a model (or take the one that is there), in mean mode, with the images to judge it on."""
+        run = self.bench.train(self.config.recipe(name, seed))
+        model, result = run.load(), run.info()["result"]
+        images, labels, indices, classes = self._judged
+        facts = {
+            "model": name,
+            "seed": seed,
+            "n": len(labels),
+            "chance": float(labels.bincount().max()) / len(labels),
+            "test_accuracy": result["test_accuracy"],
+            "tested": run.info()["data"]["test"],
+            "collapsed": result["collapsed"],
+            "trained": {term: value for term, value in result.items() if isinstance(value, float)},
+        }
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return Subject({"mean": model.to(device)}, images, labels, indices, classes, facts)
+
+    @cached_property
+    def _judged(self) -> tuple[Tensor, Tensor, Tensor, tuple[str, ...]]:
+        data = load({"name": self.config.data, "train_limit": self.config.train_limit})
+        order = balanced(data.test.labels) if self.config.images else torch.arange(len(data.test))
+        indices = order[: self.config.images]
+        test = data.test.select(indices)
+        return as_float(test.images), test.labels, indices, data.classes
+
+
+def model_of(subject: Subject) -> nn.Module:
+    """The model in mean mode, which is what all of these studies judge."""
+    return subject.modes["mean"]
+
+
+def right(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Which images the model takes for their labels, bool, on the CPU."""
+    device = device_of(model, images)
+    with undisturbed(model, device, seed=0), torch.no_grad():
+        found = [model(part.to(device)).argmax(1).cpu() for part in torch.split(images, BATCH)]
+    return torch.cat(found) == labels
+
+
+def about(recipe: Any, config: ModelsConfig, **settings: Any) -> dict[str, Any]:
+    """Plain data that determine a measurement.
+
+    Args:
+        recipe: of the model, or of several by name.
+        settings: of the attack.
+    """
+    return {"recipe": recipe, "images": config.images, **settings}
