@@ -1,0 +1,55 @@
+"""What does the information elimination do to the representations under a label hypothesis?
+
+Figure 2 of Guess First shows it for the hypothesis "1" on MNIST. Here, with and without elimination: MMD² between
+images of the hypothesis's class and the rest, what a linear probe still tells of the true label, and the
+representations on their two principal components. The models are those of table 1.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from isthmus.recipe import Positive
+from isthmus.studies import catalogue
+from isthmus.studies.guess_first import elimination_claims, elimination_page, protocol
+from isthmus.studies.guess_first.protocol import ModelsConfig
+from isthmus.studies.study import StudyRecord, scales
+from isthmus.studies.workbench import Stages, Workbench
+from isthmus.types import Section
+
+Conditioned = Literal["C-DV", "C-DV-IE", "C-JS", "C-JS-IE"]
+
+
+class Config(ModelsConfig):
+    """Figure 2's.
+
+    Attributes:
+        models: those that are conditioned on hypotheses.
+        hypothesis: the class whose projection is drawn.
+        shown: so many images are drawn.
+        blocks: of images, for the interval of MMD².
+    """
+
+    models: Annotated[tuple[Conditioned, ...], Field(min_length=1)] = ("C-DV", "C-DV-IE", "C-JS", "C-JS-IE")
+    hypothesis: Annotated[int, Field(ge=0)] = 1
+    shown: Positive = 500
+    blocks: Annotated[int, Field(ge=2)] = 10
+
+
+SCALES = scales(Config, tiny={**protocol.TINY_MODELS, "images": 200, "blocks": 4}, small=protocol.SMALL_MODELS)
+findings = elimination_claims.findings
+
+
+def cells(config: Config, bench: Workbench) -> Stages:
+    """Every model, trained and looked into."""
+    from isthmus.studies.guess_first import eliminated
+
+    return eliminated.cells(config, bench)
+
+
+def section(record: StudyRecord) -> Section:
+    """The projections, MMD² and the probe under each hypothesis, and sums over them."""
+    title = "Figure 2: label information under a hypothesis, with and without elimination"
+    return Section(title, catalogue.question(record.study), elimination_page.blocks(record))
