@@ -19,9 +19,9 @@ from isthmus.studies.guess_first.printed import L2, LINF, Row
 from isthmus.studies.guess_first.readings import NotMeasured, accuracy, cells, counts, settled, tested
 from isthmus.studies.study import StudyRecord
 
-FLAT = 0.05
+FLAT = 0.1
 """A fall of FGSM's curve from ε = 0.15 to 0.30 up to which it is flat."""
-FALL = 0.1
+FALL = 0.05
 """A fall of PGD's there from which on it falls."""
 BROKEN = 0.2
 """What C&W leaves at most where it breaks a model."""
