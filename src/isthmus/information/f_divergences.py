@@ -74,8 +74,8 @@ DIVERGENCES: dict[str, Divergence] = {
         Divergence(
             "pearson",
             lambda r: (r - 1.0).square(),
-            lambda v: 2.0 * tamed(v).expm1(),
-            lambda v: (2.0 * tamed(v)).expm1(),
+            lambda v: 2.0 * (tamed(v).exp() - 1.0),  # torch's expm1 has the gradient expm1(v) + 1, which rounds to 0
+            lambda v: (2.0 * tamed(v)).exp() - 1.0,
         ),
         # E_Q[(√r − 1)²], in [0, 2]
         Divergence(
@@ -125,6 +125,7 @@ class Pairs:
     @classmethod
     def of_table(cls, critic: Float[Tensor, "x y"], joint: Float[Tensor, "x y"]) -> Pairs:
         """P is a whole joint distribution, Q the product of its marginals."""
+        critic = critic.float() if critic.dtype.itemsize < 4 else critic
         return cls(critic, joint, joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True))
 
     def expected(self, values: Float[Tensor, "x y"]) -> Float[Tensor, ""]:

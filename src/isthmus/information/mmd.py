@@ -17,6 +17,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from isthmus.errors import DataError
+
 Pairing = Literal["matched_vs_rest", "matched_vs_all", "all_classes"]
 BLOCK = 2**22
 """Kernel values that are held at a time."""
@@ -40,7 +42,15 @@ def mmd2(
         unbiased: leave out each example's kernel with itself, so that the expectation is 0 where both are alike; the
             value may be negative. Otherwise it never is, up to rounding.
         bandwidths: the kernel is the mean of those with these multiples of sigma.
+
+    Raises:
+        DataError: a sample with fewer than two examples, different dimensions, or a width that is not above 0.
     """
+    if len(a) < 2 or len(b) < 2 or a.shape[1:] != b.shape[1:]:
+        raise DataError(
+            f"MMD compares two samples of two examples at least, of one dimension; got {tuple(a.shape)} and "
+            f"{tuple(b.shape)}."
+        )
     both = torch.cat([a, b])[None]
     first = torch.arange(len(both[0]), device=a.device) < len(a)
     groups = torch.stack([first, ~first], -1)[None]
@@ -134,6 +144,8 @@ def _differences(
     sigma: float | None,
     bandwidths: Sequence[float],
 ) -> _Differences:
+    if (sigma is not None and not sigma > 0.0) or not bandwidths or not all(factor > 0.0 for factor in bandwidths):
+        raise DataError(f"The kernel's widths are above 0; got sigma={sigma}, bandwidths={tuple(bandwidths)}.")
     with torch.autocast(samples.device.type, enabled=False):
         z = samples.float() if samples.dtype.itemsize < 4 else samples
         z = z - z.detach().mean(1, keepdim=True)  # distances are unchanged, and lose fewer digits near 0

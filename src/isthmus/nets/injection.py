@@ -93,14 +93,14 @@ class Concatenation(Injection):
                 f"The front gives {tuple(features.shape)}; the trunk's first layer takes {dims} dimensions, of which "
                 f"the second has {self.own} beside the label's."
             )
-        weight = layer.weight[:, : self.own]
+        weight, of_the_label = layer.weight.split([self.own, layer.weight.shape[1] - self.own], 1)
         if isinstance(layer, nn.Conv2d):
             shared = _convolved(layer, features, weight, layer.bias)
         else:
             shared = functional.linear(features, weight, layer.bias)
 
         def under(labels: slice) -> Tensor:
-            of_labels = self._weights_of(labels)
+            of_labels = self._weights_of(labels, of_the_label)
             if isinstance(layer, nn.Conv2d):  # of a constant plane: constant, but near the padding
                 plane = of_labels.new_ones(1, 1, *features.shape[2:])
                 maps = _convolved(layer, plane, of_labels.flatten(0, 1)[:, None], None)
@@ -109,11 +109,10 @@ class Concatenation(Injection):
 
         return Conditioned(under, math.prod(shared.shape[1:]))
 
-    def _weights_of(self, labels: slice) -> Float[Tensor, "labels out *kernel"]:
-        """W_u·u_k."""
-        weight = self.layer.weight[:, self.own :]
+    def _weights_of(self, labels: slice, weight: Float[Tensor, "out e *kernel"]) -> Float[Tensor, "labels out *kernel"]:
+        """W_u·u_k, laid out so that adding it to the features' part leaves that as it lies."""
         if self.embedding is None:
-            return weight[:, labels].transpose(0, 1)
+            return weight[:, labels].transpose(0, 1).contiguous()
         return torch.einsum("oe...,le->lo...", weight, self.embedding.weight[labels])
 
 

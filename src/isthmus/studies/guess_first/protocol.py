@@ -25,6 +25,8 @@ PROPOSED: tuple[Name, ...] = ("C-DV", "C-JS", "C-DV-IE", "C-JS-IE")
 SUBSTITUTE = "substitute"
 ATTACKS = ("fgsm", "pgd", "cw")
 TRAINING: dict[str, Any] = {"epochs": 200, "batch_size": 250, "optimizer": {"lr": 1e-3}}
+# without the elimination until the labels of an epoch were told at least half of the time, then two epochs up to its λ
+LATE: dict[str, Any] = {"start": 100, "space": "weight", "epochs": 1, "hold": 20, "gate": 0.5, "release": 2}
 _OBJECTIVES: Mapping[str, dict[str, Any]] = {
     "C-DV": {"name": "donsker_varadhan"},
     "C-JS": {"name": "f_divergence", "divergence": "js"},
@@ -59,6 +61,7 @@ class ModelsConfig(StudyConfig):
         hidden: widths of the three fully connected layers. VIB's code takes the place of the last.
         training: part of a recipe (:class:`isthmus.recipe.Recipe`), the same for all models and the substitute.
         rho: of the information elimination, whose weight is λ = exp(−ρ).
+        rho_schedule: of the elimination, since models stay at chance that begin with λ = 1; None to begin with it.
         elimination: options of its MMD, such as ``pairing`` and ``sigma``; the median heuristic where empty.
         rate_weight: of VIB.
     """
@@ -70,19 +73,21 @@ class ModelsConfig(StudyConfig):
     hidden: tuple[Positive, Positive, Positive] = (512, 256, 128)
     training: dict[str, Any] = TRAINING
     rho: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    rho_schedule: dict[str, Any] | None = LATE
     elimination: dict[str, Any] = Field(default_factory=dict)
     rate_weight: Beta = 1e-3
 
     def recipe(self, name: str, seed: int) -> dict[str, Any]:
         """The recipe of one model, or of the substitute."""
         model, objective = self._model(name)
+        late = {"rho_schedule": self.rho_schedule} if name.endswith("-IE") and self.rho_schedule else {}
         return {
             "name": f"{self.data}-{name.lower()}-seed{seed}",
             "seed": seed,
             "data": {"name": self.data, "train_limit": self.train_limit},
             "model": model,
             "objective": objective,
-            "training": self.training,
+            "training": self.training | late,
         }
 
     def _model(self, name: str) -> tuple[dict[str, Any], Any]:
@@ -151,12 +156,13 @@ class TableConfig(CurvesConfig):
     budget: Literal["quick", "full"] = "full"
 
 
-SMALL_MODELS: dict[str, Any] = {"seeds": 2, "images": 2000, "training": {**TRAINING, "epochs": 30}}
+SMALL_MODELS: dict[str, Any] = {"seeds": 2, "images": 2000, "training": {**TRAINING, "epochs": 30, "precision": "bf16"}}
 TINY_MODELS: dict[str, Any] = {
     "seeds": 1,
     "data": "digits",
     "images": 40,
     "hidden": (64, 32, 16),
+    "rho_schedule": None,
     "rho": 4.0,  # in a handful of steps nothing is learned against more
     "training": {"epochs": 15, "batch_size": 125, "optimizer": {"lr": 3e-3}},
 }
