@@ -93,7 +93,7 @@ class Concatenation(Injection):
                 f"The front gives {tuple(features.shape)}; the trunk's first layer takes {dims} dimensions, of which "
                 f"the second has {self.own} beside the label's."
             )
-        weight, of_the_label = layer.weight.split([self.own, layer.weight.shape[1] - self.own], 1)
+        weight, of_the_label = torch.split(layer.weight, [self.own, layer.weight.shape[1] - self.own], 1)
         if isinstance(layer, nn.Conv2d):
             shared = _convolved(layer, features, weight, layer.bias)
         else:
