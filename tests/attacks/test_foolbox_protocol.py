@@ -85,6 +85,10 @@ def test_bisected_pgd_stays_above_the_boundary_and_near_it():
     assert (found.sizes <= 1.3 * needed).all()
     scanned = scan_fgsm(model, images, labels)
     assert float((found.sizes / scanned.sizes).median()) < 1.2
+    rough = bisect_pgd(model, images, labels, bisections=8)
+    assert rough.backward_passes < 0.6 * found.backward_passes
+    assert (rough.sizes >= needed - 1e-7).all()
+    assert (rough.sizes <= 1.3 * needed + 0.3 / 2**8).all()
 
 
 def rounds(outcomes):

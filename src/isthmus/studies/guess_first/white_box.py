@@ -17,7 +17,6 @@ from isthmus.studies.laboratory import Subject
 from isthmus.studies.workbench import Cell, Tell
 
 Find = Callable[..., MinimalNorms]
-_SMALLEST: dict[str, Find] = {"fgsm": scan_fgsm, "pgd": bisect_pgd}
 
 
 def cell(config: CurvesConfig, workshop: Workshop, name: str, seed: int) -> Cell:
@@ -27,7 +26,7 @@ def cell(config: CurvesConfig, workshop: Workshop, name: str, seed: int) -> Cell
     that the attack broke at no size, "median": of all norms or None where that is infinite}, "pgd": …, "cw": …}}``
     """
     attacks = {attack: config.sizes(attack) for attack in ATTACKS}
-    given = about(config.recipe(name, seed), config, norms=attacks, cw=config.cw.plain())
+    given = about(config.recipe(name, seed), config, norms=attacks, **_options(config, "pgd"), cw=config.cw.plain())
 
     def make() -> dict[str, Any]:
         subject = workshop.subject(name, seed)
@@ -48,14 +47,22 @@ def _norms(config: CurvesConfig, workshop: Workshop, subject: Subject, attack: s
     The grid does not matter here: another one needs no further attack.
     """
     name, seed = subject.facts["model"], subject.facts["seed"]
-    options = {"cw": config.cw.plain()} if attack == "cw" else {}
+    options = _options(config, attack)
     given = about(config.recipe(name, seed), config, smallest=attack, **options)
-    find = (
-        partial(minimal_norms, norm="l2", attacks=[{"name": "cw", **options["cw"]}]) if options else _SMALLEST[attack]
-    )
+    finds: dict[str, Find] = {
+        "fgsm": scan_fgsm,
+        "pgd": partial(bisect_pgd, bisections=config.bisections),
+        "cw": partial(minimal_norms, norm="l2", attacks=[{"name": "cw", **config.cw.plain()}]),
+    }
     tell = workshop.bench.telling(f"attacking, {attack}, white-box")
-    kept = workshop.bench.part(Cell(f"norms {attack} {name}", given, lambda: _found(find, subject, tell)))
+    kept = workshop.bench.part(Cell(f"norms {attack} {name}", given, lambda: _found(finds[attack], subject, tell)))
     return [math.inf if size is None else size for size in kept["sizes"]]
+
+
+def _options(config: CurvesConfig, attack: str) -> dict[str, Any]:
+    """What determines an attack's norms, beside the model."""
+    options: dict[str, dict[str, Any]] = {"pgd": {"bisections": config.bisections}, "cw": {"cw": config.cw.plain()}}
+    return options.get(attack, {})
 
 
 def _found(find: Find, subject: Subject, tell: Tell) -> dict[str, Any]:
