@@ -73,3 +73,25 @@ def test_importing_the_room_does_not_import_optional_packages() -> None:
         "sys.exit(any(name in sys.modules for name in ('datasets', 'PIL', 'sklearn', 'pyarrow', 'rich')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+def test_random_labels_are_fixed_uniform_and_say_nothing() -> None:
+    whole = load({"name": "digits", "random_labels": 3})
+    plain = load("digits")
+    assert torch.equal(whole.train.images, plain.train.images)
+    assert torch.equal(whole.test.labels, plain.test.labels)
+    assert torch.equal(load({"name": "digits", "random_labels": 3}).train.labels, whole.train.labels)
+    assert whole.fingerprint != plain.fingerprint
+    assert not torch.equal(load({"name": "digits", "random_labels": 4}).train.labels, whole.train.labels)
+    counts = whole.train.labels.bincount(minlength=10).double()
+    expected = len(whole.train) / 10
+    assert float(((counts - expected).square() / expected).sum()) < 27.9  # χ² of nine degrees of freedom, p = 0.001
+    agreeing = float((whole.train.labels == plain.train.labels).double().mean())
+    assert abs(agreeing - 0.1) < 4 * (0.09 / len(whole.train)) ** 0.5
+
+
+def test_random_labels_of_few_are_the_first_of_many() -> None:
+    few = load({"name": "digits", "random_labels": 0, "train_limit": 100})
+    more = load({"name": "digits", "random_labels": 0, "train_limit": 200})
+    assert torch.equal(few.train.labels, more.train.labels[:100])
+    assert torch.equal(few.train.images, more.train.images[:100])

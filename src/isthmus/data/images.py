@@ -42,6 +42,9 @@ class Examples(Protocol):
     def select(self, indices: Int64[Tensor, " m"]) -> Examples:
         """The examples at these positions, in this order; reads no image."""
 
+    def labelled(self, labels: Int64[Tensor, " n"]) -> Examples:
+        """The same images with other labels."""
+
     def prepared(self, index: int, part: Sequence[float] | None) -> np.ndarray:
         """One image as height × width × channels bytes: as it is served, or of a random part of it, which numbers of
         :func:`isthmus.data.resized_crop.draws` stand for."""
@@ -90,6 +93,10 @@ class Split:
     def select(self, indices: Int64[Tensor, " m"]) -> Split:
         """The examples at these positions, in this order."""
         return Split(self.images.index_select(0, indices), self.labels.index_select(0, indices))
+
+    def labelled(self, labels: Int64[Tensor, " n"]) -> Split:
+        """The same images with other labels."""
+        return Split(self.images, labels)
 
     def prepared(self, index: int, part: Sequence[float] | None) -> np.ndarray:
         """One image as height × width × channels bytes, or a random part of it (of 1 or 3 channels) in its place."""

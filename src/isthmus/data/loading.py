@@ -6,15 +6,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
+import torch
+from jaxtyping import Int64
 from pydantic import Field
+from torch import Tensor
 
 from isthmus import registry
 from isthmus.config import Component, component
 from isthmus.data.images import Examples, ImageData, fingerprint
 from isthmus.data.order import balanced
 from isthmus.errors import DataError
+from isthmus.randomness import fold, uniform
 
 Limit = Annotated[int, Field(gt=0)] | None
+_RANDOM_LABEL = -21  # folded into an example's key for its random label
 
 
 class DataConfig(Component):
@@ -23,10 +28,14 @@ class DataConfig(Component):
     ``train_limit`` and ``test_limit`` keep at most that many examples of a split, for small experiments: the
     first ones of a fixed shuffle in which classes take turns. Classes are then equally frequent even where
     they were not before.
+
+    ``random_labels`` is a seed, from which every training example draws a label that it keeps: all classes are equally
+    likely, whatever the image shows. They can only be memorised (Zhang et al. 2017). The test split keeps its own.
     """
 
     train_limit: Limit = None
     test_limit: Limit = None
+    random_labels: Annotated[int, Field(ge=0, lt=2**31)] | None = None
 
 
 def load(given: Component | str | Mapping[str, Any]) -> ImageData:
@@ -44,10 +53,10 @@ def load(given: Component | str | Mapping[str, Any]) -> ImageData:
 
 
 def limited(data: ImageData, config: DataConfig) -> ImageData:
-    """Apply ``train_limit`` and ``test_limit``. Where they do not bite, the data come back as they are.
+    """Apply the options that all data sets have. Where they do not bite, the data come back as they are.
 
     Raises:
-        DataError: ``train_limit`` is smaller than the number of classes.
+        DataError: ``train_limit`` is smaller than the number of classes, or leaves a class without a random label.
     """
     if config.train_limit is not None and config.train_limit < data.num_classes:
         raise DataError(
@@ -55,9 +64,17 @@ def limited(data: ImageData, config: DataConfig) -> ImageData:
             f"give at least {data.num_classes}."
         )
     train, test = _first(data.train, config.train_limit), _first(data.test, config.test_limit)
+    if config.random_labels is not None:
+        train = train.labelled(_random_labels(len(train), data.num_classes, config.random_labels))
     if train is data.train and test is data.test:
         return data
     return replace(data, train=train, test=test, fingerprint=fingerprint(train, test))
+
+
+def _random_labels(n: int, classes: int, seed: int) -> Int64[Tensor, " n"]:
+    """Uniform, one number for each position: the first of many are those of few."""
+    drawn = uniform(fold(torch.arange(n), seed, _RANDOM_LABEL), (1,)).squeeze(1)
+    return (drawn * classes).long().clamp(max=classes - 1)
 
 
 def _first(split: Examples, limit: int | None) -> Examples:

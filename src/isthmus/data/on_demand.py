@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +82,10 @@ class FileSplit:
             self.shorter,
             self.interpolation,
         )
+
+    def labelled(self, labels: Int64[Tensor, " n"]) -> FileSplit:
+        """The same files with other labels."""
+        return replace(self, labels=labels)
 
     def prepared(self, index: int, part: Sequence[float] | None) -> np.ndarray:
         """One image as size × size × 3 bytes, scaled and cut as ``shorter`` says, or a random part of it.
