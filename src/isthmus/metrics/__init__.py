@@ -1,8 +1,9 @@
 """Numbers about predictions, as pure functions of numpy arrays, each with the interval that belongs to it.
 
 ``intervals`` holds confidence intervals of proportions and means, ``scores`` per-example losses of
-probabilities, ``calibration`` reliability bins and the expected calibration error, and ``corruption`` the corruption
-error. Import from here: ``from isthmus.metrics import wilson``.
+probabilities, ``calibration`` reliability bins and the expected calibration error, ``corruption`` the corruption
+error, ``uncertainty`` scores of how unsure a classifier is, and ``ranking`` how well a score tells out-of-distribution
+from in-distribution examples. Import from here: ``from isthmus.metrics import wilson``.
 """
 
 from isthmus.metrics.calibration import Bin, Scheme, bin_edges, calibration_error, ece, reliability_bins
@@ -26,24 +27,35 @@ from isthmus.metrics.intervals import (
     proportion,
     wilson,
 )
+from isthmus.metrics.ranking import aupr, auroc, fpr_at_tpr, roc_curve
+from isthmus.metrics.ranking_intervals import DETECTION, detection_metrics
 from isthmus.metrics.scores import brier, nll, probabilities
+from isthmus.metrics.uncertainty import energy, entropy, least_confidence
 
 __all__ = [
     "ALEXNET",
     "ALEXNET_CLEAN",
     "CORRUPTIONS",
+    "DETECTION",
     "SEVERITIES",
     "Bin",
     "Scheme",
     "accuracy",
+    "aupr",
+    "auroc",
     "bin_edges",
     "bootstrap",
     "brier",
     "calibration_error",
     "clopper_pearson",
     "corruption_errors",
+    "detection_metrics",
     "ece",
+    "energy",
+    "entropy",
     "errors_by_severity",
+    "fpr_at_tpr",
+    "least_confidence",
     "mce_shares",
     "mean",
     "mean_corruption_error",
@@ -56,5 +68,6 @@ __all__ = [
     "proportion",
     "relative_mean_corruption_error",
     "reliability_bins",
+    "roc_curve",
     "wilson",
 ]
