@@ -40,6 +40,7 @@ NEVER = 6.0
 """Bottlenecks with ρ below it never learned."""
 MARGIN = 0.02
 """So far above chance, an accuracy on the training set counts as memorisation."""
+TRAINING: dict[str, Any] = {**fashion.TRAINING, "epochs": 100}
 
 
 class Config(SweepConfig):
@@ -52,7 +53,7 @@ class Config(SweepConfig):
     seeds: Annotated[int, Field(gt=0)] = 4
     data: str = "fashion_mnist"
     model: dict[str, Any] = fashion.MODEL
-    training: dict[str, Any] = {**fashion.TRAINING, "epochs": 100}
+    training: dict[str, Any] = TRAINING
     families: tuple[Kind, ...] = ("vib", "ceb")
     rhos: Annotated[tuple[float, ...], Field(min_length=1)] = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0)
     label_seed: Annotated[int, Field(ge=0)] = 0
