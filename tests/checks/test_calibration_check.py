@@ -145,3 +145,48 @@ def test_no_answer_at_all_is_an_error_in_one_sentence():
     whole = context(stochastic=Missing(-1.0))
     with pytest.raises(ModelError, match="In stochastic mode no image has finite logits"):
         run(whole)
+
+
+@pytest.mark.parametrize(("power", "stochastic"), [(4.0, None), (0.3, 2.0)])
+def test_a_temperature_is_judged_on_what_it_was_not_fitted_on(power, stochastic):
+    ctx = context(power=power, stochastic=None if stochastic is None else Sharpened(stochastic))
+    result = run(ctx, temperature=0.5)
+    assert result.metrics["temperature"].value == pytest.approx(power, rel=0.15)  # dividing by it gives power 1
+    assert result.metrics["temperature"].n + result.metrics["ece_after"].n == 1500
+    assert result.metrics["ece_after"].interval.low == 0.0
+    assert result.metrics["ece_before"].value > 3 * result.metrics["ece_after"].value
+    assert result.metrics["nll_after"].value < result.metrics["nll_before"].value
+    if stochastic is not None:
+        assert result.metrics["stochastic_temperature"].value == pytest.approx(stochastic, rel=0.15)
+    table = calibration.section({"m": result}).blocks[-1]
+    assert [row[0] for row in table.rows] == (["m"] if stochastic is None else ["m", "m (stochastic)"])
+    assert table.rows[0][1] == result.metrics["temperature"]
+
+
+def test_who_fits_the_temperature_does_not_depend_on_the_batch():
+    one, other = (run(context(power=2.0, batch_size=size), temperature=0.3) for size in (64, 1500))
+    assert one.model_dump() == other.model_dump()
+    assert one.metrics["temperature"].n == 450
+
+
+def test_too_few_to_fit_and_judge():
+    with pytest.raises(ModelError, match=r"3 images have finite logits"):
+        run(context(3), temperature=0.5)
+
+
+def test_the_margin_is_the_largest_probability_less_the_second():
+    result = run(context(n=300))
+    ordered = np.sort(context(n=300).images.flatten(1).double().numpy(), 1)
+    ordered /= ordered.sum(1, keepdims=True)
+    np.testing.assert_allclose(result.arrays["margin"], ordered[:, -1] - ordered[:, -2], atol=1e-5)
+    assert result.metrics["margin"].value == pytest.approx(result.arrays["margin"].mean())
+    assert sum(b["n"] for b in result.details["bins"]["mean"]["margin"]) == 300
+    figure = calibration.section({"m": result}).blocks[2]
+    assert figure.title == "Accuracy over the prediction margin"
+    assert not figure.identity
+
+
+def test_the_debiased_error_is_smaller_and_near_zero_for_a_calibrated_classifier():
+    found = run(context()).metrics
+    assert found["ece_debiased"].value < found["ece"].value
+    assert abs(found["ece_debiased"].value) < 0.015

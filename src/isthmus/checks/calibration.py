@@ -10,26 +10,20 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from isthmus import metrics
-from isthmus.checks.views import (
-    clean_logits,
-    column,
-    finite,
-    in_mode,
-    interval,
-    labels,
-    listed,
-    measured,
-    not_finite,
-    percent,
-    points,
-)
+from isthmus.checks import calibration_page
+from isthmus.checks.views import clean_logits, finite, in_mode, interval, labels, not_finite, percent
 from isthmus.config import Component
 from isthmus.errors import ModelError
-from isthmus.metrics import Bin
-from isthmus.types import CheckResult, Figure, Metric, Section, Series, Status, Table
+from isthmus.types import CheckResult, Metric, Section, Status
 
 if TYPE_CHECKING:
     from isthmus.checks.context import Context
+
+
+SCALED = ("ece", "nll", "brier")
+"""What is told of examples before and after their logits were scaled."""
+_FITTED = -22  # folded into an example's key for whether a temperature is fitted on it
+_FEWEST = 2
 
 
 class Config(Component):
@@ -40,6 +34,8 @@ class Config(Component):
         bin_level: of the Clopper-Pearson interval of each bin's accuracy.
         threshold: an expected calibration error above it is worth a warning. The default is the width of one
             bin: on average, confidence is off by more than the diagram's resolution.
+        temperature: fit a temperature on this share of the examples and judge it on the others, before and after; None
+            for neither.
         resamples: of every bootstrap.
     """
 
@@ -47,20 +43,26 @@ class Config(Component):
     bins: Annotated[int, Field(gt=0)] = 20
     bin_level: Annotated[float, Field(gt=0, lt=1)] = 0.90
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.05
+    temperature: Annotated[float, Field(gt=0, lt=1)] | None = None
     resamples: Annotated[int, Field(gt=0)] = 1000
 
 
 def run(context: Context, config: Config) -> CheckResult:
-    """Expected calibration error, mean overconfidence, NLL and Brier score of each mode, with intervals.
+    """Expected calibration error, mean overconfidence, margin, NLL and Brier score of each mode, with intervals.
 
     Warns where, in either mode, the interval of the ECE (equal-width bins) lies above ``config.threshold``, and where
     logits are NaN or infinite: such examples have no confidence and are left out.
 
-    Arrays, one per example: ``confidence``, ``correct``, ``nll`` (nats) and ``brier`` (0 to 2), and the same
-    with ``stochastic_`` before it; NaN (``correct``: false) where logits are not finite.
+    With ``config.temperature`` also, for the examples that it was not fitted on, ``ece_before``, ``ece_after``,
+    ``nll_before`` and ``nll_after`` the scaling, likewise ``brier``, and ``temperature`` itself. Which examples these
+    are depends on the audit's seed and their places in the data set.
+
+    Arrays, one per example: ``confidence``, ``margin`` (the largest probability less the second), ``correct``, ``nll``
+    (nats) and ``brier`` (0 to 2), and the same with ``stochastic_`` before it; NaN (``correct``: false) where logits
+    are not finite.
 
     Raises:
-        ModelError: a mode has no finite logits at all.
+        ModelError: a mode has no finite logits at all, or too few of them to fit a temperature and judge it.
     """
     truth = labels(context)
     arrays: dict[str, NDArray[Any]] = {}
@@ -76,6 +78,10 @@ def run(context: Context, config: Config) -> CheckResult:
         arrays |= {in_mode(name, mode): _spread(values, answered) for name, values in examples.items()}
         found |= {in_mode(name, mode): m for name, m in _metrics(examples, context.seed, config).items()}
         bins[mode] = _bins(examples, config)
+        if config.temperature is not None:
+            fitted = _held_out(context, answered, config.temperature)
+            scaled = _scaled(logits[answered], truth[answered], fitted, context.seed, config)
+            found |= {in_mode(name, mode): metric for name, metric in scaled.items()}
     status, reason = _judge(found, config.threshold, not_finite(missing, "are left out"))
     return CheckResult(
         check="calibration",
@@ -88,8 +94,10 @@ def run(context: Context, config: Config) -> CheckResult:
 
 
 def _examples(logits: NDArray[Any], truth: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    chances = np.sort(metrics.probabilities(logits), axis=1)
     return {
-        "confidence": metrics.probabilities(logits).max(axis=1),
+        "confidence": chances[:, -1],
+        "margin": chances[:, -1] - chances[:, -2],
         "correct": logits.argmax(axis=1) == truth,
         "nll": metrics.nll(logits, truth),
         "brier": metrics.brier(logits, truth),
@@ -112,9 +120,13 @@ def _metrics(examples: Mapping[str, NDArray[Any]], seed: int, config: Config) ->
     def error(scheme: metrics.Scheme) -> Metric:
         return metrics.calibration_error(confidence, correct, seed, config.bins, scheme, resamples=config.resamples)
 
+    ece = error("width")
+    debiased = metrics.ece(confidence, correct, config.bins, debiased=True)
     return {
-        "ece": error("width"),
+        "ece": ece,
         "ece_equal_mass": error("mass"),
+        "ece_debiased": Metric(value=debiased, unit="fraction", n=ece.n, interval=ece.interval),
+        "margin": mean(examples["margin"], "fraction"),
         "overconfidence": mean(confidence - correct, "fraction"),
         "nll": mean(examples["nll"], "nats"),
         "brier": mean(examples["brier"], "squared distance"),
@@ -122,13 +134,40 @@ def _metrics(examples: Mapping[str, NDArray[Any]], seed: int, config: Config) ->
 
 
 def _bins(examples: Mapping[str, NDArray[Any]], config: Config) -> dict[str, Any]:
-    def dumped(scheme: metrics.Scheme) -> list[dict[str, Any]]:
-        found = metrics.reliability_bins(
-            examples["confidence"], examples["correct"], config.bins, scheme, config.bin_level
-        )
+    def dumped(scheme: metrics.Scheme, level: str = "confidence") -> list[dict[str, Any]]:
+        found = metrics.reliability_bins(examples[level], examples["correct"], config.bins, scheme, config.bin_level)
         return [b.model_dump() for b in found]
 
-    return {"equal_width": dumped("width"), "equal_mass": dumped("mass")}
+    return {"equal_width": dumped("width"), "equal_mass": dumped("mass"), "margin": dumped("width", "margin")}
+
+
+def _held_out(context: Context, answered: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
+    """Which of the answered examples a temperature is fitted on: a fixed share of them, drawn by their keys."""
+    from isthmus.randomness import fold, uniform
+
+    draws = uniform(fold(context.keys, _FITTED), (1,)).squeeze(1).cpu().numpy()[answered]
+    count = min(max(round(share * draws.size), _FEWEST), draws.size)
+    if draws.size - count < _FEWEST:
+        raise ModelError(
+            f"{draws.size} images have finite logits; a temperature is fitted on {_FEWEST} of them at least, and "
+            f"judged on as many others. Audit more images, or leave temperature out."
+        )
+    fitted: NDArray[np.bool_] = draws <= np.partition(draws, count - 1)[count - 1]
+    return fitted
+
+
+def _scaled(
+    logits: NDArray[Any], truth: NDArray[Any], fitted: NDArray[np.bool_], seed: int, config: Config
+) -> dict[str, Metric]:
+    """The temperature, and what it does to examples that it has not seen."""
+    temperature = metrics.fit_temperature(logits[fitted], truth[fitted])
+    note = f"fitted on {int(fitted.sum())} other examples"
+    found = {"temperature": Metric(value=temperature, unit="of the logits", n=int(fitted.sum()))}
+    for when, scale in (("before", 1.0), ("after", temperature)):
+        examples = _examples(logits[~fitted] / scale, truth[~fitted])
+        measured = _metrics(examples, seed, config)
+        found |= {f"{name}_{when}": measured[name].model_copy(update={"note": note}) for name in SCALED}
+    return found
 
 
 def _judge(found: Mapping[str, Metric], threshold: float, missing: str) -> tuple[Status, str]:
@@ -150,76 +189,5 @@ def _judge(found: Mapping[str, Metric], threshold: float, missing: str) -> tuple
 
 
 def section(results: Mapping[str, CheckResult]) -> Section:
-    """The reliability diagram in mean mode, a table of all measures in both modes, and the column "ECE"."""
-    shown = measured(results)
-    blocks = (_diagram(shown), _table(shown)) if shown else ()
-    return Section(
-        "Calibration",
-        "Does the classifier's confidence match its accuracy?",
-        blocks,
-        {"ECE": column(shown, "ece")},
-    )
-
-
-def _diagram(shown: Mapping[str, CheckResult]) -> Figure:
-    series = []
-    for name, result in shown.items():
-        bins = [Bin.model_validate(b) for b in result.details["bins"]["mean"]["equal_width"]]
-        full = [(b.confidence, b.accuracy, b.interval) for b in bins if b.n]
-        series.append(
-            Series(
-                name,
-                x=tuple(c for c, _, _ in full if c is not None),
-                y=tuple(a for _, a, _ in full if a is not None),
-                low=tuple(i.low for _, _, i in full if i),
-                high=tuple(i.high for _, _, i in full if i),
-                style="points",  # bins of a few examples scatter; a line through them would read as a trend
-                group=name,
-            )
-        )
-    return Figure(
-        "Reliability",
-        _reading(shown),
-        "mean confidence of the bin",
-        "accuracy in the bin",
-        tuple(series),
-        x_range=(0.0, 1.0),
-        y_range=(0.0, 1.0),
-        identity=True,
-    )
-
-
-def _reading(shown: Mapping[str, CheckResult]) -> str:
-    """Who is overconfident, who underconfident, by how much on average, and for whom chance explains it."""
-    signed: dict[str, list[tuple[float, str]]] = {"overconfident": [], "underconfident": []}
-    matched = []
-    for name, result in shown.items():
-        gap = result.metrics["overconfidence"]
-        if gap.value is None or gap.interval is None or gap.interval.low <= 0 <= gap.interval.high:
-            matched.append(name)
-        else:
-            side = "overconfident" if gap.value > 0 else "underconfident"
-            signed[side].append((abs(gap.value), name))
-    sentences = []
-    for side, found in signed.items():
-        if found:
-            size, name = max(found)
-            most = f", the most of {len(found)} that are" if len(found) > 1 else ""
-            sentences.append(f"{name} is {side} by {points(size)} on average{most}.")
-    if matched:
-        verb = "is" if len(matched) == 1 else "are"
-        sentences.append(f"{listed(matched)} {verb} as often right as confident, within chance.")
-    return " ".join(sentences)
-
-
-def _table(shown: Mapping[str, CheckResult]) -> Table:
-    names = ("ece", "ece_equal_mass", "overconfidence", "nll", "brier")
-    rows: list[tuple[str | float | Metric | None, ...]] = []
-    for classifier, result in shown.items():
-        for mode in result.details["bins"]:
-            label = classifier if mode == "mean" else f"{classifier} ({mode})"
-            rows.append((label, *(result.metrics[in_mode(name, mode)] for name in names)))
-    best = min(shown, key=lambda name: shown[name].metrics["ece"].value or 0.0)
-    reading = f"{best} has the smallest expected calibration error, {percent(shown[best].metrics['ece'].value)}."
-    columns = ("classifier", "ECE", "ECE, equal mass", "overconfidence", "NLL", "Brier")
-    return Table("Measures of calibration", reading, columns, tuple(rows))
+    """The reliability diagram in mean mode, accuracy over the margin, all measures in both modes, the column "ECE"."""
+    return calibration_page.section(results)

@@ -1,9 +1,9 @@
 """Numbers about predictions, as pure functions of numpy arrays, each with the interval that belongs to it.
 
-``intervals`` holds confidence intervals of proportions and means, ``scores`` per-example losses of
-probabilities, ``calibration`` reliability bins and the expected calibration error, ``corruption`` the corruption
-error, ``uncertainty`` scores of how unsure a classifier is, and ``ranking`` how well a score tells out-of-distribution
-from in-distribution examples. Import from here: ``from isthmus.metrics import wilson``.
+``intervals`` holds confidence intervals of proportions and means, ``scores`` per-example losses of probabilities,
+``temperature`` their scaling, ``calibration`` reliability bins and the expected calibration error, ``corruption`` the
+corruption error, ``uncertainty`` scores of how unsure a classifier is, and ``ranking`` how well a score tells
+out-of-distribution from in-distribution examples. Import from here: ``from isthmus.metrics import wilson``.
 """
 
 from isthmus.metrics.calibration import Bin, Scheme, bin_edges, calibration_error, ece, reliability_bins
@@ -30,6 +30,7 @@ from isthmus.metrics.intervals import (
 from isthmus.metrics.ranking import aupr, auroc, fpr_at_tpr, roc_curve
 from isthmus.metrics.ranking_intervals import DETECTION, detection_metrics
 from isthmus.metrics.scores import brier, nll, probabilities
+from isthmus.metrics.temperature import fit_temperature
 from isthmus.metrics.uncertainty import energy, entropy, least_confidence
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "energy",
     "entropy",
     "errors_by_severity",
+    "fit_temperature",
     "fpr_at_tpr",
     "least_confidence",
     "mce_shares",
