@@ -22,7 +22,8 @@ def cell(config: CurvesConfig, workshop: Workshop, names: Sequence[str], seed: i
     and after}}}}}``. The substitute is among the victims: what is made on it should fool it.
     """
     recipes = {name: config.recipe(name, seed) for name in (*names, SUBSTITUTE)}
-    given = about(recipes, config, linf=config.linf, l2=config.l2, steps=config.transfer_steps, cw=config.cw.plain())
+    given = about(recipes, config)
+    settings = {"linf": config.linf, "l2": config.l2, "steps": config.transfer_steps, "cw": config.cw.plain()}
 
     def make() -> dict[str, Any]:
         subjects = {name: workshop.subject(name, seed) for name in recipes}
@@ -49,7 +50,7 @@ def cell(config: CurvesConfig, workshop: Workshop, names: Sequence[str], seed: i
             },
         }
 
-    return Cell(f"black-box, seed {seed}", given, make)
+    return Cell(f"black-box, seed {seed}", {**given, **settings}, make)
 
 
 def _shown(
@@ -72,7 +73,9 @@ def _shown(
                 standing[name].append(int(held.sum()))
         return {"moved": moved, "standing": standing}
 
-    return workshop.bench.part(Cell(f"black-box {attack}", {**given, "attack": attack}, judge))
+    options: dict[str, dict[str, Any]] = {"pgd": {"steps": config.transfer_steps}, "cw": {"cw": config.cw.plain()}}
+    settings = {"attack": attack, "eps": config.sizes(attack), **options.get(attack, {})}
+    return workshop.bench.part(Cell(f"black-box {attack}", {**given, **settings}, judge))
 
 
 def _made(config: CurvesConfig, workshop: Workshop, source: Subject, attack: str) -> transfers.Made:
