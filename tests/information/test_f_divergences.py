@@ -8,11 +8,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch.nn.functional import cross_entropy, log_softmax, softplus
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from isthmus.information.f_divergences import (
     DIVERGENCES,
     Pairs,
