@@ -69,6 +69,7 @@ def test_overrides_leave_the_given_mapping_alone():
         (["training.augment.autoaugment=image_net"], "training.augment.autoaugment: .*'released' or 'imagenet'"),
         (["training.augment.cutout=-1"], "training.augment.cutout: .*greater than or equal to 0"),
         (["training.augment.crop=true"], "no key 'crop'. Did you mean 'crop_flip'"),
+        (["training.rho_schedule.epoch=1"], "no key 'epoch'. Did you mean 'epochs'"),
         (["training.optimizer.nesterov=true", "training.optimizer.momentum=0"], "nesterov needs a momentum"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -101,10 +101,11 @@ def _fields_at(config: type[BaseModel], loc: Sequence[object]) -> list[str]:
     """Keys that are allowed at a place inside nested configs; empty where the place is not a config."""
     for part in loc:
         field = config.model_fields.get(str(part))
-        kind = field.annotation if field else None
-        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        kinds = (field.annotation, *get_args(field.annotation)) if field else ()  # or one of a union's, as in X | None
+        config_kinds = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if len(config_kinds) != 1:
             return []
-        config = kind
+        config = config_kinds[0]
     return list(config.model_fields)
 
 
