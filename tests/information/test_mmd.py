@@ -12,6 +12,7 @@ from sklearn.metrics.pairwise import euclidean_distances, rbf_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+from isthmus.errors import DataError
 from isthmus.information import mmd
 from isthmus.information.mmd import label_information, median_distance, mmd2
 
@@ -73,12 +74,12 @@ def test_against_kernels_of_sklearn(n, m, d, sigma, seed):
 @any_of_many
 @given(st.integers(2, 30), st.integers(2, 30), st.floats(0.05, 20), st.integers(0, 999))
 def test_biased_is_never_negative_and_both_are_symmetric(n, m, sigma, seed):
-    """Identity 10."""
+    """Identity 10, up to the rounding of squared distances against the narrowest kernel."""
     a, b = draw(n, 3, seed=seed), draw(m, 3, seed=seed + 1000)
     for width, unbiased in itertools.product((sigma, None), (False, True)):
         found = mmd2(a, b, width, unbiased=unbiased).item()
-        assert mmd2(b, a, width, unbiased=unbiased).item() == pytest.approx(found, abs=1e-13)
-        assert unbiased or found >= -1e-14
+        assert mmd2(b, a, width, unbiased=unbiased).item() == pytest.approx(found, abs=1e-11)
+        assert unbiased or found >= -1e-11
 
 
 @any_of_many
@@ -87,9 +88,9 @@ def test_the_same_multiset_is_at_no_distance(n, sigma, seed):
     """Identity 10; and the unbiased form is below 0 then, by what the kernels with themselves had added."""
     a = draw(n, 3, seed=seed)
     b = a[torch.randperm(n, generator=torch.Generator().manual_seed(seed))]
-    assert mmd2(a, b, sigma).item() == pytest.approx(0.0, abs=1e-13)
+    assert mmd2(a, b, sigma).item() == pytest.approx(0.0, abs=1e-11)
     assert mmd2(a.float(), b.float(), sigma).item() == pytest.approx(0.0, abs=1e-6)
-    assert mmd2(a, b, sigma, unbiased=True).item() <= 1e-13
+    assert mmd2(a, b, sigma, unbiased=True).item() <= 1e-11
 
 
 def spread(values):
@@ -335,6 +336,23 @@ def test_half_precision_is_computed_in_float32():
     assert z.grad.dtype == torch.bfloat16
     assert z.grad.isfinite().all()
     assert z.grad.any()
+
+
+@pytest.mark.parametrize(
+    ("look", "message"),
+    [
+        (lambda: mmd2(draw(5), draw(5)), r"n×d and m×d.*\(5,\) and \(5,\)"),
+        (lambda: mmd2(draw(1, 3), draw(5, 3)), "two examples at least"),
+        (lambda: mmd2(draw(5, 2), draw(5, 3)), r"\(5, 2\) and \(5, 3\)"),
+        (lambda: mmd2(draw(5, 2), draw(5, 2), -1.0), "widths are above 0; got sigma=-1.0"),
+        (lambda: label_information(*batch(), "matched_vs_al"), "no pairing.*Did you mean 'matched_vs_all'"),
+        (lambda: label_information(batch()[0], batch()[1][1:]), r"labels n; got \(4, 24, 3\) and \(23,\)"),
+        (lambda: label_information(batch()[0][0], batch()[1]), r"hypotheses×n×d.*got \(24, 3\)"),
+    ],
+)
+def test_faults_are_one_sentence(look, message):
+    with pytest.raises(DataError, match=message):
+        look()
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])

@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from isthmus.errors import DataError
+from isthmus.errors import DataError, unknown
 
 Pairing = Literal["matched_vs_rest", "matched_vs_all", "all_classes"]
 BLOCK = 2**22
@@ -46,9 +46,9 @@ def mmd2(
     Raises:
         DataError: a sample with fewer than two examples, different dimensions, or a width that is not above 0.
     """
-    if len(a) < 2 or len(b) < 2 or a.shape[1:] != b.shape[1:]:
+    if a.dim() != 2 or b.dim() != 2 or len(a) < 2 or len(b) < 2 or a.shape[1] != b.shape[1]:
         raise DataError(
-            f"MMD compares two samples of two examples at least, of one dimension; got {tuple(a.shape)} and "
+            f"MMD compares two samples, n×d and m×d, of two examples at least; got {tuple(a.shape)} and "
             f"{tuple(b.shape)}."
         )
     both = torch.cat([a, b])[None]
@@ -90,7 +90,18 @@ def label_information(
         sigma, bandwidths: as in :func:`mmd2`; the median is each hypothesis's own.
 
     A class with fewer than two examples (or all but fewer than two) is left out.
+
+    Raises:
+        DataError: an unknown pairing, representations and labels that do not belong together, or a width that is not
+            above 0.
     """
+    if pairing not in get_args(Pairing):
+        raise DataError(unknown("pairing", pairing, get_args(Pairing)))
+    if representations.dim() != 3 or labels.shape != representations.shape[1:2]:
+        raise DataError(
+            f"Representations are hypotheses×n×d, and labels n; got {tuple(representations.shape)} and "
+            f"{tuple(labels.shape)}."
+        )
     hypotheses = len(representations)
     own = labels == torch.arange(hypotheses, device=labels.device)[:, None]
     everyone = torch.ones_like(own)
