@@ -209,7 +209,7 @@ class Guesses(Frozen):
 
     Attributes:
         hidden: sizes of fully-connected layers with ReLU, before the one that ends in a number. None of them puts the
-            hypothesis at the output.
+            hypothesis at the output, with ``inject: project``: an ordinary linear classifier.
         inject: how a hypothesis enters the first of them.
         embedding: size of a learned label vector, for ``inject: embed``.
         eliminate: after how many of the hidden layers label information is eliminated; all but the last where None.
@@ -224,6 +224,15 @@ class Guesses(Frozen):
     def eliminated(self) -> int:
         """After how many hidden layers, told or not."""
         return max(1, len(self.hidden) - 1) if self.eliminate is None else self.eliminate
+
+    @model_validator(mode="after")
+    def _looks_at_the_image(self) -> Guesses:
+        if not self.hidden and self.inject != "project":
+            raise ValueError(
+                f"without hidden layers, inject={self.inject} adds each label's number to the image's, so that all "
+                "images get one prediction; give hidden, or inject: project"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_of_the_layers(self) -> Guesses:

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 import isthmus
+from isthmus.classifier import build
 from isthmus.errors import ConfigError, ModelError
 from isthmus.nets import hypothesis as module
 from isthmus.nets.injection import Concatenation
+from isthmus.recipe import load_recipe
 
 
 def naive(model, images):
@@ -43,13 +45,18 @@ def convolutional(classes=4, padding=1, stride=1, label=None, **options):
     return isthmus.hypothesis(nn.Identity(), trunk, classes, **options)
 
 
+def normed():
+    trunk = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(12 + 4, 6)), nn.ReLU(), nn.Linear(6, 1))
+    return isthmus.hypothesis(nn.Flatten(), trunk, 4)
+
+
 CASES = {
     "dense": lambda: (dense(), (1, 3, 4)),
     "embedded": lambda: (dense(label=3, inject="embed", embedding=3), (1, 3, 4)),
     "image": lambda: (convolutional(), (1, 6, 6)),
     "strided, no padding": lambda: (convolutional(padding=0, stride=2), (1, 7, 6)),
     "image, embedded": lambda: (convolutional(label=2, inject="embed", embedding=2), (1, 5, 5)),
-    "output": lambda: (isthmus.hypothesis(nn.Flatten(), nn.Linear(12 + 4, 1), 4), (1, 3, 4)),
+    "parametrized": lambda: (normed(), (1, 3, 4)),
 }
 
 
@@ -122,14 +129,60 @@ def test_in_pieces_it_is_the_same(monkeypatch):
         torch.testing.assert_close(model(images), whole)
 
 
+def dropping():
+    torch.manual_seed(0)
+    trunk = nn.Sequential(nn.Linear(12 + 6, 8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, 1))
+    return isthmus.hypothesis(nn.Flatten(), trunk, 6)
+
+
+def test_in_pieces_dropout_is_repeated_for_the_gradient(monkeypatch):
+    monkeypatch.setattr(module, "NUMBERS", 1)
+    model = dropping().double()
+    images = torch.rand(4, 1, 3, 4, dtype=torch.float64, requires_grad=True)
+
+    def scores(each):
+        torch.manual_seed(3)
+        return model(each)
+
+    assert torch.autograd.gradcheck(scores, images)
+
+
+def test_in_pieces_checkpoints_know_the_device(monkeypatch):
+    """Those of torch repeat dropout on the devices of the tensors they are handed, and a closure tells of none."""
+    handed, real = [], module.checkpoint
+
+    def recorded(function, *given, **options):
+        handed.append(given)
+        return real(function, *given, **options)
+
+    monkeypatch.setattr(module, "NUMBERS", 1)
+    monkeypatch.setattr(module, "checkpoint", recorded)
+    dropping()(torch.rand(4, 1, 3, 4))
+    assert len(handed) == 6
+    assert all(any(isinstance(each, torch.Tensor) for each in given) for given in handed)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_in_pieces_dropout_is_repeated_on_its_device(monkeypatch):
+    monkeypatch.setattr(module, "NUMBERS", 1)
+    model = dropping().double().cuda()
+    images = torch.rand(4, 1, 3, 4, dtype=torch.float64, device="cuda", requires_grad=True)
+
+    def scores(each):
+        torch.manual_seed(3)
+        return model(each)
+
+    assert torch.autograd.gradcheck(scores, images)
+
+
 def test_batch_norm_in_the_trunk_sees_all_hypotheses_at_once(monkeypatch):
-    def build():
+    def normalised():
         torch.manual_seed(0)
         trunk = nn.Sequential(nn.Linear(12 + 6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1))
         return isthmus.hypothesis(nn.Flatten(), trunk, 6)
 
     images = torch.rand(5, 1, 3, 4)
-    whole, split = build(), build()
+    whole, split = normalised(), normalised()
     expected = whole(images)
     monkeypatch.setattr(module, "NUMBERS", 1)
     torch.testing.assert_close(split(images), expected)
@@ -193,7 +246,34 @@ def test_under_bf16_autocast():
         assert all(bool(parameter.grad.isfinite().all()) for parameter in model.parameters())
 
 
+class Twice(nn.Linear):
+    def forward(self, features):
+        return 2 * super().forward(features)
+
+
+def behind(first, **options):
+    return isthmus.hypothesis(nn.Flatten(), nn.Sequential(first, nn.ReLU(), nn.Linear(4, 1)), 3, **options)
+
+
+def project(**options):
+    return isthmus.hypothesis(nn.Flatten(), nn.Identity(), 3, "project", features=12, **options)
+
+
 FAULTS = {
+    "got num_classes='3'": lambda: isthmus.hypothesis(nn.Flatten(), nn.Linear(4, 1), "3"),
+    "got num_classes=3.0": lambda: isthmus.hypothesis(nn.Flatten(), nn.Linear(4, 1), 3.0),
+    "all images get one prediction": lambda: isthmus.hypothesis(nn.Flatten(), nn.Linear(15, 1), 3),
+    "Twice, has a forward or hooks": lambda: behind(Twice(15, 4)),
+    "Linear, has a forward or hooks": lambda: behind(nn.utils.spectral_norm(nn.Linear(15, 4))),
+    "embedding is .* got 0": lambda: behind(nn.Linear(15, 4), inject="embed", embedding=0),
+    "width is .* got -1": lambda: project(width=-1),
+    "width is .* got 0": lambda: project(width=0),
+    "class_counts has 2 numbers for 3 classes": lambda: behind(nn.Linear(15, 4), class_counts=[1, 2]),
+    "eliminate=-1 of a trunk of 3 modules: give 1 to 3": lambda: behind(nn.Linear(15, 4), eliminate=-1),
+    "eliminate=4 of a trunk": lambda: behind(nn.Linear(15, 4), eliminate=4),
+    "elimination_weight must be 0 .* got -1": lambda: dense(
+        objective={"name": "energy_based", "elimination_weight": -1}
+    ),
     "needs two classes": lambda: isthmus.hypothesis(nn.Flatten(), nn.Linear(4, 1), 1),
     "injection 'concat'": lambda: isthmus.hypothesis(nn.Flatten(), nn.Linear(4, 1), 3, "concat"),
     "does not score label hypotheses": lambda: isthmus.hypothesis(nn.Flatten(), nn.Linear(4, 1), 3, objective="ceb"),
@@ -215,11 +295,17 @@ def test_faults_are_one_sentence(message):
 
 
 CALLS = {
-    "takes 2 dimensions": lambda: isthmus.hypothesis(nn.Identity(), nn.Linear(15, 1), 3)(torch.rand(2, 1, 3, 4)),
-    "takes 4 dimensions": lambda: isthmus.hypothesis(nn.Flatten(), nn.Conv2d(4, 1, 3), 3)(torch.rand(2, 1, 3, 4)),
-    "second has 12": lambda: isthmus.hypothesis(nn.Flatten(), nn.Linear(15, 1), 3)(torch.rand(2, 1, 3, 3)),
-    "end in one number": lambda: isthmus.hypothesis(nn.Flatten(), nn.Linear(15, 2), 3)(torch.rand(2, 1, 3, 4)),
-    "a row for each image": lambda: isthmus.hypothesis(nn.Flatten(0), nn.Linear(15, 1), 3)(torch.rand(2, 1, 3, 4)),
+    "takes 2 dimensions": lambda: isthmus.hypothesis(nn.Identity(), nn.Sequential(nn.Linear(15, 1), nn.ReLU()), 3)(
+        torch.rand(2, 1, 3, 4)
+    ),
+    "takes 4 dimensions": lambda: behind(nn.Conv2d(4, 1, 3))(torch.rand(2, 1, 3, 4)),
+    "second has 12": lambda: behind(nn.Linear(15, 4))(torch.rand(2, 1, 3, 3)),
+    "end in one number": lambda: isthmus.hypothesis(nn.Flatten(), nn.Sequential(nn.Linear(15, 2), nn.ReLU()), 3)(
+        torch.rand(2, 1, 3, 4)
+    ),
+    "a row for each image": lambda: isthmus.hypothesis(nn.Flatten(0), nn.Sequential(nn.Linear(15, 1), nn.ReLU()), 3)(
+        torch.rand(2, 1, 3, 4)
+    ),
     "projections take": lambda: isthmus.hypothesis(nn.Flatten(), nn.Identity(), 3, "project", width=1, features=5)(
         torch.rand(2, 1, 3, 4)
     ),
@@ -235,11 +321,59 @@ def test_what_does_not_fit_is_said_when_it_runs(message):
 def test_elimination_weight_is_e_to_the_minus_rho():
     model = dense(objective={"name": "energy_based", "elimination_weight": 0.1})
     assert model.loss(torch.rand(12, 1, 3, 4), torch.arange(12) % 4).weight == pytest.approx(0.1)
+    none = dense(objective={"name": "energy_based", "elimination_weight": 0})
+    assert none.loss(torch.rand(12, 1, 3, 4), torch.arange(12) % 4).elimination is None
 
 
 def test_the_layer_keeps_its_place():
     """Whoever knows the trunk by its layers finds them again."""
-    layer = nn.Linear(12 + 3, 1)
-    model = isthmus.hypothesis(nn.Flatten(), layer, 3)
+    layer = nn.Linear(12 + 3, 4)
+    model = behind(layer)
     assert isinstance(model.injection, Concatenation)
     assert model.injection.layer is layer
+
+
+def of_recipe(objective="energy_based", **options):
+    recipe = {"name": "a", "data": "digits", "model": {"backbone": {"name": "mlp", "hidden": [10]}}}
+    recipe["model"]["hypothesis"] = options
+    return build(load_recipe(recipe | {"objective": objective}), (1, 8, 8), 3)
+
+
+@pytest.mark.parametrize("inject", ["concatenate", "embed", "project"])
+@pytest.mark.parametrize(
+    ("hidden", "eliminate", "width"),
+    [([8], None, 8), ([8, 6], None, 8), ([8, 6, 4], None, 6), ([8, 6, 4], 1, 8), ([8, 6, 4], 3, 4)],
+)
+def test_a_recipe_eliminates_from_the_layer_it_names(inject, hidden, eliminate, width):
+    """After its ReLU."""
+    model = of_recipe(inject=inject, hidden=hidden, eliminate=eliminate)
+    images = torch.rand(12, 1, 8, 8)
+    found = model.representations(images)
+    assert found.shape == (3, 12, width)
+    assert bool((found >= 0).all())
+    assert bool((found == 0).any())
+    assert model(images).shape == (12, 3)
+    linear = [layer for layer in model.trunk if isinstance(layer, nn.Linear)]
+    assert [layer.out_features for layer in linear] == [*hidden[1:], 1]
+
+
+def test_a_recipe_without_hidden_layers_is_a_linear_classifier():
+    model = of_recipe(inject="project", hidden=[])
+    images = torch.rand(5, 1, 8, 8)
+    features = model.features(images)
+    torch.testing.assert_close(model(images), features @ model.injection.weight[:, 0].T + model.injection.bias.T)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hidden": []}, "inject=concatenate adds each label's number .* all images get one prediction"),
+        ({"hiden": [3]}, "no key 'hiden'. Did you mean 'hidden'"),
+        ({"hidden": [4], "eliminate": 2}, "eliminate=2, of 1 hidden"),
+        ({"hidden": [], "inject": "project", "objective": {"name": "ceb", "rho": 2}}, "'ceb' does not score"),
+        ({"hidden": [], "inject": "project", "objective": {"name": "energy_based", "rho": 2}}, "hidden has none"),
+    ],
+)
+def test_faults_of_recipes_are_one_sentence(options, message):
+    with pytest.raises(ConfigError, match=message):
+        of_recipe(**options)

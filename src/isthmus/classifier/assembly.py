@@ -1,4 +1,4 @@
-"""Building our classifiers: a bottleneck around any backbone, and the untrained model of a recipe."""
+"""Building our classifiers: a bottleneck around any backbone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from isthmus.nets.hierarchy import Hierarchy, Level
 from isthmus.nets.marginals import BatchMarginal, ClassMarginal, MixtureMarginal, StandardMarginal
 
 LEVEL_WIDTH = 64  # of the layers between the levels of a hierarchy
-Statistics = tuple[Sequence[float], Sequence[float]]  # per-channel mean and standard deviation in [0, 1]
 
 
 def bottleneck(
@@ -137,7 +136,13 @@ def bottleneck(
 
 
 def log_prior_of(counts: Sequence[int] | None, num_classes: int) -> torch.Tensor:
-    """log p(y) in nats from how often each class occurs; of equally frequent ones where not told."""
+    """log p(y) in nats from how often each class occurs; of equally frequent ones where not told.
+
+    Raises:
+        ConfigError: not one number for each class.
+    """
+    if counts is not None and len(counts) != num_classes:
+        raise ConfigError(f"class_counts has {len(counts)} numbers for {num_classes} classes; give one for each.")
     frequencies = torch.ones(num_classes) if counts is None else torch.as_tensor(counts, dtype=torch.float32)
     return (frequencies / frequencies.sum()).log()
 

@@ -22,7 +22,7 @@ from isthmus.types import Terms
 
 Objective = Callable[[Hypotheses, Tensor, float | None], Terms]
 NUMBERS = 2**22
-"""So many of a batch's conditioned numbers are held at a time: 10 hypotheses at once, but not 1,000."""
+"""So many numbers of the first conditioned layer are held at a time; ten hypotheses at once for 800 images of 512."""
 
 
 class Hypothesis(Learner):
@@ -122,7 +122,7 @@ class Hypothesis(Learner):
                 )
             return scores.reshape(len(hidden), len(features))
 
-        return self._each(conditioned.width * len(features), scored).T
+        return self._each(features, conditioned.width, scored).T
 
     def _representations(self, features: Tensor) -> Float[Tensor, "hypotheses n d"]:
         conditioned = self.injection.begin(features)
@@ -133,20 +133,26 @@ class Hypothesis(Learner):
             found: Tensor = self.trunk[: self.eliminate](outputs.flatten(0, 1)).reshape(number, len(features), -1)
             return found
 
-        return self._each(conditioned.width * len(features), hidden)
+        return self._each(features, conditioned.width, hidden)
 
-    def _each(self, numbers: int, look: Callable[[slice], Tensor]) -> Tensor:
+    def _each(self, features: Tensor, width: int, look: Callable[[slice], Tensor]) -> Tensor:
         """All hypotheses' answers, one under the other; of several pieces each is computed again for its gradient.
 
         Args:
-            numbers: that one hypothesis takes.
+            features: of the images.
+            width: numbers that one hypothesis takes for an image.
             look: gives the answers of some.
         """
-        pieces = self._pieces(numbers)
+        pieces = self._pieces(width * len(features))
         if len(pieces) == 1:
             return look(pieces[0])
         if torch.is_grad_enabled():
-            return torch.cat([checkpoint(look, piece, use_reentrant=False) for piece in pieces])
+            # checkpoints repeat dropout on the devices of the tensors they are handed, and on no other
+
+            def again(piece: slice, _: Tensor) -> Tensor:
+                return look(piece)
+
+            return torch.cat([checkpoint(again, piece, features, use_reentrant=False) for piece in pieces])
         first = look(pieces[0])
         found = first.new_empty(self.injection.num_classes, *first.shape[1:])  # small answers between large work would
         found[pieces[0]] = first  # keep the memory of that from being used again

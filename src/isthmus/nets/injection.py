@@ -64,8 +64,8 @@ class Concatenation(Injection):
         embedding: size of a learned u_k (standard normal at first); one-hot labels where None.
 
     Raises:
-        ModelError: the layer has fewer inputs than the label needs, or is a convolution of several groups or with
-            padding other than zeros.
+        ModelError: the layer has fewer inputs than the label needs, is a convolution of several groups or with padding
+            other than zeros, or does more than its weight and bias say (a forward of its own, hooks).
     """
 
     def __init__(self, layer: nn.Linear | nn.Conv2d, num_classes: int, embedding: int | None = None) -> None:
@@ -83,6 +83,13 @@ class Concatenation(Injection):
             raise ModelError(
                 f"Labels are concatenated before a convolution of one group with zeros around it; this one has "
                 f"groups={layer.groups}, padding_mode={layer.padding_mode!r}."
+            )
+        plain = nn.Linear if isinstance(layer, nn.Linear) else nn.Conv2d
+        if type(layer).forward is not plain.forward or layer._forward_pre_hooks or layer._forward_hooks:
+            raise ModelError(
+                f"The trunk's first layer, {type(layer).__name__}, has a forward or hooks of its own, which would not "
+                f"run: only its weight and bias are used. Give a plain nn.{plain.__name__} (parametrizations of "
+                "torch.nn.utils.parametrize are fine)."
             )
 
     def begin(self, features: Tensor) -> Conditioned:

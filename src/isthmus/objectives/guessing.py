@@ -37,7 +37,7 @@ class Elimination(Frozen):
 class Guessing(Knob):
     """``−bound + e^-ρ · Σ_y MMD²_y``; e^-ρ is the paper's λ, and ρ = ∞ leaves the elimination out.
 
-    Give ``rho``, or ``elimination_weight`` for λ itself, which becomes it.
+    Give ``rho``, or ``elimination_weight`` for λ itself, which becomes it (0 is ρ = ∞).
     """
 
     alternatives: ClassVar[tuple[str, ...]] = ("elimination_weight",)

@@ -19,11 +19,19 @@ from isthmus.information.rates import rate_sandwich
 from isthmus.tradeoff import Rho
 
 WeightName = Literal["rate_weight", "residual_weight"]
+
+
+def _from_elimination_weight(weight: float) -> Rho:
+    if not weight >= 0.0:
+        raise ValueError(f"elimination_weight must be 0 (no elimination) or above, got {weight}")
+    return Rho.from_residual_weight(weight) if weight > 0.0 else Rho(math.inf)
+
+
 _TO_RHO = {
     "rate_weight": Rho.from_rate_weight,
     "residual_weight": Rho.from_residual_weight,
     "relevance_weight": Rho.from_relevance_weight,
-    "elimination_weight": Rho.from_residual_weight,
+    "elimination_weight": _from_elimination_weight,
 }
 
 
