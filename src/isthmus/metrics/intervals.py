@@ -108,6 +108,26 @@ def paired_difference(first: ArrayLike, second: ArrayLike, level: float = 0.95) 
     return Metric(value=float(p - q), unit="fraction", n=n, interval=interval)
 
 
+def difference(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Metric:
+    """Accuracy of ``second`` minus accuracy of ``first`` on other examples, with Newcombe's interval.
+
+    The distances of the Wilson limits, squared and added (Newcombe 1998, Statistics in Medicine 17:873-890, method 10).
+
+    Args:
+        first, second: booleans, one per example; their numbers may differ, and ``n`` is the smaller one.
+    """
+    a, b = np.asarray(first, dtype=bool).ravel(), np.asarray(second, dtype=bool).ravel()
+    n = min(a.size, b.size)
+    if n == 0:
+        return Metric(value=None, unit="fraction", n=0, note="no examples")
+    p, q = float(b.mean()), float(a.mean())
+    (p_low, p_high), (q_low, q_high) = (_limits(int(x.sum()), x.size, level) for x in (b, a))
+    low = p - q - math.hypot(p - p_low, q_high - q)
+    high = p - q + math.hypot(p_high - p, q - q_low)
+    interval = Interval(low=low, high=high, level=level, method="Newcombe, independent")
+    return Metric(value=p - q, unit="fraction", n=n, interval=interval)
+
+
 def _limits(successes: int, n: int, level: float) -> tuple[float, float]:
     interval = wilson(successes, n, level)
     return interval.low, interval.high
