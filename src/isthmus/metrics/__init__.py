@@ -16,7 +16,13 @@ from isthmus.metrics.corruption import (
     mean_corruption_error,
     relative_mean_corruption_error,
 )
-from isthmus.metrics.corruption_intervals import errors_by_severity, mce_shares, measured_mce, measured_relative_mce
+from isthmus.metrics.corruption_intervals import (
+    errors_by_severity,
+    mce_shares,
+    measured_error,
+    measured_mce,
+    measured_relative_mce,
+)
 from isthmus.metrics.intervals import (
     accuracy,
     bootstrap,
@@ -63,6 +69,7 @@ __all__ = [
     "mce_shares",
     "mean",
     "mean_corruption_error",
+    "measured_error",
     "measured_mce",
     "measured_relative_mce",
     "nll",

@@ -47,6 +47,37 @@ def mce_shares(
     return np.asarray((wrong / divisors(baseline, corruptions)[:, None]).mean(axis=0), dtype=np.float64)
 
 
+def measured_error(
+    right: Mapping[str, ArrayLike],
+    seed: int,
+    clean: ArrayLike | None = None,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+) -> Metric:
+    """The mean error over all given corruptions and severities, in [0, 1], with an interval as in :func:`measured_mce`.
+
+    Args:
+        right: of each corruption booleans s×n: any severities, the same ones of each, and the images, always in the
+            same order.
+        seed: of the bootstrap.
+        clean: bool[n], right or wrong on the same images before they were corrupted. The error is then what corruption
+            adds to the clean one, in [−1, 1], and the interval is paired over images.
+
+    Raises:
+        ValueError: no corruption, or outcomes of different shapes.
+    """
+    shapes = {name: np.shape(flags) for name, flags in right.items()}
+    if len(set(shapes.values())) != 1 or any(len(shape) != 2 or shape[0] == 0 for shape in shapes.values()):
+        raise ValueError(f"outcomes must be severities × images, alike for every corruption; their shapes are {shapes}")
+    wrong = 1.0 - np.mean([np.asarray(flags, dtype=bool).mean(axis=0) for flags in right.values()], axis=0)
+    if clean is None:
+        return _with_interval(wrong, (0.0, 1.0), "fraction", seed, level, resamples)
+    before = np.asarray(clean, dtype=bool).ravel()
+    if before.size != wrong.size:
+        raise ValueError(f"there are {before.size} clean outcomes but {wrong.size} corrupted images")
+    return _with_interval(wrong - (1.0 - before), (-1.0, 1.0), "fraction", seed, level, resamples)
+
+
 def measured_mce(
     right: Mapping[str, ArrayLike],
     seed: int,

@@ -31,7 +31,9 @@ def zoom_blur(images: Images, severity: Severity, keys: Keys) -> Images:
     total = planes.clone()
     for factor in factors:
         total += filters.clipped_zoom(planes, factor, axes=(0, 1))
-    return (total / (len(factors) + 1)).unflatten(2, images.shape[:2]).permute(2, 3, 0, 1)
+    total /= len(factors) + 1
+    height, width, _ = planes.shape
+    return total.view(height, width, *images.shape[:2]).permute(2, 3, 0, 1)
 
 
 def glass_blur(images: Images, severity: Severity, keys: Keys) -> Images:
