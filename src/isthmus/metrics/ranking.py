@@ -7,17 +7,21 @@ Equal scores stand or fall together, and nothing is interpolated between them.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Positive = Literal["in", "out"]
 Floats = NDArray[np.float64]
-Counts = NDArray[np.int64]
+Counts = NDArray[np.int32]
 
 
-class Ranked(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Ranked:
     """How many examples of either class have each distinct score, from the smallest score to the largest.
 
     Any leading axes are of samples of the same scores.
@@ -26,12 +30,20 @@ class Ranked(NamedTuple):
     inside: Counts
     outside: Counts
 
-    def from_positive(self, positive: Positive) -> tuple[Counts, Counts]:
-        """Counts of the positive and of the negative class, from the score that is most like the positive one."""
+    @cached_property
+    def passed(self) -> tuple[Counts, Counts]:
+        """Of either class, how many have at most each score."""
+        return self.inside.cumsum(-1, dtype=np.int32), self.outside.cumsum(-1, dtype=np.int32)
+
+    def from_positive(self, positive: Positive) -> tuple[Counts, Counts, Counts]:
+        """Positives at each score, and positives and negatives up to it; the first score is most like a positive."""
         if positive == "in":
-            return self.inside, self.outside
+            return self.inside, *self.passed
         if positive == "out":
-            return self.outside[..., ::-1], self.inside[..., ::-1]
+            (own, others), (passed, failed) = (self.outside, self.inside), self.passed[::-1]
+            found = passed[..., -1:] - passed + own
+            false = failed[..., -1:] - failed + others
+            return own[..., ::-1], found[..., ::-1], false[..., ::-1]
         raise ValueError(f'the positive class is "in" or "out"; got {positive!r}')
 
 
@@ -86,8 +98,8 @@ def roc_curve(
     Raises:
         ValueError: no scores of a class, NaN among them, or another word for the positive class.
     """
-    rates = [np.concatenate([[0], c.cumsum()]) / c.sum() for c in ranked(inside, outside).from_positive(positive)]
-    true, false = rates
+    _, *found = ranked(inside, outside).from_positive(positive)
+    true, false = (np.concatenate([[0.0], count / count[-1]]) for count in found)
     if most is not None and true.size > most:
         # along the curve both rates only grow, and their sum goes from 0 to 2
         kept = np.unique(np.searchsorted(true + false, np.linspace(0, 2, max(most, 2))).clip(max=true.size - 1))
@@ -128,30 +140,31 @@ def counted(inside: NDArray[np.intp], outside: NDArray[np.intp]) -> Ranked:
         samples = found.reshape(-1, found.shape[-1])
         rows = np.arange(len(samples))[:, None] * size
         flat = np.bincount((rows + samples).ravel(), minlength=len(samples) * size)
-        return flat.reshape(*found.shape[:-1], size)
+        return flat.astype(np.int32).reshape(*found.shape[:-1], size)
 
     return Ranked(counts(inside), counts(outside))
 
 
 def fpr_of(counts: Ranked, tpr: float, positive: Positive) -> Floats:
     """:func:`fpr_at_tpr` of counted scores."""
-    pos, neg = counts.from_positive(positive)
-    true = pos.cumsum(-1) / pos.sum(-1, keepdims=True)
-    first = (true >= tpr).argmax(-1)[..., None]
-    return np.asarray(np.take_along_axis(neg.cumsum(-1), first, -1)[..., 0] / neg.sum(-1), dtype=np.float64)
+    _, found, false = counts.from_positive(positive)
+    total = int(found.flat[-1])  # the same in every sample
+    least = next(k for k in range(math.floor(tpr * total), total + 1) if k / total >= tpr)
+    first = (found >= least).argmax(-1)[..., None]
+    return np.asarray(np.take_along_axis(false, first, -1)[..., 0] / false[..., -1], dtype=np.float64)
 
 
 def auroc_of(counts: Ranked) -> Floats:
     """:func:`auroc` of counted scores."""
-    inside, outside = counts
-    twice = 2 * inside.cumsum(-1) - inside  # twice the in-distribution scores below, ties at one half
-    pairs = 2 * inside.sum(-1) * outside.sum(-1)
-    return np.asarray((outside * twice).sum(-1) / pairs, dtype=np.float64)
+    passed = counts.passed[0].astype(np.float64)
+    below = passed - 0.5 * counts.inside  # in-distribution scores below each, ties at one half
+    pairs = passed[..., -1] * counts.passed[1][..., -1]
+    return np.asarray((counts.outside * below).sum(-1) / pairs, dtype=np.float64)
 
 
 def aupr_of(counts: Ranked, positive: Positive) -> Floats:
     """:func:`aupr` of counted scores."""
-    pos, neg = counts.from_positive(positive)
-    found = pos.cumsum(-1)
-    precision = found / np.maximum(found + neg.cumsum(-1), 1)
-    return np.asarray((pos * precision).sum(-1) / pos.sum(-1), dtype=np.float64)
+    own, found, false = counts.from_positive(positive)
+    # where nothing is found yet nothing is added either
+    precision = found / np.maximum(found + false, 1)
+    return np.asarray((own * precision).sum(-1) / found[..., -1], dtype=np.float64)

@@ -25,7 +25,7 @@ DETECTION = ("fpr95_in", "fpr95_out", "auroc", "aupr_in", "aupr_out")
 """What :func:`detection_metrics` gives: the ending says which class is the positive one."""
 
 Places = NDArray[np.intp]
-_AT_A_TIME = 2**21  # counts and draws held at once
+_AT_A_TIME = 2**17  # counts and draws held at once, few enough for a cache
 _METHOD = "bootstrap over examples of either class"
 
 
