@@ -181,3 +181,27 @@ def test_the_classifier_is_what_goes_with_the_objective():
         assert recipe.model_dump(mode="json")["model"]["classifier"] == expected
     named = load_recipe(base | {"objective": "catgen"}, {"model.classifier": "mlp"})
     assert named.model.classifier == "mlp"
+
+
+@pytest.mark.parametrize(
+    ("objective", "shared"),
+    [
+        ("energy_based", True),
+        ({"name": "f_divergence", "divergence": "kl"}, True),
+        ({"name": "energy_based", "rho": 1}, False),
+        ("donsker_varadhan", False),
+    ],
+)
+def test_a_batch_is_seen_in_parts_where_its_loss_is_a_mean(objective, shared):
+    given = {
+        "name": "parts",
+        "data": "digits",
+        "model": {"backbone": "mlp", "hypothesis": {"hidden": [8, 8]}},
+        "objective": objective,
+        "training": {"accumulate": 2},
+    }
+    if shared:
+        assert load_recipe(given).training.parts == 2
+    else:
+        with pytest.raises(ConfigError, match="compares the examples of a batch"):
+            load_recipe(given)

@@ -287,7 +287,7 @@ class Recipe(Frozen):
 
     @model_validator(mode="after")
     def _whole_batches(self) -> Recipe:
-        across = getattr(self.objective, "across_examples", False)
+        across = getattr(self.objective, "compares_examples", False)
         if self.training.parts > 1 and (across or self.model.marginal == "batch"):
             what = f"the objective {self.objective.name!r}" if across else "model.marginal=batch"
             raise ValueError(

@@ -54,7 +54,7 @@ def mmd2(
     both = torch.cat([a, b])[None]
     first = torch.arange(len(both[0]), device=a.device) < len(a)
     groups = torch.stack([first, ~first], -1)[None]
-    return _differences(both, groups, sigma, bandwidths).of(0, 1, unbiased)[0]
+    return _differences(both, groups, sigma, bandwidths).mmd2(unbiased)[0, 0]
 
 
 @dataclass(frozen=True)
@@ -105,53 +105,50 @@ def label_information(
     hypotheses = len(representations)
     own = labels == torch.arange(hypotheses, device=labels.device)[:, None]
     everyone = torch.ones_like(own)
-    if pairing != "all_classes":
+    if pairing == "all_classes":
+        groups = torch.cat([own, everyone[:1]]).T[None]  # the same under every hypothesis
+    else:
         groups = torch.stack([own, ~own if pairing == "matched_vs_rest" else everyone], -1)
-        found = _differences(representations, groups, sigma, bandwidths)
-        measured = found.enough(0, 1)
-        biased, unbiased = (found.of(0, 1, kind).where(measured, 0.0) for kind in (False, True))
-        return LabelInformation(biased, unbiased, measured)
-    classes = torch.stack([*own, everyone[0]], -1).expand(hypotheses, -1, -1)
-    found = _differences(representations, classes, sigma, bandwidths)
-    there = torch.stack([found.enough(each, hypotheses) for each in range(hypotheses)])
-    number = there.sum(0).clamp(min=1)
-    biased, unbiased = (
-        torch.stack([found.of(each, hypotheses, kind).where(there[each], 0.0) for each in range(hypotheses)]).sum(0)
-        / number
-        for kind in (False, True)
-    )
-    return LabelInformation(biased, unbiased, there.any(0))
+    found = _differences(representations, groups, sigma, bandwidths)
+    there = found.enough[:, :-1].expand(hypotheses, -1)
+    number = there.sum(1).clamp(min=1)
+    biased, unbiased = (found.mmd2(kind)[:, :-1].where(there, 0.0).sum(1) / number for kind in (False, True))
+    return LabelInformation(biased, unbiased, there.any(1))
 
 
 @dataclass(frozen=True)
 class _Differences:
-    """Sums of kernel values over pairs of groups, for each hypothesis.
+    """Sums of kernel values within groups, and between each of them and the last one, for each hypothesis.
 
     Attributes:
-        sums: Σ_ij k(z_i, z_j) over i of one group and j of another, hypotheses × groups × groups.
-        shared: how many examples two groups have in common; the diagonal is the groups' sizes.
+        within, across: Σ_ij k(z_i, z_j) over i of one group, and j of the same or of the last one.
+        sizes, shared: how many examples a group has, and how many of them are in the last one, too.
     """
 
-    sums: Float[Tensor, "hypotheses groups groups"]
-    shared: Float[Tensor, "hypotheses groups groups"]
+    within: Float[Tensor, "hypotheses groups"]
+    across: Float[Tensor, "hypotheses groups"]
+    sizes: Float[Tensor, "hypotheses groups"]
+    shared: Float[Tensor, "hypotheses groups"]
 
-    def enough(self, a: int, b: int) -> Bool[Tensor, " hypotheses"]:
-        """Whether both groups have two examples."""
-        return (self.shared[:, a, a] > 1) & (self.shared[:, b, b] > 1)
+    @property
+    def enough(self) -> Bool[Tensor, "hypotheses groups"]:
+        """Whether a group and the last one have two examples."""
+        return (self.sizes > 1) & (self.sizes[:, -1:] > 1)
 
-    def of(self, a: int, b: int, unbiased: bool) -> Float[Tensor, " hypotheses"]:
-        """MMD² between two groups; meaningless where there are not enough."""
-        n, m = self.shared[:, a, a].clamp(min=2), self.shared[:, b, b].clamp(min=2)
-        within_a, within_b, across = self.sums[:, a, a], self.sums[:, b, b], self.sums[:, a, b]
+    def mmd2(self, unbiased: bool) -> Float[Tensor, "hypotheses groups"]:
+        """MMD² between each group and the last one; meaningless where there are not :attr:`enough`."""
+        n, m = self.sizes.clamp(min=2), self.sizes[:, -1:].clamp(min=2)
+        inside, last = self.within, self.within[:, -1:]
         if not unbiased:
-            return within_a / n**2 + within_b / m**2 - 2 * across / (n * m)
-        both = self.shared[:, a, b]  # k(z, z) = 1, of which each group has as many as it has examples
-        return (within_a - n) / (n * (n - 1)) + (within_b - m) / (m * (m - 1)) - 2 * (across - both) / (n * m - both)
+            return inside / n**2 + last / m**2 - 2 * self.across / (n * m)
+        # k(z, z) = 1, of which each group has as many as it has examples
+        others = (inside - n) / (n * (n - 1)) + (last - m) / (m * (m - 1))
+        return others - 2 * (self.across - self.shared) / (n * m - self.shared)
 
 
 def _differences(
     samples: Float[Tensor, "hypotheses n d"],
-    groups: Bool[Tensor, "hypotheses n groups"],
+    groups: Bool[Tensor, "#hypotheses n groups"],
     sigma: float | None,
     bandwidths: Sequence[float],
 ) -> _Differences:
@@ -168,18 +165,18 @@ def _differences(
         def block(start: int) -> Tensor:
             part = slice(start, start + rows)
             distance2 = torch.baddbmm(squares[:, None, :], z[:, part], z.mT, alpha=-2.0) + squares[:, part, None]
-            kernel = _kernel(distance2.clamp(min=0.0), widths, bandwidths)
-            sums: Tensor = members[:, part].mT @ (kernel @ members)
-            return sums
+            to_groups = _kernel(distance2.clamp(min=0.0), widths, bandwidths) @ members
+            own, last = members[:, part], members[:, part, -1:]
+            return torch.stack([(own * to_groups).sum(1), (last * to_groups).sum(1)])
 
         starts = range(0, z.shape[1], rows)
         if len(starts) == 1:
             sums = block(0)
         else:
-            sums = z.new_zeros(len(z), groups.shape[-1], groups.shape[-1])
+            sums = z.new_zeros(2, len(z), groups.shape[-1])
             for start in starts:
                 sums = sums + checkpoint(block, start, use_reentrant=False)
-        return _Differences(sums, members.mT @ members)
+        return _Differences(sums[0], sums[1], members.sum(1), (members * members[..., -1:]).sum(1))
 
 
 def _kernel(distance2: Tensor, widths: Tensor, bandwidths: Sequence[float]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxtyping import Int
 from torch import Tensor
@@ -18,6 +18,7 @@ PARTS = frozenset({"hypotheses"})
 class Config(Guessing):
     """The paper's C-DV, and C-DV-IE at a finite ρ. Depends on the batch size, as the paper says of it."""
 
+    across_examples: ClassVar[bool] = True
     name: Literal["donsker_varadhan"] = "donsker_varadhan"
 
 

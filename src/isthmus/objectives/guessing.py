@@ -42,9 +42,13 @@ class Guessing(Knob):
 
     alternatives: ClassVar[tuple[str, ...]] = ("elimination_weight",)
     information_weight: ClassVar[WeightName] = "residual_weight"
-    across_examples: ClassVar[bool] = True  # a kernel between examples
     rho: float = float("inf")
     elimination: Elimination = Elimination()
+
+    @property
+    def compares_examples(self) -> bool:
+        """Also where the elimination has a weight: its kernel is between examples."""
+        return self.across_examples or self.weight() > 0.0
 
 
 def terms_of(

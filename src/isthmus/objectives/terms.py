@@ -49,6 +49,11 @@ class Knob(Component):
     across_examples: ClassVar[bool] = False
     rho: float
 
+    @property
+    def compares_examples(self) -> bool:
+        """:attr:`across_examples`, or whatever else in a config makes it so."""
+        return self.across_examples
+
     def weight(self, rho: float | None = None) -> float:
         """Weight on the information term at ρ (the config's own where None)."""
         value: float = getattr(Rho(self.rho if rho is None else rho), self.information_weight)
