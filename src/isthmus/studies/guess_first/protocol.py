@@ -173,6 +173,7 @@ SMALL_CURVES: dict[str, Any] = {**SMALL_MODELS, "bisections": 8, "cw": CarliniWa
 TINY_CURVES: dict[str, Any] = {
     **TINY_MODELS,
     "linf": (0.15, 0.3),
+    "bisections": 5,
     "l2": (1.0, 2.0),
     "cw": CarliniWagner(steps=20, binary_search_steps=3, learning_rate=5e-2),
 }

@@ -90,5 +90,5 @@ def _told(norms: Sequence[float], grid: Sequence[float]) -> dict[str, Any]:
         "eps": list(grid),
         "standing": [len(standing(norms, eps)) for eps in grid],
         "never": sum(math.isinf(size) for size in norms),
-        "median": None if math.isinf(middle) else middle,
+        "median": None if math.isinf(middle) else float(f"{middle:.6g}"),
     }
