@@ -191,3 +191,28 @@ def test_a_corruption_of_one_s_own_counts_where_it_is_named():
 def test_the_corruption_error_needs_no_torch():
     code = "import sys, isthmus.metrics.corruption_intervals; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_mean_error_of_any_severities_is_that_of_an_mce_without_a_baseline():
+    random = np.random.default_rng(0)
+    right = {name: random.random((5, 50)) < 0.7 for name in ("fog", "snow")}
+    whole = metrics.measured_mce(right, 3, baseline=None, corruptions=("fog", "snow"))
+    assert metrics.measured_error(right, 3) == whole
+    some = {name: rows[[0, 4]] for name, rows in right.items()}
+    clean = random.random(50) < 0.9
+    error, added = metrics.measured_error(some, 3), metrics.measured_error(some, 3, clean)
+    assert error.value == pytest.approx(1 - np.mean(list(some.values())))
+    assert added.value == pytest.approx(error.value - (1 - clean.mean()))
+    assert -1 <= added.interval.low < added.value < added.interval.high <= 1
+
+
+def test_the_added_error_is_paired_and_has_an_interval_where_nothing_varies():
+    right = {"fog": np.random.default_rng(0).random((1, 400)) < 0.5}
+    same = metrics.measured_error(right, 0, right["fog"][0])
+    assert same.value == 0
+    assert same.interval.low == pytest.approx(-same.interval.high)
+    assert 0 < same.interval.high < 0.02
+    with pytest.raises(ValueError, match="3 clean outcomes but 400"):
+        metrics.measured_error(right, 0, [True] * 3)
+    with pytest.raises(ValueError, match="severities × images"):
+        metrics.measured_error({"fog": right["fog"], "snow": right["fog"][:, :3]}, 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
@@ -16,6 +16,7 @@ from isthmus.checks.views import MEAN, in_mode, interval, listed, not_finite, pe
 from isthmus.config import Component
 from isthmus.errors import DataError, unknown
 from isthmus.metrics import ALEXNET, ALEXNET_CLEAN, CORRUPTIONS, SEVERITIES
+from isthmus.metrics.corruption_intervals import RELATIVE
 from isthmus.types import CheckResult, Metric, Section, Status
 
 if TYPE_CHECKING:
@@ -160,18 +161,27 @@ def _summary(
     if baseline is None:
         return found
     errors, clean_error = baseline
+    names = list(right)
+    found["mce"] = _over_baseline(severities, right, lambda: metrics.measured_mce(right, context.seed, errors, names))
+    if clean_error is not None and clean is not None:
+        pair = errors, clean_error
+        found["relative_mce"] = _over_baseline(
+            severities, right, lambda: metrics.measured_relative_mce(right, clean, context.seed, pair, names)
+        )
+    return found
+
+
+def _over_baseline(severities: tuple[int, ...], right: Mapping[str, Bools], measure: Callable[[], Metric]) -> Metric:
+    """A mean relative to the baseline, with a note where it is not the benchmark's or cannot be formed."""
     n = next(iter(right.values())).shape[1]
     if severities != SEVERITIES:
-        note = "needs all five severities"
-        return found | {"mce": Metric(value=None, unit="fraction of the baseline", n=n, note=note)}
-    names = list(right)
-    part = "" if len(names) == len(CORRUPTIONS) else f"of {len(names)} corruptions: not the benchmark's"
-    mce = metrics.measured_mce(right, context.seed, errors, names)
-    found["mce"] = mce.model_copy(update={"note": part})
-    if clean_error is not None and clean is not None:
-        relative = metrics.measured_relative_mce(right, clean, context.seed, (errors, clean_error), names)
-        found["relative_mce"] = relative.model_copy(update={"note": part})
-    return found
+        return Metric(value=None, unit=RELATIVE, n=n, note="needs all five severities")
+    try:
+        found = measure()
+    except ValueError as error:  # the baseline makes no errors, or corruption adds none
+        return Metric(value=None, unit=RELATIVE, n=n, note=str(error))
+    part = "" if len(right) == len(CORRUPTIONS) else f"of {len(right)} corruptions: not the benchmark's"
+    return found.model_copy(update={"note": part})
 
 
 def _details(right: Mapping[str, Bools], clean: Bools | None, seed: int) -> dict[str, Any]:
@@ -196,7 +206,7 @@ def _details(right: Mapping[str, Bools], clean: Bools | None, seed: int) -> dict
 
 def _errors(right: Mapping[str, Bools]) -> dict[str, list[float]]:
     """Errors by severity, in the form that the option ``baseline`` takes where there are five."""
-    return {name: list(errors) for name, errors in metrics.errors_by_severity(right).items()}
+    return {name: [float(error) for error in errors] for name, errors in metrics.errors_by_severity(right).items()}
 
 
 def _arrays(outcomes: Outcomes) -> dict[str, NDArray[Any]]:
