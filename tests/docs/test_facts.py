@@ -13,6 +13,8 @@ import isthmus
 from isthmus import registry
 from isthmus.auditing import DEFAULT_CHECKS
 from isthmus.checks import calibration, information, robustness
+from isthmus.checks.detection_scores import SAMPLES, SCORES
+from isthmus.checks.out_images import ATTACKED
 from isthmus.config import component
 from isthmus.recipe import RHO_SCHEDULES
 from isthmus.targets import audit_run
@@ -80,6 +82,11 @@ def test_every_check_its_statuses_and_metrics_are_described(run):
     for check in DEFAULT_CHECKS:
         for metric in json.loads((run.path / "audit" / f"{check}.json").read_text())["metrics"]:
             plain = re.sub(r"_at_[\d.e-]+$", "_at_…", metric)
+            if check == "detection":
+                of = rf"(?:stochastic_)?(uniform_noise|vertical_flip)_({'|'.join(SCORES)})_(\w+)"
+                out, score, last = re.fullmatch(of, metric).groups()
+                assert {out, score} <= known
+                plain = f"…_{last}"
             assert {plain, plain.removeprefix("stochastic_")} & known, f"{check}: {metric}"
 
 
@@ -97,6 +104,8 @@ def test_thresholds_are_those_of_the_code():
     assert f"a {config.bin_level:.0%} Clopper-Pearson" in page
     assert f"over {information.Config().samples} codes" in page
     assert f"at most {information.BLOCK:,} images" in page
+    assert f"averaged over {SAMPLES} codes" in page
+    assert f"the first {ATTACKED['quick']} images, with the full budget {ATTACKED['full']:,}" in page
 
 
 def test_backbones_have_the_sizes_of_their_table():

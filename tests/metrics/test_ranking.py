@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision, binary_roc
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from isthmus.metrics import DETECTION, aupr, auroc, detection_metrics, fpr_at_tpr, roc_curve
 
 # few distinct values, so that there are ties of all kinds

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import logsumexp
 from scipy.stats import entropy as scipy_entropy
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from isthmus.metrics import energy, entropy, least_confidence, probabilities
 
 some_logits = arrays(np.float64, (3, 5), elements=st.floats(-30, 30))

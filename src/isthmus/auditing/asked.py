@@ -16,7 +16,7 @@ from isthmus.config import Component
 from isthmus.data.images import check_images
 from isthmus.errors import ConfigError, DataError
 
-DEFAULT_CHECKS = ("obfuscation", "accuracy", "robustness", "calibration", "information")
+DEFAULT_CHECKS = ("obfuscation", "accuracy", "robustness", "calibration", "information", "detection")
 
 
 def threat_of(given: Threat | str) -> Threat:
