@@ -92,7 +92,7 @@ def _curves(out: str, said: str, shown: Mapping[str, CheckResult]) -> list[Figur
     if not series:
         return []
     (best, first), (worst, last) = max(areas), min(areas)
-    reading = f"{first} tells {said} from the audited images best, with an AUROC of {percent(best)}"
+    reading = f"Of these, {first} tells {said} from the audited images best, with an AUROC of {percent(best)}"
     reading += f"; {last} worst, with {percent(worst)}" if best > worst else ""
     figure = Figure(
         f"ROC curves: {said}",
