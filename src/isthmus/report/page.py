@@ -21,7 +21,7 @@ from isthmus.report.subjects import Subject, load_all
 from isthmus.report.tables import Column
 from isthmus.types import CheckResult, Section, Status, Table
 
-FIRST = ("obfuscation", "accuracy", "robustness", "calibration", "information", "detection")
+FIRST = ("obfuscation", "accuracy", "robustness", "corruptions", "shift", "calibration", "detection", "information")
 """The order of the checks that have one; others follow by name."""
 
 WORDS = {
