@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize_scalar
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+
 from isthmus.metrics import fit_temperature, nll, probabilities
 from isthmus.metrics.temperature import COLDEST, HOTTEST
 
