@@ -131,8 +131,8 @@ def test_a_foreign_model_is_audited(home):
 def test_list_names_what_there_is(home):
     done = isthmus("list", "objectives", cwd=home)
     assert done.stdout == (
-        "objectives: bidirectional, catgen, ceb, denoising, deterministic, donsker_varadhan, energy_based, f_divergence, "
-        "hierarchical, multiscale, predictive, vib\n"
+        "objectives: bidirectional, catgen, ceb, denoising, deterministic, donsker_varadhan, energy_based, "
+        "f_divergence, hierarchical, multiscale, predictive, vib\n"
     )
 
 
