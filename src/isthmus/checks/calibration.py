@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from isthmus.checks.context import Context
 
 
+MEASURES = ("ece", "ece_equal_mass", "margin", "overconfidence", "nll", "brier")
 SCALED = ("ece", "nll", "brier")
 """What is told of examples before and after their logits were scaled."""
 _FITTED = -22  # folded into an example's key for whether a temperature is fitted on it
@@ -76,7 +77,9 @@ def run(context: Context, config: Config) -> CheckResult:
         missing[mode] = int((~answered).sum())
         examples = _examples(logits[answered], truth[answered])
         arrays |= {in_mode(name, mode): _spread(values, answered) for name, values in examples.items()}
-        found |= {in_mode(name, mode): m for name, m in _metrics(examples, context.seed, config).items()}
+        measured = _metrics(examples, context.seed, config)
+        measured["ece_debiased"] = _debiased(examples, measured["ece"], config)
+        found |= {in_mode(name, mode): metric for name, metric in measured.items()}
         bins[mode] = _bins(examples, config)
         if config.temperature is not None:
             fitted = _held_out(context, answered, config.temperature)
@@ -111,7 +114,10 @@ def _spread(values: NDArray[Any], answered: NDArray[np.bool_]) -> NDArray[Any]:
     return spread
 
 
-def _metrics(examples: Mapping[str, NDArray[Any]], seed: int, config: Config) -> dict[str, Metric]:
+def _metrics(
+    examples: Mapping[str, NDArray[Any]], seed: int, config: Config, names: Sequence[str] = MEASURES
+) -> dict[str, Metric]:
+    """Some of the measures; each costs a bootstrap or two."""
     confidence, correct = examples["confidence"], examples["correct"]
 
     def mean(values: NDArray[Any], unit: str) -> Metric:
@@ -120,17 +126,20 @@ def _metrics(examples: Mapping[str, NDArray[Any]], seed: int, config: Config) ->
     def error(scheme: metrics.Scheme) -> Metric:
         return metrics.calibration_error(confidence, correct, seed, config.bins, scheme, resamples=config.resamples)
 
-    ece = error("width")
-    debiased = metrics.ece(confidence, correct, config.bins, debiased=True)
-    return {
-        "ece": ece,
-        "ece_equal_mass": error("mass"),
-        "ece_debiased": Metric(value=debiased, unit="fraction", n=ece.n, interval=ece.interval),
-        "margin": mean(examples["margin"], "fraction"),
-        "overconfidence": mean(confidence - correct, "fraction"),
-        "nll": mean(examples["nll"], "nats"),
-        "brier": mean(examples["brier"], "squared distance"),
+    measures: dict[str, Callable[[], Metric]] = {
+        "ece": lambda: error("width"),
+        "ece_equal_mass": lambda: error("mass"),
+        "margin": lambda: mean(examples["margin"], "fraction"),
+        "overconfidence": lambda: mean(confidence - correct, "fraction"),
+        "nll": lambda: mean(examples["nll"], "nats"),
+        "brier": lambda: mean(examples["brier"], "squared distance"),
     }
+    return {name: measures[name]() for name in names}
+
+
+def _debiased(examples: Mapping[str, NDArray[Any]], ece: Metric, config: Config) -> Metric:
+    value = metrics.ece(examples["confidence"], examples["correct"], config.bins, debiased=True)
+    return Metric(value=value, unit="fraction", n=ece.n, interval=ece.interval)
 
 
 def _bins(examples: Mapping[str, NDArray[Any]], config: Config) -> dict[str, Any]:
@@ -165,8 +174,8 @@ def _scaled(
     found = {"temperature": Metric(value=temperature, unit="of the logits", n=int(fitted.sum()))}
     for when, scale in (("before", 1.0), ("after", temperature)):
         examples = _examples(logits[~fitted] / scale, truth[~fitted])
-        measured = _metrics(examples, seed, config)
-        found |= {f"{name}_{when}": measured[name].model_copy(update={"note": note}) for name in SCALED}
+        measured = _metrics(examples, seed, config, SCALED)
+        found |= {f"{name}_{when}": metric.model_copy(update={"note": note}) for name, metric in measured.items()}
     return found
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.checks.views import MEAN, STOCHASTIC, finite, labels
+from isthmus.checks.views import MEAN, STOCHASTIC, correct, finite, labels
 from isthmus.errors import DataError
 
 if TYPE_CHECKING:
@@ -120,8 +120,7 @@ def _ask(
 
 def _right(logits: Tensor, truth: NDArray[np.int64]) -> tuple[Bools, int]:
     values = logits.float().cpu().numpy()
-    answered = finite(values)
-    return answered & (values.argmax(axis=1) == truth), int((~answered).sum())
+    return correct(values, truth), int((~finite(values)).sum())
 
 
 def _needs(

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from isthmus import config as configs
 from isthmus import metrics, registry
-from isthmus.checks.views import column, interval, labels, listed, measured, percent, points
+from isthmus.checks.views import correct, interval, labels, listed, measured, percent, points
 from isthmus.config import Component
 from isthmus.errors import ConfigError, DataError
 from isthmus.types import CheckResult, Figure, Metric, Section, Series, Status, Table
@@ -69,9 +69,7 @@ def run(context: Context, config: Config) -> CheckResult:
     """
     from isthmus.checks.shifted import right
 
-    truth = labels(context)
-    clean = context.logits.argmax(1).numpy() == truth
-    clean &= np.isfinite(context.logits.numpy()).all(1)
+    clean = correct(context.logits.numpy(), labels(context))
     names = _names(config.sets)
     found: dict[str, Metric] = {"accuracy": metrics.accuracy(clean)}
     arrays: dict[str, NDArray[Any]] = {"correct": clean}
@@ -81,12 +79,11 @@ def run(context: Context, config: Config) -> CheckResult:
         paired = config.paired or given.name in PAIRED
         rows = _rows(shifted, context) if paired else None
         judged = shifted if rows is None else _select(shifted, rows)
-        correct = right(context.model, judged, context.batch_size, seed=context.seed).numpy()
-        found[f"{name}_accuracy"] = metrics.accuracy(correct)
-        gap = metrics.paired_difference(correct, clean) if paired else metrics.difference(correct, clean)
-        found[f"{name}_loss"] = gap
-        arrays[f"{name}_correct"] = correct
-        facts.append({"name": name, "said": shifted.name, "paired": paired, "n": len(correct)})
+        there = right(context.model, judged, context.batch_size, seed=context.seed).numpy()
+        found[f"{name}_accuracy"] = metrics.accuracy(there)
+        found[f"{name}_loss"] = (metrics.paired_difference if paired else metrics.difference)(there, clean)
+        arrays[f"{name}_correct"] = there
+        facts.append({"name": name, "said": shifted.name, "paired": paired, "n": len(there)})
         context.progress(number + 1, len(names))
     status, reason = _judge(found, facts, config.threshold)
     return CheckResult(
@@ -196,21 +193,17 @@ def _judge(found: Mapping[str, Metric], facts: Sequence[Mapping[str, Any]], thre
 def section(results: Mapping[str, CheckResult]) -> Section:
     """Losses as a figure, everything as a table, and a column for the largest loss."""
     shown = measured(results)
-    worst = {name: _worst(result) for name, result in shown.items()}
     return Section(
         "Natural shift",
         "How much accuracy is lost on test sets that were gathered anew, or changed?",
         (_figure(shown), _table(shown)) if shown else (),
-        {"loss under shift": column({n: _only(shown[n], worst[n]) for n in shown}, "loss")},
+        {"loss under shift": {name: _worst(result) for name, result in shown.items()}},
     )
 
 
-def _worst(result: CheckResult) -> str:
-    return str(max(result.details["sets"], key=lambda s: result.metrics[f"{s['name']}_loss"].value or 0.0)["name"])
-
-
-def _only(result: CheckResult, name: str) -> CheckResult:
-    return result.model_copy(update={"metrics": {"loss": result.metrics[f"{name}_loss"]}})
+def _worst(result: CheckResult) -> Metric:
+    losses = (result.metrics[f"{each['name']}_loss"] for each in result.details["sets"])
+    return max(losses, key=lambda loss: loss.value or 0.0)
 
 
 def _figure(shown: Mapping[str, CheckResult]) -> Figure:

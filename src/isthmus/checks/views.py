@@ -29,6 +29,11 @@ def finite(logits: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(logits).all(axis=1), dtype=np.bool_)
 
 
+def correct(logits: NDArray[Any], truth: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether an example is answered, and rightly: bool[n]."""
+    return np.asarray(finite(logits) & (logits.argmax(axis=1) == truth), dtype=np.bool_)
+
+
 def not_finite(missing: Mapping[str, int], consequence: str) -> str:
     """A clause about examples without an answer, from their number by mode; nothing where there are none.
 

@@ -38,12 +38,8 @@ class Bottleneck(Learner):
         samples: how many codes are drawn per image in training and in the default stochastic mode.
         stochastic: False for deterministic codes.
         label_noise: draw noise for codes from b(z|y), too, in training.
-        normalize: applied to images first, so that callers always hand in [0, 1].
-        log_prior: log p(y) of the training labels in nats, for bounds on I(Y;Z); equally frequent classes where None.
-            Saved with the weights.
+        normalize, log_prior: as :class:`isthmus.nets.learner.Learner` takes them.
     """
-
-    log_prior: Tensor | None
 
     def __init__(
         self,
@@ -60,9 +56,7 @@ class Bottleneck(Learner):
         normalize: nn.Module | None = None,
         log_prior: Float[Tensor, "classes"] | None = None,
     ) -> None:
-        super().__init__()
-        self.register_buffer("log_prior", log_prior)
-        self.normalize = normalize if normalize is not None else nn.Identity()
+        super().__init__(normalize, log_prior)
         self.backbone = backbone
         self.encoder = encoder
         self.classifier = classifier

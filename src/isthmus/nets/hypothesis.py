@@ -34,11 +34,8 @@ class Hypothesis(Learner):
         trunk: the others, ending in one number.
         objective: from hypotheses, labels and an optional ρ to the terms of the loss.
         eliminate: after how many layers of the trunk label information is eliminated (the injection is not counted).
-        normalize: applied to images first.
-        log_prior: log p(y) of the training labels in nats, for bounds on I(X;Y). Saved with the weights.
+        normalize, log_prior: as :class:`isthmus.nets.learner.Learner` takes them.
     """
-
-    log_prior: Tensor | None
 
     def __init__(
         self,
@@ -51,9 +48,7 @@ class Hypothesis(Learner):
         normalize: nn.Module | None = None,
         log_prior: Float[Tensor, "classes"] | None = None,
     ) -> None:
-        super().__init__()
-        self.register_buffer("log_prior", log_prior)
-        self.normalize = normalize if normalize is not None else nn.Identity()
+        super().__init__(normalize, log_prior)
         self.front = front
         self.injection = injection
         self.trunk = trunk
@@ -93,12 +88,7 @@ class Hypothesis(Learner):
 
         The elimination's gradient stays in the conditioned layers up to ``eliminate``: neither the front nor the rest
         of the trunk can hide label information, or take part in removing it ("Guess First", appendices C and F).
-
-        Args:
-            images: in [0, 1].
-            labels: class indices.
-            rho: overrides the objective's own trade-off, for schedules.
-            noise: accepted and not used.
+        Arguments are those of every :class:`isthmus.nets.learner.Learner`.
         """
         features = self.features(images)
         scores = self._scores(features)
@@ -163,8 +153,7 @@ class Hypothesis(Learner):
     def _pieces(self, numbers: int) -> list[slice]:
         """Hypotheses that are looked at together, so that memory need not grow with their number."""
         count = self.injection.num_classes
-        normalised = any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in self.trunk.modules())
-        if self.training and normalised:  # by the statistics of all hypotheses together
-            return [slice(0, count)]
+        if self.training and any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in self.trunk.modules()):
+            return [slice(0, count)]  # its statistics are those of all hypotheses together
         size = max(1, min(count, NUMBERS // max(1, numbers)))
         return [slice(start, min(start + size, count)) for start in range(0, count, size)]

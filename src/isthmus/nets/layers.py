@@ -8,6 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from isthmus.errors import ConfigError
+
+_HALVED_TWICE = 4  # pixels
+
 
 class Normalize(nn.Module):
     """(images − mean) / std per channel; inside the model, so that attacks and callers stay in [0, 1].
@@ -39,6 +43,19 @@ class Normalize(nn.Module):
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Normalised images, in the dtype of the given ones."""
         return (images - self.mean.to(images.dtype)) / self.std.to(images.dtype)
+
+
+def check_halved_twice(name: str, shape: tuple[int, int, int]) -> None:
+    """Check that images are large enough for a network that halves their height and width twice, rounding down.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    if min(shape[1:]) < _HALVED_TWICE:
+        raise ConfigError(
+            f"{name} halves height and width twice; images of {shape[1]}×{shape[2]} are too small for that. "
+            f"Give images of {_HALVED_TWICE}×{_HALVED_TWICE} pixels at least, or use mlp."
+        )
 
 
 def glorot_(module: nn.Module) -> None:

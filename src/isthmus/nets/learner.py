@@ -14,11 +14,22 @@ from isthmus.types import Terms
 class Learner(nn.Module, ABC):
     """A classifier that knows its own loss.
 
+    Args:
+        normalize: applied to images first, so that callers always hand in [0, 1].
+        log_prior: log p(y) of the training labels in nats, for bounds on the information about them; equally frequent
+            classes where None. Saved with the weights.
+
     Attributes:
         stochastic: whether its answer has a random mode beside the mean one.
     """
 
+    log_prior: Tensor | None
     stochastic: bool = False
+
+    def __init__(self, normalize: nn.Module | None, log_prior: Float[Tensor, "classes"] | None) -> None:
+        super().__init__()
+        self.register_buffer("log_prior", log_prior)
+        self.normalize = normalize if normalize is not None else nn.Identity()
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:

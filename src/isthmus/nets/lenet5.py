@@ -13,13 +13,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from isthmus.config import Component
-from isthmus.errors import ConfigError
-from isthmus.nets.layers import glorot_
+from isthmus.nets.layers import check_halved_twice, glorot_
 from isthmus.nets.mlp import MLP
 
 _MAPS, _UNITS = (6, 16), (120, 84)
 _UNPADDED = 12  # pixels: below this the second convolution, unpadded, would leave no map to pool
-_SMALLEST = 4
 
 
 class Config(Component):
@@ -66,9 +64,5 @@ def build(config: Config, shape: tuple[int, int, int]) -> LeNet5:
     Raises:
         ConfigError: the images are too small to be pooled twice.
     """
-    if min(shape[1:]) < _SMALLEST:
-        raise ConfigError(
-            f"lenet5 halves height and width twice; images of {shape[1]}×{shape[2]} are too small for that. "
-            f"Give images of {_SMALLEST}×{_SMALLEST} pixels at least, or use mlp."
-        )
+    check_halved_twice(config.name, shape)
     return LeNet5(shape)

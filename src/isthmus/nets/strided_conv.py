@@ -14,12 +14,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from isthmus.config import Component
-from isthmus.errors import ConfigError
-from isthmus.nets.layers import glorot_
+from isthmus.nets.layers import check_halved_twice, glorot_
 from isthmus.nets.mlp import MLP
 
 Width = Annotated[int, Field(gt=0)]
-_SMALLEST = 4  # pixels; each convolution halves height and width, rounding down
 
 
 class Config(Component):
@@ -65,9 +63,5 @@ def build(config: Config, shape: tuple[int, int, int]) -> StridedConv:
     Raises:
         ConfigError: the images are too small to be halved twice.
     """
-    if min(shape[1:]) < _SMALLEST:
-        raise ConfigError(
-            f"strided_conv halves height and width twice; images of {shape[1]}×{shape[2]} are too small for that. "
-            f"Give images of {_SMALLEST}×{_SMALLEST} pixels at least, or use mlp."
-        )
+    check_halved_twice(config.name, shape)
     return StridedConv(shape, config.widths, config.hidden)

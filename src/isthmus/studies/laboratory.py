@@ -21,6 +21,7 @@ from isthmus.nets.bottleneck import Bottleneck
 from isthmus.nets.modes import StochasticMode
 from isthmus.studies.image_models import ImageConfig, Kind, title
 from isthmus.studies.workbench import Cell, Workbench
+from isthmus.training.run import Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,8 @@ class Subject:
     facts: dict[str, Any]
 
 
+Judged = tuple[Tensor, Tensor, Tensor, tuple[str, ...]]
+"""Images, labels, positions in the test split, and the names of the classes."""
 Measure = Callable[["Attacker"], dict[str, Any]]
 """From attacks on one mode of a model to what its cell holds of that mode."""
 
@@ -120,28 +123,37 @@ class Laboratory:
         """Train a model, or take the one that is there."""
         run = self.bench.train(self.config.recipe(kind, knob, seed))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model, result = run.load().to(device), run.info()["result"]
+        model = run.load().to(device)
         images, labels, indices, classes = self._judged
         views: dict[str, nn.Module] = {"mean": model}
         if isinstance(model, Bottleneck) and model.stochastic and "stochastic" in self.config.modes:
             views["stochastic"] = StochasticMode(model, model.samples).eval()
-        facts = {
-            "objective": kind,
-            "knob": knob,
-            "seed": seed,
-            "n": len(labels),
-            "chance": float(labels.bincount().max()) / len(labels),
-            "test_accuracy": result["test_accuracy"],
-            "tested": run.info()["data"]["test"],
-            "collapsed": result["collapsed"],
-            "trained": {name: value for name, value in result.items() if isinstance(value, float)},
-        }
+        facts = {"objective": kind, "knob": knob, "seed": seed, **facts_of(run, labels)}
         return Subject(views, images, labels, indices, classes, facts)
 
     @cached_property
-    def _judged(self) -> tuple[Tensor, Tensor, Tensor, tuple[str, ...]]:
-        data = load({"name": self.config.data, "train_limit": self.config.train_limit})
-        order = balanced(data.test.labels) if self.config.images else torch.arange(len(data.test))
-        indices = order[: self.config.images]
-        test = data.test.select(indices)
-        return as_float(test.images), test.labels, indices, data.classes
+    def _judged(self) -> Judged:
+        return judged(self.config.data, self.config.train_limit, self.config.images)
+
+
+def judged(data: str, train_limit: int | None, number: int | None) -> Judged:
+    """The test images that models of a data set are judged on: so many, class-balanced, or all where None."""
+    loaded = load({"name": data, "train_limit": train_limit})
+    order = balanced(loaded.test.labels) if number else torch.arange(len(loaded.test))
+    indices = order[:number]
+    test = loaded.test.select(indices)
+    return as_float(test.images), test.labels, indices, loaded.classes
+
+
+def facts_of(run: Run, labels: Tensor) -> dict[str, Any]:
+    """What every cell says of the run that it judges, and of the images with these labels that it judges it on."""
+    info = run.info()
+    result = info["result"]
+    return {
+        "n": len(labels),
+        "chance": float(labels.bincount().max()) / len(labels),
+        "test_accuracy": result["test_accuracy"],
+        "tested": info["data"]["test"],
+        "collapsed": result["collapsed"],
+        "trained": {name: value for name, value in result.items() if isinstance(value, float)},
+    }

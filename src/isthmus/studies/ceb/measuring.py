@@ -19,10 +19,9 @@ BATCH = 1000
 
 
 def cells(config: SweepConfig, laboratory: Laboratory) -> list[Cell]:
-    """A cell for every model and seed. The first seeds of all come first: an interrupted sweep has whole curves."""
+    """A cell for every model and seed."""
     trial = attacks(config.curves())
-    seeds = range(config.first_seed, config.first_seed + config.seeds)
-    return [laboratory.cell(*model, seed, trial) for seed in seeds for model in config.models(seed)]
+    return [laboratory.cell(*model, trial) for model in config.every()]
 
 
 def attacks(curves: Sequence[Curve]) -> Trial:

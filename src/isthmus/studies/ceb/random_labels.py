@@ -86,8 +86,7 @@ SCALES = scales(
 
 def cells(config: Config, bench: Workbench) -> Stages:
     """A cell for every model: its accuracy on what it was trained on."""
-    seeds = range(config.first_seed, config.first_seed + config.seeds)
-    yield [_cell(config, bench, *model, seed) for seed in seeds for model in config.models(seed)]
+    yield [_cell(config, bench, *model) for model in config.every()]
 
 
 def _cell(config: Config, bench: Workbench, kind: Kind, knob: float | None, seed: int) -> Cell:

@@ -74,6 +74,11 @@ class SweepConfig(ImageConfig):
         again = self.rhos if seed == self.first_seed or self.repeated is None else self.repeated
         return [("determ", None), *((kind, rho) for rho in self.rhos if rho in again for kind in self.families)]
 
+    def every(self) -> list[tuple[Kind, float | None, int]]:
+        """The models of all seeds. The first seed's come first: an interrupted sweep has whole curves."""
+        seeds = range(self.first_seed, self.first_seed + self.seeds)
+        return [(*model, seed) for seed in seeds for model in self.models(seed)]
+
 
 def cells_at(record: StudyRecord, kind: str, rho: float | None = None) -> list[Mapping[str, Any]]:
     """Cells of one way of training, seed by seed, without collapsed runs."""

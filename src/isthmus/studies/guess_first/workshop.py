@@ -9,11 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.attacks.undisturbed import device_of, undisturbed
-from isthmus.data.images import as_float
-from isthmus.data.loading import load
-from isthmus.data.order import balanced
 from isthmus.studies.guess_first.protocol import ModelsConfig
-from isthmus.studies.laboratory import Subject
+from isthmus.studies.laboratory import Judged, Subject, facts_of, judged
 from isthmus.studies.workbench import Workbench
 
 BATCH = 500
@@ -28,28 +25,14 @@ class Workshop:
     def subject(self, name: str, seed: int) -> Subject:
         """Train a model (or take the one that is there), in mean mode, with the images to judge it on."""
         run = self.bench.train(self.config.recipe(name, seed))
-        model, result = run.load(), run.info()["result"]
         images, labels, indices, classes = self._judged
-        facts = {
-            "model": name,
-            "seed": seed,
-            "n": len(labels),
-            "chance": float(labels.bincount().max()) / len(labels),
-            "test_accuracy": result["test_accuracy"],
-            "tested": run.info()["data"]["test"],
-            "collapsed": result["collapsed"],
-            "trained": {term: value for term, value in result.items() if isinstance(value, float)},
-        }
+        facts = {"model": name, "seed": seed, **facts_of(run, labels)}
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return Subject({"mean": model.to(device)}, images, labels, indices, classes, facts)
+        return Subject({"mean": run.load().to(device)}, images, labels, indices, classes, facts)
 
     @cached_property
-    def _judged(self) -> tuple[Tensor, Tensor, Tensor, tuple[str, ...]]:
-        data = load({"name": self.config.data, "train_limit": self.config.train_limit})
-        order = balanced(data.test.labels) if self.config.images else torch.arange(len(data.test))
-        indices = order[: self.config.images]
-        test = data.test.select(indices)
-        return as_float(test.images), test.labels, indices, data.classes
+    def _judged(self) -> Judged:
+        return judged(self.config.data, self.config.train_limit, self.config.images)
 
 
 def model_of(subject: Subject) -> nn.Module:
