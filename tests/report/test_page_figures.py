@@ -133,6 +133,23 @@ def test_points_of_several_classifiers_stand_side_by_side() -> None:
     assert len(places) == len(set(places)) == 6
 
 
+def test_points_beside_lines_stay_where_they_are() -> None:
+    curve, first, second = line("a"), line("b", style="points"), line("c", style="points")
+    assert figures._aside(first, [first, second]) != figures._aside(second, [first, second])
+    assert figures._aside(first, [curve, first, second]) == figures._aside(second, [curve, first, second]) == 0.0
+
+
+def test_points_at_places_of_their_own_get_a_drawing_each() -> None:
+    def bins(name: str, shift: float) -> Series:
+        one = line(name, style="points")
+        return Series(name, tuple(x + shift for x in one.x), one.y, one.low, one.high, "points", name)
+
+    scattered = [bins(name, shift) for name, shift in (("a", 0.0), ("b", 0.01), ("c", 0.02))]
+    assert [panel.title for panel in split(figure(*scattered))] == ["a", "b", "c"]
+    assert len(split(figure(*scattered[:2]))) == 1
+    assert len(split(figure(*(bins(name, 0.0) for name in "abc")))) == 1  # at the same places: side by side
+
+
 def test_labels_avoid_the_data() -> None:
     flat = Series("a", (0.0, 0.4, 1.0), (0.52, 0.52, 0.0))
     one = Figure("t", "r", "x", "y", (flat,), (Mark("here", y=0.5),), (0, 1), (0, 1))

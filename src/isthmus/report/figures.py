@@ -153,7 +153,12 @@ def _draw_bars(axes: Axes, series: Series, look: Look, index: int, of: int) -> N
 
 
 def _aside(series: Series, siblings: Sequence[Series]) -> float:
-    """How far along x to shift a row of points, so that those of several classifiers stand side by side."""
+    """How far along x to shift a row of points, so that those of several classifiers stand side by side.
+
+    Beside lines they stay where they are: the axis says where that is.
+    """
+    if any(one.style in ("line", "dashed") for one in siblings):
+        return 0.0
     rows = [one for one in siblings if one.style == "points" and len(one.x) > 1]
     if series not in rows or not any(set(one.x) & set(series.x) for one in rows if one is not series):
         return 0.0

@@ -31,20 +31,27 @@ class Panel:
 def split(figure: Figure) -> tuple[Panel, ...]:
     """Divide a figure into drawings.
 
-    Reliability diagrams (``identity``) and bars of more than two classifiers get one drawing each. Too many
-    lines are divided by variant (mean mode, stochastic mode, ...) where there are several, else by classifier
-    with the others in grey.
+    Reliability diagrams (``identity``), bars, and points with intervals at places of their own get one drawing for
+    each of more than two classifiers. Too many lines are divided by variant (mean mode, stochastic mode, ...) where
+    there are several, else by classifier with the others in grey.
     """
     groups = unique(group(series) for series in figure.series)
     variants = unique(variant(series) for series in figure.series if variant(series))
     lines = [series for series in figure.series if series.style in ("line", "dashed") and len(series.x) > 1]
-    if len(groups) > 2 and (figure.identity or any(series.style == "bars" for series in figure.series)):
+    crowded = figure.identity or any(series.style == "bars" for series in figure.series) or _scattered(figure)
+    if len(groups) > 2 and crowded:
         return tuple(Panel(name, _of_group(figure, name), group=name) for name in groups)
     if len(lines) > MANY_LINES and 1 < len(variants) <= 4 and len(groups) <= MANY_LINES:
         return tuple(Panel(name, _of_variant(figure, name)) for name in variants)
     if len(lines) > MANY_LINES and len(groups) > MANY_LINES:
         return tuple(Panel(name, _of_group(figure, name), _not_of_group(figure, name), name) for name in groups)
     return (Panel("", figure.series),)
+
+
+def _scattered(figure: Figure) -> bool:
+    """Whether points with intervals stand at so many places that those of several classifiers cross one another."""
+    rows = [series.x for series in figure.series if series.style == "points" and series.low is not None]
+    return bool(rows) and len({x for row in rows for x in row}) > 2 * max(map(len, rows))
 
 
 def group(series: Series) -> str:
