@@ -88,6 +88,10 @@ def audit(
         Path | None,
         typer.Option(help="Folder; the run itself, or runs/MODEL, if not given.", show_default=False),
     ] = None,
+    step: Annotated[
+        int | None,
+        typer.Option(min=1, help="The run's model after this step, of training.snapshots.", show_default="the end"),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Audit a trained run, or any classifier, and write a page about it, with a verdict on its robust accuracy.
@@ -111,6 +115,7 @@ def audit(
         claimed=claimed,
         seed=seed,
         out=out,
+        step=step,
         show_progress=not quiet,
     )
     subjects = _show([page.parent])

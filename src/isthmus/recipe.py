@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, SerializeAsAny, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SerializeAsAny,
+    field_validator,
+    model_validator,
+)
 
 from isthmus.config import Component, Frozen, component, override, parse_overrides, read_yaml, validate
 from isthmus.errors import ConfigError, unknown
@@ -167,7 +176,8 @@ class Training(Frozen):
     """The loop: how long, how fast, by whom, and what is kept.
 
     ``devices`` processes on each of ``nodes`` machines share every batch of ``batch_size`` images evenly; each takes
-    its share in ``accumulate`` parts, one after another, before the optimiser's step.
+    its share in ``accumulate`` parts, one after another, before the optimiser's step. The weights after each step in
+    ``snapshots`` stay beside the final ones.
     """
 
     epochs: Positive = 20
@@ -187,12 +197,20 @@ class Training(Frozen):
     log_every: Positive = 50
     checkpoint_every: Positive = 500
     validate_every: Positive = 1
+    snapshots: tuple[Positive, ...] = ()
     tensorboard: bool = False
 
     @property
     def parts(self) -> int:
         """In how many parts a batch is seen, over all processes."""
         return self.devices * self.nodes * self.accumulate
+
+    @field_validator("snapshots")
+    @classmethod
+    def _ascending(cls, steps: tuple[int, ...]) -> tuple[int, ...]:
+        if any(a >= b for a, b in pairwise(steps)):
+            raise ValueError(f"snapshots are steps in ascending order; got {list(steps)}")
+        return steps
 
     @model_validator(mode="after")
     def _even_parts(self) -> Training:

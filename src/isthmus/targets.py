@@ -71,6 +71,7 @@ def audit_run(
     claimed: str | None = None,
     seed: int = 0,
     out: Path | None = None,
+    step: int | None = None,
     show_progress: bool = True,
 ) -> Path:
     """Audit a run folder, or a model named ``package.module:function``, and write ``page.html`` beside the results.
@@ -83,6 +84,8 @@ def audit_run(
         count: judge on this many test images, the same class-balanced choice every time; all where None.
         checks, budget, claimed, seed: see :func:`isthmus.audit`.
         out: folder for results and page; the run itself, or ``runs/<model>`` for a foreign model, where None.
+        step: of a run, the model after this step, one of its ``training.snapshots``; results go to ``step-<step>`` in
+            the run.
         show_progress: draw a progress bar where stderr is a terminal.
 
     Returns:
@@ -95,7 +98,7 @@ def audit_run(
     from isthmus.report import page
 
     chosen = parse(threat)
-    target = judged_on(named(run, model, weights, data, out), count)
+    target = judged_on(named(run, model, weights, data, out, step), count)
     with audit_bar(target.name, show_progress) as progress:
         auditing.audit(
             target.model,
@@ -116,7 +119,14 @@ def audit_run(
     return page.write([target.folder], target.folder / "page.html")
 
 
-def named(run: Path | None, model: str | None, weights: Path | None, data: str | None, out: Path | None) -> Named:
+def named(
+    run: Path | None,
+    model: str | None,
+    weights: Path | None,
+    data: str | None,
+    out: Path | None,
+    step: int | None = None,
+) -> Named:
     """Load a run's model, or build a foreign one, on the GPU if there is one.
 
     Args:
@@ -124,6 +134,8 @@ def named(run: Path | None, model: str | None, weights: Path | None, data: str |
         model, weights: a foreign model, ``package.module:function``, and its safetensors file.
         data: name of the data; the run's own where None.
         out: folder for results; the run itself, or ``runs/<model>`` for a foreign model, where None.
+        step: of a run, the model after this step, whose results go to a folder of its own in the run; at the end where
+            None.
 
     Raises:
         IsthmusError: anything named that does not exist or does not fit.
@@ -136,8 +148,12 @@ def named(run: Path | None, model: str | None, weights: Path | None, data: str |
         if weights is not None:
             raise ConfigError("--weights belongs to --model; a run folder has its own.")
         trained = Run(run)
-        net = trained.load()
-        return Named(net.to(device), trained.recipe.name, out or run, chosen or trained.recipe.data)
+        net, name, folder = trained.load(step), trained.recipe.name, run
+        if step is not None:
+            name, folder = f"{name}, step {step}", run / f"step-{step}"
+        return Named(net.to(device), name, out or folder, chosen or trained.recipe.data)
+    if step is not None:
+        raise ConfigError("--step belongs to a run folder; a foreign model has none.")
     assert model is not None
     name = model.replace(":", ".")
     return Named(classifier.foreign(model, weights).to(device), name, out or Path("runs") / name, chosen)

@@ -45,6 +45,19 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     return files.sha256(*parts)
 
 
+def checksum(path: Path) -> str | None:
+    """The digest that a safetensors file says its tensors have; None where it says none.
+
+    Raises:
+        FileError: it is no such file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("sha256")
+    except (SafetensorError, OSError) as error:
+        raise FileError(f"{path} is not a readable safetensors file ({error}).") from None
+
+
 def read(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """Read what :func:`write` wrote.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from isthmus import classifier, files
 from isthmus.data.batches import Batch, Batches
 from isthmus.data.images import ImageData
+from isthmus.errors import ConfigError
 from isthmus.information.tables import entropy
 from isthmus.nets.learner import Learner
 from isthmus.nets.noise import Noise, Share
@@ -69,6 +71,11 @@ class Trainer:
         )
         self.steps_per_epoch = len(batches)
         self.batches = replace(batches, batch_size=self.settings.batch_size // self.settings.accumulate)
+        if self.settings.snapshots and self.settings.snapshots[-1] > self._total():
+            raise ConfigError(
+                f"training.snapshots asks for the weights of step {self.settings.snapshots[-1]}, but the run has "
+                f"{self._total()} steps ({self.settings.epochs} epochs of {self.steps_per_epoch})."
+            )
         self.rho = RhoController(self.settings.rho_schedule, recipe.objective, self.steps_per_epoch)
         self.averages = Averages(i_xy=entropy([count / sum(counts) for count in counts]))
         self.step = 0
@@ -82,7 +89,7 @@ class Trainer:
         self.team.share_state(self.model)
         opened = MetricsFile if self.team.first else processes.NoMetrics
         metrics = opened(self.run.metrics_file, keep, self.settings.tensorboard)
-        total = self.settings.epochs * self.steps_per_epoch
+        total = self._total()
         shown = progress if self.team.first else False
         try:
             with deferred() as interrupt, progress_bar(self.recipe.name, total, self.step, shown) as bar:
@@ -90,7 +97,7 @@ class Trainer:
                     self._epoch(metrics, bar, interrupt)
         finally:
             metrics.close()
-        self._write_weights()
+        self.weights_digest = self._write_weights(self.run.weights)
 
     def _epoch(self, metrics: MetricsFile, bar: Shown, interrupt: Interrupt) -> None:
         epoch, start = divmod(self.step, self.steps_per_epoch)
@@ -99,6 +106,8 @@ class Trainer:
             self._set_learning_rate(epoch)
             self._step(parts)
             bar.advance()
+            if self.step in self.settings.snapshots:
+                self._write_weights(self.run.weights_at(self.step))
             if self.step % self.settings.log_every == 0:
                 bar.show(self._log(metrics, epoch))
             if self.step % self.steps_per_epoch == 0:
@@ -108,6 +117,9 @@ class Trainer:
                 self._checkpoint(metrics)
             if stop:
                 raise KeyboardInterrupt
+
+    def _total(self) -> int:
+        return self.settings.epochs * self.steps_per_epoch
 
     def _parts(self, epoch: int, start: int) -> Iterator[tuple[Batch, ...]]:
         """This process's share of each batch, in as many parts as are seen one after another."""
@@ -168,7 +180,7 @@ class Trainer:
         means = self.averages.take("epoch")
         check_finite(means, self.step)
         self.rho.end_epoch(self.step, means["accuracy"])
-        last = self.step == self.settings.epochs * self.steps_per_epoch
+        last = self.step == self._total()
         if not last and (epoch + 1) % self.settings.validate_every:
             return
         accuracy = self._test_accuracy()
@@ -203,13 +215,15 @@ class Trainer:
     def _averaged_weights(self) -> dict[str, Tensor]:
         return self.average.weights() if self.average is not None else {}
 
-    def _write_weights(self) -> None:
+    def _write_weights(self, path: Path) -> str:
+        """Write the weights as they would be used now; returns their checksum, which the file says too."""
         self._check_weights()
         self.team.share_buffers(self.model)
         state = self.model.state_dict() | self._averaged_weights()
         flat = {name: value.cpu().contiguous() for name, value in state.items()}
-        self.weights_digest = checkpoints.digest(flat)
-        self.team.first_does(lambda: files.write_bytes(self.run.weights, save(flat)))
+        digest = checkpoints.digest(flat)
+        self.team.first_does(lambda: files.write_bytes(path, save(flat, {"sha256": digest})))
+        return digest
 
     def _check_weights(self) -> None:
         """Never write weights that are not numbers: the last checkpoint stays one to go on from."""

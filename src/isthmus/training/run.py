@@ -6,6 +6,7 @@
     metrics.jsonl             terms and accuracies while training, a JSON object a line
     checkpoint.safetensors    whole state of the loop, for resuming
     weights.safetensors       the trained model
+    weights-200.safetensors   the model after 200 steps, for each of training.snapshots
     audit/                    results of audits
 """
 
@@ -20,7 +21,7 @@ from isthmus import classifier, files
 from isthmus.errors import FileError
 from isthmus.nets.learner import Learner
 from isthmus.recipe import Recipe, load_recipe
-from isthmus.training.checkpoints import digest
+from isthmus.training import checkpoints
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,10 @@ class Run:
     def weights(self) -> Path:
         """The trained weights."""
         return self.path / "weights.safetensors"
+
+    def weights_at(self, step: int) -> Path:
+        """The weights after a step of ``training.snapshots``."""
+        return self.path / f"weights-{step}.safetensors"
 
     @property
     def checkpoint(self) -> Path:
@@ -84,35 +89,55 @@ class Run:
                     raise FileError(f"{self.metrics_file}, line {number}, is not JSON.") from None
         return found
 
-    def load(self) -> Learner:
+    def load(self, step: int | None = None) -> Learner:
         """The trained model, in eval mode on the CPU.
 
+        Args:
+            step: the model as it was after this step, one of ``training.snapshots``; at the end where None.
+
         Raises:
-            FileError: the run is not finished, or a file is corrupt.
+            FileError: the run is not finished or keeps no weights of that step, or a file is corrupt.
             ModelError: the weights do not fit the recipe.
         """
         info = self.info()
-        if not self.weights.exists():
-            raise FileError(
-                f"{self.path} has no weights yet (status: {info.get('status')}); run the same `isthmus train` command "
-                "again to finish it."
-            )
+        weights = self.weights if step is None else self.weights_at(step)
+        if not weights.exists():
+            raise FileError(self._missing(step, info.get("status")))
         data = info["data"]
         model = classifier.build(self.recipe, tuple(data["shape"]), len(data["classes"]))
-        classifier.load_weights(model, self.weights)
-        expected = (info.get("result") or {}).get("weights_sha256")
-        if expected is not None and digest(model.state_dict()) != expected:
+        classifier.load_weights(model, weights)
+        expected = (info.get("result") or {}).get("weights_sha256") if step is None else checkpoints.checksum(weights)
+        if expected is not None and checkpoints.digest(model.state_dict()) != expected:
+            where, how = (
+                ("run.json", "Delete it and run") if step is None else ("its header", "Delete the folder and run")
+            )
             raise FileError(
-                f"{self.weights} does not match the checksum in run.json: it is damaged, or of another run. Delete it "
-                "and run the same `isthmus train` command again."
+                f"{weights} does not match the checksum in {where}: it is damaged, or of another run. {how} the same "
+                "`isthmus train` command again."
             )
         return model.eval()
 
+    def _missing(self, step: int | None, status: object) -> str:
+        again = f"(status: {status}); run the same `isthmus train` command again to finish it."
+        if step is None:
+            return f"{self.path} has no weights yet {again}"
+        kept = self.recipe.training.snapshots
+        if step in kept:
+            return f"{self.path} has no weights of step {step} yet {again}"
+        known = f"those of {', '.join(map(str, kept))}" if kept else "none"
+        return (
+            f"{self.path} keeps no weights of step {step} (training.snapshots: {known}). Train again with it among "
+            "them, in another folder."
+        )
 
-def load(path: str | Path) -> Learner:
+
+def load(path: str | Path, step: int | None = None) -> Learner:
     """Load the trained model of a run folder, in eval mode on the CPU. Loading never runs code.
 
+    Args:
+        step: the model as it was after this step, one of ``training.snapshots``; at the end where None.
+
     Raises:
-        FileError: no such folder, an unfinished run, or a corrupt file.
+        FileError: no such folder, an unfinished run, no weights of that step, or a corrupt file.
     """
-    return Run(Path(path)).load()
+    return Run(Path(path)).load(step)
