@@ -15,7 +15,7 @@ from enum import StrEnum
 from statistics import fmean, stdev
 from typing import Literal
 
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
 from isthmus.metrics import wilson
 from isthmus.types import Interval, Metric, Record
@@ -51,6 +51,7 @@ class Estimate:
         n: images (or points) judged for each seed; of quantities that are no share of images, the number of seeds.
         seeds: runs behind it; the smaller number for a difference.
         unit: of a share, "fraction", and of a difference of two, "points", which are written as percentages.
+        of_images: how the interval for the choice of images is made.
     """
 
     value: float
@@ -60,6 +61,7 @@ class Estimate:
     seeds: int
     level: float = 0.95
     unit: Literal["fraction", "points", "nats"] = "fraction"
+    of_images: str = "Wilson"
 
     @property
     def metric(self) -> Metric:
@@ -67,7 +69,7 @@ class Estimate:
         if self.unit == "nats":
             interval = Interval(low=self.low, high=self.high, level=self.level, method="t over seeds")
             return Metric(value=self.value, unit="nats", n=self.n, interval=interval if self.seeds > 1 else None)
-        method = "Wilson over images, t over seeds" if self.seeds > 1 else "Wilson over images, one seed"
+        method = f"{self.of_images} over images, {'t over seeds' if self.seeds > 1 else 'one seed'}"
         interval = Interval(low=self.low, high=self.high, level=self.level, method=method)
         return Metric(value=self.value, unit="fraction", n=self.n, interval=interval)
 
@@ -102,6 +104,33 @@ def share(counts: Sequence[int], n: int, level: float = 0.95) -> Estimate:
     below, above = max(value - images.low, 0.0), max(images.high - value, 0.0)
     low, high = value - math.hypot(below, spread), value + math.hypot(above, spread)
     return Estimate(value, max(low, 0.0), min(high, 1.0), n, seeds, level)
+
+
+def pooled(
+    measured: Sequence[tuple[float, float, float]], n: int, level: float = 0.95, lowest: float = 0.0
+) -> Estimate:
+    """Mean over seeds of a measure in [``lowest``, 1] that has a bootstrap's interval of its own on each seed's images.
+
+    All seeds are judged on the same images: the mean of these intervals' deviations stands for the choice of images,
+    and Student's t for that of seeds, as in :func:`share`. For another level than 95% the deviations are stretched as
+    those of a normal would be.
+
+    Args:
+        measured: value, low and high for each seed, with 95% intervals.
+        n: images judged for each seed.
+
+    Raises:
+        ValueError: no seed.
+    """
+    if not measured:
+        raise ValueError("give a value with its interval for each seed; got none")
+    values = [value for value, _, _ in measured]
+    value, spread = fmean(values), half_width(values, level)
+    stretch = float(ndtri(0.5 + level / 2) / ndtri(0.975))
+    below = stretch * fmean(max(each - low, 0.0) for each, low, _ in measured)
+    above = stretch * fmean(max(high - each, 0.0) for each, _, high in measured)
+    low, high = value - math.hypot(below, spread), value + math.hypot(above, spread)
+    return Estimate(value, max(low, lowest), min(high, 1.0), n, len(values), level, of_images="bootstrap")
 
 
 def average(values: Sequence[float], level: float = 0.95) -> Estimate:

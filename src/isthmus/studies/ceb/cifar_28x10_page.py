@@ -9,7 +9,7 @@ from isthmus.studies.ceb import cifar_shown, printed
 from isthmus.studies.ceb.cifar_choice import Model, best_run
 from isthmus.studies.ceb.cifar_claims import NORMS, ball, comparable_to_madry, under_pgd
 from isthmus.studies.ceb.cifar_shown import exactly, why_absent
-from isthmus.studies.ceb.sweeps import FAMILIES, best, cells_at, clean, left, places
+from isthmus.studies.ceb.sweeps import FAMILIES, best, cells_at, clean, left, named, places
 from isthmus.studies.drawing import Row
 from isthmus.studies.evidence import percent
 from isthmus.studies.image_models import healthy
@@ -107,7 +107,7 @@ def _all(record: StudyRecord) -> Table:
         for rho in knobs or [None]:
             cells = cells_at(record, kind, rho)
             star = " *" if kind == "ceb" and rho == chosen else ""
-            name = FAMILIES[kind] if rho is None else f"{FAMILIES[kind]}, ρ = {rho:g}{star}"
+            name = f"{named(kind, rho)}{star}"
             run = best_run(cells)
             values = (
                 (

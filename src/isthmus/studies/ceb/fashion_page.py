@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from isthmus.studies import catalogue
-from isthmus.studies.ceb.sweeps import FAMILIES, best, cells_at, clean, left, places, success
+from isthmus.studies.ceb.sweeps import FAMILIES, best, cells_at, clean, left, named, places, success
 from isthmus.studies.drawing import Row, band
 from isthmus.studies.evidence import Estimate, average, percent
 from isthmus.studies.image_models import healthy
@@ -85,7 +85,7 @@ def _table(record: StudyRecord) -> Table:
         cells = cells_at(record, kind, rho)
         if not cells:
             continue
-        name = FAMILIES[kind] if rho is None else f"{FAMILIES[kind]}, ρ = {rho:g}{' *' * (rho == best(record, kind))}"
+        name = f"{named(kind, rho)}{' *' * (rho is not None and rho == best(record, kind))}"
         rows.append(
             (
                 name,

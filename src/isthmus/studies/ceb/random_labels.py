@@ -15,7 +15,7 @@ from pydantic import Field
 from isthmus.metrics import wilson
 from isthmus.studies import catalogue
 from isthmus.studies.ceb import fashion
-from isthmus.studies.ceb.sweeps import FAMILIES, SweepConfig
+from isthmus.studies.ceb.sweeps import FAMILIES, SweepConfig, named
 from isthmus.studies.drawing import Row, band
 from isthmus.studies.evidence import (
     Estimate,
@@ -198,13 +198,12 @@ def section(record: StudyRecord) -> Section:
 def _models(record: StudyRecord) -> list[tuple[str, float | None, str, list[Mapping[str, Any]]]]:
     models: list[tuple[str, float | None]] = [("determ", None)]
     models += [(kind, rho) for kind in _kinds(record) for rho in _grid(record, kind)]
-    named = []
+    found = []
     for kind, knob in models:
         cells = list(record.each(objective=kind, knob=knob))
         if cells:
-            name = FAMILIES[kind] if knob is None else f"{FAMILIES[kind]}, ρ = {knob:g}"
-            named.append((kind, knob, name, cells))
-    return named
+            found.append((kind, knob, named(kind, knob), cells))
+    return found
 
 
 def _over_epochs(record: StudyRecord) -> Figure:

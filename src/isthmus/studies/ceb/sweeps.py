@@ -42,42 +42,73 @@ class Curve(Frozen):
     images: Positive | None = None
 
 
-class SweepConfig(ImageConfig):
-    """A deterministic network and bottlenecks over ρ, of one architecture.
+class FamilyConfig(ImageConfig):
+    """A deterministic network and bottlenecks of one architecture.
 
     Attributes:
-        families: the bottlenecks.
-        rhos: values of ρ, for each of them.
-        repeated: those that are trained with every seed, the others with the first alone; None for all of them.
         first_seed: where seeds begin, so that another machine can add more of them to a sweep.
         kl: how the information term is computed: "sampled" is the papers' own form, log-density ratios of the same
             samples that classify; "closed" has less variance where there is a closed form.
     """
 
     modes: Annotated[tuple[Literal["mean", "stochastic"], ...], Field(min_length=1)] = ("mean",)
-    families: Annotated[tuple[Kind, ...], Field(min_length=1)] = ("ceb",)
-    rhos: Annotated[tuple[float, ...], Field(min_length=1)]
-    repeated: tuple[float, ...] | None = None
     first_seed: Annotated[int, Field(ge=0)] = 0
     kl: Literal["closed", "sampled"] = "sampled"
-
-    def curves(self) -> tuple[Curve, ...]:
-        """The attacks that every model is put to."""
-        raise AssertionError("a study says what it attacks with")
 
     def objective(self, kind: Kind, knob: float | None) -> Any:
         """ρ is the knob of every family."""
         return "deterministic" if kind == "determ" else {"name": kind, "rho": knob, "kl": self.kl}
 
     def models(self, seed: int) -> list[tuple[Kind, float | None]]:
+        """The models of one seed."""
+        raise AssertionError("a study says which models it trains")
+
+    def every(self) -> list[tuple[Kind, float | None, int]]:
+        """The models of all seeds. The first seed's come first: an interrupted study has all of them once."""
+        seeds = range(self.first_seed, self.first_seed + self.seeds)
+        return [(*model, seed) for seed in seeds for model in self.models(seed)]
+
+
+class ChosenConfig(FamilyConfig):
+    """Some bottlenecks, each with its ρ, beside the deterministic network.
+
+    Attributes:
+        bottlenecks: family and ρ of each.
+    """
+
+    bottlenecks: Annotated[tuple[tuple[Kind, float], ...], Field(min_length=1)]
+
+    def models(self, seed: int) -> list[tuple[Kind, float | None]]:
+        """The same for every seed, the deterministic one first."""
+        return [("determ", None), *self.bottlenecks]
+
+
+class SweepConfig(FamilyConfig):
+    """A deterministic network and bottlenecks over ρ.
+
+    Attributes:
+        families: the bottlenecks.
+        rhos: values of ρ, for each of them.
+        repeated: those that are trained with every seed, the others with the first alone; None for all of them.
+    """
+
+    families: Annotated[tuple[Kind, ...], Field(min_length=1)] = ("ceb",)
+    rhos: Annotated[tuple[float, ...], Field(min_length=1)]
+    repeated: tuple[float, ...] | None = None
+
+    def curves(self) -> tuple[Curve, ...]:
+        """The attacks that every model is put to."""
+        raise AssertionError("a study says what it attacks with")
+
+    def models(self, seed: int) -> list[tuple[Kind, float | None]]:
         """The models of one seed: the deterministic one, and each family over ρ."""
         again = self.rhos if seed == self.first_seed or self.repeated is None else self.repeated
         return [("determ", None), *((kind, rho) for rho in self.rhos if rho in again for kind in self.families)]
 
-    def every(self) -> list[tuple[Kind, float | None, int]]:
-        """The models of all seeds. The first seed's come first: an interrupted sweep has whole curves."""
-        seeds = range(self.first_seed, self.first_seed + self.seeds)
-        return [(*model, seed) for seed in seeds for model in self.models(seed)]
+
+def named(kind: str, rho: float | None) -> str:
+    """A model as pages name it: "CEB, ρ = 0"."""
+    return FAMILIES[kind] if rho is None else f"{FAMILIES[kind]}, ρ = {rho:g}"
 
 
 def cells_at(record: StudyRecord, kind: str, rho: float | None = None) -> list[Mapping[str, Any]]:

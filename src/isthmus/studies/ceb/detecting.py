@@ -1,0 +1,83 @@
+"""Showing one model foreign images: what a cell of the detection study holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from isthmus.auditing import audit
+from isthmus.checks.out_distributions import configured, named
+from isthmus.config import Component
+from isthmus.studies.image_models import Kind, title
+from isthmus.studies.laboratory import Laboratory
+from isthmus.studies.workbench import Cell, Workbench
+from isthmus.types import CheckResult
+
+if TYPE_CHECKING:
+    from isthmus.studies.ceb.detection import Config
+
+
+def cells(config: Config, bench: Workbench) -> list[Cell]:
+    """A cell for every model, seed and out-distribution."""
+    laboratory = Laboratory(config, bench)
+    asked = [configured(out) for out in config.outs]
+    outs = list(zip(named(asked), asked, strict=True))
+    return [_cell(config, bench, laboratory, model, *out) for model in config.every() for out in outs]
+
+
+def _cell(
+    config: Config,
+    bench: Workbench,
+    laboratory: Laboratory,
+    model: tuple[Kind, float | None, int],
+    name: str,
+    out: Component,
+) -> Cell:
+    """``{"out", "outside": images of it, "scores": {score: {metric: [value, low, high]}}, "success", …}``.
+
+    It is the check ``detection`` that measures; a metric that it could not measure is left out.
+    """
+    check: dict[str, Any] = {
+        "name": "detection",
+        "outs": [out.plain(given_only=True)],
+        "samples": config.samples,
+        "attacked": config.attacked,
+        "resamples": config.resamples,
+    }
+
+    def measure() -> dict[str, Any]:
+        subject = laboratory.subject(*model)
+        tell = bench.telling(f"showing {name}")
+        found = audit(
+            subject.modes["mean"],
+            subject.images,
+            subject.labels,
+            "l2:1",  # detection attacks without a limit
+            [check],
+            indices=subject.indices,
+            debug=True,
+            progress=lambda _, done, total: tell(done, total),
+        )
+        return {**subject.facts, "out": name, **_kept(found.results["detection"], name)}
+
+    kind, knob, seed = model
+    about = {"recipe": config.recipe(*model), "images": config.images, "check": check}
+    return Cell(f"{title(kind, knob)}, seed {seed}, {name}", about, measure)
+
+
+def _kept(result: CheckResult, out: str) -> dict[str, Any]:
+    scores: dict[str, dict[str, list[float]]] = {score: {} for score in result.details["scores"]}
+    for score, kept in scores.items():
+        mode, plain = ("stochastic_", score[11:]) if score.startswith("stochastic_") else ("", score)
+        for name in ("fpr95_in", "auroc", "aupr_in"):
+            metric = result.metrics.get(f"{mode}{out}_{plain}_{name}")
+            if metric is not None and metric.value is not None and metric.interval is not None:
+                kept[name] = [metric.value, metric.interval.low, metric.interval.high]
+    success = result.metrics.get(f"{out}_attack_success")
+    (facts,) = result.details["outs"]
+    return {
+        "outside": facts["n"],
+        "notice": facts["notice"],
+        "scores": {score: kept for score, kept in scores.items() if kept},
+        "left_out": result.details["left_out"],
+        "success": None if success is None else [round((success.value or 0.0) * success.n), success.n],
+    }
