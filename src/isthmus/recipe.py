@@ -259,6 +259,26 @@ class Guesses(Frozen):
         return self
 
 
+class Whiten(Frozen):
+    """Grey images, whitened by the principal components of the training images; see
+    :class:`isthmus.nets.whitening.Whitening`.
+
+    Attributes:
+        components: how many are kept.
+        epsilon: added to every eigenvalue.
+        size: scale images to so many pixels a side first; None to leave them.
+    """
+
+    name: Literal["zca"] = "zca"
+    components: Positive = 400
+    epsilon: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-5
+    size: Positive | None = None
+
+
+def _whitening(given: object) -> object:
+    return Whiten() if given == "zca" else given
+
+
 class Model(Frozen):
     """A backbone and the bottleneck around it; see :func:`isthmus.bottleneck` for what None means.
 
@@ -272,11 +292,12 @@ class Model(Frozen):
     samples: Positive = 1
     classifier: Literal["linear", "mlp", "consistent"] | None = None
     classifier_std: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    classifier_unit_norm: bool = False
     backward: Literal["linear", "table", "mlp"] = "linear"
     marginal: Literal["standard", "mixture", "batch", "classes"] | None = None
     components: Positive = 240
     levels: Positive | None = None
-    normalize: Literal["symmetric", "dataset", "none"] = "symmetric"
+    normalize: Annotated[Literal["symmetric", "dataset", "none"] | Whiten, BeforeValidator(_whitening)] = "symmetric"
     hypothesis: Guesses | None = None
 
     @model_validator(mode="after")

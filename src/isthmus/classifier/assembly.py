@@ -45,6 +45,7 @@ def bottleneck(
     class_counts: Sequence[int] | None = None,
     levels: int | None = None,
     classifier_std: float | None = None,
+    classifier_unit_norm: bool = False,
 ) -> Bottleneck:
     """Wrap any backbone into an information-bottleneck classifier.
 
@@ -74,6 +75,7 @@ def bottleneck(
         levels: how many codes follow one another, image → z_1 → ... → z_L, each with its own c and b; see
             :class:`isthmus.nets.hierarchy.Hierarchy`. None means 2 for a hierarchical objective, and 1 for the others.
         classifier_std: the weights of a linear classifier start from N(0, classifier_std²); Glorot-uniform where None.
+        classifier_unit_norm: each class's weights start as a normal's draws, scaled to norm 1.
 
     Raises:
         ConfigError: an unknown objective or option, one that learns from pairs, levels that the objective does not
@@ -114,7 +116,7 @@ def bottleneck(
     def decoder(lowest: bool = True) -> nn.Module | None:
         if isinstance(head, nn.Module):
             return head if lowest else copy.deepcopy(head)
-        return _decoder(head, encoder.dim, num_classes, classifier_std)
+        return _decoder(head, encoder.dim, num_classes, classifier_std, classifier_unit_norm)
 
     def backward_encoder() -> BackwardEncoder:
         return BackwardEncoder(num_classes, encoder.dim, cov, backward)
@@ -187,16 +189,20 @@ def _above(below: Encoder, covariance: Covariance) -> nn.Module:
     )
 
 
-def _decoder(kind: str, dim: int, num_classes: int, std: float | None) -> nn.Module | None:
-    if std is not None and kind != "linear":
-        raise ConfigError(f"classifier_std={std} is for a linear classifier; this one is {kind!r}.")
+def _decoder(kind: str, dim: int, num_classes: int, std: float | None, unit_norm: bool) -> nn.Module | None:
+    given = f"classifier_std={std}" if std is not None else "classifier_unit_norm" if unit_norm else ""
+    if given and kind != "linear":
+        raise ConfigError(f"{given} is for a linear classifier; this one is {kind!r}.")
     if kind == "consistent":
         return None
     if kind == "mlp":
         return elu_mlp(dim, num_classes)
     layer = glorot_linear(dim, num_classes)
-    if std is not None:
-        nn.init.normal_(layer.weight, std=std)
+    if given:
+        nn.init.normal_(layer.weight, std=1.0 if std is None else std)
+    if unit_norm:
+        with torch.no_grad():
+            layer.weight.div_(layer.weight.norm(dim=1, keepdim=True))
     return layer
 
 

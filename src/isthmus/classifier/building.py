@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from isthmus import recipe, registry
 from isthmus.classifier.assembly import bottleneck
 from isthmus.classifier.guessing import guessing
+from isthmus.data.images import Examples, ImageData, as_float
 from isthmus.nets.layers import Normalize
 from isthmus.nets.learner import Learner
+from isthmus.nets.whitening import Whitening
 
-Statistics = tuple[Sequence[float], Sequence[float]]  # per-channel mean and standard deviation in [0, 1]
+_AT_A_TIME = 1000  # images that a transform is fitted to
 
 
 def build(
     given: recipe.Recipe,
     shape: tuple[int, int, int],
     num_classes: int,
-    statistics: Statistics | None = None,
+    data: ImageData | None = None,
     class_counts: Sequence[int] | None = None,
 ) -> Learner:
     """Build the untrained model of a recipe; the same seed gives the same weights, torch's global state is untouched.
@@ -30,15 +32,16 @@ def build(
         given: the recipe.
         shape: channels, height, width of its images.
         num_classes: how many classes its data has.
-        statistics: per-channel mean and standard deviation in [0, 1], for ``normalize: dataset``. None where weights
-            are about to be loaded over them.
+        data: whose training images ``normalize: dataset`` and whitening are fitted to. None where weights are about to
+            be loaded over that.
         class_counts: of the training labels; loaded with the weights likewise.
     """
     model = given.model
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(given.seed)
-        backbone = registry.find("nets", model.backbone.name).build(model.backbone, shape)
-        normalizer = _normalizer(model.normalize, shape[0], statistics)
+        normalizer = _normalizer(model.normalize, shape, data)
+        entering = normalizer.shape if isinstance(normalizer, Whitening) else shape
+        backbone = registry.find("nets", model.backbone.name).build(model.backbone, entering)
         if model.hypothesis is not None:
             return guessing(backbone, num_classes, given.objective, model.hypothesis, normalizer, class_counts)
         return bottleneck(
@@ -56,15 +59,25 @@ def build(
             class_counts=class_counts,
             levels=model.levels,
             classifier_std=model.classifier_std,
+            classifier_unit_norm=model.classifier_unit_norm,
         )
 
 
 def _normalizer(
-    kind: Literal["symmetric", "dataset", "none"], channels: int, statistics: Statistics | None
+    kind: Literal["symmetric", "dataset", "none"] | recipe.Whiten, shape: tuple[int, int, int], data: ImageData | None
 ) -> nn.Module | None:
     if kind == "none":
         return None
     if kind == "symmetric":
         return Normalize.symmetric()
-    mean, std = statistics if statistics is not None else ([0.0] * channels, [1.0] * channels)
+    if isinstance(kind, recipe.Whiten):
+        whitening = Whitening(shape, kind.components, kind.epsilon, kind.size)
+        return whitening if data is None else whitening.fit(lambda: _batches(data.train))
+    mean, std = ((0.0,) * shape[0], (1.0,) * shape[0]) if data is None else (data.mean, data.std)
     return Normalize(mean, [deviation or 1.0 for deviation in std])  # a constant channel is only shifted
+
+
+def _batches(examples: Examples) -> Iterator[Tensor]:
+    """All images in [0, 1], a few at a time; those that lie in files are decoded as they are needed."""
+    for part in torch.split(torch.arange(len(examples)), _AT_A_TIME):
+        yield as_float(examples.select(part).images)

@@ -77,6 +77,21 @@ def he_(module: nn.Module) -> None:
 
 
 @torch.no_grad()
+def unit_norm_(module: nn.Module) -> None:
+    """Filters from a normal, cut off at two standard deviations, each scaled to ℓ2 norm 1; zero biases.
+
+    As CleverHans's tutorials start: all units answer inputs of one norm alike, however many inputs they have.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            nn.init.trunc_normal_(layer.weight, a=-2.0, b=2.0)
+            flat = layer.weight.view(len(layer.weight), -1)
+            flat.div_(flat.norm(dim=1, keepdim=True))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+@torch.no_grad()
 def delta_orthogonal_(module: nn.Module) -> None:
     """Convolutions that start as an orthogonal matrix at their kernel's centre and zero around it; zero biases.
 

@@ -49,7 +49,7 @@ class Trainer:
         self.fabric = self.team.fabric
         counts = data.train.labels.bincount(minlength=data.num_classes).tolist()
         self.chance = max(counts) / sum(counts)  # accuracy of the best constant answer
-        model = classifier.build(recipe, data.shape, data.num_classes, (data.mean, data.std), counts)
+        model = classifier.build(recipe, data.shape, data.num_classes, data, counts)
         self.model: Learner = model.to(self.fabric.device)
         if self.settings.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
