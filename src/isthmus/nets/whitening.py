@@ -1,8 +1,8 @@
 """Whitening inside the model: grey images, their leading principal components, rotated back (ZCA).
 
 x ↦ U (Λ + ε)^(−½) Uᵀ (x − μ), where the columns of U are the leading eigenvectors of the training images' covariance
-and Λ their eigenvalues (Bell & Sejnowski 1997; section 4 of "A Rate-Distortion Theory of Adversarial Examples"). What it
-was fitted to is saved with the weights, and nothing but training images goes into it.
+and Λ their eigenvalues (Bell & Sejnowski 1997; section 4 of "A Rate-Distortion Theory of Adversarial Examples"). What
+it was fitted to is saved with the weights, and nothing but training images goes into it.
 """
 
 from __future__ import annotations
