@@ -95,3 +95,29 @@ def test_random_labels_of_few_are_the_first_of_many() -> None:
     more = load({"name": "digits", "random_labels": 0, "train_limit": 200})
     assert torch.equal(few.train.labels, more.train.labels[:100])
     assert torch.equal(few.train.images, more.train.images[:100])
+
+
+def test_classes_keep_their_examples_and_take_the_places_they_are_named_in(tiny: ImageData) -> None:
+    first, second = tiny.classes[2], tiny.classes[0]
+    pair = limited(tiny, Config(classes=(first, second)))
+    assert pair.classes == (first, second)
+    for split, whole in ((pair.train, tiny.train), (pair.test, tiny.test)):
+        assert torch.equal(split.images, whole.images[whole.labels != 1])
+        assert torch.equal(split.labels, (whole.labels[whole.labels != 1] == 0).long())
+    assert pair.fingerprint != tiny.fingerprint
+    few = limited(tiny, Config(classes=(first, second), train_limit=4))
+    assert few.train.labels.bincount().tolist() == [2, 2]
+
+
+def test_a_pair_of_digits() -> None:
+    data = load({"name": "digits", "classes": ["3", "7"]})
+    whole = load("digits")
+    assert len(data.train) == int(((whole.train.labels == 3) | (whole.train.labels == 7)).sum())
+    assert data.num_classes == 2
+
+
+def test_classes_that_there_are_not_or_are_named_twice_are_refused(tiny: ImageData) -> None:
+    with pytest.raises(ConfigError, match="class 'seven'"):
+        limited(tiny, Config(classes=("seven", tiny.classes[0])))
+    with pytest.raises(ConfigError, match="named 2 times"):
+        limited(tiny, Config(classes=(tiny.classes[0],) * 2))

@@ -15,7 +15,7 @@ from isthmus import registry
 from isthmus.config import Component, component
 from isthmus.data.images import Examples, ImageData, fingerprint
 from isthmus.data.order import balanced
-from isthmus.errors import DataError
+from isthmus.errors import ConfigError, DataError, unknown
 from isthmus.randomness import fold, uniform
 
 Limit = Annotated[int, Field(gt=0)] | None
@@ -25,6 +25,8 @@ _RANDOM_LABEL = -21  # folded into an example's key for its random label
 class DataConfig(Component):
     """Options of every data set.
 
+    ``classes`` keeps the examples of these classes alone, by name; labels are positions in this list ("3 versus 7").
+
     ``train_limit`` and ``test_limit`` keep at most that many examples of a split, for small experiments: the
     first ones of a fixed shuffle in which classes take turns. Classes are then equally frequent even where
     they were not before.
@@ -33,6 +35,7 @@ class DataConfig(Component):
     likely, whatever the image shows. They can only be memorised (Zhang et al. 2017). The test split keeps its own.
     """
 
+    classes: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     train_limit: Limit = None
     test_limit: Limit = None
     random_labels: Annotated[int, Field(ge=0, lt=2**31)] | None = None
@@ -56,8 +59,11 @@ def limited(data: ImageData, config: DataConfig) -> ImageData:
     """Apply the options that all data sets have. Where they do not bite, the data come back as they are.
 
     Raises:
+        ConfigError: a class that there is not, or one that is named twice.
         DataError: ``train_limit`` is smaller than the number of classes, or leaves a class without a random label.
     """
+    if config.classes is not None:
+        data = _of_classes(data, config.classes)
     if config.train_limit is not None and config.train_limit < data.num_classes:
         raise DataError(
             f"train_limit={config.train_limit} leaves classes of {data.name} without a training example; "
@@ -69,6 +75,27 @@ def limited(data: ImageData, config: DataConfig) -> ImageData:
     if train is data.train and test is data.test:
         return data
     return replace(data, train=train, test=test, fingerprint=fingerprint(train, test))
+
+
+def _of_classes(data: ImageData, classes: tuple[str, ...]) -> ImageData:
+    for name in classes:
+        if name not in data.classes:
+            raise ConfigError(unknown("class", name, data.classes))
+        if classes.count(name) > 1:
+            raise ConfigError(f"The class {name!r} is named {classes.count(name)} times; name each class once.")
+    places = torch.full((data.num_classes,), -1)
+    for label, name in enumerate(classes):
+        places[data.classes.index(name)] = label
+
+    def of(split: Examples) -> Examples:
+        labels = places[split.labels]
+        kept = (labels >= 0).nonzero().squeeze(1)
+        if len(kept) == 0:
+            raise DataError(f"{data.name} has no test image of {', '.join(classes)}.")
+        return split.select(kept).labelled(labels[kept])
+
+    train, test = of(data.train), of(data.test)
+    return replace(data, train=train, test=test, classes=classes, fingerprint=fingerprint(train, test), statistics=None)
 
 
 def _random_labels(n: int, classes: int, seed: int) -> Int64[Tensor, " n"]:

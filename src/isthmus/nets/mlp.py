@@ -1,4 +1,4 @@
-"""Fully connected ReLU layers on the flattened image, as in the MNIST experiments of Alemi et al. 2017."""
+"""Fully connected layers on the flattened image, as in the MNIST experiments of Alemi et al. 2017."""
 
 from __future__ import annotations
 
@@ -12,22 +12,35 @@ from torch import Tensor, nn
 from isthmus.config import Component
 from isthmus.nets.layers import glorot_
 
+Activation = Literal["relu", "tanh"]
+
 
 class Config(Component):
-    """``hidden`` are the widths of the layers; the last one is the number of features."""
+    """Options of the network.
+
+    Attributes:
+        hidden: widths of the layers; the last one is the number of features.
+        activation: after each of them.
+        batch_norm: after each activation.
+    """
 
     name: Literal["mlp"] = "mlp"
     hidden: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)] = (1024, 1024)
+    activation: Activation = "relu"
+    batch_norm: bool = False
 
 
 class MLP(nn.Module):
-    """Flatten, then one Linear and ReLU per width; Glorot-uniform weights and zero biases."""
+    """Flatten, then one Linear and its activation per width; Glorot-uniform weights and zero biases."""
 
-    def __init__(self, inputs: int, hidden: tuple[int, ...]) -> None:
+    def __init__(
+        self, inputs: int, hidden: tuple[int, ...], activation: Activation = "relu", batch_norm: bool = False
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.Flatten()]
         for width in hidden:
-            layers += [nn.Linear(inputs, width), nn.ReLU()]
+            layers += [nn.Linear(inputs, width), nn.ReLU() if activation == "relu" else nn.Tanh()]
+            layers += [nn.BatchNorm1d(width)] if batch_norm else []
             inputs = width
         self.layers = nn.Sequential(*layers)
         self.features = inputs
@@ -41,4 +54,4 @@ class MLP(nn.Module):
 
 def build(config: Config, shape: tuple[int, int, int]) -> MLP:
     """The network for images of ``shape`` (channels, height, width)."""
-    return MLP(math.prod(shape), config.hidden)
+    return MLP(math.prod(shape), config.hidden, config.activation, config.batch_norm)
