@@ -30,6 +30,7 @@ ORDER = [
     ["data"],
     ["nets"],
     ["objectives"],
+    ["observers"],
     ["attacks"],
     ["classifier"],
     ["training"],

@@ -172,12 +172,16 @@ def named_augmentation(given: Augmentation | str) -> Augmentation:
     return given if isinstance(given, Augmentation) else Augmentation.model_validate(_named_augmentation(given))
 
 
+def _observer(given: object) -> Component:
+    return component("observers", given)
+
+
 class Training(Frozen):
     """The loop: how long, how fast, by whom, and what is kept.
 
     ``devices`` processes on each of ``nodes`` machines share every batch of ``batch_size`` images evenly; each takes
     its share in ``accumulate`` parts, one after another, before the optimiser's step. The weights after each step in
-    ``snapshots`` stay beside the final ones.
+    ``snapshots`` stay beside the final ones. Observers in ``observe`` say at the end of epochs what they saw.
     """
 
     epochs: Positive = 20
@@ -198,12 +202,21 @@ class Training(Frozen):
     checkpoint_every: Positive = 500
     validate_every: Positive = 1
     snapshots: tuple[Positive, ...] = ()
+    observe: tuple[SerializeAsAny[Annotated[Component, BeforeValidator(_observer)]], ...] = ()
     tensorboard: bool = False
 
     @property
     def parts(self) -> int:
         """In how many parts a batch is seen, over all processes."""
         return self.devices * self.nodes * self.accumulate
+
+    @field_validator("observe")
+    @classmethod
+    def _each_once(cls, observers: tuple[Component, ...]) -> tuple[Component, ...]:
+        names = [each.name for each in observers]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"each observer can be asked for once; {', '.join(twice)} is there more often")
+        return observers
 
     @field_validator("snapshots")
     @classmethod

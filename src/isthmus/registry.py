@@ -2,8 +2,8 @@
 
 A component is a module with a frozen ``Config`` (a :class:`isthmus.config.Component`) and one function. Its file name
 is its name: ``objectives/ceb.py`` is the objective ``ceb``. Other packages add theirs through the entry-point groups
-``isthmus.data``, ``isthmus.nets``, ``isthmus.objectives``, ``isthmus.attacks``, ``isthmus.checks`` and
-``isthmus.shifts``; each entry names a module of the same shape.
+``isthmus.data``, ``isthmus.nets``, ``isthmus.objectives``, ``isthmus.attacks``, ``isthmus.checks``,
+``isthmus.shifts`` and ``isthmus.observers``; each entry names a module of the same shape.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ KINDS = {
     "attacks": "attack",
     "checks": "check",
     "shifts": "shifted test set",
+    "observers": "observer",
 }
 _PLACES = {"shifts": "data.shifted"}  # where that is not a room of the kind's own name
 _DEFINES_CONFIG = re.compile(r"^class Config\b", re.MULTILINE)

@@ -95,7 +95,7 @@ def _of_classes(data: ImageData, classes: tuple[str, ...]) -> ImageData:
         return split.select(kept).labelled(labels[kept])
 
     train, test = of(data.train), of(data.test)
-    return replace(data, train=train, test=test, classes=classes, fingerprint=fingerprint(train, test), statistics=None)
+    return replace(data, train=train, test=test, classes=classes, fingerprint=fingerprint(train, test))
 
 
 def _random_labels(n: int, classes: int, seed: int) -> Int64[Tensor, " n"]:

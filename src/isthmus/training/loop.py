@@ -29,6 +29,7 @@ from isthmus.training.averaging import MovingAverage
 from isthmus.training.evaluation import count_right
 from isthmus.training.interrupts import Interrupt, deferred
 from isthmus.training.monitor import Averages, MetricsFile, Shown, Watch, check_finite, diverged, progress_bar
+from isthmus.training.observing import Observers
 from isthmus.training.optimizers import make_optimizer, norm_parameters, parameter_groups
 from isthmus.training.run import Run
 from isthmus.training.schedules import RhoController, learning_rate_factor, warm_up_factor
@@ -77,6 +78,7 @@ class Trainer:
                 f"{self._total()} steps ({self.settings.epochs} epochs of {self.steps_per_epoch})."
             )
         self.rho = RhoController(self.settings.rho_schedule, recipe.objective, self.steps_per_epoch)
+        self.observers = Observers(self.settings.observe, self.model, data, recipe.seed)
         self.averages = Averages(i_xy=entropy([count / sum(counts) for count in counts]))
         self.step = 0
         self.last_epoch: dict[str, Any] = {}
@@ -138,6 +140,7 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
         terms = self.team.mean([self._backward(part, number) for number, part in enumerate(parts)])
         self.team.average_gradients(self.model.parameters())
+        self.observers.gradients()
         if self.settings.clip_norm is not None:
             nn.utils.clip_grad_norm_(parameter_groups(self.model)[0], self.settings.clip_norm)
         for optimizer in self.optimizers.values():
@@ -181,6 +184,8 @@ class Trainer:
         check_finite(means, self.step)
         self.rho.end_epoch(self.step, means["accuracy"])
         last = self.step == self._total()
+        if said := self.observers.end_epoch(epoch, last):
+            metrics.write({"step": self.step, "epoch": epoch, "observed": said})
         if not last and (epoch + 1) % self.settings.validate_every:
             return
         accuracy = self._test_accuracy()
@@ -242,6 +247,7 @@ class Trainer:
             "released_at": self.rho.released_at,
             "last_epoch": self.last_epoch,
         }
+        groups |= self.observers.tensors()
         if self.average is not None:
             groups["average"] = self.average.shadow
             facts["average_steps"] = self.average.steps
@@ -256,6 +262,7 @@ class Trainer:
             checkpoints.restore_optimizer(optimizer, groups.get(name, {}))
         averages = {name: value.to(device) for name, value in groups.get("averages", {}).items()}
         self.averages.restore(averages, facts["counts"])
+        self.observers.restore(groups)
         if self.average is not None:
             for name, value in self.average.shadow.items():
                 value.copy_(groups["average"][name])

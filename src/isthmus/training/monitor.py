@@ -88,6 +88,15 @@ class Averages:
                 self.sums[kind][name] = value
 
 
+def _finite(value: Any) -> Any:
+    """The same with None for every number that is not finite."""
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 class MetricsFile:
     """JSON lines, flushed as they come; a resumed run cuts off what came after its checkpoint.
 
@@ -113,7 +122,7 @@ class MetricsFile:
 
     def write(self, line: dict[str, Any]) -> None:
         """Append one line. Non-finite numbers become null: JSON has none."""
-        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+        clean = {name: _finite(value) for name, value in line.items()}
         try:
             self._file.write((json.dumps(clean) + "\n").encode())
             self._file.flush()
