@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -90,6 +90,6 @@ class GradientSNR(Observer):
             squares.copy_(tensors[f"squares.{name}"])
 
 
-def observe(config: Config, model: nn.Module, data: ImageData, seed: int) -> Any:
+def observe(config: Config, model: nn.Module, data: ImageData, seed: int) -> GradientSNR:
     """The observer of a model; needs neither data nor seed."""
     return GradientSNR(model, config.largest)
