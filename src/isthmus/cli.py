@@ -99,7 +99,7 @@ def audit(
     Ends with exit code 3 if the robust accuracy is overstated, with 4 if it is broken, and with 2 if a check that was
     asked for broke off with an error; results and page are written even so.
     """
-    from isthmus.auditing import DEFAULT_CHECKS
+    from isthmus.auditing import DEFAULT_CHECKS, WITH_TRAINING
     from isthmus.targets import audit_run
 
     names = [name.strip() for name in checks.split(",")] if checks is not None else None
@@ -120,8 +120,9 @@ def audit(
     )
     subjects = _show([page.parent])
     typer.echo(f"page: {page}")
-    _stop_at_errors(subjects, DEFAULT_CHECKS if names is None else names)
-    _stop_at_illusions(subjects, DEFAULT_CHECKS if names is None else names)
+    asked = [*DEFAULT_CHECKS, *WITH_TRAINING] if names is None else names
+    _stop_at_errors(subjects, asked)
+    _stop_at_illusions(subjects, asked)
 
 
 @app.command()
@@ -241,13 +242,12 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Train five classifiers on real digits, audit them, and write a page that compares them."""
-    from isthmus.auditing import DEFAULT_CHECKS
-    from isthmus.studies.demo import recipes, run_demo
+    from isthmus.studies.demo import CHECKS, recipes, run_demo
 
     page = run_demo(out, show_progress=not quiet)
     subjects = _show([out / recipe.name for recipe in recipes()])
     typer.echo(f"page: {page}")
-    _stop_at_errors(subjects, DEFAULT_CHECKS)
+    _stop_at_errors(subjects, [check if isinstance(check, str) else check["name"] for check in CHECKS])
 
 
 @app.command()

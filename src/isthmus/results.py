@@ -32,6 +32,8 @@ class AuditRecord(Record):
         answers: a few numbers that change when the model's answers on the audited images do; they tell apart what
             neither weights nor layers show. See :func:`isthmus.classifier.answers`.
         data_hash: SHA-256 of the audited images, their labels and their positions in the data set.
+        trained_on: SHA-256 of what the model was trained on, as far as the audit was told; of the last audit here. A
+            result for which that matters says so itself, as ``trained_on`` in its details.
         settings: the audit's arguments that determine the numbers. A check's own options stand in its result.
         provenance: of the last audit that made a result; each result has its own.
     """
@@ -45,6 +47,7 @@ class AuditRecord(Record):
     n: int
     num_classes: int
     seed: int
+    trained_on: str | None = None
     settings: dict[str, Any]
     provenance: dict[str, Any]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from isthmus import auditing
 
 
+log = logging.getLogger(__name__)
+
 LARGEST = 8 * 2**30
 """Bytes of float images that an audit decodes from files without being asked for fewer."""
 
@@ -45,7 +48,8 @@ class Named:
 class Target:
     """A model, the images and labels to judge it on, and where its results go.
 
-    ``indices`` are the images' positions in the test split, and ``chosen`` says how they were chosen from it.
+    ``indices`` are the images' positions in the test split, and ``chosen`` says how they were chosen from it; ``train``
+    is the training split of the same data, and ``fingerprint`` that of the two.
     """
 
     model: nn.Module
@@ -56,6 +60,8 @@ class Target:
     data: str
     name: str
     folder: Path
+    train: Examples
+    fingerprint: str
 
 
 def audit_run(
@@ -107,6 +113,7 @@ def audit_run(
             chosen,
             checks,
             budget,
+            trained_on=_trained_on(run, target) if data is None else None,
             claimed=claimed,
             seed=seed,
             out=target.folder / "audit",
@@ -185,7 +192,19 @@ def judged_on(subject: Named, count: int | None) -> Target:
         f"{loaded.name} (test)",
         subject.name,
         subject.folder,
+        loaded.train,
+        loaded.fingerprint,
     )
+
+
+def _trained_on(run: Path | None, target: Target) -> Examples | None:
+    """What a run was trained on, its own data's training split; of a foreign model nobody knows."""
+    if run is None:
+        return None
+    if Run(run).info()["data"].get("fingerprint") == target.fingerprint:
+        return target.train
+    log.warning("%s is not as it was when %s was trained, so memorisation is not asked about.", target.data, run)
+    return None
 
 
 def _check_memory(test: Examples) -> None:

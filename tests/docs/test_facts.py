@@ -11,8 +11,8 @@ from doc_pages import DOCS, ROOT
 
 import isthmus
 from isthmus import registry
-from isthmus.auditing import DEFAULT_CHECKS
-from isthmus.checks import calibration, information, robustness
+from isthmus.auditing import DEFAULT_CHECKS, WITH_TRAINING
+from isthmus.checks import calibration, information, memorisation, robustness
 from isthmus.checks.detection_scores import SAMPLES, SCORES
 from isthmus.checks.out_images import ATTACKED
 from isthmus.config import component
@@ -79,7 +79,7 @@ def test_every_check_its_statuses_and_metrics_are_described(run):
     titles = {title.lower() for title in re.findall(r"^## (.+)$", page, re.MULTILINE)}
     assert set(registry.names("checks")) <= titles
     assert {status.value for status in Status} <= known
-    for check in DEFAULT_CHECKS:
+    for check in (*DEFAULT_CHECKS, *WITH_TRAINING):
         for metric in json.loads((run.path / "audit" / f"{check}.json").read_text())["metrics"]:
             plain = re.sub(r"_at_[\d.e-]+$", "_at_…", metric)
             if check == "detection":
@@ -102,6 +102,9 @@ def test_thresholds_are_those_of_the_code():
     assert f"over {config.bins} bins" in page
     assert f"`ece` lies above {config.threshold:g}" in page
     assert f"a {config.bin_level:.0%} Clopper-Pearson" in page
+    usual = memorisation.Config()
+    assert f"`generalisation_gap` lies above {usual.threshold:g}" in page
+    assert f"`membership_auroc` above {usual.membership:g}" in page
     assert f"over {information.Config().samples} codes" in page
     assert f"at most {information.BLOCK:,} images" in page
     assert f"averaged over {SAMPLES} codes" in page

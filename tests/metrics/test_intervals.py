@@ -11,6 +11,7 @@ from isthmus.metrics import (
     bootstrap,
     clopper_pearson,
     mean,
+    mean_difference,
     norm_of_mean,
     paired_difference,
     proportion,
@@ -157,3 +158,35 @@ def test_the_length_of_a_mean_without_variation_is_certain():
     assert norm_of_mean(np.zeros((20, 2)), "nats", seed=0).interval.high == 0.0
     assert norm_of_mean(np.zeros((0, 2)), "nats", seed=0).value is None
     assert norm_of_mean([[1.0, math.inf]], "nats", seed=0).interval is None
+
+
+def test_the_difference_of_two_means_is_that_of_two_independent_samples():
+    """Its interval is the normal one, of the sum of both variances, where there are many examples."""
+    random = np.random.default_rng(3)
+    first, second = random.exponential(1.0, 900), random.exponential(2.0, 1600)
+    found = mean_difference(first, second, "nats", seed=0, resamples=4000)
+    assert found.value == pytest.approx(second.mean() - first.mean())
+    assert found.n == 900
+    error = 1.96 * math.sqrt(first.var() / 900 + second.var() / 1600)
+    assert found.interval.low == pytest.approx(found.value - error, abs=0.1 * error)
+    assert found.interval.high == pytest.approx(found.value + error, abs=0.1 * error)
+    reverse = mean_difference(second, first, "nats", seed=0, resamples=4000)
+    assert reverse.value == pytest.approx(-found.value)
+
+
+def test_the_examples_of_two_means_are_drawn_apart():
+    """Equal samples in one order: drawn together, their difference would be 0 in every resample."""
+    values = np.arange(50.0)
+    found = mean_difference(values, values, "nats", seed=0)
+    assert found.value == 0
+    assert found.interval.high - found.interval.low > 5
+
+
+def test_differences_of_means_without_an_interval():
+    assert mean_difference([], [1.0], "nats", seed=0).value is None
+    single = mean_difference([1.0], [3.0, 4.0], "nats", seed=0)
+    assert (single.value, single.interval) == (2.5, None)
+    assert "two examples" in single.note
+    lost = mean_difference([1.0, 2.0], [3.0, math.inf], "nats", seed=0)
+    assert lost.interval is None
+    assert "not finite" in lost.note

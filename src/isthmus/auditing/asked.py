@@ -1,4 +1,4 @@
-"""What an audit is asked: threat, checks, images and labels, each fault one sentence."""
+"""What an audit is asked: threat, checks, images and labels, what was trained on, each fault one sentence."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isthmus import config
+from isthmus import config, files
 from isthmus.attacks import inputs
 from isthmus.attacks.threats import Threat, parse
+from isthmus.checks.members import InMemory, TrainedOn
 from isthmus.config import Component
-from isthmus.data.images import check_images
+from isthmus.data.images import ImageData, check_images, fingerprint
 from isthmus.errors import ConfigError, DataError
 
 DEFAULT_CHECKS = ("obfuscation", "accuracy", "robustness", "calibration", "information", "detection")
+WITH_TRAINING = ("memorisation",)
+"""What an audit is asked besides where it knows what the classifier was trained on."""
 
 
 def threat_of(given: Threat | str) -> Threat:
@@ -31,13 +34,17 @@ def threat_of(given: Threat | str) -> Threat:
     return threat
 
 
-def configs(checks: Sequence[str | Mapping[str, Any] | Component] | None) -> list[Component]:
+def configs(checks: Sequence[str | Mapping[str, Any] | Component] | None, trained_on: bool = False) -> list[Component]:
     """The checks' options, with all defaults filled in; all of :data:`DEFAULT_CHECKS` for None.
+
+    Args:
+        trained_on: whether the training examples are known; then None means :data:`WITH_TRAINING` too.
 
     Raises:
         ConfigError: an unknown check or option, or a check that is given twice.
     """
-    asked = DEFAULT_CHECKS if checks is None else [checks] if isinstance(checks, str) else checks
+    usual = (*DEFAULT_CHECKS, *WITH_TRAINING) if trained_on else DEFAULT_CHECKS
+    asked = usual if checks is None else [checks] if isinstance(checks, str) else checks
     configs = [config.component("checks", item) for item in asked]
     twice = [name for name, count in Counter(check.name for check in configs).items() if count > 1]
     if twice:
@@ -54,16 +61,51 @@ def examples(images: Tensor, labels: object, indices: object) -> tuple[Tensor, T
     Raises:
         DataError: a wrong shape, type or range.
     """
-    images = images.detach() if isinstance(images, Tensor) else images
-    check_images(images)
+    images, numbers = _labelled(images, labels, "")
     n = len(images)
-    numbers = _tensor(labels, "labels")
-    if numbers.ndim and len(numbers) != n:
-        raise DataError(f"An audit needs as many labels as images, and some; got {n} and {len(numbers)}.")
-    if not (numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool):
-        numbers = numbers.long()
     positions = torch.arange(n) if indices is None else inputs.integers(_tensor(indices, "indices"), n, "indices").cpu()
     return images.float(), numbers, positions
+
+
+def trained_on(given: Any, shape: tuple[int, ...]) -> TrainedOn | None:
+    """What a classifier was trained on: images in [0, 1] with labels, or a split of data, which stays where it lies.
+
+    Args:
+        shape: channels, height and width of the audited images.
+
+    Raises:
+        DataError: something else, or images of another shape.
+    """
+    if given is None:
+        return None
+    if isinstance(given, tuple | list) and len(given) == 2:
+        images, labels = _labelled(given[0], given[1], "training ")
+        facts = repr(tuple(images.shape)).encode(), images.float().cpu().numpy(), labels.cpu().numpy()
+        known = TrainedOn(InMemory(images, labels), files.sha256(*facts))
+    elif all(hasattr(given, name) for name in ("labels", "shape", "select", "facts")):
+        known = TrainedOn(given, fingerprint(given))
+    else:
+        hint = " Give its `train`." if isinstance(given, ImageData) else ""
+        raise DataError(
+            "trained_on is a pair of images and labels, or a split such as isthmus.data.loading.load('digits').train; "
+            f"got {type(given).__name__}.{hint}"
+        )
+    if tuple(known.examples.shape) != shape:
+        of = ["×".join(map(str, each)) for each in (known.examples.shape, shape)]
+        raise DataError(f"trained_on has images of {of[0]}, and the audited ones are {of[1]} (C, H, W).")
+    return known
+
+
+def _labelled(images: Tensor, labels: object, which: str) -> tuple[Tensor, Tensor]:
+    images = images.detach() if isinstance(images, Tensor) else images
+    check_images(images, f"{which}images")
+    n = len(images)
+    numbers = _tensor(labels, f"{which}labels")
+    if numbers.ndim and len(numbers) != n:
+        raise DataError(f"An audit needs as many {which}labels as images, and some; got {n} and {len(numbers)}.")
+    if not (numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool):
+        numbers = numbers.long()
+    return images, numbers
 
 
 def _tensor(values: object, what: str) -> Tensor:

@@ -20,11 +20,12 @@ from isthmus.attacks import inputs
 from isthmus.attacks.threats import Threat
 from isthmus.attacks.undisturbed import device_of, undisturbed
 from isthmus.auditing.asked import configs, examples, share, threat_of
+from isthmus.auditing.asked import trained_on as training
 from isthmus.auditing.stored import stored
 from isthmus.checks.context import Context
 from isthmus.classifier.contract import NOT_FINITE, Classifier
 from isthmus.config import Component
-from isthmus.data.images import check_labels
+from isthmus.data.images import Examples, check_labels
 from isthmus.errors import ConfigError, IsthmusError, ModelError, unknown
 from isthmus.obfuscation.verdict import Verdict
 from isthmus.report import page
@@ -79,6 +80,7 @@ def audit(
     checks: Sequence[str | Mapping[str, Any] | Component] | None = None,
     budget: Literal["quick", "full"] = "quick",
     *,
+    trained_on: Examples | tuple[Float[Tensor, "m c h w"], Int[Tensor, "m"]] | None = None,
     claimed: float | str | None = None,
     seed: int = 0,
     out: str | Path | None = None,
@@ -100,8 +102,11 @@ def audit(
             model's).
         labels: their class indices.
         threat: norm and largest ε, such as ``isthmus.Linf(8 / 255)`` or ``"linf:8/255"``.
-        checks: names, or mappings with options, each check once; None means all of :data:`DEFAULT_CHECKS`.
+        checks: names, or mappings with options, each check once; None means all of :data:`DEFAULT_CHECKS`, and those of
+            :data:`WITH_TRAINING` where ``trained_on`` is given.
         budget: "quick" or "full": how hard the checks try.
+        trained_on: what the classifier was trained on, images in [0, 1] with their labels, or a split of data such as
+            ``load("digits").train``, for the check ``memorisation``. The images audited must not be among them.
         claimed: the robust accuracy that somebody reports for this threat, in [0, 1] or as "53%", for the verdict;
             where None, what one run of PGD of 40 steps on the cross-entropy says.
         seed: all random choices derive from it and the examples' indices.
@@ -119,22 +124,25 @@ def audit(
         progress: called with (check, done, total).
 
     Raises:
-        DataError: images, labels or indices of a wrong shape, type or range.
+        DataError: images, labels, indices or training examples of a wrong shape, type or range.
         ModelError: a model that does not fit the contract, or gives no finite logits for any image.
         ConfigError: an unknown check, budget or option, or a check that is given twice.
     """
     threat = threat_of(threat)
-    asked = configs(checks)
+    asked = configs(checks, trained_on is not None)
     claim = share(claimed)
     if budget not in BUDGETS:
         raise ConfigError(unknown("budget", budget, BUDGETS))
     inputs.check_model(model)
     inputs.check_whole(batch_size, "batch_size")
     images, labels, positions = examples(images, labels, indices)
+    trained = training(trained_on, tuple(images.shape[1:]))
     device = device_of(model, images)
     with undisturbed(model, device, seed):
         adopted = classifier.adopt(model, images.to(device), seed)
         check_labels(labels, adopted.num_classes)
+        if trained is not None:
+            check_labels(trained.examples.labels, adopted.num_classes, "training labels")
         reporter = _Reporter(progress)
         context = Context(
             model=adopted.model,
@@ -146,6 +154,7 @@ def audit(
             bottleneck=adopted.bottleneck,
             draws=adopted.draws,
             indices=positions,
+            trained_on=trained,
             claimed=claim,
             budget=budget,
             seed=seed,
@@ -199,6 +208,7 @@ def _record(context: Context, adopted: Classifier, name: str, data: str, chosen:
         n=len(context.labels),
         num_classes=context.num_classes,
         seed=context.seed,
+        trained_on=None if context.trained_on is None else context.trained_on.hash,
         settings=settings,
         provenance=provenance.collect(),
     )

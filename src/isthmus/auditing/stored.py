@@ -25,9 +25,12 @@ class Stored:
     results: Mapping[str, CheckResult]
 
     def answering(self, check: Component, record: AuditRecord) -> CheckResult | None:
-        """The result that another run of a check would only repeat: same options, made by the same code."""
+        """The result that another run of a check would only repeat: same options, made by the same code, and where it
+        looked at what the classifier was trained on, of the same training examples."""
         result = self.results.get(check.name)
         if result is None or result.status is Status.ERROR or result.options != check.plain():
+            return None
+        if result.details.get("trained_on", record.trained_on) != record.trained_on:
             return None
         return result if _code(result.provenance) == _code(record.provenance) else None
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from isthmus.attacks.threats import Threat
+    from isthmus.checks.members import TrainedOn
 
 
 def _silent(_done: int, _total: int) -> None:
@@ -31,6 +32,9 @@ class Context:
         threat: norm and largest ε; checks that scan ε go from 0 up to it.
         draws: how many passes :attr:`model` averages; more than 1 for a foreign model that answers at random.
         indices: positions of the examples in their data set; 0..N−1 where None.
+        trained_on: the examples that the model was trained on; None where they are not known. A check that looks at
+            them puts their hash into its result's ``details["trained_on"]``, and None where it had none to look at, so
+            that the result is not taken for one about other examples.
         claimed: the robust accuracy that somebody reports, in [0, 1]; None where nobody does.
         budget: "quick" or "full".
         seed: every random choice derives from it and the example's index.
@@ -46,6 +50,7 @@ class Context:
     bottleneck: nn.Module | None = None
     draws: int = 1
     indices: Int[Tensor, "n"] | None = None
+    trained_on: TrainedOn | None = None
     claimed: float | None = None
     budget: Literal["quick", "full"] = "quick"
     seed: int = 0
@@ -74,15 +79,21 @@ class Context:
         return _logits(self.stochastic, self)
 
 
+def answer(model: nn.Module, images: Float[Tensor, "b c h w"], keys: Int[Tensor, "b"]) -> Float[Tensor, "b classes"]:
+    """A mode's answer to a batch, without gradients, float32 on the CPU.
+
+    A stochastic mode draws an example's noise from its key, so that no answer depends on the batch.
+    """
+    import torch
+
+    with torch.no_grad():
+        options = {"keys": keys} if getattr(model, "takes_keys", False) else {}
+        logits: Tensor = model(images, **options)
+        return logits.float().cpu()
+
+
 def _logits(model: nn.Module, context: Context) -> Tensor:
     import torch
 
-    # a stochastic mode draws an example's noise from its key, so that no answer depends on the batch
-    keyed = getattr(model, "takes_keys", False)
     parts = (torch.split(values, context.batch_size) for values in (context.images, context.keys))
-    with torch.no_grad():
-        chunks = [
-            model(images, **({"keys": keys} if keyed else {})).float().cpu()
-            for images, keys in zip(*parts, strict=True)
-        ]
-    return torch.cat(chunks)
+    return torch.cat([answer(model, images, keys) for images, keys in zip(*parts, strict=True)])

@@ -1,4 +1,4 @@
-"""Confidence intervals: of a proportion, of the difference of two paired ones, of a mean over examples."""
+"""Confidence intervals: of a proportion, of a mean over examples, and of the difference of two of either."""
 
 from __future__ import annotations
 
@@ -222,3 +222,29 @@ def mean(values: ArrayLike, unit: str, seed: int, level: float = 0.95, resamples
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     interval = Interval(low=float(low), high=float(high), level=level, method="bootstrap over examples")
     return Metric(value=float(sample.mean()), unit=unit, n=sample.size, interval=interval)
+
+
+def mean_difference(
+    first: ArrayLike, second: ArrayLike, unit: str, seed: int, level: float = 0.95, resamples: int = RESAMPLES
+) -> Metric:
+    """Mean of ``second`` minus mean of ``first``, of other examples, with a percentile bootstrap interval.
+
+    Each resample draws as many of either as there are; ``n`` is the smaller number. Not measured where there are no
+    values; a single one, or one that is not finite, gives no interval.
+    """
+    a, b = (np.asarray(values, dtype=np.float64).ravel() for values in (first, second))
+    n = min(a.size, b.size)
+    if n == 0:
+        return Metric(value=None, unit=unit, n=0, note="no examples")
+    value = float(b.mean() - a.mean())
+    if n == 1 or not np.isfinite(value):
+        note = "an interval needs two examples of either kind" if n == 1 else "not finite for some examples"
+        return Metric(value=value, unit=unit, n=n, note=note)
+    generator = np.random.default_rng([seed, a.size, b.size])
+    drawn = [
+        b[generator.integers(b.size, size=b.size)].mean() - a[generator.integers(a.size, size=a.size)].mean()
+        for _ in range(resamples)
+    ]
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    interval = Interval(low=float(low), high=float(high), level=level, method="bootstrap over examples of either kind")
+    return Metric(value=value, unit=unit, n=n, interval=interval)

@@ -1,0 +1,104 @@
+"""How the page shows memorisation: what is known better and by how much, and how losses tell the two apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isthmus import metrics
+from isthmus.checks.views import MEAN, column, in_mode, interval, listed, measured, percent, points
+from isthmus.types import CheckResult, Figure, Metric, Section, Series, Table
+
+QUESTION = "Does the classifier know the examples that it was trained on better than new ones?"
+_CURVE = 40  # points of a drawn curve
+_BINS = 20
+_SMALLEST = -8.0  # log₁₀ of the smallest loss that is drawn, in nats; a sure answer's rounds to 0
+_SPOKEN = 3
+_COLUMNS = {
+    "training_accuracy": "accuracy, training images",
+    "accuracy": "accuracy, new images",
+    "generalisation_gap": "generalisation gap",
+    "loss_gap": "loss gap",
+    "membership_auroc": "AUROC of membership",
+}
+
+
+def section(results: Mapping[str, CheckResult]) -> Section:
+    """The ROC curve of the attack by loss and the losses themselves in mean mode, a table, and two columns."""
+    shown = measured(results)
+    blocks: tuple[Figure | Table, ...] = (_gaps(shown), _curves(shown), _spreads(shown)) if shown else ()
+    columns = {_COLUMNS[name]: column(shown, name) for name in ("generalisation_gap", "membership_auroc")}
+    return Section("Memorisation", QUESTION, blocks, {title: found for title, found in columns.items() if found})
+
+
+def _gaps(shown: Mapping[str, CheckResult]) -> Table:
+    rows: list[tuple[str | float | Metric | None, ...]] = []
+    for classifier, result in shown.items():
+        for mode in result.details["modes"]:
+            label = classifier if mode == MEAN else f"{classifier} ({mode})"
+            rows.append((label, *(result.metrics.get(in_mode(name, mode)) for name in _COLUMNS)))
+    widest = max(shown, key=lambda name: shown[name].metrics["generalisation_gap"].value or 0.0)
+    gap = shown[widest].metrics["generalisation_gap"]
+    sign = "−" if (gap.value or 0.0) < 0 else ""
+    reading = (
+        f"{widest} has {'the widest gap' if len(shown) > 1 else 'a gap'}: {sign}{points(gap.value or 0.0)}"
+        f"{interval(gap)}. The gap is the accuracy on training images less that on new ones, the loss gap the loss on "
+        "new images less that on training images. The AUROC is of telling from the loss which are which; 50% is chance."
+    )
+    columns = ("classifier", *_COLUMNS.values())
+    return Table("What it was trained on, and what is new to it", reading, columns, tuple(rows))
+
+
+def _losses(result: CheckResult) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of training and of new images, those that have one."""
+    found = (result.arrays[name] for name in ("training_nll", "nll"))
+    training, new = (values[~np.isnan(values)] for values in found)
+    return training, new
+
+
+def _curves(shown: Mapping[str, CheckResult]) -> Figure:
+    series = []
+    for name, result in shown.items():
+        training, new = _losses(result)
+        x, y = (tuple(rates.tolist()) for rates in metrics.roc_curve(training, new, most=_CURVE))
+        series.append(Series(name, x, y, group=name))
+    areas = {name: metrics.auroc(*_losses(result)) for name, result in shown.items()}
+    ranked = sorted(areas, key=lambda name: -areas[name])
+    said = listed([f"{percent(areas[name])} for {name}" for name in ranked[:_SPOKEN]])
+    return Figure(
+        "Training images told by their loss",
+        f"Area under the curve: {said}{', less for the rest' if len(ranked) > _SPOKEN else ''}. On the diagonal, the "
+        "loss says nothing about which images it was trained on.",
+        "new images with at most this loss",
+        "training images",
+        tuple(series),
+        x_range=(0.0, 1.0),
+        y_range=(0.0, 1.0),
+    )
+
+
+def _spreads(shown: Mapping[str, CheckResult]) -> Figure:
+    """Histograms of the loss: bars for training images, a line for new ones, as detection has them."""
+    series, medians = [], []
+    logs = {name: tuple(_log(values) for values in _losses(result)) for name, result in shown.items()}
+    everything = np.concatenate([values for pair in logs.values() for values in pair])
+    low, high = float(everything.min()), float(everything.max())
+    edges = np.linspace(low, high if high > low else low + 1.0, _BINS + 1)
+    centres = tuple(((edges[1:] + edges[:-1]) / 2).tolist())
+    for name, (training, new) in logs.items():
+        shares = [tuple((np.histogram(values, edges)[0] / values.size).tolist()) for values in (training, new)]
+        series.append(Series(f"{name} (training)", centres, shares[0], style="bars", group=name))
+        series.append(Series(f"{name} (new)", centres, shares[1], style="dashed", group=name))
+        of_training, of_new = (f"{10 ** float(np.median(values)):.2g}" for values in (training, new))
+        medians.append(f"{name} has a median of {of_training} on training images and {of_new} on new ones")
+    reading = f"{'; '.join(medians[:_SPOKEN])}. Bars: training images; lines: new ones."
+    if low == _SMALLEST:
+        reading += " The first bin holds all losses down to 0."
+    label = "log₁₀ of the loss in nats"
+    return Figure("Losses of training and new images", reading, label, "share of images", tuple(series))
+
+
+def _log(loss: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.log10(np.maximum(loss, 10.0**_SMALLEST)), dtype=np.float64)
