@@ -21,6 +21,9 @@ from isthmus.metrics import wilson
 from isthmus.types import Interval, Metric, Record
 
 
+_MEANS = ("nats", "bits", "decades")  # units of means over seeds that are no shares of images
+
+
 class Verdict(StrEnum):
     """What the numbers say about a claim."""
 
@@ -50,7 +53,8 @@ class Estimate:
         low, high: the interval; with a single seed it covers the choice of images alone.
         n: images (or points) judged for each seed; of quantities that are no share of images, the number of seeds.
         seeds: runs behind it; the smaller number for a difference.
-        unit: of a share, "fraction", and of a difference of two, "points", which are written as percentages.
+        unit: of a share, "fraction", and of a difference of two, "points", which are written as percentages. Decades
+            are logarithms of ratios to base 10.
         of_images: how the interval for the choice of images is made.
     """
 
@@ -60,25 +64,25 @@ class Estimate:
     n: int
     seeds: int
     level: float = 0.95
-    unit: Literal["fraction", "points", "nats"] = "fraction"
+    unit: Literal["fraction", "points", "nats", "bits", "decades"] = "fraction"
     of_images: str = "Wilson"
 
     @property
     def metric(self) -> Metric:
         """The same for a table."""
-        if self.unit == "nats":
+        if self.unit in _MEANS:
             interval = Interval(low=self.low, high=self.high, level=self.level, method="t over seeds")
-            return Metric(value=self.value, unit="nats", n=self.n, interval=interval if self.seeds > 1 else None)
+            return Metric(value=self.value, unit=self.unit, n=self.n, interval=interval if self.seeds > 1 else None)
         method = f"{self.of_images} over images, {'t over seeds' if self.seeds > 1 else 'one seed'}"
         interval = Interval(low=self.low, high=self.high, level=self.level, method=method)
         return Metric(value=self.value, unit="fraction", n=self.n, interval=interval)
 
     def __str__(self) -> str:
         """Such as "12.3% (95% interval 10.1% to 14.9%, n = 1,000, 3 seeds)"."""
-        write = {"fraction": percent, "points": points, "nats": nats}[self.unit]
+        write = {"fraction": percent, "points": points, "nats": nats, "bits": bits, "decades": decades}[self.unit]
         ends = f"{100 * self.level:.3g}% interval {write(self.low, unit=False)} to {write(self.high)}"
         seeds = f"{self.seeds} seed{'s' * (self.seeds > 1)}"
-        if self.unit == "nats":
+        if self.unit in _MEANS:
             return f"{write(self.value)} ({f'{ends}, ' * (self.seeds > 1)}{seeds})"
         return f"{write(self.value)} ({ends}, n = {self.n:,}, {seeds})"
 
@@ -133,8 +137,10 @@ def pooled(
     return Estimate(value, max(low, lowest), min(high, 1.0), n, len(values), level, of_images="bootstrap")
 
 
-def average(values: Sequence[float], level: float = 0.95) -> Estimate:
-    """Mean over seeds of a quantity in nats, with Student's t interval; a single one has no interval.
+def average(
+    values: Sequence[float], level: float = 0.95, unit: Literal["nats", "bits", "decades"] = "nats"
+) -> Estimate:
+    """Mean over seeds of a quantity in nats, bits or decades, with Student's t interval; a single one has no interval.
 
     Raises:
         ValueError: no value.
@@ -142,7 +148,7 @@ def average(values: Sequence[float], level: float = 0.95) -> Estimate:
     if not values:
         raise ValueError("give a value for each seed; got none")
     mean, spread = fmean(values), half_width(values, level)
-    return Estimate(mean, mean - spread, mean + spread, len(values), len(values), level, "nats")
+    return Estimate(mean, mean - spread, mean + spread, len(values), len(values), level, unit)
 
 
 def trend(x: Sequence[float], y: Sequence[float], level: float = 0.95) -> Estimate:
@@ -256,6 +262,16 @@ def percent(fraction: float, unit: bool = True) -> str:
 def points(fraction: float, unit: bool = True) -> str:
     """A difference of 0.031 as "3.1 points"."""
     return percent(fraction, unit=False) + " points" * unit
+
+
+def bits(value: float, unit: bool = True) -> str:
+    """1.5 as "1.500 bits"."""
+    return f"{value:.3f}{' bits' * unit}".replace("-", "−")
+
+
+def decades(value: float, unit: bool = True) -> str:
+    """A factor of 10^0.5 as "0.50 decades"."""
+    return f"{value:.2f}{' decades' * unit}".replace("-", "−")
 
 
 def nats(value: float, unit: bool = True) -> str:

@@ -1,0 +1,51 @@
+"""Training one of the tables' models: what its cell holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from isthmus.studies.rate_distortion.printed import Labels, Model
+from isthmus.studies.rate_distortion.protocol import TableConfig
+from isthmus.studies.workbench import Cell, Workbench
+
+
+def cells(config: TableConfig, bench: Workbench, labels: Labels) -> list[Cell]:
+    """A cell for every model, batch size and seed; all of the first seed come first."""
+    return [
+        _cell(config, bench, model, batch, labels, seed)
+        for seed in range(config.seeds)
+        for batch in config.batch_sizes
+        for model in config.models
+    ]
+
+
+def _cell(config: TableConfig, bench: Workbench, model: Model, batch: int, labels: Labels, seed: int) -> Cell:
+    """``{"train": [right, of], "test": [right, of], "chance": the best constant answer's accuracy on test images, …}``.
+
+    Training accuracy is of the trained model on the labels it was trained on.
+    """
+    recipe = config.recipe(model, batch, labels, seed)
+
+    def measure() -> dict[str, Any]:
+        from isthmus.data.loading import load
+        from isthmus.training.evaluation import count_right
+
+        run = bench.train(recipe)
+        data, trained = load(recipe["data"]), run.load()
+        right = {
+            part: int(count_right(trained, split, {})) for part, split in (("train", data.train), ("test", data.test))
+        }
+        counts = data.test.labels.bincount()
+        return {
+            "model": model,
+            "batch_size": batch,
+            "labels": labels,
+            "seed": seed,
+            "train": [right["train"], len(data.train)],
+            "test": [right["test"], len(data.test)],
+            "chance": float(counts.max()) / len(data.test),
+            "classes": data.num_classes,
+            "parameters": run.info()["result"]["parameters"],
+        }
+
+    return Cell(f"{model}, batch {batch}, {labels} labels, seed {seed}", {"recipe": recipe, "measured": "gap"}, measure)

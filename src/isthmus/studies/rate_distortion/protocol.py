@@ -1,0 +1,95 @@
+"""How the tables' models are trained, as plain data: a CNN on whitened grey images, plain SGD, three regularisers.
+
+A is the network alone, B has weight decay besides, C has batch normalisation on top of B: without running averages, so
+that its answers depend on the batch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from isthmus.recipe import Fraction, Positive
+from isthmus.studies.image_models import Eps
+from isthmus.studies.rate_distortion.printed import MODELS, Labels, Model
+from isthmus.studies.study import StudyConfig
+
+TRAINING: dict[str, Any] = {"epochs": 500, "optimizer": {"name": "sgd", "lr": 1e-2, "momentum": 0.0}}
+WHITENED: dict[str, Any] = {"name": "zca", "components": 400}
+
+
+class TableConfig(StudyConfig):
+    """Section 4.3 and appendix B.
+
+    SVHN's images are those of the cropped digits; elsewhere ``data`` names another set, and the page says so.
+
+    Attributes:
+        seeds: how often each model is trained, with seeds 0, 1, 2, ...
+        data: name of a data set.
+        train_limit: train on so many images, class-balanced; None for all.
+        models: which of the three.
+        batch_sizes: with which each is trained.
+        normalize: what images go through first; part of a recipe.
+        width: channels of the first convolution.
+        training: part of a recipe, the same for all models but for batch size and decay.
+        weight_decay: of B and C, on all parameters, in PyTorch's convention (λ adds λ·w to the gradient).
+        label_seed: what random labels are drawn from; the same for all models.
+    """
+
+    seeds: Positive = 5
+    data: str = "svhn"
+    train_limit: Positive | None = None
+    models: Annotated[tuple[Model, ...], Field(min_length=1)] = MODELS
+    batch_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (128, 64, 32)
+    normalize: dict[str, Any] = WHITENED
+    width: Positive = 32
+    training: dict[str, Any] = TRAINING
+    weight_decay: Eps = 1e-2
+    label_seed: Annotated[int, Field(ge=0)] = 0
+
+    def recipe(self, model: Model, batch_size: int, labels: Labels, seed: int) -> dict[str, Any]:
+        """The recipe of one model."""
+        decay = {} if model == "A" else {"weight_decay": self.weight_decay}
+        random = {"random_labels": self.label_seed} if labels == "random" else {}
+        optimizer = {**self.training.get("optimizer", {}), **decay}
+        return {
+            "name": f"{self.data}-{model}-{batch_size}-{labels}-seed{seed}",
+            "seed": seed,
+            "data": {"name": self.data, "train_limit": self.train_limit, **random},
+            "model": {
+                "backbone": {"name": "basic_cnn", "width": self.width, "batch_norm": model == "C"},
+                "normalize": self.normalize,
+                "classifier_unit_norm": True,
+            },
+            "objective": "deterministic",
+            "training": {**self.training, "batch_size": batch_size, "optimizer": optimizer},
+        }
+
+
+class MarginConfig(TableConfig):
+    """Those of a table, and what counts.
+
+    Attributes:
+        margin: a gap smaller by this much counts as a difference.
+    """
+
+    margin: Fraction = 0.05
+
+
+SMALL: dict[str, Any] = {
+    "seeds": 3,
+    "data": "cifar10",
+    "train_limit": 5000,
+    "batch_sizes": (128, 32),
+    "training": {**TRAINING, "epochs": 100},
+}
+TINY: dict[str, Any] = {
+    "seeds": 2,
+    "data": "digits",
+    "train_limit": 200,
+    "batch_sizes": (50,),
+    "normalize": {"name": "zca", "components": 40, "size": 32},
+    "width": 8,
+    "training": {"epochs": 20, "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.0}},
+}

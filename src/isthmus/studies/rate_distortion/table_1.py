@@ -1,0 +1,38 @@
+"""How do weight decay, batch normalisation and batch size change test accuracy and the generalisation gap?
+
+Table 1 of "A Rate-Distortion Theory of Adversarial Examples": a CNN of 180,906 parameters on whitened grey images of
+SVHN, trained by plain SGD for 500 epochs. ``small`` trains on 5,000 images of CIFAR-10 instead: what it says is about
+those.
+"""
+
+from __future__ import annotations
+
+from isthmus.studies.evidence import Finding
+from isthmus.studies.rate_distortion import protocol, table_claims, table_page
+from isthmus.studies.study import StudyRecord, scales
+from isthmus.studies.workbench import Stages, Workbench
+from isthmus.types import Section
+
+
+class Config(protocol.MarginConfig):
+    """Table 1's."""
+
+
+SCALES = scales(Config, tiny=protocol.TINY, small=protocol.SMALL)
+
+
+def cells(config: Config, bench: Workbench) -> Stages:
+    """Every model with every batch size."""
+    from isthmus.studies.rate_distortion import measuring
+
+    yield measuring.cells(config, bench, "original")
+
+
+def findings(record: StudyRecord) -> list[Finding]:
+    """What the paper says of the table."""
+    return table_claims.original(record)
+
+
+def section(record: StudyRecord) -> Section:
+    """The table."""
+    return table_page.section(record, "Table 1: regularisers and the generalisation gap", "original")

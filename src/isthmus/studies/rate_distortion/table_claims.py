@@ -1,0 +1,163 @@
+"""What the paper says of its two tables, each claim judged by the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from isthmus.studies.evidence import (
+    Estimate,
+    Finding,
+    Verdict,
+    all_of,
+    bonferroni,
+    exceeds,
+    falls_below,
+    percent,
+    points,
+    share,
+)
+from isthmus.studies.rate_distortion.printed import Model
+from isthmus.studies.rate_distortion.readings import Quantity, accuracy, batches, gap, lead, trained
+from isthmus.studies.study import StudyRecord
+
+FITTED = 0.99
+"""A training accuracy from which on the labels are fitted; printed is 100 ± 0%."""
+ABOVE_CHANCE = 0.02
+MEMORISED = 0.5
+"""A training accuracy on random labels from which on they are memorised; printed are 85% and 90%."""
+SMALL = 0.05
+"""Below it a difference between the gaps of two batch sizes counts as none; printed are 0.6 and 3 points."""
+LARGE = 0.1
+"""Above it one counts as large; printed are 25 points."""
+
+
+def original(record: StudyRecord) -> list[Finding]:
+    """Of table 1."""
+    return [
+        _fits(record, "A"),
+        *(_narrower(record, other) for other in ("A", "C")),
+        _most_accurate(record),
+        _no_large_batch_gap(record, "B"),
+        _large_batch_gap(record, "C", 0.0, "With batch normalisation a small large-batch gap appears in C."),
+    ]
+
+
+def random(record: StudyRecord) -> list[Finding]:
+    """Of table 2."""
+    return [
+        _memorises(record, "A"),
+        _at_chance(record),
+        _narrower(record, "C", LARGE),
+        _large_batch_gap(record, "C", LARGE, "On random labels C has a large-batch gap: larger batches memorise more."),
+        _no_large_batch_gap(record, "A"),
+    ]
+
+
+def _everywhere(record: StudyRecord, model: Model, split: str) -> dict[int, Estimate]:
+    """Accuracy at each batch size; all intervals hold at once."""
+    level, found = bonferroni(len(batches(record))), {}
+    for batch in batches(record):
+        cells = trained(record, model, batch)
+        if cells:
+            found[batch] = share([cell[split][0] for cell in cells], cells[0][split][1], level)
+    return found
+
+
+def _unknown(claim: str) -> Finding:
+    return Finding(claim=claim, verdict=Verdict.UNDECIDED, because="Not measured.")
+
+
+def _listed(found: Mapping[int, Estimate]) -> str:
+    return ", ".join(
+        f"{percent(each.value)} ({percent(each.low, unit=False)} to {percent(each.high)}) with batches of {batch}"
+        for batch, each in found.items()
+    )
+
+
+def _fits(record: StudyRecord, model: Model) -> Finding:
+    claim = f"Model {model} fits the training set."
+    found = _everywhere(record, model, "train")
+    if not found:
+        return _unknown(claim)
+    verdict = all_of([exceeds(each, FITTED) for each in found.values()])
+    because = f"Training accuracy: {_listed(found)}; above {percent(FITTED)} counts."
+    return Finding(claim=claim, verdict=verdict, because=because)
+
+
+def _memorises(record: StudyRecord, model: Model) -> Finding:
+    claim = f"Model {model} memorises random labels."
+    found = _everywhere(record, model, "train")
+    if not found:
+        return _unknown(claim)
+    verdict = all_of([exceeds(each, MEMORISED) for each in found.values()])
+    because = f"Training accuracy: {_listed(found)}; above {percent(MEMORISED)} counts."
+    return Finding(claim=claim, verdict=verdict, because=because)
+
+
+def _at_chance(record: StudyRecord) -> Finding:
+    claim = "With weight decay alone (B) random labels are not fitted better than chance."
+    found = _everywhere(record, "B", "train")
+    if not found:
+        return _unknown(claim)
+    limit = 1 / next(iter(record.cells.values()))["classes"] + ABOVE_CHANCE
+    verdict = all_of([falls_below(each, limit) for each in found.values()])
+    because = f"Training accuracy: {_listed(found)}; below {percent(limit)} counts."
+    return Finding(claim=claim, verdict=verdict, because=because)
+
+
+def _narrower(record: StudyRecord, other: Model, margin: float | None = None) -> Finding:
+    """B's gap against another model's, at each batch size."""
+    limit = record.config["margin"] if margin is None else margin
+    claim = f"Weight decay narrows the generalisation gap: B's is at least {points(limit)} smaller than {other}'s."
+    return _each_batch(record, claim, (other, "B"), gap, limit, "B's gap is smaller by")
+
+
+def _most_accurate(record: StudyRecord) -> Finding:
+    claim = "B is more accurate on test images than A."
+    return _each_batch(record, claim, ("B", "A"), lambda cell: accuracy(cell, "test"), 0.0, "It is more accurate by")
+
+
+def _each_batch(
+    record: StudyRecord, claim: str, pair: tuple[Model, Model], of: Quantity, limit: float, said: str
+) -> Finding:
+    level, found = bonferroni(len(batches(record))), {}
+    for batch in batches(record):
+        first, second = (trained(record, model, batch) for model in pair)
+        step = lead(first, second, of, level)
+        if step is not None:
+            found[batch] = step
+    if not found:
+        return _unknown(claim)
+    each = "; ".join(f"{step} with batches of {batch}" for batch, step in found.items())
+    verdict = all_of([exceeds(step, limit) for step in found.values()])
+    return Finding(claim=claim, verdict=verdict, because=f"{said} {each}; above {points(limit)} at each counts.")
+
+
+def _ends(record: StudyRecord, model: Model) -> tuple[list[int], Sequence[Any], Sequence[Any]]:
+    sizes = [batch for batch in batches(record) if trained(record, model, batch)]
+    if len(sizes) < 2:
+        return sizes, [], []
+    return sizes, trained(record, model, sizes[0]), trained(record, model, sizes[-1])
+
+
+def _no_large_batch_gap(record: StudyRecord, model: Model) -> Finding:
+    claim = f"Model {model} has no large-batch generalisation gap."
+    sizes, large, small = _ends(record, model)
+    step = lead(large, small, gap) if large else None
+    if step is None:
+        return _unknown(claim)
+    verdict = all_of([falls_below(step, SMALL), exceeds(step, -SMALL)])
+    because = f"Its gap with batches of {sizes[0]} exceeds that with {sizes[-1]} by {step}; "
+    return Finding(claim=claim, verdict=verdict, because=f"{because}within {points(SMALL)} of 0 counts.")
+
+
+def _large_batch_gap(record: StudyRecord, model: Model, limit: float, claim: str) -> Finding:
+    sizes, large, small = _ends(record, model)
+    step = lead(large, small, gap) if large else None
+    if step is None:
+        return _unknown(claim)
+    because = (
+        f"Its gap with batches of {sizes[0]} exceeds that with {sizes[-1]} by {step}; above {points(limit)} counts."
+    )
+    return Finding(claim=claim, verdict=exceeds(step, limit), because=because)

@@ -1,0 +1,58 @@
+"""The page of a table: accuracy and gap of each model at each batch size, ours beside the printed."""
+
+from __future__ import annotations
+
+import math
+
+from isthmus.studies import catalogue
+from isthmus.studies.drawing import Row
+from isthmus.studies.evidence import percent
+from isthmus.studies.rate_distortion.printed import TABLES, Labels, Mean
+from isthmus.studies.rate_distortion.readings import accuracy, batches, gap, mean, models, trained
+from isthmus.studies.study import StudyRecord
+from isthmus.types import Section, Table
+
+_READINGS = {
+    "original": "Gap: training less test accuracy.",
+    "random": "Gap: accuracy on training images and their random labels less that on test images and their own. Test "
+    "images need not be balanced: who always gives the most frequent class is right on that many of them, and "
+    "transmits nothing.",
+}
+
+
+def section(record: StudyRecord, title: str, labels: Labels) -> Section:
+    """One table."""
+    blocks = (_table(record, labels),) if record.cells else ()
+    return Section(title, catalogue.question(record.study), blocks)
+
+
+def _table(record: StudyRecord, labels: Labels) -> Table:
+    lines: list[Row] = []
+    printed = TABLES[labels] if record.config["data"] == "svhn" else {}
+    for batch in batches(record):
+        for model in models(record):
+            cells = trained(record, model, batch)
+            shown = [mean([accuracy(cell, split) for cell in cells]) for split in ("train", "test")]
+            gaps = mean([gap(cell) for cell in cells])
+            lines.append((f"{batch}", model, "ours", len(cells), *map(_said, (*shown, gaps))))
+            entry = printed.get((model, batch))
+            if entry is not None:
+                place = {"original": ("", _said(entry.accuracy)), "random": (_said(entry.accuracy), "")}[labels]
+                lines.append((f"{batch}", model, "printed", 5, *place, _said(entry.gap)))
+    chance = {cell["chance"] for cell in record.cells.values()}
+    return Table(
+        title=f"Accuracy and generalisation gap, {labels} labels",
+        reading="A: the network alone; B: with weight decay; C: with batch normalisation besides. Means over seeds ± "
+        f"standard errors. {_READINGS[labels]} The best constant answer is right on {percent(max(chance))} of test "
+        "images.",
+        columns=("batch size", "model", "numbers", "seeds", "train", "test", "gap"),
+        rows=tuple(lines),
+    )
+
+
+def _said(each: Mean | None) -> str:
+    if each is None:
+        return ""
+    if math.isnan(each.error):
+        return percent(each.value)
+    return f"{percent(each.value, unit=False)} ± {percent(each.error, unit=False)}%"
