@@ -301,11 +301,13 @@ class Model(Frozen):
 
     backbone: SerializeAsAny[Annotated[Component, BeforeValidator(lambda v: component("nets", v))]]
     dim: Positive | None = None
-    covariance: Literal["identity", "diagonal", "full"] | None = None
+    covariance: Literal["identity", "isotropic", "diagonal", "full"] | None = None
+    encoder_std: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     samples: Positive = 1
     classifier: Literal["linear", "mlp", "consistent"] | None = None
     classifier_std: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     classifier_unit_norm: bool = False
+    classifier_hidden: tuple[Positive, ...] | None = None
     backward: Literal["linear", "table", "mlp"] = "linear"
     marginal: Literal["standard", "mixture", "batch", "classes"] | None = None
     components: Positive = 240

@@ -21,6 +21,7 @@ from isthmus.nets.gaussian_heads import (
     elu_layers,
     elu_mlp,
     glorot_linear,
+    relu_mlp,
 )
 from isthmus.nets.hierarchy import Hierarchy, Level
 from isthmus.nets.marginals import BatchMarginal, ClassMarginal, MixtureMarginal, StandardMarginal
@@ -46,6 +47,8 @@ def bottleneck(
     levels: int | None = None,
     classifier_std: float | None = None,
     classifier_unit_norm: bool = False,
+    classifier_hidden: Sequence[int] | None = None,
+    encoder_std: float | None = None,
 ) -> Bottleneck:
     """Wrap any backbone into an information-bottleneck classifier.
 
@@ -54,10 +57,11 @@ def bottleneck(
         num_classes: how many classes.
         objective: "deterministic", "vib", "ceb", another of ``isthmus list objectives``, or one with its options:
             ``{"name": "ceb", "rho": 2}``.
-        dim: size of the code. None makes the features themselves the code (identity covariance) or, for the other
-            covariances, a code as large as the features.
-        covariance: "identity", "diagonal" or "full". None means identity for CEB and deterministic models (Fischer &
-            Alemi 2020) and diagonal otherwise (Alemi et al. 2017), also for hierarchies.
+        dim: size of the code. None makes the features themselves the code (identity or isotropic covariance) or, for
+            the other covariances, a code as large as the features.
+        covariance: "identity", "isotropic" (one trained standard deviation for all codes), "diagonal" or "full". None
+            means identity for CEB and deterministic models (Fischer & Alemi 2020), isotropic for the nonlinear IB, and
+            diagonal otherwise (Alemi et al. 2017), also for hierarchies.
         samples: codes drawn per image, in training and in the stochastic mode.
         classifier: c(y|z): "linear", "mlp" (two ELU layers of 64), "consistent" (Bayes' rule on b(z|y), without
             parameters), or a module from codes to logits. None means "consistent" for objectives that learn no
@@ -76,6 +80,8 @@ def bottleneck(
             :class:`isthmus.nets.hierarchy.Hierarchy`. None means 2 for a hierarchical objective, and 1 for the others.
         classifier_std: the weights of a linear classifier start from N(0, classifier_std²); Glorot-uniform where None.
         classifier_unit_norm: each class's weights start as a normal's draws, scaled to norm 1.
+        classifier_hidden: widths of hidden ReLU layers for an "mlp" classifier, in place of its two ELU layers.
+        encoder_std: standard deviation that e(z|x) starts with, whatever the features; the covariance's own where None.
 
     Raises:
         ConfigError: an unknown objective or option, one that learns from pairs, levels that the objective does not
@@ -97,11 +103,17 @@ def bottleneck(
         )
     number = levels_of(chosen, levels)
     width = count_features(backbone, features)
-    cov: Covariance = covariance or ("diagonal" if parts & {"marginal", "levels"} else "identity")
+    usual: Covariance = "isotropic" if "one_noise" in parts else "identity"
+    cov: Covariance = covariance or ("diagonal" if parts & {"marginal", "levels"} else usual)
+    if "one_noise" in parts and cov not in ("identity", "isotropic"):
+        raise ConfigError(
+            f"The objective {chosen.name!r} compares codes under noise that is the same for all images; use covariance "
+            f"isotropic or identity, not {cov}."
+        )
     stochastic = "encoder" in parts
-    code = dim or (None if cov == "identity" else width)
+    code = dim or (None if cov in ("identity", "isotropic") else width)
     # as a level's b starts, since every level pays for what its code says beyond b
-    start = 1.0 if number > 1 and code is not None else None
+    start = 1.0 if number > 1 and code is not None else encoder_std
     encoder = Encoder(width, code, cov if stochastic else "identity", start)
     has_marginal = stochastic and (marginal is not None or "marginal" in parts)
     has_backward = "backward" in parts or (has_marginal and marginal == "classes")
@@ -116,10 +128,14 @@ def bottleneck(
     def decoder(lowest: bool = True) -> nn.Module | None:
         if isinstance(head, nn.Module):
             return head if lowest else copy.deepcopy(head)
+        if classifier_hidden is not None and head != "mlp":
+            raise ConfigError(f"classifier_hidden is for an mlp classifier; this one is {head!r}.")
+        if head == "mlp" and classifier_hidden is not None:
+            return relu_mlp(encoder.dim, classifier_hidden, num_classes)
         return _decoder(head, encoder.dim, num_classes, classifier_std, classifier_unit_norm)
 
     def backward_encoder() -> BackwardEncoder:
-        return BackwardEncoder(num_classes, encoder.dim, cov, backward)
+        return BackwardEncoder(num_classes, encoder.dim, "diagonal" if cov == "isotropic" else cov, backward)
 
     upper = [Level(_above(encoder, cov), decoder(lowest=False), backward_encoder()) for _ in range(number - 1)]
     return (partial(Hierarchy, upper) if upper else Bottleneck)(

@@ -60,6 +60,8 @@ def build(
             levels=model.levels,
             classifier_std=model.classifier_std,
             classifier_unit_norm=model.classifier_unit_norm,
+            classifier_hidden=model.classifier_hidden,
+            encoder_std=model.encoder_std,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -12,18 +12,22 @@ from torch import Tensor, nn
 
 from isthmus.information.gaussians import DiagonalGaussian, FullGaussian, Gaussian, IdentityGaussian
 
-Covariance = Literal["identity", "diagonal", "full"]
+Covariance = Literal["identity", "isotropic", "diagonal", "full"]
 BackwardKind = Literal["linear", "table", "mlp"]
 
 # Standard deviations at zero parameters. The diagonal encoder starts almost deterministic (σ = softplus(−5), Alemi et
 # al. 2017); full covariances and every backward encoder start at 1, where log-densities are tame.
-INITIAL_STD = {"identity": 1.0, "diagonal": math.log1p(math.exp(-5.0)), "full": 1.0}
+INITIAL_STD = {"identity": 1.0, "isotropic": 1.0, "diagonal": math.log1p(math.exp(-5.0)), "full": 1.0}
 FULL_FLOOR = 1e-5  # keeps the diagonal of L away from 0
 
 
 def parameters_per_code(covariance: Covariance, dim: int) -> int:
-    """How many numbers describe one Gaussian: dim, 2·dim, or dim + dim·(dim+1)/2 (14 at dim = 4)."""
-    return {"identity": dim, "diagonal": 2 * dim, "full": dim + dim * (dim + 1) // 2}[covariance]
+    """How many numbers describe one Gaussian: dim, 2·dim, or dim + dim·(dim+1)/2 (14 at dim = 4).
+
+    An isotropic one has dim of its own: its one scale is that of all codes.
+    """
+    full = dim + dim * (dim + 1) // 2
+    return {"identity": dim, "isotropic": dim, "diagonal": 2 * dim, "full": full}[covariance]
 
 
 def gaussian(raw: Float[Tensor, "*batch parameters"], covariance: Covariance, dim: int, initial_std: float) -> Gaussian:
@@ -34,6 +38,8 @@ def gaussian(raw: Float[Tensor, "*batch parameters"], covariance: Covariance, di
     raw = raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw
     if covariance == "identity":
         return IdentityGaussian(raw)
+    if covariance == "isotropic":
+        raise ValueError("an isotropic Gaussian's scale is not among its own parameters; use Encoder")
     mean, scale = raw[..., :dim], raw[..., dim:]
     shift = math.log(math.expm1(initial_std))
     if covariance == "diagonal":
@@ -53,20 +59,24 @@ def _log_softplus(a: Tensor) -> Tensor:
 class Encoder(nn.Module):
     """e(z|x): one linear layer from features to Gaussian parameters.
 
-    With identity covariance and ``dim`` equal to None the features themselves are the means (Fischer & Alemi 2020).
-    Standard deviations start near what :data:`INITIAL_STD` says, or at ``initial_std`` exactly, whatever the features.
+    With identity or isotropic covariance and ``dim`` equal to None the features themselves are the means (Fischer &
+    Alemi 2020). Isotropic noise has one standard deviation for all codes and coordinates, which is trained (Kolchinsky,
+    Tracey & Wolpert 2019). Standard deviations start near what :data:`INITIAL_STD` says, or at ``initial_std`` exactly,
+    whatever the features.
     """
 
     def __init__(
         self, features: int, dim: int | None, covariance: Covariance, initial_std: float | None = None
     ) -> None:
         super().__init__()
-        if dim is None and covariance != "identity":
+        if dim is None and covariance not in ("identity", "isotropic"):
             raise ValueError(f"covariance {covariance!r} needs parameters beside the means: give a dim")
         self.dim = features if dim is None else dim
         self.covariance: Covariance = covariance
         self.initial_std = INITIAL_STD[covariance] if initial_std is None else initial_std
         self.project: nn.Module = nn.Identity()
+        if covariance == "isotropic":
+            self.log_std = nn.Parameter(torch.tensor(math.log(self.initial_std)))
         if dim is not None:
             layer = self.project = glorot_linear(features, parameters_per_code(covariance, dim))
             if initial_std is not None:
@@ -74,6 +84,10 @@ class Encoder(nn.Module):
 
     def forward(self, features: Float[Tensor, "n features"]) -> Gaussian:
         """Gaussians for a batch of features."""
+        if self.covariance == "isotropic":
+            mean = self.project(features)
+            mean = mean.float() if mean.dtype in (torch.float16, torch.bfloat16) else mean
+            return DiagonalGaussian(mean, self.log_std.to(mean.dtype).expand_as(mean))
         return gaussian(self.project(features), self.covariance, self.dim, self.initial_std)
 
 
@@ -133,3 +147,12 @@ def elu_layers(inputs: int, width: int = 64) -> list[nn.Module]:
 def elu_mlp(inputs: int, outputs: int, width: int = 64) -> nn.Sequential:
     """Two hidden ELU layers of 64 (the head of Fischer 2020's Fashion-MNIST models)."""
     return nn.Sequential(*elu_layers(inputs, width), glorot_linear(width, outputs))
+
+
+def relu_mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
+    """Hidden ReLU layers of these widths."""
+    layers: list[nn.Module] = []
+    for width in hidden:
+        layers += [glorot_linear(inputs, width), nn.ReLU()]
+        inputs = width
+    return nn.Sequential(*layers, glorot_linear(inputs, outputs))

@@ -1,0 +1,121 @@
+"""The nonlinear bottleneck: closed forms of its estimate, its gradient, its squared form, and training it."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import isthmus
+from isthmus.errors import ConfigError
+from isthmus.information import pairwise
+from isthmus.information.codes import Codes
+from isthmus.information.gaussians import DiagonalGaussian, FullGaussian
+from isthmus.objectives.nonlinear_ib import Config, terms
+
+
+def codes(means, std=1.0, classes=3):
+    """Codes without noise around these means, whose logits are all alike."""
+    means = torch.as_tensor(means, dtype=torch.float64)
+    encoder = DiagonalGaussian(means, torch.full_like(means, math.log(std)))
+    return Codes(means.unsqueeze(0), torch.zeros(1, len(means), classes, dtype=torch.float64), encoder=encoder)
+
+
+def test_equal_codes_say_nothing_and_far_ones_all_there_is():
+    labels = torch.arange(4) % 3
+    alike = terms(Config(power=1, rho=0.0), codes(torch.zeros(4, 2)), labels)
+    assert float(alike.total) == pytest.approx(math.log(3))
+    far = terms(Config(power=1, rho=0.0), codes(1e3 * torch.eye(4)), labels)
+    assert float(far.total) == pytest.approx(math.log(3) + 0.5 * math.log(4))
+    assert float(far.pairwise_lower) == pytest.approx(math.log(4))
+
+
+def test_two_codes_in_closed_form():
+    """−ln ½(1 + exp(−d²/2σ²)) above, with 8σ² below."""
+    said = terms(Config(power=1, rho=0.0), codes([[0.0], [3.0]], std=2.0), torch.tensor([0, 1]))
+    upper, lower = (-math.log(0.5 * (1 + math.exp(-9 / (divisor * 4)))) for divisor in (2, 8))
+    assert float(said.pairwise_upper) == pytest.approx(upper)
+    assert float(said.pairwise_lower) == pytest.approx(lower)
+    assert float(said.total) == pytest.approx(math.log(3) + 0.5 * upper)
+
+
+def test_squared_and_weighted_as_they_should_be():
+    z = codes(torch.randn(16, 2, generator=torch.Generator().manual_seed(0)))
+    labels = torch.arange(16) % 3
+    information = float(pairwise.upper(z.encoder.mean, 1.0).mean())
+    squared = terms(Config(rate_weight=0.25), z, labels)
+    assert float(squared.total - squared.ce) == pytest.approx(0.25 * information**2)
+    assert squared.weight == pytest.approx(0.25)
+    free = terms(Config(), z, labels, rho=math.inf)
+    assert float(free.total) == float(free.ce)
+
+
+def test_gradients_reach_means_and_noise():
+    means = torch.randn(12, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64).requires_grad_()
+    log_std = torch.zeros((), dtype=torch.float64, requires_grad=True)
+
+    def loss(means, log_std):
+        encoder = DiagonalGaussian(means, log_std.expand_as(means))
+        z = Codes(means.unsqueeze(0), torch.zeros(1, 12, 3, dtype=torch.float64), encoder=encoder)
+        return terms(Config(rho=0.0), z, torch.arange(12) % 3).total
+
+    assert torch.autograd.gradcheck(loss, (means, log_std))
+    loss(means, log_std).backward()
+    assert float(log_std.grad) < 0  # more noise, less information
+    assert bool((means.grad != 0).any())
+
+
+def test_the_form_of_2018_is_above_that_of_2019():
+    z = codes(torch.randn(200, 2, generator=torch.Generator().manual_seed(2)))
+    labels = torch.arange(200) % 3
+    kde, upper = (float(terms(Config(estimate=kind, power=1, rho=0.0), z, labels).total) for kind in ("kde", "upper"))
+    assert kde != pytest.approx(upper, abs=1e-6)
+    assert kde > math.log(3)
+
+
+def test_noise_that_differs_between_images_is_refused():
+    backbone = nn.Sequential(nn.Flatten(), nn.Linear(4, 4))
+    with pytest.raises(ConfigError, match="isotropic or identity, not diagonal"):
+        isthmus.bottleneck(backbone, 3, "nonlinear_ib", 2, "diagonal", features=4)
+    means = torch.zeros(4, 2)
+    full = Codes(means.unsqueeze(0), torch.zeros(1, 4, 3), encoder=FullGaussian(means, torch.eye(2).expand(4, 2, 2)))
+    with pytest.raises(isthmus.errors.ModelError, match="the same for all images"):
+        terms(Config(), full, torch.arange(4) % 3)
+
+
+def test_one_standard_deviation_is_trained_and_starts_where_it_is_told():
+    backbone = nn.Sequential(nn.Flatten(), nn.Linear(4, 4))
+    model = isthmus.bottleneck(
+        backbone, 3, "nonlinear_ib", 2, features=4, classifier="mlp", classifier_hidden=(7,), encoder_std=0.1
+    )
+    images = torch.rand(6, 1, 2, 2)
+    std = model.encode(images).std
+    assert torch.allclose(std, torch.full((6, 2), 0.1))
+    assert [tuple(p.shape) for p in model.classifier.parameters()] == [(7, 2), (7,), (3, 7), (3,)]
+    model.loss(images, torch.arange(6) % 3).total.backward()
+    assert model.encoder.log_std.grad is not None
+    assert float(model.encoder.log_std.grad) != 0
+
+
+def test_it_trains_and_compresses(tmp_path):
+    """A heavier weight leaves less of the image in the code."""
+    recipe = {
+        "name": "nib",
+        "data": "digits",
+        "model": {"backbone": {"name": "mlp", "hidden": [64]}, "dim": 2},
+        "objective": {"name": "nonlinear_ib", "rate_weight": 0.01},
+        "training": {"epochs": 12, "batch_size": 128, "optimizer": {"lr": 5e-3}},
+    }
+    results = [
+        isthmus.train(
+            recipe,
+            {"objective": {"name": "nonlinear_ib", "rate_weight": weight}},
+            out=tmp_path / f"{weight}",
+            progress=False,
+        ).info()["result"]
+        for weight in (0.001, 0.3)
+    ]
+    assert results[0]["epoch_accuracy"] > 0.6
+    assert results[0]["epoch_pairwise_upper"] > results[1]["epoch_pairwise_upper"] + 0.5
+    for each in results:
+        assert each["epoch_pairwise_lower"] <= each["epoch_pairwise_upper"] <= math.log(128)
