@@ -20,7 +20,6 @@ from scipy.special import ndtri, stdtrit
 from isthmus.metrics import wilson
 from isthmus.types import Interval, Metric, Record
 
-
 _MEANS = ("nats", "bits", "decades")  # units of means over seeds that are no shares of images
 
 

@@ -1,0 +1,116 @@
+"""Figures 2 and 3 of the rate-distortion paper: what the claims say of made-up records, and the whole way on digits."""
+
+import math
+
+import pytest
+
+from isthmus.studies import catalogue
+from isthmus.studies.evidence import Verdict
+from isthmus.studies.rate_distortion import plane_claims, snr_claims
+from isthmus.studies.running import run_study
+from isthmus.studies.study import StudyRecord
+
+SNR, PLANE = "rate-distortion/figure-2", "rate-distortion/figure-3"
+EPOCHS = tuple(range(10, 1010, 10))
+
+
+def as_record(name, cells):
+    config = catalogue.find(name).Config().plain()
+    return StudyRecord(study=name, scale="small", config=config, cells=cells, total=len(cells))
+
+
+def decay(start, end, rate):
+    """A ratio that falls from 10^start to 10^end."""
+    return [10 ** (end + (start - end) * math.exp(-rate * epoch)) for epoch in EPOCHS]
+
+
+def snr_record(plain_rate=0.01, normed_rate=0.1, plain_ends=(-2.0, -1.5, -1.0), normed_ends=(-1.2, -1.2, -1.1)):
+    cells = {}
+    for activation in ("relu", "tanh"):
+        for normed in (False, True):
+            for seed in range(2):
+                spans = zip((1.0, 0.9, 0.0), normed_ends if normed else plain_ends, strict=True)
+                layers = {
+                    f"{number}": {"snr": decay(start, end + 0.001 * seed, normed_rate if normed else plain_rate)}
+                    for number, (start, end) in enumerate(spans, 1)
+                }
+                facts = {"activation": activation, "batch_norm": normed, "seed": seed, "test_accuracy": 0.98}
+                cells[f"{activation} {normed} {seed}"] = {**facts, "epochs": list(EPOCHS), "layers": layers}
+    return as_record(SNR, cells)
+
+
+def test_as_the_figure_shows_everything_is_seen():
+    assert {each.verdict for each in snr_claims.findings(snr_record())} == {Verdict.SEEN}
+
+
+def test_ratios_that_still_fall_have_not_settled():
+    found = snr_claims.findings(snr_record(plain_rate=0.001))
+    assert [each.verdict for each in found[:4]] == [Verdict.NOT_SEEN] * 2 + [Verdict.SEEN] * 2
+
+
+def test_batch_normalisation_that_changes_nothing_refutes():
+    found = snr_claims.findings(snr_record(normed_rate=0.01, normed_ends=(-2.0, -1.5, -1.0)))
+    assert {each.verdict for each in found[4:8]} == {Verdict.NOT_SEEN}
+
+
+def test_a_last_layer_that_falls_most_refutes():
+    found = snr_claims.findings(snr_record(plain_ends=(0.9, 0.8, -3.0)))
+    assert {each.verdict for each in found[8:]} == {Verdict.NOT_SEEN}
+
+
+def plane_record(peak=5.0, end=4.0, random_peak=6.0, random_end=6.0, seeds=2):
+    cells = {}
+    for labels, top, last in (("original", peak, end), ("random", random_peak, random_end)):
+        for seed in range(seeds):
+            half = len(EPOCHS) // 2
+            course = [top * at / half for at in range(half)] + [top] + [last + 0.001 * seed] * (len(EPOCHS) - half - 1)
+            told = [min(1.0, 0.5 + at / len(EPOCHS)) for at in range(len(EPOCHS))]
+            layers = {f"{number}": {"i_xt": course, "i_ty": told} for number in (1, 2, 3)}
+            cells[f"{labels} {seed}"] = {
+                "labels": labels, "seed": seed, "epochs": list(EPOCHS), "samples": 2000, "label_entropy_bits": 1.0,
+                "layers": layers, "train_accuracy": 1.0, "test_accuracy": 0.99,
+            }  # fmt: skip
+    return as_record(PLANE, cells)
+
+
+def test_as_the_plane_shows_everything_is_seen():
+    assert {each.verdict for each in plane_claims.findings(plane_record())} == {Verdict.SEEN}
+
+
+def test_no_compression_and_no_memorisation_refute():
+    found = plane_claims.findings(plane_record(end=5.0, random_peak=6.0, random_end=4.0))
+    assert [each.verdict for each in found] == [Verdict.NOT_SEEN, Verdict.NOT_SEEN, Verdict.SEEN, Verdict.NOT_SEEN]
+
+
+@pytest.mark.parametrize(("name", "made"), [(SNR, snr_record), (PLANE, plane_record)])
+def test_pages_draw_what_there_is_and_nothing_of_nothing(name, made):
+    module, record = catalogue.find(name), made()
+    assert len(module.section(record).blocks) == 5
+    empty = record.model_copy(update={"cells": {}})
+    assert module.section(empty).blocks == ()
+    assert [each.verdict for each in module.findings(empty)] == [Verdict.UNDECIDED]
+
+
+def test_the_ratios_on_digits(tmp_path):
+    measured, html = run_study(SNR, "tiny", {"seeds": 1, "training.epochs": 4}, tmp_path, show_progress=False)
+    assert measured.complete
+    assert not measured.failures
+    for cell in measured.cells.values():
+        assert cell["epochs"] == [1, 2, 3, 4]
+        assert list(cell["layers"]) == ["1", "2", "3", "4"]
+        assert all(value > 0 for layer in cell["layers"].values() for value in layer["snr"])
+    assert "signal-to-noise" in html.read_text("utf-8")
+
+
+def test_the_plane_on_digits(tmp_path):
+    measured, html = run_study(PLANE, "tiny", {"seeds": 1, "training.epochs": 4}, tmp_path, show_progress=False)
+    assert measured.complete
+    assert not measured.failures
+    for cell in measured.cells.values():
+        assert len(cell["layers"]) == 4
+        bound = math.log2(cell["samples"]) + 1e-9
+        for way in cell["layers"].values():
+            assert all(
+                0 <= told <= held + 1e-9 <= bound + 1e-9 for held, told in zip(way["i_xt"], way["i_ty"], strict=True)
+            )
+    assert "information plane" in html.read_text("utf-8")
