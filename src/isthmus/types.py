@@ -37,6 +37,9 @@ class Terms:
             takes H(Z) − H(Z|Y) and the second H(Y) − H(Y|Z). Its absolute value is :attr:`consistency`.
         marginal_nll: E[−log m(z)] on detached codes, the loss of a learned marginal that must not touch the
             encoder.
+        pairwise_upper, pairwise_lower: bounds on I(X;Z) for the inputs of this batch alone, from distances between their
+            codes' means (Kolchinsky, Tracey & Wolpert 2019); neither exceeds ln(batch), however much more of the image
+            a code says.
         bound: what a classifier of label hypotheses maximises, a lower bound on an f-divergence between true pairs and
             all pairs of image and label.
         elimination: Σ over hypotheses of MMD², what ``total`` minimises of the labels in the hidden representations;
@@ -60,6 +63,8 @@ class Terms:
     rate_upper: Tensor | None = None
     consistency_gap: Tensor | None = None
     marginal_nll: Tensor | None = None
+    pairwise_upper: Tensor | None = None
+    pairwise_lower: Tensor | None = None
     bound: Tensor | None = None
     elimination: Tensor | None = None
     elimination_unbiased: Tensor | None = None
@@ -225,6 +230,23 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Headline:
+    """A check's answer about one classifier in one number, for the scorecard.
+
+    Attributes:
+        metric: the number, with n and interval.
+        label: what it is, in words: "clean accuracy". Classifiers with the same label are compared.
+        word: what goes before it where a word says more, such as a verdict.
+        note: what else one must know of this very number, in a few words.
+    """
+
+    metric: Metric
+    label: str
+    word: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Section:
     """How the page shows one check, for one or several classifiers."""
 
@@ -233,3 +255,5 @@ class Section:
     blocks: tuple[Figure | Gallery | Table, ...] = ()
     columns: Mapping[str, Mapping[str, Metric]] = field(default_factory=dict)
     """What this check adds to the comparison table: column title -> classifier name -> metric."""
+    headlines: Mapping[str, Headline] = field(default_factory=dict)
+    """What the scorecard shows, by classifier name; the first of ``columns`` where there is none."""
