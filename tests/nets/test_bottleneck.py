@@ -11,6 +11,7 @@ from isthmus import classifier
 from isthmus.attacks import losses
 from isthmus.attacks.batch import Batch
 from isthmus.attacks.oracle import Oracle
+from isthmus.data.loading import load
 from isthmus.errors import ModelError
 from isthmus.information.gaussians import DiagonalGaussian, FullGaussian, IdentityGaussian, kl
 from isthmus.nets.gaussian_heads import BackwardEncoder, Encoder, gaussian, parameters_per_code
@@ -218,11 +219,13 @@ def test_normalisation_lives_inside():
             "objective": "ceb",
         }
     )
-    model = classifier.build(recipe, (1, 8, 8), 10, ([0.3], [0.4]))
+    digits = load("digits")
+    model = classifier.build(recipe, (1, 8, 8), 10, digits)
     seen = []
     model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     model(IMAGES)
-    torch.testing.assert_close(seen[0], (IMAGES - 0.3) / 0.4)
+    values = digits.train.images.float() / 255
+    torch.testing.assert_close(seen[0], (IMAGES - values.mean()) / values.std(correction=0))
 
 
 def test_building_is_seeded_and_leaves_the_global_generator_alone():

@@ -13,6 +13,7 @@ from isthmus.config import Component
 from isthmus.nets.layers import glorot_
 
 Activation = Literal["relu", "tanh"]
+BatchNorm = bool | Literal["unscaled"]
 
 
 class Config(Component):
@@ -21,26 +22,28 @@ class Config(Component):
     Attributes:
         hidden: widths of the layers; the last one is the number of features.
         activation: after each of them.
-        batch_norm: after each activation.
+        batch_norm: after each activation; "unscaled" without the trained scale γ.
     """
 
     name: Literal["mlp"] = "mlp"
     hidden: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)] = (1024, 1024)
     activation: Activation = "relu"
-    batch_norm: bool = False
+    batch_norm: BatchNorm = False
 
 
 class MLP(nn.Module):
     """Flatten, then one Linear and its activation per width; Glorot-uniform weights and zero biases."""
 
     def __init__(
-        self, inputs: int, hidden: tuple[int, ...], activation: Activation = "relu", batch_norm: bool = False
+        self, inputs: int, hidden: tuple[int, ...], activation: Activation = "relu", batch_norm: BatchNorm = False
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.Flatten()]
         for width in hidden:
             layers += [nn.Linear(inputs, width), nn.ReLU() if activation == "relu" else nn.Tanh()]
-            layers += [nn.BatchNorm1d(width)] if batch_norm else []
+            if batch_norm:
+                layers.append(nn.BatchNorm1d(width))
+                layers[-1].weight.requires_grad_(batch_norm != "unscaled")
             inputs = width
         self.layers = nn.Sequential(*layers)
         self.features = inputs
