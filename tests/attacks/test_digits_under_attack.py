@@ -42,6 +42,8 @@ def test_a_large_radius_leaves_nothing(trained):
 
 
 def test_batch_size_does_not_move_the_result(trained):
-    results = [robust_accuracy(*trained, Linf(0.08), batch_size=size, seed=2) for size in (200, 64)]
+    model, images, labels = trained
+    few = model, images[:60], labels[:60]
+    results = [robust_accuracy(*few, Linf(0.08), batch_size=size, seed=2) for size in (60, 23)]
+    assert 0 < results[0].accuracy < 0.95
     assert (results[0].broken != results[1].broken).sum() <= 1  # convolutions round differently by batch
-    assert results[0].accuracy == pytest.approx(results[1].accuracy, abs=0.006)

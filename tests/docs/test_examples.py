@@ -37,7 +37,7 @@ def folder(tmp_path, monkeypatch):
 def test_own_backbone(folder, capsys):
     """The script trains to well above chance and audits; then the tutorial's command audits its weights."""
     shutil.copy(EXAMPLES / "own_backbone.py", folder)
-    audit = importlib.import_module("own_backbone").main(folder, epochs=6, count=60)
+    audit = importlib.import_module("own_backbone").main(folder, epochs=6, count=40)
     shown = capsys.readouterr().out
     assert "ReX" in shown
     assert f"page: {folder / 'own-backbone.html'}" in shown

@@ -8,7 +8,7 @@ import pytest
 import torch
 from benchmarks.illusions import ILLUSIONS
 from torch import Tensor, nn
-from trained_digits import EPS, conv_net, digits, examined, fit, held_out, undefended
+from trained_digits import EPS, adversarially_trained, conv_net, digits, examined, fit, held_out, undefended
 
 import isthmus
 from isthmus.attacks import Linf, robust_accuracy
@@ -57,14 +57,19 @@ def test_a_linear_model_keeps_what_its_closed_form_says():
 
 HONEST = {
     "undefended": lambda: undefended(),
-    "adversarially trained": lambda: fit(conv_net(), epochs=30, eps=0.1),
+    "adversarially trained": lambda: adversarially_trained(),
     "small": lambda: fit(nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))),
     "large": lambda: fit(conv_net(64), epochs=6),
     "long training": lambda: fit(conv_net(), epochs=60),
 }
 
 
-@pytest.mark.parametrize("name", HONEST)
+OFTEN = ("undefended", "adversarially trained")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in OFTEN else pytest.mark.slow) for name in HONEST]
+)
 def test_an_honest_model_holds(name):
     found = examined(HONEST[name](), eps=0.1)
     assert found.verdict.status == "holds"
@@ -72,7 +77,7 @@ def test_an_honest_model_holds(name):
 
 
 def test_an_honest_model_is_believed_its_own_number_and_no_higher_one():
-    model = fit(conv_net(), epochs=30, eps=0.1)
+    model = adversarially_trained()
     honest = examined(model, eps=0.1)
     left = honest.verdict.corrected
     assert left > 0.4
@@ -82,7 +87,7 @@ def test_an_honest_model_is_believed_its_own_number_and_no_higher_one():
 
 
 def test_the_battery_costs_at_most_three_times_its_ensemble():
-    found = examined(fit(conv_net(), epochs=30, eps=0.1), QUICK, n=200, eps=0.1)
+    found = examined(adversarially_trained(), QUICK, n=200, eps=0.1)
     assert found.forwards + found.backwards <= 3 * found.ensemble
 
 

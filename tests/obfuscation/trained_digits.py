@@ -76,6 +76,11 @@ def undefended() -> nn.Module:
     return fit(conv_net())
 
 
+@cache
+def adversarially_trained() -> nn.Module:
+    return fit(conv_net(), epochs=30, eps=0.1)
+
+
 def examined(
     model: nn.Module, budget: Budget = SMALL, claimed: float | None = None, n: int = N, eps: float = EPS
 ) -> Diagnosis:
