@@ -8,7 +8,7 @@ from isthmus.studies import catalogue, page
 from isthmus.studies.evidence import Verdict
 from isthmus.studies.guess_first import printed
 from isthmus.studies.guess_first.printed import ROWS, TABLES, Row
-from isthmus.studies.guess_first.protocol import MODELS, SUBSTITUTE
+from isthmus.studies.guess_first.protocol import MODELS, SIGMOID, SUBSTITUTE
 from isthmus.studies.study import StudyRecord
 
 SEEN, NOT_SEEN, UNDECIDED = Verdict.SEEN, Verdict.NOT_SEEN, Verdict.UNDECIDED
@@ -196,7 +196,8 @@ def record_of(name, table, strong, doubts, never, seeds=3):
             "moved": {"fgsm": N, "pgd": N, "cw": N},
             "victims": victims,
         }
-    config = catalogue.find(name).SCALES["paper"].plain() | {"linf": [0.15, 0.3], "l2": [2.0]}
+    asked = {"linf": [0.15, 0.3], "l2": [2.0], "models": list(MODELS)}
+    config = catalogue.find(name).SCALES["paper"].plain() | asked
     return StudyRecord(study=name, scale="paper", config=config, cells=cells, total=len(cells))
 
 
@@ -398,3 +399,43 @@ def test_figure_2_draws_points_by_whether_the_label_is_the_hypothesis():
     sums = {row[0]: row[3] for row in table.rows}
     assert sums["C-DV-IE"].value == pytest.approx(3.1)
     assert sums["C-DV-IE"].interval.low < 3.1 < sums["C-DV-IE"].interval.high
+
+
+def with_sigmoid(record, fgsm, verdict):
+    """The JS models once more, through a sigmoid: what FGSM leaves at 0.15 and 0.30, and what the battery says."""
+    cells = dict(record.cells)
+    for name in SIGMOID:
+        for seed in range(3):
+            base = name.removesuffix("-sigmoid")
+            white, judged = (record.cells[f"{base} {seed} {trial}"] for trial in ("white", "verdict"))
+            attacks = white["attacks"] | {
+                "fgsm": curve(dict(zip((0.15, 0.3), fgsm, strict=True))) | {"never": round(0.8 * N)}
+            }
+            cells[f"{name} {seed} white"] = {**white, "model": name, "attacks": attacks}
+            cells[f"{name} {seed} verdict"] = {**judged, "model": name, "verdict": verdict, "tests": {}}
+    config = record.config | {"models": [*MODELS, *SIGMOID]}
+    return record.model_copy(update={"cells": cells, "config": config, "total": len(cells)})
+
+
+def test_a_sigmoid_is_judged_apart():
+    """Scores that are log-ratios may be sound where their sigmoid masks the gradient, and the reverse."""
+    sound = record_of("guess-first/table-1", TABLES["mnist"], STRONG, (), {})
+    doubt = "Ours: it doubts them where they answer through a sigmoid."
+    masked = findings(with_sigmoid(sound, (0.756, 0.744), "overstated"))
+    assert masked[doubt] == SEEN
+    assert masked["About 80% of FGSM attacks fail to mislead C-JS-sigmoid at any size."] == SEEN
+    assert masked["Ours: the verdict check doubts every C-JS and C-JS-IE measured, at ℓ∞ 0.15."] == NOT_SEEN
+    believed = findings(with_sigmoid(sound, (0.5, 0.1), "holds"))
+    assert believed[doubt] == NOT_SEEN
+    assert (
+        believed["C-JS-sigmoid shows gradient masking: white-box FGSM is flat in ε, PGD falls, and C&W breaks it."]
+        == NOT_SEEN
+    )
+    assert doubt not in findings(sound)
+
+
+def test_a_sigmoid_shares_its_model_and_changes_no_prediction():
+    config = catalogue.find("guess-first/table-1").Config()
+    assert set(SIGMOID) <= set(config.models)
+    for name in SIGMOID:
+        assert config.recipe(name, 0) == config.recipe(name.removesuffix("-sigmoid"), 0)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from isthmus.studies.guess_first import black_box, strong, white_box
-from isthmus.studies.guess_first.protocol import CurvesConfig, TableConfig
+from isthmus.studies.guess_first.protocol import SIGMOID, CurvesConfig, TableConfig
 from isthmus.studies.guess_first.workshop import Workshop
 from isthmus.studies.workbench import Stages, Workbench
 
@@ -40,5 +40,7 @@ def _black(config: CurvesConfig, workshop: Workshop, trained: Sequence[Mapping[s
     """A cell for each seed, of the models that could be trained."""
     by_seed: dict[int, list[str]] = {}
     for cell in trained:
+        if cell["model"] in SIGMOID:  # no other predictions than without
+            continue
         by_seed.setdefault(cell["seed"], []).append(cell["model"])
     return [black_box.cell(config, workshop, names, seed) for seed, names in by_seed.items()]

@@ -19,9 +19,13 @@ from isthmus.studies.guess_first.printed import L2, LINF
 from isthmus.studies.image_models import Eps
 from isthmus.studies.study import Beta, StudyConfig
 
-Name = Literal["CNN", "C-DV", "C-JS", "C-DV-IE", "C-JS-IE", "VIB"]
+Name = Literal["CNN", "C-DV", "C-JS", "C-DV-IE", "C-JS-IE", "VIB", "C-JS-sigmoid", "C-JS-IE-sigmoid"]
 MODELS: tuple[Name, ...] = ("CNN", "C-DV", "C-JS", "C-DV-IE", "C-JS-IE", "VIB")
 PROPOSED: tuple[Name, ...] = ("C-DV", "C-JS", "C-DV-IE", "C-JS-IE")
+THROUGH = "-sigmoid"
+SIGMOID: tuple[Name, ...] = ("C-JS-sigmoid", "C-JS-IE-sigmoid")
+"""C-JS and C-JS-IE once more, answering with σ of their scores, as a GAN's critic does: the same predictions, and other
+gradients for who takes the answers for logits. Which of the two the paper attacked, it does not say."""
 SUBSTITUTE = "substitute"
 ATTACKS = ("fgsm", "pgd", "cw")
 TRAINING: dict[str, Any] = {"epochs": 200, "batch_size": 250, "optimizer": {"lr": 1e-3}}
@@ -78,7 +82,8 @@ class ModelsConfig(StudyConfig):
     rate_weight: Beta = 1e-3
 
     def recipe(self, name: str, seed: int) -> dict[str, Any]:
-        """The recipe of one model, or of the substitute."""
+        """The recipe of one model, or of the substitute; with a sigmoid or without, a model is trained once."""
+        name = name.removesuffix(THROUGH)
         model, objective = self._model(name)
         late = {"rho_schedule": self.rho_schedule} if name.endswith("-IE") and self.rho_schedule else {}
         return {
@@ -115,7 +120,7 @@ class CurvesConfig(ModelsConfig):
     """The attacks of section 3: FGSM and PGD in ℓ∞, C&W in ℓ2, each black- and white-box.
 
     Attributes:
-        models: which of the six.
+        models: which of the six, and of the two that answer through a sigmoid, which are attacked in the open alone.
         linf, l2: perturbation sizes that accuracy is told at, ascending, the tables' among them.
         transfer_steps: of PGD on the substitute, each ε/30 long, from a random start.
         bisections: of ε in white-box PGD, Foolbox's number; half of them know it within 0.0003.
@@ -153,6 +158,7 @@ class TableConfig(CurvesConfig):
         budget: how hard these try.
     """
 
+    models: Annotated[tuple[Name, ...], Field(min_length=1)] = (*MODELS, *SIGMOID)
     suite: str = "standard"
     battery_images: Positive = 1000
     budget: Literal["quick", "full"] = "full"

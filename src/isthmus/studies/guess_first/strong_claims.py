@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from isthmus.studies.evidence import Finding, Verdict, all_of, bonferroni, exceeds, falls_below, gap, percent, share
 from isthmus.studies.guess_first.printed import LINF
-from isthmus.studies.guess_first.protocol import PROPOSED
+from isthmus.studies.guess_first.protocol import PROPOSED, SIGMOID
 from isthmus.studies.guess_first.readings import NotMeasured, cells, doubted, failed_tests, left, settled, tested
 from isthmus.studies.guess_first.white_claims import CW, DV, JS
 from isthmus.studies.study import StudyRecord
@@ -20,6 +20,11 @@ def findings(record: StudyRecord) -> list[Finding]:
     return [
         _battery(
             record, JS, f"Ours: the verdict check doubts every C-JS and C-JS-IE measured, at ℓ∞ {LINF[0]:g}.", True
+        ),
+        *(
+            [_battery(record, SIGMOID, "Ours: it doubts them where they answer through a sigmoid.", True)]
+            if set(SIGMOID) <= set(record.config["models"])
+            else []
         ),
         _battery(record, DV, "Ours: it doubts no C-DV and no C-DV-IE measured.", False),
         _some_left(record),

@@ -16,6 +16,7 @@ from isthmus.studies.evidence import (
 )
 from isthmus.studies.guess_first.black_claims import OBJECTIVES, leads
 from isthmus.studies.guess_first.printed import L2, LINF, Row
+from isthmus.studies.guess_first.protocol import SIGMOID
 from isthmus.studies.guess_first.readings import NotMeasured, accuracy, cells, counts, settled, tested
 from isthmus.studies.study import StudyRecord
 
@@ -35,7 +36,8 @@ CW = Row("white", "cw", L2[0])
 
 def findings(record: StudyRecord) -> list[Finding]:
     """The claims of section 3.1 about white-box attacks."""
-    others = [name for name in record.config["models"] if name not in JS]
+    others = [name for name in record.config["models"] if name not in (*JS, *SIGMOID)]
+    asked = [name for name in (*JS, *SIGMOID) if name in JS or name in record.config["models"]]
     return [
         leads(
             record,
@@ -43,7 +45,7 @@ def findings(record: StudyRecord) -> list[Finding]:
             LINF_ROWS,
             [(ours, other) for ours in JS for other in others],
         ),
-        *(_rarely_misled(record, name) for name in JS),
+        *(_rarely_misled(record, name) for name in asked),
         leads(
             record,
             "The Donsker-Varadhan models stand every white-box attack better than the CNN.",
@@ -51,7 +53,7 @@ def findings(record: StudyRecord) -> list[Finding]:
             [(name, "CNN") for name in DV],
         ),
         leads(record, "Under white-box C&W Donsker-Varadhan stands better than its JS twin.", (CW,), OBJECTIVES),
-        *(_masked(record, name) for name in JS),
+        *(_masked(record, name) for name in asked),
     ]
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.attacks.undisturbed import device_of, undisturbed
-from isthmus.studies.guess_first.protocol import ModelsConfig
+from isthmus.studies.guess_first.protocol import THROUGH, ModelsConfig
 from isthmus.studies.laboratory import Judged, Subject, facts_of, judged
 from isthmus.studies.workbench import Workbench
 
@@ -28,7 +28,10 @@ class Workshop:
         images, labels, indices, classes = self._judged
         facts = {"model": name, "seed": seed, **facts_of(run, labels)}
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return Subject({"mean": run.load().to(device)}, images, labels, indices, classes, facts)
+        model: nn.Module = run.load().to(device)
+        if name.endswith(THROUGH):
+            model = nn.Sequential(model, nn.Sigmoid()).eval()
+        return Subject({"mean": model}, images, labels, indices, classes, facts)
 
     @cached_property
     def _judged(self) -> Judged:
