@@ -76,7 +76,7 @@ def test_every_key_of_a_run_is_described(run):
 def test_every_check_its_statuses_and_metrics_are_described(run):
     page = text("checks.md")
     known = named(page)
-    titles = {title.lower() for title in re.findall(r"^## (.+)$", page, re.MULTILINE)}
+    titles = {title.lower().replace(" ", "_") for title in re.findall(r"^## (.+)$", page, re.MULTILINE)}
     assert set(registry.names("checks")) <= titles
     assert {status.value for status in Status} <= known
     for check in (*DEFAULT_CHECKS, *WITH_TRAINING):

@@ -9,6 +9,7 @@ to ICLR 2019, section 4.4). :func:`ascend` gives the accuracy along the way.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -153,19 +154,32 @@ def ascend(
     return Ascent(len(batch), recorded, *shares)
 
 
+def climb(
+    oracle: Oracle, batch: Batch, loss: str, move: Callable[[int, Tensor, Tensor], Tensor], steps: int
+) -> Iterator[tuple[Float[Tensor, "n c h w"], Answer]]:
+    """Where a batch is before each of so many moves along the gradient, and after the last, with the model's answer.
+
+    A random model draws new noise at every look.
+
+    Args:
+        loss: what to ascend (see :meth:`isthmus.attacks.batch.Batch.ascend`).
+        move: from the number of the move, where the images are and the gradient there to where they go.
+    """
+    x = batch.images
+    for step in range(steps + 1):
+        objective = (lambda logits: batch.ascend(loss, logits)) if step < steps else None
+        answer = oracle.look(x, batch.keys, objective, draw=step)
+        yield x, answer
+        if objective is not None:
+            x = move(step, x, answer.gradient)
+
+
 def _climb(
     oracle: Oracle, batch: Batch, direction: Threat, size: float, loss: str, recorded: list[int]
 ) -> Float[Tensor, "records 5"]:
     """Sums over a batch after each recorded number of steps; see :func:`_tally`."""
-    x, sums = batch.images, list[Tensor]()
-    for step in range(recorded[-1] + 1):
-        objective = (lambda logits: batch.ascend(loss, logits)) if step < recorded[-1] else None
-        answer = oracle.look(x, batch.keys, objective, draw=step)
-        if step == recorded[len(sums)]:
-            sums.append(_tally(x, batch, answer))
-        if objective is not None:
-            x = direction.step(x, answer.gradient, size)
-    return torch.stack(sums)
+    path = climb(oracle, batch, loss, lambda _, x, gradient: direction.step(x, gradient, size), recorded[-1])
+    return torch.stack([_tally(x, batch, answer) for step, (x, answer) in enumerate(path) if step in recorded])
 
 
 def _tally(x: Tensor, batch: Batch, answer: Answer) -> Float[Tensor, "5"]:
