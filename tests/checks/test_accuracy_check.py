@@ -112,6 +112,7 @@ def test_the_section_compares_classifiers_in_words(noisy):
     assert listed.startswith("2→1 (")
     assert confusion[2, 1] == confusion.max()
     assert section.columns["clean accuracy"]["perfect"].value == 1.0
+    assert section.headlines["good"].metric == good.metrics["accuracy"]
     many = accuracy.section({str(k): good for k in range(4)} | {"perfect": perfect})
     assert "perfect is most often right (100.0%)" in many.blocks[0].reading
 

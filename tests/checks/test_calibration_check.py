@@ -91,6 +91,7 @@ def test_the_diagram_has_a_series_per_classifier_and_the_identity():
     assert figure.reading.startswith("surer is overconfident by")
     assert "the most of 2 that are" in figure.reading
     assert list(section.columns) == ["ECE"]
+    assert {name: headline.metric for name, headline in section.headlines.items()} == section.columns["ECE"]
 
 
 def test_results_depend_on_the_seed_alone_and_survive_storage(tmp_path):

@@ -19,7 +19,7 @@ from isthmus.data.corruptions.applying import corrupt
 from isthmus.errors import ConfigError, DataError
 from isthmus.metrics import CORRUPTIONS
 from isthmus.randomness import example_keys
-from isthmus.types import Status
+from isthmus.types import Headline, Status
 
 TWO = ("fog", "contrast")
 
@@ -231,6 +231,7 @@ def test_a_published_set_is_read_in_place_of_the_audited_images(tmp_path: Path) 
     figure, summary, table = corruptions.section({"a": result}).blocks
     assert figure.series[0].x == (1.0, 2.0, 3.0, 4.0, 5.0)
     assert summary.columns == ("classifier", "mean error", "mCE")
+    assert corruptions.section({"a": result}).headlines["a"].metric == result.metrics["mce"]
     assert "of CIFAR-10-C" in figure.reading
     assert len(table.rows) == 2
     (tmp_path / "contrast.npy").unlink()
@@ -272,6 +273,7 @@ def test_an_audit_keeps_it_and_shows_one_or_several_classifiers(tmp_path: Path) 
     result = audit.results["corruptions"]
     section = corruptions.section({"a": result, "b": result})
     assert section.columns["error under corruption"]["a"] == result.metrics["mean_error"]
+    assert section.headlines["a"] == Headline(result.metrics["mean_error"], "mean error under 2 corruptions")
     assert "differ most under gaussian noise, by 0.0 points" in section.blocks[2].reading
     gallery = section.blocks[-1]
     assert [picture.caption for _, row in gallery.rows for picture in row] == ["gaussian noise", "fog"]

@@ -383,6 +383,16 @@ def test_the_page_compares_classifiers_and_survives_storage(tmp_path):
     loaded = results.load_result(tmp_path, "detection")
     section = detection.section(of)
     assert detection.section(of | {"code": loaded}) == section
+    for name, result in of.items():
+        best = [
+            max(m.value for key, m in result.metrics.items() if out in key and key.endswith("_auroc"))
+            for out in ("uniform_noise", "vertical_flip")
+        ]
+        headline = section.headlines[name]
+        assert headline.metric.value == min(best)
+        out, _, score = headline.note.partition(", by ")
+        row = next(row for row in section.blocks[3 if out == "vertical flips" else 1].rows if row[:2] == (name, score))
+        assert headline.metric in row
     kinds = [type(block).__name__ for block in section.blocks]
     assert kinds == ["Figure", "Table", "Figure", "Table", "Figure", "Figure"]
     curves, table = section.blocks[:2]

@@ -129,6 +129,7 @@ def test_section_draws_the_plane_with_the_mni_point():
     assert table.rows[0][0] == distances.rows[0][0] == "a"
     shown = dict(zip(distances.columns, distances.rows[0], strict=True))
     assert shown["distance to the MNI point"] == results["a"].metrics["mni_distance"]
+    assert section.headlines["a"].metric == results["a"].metrics["rate"]
     assert set(section.columns) == {"rate R (nats)", "I(Y;Z) ≥ (nats)", "distance to MNI (nats)"}
 
 
@@ -138,6 +139,7 @@ def test_a_plane_without_any_random_code_is_left_out():
         "d": information.run(context(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), images), information.Config())
     }
     assert len(information.section(results).blocks) == 1
+    assert information.section(results).headlines == {}
 
 
 def test_the_distance_to_the_mni_point_comes_from_its_two_coordinates():

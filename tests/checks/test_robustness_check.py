@@ -246,6 +246,8 @@ def test_the_section_compares_classifiers_and_keeps_norms_apart():
     assert [series.name for series in second.series] == ["round"]
     assert second.x_label.startswith("ℓ2")
     assert list(section.columns) == ["robust accuracy at ℓ∞ 0.06", "robust accuracy at ℓ2 0.1"]
+    assert section.headlines["firm"].metric == firm.metrics["robust_accuracy"]
+    assert section.headlines["firm"].label == section.headlines["weak"].label != section.headlines["round"].label
     assert all(row[-1] > 0 for row in section.blocks[2].rows)  # passes per image
 
 

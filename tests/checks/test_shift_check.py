@@ -15,7 +15,7 @@ from isthmus.checks import shift
 from isthmus.checks.context import Context
 from isthmus.config import component
 from isthmus.errors import ConfigError, DataError
-from isthmus.types import Status
+from isthmus.types import Headline, Status
 
 
 class Reads(nn.Module):
@@ -125,6 +125,8 @@ def test_the_page_is_drawn_from_what_is_stored(tmp_path):
     assert figure.series[0].y == (result.metrics["cifar10_1_v4_loss"].value,)
     assert [row[0] for row in table.rows] == ["a", "b"]
     assert section.columns["loss under shift"]["a"].value == result.metrics["cifar10_1_v4_loss"].value
+    said = result.details["sets"][0]["said"]
+    assert section.headlines["b"] == Headline(result.metrics["cifar10_1_v4_loss"], "accuracy lost", note=said)
     json.dumps(component("checks", {"name": "shift", "sets": ["cifar10_1"]}).plain())
 
 

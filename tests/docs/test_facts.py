@@ -17,6 +17,7 @@ from isthmus.checks.detection_scores import SAMPLES, SCORES
 from isthmus.checks.out_images import ATTACKED
 from isthmus.config import component
 from isthmus.recipe import RHO_SCHEDULES
+from isthmus.report.scorecard import QUESTIONS
 from isthmus.targets import audit_run
 from isthmus.types import Status, Terms
 from test_house import ORDER
@@ -88,6 +89,11 @@ def test_every_check_its_statuses_and_metrics_are_described(run):
                 assert {out, score} <= known
                 plain = f"…_{last}"
             assert {plain, plain.removeprefix("stochastic_")} & known, f"{check}: {metric}"
+
+
+def test_the_scorecards_questions_are_those_of_the_page():
+    rows = re.findall(r"^\| (.+\?) \|", text("quickstart.md"), re.MULTILINE)
+    assert rows == [known.text for known in QUESTIONS.values()]
 
 
 def test_thresholds_are_those_of_the_code():

@@ -21,7 +21,7 @@ import standin_checks
 
 from isthmus import results
 from isthmus.errors import FileError
-from isthmus.report import page
+from isthmus.report import page, scorecard
 from isthmus.report.subjects import Subject, load, load_all
 from isthmus.types import CheckResult, Figure, Interval, Mark, Metric, Section, Series, Status, Table
 
@@ -81,7 +81,7 @@ def test_it_is_well_formed(read: Reader) -> None:
 
 def test_its_sections_come_in_order(read: Reader) -> None:
     checks = ["Accuracy", "Robustness", "Calibration", "Information"]
-    assert read.headings == ["Comparison", *checks, "How training went", "What was run"]
+    assert read.headings == ["Scorecard", *checks, "How training went", "What was run"]
 
 
 def test_ids_are_unique_and_every_reference_resolves(html: str, read: Reader) -> None:
@@ -190,7 +190,7 @@ def test_each_status_has_its_word_and_its_reason(runs: list[Path]) -> None:
         for status in Status
     }
     html = page.render([replace(subject, results=changed)])
-    for status, word in page.WORDS.items():
+    for status, word in scorecard.WORDS.items():
         assert re.search(rf'<span class="badge {status.value}">\s*<svg.*?</svg>{word}</span>', html, re.DOTALL)
         assert f"Because of {status.value}." in html
 
@@ -205,7 +205,7 @@ def test_a_check_that_was_not_run_is_said_so(runs: list[Path]) -> None:
 
 def test_one_classifier_alone(runs: list[Path]) -> None:
     read = Reader(page.render([load(runs[4])]))
-    assert read.headings[0] == "At a glance"
+    assert "All numbers, in one table" in read.words
     assert "ceb-rho0 on digits, audited" in read.words
     assert "Clean accuracy: 95.8% (95% interval" in read.words
 
@@ -254,7 +254,7 @@ def test_collapsed_training_and_broken_checks_are_said_first(runs: list[Path]) -
             ]
         )
     )
-    head = read.words.partition("Comparison")[0]
+    head = read.words.partition("Scorecard")[0]
     assert "deterministic collapsed in training" in head
     assert "Not everything was measured: calibration of vib-rho4 broke off with an error." in head
 

@@ -15,6 +15,7 @@ from isthmus.checks.views import (
     clean_logits,
     column,
     finite,
+    headlines,
     in_mode,
     interval,
     labels,
@@ -118,7 +119,8 @@ def section(results: Mapping[str, CheckResult]) -> Section:
     if stochastic := column(shown, "stochastic_accuracy"):
         columns["clean accuracy, stochastic"] = stochastic
     blocks: list[Figure | Table] = [_by_class(shown), *_confusions(shown)] if shown else []
-    return Section("Accuracy", "How often is the classifier right on clean images?", tuple(blocks), columns)
+    question = "How often is the classifier right on clean images?"
+    return Section("Accuracy", question, tuple(blocks), columns, headlines(shown, "accuracy", "clean accuracy"))
 
 
 def _by_class(shown: Mapping[str, CheckResult]) -> Figure:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from isthmus.checks.views import column, in_mode, listed, measured, percent, points
+from isthmus.checks.views import column, headlines, in_mode, listed, measured, percent, points
 from isthmus.metrics import Bin
 from isthmus.types import CheckResult, Figure, Metric, Section, Series, Table
 
@@ -24,6 +24,7 @@ def section(results: Mapping[str, CheckResult]) -> Section:
         "Does the classifier's confidence match its accuracy?",
         blocks,
         {"ECE": column(shown, "ece")},
+        headlines(shown, "ece", "expected calibration error"),
     )
 
 

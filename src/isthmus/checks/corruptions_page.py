@@ -7,7 +7,7 @@ from typing import Any
 
 from isthmus.checks.views import MEAN, column, in_mode, listed, measured, percent, points
 from isthmus.metrics import CORRUPTIONS
-from isthmus.types import CheckResult, Figure, Gallery, Metric, Picture, Section, Series, Table
+from isthmus.types import CheckResult, Figure, Gallery, Headline, Metric, Picture, Section, Series, Table
 
 _TITLES = {"cifar10_c": "CIFAR-10-C", "imagenet_c": "ImageNet-C", "mnist_c": "MNIST-C"}
 Row = tuple[str | float | Metric | None, ...]
@@ -27,9 +27,19 @@ def section(results: Mapping[str, CheckResult]) -> Section:
         columns["mCE"] = mce
     if not shown:
         return Section("Corruptions", question, (), columns)
+    headlines = {name: _headline(result) for name, result in shown.items()}
     blocks: list[Figure | Gallery | Table] = [_curve(shown), _summary(shown)]
     blocks.append(_by_severity(*next(iter(shown.items()))) if len(shown) == 1 else _by_classifier(shown))
-    return Section("Corruptions", question, (*blocks, *_gallery(shown)), columns)
+    return Section("Corruptions", question, (*blocks, *_gallery(shown)), columns, headlines)
+
+
+def _headline(result: CheckResult) -> Headline:
+    """The benchmark's number where there is a baseline, and otherwise the mean error."""
+    mce = result.metrics.get("mce")
+    if mce is not None and mce.value is not None:
+        return Headline(mce, "mCE; 1 is as many errors as the baseline makes")
+    number = len(result.details["modes"][MEAN]["corruptions"])
+    return Headline(result.metrics["mean_error"], f"mean error under {number} corruptions")
 
 
 def _metric(stored: Any) -> Metric:

@@ -11,7 +11,7 @@ from isthmus import metrics
 from isthmus.checks.detection_scores import SCORES
 from isthmus.checks.views import STOCHASTIC, listed, measured, percent
 from isthmus.metrics import DETECTION
-from isthmus.types import CheckResult, Figure, Mark, Metric, Section, Series, Table
+from isthmus.types import CheckResult, Figure, Headline, Mark, Metric, Section, Series, Table
 
 _CURVE = 40  # points of a drawn curve
 _BINS = 24
@@ -36,7 +36,25 @@ def section(results: Mapping[str, CheckResult]) -> Section:
         blocks += [*_curves(out, said, shown), _table(out, said, shown)]
     blocks += [figure for score in _COMPARED for figure in _spreads(score, shown)]
     question = "Does the classifier notice images that it was not made for?"
-    return Section("Detection", question, tuple(blocks), _columns(shown))
+    return Section("Detection", question, tuple(blocks), _columns(shown), _headlines(shown))
+
+
+def _headlines(shown: Mapping[str, CheckResult]) -> dict[str, Headline]:
+    """By the best of its scores on each out-distribution, how well a classifier tells the one that it tells worst."""
+    found = {}
+    for name, result in shown.items():
+        best = {}
+        for out in result.details["outs"]:
+            areas = {score: _metric(result, out["name"], score, "auroc") for score in result.details["scores"]}
+            known = {score: area for score, area in areas.items() if area is not None}
+            if known:
+                score = max(known, key=lambda score: known[score].value or 0.0)
+                best[f"{out['said']}, by {spoken(score)}"] = known[score]
+        if best:
+            hardest = min(best, key=lambda said: best[said].value or 0.0)
+            which = "of the best score" + (", hardest images" if len(best) > 1 else "")
+            found[name] = Headline(best[hardest], f"AUROC {which}", note=hardest)
+    return found
 
 
 def spoken(score: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from isthmus.checks.views import listed
+from isthmus.checks.views import headlines, listed
 from isthmus.types import CheckResult, Figure, Mark, Section, Series, Table
 
 BOUNDS = {
@@ -42,6 +42,7 @@ def section(results: Mapping[str, CheckResult]) -> Section:
         question="How much does the code say about the image, and how much of that about the label?",
         blocks=(*((_plane(plane),) if plane else ()), _bounds(results), *((_distances(plane),) if plane else ())),
         columns={title: cells for title, cells in columns.items() if cells},
+        headlines=headlines(plane, "rate_lower", "I(X;Z), lower bound") | headlines(plane, "rate", "rate R ≥ I(X;Z)"),
     )
 
 

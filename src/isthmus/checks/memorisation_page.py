@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus import metrics
-from isthmus.checks.views import MEAN, column, in_mode, interval, listed, measured, percent, points
+from isthmus.checks.views import MEAN, column, headlines, in_mode, interval, listed, measured, percent, points
 from isthmus.types import CheckResult, Figure, Metric, Section, Series, Table
 
 QUESTION = "Does the classifier know the examples that it was trained on better than new ones?"
@@ -30,7 +30,10 @@ def section(results: Mapping[str, CheckResult]) -> Section:
     shown = measured(results)
     blocks: tuple[Figure | Table, ...] = (_gaps(shown), _curves(shown), _spreads(shown)) if shown else ()
     columns = {_COLUMNS[name]: column(shown, name) for name in ("generalisation_gap", "membership_auroc")}
-    return Section("Memorisation", QUESTION, blocks, {title: found for title, found in columns.items() if found})
+    known = {title: found for title, found in columns.items() if found}
+    return Section(
+        "Memorisation", QUESTION, blocks, known, headlines(shown, "generalisation_gap", "generalisation gap")
+    )
 
 
 def _gaps(shown: Mapping[str, CheckResult]) -> Table:

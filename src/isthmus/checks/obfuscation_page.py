@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from isthmus.checks.robustness_page import spoken
+from isthmus.checks.robustness_page import NO_BREAK, spoken
 from isthmus.checks.views import MEAN, column, in_mode, listed, measured, percent
-from isthmus.types import CheckResult, Figure, Metric, Section, Series, Table
+from isthmus.types import CheckResult, Figure, Headline, Metric, Section, Series, Table
 
 QUESTION = "Does the robust accuracy stand when the attack, rather than the classifier, is put to the test?"
 _WORDS = {"pass": "passes", "warn": "warning", "fail": "fails", "skipped": "not asked", "error": "broke off"}
@@ -27,7 +27,22 @@ def section(results: Mapping[str, CheckResult]) -> Section:
         if any(found["follow_ups"] for _, _, found in _modes(shown)):
             blocks.append(_follow_ups(shown))
         blocks += [figure for curve in _CURVES if (figure := _curve(shown, *curve)) is not None]
-    return Section("Is the robustness real?", QUESTION, tuple(blocks), _columns(shown))
+    return Section("Is the robustness real?", QUESTION, tuple(blocks), _columns(shown), _headlines(shown))
+
+
+def _headlines(shown: Mapping[str, CheckResult]) -> dict[str, Headline]:
+    """The verdict, of the mode that fares worse, and what is left after all tests."""
+    found = {}
+    for name, result in shown.items():
+        verdict, mode = result.details["verdict"], result.details["mode"]
+        notes = [f"{percent(verdict['reported'])} reported", *([] if mode == MEAN else [f"{mode} mode"])]
+        found[name] = Headline(
+            Metric.model_validate(verdict["corrected_metric"]),
+            f"robust accuracy after all tests, {spoken(result.details['threat']).replace(' ', NO_BREAK)}",
+            verdict["status"],
+            ", ".join(notes),
+        )
+    return found
 
 
 def _modes(shown: Mapping[str, CheckResult]) -> Iterator[tuple[str, str, dict[str, Any]]]:

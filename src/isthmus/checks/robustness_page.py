@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.checks.views import MEAN, column, in_mode, interval, listed, measured, percent
-from isthmus.types import CheckResult, Figure, Gallery, Metric, Picture, Section, Series, Table
+from isthmus.types import CheckResult, Figure, Gallery, Headline, Metric, Picture, Section, Series, Table
 
 _PICTURES = 8  # examples in all, but at least two of each classifier
+NO_BREAK = "\u00a0"
 _NORMS = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}
 
 
@@ -23,7 +24,7 @@ def section(results: Mapping[str, CheckResult]) -> Section:
     if shown:
         blocks += [_by_attack(shown), *_gallery(shown)]
     question = "How much accuracy is left when images may be perturbed?"
-    return Section("Robustness", question, tuple(blocks), _columns(shown))
+    return Section("Robustness", question, tuple(blocks), _columns(shown), _headlines(shown))
 
 
 def _by_norm(shown: Mapping[str, CheckResult]) -> dict[str, dict[str, CheckResult]]:
@@ -41,6 +42,14 @@ def _columns(shown: Mapping[str, CheckResult]) -> dict[str, dict[str, Metric]]:
             title = f"robust accuracy at {_threat(shown[name])}{suffix}"
             columns.setdefault(title, {})[name] = found
     return columns
+
+
+def _headlines(shown: Mapping[str, CheckResult]) -> dict[str, Headline]:
+    """Robust accuracy at each audit's ε, in mean mode."""
+    return {
+        name: Headline(metric, f"robust accuracy at {_threat(shown[name]).replace(' ', NO_BREAK)}")
+        for name, metric in column(shown, "robust_accuracy").items()
+    }
 
 
 def spoken(threat: str) -> str:

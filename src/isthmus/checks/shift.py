@@ -14,7 +14,7 @@ from isthmus import metrics, registry
 from isthmus.checks.views import correct, interval, labels, listed, measured, percent, points
 from isthmus.config import Component
 from isthmus.errors import ConfigError, DataError
-from isthmus.types import CheckResult, Figure, Metric, Section, Series, Status, Table
+from isthmus.types import CheckResult, Figure, Headline, Metric, Section, Series, Status, Table
 
 if TYPE_CHECKING:
     from isthmus.checks.context import Context
@@ -197,13 +197,15 @@ def section(results: Mapping[str, CheckResult]) -> Section:
         "Natural shift",
         "How much accuracy is lost on test sets that were gathered anew, or changed?",
         (_figure(shown), _table(shown)) if shown else (),
-        {"loss under shift": {name: _worst(result) for name, result in shown.items()}},
+        {"loss under shift": {name: _worst(result)[1] for name, result in shown.items()}},
+        {name: Headline(_worst(result)[1], "accuracy lost", note=_worst(result)[0]) for name, result in shown.items()},
     )
 
 
-def _worst(result: CheckResult) -> Metric:
-    losses = (result.metrics[f"{each['name']}_loss"] for each in result.details["sets"])
-    return max(losses, key=lambda loss: loss.value or 0.0)
+def _worst(result: CheckResult) -> tuple[str, Metric]:
+    """The set on which most is lost, and how much."""
+    losses = ((each["said"], result.metrics[f"{each['name']}_loss"]) for each in result.details["sets"])
+    return max(losses, key=lambda pair: pair[1].value or 0.0)
 
 
 def _figure(shown: Mapping[str, CheckResult]) -> Figure:

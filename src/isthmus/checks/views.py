@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.types import CheckResult, Metric, Status
+from isthmus.types import CheckResult, Headline, Metric, Status
 
 if TYPE_CHECKING:
     from isthmus.checks.context import Context
@@ -79,6 +79,11 @@ def measured(results: Mapping[str, CheckResult]) -> dict[str, CheckResult]:
 def column(results: Mapping[str, CheckResult], metric: str) -> dict[str, Metric]:
     """One metric of every classifier that has it, by classifier name."""
     return {name: result.metrics[metric] for name, result in results.items() if metric in result.metrics}
+
+
+def headlines(results: Mapping[str, CheckResult], metric: str, label: str) -> dict[str, Headline]:
+    """One metric as what the scorecard shows, of every classifier that has it."""
+    return {name: Headline(found, label) for name, found in column(results, metric).items()}
 
 
 def percent(fraction: float | None) -> str:

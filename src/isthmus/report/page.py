@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,37 +13,13 @@ from markupsafe import Markup
 
 from isthmus import files, registry
 from isthmus.errors import ConfigError, FileError
-from isthmus.report import blocks, curves, legend, summary, tables
+from isthmus.report import blocks, curves, legend, scorecard, summary, tables
 from isthmus.report.account import account
 from isthmus.report.palette import Looks
+from isthmus.report.scorecard import Finding, in_order
 from isthmus.report.subjects import Subject, load_all
 from isthmus.report.tables import Column
 from isthmus.types import CheckResult, Section, Status, Table
-
-FIRST = ("obfuscation", "accuracy", "robustness", "corruptions", "shift", "calibration", "detection", "information")
-"""The order of the checks that have one; others follow by name."""
-
-WORDS = {
-    Status.PASS: "pass",
-    Status.WARN: "warning",
-    Status.FAIL: "fail",
-    Status.SKIPPED: "skipped",
-    Status.ERROR: "error",
-}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """How one check ended for one classifier; ``status`` None means that it was not run."""
-
-    name: str
-    status: Status | None
-    reason: str
-
-    @property
-    def word(self) -> str:
-        """The status in a word; colour and icon only repeat it."""
-        return WORDS[self.status] if self.status else "not run"
 
 
 @dataclass(frozen=True)
@@ -89,8 +64,9 @@ def render(subjects: Sequence[Subject]) -> str:
         lead=summary.lead(subjects),
         cautions=summary.cautions(subjects),
         ranges=summary.ranges(list(shown.values()), len(subjects)),
-        overview="Comparison" if len(subjects) > 1 else "At a glance",
         names=[subject.name for subject in subjects],
+        questions=scorecard.questions(shown, subjects),
+        in_columns=len(subjects) <= scorecard.COLUMNS,
         chapters=chapters,
         comparison=[chapter for chapter in chapters if chapter.columns],
         footnote=tables.footnote([column for chapter in chapters for column in chapter.columns]),
@@ -123,11 +99,6 @@ def _environment() -> Environment:
     source, _, _ = PackageLoader("isthmus.report").get_source(environment, "style.css")
     environment.globals["style"] = Markup(source)  # ours, and a <style> takes no escapes
     return environment
-
-
-def in_order(checks: set[str]) -> list[str]:
-    """Names of checks in the page's order."""
-    return [check for check in FIRST if check in checks] + sorted(checks - set(FIRST))
 
 
 def _section(check: str, subjects: Sequence[Subject]) -> Section:
@@ -178,18 +149,11 @@ def _chapter(check: str, section: Section, subjects: Sequence[Subject], looks: L
         tables.column(title, [metrics.get(subject.name) for subject in subjects])
         for title, metrics in section.columns.items()
     ]
-    findings = [_finding(subject, check) for subject in subjects]
-    anchor = "check-" + re.sub(r"[^A-Za-z0-9_]", "-", check)
+    findings = scorecard.findings(check, subjects)
+    anchor = scorecard.anchor(check)
     with _explained(check, (subject.name for subject in subjects)):
         body = _body(anchor, section, looks)
     return Chapter(anchor, section.title, section.question, findings, body, columns)
-
-
-def _finding(subject: Subject, check: str) -> Finding:
-    result = subject.results.get(check)
-    if result is None:
-        return Finding(subject.name, None, "This audit has no result of this check.")
-    return Finding(subject.name, result.status, result.reason)
 
 
 def _body(anchor: str, section: Section, looks: Looks) -> list[blocks.View]:

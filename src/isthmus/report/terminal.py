@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from isthmus.report import numbers, page
+from isthmus.report import numbers, page, scorecard
 from isthmus.report.subjects import Subject
 from isthmus.types import Metric, Status
 
@@ -47,12 +47,12 @@ def _remarks(subjects: Sequence[Subject]) -> Iterator[tuple[str, str, str, str]]
         if subject.collapsed:
             reason = "Training accuracy stayed at chance. Try a larger rho or a rho_schedule."
             yield "collapsed", "bold red", subject.name, reason
-    for check in page.in_order({check for subject in subjects for check in subject.results}):
+    for check in scorecard.in_order({check for subject in subjects for check in subject.results}):
         for subject in subjects:
             result = subject.results.get(check)
             if result is not None and result.status is not Status.PASS:
                 style = _STYLES[result.status]
-                yield page.WORDS[result.status], style, f"{check} of {subject.name}", result.reason
+                yield scorecard.WORDS[result.status], style, f"{check} of {subject.name}", result.reason
 
 
 def _caption(subjects: Sequence[Subject]) -> str:
