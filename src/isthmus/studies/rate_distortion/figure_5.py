@@ -1,0 +1,67 @@
+"""How does the information about the label fall as the noise in the image grows, with weight decay and with batch norm?
+
+Figure 5 of "A Rate-Distortion Theory of Adversarial Examples": the models of table 1 under unbounded steps along the
+gradient, along its sign, and under white noise; I(T;Y) in bits over the signal-to-noise ratio in dB. The check
+``fault_tolerance`` measures. Model A, without any regulariser, stands beside the paper's two.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from isthmus.recipe import Positive
+from isthmus.studies.evidence import Finding
+from isthmus.studies.rate_distortion import noise_claims, noise_page, protocol
+from isthmus.studies.study import StudyRecord, scales
+from isthmus.studies.workbench import Stages, Workbench
+from isthmus.types import Section
+
+Noise = Literal["white", "l2", "linf"]
+
+
+class Config(protocol.TableConfig):
+    """Figure 5's, of the models with one batch size.
+
+    Attributes:
+        images: judge on so many test images, class-balanced; None for all.
+        noises: kinds of noise.
+        high, low: ratios in dB between which noise grows.
+        spacing: dB from one ratio to the next.
+    """
+
+    batch_sizes: tuple[Positive] = (128,)
+    images: Positive | None = 10_000
+    noises: Annotated[tuple[Noise, ...], Field(min_length=1)] = ("l2", "linf", "white")
+    high: Annotated[float, Field(gt=0)] = 60.0
+    low: Annotated[float, Field(gt=0)] = 1.0
+    spacing: Annotated[float, Field(gt=0)] = 1.0
+
+
+def _but(preset: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    return {**preset, "batch_sizes": preset["batch_sizes"][:1], **settings}
+
+
+SCALES = scales(
+    Config,
+    tiny=_but(protocol.TINY, images=100, spacing=10.0),
+    small=_but(protocol.SMALL, images=1000, spacing=3.0),
+)
+
+
+def cells(config: Config, bench: Workbench) -> Stages:
+    """A cell for every model."""
+    from isthmus.studies.rate_distortion import tolerance
+
+    yield tolerance.cells(config, bench)
+
+
+def findings(record: StudyRecord) -> list[Finding]:
+    """What the paper says of the figure."""
+    return noise_claims.findings(record)
+
+
+def section(record: StudyRecord) -> Section:
+    """Information and accuracy over the ratio."""
+    return noise_page.section(record)

@@ -1,0 +1,72 @@
+"""How much one of the tables' models transmits under noise: what a cell of figure 5 holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from isthmus.auditing import audit
+from isthmus.studies.laboratory import judged
+from isthmus.studies.rate_distortion.printed import Model
+from isthmus.studies.workbench import Cell, Workbench
+
+if TYPE_CHECKING:
+    from isthmus.studies.rate_distortion.figure_5 import Config
+
+
+def cells(config: Config, bench: Workbench) -> list[Cell]:
+    """A cell for every model and seed."""
+    return [_cell(config, bench, model, seed) for seed in range(config.seeds) for model in config.models]
+
+
+def _cell(config: Config, bench: Workbench, model: Model, seed: int) -> Cell:
+    """``{"snr": ratios in dB, "label_entropy_bits", "noises": {noise: {"information_bits", "accuracy": over the ratios,
+    the clean image first, "kept": [value, low, high]}}, …}``.
+    """
+    recipe = config.recipe(model, config.batch_sizes[0], "original", seed)
+    check = {
+        "name": "fault_tolerance",
+        "noises": list(config.noises),
+        "high": config.high,
+        "low": config.low,
+        "spacing": config.spacing,
+    }
+
+    def measure() -> dict[str, Any]:
+        run = bench.train(recipe)
+        images, labels, indices, _ = judged(config.data, config.train_limit, config.images)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        tell = bench.telling("adding noise")
+        found = audit(
+            run.load().to(device),
+            images,
+            labels,
+            "l2:1",  # this noise knows no limit
+            [check],
+            indices=indices,
+            debug=True,
+            progress=lambda _, done, total: tell(done, total),
+        ).results["fault_tolerance"]
+        mean = found.details["modes"]["mean"]
+        noises = {}
+        for noise in config.noises:
+            kept = found.metrics[f"kept_{noise}"]
+            ends = kept.interval
+            noises[noise] = {
+                "information_bits": [each["value"] for each in mean[noise]["information_bits"]],
+                "accuracy": [each["value"] for each in mean[noise]["accuracy"]],
+                "kept": [kept.value, *((ends.low, ends.high) if ends else (kept.value, kept.value))],
+            }
+        return {
+            "model": model,
+            "seed": seed,
+            "n": len(labels),
+            "snr": found.details["snr"],
+            "label_entropy_bits": found.details["label_entropy_bits"],
+            "noises": noises,
+            "test_accuracy": run.info()["result"]["test_accuracy"],
+        }
+
+    about = {"recipe": recipe, "images": config.images, "check": check}
+    return Cell(f"{model}, seed {seed}, noise", about, measure)
