@@ -37,9 +37,9 @@ class Terms:
             takes H(Z) − H(Z|Y) and the second H(Y) − H(Y|Z). Its absolute value is :attr:`consistency`.
         marginal_nll: E[−log m(z)] on detached codes, the loss of a learned marginal that must not touch the
             encoder.
-        pairwise_upper, pairwise_lower: bounds on I(X;Z) for the inputs of this batch alone, from distances between their
-            codes' means (Kolchinsky, Tracey & Wolpert 2019); neither exceeds ln(batch), however much more of the image
-            a code says.
+        pairwise_upper, pairwise_lower: bounds on I(X;Z) for the inputs of this batch alone, from distances between
+            their codes' means (Kolchinsky, Tracey & Wolpert 2019); neither exceeds ln(batch), however much more of the
+            image a code says.
         bound: what a classifier of label hypotheses maximises, a lower bound on an f-divergence between true pairs and
             all pairs of image and label.
         elimination: Σ over hypotheses of MMD², what ``total`` minimises of the labels in the hidden representations;
