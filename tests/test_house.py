@@ -97,7 +97,7 @@ def test_light_imports_stay_light(code):
 
 def test_the_page_is_drawn_without_torch():
     checks = "accuracy, calibration, corruptions, detection, information, obfuscation, robustness, shift"
-    checks += ", fault_tolerance, reverse_channel"
+    checks += ", fault_tolerance, reverse_channel, transfer"
     assert "torch" not in modules_after(
         f"import isthmus.report.page, isthmus.report.terminal\nfrom isthmus.checks import {checks}"
     )

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus import metrics, registry
+from isthmus.checks.adapting import adapted, conversion
 from isthmus.checks.out_distributions import Folder, UniformNoise, VerticalFlip
 from isthmus.config import Component
 from isthmus.errors import DataError
@@ -33,7 +34,6 @@ ATTACKED = {"quick": 100, "full": 1000}
 """Images that an attack is tried on, by the audit's budget."""
 
 _AT_A_TIME = 2**22  # numbers of noise
-_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow converts
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,37 +140,12 @@ def _converted(
     from isthmus.data.images import as_float
 
     given, wanted = tuple(images.shape[1:]), tuple(context.images.shape[1:])
-    if given[0] != wanted[0] and {given[0], wanted[0]} != {1, 3}:
-        raise DataError(
-            f"Images of {said} have {given[0]} channels and the audited ones have {wanted[0]}; only grey and RGB are "
-            "converted into each other. Leave it out of the check's outs."
-        )
+    notice = conversion(said, given, wanted, "Leave it out of the check's outs.")
 
     def take(rows: Tensor) -> Tensor:
         return adapted(as_float(images[rows]), wanted).to(context.images.device)
 
-    parts = [f"resampled from {given[1]}×{given[2]} to {wanted[1]}×{wanted[2]} pixels"] * (given[1:] != wanted[1:])
-    if given[0] != wanted[0]:
-        parts.append("turned into grey" if wanted[0] == 1 else "given their grey value in all three channels")
-    notice = f"Images of {said} were {' and '.join(parts)}." if parts else ""
     return OutImages(name, said, keys, indices, take, notice)
-
-
-def adapted(images: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Images in [0, 1] with other channels (grey to RGB or back) and of another size (bilinear, antialiased).
-
-    Args:
-        images: N×C×H×W, C being that of ``shape``, or 1 or 3 where that is 3 or 1.
-        shape: channels, height and width.
-    """
-    from torch.nn.functional import interpolate
-
-    if images.shape[1] != shape[0]:
-        grey = images.new_tensor(_GREY)[:, None, None]
-        images = images.expand(-1, 3, -1, -1) if shape[0] == 3 else (images * grey).sum(1, keepdim=True)
-    if tuple(images.shape[2:]) != shape[1:]:
-        images = interpolate(images, size=shape[1:], mode="bilinear", antialias=True)
-    return images.clamp(0, 1)
 
 
 def _folder(out: Folder, name: str, context: Context) -> OutImages:

@@ -2,8 +2,9 @@
 
 ``intervals`` holds confidence intervals of proportions and means, ``scores`` per-example losses of probabilities,
 ``temperature`` their scaling, ``calibration`` reliability bins and the expected calibration error, ``corruption`` the
-corruption error, ``uncertainty`` scores of how unsure a classifier is, and ``ranking`` how well a score tells
-out-of-distribution from in-distribution examples. Import from here: ``from isthmus.metrics import wilson``.
+corruption error, ``uncertainty`` scores of how unsure a classifier is, ``ranking`` how well a score tells
+out-of-distribution from in-distribution examples, ``transmission`` what answers tell about labels, and ``crossed``
+means over draws and examples. Import from here: ``from isthmus.metrics import wilson``.
 """
 
 from isthmus.metrics.calibration import Bin, Scheme, bin_edges, calibration_error, ece, reliability_bins
@@ -23,6 +24,7 @@ from isthmus.metrics.corruption_intervals import (
     measured_mce,
     measured_relative_mce,
 )
+from isthmus.metrics.crossed import crossed_mean
 from isthmus.metrics.intervals import (
     accuracy,
     bootstrap,
@@ -39,6 +41,7 @@ from isthmus.metrics.ranking import aupr, auroc, fpr_at_tpr, roc_curve
 from isthmus.metrics.ranking_intervals import DETECTION, detection_metrics
 from isthmus.metrics.scores import brier, nll, probabilities
 from isthmus.metrics.temperature import fit_temperature
+from isthmus.metrics.transmission import transmitted_bits
 from isthmus.metrics.uncertainty import energy, entropy, least_confidence
 
 __all__ = [
@@ -58,6 +61,7 @@ __all__ = [
     "calibration_error",
     "clopper_pearson",
     "corruption_errors",
+    "crossed_mean",
     "detection_metrics",
     "difference",
     "ece",
@@ -82,5 +86,6 @@ __all__ = [
     "relative_mean_corruption_error",
     "reliability_bins",
     "roc_curve",
+    "transmitted_bits",
     "wilson",
 ]
