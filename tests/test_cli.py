@@ -117,6 +117,9 @@ def test_a_check_that_breaks_off_is_said_and_is_no_success(home):
     assert "broke off with an error" in (home / "runs/theirs.cut/page.html").read_text()
     other = isthmus(*audit, "--checks", "accuracy", cwd=home)
     assert other.returncode == 0, "the check that broke off was not asked this time"
+    absent = isthmus(*audit, "--checks", "transfer:folder:nowhere", cwd=home)
+    assert absent.returncode == 2
+    assert absent.stderr.startswith("Error: transfer of theirs.cut broke off")
     assert isthmus("report", "runs/theirs.cut", cwd=home).returncode == 0
 
 

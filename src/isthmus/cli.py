@@ -120,7 +120,8 @@ def audit(
     )
     subjects = _show([page.parent])
     typer.echo(f"page: {page}")
-    asked = [*DEFAULT_CHECKS, *WITH_TRAINING] if names is None else names
+    # a name may have an option after it, as in transfer:mnist
+    asked = [*DEFAULT_CHECKS, *WITH_TRAINING] if names is None else [name.partition(":")[0] for name in names]
     _stop_at_errors(subjects, asked)
     _stop_at_illusions(subjects, asked)
 
