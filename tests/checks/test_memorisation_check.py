@@ -272,7 +272,7 @@ def test_the_page_is_drawn_from_what_is_stored(tmp_path):
     assert f"{100 * result.metrics['membership_auroc'].value:.1f}% for a" in curves.reading
     for series in spreads.series:
         assert sum(series.y) == pytest.approx(1.0)
-    assert list(section.columns) == ["generalisation gap", "AUROC of membership"]
+    assert list(section.columns) == ["gap to training accuracy", "AUROC of membership"]
     assert section.headlines["a"].metric == result.metrics["generalisation_gap"]
     skipped = CheckResult(check="memorisation", status=Status.SKIPPED, reason="no")
     assert memorisation.section({"a": skipped}).columns == {}

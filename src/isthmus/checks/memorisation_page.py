@@ -29,7 +29,8 @@ def section(results: Mapping[str, CheckResult]) -> Section:
     """The ROC curve of the attack by loss and the losses themselves in mean mode, a table, and two columns."""
     shown = measured(results)
     blocks: tuple[Figure | Table, ...] = (_gaps(shown), _curves(shown), _spreads(shown)) if shown else ()
-    columns = {_COLUMNS[name]: column(shown, name) for name in ("generalisation_gap", "membership_auroc")}
+    compared = {"generalisation_gap": "gap to training accuracy", "membership_auroc": _COLUMNS["membership_auroc"]}
+    columns = {title: column(shown, name) for name, title in compared.items()}
     known = {title: found for title, found in columns.items() if found}
     return Section(
         "Memorisation", QUESTION, blocks, known, headlines(shown, "generalisation_gap", "generalisation gap")
