@@ -248,7 +248,8 @@ def test_a_data_set_is_named_where_nobody_gave_the_examples():
     assert result.metrics["training_accuracy"].n == 20
     assert result.details["known"] == len(data.train)
     assert "trained_on" not in result.details
-    assert component("checks", {"name": "memorisation", "data": "digits"}).plain()["data"]["name"] == "digits"
+    assert component("checks", "memorisation:digits") == component("checks", {"name": "memorisation", "data": "digits"})
+    assert component("checks", "memorisation:digits").plain()["data"]["name"] == "digits"
     with pytest.raises(DataError, match=r"has 10 classes and images of 1×8×8, and the audit 4 classes .* 1×2×2"):
         run(context(None, written(10, 10)), data="digits")
 

@@ -108,6 +108,8 @@ def test_what_does_not_fit_is_said(tmp_path):
     with pytest.raises(DataError, match=r"images of 3×32×32, and the audited ones are 1×8×8"):
         run(ctx, {"name": "cifar10_1", "version": "v6", "path": str(tmp_path / "new")})
     twice = {"name": "cifar10_1", "version": "v6", "path": str(tmp_path / "new")}
+    short = component("checks", "shift:cifar10_1:v4")
+    assert short == component("checks", {"name": "shift", "sets": [{"name": "cifar10_1", "version": "v4"}]})
     with pytest.raises(ConfigError, match="given twice"):
         run(context(np.arange(20) % 10), twice, twice)
     with pytest.raises(ConfigError, match=r"Did you mean 'digits'"):

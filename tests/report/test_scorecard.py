@@ -79,7 +79,7 @@ def test_what_was_not_asked_says_how_to_ask_and_is_not_passed(runs: list[Path], 
         line = html.partition(QUESTIONS[check].text)[2].partition("</code>")[0]
         assert re.fullmatch(r"(</th><td colspan=\"\d+\">| <span>)not asked; ask with <code>--checks \w+", line)
         assert line.endswith(check)
-    assert "isthmus.audit(…, checks=[{&#34;name&#34;: &#34;shift&#34;" in html
+    assert "not asked; ask with <code>--checks shift:cifar10_1</code>" in html
     assert Counter(re.findall(r'class="badge (\w+)"', html)) == {"pass": 3 * number, "fail": number}
 
 

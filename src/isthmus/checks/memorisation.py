@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from isthmus.checks.context import Context
 
 UNKNOWN = (
-    "Which examples it was trained on is not known; give them as `trained_on`, or name their data set by the check's "
-    "option `data`."
+    "Which examples it was trained on is not known; give them as `trained_on`, or name their data set, such as "
+    "memorisation:cifar10."
 )
 
 
@@ -51,13 +51,14 @@ class Config(Component):
 
     Attributes:
         data: the data set whose training split the classifier was trained on ("cifar10", with options as mappings), for
-            a model whose audit was given no training examples.
+            a model whose audit was given no training examples. It may stand after a colon, ``memorisation:cifar10``.
         images: show at most so many of them; as many as are audited where None, and never more.
         threshold: a generalisation gap above it is worth a warning.
         membership: an AUROC of membership above it is, too.
         resamples: of every bootstrap.
     """
 
+    argument: ClassVar[str | None] = "data"
     name: Literal["memorisation"] = "memorisation"
     data: SerializeAsAny[Annotated[Component, BeforeValidator(_data)]] | None = None
     images: Annotated[int, Field(gt=0)] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ def _set(given: Any) -> Component:
     return configs.component("shifts" if name in registry.names("shifts") else "data", given)
 
 
+_ONE = BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)  # a single set by its name
 TestSet = SerializeAsAny[Annotated[Component, BeforeValidator(_set)]]
 
 
@@ -35,7 +36,8 @@ class Config(Component):
 
     Attributes:
         sets: published sets under shift (``isthmus list shifts``: "cifar10_1", "imagenet_a", …, with options as
-            mappings), or data sets ("folder:PATH", "svhn"), of which the test split counts.
+            mappings), or data sets ("folder:PATH", "svhn"), of which the test split counts. A single one may stand
+            after a colon, ``shift:cifar10_1:v4``.
         classes: names of the classifier's classes in the order of its logits, by which labels are matched. CIFAR-10's
             sets know their own; ImageNet's need them. A data set without them must have its classes in this very order.
         paired: the sets hold the audited data set's own test images in their order, changed: each audited image is
@@ -43,8 +45,9 @@ class Config(Component):
         threshold: a loss of accuracy above it is worth a warning.
     """
 
+    argument: ClassVar[str | None] = "sets"
     name: Literal["shift"] = "shift"
-    sets: Annotated[tuple[TestSet, ...], Field(min_length=1)]
+    sets: Annotated[tuple[TestSet, ...], Field(min_length=1), _ONE]
     classes: tuple[str, ...] | None = None
     paired: bool = False
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.05

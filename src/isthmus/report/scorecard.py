@@ -25,7 +25,7 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Known:
-    """A question that is on every scorecard, and how to ask it where naming the check is not enough."""
+    """A question that is on every scorecard, and an example of how to ask it where the check's name is not enough."""
 
     text: str
     ask: str = ""
@@ -36,10 +36,7 @@ QUESTIONS: Mapping[str, Known] = {
     "accuracy": Known("How often is it right?"),
     "robustness": Known("How often is it right under attack?"),
     "corruptions": Known("How often is it wrong on corrupted images?"),
-    "shift": Known(
-        "Does it hold on images gathered anew?",
-        'isthmus.audit(…, checks=[{"name": "shift", "sets": ["cifar10_1"]}])',
-    ),
+    "shift": Known("Does it hold on images gathered anew?", "shift:cifar10_1"),
     "calibration": Known("Does it know how sure it may be?"),
     "detection": Known("Does it notice foreign images?"),
     "memorisation": Known("Does it know training images better?"),
@@ -121,7 +118,7 @@ def questions(sections: Mapping[str, Section], subjects: Sequence[Subject]) -> l
         if check in sections:
             lines.append(_asked(check, sections[check], subjects, known))
         elif known is not None:
-            lines.append(Question(known.text, anchor(check), ask=known.ask or f"--checks {check}"))
+            lines.append(Question(known.text, anchor(check), ask=f"--checks {known.ask or check}"))
     return lines
 
 
