@@ -135,7 +135,7 @@ def test_list_names_what_there_is(home):
     done = isthmus("list", "objectives", cwd=home)
     assert done.stdout == (
         "objectives: bidirectional, catgen, ceb, denoising, deterministic, donsker_varadhan, energy_based, "
-        "f_divergence, hierarchical, multiscale, predictive, vib\n"
+        "f_divergence, hierarchical, multiscale, nonlinear_ib, predictive, vib\n"
     )
 
 

@@ -58,7 +58,7 @@ def test_overrides_leave_the_given_mapping_alone():
         (["model.backbone=wide_resnets"], "no backbone 'wide_resnets'. Did you mean 'wide_resnet'"),
         (["objective=ceb:3"], "takes nothing after a colon"),
         (["objective=3"], "give a name"),
-        (["model.covariance=banded"], "model.covariance: .*'identity', 'diagonal' or 'full'"),
+        (["model.covariance=banded"], "model.covariance: .*'identity', 'isotropic', 'diagonal' or 'full'"),
         (["name=../up"], "becomes a folder"),
         (["seed"], "key=value"),
         (["seed={"], "not valid YAML"),
