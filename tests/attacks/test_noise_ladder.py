@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_unbounded import Detached, Overflowing, Stepped, two_classes
 
-from isthmus.attacks.noise_ladder import NO_ANSWER, NOISES, _onto_sphere, decibels, descend, noise_norm
+from isthmus.attacks.noise_ladder import NO_ANSWER, NOISES, _onto_sphere, descend, noise_norm
 from isthmus.errors import ConfigError, DataError, ModelError
+from isthmus.information.channel import decibels
 
 LADDER = [40.0, 25.0, 12.0, 6.0]
 

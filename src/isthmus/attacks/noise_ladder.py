@@ -55,13 +55,9 @@ class Descent:
     backward_passes: int
 
 
-def decibels(image: Float[Tensor, "*n"], noise: Float[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
-    """Signal-to-noise ratio 20·log10(1 + ‖x‖₂/‖δ‖₂) from the two norms; infinite without noise."""
-    return 20 * torch.log10(1 + image.double() / noise.double())
-
-
 def noise_norm(image: Float[Tensor, "*n"], snr: float) -> Float64[Tensor, "*n"]:
-    """The norm of the noise that brings an image of this norm to so many dB: the inverse of :func:`decibels`."""
+    """The norm of the noise that brings an image of this norm to so many dB: the inverse of
+    :func:`isthmus.information.channel.decibels`, on the image's device."""
     return image.double() / (10 ** (snr / 20) - 1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from isthmus.checks.views import column, headlines, in_mode, listed, measured, percent, points
+from isthmus.checks.views import bin_series, column, headlines, in_mode, listed, measured, percent, points
 from isthmus.metrics import Bin
 from isthmus.types import CheckResult, Figure, Metric, Section, Series, Table
 
@@ -56,22 +56,8 @@ def _margins(shown: Mapping[str, CheckResult]) -> Figure:
 
 
 def _points(shown: Mapping[str, CheckResult], kind: str) -> tuple[Series, ...]:
-    series = []
-    for name, result in shown.items():
-        bins = [Bin.model_validate(b) for b in result.details["bins"]["mean"][kind]]
-        full = [(b.confidence, b.accuracy, b.interval) for b in bins if b.n]
-        series.append(
-            Series(
-                name,
-                x=tuple(c for c, _, _ in full if c is not None),
-                y=tuple(a for _, a, _ in full if a is not None),
-                low=tuple(i.low for _, _, i in full if i),
-                high=tuple(i.high for _, _, i in full if i),
-                style="points",  # bins of a few examples scatter; a line through them would read as a trend
-                group=name,
-            )
-        )
-    return tuple(series)
+    binned = {name: result.details["bins"]["mean"][kind] for name, result in shown.items()}
+    return tuple(bin_series(name, [Bin.model_validate(b) for b in bins]) for name, bins in binned.items())
 
 
 def _reading(shown: Mapping[str, CheckResult]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from isthmus.checks.views import MEAN, column, in_mode, listed, measured, percent, points
+from isthmus.checks.views import MEAN, bin_series, column, in_mode, listed, measured, percent, points
 from isthmus.metrics import Bin
 from isthmus.types import CheckResult, Figure, Headline, Mark, Metric, Section, Series, Table
 
@@ -91,20 +91,6 @@ def _reading(shot: str, shown: Mapping[str, CheckResult]) -> str:
 
 
 def _accuracies(shot: str, data: str, shown: Mapping[str, CheckResult]) -> Figure:
-    series = []
-    for name, result in shown.items():
-        full = [(b.confidence, b.accuracy, b.interval) for b in _binned(result, shot) if b.n]
-        series.append(
-            Series(
-                name,
-                x=tuple(margin for margin, _, _ in full if margin is not None),
-                y=tuple(accuracy for _, accuracy, _ in full if accuracy is not None),
-                low=tuple(bounds.low for _, _, bounds in full if bounds),
-                high=tuple(bounds.high for _, _, bounds in full if bounds),
-                style="points",  # bins of a few examples scatter; a line through them would read as a trend
-                group=name,
-            )
-        )
     errors = {name: result.metrics[f"{shot}_margin_error"] for name, result in shown.items()}
     each = [f"{percent(error.value)} ({name})" for name, error in errors.items() if error.value is not None]
     first = " Of the first copy." if shot == "one_shot" else ""
@@ -115,7 +101,7 @@ def _accuracies(shot: str, data: str, shown: Mapping[str, CheckResult]) -> Figur
         else "No image has a margin.",
         "mean margin of the bin",
         "accuracy in the bin",
-        tuple(series),
+        tuple(bin_series(name, _binned(result, shot)) for name, result in shown.items()),
         x_range=(0.0, 1.0),
         y_range=(0.0, 1.0),
         identity=True,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.types import CheckResult, Headline, Metric, Status
+from isthmus.metrics import Bin
+from isthmus.types import CheckResult, Headline, Metric, Series, Status
 
 if TYPE_CHECKING:
     from isthmus.checks.context import Context
@@ -84,6 +85,20 @@ def column(results: Mapping[str, CheckResult], metric: str) -> dict[str, Metric]
 def headlines(results: Mapping[str, CheckResult], metric: str, label: str) -> dict[str, Headline]:
     """One metric as what the scorecard shows, of every classifier that has it."""
     return {name: Headline(found, label) for name, found in column(results, metric).items()}
+
+
+def bin_series(name: str, bins: Sequence[Bin]) -> Series:
+    """Accuracy over confidence, or margin, of the bins that are not empty, with their intervals."""
+    full = [(each.confidence, each.accuracy, each.interval) for each in bins if each.n]
+    return Series(
+        name,
+        x=tuple(confidence for confidence, _, _ in full if confidence is not None),
+        y=tuple(accuracy for _, accuracy, _ in full if accuracy is not None),
+        low=tuple(ends.low for _, _, ends in full if ends),
+        high=tuple(ends.high for _, _, ends in full if ends),
+        style="points",  # bins of a few examples scatter; a line through them would read as a trend
+        group=name,
+    )
 
 
 def percent(fraction: float | None) -> str:

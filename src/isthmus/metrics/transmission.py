@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import xlogy
 
+from isthmus.information.discrete import confusion_information
 from isthmus.metrics.intervals import RESAMPLES
 from isthmus.types import Interval
 
@@ -176,9 +177,8 @@ def _entropy(counts: Floats) -> Floats:
 
 
 def _information(joint: Floats) -> Floats:
-    """I in bits of counts float[answers, labels, draws]: H(Y) + H(T) − H(T,Y)."""
-    flat = joint.reshape(-1, joint.shape[-1])
-    return np.maximum(_entropy(joint.sum(0)) + _entropy(joint.sum(1)) - _entropy(flat), 0.0)
+    """I in bits of counts float[answers, labels, draws]."""
+    return confusion_information(np.moveaxis(joint, -1, 0)) / math.log(2)
 
 
 def basic_interval(

@@ -43,6 +43,11 @@ class Finding(Record):
         return f"{self.verdict}: {self.claim} {self.because}"
 
 
+def undecided(claim: str, because: str = "Not measured.") -> Finding:
+    """A claim about which nothing was measured, or not enough."""
+    return Finding(claim=claim, verdict=Verdict.UNDECIDED, because=because)
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A mean over seeds with an interval for both kinds of chance.
@@ -137,9 +142,9 @@ def pooled(
 
 
 def average(
-    values: Sequence[float], level: float = 0.95, unit: Literal["nats", "bits", "decades"] = "nats"
+    values: Sequence[float], level: float = 0.95, unit: Literal["nats", "bits", "decades", "points"] = "nats"
 ) -> Estimate:
-    """Mean over seeds of a quantity in nats, bits or decades, with Student's t interval; a single one has no interval.
+    """Mean over seeds of a quantity in some unit, with Student's t interval; a single one has no interval.
 
     Raises:
         ValueError: no value.

@@ -19,6 +19,7 @@ from isthmus.studies.evidence import (
     percent,
     points,
     pooled,
+    undecided,
 )
 from isthmus.studies.image_models import healthy
 from isthmus.studies.study import StudyRecord
@@ -66,16 +67,12 @@ def measured(record: StudyRecord, model: Model, step: int, name: str, level: flo
     return pooled(found, cells_at(record, *model)[0]["n"], level, lowest=-1.0 if name == "overconfidence" else 0.0)
 
 
-def _unknown(claim: str) -> Finding:
-    return Finding(claim=claim, verdict=Verdict.UNDECIDED, because="Not measured, or every run collapsed.")
-
-
 def _from_under_to_over(record: StudyRecord, model: Model) -> Finding:
     claim = f"{at_the_beginning(model)} moves from under- to overconfidence while it trains."
     steps, level = kept_steps(record), bonferroni(2)
     first, last = (measured(record, model, step, "overconfidence", level) for step in (steps[0], steps[-1]))
     if first is None or last is None:
-        return _unknown(claim)
+        return undecided(claim, "Not measured, or every run collapsed.")
     return Finding(
         claim=claim,
         verdict=all_of([falls_below(first, 0.0), exceeds(last, 0.0)]),
@@ -89,7 +86,7 @@ def _slightly(record: StudyRecord, model: Model) -> Finding:
     last = kept_steps(record)[-1]
     ours, plain = (measured(record, each, last, "overconfidence") for each in (model, DETERM))
     if ours is None or plain is None:
-        return _unknown(claim)
+        return undecided(claim, "Not measured, or every run collapsed.")
     gap = difference(plain, ours)
     return Finding(
         claim=claim,
@@ -104,7 +101,7 @@ def _rho_2(record: StudyRecord) -> Finding:
     found = [measured(record, each, last, "overconfidence") for each in (VIB_2, VIB_0, DETERM)]
     known = [each for each in found if each is not None]
     if len(known) < len(found):
-        return _unknown(claim)
+        return undecided(claim, "Not measured, or every run collapsed.")
     ours, tight, plain = known
     lead = difference(difference(ours, tight), difference(plain, ours))
     return Finding(
@@ -122,7 +119,7 @@ def _still_calibrated(record: StudyRecord, model: Model) -> Finding:
     claim = f"{at_the_beginning(model)} is still nearly perfectly calibrated midway."
     error = measured(record, model, middle, "ece")
     if error is None:
-        return _unknown(claim)
+        return undecided(claim, "Not measured, or every run collapsed.")
     return Finding(
         claim=claim,
         verdict=falls_below(error, NEARLY_PERFECT),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from isthmus.checks.views import bin_series
 from isthmus.metrics import Bin
 from isthmus.studies import catalogue
 from isthmus.studies.ceb import calibration_claims
@@ -11,7 +12,7 @@ from isthmus.studies.ceb.sweeps import cells_at, named
 from isthmus.studies.drawing import Row, band
 from isthmus.studies.evidence import percent, points, share
 from isthmus.studies.study import StudyRecord
-from isthmus.types import Figure, Mark, Section, Series, Table
+from isthmus.types import Figure, Mark, Section, Table
 
 TITLES = {"overconfidence": "Mean confidence less accuracy", "ece": "Expected calibration error"}
 
@@ -30,18 +31,7 @@ def _diagram(record: StudyRecord, model: Model) -> Figure:
     for step in kept_steps(record):
         first = judged(record, model, step)[:1]  # bins of several seeds have different confidences
         bins = [Bin.model_validate(each) for seed in first for each in seed["bins"]]
-        full = [(each.confidence, each.accuracy, each.interval) for each in bins]
-        series.append(
-            Series(
-                f"{step:,} steps",
-                x=tuple(confidence for confidence, _, _ in full if confidence is not None),
-                y=tuple(accuracy for _, accuracy, _ in full if accuracy is not None),
-                low=tuple(ends.low for _, _, ends in full if ends),
-                high=tuple(ends.high for _, _, ends in full if ends),
-                style="points",
-                group=f"{step:,} steps",
-            )
-        )
+        series.append(bin_series(f"{step:,} steps", bins))
         error = measured(record, model, step, "ece")
         said += [] if error is None else [f"{percent(error.value)} after {step:,} steps"]
     seed = cells_at(record, *model)[0]["seed"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from isthmus.studies.ceb import cifar_claims, printed
-from isthmus.studies.ceb.cifar_claims import NORMS, ball, eps_text, judged, undecided, under_pgd
+from isthmus.studies.ceb.cifar_claims import NORMS, ball, eps_text, judged, under_pgd
 from isthmus.studies.ceb.sweeps import cells_at, clean, left, places
 from isthmus.studies.evidence import (
     Finding,
@@ -16,6 +16,7 @@ from isthmus.studies.evidence import (
     percent,
     points,
     share,
+    undecided,
 )
 from isthmus.studies.image_models import healthy
 from isthmus.studies.study import StudyRecord

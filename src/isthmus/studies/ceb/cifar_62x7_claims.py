@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from isthmus.studies.ceb import cifar_claims
-from isthmus.studies.ceb.cifar_claims import NORMS, undecided
+from isthmus.studies.ceb.cifar_claims import NORMS
 from isthmus.studies.ceb.cifar_shown import shifted, why_absent
 from isthmus.studies.ceb.sweeps import cells_at, clean, places
 from isthmus.studies.evidence import (
@@ -21,6 +21,7 @@ from isthmus.studies.evidence import (
     percent,
     points,
     share,
+    undecided,
 )
 from isthmus.studies.study import StudyRecord
 

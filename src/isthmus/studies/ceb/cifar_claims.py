@@ -15,7 +15,6 @@ from isthmus.studies.ceb.sweeps import FAMILIES, cells_at, left, places
 from isthmus.studies.evidence import (
     Estimate,
     Finding,
-    Verdict,
     all_of,
     any_of,
     bonferroni,
@@ -28,6 +27,7 @@ from isthmus.studies.evidence import (
     points,
     share,
     trend,
+    undecided,
 )
 from isthmus.studies.image_models import healthy, standing
 from isthmus.studies.study import StudyRecord
@@ -38,11 +38,6 @@ LOST = 0.05
 MADRY_EPS = 8 / 255
 """Of the accuracy in ℓ∞ that Madry et al. print."""
 Cells = Sequence[Mapping[str, Any]]
-
-
-def undecided(claim: str, because: str) -> Finding:
-    """A claim about which nothing was measured."""
-    return Finding(claim=claim, verdict=Verdict.UNDECIDED, because=because)
 
 
 def position(record: StudyRecord, norm: str) -> int:

@@ -20,6 +20,7 @@ from isthmus.studies.evidence import (
     percent,
     pooled,
     share,
+    undecided,
 )
 from isthmus.studies.rate_distortion.printed import MODELS
 from isthmus.studies.study import StudyRecord
@@ -66,14 +67,10 @@ def kept(record: StudyRecord, model: str, noise: str, level: float = 0.95) -> Es
     return pooled([tuple(cell["noises"][noise]["kept"]) for cell in cells], cells[0]["n"], level)
 
 
-def _unknown(claim: str) -> Finding:
-    return Finding(claim=claim, verdict=Verdict.UNDECIDED, because="Not measured.")
-
-
 def _less_with_batch_norm(record: StudyRecord) -> Finding:
     claim = "With batch normalisation (C) less is transmitted than without (B), under every noise at the same ratios."
     if not trained(record, "B") or not trained(record, "C"):
-        return _unknown(claim)
+        return undecided(claim)
     level = bonferroni(len(kinds(record)))
     gaps = {noise: difference(*(kept(record, model, noise, level) for model in "BC")) for noise in kinds(record)}
     each = "; ".join(f"{NOISES[noise]}: {gap} less" for noise, gap in gaps.items())
@@ -89,7 +86,7 @@ def _last_accuracy(record: StudyRecord, model: str, noise: str) -> Estimate:
 def _to_nothing(record: StudyRecord, noise: str) -> Finding:
     claim = f"Unbounded {NOISES[noise]} leave no accuracy, so that no masked gradient explains what is transmitted."
     if noise not in kinds(record):
-        return _unknown(claim)
+        return undecided(claim)
     found = {model: _last_accuracy(record, model, noise) for model in there(record)}
     each = ", ".join(f"{model} {percent(left.value)}" for model, left in found.items())
     verdict = all_of([falls_below(left, GONE) for left in found.values()])
@@ -99,7 +96,7 @@ def _to_nothing(record: StudyRecord, noise: str) -> Finding:
 def _to_chance(record: StudyRecord) -> Finding:
     claim = "White noise leaves the accuracy of chance."
     if "white" not in kinds(record):
-        return _unknown(claim)
+        return undecided(claim)
     chance = 2 ** -next(iter(record.cells.values()))["label_entropy_bits"]
     found = {model: _last_accuracy(record, model, "white") for model in there(record)}
     each = ", ".join(f"{model} {percent(left.value)}" for model, left in found.items())
@@ -113,7 +110,7 @@ def _returns(record: StudyRecord, noise: str) -> Finding:
     claim = f"Under {NOISES[noise]} information rises again as the ratio falls to 0: what is left is the adversary's."
     model = "B" if trained(record, "B") else there(record)[0]
     if noise not in kinds(record):
-        return _unknown(claim)
+        return undecided(claim)
     courses = [cell["noises"][noise]["information_bits"] for cell in trained(record, model)]
     risen = average([course[-1] - min(course) for course in courses], unit="bits")
     least = bits(fmean(min(course) for course in courses))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean, stdev
 from typing import Any
 
-from isthmus.studies.evidence import Estimate, half_width
+from isthmus.studies.evidence import Estimate, average
 from isthmus.studies.rate_distortion.printed import MODELS, Mean, Model
 from isthmus.studies.study import StudyRecord
 
@@ -47,25 +48,10 @@ def mean(values: Sequence[float]) -> Mean | None:
     return Mean(fmean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan)
 
 
-def over_seeds(values: Sequence[float], n: int, level: float = 0.95) -> Estimate:
-    """Mean over seeds of a share or a difference of two, with Student's t interval.
-
-    Args:
-        n: images behind each value.
-
-    Raises:
-        ValueError: no value.
-    """
-    if not values:
-        raise ValueError("give a value for each seed; got none")
-    middle, spread = fmean(values), half_width(values, level)
-    return Estimate(middle, middle - spread, middle + spread, n, len(values), level, "points")
-
-
 def lead(
     first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]], of: Quantity, level: float = 0.95
 ) -> Estimate | None:
     """A quantity of ``first`` less that of ``second``, mean over their equal seeds; None without any."""
     others = {cell["seed"]: cell for cell in second}
     steps = [of(cell) - of(others[cell["seed"]]) for cell in first if cell["seed"] in others]
-    return over_seeds(steps, first[0]["test"][1], level) if steps else None
+    return replace(average(steps, level, "points"), n=first[0]["test"][1]) if steps else None

@@ -7,7 +7,16 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from isthmus.studies.evidence import Estimate, Finding, Verdict, all_of, average, decades, exceeds, falls_below
+from isthmus.studies.evidence import (
+    Finding,
+    Verdict,
+    all_of,
+    average,
+    decades,
+    exceeds,
+    falls_below,
+    undecided,
+)
 from isthmus.studies.study import StudyRecord
 
 SETTLED = 0.05
@@ -75,10 +84,6 @@ def moved(cell: Mapping[str, Any]) -> list[float]:
     return [abs(level(course, 0.0, 0.05) - level(course, 0.9, 1.0)) for course in courses(cell).values()]
 
 
-def _unknown(claim: str) -> Finding:
-    return Finding(claim=claim, verdict=Verdict.UNDECIDED, because="Not measured.")
-
-
 def _settles(record: StudyRecord, network: Network) -> Finding:
     claim = f"{named(network)}: the ratio of every layer approaches a constant."
     steps: dict[str, list[float]] = {}
@@ -106,9 +111,9 @@ def _sooner(record: StudyRecord, activation: str) -> Finding:
     claim = f"{named((activation, False))}: with batch normalisation the ratios settle sooner."
     pairs = _pairs(record, activation)
     if not pairs:
-        return _unknown(claim)
+        return undecided(claim)
     shares = [tuple(map(settled_at, pair)) for pair in pairs]
-    step = _points([plain - normed for plain, normed in shares])
+    step = average([plain - normed for plain, normed in shares], unit="points")
     epochs = pairs[0][0]["epochs"][-1]
     first, second = (fmean(each) * epochs for each in zip(*shares, strict=True))
     return Finding(
@@ -119,16 +124,11 @@ def _sooner(record: StudyRecord, activation: str) -> Finding:
     )
 
 
-def _points(values: Sequence[float]) -> Estimate:
-    found = average(values)
-    return Estimate(found.value, found.low, found.high, found.n, found.seeds, found.level, "points")
-
-
 def _collapse(record: StudyRecord, activation: str) -> Finding:
     claim = f"{named((activation, False))}: layers end at different levels, which collapse with batch normalisation."
     pairs = _pairs(record, activation)
     if not pairs:
-        return _unknown(claim)
+        return undecided(claim)
     spreads = [tuple(map(spread, pair)) for pair in pairs]
     step = average([plain - normed for plain, normed in spreads], unit="decades")
     first, second = (fmean(each) for each in zip(*spreads, strict=True))
@@ -144,7 +144,7 @@ def _least_moved(record: StudyRecord, activation: str) -> Finding:
     claim = f"{named((activation, False))}, without batch normalisation: the last layer's ratio falls least."
     cells = networks(record, (activation, False))
     if not cells:
-        return _unknown(claim)
+        return undecided(claim)
     steps = [moved(cell) for cell in cells]
     least = average([min(each[:-1]) - each[-1] for each in steps], unit="decades")
     last = decades(fmean(each[-1] for each in steps))

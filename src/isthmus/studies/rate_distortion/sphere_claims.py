@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from statistics import fmean
 from typing import Any
 
-from isthmus.studies.evidence import Estimate, Finding, Verdict, all_of, average, bits, exceeds
+from isthmus.studies.evidence import Finding, Verdict, all_of, average, bits, exceeds
 from isthmus.studies.study import StudyRecord
 
 TINY = 1e-12
@@ -69,7 +69,7 @@ def _spreads_then_contracts(record: StudyRecord) -> Finding:
 def _rounder(record: StudyRecord, variant: str) -> Finding:
     """Between the first look after training began and the last."""
     steps = [cell["looks"][-1]["roundness"] - cell["looks"][1]["roundness"] for cell in trained(record, variant)]
-    found = _points(steps)
+    found = average(steps, unit="points")
     return Finding(
         claim="Clusters become more circular.",
         verdict=exceeds(found, 0.0),
@@ -83,7 +83,7 @@ def _rounder_than(record: StudyRecord, pair: tuple[str, str]) -> Finding:
     first, second = _lead(record, pair, lambda look: float(look["roundness"]))
     if not first:
         return Finding(claim=claim, verdict=Verdict.UNDECIDED, because="Not measured.")
-    found = _points([a - b for a, b in zip(first, second, strict=True)])
+    found = average([a - b for a, b in zip(first, second, strict=True)], unit="points")
     return Finding(claim=claim, verdict=exceeds(found, 0.0), because=f"More by {found} in the end; above 0 counts.")
 
 
@@ -98,8 +98,3 @@ def _more(record: StudyRecord, pair: tuple[str, str], of: Quantity, claim: str) 
         because=f"In the end the two neurons carry {bits(fmean(first))} as a Gaussian channel, those of the plain "
         f"network {bits(fmean(second))}; more by {found}; above 0 counts.",
     )
-
-
-def _points(values: Sequence[float]) -> Estimate:
-    found = average(values)
-    return Estimate(found.value, found.low, found.high, found.n, found.seeds, found.level, "points")

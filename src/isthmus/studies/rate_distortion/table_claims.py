@@ -8,7 +8,6 @@ from typing import Any
 from isthmus.studies.evidence import (
     Estimate,
     Finding,
-    Verdict,
     all_of,
     bonferroni,
     exceeds,
@@ -16,6 +15,7 @@ from isthmus.studies.evidence import (
     percent,
     points,
     share,
+    undecided,
 )
 from isthmus.studies.rate_distortion.printed import Model
 from isthmus.studies.rate_distortion.readings import Quantity, accuracy, batches, gap, lead, trained
@@ -35,7 +35,7 @@ LARGE = 0.1
 def original(record: StudyRecord) -> list[Finding]:
     """Of table 1."""
     return [
-        _fits(record, "A"),
+        _learned(record, "A", "fits the training set", FITTED),
         *(_narrower(record, other) for other in ("A", "C")),
         _most_accurate(record),
         _no_large_batch_gap(record, "B"),
@@ -46,7 +46,7 @@ def original(record: StudyRecord) -> list[Finding]:
 def random(record: StudyRecord) -> list[Finding]:
     """Of table 2."""
     return [
-        _memorises(record, "A"),
+        _learned(record, "A", "memorises random labels", MEMORISED),
         _at_chance(record),
         _narrower(record, "C", LARGE),
         _large_batch_gap(record, "C", LARGE, "On random labels C has a large-batch gap: larger batches memorise more."),
@@ -64,10 +64,6 @@ def _everywhere(record: StudyRecord, model: Model, split: str) -> dict[int, Esti
     return found
 
 
-def _unknown(claim: str) -> Finding:
-    return Finding(claim=claim, verdict=Verdict.UNDECIDED, because="Not measured.")
-
-
 def _listed(found: Mapping[int, Estimate]) -> str:
     return ", ".join(
         f"{percent(each.value)} ({percent(each.low, unit=False)} to {percent(each.high)}) with batches of {batch}"
@@ -75,23 +71,13 @@ def _listed(found: Mapping[int, Estimate]) -> str:
     )
 
 
-def _fits(record: StudyRecord, model: Model) -> Finding:
-    claim = f"Model {model} fits the training set."
+def _learned(record: StudyRecord, model: Model, what: str, limit: float) -> Finding:
+    claim = f"Model {model} {what}."
     found = _everywhere(record, model, "train")
     if not found:
-        return _unknown(claim)
-    verdict = all_of([exceeds(each, FITTED) for each in found.values()])
-    because = f"Training accuracy: {_listed(found)}; above {percent(FITTED)} counts."
-    return Finding(claim=claim, verdict=verdict, because=because)
-
-
-def _memorises(record: StudyRecord, model: Model) -> Finding:
-    claim = f"Model {model} memorises random labels."
-    found = _everywhere(record, model, "train")
-    if not found:
-        return _unknown(claim)
-    verdict = all_of([exceeds(each, MEMORISED) for each in found.values()])
-    because = f"Training accuracy: {_listed(found)}; above {percent(MEMORISED)} counts."
+        return undecided(claim)
+    verdict = all_of([exceeds(each, limit) for each in found.values()])
+    because = f"Training accuracy: {_listed(found)}; above {percent(limit)} counts."
     return Finding(claim=claim, verdict=verdict, because=because)
 
 
@@ -99,7 +85,7 @@ def _at_chance(record: StudyRecord) -> Finding:
     claim = "With weight decay alone (B) random labels are not fitted better than chance."
     found = _everywhere(record, "B", "train")
     if not found:
-        return _unknown(claim)
+        return undecided(claim)
     limit = 1 / next(iter(record.cells.values()))["classes"] + ABOVE_CHANCE
     verdict = all_of([falls_below(each, limit) for each in found.values()])
     because = f"Training accuracy: {_listed(found)}; below {percent(limit)} counts."
@@ -128,7 +114,7 @@ def _each_batch(
         if step is not None:
             found[batch] = step
     if not found:
-        return _unknown(claim)
+        return undecided(claim)
     each = "; ".join(f"{step} with batches of {batch}" for batch, step in found.items())
     verdict = all_of([exceeds(step, limit) for step in found.values()])
     return Finding(claim=claim, verdict=verdict, because=f"{said} {each}; above {points(limit)} at each counts.")
@@ -146,7 +132,7 @@ def _no_large_batch_gap(record: StudyRecord, model: Model) -> Finding:
     sizes, large, small = _ends(record, model)
     step = lead(large, small, gap) if large else None
     if step is None:
-        return _unknown(claim)
+        return undecided(claim)
     verdict = all_of([falls_below(step, SMALL), exceeds(step, -SMALL)])
     because = f"Its gap with batches of {sizes[0]} exceeds that with {sizes[-1]} by {step}; "
     return Finding(claim=claim, verdict=verdict, because=f"{because}within {points(SMALL)} of 0 counts.")
@@ -156,7 +142,7 @@ def _large_batch_gap(record: StudyRecord, model: Model, limit: float, claim: str
     sizes, large, small = _ends(record, model)
     step = lead(large, small, gap) if large else None
     if step is None:
-        return _unknown(claim)
+        return undecided(claim)
     because = (
         f"Its gap with batches of {sizes[0]} exceeds that with {sizes[-1]} by {step}; above {points(limit)} counts."
     )
