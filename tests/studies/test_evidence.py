@@ -9,6 +9,7 @@ from isthmus.studies.evidence import (
     Verdict,
     all_of,
     any_of,
+    average,
     bonferroni,
     difference,
     exceeds,
@@ -107,3 +108,8 @@ def test_counts_that_cannot_be(counts, n):
 def test_unequal_seeds_cannot_be_paired():
     with pytest.raises(ValueError, match="as many counts on both sides; got 1 and 2"):
         gap([1], [1, 2], 10)
+
+
+def test_a_single_seed_is_not_given_an_interval_without_width():
+    assert str(average([0.03], unit="points")) == "3.0 points (1 seed)"
+    assert "interval" in str(average([0.03, 0.05], unit="points"))

@@ -86,8 +86,10 @@ class Estimate:
         write = {"fraction": percent, "points": points, "nats": nats, "bits": bits, "decades": decades}[self.unit]
         ends = f"{100 * self.level:.3g}% interval {write(self.low, unit=False)} to {write(self.high)}"
         seeds = f"{self.seeds} seed{'s' * (self.seeds > 1)}"
+        if self.seeds == 1 and self.low == self.high:  # no images, and no other seed, to tell a spread from
+            return f"{write(self.value)} ({seeds})"
         if self.unit in _MEANS:
-            return f"{write(self.value)} ({f'{ends}, ' * (self.seeds > 1)}{seeds})"
+            return f"{write(self.value)} ({ends}, {seeds})"
         return f"{write(self.value)} ({ends}, n = {self.n:,}, {seeds})"
 
 
