@@ -53,7 +53,7 @@ def _gallery(name: str, result: CheckResult, several: bool) -> Gallery:
         captions = [_caption(*each) for each in zip(classes, steps, confidence, strict=False)]
         said = "prototypes" if mode == MEAN else f"prototypes, {mode}"
         rows += _rows(said, [_clipped(image) for image in images], captions)
-        patterns = [_enlarged(image, result.details["mean"]) for image in images]
+        patterns = [enlarged(image, result.details["mean"]) for image in images]
         rows += _rows("enlarged", [pattern for pattern, _ in patterns], [f"× {times:.2g}" for _, times in patterns])
     known = [(label, mean) for label, mean in zip(classes, means, strict=False) if not np.isnan(mean).any()]
     rows += _rows("means", [_clipped(mean) for _, mean in known], [f"class {label}" for label, _ in known])
@@ -84,7 +84,7 @@ def _clipped(image: NDArray[np.float32]) -> NDArray[np.uint8]:
     return drawn
 
 
-def _enlarged(image: NDArray[np.float32], mean: Sequence[float]) -> tuple[NDArray[np.uint8], float]:
+def enlarged(image: NDArray[np.float32], mean: Sequence[float]) -> tuple[NDArray[np.uint8], float]:
     """What differs from the mean, around grey, so many times that the most of it is black or white."""
     pattern = np.nan_to_num(image - np.asarray(mean, dtype=np.float32)[:, None, None])
     times = 0.5 / max(float(np.abs(pattern).max()), 1e-6)

@@ -1,9 +1,13 @@
-"""Estimates as lines, points and rows: what the pages of studies are drawn with."""
+"""Estimates as lines, points and rows, pictures in records: what the pages of studies are drawn with."""
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
 from typing import Literal
+
+import numpy as np
 
 from isthmus.studies.evidence import Estimate, share
 from isthmus.types import Metric, Series
@@ -25,3 +29,20 @@ def dots(name: str, x: Sequence[float], counts: Sequence[int], n: int) -> Series
 def _series(name: str, x: Sequence[float], values: Sequence[Estimate], style: Literal["line", "points"]) -> Series:
     y, low, high = (tuple(getattr(one, part) for one in values) for part in ("value", "low", "high"))
     return Series(name, tuple(x), y, low, high, style=style, group=name)
+
+
+def packed(image: np.ndarray) -> str:
+    """A picture's bytes, uint8, as text that a record can hold; :func:`unpacked` gives it back."""
+    file = io.BytesIO()
+    np.save(file, image, allow_pickle=False)
+    return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def unpacked(text: str) -> np.ndarray:
+    """The picture that :func:`packed` made a text of.
+
+    Raises:
+        ValueError: the text is not that of a picture.
+    """
+    image: np.ndarray = np.load(io.BytesIO(base64.b64decode(text, validate=True)), allow_pickle=False)
+    return image

@@ -7,7 +7,7 @@ gradient, along its sign, and under white noise; I(T;Y) in bits over the signal-
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -39,14 +39,10 @@ class Config(protocol.TableConfig):
     spacing: Annotated[float, Field(gt=0)] = 1.0
 
 
-def _but(preset: dict[str, Any], **settings: Any) -> dict[str, Any]:
-    return {**preset, "batch_sizes": preset["batch_sizes"][:1], **settings}
-
-
 SCALES = scales(
     Config,
-    tiny=_but(protocol.TINY, images=100, spacing=10.0),
-    small=_but(protocol.SMALL, images=1000, spacing=3.0),
+    tiny=protocol.of_one_batch(protocol.TINY, images=100, spacing=10.0),
+    small=protocol.of_one_batch(protocol.SMALL, images=1000, spacing=3.0),
 )
 
 

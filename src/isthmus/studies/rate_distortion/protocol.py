@@ -84,6 +84,8 @@ SMALL: dict[str, Any] = {
     "batch_sizes": (128, 32),
     "training": {**TRAINING, "epochs": 100},
 }
+SMALL_DIGITS: dict[str, Any] = {**SMALL, "data": "mnist", "normalize": {**WHITENED, "size": 32}}
+"""Of figures that are about digits, which CIFAR-10 has none of."""
 TINY: dict[str, Any] = {
     "seeds": 2,
     "data": "digits",
@@ -93,3 +95,8 @@ TINY: dict[str, Any] = {
     "width": 8,
     "training": {"epochs": 20, "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.0}},
 }
+
+
+def of_one_batch(preset: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    """A preset with its first batch size alone, and other settings."""
+    return {**preset, "batch_sizes": preset["batch_sizes"][:1], **settings}

@@ -1,0 +1,66 @@
+"""What is a network worth on digits of another kind, as it is and after one example of each, and do its margins say so?
+
+Figure 7 and appendix C of "A Rate-Distortion Theory of Adversarial Examples": from SVHN to MNIST, of which the network
+gets grey images in [0, 1] without the whitening that it was trained with. The check ``transfer`` measures. The paper's
+model has weight decay (B) and more training images; A and C stand beside it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from isthmus.recipe import Positive
+from isthmus.studies.evidence import Finding
+from isthmus.studies.image_models import Eps
+from isthmus.studies.rate_distortion import protocol, transfer_claims, transfer_page
+from isthmus.studies.study import StudyRecord, scales
+from isthmus.studies.workbench import Stages, Workbench
+from isthmus.types import Section
+
+
+class Config(protocol.TableConfig):
+    """Appendix C, for the models with one batch size.
+
+    Attributes:
+        target: the other data, with the same classes in the same order.
+        images: judge on so many of its test images, class-balanced; None for all.
+        whitened: whether they go through the model's whitening. The paper's do not.
+        draws: adaptations, each by other examples.
+        steps, learning_rate: of plain SGD; the paper does not say the rate, and this is that of training.
+        degrees: at most so far every example is turned at every step, either way.
+    """
+
+    batch_sizes: tuple[Positive] = (128,)
+    target: str | dict[str, Any] = "mnist"
+    images: Positive | None = None
+    whitened: bool = False
+    draws: Positive = 5
+    steps: Positive = 10
+    learning_rate: Eps = 1e-2
+    degrees: Annotated[float, Field(ge=0, le=180)] = 10.0
+
+
+SCALES = scales(
+    Config,
+    tiny=protocol.of_one_batch(protocol.TINY, target="digits", images=100, draws=2),
+    small=protocol.of_one_batch(protocol.SMALL_DIGITS, target="digits"),
+)
+
+
+def cells(config: Config, bench: Workbench) -> Stages:
+    """A cell for every model."""
+    from isthmus.studies.rate_distortion import transferred
+
+    yield transferred.cells(config, bench)
+
+
+def findings(record: StudyRecord) -> list[Finding]:
+    """What the paper says of the figure."""
+    return transfer_claims.findings(record)
+
+
+def section(record: StudyRecord) -> Section:
+    """Margins, and accuracy over them."""
+    return transfer_page.section(record)

@@ -1,0 +1,74 @@
+"""What one of the tables' models is worth on another data set: what a cell of figure 7 holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from isthmus.auditing import audit
+from isthmus.data.loading import load
+from isthmus.studies.laboratory import judged
+from isthmus.studies.rate_distortion.printed import Model
+from isthmus.studies.rate_distortion.whitened import without
+from isthmus.studies.workbench import Cell, Workbench
+
+if TYPE_CHECKING:
+    from isthmus.studies.rate_distortion.figure_7 import Config
+
+_SOME = 100  # images of its own, which tell the check what the model takes
+
+
+def cells(config: Config, bench: Workbench) -> list[Cell]:
+    """A cell for every model and seed."""
+    return [_cell(config, bench, model, seed) for seed in range(config.seeds) for model in config.models]
+
+
+def _cell(config: Config, bench: Workbench, model: Model, seed: int) -> Cell:
+    """``{"metrics": {name: [value, low, high] or None}, "bins": {"zero_shot", "one_shot"}, "target", "n", …}``."""
+    recipe = config.recipe(model, config.batch_sizes[0], "original", seed)
+    check = {
+        "name": "transfer",
+        "data": config.target,
+        "draws": config.draws,
+        "steps": config.steps,
+        "learning_rate": config.learning_rate,
+        "degrees": config.degrees,
+    }
+
+    def measure() -> dict[str, Any]:
+        run = bench.train(recipe)
+        images, labels, indices, _ = judged(config.data, config.train_limit, _SOME)
+        learner, others = run.load(), load(config.target)
+        if not config.whitened:
+            learner, images = without(learner, images)
+        tell = bench.telling("on other data")
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        found = audit(
+            learner.to(device),
+            images,
+            labels,
+            "l2:1",  # nothing is attacked
+            [{**check, "images": config.images or len(others.test)}],
+            indices=indices,
+            debug=True,
+            progress=lambda _, done, total: tell(done, total),
+        ).results["transfer"]
+        return {
+            "model": model,
+            "seed": seed,
+            "target": others.name,
+            "n": found.metrics["zero_shot_accuracy"].n,
+            "classes": others.num_classes,
+            "metrics": {
+                name: None
+                if metric.value is None
+                else [metric.value, *((ends.low, ends.high) if (ends := metric.interval) else (metric.value,) * 2)]
+                for name, metric in found.metrics.items()
+            },
+            "bins": found.details["bins"],
+            "test_accuracy": run.info()["result"]["test_accuracy"],
+        }
+
+    about = {"recipe": recipe, "check": check, "images": config.images, "whitened": config.whitened}
+    return Cell(f"{model}, seed {seed}, transfer", about, measure)
