@@ -24,6 +24,7 @@ ORDER = [
         "results",
         "provenance",
         "randomness",
+        "cluster",
     ],
     ["information"],
     ["metrics"],

@@ -1,4 +1,4 @@
-"""Who measures a study's cells: this process alone, or several at once, each with its own cells.
+"""Who measures a study's cells: this process alone, or several on this machine, each with its own cells.
 
 A worker lists the study's cells for itself, from the same config, and is told which to measure; the measurement goes
 to its file. So no closure travels between processes, and what a worker that was killed had finished is there.
@@ -23,9 +23,9 @@ from isthmus.studies import catalogue
 from isthmus.studies.display import Display
 from isthmus.studies.workbench import Cell, Workbench
 
-_OFTEN = 0.2
+OFTEN = 0.2
 """Seconds between two reports of a worker on the same piece of work."""
-_LAST_WORDS = 90.0
+LAST_WORDS = 90.0
 """Seconds for workers to save what they are at, after Ctrl-C; more than they give to processes of their own."""
 
 
@@ -143,7 +143,7 @@ class Processes:
                 worker.pipe.close()
             elif worker.process.is_alive():
                 os.kill(worker.process.pid, signal.SIGINT)
-        until = time.monotonic() + _LAST_WORDS
+        until = time.monotonic() + LAST_WORDS
         while time.monotonic() < until and any(worker.process.is_alive() for worker in self._workers):
             self._listen_on()
         for worker in self._workers:
@@ -157,7 +157,7 @@ class Processes:
         busy = [worker.pipe for worker in self._workers if not worker.pipe.closed]
         if not busy:
             time.sleep(0.02)
-        ready = wait(busy, timeout=_OFTEN) if busy else []
+        ready = wait(busy, timeout=OFTEN) if busy else []
         for pipe in [pipe for pipe in busy if pipe in ready]:
             try:
                 over = pipe.recv()[0] != "at"  # it was done before it heard, and waits for more
@@ -181,7 +181,7 @@ def _serve(pipe: Connection, study: str, config: dict[str, Any], root: str, jobs
     torch.set_num_threads(threads())
     module = catalogue.find(study)
     bench = Workbench(Path(root), _throttled(pipe))
-    listing = _Listing(bench, module.cells(module.Config.model_validate(config), bench))
+    listing = Listing(bench, module.cells(module.Config.model_validate(config), bench))
     # where the parent was killed, the pipe is closed, and here everything ends with the next report
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
         while True:
@@ -192,7 +192,7 @@ def _serve(pipe: Connection, study: str, config: dict[str, Any], root: str, jobs
                 pipe.send(("stop", error))
 
 
-class _Listing:
+class Listing:
     """A study's cells as a worker lists them: a later stage needs the values of the stages before, from their files."""
 
     def __init__(self, bench: Workbench, stages: Any) -> None:
@@ -200,6 +200,7 @@ class _Listing:
         self._cells: list[Sequence[Cell]] = []
 
     def cell(self, stage: int, number: int) -> Cell:
+        """One of a stage's cells."""
         while len(self._cells) <= stage:
             self._cells.append(self._stages.send(self._values() if self._cells else None))
         return self._cells[stage][number]
@@ -214,7 +215,7 @@ def _throttled(pipe: Connection) -> Any:
 
     def report(what: str, done: float, total: float) -> None:
         kind, now = what.partition(" ")[0], time.monotonic()
-        if kind == last["what"] and now - last["when"] < _OFTEN:
+        if kind == last["what"] and now - last["when"] < OFTEN:
             return
         last.update(what=kind, when=now)
         pipe.send(("at", what, done, total))

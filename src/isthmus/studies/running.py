@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from isthmus import provenance
+from isthmus.cluster import Cluster
 from isthmus.config import override, parse_overrides, validate
 from isthmus.errors import ConfigError, unknown
 from isthmus.studies import catalogue, page
@@ -26,6 +27,7 @@ def run_study(
     out: str | Path = "runs/studies",
     show_progress: bool = True,
     jobs: int = 1,
+    cluster: Cluster | None = None,
 ) -> tuple[StudyRecord, Path]:
     """Run a study, or finish one that was interrupted, and write its page.
 
@@ -37,6 +39,8 @@ def run_study(
         show_progress: say on stderr what is being done, where that is a terminal.
         jobs: processes that share the cells, each with its share of the processors. As all processes of Python's
             ``multiprocessing``, they import the calling script: it needs its ``if __name__ == "__main__"``.
+        cluster: Ray workers share the cells instead; ``out`` must be a folder that all its machines see. A worker that is
+            lost costs nothing but the time since its last checkpoint.
 
     Returns:
         The record with its findings, and the page's path; the record's JSON lies beside it. A cell that failed, such as
@@ -64,7 +68,7 @@ def run_study(
     bench = Workbench(Path(out))
     kept = _Kept(record, path)
     with Display(name, show_progress) as display:
-        crew = Alone(bench, display) if jobs == 1 else Processes(name, config.plain(), Path(out), jobs, display)
+        crew = _crew(name, config, bench, jobs, cluster, display)
         try:
             _measure(module.cells(config, bench), bench, crew, kept, display)
         finally:
@@ -73,6 +77,16 @@ def run_study(
     done = kept.record.model_copy(update={"findings": found, "provenance": provenance.collect()})  # now with the GPU
     done.save(path)
     return done, page.write(path, path.with_suffix(".html"))
+
+
+def _crew(
+    name: str, config: StudyConfig, bench: Workbench, jobs: int, cluster: Cluster | None, display: Display
+) -> Crew:
+    if cluster is not None:
+        from isthmus.studies.ray_crew import RayCrew
+
+        return RayCrew(name, config.plain(), bench.root, cluster, display)
+    return Alone(bench, display) if jobs == 1 else Processes(name, config.plain(), bench.root, jobs, display)
 
 
 def judged(module: ModuleType, record: StudyRecord) -> tuple[Finding, ...]:

@@ -8,11 +8,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_ASKED = threading.Event()
+
 
 class Interrupt:
     """Whether somebody asked to stop."""
 
-    asked = False
+    def __init__(self) -> None:
+        self.signalled = False
+
+    @property
+    def asked(self) -> bool:
+        """By Ctrl-C, or through :func:`ask`."""
+        return self.signalled or _ASKED.is_set()
+
+
+def ask() -> None:
+    """Have all training of this process stop where nothing is lost, now and from now on.
+
+    For a worker whose training runs in another thread, where no signal arrives.
+    """
+    _ASKED.set()
 
 
 @contextmanager
@@ -29,7 +45,7 @@ def deferred() -> Iterator[Interrupt]:
     before = signal.getsignal(signal.SIGINT)
 
     def note(_signal: int, _frame: FrameType | None) -> None:
-        interrupt.asked = True
+        interrupt.signalled = True
         signal.signal(signal.SIGINT, before)
 
     signal.signal(signal.SIGINT, note)

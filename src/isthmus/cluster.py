@@ -1,0 +1,170 @@
+"""Workers on a Ray cluster: where they are hired, and what is told of one that is lost.
+
+Ray is an extra (``pip install 'isthmus[ray]'``), imported when workers are wanted and not before. Nothing of isthmus
+schedules: Ray places workers, and whoever hired them hands out the work and does it again where one is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isthmus import provenance
+from isthmus.errors import ConfigError, FileError
+
+LOSSES = 3
+"""So often one piece of work may lose its worker, before it counts as what ends workers."""
+_PASSED_ON = ("ISTHMUS_DATA", "PYTHONPATH")
+"""Settings of the caller's environment that workers get."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where workers are hired, and of what size.
+
+    Attributes:
+        address: of a Ray cluster, such as "auto" or "ray://head:10001"; None for that of ``RAY_ADDRESS``, or else a
+            cluster of this machine's own, which ends with this process.
+        workers: how many at most; None for as many as the cluster has room for.
+        cpus: processors of each, and threads it computes with.
+        gpus: of each; a fraction shares one.
+
+    Raises:
+        ConfigError: numbers that are no size.
+    """
+
+    address: str | None = None
+    workers: int | None = None
+    cpus: int = 1
+    gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        if (self.workers is not None and self.workers < 1) or self.cpus < 1 or self.gpus < 0:
+            raise ConfigError(
+                f"A worker needs a processor at least, and there must be one; got workers={self.workers}, "
+                f"cpus={self.cpus}, gpus={self.gpus:g}."
+            )
+
+    def connect(self) -> Any:
+        """The module ``ray``, connected.
+
+        Raises:
+            ConfigError: Ray is not installed, or there is no cluster at the address.
+        """
+        try:
+            import ray
+        except ImportError:
+            raise ConfigError("Workers on a cluster need Ray: pip install 'isthmus[ray]'.") from None
+        if not ray.is_initialized():
+            environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+            try:
+                ray.init(
+                    self.address,
+                    runtime_env={"env_vars": environment},
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                raise ConfigError(
+                    f"There is no Ray cluster at {self.address or os.environ.get('RAY_ADDRESS') or 'this machine'} "
+                    f"({' '.join(str(error).split())}); start one with `ray start --head`, and give its address."
+                ) from None
+        return ray
+
+    def room(self) -> int:
+        """How many workers to hire: those asked for, or those that fit into the cluster as it is.
+
+        Raises:
+            ConfigError: not one fits.
+        """
+        have: Mapping[str, float] = self.connect().cluster_resources()
+        fit = int(have.get("CPU", 0.0) // self.cpus)
+        if self.gpus:
+            fit = min(fit, int(have.get("GPU", 0.0) / self.gpus + 1e-9))
+        if fit < 1:
+            raise ConfigError(
+                f"No worker of {self.cpus} processors and {self.gpus:g} GPUs fits into the cluster, which has "
+                f"{have.get('CPU', 0.0):g} and {have.get('GPU', 0.0):g} in all."
+            )
+        return fit if self.workers is None else min(self.workers, fit)
+
+    def hire(self, kind: type, *arguments: Any, concurrency: int = 1) -> Any:
+        """An actor of a class, on whichever machine has room; it waits where there is none.
+
+        Args:
+            concurrency: calls that it answers at once, each in a thread of its own.
+        """
+        remote = self.connect().remote(kind)
+        options = {"num_cpus": self.cpus, "num_gpus": self.gpus, "max_restarts": 0, "max_concurrency": concurrency}
+        return remote.options(**options).remote(*arguments)
+
+    def let_go(self, actor: Any) -> None:
+        """End an actor at once, whatever it does; one that is gone stays so."""
+        ray = self.connect()
+        with contextlib.suppress(Exception):  # a cluster that fell apart has ended it already
+            ray.kill(actor)
+
+
+def losses() -> tuple[type[Exception], ...]:
+    """What Ray raises where a worker, or the machine it was on, is gone."""
+    from ray import exceptions
+
+    return (exceptions.RayActorError, exceptions.WorkerCrashedError, exceptions.NodeDiedError)
+
+
+@dataclass(frozen=True)
+class Badge:
+    """What a worker is to have in common with whoever hired it.
+
+    Attributes:
+        version, commit: of isthmus.
+        token: a file that was written for this, in the folder that all work goes to; "" where files do not matter.
+    """
+
+    version: str | None
+    commit: str | None
+    token: str = ""
+
+    @classmethod
+    def mine(cls, folder: Path | None = None) -> Badge:
+        """This process's own; leaves the file in the folder (see :meth:`lay_down`)."""
+        made = provenance.collect()
+        token = ""
+        if folder is not None:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                path = folder / f".shared-{uuid.uuid4().hex}"
+                path.write_text("a file that workers look for", encoding="utf-8")
+            except OSError as error:
+                raise FileError(f"Cannot write to {folder}: {error.strerror}; choose another folder.") from None
+            token = str(path.resolve())
+        return cls(made["packages"]["isthmus"], made["commit"], token)
+
+    def lay_down(self) -> None:
+        """Remove the file."""
+        if self.token:
+            Path(self.token).unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """On a worker: that it is of the same code, and sees the same files.
+
+        Raises:
+            ConfigError: it does not; says on which machine.
+        """
+        mine = Badge.mine()
+        if (mine.version, mine.commit) != (self.version, self.commit):
+            raise ConfigError(
+                f"The worker on {os.uname().nodename} has isthmus {mine.version} ({mine.commit or 'installed'}), and "
+                f"here it is {self.version} ({self.commit or 'installed'}); install the same on all machines."
+            )
+        if self.token and not Path(self.token).exists():
+            raise ConfigError(
+                f"The worker on {os.uname().nodename} does not see {Path(self.token).parent}; give a folder that all "
+                "machines share."
+            )

@@ -1,0 +1,163 @@
+"""A study on a real Ray cluster of two nodes: the same record as alone, also where workers and nodes are lost."""
+
+import json
+import os
+import signal
+import threading
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from isthmus.cluster import Badge, Cluster
+from isthmus.errors import ConfigError
+from isthmus.studies.running import run_study
+from isthmus.training.run import Run
+
+pytest.importorskip("ray")
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")  # Ray's own
+NAME = "rate-distortion/table-1"
+SETTINGS = {"seeds": 1, "training.epochs": 4}
+LONGER = {"seeds": 1, "training.epochs": 60}  # so that something is under way when somebody is killed
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    """Two nodes on this machine, as their own raylets."""
+    import ray
+    from ray.cluster_utils import Cluster as Nodes
+
+    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    nodes.add_node(num_cpus=1)
+    yield nodes
+    ray.shutdown()
+    nodes.shutdown()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """What one process measures."""
+    record, _ = run_study(NAME, "tiny", LONGER, tmp_path_factory.mktemp("alone"), show_progress=False)
+    return measured(record)
+
+
+def measured(record):
+    return json.loads(json.dumps(record.cells))
+
+
+def kill_trainers(folder, pattern="*"):
+    """Kill whoever trains a model in the folder."""
+    for lock in folder.glob(f"models/{pattern}/.lock"):
+        if not (lock.parent / "weights.safetensors").exists():
+            for pid in holders(lock):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def holders(file):
+    """Process ids of those who have a file open."""
+    found = []
+    for handle in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if handle.readlink() == file:
+                found.append(int(handle.parts[2]))
+    return found
+
+
+@contextmanager
+def once_trained(folder, epochs, act):
+    """Do something as soon as a model in the folder has been trained for so many epochs; tells whether it was done."""
+    done = []
+
+    def watch():
+        until = time.monotonic() + 240
+        while not done and time.monotonic() < until:
+            for run in folder.glob("models/*"):
+                lines = [line for line in Run(run).metrics() if "epoch_accuracy" in line]
+                if len(lines) >= epochs and not (run / "weights.safetensors").exists():
+                    act()
+                    done.append(len(lines))
+                    return
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    yield done
+    thread.join()
+
+
+def test_two_nodes_give_the_record_of_one_process(tmp_path, nodes):
+    alone, _ = run_study(NAME, "tiny", SETTINGS, tmp_path / "alone", show_progress=False)
+    shared, page = run_study(
+        NAME, "tiny", SETTINGS, tmp_path / "shared", show_progress=False, cluster=Cluster(nodes.address)
+    )
+    assert measured(shared) == measured(alone)
+    assert shared.complete
+    assert page.exists()
+    assert not list((tmp_path / "shared").glob(".shared-*"))
+
+
+def test_a_killed_worker_loses_nothing(tmp_path, nodes, alone):
+    with once_trained(tmp_path, 5, lambda: kill_trainers(tmp_path)) as done:
+        record, _ = run_study(NAME, "tiny", LONGER, tmp_path, show_progress=False, cluster=Cluster(nodes.address))
+    assert done
+    assert record.complete
+    assert not record.failures
+    assert measured(record) == alone
+    starts = [len(Run(run).info()["starts"]) for run in tmp_path.glob("models/*")]
+    assert max(starts) > 1  # somebody went on with it
+
+
+def test_a_lost_node_loses_nothing(tmp_path, nodes, alone):
+    node = nodes.add_node(num_cpus=1)
+    nodes.wait_for_nodes()
+    with once_trained(tmp_path, 5, lambda: nodes.remove_node(node, allow_graceful=False)) as done:
+        record, _ = run_study(NAME, "tiny", LONGER, tmp_path, show_progress=False, cluster=Cluster(nodes.address))
+    assert done
+    assert not record.failures
+    assert measured(record) == alone
+
+
+def test_what_ends_its_worker_each_time_fails_alone(tmp_path, nodes):
+    """Two of three cells are measured; the third is given up after a few workers."""
+
+    def killer():
+        until = time.monotonic() + 240
+        while not over.is_set() and time.monotonic() < until:
+            kill_trainers(tmp_path, "*-A-*")
+            time.sleep(0.1)
+
+    over = threading.Event()
+    thread = threading.Thread(target=killer)
+    thread.start()
+    try:
+        record, _ = run_study(NAME, "tiny", LONGER, tmp_path, show_progress=False, cluster=Cluster(nodes.address))
+    finally:
+        over.set()
+        thread.join()
+    assert len(record.cells) == 2
+    (why,) = record.failures.values()
+    assert "lost 3 times" in why
+
+
+@pytest.mark.parametrize("size", [{"workers": 0}, {"cpus": 0}, {"gpus": -1}])
+def test_a_worker_has_a_size(size):
+    with pytest.raises(ConfigError, match="needs a processor"):
+        Cluster(**size)
+
+
+def test_workers_that_fit_nowhere_are_refused(tmp_path, nodes):
+    with pytest.raises(ConfigError, match="fits into the cluster"):
+        run_study(NAME, "tiny", SETTINGS, tmp_path, show_progress=False, cluster=Cluster(nodes.address, cpus=64))
+
+
+def test_a_worker_of_other_code_or_without_the_folder_is_refused(tmp_path):
+    badge = Badge.mine(tmp_path)
+    badge.check()
+    with pytest.raises(ConfigError, match="install the same"):
+        replace(badge, commit="another").check()
+    badge.lay_down()
+    with pytest.raises(ConfigError, match="all machines share"):
+        badge.check()
