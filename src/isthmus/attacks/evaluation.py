@@ -272,7 +272,7 @@ class Evaluation:
         return chosen.nonzero().squeeze(1)
 
     def _work(self, attack: Attack, members: Tensor) -> Iterator[None]:
-        if self.means.jobs > 1 and len(members) > 1:
+        if len(members) > 1 and workers.jobs(self) > 1:
             return workers.run(self, attack, members)
         return work(self.setting, attack, members, self.labels.index(attack.label))
 

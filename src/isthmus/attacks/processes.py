@@ -1,4 +1,4 @@
-"""A crew of processes on this machine: the parent's side, and the worker's.
+"""A crew of processes on this machine: starting them, and talking with them over pipes.
 
 What goes over the pipes is bytes that each side pickles itself. Nothing lies in shared memory, so a killed process
 leaves nothing behind, and the caller's model stays where it was.
@@ -8,31 +8,20 @@ from __future__ import annotations
 
 import pickle
 import signal
-import time
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing import connection, get_context, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from isthmus.attacks import scouting
-from isthmus.attacks.evaluation import work
-from isthmus.attacks.judging import Judge
-from isthmus.attacks.ledger import Ledger
-from isthmus.attacks.oracle import Oracle
-from isthmus.attacks.setting import Setting
+from isthmus.attacks.serving import Kit, Server, apply, packed_error, settings
 from isthmus.attacks.undisturbed import device_of, undisturbed
 from isthmus.attacks.workers import Order, Part
 from isthmus.errors import ConfigError, IsthmusError, ModelError
-
-INTERVAL = 1.0
-"""Seconds between two reports of a worker."""
 
 
 class Processes:
@@ -48,7 +37,7 @@ class Processes:
     """
 
     def __init__(self, model: nn.Module, seed: int, jobs: int, bf16: bool) -> None:
-        kit = _packed(_Kit(model, seed, bf16, _settings(max(1, torch.get_num_threads() // jobs))), "model")
+        kit = _packed(Kit(model, seed, bf16, settings(max(1, torch.get_num_threads() // jobs))), "model")
         self._workers: list[tuple[BaseProcess, Connection]] = []
         self._working: dict[int, bool] = {}  # orders that are not over, and whether anything came of them yet
         try:
@@ -166,53 +155,24 @@ def _packed(what: object, called: str) -> bytes:
         ) from error
 
 
-# --- the worker's side ---
-
-
-@dataclass(frozen=True)
-class _Kit:
-    """What a worker gets once."""
-
-    model: nn.Module
-    seed: int
-    bf16: bool
-    settings: dict[str, Any]
-
-
-def _settings(threads: int) -> dict[str, Any]:
-    """How the parent computes, as far as that is set from within Python."""
-    return {
-        "threads": threads,
-        "dtype": torch.get_default_dtype(),
-        "precision": torch.get_float32_matmul_precision(),
-        "tf32": torch.backends.cudnn.allow_tf32,
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
-    }
-
-
-def _apply(settings: dict[str, Any]) -> None:
-    torch.set_num_threads(settings["threads"])
-    torch.set_default_dtype(settings["dtype"])
-    torch.set_float32_matmul_precision(settings["precision"])
-    torch.backends.cudnn.allow_tf32 = settings["tf32"]
-    torch.use_deterministic_algorithms(settings["deterministic"])
+# --- in a worker ---
 
 
 def _serve(pipe: Connection, number: int) -> None:
     """A worker's life: the kit, then orders, until the parent hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        kit: _Kit = _unpacked(pipe.recv_bytes(), "model")
-        _apply(kit.settings)
+        kit: Kit = _unpacked(pipe.recv_bytes(), "model")
+        apply(kit.settings)
         with undisturbed(kit.model, device_of(kit.model, torch.empty(0)), kit.seed + number):
-            worker = _Worker(kit)
+            worker = Server(kit)
             while True:
                 for part in worker.parts(_unpacked(pipe.recv_bytes(), "attack")):
                     pipe.send_bytes(pickle.dumps(part, protocol=pickle.HIGHEST_PROTOCOL))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent is gone, or done with us
     except Exception as error:
-        _report(pipe, error)
+        pipe.send_bytes(packed_error(error))
 
 
 def _unpacked(content: bytes, called: str) -> Any:
@@ -224,53 +184,3 @@ def _unpacked(content: bytes, called: str) -> Any:
             f"A worker process cannot unpickle the {called} ({type(error).__name__}: {reason}). What it is made of "
             "must be in modules that can be imported; or use jobs=1."
         ) from None
-
-
-def _report(pipe: Connection, error: Exception) -> None:
-    """Send an error home; one that cannot be sent, as text."""
-    if not isinstance(error, IsthmusError):
-        error.add_note("".join(traceback.format_exception(error)))
-    try:
-        content = pickle.dumps(error)
-        pickle.loads(content)
-    except Exception:
-        content = pickle.dumps(RuntimeError(f"{type(error).__name__} in a worker process: {error}"))
-    pipe.send_bytes(content)
-
-
-class _Worker:
-    """Works on orders, one after another, with the same eyes on the model."""
-
-    def __init__(self, kit: _Kit) -> None:
-        self._kit = kit
-        self._oracle: Oracle | None = None
-        self._told = (0, 0)
-
-    def parts(self, order: Order) -> Iterator[Part]:
-        """Work on an order; what changed, every second or so and at the end."""
-        setting, rows = self._setting(order), torch.arange(len(order.ledger))
-        seen, last = _marks(order.ledger), time.monotonic()
-        for _ in work(setting, order.attack, rows, order.stage):
-            if time.monotonic() - last > INTERVAL:
-                yield self._part(setting, seen, over=False)
-                seen, last = _marks(order.ledger), time.monotonic()
-        yield self._part(setting, seen, over=True)
-
-    def _setting(self, order: Order) -> Setting:
-        device = device_of(self._kit.model, torch.empty(0))
-        if self._oracle is None:
-            probe = order.examples.images[: scouting.PROBE].to(device)
-            self._oracle = scouting.oracle(self._kit.model, self._kit.bf16, probe)
-        self._oracle.random = order.random
-        return Setting(Judge(self._oracle, order.threat), order.examples, order.ledger, device, order.size)
-
-    def _part(self, setting: Setting, seen: Tensor, over: bool) -> Part:
-        oracle, told = setting.oracle, self._told
-        rows = (_marks(setting.ledger) != seen).any(0).nonzero().squeeze(1)
-        self._told = oracle.forward_passes, oracle.backward_passes
-        return Part(rows, setting.ledger.take(rows), self._told[0] - told[0], self._told[1] - told[1], over)
-
-
-def _marks(ledger: Ledger) -> Tensor:
-    """Columns of which one at least changes whenever anything about an example does: no pass is left uncounted."""
-    return torch.stack([ledger.forwards, ledger.backwards, ledger.tries, ledger.done, ledger.stage])

@@ -3,8 +3,8 @@
 An example's course depends on its own key alone, so it does not matter who works on it: the ledger that comes of
 several processes is the one that a single process would have filled.
 
-A :class:`Crew` is whoever does the work. There is one kind, processes on this machine; another (machines of a
-cluster) needs no more than its three methods.
+A :class:`Crew` is whoever does the work: processes on this machine (:mod:`isthmus.attacks.processes`), or workers on a
+Ray cluster (:mod:`isthmus.attacks.ray_crew`), where :func:`hiring` says so.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from isthmus.attacks.batch import Batch
 from isthmus.attacks.ledger import Ledger
@@ -88,8 +88,8 @@ def run(evaluation: Evaluation, attack: Attack, members: Tensor) -> Iterator[Non
         ConfigError: model or attack cannot be sent to another process.
         IsthmusError: a worker failed, or was killed. What was known by then is saved.
     """
-    crew = _crew(evaluation)
-    shares = [members[number :: evaluation.means.jobs] for number in range(min(evaluation.means.jobs, len(members)))]
+    crew, count = _crew(evaluation), min(jobs(evaluation), len(members))
+    shares = [members[number::count] for number in range(count)]
     left = len(shares)
     try:
         crew.send([_order(evaluation, attack, share) for share in shares])
@@ -130,11 +130,47 @@ def kept() -> Iterator[None]:
             crew.close()
 
 
+class Agency(Protocol):
+    """Where crews come from."""
+
+    jobs: int
+
+    def crew(self, model: nn.Module, seed: int, bf16: bool) -> Crew:
+        """Workers that have this model."""
+
+
+_AGENCY: ContextVar[Agency | None] = ContextVar("agency", default=None)
+
+
+@contextmanager
+def hiring(agency: Agency) -> Iterator[None]:
+    """Inside, the agency's workers share every attack that names no processes of its own."""
+    token = _AGENCY.set(agency)
+    try:
+        yield
+    finally:
+        _AGENCY.reset(token)
+
+
+def _agency(evaluation: Evaluation) -> Agency | None:
+    # a scout of its own may be a function that only lives here
+    return _AGENCY.get() if evaluation.means.jobs == 1 and evaluation.means.scout is None else None
+
+
+def jobs(evaluation: Evaluation) -> int:
+    """How many workers share an evaluation's attacks; 1 for this process alone."""
+    agency = _agency(evaluation)
+    return evaluation.means.jobs if agency is None else agency.jobs
+
+
 def _crew(evaluation: Evaluation) -> Crew:
     from isthmus.attacks.processes import Processes
 
     if evaluation.pool is None:
-        means, crews = evaluation.means, _KEPT.get()
+        means, crews, agency = evaluation.means, _KEPT.get(), _agency(evaluation)
+        if agency is not None:
+            evaluation.pool = agency.crew(evaluation.model, evaluation.seed, means.bf16)
+            return evaluation.pool
         key = (id(evaluation.model), evaluation.seed, means.jobs, means.bf16)
         known = crews.get(key) if crews else None
         evaluation.pool = known or Processes(evaluation.model, evaluation.seed, means.jobs, means.bf16)

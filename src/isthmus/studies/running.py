@@ -39,8 +39,8 @@ def run_study(
         show_progress: say on stderr what is being done, where that is a terminal.
         jobs: processes that share the cells, each with its share of the processors. As all processes of Python's
             ``multiprocessing``, they import the calling script: it needs its ``if __name__ == "__main__"``.
-        cluster: Ray workers share the cells instead; ``out`` must be a folder that all its machines see. A worker that is
-            lost costs nothing but the time since its last checkpoint.
+        cluster: Ray workers share the cells instead; ``out`` must be a folder that all its machines see. A worker that
+            is lost costs nothing but the time since its last checkpoint.
 
     Returns:
         The record with its findings, and the page's path; the record's JSON lies beside it. A cell that failed, such as

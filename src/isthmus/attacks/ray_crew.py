@@ -1,0 +1,188 @@
+"""A crew on a Ray cluster: workers on many machines share each attack, and one that is lost costs a second of work.
+
+Every worker gets a model once, and keeps the last few. What a worker of a lost machine had not reported is done again
+by another, from what it had: an example's course depends on its own key, so the ledger in the end is the same.
+"""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import nn
+
+from isthmus.attacks.serving import Kit, Server, apply, packed_error, settings
+from isthmus.attacks.undisturbed import device_of, undisturbed
+from isthmus.attacks.workers import Order, Part
+from isthmus.cluster import LOSSES, Badge, Cluster, losses
+from isthmus.errors import ModelError
+
+KEPT = 4
+"""Models that a worker keeps: mean mode, stochastic mode, and substitutes of either."""
+
+
+class RayAgency:
+    """Workers on a cluster, hired when there is work, for as many models as ask. A context manager, which lets them go.
+
+    Args:
+        cluster: where, and of what size.
+
+    Raises:
+        ConfigError: Ray is not installed, no cluster is there, or no worker fits into it.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.ray, self.cluster, self.jobs = cluster.connect(), cluster, cluster.room()
+        self.badge = Badge.mine()
+        self._actors: deque[Any] = deque()
+        self._numbers = itertools.count()
+
+    def __enter__(self) -> RayAgency:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        while self._actors:
+            self.cluster.let_go(self._actors.popleft())
+
+    def crew(self, model: nn.Module, seed: int, bf16: bool) -> RayCrew:
+        """See :class:`isthmus.attacks.workers.Agency`."""
+        device = torch.device("cuda" if self.cluster.gpus else "cpu")
+        kit = Kit(model, seed, bf16, settings(self.cluster.cpus))
+        return RayCrew(self, next(self._numbers), self.ray.put(_packed(kit)), device)
+
+    def actor(self) -> Any:
+        """A worker that has nothing to do; hired where there is none."""
+        return self._actors.popleft() if self._actors else self.cluster.hire(Attacker, self.badge)
+
+    def take_back(self, actor: Any) -> None:
+        """A worker that is free again."""
+        self._actors.append(actor)
+
+
+class RayCrew:
+    """One model's share of an agency's workers. A :class:`isthmus.attacks.workers.Crew`.
+
+    Args:
+        number: of the model, by which workers know it.
+        kit: where in the cluster's store it lies.
+        device: that workers compute on.
+    """
+
+    def __init__(self, agency: RayAgency, number: int, kit: Any, device: torch.device) -> None:
+        self._agency, self._number, self._kit, self._device = agency, number, kit, str(device)
+        self._orders: dict[int, Order] = {}
+        self._busy: dict[int, tuple[Any, Any]] = {}  # order -> worker, and what comes of it
+        self._lost: Counter[int] = Counter()
+        self._losses: tuple[type[Exception], ...] = (*losses(), StopIteration)  # or its stream just ends
+
+    def send(self, orders: Sequence[Order]) -> None:
+        """See :class:`isthmus.attacks.workers.Crew`."""
+        self._lost = Counter()
+        for number, order in enumerate(orders):
+            self._give(number, order)
+
+    def _give(self, number: int, order: Order) -> None:
+        self._orders[number] = order
+        actor = self._agency.actor()
+        parts = actor.parts.options(num_returns="streaming").remote(
+            self._number, [self._kit], self._device, _packed(order)
+        )
+        self._busy[number] = (actor, parts)
+
+    def gather(self, seconds: float) -> list[tuple[int, Part]]:
+        """See :class:`isthmus.attacks.workers.Crew`. A worker that is lost is replaced, and its order goes on.
+
+        Raises:
+            IsthmusError: a worker failed, or one order lost its workers several times.
+        """
+        ray = self._agency.ray
+        of = {parts: number for number, (_, parts) in self._busy.items()}
+        found = []
+        for ready in ray.wait(list(of), timeout=seconds)[0] if of else ():
+            number = of[ready]
+            try:
+                said = pickle.loads(ray.get(next(ready)))
+            except self._losses as error:
+                self._replace(number, error)
+                continue
+            if isinstance(said, Exception):
+                raise said
+            order = self._orders[number]
+            order.ledger.put(said.rows, said.ledger)
+            if said.over:
+                self._agency.take_back(self._busy.pop(number)[0])
+                del self._orders[number]
+            found.append((number, said))
+        return found
+
+    def _replace(self, number: int, error: Exception) -> None:
+        actor, _ = self._busy.pop(number)
+        self._agency.cluster.let_go(actor)
+        self._lost[number] += 1
+        if self._lost[number] == LOSSES:
+            said = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise ModelError(
+                f"Workers on the cluster were lost {LOSSES} times at the same examples ({said}), perhaps for lack of "
+                "memory; a smaller batch_size needs less."
+            )
+        self._give(number, self._orders[number])
+
+    def close(self) -> None:
+        """See :class:`isthmus.attacks.workers.Crew`."""
+        for actor, _ in self._busy.values():
+            self._agency.cluster.let_go(actor)
+        self._busy, self._orders = {}, {}
+        with suppress(Exception):
+            del self._kit
+
+
+def _packed(what: object) -> bytes:
+    from ray import cloudpickle
+
+    # by value where a class lives in the caller's script alone
+    content: bytes = cloudpickle.dumps(what)  # type: ignore[no-untyped-call]
+    return content
+
+
+class Attacker:
+    """What runs on a machine of the cluster."""
+
+    def __init__(self, badge: Badge) -> None:
+        self._badge: Badge | None = badge
+        self._servers: OrderedDict[int, tuple[Server, Kit]] = OrderedDict()
+
+    def parts(self, number: int, kit: list[Any], device: str, order: bytes) -> Iterator[bytes]:
+        """Work on an order with a model; what came of it, bit by bit, each a pickled :class:`Part` or an error.
+
+        Args:
+            number: of the model.
+            kit: where it lies, in a list, so that it is fetched where it is not known alone.
+        """
+        try:
+            server, known = self._server(number, kit[0], torch.device(device))
+            with undisturbed(known.model, device_of(known.model, torch.empty(0)), known.seed):
+                for part in server.parts(pickle.loads(order)):
+                    yield pickle.dumps(part, protocol=pickle.HIGHEST_PROTOCOL)
+        except Exception as error:
+            yield packed_error(error)
+
+    def _server(self, number: int, kit: Any, device: torch.device) -> tuple[Server, Kit]:
+        if self._badge is not None:
+            self._badge.check()
+            self._badge = None
+        if number not in self._servers:
+            import ray
+
+            found: Kit = pickle.loads(ray.get(kit))
+            apply(found.settings)
+            found.model.to(device)
+            self._servers[number] = (Server(found), found)
+            while len(self._servers) > KEPT:
+                self._servers.popitem(last=False)
+        self._servers.move_to_end(number)
+        return self._servers[number]

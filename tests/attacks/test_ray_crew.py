@@ -1,0 +1,116 @@
+"""Attacks shared on a real Ray cluster of two nodes: bit by bit what one process finds, whoever is lost on the way."""
+
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+
+from isthmus.attacks import workers
+from isthmus.attacks.api import robust_accuracy
+from isthmus.attacks.ray_crew import RayAgency
+from isthmus.attacks.threats import Linf
+from isthmus.cluster import Cluster
+from isthmus.errors import ModelError
+
+pytest.importorskip("ray")
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")  # Ray's own
+SUITE = ["fgsm", {"name": "apgd", "steps": 10}, {"name": "square", "queries": 50}]
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    """Two nodes on this machine, as their own raylets."""
+    import ray
+    from ray.cluster_utils import Cluster as Nodes
+
+    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    nodes.add_node(num_cpus=1)
+    yield nodes
+    ray.shutdown()
+    nodes.shutdown()
+
+
+class Classifier(torch.nn.Module):
+    """A small network with weights from a seed; a deadly one ends whatever other process it gets into."""
+
+    def __init__(self, deadly=False):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.weight = torch.nn.Parameter(torch.randn(3, 16, generator=generator))
+        self.deadly, self.home = deadly, os.getpid()
+
+    def forward(self, images):
+        if self.deadly and os.getpid() != self.home:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return torch.tanh(images.flatten(1) @ self.weight.T)
+
+
+@pytest.fixture(scope="module")
+def examples():
+    images = torch.rand(40, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return images, Classifier()(images).argmax(1)
+
+
+def same(first, second):
+    columns = zip(first.ledger.columns().values(), second.ledger.columns().values(), strict=True)
+    return all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in columns) and (
+        (first.forward_passes, first.backward_passes) == (second.forward_passes, second.backward_passes)
+    )
+
+
+def shared(model, examples, cluster, suite=SUITE, **options):
+    with RayAgency(cluster) as agency, workers.hiring(agency):
+        assert agency.jobs == 2
+        return robust_accuracy(model, *examples, Linf(0.05), suite, 16, seed=5, **options)
+
+
+def test_two_nodes_find_what_one_process_finds(nodes, examples):
+    alone = robust_accuracy(Classifier(), *examples, Linf(0.05), SUITE, 16, seed=5)
+    assert 0 < alone.accuracy < 1
+    assert same(alone, shared(Classifier(), examples, Cluster(nodes.address)))
+
+
+def attackers():
+    """Process ids of workers that have been hired."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (folder / "cmdline").read_bytes().startswith(b"ray::Attacker"):
+                found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.parametrize("kill", ["worker", "node"])
+def test_who_is_lost_takes_nothing_along(nodes, examples, kill):
+    suite = [{"name": "apgd", "steps": 100, "restarts": 8}]
+    alone = robust_accuracy(Classifier(), *examples, Linf(0.03), suite, 16, seed=5)
+    others = set(attackers())
+    node = nodes.add_node(num_cpus=1) if kill == "node" else None
+    lost = []
+
+    def act(snapshot):
+        if not lost and 0 < snapshot.done < snapshot.total and (mine := set(attackers()) - others):
+            if node is not None:
+                nodes.remove_node(node, allow_graceful=False)
+            else:
+                os.kill(min(mine), signal.SIGKILL)
+            lost.append(snapshot.done)
+
+    with RayAgency(Cluster(nodes.address)) as agency, workers.hiring(agency):
+        assert agency.jobs == 2 + (node is not None)
+        found = robust_accuracy(Classifier(), *examples, Linf(0.03), suite, 16, seed=5, progress=act)
+    assert lost
+    assert same(alone, found)
+
+
+def test_a_model_that_ends_its_workers_is_given_up(nodes, examples):
+    with (
+        RayAgency(Cluster(nodes.address)) as agency,
+        workers.hiring(agency),
+        pytest.raises(ModelError, match="lost 3 times"),
+    ):
+        robust_accuracy(Classifier(deadly=True), *examples, Linf(0.05), SUITE, 16, seed=5)
