@@ -1,5 +1,6 @@
 """Shared by all tests: helpers beside a test file can be imported by their name."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -17,3 +18,17 @@ def _one_thread():
     import torch
 
     torch.set_num_threads(1)  # pytest runs two processes on the two cores it is meant for
+
+
+@pytest.fixture(scope="module")
+def ray_nodes():
+    """A Ray cluster of two nodes on this machine, each its own raylet with one processor."""
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    os.environ["RAY_raylet_start_wait_time_s"] = "180"  # a busy machine starts them slowly
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    nodes.add_node(num_cpus=1)
+    yield nodes
+    ray.shutdown()
+    nodes.shutdown()

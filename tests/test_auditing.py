@@ -13,6 +13,7 @@ import isthmus
 from isthmus import auditing, provenance, registry, results
 from isthmus.auditing import running
 from isthmus.checks.context import Context
+from isthmus.cluster import Cluster
 from isthmus.data import digits
 from isthmus.data.images import as_float
 from isthmus.data.order import balanced
@@ -472,3 +473,16 @@ def test_an_unexpected_error_leaves_its_traceback_to_debug(model, data, monkeypa
     (record,) = [record for record in caplog.records if record.exc_info]
     assert record.levelno == logging.DEBUG
     assert record.exc_info[0] is ZeroDivisionError
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")  # Ray's own
+def test_workers_on_a_cluster_find_what_one_process_finds(model, data, ray_nodes):
+    alone = isthmus.audit(model, *data, isthmus.Linf(0.1), checks=["accuracy", ROBUSTNESS])
+    shared = isthmus.audit(
+        model, *data, isthmus.Linf(0.1), checks=["accuracy", ROBUSTNESS], cluster=Cluster(ray_nodes.address)
+    )
+    for name, result in alone.results.items():
+        other = shared.results[name]
+        assert other.metrics == result.metrics
+        assert other.details == result.details
+        assert all(np.array_equal(other.arrays[key], array, equal_nan=True) for key, array in result.arrays.items())

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from isthmus.errors import ConfigError, IsthmusError
+from isthmus.errors import ConfigError, IsthmusError, unknown
 
 if TYPE_CHECKING:
+    from isthmus.cluster import Cluster
     from isthmus.report.subjects import Subject
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 
 _INTERRUPTED = 130
+EXECUTORS = ("local", "ray")
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 RunFolder = Annotated[Path | None, typer.Argument(help="Run folder of a trained model.", show_default=False)]
 Model = Annotated[str | None, typer.Option(help="A model of your own: package.module:function.", show_default=False)]
@@ -37,6 +39,15 @@ Data = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of every random choice.")]
+Executor = Annotated[str, typer.Option(help="Who works: local, or ray, for workers on a cluster.")]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the Ray cluster: auto, or ray://HEAD:10001.", show_default="RAY_ADDRESS, or this machine alone"
+    ),
+]
+WorkerCpus = Annotated[int, typer.Option(min=1, help="Processors of each worker on the cluster.")]
+WorkerGpus = Annotated[float, typer.Option(min=0, help="GPUs of each worker on the cluster; 0.5 shares one.")]
 
 
 @app.command()
@@ -92,6 +103,13 @@ def audit(
         int | None,
         typer.Option(min=1, help="The run's model after this step, of training.snapshots.", show_default="the end"),
     ] = None,
+    executor: Executor = "local",
+    address: Address = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Workers on the cluster.", show_default="as many as fit")
+    ] = None,
+    worker_cpus: WorkerCpus = 1,
+    worker_gpus: WorkerGpus = 0.0,
     quiet: Quiet = False,
 ) -> None:
     """Audit a trained run, or any classifier, and write a page about it, with a verdict on its robust accuracy.
@@ -117,6 +135,7 @@ def audit(
         out=out,
         step=step,
         show_progress=not quiet,
+        cluster=_cluster(executor, address, jobs, worker_cpus, worker_gpus),
     )
     subjects = _show([page.parent])
     typer.echo(f"page: {page}")
@@ -264,7 +283,18 @@ def study(
         str, typer.Option(help="tiny (seconds, on toys or digits), small (minutes on 2 cores) or paper.")
     ] = "small",
     out: Annotated[Path, typer.Option(help="Folder of all studies and their trained models.")] = Path("runs/studies"),
-    jobs: Annotated[int, typer.Option(min=1, help="Processes that share the models to train and attack.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Processes, or workers on the cluster, that share the models.",
+            show_default="1; as many workers as fit",
+        ),
+    ] = None,
+    executor: Executor = "local",
+    address: Address = None,
+    worker_cpus: WorkerCpus = 1,
+    worker_gpus: WorkerGpus = 0.0,
     quiet: Quiet = False,
 ) -> None:
     """Repeat a figure of a paper, and say which of its claims are seen, not seen or not decidable.
@@ -280,7 +310,10 @@ def study(
         return
     from isthmus.studies.running import run_study
 
-    record, page = run_study(name, scale, overrides or [], out, show_progress=not quiet, jobs=jobs)
+    cluster = _cluster(executor, address, jobs, worker_cpus, worker_gpus)
+    record, page = run_study(
+        name, scale, overrides or [], out, show_progress=not quiet, jobs=jobs or 1, cluster=cluster
+    )
     for finding in record.findings:
         typer.echo(f"finding: {finding}")
     for apart in record.collapsed:
@@ -291,6 +324,19 @@ def study(
             typer.echo(f"failed: {failed}: {why}", err=True)
         typer.echo(f"Error: {len(record.failures)} of {record.total} could not be measured (above).", err=True)
         raise typer.Exit(2)
+
+
+def _cluster(executor: str, address: str | None, jobs: int | None, cpus: int, gpus: float) -> Cluster | None:
+    """Where workers are hired, as the options of a verb say; None for this machine's own processes."""
+    from isthmus.cluster import Cluster
+
+    if executor not in EXECUTORS:
+        raise ConfigError(unknown("executor", executor, EXECUTORS))
+    if executor == "ray":
+        return Cluster(address, jobs, cpus, gpus)
+    if address is not None or cpus != 1 or gpus:
+        raise ConfigError("--address, --worker-cpus and --worker-gpus are for --executor ray.")
+    return None
 
 
 @app.command("list")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from isthmus import classifier, config
 from isthmus.attacks.threats import parse
+from isthmus.cluster import Cluster
 from isthmus.config import Component
 from isthmus.data.images import Examples, Split, as_float
 from isthmus.data.loading import load
@@ -79,6 +80,7 @@ def audit_run(
     out: Path | None = None,
     step: int | None = None,
     show_progress: bool = True,
+    cluster: Cluster | None = None,
 ) -> Path:
     """Audit a run folder, or a model named ``package.module:function``, and write ``page.html`` beside the results.
 
@@ -93,6 +95,7 @@ def audit_run(
         step: of a run, the model after this step, one of its ``training.snapshots``; results go to ``step-<step>`` in
             the run.
         show_progress: draw a progress bar where stderr is a terminal.
+        cluster: see :func:`isthmus.audit`.
 
     Returns:
         Path of the page.
@@ -122,6 +125,7 @@ def audit_run(
             indices=target.indices,
             chosen=target.chosen,
             progress=progress,
+            cluster=cluster,
         )
     return page.write([target.folder], target.folder / "page.html")
 

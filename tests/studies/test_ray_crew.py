@@ -16,24 +16,10 @@ from isthmus.errors import ConfigError
 from isthmus.studies.running import run_study
 from isthmus.training.run import Run
 
-pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")  # Ray's own
 NAME = "rate-distortion/table-1"
 SETTINGS = {"seeds": 1, "training.epochs": 4}
 LONGER = {"seeds": 1, "training.epochs": 60}  # so that something is under way when somebody is killed
-
-
-@pytest.fixture(scope="module")
-def nodes():
-    """Two nodes on this machine, as their own raylets."""
-    import ray
-    from ray.cluster_utils import Cluster as Nodes
-
-    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    nodes.add_node(num_cpus=1)
-    yield nodes
-    ray.shutdown()
-    nodes.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +74,10 @@ def once_trained(folder, epochs, act):
     thread.join()
 
 
-def test_two_nodes_give_the_record_of_one_process(tmp_path, nodes):
+def test_two_nodes_give_the_record_of_one_process(tmp_path, ray_nodes):
     alone, _ = run_study(NAME, "tiny", SETTINGS, tmp_path / "alone", show_progress=False)
     shared, page = run_study(
-        NAME, "tiny", SETTINGS, tmp_path / "shared", show_progress=False, cluster=Cluster(nodes.address)
+        NAME, "tiny", SETTINGS, tmp_path / "shared", show_progress=False, cluster=Cluster(ray_nodes.address)
     )
     assert measured(shared) == measured(alone)
     assert shared.complete
@@ -99,9 +85,9 @@ def test_two_nodes_give_the_record_of_one_process(tmp_path, nodes):
     assert not list((tmp_path / "shared").glob(".shared-*"))
 
 
-def test_a_killed_worker_loses_nothing(tmp_path, nodes, alone):
+def test_a_killed_worker_loses_nothing(tmp_path, ray_nodes, alone):
     with once_trained(tmp_path, 5, lambda: kill_trainers(tmp_path)) as done:
-        record, _ = run_study(NAME, "tiny", LONGER, tmp_path, show_progress=False, cluster=Cluster(nodes.address))
+        record, _ = run_study(NAME, "tiny", LONGER, tmp_path, show_progress=False, cluster=Cluster(ray_nodes.address))
     assert done
     assert record.complete
     assert not record.failures
@@ -110,17 +96,19 @@ def test_a_killed_worker_loses_nothing(tmp_path, nodes, alone):
     assert max(starts) > 1  # somebody went on with it
 
 
-def test_a_lost_node_loses_nothing(tmp_path, nodes, alone):
-    node = nodes.add_node(num_cpus=1)
-    nodes.wait_for_nodes()
-    with once_trained(tmp_path, 5, lambda: nodes.remove_node(node, allow_graceful=False)) as done:
-        record, _ = run_study(NAME, "tiny", LONGER, tmp_path, show_progress=False, cluster=Cluster(nodes.address))
+@pytest.mark.slow
+def test_a_lost_node_loses_nothing(tmp_path, ray_nodes, alone):
+    node = ray_nodes.add_node(num_cpus=1)
+    ray_nodes.wait_for_nodes()
+    with once_trained(tmp_path, 5, lambda: ray_nodes.remove_node(node, allow_graceful=False)) as done:
+        record, _ = run_study(NAME, "tiny", LONGER, tmp_path, show_progress=False, cluster=Cluster(ray_nodes.address))
     assert done
     assert not record.failures
     assert measured(record) == alone
 
 
-def test_what_ends_its_worker_each_time_fails_alone(tmp_path, nodes):
+@pytest.mark.slow
+def test_what_ends_its_worker_each_time_fails_alone(tmp_path, ray_nodes):
     """Two of three cells are measured; the third is given up after a few workers."""
 
     def killer():
@@ -133,7 +121,7 @@ def test_what_ends_its_worker_each_time_fails_alone(tmp_path, nodes):
     thread = threading.Thread(target=killer)
     thread.start()
     try:
-        record, _ = run_study(NAME, "tiny", LONGER, tmp_path, show_progress=False, cluster=Cluster(nodes.address))
+        record, _ = run_study(NAME, "tiny", LONGER, tmp_path, show_progress=False, cluster=Cluster(ray_nodes.address))
     finally:
         over.set()
         thread.join()
@@ -148,9 +136,9 @@ def test_a_worker_has_a_size(size):
         Cluster(**size)
 
 
-def test_workers_that_fit_nowhere_are_refused(tmp_path, nodes):
+def test_workers_that_fit_nowhere_are_refused(tmp_path, ray_nodes):
     with pytest.raises(ConfigError, match="fits into the cluster"):
-        run_study(NAME, "tiny", SETTINGS, tmp_path, show_progress=False, cluster=Cluster(nodes.address, cpus=64))
+        run_study(NAME, "tiny", SETTINGS, tmp_path, show_progress=False, cluster=Cluster(ray_nodes.address, cpus=64))
 
 
 def test_a_worker_of_other_code_or_without_the_folder_is_refused(tmp_path):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from isthmus import classifier, files, provenance, registry, results
-from isthmus.attacks import inputs
+from isthmus.attacks import inputs, workers
 from isthmus.attacks.threats import Threat
 from isthmus.attacks.undisturbed import device_of, undisturbed
 from isthmus.auditing.asked import configs, examples, share, threat_of
@@ -24,6 +25,7 @@ from isthmus.auditing.asked import trained_on as training
 from isthmus.auditing.stored import stored
 from isthmus.checks.context import Context
 from isthmus.classifier.contract import NOT_FINITE, Classifier
+from isthmus.cluster import Cluster
 from isthmus.config import Component
 from isthmus.data.images import Examples, check_labels
 from isthmus.errors import ConfigError, IsthmusError, ModelError, unknown
@@ -91,6 +93,7 @@ def audit(
     batch_size: int = 256,
     debug: bool = False,
     progress: Progress | None = None,
+    cluster: Cluster | None = None,
 ) -> Audit:
     """Ask every check about one classifier.
 
@@ -122,6 +125,8 @@ def audit(
             noise of its own (see :class:`isthmus.nets.modes.AveragedDraws`).
         debug: let a check's unexpected error through instead of recording it.
         progress: called with (check, done, total).
+        cluster: Ray workers share the attacks' examples; results are those of one process. Each gets the model once, by
+            pickle.
 
     Raises:
         DataError: images, labels, indices or training examples of a wrong shape, type or range.
@@ -171,17 +176,30 @@ def audit(
         if folder is not None:
             results.save_record(folder, record)
         found = {}
-        for check in asked:
-            if check.name in reusable:
-                found[check.name] = reusable[check.name]
-                continue
-            reporter.check = check.name
-            reporter(0, 1)
-            made = {"options": check.plain(), "provenance": record.provenance}
-            found[check.name] = _run(check, context, debug).model_copy(update=made)
-            if folder is not None:
-                results.save_result(folder, found[check.name])
+        with _helped(cluster if len(reusable) < len(asked) else None):
+            for check in asked:
+                if check.name in reusable:
+                    found[check.name] = reusable[check.name]
+                    continue
+                reporter.check = check.name
+                reporter(0, 1)
+                made = {"options": check.plain(), "provenance": record.provenance}
+                found[check.name] = _run(check, context, debug).model_copy(update=made)
+                if folder is not None:
+                    results.save_result(folder, found[check.name])
     return Audit(record, found)
+
+
+@contextmanager
+def _helped(cluster: Cluster | None) -> Iterator[None]:
+    """Inside, workers on the cluster share every attack."""
+    if cluster is None:
+        yield
+        return
+    from isthmus.attacks.ray_crew import RayAgency
+
+    with RayAgency(cluster) as agency, workers.hiring(agency):
+        yield
 
 
 def _record(context: Context, adopted: Classifier, name: str, data: str, chosen: str) -> AuditRecord:
