@@ -26,7 +26,7 @@ def ray_nodes():
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    os.environ["RAY_raylet_start_wait_time_s"] = "180"  # a busy machine starts them slowly
+    os.environ["RAY_raylet_start_wait_time_s"] = "180"  # noqa: SIM112  (Ray's name; a busy machine starts them slowly)
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     nodes.add_node(num_cpus=1)
     yield nodes
