@@ -52,6 +52,13 @@ def test_metrics_are_json_lines_with_every_measured_term(tmp_path):
     assert [line["epoch"] for line in epochs] == [0, 1]
 
 
+def test_every_epoch_says_its_means_also_where_the_test_set_is_not_asked(tmp_path):
+    lines = train(tmp_path, **{"training.epochs": 5, "training.validate_every": 2}).metrics()
+    epochs = [line for line in lines if "epoch_accuracy" in line]
+    assert [line["epoch"] for line in epochs] == [0, 1, 2, 3, 4]
+    assert [line["epoch"] for line in epochs if "test_accuracy" in line] == [1, 3, 4]
+
+
 def test_reported_numbers_are_means_over_their_window(tmp_path):
     lines = train(tmp_path, **{"training.log_every": 1}).metrics()
     first = [line["ce"] for line in lines if "ce" in line and line["epoch"] == 0]

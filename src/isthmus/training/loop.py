@@ -186,16 +186,17 @@ class Trainer:
         last = self.step == self._total()
         if said := self.observers.end_epoch(epoch, last):
             metrics.write({"step": self.step, "epoch": epoch, "observed": said})
-        if not last and (epoch + 1) % self.settings.validate_every:
-            return
-        accuracy = self._test_accuracy()
         at_chance = means["accuracy"] <= self.chance + COLLAPSE_MARGIN
-        self.last_epoch = {
-            "step": self.step,
-            "epoch": epoch,
-            "test_accuracy": accuracy,
+        where = {"step": self.step, "epoch": epoch}
+        seen = {f"epoch_{name}": value for name, value in means.items()}
+        if not last and (epoch + 1) % self.settings.validate_every:
+            metrics.write(where | seen)
+            return
+        tested = {
+            "test_accuracy": self._test_accuracy(),
             "collapsed": at_chance and (last or self.rho.finished(self.step)),  # a gate may never open
-        } | {f"epoch_{name}": value for name, value in means.items()}
+        }
+        self.last_epoch = where | tested | seen
         metrics.write(self.last_epoch)
 
     def _test_accuracy(self) -> float:
