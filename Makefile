@@ -69,6 +69,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.contrast_memory
 	$(BIN)/python -m benchmarks.hypothesis
 	$(BIN)/python -m benchmarks.corruptions
+	$(BIN)/python -m benchmarks.decoding
 	$(BIN)/python -m benchmarks.information_plane
 	$(BIN)/python -m benchmarks.sweep
 
