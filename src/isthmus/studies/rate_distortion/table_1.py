@@ -1,7 +1,7 @@
 """How do weight decay, batch normalisation and batch size change test accuracy and the generalisation gap?
 
 Table 1 of "A Rate-Distortion Theory of Adversarial Examples": a CNN of 180,906 parameters on whitened grey images of
-SVHN, trained by plain SGD for 500 epochs. ``small`` trains on 5,000 images of CIFAR-10 instead: what it says is about
+SVHN, trained by plain SGD for 500 epochs. ``small`` trains on 2,000 images of CIFAR-10 instead: what it says is about
 those.
 """
 
