@@ -196,6 +196,28 @@ def test_a_truncated_checkpoint_is_said(whole, tmp_path):
         isthmus.train(TINY, out=run.path, progress=False)
 
 
+@pytest.mark.parametrize("damage", ["truncated", "bit flipped", "gone"])
+def test_a_damaged_checkpoint_costs_no_more_than_the_one_before_it(whole, tmp_path, monkeypatch, caplog, damage):
+    stop_at(30, monkeypatch)
+    with pytest.raises(RuntimeError, match="plug"):
+        isthmus.train(TINY, out=tmp_path / "run", progress=False)
+    monkeypatch.undo()
+    path = Run(tmp_path / "run").checkpoint
+    content = bytearray(path.read_bytes())
+    step = checkpoints.read(checkpoints.before(path))[1]["step"]
+    assert step < checkpoints.read(path)[1]["step"] <= 30
+    if damage == "gone":  # killed between two renames, where links are not to be had
+        path.unlink()
+    else:
+        content[-5] ^= 1
+        path.write_bytes(content if damage == "bit flipped" else content[:1000])
+    run = isthmus.train(TINY, out=tmp_path / "run", progress=False)
+    assert f"goes on from the checkpoint before it, of step {step}" in caplog.text
+    assert same(run, whole)
+    assert run.metrics() == whole.metrics()
+    assert not checkpoints.before(path).exists(), "a finished run keeps one"
+
+
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     """The write of a checkpoint fails with ENOSPC half-way; the run says so, and goes on once there is space."""
     import errno

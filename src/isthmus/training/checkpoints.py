@@ -6,7 +6,10 @@ file's header.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,10 +23,16 @@ from isthmus import files
 from isthmus.errors import FileError
 
 FORMAT = "isthmus-checkpoint-1"
+log = logging.getLogger(__name__)
+
+
+def before(path: Path) -> Path:
+    """Where the checkpoint before the present one lies, for where that one is damaged."""
+    return path.with_name(f"{path.stem}-before{path.suffix}")
 
 
 def write(path: Path, tensors: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, Any]) -> None:
-    """Write groups of tensors and JSON-able facts.
+    """Write groups of tensors and JSON-able facts; the checkpoint that was there is kept as :func:`before`.
 
     Raises:
         FileError: the disk is full; the previous checkpoint stays.
@@ -34,7 +43,37 @@ def write(path: Path, tensors: Mapping[str, Mapping[str, Tensor]], facts: Mappin
         for name, value in members.items()
     }
     header = {"format": FORMAT, "facts": json.dumps(facts), "sha256": digest(flat)}
-    files.write_bytes(path, save(flat, header))
+    content = save(flat, header)
+    with contextlib.suppress(OSError):  # a file system without links keeps one checkpoint
+        link = path.with_name(f".{before(path).name}.link.part")  # a name by which leftovers are known
+        link.unlink(missing_ok=True)
+        os.link(path, link)
+        link.replace(before(path))
+    files.write_bytes(path, content)
+
+
+def exists(path: Path) -> bool:
+    """Whether there is something to resume from."""
+    return path.exists() or before(path).exists()
+
+
+def read_last_good(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """What :func:`read` gives; where the file is damaged or gone, the checkpoint before it, and a warning.
+
+    Raises:
+        FileError: both are damaged, or there is none before it.
+    """
+    try:
+        return read(path)
+    except FileError as error:
+        if not before(path).exists():
+            raise
+        try:
+            groups, facts = read(before(path))
+        except FileError:
+            raise error from None
+        log.warning("%s is damaged; training goes on from the checkpoint before it, of step %s.", path, facts["step"])
+        return groups, facts
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

@@ -87,7 +87,7 @@ class Trainer:
     def fit(self, progress: bool | Watch) -> None:
         """Train to the end, from the checkpoint where there is one; leave weights and metrics in the run folder."""
         self.team.first_does(lambda: files.remove_leftovers(self.run.path))
-        keep = self._restore() if self.run.checkpoint.exists() else 0
+        keep = self._restore() if checkpoints.exists(self.run.checkpoint) else 0
         self.team.share_state(self.model)
         opened = MetricsFile if self.team.first else processes.NoMetrics
         metrics = opened(self.run.metrics_file, keep, self.settings.tensorboard)
@@ -100,6 +100,7 @@ class Trainer:
         finally:
             metrics.close()
         self.weights_digest = self._write_weights(self.run.weights)
+        self.team.first_does(lambda: checkpoints.before(self.run.checkpoint).unlink(missing_ok=True))
 
     def _epoch(self, metrics: MetricsFile, bar: Shown, interrupt: Interrupt) -> None:
         epoch, start = divmod(self.step, self.steps_per_epoch)
@@ -256,7 +257,7 @@ class Trainer:
 
     def _restore(self) -> int:
         """Go back to the checkpoint; returns how many bytes of metrics belong to it."""
-        groups, facts = checkpoints.read(self.run.checkpoint)
+        groups, facts = checkpoints.read_last_good(self.run.checkpoint)
         device = self.fabric.device
         self.model.load_state_dict(groups["model"])
         for name, optimizer in self.optimizers.items():
