@@ -1,6 +1,7 @@
 """Files are written whole or not at all, and damage is one clear sentence."""
 
 import errno
+import json
 import os
 
 import numpy as np
@@ -122,3 +123,39 @@ class TestResults:
         files.write_json(tmp_path / "accuracy.json", content)
         with pytest.raises(FileError, match="not a result that this version of isthmus wrote"):
             results.load_result(tmp_path, "accuracy")
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=8).filter(lambda key: key != files.SEAL),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+            max_leaves=8,
+        ),
+        max_size=4,
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_a_changed_digit_of_json_is_noticed(tmp_path_factory, content, random):
+    path = tmp_path_factory.mktemp("sealed") / "content.json"
+    files.write_json(path, content)
+    assert files.read_json(path) == json.loads(json.dumps(content))
+    text = path.read_text("utf-8")
+    name = text.rindex(f'"{files.SEAL}"')  # without it nothing is claimed
+    digits = [at for at, letter in enumerate(text) if letter.isdigit() and not name <= at < name + len(files.SEAL) + 2]
+    at = random.choice(digits)
+    path.write_text(text[:at] + str((int(text[at]) + random.randint(1, 9)) % 10) + text[at + 1 :], "utf-8")
+    if json.loads(path.read_text("utf-8")) == json.loads(text):
+        return  # 1e05 and 1e5 are one number
+    with pytest.raises(FileError, match="checksum"):
+        files.read_json(path)
+
+
+def test_json_without_a_checksum_is_read_as_it_is(tmp_path):
+    (tmp_path / "older.json").write_text('{"a": 1}', "utf-8")
+    assert files.read_json(tmp_path / "older.json") == {"a": 1}
+    files.write_json(tmp_path / "plain.json", {"a": 1}, sealed=False)
+    assert json.loads((tmp_path / "plain.json").read_text("utf-8")) == {"a": 1}
+    files.write_json(tmp_path / "list.json", [1, 2])
+    assert files.read_json(tmp_path / "list.json") == [1, 2]

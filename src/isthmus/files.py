@@ -70,23 +70,44 @@ def remove_leftovers(folder: str | Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_json(path: str | Path, content: Any) -> None:
-    """Write JSON atomically (see :func:`write_bytes`). NaN and infinities are refused: JSON has none."""
+SEAL = "sha256"
+"""The last entry of a JSON object that is written here: a checksum of the rest."""
+
+
+def write_json(path: str | Path, content: Any, sealed: bool = True) -> None:
+    """Write JSON atomically (see :func:`write_bytes`). NaN and infinities are refused: JSON has none.
+
+    Args:
+        sealed: give an object its checksum, by which :func:`read_json` notices a changed digit.
+    """
+    if sealed and isinstance(content, dict):
+        content = {**content, SEAL: _seal(json.loads(json.dumps(content, allow_nan=False)))}
     write_bytes(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
+def _seal(plain: dict[str, Any]) -> str:
+    """Of an object as JSON gives it back."""
+    return sha256(json.dumps(plain, sort_keys=True).encode())
+
+
 def read_json(path: str | Path) -> Any:
-    """Read JSON.
+    """Read JSON; of an object without its checksum, which has to be right where there is one.
 
     Raises:
-        FileError: the file is missing, unreadable, truncated or not JSON.
+        FileError: the file is missing, unreadable, truncated or not JSON, or not what was written.
     """
     try:
-        return json.loads(Path(path).read_text("utf-8"))
+        content = json.loads(Path(path).read_text("utf-8"))
     except FileNotFoundError:
         raise FileError(f"There is no file {path}.") from None
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise FileError(f"{path} is not a readable JSON file ({error}); delete it to have it made again.") from None
+    if isinstance(content, dict) and SEAL in content and content.pop(SEAL) != _seal(content):
+        raise FileError(
+            f"{path} does not match its own checksum: it is damaged, or was edited. Delete it to have it made again; "
+            f"where the edit was meant, take its last entry, {SEAL}, out."
+        )
+    return content
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:

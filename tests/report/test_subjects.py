@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from isthmus import files
 from isthmus.errors import FileError
 from isthmus.report.subjects import distinct, is_audited, load, load_all
 
@@ -140,7 +140,6 @@ def test_namesakes_are_told_apart(run: Path) -> None:
 
 
 def test_provenance_of_a_resumed_run_is_its_last_start(run: Path) -> None:
-    content = json.loads((run / "run.json").read_text())
-    content["starts"] = [{"commit": "old"}, {"commit": "new"}]
-    (run / "run.json").write_text(json.dumps(content))
+    content = files.read_json(run / "run.json")
+    files.write_json(run / "run.json", content | {"starts": [{"commit": "old"}, {"commit": "new"}]})
     assert load(run).provenance == {"commit": "new"}

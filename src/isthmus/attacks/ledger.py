@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -15,9 +16,10 @@ from torch import Tensor
 from isthmus import files
 from isthmus.attacks.judging import Verdict
 from isthmus.attacks.rows import Rows
+from isthmus.attacks.scouting import fingerprint
 from isthmus.errors import FileError
 
-_FORMAT = "isthmus evaluation 1"
+_FORMAT = "isthmus evaluation 2"
 
 
 @dataclass
@@ -124,14 +126,14 @@ class Ledger(Rows):
             facts: what the evaluation is of, as JSON; see :meth:`load`.
         """
         columns = {name: column.contiguous() for name, column in self.columns().items()}
-        files.write_bytes(path, save(columns, {"format": _FORMAT, "facts": facts}))
+        files.write_bytes(path, save(columns, {"format": _FORMAT, "facts": facts, "seal": seal(columns, facts)}))
 
     @classmethod
     def load(cls, path: Path) -> tuple[Self, str]:
         """A saved ledger and its facts; runs no code from the file.
 
         Raises:
-            FileError: it is truncated or something else.
+            FileError: it is truncated, damaged or something else.
         """
         try:
             with safe_open(path, framework="pt") as file:
@@ -140,6 +142,15 @@ class Ledger(Rows):
                     raise FileError(
                         f"{path} is not an evaluation that this version of isthmus began; choose another path."
                     )
-                return cls(**{name: file.get_tensor(name) for name in file.keys()}), metadata["facts"]  # noqa: SIM118
+                columns = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                if seal(columns, metadata["facts"]) != metadata["seal"]:
+                    raise ValueError("its content does not match its own checksum")
+                return cls(**columns), metadata["facts"]
         except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
             raise FileError(f"{path} is not a readable evaluation ({error}); delete it to begin anew.") from None
+
+
+def seal(tensors: Mapping[str, Tensor], facts: str) -> str:
+    """SHA-256 of named tensors and what is said of them."""
+    named = sorted(tensors)
+    return files.sha256(facts.encode(), " ".join(named).encode(), fingerprint(tensors[n] for n in named).encode())

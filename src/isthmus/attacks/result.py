@@ -17,8 +17,7 @@ from torch import Tensor
 from isthmus import files
 from isthmus.attacks import flags
 from isthmus.attacks.batch import Batch
-from isthmus.attacks.ledger import Ledger
-from isthmus.attacks.scouting import fingerprint
+from isthmus.attacks.ledger import Ledger, seal
 from isthmus.attacks.threats import Threat, parse
 from isthmus.errors import ConfigError, FileError
 from isthmus.metrics import wilson
@@ -193,7 +192,7 @@ class RobustResult:
             "seed": self.seed,
         }
         text = json.dumps(facts)
-        files.write_bytes(path, save(tensors, {"format": _FORMAT, "facts": text, "seal": _seal(tensors, text)}))
+        files.write_bytes(path, save(tensors, {"format": _FORMAT, "facts": text, "seal": seal(tensors, text)}))
 
     @classmethod
     def joined(cls, results: Sequence[RobustResult]) -> RobustResult:
@@ -250,12 +249,7 @@ def is_sealed(path: str | Path) -> bool:
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    return bool(_seal(tensors, metadata["facts"]) == metadata.get("seal"))
-
-
-def _seal(tensors: dict[str, Tensor], facts: str) -> str:
-    named = sorted(tensors)
-    return files.sha256(facts.encode(), " ".join(named).encode(), fingerprint(tensors[n] for n in named).encode())
+    return bool(seal(tensors, metadata["facts"]) == metadata.get("seal"))
 
 
 def _assembled(tensors: dict[str, Tensor], facts: dict[str, Any]) -> RobustResult:

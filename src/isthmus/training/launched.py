@@ -53,7 +53,7 @@ def train_apart(recipe: Recipe, out: Path, progress: Watch) -> Run:
     if found := start.finished(recipe, out):
         return found
     given, log = (out.with_name(f"{out.name}.{kind}") for kind in ("recipe.json", "log"))
-    files.write_json(given, recipe.plain())
+    files.write_json(given, recipe.plain(), sealed=False)  # read as a recipe
     command = ["train", str(given), "--out", str(out), "--quiet"]
     code = _launch(recipe.training.devices, command, log, Run(out), progress)
     if found := start.finished(recipe, out):
