@@ -1,0 +1,13 @@
+"""The short form of `make faults`: training is killed, its disk is full, and nothing is lost."""
+
+from benchmarks import faults
+
+
+def test_training_that_is_killed_or_has_no_space_loses_nothing():
+    rows = faults.measure(moments=2, sizes=1, only=("kill", "disk"), verbs=("train",))
+    assert [row.fault for row in rows] == ["killed", "disk full"]
+    assert rows[0].tried == 2
+    for row in rows:
+        assert not row.lost, row.notes
+        assert not row.tracebacks, row.notes
+        assert row.fault == "killed" or row.said == row.tried, row.notes
