@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from isthmus.attacks import workers
+from isthmus.attacks import ray_crew, workers
 from isthmus.attacks.api import robust_accuracy
 from isthmus.attacks.ray_crew import RayAgency
 from isthmus.attacks.threats import Linf
@@ -73,6 +73,17 @@ def attackers():
             if (folder / "cmdline").read_bytes().startswith(b"ray::Attacker"):
                 found.append(int(folder.name))
     return found
+
+
+def test_a_model_is_sent_once(ray_nodes, examples, monkeypatch):
+    sent, model = [], Classifier()
+    packed = ray_crew._packed
+    monkeypatch.setattr(ray_crew, "_packed", lambda what: (sent.append(type(what).__name__), packed(what))[1])
+    with RayAgency(Cluster(ray_nodes.address)) as agency, workers.hiring(agency):
+        for eps in (0.02, 0.05):
+            robust_accuracy(model, *examples, Linf(eps), ["fgsm", "apgd"], 16, seed=5)
+    assert sent.count("Kit") == 1
+    assert sent.count("Order") == 2 * 2 * agency.jobs
 
 
 @pytest.mark.parametrize("kill", [pytest.param("worker", marks=pytest.mark.slow), "node"])

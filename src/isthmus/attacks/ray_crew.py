@@ -6,11 +6,11 @@ by another, from what it had: an example's course depends on its own key, so the
 
 from __future__ import annotations
 
+import copy
 import itertools
 import pickle
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -41,6 +41,7 @@ class RayAgency:
         self.badge = Badge.mine()
         self._actors: deque[Any] = deque()
         self._numbers = itertools.count()
+        self._kits: OrderedDict[tuple[int, int, bool], tuple[nn.Module, int, Any]] = OrderedDict()
 
     def __enter__(self) -> RayAgency:
         return self
@@ -50,10 +51,17 @@ class RayAgency:
             self.cluster.let_go(self._actors.popleft())
 
     def crew(self, model: nn.Module, seed: int, bf16: bool) -> RayCrew:
-        """See :class:`isthmus.attacks.workers.Agency`."""
-        device = torch.device("cuda" if self.cluster.gpus else "cpu")
-        kit = Kit(model, seed, bf16, settings(self.cluster.cpus))
-        return RayCrew(self, next(self._numbers), self.ray.put(_packed(kit)), device)
+        """See :class:`isthmus.attacks.workers.Agency`. A model that was here before is known to the workers."""
+        key = (id(model), seed, bf16)
+        if key not in self._kits:
+            kit = Kit(_on_cpu(model), seed, bf16, settings(self.cluster.cpus))
+            # the model itself is kept, so that its id is nobody else's
+            self._kits[key] = (model, next(self._numbers), self.ray.put(_packed(kit)))
+            while len(self._kits) > KEPT:
+                self._kits.popitem(last=False)
+        self._kits.move_to_end(key)
+        _, number, kit_at = self._kits[key]
+        return RayCrew(self, number, kit_at, "cuda" if self.cluster.gpus else "cpu")
 
     def actor(self) -> Any:
         """A worker that has nothing to do; hired where there is none."""
@@ -73,8 +81,8 @@ class RayCrew:
         device: that workers compute on.
     """
 
-    def __init__(self, agency: RayAgency, number: int, kit: Any, device: torch.device) -> None:
-        self._agency, self._number, self._kit, self._device = agency, number, kit, str(device)
+    def __init__(self, agency: RayAgency, number: int, kit: Any, device: str) -> None:
+        self._agency, self._number, self._kit, self._device = agency, number, kit, device
         self._orders: dict[int, Order] = {}
         self._busy: dict[int, tuple[Any, Any]] = {}  # order -> worker, and what comes of it
         self._lost: Counter[int] = Counter()
@@ -137,8 +145,12 @@ class RayCrew:
         for actor, _ in self._busy.values():
             self._agency.cluster.let_go(actor)
         self._busy, self._orders = {}, {}
-        with suppress(Exception):
-            del self._kit
+
+
+def _on_cpu(model: nn.Module) -> nn.Module:
+    """The model, or a copy where it is on another device: a worker may have none."""
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    return model if all(tensor.device.type == "cpu" for tensor in tensors) else copy.deepcopy(model).cpu()
 
 
 def _packed(what: object) -> bytes:
