@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus import files, results
@@ -74,6 +74,7 @@ def test_broken_json_is_explained(tmp_path, content):
         files.read_json(tmp_path / "b.json")
 
 
+@settings(deadline=None)  # it writes files
 @given(st.integers(0, 10_000), st.integers(0, 255))
 def test_any_damaged_byte_of_an_array_file_is_harmless_or_explained(tmp_path_factory, position, value):
     path = tmp_path_factory.mktemp("damage") / "a.npz"
@@ -125,6 +126,7 @@ class TestResults:
             results.load_result(tmp_path, "accuracy")
 
 
+@settings(deadline=None)  # it writes files
 @given(
     st.dictionaries(
         st.text(max_size=8).filter(lambda key: key != files.SEAL),
