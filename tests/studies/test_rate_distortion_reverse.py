@@ -83,8 +83,9 @@ def test_noise_at_full_confidence_is_not_a_number_of_steps():
 def test_pictures_come_back_from_a_record():
     image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     assert np.array_equal(unpacked(packed(image)), image)
-    with pytest.raises(ValueError, match="."):
-        unpacked("not a picture")
+    for text in ("not a picture", "", packed(image)[:40]):
+        with pytest.raises(ValueError, match="."):
+            unpacked(text)
 
 
 def network(normalize):

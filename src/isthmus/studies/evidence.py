@@ -116,6 +116,14 @@ def share(counts: Sequence[int], n: int, level: float = 0.95) -> Estimate:
     return Estimate(value, max(low, 0.0), min(high, 1.0), n, seeds, level)
 
 
+def ends(metric: Metric) -> list[float] | None:
+    """Value, low and high of what was measured, as cells hold it and :func:`pooled` takes it; None without a value."""
+    if metric.value is None:
+        return None
+    found = metric.interval
+    return [metric.value, *((found.low, found.high) if found else (metric.value, metric.value))]
+
+
 def pooled(
     measured: Sequence[tuple[float, float, float]], n: int, level: float = 0.95, lowest: float = 0.0
 ) -> Estimate:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from isthmus.attacks.api import robust_accuracy
 from isthmus.attacks.result import RobustResult
 from isthmus.attacks.threats import Threat
+from isthmus.auditing import audit
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
 from isthmus.data.order import balanced
@@ -20,8 +21,9 @@ from isthmus.files import sha256
 from isthmus.nets.bottleneck import Bottleneck
 from isthmus.nets.modes import StochasticMode
 from isthmus.studies.image_models import ImageConfig, Kind, title
-from isthmus.studies.workbench import Cell, Workbench
+from isthmus.studies.workbench import Cell, Tell, Workbench
 from isthmus.training.run import Run
+from isthmus.types import CheckResult
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +136,29 @@ class Laboratory:
     @cached_property
     def _judged(self) -> Judged:
         return judged(self.config.data, self.config.train_limit, self.config.images)
+
+
+def ask(
+    model: nn.Module, images: Tensor, labels: Tensor, indices: Tensor, check: dict[str, Any], tell: Tell
+) -> CheckResult:
+    """What one check says of a model, on the GPU where there is one.
+
+    Args:
+        check: its name, with options. It is none that looks at the audit's threat.
+        tell: told how far it is.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    found = audit(
+        model.to(device),
+        images,
+        labels,
+        "l2:1",  # an audit wants one
+        [check],
+        indices=indices,
+        debug=True,
+        progress=lambda _, done, total: tell(done, total),
+    )
+    return found.results[check["name"]]
 
 
 def judged(data: str, train_limit: int | None, number: int | None) -> Judged:

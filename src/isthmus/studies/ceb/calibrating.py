@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from isthmus.auditing import audit
 from isthmus.errors import ConfigError
+from isthmus.studies.evidence import ends
 from isthmus.studies.image_models import Kind, title
-from isthmus.studies.laboratory import Laboratory
+from isthmus.studies.laboratory import Laboratory, ask
 from isthmus.studies.workbench import Cell, Workbench
 from isthmus.types import CheckResult
 
@@ -40,14 +40,10 @@ def _cell(config: Config, bench: Workbench, laboratory: Laboratory, kind: Kind, 
     def measure() -> dict[str, Any]:
         subject = laboratory.subject(kind, knob, seed)
         run, steps = bench.train(recipe), config.training["snapshots"]
-        judged = []
-        for number, step in enumerate(steps):
-            bench.report(f"judging step {step}", number, len(steps))
-            model = run.load(step).to(subject.images.device)
-            found = audit(
-                model, subject.images, subject.labels, "linf:0.1", [check], indices=subject.indices, debug=True
-            )
-            judged.append({"step": step, **_kept(found.results["calibration"])})
+        examples, judged = (subject.images, subject.labels, subject.indices), []
+        for step in steps:
+            found = ask(run.load(step), *examples, check, bench.telling(f"judging step {step}"))
+            judged.append({"step": step, **_kept(found)})
         return {**subject.facts, "steps": judged}
 
     about = {"recipe": recipe, "images": config.images, "check": check}
@@ -56,9 +52,6 @@ def _cell(config: Config, bench: Workbench, laboratory: Laboratory, kind: Kind, 
 
 def _kept(result: CheckResult) -> dict[str, Any]:
     kept: dict[str, Any] = {"bins": [each for each in result.details["bins"]["mean"]["equal_width"] if each["n"]]}
-    for name in MEASURES:
-        metric = result.metrics[name]
-        ends = metric.interval
-        kept[name] = [metric.value, *((ends.low, ends.high) if ends else (metric.value, metric.value))]
+    kept |= {name: ends(result.metrics[name]) for name in MEASURES}
     correct = result.arrays["correct"]
     return {**kept, "right": int(correct.sum())}

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from isthmus.auditing import audit
 from isthmus.checks.out_distributions import configured, named
 from isthmus.config import Component
 from isthmus.studies.image_models import Kind, title
-from isthmus.studies.laboratory import Laboratory
+from isthmus.studies.laboratory import Laboratory, ask
 from isthmus.studies.workbench import Cell, Workbench
 from isthmus.types import CheckResult
 
@@ -46,18 +45,9 @@ def _cell(
 
     def measure() -> dict[str, Any]:
         subject = laboratory.subject(*model)
-        tell = bench.telling(f"showing {name}")
-        found = audit(
-            subject.modes["mean"],
-            subject.images,
-            subject.labels,
-            "l2:1",  # detection attacks without a limit
-            [check],
-            indices=subject.indices,
-            debug=True,
-            progress=lambda _, done, total: tell(done, total),
-        )
-        return {**subject.facts, "out": name, **_kept(found.results["detection"], name)}
+        examples = (subject.images, subject.labels, subject.indices)
+        found = ask(subject.modes["mean"], *examples, check, bench.telling(f"showing {name}"))
+        return {**subject.facts, "out": name, **_kept(found, name)}
 
     kind, knob, seed = model
     about = {"recipe": config.recipe(*model), "images": config.images, "check": check}

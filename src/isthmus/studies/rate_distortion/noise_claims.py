@@ -9,7 +9,6 @@ from typing import Any
 from isthmus.studies.evidence import (
     Estimate,
     Finding,
-    Verdict,
     all_of,
     average,
     bits,
@@ -37,7 +36,7 @@ RISEN = 0.05
 def findings(record: StudyRecord) -> list[Finding]:
     """The paper's claims in its order."""
     if not record.cells:
-        return [Finding(claim="Fault tolerance.", verdict=Verdict.UNDECIDED, because="Nothing was measured.")]
+        return [undecided("Fault tolerance.", "Nothing was measured.")]
     return [
         _less_with_batch_norm(record),
         *(_to_nothing(record, noise) for noise in ("l2", "linf")),

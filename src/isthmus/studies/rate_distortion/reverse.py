@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from isthmus.auditing import audit
 from isthmus.checks.prototypes import Population, cosine
 from isthmus.checks.reverse_channel_page import enlarged
 from isthmus.nets.learner import Learner
 from isthmus.studies.drawing import packed
-from isthmus.studies.laboratory import judged
+from isthmus.studies.evidence import ends
+from isthmus.studies.laboratory import ask, judged
 from isthmus.studies.rate_distortion.printed import Model
 from isthmus.studies.rate_distortion.whitened import inside
 from isthmus.studies.workbench import Cell, Workbench
-from isthmus.types import CheckResult, Metric
+from isthmus.types import CheckResult
 
 if TYPE_CHECKING:
     from isthmus.studies.rate_distortion.figure_4 import Config
@@ -50,18 +50,7 @@ def _cell(config: Config, bench: Workbench, model: Model, seed: int) -> Cell:
             "step_size": config.step_size / unit,
             "steps": config.steps,
         }
-        tell = bench.telling("growing prototypes")
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        found = audit(
-            learner.to(device),
-            images,
-            labels,
-            "l2:1",  # prototypes know no limit
-            [check],
-            indices=indices,
-            debug=True,
-            progress=lambda _, done, total: tell(done, total),
-        ).results["reverse_channel"]
+        found = ask(learner, images, labels, indices, check, bench.telling("growing prototypes"))
         population = Population.of(images.numpy(), labels.numpy())
         there = found.arrays["prototype_steps"] >= 0
         return {
@@ -70,19 +59,12 @@ def _cell(config: Config, bench: Workbench, model: Model, seed: int) -> Cell:
             "n": len(labels),
             "reached": [int(there.sum()), len(there)],
             "own_class": [_own_class(found, population, there), int(there.sum())],
-            **{name: _ends(found.metrics[name]) for name in METRICS},
+            **{name: ends(found.metrics[name]) for name in METRICS},
             "test_accuracy": run.info()["result"]["test_accuracy"],
             "pictures": _pictures(found, learner, images, labels, classes, population) if seed == 0 else None,
         }
 
     return Cell(f"{model}, seed {seed}, prototypes", {"recipe": recipe, "measured": "prototypes", **settings}, measure)
-
-
-def _ends(metric: Metric) -> list[float] | None:
-    if metric.value is None:
-        return None
-    ends = metric.interval
-    return [metric.value, *((ends.low, ends.high) if ends else (metric.value, metric.value))]
 
 
 def _own_class(found: CheckResult, population: Population, there: np.ndarray) -> int:

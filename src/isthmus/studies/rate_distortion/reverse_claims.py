@@ -9,7 +9,6 @@ from typing import Any
 from isthmus.studies.evidence import (
     Estimate,
     Finding,
-    Verdict,
     all_of,
     average,
     difference,
@@ -33,7 +32,7 @@ LEGIBLE = 0.5
 def findings(record: StudyRecord) -> list[Finding]:
     """The paper's claims in its order."""
     if not record.cells:
-        return [Finding(claim="From label to image.", verdict=Verdict.UNDECIDED, because="Nothing was measured.")]
+        return [undecided("From label to image.", "Nothing was measured.")]
     return [_about_a_hundred(record), _prototypical(record), _less_excess(record)]
 
 

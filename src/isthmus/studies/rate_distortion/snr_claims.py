@@ -9,7 +9,6 @@ from typing import Any
 
 from isthmus.studies.evidence import (
     Finding,
-    Verdict,
     all_of,
     average,
     decades,
@@ -29,7 +28,7 @@ Network = tuple[str, bool]
 def findings(record: StudyRecord) -> list[Finding]:
     """The paper's claims in its order."""
     if not record.cells:
-        return [Finding(claim="Gradients settle.", verdict=Verdict.UNDECIDED, because="Nothing was measured.")]
+        return [undecided("Gradients settle.", "Nothing was measured.")]
     return [
         *(_settles(record, network) for network in NETWORKS if networks(record, network)),
         *(_sooner(record, activation) for activation in ("relu", "tanh")),

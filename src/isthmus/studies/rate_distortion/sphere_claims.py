@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from statistics import fmean
 from typing import Any
 
-from isthmus.studies.evidence import Finding, Verdict, all_of, average, bits, exceeds
+from isthmus.studies.evidence import Finding, all_of, average, bits, exceeds, undecided
 from isthmus.studies.study import StudyRecord
 
 TINY = 1e-12
@@ -19,7 +19,7 @@ Quantity = Callable[[Mapping[str, Any]], float]
 def findings(record: StudyRecord) -> list[Finding]:
     """The paper's claims in its order."""
     if not trained(record, "a"):
-        return [Finding(claim="Sphere packing.", verdict=Verdict.UNDECIDED, because="Nothing was measured.")]
+        return [undecided("Sphere packing.", "Nothing was measured.")]
     return [
         _spreads_then_contracts(record),
         _rounder(record, "a"),
@@ -82,7 +82,7 @@ def _rounder_than(record: StudyRecord, pair: tuple[str, str]) -> Finding:
     claim = "Without the scale clusters are more circular than with it."
     first, second = _lead(record, pair, lambda look: float(look["roundness"]))
     if not first:
-        return Finding(claim=claim, verdict=Verdict.UNDECIDED, because="Not measured.")
+        return undecided(claim)
     found = average([a - b for a, b in zip(first, second, strict=True)], unit="points")
     return Finding(claim=claim, verdict=exceeds(found, 0.0), because=f"More by {found} in the end; above 0 counts.")
 
@@ -90,7 +90,7 @@ def _rounder_than(record: StudyRecord, pair: tuple[str, str]) -> Finding:
 def _more(record: StudyRecord, pair: tuple[str, str], of: Quantity, claim: str) -> Finding:
     first, second = _lead(record, pair, of)
     if not first:
-        return Finding(claim=claim, verdict=Verdict.UNDECIDED, because="Not measured.")
+        return undecided(claim)
     found = average([a - b for a, b in zip(first, second, strict=True)], unit="bits")
     return Finding(
         claim=claim,

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from isthmus.auditing import audit
-from isthmus.studies.laboratory import judged
+from isthmus.studies.evidence import ends
+from isthmus.studies.laboratory import ask, judged
 from isthmus.studies.rate_distortion.printed import Model
 from isthmus.studies.workbench import Cell, Workbench
 
@@ -36,27 +34,14 @@ def _cell(config: Config, bench: Workbench, model: Model, seed: int) -> Cell:
     def measure() -> dict[str, Any]:
         run = bench.train(recipe)
         images, labels, indices, _ = judged(config.data, config.train_limit, config.images)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        tell = bench.telling("adding noise")
-        found = audit(
-            run.load().to(device),
-            images,
-            labels,
-            "l2:1",  # this noise knows no limit
-            [check],
-            indices=indices,
-            debug=True,
-            progress=lambda _, done, total: tell(done, total),
-        ).results["fault_tolerance"]
+        found = ask(run.load(), images, labels, indices, check, bench.telling("adding noise"))
         mean = found.details["modes"]["mean"]
         noises = {}
         for noise in config.noises:
-            kept = found.metrics[f"kept_{noise}"]
-            ends = kept.interval
             noises[noise] = {
                 "information_bits": [each["value"] for each in mean[noise]["information_bits"]],
                 "accuracy": [each["value"] for each in mean[noise]["accuracy"]],
-                "kept": [kept.value, *((ends.low, ends.high) if ends else (kept.value, kept.value))],
+                "kept": ends(found.metrics[f"kept_{noise}"]),
             }
         return {
             "model": model,

@@ -8,7 +8,6 @@ from typing import Any
 from isthmus.studies.evidence import (
     Estimate,
     Finding,
-    Verdict,
     all_of,
     difference,
     exceeds,
@@ -34,7 +33,7 @@ CALIBRATED = 0.1
 def findings(record: StudyRecord) -> list[Finding]:
     """The paper's claims in its order, about model B (or the first there is)."""
     if not record.cells:
-        return [Finding(claim="Transfer.", verdict=Verdict.UNDECIDED, because="Nothing was measured.")]
+        return [undecided("Transfer.", "Nothing was measured.")]
     models = there(record)
     model = "B" if "B" in models else models[0]
     return [

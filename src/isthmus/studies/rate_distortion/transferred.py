@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from isthmus.auditing import audit
 from isthmus.data.loading import load
-from isthmus.studies.laboratory import judged
+from isthmus.studies.evidence import ends
+from isthmus.studies.laboratory import ask, judged
 from isthmus.studies.rate_distortion.printed import Model
 from isthmus.studies.rate_distortion.whitened import without
 from isthmus.studies.workbench import Cell, Workbench
@@ -42,30 +40,15 @@ def _cell(config: Config, bench: Workbench, model: Model, seed: int) -> Cell:
         learner, others = run.load(), load(config.target)
         if not config.whitened:
             learner, images = without(learner, images)
-        tell = bench.telling("on other data")
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        found = audit(
-            learner.to(device),
-            images,
-            labels,
-            "l2:1",  # nothing is attacked
-            [{**check, "images": config.images or len(others.test)}],
-            indices=indices,
-            debug=True,
-            progress=lambda _, done, total: tell(done, total),
-        ).results["transfer"]
+        whole = {**check, "images": config.images or len(others.test)}
+        found = ask(learner, images, labels, indices, whole, bench.telling("on other data"))
         return {
             "model": model,
             "seed": seed,
             "target": others.name,
             "n": found.metrics["zero_shot_accuracy"].n,
             "classes": others.num_classes,
-            "metrics": {
-                name: None
-                if metric.value is None
-                else [metric.value, *((ends.low, ends.high) if (ends := metric.interval) else (metric.value,) * 2)]
-                for name, metric in found.metrics.items()
-            },
+            "metrics": {name: ends(metric) for name, metric in found.metrics.items()},
             "bins": found.details["bins"],
             "test_accuracy": run.info()["result"]["test_accuracy"],
         }
