@@ -22,13 +22,14 @@ def _one_thread():
 
 @pytest.fixture(scope="module")
 def ray_nodes():
-    """A Ray cluster of two nodes on this machine, each its own raylet with one processor."""
+    """A Ray cluster of two nodes on this machine, each its own raylet with one processor, and a head that has none."""
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_raylet_start_wait_time_s"] = "180"  # noqa: SIM112  (Ray's name; a busy machine starts them slowly)
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    nodes.add_node(num_cpus=1)
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    for _ in range(2):
+        nodes.add_node(num_cpus=1)
     yield nodes
     ray.shutdown()
     nodes.shutdown()

@@ -94,21 +94,78 @@ class Cluster:
             )
         return fit if self.workers is None else min(self.workers, fit)
 
-    def hire(self, kind: type, *arguments: Any, concurrency: int = 1) -> Any:
-        """An actor of a class, on whichever machine has room; it waits where there is none.
+
+class Staff:
+    """Workers of one kind on a cluster, as many as fit, of which some are at work and the others idle.
+
+    Work is given only to one that has just answered. So one that was lost while it was idle costs nothing, and one that
+    finds no room any more, as after the loss of a machine, keeps nobody waiting.
+
+    Args:
+        kind: class of the workers, made with ``arguments``.
+        concurrency: calls that one answers at once, each in a thread of its own.
+
+    Raises:
+        ConfigError: Ray is not installed, no cluster is there, or no worker fits into it.
+    """
+
+    def __init__(self, cluster: Cluster, kind: type, *arguments: Any, concurrency: int = 1) -> None:
+        self.ray, self.size = cluster.connect(), cluster.room()
+        self._kind = self.ray.remote(kind).options(
+            num_cpus=cluster.cpus, num_gpus=cluster.gpus, max_restarts=0, max_concurrency=concurrency
+        )
+        self._arguments = arguments
+        self._idle: dict[Any, Any] = {}  # worker -> what will say that it is there, once it was asked
+        self._working: set[Any] = set()
+
+    def free(self, wanted: int, seconds: float) -> Any | None:
+        """A worker that was idle and answers, which is now at work; None where none does within that time.
 
         Args:
-            concurrency: calls that it answers at once, each in a thread of its own.
+            wanted: how many would find work: more are hired where there are fewer idle ones.
         """
-        remote = self.connect().remote(kind)
-        options = {"num_cpus": self.cpus, "num_gpus": self.gpus, "max_restarts": 0, "max_concurrency": concurrency}
-        return remote.options(**options).remote(*arguments)
+        room = self.size - len(self._idle) - len(self._working)
+        for _ in range(min(wanted - len(self._idle), room)):
+            self._idle[self._kind.remote(*self._arguments)] = None
+        for worker, answer in self._idle.items():
+            self._idle[worker] = answer or worker.__ray_ready__.remote()
+        asked = {answer: worker for worker, answer in self._idle.items()}
+        if not asked or not self.ray.wait(list(asked), timeout=seconds)[0]:
+            return None
+        answers = self.ray.wait(list(asked), num_returns=len(asked), timeout=0)[0]
+        for answer in answers:
+            self._idle[asked[answer]] = None  # what it says now says nothing of later
+        for answer in answers:
+            worker = asked[answer]
+            del self._idle[worker]
+            try:
+                self.ray.get(answer)
+            except losses():
+                self._end(worker)
+                continue
+            self._working.add(worker)
+            return worker
+        return None
 
-    def let_go(self, actor: Any) -> None:
-        """End an actor at once, whatever it does; one that is gone stays so."""
-        ray = self.connect()
+    def back(self, worker: Any) -> None:
+        """Its work is over, and it is idle."""
+        self._working.remove(worker)
+        self._idle[worker] = None
+
+    def lost(self, worker: Any) -> None:
+        """It is gone, or to be ended; another may be hired in its place."""
+        self._working.remove(worker)
+        self._end(worker)
+
+    def close(self) -> None:
+        """End all of them."""
+        for worker in (*self._idle, *self._working):
+            self._end(worker)
+        self._idle, self._working = {}, set()
+
+    def _end(self, worker: Any) -> None:
         with contextlib.suppress(Exception):  # a cluster that fell apart has ended it already
-            ray.kill(actor)
+            self.ray.kill(worker)
 
 
 def losses() -> tuple[type[Exception], ...]:

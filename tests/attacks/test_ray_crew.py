@@ -88,23 +88,26 @@ def test_a_model_is_sent_once(ray_nodes, examples, monkeypatch):
 
 @pytest.mark.parametrize("kill", [pytest.param("worker", marks=pytest.mark.slow), "node"])
 def test_who_is_lost_takes_nothing_along(ray_nodes, examples, kill):
-    suite = [{"name": "apgd", "steps": 100, "restarts": 8}]
+    suite = [{"name": "apgd", "steps": 100, "restarts": 40}]
     alone = robust_accuracy(Classifier(), *examples, Linf(0.03), suite, 16, seed=5)
     others = set(attackers())
-    node = ray_nodes.add_node(num_cpus=1) if kill == "node" else None
     lost = []
 
     def act(snapshot):
-        if not lost and 0 < snapshot.done < snapshot.total and (mine := set(attackers()) - others):
-            if node is not None:
-                ray_nodes.remove_node(node, allow_graceful=False)
+        if not lost and snapshot.done and len(agency.staff._working) == 2:
+            if kill == "node":
+                ray_nodes.remove_node(max(ray_nodes.worker_nodes, key=id), allow_graceful=False)
             else:
-                os.kill(min(mine), signal.SIGKILL)
+                os.kill(min(set(attackers()) - others), signal.SIGKILL)
             lost.append(snapshot.done)
 
     with RayAgency(Cluster(ray_nodes.address)) as agency, workers.hiring(agency):
-        assert agency.jobs == 2 + (node is not None)
+        both = [agency.staff.free(2, 60.0) for _ in range(2)]
+        for worker in both:  # they are there, and share the attack from its beginning
+            agency.staff.back(worker)
         found = robust_accuracy(Classifier(), *examples, Linf(0.03), suite, 16, seed=5, progress=act)
+    if kill == "node":
+        ray_nodes.add_node(num_cpus=1)
     assert lost
     # what was spent on a run that was lost half-way is spent, and counts
     assert same(alone, found, but={"forwards", "backwards", "blind"})

@@ -29,17 +29,28 @@ def alone(tmp_path_factory):
     return measured(record)
 
 
+def starts(folder):
+    """How often each model in the folder was begun; more than once where somebody went on with it."""
+    return [len(Run(run).info()["starts"]) for run in folder.glob("models/*")]
+
+
 def measured(record):
     return json.loads(json.dumps(record.cells))
 
 
 def kill_trainers(folder, pattern="*"):
     """Kill whoever trains a model in the folder."""
-    for lock in folder.glob(f"models/{pattern}/.lock"):
-        if not (lock.parent / "weights.safetensors").exists():
-            for pid in holders(lock):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+    for pid in trainers(folder, pattern):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def trainers(folder, pattern="*"):
+    """Process ids of those who train a model in the folder."""
+    locks = [
+        lock for lock in folder.glob(f"models/{pattern}/.lock") if not (lock.parent / "weights.safetensors").exists()
+    ]
+    return [pid for lock in locks for pid in holders(lock)]
 
 
 def holders(file):
@@ -92,19 +103,24 @@ def test_a_killed_worker_loses_nothing(tmp_path, ray_nodes, alone):
     assert record.complete
     assert not record.failures
     assert measured(record) == alone
-    starts = [len(Run(run).info()["starts"]) for run in tmp_path.glob("models/*")]
-    assert max(starts) > 1  # somebody went on with it
+    assert max(starts(tmp_path)) > 1
 
 
 @pytest.mark.slow
 def test_a_lost_node_loses_nothing(tmp_path, ray_nodes, alone):
-    node = ray_nodes.add_node(num_cpus=1)
-    ray_nodes.wait_for_nodes()
-    with once_trained(tmp_path, 5, lambda: ray_nodes.remove_node(node, allow_graceful=False)) as done:
+    def remove():
+        (trainer, *_) = trainers(tmp_path)
+        raylet = int(Path(f"/proc/{trainer}/stat").read_text().rpartition(")")[2].split()[1])
+        nodes = {node.all_processes["raylet"][0].process.pid: node for node in ray_nodes.worker_nodes}
+        ray_nodes.remove_node(nodes[raylet], allow_graceful=False)
+
+    with once_trained(tmp_path, 5, remove) as done:
         record, _ = run_study(NAME, "tiny", LONGER, tmp_path, show_progress=False, cluster=Cluster(ray_nodes.address))
+    ray_nodes.add_node(num_cpus=1)
     assert done
     assert not record.failures
     assert measured(record) == alone
+    assert max(starts(tmp_path)) > 1
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from torch import nn
 from isthmus.attacks.serving import Kit, Server, apply, packed_error, settings
 from isthmus.attacks.undisturbed import device_of, undisturbed
 from isthmus.attacks.workers import Order, Part
-from isthmus.cluster import LOSSES, Badge, Cluster, losses
+from isthmus.cluster import LOSSES, Badge, Cluster, Staff, losses
 from isthmus.errors import ModelError
 
 KEPT = 4
@@ -37,9 +37,9 @@ class RayAgency:
     """
 
     def __init__(self, cluster: Cluster) -> None:
-        self.ray, self.cluster, self.jobs = cluster.connect(), cluster, cluster.room()
-        self.badge = Badge.mine()
-        self._actors: deque[Any] = deque()
+        self.ray, self.cluster = cluster.connect(), cluster
+        self.staff = Staff(cluster, Attacker, Badge.mine())
+        self.jobs = self.staff.size
         self._numbers = itertools.count()
         self._kits: OrderedDict[tuple[int, int, bool], tuple[nn.Module, int, Any]] = OrderedDict()
 
@@ -47,8 +47,7 @@ class RayAgency:
         return self
 
     def __exit__(self, *error: object) -> None:
-        while self._actors:
-            self.cluster.let_go(self._actors.popleft())
+        self.staff.close()
 
     def crew(self, model: nn.Module, seed: int, bf16: bool) -> RayCrew:
         """See :class:`isthmus.attacks.workers.Agency`. A model that was here before is known to the workers."""
@@ -63,14 +62,6 @@ class RayAgency:
         _, number, kit_at = self._kits[key]
         return RayCrew(self, number, kit_at, "cuda" if self.cluster.gpus else "cpu")
 
-    def actor(self) -> Any:
-        """A worker that has nothing to do; hired where there is none."""
-        return self._actors.popleft() if self._actors else self.cluster.hire(Attacker, self.badge)
-
-    def take_back(self, actor: Any) -> None:
-        """A worker that is free again."""
-        self._actors.append(actor)
-
 
 class RayCrew:
     """One model's share of an agency's workers. A :class:`isthmus.attacks.workers.Crew`.
@@ -84,53 +75,51 @@ class RayCrew:
     def __init__(self, agency: RayAgency, number: int, kit: Any, device: str) -> None:
         self._agency, self._number, self._kit, self._device = agency, number, kit, device
         self._orders: dict[int, Order] = {}
-        self._busy: dict[int, tuple[Any, Any]] = {}  # order -> worker, and what comes of it
+        self._waiting: deque[int] = deque()  # orders that nobody works on
+        self._busy: dict[Any, tuple[int, Any]] = {}  # what comes of an order -> the order, and its worker
         self._lost: Counter[int] = Counter()
         self._losses: tuple[type[Exception], ...] = (*losses(), StopIteration)  # or its stream just ends
 
     def send(self, orders: Sequence[Order]) -> None:
         """See :class:`isthmus.attacks.workers.Crew`."""
-        self._lost = Counter()
-        for number, order in enumerate(orders):
-            self._give(number, order)
-
-    def _give(self, number: int, order: Order) -> None:
-        self._orders[number] = order
-        actor = self._agency.actor()
-        parts = actor.parts.options(num_returns="streaming").remote(
-            self._number, [self._kit], self._device, _packed(order)
-        )
-        self._busy[number] = (actor, parts)
+        self._orders, self._waiting, self._lost = dict(enumerate(orders)), deque(range(len(orders))), Counter()
 
     def gather(self, seconds: float) -> list[tuple[int, Part]]:
-        """See :class:`isthmus.attacks.workers.Crew`. A worker that is lost is replaced, and its order goes on.
+        """See :class:`isthmus.attacks.workers.Crew`. Where a worker is lost, another goes on with its order.
 
         Raises:
             IsthmusError: a worker failed, or one order lost its workers several times.
         """
-        ray = self._agency.ray
-        of = {parts: number for number, (_, parts) in self._busy.items()}
+        staff, ray = self._agency.staff, self._agency.ray
+        while self._waiting and (worker := staff.free(len(self._waiting), 0.0 if self._busy else seconds)):
+            self._give(worker, self._waiting.popleft())
         found = []
-        for ready in ray.wait(list(of), timeout=seconds)[0] if of else ():
-            number = of[ready]
+        for ready in ray.wait(list(self._busy), timeout=seconds)[0] if self._busy else ():
+            number, worker = self._busy[ready]
             try:
                 said = pickle.loads(ray.get(next(ready)))
             except self._losses as error:
-                self._replace(number, error)
+                del self._busy[ready]
+                staff.lost(worker)
+                self._again(number, error)
                 continue
             if isinstance(said, Exception):
                 raise said
-            order = self._orders[number]
-            order.ledger.put(said.rows, said.ledger)
+            # what is known is known to the next worker, too
+            self._orders[number].ledger.put(said.rows, said.ledger)
             if said.over:
-                self._agency.take_back(self._busy.pop(number)[0])
-                del self._orders[number]
+                del self._busy[ready]
+                staff.back(worker)
             found.append((number, said))
         return found
 
-    def _replace(self, number: int, error: Exception) -> None:
-        actor, _ = self._busy.pop(number)
-        self._agency.cluster.let_go(actor)
+    def _give(self, worker: Any, number: int) -> None:
+        parts = worker.parts.options(num_returns="streaming").remote(
+            self._number, [self._kit], self._device, _packed(self._orders[number])
+        )
+        self._busy[parts] = (number, worker)
+
+    def _again(self, number: int, error: Exception) -> None:
         self._lost[number] += 1
         if self._lost[number] == LOSSES:
             said = str(error).strip().partition("\n")[0] or type(error).__name__
@@ -138,13 +127,13 @@ class RayCrew:
                 f"Workers on the cluster were lost {LOSSES} times at the same examples ({said}), perhaps for lack of "
                 "memory; a smaller batch_size needs less."
             )
-        self._give(number, self._orders[number])
+        self._waiting.append(number)
 
     def close(self) -> None:
         """See :class:`isthmus.attacks.workers.Crew`."""
-        for actor, _ in self._busy.values():
-            self._agency.cluster.let_go(actor)
-        self._busy, self._orders = {}, {}
+        for _, worker in self._busy.values():
+            self._agency.staff.lost(worker)
+        self._busy, self._orders, self._waiting = {}, {}, deque()
 
 
 def _on_cpu(model: nn.Module) -> nn.Module:

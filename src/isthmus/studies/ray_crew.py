@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from isthmus.cluster import LOSSES, Badge, Cluster, losses
+from isthmus.cluster import LOSSES, Badge, Cluster, Staff, losses
 from isthmus.errors import IsthmusError
 from isthmus.studies import catalogue
 from isthmus.studies.crews import LAST_WORDS, OFTEN, Listing
@@ -24,17 +24,13 @@ from isthmus.studies.workbench import Cell, Workbench
 
 
 @dataclass(eq=False)
-class _Hired:
-    """A worker, the number of the cell it is at (None where it waits for one), and what it was asked.
-
-    ``arrived`` says that it has answered: until then it may wait for room that is not there any more.
-    """
+class _Busy:
+    """A worker at work: its line in the display, the number of its cell, what will come of it, what it was asked."""
 
     place: int
-    actor: Any
-    cell: int | None = None
-    arrived: bool = False
-    outcome: Any = field(default=None, repr=False)
+    worker: Any
+    cell: int
+    outcome: Any = field(repr=False)
     news: Any = field(default=None, repr=False)
 
 
@@ -52,12 +48,12 @@ class RayCrew:
     """
 
     def __init__(self, study: str, config: dict[str, Any], root: Path, cluster: Cluster, display: Display) -> None:
-        self._ray = cluster.connect()
-        self.cluster, self.jobs, self.display = cluster, cluster.room(), display
-        self._bench = Workbench(root)
-        self._badge = Badge.mine(root)
-        self._given = (study, config, str(root.resolve()), cluster.cpus, self._badge)
-        self._workers: list[_Hired] = []
+        self.display, self._bench = display, Workbench(root)
+        self._ray, self._badge = cluster.connect(), Badge.mine(root)
+        given = (study, config, str(root.resolve()), cluster.cpus, self._badge)
+        # two calls at once: one works, one says how far that is
+        self._staff = Staff(cluster, Worker, *given, concurrency=2)
+        self._busy: list[_Busy] = []
         self._lost: Counter[int] = Counter()
         self._asked = 0.0
 
@@ -68,56 +64,28 @@ class RayCrew:
             IsthmusError: what no other cell would survive, as in :meth:`isthmus.studies.workbench.Workbench.attempt`.
         """
         waiting, self._lost = deque(left), Counter()
-        while waiting or self._busy():
-            while waiting and (worker := self._free()):
-                worker.cell = waiting.popleft()
-                self.display.at(worker.place, cells[worker.cell].name, "waiting for room in the cluster", 0, 0)
-                worker.outcome = worker.actor.attempt.remote(stage, worker.cell)
-            outcomes = {worker.outcome: worker for worker in self._busy()}
-            for ready in self._ray.wait(list(outcomes), timeout=OFTEN)[0]:
+        while waiting or self._busy:
+            while waiting and (worker := self._staff.free(len(waiting), 0.0 if self._busy else OFTEN)):
+                self._give(worker, stage, waiting.popleft())
+            outcomes = {busy.outcome: busy for busy in self._busy}
+            for ready in self._ray.wait(list(outcomes), timeout=OFTEN)[0] if outcomes else ():
                 yield from self._hear(outcomes[ready], cells, waiting)
             self._ask_around(cells)
-            self._call_off(waiting)
 
-    def _call_off(self, waiting: deque[int]) -> None:
-        """Give a cell to an idle worker rather than to one that finds no room, as after the loss of a machine."""
-        late = [worker for worker in self._busy() if not worker.arrived]
-        if waiting or not late or len(self._busy()) == len(self._workers):
-            return
-        worker = late[0]
-        assert worker.cell is not None
-        waiting.append(worker.cell)
-        self._workers.remove(worker)
-        self.display.idle(worker.place)
-        self.cluster.let_go(worker.actor)
+    def _give(self, worker: Any, stage: int, cell: int) -> None:
+        taken = {busy.place for busy in self._busy}
+        place = next(place for place in range(self._staff.size) if place not in taken)
+        self._busy.append(_Busy(place, worker, cell, worker.attempt.remote(stage, cell)))
 
-    def _busy(self) -> list[_Hired]:
-        return [worker for worker in self._workers if worker.cell is not None]
-
-    def _free(self) -> _Hired | None:
-        """A worker without work, hired where there is none and one more may be."""
-        for worker in self._workers:
-            if worker.cell is None:
-                return worker
-        if len(self._workers) == self.jobs:
-            return None
-        taken = {worker.place for worker in self._workers}
-        place = next(place for place in range(self.jobs) if place not in taken)
-        # two calls at once: one works, one says how far that is
-        worker = _Hired(place, self.cluster.hire(Worker, *self._given, concurrency=2))
-        self._workers.append(worker)
-        return worker
-
-    def _hear(self, worker: _Hired, cells: Sequence[Cell], waiting: deque[int]) -> Iterator[tuple[int, str]]:
+    def _hear(self, busy: _Busy, cells: Sequence[Cell], waiting: deque[int]) -> Iterator[tuple[int, str]]:
         """Take a worker's outcome; gives its cell where that is over, or puts it back where the worker was lost."""
-        number = worker.cell
-        assert number is not None
-        worker.cell, worker.arrived = None, True
-        self.display.idle(worker.place)
+        self._busy.remove(busy)
+        self.display.idle(busy.place)
+        number = busy.cell
         try:
-            kind, content = self._ray.get(worker.outcome)
+            kind, content = self._ray.get(busy.outcome)
         except losses() as error:
-            self._workers.remove(worker)
+            self._staff.lost(busy.worker)
             if self._bench.kept(cells[number]) is not None:  # it was lost between its last two acts
                 yield number, ""
                 return
@@ -128,38 +96,34 @@ class RayCrew:
             said = str(error).strip().partition("\n")[0]
             yield number, f"its worker was lost {LOSSES} times ({said})"
             return
+        self._staff.back(busy.worker)
         if kind == "stop":
             raise content
         yield number, content
 
     def _ask_around(self, cells: Sequence[Cell]) -> None:
         """Ask busy workers how far they are, and show what those say that were asked before."""
-        asked = {worker.news: worker for worker in self._workers if worker.news is not None}
+        asked = {busy.news: busy for busy in self._busy if busy.news is not None}
         for ready in self._ray.wait(list(asked), num_returns=len(asked), timeout=0)[0] if asked else ():
-            worker, said = asked[ready], None
-            worker.news = None
+            busy = asked[ready]
+            busy.news = None
             with contextlib.suppress(*losses()):  # its outcome says so, too
-                said = self._ray.get(ready)
-            worker.arrived |= said is not None
-            if said and worker.cell is not None:
-                self.display.at(worker.place, cells[worker.cell].name, *said)
+                self.display.at(busy.place, cells[busy.cell].name, *self._ray.get(ready))
         if time.monotonic() - self._asked > OFTEN:
             self._asked = time.monotonic()
-            for worker in self._busy():
-                worker.news = worker.news or worker.actor.at.remote()
+            for busy in self._busy:
+                busy.news = busy.news or busy.worker.at.remote()
 
     def close(self) -> None:
         """Have busy workers save what they are at, and end them all."""
-        busy = self._busy()
         with contextlib.suppress(*losses()):
-            for worker in busy:
-                worker.actor.stop.remote()
-            if busy:
-                outcomes = [worker.outcome for worker in busy]
+            for busy in self._busy:
+                busy.worker.stop.remote()
+            if self._busy:
+                outcomes = [busy.outcome for busy in self._busy]
                 self._ray.wait(outcomes, num_returns=len(outcomes), timeout=LAST_WORDS)
-        for worker in self._workers:
-            self.cluster.let_go(worker.actor)
-        self._workers = []
+        self._busy = []
+        self._staff.close()
         self._badge.lay_down()
 
 
