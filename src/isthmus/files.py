@@ -80,9 +80,11 @@ def write_json(path: str | Path, content: Any, sealed: bool = True) -> None:
     Args:
         sealed: give an object its checksum, by which :func:`read_json` notices a changed digit.
     """
+    text = json.dumps(content, indent=2, allow_nan=False)
     if sealed and isinstance(content, dict):
-        content = {**content, SEAL: _seal(json.loads(json.dumps(content, allow_nan=False)))}
-    write_bytes(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+        plain = json.loads(text)
+        text = json.dumps({**plain, SEAL: _seal(plain)}, indent=2)
+    write_bytes(path, f"{text}\n".encode())
 
 
 def _seal(plain: dict[str, Any]) -> str:

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from isthmus.checks.views import MEAN, bin_series, column, in_mode, listed, measured, percent, points
+from isthmus.checks.views import (
+    MEAN,
+    bin_series,
+    column,
+    in_mode,
+    listed,
+    measured,
+    percent,
+    points,
+    share_series,
+)
 from isthmus.metrics import Bin
-from isthmus.types import CheckResult, Figure, Headline, Mark, Metric, Section, Series, Table
+from isthmus.types import CheckResult, Figure, Headline, Mark, Metric, Section, Table
 
 _SHOTS = {"zero_shot": "zero-shot", "one_shot": "one-shot"}
 _TITLES = {
@@ -45,19 +55,7 @@ def _binned(result: CheckResult, shot: str) -> list[Bin]:
 
 def _margins(shot: str, data: str, shown: Mapping[str, CheckResult]) -> Figure:
     """How the margins are spread; of a single classifier also where mean margin and accuracy lie."""
-    series = []
-    for name, result in shown.items():
-        bins = _binned(result, shot)
-        total = sum(each.n for each in bins) or 1
-        series.append(
-            Series(
-                name,
-                tuple((each.low + each.high) / 2 for each in bins),
-                tuple(each.n / total for each in bins),
-                style="bars",
-                group=name,
-            )
-        )
+    series = [share_series(name, _binned(result, shot)) for name, result in shown.items()]
     marks = []
     if len(shown) == 1:
         found = next(iter(shown.values())).metrics

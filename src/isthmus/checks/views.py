@@ -101,6 +101,13 @@ def bin_series(name: str, bins: Sequence[Bin]) -> Series:
     )
 
 
+def share_series(name: str, bins: Sequence[Bin]) -> Series:
+    """The share of all examples that lies in each bin, as bars."""
+    total = sum(each.n for each in bins) or 1
+    centres = tuple((each.low + each.high) / 2 for each in bins)
+    return Series(name, centres, tuple(each.n / total for each in bins), style="bars", group=name)
+
+
 def percent(fraction: float | None) -> str:
     """0.973 as "97.3%"."""
     return "an unknown share" if fraction is None else f"{100 * fraction:.1f}%"

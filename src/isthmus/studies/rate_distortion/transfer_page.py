@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-from isthmus.checks.views import bin_series
+from isthmus.checks.views import bin_series, share_series
 from isthmus.metrics import Bin
 from isthmus.studies import catalogue
 from isthmus.studies.drawing import Row
@@ -14,7 +14,7 @@ from isthmus.studies.evidence import percent
 from isthmus.studies.rate_distortion.noise_page import NAMES
 from isthmus.studies.rate_distortion.transfer_claims import ONE_SHOT, ZERO_SHOT, measured, there, trained
 from isthmus.studies.study import StudyRecord
-from isthmus.types import Figure, Mark, Section, Series, Table
+from isthmus.types import Figure, Mark, Section, Table
 
 SHOTS = {"zero_shot": "zero-shot", "one_shot": "one-shot"}
 NUMBERS = {
@@ -45,16 +45,14 @@ def _bins(cell: Mapping[str, Any], shot: str) -> list[Bin]:
 
 
 def _margins(shot: str, model: str, cell: Mapping[str, Any]) -> Figure:
-    bins, found = _bins(cell, shot), cell["metrics"]
-    total = sum(each.n for each in bins) or 1
-    centres, shares = tuple((each.low + each.high) / 2 for each in bins), tuple(each.n / total for each in bins)
+    found = cell["metrics"]
     values = {"accuracy": found[f"{shot}_accuracy"], "mean margin": found[f"{shot}_margin"]}
     return Figure(
         title=f"Margins, {SHOTS[shot]}: {NAMES[model]}",
         reading=f"Seed {cell['seed']}, {cell['n']:,} test images of {cell['target']}.",
         x_label="margin: the largest probability less the second",
         y_label="share of the images",
-        series=(Series(NAMES[model], centres, shares, style="bars", group=NAMES[model]),),
+        series=(share_series(NAMES[model], _bins(cell, shot)),),
         marks=tuple(Mark(said, x=value[0]) for said, value in values.items() if value),
         x_range=(0.0, 1.0),
     )
