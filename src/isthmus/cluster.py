@@ -117,12 +117,16 @@ class Staff:
         self._arguments = arguments
         self._idle: dict[Any, Any] = {}  # worker -> what will say that it is there, once it was asked
         self._working: set[Any] = set()
+        self._ended = 0  # workers, one after another, that ended instead of answering
 
     def free(self, wanted: int, seconds: float) -> Any | None:
         """A worker that was idle and answers, which is now at work; None where none does within that time.
 
         Args:
             wanted: how many would find work: more are hired where there are fewer idle ones.
+
+        Raises:
+            ConfigError: workers end before they answer, each that is hired.
         """
         room = self.size - len(self._idle) - len(self._working)
         for _ in range(min(wanted - len(self._idle), room)):
@@ -140,9 +144,14 @@ class Staff:
             del self._idle[worker]
             try:
                 self.ray.get(answer)
-            except losses():
+            except losses() as error:
                 self._end(worker)
+                self._ended += 1
+                if self._ended > LOSSES * self.size:
+                    said = " ".join(str(error).split())
+                    raise ConfigError(f"Workers on the cluster end as soon as they are hired ({said}).") from None
                 continue
+            self._ended = 0
             self._working.add(worker)
             return worker
         return None

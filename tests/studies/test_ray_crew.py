@@ -6,13 +6,11 @@ import signal
 import threading
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from isthmus.cluster import Badge, Cluster
-from isthmus.errors import ConfigError
+from isthmus.cluster import Cluster
 from isthmus.studies.running import run_study
 from isthmus.training.run import Run
 
@@ -144,24 +142,3 @@ def test_what_ends_its_worker_each_time_fails_alone(tmp_path, ray_nodes):
     assert len(record.cells) == 2
     (why,) = record.failures.values()
     assert "lost 3 times" in why
-
-
-@pytest.mark.parametrize("size", [{"workers": 0}, {"cpus": 0}, {"gpus": -1}])
-def test_a_worker_has_a_size(size):
-    with pytest.raises(ConfigError, match="needs a processor"):
-        Cluster(**size)
-
-
-def test_workers_that_fit_nowhere_are_refused(tmp_path, ray_nodes):
-    with pytest.raises(ConfigError, match="fits into the cluster"):
-        run_study(NAME, "tiny", SETTINGS, tmp_path, show_progress=False, cluster=Cluster(ray_nodes.address, cpus=64))
-
-
-def test_a_worker_of_other_code_or_without_the_folder_is_refused(tmp_path):
-    badge = Badge.mine(tmp_path)
-    badge.check()
-    with pytest.raises(ConfigError, match="install the same"):
-        replace(badge, commit="another").check()
-    badge.lay_down()
-    with pytest.raises(ConfigError, match="all machines share"):
-        badge.check()
