@@ -192,7 +192,7 @@ class Training(Frozen):
     augment: Annotated[Augmentation, BeforeValidator(_named_augmentation), PlainSerializer(_by_name)] = Augmentation()
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     clip_norm: Annotated[float, Field(gt=0)] | None = None
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
     channels_last: bool = False
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     devices: Positive = 1
@@ -342,11 +342,12 @@ class Recipe(Frozen):
     @model_validator(mode="after")
     def _whole_batches(self) -> Recipe:
         across = getattr(self.objective, "compares_examples", False)
-        if self.training.parts > 1 and (across or self.model.marginal == "batch"):
+        if self.training.accumulate > 1 and (across or self.model.marginal == "batch"):
             what = f"the objective {self.objective.name!r}" if across else "model.marginal=batch"
             raise ValueError(
                 f"{what} compares the examples of a batch with one another, so that a batch cannot be seen in "
-                f"{self.training.parts} parts; set training.devices, nodes and accumulate to 1"
+                f"{self.training.accumulate} parts one after another; set training.accumulate to 1 (several "
+                "training.devices are fine: they see the codes of the whole batch)"
             )
         return self
 

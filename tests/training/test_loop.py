@@ -85,15 +85,52 @@ def test_options_train(tmp_path, overrides):
     assert all(value.isfinite().all() for value in run.load().state_dict().values())
 
 
-def test_bf16_reaches_the_backbone_and_not_the_densities(tmp_path, monkeypatch):
-    recipe = load_recipe(SMALL, {"training.precision": "bf16"})
+@pytest.mark.parametrize(("name", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_half_precision_reaches_the_backbone_and_not_the_densities(tmp_path, name, dtype):
+    recipe = load_recipe(SMALL, {"training.precision": name})
     data = registry.find("data", "digits").load(recipe.data)
     trainer = Trainer(recipe, data, Run(tmp_path))
     dtypes = []
     trainer.model.backbone.register_forward_hook(lambda _, __, output: dtypes.append(output.dtype))
     trainer.model.classifier.register_forward_hook(lambda _, __, output: dtypes.append(output.dtype))
     trainer._step([next(trainer.batches.epoch())])
-    assert dtypes == [torch.bfloat16, torch.float32]
+    assert dtypes == [dtype, torch.float32]
+
+
+def half(tmp_path, scale, **overrides):
+    """A trainer in fp16 whose loss is scaled by so much."""
+    recipe = load_recipe(SMALL, {"training.precision": "fp16", "training.optimizer": {"name": "sgd"}, **overrides})
+    trainer = Trainer(recipe, registry.find("data", "digits").load(recipe.data), Run(tmp_path))
+    trainer.team.loss_scale.restore(trainer.team.loss_scale.facts() | {"scale": scale})
+    return trainer
+
+
+def test_in_fp16_gradients_are_those_of_float32_whatever_the_scale(tmp_path):
+    """A power of 2 changes no digit of them, and clipping and observers see them without it."""
+    found = []
+    for scale in (1.0, 2.0**10):
+        trainer = half(tmp_path, scale, **{"training.clip_norm": 1e-3})
+        trainer._step([next(trainer.batches.epoch())])
+        found.append(torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None]))
+        assert found[-1].norm().item() == pytest.approx(1e-3, rel=1e-3)
+    assert torch.allclose(*found, rtol=1e-2, atol=1e-7)
+
+
+def test_in_fp16_a_step_that_overflows_is_left_out_and_the_loss_scaled_less(tmp_path):
+    trainer = half(tmp_path, 2.0**40)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer._step([next(trainer.batches.epoch())])
+    assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
+    assert trainer.team.loss_scale.facts()["scale"] == 2.0**39
+    trainer.team.loss_scale.restore(trainer.team.loss_scale.facts() | {"scale": 2.0**10})
+    trainer._step([next(trainer.batches.epoch())])
+    assert not all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
+
+
+def test_fp16_that_always_overflows_stops_before_a_checkpoint(tmp_path):
+    trainer = half(tmp_path, 2.0**-15)
+    with pytest.raises(ModelError, match="gradients overflow in fp16.*training.precision=float32"):
+        trainer.team.loss_scale.check(3)
 
 
 def test_gradients_are_clipped(tmp_path):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -22,6 +23,10 @@ class Density(Protocol):
 
     def detach(self) -> Density:
         """The same density without gradients."""
+
+
+Gather = Callable[[Tensor, int], Tensor]
+"""From some rows of a batch, in this dimension, to those of the whole batch: what processes that share one have."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,23 @@ class Codes:
     def levels(self) -> tuple[Codes, ...]:
         """The levels of a hierarchy, lowest first; just these codes where there is none."""
         return (self,) if self.below is None else (*self.below.levels, self)
+
+    def whole(self, gather: Gather, marginal: Callable[[Codes], Density] | None) -> Codes:
+        """The codes of a whole batch, of which these are some rows.
+
+        Args:
+            gather: gives the whole batch's rows of a tensor.
+            marginal: gives m(z) where these codes have one, which may be made of the batch.
+        """
+        found = replace(
+            self,
+            samples=gather(self.samples, 1),
+            logits=gather(self.logits, 1),
+            encoder=self.encoder.map(lambda p: gather(p, int(self.below is not None))) if self.encoder else None,
+            label_noise=gather(self.label_noise, 1) if self.label_noise is not None else None,
+            below=self.below.whole(gather, marginal) if self.below else None,
+        )
+        return found if self.marginal is None or marginal is None else replace(found, marginal=marginal(found))
 
     @property
     def first_draw(self) -> tuple[Gaussian, Float[Tensor, "batch dim"]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Self
@@ -71,13 +71,17 @@ class Gaussian(ABC):
         exact to about 1e-8 nats where float32 would lose whole nats at small σ.
         """
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """The Gaussians of the same family whose parameters a function gives from these ones'."""
+        return type(self)(*(function(getattr(self, field.name)) for field in fields(self)))
+
     def __getitem__(self, index: Tensor | slice | int) -> Self:
         """Select members along the first batch dimension."""
-        return type(self)(*(getattr(self, field.name)[index] for field in fields(self)))
+        return self.map(lambda parameter: parameter[index])
 
     def detach(self) -> Self:
         """The same Gaussians without gradients."""
-        return type(self)(*(getattr(self, field.name).detach() for field in fields(self)))
+        return self.map(Tensor.detach)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
+from isthmus.information.codes import Gather
+
 
 @dataclass(frozen=True)
 class Hypotheses:
@@ -24,6 +26,10 @@ class Hypotheses:
     scores: Float[Tensor, "n classes"]
     representations: Callable[[], Float[Tensor, "hypotheses n d"]]
     log_prior: Float[Tensor, " classes"] | None = None
+
+    def whole(self, gather: Gather) -> Hypotheses:
+        """A whole batch under every hypothesis, of which these are some rows."""
+        return Hypotheses(gather(self.scores, 0), lambda: gather(self.representations(), 1), self.log_prior)
 
     @property
     def label_entropy(self) -> Float[Tensor, ""]:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from isthmus.errors import ModelError
-from isthmus.information.codes import Codes
+from isthmus.information.codes import Codes, Gather
 from isthmus.information.gaussians import Gaussian
 from isthmus.information.measures import measure
 from isthmus.nets.gaussian_heads import BackwardEncoder, Encoder
@@ -149,6 +149,7 @@ class Bottleneck(Learner):
         labels: Int[Tensor, "n"],
         rho: float | None = None,
         noise: Noise = None,
+        gather: Gather | None = None,
     ) -> Terms:
         """The objective's terms on one batch, in nats; minimise ``terms.total``.
 
@@ -157,9 +158,12 @@ class Bottleneck(Learner):
             labels: class indices.
             rho: overrides the objective's own trade-off, for schedules.
             noise: generator of the sampling noise (torch's global one where None), or a share of a larger batch's.
+            gather: see :class:`isthmus.nets.learner.Learner`.
         """
         codes = self.codes(images, noise)
         with torch.autocast(images.device.type, enabled=False):
+            if gather is not None:
+                codes, labels = codes.whole(gather, self.marginal), gather(labels, 0)
             return self.objective(codes, labels.long(), rho)
 
     def fitted_beside(self) -> list[nn.Parameter]:

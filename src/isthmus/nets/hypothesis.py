@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from isthmus.errors import ModelError
+from isthmus.information.codes import Gather
 from isthmus.information.hypotheses import Hypotheses
 from isthmus.nets.injection import Injection
 from isthmus.nets.learner import Learner
@@ -83,6 +84,7 @@ class Hypothesis(Learner):
         labels: Int[Tensor, "n"],
         rho: float | None = None,
         noise: Noise = None,
+        gather: Gather | None = None,
     ) -> Terms:
         """The objective's terms on one batch; minimise ``terms.total``. There is no noise to draw.
 
@@ -97,6 +99,8 @@ class Hypothesis(Learner):
             lambda: self._representations(features.detach()),
             self.log_prior,
         )
+        if gather is not None:
+            hypotheses, labels = hypotheses.whole(gather), gather(labels, 0)
         return self.objective(hypotheses, labels.long(), rho)
 
     def _scores(self, features: Tensor) -> Float[Tensor, "n classes"]:

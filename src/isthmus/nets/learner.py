@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from isthmus.information.codes import Gather
 from isthmus.nets.noise import Noise
 from isthmus.types import Terms
 
@@ -42,6 +43,7 @@ class Learner(nn.Module, ABC):
         labels: Int[Tensor, "n"],
         rho: float | None = None,
         noise: Noise = None,
+        gather: Gather | None = None,
     ) -> Terms:
         """The objective's terms on one batch; minimise ``terms.total``.
 
@@ -50,6 +52,8 @@ class Learner(nn.Module, ABC):
             labels: class indices.
             rho: overrides the objective's own trade-off, for schedules.
             noise: generator of sampling noise (torch's global one where None), or a share of a larger batch's.
+            gather: where these images are a process's share of a batch, gives the rows of all processes; the terms are
+                then the whole batch's. None where there are no others.
         """
 
     def fitted_beside(self) -> list[nn.Parameter]:

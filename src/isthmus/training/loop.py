@@ -141,11 +141,11 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
         terms = self.team.mean([self._backward(part, number) for number, part in enumerate(parts)])
         self.team.average_gradients(self.model.parameters())
+        self.team.loss_scale.unscale(self.optimizers.values())
         self.observers.gradients()
         if self.settings.clip_norm is not None:
             nn.utils.clip_grad_norm_(parameter_groups(self.model)[0], self.settings.clip_norm)
-        for optimizer in self.optimizers.values():
-            optimizer.step()
+        self.team.loss_scale.take_steps(self.optimizers.values())
         if self.average is not None:
             self.average.update()
         self.averages.add(terms, self.team.world * sum(len(part.labels) for part in parts))
@@ -153,7 +153,8 @@ class Trainer:
 
     def _backward(self, part: Batch, number: int) -> Terms:
         with self.fabric.autocast():
-            terms = self.model.loss(part.images, part.labels, self.rho.at(self.step), self._noise(number))
+            rho, noise = self.rho.at(self.step), self._noise(number)
+            terms = self.model.loss(part.images, part.labels, rho, noise, self.team.gather)
         loss = terms.total if terms.marginal_nll is None else terms.total + terms.marginal_nll
         self.fabric.backward(loss / self.settings.accumulate)
         return terms
@@ -239,6 +240,7 @@ class Trainer:
 
     def _checkpoint(self, metrics: MetricsFile) -> None:
         self._check_weights()
+        self.team.loss_scale.check(self.step)
         self.team.share_buffers(self.model)
         groups = {"model": self.model.state_dict(), "averages": self.averages.tensors()}
         groups |= {name: checkpoints.optimizer_tensors(optimizer) for name, optimizer in self.optimizers.items()}
@@ -248,6 +250,7 @@ class Trainer:
             "counts": self.averages.counts,
             "released_at": self.rho.released_at,
             "last_epoch": self.last_epoch,
+            "loss_scale": self.team.loss_scale.facts(),
         }
         groups |= self.observers.tensors()
         if self.average is not None:
@@ -265,6 +268,7 @@ class Trainer:
         averages = {name: value.to(device) for name, value in groups.get("averages", {}).items()}
         self.averages.restore(averages, facts["counts"])
         self.observers.restore(groups)
+        self.team.loss_scale.restore(facts.get("loss_scale", {}))
         if self.average is not None:
             for name, value in self.average.shadow.items():
                 value.copy_(groups["average"][name])

@@ -18,7 +18,9 @@ import torch
 from torch import Tensor, distributed, nn
 
 from isthmus.errors import ConfigError
+from isthmus.information.codes import Gather
 from isthmus.recipe import Training
+from isthmus.training.loss_scale import LossScale
 from isthmus.training.monitor import MetricsFile
 from isthmus.types import Terms
 
@@ -34,14 +36,16 @@ class Team:
 
     Attributes:
         fabric: device and precision.
+        loss_scale: what fp16 needs.
         rank, world: number of this process, and how many there are.
         first: whether this is the one that writes files and speaks.
     """
 
-    def __init__(self, fabric: Fabric) -> None:
-        self.fabric = fabric
+    def __init__(self, fabric: Fabric, loss_scale: LossScale) -> None:
+        self.fabric, self.loss_scale = fabric, loss_scale
         self.rank, self.world = fabric.global_rank, fabric.world_size
         self.first = self.rank == 0
+        self.gather: Gather | None = self._gather if self.world > 1 else None
         self._asked: Tensor | None = None
 
     @property
@@ -76,6 +80,11 @@ class Team:
             self.first_does(lambda: stack.enter_context(what))
             yield
 
+    def _gather(self, share: Tensor, dim: int) -> Tensor:
+        """All processes' rows of a batch, of which every ``world``-th is this one's, in the whole batch's order."""
+        gathered: Tensor = _Gathered.apply(share.movedim(dim, 0), self.rank, self.world)  # type: ignore[no-untyped-call]
+        return gathered.movedim(0, dim)
+
     @torch.no_grad()
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace gradients by their mean over the processes, in one exchange."""
@@ -90,16 +99,13 @@ class Team:
 
     @torch.no_grad()
     def mean(self, parts: Sequence[Terms]) -> Terms:
-        """Terms of a whole batch from those of its equal parts, here and in the other processes.
+        """Terms of a whole batch from those of its equal parts, which all processes have alike.
 
         Bounds that compare the examples of a batch are then means of bounds on smaller batches.
         """
-        if self.world == 1 and len(parts) == 1:
+        if len(parts) == 1:
             return parts[0]
         measured = torch.stack([torch.stack([value.double() for value in _tensors(part)]) for part in parts]).mean(0)
-        if self.world > 1:
-            distributed.all_reduce(measured)
-            measured /= self.world
         return _with_tensors(parts[0], iter(measured.unbind()))
 
     def total(self, count: Tensor) -> int:
@@ -133,6 +139,26 @@ class Team:
                 distributed.broadcast(tensor, 0)
 
 
+class _Gathered(torch.autograd.Function):
+    """Rows of all processes, with the gradient of what all of them compute from these alike.
+
+    Each process then has the loss of the whole batch, and the same gradient of every row. It hands its own rows theirs
+    ``world`` times, since the mean over processes follows: of parameters behind the rows that makes the sum over all
+    rows, and of those beyond, which every process sees whole, the gradient itself. Nothing is sent on the way back.
+    """
+
+    @staticmethod
+    def forward(context: Any, share: Tensor, rank: int, world: int) -> Tensor:
+        context.rank, context.world = rank, world
+        parts = [torch.empty_like(share, memory_format=torch.contiguous_format) for _ in range(world)]
+        distributed.all_gather(parts, share.contiguous())
+        return torch.stack(parts, dim=1).flatten(0, 1)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return gradients[0][context.rank :: context.world] * context.world, None, None
+
+
 class NoMetrics(MetricsFile):
     """For a process beside the one that writes: nothing is opened or written."""
 
@@ -164,35 +190,49 @@ def _with_tensors(terms: Terms, values: Iterator[Tensor]) -> Terms:
 
 
 def start(settings: Training) -> Team:
-    """Start the processes that a recipe asks for, or join those that torchrun or SLURM started.
+    """Start the processes that a recipe asks for, or join those that torchrun, ``fabric run`` or Slurm's srun started.
 
     Without such a launcher the others are made here, by running this very command again.
 
     Raises:
-        ConfigError: fewer GPUs than asked for, or torchrun started another number of processes.
+        ConfigError: fewer GPUs than asked for, or the launcher started another number of processes, or asks for
+            something else than the recipe.
     """
     from lightning_fabric import Fabric  # 2 s of imports that only training needs
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning_fabric.plugins.precision import MixedPrecision, Precision
 
     kind = accelerator(settings)
     world = settings.devices * settings.nodes
-    under_torchrun = distributed.is_available() and distributed.is_torchelastic_launched()
-    started = int(os.environ["WORLD_SIZE"]) if under_torchrun else world
+    under_fabric = "LT_CLI_USED" in os.environ  # which is torchrun, and sets up the process group by itself
+    if distributed.is_available() and distributed.is_torchelastic_launched():
+        launcher, started = "fabric run" if under_fabric else "torchrun", int(os.environ["WORLD_SIZE"])
+    elif world > 1 and SLURMEnvironment.detect():  # a single process may well be in a job that has more tasks
+        launcher, started = "srun", int(os.environ["SLURM_NTASKS"])
+    else:
+        launcher, started = "nobody", world
     if started != world:
         raise ConfigError(
-            f"torchrun started {started} processes, but training.devices={settings.devices} on "
-            f"training.nodes={settings.nodes} are {world}; set them to what torchrun was given."
+            f"{launcher} started {started} processes, but training.devices={settings.devices} on "
+            f"training.nodes={settings.nodes} are {world}; set them to what {launcher} was given."
         )
-    fabric = Fabric(
-        accelerator=kind,
-        devices=settings.devices,
-        num_nodes=settings.nodes,
-        strategy="ddp" if world > 1 else "auto",
-        precision="bf16-mixed" if settings.precision == "bf16" else "32-true",
-    )
-    if world > 1:
+    loss_scale = LossScale(torch.amp.GradScaler(kind) if settings.precision == "fp16" else None)
+    mixed = {"bf16": "bf16-mixed", "fp16": "16-mixed"}.get(settings.precision)
+    try:
+        fabric = Fabric(
+            accelerator=kind,
+            devices=settings.devices,
+            num_nodes=settings.nodes,
+            strategy="ddp" if world > 1 else "auto",
+            plugins=MixedPrecision(mixed, kind, loss_scale.scaler) if mixed else Precision(),  # type: ignore[arg-type]
+        )
+    except (ValueError, RuntimeError) as error:  # what the launcher's environment says is not what we say
+        raise ConfigError(f"The recipe and what started this process do not agree: {error}") from None
+    if world > 1 and not under_fabric:
         fabric.launch()
+    if world > 1:
         os.environ.setdefault("LOCAL_WORLD_SIZE", str(settings.devices))  # as torchrun does, for whoever shares cores
-    return Team(fabric)
+    return Team(fabric, loss_scale)
 
 
 def accelerator(settings: Training) -> str:
