@@ -1,18 +1,21 @@
-"""What is lost where things go wrong: a kill at any moment, a full disk, damaged files, a clock that goes backwards.
+"""What is lost where things go wrong: a kill at any moment, a full disk, damaged files, a clock that goes backwards,
+no memory for a batch, two processes with one folder.
 
     make faults
-    python -m benchmarks.faults [--moments 20] [--only kill,disk,damage,clock] [--out results/faults.json]
+    python -m benchmarks.faults [--moments 20] [--only kill,disk,damage,clock,memory,twice] [--out results/faults.json]
 
 Training, an attack, an audit and a study are each run once undisturbed, as ``isthmus`` is from a shell. Then each is
 disturbed, called again by the same command, and its answer compared: weights bit by bit, every number of an audit, an
 attack and a study. ``lost`` counts answers that are not the same, ``tracebacks`` errors that are not a sentence, and
-``said`` those that are.
+``said`` those that are. Memory gives out at a chosen layer's pass, as torch says it on a CPU; what goes on with half
+the batch may then round otherwise, so numbers count as the same up to 1e-3 of their size.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import shutil
@@ -142,14 +145,35 @@ class Row:
         """Something that should not be."""
         self.notes = (*self.notes, " ".join(text.split())[:300])
 
-    def judge(self, verb: Verb, out: Path, expected: Any, ended: subprocess.CompletedProcess[str], what: str) -> None:
+    def judge(
+        self,
+        verb: Verb,
+        out: Path,
+        expected: Any,
+        ended: subprocess.CompletedProcess[str],
+        what: str,
+        tolerance: float = 0.0,
+    ) -> None:
         """After the command was called again, and should have come to its end."""
         if "Traceback" in ended.stderr:
             self.tracebacks += 1
             self.note(f"{what}: {ended.stderr[-300:]}")
-        if ended.returncode not in (0, 3, 4) or verb.answer(out) != expected:
+        if ended.returncode not in (0, 3, 4) or not same(verb.answer(out), expected, tolerance):
             self.lost += 1
             self.note(f"{what}: exit code {ended.returncode}, {ended.stderr[-200:]}")
+
+
+def same(one: Any, other: Any, tolerance: float) -> bool:
+    """Whether two answers are the same; with a tolerance, what is no number may differ where numbers say the same."""
+    if tolerance == 0.0:
+        return bool(one == other)
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(same(one[key], other[key], tolerance) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(same(a, b, tolerance) for a, b in zip(one, other, strict=True))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance)
+    return bool(one == other) or isinstance(one, str)  # a hash of numbers
 
 
 def kills(name: str, verb: Verb, run: Path, whole: Path, seconds: float, moments: int, seed: int = 0) -> Row:
@@ -247,13 +271,66 @@ def damages(name: str, verb: Verb, run: Path, whole: Path, seed: int = 0) -> Row
     return row
 
 
+def _patched(folder: str, code: str) -> dict[str, str]:
+    """An environment in which every Python runs some code before anything else."""
+    Path(folder, "sitecustomize.py").write_text(code, encoding="utf-8")
+    return {"PYTHONPATH": os.pathsep.join([folder, *filter(None, [os.environ.get("PYTHONPATH")])])}
+
+
+NO_MEMORY = """
+import itertools, torch
+passes, forward = itertools.count(), torch.nn.Linear.forward
+def failing(self, x):
+    if next(passes) == {at}:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: "
+                           "you tried to allocate 8589934592 bytes. Error code 12 (Cannot allocate memory)")
+    return forward(self, x)
+torch.nn.Linear.forward = failing
+"""
+
+
+def memory(name: str, verb: Verb, run: Path, whole: Path, moments: int, seed: int = 0) -> Row:
+    """No memory for one pass of one layer, early, late or in between; then the same command with memory."""
+    row, draw = Row("no memory", name), random.Random(seed)
+    for _ in range(moments):
+        at = round(10 ** draw.uniform(0.0, 3.5))
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "out"
+            ended = verb.call(out, run, env=_patched(folder, NO_MEMORY.format(at=at)))
+            row.tried += 1
+            row.said += ended.returncode == USER_ERROR and "memory" in ended.stderr
+            if "Traceback" in ended.stderr or ended.returncode == 1:
+                row.tracebacks += 1
+                row.note(f"pass {at}: {ended.stderr[-300:]}")
+            row.judge(verb, out, verb.answer(whole), verb.call(out, run), f"pass {at}", tolerance=1e-3)
+    return row
+
+
+def twice(name: str, verb: Verb, run: Path, whole: Path) -> Row:
+    """Two processes with the same folder at once: one of them may refuse, and then the same command."""
+    row = Row("two at once", name)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out"
+        pair = [
+            subprocess.Popen(verb.command(out, run), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            for _ in range(2)
+        ]
+        for process in pair:
+            said = process.communicate(timeout=2 * PATIENCE)[1]
+            row.tried += 1
+            row.said += process.returncode == USER_ERROR and "nother process" in said
+            if "Traceback" in said or process.returncode == 1:
+                row.tracebacks += 1
+                row.note(said[-300:])
+        row.judge(verb, out, verb.answer(whole), verb.call(out, run), "two at once")
+    return row
+
+
 def clocks(name: str, verb: Verb, run: Path, whole: Path) -> Row:
     """Half of it now, the rest under a clock that is a day behind."""
     row = Row("clock a day back", name)
     with tempfile.TemporaryDirectory() as folder:
-        late = Path(folder) / "sitecustomize.py"
-        late.write_text("import time\nnow = time.time\ntime.time = lambda: now() - 86400.0\n", encoding="utf-8")
-        path = os.pathsep.join([folder, *filter(None, [os.environ.get("PYTHONPATH")])])
+        late = _patched(folder, "import time\nnow = time.time\ntime.time = lambda: now() - 86400.0\n")
         out = Path(folder) / "out"
         process = subprocess.Popen(verb.command(out, run), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
@@ -262,7 +339,7 @@ def clocks(name: str, verb: Verb, run: Path, whole: Path) -> Row:
             process.kill()
             process.wait()
         row.tried += 1
-        ended = verb.call(out, run, env={"PYTHONPATH": path})
+        ended = verb.call(out, run, env=late)
         row.judge(verb, out, verb.answer(whole), ended, "a day back")
     return row
 
@@ -289,6 +366,8 @@ def measure(moments: int, sizes: int, only: tuple[str, ...], verbs: tuple[str, .
                 "disk": partial(full_disks, *given, sizes),
                 "damage": partial(damages, *given),
                 "clock": partial(clocks, *given),
+                "memory": partial(memory, *given, sizes),
+                "twice": partial(twice, *given),
             }
             for way in only:
                 rows.append(ways[way]())
@@ -309,7 +388,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--moments", type=int, default=20)
     parser.add_argument("--sizes", type=int, default=8)
-    parser.add_argument("--only", default="kill,disk,damage,clock")
+    parser.add_argument("--only", default="kill,disk,damage,clock,memory,twice")
     parser.add_argument("--verbs", default=",".join(VERBS))
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 import isthmus
-from isthmus import auditing, provenance, registry, results
+from isthmus import auditing, files, provenance, registry, results
 from isthmus.auditing import running
 from isthmus.checks.context import Context
 from isthmus.cluster import Cluster
 from isthmus.data import digits
 from isthmus.data.images import as_float
 from isthmus.data.order import balanced
-from isthmus.errors import ConfigError, DataError, ModelError
+from isthmus.errors import ConfigError, DataError, FileError, ModelError
 from isthmus.targets import audit_run
 from isthmus.types import Status
 
@@ -66,6 +66,13 @@ def test_results_are_kept_and_not_made_again(model, data, tmp_path, runs):
     again = isthmus.audit(model, *data, isthmus.Linf(0.1), checks=CHECKS, out=tmp_path / "a")
     assert len(runs) == 4
     assert {n: r.plain() for n, r in again.results.items()} == {n: r.plain() for n, r in first.results.items()}
+
+
+def test_two_audits_never_write_into_one_folder(model, data, tmp_path):
+    with files.exclusive(tmp_path / "a", "auditing into"), pytest.raises(FileError, match=r"auditing into .*; wait"):
+        isthmus.audit(model, *data, isthmus.Linf(0.1), checks=["accuracy"], out=tmp_path / "a")
+    assert not (tmp_path / "a" / "audit.json").exists()
+    isthmus.audit(model, *data, isthmus.Linf(0.1), checks=["accuracy"], out=tmp_path / "a")
 
 
 def test_an_interrupted_audit_goes_on_with_the_next_check(model, data, tmp_path, runs, monkeypatch):

@@ -266,3 +266,21 @@ def test_the_demo_compares_five_classifiers(tmp_path):
         assert record["metrics"]["accuracy"]["value"] > 0.9
     again = isthmus("demo", "--out", "demo", cwd=tmp_path)
     assert again.returncode == 0
+
+
+def test_memory_that_is_missing_is_one_sentence(monkeypatch, capsys):
+    from isthmus import cli, data
+
+    def hungry(_):
+        raise MemoryError("Unable to allocate 28.0 GiB")
+
+    monkeypatch.setattr(data.loading, "load", hungry)
+    monkeypatch.setattr("isthmus.training.start.load", hungry)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["train", "examples/recipes/mnist-vib.yaml", "--out", "runs/none"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "not enough memory" in said
+    assert "28.0 GiB" in said
+    with pytest.raises(MemoryError):
+        cli.main(["train", "examples/recipes/mnist-vib.yaml", "--out", "runs/none", "--debug"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from isthmus.errors import ConfigError, IsthmusError, unknown
+from isthmus.errors import ConfigError, IsthmusError, out_of_memory, unknown
 
 if TYPE_CHECKING:
     from isthmus.cluster import Cluster
@@ -27,6 +27,10 @@ app = typer.Typer(
 )
 
 _INTERRUPTED = 130
+_NO_MEMORY = (
+    "There is not enough memory for this. What was done is kept, and the same command goes on from there where other "
+    "programs had the memory; otherwise ask for fewer images (--n), or fewer processes (--jobs)."
+)
 EXECUTORS = ("local", "ray")
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 RunFolder = Annotated[Path | None, typer.Argument(help="Run folder of a trained model.", show_default=False)]
@@ -432,6 +436,9 @@ def _run(given: list[str], debug: bool) -> int:
         typer.echo(f"Error: {error}", err=True)
         return 2
     except Exception as error:
+        if out_of_memory(error) and not debug:
+            typer.echo(f"Error: {_NO_MEMORY} ({' '.join(str(error).split())[:200]})", err=True)
+            return 2
         return _unexpected(error, debug)
 
 

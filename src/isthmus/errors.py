@@ -32,3 +32,9 @@ def unknown(what: str, given: object, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(given), choices, n=1, cutoff=0.5)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return f"There is no {what} {given!r}.{hint} There is: {', '.join(choices) or 'none'}."
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that there is no memory left: Python's, torch's on a GPU, its allocator's on a CPU."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))

@@ -8,7 +8,8 @@ import os
 import tempfile
 import tokenize
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,35 @@ def remove_leftovers(folder: str | Path) -> None:
     """Delete temporary files of writes that were killed half-way. Only for folders that nobody else writes to."""
     for path in Path(folder).glob(f".*{_TEMPORARY}"):
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def exclusive(folder: Path, doing: str, wait: bool = False) -> Iterator[None]:
+    """Hold a folder, so that two processes never write the same results. A killed process lets go by itself.
+
+    Args:
+        doing: what is done in the folder, for the error.
+        wait: until another process lets go, instead of refusing.
+
+    Raises:
+        FileError: another process holds it, or it cannot be written to.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise FileError(f"Cannot write to {folder}: {error.strerror}; choose another folder with --out.") from None
+    with lock as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError:
+            raise FileError(f"Another process is {doing} {folder} at this moment; wait for it or stop it.") from None
+        yield
 
 
 SEAL = "sha256"

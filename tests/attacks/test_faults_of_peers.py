@@ -225,13 +225,14 @@ def test_a_success_on_the_way_counts_even_if_the_run_leaves_it_again():
 class Small(nn.Module):
     """Runs out of memory on more than so many images at once."""
 
-    def __init__(self, model, most):
+    def __init__(self, model, most, error=None):
         super().__init__()
         self.model, self.most = model, most
+        self.error = error or torch.OutOfMemoryError("out of memory")
 
     def forward(self, images):
         if len(images) > self.most:
-            raise torch.OutOfMemoryError("out of memory")
+            raise self.error
         return self.model(images)
 
 
@@ -244,6 +245,18 @@ def test_running_out_of_memory_halves_the_batch_and_goes_on(suite):
     torch.testing.assert_close(result.witnesses, expected.witnesses, equal_nan=True, rtol=0, atol=1e-6)
     with pytest.raises(ModelError, match="not fit into memory even with a single image"):
         robust_accuracy(Small(model, 0), images, labels, Linf(0.05), suite)
+
+
+def test_a_cpu_without_memory_halves_the_batch_too():
+    """Its allocator raises no error of its own kind."""
+    model, images, labels = subject()
+    expected = robust_accuracy(model, images, labels, Linf(0.05), ["pgd:6"])
+    error = RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory")
+    result = robust_accuracy(Small(model, 5, error), images, labels, Linf(0.05), ["pgd:6"], 48)
+    assert torch.equal(result.broken, expected.broken)
+    other = RuntimeError("shapes cannot be multiplied")
+    with pytest.raises(ModelError, match="shapes cannot be multiplied"):
+        robust_accuracy(Small(model, 5, other), images, labels, Linf(0.05), ["pgd:6"], 48)
 
 
 class Shifted(nn.Module):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from isthmus import files
 from isthmus.errors import ConfigError, ModelError
 from isthmus.recipe import load_recipe
 from isthmus.studies.workbench import Workbench
@@ -142,7 +143,7 @@ def test_several_machines_are_refused(tmp_path: Path) -> None:
 def test_a_run_that_others_train_is_waited_for(tmp_path: Path) -> None:
     """Such as processes of torchrun's that outlived whoever started them."""
     start.wait_for_others(tmp_path / "none")  # nobody can be at it
-    with start._exclusive(tmp_path, wait=False):
+    with files.exclusive(tmp_path, "training"):
         waiting = threading.Thread(target=start.wait_for_others, args=(tmp_path,))
         waiting.start()
         waiting.join(0.3)

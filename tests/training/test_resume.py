@@ -16,7 +16,7 @@ from recipes import TINY
 from safetensors.torch import load_file
 
 import isthmus
-from isthmus.errors import ConfigError, FileError
+from isthmus.errors import ConfigError, FileError, ModelError
 from isthmus.training import checkpoints
 from isthmus.training.loop import Trainer
 from isthmus.training.run import Run
@@ -124,6 +124,22 @@ def test_resume_is_bitwise_for_other_nets_and_optimisers(tmp_path, monkeypatch, 
     run = isthmus.train(TINY, overrides, out=tmp_path / "run", progress=False)
     assert same(run, whole)
     assert run.metrics() == whole.metrics()
+
+
+GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory")
+
+
+@pytest.mark.parametrize("error", [GPU, CPU, MemoryError()], ids=["gpu", "cpu", "python"])
+def test_a_step_without_memory_is_explained_and_costs_nothing(whole, tmp_path, monkeypatch, error):
+    def fail():
+        raise error
+
+    stop_at(30, monkeypatch, how=fail)
+    with pytest.raises(ModelError, match=r"does not fit into memory: 32 images a batch, 32 at a time.*accumulate=2"):
+        isthmus.train(TINY, out=tmp_path / "run", progress=False)
+    monkeypatch.undo()
+    assert same(isthmus.train(TINY, out=tmp_path / "run", progress=False), whole)
 
 
 @pytest.mark.parametrize("step", [1, 4, 20, 120])

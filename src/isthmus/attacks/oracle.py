@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from isthmus.errors import IsthmusError, ModelError
+from isthmus.errors import IsthmusError, ModelError, out_of_memory
 from isthmus.nets import outputs
 from isthmus.randomness import fold
 
@@ -132,8 +132,8 @@ class Oracle:
         if objective is not None and (self._most is None or n <= self._most):
             try:
                 return self._gradient(images, keys, objective, draw)
-            except torch.OutOfMemoryError:
-                self._halve(n)
+            except Exception as error:
+                self._halve(n, error)
         if objective is None:
             logits = self._fitting(lambda p: (self._scouted(images[p], keys[p], _of(draw, p)),), n)[0]
             return Answer(logits, logits.new_empty(0), images.new_empty(0))
@@ -166,9 +166,9 @@ class Oracle:
             if values.requires_grad:
                 try:
                     (gradient,) = torch.autograd.grad(values.sum(), leaf, allow_unused=True)
-                except torch.OutOfMemoryError:
-                    raise
                 except Exception as error:  # somebody else's backward pass may raise anything
+                    if out_of_memory(error):
+                        raise
                     fault = f" ({' '.join(str(error).split()) or type(error).__name__})"
         if gradient is None:
             raise ModelError(
@@ -189,13 +189,16 @@ class Oracle:
             size = min(n - at, self._most or n)
             try:
                 parts.append(ask(slice(at, at + size)))
-            except torch.OutOfMemoryError:
-                self._halve(size)
+            except Exception as error:
+                self._halve(size, error)
                 continue
             at += size
         return [columns[0] if len(columns) == 1 else torch.cat(columns) for columns in zip(*parts, strict=True)]
 
-    def _halve(self, size: int) -> None:
+    def _halve(self, size: int, error: Exception) -> None:
+        """Ask for half as many rows from now on, if memory was what an error was about."""
+        if not out_of_memory(error):
+            raise error
         if size == 1:
             raise ModelError("The model does not fit into memory even with a single image.") from None
         self._most = size // 2
@@ -207,9 +210,11 @@ class Oracle:
         try:
             # A clone, so that a model which works in place changes neither our images nor a leaf of the graph.
             output = model(images.clone(), **options)
-        except (torch.OutOfMemoryError, IsthmusError):
+        except IsthmusError:
             raise
         except Exception as error:  # somebody else's code may raise anything
+            if out_of_memory(error):
+                raise
             fault = " ".join(str(error).split()) or type(error).__name__
             raise ModelError(
                 f"The model fails on {images.dtype} images of shape {tuple(images.shape)}: {fault}"

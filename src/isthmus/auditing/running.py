@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
@@ -132,6 +132,7 @@ def audit(
         DataError: images, labels, indices or training examples of a wrong shape, type or range.
         ModelError: a model that does not fit the contract, or gives no finite logits for any image.
         ConfigError: an unknown check, budget or option, or a check that is given twice.
+        FileError: another process audits into the same folder, or it cannot be written.
     """
     threat = threat_of(threat)
     asked = configs(checks, trained_on is not None)
@@ -143,7 +144,7 @@ def audit(
     images, labels, positions = examples(images, labels, indices)
     trained = training(trained_on, tuple(images.shape[1:]))
     device = device_of(model, images)
-    with undisturbed(model, device, seed):
+    with undisturbed(model, device, seed), ExitStack() as opened:
         adopted = classifier.adopt(model, images.to(device), seed)
         check_labels(labels, adopted.num_classes)
         if trained is not None:
@@ -168,6 +169,8 @@ def audit(
         )
         record = _record(context, adopted, name or type(model).__name__, data, chosen)
         folder = Path(out) if out is not None else None
+        if folder is not None:
+            opened.enter_context(files.exclusive(folder, "auditing into"))
         known = stored(folder, record, {check.name for check in asked}) if folder is not None else None
         reusable = {} if known is None else {c.name: r for c in asked if (r := known.answering(c, record))}
         if known is not None and known.record is not None and len(reusable) == len(asked):

@@ -8,6 +8,7 @@ Several processes, or several parts of a batch one after another, make the step 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from isthmus import classifier, files
 from isthmus.data.batches import Batch, Batches
 from isthmus.data.images import ImageData
-from isthmus.errors import ConfigError
+from isthmus.errors import ConfigError, ModelError, out_of_memory
 from isthmus.information.tables import entropy
 from isthmus.nets.learner import Learner
 from isthmus.nets.noise import Noise, Share
@@ -107,7 +108,8 @@ class Trainer:
         self.model.train()
         for parts in self._parts(epoch, start):
             self._set_learning_rate(epoch)
-            self._step(parts)
+            with self._memory():
+                self._step(parts)
             bar.advance()
             if self.step in self.settings.snapshots:
                 self._write_weights(self.run.weights_at(self.step))
@@ -120,6 +122,23 @@ class Trainer:
                 self._checkpoint(metrics)
             if stop:
                 raise KeyboardInterrupt
+
+    @contextmanager
+    def _memory(self) -> Iterator[None]:
+        """Say what to do where a step does not fit into memory."""
+        try:
+            yield
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(
+                f"Step {self.step + 1} does not fit into memory: {self.settings.batch_size} images a batch, "
+                f"{self.settings.batch_size // self.settings.parts} at a time ({reason}). Where other programs had the "
+                "memory, the same command goes on from the last checkpoint; otherwise start anew with "
+                f"training.accumulate={2 * self.settings.accumulate}, which gives the same gradient, or a smaller "
+                "training.batch_size."
+            ) from None
 
     def _total(self) -> int:
         return self.settings.epochs * self.steps_per_epoch

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from isthmus import provenance
+from isthmus import files, provenance
 from isthmus.config import parse_overrides
 from isthmus.data.images import ImageData
 from isthmus.data.loading import load
-from isthmus.errors import ConfigError, FileError
+from isthmus.errors import ConfigError
 from isthmus.recipe import Recipe, load_recipe
 from isthmus.training.loop import Trainer
 from isthmus.training.monitor import Watch
@@ -52,7 +51,7 @@ def train(
         return run
     trainer = Trainer(recipe, data, run)  # before anything is written: its faults are the recipe's
     team = trainer.team
-    with team.first_holds(_exclusive(run.path, wait)):
+    with team.first_holds(files.exclusive(run.path, "training", wait)):
         if team.first_does(lambda: wait and _finished(run, described)):  # by then
             return run
         info = team.first_does(lambda: _note_start(run, described))
@@ -75,7 +74,7 @@ def finished(recipe: Recipe, out: Path) -> Run | None:
 def wait_for_others(out: Path) -> None:
     """Wait until no other process trains a run folder."""
     if out.exists():
-        with _exclusive(out, wait=True):
+        with files.exclusive(out, "training", wait=True):
             pass
 
 
@@ -123,28 +122,3 @@ def _differences(old: Any, new: Any, path: str = "") -> list[str]:
         keys = sorted(set(old) | set(new))
         return [found for key in keys for found in _differences(old.get(key), new.get(key), f"{path}.{key}")]
     return [] if old == new else [path.lstrip(".")]
-
-
-def _open_lock(path: Path) -> IO[str]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("w")
-    except OSError as error:
-        raise FileError(f"Cannot write to {path.parent}: {error.strerror}; choose another folder with --out.") from None
-
-
-@contextlib.contextmanager
-def _exclusive(folder: Path, wait: bool) -> Iterator[None]:
-    """Hold the run folder, so that two processes never write one run. A killed process lets go by itself."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    lock = _open_lock(folder / ".lock")
-    with lock as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except OSError:
-            raise FileError(f"Another process is training {folder} at this moment; wait for it or stop it.") from None
-        yield
