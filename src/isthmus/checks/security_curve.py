@@ -95,17 +95,22 @@ def measure(
     Raises:
         ModelError, DataError: see :func:`isthmus.attacks.robust_accuracy`.
     """
-    tasks = [(attack, threat) for attack in attacks for threat in grid]
-    found: dict[str, list[RobustResult]] = {attack.label: [] for attack in attacks}
-    for done, (attack, threat) in enumerate(tasks):
-        part = share(progress, done, len(tasks) + 1)
-        found[attack.label].append(_attack(model, context, threat, attack, len(context.labels), part))
+    n, parts = len(context.labels), len(attacks) * len(grid) + 1
+    tally = _Tally(grid, [attack.label for attack in attacks], context.images.shape)
+    for number, attack in enumerate(attacks):
+        larger = None
+        for done, level in enumerate(reversed(range(len(grid)))):
+            part = share(progress, number * len(grid) + done, parts)
+            result = _attack(model, context, grid[level], attack, n, part)
+            tally.alone[number, level] = result.robust.numpy()
+            larger = result if larger is None else result.absorb(larger)
+            tally.note(number, level, larger)
     grey = grid[-1].with_eps(_grey_radius(grid[-1], context.images[0].numel()))
     unbounded = None
     if unbounded_examples and grey.eps > grid[-1].eps:
         unbounded = _unbounded(model, context, grey, attacks[-1], unbounded_examples)
     progress(1, 1)
-    return _combine(found, context, unbounded)
+    return tally.curve(unbounded)
 
 
 def _attack(
@@ -126,37 +131,50 @@ def _attack(
     )
 
 
-def _combine(found: dict[str, list[RobustResult]], context: Context, unbounded: Unbounded | None) -> Curve:
-    images = context.images.detach().cpu().float()
-    shared = [_absorbed(results) for results in found.values()]
-    standing = np.array([[r.robust.numpy() for r in results] for results in shared])
-    witnesses = np.full(images.shape, np.nan, dtype=np.float32)
-    for results in zip(*shared, strict=True):  # by ascending ε, and at one ε in the order of the attacks
-        for result in results:
-            new = np.isnan(witnesses).all(axis=(1, 2, 3)) & result.broken.numpy()
-            witnesses[new] = result.witnesses.numpy()[new]
-    everything = [result for results in found.values() for result in results]
-    return Curve(
-        eps=tuple(result.threat.eps for result in shared[0]),
-        correct=everything[0].correct.numpy(),
-        alone={label: np.array([r.robust.numpy() for r in results]) for label, results in found.items()},
-        worst=np.logical_and.accumulate(standing.all(axis=0), axis=0),
-        witnesses=witnesses,
-        invalid=int(np.any([result.invalid.numpy() for result in everything], axis=0).sum()),
-        passes={
-            label: (sum(r.forward_passes for r in results), sum(r.backward_passes for r in results))
-            for label, results in found.items()
-        },
-        unbounded=unbounded,
-    )
+class _Tally:
+    """What came of each attack at each ε, of which no more than one set of witnesses is kept.
 
+    Args:
+        grid: L threats, ascending.
+        labels: of A attacks.
+        shape: of the images.
 
-def _absorbed(results: Sequence[RobustResult]) -> list[RobustResult]:
-    """Results of one attack at ascending ε, each with the witnesses of larger ε that lie in its own ball."""
-    shared = list(results)
-    for position in reversed(range(len(shared) - 1)):
-        shared[position] = shared[position].absorb(shared[position + 1])
-    return shared
+    Attributes:
+        alone: bool[A, L, n], standing against the attack by itself.
+    """
+
+    def __init__(self, grid: Sequence[Threat], labels: Sequence[str], shape: Sequence[int]) -> None:
+        self.grid, self.labels, n = grid, labels, shape[0]
+        self.alone = np.ones((len(labels), len(grid), n), dtype=bool)
+        self.standing = np.ones_like(self.alone)
+        self.witnesses = np.full(shape, np.nan, dtype=np.float32)
+        self.level = np.full(n, len(grid))  # of the witness that is kept
+        self.invalid = np.zeros(n, dtype=bool)
+        self.correct = np.zeros(n, dtype=bool)
+        self.passes = np.zeros((len(labels), 2), dtype=int)
+
+    def note(self, attack: int, level: int, result: RobustResult) -> None:
+        """Enter a result that has absorbed those of larger ε: each attack's in descending order, attacks in theirs."""
+        self.standing[attack, level] = result.robust.numpy()
+        self.passes[attack] += result.forward_passes, result.backward_passes
+        self.invalid |= result.invalid.numpy()
+        self.correct = result.correct.numpy()
+        nearer = result.broken.numpy() & (level < self.level)
+        self.witnesses[nearer] = result.witnesses.numpy()[nearer]
+        self.level[nearer] = level
+
+    def curve(self, unbounded: Unbounded | None) -> Curve:
+        """All of it."""
+        return Curve(
+            eps=tuple(threat.eps for threat in self.grid),
+            correct=self.correct,
+            alone=dict(zip(self.labels, self.alone, strict=True)),
+            worst=np.logical_and.accumulate(self.standing.all(axis=0), axis=0),
+            witnesses=self.witnesses,
+            invalid=int(self.invalid.sum()),
+            passes={label: (int(f), int(b)) for label, (f, b) in zip(self.labels, self.passes, strict=True)},
+            unbounded=unbounded,
+        )
 
 
 def _unbounded(model: nn.Module, context: Context, threat: Threat, attack: Attack, count: int) -> Unbounded:

@@ -1,6 +1,6 @@
 """A substitute: a small smooth network that imitates the suspect's answers, to be attacked in its place.
 
-Its training data are the audited images, moved at random within the ball, each with the answer that the suspect gave;
+Its training data are the audited images, or some of many, moved at random within the ball, each with the answer that the suspect gave;
 then moved to where the substitute itself is fooled, and asked about again (Papernot et al. 2017, arXiv:1602.02697).
 What fools it is shown to the suspect, which judges. So a model without a usable gradient is attacked with another's.
 """
@@ -14,11 +14,14 @@ from torch.nn import functional
 
 from isthmus.attacks.api import robust_accuracy
 from isthmus.attacks.attack import Attack
+from isthmus.attacks.batch import Batch
+from isthmus.attacks.threats import Threat
 from isthmus.attacks.transfer import transferred as from_result
 from isthmus.obfuscation.suspect import Suspect
-from isthmus.randomness import fold
 
 ROUNDS, STEPS = 3, 150
+MOST = 4096
+"""Images that it learns from: each is then seen five times a round, and memory does not grow with what is audited."""
 _BATCH = 128
 _MOVE = -15
 
@@ -41,6 +44,8 @@ def trained(suspect: Suspect) -> nn.Module:
 
 def _train(suspect: Suspect) -> nn.Module:
     examples = suspect.examples
+    if len(examples) > MOST:
+        examples = examples.take(suspect.sample(most=MOST))
     shape = examples.images.shape[1:]
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.default_generator.manual_seed(suspect.seed)  # alone: those of other devices would not be put back
@@ -57,20 +62,23 @@ def _train(suspect: Suspect) -> nn.Module:
                 torch.autograd.backward(loss)
                 optimizer.step()
             if number + 1 < ROUNDS:
-                moved = _moved(model, suspect, fold(examples.keys, _MOVE, number))
+                moved = _moved(model, examples.folded(_MOVE, number), suspect.threat)
                 more, theirs = _answered(suspect, moved, examples.keys)
                 images, answers = torch.cat([images, more]), torch.cat([answers, theirs])
     suspect.tell()
     return model.eval().requires_grad_(False)
 
 
-def _moved(model: nn.Module, suspect: Suspect, keys: Int[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
+def _moved(model: nn.Module, examples: Batch, threat: Threat) -> Float[Tensor, "n c h w"]:
     """Each example from a random point of the ball on, one step of ε to where the substitute errs."""
-    batch, threat = suspect.examples, suspect.threat
-    x = threat.random_start(batch.images, keys).requires_grad_()
-    loss = functional.cross_entropy(model(x), batch.labels)
-    (gradient,) = torch.autograd.grad(loss, x)
-    return threat.project(threat.step(x.detach(), gradient, threat.eps), batch.images)
+    found = []
+    for rows in torch.split(torch.arange(len(examples)), 256):
+        batch = examples.take(rows)
+        x = threat.random_start(batch.images, batch.keys).requires_grad_()
+        loss = functional.cross_entropy(model(x), batch.labels)
+        (gradient,) = torch.autograd.grad(loss, x)
+        found.append(threat.project(threat.step(x.detach(), gradient, threat.eps), batch.images))
+    return torch.cat(found)
 
 
 def _answered(

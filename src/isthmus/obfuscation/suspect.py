@@ -74,7 +74,8 @@ class Suspect:
         tell: called after every attack.
 
     Attributes:
-        best: everything that broke an example so far; what is robust in it is what is left.
+        best: everything that broke an example so far; what is robust in it is what is left. Other results that are
+            kept have no witnesses.
         answered: examples whose clean image gets a finite answer; no other answer is right.
         forwards, backwards: example-passes of everything asked.
         ensemble_passes: of the strong ensemble alone.
@@ -97,7 +98,7 @@ class Suspect:
         self.guide: nn.Module | None = None  # has better gradients than the model, once a follow-up has found one
         self.finite = True  # until an attack meets NaN or infinity
         self.best = self._evaluated(examples, [], None, None)
-        self.clean = self.best
+        self.clean = _without_witnesses(self.best)
         self.answered = ~self.best.invalid
         self.random = self.best.random
         self.probabilities = self._answers_probabilities()
@@ -131,7 +132,7 @@ class Suspect:
             self.finite = False
             self._judge(Finite(self.model))
             self._remember(torch.arange(len(self)), found)
-        return found
+        return _without_witnesses(found)
 
     @property
     def reported(self) -> Bool[Tensor, " n"]:
@@ -158,15 +159,16 @@ class Suspect:
         for seen in ("usual_scout", "has_gradient", "opaque"):
             self.__dict__.pop(seen, None)
         self.guide = LogProbabilities(self.model) if self.probabilities and self.has_gradient else None
-        self.clean = self.best = self._evaluated(self.examples, [], None, None)
-        self.clean.ledger.stage[~self.answered] = 0  # set aside, whatever stands for their answer now
+        self.best = self._evaluated(self.examples, [], None, None)
+        self.best.ledger.stage[~self.answered] = 0  # set aside, whatever stands for their answer now
+        self.clean = _without_witnesses(self.best)
 
     @cached_property
     def strong(self) -> RobustResult:
         """The strong ensemble, on what stands when it is first asked for."""
         found = self.attack("ensemble", self._ensemble(), scout=self.guide or self.usual_scout)
         self.ensemble_passes = found.forward_passes + found.backward_passes
-        return found
+        return _without_witnesses(found)
 
     def _ensemble(self) -> Suite:
         if self.opaque:
@@ -225,10 +227,12 @@ class Suspect:
         attacks = [replace(each, label=f"{called}/{each.label}") for each in ready(suite, self.threat.name)]
         chosen = torch.arange(len(self)) if rows is None else rows
         base = self.clean if threat is not None else self.best if known is None else known
-        ledger = base.ledger.take(chosen)
-        ledger.tries = torch.maximum(ledger.tries, self.best.ledger.tries[chosen])  # a level is spent once
-        part = replace(base, ledger=ledger, examples=base.examples.take(chosen))
-        found = self._evaluated(self.examples.take(chosen), attacks, part, scout, threat, judge)
+        ledger, examples = base.ledger, self.examples
+        if rows is not None:  # of all of them a copy would be as large as the data
+            ledger, examples = ledger.take(rows), examples.take(rows)
+        tries = torch.maximum(ledger.tries, self.best.ledger.tries[chosen])  # a level is spent once
+        part = replace(base, ledger=replace(ledger, tries=tries), examples=examples)
+        found = self._evaluated(examples, attacks, part, scout, threat, judge)
         if threat is None:
             self._remember(chosen, found)
         self.tell()
@@ -296,3 +300,9 @@ class Suspect:
         self.forwards += oracle.forward_passes
         self.backwards += oracle.backward_passes
         return answer.logits, answer.gradient
+
+
+def _without_witnesses(result: RobustResult) -> RobustResult:
+    """What is known of each example, without images as large as the data; those that count are in ``best``."""
+    nothing = torch.full((1, 1, 1, 1), torch.nan).expand_as(result.witnesses)
+    return replace(result, ledger=replace(result.ledger, witnesses=nothing))
