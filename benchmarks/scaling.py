@@ -62,7 +62,7 @@ SERIES: Mapping[str, Series] = {
         SIZES,
         lambda n: {"verb": "train", "n": n},
         "processor",
-        "two epochs of a VIB classifier (MLP of 256, batches of 100), with its tests on 1,000 images",
+        "ten epochs of a VIB classifier (MLP of 256, batches of 100), with tests on 1,000 images",
     ),
     "train-classes": Series(
         "classes",
@@ -83,7 +83,7 @@ SERIES: Mapping[str, Series] = {
         (1, 2),
         lambda p: {"verb": "train", "n": 60000, "processes": p},
         "wall",
-        "two epochs of 60,000 images (batches of 1,000), from the command to its end",
+        "ten epochs of 60,000 images (batches of 1,000), from the command to its end",
     ),
     "audit-examples": Series(
         "images",
@@ -199,7 +199,7 @@ def train(case: Case) -> Callable[[], Any]:
 
     load({"name": "fashion_mnist"})  # decoded once, into the cache
     processes = case.get("processes", 1)
-    options = {"epochs": 2, "batch_size": 1000 if "processes" in case else 100, "devices": processes}
+    options = {"epochs": 10, "batch_size": 1000 if "processes" in case else 100, "devices": processes}
     given = recipe({"name": "vib", "rho": 4}, accelerator="cpu", **options)
     given["data"] = {"name": "fashion_mnist", "train_limit": case["n"], "test_limit": 1000}
 
