@@ -109,9 +109,9 @@ SERIES: Mapping[str, Series] = {
     "audit-processes": Series(
         "processes",
         (1, 2),
-        lambda p: {"verb": "attack", "n": 4000, "processes": p},
+        lambda p: {"verb": "attack", "n": 40000, "processes": p},
         "wall",
-        "PGD of 100 steps on 4,000 images, workers' start included",
+        "PGD of 100 steps on 40,000 images, workers' start included",
     ),
     "audit-batch": Series(
         "images a batch",
