@@ -15,7 +15,7 @@ PIP    := $(if $(OUTER),$(PYTHON) -m pip --python $(BIN)/python,$(BIN)/python -m
 export NO_MKDOCS_2_WARNING = 1
 export ISTHMUS_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/data),)
 
-.PHONY: setup demo test test-slow check format docs bench bench-attacks bench-panel faults clean help
+.PHONY: setup demo test test-slow check format docs bench bench-attacks bench-panel faults fuzz clean help
 
 help:
 	@echo "make demo    train five classifiers on real digits, audit them, print the page's path"
@@ -23,6 +23,7 @@ help:
 	@echo "make check   ruff, mypy --strict, docs      make bench       training-step timings"
 	@echo "make bench-attacks   ours against AutoAttack on four models: an hour, and more where they must be trained first"
 	@echo "make bench-panel     verdicts on planted illusions and honest models, and the time they take: half an hour"
+	@echo "make fuzz     thousands of hostile recipes, arguments, images, results and weights: ten minutes"
 	@echo "make faults   kills, full disks and damaged files, and what is lost"
 
 setup: $(STAMP)
@@ -83,6 +84,9 @@ bench-panel: $(STAMP)
 
 faults: $(STAMP)
 	$(BIN)/python -m benchmarks.faults --out results/faults.json
+
+fuzz: $(STAMP)
+	$(BIN)/python -m benchmarks.fuzzing
 
 clean:
 	rm -rf .site runs/demo .pytest_cache .mypy_cache .ruff_cache

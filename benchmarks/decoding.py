@@ -4,9 +4,10 @@
     python -m benchmarks.decoding [--files 400] [--rounds 5] [--out results/benchmarks/decoding.json]
 
 Files are JPEGs of 500×375 pixels at quality 90, about as large as ImageNet's, grown out of CIFAR-10's images with grain
-put on top (ISTHMUS_DATA). The bare decoder opens each file with Pillow and decodes it, in as many threads as the loader
-has; the loader cuts out a random part, scales it to 224×224 and makes batches. CPU time stands beside time on the wall,
-since a shared machine's wall clock is mostly waiting.
+put on top (ISTHMUS_DATA); the same lie in folders and in the rows of a parquet shard. The bare decoder opens each file
+with Pillow and decodes it, in as many threads as the loader has; the loader cuts out a random part, scales it to
+224×224 and makes batches. CPU time stands beside time on the wall, which on a shared machine
+is mostly waiting.
 """
 
 from __future__ import annotations
@@ -48,6 +49,23 @@ def write_photographs(folder: Path, count: int) -> float:
     return statistics.fmean(sizes) / 1000
 
 
+def as_parquet(folder: Path) -> dict[str, str]:
+    """The same files as rows; returns how to load them."""
+    import datasets
+
+    datasets.config.HF_DATASETS_CACHE = str(folder / "cache")
+    features = datasets.Features({"image": datasets.Image(decode=False), "label": datasets.Value("int64")})
+    for part in ("train", "val"):
+        paths = sorted((folder / part).rglob("*.JPEG"))
+        cells = {
+            "image": [{"bytes": path.read_bytes(), "path": None} for path in paths],
+            "label": [int(path.parent.name.removeprefix("class")) for path in paths],
+        }
+        shard = str(folder / "shards" / f"{part}-00000-of-00001.parquet")
+        datasets.Dataset.from_dict(cells, features=features).to_parquet(shard)
+    return {"name": "parquet", "path": str(folder / "shards"), "test": "val"}
+
+
 def bare(paths: Sequence[Path]) -> None:
     """Decode every file."""
 
@@ -75,6 +93,8 @@ def measure(count: int, rounds: int) -> dict[str, Any]:
         for augment in ("imagenet", "imagenet_autoaugment"):
             batches = Batches(split, BATCH, augment=augment)
             ways[f"batches, {augment}"] = lambda batches=batches: [None for _ in batches.epoch(0)]  # type: ignore[misc]
+        rows = Batches(load(as_parquet(Path(folder))).train, BATCH, augment="imagenet")
+        ways["batches of rows, imagenet"] = lambda: [None for _ in rows.epoch(0)]  # type: ignore[misc]
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
         for _ in range(rounds):
             for name, act in ways.items():

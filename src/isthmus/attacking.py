@@ -26,7 +26,7 @@ from isthmus.attacks.waves import forget
 from isthmus.config import Component
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
-from isthmus.errors import ConfigError, FileError
+from isthmus.errors import ConfigError, FileError, printable
 from isthmus.metrics import wilson
 from isthmus.randomness import example_keys
 from isthmus.targets import judged_on, named
@@ -203,7 +203,7 @@ def outcome(result: RobustResult) -> tuple[Table, list[str]]:
         table.add_column(heading, justify="right")
     broke = [int((result.broken & (result.stage == stage)).sum()) for stage in range(len(result.attacks))]
     for (label, left), count, passes in zip(result.by_attack.items(), broke, result.spent, strict=True):
-        table.add_row(Text(label), percent(left), f"{count:,}", f"{passes:,}")
+        table.add_row(Text(printable(label)), percent(left), f"{count:,}", f"{passes:,}")
     return table, list(_lines(result))
 
 

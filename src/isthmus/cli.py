@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from isthmus.errors import ConfigError, IsthmusError, out_of_memory, unknown
+from isthmus.errors import ConfigError, IsthmusError, out_of_memory, printable, unknown
 
 if TYPE_CHECKING:
     from isthmus.cluster import Cluster
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 
 _INTERRUPTED = 130
+_MOST = 2**31 - 1  # of whatever is counted; and a seed, as in a recipe
 _NO_MEMORY = (
     "There is not enough memory for this. What was done is kept, and the same command goes on from there where other "
     "programs had the memory; otherwise ask for fewer images (--n), or fewer processes (--jobs)."
@@ -42,7 +44,7 @@ Data = Annotated[
         help="digits, mnist, fashion_mnist, cifar10, svhn, folder:PATH or imagenet:PATH; the run's own if not given."
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of every random choice.")]
+Seed = Annotated[int, typer.Option(min=0, max=_MOST, help="Seed of every random choice.")]
 Executor = Annotated[str, typer.Option(help="Who works: local, or ray, for workers on a cluster.")]
 Address = Annotated[
     str | None,
@@ -50,7 +52,7 @@ Address = Annotated[
         help="Of the Ray cluster: auto, or ray://HEAD:10001.", show_default="RAY_ADDRESS, or this machine alone"
     ),
 ]
-WorkerCpus = Annotated[int, typer.Option(min=1, help="Processors of each worker on the cluster.")]
+WorkerCpus = Annotated[int, typer.Option(min=1, max=_MOST, help="Processors of each worker on the cluster.")]
 WorkerGpus = Annotated[float, typer.Option(min=0, help="GPUs of each worker on the cluster; 0.5 shares one.")]
 
 
@@ -72,9 +74,9 @@ def train(
         return
     result = run.info()["result"]
     if result["collapsed"]:
-        typer.echo("collapsed: training accuracy is at chance; try a larger rho or a rho_schedule", err=True)
-    typer.echo(f"test accuracy: {100 * result['test_accuracy']:.2f}%")
-    typer.echo(f"run: {run.path}")
+        _echo("collapsed: training accuracy is at chance; try a larger rho or a rho_schedule", err=True)
+    _echo(f"test accuracy: {100 * result['test_accuracy']:.2f}%")
+    _echo(f"run: {run.path}")
 
 
 @app.command()
@@ -85,7 +87,7 @@ def audit(
     data: Data = None,
     threat: Annotated[str, typer.Option(help="Norm and largest ε: linf:0.1, linf:8/255, l2:0.5, l1:5.")] = "linf:0.1",
     n: Annotated[
-        int | None, typer.Option("--n", min=1, help="Judge on this many test images.", show_default="all")
+        int | None, typer.Option("--n", min=1, max=_MOST, help="Judge on this many test images.", show_default="all")
     ] = None,
     checks: Annotated[
         str | None,
@@ -105,12 +107,14 @@ def audit(
     ] = None,
     step: Annotated[
         int | None,
-        typer.Option(min=1, help="The run's model after this step, of training.snapshots.", show_default="the end"),
+        typer.Option(
+            min=1, max=_MOST, help="The run's model after this step, of training.snapshots.", show_default="the end"
+        ),
     ] = None,
     executor: Executor = "local",
     address: Address = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Workers on the cluster.", show_default="as many as fit")
+        int | None, typer.Option(min=1, max=_MOST, help="Workers on the cluster.", show_default="as many as fit")
     ] = None,
     worker_cpus: WorkerCpus = 1,
     worker_gpus: WorkerGpus = 0.0,
@@ -142,7 +146,7 @@ def audit(
         cluster=_cluster(executor, address, jobs, worker_cpus, worker_gpus),
     )
     subjects = _show([page.parent])
-    typer.echo(f"page: {page}")
+    _echo(f"page: {page}")
     # a name may have an option after it, as in transfer:mnist
     asked = [*DEFAULT_CHECKS, *WITH_TRAINING] if names is None else [name.partition(":")[0] for name in names]
     _stop_at_errors(subjects, asked)
@@ -160,12 +164,12 @@ def attack(
         str, typer.Option(help="standard, fast, ib, rand; or attacks, such as fgsm,pgd:100.")
     ] = "standard",
     n: Annotated[
-        int | None, typer.Option("--n", min=1, help="Attack this many test images.", show_default="all")
+        int | None, typer.Option("--n", min=1, max=_MOST, help="Attack this many test images.", show_default="all")
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Examples at a time.", show_default="as memory allows")
+        int | None, typer.Option(min=1, max=_MOST, help="Examples at a time.", show_default="as memory allows")
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes that share the work.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, max=_MOST, help="Processes that share the work.")] = 1,
     until: Annotated[
         str | None,
         typer.Option(help="Stop where the 95% interval is within ± this: 1%, 0.01.", show_default="never"),
@@ -210,7 +214,7 @@ def attack(
     table, lines = attacking.outcome(result)
     Console().print(table)
     for line in [*lines, f"witnesses: {path}"]:
-        typer.echo(line)
+        _echo(line)
     if not result.complete:
         raise KeyboardInterrupt
 
@@ -233,11 +237,11 @@ def verify(
 
     done = attacking.verify(witnesses, run, model=model, weights=weights, data=data)
     for line in attacking.account(done):
-        typer.echo(line)
+        _echo(line)
     if not done.agrees:
-        typer.echo(f"Error: what {witnesses} claims does not hold for this model and data (reasons above).", err=True)
+        _echo(f"Error: what {witnesses} claims does not hold for this model and data (reasons above).", err=True)
         raise typer.Exit(2)
-    typer.echo("verified: every witness holds, and the two are equal")
+    _echo("verified: every witness holds, and the two are equal")
 
 
 @app.command()
@@ -246,18 +250,19 @@ def report(
     out: Annotated[Path, typer.Option(help="Page to write.")] = Path("report.html"),
 ) -> None:
     """Draw one page that compares audited runs, from their results alone."""
+    from isthmus import files
     from isthmus.report import page
     from isthmus.report.subjects import is_audited
 
-    given = [run for run in runs if run.resolve() != out.resolve()]  # "runs/* --out runs/index.html", called again
+    given = [run for run in runs if files.real(run) != files.real(out)]  # "runs/* --out runs/index.html", called again
     left_out = [run for run in given if run.exists() and not is_audited(run)]
     chosen = [run for run in given if run not in left_out]
     if chosen and left_out:
         names = ", ".join(map(str, left_out))
-        typer.echo(f"Warning: left out, since there is no finished audit in them: {names}", err=True)
+        _echo(f"Warning: left out, since there is no finished audit in them: {names}", err=True)
     written = page.write(chosen or given, out)
     _show(chosen)
-    typer.echo(f"page: {written}")
+    _echo(f"page: {written}")
 
 
 @app.command()
@@ -270,7 +275,7 @@ def demo(
 
     page = run_demo(out, show_progress=not quiet)
     subjects = _show([out / recipe.name for recipe in recipes()])
-    typer.echo(f"page: {page}")
+    _echo(f"page: {page}")
     _stop_at_errors(subjects, [check if isinstance(check, str) else check["name"] for check in CHECKS])
 
 
@@ -291,6 +296,7 @@ def study(
         int | None,
         typer.Option(
             min=1,
+            max=_MOST,
             help="Processes, or workers on the cluster, that share the models.",
             show_default="1; as many workers as fit",
         ),
@@ -310,7 +316,7 @@ def study(
 
     if name is None:
         for each in catalogue.names():
-            typer.echo(f"{each}: {catalogue.question(each)}")
+            _echo(f"{each}: {catalogue.question(each)}")
         return
     from isthmus.studies.running import run_study
 
@@ -319,15 +325,28 @@ def study(
         name, scale, overrides or [], out, show_progress=not quiet, jobs=jobs or 1, cluster=cluster
     )
     for finding in record.findings:
-        typer.echo(f"finding: {finding}")
+        _echo(f"finding: {finding}")
     for apart in record.collapsed:
-        typer.echo(f"collapsed: {apart}", err=True)
-    typer.echo(f"page: {page}")
+        _echo(f"collapsed: {apart}", err=True)
+    _echo(f"page: {page}")
     if record.failures:
         for failed, why in record.failures.items():
-            typer.echo(f"failed: {failed}: {why}", err=True)
-        typer.echo(f"Error: {len(record.failures)} of {record.total} could not be measured (above).", err=True)
+            _echo(f"failed: {failed}: {why}", err=True)
+        _echo(f"Error: {len(record.failures)} of {record.total} could not be measured (above).", err=True)
         raise typer.Exit(2)
+
+
+def _echo(text: str, err: bool = False) -> None:
+    """Print a line."""
+    typer.echo(printable(text), err=err)
+
+
+class _Lines(logging.Formatter):
+    """A warning is a line, too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text if record.exc_info else printable(text)
 
 
 def _cluster(executor: str, address: str | None, jobs: int | None, cpus: int, gpus: float) -> Cluster | None:
@@ -358,7 +377,7 @@ def list_names(
     if kind is not None and kind not in kinds:
         raise ConfigError(unknown("kind", kind, kinds))
     for each in [kind] if kind else kinds:
-        typer.echo(f"{each}: {', '.join(catalogue.names() if each == 'studies' else registry.names(each))}")
+        _echo(f"{each}: {', '.join(catalogue.names() if each == 'studies' else registry.names(each))}")
 
 
 def _show(folders: list[Path]) -> list[Subject]:
@@ -384,7 +403,7 @@ def _stop_at_errors(subjects: Sequence[Subject], asked: Sequence[str]) -> None:
     ended = [(check, subject) for subject in subjects for check in asked if check in subject.results]
     broken = [f"{check} of {subject.name}" for check, subject in ended if subject.results[check].status is Status.ERROR]
     if broken:
-        typer.echo(
+        _echo(
             f"Error: {', '.join(broken)} broke off (reasons above). Everything else is kept; the same command "
             "tries again what broke off.",
             err=True,
@@ -412,7 +431,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    for stream in (sys.stdout, sys.stderr):  # a name that is no text must not end what is otherwise done
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    log = logging.StreamHandler()
+    log.setFormatter(_Lines("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[log])
     logging.getLogger("isthmus").setLevel(logging.DEBUG if debug else logging.WARNING)
     for part in ("rank_zero", "distributed"):  # they announce every precision and process they set up
         logging.getLogger(f"lightning_fabric.utilities.{part}").setLevel(logging.WARNING)
@@ -428,16 +452,16 @@ def _run(given: list[str], debug: bool) -> int:
     except typer.Exit as stop:
         return stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("Interrupted. What was done is kept; the same command goes on from there.", err=True)
+        _echo("Interrupted. What was done is kept; the same command goes on from there.", err=True)
         return _INTERRUPTED
     except IsthmusError as error:
         if debug:
             raise
-        typer.echo(f"Error: {error}", err=True)
+        _echo(f"Error: {error}", err=True)
         return 2
     except Exception as error:
         if out_of_memory(error) and not debug:
-            typer.echo(f"Error: {_NO_MEMORY} ({' '.join(str(error).split())[:200]})", err=True)
+            _echo(f"Error: {_NO_MEMORY} ({' '.join(str(error).split())[:200]})", err=True)
             return 2
         return _unexpected(error, debug)
 
@@ -449,7 +473,7 @@ def _unexpected(error: Exception, debug: bool) -> int:
         return int(getattr(error, "exit_code", 2))
     if debug:
         raise error
-    typer.echo(
+    _echo(
         f"Error inside isthmus: {type(error).__name__}: {error}. Run again with --debug for details.",
         err=True,
     )

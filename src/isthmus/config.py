@@ -11,9 +11,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from isthmus import registry
-from isthmus.errors import ConfigError, FileError, unknown
+from isthmus.errors import ConfigError, FileError, brief, shown, unknown
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
+
+_MOST_VALUES, _DEEPEST, _MOST_FAULTS = 100_000, 50, 5
 
 
 class Frozen(BaseModel):
@@ -54,7 +56,7 @@ def component(kind: str, given: object) -> Component:
     options = _short_form(kind, given) if isinstance(given, str) else given
     if not isinstance(options, Mapping) or not isinstance(options.get("name"), str):
         raise ConfigError(
-            f"{kind}: give a name, or a mapping with a 'name' and options; got {given!r}. "
+            f"{kind}: give a name, or a mapping with a 'name' and options; got {shown(given)}. "
             f"There is: {', '.join(registry.names(kind))}."
         )
     config = registry.find(kind, options["name"]).Config
@@ -69,7 +71,7 @@ def _short_form(kind: str, given: str) -> dict[str, str]:
         return {"name": name}
     option = registry.find(kind, name).Config.argument
     if option is None:
-        raise ConfigError(f"The {registry.KINDS[kind]} {name!r} takes nothing after a colon; got {given!r}.")
+        raise ConfigError(f"The {registry.KINDS[kind]} {name!r} takes nothing after a colon; got {shown(given)}.")
     return {"name": name, option: argument}
 
 
@@ -79,11 +81,33 @@ def validate(config: type[ConfigT], given: Mapping[str, Any], where: str) -> Con
     Raises:
         ConfigError: one sentence per fault, each naming the key, what was given and what was expected.
     """
+    _check_size(given, where)
     try:
         return config.model_validate(given)
     except ValidationError as error:
-        faults = "; ".join(_sentence(config, fault) for fault in error.errors())
-        raise ConfigError(f"{where}: {faults}") from None
+        found = error.errors()
+        faults = [_sentence(config, fault) for fault in found[:_MOST_FAULTS]]
+        more = [f"and {len(found) - _MOST_FAULTS} more faults"] if len(found) > _MOST_FAULTS else []
+        raise ConfigError(f"{where}: {'; '.join(faults + more)}") from None
+
+
+def _check_size(content: object, where: str) -> None:
+    """Refuse what unfolds without end, or nearly: aliases of aliases, what holds itself; and numbers beyond 64 bits."""
+    waiting, seen = [(content, 0)], 0
+    while waiting:
+        value, depth = waiting.pop()
+        seen += 1
+        if seen > _MOST_VALUES or depth > _DEEPEST:
+            raise ConfigError(
+                f"{where}: it is nested more than {_DEEPEST} deep or unfolds to more than {_MOST_VALUES:,} values, as "
+                "YAML's anchors do that stand inside one another; write the values out."
+            )
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise ConfigError(f"{where}: a whole number must be below 2^63; got {shown(value)}.")
+        if isinstance(value, Mapping):
+            waiting += [(inner, depth + 1) for inner in value.values()]
+        elif isinstance(value, list | tuple | set | frozenset):
+            waiting += [(inner, depth + 1) for inner in value]
 
 
 def _sentence(config: type[BaseModel], fault: Any) -> str:
@@ -91,10 +115,8 @@ def _sentence(config: type[BaseModel], fault: Any) -> str:
     if fault["type"] == "extra_forbidden":
         fields = _fields_at(config, fault["loc"][:-1])
         return unknown("key", path if len(fault["loc"]) == 1 else fault["loc"][-1], fields)
-    given = repr(fault["input"])
-    given = given if len(given) <= 60 else given[:57] + "..."
     message = fault["msg"].removeprefix("Value error, ")
-    return f"{path or 'config'}: {message} (got {given})"
+    return f"{path[:200] or 'config'}: {message} (got {shown(fault['input'])})"
 
 
 def _fields_at(config: type[BaseModel], loc: Sequence[object]) -> list[str]:
@@ -119,15 +141,39 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     try:
         text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: no text, or a path with a null byte
         raise FileError(f"Cannot read the recipe {path}: {error}.") from None
     try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        content = _yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ConfigError(f"{path} must hold a mapping of keys to values; it holds {type(content).__name__}.")
     return content
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe, and without merge keys that multiply: each ``<<`` of several aliases may hold such ones itself."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        if len(node.value) > _MOST_VALUES // 10:
+            raise yaml.constructor.ConstructorError(None, None, "a mapping with too many merged keys", node.start_mark)
+
+
+def _yaml(text: str) -> Any:
+    """Parse YAML, plain data alone.
+
+    Raises:
+        ValueError: it is none, in one sentence.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    # PyYAML converts what looks like a date or a number without looking whether it can
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(brief(error)) from None
 
 
 def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
@@ -140,11 +186,11 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
     for item in assignments:
         key, equals, value = item.partition("=")
         if not equals or not key:
-            raise ConfigError(f"An override is written key=value, such as objective.rho=2; got {item!r}.")
+            raise ConfigError(f"An override is written key=value, such as objective.rho=2; got {shown(item)}.")
         try:
-            overrides[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ConfigError(f"The value of the override {item!r} is not valid YAML.") from None
+            overrides[key] = _yaml(value)
+        except ValueError:
+            raise ConfigError(f"The value of the override {shown(item)} is not valid YAML.") from None
     return overrides
 
 
@@ -166,6 +212,8 @@ def override(given: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str
         if isinstance(inner, str):
             inner = {"name": inner}
         if not isinstance(inner, Mapping):
-            raise ConfigError(f"Cannot set {dotted!r}: {head!r} holds {inner!r}, which has no keys below it.")
+            raise ConfigError(
+                f"Cannot set {shown(dotted)}: {shown(head)} holds {shown(inner)}, which has no keys below it."
+            )
         result[head] = override(inner, {rest: value})
     return result

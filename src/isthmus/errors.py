@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+import reprlib
 from collections.abc import Iterable
 
 
@@ -26,12 +28,35 @@ class FileError(IsthmusError):
     """A file that cannot be read (corrupt, truncated, missing) or written (full disk, no permission)."""
 
 
+def shown(given: object, most: int = 60) -> str:
+    """What was given, as a message quotes it: its ``repr``, or the beginning of a long one."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = most
+    try:
+        text = short.repr(given)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        text = f"<{type(given).__name__}>"
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def brief(error: BaseException, most: int = 300) -> str:
+    """What somebody else's exception says, as part of a sentence: on one line, and not the whole of a damaged file."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def printable(text: str) -> str:
+    """A text on one line, and with nothing in it that a terminal would obey: names of files can hold anything."""
+    line = re.sub(r"\s*[\r\n]+\s*", " ", text.strip("\r\n"))
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
+
+
 def unknown(what: str, given: object, known: Iterable[str]) -> str:
     """Say that a name is unknown: the nearest known one as a suggestion, then what there is."""
     choices = sorted(known)
-    close = difflib.get_close_matches(str(given), choices, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(given, choices, n=1, cutoff=0.5) if isinstance(given, str) else []
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"There is no {what} {given!r}.{hint} There is: {', '.join(choices) or 'none'}."
+    return f"There is no {what} {shown(given)}.{hint} There is: {', '.join(choices) or 'none'}."
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -5,36 +5,44 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import struct
 import tempfile
 import tokenize
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
+from itertools import chain
+from lzma import LZMAError
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 
-from isthmus.errors import FileError
+from isthmus.errors import FileError, brief
 
 _TEMPORARY = ".part"
+_DEEPEST = 100  # levels of JSON; what is written here has a dozen
 
-# What numpy and zipfile raise, in this order of likelihood, on files that were cut off or whose bits were flipped.
-_DAMAGED = (
+DAMAGED = (
     OSError,
     ValueError,
     BadZipFile,
     EOFError,
-    KeyError,
+    LookupError,
     AttributeError,
     TypeError,
-    NotImplementedError,
+    RuntimeError,
     SyntaxError,
+    ArithmeticError,
+    MemoryError,
+    struct.error,
     zlib.error,
+    LZMAError,
     tokenize.TokenError,
 )
+"""What numpy and zipfile raise, in this order of likelihood, on files that were cut off or whose bits were flipped."""
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
@@ -56,13 +64,19 @@ def write_bytes(path: str | Path, content: bytes) -> None:
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files; results are to be shared like any other
         os.replace(temporary, path)
-    except OSError as error:
+    except (OSError, RecursionError, ValueError) as error:  # what is no path, or too deep a one, among them
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+        reason = (isinstance(error, OSError) and error.strerror) or brief(error)
         raise FileError(
-            f"Cannot write {path}: {error.strerror or error}. Whatever was written before is still there; "
+            f"Cannot write {path}: {reason}. Whatever was written before is still there; "
             "free some space or choose another folder, and run the same command again."
         ) from None
+
+
+def real(path: str | Path) -> Path:
+    """Where a path leads, from the root on; one that runs in a circle is no error here, but where it is opened."""
+    return Path(os.path.realpath(path))
 
 
 def remove_leftovers(folder: str | Path) -> None:
@@ -90,8 +104,9 @@ def exclusive(folder: Path, doing: str, wait: bool = False) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise FileError(f"Cannot write to {folder}: {error.strerror}; choose another folder with --out.") from None
+    except (OSError, RecursionError, ValueError) as error:  # what is no path, or too deep a one, among them
+        reason = (isinstance(error, OSError) and error.strerror) or brief(error)
+        raise FileError(f"Cannot write to {folder}: {reason}; choose another folder with --out.") from None
     with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -122,6 +137,25 @@ def _seal(plain: dict[str, Any]) -> str:
     return sha256(json.dumps(plain, sort_keys=True).encode())
 
 
+def parse_json(text: str) -> Any:
+    """What a text of JSON says.
+
+    Raises:
+        ValueError: it is no JSON, or nested so deeply that whoever walks through it would run out of stack.
+    """
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        raise ValueError(f"it is nested more than {_DEEPEST} deep") from None
+    level = [content]
+    for _ in range(_DEEPEST):
+        inside = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list))
+        level = list(chain.from_iterable(inside))
+        if not level:
+            return content
+    raise ValueError(f"it is nested more than {_DEEPEST} deep")
+
+
 def read_json(path: str | Path) -> Any:
     """Read JSON; of an object without its checksum, which has to be right where there is one.
 
@@ -129,11 +163,13 @@ def read_json(path: str | Path) -> Any:
         FileError: the file is missing, unreadable, truncated or not JSON, or not what was written.
     """
     try:
-        content = json.loads(Path(path).read_text("utf-8"))
+        content = parse_json(Path(path).read_text("utf-8"))
     except FileNotFoundError:
         raise FileError(f"There is no file {path}.") from None
     except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise FileError(f"{path} is not a readable JSON file ({error}); delete it to have it made again.") from None
+        raise FileError(
+            f"{path} is not a readable JSON file ({brief(error)}); delete it to have it made again."
+        ) from None
     if isinstance(content, dict) and SEAL in content and content.pop(SEAL) != _seal(content):
         raise FileError(
             f"{path} does not match its own checksum: it is damaged, or was edited. Delete it to have it made again; "
@@ -163,8 +199,10 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise FileError(f"There is no file {path}.") from None
-    except _DAMAGED as error:
-        raise FileError(f"{path} is not a readable array file ({error}); delete it to have it made again.") from None
+    except DAMAGED as error:
+        raise FileError(
+            f"{path} is not a readable array file ({brief(error)}); delete it to have it made again."
+        ) from None
 
 
 def sha256(*parts: bytes | memoryview | np.ndarray) -> str:

@@ -27,9 +27,20 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 def _folder_name(name: str) -> str:
-    if not name or name in {".", ".."} or any(c in name for c in '/\\:*?"<>|\0') or len(name) > 100:
-        raise ValueError('the name becomes a folder; give 1 to 100 characters without / \\ : * ? " < > |')
+    fits = 0 < len(name) <= 100 and name.isprintable() and len(name.encode()) <= 200
+    if not fits or name in {".", ".."} or any(c in name for c in '/\\:*?"<>|'):
+        raise ValueError('the name becomes a folder; give 1 to 100 printable characters without / \\ : * ? " < > |')
     return name
+
+
+def _no_nan(value: float) -> float:
+    if math.isnan(value):
+        raise ValueError("give a number, which NaN is not")
+    return value
+
+
+Number = Annotated[float, AfterValidator(_no_nan)]
+"""A number or an infinity."""
 
 
 class Optimizer(Frozen):
@@ -80,11 +91,11 @@ class RhoSchedule(Frozen):
     exceeds ``gate``; a second stage then goes to the target over ``release`` epochs.
     """
 
-    start: float = 100.0
+    start: Number = 100.0
     space: Literal["rho", "weight"] = "rho"
     epochs: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     steps: Annotated[int, Field(ge=0)] = 0
-    hold: float | None = None
+    hold: Number | None = None
     gate: Fraction = 0.0
     release: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
 
@@ -382,7 +393,9 @@ def load_recipe(
     try:
         return validate(Recipe, override(_without_other_knobs(given, settings), settings), where="recipe")
     except RecursionError:
-        raise ConfigError("The recipe refers to itself (a YAML anchor inside its own alias).") from None
+        raise ConfigError(
+            "An override goes too deep; a key has as many dots as there are mappings around it."
+        ) from None
 
 
 def _without_other_knobs(given: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -88,6 +88,8 @@ def load_result(folder: Path, check: str) -> CheckResult:
     named = content.pop("arrays", []) if isinstance(content, dict) else []
     expected = content.pop("arrays_hash", None) if isinstance(content, dict) else None
     result = _validated(CheckResult, content, path)
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        raise FileError(f"{path} does not say which arrays belong to it; delete it to have it made again.")
     if not named:
         return result
     arrays = files.read_arrays(folder / f"{check}.npz")
@@ -124,7 +126,7 @@ def _validated(kind: type[RecordT], content: Any, path: Path) -> RecordT:
         return kind.model_validate(content)
     except ValidationError as error:
         fault = error.errors()[0]
-        where = ".".join(str(part) for part in fault["loc"]) or "the file"
+        where = ".".join(str(part) for part in fault["loc"])[:200] or "the file"
         raise FileError(
             f"{path} is not a result that this version of isthmus wrote ({where}: {fault['msg']}); "
             "delete it to have it made again."

@@ -46,6 +46,10 @@ def test_commands_exist(words):
         assert words[words.index("-m") + 1] == "isthmus"
         verb, *rest = words[words.index("-m") + 2 :]
         VERBS[verb].make_context(verb, rest)
+    elif program in ("fabric", "srun"):  # their own options, and then our command
+        at = next(place for place, word in enumerate(words) if re.search(r"\bisthmus\b", word))
+        verb, *rest = words[at + 1 :]
+        VERBS[verb].make_context(verb, rest)
     elif program == "make":
         known = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
         assert {word for word in arguments if "=" not in word} <= set(known)
@@ -64,7 +68,8 @@ def test_options_named_in_the_text_exist(page):
     options = {option for verb in VERBS.values() for parameter in verb.params for option in parameter.opts}
     options |= {option for verb in VERBS.values() for parameter in verb.params for option in parameter.secondary_opts}
     named = {word for span in spans for word in re.findall(r"(?<![\w-])--[a-z][\w-]*", span)}
-    assert named <= options | {"--help", "--debug", "--repo-type", "--local-dir"}
+    foreign = {"--repo-type", "--local-dir", "--ntasks-per-node"}  # of hf and srun
+    assert named <= options | {"--help", "--debug"} | foreign
     assert {span.split()[1] for span in spans if span.startswith("isthmus ")} <= {*VERBS, "--help"}
 
 

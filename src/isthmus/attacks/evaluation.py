@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from isthmus.attacks import scouting, workers
+from isthmus.attacks import saved, scouting, workers
 from isthmus.attacks.attack import Attack
 from isthmus.attacks.batch import Batch
 from isthmus.attacks.inputs import check_classes
@@ -120,21 +120,21 @@ class Evaluation:
         """Take up a saved evaluation or what is known, or look at the clean images."""
         setting, path = self.setting, self.means.save_to
         oracle = setting.oracle
-        saved = path if path is not None and path.exists() else None
-        if saved is not None:
-            self._take_up(saved)
+        there = path if path is not None and path.exists() else None
+        if there is not None:
+            self._take_up(there)
         elif known is not None:
             self._go_on_from(known)
         oracle.random = oracle.takes_keys or scouting.is_random(oracle, setting.examples, setting.device)
-        if saved is not None:
-            self._check_what_is_claimed(saved)
+        if there is not None:
+            self._check_what_is_claimed(there)
         if not self.looked:
             self._look_at_clean_images()
         oracle.classes = setting.classes
         fits = scouting.batch_size(oracle, setting.examples, setting.device)
         setting.size = self.means.batch_size or fits
         self._book(CLEAN)
-        if saved is None:
+        if there is None:
             self.save()
 
     def _go_on_from(self, known: RobustResult) -> None:
@@ -219,18 +219,11 @@ class Evaluation:
         self._pause = max(SAVE_EVERY, _WRITING * (self._saved - began))
 
     def _take_up(self, path: Path) -> None:
-        ledger, text = Ledger.load(path)
-        now = json.loads(text)
-        other = [name for name, fact in json.loads(json.dumps(self._facts)).items() if now["facts"].get(name) != fact]
-        if other:
-            raise FileError(
-                f"{path} holds an evaluation with other {', '.join(other)}; delete it to begin anew, or choose "
-                "another path."
-            )
-        self.setting.ledger, self.labels, self.at, self.looked = ledger, now["labels"], now["at"], True
-        self.members = None if now["members"] is None else torch.tensor(now["members"], dtype=torch.int64)
-        self.setting.oracle.forward_passes, self.setting.oracle.backward_passes = now["passes"]
-        self.spent = now["spent"]
+        ledger, now = saved.load(path, json.loads(json.dumps(self._facts)), self.setting, self.attacks)
+        self.setting.ledger, self.labels, self.at, self.looked = ledger, now.labels, now.at, True
+        self.members = None if now.members is None else torch.tensor(now.members, dtype=torch.int64)
+        self.setting.oracle.forward_passes, self.setting.oracle.backward_passes = now.passes
+        self.spent = now.spent
 
     def _check_what_is_claimed(self, path: Path) -> None:
         """Witnesses in the file must hold: equal weights do not make an equal model."""

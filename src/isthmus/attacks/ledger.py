@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -17,7 +17,7 @@ from isthmus import files
 from isthmus.attacks.judging import Verdict
 from isthmus.attacks.rows import Rows
 from isthmus.attacks.scouting import fingerprint
-from isthmus.errors import FileError
+from isthmus.errors import FileError, brief
 
 _FORMAT = "isthmus evaluation 2"
 
@@ -143,11 +143,31 @@ class Ledger(Rows):
                         f"{path} is not an evaluation that this version of isthmus began; choose another path."
                     )
                 columns = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                check_columns(columns, columns["witnesses"].shape)
                 if seal(columns, metadata["facts"]) != metadata["seal"]:
                     raise ValueError("its content does not match its own checksum")
                 return cls(**columns), metadata["facts"]
-        except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
-            raise FileError(f"{path} is not a readable evaluation ({error}); delete it to begin anew.") from None
+        except (SafetensorError, OSError, AttributeError, TypeError, KeyError, ValueError, RuntimeError) as error:
+            raise FileError(f"{path} is not a readable evaluation ({brief(error)}); delete it to begin anew.") from None
+
+
+def check_columns(columns: Mapping[str, Tensor], shape: Sequence[int]) -> None:
+    """Whether columns from a file have the types and lengths that a ledger's have.
+
+    Args:
+        shape: of the images, N×C×H×W.
+
+    Raises:
+        ValueError: one has not.
+    """
+    if len(shape) != 4:
+        raise ValueError(f"its images have the shape {tuple(shape)}")
+    for name, like in Ledger.new(torch.empty(0, 1, 1, 1)).columns().items():
+        if name not in columns:
+            continue
+        expected = (*shape,) if name == "witnesses" else (shape[0], *columns[name].shape[1:])[: like.dim()]
+        if columns[name].dtype != like.dtype or tuple(columns[name].shape) != tuple(expected):
+            raise ValueError(f"its column {name} is {columns[name].dtype} of shape {tuple(columns[name].shape)}")
 
 
 def seal(tensors: Mapping[str, Tensor], facts: str) -> str:

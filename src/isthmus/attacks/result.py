@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float, Int
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -17,13 +19,18 @@ from torch import Tensor
 from isthmus import files
 from isthmus.attacks import flags
 from isthmus.attacks.batch import Batch
-from isthmus.attacks.ledger import Ledger, seal
+from isthmus.attacks.ledger import Ledger, check_columns, seal
 from isthmus.attacks.threats import Threat, parse
-from isthmus.errors import ConfigError, FileError
+from isthmus.errors import ConfigError, FileError, brief
 from isthmus.metrics import wilson
-from isthmus.types import Interval
+from isthmus.types import Interval, Record
+
+Count = Annotated[int, Field(ge=0)]
+Size = Annotated[int, Field(gt=0)]
 
 CLEAN = "clean"
+_LARGEST = 2**26  # numbers in one image that a file may claim
+_ABSORBED = 4096  # rows of another result that are looked at together
 _FORMAT = "isthmus robust result 2"
 _KEPT = ("correct", "broken", "stage", "gap", "run", "look", "aim", "forwards", "backwards", "blind", "tries")
 
@@ -153,12 +160,12 @@ class RobustResult:
             other: a result of the same attacks, model and examples at another ε.
         """
         assert other.attacks == self.attacks
-        rows = (self.robust & other.broken).nonzero().squeeze(1)
-        rows = rows[self.threat.contains(other.witnesses[rows], self.examples.images[rows])]
         ledger = self.ledger.take(torch.arange(len(self)))
-        found = other.ledger.take(rows)
-        found.forwards, found.backwards = ledger.forwards[rows], ledger.backwards[rows]
-        ledger.put(rows, found)
+        for part in torch.split((self.robust & other.broken).nonzero().squeeze(1), _ABSORBED):
+            rows = part[self.threat.contains(other.witnesses[part], self.examples.images[part])]
+            found = other.ledger.take(rows)
+            found.forwards, found.backwards = ledger.forwards[rows], ledger.backwards[rows]
+            ledger.put(rows, found)
         return replace(self, ledger=ledger)
 
     def save(self, path: str | Path) -> None:
@@ -224,7 +231,7 @@ class RobustResult:
                 metadata = file.metadata() or {}
                 if metadata.get("format") != _FORMAT:
                     raise FileError(f"{path} is not a robustness result of this version of isthmus.")
-                facts = json.loads(metadata["facts"])
+                facts = _Facts.model_validate_json(metadata["facts"], strict=True)
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return _assembled(tensors, facts)
         except FileNotFoundError:
@@ -239,8 +246,9 @@ class RobustResult:
             RuntimeError,
             ConfigError,
         ) as error:
+            reason = "its facts are not those of a result" if isinstance(error, ValidationError) else brief(error)
             raise FileError(
-                f"{path} is not a readable robustness result ({error}); run the evaluation again."
+                f"{path} is not a readable robustness result ({reason}); run the evaluation again."
             ) from None
 
 
@@ -252,21 +260,59 @@ def is_sealed(path: str | Path) -> bool:
     return bool(seal(tensors, metadata["facts"]) == metadata.get("seal"))
 
 
-def _assembled(tensors: dict[str, Tensor], facts: dict[str, Any]) -> RobustResult:
+class _Facts(Record):
+    """What a file says of its tensors."""
+
+    threat: str
+    attacks: Annotated[tuple[str, ...], Field(min_length=1)]
+    shape: tuple[Size, Size, Size, Size]
+    forward_passes: Count
+    backward_passes: Count
+    random: bool
+    complete: bool
+    spent: tuple[Count, ...]
+    seed: int
+
+
+def _check(tensors: dict[str, Tensor], facts: _Facts) -> None:
+    """Whether tensors and facts belong together, before there is memory for what they claim.
+
+    Raises:
+        ValueError: they do not.
+    """
+    broken, stage, image = tensors["broken"], tensors["stage"], facts.shape[1:]
+    check_columns({name: tensors[name] for name in _KEPT}, facts.shape)
+    check_columns({"stage": tensors["labels"]}, facts.shape)
+    check_columns({"stage": tensors["keys"]}, facts.shape)
+    check_columns({"stage": tensors.get("targets", tensors["labels"])}, facts.shape)
+    count = len(facts.attacks)
+    if not ((stage >= -1) & (stage < count)).all() or not len(set(facts.attacks)) == len(facts.spent) == count:
+        raise ValueError("its stages are not those of its attacks")
+    for name, rows in (("originals", broken), ("witnesses", broken & (stage > 0))):
+        if tuple(tensors[name].shape) != (int(rows.sum()), *image) or math.prod(image) > _LARGEST:
+            raise ValueError(f"its {name} have the shape {tuple(tensors[name].shape)}, of images {facts.shape}")
+
+
+def _assembled(tensors: dict[str, Tensor], facts: _Facts) -> RobustResult:
+    _check(tensors, facts)
     broken, stage = tensors["broken"], tensors["stage"]
-    images = torch.full(facts.pop("shape"), torch.nan)
+    images = torch.full(facts.shape, torch.nan)
     images[broken] = _unpacked(tensors["originals"])
     ledger = replace(Ledger.new(images), **{name: tensors[name] for name in _KEPT})
     ledger.witnesses[broken] = images[broken]
     ledger.witnesses[broken & (stage > 0)] = tensors["witnesses"]
     examples = Batch(images, tensors["labels"], tensors["keys"], tensors.get("targets"))
     return RobustResult(
-        threat=parse(facts.pop("threat")),
-        attacks=tuple(facts.pop("attacks")),
-        spent=tuple(facts.pop("spent")),
+        threat=parse(facts.threat),
+        attacks=facts.attacks,
         examples=examples,
         ledger=ledger,
-        **facts,
+        forward_passes=facts.forward_passes,
+        backward_passes=facts.backward_passes,
+        random=facts.random,
+        complete=facts.complete,
+        spent=facts.spent,
+        seed=facts.seed,
     )
 
 

@@ -68,7 +68,8 @@ def _same_question(old: AuditRecord, new: AuditRecord) -> bool:
 
 def _code(made: Mapping[str, Any]) -> tuple[Any, Any]:
     """Version and commit of isthmus that made something; a checkout with changes is known by its ``+`` alone."""
-    return made.get("packages", {}).get("isthmus"), made.get("commit")
+    packages = made.get("packages")
+    return packages.get("isthmus") if isinstance(packages, Mapping) else None, made.get("commit")
 
 
 def _move_aside(folder: Path) -> None:

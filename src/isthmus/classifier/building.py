@@ -12,6 +12,7 @@ from isthmus import recipe, registry
 from isthmus.classifier.assembly import bottleneck
 from isthmus.classifier.guessing import guessing
 from isthmus.data.images import Examples, ImageData, as_float
+from isthmus.errors import ModelError, brief
 from isthmus.nets.layers import Normalize
 from isthmus.nets.learner import Learner
 from isthmus.nets.whitening import Whitening
@@ -35,7 +36,26 @@ def build(
         data: whose training images ``normalize: dataset`` and whitening are fitted to. None where weights are about to
             be loaded over that.
         class_counts: of the training labels; loaded with the weights likewise.
+
+    Raises:
+        ConfigError, ModelError: options that do not fit one another or the images, or a model too large for memory.
     """
+    try:
+        return _built(given, shape, num_classes, data, class_counts)
+    except (RuntimeError, MemoryError) as error:  # torch's words for sizes that overflow or find no memory
+        raise ModelError(
+            f"The recipe's model cannot be built for images of {'×'.join(map(str, shape))} and {num_classes} classes "
+            f"({brief(error)}); give smaller sizes."
+        ) from error
+
+
+def _built(
+    given: recipe.Recipe,
+    shape: tuple[int, int, int],
+    num_classes: int,
+    data: ImageData | None,
+    class_counts: Sequence[int] | None,
+) -> Learner:
     model = given.model
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(given.seed)

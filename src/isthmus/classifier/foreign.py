@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from isthmus.errors import FileError, ModelError
+from isthmus.errors import FileError, ModelError, brief
 
 
 def foreign(build_path: str, weights: str | Path | None = None) -> nn.Module:
@@ -70,8 +70,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         raise FileError(f"There are no weights at {path}.") from None
     except (SafetensorError, OSError) as error:
         raise FileError(
-            f"{path} is not a readable safetensors file ({error}). Pickled weights (.pt, .pth) are not loaded, since "
-            "that runs code; convert them with safetensors.torch.save_file."
+            f"{path} is not a readable safetensors file ({brief(error)}). Pickled weights (.pt, .pth) are not loaded, "
+            "since that runs code; convert them with safetensors.torch.save_file."
         ) from None
     expected = model.state_dict()
     faults = [f"{name} is missing" for name in expected if name not in state]

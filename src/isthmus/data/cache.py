@@ -85,4 +85,4 @@ def _read(path: Path, name: str, classes: tuple[str, ...]) -> ImageData | None:
 def _write(path: Path, data: ImageData) -> None:
     tensors = {"train.images": data.train.images, "train.labels": data.train.labels}
     tensors |= {"test.images": data.test.images, "test.labels": data.test.labels}
-    write_bytes(path, save(tensors, {"fingerprint": data.fingerprint, "name": data.name}))
+    write_bytes(path, save(tensors, {"fingerprint": data.fingerprint, "name": ascii(data.name)}))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from isthmus.data.images import Split
-from isthmus.errors import DataError
+from isthmus.errors import DataError, brief
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 Channels = Literal[1, 3]
 
 _EIGHT_BIT = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB", "La", "RGBa"}
+
+
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
+"""Pillow goes by the content, not by the suffix, and knows formats for which it starts other programs (PostScript)."""
 
 
 def need_pillow() -> None:
@@ -57,13 +61,14 @@ def opened(file: Path | BytesIO, channels: Channels, where: str) -> Image:
     from PIL import Image
 
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=_FORMATS) as image:
             if image.mode not in _EIGHT_BIT:
                 raise DataError(f"{where} has pixels of mode {image.mode!r}; save it with 8 bits a channel.")
             return image.convert("L" if channels == 1 else "RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        # All of these are what Pillow's decoders raise on broken files.
-        raise DataError(f"{where} is not a readable image: {error}") from None
+    except DataError:
+        raise
+    except Exception as error:  # whatever Pillow's decoders raise on broken files
+        raise DataError(f"{where} is not a readable image: {brief(error)}") from None
 
 
 def stacked(images: Sequence[np.ndarray], labels: Sequence[int], where: Callable[[int], str], advice: str) -> Split:

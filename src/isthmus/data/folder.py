@@ -17,7 +17,7 @@ from pydantic import Field
 from isthmus.data.cache import cached
 from isthmus.data.decode import Channels, need_pillow, pixels, progress, stacked
 from isthmus.data.images import ImageData, Split
-from isthmus.data.loading import DataConfig, limited
+from isthmus.data.loading import DataConfig, folder_at, limited
 from isthmus.data.order import stratified
 from isthmus.errors import DataError
 
@@ -42,7 +42,7 @@ class Config(DataConfig):
     argument: ClassVar[str | None] = "path"
 
     name: Literal["folder"] = "folder"
-    path: Annotated[str, Field(min_length=1)]
+    path: Annotated[str, Field(min_length=1, max_length=4096)]
     size: Annotated[int, Field(gt=0)] | None = None
     channels: Channels = 3
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
@@ -55,7 +55,7 @@ def load(config: Config) -> ImageData:
         DataError: a folder or file that is missing, empty or unreadable; images of different sizes without
             ``size``; a class that is tested on but not trained on. Names the folder or file.
     """
-    root = Path(config.path).expanduser().resolve()
+    root = folder_at(config.path)
     try:
         train, test, classes = _listed(root, config.test_fraction)
         source = _facts(root, config, train, test)

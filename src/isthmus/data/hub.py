@@ -88,7 +88,7 @@ class _Hub:
     def open(self, split: str) -> Any:
         source = self.source
         options = {"split": split, "revision": self.revision, "streaming": True}
-        return _datasets().load_dataset(source.hub_id, source.config, **options)
+        return library().load_dataset(source.hub_id, source.config, **options)
 
     def complaint(self, split: str, reason: str) -> str:
         return (
@@ -113,7 +113,7 @@ class _Mirror:
         options = {"data_files": paths, "split": split, "streaming": True}
         # datasets leaves a lock file for each path it ever read; they would pile up in the user's hub cache.
         with TemporaryDirectory() as scratch:
-            return _datasets().load_dataset("parquet", cache_dir=scratch, **options)
+            return library().load_dataset("parquet", cache_dir=scratch, **options)
 
     def complaint(self, split: str, reason: str) -> str:
         read = ", ".join(str(file) for file in self.files[split])
@@ -161,7 +161,12 @@ def _how_to_mirror(source: Source) -> str:
     )
 
 
-def _datasets() -> Any:
+def library() -> Any:
+    """``datasets``, where it is installed.
+
+    Raises:
+        DataError: it is not; says how to install it.
+    """
     need_pillow()
     try:
         import datasets
@@ -200,7 +205,7 @@ def _rows(origin: _Hub | _Mirror, split: str) -> Iterator[tuple[Any, Any]]:
                 f"{source.hub_id}, split {split} has the columns {', '.join(columns)}; "
                 f"expected {source.image} and {source.label}."
             )
-        table = table.cast_column(source.image, _datasets().Image(decode=False))
+        table = table.cast_column(source.image, library().Image(decode=False))
         for batch in table.iter(batch_size=_ROWS):
             yield from zip(batch[source.image], batch[source.label], strict=True)
     except DataError:

@@ -8,48 +8,36 @@ centre of 224×224 cut out. Any other data in such folders will do, of two class
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from isthmus.data.decode import need_pillow
 from isthmus.data.folder import SUFFIXES
 from isthmus.data.images import ImageData
-from isthmus.data.loading import DataConfig, limited
-from isthmus.data.on_demand import FileSplit
-from isthmus.data.resized_crop import Interpolation
+from isthmus.data.loading import folder_at, limited
+from isthmus.data.on_demand import FileSplit, PhotographConfig
 from isthmus.errors import DataError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's training images, channel by channel in [0, 1], as everybody rounds them."""
 
 
-class Config(DataConfig):
+class Config(PhotographConfig):
     """Options of ImageNet, or of other data that lie as it does.
 
     Attributes:
         path: the folder with ``train`` and ``val``.
-        size: images are size × size pixels.
-        shorter: for evaluation the shorter side is scaled to so many pixels first; 256 at size 224, and in the same
-            proportion otherwise, where None.
-        interpolation: "bilinear" as in torchvision, or "bicubic" as in Google's implementation for TPUs.
+        size, shorter, interpolation: see :class:`isthmus.data.on_demand.PhotographConfig`.
     """
 
     argument: ClassVar[str | None] = "path"
 
     name: Literal["imagenet"] = "imagenet"
-    path: Annotated[str, Field(min_length=1)]
-    size: Annotated[int, Field(gt=0)] = 224
-    shorter: Annotated[int, Field(gt=0)] | None = None
-    interpolation: Interpolation = "bilinear"
-
-    @model_validator(mode="after")
-    def _shorter_side_holds_the_crop(self) -> Config:
-        if self.shorter is not None and self.shorter < self.size:
-            raise ValueError(f"shorter={self.shorter} leaves no {self.size}×{self.size} pixels to cut out")
-        return self
+    path: Annotated[str, Field(min_length=1, max_length=4096)]
 
 
 def load(config: Config) -> ImageData:
@@ -60,7 +48,7 @@ def load(config: Config) -> ImageData:
             Names the folder.
     """
     need_pillow()
-    root = Path(config.path).expanduser().resolve()
+    root = folder_at(config.path)
     try:
         _check_layout(root)
         classes = class_folders(root / "train")
@@ -85,7 +73,8 @@ def _check_layout(root: Path) -> None:
 
 def class_folders(folder: Path) -> tuple[str, ...]:
     """Names of the folders below ``folder``, sorted; hidden ones are left out."""
-    return tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."))
+    with os.scandir(folder) as entries:
+        return tuple(sorted(entry.name for entry in entries if entry.is_dir() and entry.name[0] != "."))
 
 
 def _split(folder: Path, classes: tuple[str, ...], config: Config) -> FileSplit:
@@ -107,7 +96,7 @@ def _split(folder: Path, classes: tuple[str, ...], config: Config) -> FileSplit:
         torch.tensor(lengths, dtype=torch.int64),
         torch.tensor(labels, dtype=torch.int64),
         config.size,
-        config.shorter or round(config.size * 256 / 224),
+        config.scaled_to,
         config.interpolation,
     )
 
@@ -120,11 +109,13 @@ def image_files(folder: Path) -> list[tuple[str, int]]:
         OSError: the folder cannot be read.
     """
     # os.scandir rather than pathlib: there are 1.3 million files
-    found = [
-        (entry.name, entry.stat().st_size)
-        for entry in os.scandir(folder)
-        if entry.name[0] != "." and os.path.splitext(entry.name)[1].lower() in SUFFIXES
-    ]
+    with os.scandir(folder) as entries:
+        listed = [
+            (entry.name, entry.stat())
+            for entry in entries
+            if entry.name[0] != "." and os.path.splitext(entry.name)[1].lower() in SUFFIXES
+        ]
+    found = [(name, about.st_size) for name, about in listed if stat.S_ISREG(about.st_mode)]  # a pipe has no end
     if not found:
         raise DataError(f"{folder} holds no image ({', '.join(SUFFIXES)}).")
     return sorted(found)

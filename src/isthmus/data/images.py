@@ -23,7 +23,8 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 class Examples(Protocol):
     """The labelled images of one split, wherever they lie: :class:`Split` holds them in memory,
-    :class:`isthmus.data.on_demand.FileSplit` decodes files when it is asked for them."""
+    :class:`isthmus.data.on_demand.FileSplit` decodes files when it is asked for them, and
+    :class:`isthmus.data.parquet.RowSplit` rows of a table."""
 
     @property
     def images(self) -> UInt8[Tensor, "n c h w"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -15,7 +16,7 @@ from isthmus import registry
 from isthmus.config import Component, component
 from isthmus.data.images import Examples, ImageData, fingerprint
 from isthmus.data.order import balanced
-from isthmus.errors import ConfigError, DataError, unknown
+from isthmus.errors import ConfigError, DataError, shown, unknown
 from isthmus.randomness import fold, uniform
 
 Limit = Annotated[int, Field(gt=0)] | None
@@ -53,6 +54,18 @@ def load(given: Component | str | Mapping[str, Any]) -> ImageData:
     if not isinstance(data, ImageData):
         raise DataError(f"load() of the dataset {config.name!r} must return ImageData; got {type(data).__name__}.")
     return data
+
+
+def folder_at(path: str) -> Path:
+    """Where a folder is, from the root on.
+
+    Raises:
+        DataError: the path runs in a circle, or is none.
+    """
+    try:
+        return Path(path).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DataError(f"{shown(path)} leads to no folder: {error}.") from None
 
 
 def limited(data: ImageData, config: DataConfig) -> ImageData:

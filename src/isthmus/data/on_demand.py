@@ -5,20 +5,51 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from isthmus.data.decode import opened
+from isthmus.data.loading import DataConfig
 from isthmus.data.reading import read
 from isthmus.data.resized_crop import Interpolation, resized_crop
 from isthmus.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+_LARGEST = 2**28  # pixels of an image after its shorter side was scaled
+
+
+class PhotographConfig(DataConfig):
+    """Options of photographs of many sizes.
+
+    Attributes:
+        size: images are size × size pixels.
+        shorter: for evaluation the shorter side is scaled to so many pixels first; 256 at size 224, and in the same
+            proportion otherwise, where None.
+        interpolation: "bilinear" as in torchvision, or "bicubic" as in Google's implementation for TPUs.
+    """
+
+    size: Annotated[int, Field(gt=0)] = 224
+    shorter: Annotated[int, Field(gt=0)] | None = None
+    interpolation: Interpolation = "bilinear"
+
+    @model_validator(mode="after")
+    def _shorter_side_holds_the_crop(self) -> PhotographConfig:
+        if self.shorter is not None and self.shorter < self.size:
+            raise ValueError(f"shorter={self.shorter} leaves no {self.size}×{self.size} pixels to cut out")
+        return self
+
+    @property
+    def scaled_to(self) -> int:
+        """Pixels of the shorter side for evaluation."""
+        return self.shorter or round(self.size * 256 / 224)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -94,17 +125,29 @@ class FileSplit:
             DataError: its file is missing or no image; names it.
         """
         file = self.root / self.names[index]
-        image = opened(file, 3, str(file))
-        if part is not None:
-            return resized_crop(image, part, self.shape[1:], self.interpolation)
-        return central(image, self.shorter, self.size, self.interpolation)
+        return fitted(opened(file, 3, str(file)), part, self.size, self.shorter, self.interpolation, str(file))
 
     def facts(self) -> Iterator[Any]:
         """Names and lengths of the files, labels, and how they are read; not their bytes, which would take hours."""
         yield f"{self.size} {self.shorter} {self.interpolation}".encode()
-        yield "\n".join(self.names).encode()
+        yield "\n".join(self.names).encode("utf-8", "surrogateescape")
         yield self.lengths.contiguous().numpy()
         yield self.labels.contiguous().numpy()
+
+
+def fitted(
+    image: Image, part: Sequence[float] | None, size: int, shorter: int, interpolation: Interpolation, where: str
+) -> np.ndarray:
+    """A photograph as size × size × 3 bytes: a random part of it, or the centre where ``part`` is None.
+
+    Raises:
+        DataError: it is too long and thin; ``where`` names it.
+    """
+    if part is not None:
+        return resized_crop(image, part, (size, size), interpolation)
+    if max(image.size) * shorter**2 // min(image.size) > _LARGEST:
+        raise DataError(f"{where} has {image.width}×{image.height} pixels, too long and thin to scale; leave it out.")
+    return central(image, shorter, size, interpolation)
 
 
 def central(image: Image, shorter: int, size: int, interpolation: Interpolation) -> np.ndarray:

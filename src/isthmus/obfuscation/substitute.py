@@ -1,8 +1,9 @@
 """A substitute: a small smooth network that imitates the suspect's answers, to be attacked in its place.
 
-Its training data are the audited images, or some of many, moved at random within the ball, each with the answer that the suspect gave;
-then moved to where the substitute itself is fooled, and asked about again (Papernot et al. 2017, arXiv:1602.02697).
-What fools it is shown to the suspect, which judges. So a model without a usable gradient is attacked with another's.
+Its training data are the audited images, or some of many, moved at random within the ball, each with the answer that
+the suspect gave; then moved to where the substitute itself is fooled, and asked about again (Papernot et al. 2017,
+arXiv:1602.02697). What fools it is shown to the suspect, which judges. So a model without a usable gradient is attacked
+with another's.
 """
 
 from __future__ import annotations

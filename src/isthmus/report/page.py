@@ -43,7 +43,7 @@ def write(run_folders: Sequence[str | Path], out: str | Path) -> Path:
         FileError: a folder or file cannot be used, or the page cannot be written.
     """
     out = Path(out)
-    subjects = load_all([folder for folder in run_folders if Path(folder).resolve() != out.resolve()])
+    subjects = load_all([folder for folder in run_folders if files.real(folder) != files.real(out)])
     files.write_bytes(out, render(subjects).encode())
     return out
 

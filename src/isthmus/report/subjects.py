@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -77,7 +76,7 @@ def load(folder: str | Path) -> Subject:
         results=found,
         run=run,
         training=_training(folder / "metrics.jsonl"),
-        folder=folder.resolve().name,
+        folder=files.real(folder).name,
     )
 
 
@@ -114,7 +113,7 @@ def load_all(folders: Sequence[str | Path]) -> list[Subject]:
         raise FileError("There is nothing to report on; give at least one run folder, such as `isthmus report runs/*`.")
     once: dict[Path, str | Path] = {}
     for folder in folders:
-        once.setdefault(Path(folder).resolve(), folder)
+        once.setdefault(files.real(folder), folder)
     return distinct([load(folder) for folder in once.values()])
 
 
@@ -166,7 +165,7 @@ def _training(path: Path) -> tuple[Mapping[str, Any], ...]:
     parsed: list[Mapping[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         try:
-            content = json.loads(line) if line.strip() else {}
+            content = files.parse_json(line) if line.strip() else {}
         except ValueError:
             if number == len(lines):
                 break

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 from rich.text import Text
 
+from isthmus.errors import printable
 from isthmus.report import numbers, page, scorecard
 from isthmus.report.subjects import Subject
 from isthmus.types import Metric, Status
@@ -21,12 +22,12 @@ _STYLES = {Status.WARN: "yellow", Status.FAIL: "red", Status.SKIPPED: "dim", Sta
 def comparison(subjects: Sequence[Subject]) -> Table:
     """A column for each audited classifier, a row for each number its checks put up for comparison."""
     table = Table(caption=_caption(subjects), caption_justify="left")
-    table.add_column(Text(", ".join(dict.fromkeys(subject.record.data for subject in subjects))))
+    table.add_column(_text(", ".join(dict.fromkeys(subject.record.data for subject in subjects))))
     for subject in subjects:
-        table.add_column(Text(subject.name), justify="right", overflow="fold")
+        table.add_column(_text(subject.name), justify="right", overflow="fold")
     for section in page.sections(subjects).values():
         for title, metrics in section.columns.items():
-            table.add_row(Text(title), *(_cell(metrics.get(subject.name)) for subject in subjects))
+            table.add_row(_text(title), *(_cell(metrics.get(subject.name)) for subject in subjects))
     return table
 
 
@@ -38,7 +39,7 @@ def remarks(subjects: Sequence[Subject]) -> Table:
     lines.add_column(overflow="fold", ratio=4)
     for word, style, about, reason in _remarks(subjects):
         short = textwrap.shorten(reason, _LONGEST, placeholder=" …")
-        lines.add_row(Text(word, style), Text(about), Text(short))
+        lines.add_row(Text(word, style), _text(about), _text(short))
     return lines
 
 
@@ -59,6 +60,11 @@ def _caption(subjects: Sequence[Subject]) -> str:
     sizes = sorted({subject.record.n for subject in subjects})
     n = numbers.size(sizes[0]) if len(sizes) == 1 else f"{numbers.size(sizes[0])} to {sizes[-1]:,}"
     return f"{n}; 95% intervals below each value"
+
+
+def _text(given: str) -> Text:
+    """A name or a sentence out of a file, as plain text."""
+    return Text(printable(given))
 
 
 def _cell(metric: Metric | None) -> Text:

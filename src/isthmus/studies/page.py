@@ -12,6 +12,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from isthmus import files
+from isthmus.errors import FileError, brief
 from isthmus.report import blocks, legend
 from isthmus.report.palette import Looks
 from isthmus.studies import catalogue
@@ -30,7 +31,15 @@ def write(record: str | Path, out: str | Path) -> Path:
         ConfigError: the record is of a study that is not there.
     """
     out = Path(out)
-    files.write_bytes(out, render(StudyRecord.load(Path(record))).encode())
+    loaded = StudyRecord.load(Path(record))
+    try:
+        html = render(loaded)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise FileError(
+            f"The record {record} cannot be drawn ({type(error).__name__}: {brief(error)}); another version "
+            "wrote it, or it is damaged: run the study again."
+        ) from error
+    files.write_bytes(out, html.encode())
     return out
 
 

@@ -104,7 +104,7 @@ class StudyRecord(Record):
             return cls.model_validate(content)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
+            where = ".".join(map(str, first["loc"]))[:200]
             raise FileError(f"{path} is no record of a study ({where}: {first['msg']}); run the study again.") from None
 
 

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, optim
 
 from isthmus import files
-from isthmus.errors import FileError
+from isthmus.errors import FileError, brief
 
 FORMAT = "isthmus-checkpoint-1"
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def checksum(path: Path) -> str | None:
         with safe_open(path, framework="pt") as file:
             return (file.metadata() or {}).get("sha256")
     except (SafetensorError, OSError) as error:
-        raise FileError(f"{path} is not a readable safetensors file ({error}).") from None
+        raise FileError(f"{path} is not a readable safetensors file ({brief(error)}).") from None
 
 
 def read(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
@@ -109,14 +109,14 @@ def read(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
             header = file.metadata() or {}
             if header.get("format") != FORMAT:
                 raise ValueError(f"its format is {header.get('format')!r}, expected {FORMAT!r}")
-            facts = json.loads(header["facts"])
+            facts = files.parse_json(header["facts"])
             flat = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
         if digest(flat) != header["sha256"]:
             raise ValueError("its content does not match its own checksum")
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise FileError(
-            f"The checkpoint {path} cannot be read ({error}). Delete it to train again from the start; metrics written "
-            "so far are kept until then."
+            f"The checkpoint {path} cannot be read ({brief(error)}). Delete it to train again from the start; metrics "
+            "written so far are kept until then."
         ) from None
     for key, value in flat.items():
         group, _, name = key.partition(".")
@@ -147,4 +147,9 @@ def restore_optimizer(optimizer: optim.Optimizer, tensors: Mapping[str, Tensor])
         parameter = parameters[int(number)]
         like = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
         state.setdefault(int(number), {})[name] = like.copy_(value)
+        if value.dim() and value.shape != parameter.shape:
+            raise ValueError(f"{key} of the optimiser has shape {tuple(value.shape)}, not {tuple(parameter.shape)}")
+    expected = {"step", "exp_avg", "exp_avg_sq"} if isinstance(optimizer, optim.Adam) else {"momentum_buffer"}
+    if any(set(entries) != expected for entries in state.values()):
+        raise ValueError(f"the optimiser's state is not {', '.join(sorted(expected))}")
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

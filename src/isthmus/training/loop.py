@@ -7,6 +7,7 @@ Several processes, or several parts of a batch one after another, make the step 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from isthmus import classifier, files
 from isthmus.data.batches import Batch, Batches
 from isthmus.data.images import ImageData
-from isthmus.errors import ConfigError, ModelError, out_of_memory
+from isthmus.errors import ConfigError, FileError, ModelError, brief, out_of_memory
 from isthmus.information.tables import entropy
 from isthmus.nets.learner import Learner
 from isthmus.nets.noise import Noise, Share
@@ -280,6 +281,25 @@ class Trainer:
     def _restore(self) -> int:
         """Go back to the checkpoint; returns how many bytes of metrics belong to it."""
         groups, facts = checkpoints.read_last_good(self.run.checkpoint)
+        try:
+            return self._take_up(groups, facts)
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise FileError(
+                f"The checkpoint {self.run.checkpoint} is not of this run ({type(error).__name__}: "
+                f"{brief(error)}). Delete it to train again from the start."
+            ) from error
+
+    def _take_up(self, groups: dict[str, dict[str, Tensor]], facts: dict[str, Any]) -> int:
+        step, keep, released_at = facts["step"], facts["metrics_bytes"], facts["released_at"]
+        if not all(type(number) is int and number >= 0 for number in (step, keep, released_at or 0)):
+            raise ValueError("a count is no whole number")
+        if step > self._total():
+            raise ValueError(f"it is of step {step}, and the run has {self._total()}")
+        ended = facts["last_epoch"]
+        if not isinstance(ended, dict) or not all(math.isfinite(value) for value in ended.values()):
+            raise ValueError("what it says of the last epoch is no number")
+        if step == self._total() and not {"test_accuracy", "collapsed"} <= set(ended):
+            raise ValueError("it does not say how training ended")
         device = self.fabric.device
         self.model.load_state_dict(groups["model"])
         for name, optimizer in self.optimizers.items():
@@ -292,13 +312,10 @@ class Trainer:
             for name, value in self.average.shadow.items():
                 value.copy_(groups["average"][name])
             self.average.steps = facts["average_steps"]
-        self.step, self.rho.released_at, self.last_epoch = (
-            facts["step"],
-            facts["released_at"],
-            facts["last_epoch"],
-        )
-        keep: int = facts["metrics_bytes"]
-        return keep
+            if type(self.average.steps) is not int or self.average.steps < 1:
+                raise ValueError("the moving average is of no step")
+        self.step, self.rho.released_at, self.last_epoch = step, released_at, ended
+        return int(keep)
 
 
 def noise_seed(seed: int, step: int) -> int:

@@ -79,13 +79,26 @@ class Averages:
         return state if self.rate_lower_max is None else state | {"rate_lower_max": self.rate_lower_max}
 
     def restore(self, tensors: dict[str, Tensor], counts: dict[str, dict[str, int]]) -> None:
-        """Put state from a checkpoint back."""
+        """Put state from a checkpoint back.
+
+        Raises:
+            ValueError: sums and counts do not belong together, or something is no number.
+        """
+        if (
+            any(value.dim() for value in tensors.values())
+            or not tensors.get("rate_lower_max", torch.ones(())).isfinite()
+        ):
+            raise ValueError("its averages are no numbers")
         self.counts = {kind: dict(named) for kind, named in counts.items()}
         self.rate_lower_max = tensors.get("rate_lower_max")
         for key, value in tensors.items():
             kind, _, name = key.partition(".")
             if name:
                 self.sums[kind][name] = value
+        if {kind: set(sums) for kind, sums in self.sums.items()} != {kind: set(n) for kind, n in self.counts.items()}:
+            raise ValueError("its counts are not those of its sums")
+        if not all(type(n) is int and n > 0 for named in self.counts.values() for n in named.values()):
+            raise ValueError("a count is no whole number above 0")
 
 
 def _finite(value: Any) -> Any:

@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,8 +57,12 @@ class Run:
         if not self.path.is_dir():
             raise FileError(f"There is no run folder {self.path}; train one with: isthmus train RECIPE.")
         content = files.read_json(self.path / "run.json")
-        if not isinstance(content, dict) or "recipe" not in content:
-            raise FileError(f"{self.path / 'run.json'} describes no run (it has no recipe).")
+        if lacking := _lacking(content):
+            raise FileError(
+                f"{self.path / 'run.json'} describes no run (it has no {lacking}); restore it, or delete the folder "
+                "and train again."
+            )
+        assert isinstance(content, dict)
         return content
 
     def write_info(self, content: dict[str, Any]) -> None:
@@ -75,15 +78,18 @@ class Run:
         """All metric lines written so far; a last line cut off by a kill is left out.
 
         Raises:
-            FileError: a line before the last is not JSON.
+            FileError: the file cannot be read, or a line before the last is not JSON.
         """
-        if not self.metrics_file.exists():
+        try:
+            lines = self.metrics_file.read_text("utf-8").splitlines()
+        except FileNotFoundError:
             return []
-        lines = self.metrics_file.read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise FileError(f"{self.metrics_file} cannot be read ({error}); restore it, or delete it.") from None
         found = []
         for number, line in enumerate(lines, 1):
             try:
-                found.append(json.loads(line))
+                found.append(files.parse_json(line))
             except ValueError:
                 if number < len(lines):
                     raise FileError(f"{self.metrics_file}, line {number}, is not JSON.") from None
@@ -129,6 +135,21 @@ class Run:
             f"{self.path} keeps no weights of step {step} (training.snapshots: {known}). Train again with it among "
             "them, in another folder."
         )
+
+
+def _lacking(content: object) -> str:
+    """What the content of ``run.json`` must have, and has not; empty where nothing is missing."""
+    if not isinstance(content, dict):
+        return "recipe"
+    for name, kind in (("recipe", dict), ("data", dict), ("status", str), ("starts", list)):
+        if not isinstance(content.get(name), kind):
+            return name
+    shape, classes, result = content["data"].get("shape"), content["data"].get("classes"), content.get("result")
+    if not isinstance(shape, list) or len(shape) != 3 or not all(type(side) is int and side > 0 for side in shape):
+        return "shape of its data"
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        return "classes of its data"
+    return "" if isinstance(result, dict if content["status"] == "finished" else dict | None) else "result"
 
 
 def load(path: str | Path, step: int | None = None) -> Learner:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -13,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from isthmus.data.shifted.loading import Published
-from isthmus.errors import DataError
+from isthmus.errors import DataError, brief
+from isthmus.files import DAMAGED
 
 
 def images(file: Path, count: int, published: Published, rows: slice = slice(None)) -> UInt8[Tensor, "n c h w"]:
@@ -55,9 +55,9 @@ def _mapped(file: Path, published: Published) -> NDArray[Any]:
         array = np.load(file, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"There is no {file}. {published.advice}") from None
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
+    except DAMAGED as error:
         # numpy's words for files that are cut off, empty, pickles, pointers of git-lfs, ...
-        reason = " ".join(str(error).split()).rstrip(".")
+        reason = brief(error).rstrip(".")
         raise DataError(f"{file} is not a whole .npy file ({reason}); copy it again. {published.get}") from None
     if not isinstance(array, np.ndarray):
         array.close()

@@ -63,4 +63,4 @@ def given(classes: tuple[str, ...] | None, published: Published) -> tuple[str, .
 
 def examples(split: FileSplit) -> str:
     """A hash of the files' names: the same for every corruption of the same images."""
-    return sha256("\n".join(split.names).encode())
+    return sha256("\n".join(split.names).encode("utf-8", "surrogateescape"))

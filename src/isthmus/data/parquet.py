@@ -1,0 +1,199 @@
+"""``parquet:PATH``: photographs in the shards of a hub data set, decoded when they are needed, never all in memory.
+
+``PATH/<split>-00000-of-00257.parquet`` and so on, at any depth, as ``hf download`` leaves ImageNet and other large
+sets: a column of encoded images, and one of class indices. The library ``datasets`` maps the rows into memory, from
+which each process takes those of its own share of a batch. Images are scaled, cut and standardised as those of
+``imagenet:PATH``.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from pydantic import Field
+from torch import Tensor
+
+from isthmus.data.decode import need_pillow, opened
+from isthmus.data.imagenet import MEAN, STD
+from isthmus.data.images import ImageData
+from isthmus.data.loading import folder_at, limited
+from isthmus.data.on_demand import PhotographConfig, fitted
+from isthmus.data.reading import read
+from isthmus.data.resized_crop import Interpolation
+from isthmus.errors import DataError
+
+Column = Annotated[str, Field(min_length=1)]
+
+
+class Config(PhotographConfig):
+    """Options of photographs in parquet files.
+
+    Attributes:
+        path: the folder with the shards.
+        train, test: names of the splits, with which their files begin; ``validation`` is ImageNet's own.
+        image, label: names of the columns.
+        size, shorter, interpolation: see :class:`isthmus.data.on_demand.PhotographConfig`.
+    """
+
+    argument: ClassVar[str | None] = "path"
+
+    name: Literal["parquet"] = "parquet"
+    path: Annotated[str, Field(min_length=1, max_length=4096)]
+    train: Column = "train"
+    test: Column = "validation"
+    image: Column = "image"
+    label: Column = "label"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RowSplit:
+    """Labelled photographs in rows of a table; what is read of them is RGB, 3 × ``size`` × ``size`` bytes.
+
+    Attributes:
+        table: a ``datasets.Dataset`` whose images are not decoded.
+        origin: names and lengths of the files that it was made from.
+        rows: int64, N, positions in the table.
+        labels: int64, N, the index of each image's class.
+        image: name of the column.
+        size, shorter, interpolation: see :class:`isthmus.data.on_demand.FileSplit`.
+    """
+
+    table: Any
+    origin: tuple[tuple[str, int], ...]
+    rows: Int64[Tensor, " n"]
+    labels: Int64[Tensor, " n"]
+    image: str
+    size: int
+    shorter: int
+    interpolation: Interpolation
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __repr__(self) -> str:
+        return f"RowSplit({len(self)} rows of {len(self.origin)} files, read as {'×'.join(map(str, self.shape))})"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of every image that is read."""
+        return 3, self.size, self.size
+
+    @property
+    def images(self) -> UInt8[Tensor, "n c h w"]:
+        """All images, decoded now; :meth:`select` some first.
+
+        Raises:
+            DataError: a row without an image that can be read; names it.
+        """
+        return next(read(self, [torch.arange(len(self))]))[1]
+
+    def select(self, indices: Int64[Tensor, " m"]) -> RowSplit:
+        """The rows at these positions, in this order; reads none of them."""
+        return replace(self, rows=self.rows.index_select(0, indices), labels=self.labels.index_select(0, indices))
+
+    def labelled(self, labels: Int64[Tensor, " n"]) -> RowSplit:
+        """The same images with other labels."""
+        return replace(self, labels=labels)
+
+    def prepared(self, index: int, part: Sequence[float] | None) -> np.ndarray:
+        """One image as size × size × 3 bytes: its centre, or a random part.
+
+        Raises:
+            DataError: the row holds no image, or none that can be read; names it.
+        """
+        row = int(self.rows[index])
+        where = f"{Path(self.origin[0][0]).parent}: row {row} of the split"
+        cell = self.table[row][self.image]
+        content = cell.get("bytes") if isinstance(cell, dict) else None
+        if not isinstance(content, bytes):
+            raise DataError(f"{where} holds no image in the column {self.image}.")
+        image = opened(BytesIO(content), 3, where)
+        return fitted(image, part, self.size, self.shorter, self.interpolation, where)
+
+    def facts(self) -> Iterator[Any]:
+        """Names and lengths of the files, rows, labels, and how they are read; not their bytes."""
+        yield f"{self.size} {self.shorter} {self.interpolation} {self.image}".encode()
+        yield "\n".join(f"{Path(name).name} {length}" for name, length in self.origin).encode(
+            "utf-8", "surrogateescape"
+        )
+        yield self.rows.contiguous().numpy()
+        yield self.labels.contiguous().numpy()
+
+
+def load(config: Config) -> ImageData:
+    """Map the shards into memory; no image is decoded.
+
+    ``datasets`` copies the rows into its own format first, once, below ``HF_HOME``: as much disk as the shards take.
+
+    Raises:
+        DataError: ``datasets`` is not installed, or shards are missing, unreadable or without these columns; names
+            them.
+    """
+    need_pillow()
+    root = folder_at(config.path)
+    train, classes = _split(root, config.train, config)
+    test, _ = _split(root, config.test, config)
+    if not classes:
+        classes = tuple(map(str, range(int(train.labels.max()) + 1)))
+    return limited(ImageData.of(f"parquet-{root.name[:40]}", train, test, classes, (MEAN, STD)), config)
+
+
+def _split(root: Path, name: str, config: Config) -> tuple[RowSplit, tuple[str, ...]]:
+    """A split, and the names of its classes where the files say them."""
+    try:
+        found = [(path, path.stat().st_size) for path in sorted(root.rglob(f"{glob.escape(name)}-*.parquet"))]
+    except OSError as error:
+        raise DataError(f"Cannot read the files below {root}: {error}.") from None
+    if not found:
+        raise DataError(
+            f"{root} holds no {name}-*.parquet; give the folder that `hf download` filled, and name its splits with "
+            "train=... and test=... where they are called otherwise."
+        )
+    table, classes = _table([path for path, _ in found], config)
+    labels = np.asarray(table.with_format("numpy")[config.label][:])
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise DataError(
+            f"The column {config.label} of {root} holds {labels.dtype}; expected a class index in each row."
+        )
+    split = RowSplit(
+        table.select_columns([config.image]),
+        tuple((str(path), size) for path, size in found),
+        torch.arange(len(table)),
+        torch.from_numpy(labels.astype(np.int64)),
+        config.image,
+        config.size,
+        config.scaled_to,
+        config.interpolation,
+    )
+    return split, classes
+
+
+def _table(paths: list[Path], config: Config) -> tuple[Any, tuple[str, ...]]:
+    from isthmus.data.hub import library
+
+    datasets = library()
+    try:
+        table = datasets.load_dataset("parquet", data_files=[glob.escape(str(path)) for path in paths], split="train")
+        lacking = {config.image, config.label} - set(table.column_names)
+        if lacking:
+            raise DataError(
+                f"{paths[0]} has the columns {', '.join(table.column_names)}; expected {config.image} and "
+                f"{config.label}, or name them with image=... and label=...."
+            )
+        names = getattr(table.features[config.label], "names", None) or ()
+        return table.cast_column(config.image, datasets.Image(decode=False)), tuple(names)
+    except DataError:
+        raise
+    except Exception as error:  # whatever parquet, Arrow and the file system raise
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".rstrip(".")
+        raise DataError(
+            f"Cannot read {paths[0].parent}/*.parquet: {reason}. If a file is corrupt, copy it again."
+        ) from None
