@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,7 +75,7 @@ def attack(
         KeyboardInterrupt: Ctrl-C before anything was known.
     """
     ball, half_width = parse(threat), None if until is None else parse_share(until)
-    if out is not None and out.is_dir():
+    if out is not None and os.path.isdir(out):
         raise ConfigError(f"--out names a file; {out} is a folder.")
     target = judged_on(named(run, model, weights, data, None), count)
     path = out or target.folder / WITNESSES

@@ -255,7 +255,7 @@ def report(
     from isthmus.report.subjects import is_audited
 
     given = [run for run in runs if files.real(run) != files.real(out)]  # "runs/* --out runs/index.html", called again
-    left_out = [run for run in given if run.exists() and not is_audited(run)]
+    left_out = [run for run in given if files.exists(run) and not is_audited(run)]
     chosen = [run for run in given if run not in left_out]
     if chosen and left_out:
         names = ", ".join(map(str, left_out))
@@ -458,6 +458,11 @@ def _run(given: list[str], debug: bool) -> int:
         if debug:
             raise
         _echo(f"Error: {error}", err=True)
+        return 2
+    except OSError as error:
+        if debug or error.filename is None:
+            return _unexpected(error, debug)
+        _echo(f"Error: Cannot use {error.filename}: {error.strerror}; give another path.", err=True)
         return 2
     except Exception as error:
         if out_of_memory(error) and not debug:

@@ -79,6 +79,11 @@ def real(path: str | Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def exists(path: str | Path) -> bool:
+    """Whether there is something; false, where ``Path.exists`` raises, for what can be no path, such as a long name."""
+    return os.path.exists(path)
+
+
 def remove_leftovers(folder: str | Path) -> None:
     """Delete temporary files of writes that were killed half-way. Only for folders that nobody else writes to."""
     for path in Path(folder).glob(f".*{_TEMPORARY}"):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from isthmus import files
 from isthmus.attacks import saved, scouting, workers
 from isthmus.attacks.attack import Attack
 from isthmus.attacks.batch import Batch
@@ -120,7 +121,7 @@ class Evaluation:
         """Take up a saved evaluation or what is known, or look at the clean images."""
         setting, path = self.setting, self.means.save_to
         oracle = setting.oracle
-        there = path if path is not None and path.exists() else None
+        there = path if path is not None and files.exists(path) else None
         if there is not None:
             self._take_up(there)
         elif known is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isthmus import classifier, results
+from isthmus import classifier, files, results
 from isthmus.config import Component
 from isthmus.errors import FileError
 from isthmus.results import AuditRecord
@@ -40,7 +40,7 @@ def stored(folder: Path, record: AuditRecord, asked: set[str]) -> Stored:
 
     Damaged results are left out: their checks run again.
     """
-    if not (folder / "audit.json").exists():
+    if not files.exists(folder / "audit.json"):
         return Stored(None, {})
     try:
         old = results.load_record(folder)

@@ -53,7 +53,7 @@ def load(folder: str | Path) -> Subject:
         FileError: no such folder, no finished audit in it, or a file that is corrupt or truncated.
     """
     folder = Path(folder)
-    if not folder.exists():
+    if not files.exists(folder):
         raise FileError(f"There is no run folder {folder}; give folders that `isthmus train` or `isthmus audit` wrote.")
     if not folder.is_dir():
         raise FileError(f"{folder} is a file; give the run folder that holds it.")
@@ -94,7 +94,7 @@ def is_audited(folder: str | Path) -> bool:
 
 def _audit_folder(folder: Path) -> Path | None:
     places = (folder / "audit", folder)
-    return next((place for place in places if (place / "audit.json").exists()), None)
+    return next((place for place in places if files.exists(place / "audit.json")), None)
 
 
 def _no_audit(folder: Path) -> str:
@@ -144,7 +144,7 @@ def as_mapping(value: object) -> Mapping[str, Any]:
 
 
 def _run(path: Path) -> Mapping[str, Any]:
-    if not path.exists():
+    if not files.exists(path):
         return {}
     run = files.read_json(path)
     if not isinstance(run, Mapping):

@@ -83,7 +83,7 @@ class Workbench:
             FileError: its file is damaged, or of something else.
         """
         path = self._path(cell)
-        if not path.exists():
+        if not files.exists(path):
             return None
         kept = files.read_json(path)
         if not isinstance(kept, dict) or kept.get("about") != cell.plain or not {"value", "seconds"} <= set(kept):

@@ -54,7 +54,7 @@ class Run:
         Raises:
             FileError: there is none, or it is corrupt.
         """
-        if not self.path.is_dir():
+        if not files.exists(self.path):
             raise FileError(f"There is no run folder {self.path}; train one with: isthmus train RECIPE.")
         content = files.read_json(self.path / "run.json")
         if lacking := _lacking(content):
@@ -107,7 +107,7 @@ class Run:
         """
         info = self.info()
         weights = self.weights if step is None else self.weights_at(step)
-        if not weights.exists():
+        if not files.exists(weights):
             raise FileError(self._missing(step, info.get("status")))
         data = info["data"]
         model = classifier.build(self.recipe, tuple(data["shape"]), len(data["classes"]))

@@ -95,7 +95,7 @@ def _describe(recipe: Recipe, data: ImageData) -> dict[str, Any]:
 
 def _finished(run: Run, described: dict[str, Any]) -> bool:
     """Whether the folder holds this run, finished with its weights; another run there is an error."""
-    if not (run.path / "run.json").exists():
+    if not files.exists(run.path / "run.json"):
         return False
     info = run.info()
     recorded = {"recipe": run.recipe.plain(), "data": info["data"]}  # with the defaults of options that are newer
@@ -106,12 +106,12 @@ def _finished(run: Run, described: dict[str, Any]) -> bool:
                 f"{run.path} already holds a run with another {part} (different: {', '.join(different[:4])}). "
                 "Choose another folder with --out or another name, or delete it."
             )
-    return bool(info["status"] == "finished" and run.weights.exists())
+    return bool(info["status"] == "finished" and files.exists(run.weights))
 
 
 def _note_start(run: Run, described: dict[str, Any]) -> dict[str, Any]:
     """Write ``run.json``, with the provenance of this and every earlier start."""
-    earlier = run.info()["starts"] if (run.path / "run.json").exists() else []
+    earlier = run.info()["starts"] if files.exists(run.path / "run.json") else []
     info = described | {"status": "running", "starts": [*earlier, provenance.collect()], "result": None}
     run.write_info(info)
     return info
