@@ -162,7 +162,7 @@ def test_a_killed_attack_goes_on_to_the_same_result(home, witnesses):
     assert not checkpoint.exists()
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_ctrl_c_leaves_a_valid_result_and_a_way_on(home, witnesses, jobs):
     command = ("attack", *SLOW, *LONG, "--out", f"stopped{jobs}.safetensors", "--jobs", jobs)
     process = started(*command, cwd=home)

@@ -15,7 +15,16 @@ from isthmus.errors import ConfigError, DataError
 
 
 def test_data_sets_are_found_by_file_name() -> None:
-    assert registry.names("data") == ["cifar10", "digits", "fashion_mnist", "folder", "imagenet", "mnist", "svhn"]
+    assert registry.names("data") == [
+        "cifar10",
+        "digits",
+        "fashion_mnist",
+        "folder",
+        "imagenet",
+        "mnist",
+        "parquet",
+        "svhn",
+    ]
 
 
 @pytest.mark.parametrize("name", ["cifar10", "digits", "fashion_mnist", "mnist", "svhn"])

@@ -34,6 +34,7 @@ def folder(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
+@pytest.mark.slow
 def test_own_backbone(folder, capsys):
     """The script trains to well above chance and audits; then the tutorial's command audits its weights."""
     shutil.copy(EXAMPLES / "own_backbone.py", folder)

@@ -94,6 +94,7 @@ def test_two_nodes_give_the_record_of_one_process(tmp_path, ray_nodes):
     assert not list((tmp_path / "shared").glob(".shared-*"))
 
 
+@pytest.mark.slow
 def test_a_killed_worker_loses_nothing(tmp_path, ray_nodes, alone):
     with once_trained(tmp_path, 5, lambda: kill_trainers(tmp_path)) as done:
         record, _ = run_study(NAME, "tiny", LONGER, tmp_path, show_progress=False, cluster=Cluster(ray_nodes.address))

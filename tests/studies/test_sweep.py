@@ -98,7 +98,7 @@ def test_a_worker_that_is_killed_costs_one_cell_until_the_next_call(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
-@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("stop", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGINT])
 def test_a_stopped_sweep_goes_on_and_leaves_no_process_behind(alone, tmp_path, stop):
     script = (
         "from isthmus.cli import main\n"
