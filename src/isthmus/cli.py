@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from isthmus.errors import ConfigError, IsthmusError, out_of_memory, printable, unknown
+from isthmus.errors import ConfigError, IsthmusError, brief, out_of_memory, printable, unknown
 
 if TYPE_CHECKING:
     from isthmus.cluster import Cluster
@@ -466,7 +466,7 @@ def _run(given: list[str], debug: bool) -> int:
         return 2
     except Exception as error:
         if out_of_memory(error) and not debug:
-            _echo(f"Error: {_NO_MEMORY} ({' '.join(str(error).split())[:200]})", err=True)
+            _echo(f"Error: {_NO_MEMORY} ({brief(error, 200)})", err=True)
             return 2
         return _unexpected(error, debug)
 

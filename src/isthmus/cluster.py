@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from isthmus import provenance
-from isthmus.errors import ConfigError, FileError
+from isthmus.errors import ConfigError, FileError, one_line
 
 LOSSES = 3
 """So often one piece of work may lose its worker, before it counts as what ends workers."""
@@ -73,7 +73,7 @@ class Cluster:
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise ConfigError(
                     f"There is no Ray cluster at {self.address or os.environ.get('RAY_ADDRESS') or 'this machine'} "
-                    f"({' '.join(str(error).split())}); start one with `ray start --head`, and give its address."
+                    f"({one_line(error)}); start one with `ray start --head`, and give its address."
                 ) from None
         return ray
 
@@ -148,8 +148,9 @@ class Staff:
                 self._end(worker)
                 self._ended += 1
                 if self._ended > LOSSES * self.size:
-                    said = " ".join(str(error).split())
-                    raise ConfigError(f"Workers on the cluster end as soon as they are hired ({said}).") from None
+                    raise ConfigError(
+                        f"Workers on the cluster end as soon as they are hired ({one_line(error)})."
+                    ) from None
                 continue
             self._ended = 0
             self._working.add(worker)

@@ -39,9 +39,14 @@ def shown(given: object, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
+def one_line(error: BaseException) -> str:
+    """What somebody else's exception says, as part of a sentence; its type where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def brief(error: BaseException, most: int = 300) -> str:
-    """What somebody else's exception says, as part of a sentence: on one line, and not the whole of a damaged file."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """The same, and not the whole of a damaged file."""
+    text = one_line(error)
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 

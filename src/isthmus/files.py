@@ -67,9 +67,8 @@ def write_bytes(path: str | Path, content: bytes) -> None:
     except (OSError, RecursionError, ValueError) as error:  # what is no path, or too deep a one, among them
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-        reason = (isinstance(error, OSError) and error.strerror) or brief(error)
         raise FileError(
-            f"Cannot write {path}: {reason}. Whatever was written before is still there; "
+            f"Cannot write {path}: {_why(error)}. Whatever was written before is still there; "
             "free some space or choose another folder, and run the same command again."
         ) from None
 
@@ -82,6 +81,11 @@ def real(path: str | Path) -> Path:
 def exists(path: str | Path) -> bool:
     """Whether there is something; false, where ``Path.exists`` raises, for what can be no path, such as a long name."""
     return os.path.exists(path)
+
+
+def _why(error: Exception) -> str:
+    """In the system's words, where it has some."""
+    return (isinstance(error, OSError) and error.strerror) or brief(error)
 
 
 def remove_leftovers(folder: str | Path) -> None:
@@ -110,8 +114,7 @@ def exclusive(folder: Path, doing: str, wait: bool = False) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
     except (OSError, RecursionError, ValueError) as error:  # what is no path, or too deep a one, among them
-        reason = (isinstance(error, OSError) and error.strerror) or brief(error)
-        raise FileError(f"Cannot write to {folder}: {reason}; choose another folder with --out.") from None
+        raise FileError(f"Cannot write to {folder}: {_why(error)}; choose another folder with --out.") from None
     with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from isthmus.errors import IsthmusError, ModelError, out_of_memory
+from isthmus.errors import IsthmusError, ModelError, one_line, out_of_memory
 from isthmus.nets import outputs
 from isthmus.randomness import fold
 
@@ -169,7 +169,7 @@ class Oracle:
                 except Exception as error:  # somebody else's backward pass may raise anything
                     if out_of_memory(error):
                         raise
-                    fault = f" ({' '.join(str(error).split()) or type(error).__name__})"
+                    fault = f" ({one_line(error)})"
         if gradient is None:
             raise ModelError(
                 "The model's logits have no gradient with respect to its images (a detach(), no_grad() or "
@@ -215,7 +215,7 @@ class Oracle:
         except Exception as error:  # somebody else's code may raise anything
             if out_of_memory(error):
                 raise
-            fault = " ".join(str(error).split()) or type(error).__name__
+            fault = one_line(error)
             raise ModelError(
                 f"The model fails on {images.dtype} images of shape {tuple(images.shape)}: {fault}"
             ) from error

@@ -21,7 +21,7 @@ from torch import nn
 from isthmus.attacks.serving import Kit, Server, apply, packed_error, settings
 from isthmus.attacks.undisturbed import device_of, undisturbed
 from isthmus.attacks.workers import Order, Part
-from isthmus.errors import ConfigError, IsthmusError, ModelError
+from isthmus.errors import ConfigError, IsthmusError, ModelError, one_line
 
 
 class Processes:
@@ -149,7 +149,7 @@ def _packed(what: object, called: str) -> bytes:
     try:
         return pickle.dumps(what, protocol=pickle.HIGHEST_PROTOCOL)
     except Exception as error:  # somebody else's __reduce__ may raise anything
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise ConfigError(
             f"The {called} cannot be sent to worker processes, since it cannot be pickled ({reason}); use jobs=1."
         ) from error
@@ -179,7 +179,7 @@ def _unpacked(content: bytes, called: str) -> Any:
     try:
         return pickle.loads(content)
     except Exception as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ConfigError(
             f"A worker process cannot unpickle the {called} ({type(error).__name__}: {reason}). What it is made of "
             "must be in modules that can be imported; or use jobs=1."

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING
 
+from isthmus.errors import one_line
+
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor, nn
@@ -42,7 +44,7 @@ def obstacle(context: Context) -> str:
         with torch.enable_grad():
             logits = twin(context.images[:2])
     except Exception as error:  # somebody else's module may be impossible to copy, or to train, in any way
-        return f"it cannot be copied ({' '.join(str(error).split()) or type(error).__name__})"
+        return f"it cannot be copied ({one_line(error)})"
     return "" if logits.requires_grad else "its logits do not depend on parameters that could be fitted"
 
 

@@ -17,7 +17,7 @@ from pydantic import Field
 from isthmus.data.cache import cached
 from isthmus.data.decode import Channels, need_pillow, pixels, progress, stacked
 from isthmus.data.images import ImageData, Split
-from isthmus.data.loading import DataConfig, folder_at, limited
+from isthmus.data.loading import DataConfig, FolderPath, folder_at, limited
 from isthmus.data.order import stratified
 from isthmus.errors import DataError
 
@@ -42,7 +42,7 @@ class Config(DataConfig):
     argument: ClassVar[str | None] = "path"
 
     name: Literal["folder"] = "folder"
-    path: Annotated[str, Field(min_length=1, max_length=4096)]
+    path: FolderPath
     size: Annotated[int, Field(gt=0)] | None = None
     channels: Channels = 3
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2

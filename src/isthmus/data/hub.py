@@ -23,7 +23,7 @@ from isthmus.data.cache import cached
 from isthmus.data.decode import Channels, need_pillow, pixels, progress, stacked
 from isthmus.data.images import ImageData, Split
 from isthmus.data.loading import DataConfig, limited
-from isthmus.errors import DataError
+from isthmus.errors import DataError, one_line
 
 _ROWS = 500  # decoded between two updates of the progress bar
 
@@ -211,7 +211,7 @@ def _rows(origin: _Hub | _Mirror, split: str) -> Iterator[tuple[Any, Any]]:
     except DataError:
         raise
     except Exception as error:  # whatever parquet, the file system, HTTP and the hub's client raise
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(".")
+        reason = f"{type(error).__name__}: {one_line(error)}".rstrip(".")
         raise DataError(origin.complaint(split, reason)) from error
 
 

@@ -10,15 +10,14 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
 
 from isthmus.data.decode import need_pillow
 from isthmus.data.folder import SUFFIXES
 from isthmus.data.images import ImageData
-from isthmus.data.loading import folder_at, limited
+from isthmus.data.loading import FolderPath, folder_at, limited
 from isthmus.data.on_demand import FileSplit, PhotographConfig
 from isthmus.errors import DataError
 
@@ -37,7 +36,7 @@ class Config(PhotographConfig):
     argument: ClassVar[str | None] = "path"
 
     name: Literal["imagenet"] = "imagenet"
-    path: Annotated[str, Field(min_length=1, max_length=4096)]
+    path: FolderPath
 
 
 def load(config: Config) -> ImageData:

@@ -20,6 +20,8 @@ from isthmus.errors import ConfigError, DataError, shown, unknown
 from isthmus.randomness import fold, uniform
 
 Limit = Annotated[int, Field(gt=0)] | None
+FolderPath = Annotated[str, Field(min_length=1, max_length=4096)]
+"""No system takes a longer one."""
 _RANDOM_LABEL = -21  # folded into an example's key for its random label
 
 

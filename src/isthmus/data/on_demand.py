@@ -1,11 +1,12 @@
-"""A split whose images stay in their files and are decoded when they are needed: for data larger than memory."""
+"""Splits whose images stay where they are and are decoded when they are needed: for data larger than memory."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
 import torch
@@ -52,19 +53,84 @@ class PhotographConfig(DataConfig):
         return self.shorter or round(self.size * 256 / 224)
 
 
+class Photographs(ABC):
+    """What splits of labelled photographs have in common, wherever the bytes lie; read as RGB, 3 × size × size bytes.
+
+    Attributes:
+        labels: int64, N, the index of each image's class.
+        size: height and width.
+        shorter: the shorter side is scaled to so many pixels, and the centre of size × size is cut out. Training with a
+            resized crop starts from the photograph's own size instead.
+        interpolation: Pillow's filter, antialiased.
+    """
+
+    labels: Int64[Tensor, " n"]
+    size: int
+    shorter: int
+    interpolation: Interpolation
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of every image that is read."""
+        return 3, self.size, self.size
+
+    @property
+    def images(self) -> UInt8[Tensor, "n c h w"]:
+        """All images, decoded now: of a whole ImageNet this would be 190 GB, so :meth:`select` some first.
+
+        Raises:
+            DataError: one that is missing or no image; names it.
+        """
+        return next(read(self, [torch.arange(len(self))]))[1]
+
+    @abstractmethod
+    def select(self, indices: Int64[Tensor, " m"]) -> Self:
+        """The photographs at these positions, in this order; reads none of them."""
+
+    @abstractmethod
+    def labelled(self, labels: Int64[Tensor, " n"]) -> Self:
+        """The same photographs with other labels."""
+
+    @abstractmethod
+    def opened(self, index: int) -> tuple[Image, str]:
+        """A photograph in its own size, and what it is called in errors.
+
+        Raises:
+            DataError: it is missing or no image; names it.
+        """
+
+    @abstractmethod
+    def facts(self) -> Iterator[Any]:
+        """What determines images and labels, without the bytes, which would take hours."""
+
+    def prepared(self, index: int, part: Sequence[float] | None) -> np.ndarray:
+        """One image as size × size × 3 bytes, scaled and cut as ``shorter`` says, or a random part of it.
+
+        Raises:
+            DataError: it is missing, no image, or too long and thin; names it.
+        """
+        image, where = self.opened(index)
+        if part is not None:
+            return resized_crop(image, part, (self.size, self.size), self.interpolation)
+        if max(image.size) * self.shorter**2 // min(image.size) > _LARGEST:
+            raise DataError(
+                f"{where} has {image.width}×{image.height} pixels, too long and thin to scale; leave it out."
+            )
+        return central(image, self.shorter, self.size, self.interpolation)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class FileSplit:
-    """Labelled image files; what is read of them is RGB, 3 × ``size`` × ``size`` bytes.
+class FileSplit(Photographs):
+    """Labelled image files.
 
     Attributes:
         root: folder that the names start from.
         names: of the files, below ``root``.
         lengths: int64, N, bytes of each file.
-        labels: int64, N, the index of each image's class.
-        size: height and width.
-        shorter: the shorter side is scaled to so many pixels, and the centre of size × size is cut out. Training with a
-            resized crop starts from the file's own size instead.
-        interpolation: Pillow's filter, antialiased.
+        labels, size, shorter, interpolation: see :class:`Photographs`.
 
     Raises:
         DataError: there is no file.
@@ -82,50 +148,23 @@ class FileSplit:
         if not self.names:
             raise DataError(f"A split needs at least one image; there is none below {self.root}.")
 
-    def __len__(self) -> int:
-        return len(self.names)
-
     def __repr__(self) -> str:
         return f"FileSplit({len(self)} files below {self.root}, read as {'×'.join(map(str, self.shape))})"
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of every image that is read."""
-        return 3, self.size, self.size
-
-    @property
-    def images(self) -> UInt8[Tensor, "n c h w"]:
-        """All images, decoded now: of a whole ImageNet this would be 190 GB, so :meth:`select` some first.
-
-        Raises:
-            DataError: a file that is missing or no image; names it.
-        """
-        return next(read(self, [torch.arange(len(self))]))[1]
-
-    def select(self, indices: Int64[Tensor, " m"]) -> FileSplit:
+    def select(self, indices: Int64[Tensor, " m"]) -> Self:
         """The files at these positions, in this order; reads none of them."""
-        return FileSplit(
-            self.root,
-            tuple(self.names[i] for i in indices.tolist()),
-            self.lengths.index_select(0, indices),
-            self.labels.index_select(0, indices),
-            self.size,
-            self.shorter,
-            self.interpolation,
-        )
+        names = tuple(self.names[i] for i in indices.tolist())
+        lengths, labels = (column.index_select(0, indices) for column in (self.lengths, self.labels))
+        return replace(self, names=names, lengths=lengths, labels=labels)
 
-    def labelled(self, labels: Int64[Tensor, " n"]) -> FileSplit:
+    def labelled(self, labels: Int64[Tensor, " n"]) -> Self:
         """The same files with other labels."""
         return replace(self, labels=labels)
 
-    def prepared(self, index: int, part: Sequence[float] | None) -> np.ndarray:
-        """One image as size × size × 3 bytes, scaled and cut as ``shorter`` says, or a random part of it.
-
-        Raises:
-            DataError: its file is missing or no image; names it.
-        """
+    def opened(self, index: int) -> tuple[Image, str]:
+        """A file's photograph, and the file."""
         file = self.root / self.names[index]
-        return fitted(opened(file, 3, str(file)), part, self.size, self.shorter, self.interpolation, str(file))
+        return opened(file, 3, str(file)), str(file)
 
     def facts(self) -> Iterator[Any]:
         """Names and lengths of the files, labels, and how they are read; not their bytes, which would take hours."""
@@ -133,21 +172,6 @@ class FileSplit:
         yield "\n".join(self.names).encode("utf-8", "surrogateescape")
         yield self.lengths.contiguous().numpy()
         yield self.labels.contiguous().numpy()
-
-
-def fitted(
-    image: Image, part: Sequence[float] | None, size: int, shorter: int, interpolation: Interpolation, where: str
-) -> np.ndarray:
-    """A photograph as size × size × 3 bytes: a random part of it, or the centre where ``part`` is None.
-
-    Raises:
-        DataError: it is too long and thin; ``where`` names it.
-    """
-    if part is not None:
-        return resized_crop(image, part, (size, size), interpolation)
-    if max(image.size) * shorter**2 // min(image.size) > _LARGEST:
-        raise DataError(f"{where} has {image.width}×{image.height} pixels, too long and thin to scale; leave it out.")
-    return central(image, shorter, size, interpolation)
 
 
 def central(image: Image, shorter: int, size: int, interpolation: Interpolation) -> np.ndarray:

@@ -9,26 +9,28 @@ which each process takes those of its own share of a batch. Images are scaled, c
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64
 from pydantic import Field
 from torch import Tensor
 
 from isthmus.data.decode import need_pillow, opened
 from isthmus.data.imagenet import MEAN, STD
 from isthmus.data.images import ImageData
-from isthmus.data.loading import folder_at, limited
-from isthmus.data.on_demand import PhotographConfig, fitted
-from isthmus.data.reading import read
+from isthmus.data.loading import FolderPath, folder_at, limited
+from isthmus.data.on_demand import PhotographConfig, Photographs
 from isthmus.data.resized_crop import Interpolation
-from isthmus.errors import DataError
+from isthmus.errors import DataError, brief
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Column = Annotated[str, Field(min_length=1)]
 
@@ -46,7 +48,7 @@ class Config(PhotographConfig):
     argument: ClassVar[str | None] = "path"
 
     name: Literal["parquet"] = "parquet"
-    path: Annotated[str, Field(min_length=1, max_length=4096)]
+    path: FolderPath
     train: Column = "train"
     test: Column = "validation"
     image: Column = "image"
@@ -54,16 +56,15 @@ class Config(PhotographConfig):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RowSplit:
-    """Labelled photographs in rows of a table; what is read of them is RGB, 3 × ``size`` × ``size`` bytes.
+class RowSplit(Photographs):
+    """Labelled photographs in rows of a table.
 
     Attributes:
         table: a ``datasets.Dataset`` whose images are not decoded.
         origin: names and lengths of the files that it was made from.
         rows: int64, N, positions in the table.
-        labels: int64, N, the index of each image's class.
         image: name of the column.
-        size, shorter, interpolation: see :class:`isthmus.data.on_demand.FileSplit`.
+        labels, size, shorter, interpolation: see :class:`isthmus.data.on_demand.Photographs`.
     """
 
     table: Any
@@ -75,48 +76,26 @@ class RowSplit:
     shorter: int
     interpolation: Interpolation
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
     def __repr__(self) -> str:
         return f"RowSplit({len(self)} rows of {len(self.origin)} files, read as {'×'.join(map(str, self.shape))})"
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of every image that is read."""
-        return 3, self.size, self.size
-
-    @property
-    def images(self) -> UInt8[Tensor, "n c h w"]:
-        """All images, decoded now; :meth:`select` some first.
-
-        Raises:
-            DataError: a row without an image that can be read; names it.
-        """
-        return next(read(self, [torch.arange(len(self))]))[1]
-
-    def select(self, indices: Int64[Tensor, " m"]) -> RowSplit:
+    def select(self, indices: Int64[Tensor, " m"]) -> Self:
         """The rows at these positions, in this order; reads none of them."""
         return replace(self, rows=self.rows.index_select(0, indices), labels=self.labels.index_select(0, indices))
 
-    def labelled(self, labels: Int64[Tensor, " n"]) -> RowSplit:
-        """The same images with other labels."""
+    def labelled(self, labels: Int64[Tensor, " n"]) -> Self:
+        """The same rows with other labels."""
         return replace(self, labels=labels)
 
-    def prepared(self, index: int, part: Sequence[float] | None) -> np.ndarray:
-        """One image as size × size × 3 bytes: its centre, or a random part.
-
-        Raises:
-            DataError: the row holds no image, or none that can be read; names it.
-        """
+    def opened(self, index: int) -> tuple[Image, str]:
+        """A row's photograph, and which row of which folder it is."""
         row = int(self.rows[index])
         where = f"{Path(self.origin[0][0]).parent}: row {row} of the split"
         cell = self.table[row][self.image]
         content = cell.get("bytes") if isinstance(cell, dict) else None
         if not isinstance(content, bytes):
             raise DataError(f"{where} holds no image in the column {self.image}.")
-        image = opened(BytesIO(content), 3, where)
-        return fitted(image, part, self.size, self.shorter, self.interpolation, where)
+        return opened(BytesIO(content), 3, where), where
 
     def facts(self) -> Iterator[Any]:
         """Names and lengths of the files, rows, labels, and how they are read; not their bytes."""
@@ -193,7 +172,7 @@ def _table(paths: list[Path], config: Config) -> tuple[Any, tuple[str, ...]]:
     except DataError:
         raise
     except Exception as error:  # whatever parquet, Arrow and the file system raise
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".rstrip(".")
+        reason = f"{type(error).__name__}: {brief(error)}".rstrip(".")
         raise DataError(
             f"Cannot read {paths[0].parent}/*.parquet: {reason}. If a file is corrupt, copy it again."
         ) from None

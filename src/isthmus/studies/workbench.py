@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isthmus import files, provenance
-from isthmus.errors import ConfigError, DataError, FileError, ModelError
+from isthmus.errors import ConfigError, DataError, FileError, ModelError, one_line
 
 if TYPE_CHECKING:
     from isthmus.training.run import Run
@@ -102,7 +102,7 @@ class Workbench:
             raise
         except Exception as error:  # one run that diverges, or does not fit into memory, must not end the others
             _log.debug("%s failed", cell.name, exc_info=True)
-            return f"{type(error).__name__}: {' '.join(str(error).split())}"
+            return f"{type(error).__name__}: {one_line(error)}"
         return ""
 
     def part(self, cell: Cell) -> dict[str, Any]:

@@ -132,11 +132,10 @@ class Trainer:
         except Exception as error:
             if not out_of_memory(error):
                 raise
-            reason = " ".join(str(error).split())[:200]
             raise ModelError(
                 f"Step {self.step + 1} does not fit into memory: {self.settings.batch_size} images a batch, "
-                f"{self.settings.batch_size // self.settings.parts} at a time ({reason}). Where other programs had the "
-                "memory, the same command goes on from the last checkpoint; otherwise start anew with "
+                f"{self.settings.batch_size // self.settings.parts} at a time ({brief(error, 200)}). Where other "
+                "programs had the memory, the same command goes on from the last checkpoint; otherwise start anew with "
                 f"training.accumulate={2 * self.settings.accumulate}, which gives the same gradient, or a smaller "
                 "training.batch_size."
             ) from None
