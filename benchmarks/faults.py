@@ -122,7 +122,7 @@ VERBS: Mapping[str, Verb] = {
     "study": Verb(
         (
             *("study", "rate-distortion/table-1", "--scale", "tiny", "seeds=1", "training.epochs=6", "-q"),
-            *("--out", "{out}"),
+            *("weight_decay=0.01", "--out", "{out}"),
         ),
         cells,
     ),

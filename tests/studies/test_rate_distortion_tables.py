@@ -24,6 +24,7 @@ def record(labels, numbers, seeds=5):
             jitter = (seed - (seeds - 1) / 2) * 1e-3
             cells[f"{model} {batch} {seed}"] = {
                 "model": model, "batch_size": batch, "labels": labels, "seed": seed, "classes": 10, "chance": 0.196,
+                "weight_decay": 0.0 if model == "A" else 0.01, "constant": 2040,
                 "train": [round(N * min(train + jitter / 2, 1)), N], "test": [round(N * (test + jitter)), N],
             }  # fmt: skip
     module = catalogue.find(NAMES[labels])
@@ -93,7 +94,7 @@ def test_standard_errors_are_of_the_mean():
 
 
 def test_recipes_are_the_papers():
-    config = catalogue.find(NAMES["original"]).Config()
+    config = catalogue.find(NAMES["original"]).Config(weight_decay=1e-2)
     recipe = load_recipe(config.recipe("B", 64, "original", 3))
     assert recipe.training.optimizer.weight_decay == 1e-2
     assert (recipe.training.optimizer.name, recipe.training.optimizer.momentum, recipe.training.optimizer.lr) == (
@@ -106,7 +107,7 @@ def test_recipes_are_the_papers():
 
 
 def test_the_whole_way_on_digits(tmp_path):
-    settings = {"seeds": 1, "models": ["A", "C"]}
+    settings = {"seeds": 1, "models": ["A", "C"], "weight_decay": 0.01, "training.epochs": 20}
     measured, html = run_study(NAMES["random"], "tiny", settings, tmp_path, show_progress=False)
     assert measured.complete
     assert not measured.failures

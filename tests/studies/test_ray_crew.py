@@ -16,8 +16,12 @@ from isthmus.training.run import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")  # Ray's own
 NAME = "rate-distortion/table-1"
-SETTINGS = {"seeds": 1, "training.epochs": 4}
-LONGER = {"seeds": 1, "training.epochs": 60}  # so that something is under way when somebody is killed
+SETTINGS = {"seeds": 1, "training.epochs": 4, "weight_decay": 0.01}
+LONGER = {
+    "seeds": 1,
+    "training.epochs": 60,
+    "weight_decay": 0.01,
+}  # so that something is under way when somebody is killed
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from pydantic import Field
 from isthmus.recipe import Positive
 from isthmus.studies.evidence import Finding
 from isthmus.studies.image_models import Eps
-from isthmus.studies.rate_distortion import protocol, reverse_claims, reverse_page
+from isthmus.studies.rate_distortion import protocol, reverse_claims, reverse_page, weight_decay
 from isthmus.studies.study import StudyRecord, scales
 from isthmus.studies.workbench import Stages, Workbench
 from isthmus.types import Section
@@ -43,23 +43,24 @@ class Config(protocol.TableConfig):
 
 SCALES = scales(
     Config,
-    tiny=protocol.of_one_batch(protocol.TINY, images=100, each=2),
+    tiny=protocol.of_one_batch(protocol.TINY_FIGURE, images=100, each=2),
     small=protocol.of_one_batch(protocol.SMALL_DIGITS, each=5),
 )
 
 
 def cells(config: Config, bench: Workbench) -> Stages:
-    """A cell for every model."""
+    """The choice of λ, then a cell for every model."""
     from isthmus.studies.rate_distortion import reverse
 
+    config = yield from weight_decay.chosen(config, bench)
     yield reverse.cells(config, bench)
 
 
 def findings(record: StudyRecord) -> list[Finding]:
     """What the paper says of the figure."""
-    return reverse_claims.findings(record)
+    return reverse_claims.findings(weight_decay.judged(record))
 
 
 def section(record: StudyRecord) -> Section:
     """Images and prototypes, and how alike they are."""
-    return reverse_page.section(record)
+    return weight_decay.beside(reverse_page.section(weight_decay.judged(record)), record)

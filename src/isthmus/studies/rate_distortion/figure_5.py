@@ -13,7 +13,7 @@ from pydantic import Field
 
 from isthmus.recipe import Positive
 from isthmus.studies.evidence import Finding
-from isthmus.studies.rate_distortion import noise_claims, noise_page, protocol
+from isthmus.studies.rate_distortion import noise_claims, noise_page, protocol, weight_decay
 from isthmus.studies.study import StudyRecord, scales
 from isthmus.studies.workbench import Stages, Workbench
 from isthmus.types import Section
@@ -41,23 +41,24 @@ class Config(protocol.TableConfig):
 
 SCALES = scales(
     Config,
-    tiny=protocol.of_one_batch(protocol.TINY, images=100, spacing=10.0),
+    tiny=protocol.of_one_batch(protocol.TINY_FIGURE, images=100, spacing=10.0),
     small=protocol.of_one_batch(protocol.SMALL, images=1000, spacing=3.0),
 )
 
 
 def cells(config: Config, bench: Workbench) -> Stages:
-    """A cell for every model."""
+    """The choice of λ, then a cell for every model."""
     from isthmus.studies.rate_distortion import tolerance
 
+    config = yield from weight_decay.chosen(config, bench)
     yield tolerance.cells(config, bench)
 
 
 def findings(record: StudyRecord) -> list[Finding]:
     """What the paper says of the figure."""
-    return noise_claims.findings(record)
+    return noise_claims.findings(weight_decay.judged(record))
 
 
 def section(record: StudyRecord) -> Section:
     """Information and accuracy over the ratio."""
-    return noise_page.section(record)
+    return weight_decay.beside(noise_page.section(weight_decay.judged(record)), record)

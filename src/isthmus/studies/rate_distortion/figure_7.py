@@ -14,7 +14,7 @@ from pydantic import Field
 from isthmus.recipe import Positive
 from isthmus.studies.evidence import Finding
 from isthmus.studies.image_models import Eps
-from isthmus.studies.rate_distortion import protocol, transfer_claims, transfer_page
+from isthmus.studies.rate_distortion import protocol, transfer_claims, transfer_page, weight_decay
 from isthmus.studies.study import StudyRecord, scales
 from isthmus.studies.workbench import Stages, Workbench
 from isthmus.types import Section
@@ -44,23 +44,24 @@ class Config(protocol.TableConfig):
 
 SCALES = scales(
     Config,
-    tiny=protocol.of_one_batch(protocol.TINY, target="digits", images=100, draws=2),
+    tiny=protocol.of_one_batch(protocol.TINY_FIGURE, target="digits", images=100, draws=2),
     small=protocol.of_one_batch(protocol.SMALL_DIGITS, target="digits"),
 )
 
 
 def cells(config: Config, bench: Workbench) -> Stages:
-    """A cell for every model."""
+    """The choice of λ, then a cell for every model."""
     from isthmus.studies.rate_distortion import transferred
 
+    config = yield from weight_decay.chosen(config, bench)
     yield transferred.cells(config, bench)
 
 
 def findings(record: StudyRecord) -> list[Finding]:
     """What the paper says of the figure."""
-    return transfer_claims.findings(record)
+    return transfer_claims.findings(weight_decay.judged(record))
 
 
 def section(record: StudyRecord) -> Section:
     """Margins, and accuracy over them."""
-    return transfer_page.section(record)
+    return weight_decay.beside(transfer_page.section(weight_decay.judged(record)), record)

@@ -20,32 +20,36 @@ def cells(config: TableConfig, bench: Workbench, labels: Labels) -> list[Cell]:
 
 
 def _cell(config: TableConfig, bench: Workbench, model: Model, batch: int, labels: Labels, seed: int) -> Cell:
-    """``{"train": [right, of], "test": [right, of], "chance": the best constant answer's accuracy on test images, …}``.
-
-    Training accuracy is of the trained model on the labels it was trained on.
-    """
+    """:func:`rightness`, with what was trained: the model, its λ, batch size, labels and seed."""
     recipe = config.recipe(model, batch, labels, seed)
 
     def measure() -> dict[str, Any]:
-        from isthmus.data.loading import load
-        from isthmus.training.evaluation import count_right
+        decay = recipe["training"]["optimizer"].get("weight_decay", 0.0)
+        facts = {"model": model, "weight_decay": decay, "batch_size": batch, "labels": labels, "seed": seed}
+        return {**facts, **rightness(recipe, bench)}
 
-        run = bench.train(recipe)
-        data, trained = load(recipe["data"]), run.load()
-        right = {
-            part: int(count_right(trained, split, {})) for part, split in (("train", data.train), ("test", data.test))
-        }
-        counts = data.test.labels.bincount()
-        return {
-            "model": model,
-            "batch_size": batch,
-            "labels": labels,
-            "seed": seed,
-            "train": [right["train"], len(data.train)],
-            "test": [right["test"], len(data.test)],
-            "chance": float(counts.max()) / len(data.test),
-            "classes": data.num_classes,
-            "parameters": run.info()["result"]["parameters"],
-        }
+    about = {"recipe": recipe, "measured": "rightness"}
+    return Cell(f"{model}, batch {batch}, {labels} labels, seed {seed}", about, measure)
 
-    return Cell(f"{model}, batch {batch}, {labels} labels, seed {seed}", {"recipe": recipe, "measured": "gap"}, measure)
+
+def rightness(recipe: dict[str, Any], bench: Workbench) -> dict[str, Any]:
+    """``{"train": [right, of], "test": [right, of], "constant", "chance", "classes", "parameters", "fingerprint"}``.
+
+    Training accuracy is of the trained model on the labels it was trained on. ``constant`` is how many of these the
+    best constant answer has right, ``chance`` the share of test images that it has.
+    """
+    from isthmus.data.loading import load
+    from isthmus.training.evaluation import count_right
+
+    run = bench.train(recipe)
+    data, trained = load(recipe["data"]), run.load()
+    right = {part: int(count_right(trained, split, {})) for part, split in (("train", data.train), ("test", data.test))}
+    return {
+        "train": [right["train"], len(data.train)],
+        "test": [right["test"], len(data.test)],
+        "constant": int(data.train.labels.bincount().max()),
+        "chance": float(data.test.labels.bincount().max()) / len(data.test),
+        "classes": data.num_classes,
+        "parameters": run.info()["result"]["parameters"],
+        "fingerprint": data.fingerprint,
+    }

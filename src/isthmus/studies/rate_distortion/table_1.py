@@ -8,7 +8,7 @@ those.
 from __future__ import annotations
 
 from isthmus.studies.evidence import Finding
-from isthmus.studies.rate_distortion import protocol, table_claims, table_page
+from isthmus.studies.rate_distortion import protocol, table_claims, table_page, weight_decay
 from isthmus.studies.study import StudyRecord, scales
 from isthmus.studies.workbench import Stages, Workbench
 from isthmus.types import Section
@@ -22,17 +22,21 @@ SCALES = scales(Config, tiny=protocol.TINY, small=protocol.SMALL)
 
 
 def cells(config: Config, bench: Workbench) -> Stages:
-    """Every model with every batch size."""
+    """The choice of λ, then every model with every batch size."""
     from isthmus.studies.rate_distortion import measuring
 
+    config = yield from weight_decay.chosen(config, bench)
     yield measuring.cells(config, bench, "original")
 
 
 def findings(record: StudyRecord) -> list[Finding]:
     """What the paper says of the table."""
-    return table_claims.original(record)
+    return table_claims.original(weight_decay.judged(record))
 
 
 def section(record: StudyRecord) -> Section:
-    """The table."""
-    return table_page.section(record, "Table 1: regularisers and the generalisation gap", "original")
+    """The table, and how λ was chosen."""
+    found = table_page.section(
+        weight_decay.judged(record), "Table 1: regularisers and the generalisation gap", "original"
+    )
+    return weight_decay.beside(found, record)

@@ -6,7 +6,7 @@ Table 2 of "A Rate-Distortion Theory of Adversarial Examples": the models of tab
 from __future__ import annotations
 
 from isthmus.studies.evidence import Finding
-from isthmus.studies.rate_distortion import protocol, table_claims, table_page
+from isthmus.studies.rate_distortion import protocol, table_claims, table_page, weight_decay
 from isthmus.studies.study import StudyRecord, scales
 from isthmus.studies.workbench import Stages, Workbench
 from isthmus.types import Section
@@ -22,17 +22,19 @@ SCALES = scales(Config, tiny=protocol.TINY, small=protocol.SMALL)
 
 
 def cells(config: Config, bench: Workbench) -> Stages:
-    """Every model with every batch size."""
+    """The choice of λ, then every model with every batch size."""
     from isthmus.studies.rate_distortion import measuring
 
+    config = yield from weight_decay.chosen(config, bench)
     yield measuring.cells(config, bench, "random")
 
 
 def findings(record: StudyRecord) -> list[Finding]:
     """What the paper says of the table."""
-    return table_claims.random(record)
+    return table_claims.random(weight_decay.judged(record))
 
 
 def section(record: StudyRecord) -> Section:
-    """The table."""
-    return table_page.section(record, "Table 2: the same models on random labels", "random")
+    """The table, and how λ was chosen."""
+    found = table_page.section(weight_decay.judged(record), "Table 2: the same models on random labels", "random")
+    return weight_decay.beside(found, record)

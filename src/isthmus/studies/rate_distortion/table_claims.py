@@ -19,13 +19,11 @@ from isthmus.studies.evidence import (
 )
 from isthmus.studies.rate_distortion.printed import Model
 from isthmus.studies.rate_distortion.readings import Quantity, accuracy, batches, gap, lead, trained
+from isthmus.studies.rate_distortion.weight_decay import ABOVE_CHANCE, MEMORISED
 from isthmus.studies.study import StudyRecord
 
 FITTED = 0.99
 """A training accuracy from which on the labels are fitted; printed is 100 ± 0%."""
-ABOVE_CHANCE = 0.02
-MEMORISED = 0.5
-"""A training accuracy on random labels from which on they are memorised; printed are 85% and 90%."""
 SMALL = 0.05
 """Below it a difference between the gaps of two batch sizes counts as none; printed are 0.6 and 3 points."""
 LARGE = 0.1
@@ -86,9 +84,14 @@ def _at_chance(record: StudyRecord) -> Finding:
     found = _everywhere(record, "B", "train")
     if not found:
         return undecided(claim)
-    limit = 1 / next(iter(record.cells.values()))["classes"] + ABOVE_CHANCE
+    cell = next(record.each(model="B"))
+    constant = cell["constant"] / cell["train"][1]
+    limit = constant + ABOVE_CHANCE
     verdict = all_of([falls_below(each, limit) for each in found.values()])
-    because = f"Training accuracy: {_listed(found)}; below {percent(limit)} counts."
+    because = (
+        f"Training accuracy: {_listed(found)}; below {percent(limit)} counts, of which the best constant answer has "
+    )
+    because += f"{percent(constant)}."
     return Finding(claim=claim, verdict=verdict, because=because)
 
 

@@ -40,11 +40,13 @@ def _table(record: StudyRecord, labels: Labels) -> Table:
                 place = {"original": ("", _said(entry.accuracy)), "random": (_said(entry.accuracy), "")}[labels]
                 lines.append((f"{batch}", model, "printed", 5, *place, _said(entry.gap)))
     chance = {cell["chance"] for cell in record.cells.values()}
+    decays = sorted({cell["weight_decay"] for cell in record.cells.values() if cell["weight_decay"]})
+    decay = f" (λ = {', '.join(f'{each:g}' for each in decays)})" if decays else ""
     return Table(
         title=f"Accuracy and generalisation gap, {labels} labels",
-        reading="A: the network alone; B: with weight decay; C: with batch normalisation besides. Means over seeds ± "
-        f"standard errors. {_READINGS[labels]} The best constant answer is right on {percent(max(chance))} of test "
-        "images.",
+        reading=f"A: the network alone; B: with weight decay{decay}; C: with batch normalisation besides. Means over "
+        f"seeds ± standard errors. {_READINGS[labels]} The best constant answer is right on "
+        f"{percent(max(chance))} of test images.",
         columns=("batch size", "model", "numbers", "seeds", "train", "test", "gap"),
         rows=tuple(lines),
     )
