@@ -24,6 +24,8 @@ from isthmus.tradeoff import KNOBS, Rho
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+StdOffset = Annotated[float, Field(ge=-20, le=20)]
+"""Of s in σ = softplus(s + offset)."""
 
 
 def _folder_name(name: str) -> str:
@@ -314,6 +316,7 @@ class Model(Frozen):
     dim: Positive | None = None
     covariance: Literal["identity", "isotropic", "diagonal", "full"] | None = None
     encoder_std: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    encoder_std_offset: StdOffset | None = None
     samples: Positive = 1
     classifier: Literal["linear", "mlp", "consistent"] | None = None
     classifier_std: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None

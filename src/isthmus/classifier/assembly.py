@@ -49,6 +49,7 @@ def bottleneck(
     classifier_unit_norm: bool = False,
     classifier_hidden: Sequence[int] | None = None,
     encoder_std: float | None = None,
+    encoder_std_offset: float | None = None,
 ) -> Bottleneck:
     """Wrap any backbone into an information-bottleneck classifier.
 
@@ -82,10 +83,13 @@ def bottleneck(
         classifier_unit_norm: each class's weights start as a normal's draws, scaled to norm 1.
         classifier_hidden: widths of hidden ReLU layers for an "mlp" classifier, in place of its two ELU layers.
         encoder_std: standard deviation that e(z|x) starts with, whatever the features; the covariance's own where None.
+        encoder_std_offset: σ of e(z|x) is softplus(s + encoder_std_offset), where s is what the encoder's layer gives;
+            of a full covariance, the diagonal of L. None means −5 for a diagonal covariance (Alemi et al. 2017, on
+            MNIST) and softplus⁻¹(1) = 0.54 for a full one; 0 is the plain softplus. From −20 to 20.
 
     Raises:
         ConfigError: an unknown objective or option, one that learns from pairs, levels that the objective does not
-            have, or a consistent classifier where it has no b(z|y).
+            have, a consistent classifier where it has no b(z|y), or an offset where σ is no softplus.
         ModelError: the number of features is unknown.
     """
     chosen = config.component("objectives", objective)
@@ -114,7 +118,9 @@ def bottleneck(
     code = dim or (None if cov in ("identity", "isotropic") else width)
     # as a level's b starts, since every level pays for what its code says beyond b
     start = 1.0 if number > 1 and code is not None else encoder_std
-    encoder = Encoder(width, code, cov if stochastic else "identity", start)
+    if encoder_std_offset is not None:
+        _check_offset(encoder_std_offset, cov if stochastic else None, encoder_std, number)
+    encoder = Encoder(width, code, cov if stochastic else "identity", start, encoder_std_offset)
     has_marginal = stochastic and (marginal is not None or "marginal" in parts)
     has_backward = "backward" in parts or (has_marginal and marginal == "classes")
     apart = "marginal" not in parts  # then it is reported, and must not move what is trained
@@ -197,6 +203,21 @@ def count_features(backbone: nn.Module, given: int | None) -> int:
         f"How many features does {type(backbone).__name__} give? Pass features=..., or set an integer attribute "
         "'features' on the backbone."
     )
+
+
+def _check_offset(offset: float, covariance: Covariance | None, std: float | None, levels: int) -> None:
+    """Raise a ConfigError for an offset that would have no effect; ``covariance`` is None for deterministic codes."""
+    if not -20 <= offset <= 20:
+        raise ConfigError(f"encoder_std_offset lies between -20 and 20; got {offset}.")
+    if covariance not in ("diagonal", "full"):
+        kind = "a deterministic code has no σ" if covariance is None else f"covariance {covariance!r} has none"
+        raise ConfigError(
+            f"encoder_std_offset is the offset in σ = softplus(s + offset), and {kind}; use covariance diagonal or "
+            "full with a stochastic objective such as vib, or leave it out."
+        )
+    if std is not None or levels > 1:
+        other = f"encoder_std={std:g}" if std is not None else f"levels={levels}, whose σ start at 1"
+        raise ConfigError(f"encoder_std_offset does not go with {other}; give one of them.")
 
 
 def _above(below: Encoder, covariance: Covariance) -> nn.Module:

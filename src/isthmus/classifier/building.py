@@ -82,6 +82,7 @@ def _built(
             classifier_unit_norm=model.classifier_unit_norm,
             classifier_hidden=model.classifier_hidden,
             encoder_std=model.encoder_std,
+            encoder_std_offset=model.encoder_std_offset,
         )
 
 

@@ -63,17 +63,35 @@ class Encoder(nn.Module):
     Alemi 2020). Isotropic noise has one standard deviation for all codes and coordinates, which is trained (Kolchinsky,
     Tracey & Wolpert 2019). Standard deviations start near what :data:`INITIAL_STD` says, or at ``initial_std`` exactly,
     whatever the features.
+
+    Args:
+        std_offset: σ = softplus(s + std_offset), where s is the layer's output: −5 (the default of a diagonal
+            covariance) is what Alemi et al. 2017 took on MNIST, 0 is the plain softplus. Of a full covariance it is
+            the diagonal of L.
+
+    Raises:
+        ValueError: a covariance that needs a ``dim`` has none, or one without a softplus has a ``std_offset``.
     """
 
     def __init__(
-        self, features: int, dim: int | None, covariance: Covariance, initial_std: float | None = None
+        self,
+        features: int,
+        dim: int | None,
+        covariance: Covariance,
+        initial_std: float | None = None,
+        std_offset: float | None = None,
     ) -> None:
         super().__init__()
+        if std_offset is not None and (covariance not in ("diagonal", "full") or initial_std is not None):
+            given = f"covariance {covariance!r}" if initial_std is None else f"initial_std={initial_std:g}"
+            raise ValueError(f"std_offset is the offset in a softplus of its own; it does not go with {given}")
         if dim is None and covariance not in ("identity", "isotropic"):
             raise ValueError(f"covariance {covariance!r} needs parameters beside the means: give a dim")
         self.dim = features if dim is None else dim
         self.covariance: Covariance = covariance
         self.initial_std = INITIAL_STD[covariance] if initial_std is None else initial_std
+        if std_offset is not None:
+            self.initial_std = math.log1p(math.exp(std_offset))
         self.project: nn.Module = nn.Identity()
         if covariance == "isotropic":
             self.log_std = nn.Parameter(torch.tensor(math.log(self.initial_std)))

@@ -34,21 +34,21 @@ def cells(config: Config, bench: Workbench) -> Stages:
 
 
 def findings(record: StudyRecord) -> list[Finding]:
-    """The paper's claim: VIB does not focus on x₁ alone, and so it can be attacked through x₂."""
-    return [_prone(record, mode) for mode in ("mean", "stochastic")]
+    """The paper's claim for each reading of σ: VIB does not focus on x₁ alone, and so it can be attacked through x₂."""
+    return [_prone(record, offset, mode) for offset in toys.readings(record) for mode in toys.MODES]
 
 
-def _prone(record: StudyRecord, mode: str) -> Finding:
-    claim = f"VIB does not keep to x₁ alone and is prone to an attack on x₂ ({mode} mode)."
-    grid, held = toys.betas(record), toys.held(record, mode)
+def _prone(record: StudyRecord, offset: float, mode: str) -> Finding:
+    claim = f"VIB does not keep to x₁ alone and is prone to an attack on x₂ ({mode} mode, {toys.softplus(offset)})."
+    grid, held = toys.grid(record, offset), toys.held(record, offset, mode)
     if not held:
         return Finding(claim=claim, verdict=Verdict.UNDECIDED, because="Training collapsed at every β.")
-    costs = {beta: toys.cost(record, beta, mode, "rare", bonferroni(len(grid))) for beta in held}
-    least, most = (pick(held, key=lambda beta: costs[beta].value) for pick in (min, max))
+    costs = {vib: toys.cost(record, vib, mode, "rare", bonferroni(len(grid))) for vib in held}
+    least, most = (pick(held, key=lambda vib: costs[vib].value) for pick in (min, max))
     because = (
-        f"Rare points cost accuracy: least at β = {least:g}, {costs[least]}; most at β = {most:g}, {costs[most]}. "
-        f"More than {points(MARGIN)} at each of the {len(held)} values of β that did not collapse (of {len(grid)}) "
-        "is seen. The optimum would lose nothing."
+        f"Rare points cost accuracy: least at β = {least.beta:g}, {costs[least]}; most at β = {most.beta:g}, "
+        f"{costs[most]}. More than {points(MARGIN)} at each of the {len(held)} values of β that did not collapse (of "
+        f"{len(grid)}) is seen. The optimum would lose nothing."
     )
     return Finding(claim=claim, verdict=all_of([exceeds(cost, MARGIN) for cost in costs.values()]), because=because)
 

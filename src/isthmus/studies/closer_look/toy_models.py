@@ -16,7 +16,7 @@ from isthmus.files import sha256
 from isthmus.nets.bottleneck import Bottleneck
 from isthmus.objectives.terms import rate
 from isthmus.randomness import example_keys, normal
-from isthmus.studies.closer_look.toys import ToyConfig
+from isthmus.studies.closer_look.toys import MODES, ToyConfig, Vib
 from isthmus.studies.workbench import Cell, Tell, Workbench
 
 Toy = Intervals | Gaussians
@@ -61,62 +61,64 @@ def gaussians(points: int) -> Problem:
 
 
 def cells(problem: Problem, config: ToyConfig, bench: Workbench) -> list[Cell]:
-    """The deterministic classifier and one VIB for each β, with every seed."""
-    betas: list[float | None] = [None, *config.betas]
+    """The deterministic classifier and one VIB for each β and offset in σ, with every seed."""
+    vibs: list[Vib | None] = [None, *(Vib(beta, offset) for offset in config.std_offsets for beta in config.betas)]
     found, tell = [], bench.telling("training")
-    training = config.model_dump(mode="json", exclude={"betas", "seeds"})
+    training = config.model_dump(mode="json", exclude={"betas", "std_offsets", "seeds"})
     for seed in range(config.seeds):
-        for beta in betas:
-            name = f"{problem.name}, {'determ' if beta is None else f'vib, beta {beta:g}'}, seed {seed}"
-            about = {"problem": problem.name, "training": training, "beta": beta, "seed": seed}
-            found.append(Cell(name, about, partial(measure, problem, config, beta, seed, tell)))
+        for vib in vibs:
+            kind = "determ" if vib is None else f"vib, beta {vib.beta:g}, offset {vib.offset:g}"
+            about = {"problem": problem.name, "training": training, "vib": vib and vib._asdict(), "seed": seed}
+            make = partial(measure, problem, config, vib, seed, tell)
+            found.append(Cell(f"{problem.name}, {kind}, seed {seed}", about, make))
     return found
 
 
-def measure(problem: Problem, config: ToyConfig, beta: float | None, seed: int, tell: Tell) -> dict[str, Any]:
+def measure(problem: Problem, config: ToyConfig, vib: Vib | None, seed: int, tell: Tell) -> dict[str, Any]:
     """Train one classifier and judge it.
 
     Args:
-        beta: weight of the rate; None for the deterministic classifier.
-        seed: of initial weights, training points and noise; points are the same for every ``beta``.
+        vib: None for the deterministic classifier.
+        seed: of initial weights, training points and noise; points are the same for every ``vib``.
 
     Returns:
         How many points are right, by mode and set; the linear rule of the mean mode and how often it is right by the
         closed form; and the rate R on clean points, in nats.
     """
-    model = train(problem.toy, config, beta, seed, tell)
+    model = train(problem.toy, config, vib, seed, tell)
     rule = linear_rule(model, problem.toy.dim)
-    modes = ("mean",) if beta is None else ("mean", "stochastic")
+    modes = MODES[:1] if vib is None else MODES
     with torch.no_grad():
         right = {mode: {name: _right(model, mode, points) for name, points in problem.sets.items()} for mode in modes}
         codes = model.codes(problem.sets["clean"].features, _generator(_JUDGED, "rate"))
-        bits = None if beta is None else float(rate(codes, "closed").mean())
+        nats = None if vib is None else float(rate(codes, "closed").mean())
     return {
-        "objective": "determ" if beta is None else "vib",
-        "beta": beta,
+        "objective": "determ" if vib is None else "vib",
+        "beta": None if vib is None else vib.beta,
+        "std_offset": None if vib is None else vib.offset,
         "seed": seed,
         "n": config.points,
         "right": right,
         "rule": {"weights": [_rounded(weight) for weight in rule.weights], "bias": _rounded(rule.bias)},
         "expected": {name: formula(rule) for name, formula in problem.formulas.items()},
-        "rate": bits,
+        "rate": nats,
     }
 
 
-def train(toy: Toy, config: ToyConfig, beta: float | None, seed: int, tell: Tell) -> Bottleneck:
+def train(toy: Toy, config: ToyConfig, vib: Vib | None, seed: int, tell: Tell) -> Bottleneck:
     """A linear VIB with N(0, I) as marginal, or a linear deterministic classifier, on fresh points at every step.
 
     Decoders, and the whole deterministic classifier, begin at zero; encoders Glorot-uniform.
     """
-    model = _untrained(toy.dim, config, beta, seed)
+    model = _untrained(toy.dim, config, vib, seed)
     optimizer = optim.SGD(model.parameters(), config.lr, momentum=config.momentum, nesterov=True)
     points, noise = _generator("points", str(seed)), _generator("noise", str(seed))
     for step in range(config.steps):
         batch = toy.sample(config.batch_size, points)
         codes = model.codes(batch.features, noise)
         loss = codes.cross_entropy(batch.labels).mean()
-        if beta is not None:  # as objectives.vib, without the bounds that it reports at every step
-            loss = loss + beta * rate(codes, "closed").mean()
+        if vib is not None:  # as objectives.vib, without the bounds that it reports at every step
+            loss = loss + vib.beta * rate(codes, "closed").mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -132,16 +134,17 @@ def linear_rule(model: Bottleneck, dim: int) -> Rule:
     return Rule(tuple((lead[1:] - lead[0]).tolist()), float(lead[0]))
 
 
-def _untrained(dim: int, config: ToyConfig, beta: float | None, seed: int) -> Bottleneck:
+def _untrained(dim: int, config: ToyConfig, vib: Vib | None, seed: int) -> Bottleneck:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         model = bottleneck(
             nn.Identity(),
             num_classes=2,
-            objective="deterministic" if beta is None else {"name": "vib", "rate_weight": beta},
-            dim=None if beta is None else config.dim,
+            objective="deterministic" if vib is None else {"name": "vib", "rate_weight": vib.beta},
+            dim=None if vib is None else config.dim,
             samples=config.samples,
             features=dim,
+            encoder_std_offset=None if vib is None else vib.offset,
         )
     assert model.classifier is not None
     for parameter in model.classifier.parameters():

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 from scipy.special import bdtr
 
-from isthmus.recipe import Positive
+from isthmus.recipe import Positive, StdOffset
 from isthmus.studies.drawing import Row, Value, band
 from isthmus.studies.evidence import Estimate, gap, share
 from isthmus.studies.study import Beta, StudyConfig, StudyRecord
 from isthmus.types import Figure, Mark, Metric, Series, Table
 
 TINY: dict[str, Any] = {"betas": (0.01, 0.1), "batch_size": 256, "points": 500, "seeds": 2}
-NAMES = {"mean": "VIB, mean mode", "stochastic": "VIB, stochastic mode", "determ": "linear, deterministic"}
+MODES = ("mean", "stochastic")
+DETERM = "linear, deterministic"
+OF_MNIST = -5.0
+"""The offset in σ that the paper states for MNIST, and the only one of records that do not say theirs."""
 
+_BETAS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 COLLAPSED = 0.6
 """Mean accuracy on clean points up to which a model counts as collapsed: it hardly beats a coin."""
 
@@ -28,6 +32,9 @@ class ToyConfig(StudyConfig):
     Attributes:
         seeds: how often everything is trained, with seeds 0, 1, 2, ...; the paper does not say.
         betas: weights of the rate, ascending. The paper does not say which it took.
+        std_offsets: VIB's σ is softplus(s + offset), where s is what the linear encoder gives. The paper states an
+            offset for MNIST alone, −5, and none for the toys: 0 is the plain softplus. Each is a reading of the
+            paper, measured on its own.
         dim: size of the code.
         samples: S, codes a point, in training and in stochastic mode.
         steps: of SGD with Nesterov's momentum, each on ``batch_size`` fresh points.
@@ -35,7 +42,8 @@ class ToyConfig(StudyConfig):
     """
 
     seeds: Positive = 10
-    betas: Annotated[tuple[Beta, ...], Field(min_length=1)] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5)
+    betas: Annotated[tuple[Beta, ...], Field(min_length=1)] = _BETAS
+    std_offsets: Annotated[tuple[StdOffset, ...], Field(min_length=1)] = (0.0, OF_MNIST)
     dim: Positive = 2
     samples: Positive = 12
     steps: Positive = 1000
@@ -45,30 +53,65 @@ class ToyConfig(StudyConfig):
     points: Positive = 10_000
 
 
-def right(record: StudyRecord, beta: float | None, mode: str, points: str) -> list[int]:
-    """Points of a set that are right, seed by seed, at one β (None: the deterministic classifier)."""
-    return [cell["right"][mode][points] for cell in record.each(beta=beta)]
+class Vib(NamedTuple):
+    """Which VIB: the weight of its rate, and the offset in its σ. The deterministic classifier is None in its place."""
+
+    beta: float
+    offset: float
 
 
-def estimate(record: StudyRecord, beta: float | None, mode: str, points: str) -> Estimate:
-    """Mean accuracy over seeds at one β on one set of points."""
-    return share(right(record, beta, mode, points), record.config["points"])
+def softplus(offset: float) -> str:
+    """How σ follows from the encoder's output s: "σ = softplus(s − 5)"."""
+    shift = f" {'−' if offset < 0 else '+'} {abs(offset):g}" if offset else ""
+    return f"σ = softplus(s{shift})"
 
 
-def cost(record: StudyRecord, beta: float, mode: str, points: str, level: float) -> Estimate:
+def trained(record: StudyRecord, vib: Vib | None) -> list[Mapping[str, Any]]:
+    """The cells of one classifier, seed by seed."""
+    if vib is None:
+        return list(record.each(objective="determ"))
+    return [cell for cell in record.each(objective="vib", beta=vib.beta) if _offset(cell) == vib.offset]
+
+
+def _offset(cell: Mapping[str, Any]) -> float:
+    return float(cell.get("std_offset", OF_MNIST))
+
+
+def right(record: StudyRecord, vib: Vib | None, mode: str, points: str) -> list[int]:
+    """Points of a set that are right, seed by seed, of one classifier."""
+    return [cell["right"][mode][points] for cell in trained(record, vib)]
+
+
+def estimate(record: StudyRecord, vib: Vib | None, mode: str, points: str) -> Estimate:
+    """Mean accuracy over seeds of one classifier on one set of points."""
+    return share(right(record, vib, mode, points), record.config["points"])
+
+
+def cost(record: StudyRecord, vib: Vib, mode: str, points: str, level: float) -> Estimate:
     """What a set of points costs of the accuracy on clean points."""
-    clean, under = (right(record, beta, mode, each) for each in ("clean", points))
+    clean, under = (right(record, vib, mode, each) for each in ("clean", points))
     return gap(clean, under, record.config["points"], level)
 
 
-def held(record: StudyRecord, mode: str) -> list[float]:
-    """Values of β at which training did not collapse."""
-    return [beta for beta in betas(record) if estimate(record, beta, mode, "clean").value > COLLAPSED]
+def held(record: StudyRecord, offset: float, mode: str) -> list[Vib]:
+    """Those of the grid at which training did not collapse."""
+    return [vib for vib in grid(record, offset) if estimate(record, vib, mode, "clean").value > COLLAPSED]
 
 
-def betas(record: StudyRecord) -> list[float]:
-    """The values of β that are measured so far."""
-    return sorted({cell["beta"] for cell in record.each(objective="vib")})
+def readings(record: StudyRecord) -> list[float]:
+    """The offsets in σ that the study is about, measured or not; of records that do not say theirs, the only one."""
+    return list(record.config.get("std_offsets", (OF_MNIST,)))
+
+
+def offsets(record: StudyRecord) -> list[float]:
+    """The offsets in σ that are measured so far, the largest first."""
+    return sorted({_offset(cell) for cell in record.each(objective="vib")}, reverse=True)
+
+
+def grid(record: StudyRecord, offset: float) -> list[Vib]:
+    """What is measured so far with one offset, β ascending."""
+    cells = [cell for cell in record.each(objective="vib") if _offset(cell) == offset]
+    return [Vib(beta, offset) for beta in sorted({cell["beta"] for cell in cells})]
 
 
 def figures(record: StudyRecord, sets: dict[str, str], marks: Mapping[str, Sequence[Mark]]) -> list[Figure]:
@@ -92,37 +135,44 @@ def figures(record: StudyRecord, sets: dict[str, str], marks: Mapping[str, Seque
 
 
 def _series(record: StudyRecord, points: str) -> list[Series]:
-    grid = betas(record)
     found = []
-    for mode in ("mean", "stochastic") if grid else ():
-        at = [estimate(record, beta, mode, points) for beta in grid]
-        x = tuple(math.log10(beta) for beta in grid)
-        found.append(band(NAMES[mode], x, at))
-    if any(record.each(objective="determ")):
+    for offset in offsets(record):
+        vibs = grid(record, offset)
+        for mode in MODES:
+            at = [estimate(record, vib, mode, points) for vib in vibs]
+            found.append(band(f"VIB, {mode} mode, {softplus(offset)}", [math.log10(vib.beta) for vib in vibs], at))
+    if trained(record, None):
         level = estimate(record, None, "mean", points)
-        ends = (math.log10(grid[0]), math.log10(grid[-1])) if len(grid) > 1 else (-3.0, 0.0)
-        found.append(band(NAMES["determ"], ends, [level, level]))
+        betas = [vib.beta for offset in offsets(record) for vib in grid(record, offset)]
+        ends = (math.log10(min(betas)), math.log10(max(betas))) if len(set(betas)) > 1 else (-3.0, 0.0)
+        found.append(band(DETERM, ends, [level, level]))
     return found
 
 
 def _reading(record: StudyRecord, points: str) -> str:
-    if not betas(record) or not any(record.each(objective="determ")):
+    if not offsets(record) or not trained(record, None):
         return "Not measured yet."
-    best = {m: max(betas(record), key=lambda b: estimate(record, b, m, points).value) for m in ("mean", "stochastic")}
-    parts = [f"{NAMES[m]}: at most {estimate(record, b, m, points)} at β = {b:g}" for m, b in best.items()]
+    parts = []
+    for offset in offsets(record):
+        for mode in MODES:
+            best = max(grid(record, offset), key=lambda vib: estimate(record, vib, mode, points).value)
+            top = estimate(record, best, mode, points)
+            parts.append(f"VIB in {mode} mode with {softplus(offset)}: at most {top} at β = {best.beta:g}")
     return f"{'; '.join(parts)}; the deterministic classifier: {estimate(record, None, 'mean', points)}."
 
 
 def closed_forms(record: StudyRecord, sets: dict[str, str]) -> Table:
     """What was measured in mean mode beside what the trained weights imply; means over seeds."""
     rows: list[Row] = []
-    for beta in [None, *betas(record)]:
-        cells = list(record.each(beta=beta))
-        row: list[Value] = ["deterministic" if beta is None else f"VIB, β = {beta:g}"]
+    for vib in [None, *(vib for offset in offsets(record) for vib in grid(record, offset))]:
+        cells = trained(record, vib)
+        row: list[Value] = [
+            "deterministic" if vib is None else f"VIB, {softplus(vib.offset)}, β = {vib.beta:g}",
+        ]
         for name in sets:
-            row.append(estimate(record, beta, "mean", name).metric)
+            row.append(estimate(record, vib, "mean", name).metric)
             row.append(_mean([cell["expected"][name] for cell in cells], "fraction"))
-        row.append(None if beta is None else _mean([cell["rate"] for cell in cells], "nats"))
+        row.append(None if vib is None else _mean([cell["rate"] for cell in cells], "nats"))
         rows.append(tuple(row))
     heads = [title for name in sets.values() for title in (f"{name}, measured", f"{name}, closed form")]
     outside = _outside(record, sets)
