@@ -1,13 +1,16 @@
 """Minimal norms: what is recorded, of whom, and that every witness proves its size."""
 
 import math
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from attacked_models import PIXELS, Counting, Linear, Smooth, pictures, proposing, subject
+from scipy import optimize
 from torch import nn
 
-from isthmus.attacks import fmn, robust_accuracy
+from isthmus.attacks import bisect_pgd, fmn, robust_accuracy, scan_fgsm
 from isthmus.attacks.minimal_norm import minimal_norms
 from isthmus.attacks.threats import THREATS
 from isthmus.errors import ConfigError, DataError, ModelError
@@ -149,3 +152,164 @@ def test_wrong_arguments_are_refused_before_any_pass():
     with pytest.raises(ModelError):
         minimal_norms(lambda images: images, images, labels)
     assert counting.forwards == 0
+
+
+# --- targets ---
+
+
+def binary(images):
+    """A linear model of two classes; the target is the class that the model does not answer."""
+    weight = torch.randn(2, PIXELS, generator=torch.Generator().manual_seed(3))
+    logits = Linear(weight)(images).detach()
+    model = Linear(weight, torch.stack([torch.zeros(()).double(), (logits[:, 0] - logits[:, 1]).quantile(0.5)]))
+    labels = model(images).argmax(1)
+    return model, labels, 1 - labels
+
+
+def nearest(norm, model, image, target):
+    """The least norm of δ with z_t ≥ z_j for every j and 0 ≤ x + δ ≤ 1, as a linear or quadratic programme."""
+    weight, bias = model.weight.detach().numpy(), model.bias.detach().numpy()
+    x, others = image.flatten().double().numpy(), [j for j in range(len(weight)) if j != target]
+    rows = weight[others] - weight[target]  # rows·(x + δ) + (b_j − b_t) ≤ 0
+    room = -(rows @ x) - (bias[others] - bias[target])
+    if norm == "l2":
+        found = optimize.minimize(
+            lambda d: d @ d,
+            np.zeros(PIXELS),
+            jac=lambda d: 2 * d,
+            bounds=list(zip(-x, 1 - x, strict=True)),
+            constraints={"type": "ineq", "fun": lambda d: room - rows @ d, "jac": lambda d: -rows},
+            method="SLSQP",
+            options={"ftol": 1e-14, "maxiter": 500},
+        )
+        assert found.success
+        return float(np.sqrt(found.fun))
+    # δ = p − q with p, q ≥ 0, and in ℓ∞ one more number t ≥ p + q
+    cost = np.ones(2 * PIXELS) if norm == "l1" else np.r_[np.zeros(2 * PIXELS), 1.0]
+    above = np.c_[rows, -rows] if norm == "l1" else np.c_[rows, -rows, np.zeros(len(rows))]
+    bounds = [(0, 1 - pixel) for pixel in x] + [(0, pixel) for pixel in x]
+    if norm == "linf":
+        eye = np.eye(PIXELS)
+        above = np.r_[above, np.c_[eye, eye, -np.ones(PIXELS)]]
+        room, bounds = np.r_[room, np.zeros(PIXELS)], [*bounds, (0, None)]
+    found = optimize.linprog(cost, above, room, bounds=bounds)
+    assert found.success
+    return float(found.fun)
+
+
+CW = {"name": "cw", "steps": 100, "binary_search_steps": 8, "learning_rate": 0.02}
+ATTACKS = {
+    "linf": ["fmn:200", "fab:40"],
+    "l2": ["fmn:200", "ddn:200", "fab:40", CW],
+    "l1": ["fmn:200", "fab:40"],
+}
+
+
+@pytest.mark.parametrize(("norm", "attack"), [(norm, attack) for norm in NORMS for attack in ATTACKS[norm]])
+def test_the_targeted_norm_of_two_classes_is_the_distance_to_the_hyperplane_within_the_box(norm, attack):
+    cw = isinstance(attack, dict)  # in tanh space pixels at the walls hardly move
+    images = pictures(6, low=0.2, high=0.8) if cw else pictures(6)
+    model, labels, targets = binary(images)
+    found = minimal_norms(model, images, labels, norm, [attack], targets=targets)
+    exact = [nearest(norm, model, image, int(target)) for image, target in zip(images, targets, strict=True)]
+    assert (found.sizes.numpy() >= np.array(exact) * (1 - 1e-5)).all()
+    np.testing.assert_allclose(found.sizes.numpy(), exact, rtol=0.03, atol=2e-3)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_with_many_classes_each_target_is_as_far_as_its_own_region(norm):
+    """Untargeted, every image's nearest other class counts; targeted, only the one asked for, however far."""
+    model = Linear(torch.randn(4, PIXELS, generator=torch.Generator().manual_seed(5)))
+    images = pictures(6)
+    labels = model(images).argmax(1)
+    logits = model(images).detach().scatter(1, labels[:, None], -torch.inf)
+    farthest = logits.masked_fill(logits.isinf(), torch.inf).argmin(1)
+    untargeted = minimal_norms(model, images, labels, norm, ["fmn:50"])
+    found = minimal_norms(model, images, labels, norm, ["fmn:200"], targets=farthest)
+    exact = np.array([nearest(norm, model, image, int(target)) for image, target in zip(images, farthest, strict=True)])
+    assert (found.sizes.numpy() >= exact * (1 - 1e-5)).all()
+    np.testing.assert_allclose(found.sizes.numpy(), exact, rtol=0.06, atol=2e-3)
+    assert torch.equal(model(found.witnesses).argmax(1), farthest)
+    assert torch.equal(found.targets, farthest)
+    assert untargeted.targets is None
+    assert (untargeted.sizes <= found.sizes + 1e-3).all()
+    assert (untargeted.sizes < 0.9 * found.sizes).any()
+
+
+@pytest.mark.parametrize("measure", [scan_fgsm, partial(bisect_pgd, bisections=4)], ids=["fgsm", "pgd"])
+def test_foolbox_s_protocol_goes_to_the_target_too(measure):
+    images = pictures(6)
+    model, labels, targets = binary(images)
+    at_any, at_target = measure(model, images, labels), measure(model, images, labels, targets=targets)
+    exact = [nearest("linf", model, image, int(target)) for image, target in zip(images, targets, strict=True)]
+    assert (at_target.sizes.numpy() >= np.array(exact) * (1 - 1e-5)).all()
+    torch.testing.assert_close(at_target.sizes, at_any.sizes, rtol=1e-2, atol=1e-3)  # of two classes, the same
+    model, images, labels = subject(n=11)
+    answers = model(images).argmax(1)
+    targets = torch.where((answers + 2) % 3 == labels, (answers + 1) % 3, (answers + 2) % 3)
+    found = measure(model, images, labels, targets=targets)
+    reached = found.sizes.isfinite()
+    assert reached.any()
+    assert torch.equal(model(found.witnesses[reached]).argmax(1), targets[reached])
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "pgd:20",
+        {"name": "pgd", "steps": 8, "targets": "all"},
+        "apgd:20",
+        {"name": "multitargeted", "steps": 10, "restarts": 1},
+        "square:200",
+        "fgsm",
+        {"name": "race", "scout": 4, "rounds": ((9, 4), (1, 6)), "long": 6, "queries": 20, "drawn": 4},
+    ],
+    ids=lambda attack: attack if isinstance(attack, str) else attack["name"] + "-directed",
+)
+def test_attacks_that_minimise_nothing_go_to_the_target_as_well(attack):
+    """They mostly end at the walls of the box, but never count another class."""
+    images = pictures(5, seed=3)
+    model = Smooth(seed=1)
+    labels = model(images).argmax(1)
+    targets = (labels + 1) % 3
+    found = minimal_norms(model, images, labels, "l2", [attack], targets=targets)
+    reached = found.sizes.isfinite()
+    assert reached.any()
+    assert torch.equal(model(found.witnesses[reached]).argmax(1), targets[reached])
+
+
+def test_what_already_is_the_target_has_size_zero_and_other_clean_errors_are_attacked():
+    model, images, labels = subject()
+    answers = model(images).argmax(1)
+    targets = (labels + 1) % 3  # subject's clean errors are labelled one above the answer: their target is another
+    targets[1] = answers[1]
+    labels = labels.clone()
+    labels[1] = (answers[1] + 1) % 3
+    found = minimal_norms(model, images, labels, "l2", ["fmn:40"], targets=targets)
+    assert torch.equal(found.sizes == 0, answers == targets)
+    errors = (answers != labels) & (answers != targets)
+    assert errors.any()
+    assert (found.sizes[errors] > 0).all()
+    torch.testing.assert_close(found.accuracy(0), float((answers != targets).double().mean()))
+
+
+def test_targeted_norms_agree_with_a_targeted_evaluation():
+    model, images, labels = subject()
+    targets = (labels + 1) % 3
+    found = minimal_norms(model, images, labels, "l2", ["fmn:50"], targets=targets)
+    for eps in (0.2, 0.5):
+        result = robust_accuracy(model, images, labels, f"l2:{eps}", ["fmn:50"], targets=targets)
+        assert found.accuracy(eps) <= result.accuracy + 1e-9
+
+
+def test_wrong_targets_are_refused():
+    model, images, labels = subject(n=4)
+    for targets, says in (
+        (labels.clone(), "has its own label"),
+        ((labels + 1).float(), "must be integers"),
+        (labels[:3] + 1, "one number for each of 4 images"),
+        (torch.full((4,), 3), "go up to 3, but the model gives 3 logits"),
+        (torch.full((4,), -1), "must not be negative"),
+    ):
+        with pytest.raises(DataError, match=says):
+            minimal_norms(model, images, labels, targets=targets)

@@ -41,6 +41,7 @@ def scan_fgsm(
     *,
     batch_size: int | None = None,
     seed: int = 0,
+    targets: Int[Tensor, " n"] | None = None,
     indices: Int[Tensor, " n"] | None = None,
     progress: Progress | None = None,
 ) -> MinimalNorms:
@@ -53,7 +54,16 @@ def scan_fgsm(
     """
     attack = Attack("fgsm_scan", Component(name="fgsm_scan"), perturb=_scan)
     return minimal_norms(
-        model, images, labels, "linf", [attack], batch_size=batch_size, seed=seed, indices=indices, progress=progress
+        model,
+        images,
+        labels,
+        "linf",
+        [attack],
+        batch_size=batch_size,
+        seed=seed,
+        targets=targets,
+        indices=indices,
+        progress=progress,
     )
 
 
@@ -64,6 +74,7 @@ def bisect_pgd(
     *,
     batch_size: int | None = None,
     seed: int = 0,
+    targets: Int[Tensor, " n"] | None = None,
     indices: Int[Tensor, " n"] | None = None,
     progress: Progress | None = None,
     bisections: int = TRIALS,
@@ -80,7 +91,16 @@ def bisect_pgd(
         "pgd_bisect", Component(name="pgd_bisect"), search=lambda config, threat, classes: Bisect(bisections)
     )
     return minimal_norms(
-        model, images, labels, "linf", [attack], batch_size=batch_size, seed=seed, indices=indices, progress=progress
+        model,
+        images,
+        labels,
+        "linf",
+        [attack],
+        batch_size=batch_size,
+        seed=seed,
+        targets=targets,
+        indices=indices,
+        progress=progress,
     )
 
 

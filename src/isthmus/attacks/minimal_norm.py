@@ -29,11 +29,13 @@ class MinimalNorms:
     Attributes:
         norm: ``linf``, ``l2`` or ``l1``.
         attacks: labels of the attacks in the order they ran; the first is "clean", the unperturbed image.
-        sizes: ‖δ‖ in units of images in [0, 1]: 0 for clean errors, ∞ where no adversarial image was found, NaN where
-            the model's answers were not finite either.
+        sizes: ‖δ‖ in units of images in [0, 1]: 0 for clean errors (with targets: where the model's answer to the
+            image is the target), ∞ where no adversarial image was found, NaN where the model's answers were not finite
+            either.
         witnesses: the adversarial images, NaN where there is none. A clean error's witness is the image itself.
         stage: position in ``attacks`` of what found the witness, −1 where there is none.
         forward_passes, backward_passes: example-passes through the model.
+        targets: the class that each witness had to reach; None where any wrong class counts.
     """
 
     norm: str
@@ -43,6 +45,7 @@ class MinimalNorms:
     stage: Int[Tensor, " n"]
     forward_passes: int
     backward_passes: int
+    targets: Int[Tensor, " n"] | None = None
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -63,7 +66,8 @@ class MinimalNorms:
     def accuracy(self, eps: float) -> float:
         """Share of all N examples that hold at ε, mean(‖δ‖ > ε): an upper bound on robust accuracy.
 
-        At ε = 0 it is clean accuracy.
+        At ε = 0 it is clean accuracy. With targets it is the share that cannot be brought to them, as in
+        :attr:`isthmus.attacks.RobustResult.accuracy`.
         """
         return float((self.sizes > eps).double().mean())
 
@@ -77,16 +81,17 @@ def minimal_norms(
     *,
     batch_size: int | None = None,
     seed: int = 0,
+    targets: Int[Tensor, " n"] | None = None,
     indices: Int[Tensor, " n"] | None = None,
     progress: Progress | None = None,
 ) -> MinimalNorms:
-    """Find for each example the smallest perturbation that changes the prediction.
+    """Find for each example the smallest perturbation that changes the prediction, or makes it the target.
 
-    Attacks run one after another on every example that is classified correctly, whatever the ones before found, in a
-    ball that holds the whole box. Minimum-norm attacks (fmn, fab; cw in ℓ2) suit that; pgd and its like look for any
-    adversarial image rather than for a near one. Every success is judged like in
-    :func:`isthmus.attacks.robust_accuracy`: in float32, by the model itself, by more than rounding. A random model's
-    successes are confirmed on fresh draws, at a level that falls with every confirmation.
+    Attacks run one after another on every example that is classified correctly (with targets: not as its target),
+    whatever the ones before found, in a ball that holds the whole box. Minimum-norm attacks (fmn, fab; cw and ddn in
+    ℓ2) suit that; pgd and its like look for any adversarial image rather than for a near one. Every success is judged
+    like in :func:`isthmus.attacks.robust_accuracy`: in float32, by the model itself, by more than rounding. A random
+    model's successes are confirmed on fresh draws, at a level that falls with every confirmation.
 
     Args:
         model: from images in [0, 1] to logits; treated as in :func:`isthmus.attacks.robust_accuracy`.
@@ -96,19 +101,22 @@ def minimal_norms(
         attacks: names, mappings with options, or configs.
         batch_size: examples at a time; None to find it from memory.
         seed: with an example's index it fixes all of that example's random starts and noise.
+        targets: a class to reach for each example, other than its label, as in
+            :func:`isthmus.attacks.robust_accuracy`. Every attack goes towards it, and no other class counts.
         indices: positions of the images in their data set, each once, for seeding; 0..N−1 by default.
         progress: called as it goes.
 
     Raises:
         ModelError: the model is no module, fails, or returns something other than N×K logits (K ≥ 2).
-        DataError: images, labels or indices of a wrong type, shape or range, or an index twice.
+        DataError: images, labels, targets or indices of a wrong type, shape or range, a target that is its example's
+            label or no class of the model, or an index twice.
         ConfigError: an unknown norm or attack (with a suggestion), or an attack that does not know the norm.
     """
     if norm not in THREATS:
         raise ConfigError(unknown("norm", norm, THREATS))
     suite = ready(attacks)
     inputs.check_model(model)
-    examples = inputs.examples(images, labels, seed=seed, indices=indices)
+    examples = inputs.examples(images, labels, targets=targets, seed=seed, indices=indices)
     means = Means(None if batch_size is None else inputs.check_whole(batch_size, "batch_size"))
     device = device_of(model, examples.images)
     with undisturbed(model, device, seed):
@@ -179,7 +187,7 @@ class Smallest(Judge):
 
     def summary(self) -> MinimalNorms:
         """What is known: the notes, with clean errors and what the evaluation set aside."""
-        ledger = self.evaluation.setting.ledger
+        ledger, targets = self.evaluation.setting.ledger, self.evaluation.setting.examples.targets
         wrong = ledger.broken  # only the clean image itself can break an example here
         sizes = self.sizes.masked_fill(wrong, 0)
         aside = ~ledger.standing & ~wrong & sizes.isinf()
@@ -193,6 +201,7 @@ class Smallest(Judge):
             stage=self.stage.masked_fill(wrong, 0),
             forward_passes=self.oracle.forward_passes,
             backward_passes=self.oracle.backward_passes,
+            targets=None if targets is None else targets.cpu(),
         )
 
 
