@@ -11,7 +11,10 @@ from isthmus.errors import ConfigError
 from isthmus.information import pairwise
 from isthmus.information.codes import Codes
 from isthmus.information.gaussians import DiagonalGaussian, FullGaussian
+from isthmus.information.kde import fit_kernel_variance, kde_information
+from isthmus.nets.bottleneck import Bottleneck
 from isthmus.objectives.nonlinear_ib import Config, terms
+from isthmus.training.loop import Trainer
 
 
 def codes(means, std=1.0, classes=3):
@@ -71,6 +74,80 @@ def test_the_form_of_2018_is_above_that_of_2019():
     kde, upper = (float(terms(Config(estimate=kind, power=1, rho=0.0), z, labels).total) for kind in ("kde", "upper"))
     assert kde != pytest.approx(upper, abs=1e-6)
     assert kde > math.log(3)
+
+
+def kde_model(kernel_points=50):
+    torch.manual_seed(0)
+    backbone = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU())
+    objective = {"name": "nonlinear_ib", "estimate": "kde", "power": 1, "rho": 0.0, "kernel_points": kernel_points}
+    return isthmus.bottleneck(backbone, 3, objective, 2, features=8, encoder_std=0.1)
+
+
+def test_the_kernel_keeps_the_width_of_the_separate_images():
+    """Î is that of the 2018 form with the kernel of other images, whatever the batch."""
+    model, labels = kde_model().eval(), torch.arange(20) % 3
+    others, images = torch.rand(50, 1, 2, 2), torch.rand(20, 1, 2, 2) / 4
+    model.fit_kernel(others)
+    width = fit_kernel_variance(model.encode(others).mean.detach())
+    assert float(model.kernel_variance) == width != fit_kernel_variance(model.encode(images).mean.detach())
+    with torch.no_grad():
+        said = model.loss(images, labels)
+    expected = kde_information(model.encode(images).mean.detach(), 0.1**2, width).mean()
+    assert float(said.total - said.ce) == pytest.approx(0.5 * float(expected), rel=1e-5)
+
+
+def test_fitting_the_kernel_moves_nothing_else():
+    model = kde_model().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    model.fit_kernel(torch.rand(50, 1, 2, 2, generator=torch.Generator().manual_seed(0)))
+    after = model.state_dict()
+    assert torch.equal(state, torch.get_rng_state())
+    assert {name for name in after if not torch.equal(after[name], before[name])} == {"kernel_variance"}
+
+
+def test_a_kernel_that_was_never_fitted_and_one_for_no_estimate_are_refused():
+    with pytest.raises(isthmus.errors.ModelError, match="fit_kernel"):
+        kde_model().loss(torch.rand(4, 1, 2, 2), torch.arange(4) % 3)
+    with pytest.raises(isthmus.errors.ModelError, match="no kernel"):
+        kde_model(0).fit_kernel(torch.rand(4, 1, 2, 2))
+    with pytest.raises(ValueError, match="only estimate kde"):
+        Config(kernel_points=1000)
+    with pytest.raises(ValueError, match="at least 2"):
+        Config(estimate="kde", kernel_points=1)
+
+
+def test_training_fits_the_kernel_anew_at_each_epoch_and_resumes_within_one(tmp_path, monkeypatch):
+    recipe = {
+        "name": "nib",
+        "data": {"name": "digits", "train_limit": 300},
+        "model": {"backbone": {"name": "mlp", "hidden": [16]}, "dim": 2, "covariance": "isotropic"},
+        "objective": {"name": "nonlinear_ib", "estimate": "kde", "kernel_points": 60},
+        "training": {"epochs": 3, "batch_size": 60, "checkpoint_every": 1, "optimizer": {"name": "sgd", "lr": 0.1}},
+    }
+    given, fit = [], Bottleneck.fit_kernel
+
+    def watched(model, images):
+        given.append(images)
+        fit(model, images)
+
+    monkeypatch.setattr(Bottleneck, "fit_kernel", watched)
+    whole = isthmus.train(recipe, out=tmp_path / "whole", progress=False)
+    assert [len(each) for each in given] == [60] * 3
+    assert not torch.equal(given[0], given[1])
+    step = Trainer._step
+
+    def stops(trainer, parts):
+        if trainer.step == 7:
+            raise KeyboardInterrupt
+        step(trainer, parts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", stops)
+        with pytest.raises(KeyboardInterrupt):
+            isthmus.train(recipe, out=tmp_path / "stopped", progress=False)
+    again = isthmus.train(recipe, out=tmp_path / "stopped", progress=False)
+    assert again.info()["result"] == whole.info()["result"]
 
 
 def test_noise_that_differs_between_images_is_refused():

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from isthmus.recipe import load_recipe
 from isthmus.studies import catalogue
 from isthmus.studies.evidence import Verdict
 from isthmus.studies.running import run_study
@@ -84,6 +85,15 @@ def test_roundness_of_circles_ellipses_and_lines():
     both = torch.cat([circle, turned + 100])
     assert roundness(both, torch.cat([labels, labels + 1])) == pytest.approx(2 / 3, rel=1e-3)
     assert roundness(torch.zeros(3, 2), labels[:3]) == 0.0
+
+
+def test_the_recipe_is_plain_sgd_with_the_kernel_fitted_to_separate_images():
+    recipe = load_recipe(catalogue.find(NAME).Config().recipe("a", 0, 469))
+    optimizer = recipe.training.optimizer
+    assert (optimizer.name, optimizer.lr, optimizer.momentum, optimizer.weight_decay) == ("sgd", 1e-2, 0.0, 1e-3)
+    assert (recipe.objective.estimate, recipe.objective.kernel_points) == ("kde", 1000)
+    for scale in ("tiny", "small"):
+        assert catalogue.find(NAME).SCALES[scale].training["optimizer"]["name"] == "sgd"
 
 
 def test_the_whole_way_on_digits(tmp_path):

@@ -154,6 +154,7 @@ def bottleneck(
         samples=samples,
         stochastic=stochastic,
         label_noise="label_noise" in parts,
+        kernel_points=getattr(chosen, "kernel_points", 0),
         normalize=normalize,
         log_prior=log_prior_of(class_counts, num_classes),
     )

@@ -41,6 +41,8 @@ class Codes:
         backward: b(z|y) for every class, a batch of as many Gaussians; None where the model has none.
         marginal: m(z); None where the model has none.
         label_noise: standard normal noise to draw codes from b(z|y) with; None where the objective draws none.
+        kernel_variance: of a kernel density estimate of z whose width is fitted to other codes; None where there is
+            none, NaN before it was fitted.
         below: of a hierarchy, the level whose samples this level's encoder saw; ``encoder`` then has a Gaussian for
             each of them, samples × batch. None at the lowest level, which saw the image.
     """
@@ -52,6 +54,7 @@ class Codes:
     backward: Gaussian | None = None
     marginal: Density | None = None
     label_noise: Float[Tensor, "samples batch dim"] | None = None
+    kernel_variance: Float[Tensor, ""] | None = None
     below: Codes | None = None
 
     @property

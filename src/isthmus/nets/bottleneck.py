@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from isthmus.errors import ModelError
 from isthmus.information.codes import Codes, Gather
 from isthmus.information.gaussians import Gaussian
+from isthmus.information.kde import fit_kernel_variance
 from isthmus.information.measures import measure
 from isthmus.nets.gaussian_heads import BackwardEncoder, Encoder
 from isthmus.nets.learner import Learner
@@ -38,6 +40,8 @@ class Bottleneck(Learner):
         samples: how many codes are drawn per image in training and in the default stochastic mode.
         stochastic: False for deterministic codes.
         label_noise: draw noise for codes from b(z|y), too, in training.
+        kernel_points: images that :meth:`fit_kernel` is to be given at the start of each epoch; 0 where the objective
+            has no kernel that is fitted to separate images.
         normalize, log_prior: as :class:`isthmus.nets.learner.Learner` takes them.
     """
 
@@ -53,6 +57,7 @@ class Bottleneck(Learner):
         samples: int = 1,
         stochastic: bool = True,
         label_noise: bool = False,
+        kernel_points: int = 0,
         normalize: nn.Module | None = None,
         log_prior: Float[Tensor, "classes"] | None = None,
     ) -> None:
@@ -66,6 +71,10 @@ class Bottleneck(Learner):
         self.samples = samples
         self.stochastic = stochastic
         self.label_noise = label_noise
+        self.kernel_points = kernel_points
+        self.kernel_variance: Tensor | None
+        # saved with the weights, so that a run which resumes in the middle of an epoch keeps it
+        self.register_buffer("kernel_variance", torch.tensor(math.nan, dtype=torch.float64) if kernel_points else None)
 
     def encode(self, images: Float[Tensor, "n c h w"]) -> Gaussian:
         """e(z|x) for images in [0, 1]. Densities leave in float32, whatever autocast does in the backbone.
@@ -140,6 +149,7 @@ class Bottleneck(Learner):
                 encoder=encoded,
                 backward=self.backward_encoder() if self.backward_encoder is not None else None,
                 label_noise=label_noise,
+                kernel_variance=self.kernel_variance,
             )
             return codes if self.marginal is None else replace(codes, marginal=self.marginal(codes))
 
@@ -165,6 +175,28 @@ class Bottleneck(Learner):
             if gather is not None:
                 codes, labels = codes.whole(gather, self.marginal), gather(labels, 0)
             return self.objective(codes, labels.long(), rho)
+
+    @torch.no_grad()
+    def fit_kernel(self, images: Float[Tensor, "n c h w"]) -> None:
+        """Fit the kernel's width to the codes of these images, as the model encodes them now; nothing else changes.
+
+        In training mode batch normalisation takes the statistics of these images, and leaves its running ones as they
+        were.
+
+        Args:
+            images: in [0, 1], two at least.
+
+        Raises:
+            ModelError: the objective has no kernel that is fitted to separate images.
+        """
+        if self.kernel_variance is None:
+            raise ModelError("This model's objective has no kernel that is fitted to separate images (kernel_points).")
+        kept = {name: value.clone() for name, value in self.named_buffers()}
+        with torch.random.fork_rng(enabled=self.training):
+            means = self.encode(images).mean
+        for name, value in self.named_buffers():
+            value.copy_(kept[name])
+        self.kernel_variance.fill_(fit_kernel_variance(means))
 
     def fitted_beside(self) -> list[nn.Parameter]:
         """Parameters of a marginal that the objective does not minimise."""

@@ -56,6 +56,12 @@ class Learner(nn.Module, ABC):
                 then the whole batch's. None where there are no others.
         """
 
+    kernel_points: int = 0
+    """Training images that :meth:`fit_kernel` is given at the start of each epoch; 0 where there is nothing to fit."""
+
+    def fit_kernel(self, images: Float[Tensor, "n c h w"]) -> None:
+        """Fit what stays the same for an epoch to these images."""
+
     def fitted_beside(self) -> list[nn.Parameter]:
         """Parameters of what is fitted on detached codes beside the loss, and must not be moved with it."""
         return []

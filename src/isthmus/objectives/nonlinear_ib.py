@@ -7,10 +7,12 @@ from the image, all weights but one give trivial codes unless the information is
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+import math
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from jaxtyping import Int
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from isthmus.errors import ModelError
@@ -29,8 +31,11 @@ class Config(TradeOff):
 
     Attributes:
         estimate: "upper" is the bound of 2019; "kde" that of 2018, H_KDE(Z) − H(N(0, σ²)), whose kernel's width is
-            fitted to each batch by leave-one-out likelihood.
+            chosen by leave-one-out likelihood.
         power: 2 is the squared bottleneck, 1 the plain one.
+        kernel_points: of "kde": the width is fitted to the codes of this many training images, drawn anew at the start
+            of each epoch and kept for the whole of it, as in the code of 2018 (1000 there). 0 fits it to each batch's
+            own codes.
     """
 
     information_weight: ClassVar[WeightName] = "rate_weight"
@@ -39,6 +44,15 @@ class Config(TradeOff):
     rho: float = 2.9444  # a rate_weight of 0.05
     estimate: Literal["upper", "kde"] = "upper"
     power: Literal[1, 2] = 2
+    kernel_points: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _kernel_of_kde(self) -> Self:
+        if self.kernel_points == 1:
+            raise ValueError("kernel_points is 0 or at least 2: one point is no neighbour of its own")
+        if self.kernel_points and self.estimate != "kde":
+            raise ValueError(f"only estimate kde has a kernel, whose width kernel_points fit; got {self.estimate}")
+        return self
 
 
 def terms(config: Config, codes: Codes, labels: Int[Tensor, "batch"], rho: float | None = None) -> Terms:
@@ -47,7 +61,7 @@ def terms(config: Config, codes: Codes, labels: Int[Tensor, "batch"], rho: float
     ``rho`` overrides the config's.
 
     Raises:
-        ModelError: e(z|x) has not one noise for all images.
+        ModelError: e(z|x) has not one noise for all images, or the kernel's width was to be fitted before.
     """
     assert codes.encoder is not None
     weight = config.weight(rho)
@@ -56,8 +70,7 @@ def terms(config: Config, codes: Codes, labels: Int[Tensor, "batch"], rho: float
     if config.estimate == "upper":
         information = pairwise.upper(means, variance).mean()
     else:
-        kernel = fit_kernel_variance(means.detach()) if len(means) > 1 else 0.0
-        information = kde_information(means, variance, kernel).mean()
+        information = kde_information(means, variance, _kernel_variance(config, codes)).mean()
     information = information.to(ce.dtype)
     with torch.no_grad():
         lower = pairwise.lower(means, variance).mean().to(ce.dtype)
@@ -70,6 +83,21 @@ def terms(config: Config, codes: Codes, labels: Int[Tensor, "batch"], rho: float
         pairwise_lower=lower,
         **report(codes, labels, ce),
     )
+
+
+def _kernel_variance(config: Config, codes: Codes) -> float:
+    """σ_k², fitted to separate codes before, or to these."""
+    assert codes.encoder is not None
+    if not config.kernel_points:
+        means = codes.encoder.mean.detach()
+        return fit_kernel_variance(means) if len(means) > 1 else 0.0
+    kernel = math.nan if codes.kernel_variance is None else float(codes.kernel_variance)
+    if math.isnan(kernel):
+        raise ModelError(
+            f"The kernel's width is fitted to {config.kernel_points} separate images at the start of each epoch; "
+            "call model.fit_kernel(images) then, or set kernel_points to 0, which fits it to each batch."
+        )
+    return kernel
 
 
 def _noise_variance(codes: Codes) -> Tensor | float:

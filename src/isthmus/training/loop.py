@@ -20,11 +20,13 @@ from torch import Tensor, nn
 
 from isthmus import classifier, files
 from isthmus.data.batches import Batch, Batches
-from isthmus.data.images import ImageData
+from isthmus.data.images import ImageData, as_float
+from isthmus.data.order import shuffled
 from isthmus.errors import ConfigError, FileError, ModelError, brief, out_of_memory
 from isthmus.information.tables import entropy
 from isthmus.nets.learner import Learner
 from isthmus.nets.noise import Noise, Share
+from isthmus.randomness import fold
 from isthmus.recipe import Optimizer, Recipe
 from isthmus.training import checkpoints, processes
 from isthmus.training.averaging import MovingAverage
@@ -40,6 +42,7 @@ from isthmus.types import Terms
 # An accuracy this close to chance after the schedule's end is reported as a collapse (fact of the papers: runs with
 # too strong a bottleneck stay at chance).
 COLLAPSE_MARGIN = 0.02
+_KERNEL = -61  # folded into an example's key for the draw of the images that a kernel's width is fitted to
 
 
 class Trainer:
@@ -107,6 +110,8 @@ class Trainer:
     def _epoch(self, metrics: MetricsFile, bar: Shown, interrupt: Interrupt) -> None:
         epoch, start = divmod(self.step, self.steps_per_epoch)
         self.model.train()
+        if not start and self.model.kernel_points:
+            self.model.fit_kernel(self._separate(epoch))
         for parts in self._parts(epoch, start):
             self._set_learning_rate(epoch)
             with self._memory():
@@ -139,6 +144,13 @@ class Trainer:
                 f"training.accumulate={2 * self.settings.accumulate}, which gives the same gradient, or a smaller "
                 "training.batch_size."
             ) from None
+
+    def _separate(self, epoch: int) -> Tensor:
+        """Training images for :meth:`isthmus.nets.learner.Learner.fit_kernel`, drawn anew for each epoch."""
+        train = self.data.train
+        keys = fold(torch.arange(len(train)), self.recipe.seed, _KERNEL, epoch)
+        chosen = train.select(shuffled(keys)[: self.model.kernel_points])
+        return as_float(chosen.images).to(self.fabric.device)
 
     def _total(self) -> int:
         return self.settings.epochs * self.steps_per_epoch
