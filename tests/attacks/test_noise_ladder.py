@@ -17,6 +17,17 @@ from isthmus.information.channel import decibels
 LADDER = [40.0, 25.0, 12.0, 6.0]
 
 
+class Squeezed(torch.nn.Module):
+    """A model behind u ↦ scale·(u − origin)."""
+
+    def __init__(self, model, scale, origin):
+        super().__init__()
+        self.model, self.scale, self.origin = model, scale, origin
+
+    def forward(self, images):
+        return self.model((images - self.origin) * self.scale)
+
+
 def test_decibels():
     ratios = torch.tensor([1.0, 10.0, 1000.0, 0.0])
     np.testing.assert_allclose(decibels(ratios, torch.ones(4)), [6.0206, 20.8279, 60.0087, 0.0], atol=1e-4)
@@ -34,6 +45,20 @@ def test_every_rung_is_met(noise):
     np.testing.assert_allclose(met[1:], torch.tensor(LADDER)[:, None].expand(4, 20), atol=1e-2)
     np.testing.assert_array_equal(found.size[0], 0)
     np.testing.assert_array_equal(found.predicted[0], model(images).argmax(1))
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_images_squeezed_into_the_unit_interval_keep_their_ratios(noise):
+    """u = x/b + o with the model behind u ↦ b·(u − o): equal answers at equal ratios, and noise b times smaller."""
+    model, images, labels = subject(20)
+    scale, origin = 4.0, 0.375
+    behind = Squeezed(model, scale, origin)
+    found = descend(model, images, labels, noise, LADDER)
+    squeezed = descend(behind, images / scale + origin, labels, noise, LADDER, origin=origin)
+    np.testing.assert_allclose(squeezed.size * scale, found.size, rtol=1e-4)
+    np.testing.assert_array_equal(squeezed.predicted, found.predicted)
+    shifted = descend(behind, images / scale + origin, labels, noise, LADDER)
+    assert (shifted.size[1:] > 1.5 * squeezed.size[1:]).all()  # what takes the shift for signal makes more noise
 
 
 @settings(deadline=None, max_examples=30)

@@ -25,7 +25,7 @@ from isthmus.training.run import Run
 
 JSON = ["run.json", "audit/audit.json", "audit/accuracy.json", "audit/calibration.json", "audit/information.json"]
 ARRAYS = ["audit/accuracy.npz", "audit/calibration.npz", "audit/information.npz"]
-RECORD = Path(__file__).parents[2] / "results/rate-distortion/figure-5/small.json"
+RECORD = Path(__file__).parents[2] / "results/rate-distortion/figure-7/small.json"
 TEXTS = [
     "[" * 100_000,
     '{"a":' * 100_000,

@@ -1,9 +1,20 @@
 """Figure 5 of the rate-distortion paper: what the claims say of made-up records, and the whole way on digits."""
 
+import numpy as np
 import pytest
+import torch
 
+from isthmus import classifier
+from isthmus.attacks.noise_ladder import descend
+from isthmus.data.images import as_float
+from isthmus.data.loading import load
+from isthmus.information.channel import decibels
+from isthmus.recipe import load_recipe
 from isthmus.studies import catalogue
 from isthmus.studies.evidence import Verdict
+from isthmus.studies.rate_distortion.figure_5 import Config
+from isthmus.studies.rate_distortion.protocol import TINY_FIGURE
+from isthmus.studies.rate_distortion.whitened import inside, whitening
 from isthmus.studies.running import run_study
 from isthmus.studies.study import StudyRecord
 
@@ -11,7 +22,7 @@ NAME = "rate-distortion/figure-5"
 SNR = [60.0, 30.0, 10.0, 1.0]
 
 
-def record(kept, last=(0.0, 0.0, 0.1), returns=0.5, seeds=3):
+def record(kept, last=(0.0, 0.0, 0.1), returns=0.5, seeds=3, accuracy=0.85):
     """Cells of B and C that keep these shares under every noise."""
     cells = {}
     for model, value in kept.items():
@@ -27,7 +38,7 @@ def record(kept, last=(0.0, 0.0, 0.1), returns=0.5, seeds=3):
                 }
             cells[f"{model} {seed}"] = {
                 "model": model, "seed": seed, "n": 10_000, "snr": SNR, "label_entropy_bits": 3.32, "noises": noises,
-                "test_accuracy": 0.85,
+                "test_accuracy": accuracy, "space": "whitened",
             }  # fmt: skip
     config = catalogue.find(NAME).Config().plain()
     return StudyRecord(study=NAME, scale="small", config=config, cells=cells, total=len(cells))
@@ -62,6 +73,18 @@ def test_one_seed_and_missing_models_decide_nothing():
     assert verdicts({}) == [Verdict.UNDECIDED]
 
 
+def test_models_that_are_too_weak_decide_nothing():
+    found = catalogue.find(NAME).findings(record({"B": 0.6, "C": 0.4}, accuracy=0.3))
+    assert {each.verdict for each in found} == {Verdict.UNDECIDED}
+    assert all("B on 30.0%" in each.because and "at least 80.0%" in each.because for each in found)
+
+
+def test_the_paper_perturbs_whitened_images_and_the_small_scale_has_digits():
+    module = catalogue.find(NAME)
+    assert {config.space for config in module.SCALES.values()} == {"whitened"}
+    assert module.SCALES["small"].data == "mnist"
+
+
 def test_the_page_draws_a_panel_a_model_and_quantity():
     section = catalogue.find(NAME).section(record({"B": 0.6, "C": 0.4}))
     assert len(section.blocks) == 5
@@ -69,8 +92,23 @@ def test_the_page_draws_a_panel_a_model_and_quantity():
     assert catalogue.find(NAME).section(record({})).blocks == ()
 
 
-def test_the_whole_way_on_digits(tmp_path):
-    settings = {"seeds": 1, "models": ["B"], "training.epochs": 15, "noises": ["l2", "white"]}
+def test_ratios_are_of_whitened_images():
+    """Noise in whitened images is as large as the check's ratios say, with the whitened image for the signal."""
+    data = load({"name": "digits", "train_limit": 200})
+    recipe = load_recipe(Config(**TINY_FIGURE).recipe("B", 50, "original", 0))
+    model = classifier.build(recipe, data.shape, 10, data)
+    images = as_float(data.test.images[:30])
+    white = whitening(model)(images)
+    seen = inside(model, images)
+    torch.testing.assert_close((seen.images - seen.origin) * seen.unit, white, atol=1e-5, rtol=1e-4)
+    found = descend(seen.model, seen.images, data.test.labels[:30], "linf", [20.0, 6.0], origin=seen.origin)
+    met = decibels(white.flatten(1).double().norm(dim=1), found.size * seen.unit)
+    np.testing.assert_allclose(met[1:], torch.tensor([[20.0], [6.0]]).expand(2, 30), atol=1e-2)
+
+
+@pytest.mark.parametrize("space", ["whitened", "pixels"])
+def test_the_whole_way_on_digits(tmp_path, space):
+    settings = {"seeds": 1, "models": ["B"], "training.epochs": 15, "noises": ["l2", "white"], "space": space}
     measured, html = run_study(NAME, "tiny", settings, tmp_path, show_progress=False)
     assert measured.complete
     assert not measured.failures
@@ -79,4 +117,5 @@ def test_the_whole_way_on_digits(tmp_path):
         assert len(found["accuracy"]) == 1 + len(cell["snr"])
         assert all(-1e-9 <= value <= cell["label_entropy_bits"] + 1e-9 for value in found["information_bits"])
     assert cell["noises"]["l2"]["accuracy"][-1] <= cell["noises"]["l2"]["accuracy"][0]
+    assert cell["space"] == space
     assert "fault tolerance" in html.read_text("utf-8")

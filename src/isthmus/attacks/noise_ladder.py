@@ -44,8 +44,8 @@ class Descent:
 
     Attributes:
         predicted: class of each image at each rung, :data:`NO_ANSWER` where its logits are not finite.
-        size: ‖δ‖₂, in units of images in [0, 1]; 0 where an image has no gradient (or no pixel that is not 0) and so
-            was not moved, NaN where its gradient was NaN.
+        size: ‖δ‖₂, in units of images in [0, 1]; 0 where an image has no gradient (or no signal) and so was not moved,
+            NaN where its gradient was NaN.
         forward_passes, backward_passes: in example-passes.
     """
 
@@ -69,6 +69,7 @@ def descend(
     ladder: Sequence[float],
     *,
     loss: str = "log_odds",
+    origin: float = 0.0,
     seed: int = 0,
     indices: Int[Tensor, " n"] | None = None,
     batch_size: int = 256,
@@ -87,6 +88,8 @@ def descend(
         ladder: ratios in dB, descending, all above 0.
         loss: what the adversarial kinds ascend. ``log_odds`` has the direction of the paper's cross-entropy, which in
             float32 would round to zero where a classifier is very sure.
+        origin: the value of a pixel without signal, 0 for black: x in the ratio is an image less it. For images that
+            were scaled and shifted into [0, 1] it is what 0 became, so that the ratios are those of the images before.
         seed: of the noise, and of a random model's own, which is fresh at every rung.
         indices: positions in the data set, so that an image gets the same noise in any choice of images; 0..N−1 by
             default.
@@ -115,7 +118,9 @@ def descend(
                 probe = part.take(torch.arange(1))
                 inputs.check_classes(part, oracle.logits(probe.images, probe.keys).shape[1])
             report = _counted(progress, done * size * len(ladder), len(rows), len(batch) * len(ladder))
-            found.append(_down(oracle, part, noise, ladder, loss, report))
+            norms = (part.images.double() - origin).flatten(1).norm(dim=1)
+            radii = [noise_norm(norms, snr) for snr in ladder]
+            found.append(_down(oracle, part, noise, radii, loss, report))
         progress(1, 1)
     predicted, sizes = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
     return Descent(predicted, sizes, oracle.forward_passes, oracle.backward_passes)
@@ -136,11 +141,9 @@ def _counted(progress: Callable[[int, int], None], before: int, rows: int, total
 
 
 def _down(
-    oracle: Oracle, batch: Batch, noise: str, ladder: Sequence[float], loss: str, report: Callable[[int], None]
+    oracle: Oracle, batch: Batch, noise: str, radii: Sequence[Tensor], loss: str, report: Callable[[int], None]
 ) -> tuple[Int64[Tensor, "rungs n"], Float64[Tensor, "rungs n"]]:
-    """Predictions and sizes of a batch, rung by rung."""
-    norms = batch.images.flatten(1).double().norm(dim=1)
-    radii = [noise_norm(norms, snr) for snr in ladder]
+    """Predictions and sizes of a batch, rung by rung, whose noise has these norms."""
     looks: Iterable[tuple[Tensor, Answer]]
     if noise == "white":
         looks = ((x, oracle.look(x, batch.keys, None, draw=rung)) for rung, x in enumerate(_white(batch, radii)))
@@ -150,7 +153,7 @@ def _down(
         def move(rung: int, x: Tensor, gradient: Tensor) -> Tensor:
             return _onto_sphere(x, batch.images, direction.step(torch.zeros_like(x), gradient, 1.0), radii[rung])
 
-        looks = climb(oracle, batch, loss, move, len(ladder))
+        looks = climb(oracle, batch, loss, move, len(radii))
     predicted, sizes = [], []
     for rung, (x, answer) in enumerate(looks):
         predicted.append(torch.where(answer.finite, answer.logits.argmax(1), NO_ANSWER).cpu())

@@ -80,7 +80,7 @@ def curves(
     Args:
         found: what was answered, by kind of noise.
         ladder: ratios in dB, descending.
-        signal: bool[n], whether an image has a pixel that is not black; only such an image can be given noise.
+        signal: bool[n], whether any pixel of an image has a signal (is not black); only then can it be given noise.
     """
     names, rungs, weights = list(found), 1 + len(ladder), _weights(ladder)
     predicted = {name: of.predicted.numpy() for name, of in found.items()}

@@ -45,6 +45,8 @@ class Config(Component):
         low: of the most. At 6 there is as much noise as image, and no classifier can be asked for more.
         spacing: dB from one ratio to the next; 2, or 1 with the full budget, where None. Each costs a step.
         loss: what the steps ascend; "log_odds" has the direction of the cross-entropy, without its rounding to zero.
+        origin: the value of a pixel without signal, 0 for black. Images that were scaled and shifted into [0, 1], as
+            whitened ones have to be, give what 0 became, so that ratios are those before.
         resamples: of the bootstraps.
     """
 
@@ -54,6 +56,7 @@ class Config(Component):
     low: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 6.0
     spacing: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     loss: Literal["ce", "margin", "log_odds", "dlr"] = "log_odds"
+    origin: Annotated[float, Field(allow_inf_nan=False)] = 0.0
     resamples: Annotated[int, Field(gt=0)] = 1000
 
     @model_validator(mode="after")
@@ -100,7 +103,7 @@ def run(context: Context, config: Config) -> CheckResult:
         said = "All images have the same label, so that there is nothing to tell of it."
         return CheckResult(check="fault_tolerance", status=Status.SKIPPED, reason=said)
     ladder, told = _ladder(config, context.budget), Told.of(truth, context.num_classes)
-    signal = np.asarray(context.images.flatten(1).any(1).cpu().numpy(), dtype=np.bool_)
+    signal = np.asarray((context.images != config.origin).flatten(1).any(1).cpu().numpy(), dtype=np.bool_)
     modes = {MEAN: context.model} | ({} if context.stochastic is None else {STOCHASTIC: context.stochastic})
     of_modes: dict[str, dict[str, Curve]] = {}
     arrays: dict[str, NDArray[Any]] = {}
@@ -116,6 +119,7 @@ def run(context: Context, config: Config) -> CheckResult:
                 noise,
                 ladder,
                 loss=config.loss,
+                origin=config.origin,
                 seed=context.seed,
                 indices=context.indices,
                 batch_size=context.batch_size,

@@ -2,7 +2,8 @@
 
 Figure 5 of "A Rate-Distortion Theory of Adversarial Examples": the models of table 1 under unbounded steps along the
 gradient, along its sign, and under white noise; I(T;Y) in bits over the signal-to-noise ratio in dB. The check
-``fault_tolerance`` measures. Model A, without any regulariser, stands beside the paper's two.
+``fault_tolerance`` measures. As in figure 4, X is the whitened image; ``space=pixels`` is the other reading. Model A,
+without any regulariser, stands beside the paper's two.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from isthmus.recipe import Positive
+from isthmus.recipe import Fraction, Positive
 from isthmus.studies.evidence import Finding
 from isthmus.studies.rate_distortion import noise_claims, noise_page, protocol, weight_decay
 from isthmus.studies.study import StudyRecord, scales
@@ -29,6 +30,9 @@ class Config(protocol.TableConfig):
         noises: kinds of noise.
         high, low: ratios in dB between which noise grows.
         spacing: dB from one ratio to the next.
+        space: where noise is added, and image and noise are compared: in "whitened" images or in "pixels".
+        least_accuracy: test accuracy below which a model is no subject for the paper's claims, which are then not
+            decided; the paper's models have 87% and 88%.
     """
 
     batch_sizes: tuple[Positive] = (128,)
@@ -37,12 +41,14 @@ class Config(protocol.TableConfig):
     high: Annotated[float, Field(gt=0)] = 60.0
     low: Annotated[float, Field(gt=0)] = 1.0
     spacing: Annotated[float, Field(gt=0)] = 1.0
+    space: Literal["whitened", "pixels"] = "whitened"
+    least_accuracy: Fraction = 0.8
 
 
 SCALES = scales(
     Config,
     tiny=protocol.of_one_batch(protocol.TINY_FIGURE, images=100, spacing=10.0),
-    small=protocol.of_one_batch(protocol.SMALL, images=1000, spacing=3.0),
+    small=protocol.of_one_batch(protocol.SMALL_DIGITS, images=1000, spacing=3.0),
 )
 
 

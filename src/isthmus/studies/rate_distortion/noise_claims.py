@@ -37,12 +37,14 @@ def findings(record: StudyRecord) -> list[Finding]:
     """The paper's claims in its order."""
     if not record.cells:
         return [undecided("Fault tolerance.", "Nothing was measured.")]
-    return [
+    found = [
         _less_with_batch_norm(record),
         *(_to_nothing(record, noise) for noise in ("l2", "linf")),
         _to_chance(record),
         *(_returns(record, noise) for noise in ("l2", "linf")),
     ]
+    weak = _too_weak(record)
+    return [undecided(each.claim, f"{weak} {each.because}") for each in found] if weak else found
 
 
 def trained(record: StudyRecord, model: str) -> list[Mapping[str, Any]]:
@@ -64,6 +66,19 @@ def kept(record: StudyRecord, model: str, noise: str, level: float = 0.95) -> Es
     """Mean over seeds of the share of H(Y) that is transmitted, averaged over the ratios."""
     cells = trained(record, model)
     return pooled([tuple(cell["noises"][noise]["kept"]) for cell in cells], cells[0]["n"], level)
+
+
+def _too_weak(record: StudyRecord) -> str:
+    """Why these models are no subjects for the claims; nothing where they are."""
+    least = record.config["least_accuracy"]
+    accuracies = {model: fmean(cell["test_accuracy"] for cell in trained(record, model)) for model in there(record)}
+    weak = [f"{model} on {percent(value)}" for model, value in accuracies.items() if value < least]
+    if not weak:
+        return ""
+    return (
+        f"Models this weak say nothing of the claim: on test images right are {', '.join(weak)}; at least "
+        f"{percent(least)} is needed."
+    )
 
 
 def _less_with_batch_norm(record: StudyRecord) -> Finding:

@@ -12,6 +12,7 @@ from isthmus.studies.study import StudyRecord
 from isthmus.types import Figure, Mark, Section, Series, Table
 
 TITLES = {"information_bits": "Information about the label", "accuracy": "Accuracy"}
+SPACES = {"whitened": "of whitened images", "pixels": "of pixels"}
 NAMES = {"A": "A, no regulariser", "B": "B, weight decay", "C": "C, batch norm besides"}
 
 
@@ -37,7 +38,7 @@ def _panel(record: StudyRecord, model: str, what: str) -> Figure:
         title=f"{TITLES[what]}: {NAMES[model]}",
         reading=f"Mean over {len(cells)} seeds; noise grows to the left. Clean images: "
         f"{percent(clean) if what == 'accuracy' else f'{clean:.2f} bits'}.",
-        x_label="signal-to-noise ratio, dB",
+        x_label=f"signal-to-noise ratio, dB, {SPACES[record.config['space']]}",
         y_label="I(T;Y), bits" if what == "information_bits" else "fraction right",
         series=tuple(series),
         marks=(Mark("H(Y)", y=cells[0]["label_entropy_bits"]),) if what == "information_bits" else (),
@@ -53,8 +54,8 @@ def _table(record: StudyRecord) -> Table:
     low, high = (record.config[end] for end in ("low", "high"))
     return Table(
         title="Share of the labels' information that is kept",
-        reading=f"I(T;Y) as a share of H(Y), averaged over ratios from {low:g} to {high:g} dB; what counts at a ratio "
-        "is the least transmitted there or at any higher one.",
+        reading=f"I(T;Y) as a share of H(Y), averaged over ratios {SPACES[record.config['space']]} from {low:g} to "
+        f"{high:g} dB; what counts at a ratio is the least transmitted there or at any higher one.",
         columns=("model", "seeds", "right on test images", *(NOISES[noise] for noise in kinds(record))),
         rows=tuple(lines),
     )

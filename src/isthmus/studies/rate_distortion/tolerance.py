@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from isthmus.studies.evidence import ends
 from isthmus.studies.laboratory import ask, judged
 from isthmus.studies.rate_distortion.printed import Model
+from isthmus.studies.rate_distortion.whitened import inside
 from isthmus.studies.workbench import Cell, Workbench
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def _cell(config: Config, bench: Workbench, model: Model, seed: int) -> Cell:
     the clean image first, "kept": [value, low, high]}}, …}``.
     """
     recipe = config.recipe(model, config.batch_sizes[0], "original", seed)
-    check = {
+    check: dict[str, Any] = {
         "name": "fault_tolerance",
         "noises": list(config.noises),
         "high": config.high,
@@ -34,7 +35,12 @@ def _cell(config: Config, bench: Workbench, model: Model, seed: int) -> Cell:
     def measure() -> dict[str, Any]:
         run = bench.train(recipe)
         images, labels, indices, _ = judged(config.data, config.train_limit, config.images)
-        found = ask(run.load(), images, labels, indices, check, bench.telling("adding noise"))
+        learner, origin = run.load(), 0.0
+        if config.space == "whitened":
+            seen = inside(learner, images)
+            learner, images, origin = seen.model, seen.images, seen.origin
+        whole = {**check, "origin": origin}
+        found = ask(learner, images, labels, indices, whole, bench.telling("adding noise"))
         mean = found.details["modes"]["mean"]
         noises = {}
         for noise in config.noises:
@@ -47,11 +53,12 @@ def _cell(config: Config, bench: Workbench, model: Model, seed: int) -> Cell:
             "model": model,
             "seed": seed,
             "n": len(labels),
+            "space": config.space,
             "snr": found.details["snr"],
             "label_entropy_bits": found.details["label_entropy_bits"],
             "noises": noises,
             "test_accuracy": run.info()["result"]["test_accuracy"],
         }
 
-    about = {"recipe": recipe, "images": config.images, "check": check}
+    about = {"recipe": recipe, "images": config.images, "space": config.space, "check": check}
     return Cell(f"{model}, seed {seed}, noise", about, measure)

@@ -23,11 +23,18 @@ class Inside:
     Attributes:
         images: of shape n×1×h×w; 0 and 1 are the least and the largest value of all.
         unit: how much of the whitened images' own scale fits into [0, 1].
+        low: the least of their values.
     """
 
     model: Learner
     images: Tensor
     unit: float
+    low: float
+
+    @property
+    def origin(self) -> float:
+        """What a whitened pixel of 0 has become."""
+        return -self.low / self.unit
 
 
 def whitening(model: Learner) -> Whitening:
@@ -48,7 +55,7 @@ def inside(model: Learner, images: Tensor) -> Inside:
     low, high = float(seen.min()), float(seen.max())
     unit = high - low
     # (x − mean) / std undoes the squeezing
-    return Inside(_behind(model, Normalize([-low / unit], [1 / unit])), ((seen - low) / unit).clamp(0, 1), unit)
+    return Inside(_behind(model, Normalize([-low / unit], [1 / unit])), ((seen - low) / unit).clamp(0, 1), unit, low)
 
 
 def without(model: Learner, images: Tensor) -> tuple[Learner, Tensor]:
