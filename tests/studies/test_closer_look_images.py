@@ -204,6 +204,16 @@ def test_papers_recipes_are_valid_and_complete():
     assert vib.recipe("determ", None, 0) == ceb.recipe("determ", None, 0), "figures 3 and 9 share their baselines"
 
 
+@pytest.mark.parametrize("number", [1, 2, 8])
+def test_the_small_scale_trains_until_gradients_are_masked(number):
+    """Masking appears between 10 and 35 epochs: a scale that stops before says nothing about these figures."""
+    small = catalogue.find(f"closer-look/figure-{number}").SCALES["small"]
+    recipes = [load_recipe(small.recipe("determ", None, 0)), load_recipe(small.recipe("vib", 0.01, 0))]
+    assert [recipe.training.epochs for recipe in recipes] == [40, 40]
+    assert small.seeds >= 3
+    assert catalogue.find(f"closer-look/figure-{number}").SCALES["tiny"].training["epochs"] <= 5
+
+
 QUICK = {"seeds": 1, "images": 20, "training.epochs": 1}
 
 

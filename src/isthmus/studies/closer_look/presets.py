@@ -14,12 +14,13 @@ MNIST_TRAINING: dict[str, Any] = {
     "learning_rate": {"every": 2, "factor": 0.97},
     "ema": 0.999,
 }
-# two hidden layers half as wide, a fortieth of the epochs, and a larger step to get somewhere in them
+# Two hidden layers half as wide and a fifth of the epochs, with a larger step. No fewer: what the figures are about,
+# gradients that vanish where the cross-entropy saturates, appears between 10 and 35 epochs; after 5 nothing is masked.
 MNIST_SMALL: dict[str, Any] = {
     "seeds": 3,
     "images": 500,
     "model": {**MNIST_MODEL, "backbone": {"name": "mlp", "hidden": [512, 512]}},
-    "training": {**MNIST_TRAINING, "epochs": 5, "optimizer": {"lr": 1e-3, "betas": [0.5, 0.999]}},
+    "training": {**MNIST_TRAINING, "epochs": 40, "optimizer": {"lr": 1e-3, "betas": [0.5, 0.999]}},
 }
 DIGITS_TINY: dict[str, Any] = {
     "seeds": 2,
