@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from isthmus.config import Component, Frozen, component, override, parse_overrides, read_yaml, validate
-from isthmus.errors import ConfigError, unknown
+from isthmus.errors import ConfigError, shown, unknown
 from isthmus.tradeoff import KNOBS, Rho
 
 Positive = Annotated[int, Field(gt=0)]
@@ -185,6 +185,67 @@ def named_augmentation(given: Augmentation | str) -> Augmentation:
     return given if isinstance(given, Augmentation) else Augmentation.model_validate(_named_augmentation(given))
 
 
+def _fraction(given: object) -> object:
+    """``"2/255"`` as a number; anything else as it is."""
+    if not isinstance(given, str) or "/" not in given:
+        return given
+    over, _, under = given.partition("/")
+    try:
+        return float(over) / float(under)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError("give a number or a fraction such as 2/255") from None
+
+
+class Adversarial(Frozen):
+    """Adversarial training (Madry et al. 2018, arXiv:1706.06083): the model learns from adversarial images alone.
+
+    ``pgd:7`` is short for 7 steps, ``pgd:7 linf:8/255`` for a threat besides. Each image is attacked where training
+    sees it, after augmentation, by PGD on the model's own logits; see :mod:`isthmus.training.adversarial`.
+
+    Attributes:
+        name: the attack; PGD is the only one (with one step, it is FGSM from a random start).
+        steps: gradient steps for each image of each batch. A training step costs ``steps`` more forward and backward
+            passes.
+        threat: norm and ε for images in [0, 1], such as "linf:8/255" (Madry et al. on CIFAR-10) or "l2:0.5".
+        step_size: size of a step in the threat's norm, a number or a fraction such as "2/255" (Madry et al. on
+            CIFAR-10); 2.5·ε/steps where None.
+        random_start: start uniformly in the ball rather than at the image itself.
+        loss: what the attack ascends, from :mod:`isthmus.attacks.losses`; the cross-entropy of the prediction as in the
+            paper.
+        mode: which prediction of a stochastic bottleneck is attacked: "mean", c(y|E z), as evaluations do by default;
+            or "stochastic", the average of c(y|z) over ``model.samples`` codes, drawn anew at every step of the attack.
+        batch_norm: "eval" attacks the network with its running statistics, and without dropout, as it is evaluated;
+            "train" with the statistics of the attacked batch, as Madry et al. The attack changes running statistics in
+            neither.
+    """
+
+    name: Literal["pgd"] = "pgd"
+    steps: Positive = 7
+    threat: str = "linf:8/255"
+    step_size: Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_fraction)] | None = None
+    random_start: bool = True
+    loss: Literal["ce", "margin", "log_odds", "dlr"] = "ce"
+    mode: Literal["mean", "stochastic"] = "mean"
+    batch_norm: Literal["eval", "train"] = "eval"
+
+
+def _short_adversarial(given: object) -> object:
+    """``pgd``, ``pgd:7`` or ``pgd:7 linf:8/255``; the ``name`` of a mapping may be such a text, too."""
+    options = {"name": given} if isinstance(given, str) else given
+    if not isinstance(options, Mapping) or not isinstance(options.get("name"), str):
+        return given
+    attack, *threat = options["name"].split() or [""]
+    name, colon, steps = attack.partition(":")
+    if name != "pgd":
+        raise ConfigError(unknown("attack to train with", name, ["pgd"]))
+    if len(threat) > 1:
+        raise ConfigError(
+            f"Adversarial training is written pgd:STEPS NORM:EPS, as in pgd:7 linf:8/255; got {shown(options['name'])}."
+        )
+    short = {"name": name, **({"steps": steps} if colon else {}), **({"threat": threat[0]} if threat else {})}
+    return short | {key: value for key, value in options.items() if key != "name"}
+
+
 def _observer(given: object) -> Component:
     return component("observers", given)
 
@@ -193,7 +254,8 @@ class Training(Frozen):
     """The loop: how long, how fast, by whom, and what is kept.
 
     ``devices`` processes on each of ``nodes`` machines share every batch of ``batch_size`` images evenly; each takes
-    its share in ``accumulate`` parts, one after another, before the optimiser's step. The weights after each step in
+    its share in ``accumulate`` parts, one after another, before the optimiser's step. With ``adversarial`` the model
+    learns from adversarial images, of which the accuracy in training is then, too. The weights after each step in
     ``snapshots`` stay beside the final ones. Observers in ``observe`` say at the end of epochs what they saw.
     """
 
@@ -203,6 +265,7 @@ class Training(Frozen):
     learning_rate: LearningRate = LearningRate()
     rho_schedule: Annotated[RhoSchedule | None, BeforeValidator(_named_schedule)] = None
     augment: Annotated[Augmentation, BeforeValidator(_named_augmentation), PlainSerializer(_by_name)] = Augmentation()
+    adversarial: Annotated[Adversarial | None, BeforeValidator(_short_adversarial)] = None
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     precision: Literal["float32", "bf16", "fp16"] = "float32"

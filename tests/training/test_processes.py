@@ -50,8 +50,9 @@ ACROSS: dict[str, dict[str, Any]] = {
         "model": {"backbone": {"name": "mlp", "hidden": [32]}, "hypothesis": {"hidden": [16, 16]}},
     },
     "fp16": {"training.precision": "fp16"},
+    "adversarial": {"training.adversarial": {"name": "pgd:2 l2:0.3", "mode": "stochastic"}},
 }
-"""Losses that compare the images of a batch with one another, levels of codes, and half precision."""
+"""Losses that compare the images of a batch with one another, levels of codes, half precision, and attacked images."""
 DIVERGING = {"training.optimizer": {"name": "sgd", "lr": 1e30}, "training.clip_norm": None}
 
 

@@ -111,8 +111,20 @@ CONV = {
         | {"model.backbone": {"name": "wide_resnet", "depth": 7, "width": 1, "norm": True}, "training.clip_norm": 1},
         {"training.log_every": 1000, "training.epochs": 2},
         {"training.precision": "fp16", "training.epochs": 2},
+        {
+            "model.backbone": {"name": "wide_resnet", "depth": 7, "width": 1, "norm": True},
+            "training.adversarial": {"name": "pgd:2 l2:0.3", "mode": "stochastic", "batch_norm": "train"},
+            "training.epochs": 2,
+        },
     ],
-    ids=["conv adam bf16 channels_last", "sgd", "batch norm", "no metrics before the checkpoint", "fp16"],
+    ids=[
+        "conv adam bf16 channels_last",
+        "sgd",
+        "batch norm",
+        "no metrics before the checkpoint",
+        "fp16",
+        "adversarial",
+    ],
 )
 def test_resume_is_bitwise_for_other_nets_and_optimisers(tmp_path, monkeypatch, overrides):
     whole = isthmus.train(TINY, overrides, out=tmp_path / "whole", progress=False)

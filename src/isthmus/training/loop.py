@@ -29,6 +29,7 @@ from isthmus.nets.noise import Noise, Share
 from isthmus.randomness import fold
 from isthmus.recipe import Optimizer, Recipe
 from isthmus.training import checkpoints, processes
+from isthmus.training.adversarial import Adversary
 from isthmus.training.averaging import MovingAverage
 from isthmus.training.evaluation import count_right
 from isthmus.training.interrupts import Interrupt, deferred
@@ -64,6 +65,7 @@ class Trainer:
         if marginal:  # a marginal fitted beside the objective gets an optimiser of its own and cannot touch it
             self.optimizers["marginal_optimizer"] = make_optimizer(Optimizer(), marginal)
         self.average = MovingAverage(self.model, self.settings.ema) if self.settings.ema else None
+        self.adversary = Adversary.of_recipe(recipe, self.model, self.team)
         batches = Batches(
             data.train,
             self.settings.batch_size,
@@ -183,6 +185,8 @@ class Trainer:
         self.step += 1
 
     def _backward(self, part: Batch, number: int) -> Terms:
+        if self.adversary is not None:
+            part = self.adversary.attack(part, self.step)
         with self.fabric.autocast():
             rho, noise = self.rho.at(self.step), self._noise(number)
             terms = self.model.loss(part.images, part.labels, rho, noise, self.team.gather)
@@ -225,8 +229,11 @@ class Trainer:
         if not last and (epoch + 1) % self.settings.validate_every:
             metrics.write(where | seen)
             return
+        test_accuracy = self._test_accuracy()
+        if self.adversary is not None:  # attacked images may well be less accurate than chance
+            at_chance = at_chance and test_accuracy <= self.chance + COLLAPSE_MARGIN
         tested = {
-            "test_accuracy": self._test_accuracy(),
+            "test_accuracy": test_accuracy,
             "collapsed": at_chance and (last or self.rho.finished(self.step)),  # a gate may never open
         }
         self.last_epoch = where | tested | seen

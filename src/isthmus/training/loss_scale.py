@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 import torch
-from torch import optim
+from torch import Tensor, optim
 
 from isthmus.training.monitor import diverged
 
@@ -23,6 +23,10 @@ class LossScale:
 
     def __init__(self, scaler: torch.amp.GradScaler | None) -> None:
         self.scaler = scaler
+
+    def scaled(self, loss: Tensor) -> Tensor:
+        """The loss times the scale."""
+        return loss if self.scaler is None else self.scaler.scale(loss)
 
     def unscale(self, optimizers: Collection[optim.Optimizer]) -> None:
         """Divide gradients by the scale. They are averages over processes: what overflowed in one has in all."""

@@ -1,0 +1,150 @@
+"""Adversarial training: a batch is attacked before the model learns from it (Madry et al. 2018, arXiv:1706.06083).
+
+Training minimises E[max_δ L(x + δ, y)] over the perturbations δ of a threat. PGD (:mod:`isthmus.attacks.pgd`)
+approximates the inner maximum. It ascends a loss of the model's logits, whatever the objective; the objective's terms
+are then those of the adversarial images. All randomness derives from (seed, step, example), so that a resumed run,
+several processes and parts of a batch attack every image alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from isthmus.attacks import batch as attacked
+from isthmus.attacks import pgd
+from isthmus.attacks.oracle import Answer
+from isthmus.attacks.threats import parse
+from isthmus.data.batches import Batch
+from isthmus.errors import ConfigError, ModelError
+from isthmus.nets.bottleneck import Bottleneck
+from isthmus.nets.learner import Learner
+from isthmus.nets.modes import StochasticMode
+from isthmus.randomness import example_keys, fold
+from isthmus.recipe import Adversarial, Recipe
+from isthmus.training.loss_scale import LossScale
+from isthmus.training.processes import Team
+
+# Keep the draws for starts and for codes apart, and from anybody else's.
+_START, _NOISE = (int.from_bytes(word) for word in (b"attack", b"codes"))
+
+
+class Adversary:
+    """Makes adversarial images for a model in training; changes neither its parameters nor its buffers.
+
+    Args:
+        settings: the attack, its threat and mode.
+        model: the model in training.
+        seed: of all starts and noise.
+        autocast: makes the context of the model's forward passes, for mixed precision.
+        loss_scale: multiplies the loss before its gradient is taken, as in training.
+
+    Raises:
+        ConfigError: the threat cannot be read, or stochastic mode is asked of a model that has none.
+    """
+
+    def __init__(
+        self,
+        settings: Adversarial,
+        model: Learner,
+        seed: int = 0,
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        loss_scale: LossScale | None = None,
+    ) -> None:
+        try:
+            self.threat = parse(settings.threat)
+        except ConfigError as error:
+            raise ConfigError(f"training.adversarial.threat: {error}") from None
+        self.settings, self.model, self.seed = settings, model, seed
+        self.autocast, self.loss_scale = autocast, loss_scale or LossScale(None)
+        self.view = _view(model, settings)
+        options = settings.model_dump(include={"steps", "step_size", "random_start", "loss"})
+        self.search = pgd.Pgd(pgd.Config(**options), self.threat, classes=0)
+
+    @classmethod
+    def of_recipe(cls, recipe: Recipe, model: Learner, team: Team) -> Adversary | None:
+        """The adversary of a recipe; None where it trains on the images themselves."""
+        settings = recipe.training.adversarial
+        if settings is None:
+            return None
+        return cls(settings, model, recipe.seed, team.fabric.autocast, team.loss_scale)
+
+    def attack(self, batch: Batch, step: int) -> Batch:
+        """The same batch with adversarial images.
+
+        Args:
+            batch: images in [0, 1] as the model would see them, and their positions in the split.
+            step: of training, so that every one draws anew.
+        """
+        keys = fold(example_keys(self.seed, batch.indices), step)
+        return batch._replace(images=self.perturb(batch.images, batch.labels, keys))
+
+    def perturb(
+        self, images: Float[Tensor, "n c h w"], labels: Int[Tensor, " n"], keys: Int[Tensor, " n"]
+    ) -> Float[Tensor, "n c h w"]:
+        """Adversarial images within the threat and in [0, 1].
+
+        Args:
+            images: in [0, 1].
+            labels: true classes; the attack leads away from them.
+            keys: what all randomness of an image derives from (:mod:`isthmus.randomness`).
+
+        Raises:
+            ModelError: the logits have no gradient with respect to the images.
+        """
+        batch = attacked.Batch(images, labels, fold(keys, _START))
+        runs = self.search.begin(batch, torch.zeros_like(labels))
+        with _in_mode(self.model, self.settings.batch_norm == "train"):
+            for number in range(self.settings.steps):
+                self.search.advance(runs, batch, self._look(runs.x, batch, fold(keys, _NOISE, number)))
+        return runs.x.detach()
+
+    def _look(self, images: Tensor, batch: attacked.Batch, keys: Tensor) -> Answer:
+        """Logits and the gradient of the mean loss; zero where a gradient overflowed, so that such a pixel stays."""
+        leaf = images.detach().requires_grad_()
+        options = {"keys": keys} if isinstance(self.view, StochasticMode) else {}
+        with self.autocast():
+            logits = self.view(leaf, **options)
+        values = batch.ascend(self.settings.loss, logits.float())
+        (gradient,) = torch.autograd.grad(self.loss_scale.scaled(values.mean()), leaf, allow_unused=True)
+        if gradient is None:
+            raise ModelError(
+                "The model's logits have no gradient with respect to its images, so that adversarial training has "
+                "nothing to follow; remove what detaches them, or training.adversarial."
+            )
+        return Answer(logits.detach(), values.detach(), torch.where(gradient.isfinite(), gradient, 0.0))
+
+
+def _view(model: Learner, settings: Adversarial) -> nn.Module:
+    """What is attacked: the model, or its stochastic mode.
+
+    Raises:
+        ConfigError: the model has no stochastic mode.
+    """
+    if settings.mode == "mean":
+        return model
+    if not isinstance(model, Bottleneck) or not model.stochastic:
+        raise ConfigError(
+            "training.adversarial.mode=stochastic attacks a bottleneck's random codes, but this model has none; use "
+            "mode=mean."
+        )
+    return StochasticMode(model, model.samples)
+
+
+@contextmanager
+def _in_mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """The model in train or eval mode; afterwards its mode and its buffers are what they were."""
+    before, kept = model.training, [(buffer, buffer.clone()) for buffer in model.buffers()]
+    model.train(training)
+    try:
+        yield
+    finally:
+        model.train(before)
+        with torch.no_grad():
+            for buffer, value in kept:
+                buffer.copy_(value)
