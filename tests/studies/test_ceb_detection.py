@@ -56,9 +56,11 @@ def cell(model, seed, out, auroc, fpr=0.0, entropy=0.5, success=None):
 
 
 def record(numbers):
-    """Cells of two seeds from (out, model) -> keywords of :func:`cell`."""
+    """Cells of three seeds from (out, model) -> keywords of :func:`cell`."""
     cells = {
-        f"{model} {seed} {out}": cell(model, seed, out, **of) for (out, model), of in numbers.items() for seed in (0, 1)
+        f"{model} {seed} {out}": cell(model, seed, out, **of)
+        for (out, model), of in numbers.items()
+        for seed in range(3)
     }
     config = catalogue.find(NAME).Config().plain()
     return StudyRecord(study=NAME, scale="small", config=config, cells=cells, total=len(cells))
@@ -111,7 +113,7 @@ def test_intervals_of_seeds_and_images_are_put_together():
     assert (one.low, one.high) == (pytest.approx(0.88), pytest.approx(0.93))
     same = pooled([(0.9, 0.88, 0.93)] * 3, 100)  # seeds that agree add nothing
     assert (same.low, same.high) == (pytest.approx(0.88), pytest.approx(0.93))
-    wider = pooled([(0.9, 0.88, 0.93), (0.8, 0.78, 0.83)], 100)
+    wider = pooled([(0.9, 0.88, 0.93), (0.85, 0.83, 0.88), (0.8, 0.78, 0.83)], 100)
     assert wider.low < 0.8 < 0.9 < wider.high
     assert pooled([(0.9, 0.88, 0.93)], 100, level=0.99).low < 0.88
     with pytest.raises(ValueError, match="got none"):

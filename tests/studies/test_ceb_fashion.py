@@ -97,9 +97,7 @@ def test_the_opposite_is_not_seen():
 
 def test_one_seed_decides_nothing_about_training():
     found = verdicts(record(as_printed, slightly_worse, (0.905, 0, 0.9, 100), seeds=1))
-    trends = {claim for claim in found if "rises as ρ falls" in claim}  # over runs at many ρ, whatever their seeds
-    assert {found[claim] for claim in trends} == {SEEN}
-    assert {verdict for claim, verdict in found.items() if claim not in trends} == {UNDECIDED}
+    assert set(found.values()) == {UNDECIDED}
 
 
 def test_collapsed_runs_are_kept_apart():

@@ -39,14 +39,16 @@ def number(row, value):
     return {"value": value, "low": value - 0.003, "high": value + 0.003, "n": 50_000}
 
 
-def record_of(depth, models, **config):
-    """A record of cells: (variant, ρ) -> errors by row."""
+def record_of(depth, models, seeds=3, **config):
+    """A record of cells: (variant, ρ) -> errors by row, alike for all seeds."""
     cells = {}
     for (variant, rho), errors in models.items():
-        facts = {"variant": variant, "objective": "determ" if rho is None else "ceb", "knob": rho, "seed": 0}
+        facts = {"variant": variant, "objective": "determ" if rho is None else "ceb", "knob": rho}
         found = {row: {"why": "nobody looked"} if errors[row] is None else number(row, errors[row]) for row in ROWS}
-        cells[f"{variant} {rho}"] = {**facts, "collapsed": False, "errors": found, "missing": {}}
-    whole = {**catalogue.find(STUDIES[depth]).SCALES["paper"].plain(), **config}
+        for seed in range(seeds):
+            cell = {**facts, "seed": seed, "collapsed": False, "errors": found, "missing": {}}
+            cells[f"{variant} {rho} {seed}"] = cell
+    whole = {**catalogue.find(STUDIES[depth]).SCALES["paper"].plain(), "seeds": seeds, **config}
     return StudyRecord(study=STUDIES[depth], scale="paper", config=whole, cells=cells, total=len(cells))
 
 
@@ -158,13 +160,20 @@ def test_the_chosen_rho_is_the_lowest_within_a_tenth_of_a_percent_of_the_best():
 
 def test_several_seeds_widen_the_interval_by_their_spread():
     record = record_of(50, printed_models(50))
-    cell = record.cells["plain None"]
-    again = {**cell, "errors": {**cell["errors"], "clean": number("clean", 0.26)}}
-    one, two = error([cell], "clean"), error([cell, again], "clean")
+    cell = record.cells["plain None 0"]
+    others = [{**cell, "errors": {**cell["errors"], "clean": number("clean", value)}} for value in (0.25, 0.26)]
+    one, three = error([cell], "clean"), error([cell, *others], "clean")
     assert one.value == 0.24
-    assert two.value == pytest.approx(0.25)
-    assert (one.seeds, two.seeds) == (1, 2)
-    assert two.high - two.low > 10 * (one.high - one.low)
+    assert three.value == pytest.approx(0.25)
+    assert (one.seeds, three.seeds) == (1, 3)
+    assert three.high - three.low > 5 * (one.high - one.low)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_run_or_two_of_each_decide_nothing_but_what_is_said_of_these_models(seeds):
+    found = catalogue.find(STUDIES[50]).findings(record_of(50, printed_models(50), seeds))
+    assert {each.verdict for each in found[:-1]} == {UNDECIDED}
+    assert found[-1].verdict is SEEN
 
 
 # --- recipes ---

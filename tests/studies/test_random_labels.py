@@ -13,7 +13,7 @@ from isthmus.training.run import Run
 NAME = "ceb/random-labels"
 
 
-def record(memorised, seeds=2, epochs=60, first=41):
+def record(memorised, seeds=3, epochs=60, first=41):
     """Cells in which (kind, ρ) is right on a share of 2,000 images, above chance from an epoch on."""
     models = [("determ", None), *((kind, rho) for kind in ("vib", "ceb") for rho in (0.0, 3.0, 7.0))]
     cells = {}

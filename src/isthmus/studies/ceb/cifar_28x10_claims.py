@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from isthmus.studies.ceb import cifar_claims, printed
 from isthmus.studies.ceb.cifar_claims import NORMS, ball, eps_text, judged, under_pgd
 from isthmus.studies.ceb.sweeps import cells_at, clean, left, places
@@ -51,10 +53,14 @@ def _low_collapses(record: StudyRecord) -> Finding:
     below, above = ([cell["collapsed"] for cell in runs if (cell["knob"] < limit) == side] for side in (True, False))
     if not below or not above:
         return undecided(claim, "There are runs on one side of it only.")
-    stayed, trained = share([sum(below)], len(below)), share([len(above) - sum(above)], len(above))
+    seeds = len({cell["seed"] for cell in runs})
+    stayed, trained = (
+        replace(share([count], of), seeds=seeds)
+        for count, of in ((sum(below), len(below)), (len(above) - sum(above), len(above)))
+    )
     return Finding(
         claim=claim,
-        verdict=all_of([exceeds(part, 0.5, least_seeds=1) for part in (stayed, trained)]),
+        verdict=all_of([exceeds(part, 0.5) for part in (stayed, trained)]),
         because=f"{sum(below)} of {len(below)} runs below it stayed at chance, and {len(above) - sum(above)} of "
         f"{len(above)} from it on trained; more than half of either counts, with 95% confidence.",
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from isthmus.studies.ceb import cifar_claims
@@ -11,15 +10,16 @@ from isthmus.studies.ceb.cifar_claims import NORMS
 from isthmus.studies.ceb.cifar_shown import shifted, why_absent
 from isthmus.studies.ceb.sweeps import cells_at, clean, places
 from isthmus.studies.evidence import (
+    LEAST_SEEDS,
     Estimate,
     Finding,
     Verdict,
-    average,
     difference,
     exceeds,
     falls_below,
     percent,
     points,
+    pooled,
     share,
     undecided,
 )
@@ -52,10 +52,10 @@ def _new_sets(record: StudyRecord) -> list[str]:
 
 
 def _trains(record: StudyRecord, family: str, low: float) -> Finding:
-    """One run that trains shows that it can be done; two that do not say that it cannot like this."""
+    """One run that trains shows that it can be done; three that do not say that it cannot like this."""
     runs = list(record.each(objective=family, knob=low))
     trained = cells_at(record, family, low)
-    none = Verdict.NOT_SEEN if len(runs) > 1 else Verdict.UNDECIDED
+    none = Verdict.NOT_SEEN if len(runs) >= LEAST_SEEDS else Verdict.UNDECIDED
     accuracy = f", to {clean(trained)}" if trained else ""
     return Finding(
         claim=f"A network of this size trains at ρ = {low:g}.",
@@ -114,10 +114,4 @@ def _corrupted(record: StudyRecord, family: str, low: float, high: float) -> Fin
 
 def mean_error(cells: Sequence[Mapping[str, Any]]) -> Estimate:
     """Mean over seeds of the error under corruption; the images' bootstrap and the seeds' t, squared and added."""
-    seeds = average([cell["average"] for cell in cells])
-    spread = seeds.high - seeds.value
-    below, above = (
-        sum(abs(cell["average"] - cell["interval"][side]) for cell in cells) / len(cells) for side in (0, 1)
-    )
-    low, high = seeds.value - (below**2 + spread**2) ** 0.5, seeds.value + (above**2 + spread**2) ** 0.5
-    return replace(seeds, low=max(low, 0.0), high=min(high, 1.0), n=cells[0]["n"], unit="fraction")
+    return pooled([(cell["average"], *cell["interval"]) for cell in cells], cells[0]["n"])

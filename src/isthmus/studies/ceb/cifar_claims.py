@@ -13,6 +13,7 @@ from isthmus.studies.ceb import printed
 from isthmus.studies.ceb.cifar_choice import MADRY
 from isthmus.studies.ceb.sweeps import FAMILIES, cells_at, left, places
 from isthmus.studies.evidence import (
+    LEAST_SEEDS,
     Estimate,
     Finding,
     all_of,
@@ -63,19 +64,20 @@ def under_pgd(record: StudyRecord, cells: Cells, norm: str) -> Estimate:
 
 
 def judged(record: StudyRecord, kind: str) -> list[float]:
-    """Values of ρ whose runs can be judged: with two that trained at least, or all where there is none such."""
+    """Values of ρ whose runs can be judged: with three that trained at least, or all where there is none such."""
     grid = places(record, kind)
-    return [rho for rho in grid if len(cells_at(record, kind, rho)) > 1] or grid
+    return [rho for rho in grid if len(cells_at(record, kind, rho)) >= LEAST_SEEDS] or grid
 
 
 def rises(record: StudyRecord, kind: str, norm: str) -> Finding:
-    """Robustness rises as ρ falls: a trend over all runs that trained."""
+    """Robustness rises as ρ falls: a trend over the runs of each seed that trained."""
     claim = f"{FAMILIES[kind]}'s accuracy under PGD in {NORMS[norm]} rises as ρ falls."
     runs = healthy(record, objective=kind)
-    x = [cell["knob"] for cell in runs]
-    if len(x) < 3 or len(set(x)) < 2:
+    x, each = [cell["knob"] for cell in runs], [under_pgd(record, [cell], norm) for cell in runs]
+    measured = [(cell["seed"], cell["knob"], (y.value, y.low, y.high)) for cell, y in zip(runs, each, strict=True)]
+    slope = trend(measured, each[0].n) if runs else None
+    if slope is None:
         return undecided(claim, "There are too few runs that trained for a trend.")
-    slope = trend(x, [under_pgd(record, [cell], norm).value for cell in runs])
     ends = [under_pgd(record, cells_at(record, kind, rho), norm) for rho in (min(x), max(x))]
     return Finding(
         claim=claim,

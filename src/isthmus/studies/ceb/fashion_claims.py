@@ -131,10 +131,7 @@ def _same_rate(record: StudyRecord, grid: Sequence[float]) -> Finding:
 
 
 def _nearly(one: Estimate, other: Estimate) -> Verdict:
-    spread = math.hypot(one.high - one.value, other.high - other.value)
-    centre = one.value - other.value
-    seeds = min(one.seeds, other.seeds)
-    return _within(Estimate(centre, centre - spread, centre + spread, seeds, seeds, unit="nats"), 0.0, EQUAL)
+    return _within(difference(one, other), 0.0, EQUAL)
 
 
 def _more_robust(record: StudyRecord, grid: Sequence[float], curve: str) -> Finding:
@@ -152,10 +149,11 @@ def _more_robust(record: StudyRecord, grid: Sequence[float], curve: str) -> Find
 def _rises(record: StudyRecord, kind: str, curve: str) -> Finding:
     claim = f"{FAMILIES[kind]}'s robustness to targeted PGD in {TARGETED[curve]} rises as ρ falls."
     runs = healthy(record, objective=kind)
-    x, y = [cell["knob"] for cell in runs], [_success_of(cell, curve) for cell in runs]
-    if len(set(x)) < 2 or len(x) < 3:
+    x, each = [cell["knob"] for cell in runs], [success([cell], curve) for cell in runs]
+    measured = [(cell["seed"], cell["knob"], (y.value, y.low, y.high)) for cell, y in zip(runs, each, strict=True)]
+    slope = trend(measured, each[0].n) if runs else None
+    if slope is None:
         return Finding(claim=claim, verdict=Verdict.UNDECIDED, because="There are too few runs for a trend.")
-    slope = trend(x, y)
     ends = [success(cells_at(record, kind, rho), curve) for rho in (min(x), max(x))]
     return Finding(
         claim=claim,
@@ -163,11 +161,6 @@ def _rises(record: StudyRecord, kind: str, curve: str) -> Finding:
         because=f"The attack's success rises with ρ by {per_unit(slope)}. At ρ = {min(x):g} it is {ends[0]}, at "
         f"ρ = {max(x):g} {ends[1]}; a slope above 0 counts.",
     )
-
-
-def _success_of(cell: Mapping[str, Any], curve: str) -> float:
-    found = cell["modes"]["mean"]["curves"][curve]
-    return float(found["reached"][-1] / max(found["right"], 1))
 
 
 def _beats_plain(record: StudyRecord, curve: str) -> Finding:

@@ -7,6 +7,7 @@ where there is one seed, and with several seeds that of seeds as well.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from isthmus.studies.ceb.imagenet import VARIANTS
@@ -20,7 +21,6 @@ from isthmus.studies.evidence import (
     exceeds,
     falls_below,
     percent,
-    points,
     trend,
 )
 from isthmus.studies.image_models import healthy
@@ -31,7 +31,6 @@ NOTHING, SOMETHING = 0.01, 0.10
 """Accuracies under PGD: "less than 1%" is the paper's; 10% lies below all that its ResNet-152 CEB models keep."""
 ALIKE = 0.01
 """A gain smaller than this is none; the paper prints 152 and 152x2 within 0.2 points of each other."""
-SINGLE = "One run of each: the verdict is about these models on these images."
 
 
 def shared(record: StudyRecord) -> list[Finding]:
@@ -54,20 +53,21 @@ def _beats(record: StudyRecord, name: str) -> Finding:
         claim=claim,
         verdict=_everywhere(list(known.values()), mean),
         because=f"{each}. On average {mean}. It counts where each gain is above 0, and the whole interval of their "
-        f"average; a gain whose own interval holds 0 may still be chance of the images. {_single(mean)}".strip(),
+        f"average; a gain whose own interval holds 0 may still be chance of the images.",
     )
 
 
 def _together(gains: Sequence[Estimate]) -> Estimate:
     """The mean of gains on the same images: as wide as their mean width, since their chances may go together."""
     value, low, high = (fmean(getattr(one, part) for one in gains) for part in ("value", "low", "high"))
-    return Estimate(value, low, high, min(one.n for one in gains), min(one.seeds for one in gains), unit="points")
+    n, seeds = min(one.n for one in gains), min(one.seeds for one in gains)
+    return Estimate(value, low, high, n, seeds, unit="points", of_images=gains[0].of_images)
 
 
 def _everywhere(gains: Sequence[Estimate], mean: Estimate) -> Verdict:
-    if any(one.high <= 0 for one in gains):
+    if Verdict.NOT_SEEN in [exceeds(one, 0.0) for one in gains]:
         return Verdict.NOT_SEEN
-    together = exceeds(mean, 0.0, least_seeds=1)
+    together = exceeds(mean, 0.0)
     return together if together is not Verdict.SEEN or all(one.value > 0 for one in gains) else Verdict.UNDECIDED
 
 
@@ -83,11 +83,10 @@ def _steps(record: StudyRecord) -> Finding:
             before, after = (_ours(record, variant, name) for variant in pair)
             if before is None or after is None:
                 return unmeasured(record, claim, name)
-            verdicts.append(exceeds(difference(before, after), 0.0, least_seeds=1))
+            verdicts.append(exceeds(difference(before, after), 0.0))
             said.append(f"{NUMBERS[name]}, {VARIANTS[pair[1]]}: {difference(before, after)} less")
-    single = SINGLE if record.config["seeds"] == 1 else ""
-    because = f"{'; '.join(said)}. Above 0 at each counts, at the chosen ρ. {single}"
-    return Finding(claim=claim, verdict=all_of(verdicts), because=because.strip())
+    because = f"{'; '.join(said)}. Above 0 at each counts, at the chosen ρ."
+    return Finding(claim=claim, verdict=all_of(verdicts), because=because)
 
 
 def _falls(record: StudyRecord) -> Finding:
@@ -98,12 +97,13 @@ def _falls(record: StudyRecord) -> Finding:
         for name in PGD:
             if why(runs, name):
                 return unmeasured(record, claim, name)
-            if len(runs) < 3 or len(places(record, variant)) < 2:
+            given = [(cell["seed"], cell["knob"], cell["errors"][name]) for cell in runs]
+            measured = [(seed, rho, (each["value"], each["low"], each["high"])) for seed, rho, each in given]
+            slope = trend(measured, given[0][2]["n"]) if given else None
+            if slope is None:
                 return Finding(claim=claim, verdict=Verdict.UNDECIDED, because="There are too few runs for a trend.")
-            slope = trend([cell["knob"] for cell in runs], [cell["errors"][name]["value"] for cell in runs])
             verdicts.append(exceeds(slope, 0.0))
-            ends = f"{points(slope.low, unit=False)} to {points(slope.high)}, {slope.n} runs"
-            said.append(f"{VARIANTS[variant]}, {NUMBERS[name]}: {points(slope.value)} ({ends})")
+            said.append(f"{VARIANTS[variant]}, {NUMBERS[name]}: {slope}")
     return Finding(
         claim=claim,
         verdict=all_of(verdicts),
@@ -129,7 +129,7 @@ def none_stands(record: StudyRecord) -> Finding:
         claim=claim,
         verdict=all_of([falls_below(one, NOTHING, least_seeds=1) for one in left.values()]),
         because=f"The most is left of {named(*most[1:])}: {left[most]} ({NUMBERS[most[0]]}), of {len(models)} models; "
-        f"below {percent(NOTHING)} at each counts. {_single(left[most])}".strip(),
+        f"below {percent(NOTHING)} at each counts. The claim is about these models.",
     )
 
 
@@ -138,7 +138,7 @@ def accuracy(record: StudyRecord, variant: str, rho: float | None, name: str) ->
     found = error(cells_at(record, variant, rho), name)
     if found is None:
         return None
-    return Estimate(1 - found.value, 1 - found.high, 1 - found.low, found.n, found.seeds)
+    return replace(found, value=1 - found.value, low=1 - found.high, high=1 - found.low)
 
 
 def _ours(record: StudyRecord, variant: str, name: str) -> Estimate | None:
@@ -154,7 +154,3 @@ def unmeasured(record: StudyRecord, claim: str, name: str) -> Finding:
     """No verdict, since a number is missing, and why."""
     reason = next(filter(None, (why([cell], name) for cell in record.cells.values())), "no model of that kind")
     return Finding(claim=claim, verdict=Verdict.UNDECIDED, because=f"The {NUMBERS[name]} is not measured: {reason}.")
-
-
-def _single(estimate: Estimate) -> str:
-    return SINGLE if estimate.seeds == 1 else ""

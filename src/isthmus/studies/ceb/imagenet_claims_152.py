@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from isthmus.studies.ceb.imagenet import VARIANTS
-from isthmus.studies.ceb.imagenet_claims import ALIKE, NOTHING, PGD, SINGLE, SOMETHING, accuracy, unmeasured
+from isthmus.studies.ceb.imagenet_claims import ALIKE, NOTHING, PGD, SOMETHING, accuracy, unmeasured
 from isthmus.studies.ceb.imagenet_results import NUMBERS, cells_at, chosen, error, variants
 from isthmus.studies.evidence import Estimate, Finding, Verdict, all_of, difference, exceeds, falls_below, percent
 from isthmus.studies.study import StudyRecord
@@ -25,9 +25,9 @@ def _stands(record: StudyRecord) -> Finding:
             ours, plain = _left(record, variant, name), accuracy(record, variant, None, name)
             if ours is None or plain is None:
                 return unmeasured(record, claim, name)
-            verdicts += [exceeds(ours, SOMETHING, least_seeds=1), falls_below(plain, NOTHING, least_seeds=1)]
+            verdicts += [exceeds(ours, SOMETHING), falls_below(plain, NOTHING)]
             said.append(f"{_norm(name)}, {VARIANTS[variant]}: {ours} against {plain}")
-    because = f"{'; '.join(said)}. {_single(record)}" if said else "There is no pair of models to judge."
+    because = f"{'; '.join(said)}." if said else "There is no pair of models to judge."
     return Finding(claim=claim, verdict=all_of(verdicts), because=because.strip())
 
 
@@ -51,9 +51,9 @@ def _compared(record: StudyRecord, claim: str, more: str, less: str, words: str)
         if first is None or second is None:
             return unmeasured(record, claim, name)
         lead = difference(first, second)
-        verdicts.append(exceeds(lead, 0.0, least_seeds=1))
+        verdicts.append(exceeds(lead, 0.0))
         said.append(f"{lead} in {_norm(name)}")
-    because = f"{words} {' and '.join(said)}, at the chosen ρ; above 0 in both counts. {_single(record)}"
+    because = f"{words} {' and '.join(said)}, at the chosen ρ; above 0 in both counts."
     return Finding(claim=claim, verdict=all_of(verdicts), because=because.strip())
 
 
@@ -67,13 +67,13 @@ def _wide_overfits(record: StudyRecord) -> Finding:
         plain, ours = gains
         if plain is None or ours is None:
             return unmeasured(record, claim, name)
-        verdicts += [falls_below(plain, ALIKE, least_seeds=1), exceeds(ours, 0.0, least_seeds=1)]
+        verdicts += [falls_below(plain, ALIKE), exceeds(ours, 0.0)]
         said.append(f"{NUMBERS[name]}: the deterministic network {plain}, CEB {ours}")
     return Finding(
         claim=claim,
         verdict=all_of(verdicts),
         because=f"By twice the width fall: {'; '.join(said)}. Less than {percent(ALIKE)} counts as nothing (our limit; "
-        f"more images would be needed to say that width harms), above 0 as something. {_single(record)}".strip(),
+        f"more images would be needed to say that width harms), above 0 as something.",
     )
 
 
@@ -96,7 +96,3 @@ def _untried(claim: str) -> Finding:
 
 def _norm(name: str) -> str:
     return "ℓ∞" if name == "pgd_linf" else "ℓ2"
-
-
-def _single(record: StudyRecord) -> str:
-    return SINGLE if record.config["seeds"] == 1 else ""

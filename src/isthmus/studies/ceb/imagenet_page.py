@@ -94,11 +94,8 @@ def _beside(record: StudyRecord, variant: str) -> Table:
 def _metric(cells: Cells, row: str) -> Metric | None:
     found = error(cells, row)
     if found is not None:
-        metric = found.metric
-        if row in ("clean", "imagenet_a", "pgd_l2", "pgd_linf") or metric.interval is None:
-            return metric
-        method = "bootstrap over images" if found.seeds == 1 else "bootstrap over images, t over seeds"
-        return metric.model_copy(update={"interval": metric.interval.model_copy(update={"method": method})})
+        wilsons = row in ("clean", "imagenet_a", "pgd_l2", "pgd_linf")
+        return (replace(found, of_images="Wilson") if wilsons else found).metric
     return Metric(value=None, unit="fraction", n=0, note=why(cells, row)) if cells else None
 
 

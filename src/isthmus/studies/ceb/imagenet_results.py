@@ -10,7 +10,7 @@ from typing import Any
 from isthmus.metrics.corruption import CORRUPTIONS
 from isthmus.studies.ceb.imagenet import VARIANTS
 from isthmus.studies.ceb.printed import IMAGENET, ImageNetModel
-from isthmus.studies.evidence import Estimate, difference, half_width
+from isthmus.studies.evidence import Estimate, difference, pooled
 from isthmus.studies.image_models import healthy
 from isthmus.studies.study import StudyRecord
 
@@ -63,11 +63,8 @@ def error(cells: Cells, name: str) -> Estimate | None:
     """Mean over seeds of a number; None where it is not measured. Its interval has both kinds of chance."""
     if not cells or why(cells, name):
         return None
-    values, given = _values(cells, name), [cell["errors"][name] for cell in cells]
-    value, seeds = fmean(values), half_width(values, 0.95)
-    below, above = (abs(fmean(each[end] for each in given) - value) for end in ("low", "high"))
-    n = given[0]["n"]
-    return Estimate(value, max(0.0, value - math.hypot(below, seeds)), value + math.hypot(above, seeds), n, len(values))
+    given = [cell["errors"][name] for cell in cells]
+    return pooled([(each["value"], each["low"], each["high"]) for each in given], given[0]["n"], highest=math.inf)
 
 
 def gain(record: StudyRecord, variant: str, name: str) -> Estimate | None:

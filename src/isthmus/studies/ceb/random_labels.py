@@ -26,6 +26,7 @@ from isthmus.studies.evidence import (
     bonferroni,
     exceeds,
     falls_below,
+    over_seeds,
     percent,
     share,
 )
@@ -153,12 +154,14 @@ def _plain_memorises(plain: Sequence[Mapping[str, Any]]) -> Finding:
 def _begins(plain: Sequence[Mapping[str, Any]]) -> Finding:
     onsets, epochs = [cell["onset"] for cell in plain], len(plain[0]["epochs"])
     said = ", ".join("never" if each is None else str(each) for each in onsets)
-    late = [each is not None and each > ONSET / 2 for each in onsets]
-    verdict = Verdict.SEEN if all(late) else Verdict.NOT_SEEN if None not in onsets else Verdict.UNDECIDED
+    known = [float(each) for each in onsets if each is not None]
+    mean = over_seeds(known, (0.5, 0.5), len(known)) if len(known) == len(onsets) else None  # to half an epoch
+    verdict = exceeds(mean, ONSET / 2) if mean else Verdict.UNDECIDED
     return Finding(
         claim=f"They begin to after about {ONSET} epochs.",
-        verdict=verdict if len(plain) > 1 and epochs > ONSET else Verdict.UNDECIDED,
-        because=f"Surely above chance from epoch {said} of {epochs}, seed by seed; later than {ONSET // 2} counts.",
+        verdict=verdict if epochs > ONSET else Verdict.UNDECIDED,
+        because=f"Surely above chance from epoch {said} of {epochs}, seed by seed; a "
+        f"mean later than {ONSET // 2} counts.",
     )
 
 

@@ -16,6 +16,7 @@ from isthmus.studies.evidence import (
     exceeds,
     gap,
     half_width,
+    over_seeds,
     percent,
     points,
     share,
@@ -69,15 +70,13 @@ def _image_spread(cell: Model) -> float:
 
 
 def _mean(values: Sequence[float], images: float, n: int) -> Estimate:
-    value, reach = fmean(values), math.hypot(half_width(values, 0.95), images)
-    return Estimate(value, value - reach, value + reach, n, len(values), unit="nats")
+    return over_seeds(values, (images, images), n, unit="nats", of_images="t over blocks")
 
 
 def plainly(estimate: Estimate) -> str:
     """An estimate of MMD², which has no unit: "0.412 (95% interval 0.380 to 0.444, n = 2,000, 2 seeds)"."""
-    seeds = f"{estimate.seeds} seed{'s' * (estimate.seeds > 1)}"
-    ends = f"95% interval {estimate.low:.3f} to {estimate.high:.3f}".replace("-", "−")
-    return f"{estimate.value:.3f} ({ends}, n = {estimate.n:,}, {seeds})".replace("-", "−")
+    reach = estimate.reach(f"{estimate.low:.3f}", f"{estimate.high:.3f}")
+    return f"{estimate.value:.3f} ({reach})".replace("-", "−")
 
 
 def told(found: Sequence[Model]) -> list[int]:

@@ -35,7 +35,7 @@ class Config(ModelsConfig):
     models: Annotated[tuple[Conditioned, ...], Field(min_length=1)] = ("C-DV", "C-DV-IE", "C-JS", "C-JS-IE")
     hypothesis: Annotated[int, Field(ge=0)] = 1
     shown: Positive = 500
-    blocks: Annotated[int, Field(ge=2)] = 10
+    blocks: Annotated[int, Field(ge=3)] = 10
 
 
 SCALES = scales(Config, tiny={**protocol.TINY_MODELS, "images": 200, "blocks": 4}, small=protocol.SMALL_MODELS)

@@ -1,18 +1,18 @@
-"""How the tables' cells are read: accuracies and gaps, means over seeds with standard errors."""
+"""How the tables' cells are read: accuracies and gaps, means over seeds with intervals."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from statistics import fmean, stdev
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
-from isthmus.studies.evidence import Estimate, average
-from isthmus.studies.rate_distortion.printed import MODELS, Mean, Model
+from isthmus.studies.evidence import Estimate, share, signed_sum
+from isthmus.studies.rate_distortion.printed import MODELS, Model
 from isthmus.studies.study import StudyRecord
 
-Quantity = Callable[[Mapping[str, Any]], float]
+Signs = Mapping[str, Literal[1, -1]]
+GAP: Signs = {"train": 1, "test": -1}
+"""Training less test accuracy."""
+TEST: Signs = {"test": 1}
 
 
 def trained(record: StudyRecord, model: Model, batch: int) -> list[Mapping[str, Any]]:
@@ -30,28 +30,31 @@ def batches(record: StudyRecord) -> list[int]:
     return sorted({cell["batch_size"] for cell in record.cells.values()}, reverse=True)
 
 
-def accuracy(cell: Mapping[str, Any], split: str) -> float:
-    """On "train" or "test", in [0, 1]."""
-    right, of = cell[split]
-    return float(right) / float(of)
+def accuracy(cells: Sequence[Mapping[str, Any]], split: str, level: float = 0.95) -> Estimate:
+    """Mean over seeds of the accuracy on "train" or "test"."""
+    return share([cell[split][0] for cell in cells], cells[0][split][1], level)
 
 
-def gap(cell: Mapping[str, Any]) -> float:
-    """Training less test accuracy."""
-    return accuracy(cell, "train") - accuracy(cell, "test")
-
-
-def mean(values: Sequence[float]) -> Mean | None:
-    """With the standard error of the mean, as the paper gives it; NaN for a single seed, None for none."""
-    if not values:
-        return None
-    return Mean(fmean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan)
+def gap(cells: Sequence[Mapping[str, Any]]) -> Estimate:
+    """Mean over seeds of training less test accuracy."""
+    return signed_sum([(sign, *_counts(cells, split)) for split, sign in GAP.items()])
 
 
 def lead(
-    first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]], of: Quantity, level: float = 0.95
+    first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]], of: Signs, level: float = 0.95
 ) -> Estimate | None:
-    """A quantity of ``first`` less that of ``second``, mean over their equal seeds; None without any."""
-    others = {cell["seed"]: cell for cell in second}
-    steps = [of(cell) - of(others[cell["seed"]]) for cell in first if cell["seed"] in others]
-    return replace(average(steps, level, "points"), n=first[0]["test"][1]) if steps else None
+    """A sum of accuracies of ``first`` less that of ``second``, mean over their equal seeds; None without any."""
+    shared = {cell["seed"] for cell in first} & {cell["seed"] for cell in second}
+    one, other = ([cell for cell in cells if cell["seed"] in shared] for cells in (first, second))
+    if not shared:
+        return None
+    plus = [(sign, *_counts(one, split)) for split, sign in of.items()]
+    minus = [(_OTHER[sign], *_counts(other, split)) for split, sign in of.items()]
+    return signed_sum([*plus, *minus], level)
+
+
+_OTHER: dict[Literal[1, -1], Literal[1, -1]] = {1: -1, -1: 1}
+
+
+def _counts(cells: Sequence[Mapping[str, Any]], split: str) -> tuple[list[int], int]:
+    return [cell[split][0] for cell in cells], cells[0][split][1]

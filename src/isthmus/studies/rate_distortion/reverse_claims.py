@@ -82,7 +82,7 @@ def _about_a_hundred(record: StudyRecord) -> Finding:
     return Finding(
         claim=claim,
         verdict=all_of([exceeds(ratio, -within), falls_below(ratio, within)]),
-        because=f"It takes {value:.0f} (95% interval {low:.0f} to {high:.0f}, {len(cells)} seeds); "
+        because=f"It takes {value:.0f} ({ratio.reach(f'{low:.0f}', f'{high:.0f}')}); "
         f"{STEPS / ABOUT:.0f} to {STEPS * ABOUT:.0f} counts.",
     )
 

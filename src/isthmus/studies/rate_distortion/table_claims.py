@@ -14,11 +14,10 @@ from isthmus.studies.evidence import (
     falls_below,
     percent,
     points,
-    share,
     undecided,
 )
 from isthmus.studies.rate_distortion.printed import Model
-from isthmus.studies.rate_distortion.readings import Quantity, accuracy, batches, gap, lead, trained
+from isthmus.studies.rate_distortion.readings import GAP, TEST, Signs, accuracy, batches, lead, trained
 from isthmus.studies.rate_distortion.weight_decay import ABOVE_CHANCE, MEMORISED
 from isthmus.studies.study import StudyRecord
 
@@ -58,7 +57,7 @@ def _everywhere(record: StudyRecord, model: Model, split: str) -> dict[int, Esti
     for batch in batches(record):
         cells = trained(record, model, batch)
         if cells:
-            found[batch] = share([cell[split][0] for cell in cells], cells[0][split][1], level)
+            found[batch] = accuracy(cells, split, level)
     return found
 
 
@@ -99,16 +98,16 @@ def _narrower(record: StudyRecord, other: Model, margin: float | None = None) ->
     """B's gap against another model's, at each batch size."""
     limit = record.config["margin"] if margin is None else margin
     claim = f"Weight decay narrows the generalisation gap: B's is at least {points(limit)} smaller than {other}'s."
-    return _each_batch(record, claim, (other, "B"), gap, limit, "B's gap is smaller by")
+    return _each_batch(record, claim, (other, "B"), GAP, limit, "B's gap is smaller by")
 
 
 def _most_accurate(record: StudyRecord) -> Finding:
     claim = "B is more accurate on test images than A."
-    return _each_batch(record, claim, ("B", "A"), lambda cell: accuracy(cell, "test"), 0.0, "It is more accurate by")
+    return _each_batch(record, claim, ("B", "A"), TEST, 0.0, "It is more accurate by")
 
 
 def _each_batch(
-    record: StudyRecord, claim: str, pair: tuple[Model, Model], of: Quantity, limit: float, said: str
+    record: StudyRecord, claim: str, pair: tuple[Model, Model], of: Signs, limit: float, said: str
 ) -> Finding:
     level, found = bonferroni(len(batches(record))), {}
     for batch in batches(record):
@@ -133,7 +132,7 @@ def _ends(record: StudyRecord, model: Model) -> tuple[list[int], Sequence[Any], 
 def _no_large_batch_gap(record: StudyRecord, model: Model) -> Finding:
     claim = f"Model {model} has no large-batch generalisation gap."
     sizes, large, small = _ends(record, model)
-    step = lead(large, small, gap) if large else None
+    step = lead(large, small, GAP) if large else None
     if step is None:
         return undecided(claim)
     verdict = all_of([falls_below(step, SMALL), exceeds(step, -SMALL)])
@@ -143,7 +142,7 @@ def _no_large_batch_gap(record: StudyRecord, model: Model) -> Finding:
 
 def _large_batch_gap(record: StudyRecord, model: Model, limit: float, claim: str) -> Finding:
     sizes, large, small = _ends(record, model)
-    step = lead(large, small, gap) if large else None
+    step = lead(large, small, GAP) if large else None
     if step is None:
         return undecided(claim)
     because = (

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 from isthmus.studies import catalogue
 from isthmus.studies.drawing import Row
 from isthmus.studies.evidence import percent
 from isthmus.studies.rate_distortion.printed import TABLES, Labels, Mean
-from isthmus.studies.rate_distortion.readings import accuracy, batches, gap, mean, models, trained
+from isthmus.studies.rate_distortion.readings import accuracy, batches, gap, models, trained
 from isthmus.studies.study import StudyRecord
 from isthmus.types import Section, Table
 
@@ -32,9 +30,9 @@ def _table(record: StudyRecord, labels: Labels) -> Table:
     for batch in batches(record):
         for model in models(record):
             cells = trained(record, model, batch)
-            shown = [mean([accuracy(cell, split) for cell in cells]) for split in ("train", "test")]
-            gaps = mean([gap(cell) for cell in cells])
-            lines.append((f"{batch}", model, "ours", len(cells), *map(_said, (*shown, gaps))))
+            if cells:
+                shown = [each.metric for each in (accuracy(cells, "train"), accuracy(cells, "test"), gap(cells))]
+                lines.append((f"{batch}", model, "ours", len(cells), *shown))
             entry = printed.get((model, batch))
             if entry is not None:
                 place = {"original": ("", _said(entry.accuracy)), "random": (_said(entry.accuracy), "")}[labels]
@@ -44,9 +42,9 @@ def _table(record: StudyRecord, labels: Labels) -> Table:
     decay = f" (λ = {', '.join(f'{each:g}' for each in decays)})" if decays else ""
     return Table(
         title=f"Accuracy and generalisation gap, {labels} labels",
-        reading=f"A: the network alone; B: with weight decay{decay}; C: with batch normalisation besides. Means over "
-        f"seeds ± standard errors. {_READINGS[labels]} The best constant answer is right on "
-        f"{percent(max(chance))} of test images.",
+        reading=f"A: the network alone; B: with weight decay{decay}; C: with batch normalisation besides. Ours: means "
+        "over seeds with 95% intervals over images and, from three seeds on, over seeds. Printed: means ± standard "
+        f"errors. {_READINGS[labels]} The best constant answer is right on {percent(max(chance))} of test images.",
         columns=("batch size", "model", "numbers", "seeds", "train", "test", "gap"),
         rows=tuple(lines),
     )
@@ -55,6 +53,4 @@ def _table(record: StudyRecord, labels: Labels) -> Table:
 def _said(each: Mean | None) -> str:
     if each is None:
         return ""
-    if math.isnan(each.error):
-        return percent(each.value)
     return f"{percent(each.value, unit=False)} ± {percent(each.error, unit=False)}%"

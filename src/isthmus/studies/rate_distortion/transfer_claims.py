@@ -122,5 +122,4 @@ def _less_confident(record: StudyRecord, model: str) -> Finding:
 
 
 def _points(found: Estimate) -> str:
-    ends = f"{points(found.low, unit=False)} to {points(found.high)}"
-    return f"{points(found.value)} ({ends}, {found.seeds} seed{'s' * (found.seeds > 1)})"
+    return f"{points(found.value)} ({found.reach(points(found.low, unit=False), points(found.high))})"
