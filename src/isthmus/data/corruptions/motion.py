@@ -23,6 +23,8 @@ def motion_blur(images: Images, severity: Severity, keys: Int64[Tensor, " n"]) -
 def blur(images: Images, radius: float, sigma: float, degrees: Float[Tensor, " n"]) -> Images:
     """What ``MagickMotionBlurImage(radius, sigma, angle)`` makes of images of 8 bits, rounded to 8 bits.
 
+    The published scripts read it back from a PNG that ImageMagick writes, in which half of the bytes are one level off.
+
     Tap i = 0 … 2⌈radius⌉ has weight exp(−i²/2σ²), and lies i pixels along (cos, sin) of the angle, rounded to a whole
     pixel, halves down; the rim is repeated outwards.
 
