@@ -198,3 +198,37 @@ def test_a_model_says_the_same_of_single_examples():
     for name in ("rate_lower", "residual", "rate", "cross_entropy", "consistency_gap"):
         assert float(measured[name].mean()) == pytest.approx(found[name].mean(), abs=0.3), name
     assert not any(values.requires_grad for values in measured.values())
+
+
+def test_the_fisher_information_of_a_linear_code_is_that_of_its_weights():
+    """With unit noise J = WᵀW, here the identity: four pixels are the code."""
+    model, images = channel(1.0, 30)
+    found = information.run(context(model, images), information.Config(fisher=20))
+    assert found.metrics["fisher_code_trace"].value == pytest.approx(PIXELS)
+    assert found.metrics["fisher_code_largest"].value == pytest.approx(1.0)
+    assert found.metrics["fisher_code_largest"].n == 20
+    # the prediction is a logistic regression on the same four: J = p(1 − p)·wwᵀ
+    w = model.classifier.weight.detach()
+    p = model(images[:20]).softmax(1).detach()
+    expected = float((p[:, 0] * p[:, 1]).mean() * (w[0] - w[1]).square().sum())
+    assert found.metrics["fisher_prediction_trace"].value == pytest.approx(expected, rel=1e-4)
+    assert found.metrics["fisher_prediction_largest"].value == pytest.approx(expected, rel=1e-4)
+    section = information.section({"a": found})
+    assert section.blocks[-1].title == "Fisher information about the image"
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_fisher_information_is_measured_on_request_alone_and_of_plain_classifiers_too():
+    model, images = channel(1.0, 30)
+    plain = information.run(context(model, images), information.Config())
+    assert not [name for name in plain.metrics if "fisher" in name]
+    assert all("Fisher" not in block.title for block in information.section({"a": plain}).blocks)
+    images = torch.rand(20, 1, 2, 2)
+    found = information.run(
+        context(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), images), information.Config(fisher=100)
+    )
+    assert {name for name in found.metrics if "fisher" in name} == {
+        "fisher_prediction_trace",
+        "fisher_prediction_largest",
+    }
+    assert found.metrics["fisher_prediction_trace"].n == 20

@@ -37,11 +37,15 @@ class Config(Component):
 
     Attributes:
         i_xy: I(X;Y) in nats, where labels do not follow from images and it is known; H(Y) where None.
+        fisher: measure the Fisher information about the image on the first so many images, of e(z|x) where there is a
+            random code, and of p(y|x) in mean mode; 0 for none. It costs a backward pass for each class and for each
+            number that describes a code, up to 128 of either; beyond, 164 passes estimate it.
     """
 
     name: Literal["information"] = "information"
     samples: Annotated[int, Field(ge=1)] = 12
     i_xy: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] | None = None
+    fisher: Annotated[int, Field(ge=0)] = 0
 
 
 def run(context: Context, config: Config) -> CheckResult:
@@ -92,6 +96,7 @@ def _result(
     i_yz = entropy - arrays["cross_entropy"]
     found = {name: average(values) for name, values in arrays.items()} | {"i_yz_lower": average(i_yz)}
     found |= _mni(arrays, i_yz, i_xy, average, context.seed)
+    found |= _fisher(context, config.fisher)
     return CheckResult(
         check="information",
         status=status,
@@ -137,6 +142,28 @@ def _measure(context: Context, config: Config) -> dict[str, np.ndarray]:
     measured = {name: torch.cat(values).numpy() for name, values in parts.items()}
     # A single example has no others to be compared with: its leave-one-out bound is infinite, which is no number.
     return {name: values for name, values in measured.items() if np.isfinite(values).all()}
+
+
+def _fisher(context: Context, count: int) -> dict[str, Metric]:
+    """Means over the first ``count`` images of trace and largest eigenvalue; see :mod:`isthmus.information.fisher`.
+
+    Of a classifier that answers at random there is no p(y|x) to differentiate; then only its code is measured.
+    """
+    from isthmus.information.fisher import fisher_information
+
+    answers: dict[str, Callable[[Tensor], Any]] = {}
+    if count and context.bottleneck is not None and context.stochastic is not None:
+        model: Any = context.bottleneck
+        answers["fisher_code"] = model.encode
+    if count and context.draws == 1:
+        answers["fisher_prediction"] = context.model
+    found: dict[str, Metric] = {}
+    for name, answer in answers.items():
+        measured = fisher_information(answer, context.images[:count], seed=context.seed)
+        for part in ("trace", "largest"):
+            values = getattr(measured, part).double().cpu().numpy()
+            found[f"{name}_{part}"] = metrics.mean(values, unit="nats per squared ℓ2 distance", seed=context.seed)
+    return found
 
 
 def _judged_by(codes: Codes, log_prior: Tensor) -> Codes:

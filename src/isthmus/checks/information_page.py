@@ -23,7 +23,13 @@ MNI = {
     "i_yz_backward": "I(Y;Z) by b and m",
     "consistency": "consistency: that less H(Y) − cross-entropy, absolute",
 }
-ROWS = BOUNDS | MNI
+FISHER = {
+    "fisher_code_trace": "code e(z|x): trace",
+    "fisher_code_largest": "code e(z|x): largest eigenvalue",
+    "fisher_prediction_trace": "prediction p(y|x): trace",
+    "fisher_prediction_largest": "prediction p(y|x): largest eigenvalue",
+}
+ROWS = BOUNDS | MNI | FISHER
 
 
 def section(results: Mapping[str, CheckResult]) -> Section:
@@ -40,7 +46,12 @@ def section(results: Mapping[str, CheckResult]) -> Section:
     return Section(
         title="Information",
         question="How much does the code say about the image, and how much of that about the label?",
-        blocks=(*((_plane(plane),) if plane else ()), _bounds(results), *((_distances(plane),) if plane else ())),
+        blocks=(
+            *((_plane(plane),) if plane else ()),
+            _bounds(results),
+            *((_distances(plane),) if plane else ()),
+            *_fisher(results),
+        ),
         columns={title: cells for title, cells in columns.items() if cells},
         headlines=headlines(plane, "rate_lower", "I(X;Z), lower bound") | headlines(plane, "rate", "rate R ≥ I(X;Z)"),
     )
@@ -132,6 +143,19 @@ def _distances(results: Mapping[str, CheckResult]) -> Table:
         "full agreement. Intervals of these two reach 0 where the means cannot be told from it."
     )
     return _table("Distance to the MNI point, in nats", reading, results, MNI)
+
+
+def _fisher(results: Mapping[str, CheckResult]) -> tuple[Table, ...]:
+    if not any(name in result.metrics for result in results.values() for name in FISHER):
+        return ()
+    reading = (
+        "Means over images, in nats per squared unit of ℓ2 distance between images in [0, 1]. A small perturbation of "
+        "size δ moves the code or the prediction by a KL divergence of at most δ²/2 times the largest eigenvalue; the "
+        "average over directions is δ²/2 times the trace divided by the number of pixels. Large steps, as attacks "
+        "take, may do otherwise: a saturated classifier has next to no Fisher information and falls all the same. "
+        "Intervals: 95%, bootstrap over examples."
+    )
+    return (_table("Fisher information about the image", reading, results, FISHER),)
 
 
 def _table(title: str, reading: str, results: Mapping[str, CheckResult], names: Mapping[str, str]) -> Table:
