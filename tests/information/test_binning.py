@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import mutual_info_score
 
 from isthmus.errors import ConfigError, DataError
-from isthmus.information import binning
+from isthmus.information import binning, discrete
 from isthmus.information.binning import Binning, bin_numbers, information_plane, layer_information, words
 
 SCHEMES = ["equal_mass", "equal_width"]
@@ -197,3 +197,17 @@ def test_six_layers_of_2000_examples_cost_under_100_ms():
 def test_faults_are_one_sentence(look, error, message):
     with pytest.raises(error, match=message):
         look()
+
+
+@given(SEEDS)
+def test_memorisation_is_what_the_layer_says_beyond_the_label(seed):
+    """Î(X;T) − Î(T;Y) = Σ p(y)·Ĥ(T|Y=y): 0 for a code of the label alone, ln n − H(Y) for the image itself."""
+    rows, labels = layer(seed)
+    found = layer_information(rows, labels, Binning(5))
+    word = words(bin_numbers(rows, Binning(5)))
+    inside = sum((labels == y).mean() * discrete.entropy(word[labels == y]) for y in set(labels.tolist()))
+    assert found.memorisation == pytest.approx(inside, abs=1e-9)
+    alone = layer_information(labels[:, None].astype(np.float32), labels, Binning(30))
+    assert alone.memorisation == pytest.approx(0.0, abs=1e-9)
+    image = layer_information(np.arange(60, dtype=np.float32)[:, None], labels, Binning(60))
+    assert image.memorisation == pytest.approx(math.log(60) - image.label_entropy)

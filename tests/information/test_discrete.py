@@ -11,7 +11,7 @@ from sklearn.metrics import confusion_matrix, mutual_info_score
 
 from isthmus.errors import DataError
 from isthmus.information import tables
-from isthmus.information.discrete import confusion, confusion_information, entropy, information
+from isthmus.information.discrete import confusion, confusion_information, entropy, independent_entropy, information
 
 PAIRS = st.integers(1, 200).flatmap(
     lambda n: st.tuples(*(arrays.arrays(np.int64, n, elements=st.integers(0, 5)) for _ in range(2)))
@@ -110,3 +110,13 @@ def test_the_correction_takes_the_bias_away(share):
 def test_faults_are_one_sentence(look, message):
     with pytest.raises(DataError, match=message):
         look()
+
+
+def test_pixels_taken_as_independent_bound_the_entropy_of_images():
+    """8 bits a uniform pixel, 0 a constant one; copies of a pixel are counted as if they were others."""
+    grey = np.arange(256, dtype=np.uint8)
+    images = np.stack([grey, np.roll(grey, 7), np.full(256, 9, np.uint8)], 1)
+    assert independent_entropy(images) == pytest.approx(16 * math.log(2))
+    assert independent_entropy(images) >= entropy(grey)  # of the images themselves, which are all different
+    with pytest.raises(DataError, match="examples × columns"):
+        independent_entropy(np.zeros((3, 2)))

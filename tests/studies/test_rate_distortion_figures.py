@@ -73,7 +73,7 @@ def plane_record(peak=5.0, end=4.0, random_peak=6.0, random_end=5.95, seeds=3):
             layers = {f"{number}": {"i_xt": course, "i_ty": told} for number in (1, 2, 3)}
             cells[f"{labels} {seed}"] = {
                 "labels": labels, "seed": seed, "epochs": list(EPOCHS), "samples": 2000, "label_entropy_bits": 1.0,
-                "layers": layers, "train_accuracy": 1.0, "test_accuracy": 0.99,
+                "layers": layers, "pixel_entropy_bits": 3000.0, "train_accuracy": 1.0, "test_accuracy": 0.99,
             }  # fmt: skip
     return as_record(PLANE, cells)
 
@@ -84,7 +84,21 @@ def test_as_the_plane_shows_everything_is_seen():
 
 def test_no_compression_and_no_memorisation_refute():
     found = plane_claims.findings(plane_record(end=4.95, random_peak=6.0, random_end=4.0))
-    assert [each.verdict for each in found] == [Verdict.NOT_SEEN, Verdict.NOT_SEEN, Verdict.SEEN, Verdict.NOT_SEEN]
+    refuted = [Verdict.NOT_SEEN] * 2
+    assert [each.verdict for each in found] == [*refuted, Verdict.SEEN, *refuted]
+
+
+def test_memorisation_is_measured_from_what_the_label_needs():
+    """I(X;T) is as on the original labels, but says less of its own: the distance tells the two apart."""
+    record = plane_record(random_peak=6.0, random_end=4.0)
+    for cell in record.each(labels="random"):
+        for way in cell["layers"].values():
+            way["i_ty"] = [0.1] * len(EPOCHS)
+            way["i_xt"] = [value - 0.01 * (1 + cell["seed"]) for value in way["i_xt"]]
+    cell = next(record.each(labels="random"))
+    assert plane_claims.memorised(cell) == pytest.approx([3.89] * 2, abs=0.01)
+    verdicts = [each.verdict for each in plane_claims.findings(record)]
+    assert verdicts[3:] == [Verdict.NOT_SEEN, Verdict.SEEN]
 
 
 @pytest.mark.parametrize(("name", "made"), [(SNR, snr_record), (PLANE, plane_record)])

@@ -125,6 +125,17 @@ class LayerInformation:
     n: int
 
     @property
+    def memorisation(self) -> float:
+        """Î(X;T) − Î(T;Y) = Ĥ(T|Y), the distance from the optimal value of the information bottleneck, in nats.
+
+        Where labels follow from images, the least I(X;T) of any code that says I(T;Y) of the label is just that. The
+        paper calls the distance the degree of memorisation ("A Rate-Distortion Theory of Adversarial Examples", §4.2).
+        It is at most H(X) − I(T;Y), with :func:`isthmus.information.discrete.independent_entropy` for a bound on H(X);
+        this estimate, like ``i_xt``, at most ln n − Î(T;Y).
+        """
+        return max(self.i_xt - self.i_ty, 0.0)
+
+    @property
     def i_xt_bits(self) -> float:
         """``i_xt`` in bits."""
         return self.i_xt / math.log(2.0)

@@ -1,11 +1,13 @@
 """Does a network compress its images once it has fitted their labels, and what does it do where labels are random?
 
 Figure 3 of "A Rate-Distortion Theory of Adversarial Examples": the ReLU network of figure 2 in the information plane,
-on the original labels and on random ones. The degree of memorisation is the difference in I(X;T).
+on the original labels and on random ones. The degree of memorisation is the distance of I(X;T) from the least that any
+code of the same I(T;Y) needs, which for labels that follow from images is I(T;Y) itself.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -50,13 +52,18 @@ def cells(config: Config, bench: Workbench) -> Stages:
 def _cell(config: Config, bench: Workbench, seed: int, random: bool) -> Cell:
     """``{"epochs": [...], "layers": {"1": {"i_xt", "i_ty": [... in bits]}, …}, "label_entropy_bits", …}``.
 
+    ``pixel_entropy_bits`` bounds H(X) of the training images: their pixels' entropies, as if they were independent.
     Layers are counted from the input; the last is the logits.
     """
     observe = {"name": "information_plane", "every": config.every, "samples": config.samples, "bins": config.bins}
     recipe = config.recipe(seed, observe, random=random)
 
     def measure() -> dict[str, Any]:
+        from isthmus.data.loading import load
+        from isthmus.information.discrete import independent_entropy
+
         run = bench.train(recipe)
+        pixels = load(recipe["data"]).train.images.flatten(1).numpy()
         lines = [line for line in run.metrics() if "observed" in line]
         said = [line["observed"]["information_plane"] for line in lines]
         result = run.info()["result"]
@@ -66,6 +73,7 @@ def _cell(config: Config, bench: Workbench, seed: int, random: bool) -> Cell:
             "epochs": [line["epoch"] + 1 for line in lines],
             "samples": said[0]["samples"],
             "label_entropy_bits": said[0]["label_entropy_bits"],
+            "pixel_entropy_bits": independent_entropy(pixels) / math.log(2.0),
             "layers": {
                 f"{number}": {
                     part: [each["layers"][name][at] for each in said] for at, part in enumerate(("i_xt", "i_ty"))
@@ -77,7 +85,7 @@ def _cell(config: Config, bench: Workbench, seed: int, random: bool) -> Cell:
         }
 
     name = f"{'random' if random else 'original'} labels, seed {seed}"
-    return Cell(name, {"recipe": recipe, "measured": "information plane"}, measure)
+    return Cell(name, {"recipe": recipe, "measured": "information plane, pixel entropy"}, measure)
 
 
 def findings(record: StudyRecord) -> list[Finding]:

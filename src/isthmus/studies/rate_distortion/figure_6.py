@@ -30,8 +30,8 @@ TRAINING: dict[str, Any] = {
 class Config(StudyConfig):
     """Appendix A. What it leaves open is as in the code of Kolchinsky et al. of 2018, except for the optimiser.
 
-    That is plain SGD, as in the paper's other experiments: the code's Adam stays at chance with the paper's rate of
-    0.01.
+    That is plain SGD, as in the paper's other experiments: the code's Adam stays at chance for the first ten
+    epochs with the paper's rate of 0.01.
 
     Attributes:
         seeds: how often each network is trained, with seeds 0, 1, 2, ...

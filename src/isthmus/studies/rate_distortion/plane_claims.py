@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from isthmus.studies.evidence import Finding, Verdict, average, bits, exceeds, falls_below
+from isthmus.studies.evidence import Finding, Verdict, average, bits, exceeds, falls_below, undecided
+from isthmus.studies.rate_distortion.compression import largest_falls, net_falls
 from isthmus.studies.study import StudyRecord
 
 COMPRESSED = 0.1
-"""Bits by which I(X;T) must fall after its greatest value, to count as compression."""
+"""Bits by which I(X;T) must fall after its greatest value, beyond noise, to count as compression."""
 LABELS = ("original", "random")
 
 
@@ -19,7 +20,7 @@ def findings(record: StudyRecord) -> list[Finding]:
     if any(not trained(record, labels) for labels in LABELS):
         because = "Networks on original and on random labels are both needed."
         return [Finding(claim="The information plane.", verdict=Verdict.UNDECIDED, because=because)]
-    return [_compresses(record), _does_not(record), _rises(record), _memorises(record)]
+    return [_compresses(record), _does_not(record), _rises(record), _memorises(record), _far_from_optimal(record)]
 
 
 def trained(record: StudyRecord, labels: str) -> list[Mapping[str, Any]]:
@@ -37,27 +38,40 @@ def fallen(course: Sequence[float]) -> float:
     return max(course) - fmean(course[-max(1, len(course) // 10) :])
 
 
-def compression(cell: Mapping[str, Any]) -> float:
-    """Of the hidden layer that compresses most."""
-    return max(fallen(cell["layers"][layer]["i_xt"]) for layer in hidden(cell))
+def _courses(record: StudyRecord, labels: str) -> list[list[Sequence[float]]]:
+    """I(X;T) of the hidden layers over the looks, seed by seed."""
+    return [[cell["layers"][layer]["i_xt"] for layer in hidden(cell)] for cell in trained(record, labels)]
 
 
 def _compresses(record: StudyRecord) -> Finding:
-    found = average([compression(cell) for cell in trained(record, "original")], unit="bits")
+    claim = "On the original labels there is a phase of compression: I(X;T) of a hidden layer falls again."
+    courses = _courses(record, "original")
+    if len(courses) < 2:
+        return undecided(claim, "How far noise alone falls is told from other seeds, and there is one.")
+    found = average(net_falls(courses), unit="bits")
     return Finding(
-        claim="On the original labels there is a phase of compression: I(X;T) of a hidden layer falls again.",
+        claim=claim,
         verdict=exceeds(found, COMPRESSED),
-        because=f"After its greatest value it falls by {found} in the layer where it falls most; above "
-        f"{bits(COMPRESSED)} counts.",
+        because=f"In the layer where it falls most it falls by {bits(fmean(largest_falls(courses)))} from its greatest "
+        f"value, means over a tenth of training; by {found} more than noise alone; above {bits(COMPRESSED)} counts.",
     )
 
 
 def _does_not(record: StudyRecord) -> Finding:
-    found = average([compression(cell) for cell in trained(record, "random")], unit="bits")
+    """Small even with its noise, or else larger than noise explains."""
+    claim = "On random labels there is almost none."
+    courses = _courses(record, "random")
+    if len(courses) < 2:
+        return undecided(claim, "How far noise alone falls is told from other seeds, and there is one.")
+    whole, net = (average(of(courses), unit="bits") for of in (largest_falls, net_falls))
+    verdict = falls_below(whole, COMPRESSED)
+    if verdict != Verdict.SEEN:
+        verdict = Verdict.NOT_SEEN if exceeds(net, COMPRESSED) == Verdict.SEEN else Verdict.UNDECIDED
     return Finding(
-        claim="On random labels there is almost none.",
-        verdict=falls_below(found, COMPRESSED),
-        because=f"It falls by {found} in the layer where it falls most; below {bits(COMPRESSED)} counts.",
+        claim=claim,
+        verdict=verdict,
+        because=f"In the layer where it falls most it falls by {whole}, noise included, and by {net} more than noise "
+        f"alone; the first below {bits(COMPRESSED)} counts for the claim, the second above it against.",
     )
 
 
@@ -100,3 +114,32 @@ def ends(cell: Mapping[str, Any]) -> list[float]:
         fmean(course[-max(1, len(course) // 10) :])
         for course in (cell["layers"][layer]["i_xt"] for layer in hidden(cell))
     ]
+
+
+def memorised(cell: Mapping[str, Any]) -> list[float]:
+    """I(X;T) − I(T;Y) of each hidden layer, the distance from the IB-optimal value, mean over the last tenth."""
+    told = [fmean(course[-max(1, len(course) // 10) :]) for course in _told(cell)]
+    return [held - known for held, known in zip(ends(cell), told, strict=True)]
+
+
+def _told(cell: Mapping[str, Any]) -> list[Sequence[float]]:
+    return [cell["layers"][layer]["i_ty"] for layer in hidden(cell)]
+
+
+def _far_from_optimal(record: StudyRecord) -> Finding:
+    """The paper's definition, of which the difference in I(X;T) is its estimate."""
+    claim = "Random labels are memorised more also as measured from the optimal value of the information bottleneck."
+    others = {cell["seed"]: cell for cell in trained(record, "original")}
+    pairs = [(cell, others[cell["seed"]]) for cell in trained(record, "random") if cell["seed"] in others]
+    if not pairs:
+        return undecided(claim, "No two networks have one seed.")
+    distances = [tuple(memorised(cell)[-1] for cell in pair) for pair in pairs]
+    found = average([random - original for random, original in distances], unit="bits")
+    first, second = (fmean(each) for each in zip(*distances, strict=True))
+    return Finding(
+        claim=claim,
+        verdict=exceeds(found, 0.0),
+        because=f"In the last hidden layer I(X;T) exceeds I(T;Y), the least that says as much of the label, by "
+        f"{bits(first)} with random labels and {bits(second)} with the original ones; larger by {found}; above 0 "
+        "counts.",
+    )

@@ -9,7 +9,7 @@ from typing import Any
 from isthmus.studies import catalogue
 from isthmus.studies.drawing import Row
 from isthmus.studies.evidence import percent
-from isthmus.studies.rate_distortion.plane_claims import LABELS, ends, hidden, trained
+from isthmus.studies.rate_distortion.plane_claims import LABELS, ends, hidden, memorised, trained
 from isthmus.studies.study import StudyRecord
 from isthmus.types import Figure, Mark, Section, Series, Table
 
@@ -77,14 +77,18 @@ def _table(record: StudyRecord) -> Table:
     for labels in LABELS:
         cells = trained(record, labels)
         for at, layer in enumerate(hidden(cells[0]) if cells else ()):
-            values = [(ends(cell)[at], cell["layers"][layer]["i_ty"][-1]) for cell in cells]
+            values = [(ends(cell)[at], cell["layers"][layer]["i_ty"][-1], memorised(cell)[at]) for cell in cells]
             means = [f"{fmean(each):.2f}" for each in zip(*values, strict=True)]
             lines.append((labels, f"layer {layer}", len(cells), *means))
-    samples = next(iter(record.cells.values()))["samples"]
+    first = next(iter(record.cells.values()))
+    samples, pixels = first["samples"], first.get("pixel_entropy_bits")
+    bound = f", and H(X) at most {pixels:,.0f} bits, the sum of the pixels' entropies" if pixels else ""
     return Table(
         title="Where layers end",
         reading=f"Bits, means over seeds, from {samples:,} training images: I(X;T) is at most the logarithm of their "
-        "number, and binned.",
-        columns=("labels", "layer", "seeds", "I(X;T), bits", "I(T;Y), bits"),
+        "number, and binned. Memorisation is the distance of I(X;T) from the least that any code needs which says as "
+        "much of the label; since labels follow from images, that is I(T;Y). It is at most H(X) − "
+        f"I(T;Y){bound}.",
+        columns=("labels", "layer", "seeds", "I(X;T), bits", "I(T;Y), bits", "memorisation, bits"),
         rows=tuple(lines),
     )
