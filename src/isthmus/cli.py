@@ -76,6 +76,8 @@ def train(
     if result["collapsed"]:
         _echo("collapsed: training accuracy is at chance; try a larger rho or a rho_schedule", err=True)
     _echo(f"test accuracy: {100 * result['test_accuracy']:.2f}%")
+    if note := run.info()["data"].get("note"):
+        _echo(f"data: {note}")
     _echo(f"run: {run.path}")
 
 
@@ -324,6 +326,8 @@ def study(
     record, page = run_study(
         name, scale, overrides or [], out, show_progress=not quiet, jobs=jobs or 1, cluster=cluster
     )
+    for note in record.notes:
+        _echo(f"data: {note}")
     for finding in record.findings:
         _echo(f"finding: {finding}")
     for apart in record.collapsed:

@@ -6,10 +6,17 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+Uses = dict[str, dict[str, str]]
+"""Data sets by their fingerprint: ``name``, ``fingerprint`` and ``note``."""
+_uses: ContextVar[tuple[Uses, ...]] = ContextVar("uses of data", default=())
 
 PACKAGES = ("isthmus", "torch", "numpy", "scikit-learn", "lightning-fabric", "safetensors")
 
@@ -31,6 +38,27 @@ def collect() -> dict[str, Any]:
         }
         | _gpu(),
     }
+
+
+@contextmanager
+def uses() -> Iterator[Uses]:
+    """Collect the data sets that are loaded inside (:func:`use`), also by what is nested in it."""
+    found: Uses = {}
+    token = _uses.set((*_uses.get(), found))
+    try:
+        yield found
+    finally:
+        _uses.reset(token)
+
+
+def use(name: str, fingerprint: str, note: str = "") -> None:
+    """Say that numbers are made from a data set.
+
+    Args:
+        note: what a reader of these numbers must know of the data, such as how they differ from the published ones.
+    """
+    for found in _uses.get():
+        found[fingerprint] = {"name": name, "fingerprint": fingerprint, "note": note}
 
 
 def _gpu() -> dict[str, str]:

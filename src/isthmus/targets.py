@@ -193,7 +193,7 @@ def judged_on(subject: Named, count: int | None) -> Target:
         test.labels,
         indices,
         chosen,
-        f"{loaded.name} (test)",
+        f"{loaded.name} (test)" + (f"; {loaded.note}" if loaded.note else ""),
         subject.name,
         subject.folder,
         loaded.train,

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from isthmus import registry
+from isthmus.data import hub
 from isthmus.data.loading import load
 from isthmus.errors import DataError
 
@@ -299,3 +301,22 @@ def test_no_network_says_how_to_use_a_mirror(
     assert "hf download ufldl-stanford/svhn" in message
     assert "\n" not in message
     assert not cache.exists()
+
+
+def test_data_of_a_mirror_say_whether_they_are_the_published_ones(svhn: dict[str, np.ndarray], monkeypatch) -> None:
+    """Recognised by their fingerprint, and said of any part of them; what the hub itself sends needs no note."""
+    unknown = load("svhn")
+    assert unknown.note == hub.UNKNOWN
+    monkeypatch.setitem(registry.find("data", "svhn").SOURCE.known, unknown.fingerprint, "upside down")
+    assert load("svhn").note == "upside down"
+    part = load({"name": "svhn", "train_limit": 10, "classes": ["1", "7"]})
+    assert part.note == "upside down"
+    assert part.fingerprint != unknown.fingerprint
+    monkeypatch.setitem(registry.find("data", "svhn").SOURCE.known, unknown.fingerprint, "")
+    assert load("svhn").note == ""
+
+
+def test_the_mirrored_cifar10_that_went_through_jpeg_is_known() -> None:
+    (note,) = registry.find("data", "cifar10").SOURCE.known.values()
+    assert "JPEG at quality 75" in note
+    assert "shuffled" in note

@@ -29,6 +29,7 @@ SOURCE = hub.Source(
         "Bag",
         "Ankle boot",
     ),
+    known={"c2df23e9d135ade7af62bf6273886728f606f79e67e066d2485f52ee9d597534": ""},
 )
 
 

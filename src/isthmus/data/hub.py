@@ -12,8 +12,8 @@ from __future__ import annotations
 import glob
 import logging
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +25,8 @@ from isthmus.data.images import ImageData, Split
 from isthmus.data.loading import DataConfig, limited
 from isthmus.errors import DataError, one_line
 
+UNKNOWN = "from a mirror, and not recognised as the published data"
+"""The note on data of a mirror whose fingerprint is none of :attr:`Source.known`."""
 _ROWS = 500  # decoded between two updates of the progress bar
 
 
@@ -45,6 +47,7 @@ class Source:
         image, label: the columns.
         channels: 1 for grey, 3 for RGB.
         train, test: hub splits that make up our two, one after another.
+        known: what is known of data with these fingerprints, as :attr:`ImageData.note`; "" for the published ones.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Source:
     classes: tuple[str, ...]
     train: tuple[str, ...] = ("train",)
     test: tuple[str, ...] = ("test",)
+    known: Mapping[str, str] = field(default_factory=dict)
 
 
 def load(source: Source, config: HubConfig) -> ImageData:
@@ -72,7 +76,9 @@ def load(source: Source, config: HubConfig) -> ImageData:
         return _decoded(origin, source.train), _decoded(origin, source.test)
 
     facts = {"hub": source.hub_id, "config": source.config, "splits": [source.train, source.test]}
-    return limited(cached(source.name, source.classes, facts | origin.facts(), decode), config)
+    data = cached(source.name, source.classes, facts | origin.facts(), decode)
+    unknown = UNKNOWN if mirror else ""
+    return limited(replace(data, note=source.known.get(data.fingerprint, unknown)), config)
 
 
 @dataclass(frozen=True)

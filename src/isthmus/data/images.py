@@ -132,6 +132,8 @@ class ImageData:
             :meth:`of` computes it.
         statistics: mean and standard deviation of each channel, where they are known; computed from the train split
             where None.
+        note: what a reader of numbers from these data must know, such as how they differ from the published ones; ""
+            if there is nothing.
 
     Raises:
         DataError: splits of different image shapes, fewer than two classes, a label out of range, or a class
@@ -144,6 +146,7 @@ class ImageData:
     classes: tuple[str, ...]
     fingerprint: str
     statistics: Statistics | None = None
+    note: str = ""
 
     def __post_init__(self) -> None:
         if self.train.shape != self.test.shape:

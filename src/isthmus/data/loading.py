@@ -12,7 +12,7 @@ from jaxtyping import Int64
 from pydantic import Field
 from torch import Tensor
 
-from isthmus import registry
+from isthmus import provenance, registry
 from isthmus.config import Component, component
 from isthmus.data.images import Examples, ImageData, fingerprint
 from isthmus.data.order import balanced
@@ -55,6 +55,7 @@ def load(given: Component | str | Mapping[str, Any]) -> ImageData:
     data = registry.find("data", config.name).load(config)
     if not isinstance(data, ImageData):
         raise DataError(f"load() of the dataset {config.name!r} must return ImageData; got {type(data).__name__}.")
+    provenance.use(data.name, data.fingerprint, data.note)
     return data
 
 

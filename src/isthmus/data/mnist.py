@@ -15,6 +15,7 @@ SOURCE = hub.Source(
     label="label",
     channels=1,
     classes=tuple(str(digit) for digit in range(10)),
+    known={"35914650c8beaeed4429263376775b71ac05b224ab7d958a603bb5feac95afaf": ""},
 )
 
 

@@ -107,6 +107,7 @@ def _facts(record: StudyRecord) -> list[tuple[str, str]]:
         "time": f"{record.seconds:,.0f} s, training included",
         "machine": ", ".join(f"{value} {'CPUs' if key == 'cpus' else ''}".strip() for key, value in machine.items()),
         "Python and packages": f"{made.get('python')}; {packages}" if packages else None,
+        "data": "; ".join(f"{each['name']} (fingerprint {each['fingerprint'][:16]}…)" for each in record.data),
         "commit": made.get("commit"),
     }
     return [(name, str(fact)) for name, fact in facts.items() if fact]

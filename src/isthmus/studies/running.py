@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from isthmus import provenance
 from isthmus.cluster import Cluster
 from isthmus.config import override, parse_overrides, validate
-from isthmus.errors import ConfigError, unknown
+from isthmus.errors import ConfigError, ModelError, unknown
 from isthmus.studies import catalogue, page
 from isthmus.studies.crews import Alone, Crew, Processes
 from isthmus.studies.display import Display
@@ -73,6 +73,8 @@ def run_study(
             _measure(module.cells(config, bench), bench, crew, kept, display)
         finally:
             crew.close()
+    if "data" in record.config and kept.record.cells and not kept.record.data:
+        raise ModelError(f"No cell of {name} says which data it was measured on; delete {bench.root}/cells and repeat.")
     found = judged(module, kept.record)
     done = kept.record.model_copy(update={"findings": found, "provenance": provenance.collect()})  # now with the GPU
     done.save(path)
@@ -135,9 +137,15 @@ class _Kept:
                 "cells": {name: kept["value"] for name, kept in known.items()},
                 "failures": {name: self._failures[name] for name in self._names if name in self._failures},
                 "seconds": round(sum(kept["seconds"] for kept in known.values()), 2),
+                "data": _together(kept["data"] for kept in known.values()),
             }
         )
         self.record.save(self._path)
+
+
+def _together(parts: Iterable[Sequence[dict[str, str]]]) -> tuple[dict[str, str], ...]:
+    """The data sets of several cells, each once."""
+    return tuple({each["fingerprint"]: each for part in parts for each in part}.values())
 
 
 def _measure(stages: Stages, bench: Workbench, crew: Crew, kept: _Kept, display: Display) -> None:

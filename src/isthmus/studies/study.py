@@ -56,6 +56,8 @@ class StudyRecord(Record):
         departures: options in which this differs from the paper: name -> [here, there].
         cells: name -> what was measured there, plain data.
         total: cells that belong to the study; fewer are there while it runs.
+        data: of each data set behind the cells, ``name``, ``fingerprint`` and ``note``, what a reader must know of it;
+            empty for toys that are drawn. Records of before 2026-11-30 lack it.
         failures: cells that could not be measured, and why; they belong to the study, too.
         seconds: time spent on the cells, training included.
         findings: empty until everything is measured.
@@ -68,6 +70,7 @@ class StudyRecord(Record):
     config: dict[str, Any]
     departures: dict[str, tuple[Any, Any]] = Field(default_factory=dict)
     cells: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    data: tuple[dict[str, str], ...] = ()
     total: int = 0
     failures: dict[str, str] = Field(default_factory=dict)
     seconds: float = 0.0
@@ -78,6 +81,11 @@ class StudyRecord(Record):
     def complete(self) -> bool:
         """Whether every cell is there, or has failed."""
         return 0 < self.total == len(self.cells) + len(self.failures)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of these numbers must know of the data, a sentence for each data set."""
+        return list(dict.fromkeys(f"{each['name']}: {each['note']}." for each in self.data if each["note"]))
 
     @property
     def collapsed(self) -> list[str]:

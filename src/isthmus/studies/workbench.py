@@ -88,6 +88,11 @@ class Workbench:
         kept = files.read_json(path)
         if not isinstance(kept, dict) or kept.get("about") != cell.plain or not {"value", "seconds"} <= set(kept):
             raise FileError(f"{path} is not the measurement that its name says; delete it to have it made again.")
+        if "data" not in kept:
+            raise FileError(
+                f"{path} was measured by a version that did not keep the fingerprint of the data; delete it to have it "
+                "made again."
+            )
         return kept
 
     def attempt(self, cell: Cell) -> str:
@@ -111,13 +116,17 @@ class Workbench:
         Raises:
             Exception: whatever measuring it raises.
         """
-        value: dict[str, Any] = (self.kept(cell) or self._make(cell))["value"]
+        kept = self.kept(cell) or self._make(cell)
+        for data in kept["data"]:
+            provenance.use(**data)
+        value: dict[str, Any] = kept["value"]
         return value
 
     def _make(self, cell: Cell) -> dict[str, Any]:
         """Measure a cell and keep it."""
         started = time.monotonic()
-        measured = cell.measure()
+        with provenance.uses() as data:
+            measured = cell.measure()
         try:
             value = json.loads(json.dumps(measured, allow_nan=False))
         except ValueError:
@@ -126,6 +135,7 @@ class Workbench:
             "about": cell.plain,
             "value": value,
             "seconds": round(time.monotonic() - started, 2),
+            "data": list(data.values()),
             "provenance": provenance.collect(),
         }
         files.write_json(self._path(cell), kept)
@@ -153,8 +163,12 @@ class Workbench:
         if named.training.devices * named.training.nodes > 1:
             from isthmus.training.launched import train_apart
 
-            return train_apart(named, folder, tell)
-        return train(named, out=folder, progress=tell, wait=True)
+            run = train_apart(named, folder, tell)
+        else:
+            run = train(named, out=folder, progress=tell, wait=True)
+        data = run.info()["data"]
+        provenance.use(data["name"], data["fingerprint"], data.get("note", ""))
+        return run
 
     @contextmanager
     def evaluation(self, about: Mapping[str, Any]) -> Iterator[Path]:

@@ -85,6 +85,7 @@ def _describe(recipe: Recipe, data: ImageData) -> dict[str, Any]:
         "data": {
             "name": data.name,
             "fingerprint": data.fingerprint,
+            "note": data.note,
             "shape": list(data.shape),
             "classes": list(data.classes),
             "train": len(data.train.labels),
@@ -98,7 +99,8 @@ def _finished(run: Run, described: dict[str, Any]) -> bool:
     if not files.exists(run.path / "run.json"):
         return False
     info = run.info()
-    recorded = {"recipe": run.recipe.plain(), "data": info["data"]}  # with the defaults of options that are newer
+    known = {**info["data"], "note": described["data"]["note"]}  # what is said of the same data may change
+    recorded = {"recipe": run.recipe.plain(), "data": known}  # with the defaults of options that are newer
     for part in ("recipe", "data"):
         different = _differences(recorded[part], described[part])
         if different:

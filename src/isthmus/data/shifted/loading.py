@@ -14,7 +14,7 @@ from jaxtyping import Int64
 from pydantic import Field
 from torch import Tensor
 
-from isthmus import registry
+from isthmus import provenance, registry
 from isthmus.config import Component, component
 from isthmus.data.loading import Limit
 from isthmus.data.shifted.testset import Shifted
@@ -78,6 +78,7 @@ def load(given: Component | str | Mapping[str, Any], classes: Sequence[str] | No
     shifted = registry.find("shifts", config.name).load(config, names)
     if not isinstance(shifted, Shifted):
         raise DataError(f"load() of the shifted test set {config.name!r} must return Shifted; got {type(shifted)}.")
+    provenance.use(shifted.name, shifted.examples)
     return shifted
 
 
