@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from attacked_models import PIXELS, Linear, end_of, pictures
+from attacked_models import PIXELS, SHAPE, Linear, end_of, pictures
+from scipy.optimize import linprog
 
 from isthmus.attacks import fgsm, pgd, robust_accuracy
 from isthmus.attacks.batch import Batch
@@ -77,6 +78,67 @@ def largest_gain(threat, direction, image):
     order = np.argsort(-gains)
     left = np.maximum(threat.eps - np.concatenate([[0], np.cumsum(room[order])[:-1]]), 0)
     return float((gains[order] * np.minimum(room[order], left)).sum())
+
+
+def uneven(classes, seed, side):
+    """A linear model whose pixels differ in weight, with balanced classes; and images near the walls of the box."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(classes, side * side, generator=generator).double()
+    weight *= torch.rand(side * side, generator=generator)
+    images = ((torch.rand(100, 1, side, side, generator=generator) - 0.5) * 1.5 + 0.5).clamp(0, 1)
+    return Linear(weight, -(images.flatten(1).double() @ weight.T).mean(0)), images
+
+
+def certainly_robust(model, images, labels, threat):
+    """Whether no image in ball and box has another class, pair by pair of classes; and by how much, in logits."""
+    w, z = model.weight.detach().numpy(), model(images).detach().numpy()
+    slack = []
+    for image, logits, y in zip(images.flatten(1).double().numpy(), z, labels.tolist(), strict=True):
+        others = [t for t in range(len(w)) if t != y]
+        slack.append(min(logits[y] - logits[t] - largest_gain(threat, w[t] - w[y], image) for t in others))
+    return np.array(slack)
+
+
+MULTITARGETED = [{"name": "multitargeted", "restarts": 1, "steps": 20}]
+
+
+@pytest.mark.parametrize(
+    ("suite", "classes", "side", "seed", "eps"),
+    [
+        ("fast", 2, 4, 0, 0.3),
+        ("fast", 10, 4, 2, 0.15),
+        (MULTITARGETED, 2, 4, 0, 0.3),
+        (MULTITARGETED, 3, 28, 0, 1.0),
+        (MULTITARGETED, 10, 28, 1, 0.6),
+    ],
+)
+def test_in_l1_at_the_walls_of_the_box_robust_accuracy_is_the_closed_form(suite, classes, side, seed, eps):
+    """Greedily, the pixels of largest weight as far as the box allows: exact for each pair of classes."""
+    (model, images), threat = uneven(classes, seed, side), L1(eps)
+    labels = model(images).argmax(1)
+    slack = certainly_robust(model, images, labels, threat)
+    assert np.abs(slack).min() > 1e-5
+    result = robust_accuracy(model, images, labels, threat, suite)
+    assert 0.1 < result.accuracy < 0.9
+    assert (result.robust.numpy() == (slack > 0)).all()
+
+
+def test_the_linear_optimum_in_l1_is_that_of_a_linear_program():
+    images = pictures(8)
+    gradient = torch.randn(8, *SHAPE, generator=torch.Generator().manual_seed(3))
+    gradient[0, 0, 0] = 0
+    for eps in (0.05, 1.0, 30.0):
+        found = L1(eps).linear_optimum(gradient, images)
+        assert L1(eps).contains(found, images).all()
+        for x, g, best in zip(images.flatten(1).double(), gradient.flatten(1).double(), found.flatten(1), strict=True):
+            # δ = up − down, both from 0 to the room that the box leaves
+            program = linprog(
+                torch.cat([-g, g]).numpy(),
+                A_ub=np.ones((1, 2 * PIXELS)),
+                b_ub=[eps],
+                bounds=[(0, float(room)) for room in torch.cat([1 - x, x])],
+            )
+            assert float(g @ (best - x)) == pytest.approx(-program.fun, abs=1e-5)
 
 
 def through_the_middle(images):

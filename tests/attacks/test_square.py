@@ -65,6 +65,40 @@ def test_in_l2_and_l1_it_comes_near_where_weights_are_smooth(threat):
     assert drop.min() >= 0.6
 
 
+def test_in_l2_weights_that_are_all_equal_are_as_hard_for_the_original():
+    """adversarial-library's test model: the optimum moves all pixels alike, and a bump's hill and hollow cancel.
+
+    To break an image at 1.25 times the least norm takes 80% of the optimum. With 2,000 queries the original attains
+    that in none of 6 runs, nor the 67% that suffice at 1.5 times.
+    """
+    torchattacks = pytest.importorskip("torchattacks")
+    shape, queries = (5, 7, 7), 100
+    pixels = math.prod(shape)
+    weight = torch.full((1, pixels), 1 / pixels, dtype=torch.float64)
+    model = Linear(torch.cat([weight, -weight]), torch.tensor([20.0, 0.0])).eval()
+    images, labels = torch.full((8, *shape), 0.55), torch.zeros(8, dtype=torch.int64)
+    threat = L2(1.25 * 0.05 * math.sqrt(pixels))
+    optimum = 2 * threat.eps * weight.norm()
+
+    def fall(found):
+        lead = model(images[:1])[:, 0] - model(images[:1])[:, 1]
+        return (lead - found) / optimum
+
+    ours = fall(robust_accuracy(model, images, labels, threat, [f"square:{queries}"]).ledger.gap)
+    original = []
+    for seed in range(3):
+        peer = torchattacks.Square(model, norm="L2", eps=threat.eps, n_queries=queries, n_restarts=1)
+        peer.init_hyperparam(images)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            best = peer.attack_single_run(images[:1], labels[:1])[1]
+        assert threat.contains(best, images[:1]).all()
+        logits = model(best)
+        original.append(fall(logits[:, 0] - logits[:, 1]))
+    assert ours.max() <= 1 + 1e-6
+    assert ours.mean() >= torch.cat(original).mean() - 0.05
+
+
 class Terraced(nn.Module):
     """Another model of images rounded to multiples of 1/50: its gradient is zero everywhere."""
 

@@ -1,4 +1,4 @@
-"""Euclidean projections onto the intersection of a norm ball around 0 and a box around 0.
+"""Euclidean projections onto the intersection of a norm ball around 0 and a box around 0; and a linear optimum there.
 
 Clipping to the box after projecting onto the ball gives a point inside both, but not the nearest one: on
 images with many black or white pixels it throws away much of the budget (Croce & Hein 2021, "Mind the box").
@@ -77,6 +77,25 @@ def onto_l1(
     if outside.any():
         threshold[outside] = _threshold(sizes[outside].double(), room[outside].double(), eps).to(sizes.dtype)
     return (rows.sign() * torch.minimum((sizes - threshold).clamp(min=0), room)).view_as(wanted)
+
+
+def linear_optimum_l1(
+    gradient: Float[Tensor, "n ..."],
+    eps: float,
+    low: Float[Tensor, "n ..."],
+    high: Float[Tensor, "n ..."],
+) -> Float[Tensor, "n ..."]:
+    """The δ with ‖δ‖₁ ≤ ε and low ≤ δ ≤ high that maximises ⟨gradient, δ⟩.
+
+    A fractional knapsack: the pixels of largest |gradient| move as far as the box allows, until ε is spent.
+    """
+    rows = gradient.flatten(1)
+    room = torch.where(rows > 0, high.flatten(1), -low.flatten(1))
+    order = rows.abs().argsort(dim=1, descending=True, stable=True)
+    sorted_room = room.gather(1, order).double()
+    left = (eps - (sorted_room.cumsum(1) - sorted_room)).clamp(min=0)
+    sizes = torch.zeros_like(rows).scatter(1, order, torch.minimum(sorted_room, left).to(rows.dtype))
+    return (rows.sign() * sizes).view_as(gradient)
 
 
 def _threshold(sizes: Tensor, room: Tensor, eps: float) -> Tensor:

@@ -1,4 +1,8 @@
-"""MultiTargeted: PGD towards every wrong class, from every start (Gowal et al. 2019, arXiv:1910.09338)."""
+"""MultiTargeted: PGD towards every wrong class, from every start (Gowal et al. 2019, arXiv:1910.09338).
+
+The authors attack in ℓ∞. In ℓ1, where PGD's steps circle around the optimum at a distance of their size, a run's first
+step goes to the optimum of the linearised margin instead.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from torch import Tensor
 from isthmus.attacks.batch import Batch
 from isthmus.attacks.oracle import Answer
 from isthmus.attacks.search import Directed, Runs, Search, counters
-from isthmus.attacks.threats import Threat
+from isthmus.attacks.threats import L1, Threat
 from isthmus.config import Component
 
 FIRST_STEP = 0.25  # of ε; halved after half and after three quarters of the steps
@@ -57,9 +61,13 @@ class MultiTargeted(Directed[Runs]):
         return Runs(x, *counters(len(batch), self.config.steps, x))
 
     def advance(self, runs: Runs, batch: Batch, answer: Answer) -> None:
-        """A step of ε/4, ε/8 or ε/16 along the steepest ascent, projected."""
+        """A step of ε/4, ε/8 or ε/16 along the steepest ascent, projected; in ℓ1 after a first one to the optimum."""
         share = runs.looks / runs.budget
         halvings = (share >= 0.5).long() + (share >= 0.75)
         size = self.threat.eps * FIRST_STEP * torch.pow(0.5, halvings)
-        runs.x = self.threat.project(self.threat.step(runs.x, answer.gradient, size), batch.images)
+        x = self.threat.project(self.threat.step(runs.x, answer.gradient, size), batch.images)
+        first = runs.looks == 0
+        if isinstance(self.threat, L1) and first.any():
+            x[first] = self.threat.linear_optimum(answer.gradient[first], batch.images[first])
+        runs.x = x
         runs.looks += 1

@@ -33,10 +33,11 @@ from torch import Tensor
 
 from isthmus.attacks import apgd, square
 from isthmus.attacks.apgd import Apgd, Climb
-from isthmus.attacks.apgd_l1 import SparseApgd
+from isthmus.attacks.apgd_l1 import SparseApgd, SparseClimb
 from isthmus.attacks.attack import Attack
 from isthmus.attacks.batch import Batch
 from isthmus.attacks.ledger import Ledger
+from isthmus.attacks.oracle import Answer
 from isthmus.attacks.search import Search
 from isthmus.attacks.threats import L1, Threat
 from isthmus.config import Component
@@ -199,11 +200,20 @@ class ClimbingRace(Race, Apgd):
 
 
 class SparseRace(Race, SparseApgd):
-    """The race in ℓ1."""
+    """The race in ℓ1. A run's first step goes to the linearised margin's optimum, which is exact on linear models."""
 
-    def __init__(self, config: Config, threat: Threat, classes: int) -> None:
-        SparseApgd.__init__(self, "dlr", config.long, threat, targets=classes - 1, widely=False)
+    threat: L1
+
+    def __init__(self, config: Config, threat: L1, classes: int) -> None:
+        SparseApgd.__init__(self, "margin", config.long, threat, targets=classes - 1, widely=False)
         Race.__init__(self, config, classes)
+
+    def advance(self, runs: SparseClimb, batch: Batch, answer: Answer) -> None:
+        """As APGD in ℓ1, but for the first step."""
+        first = runs.looks == 0
+        super().advance(runs, batch, answer)
+        if first.any():
+            runs.x[first] = self.threat.linear_optimum(answer.gradient[first], batch.images[first])
 
 
 class Near(Search[Any]):

