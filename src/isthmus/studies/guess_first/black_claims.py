@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from isthmus.studies.evidence import Estimate, Finding, Verdict, all_of, exceeds, points
+from isthmus.studies.evidence import Estimate, Finding, Verdict, all_of, bonferroni, exceeds, points
 from isthmus.studies.guess_first.printed import CLEAN, L2, LINF, Row
 from isthmus.studies.guess_first.protocol import PROPOSED
-from isthmus.studies.guess_first.readings import called, lead, numbers, settled
+from isthmus.studies.guess_first.readings import about_training, called, lead, numbers
 from isthmus.studies.study import StudyRecord
 
 LOSS = 0.01
@@ -32,20 +32,22 @@ def findings(record: StudyRecord, gain: float | None) -> list[Finding]:
     """
     cnn, vib = ([(name, other) for name in PROPOSED] for other in ("CNN", "VIB"))
     return [
-        leads(record, "None of the four proposed models loses natural accuracy against the CNN.", (CLEAN,), cnn, -LOSS),
-        leads(
+        *leads(
+            record, "None of the four proposed models loses natural accuracy against the CNN.", (CLEAN,), cnn, -LOSS
+        ),
+        *leads(
             record,
             "Under black-box FGSM at ε = 0.15 each of the four stands at least 10 points better than the CNN.",
             FGSM[:1],
             cnn,
             MARGIN,
         ),
-        leads(record, "Each stands black-box PGD better than the CNN, at ε = 0.15 and at 0.30.", PGD, cnn),
-        leads(record, "Each stands black-box C&W better than the CNN.", CW, cnn),
-        leads(record, "Each stands all black-box attacks better than VIB.", (*FGSM, *PGD, *CW), vib),
-        leads(record, "Information elimination helps under black-box FGSM at ε = 0.30.", FGSM[1:], TWINS),
+        *leads(record, "Each stands black-box PGD better than the CNN, at ε = 0.15 and at 0.30.", PGD, cnn),
+        *leads(record, "Each stands black-box C&W better than the CNN.", CW, cnn),
+        *leads(record, "Each stands all black-box attacks better than VIB.", (*FGSM, *PGD, *CW), vib),
+        *leads(record, "Information elimination helps under black-box FGSM at ε = 0.30.", FGSM[1:], TWINS),
         *(_by_more(record, gain) if gain is not None else ()),
-        leads(
+        *leads(
             record,
             "Donsker-Varadhan stands black-box attacks better than its JS twin at ε = 0.30 and under C&W.",
             (FGSM[1], PGD[1], *CW),
@@ -56,25 +58,29 @@ def findings(record: StudyRecord, gain: float | None) -> list[Finding]:
 
 def _by_more(record: StudyRecord, gain: float) -> list[Finding]:
     claim = f"There the elimination adds more than {points(gain)}."
-    return [leads(record, claim, FGSM[1:], TWINS, gain)]
+    return leads(record, claim, FGSM[1:], TWINS, gain)
 
 
-def leads(record: StudyRecord, claim: str, rows: Sequence[Row], pairs: Pairs, limit: float = 0.0) -> Finding:
-    """Whether the first of each pair stands better than the second by more than a limit, in each of some rows."""
+def leads(record: StudyRecord, claim: str, rows: Sequence[Row], pairs: Pairs, limit: float = 0.0) -> list[Finding]:
+    """Whether the first of each pair stands better than the second by more than a limit, in each of some rows.
+
+    Of few seeds' models themselves, the intervals of all comparisons hold at once (Bonferroni).
+    """
     pairs = list(pairs)
 
-    def judge() -> tuple[Verdict, str]:
-        found = {(row, pair): lead(record, row, *pair) for row in rows for pair in pairs}
+    def judge(least_seeds: int) -> tuple[Verdict, str]:
+        level = bonferroni(len(rows) * len(pairs)) if least_seeds == 1 else 0.95
+        found = {(row, pair): lead(record, row, *pair, level) for row in rows for pair in pairs}
         row, pair = min(found, key=lambda key: found[key].value)
         names = sorted({name for pair in pairs for name in pair}, key=record.config["models"].index)
-        verdict = all_of([exceeds(estimate, limit) for estimate in found.values()])
+        verdict = all_of([exceeds(estimate, limit, least_seeds) for estimate in found.values()])
         said = f"At least so for {pair[0]} against {pair[1]} on {called(row)}: {_signed(found[row, pair])}"
         ahead = sum(estimate.value > limit for estimate in found.values())
         many = f"; ahead by that in {ahead} of {len(found)} comparisons" if len(found) > 1 else ""
         values = "; ".join(f"{called(each)}: {numbers(record, each, names)}" for each in rows)
         return verdict, f"{said}{many}. More than {points(limit)} {'in each ' * (len(found) > 1)}counts. {values}."
 
-    return settled(claim, judge)
+    return about_training(claim, judge)
 
 
 def _signed(estimate: Estimate) -> str:

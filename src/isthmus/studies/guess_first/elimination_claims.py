@@ -21,7 +21,7 @@ from isthmus.studies.evidence import (
     points,
     share,
 )
-from isthmus.studies.guess_first.readings import Cells, NotMeasured, settled
+from isthmus.studies.guess_first.readings import Cells, NotMeasured, about_training, settled
 from isthmus.studies.guess_first.readings import cells as cells_of
 from isthmus.studies.study import StudyRecord
 
@@ -36,8 +36,8 @@ Model = Mapping[str, Any]
 def findings(record: StudyRecord) -> list[Finding]:
     """That MMD² falls and the probe tells less, as intended; ours: what is left all the same."""
     return [
-        *(_discrepancy_falls(record, *pair) for pair in PAIRS),
-        *(_probe_falls(record, *pair) for pair in PAIRS),
+        *(each for pair in PAIRS for each in _discrepancy_falls(record, *pair)),
+        *(each for pair in PAIRS for each in _probe_falls(record, *pair)),
         _label_left(record),
         _hypothesis_left(record),
     ]
@@ -92,35 +92,35 @@ def _both(record: StudyRecord, plain: str, eliminated: str) -> tuple[list[Model]
     return [without[seed] for seed in seeds], [with_it[seed] for seed in seeds]
 
 
-def _discrepancy_falls(record: StudyRecord, plain: str, eliminated: str) -> Finding:
+def _discrepancy_falls(record: StudyRecord, plain: str, eliminated: str) -> list[Finding]:
     claim = f"The elimination makes representations of {plain} less different between labels, by MMD²."
 
-    def judge() -> tuple[Verdict, str]:
+    def judge(least_seeds: int) -> tuple[Verdict, str]:
         without, with_it = _both(record, plain, eliminated)
         falls = [sum(a["unbiased"]) - sum(b["unbiased"]) for a, b in zip(without, with_it, strict=True)]
         images = math.hypot(*(fmean(map(_image_spread, each)) for each in (without, with_it)))
         fall = _mean(falls, images, without[0]["n"])
-        return exceeds(fall, 0.0), (
+        return exceeds(fall, 0.0, least_seeds), (
             f"Summed over hypotheses, unbiased, {plain} has {plainly(total(without))}, {eliminated} "
             f"{plainly(total(with_it))}. The difference is {plainly(fall)}; above 0 counts."
         )
 
-    return settled(claim, judge)
+    return about_training(claim, judge)
 
 
-def _probe_falls(record: StudyRecord, plain: str, eliminated: str) -> Finding:
+def _probe_falls(record: StudyRecord, plain: str, eliminated: str) -> list[Finding]:
     claim = f"It leaves a linear probe less of the true label: {eliminated} against {plain}."
 
-    def judge() -> tuple[Verdict, str]:
+    def judge(least_seeds: int) -> tuple[Verdict, str]:
         without, with_it = _both(record, plain, eliminated)
         n = without[0]["n"]
         fall = gap(told(without), told(with_it), n)
-        return exceeds(fall, 0.0), (
+        return exceeds(fall, 0.0, least_seeds), (
             f"Mean over hypotheses: {share(told(with_it), n)} after {share(told(without), n)}, {fall} less; above 0 "
             "counts."
         )
 
-    return settled(claim, judge)
+    return about_training(claim, judge)
 
 
 def _eliminated(record: StudyRecord) -> dict[str, Model]:

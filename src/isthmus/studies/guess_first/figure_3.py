@@ -33,10 +33,10 @@ def cells(config: Config, bench: Workbench) -> Stages:
 
 def findings(record: StudyRecord) -> list[Finding]:
     """That the proposed models stay ahead as perturbations grow; and the claims about white-box attacks."""
-    return [*(_ahead(record, attack) for attack in ATTACKS), *white_claims.findings(record)]
+    return [*(each for attack in ATTACKS for each in _ahead(record, attack)), *white_claims.findings(record)]
 
 
-def _ahead(record: StudyRecord, attack: str) -> Finding:
+def _ahead(record: StudyRecord, attack: str) -> list[Finding]:
     """Up to the tables' sizes: beyond them, nothing may be left of any model."""
     grid, last = (record.config["l2"], 2.0) if attack == "cw" else (record.config["linf"], LINF[-1])
     rows = [Row("black", attack, eps) for eps in grid if eps <= last]

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from isthmus.studies.evidence import Estimate, Finding, Verdict, gap, percent, share
+from isthmus.studies.evidence import LEAST_SEEDS, Estimate, Finding, Verdict, gap, percent, share
 from isthmus.studies.guess_first.printed import Row
 from isthmus.studies.image_models import healthy
 from isthmus.studies.study import StudyRecord
 
 ATTACKS = {"fgsm": "FGSM", "pgd": "PGD", "cw": "C&W"}
 BOXES = {"black": "black-box", "white": "white-box"}
+OF_MODELS = "Ours: of the models measured, not of the way to train them: "
+"""How a finding begins that says of few runs what they cannot say of others."""
 Cells = dict[int, Mapping[str, Any]]
 """By seed."""
 
@@ -68,7 +70,7 @@ def accuracy(record: StudyRecord, row: Row, model: str) -> Estimate | None:
     return share(list(found.values()), tested(record, row)) if found else None
 
 
-def lead(record: StudyRecord, row: Row, first: str, second: str) -> Estimate:
+def lead(record: StudyRecord, row: Row, first: str, second: str, level: float = 0.95) -> Estimate:
     """By how much the first model stands better than the second, over the seeds that both have.
 
     Raises:
@@ -78,7 +80,7 @@ def lead(record: StudyRecord, row: Row, first: str, second: str) -> Estimate:
     shared = sorted(set(ours) & set(theirs))
     if not shared:
         raise NotMeasured(f"there is no seed with a run of both {first} and {second} that did not collapse")
-    return gap([ours[seed] for seed in shared], [theirs[seed] for seed in shared], tested(record, row))
+    return gap([ours[seed] for seed in shared], [theirs[seed] for seed in shared], tested(record, row), level)
 
 
 def left(record: StudyRecord, norm: str, eps: float, model: str) -> dict[int, int]:
@@ -107,6 +109,22 @@ def numbers(record: StudyRecord, row: Row, names: Sequence[str]) -> str:
     """Means in a line: "CNN 65.6%, C-DV 84.7%"; models that were not measured are left out."""
     values = {name: accuracy(record, row, name) for name in names}
     return ", ".join(f"{name} {percent(value.value)}" for name, value in values.items() if value is not None)
+
+
+def about_training(claim: str, judge: Callable[[int], tuple[Verdict, str]]) -> list[Finding]:
+    """A finding about a way of training; where seeds are what it lacks, also one about the very models measured.
+
+    One or two runs say nothing about other seeds. Of themselves they may say much: then only the choice of images is
+    left to chance, and the second finding is judged by that.
+
+    Args:
+        judge: from the number of seeds below which nothing is decided to a verdict and its reason.
+    """
+    found = [settled(claim, lambda: judge(LEAST_SEEDS))]
+    if found[0].verdict is Verdict.UNDECIDED:
+        of_models = settled(f"{OF_MODELS}{claim.removeprefix('Ours: ')}", lambda: judge(1))
+        found += [of_models] if of_models.verdict is not Verdict.UNDECIDED else []
+    return found
 
 
 def settled(claim: str, judge: Callable[[], tuple[Verdict, str]]) -> Finding:

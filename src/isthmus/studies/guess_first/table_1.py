@@ -6,7 +6,8 @@ mode.
 
 ``small`` trains each model for 30 epochs, and asks 2,000 images of it: some 300 looks each by PGD (which is given fewer
 bisections than Foolbox's), 400 by C&W, up to 1,000 forward passes by FGSM, and what the ensemble takes. A look costs a
-core 0.3 to 0.4 ms, so the attacks on a model take about a quarter of an hour, and all of it some five hours on two.
+core 0.3 to 0.4 ms, so the attacks on a model take about a quarter of an hour, and each of the three seeds between two
+and three hours on two cores.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from isthmus.studies.evidence import (
 from isthmus.studies.guess_first.black_claims import OBJECTIVES, leads
 from isthmus.studies.guess_first.printed import L2, LINF, Row
 from isthmus.studies.guess_first.protocol import SIGMOID
-from isthmus.studies.guess_first.readings import NotMeasured, accuracy, cells, counts, settled, tested
+from isthmus.studies.guess_first.readings import NotMeasured, about_training, accuracy, cells, counts, tested
 from isthmus.studies.study import StudyRecord
 
 FLAT = 0.1
@@ -39,53 +39,61 @@ def findings(record: StudyRecord) -> list[Finding]:
     others = [name for name in record.config["models"] if name not in (*JS, *SIGMOID)]
     asked = [name for name in (*JS, *SIGMOID) if name in JS or name in record.config["models"]]
     return [
-        leads(
+        *leads(
             record,
             "The JS models surpass all others under white-box FGSM and PGD.",
             LINF_ROWS,
             [(ours, other) for ours in JS for other in others],
         ),
-        *(_rarely_misled(record, name) for name in asked),
-        leads(
+        *(each for name in asked for each in _rarely_misled(record, name)),
+        *leads(
             record,
             "The Donsker-Varadhan models stand every white-box attack better than the CNN.",
             (*LINF_ROWS, CW),
             [(name, "CNN") for name in DV],
         ),
-        leads(record, "Under white-box C&W Donsker-Varadhan stands better than its JS twin.", (CW,), OBJECTIVES),
-        *(_masked(record, name) for name in asked),
+        *leads(record, "Under white-box C&W Donsker-Varadhan stands better than its JS twin.", (CW,), OBJECTIVES),
+        *(each for name in asked for each in _masked(record, name)),
     ]
 
 
-def _rarely_misled(record: StudyRecord, name: str) -> Finding:
+def _rarely_misled(record: StudyRecord, name: str) -> list[Finding]:
     claim = f"About 80% of FGSM attacks fail to mislead {name} at any size."
 
-    def judge() -> tuple[Verdict, str]:
+    def judge(least_seeds: int) -> tuple[Verdict, str]:
         found = cells(record, "white-box", name)
         if not found:
             raise NotMeasured(f"no run of {name} that did not collapse")
         never = share([cell["attacks"]["fgsm"]["never"] for cell in found.values()], next(iter(found.values()))["n"])
-        return exceeds(never, MOST), f"No step up to ε = 1 breaks {never}; more than {percent(MOST)} counts."
+        return exceeds(
+            never, MOST, least_seeds
+        ), f"No step up to ε = 1 breaks {never}; more than {percent(MOST)} counts."
 
-    return settled(claim, judge)
+    return about_training(claim, judge)
 
 
-def _masked(record: StudyRecord, name: str) -> Finding:
+def _masked(record: StudyRecord, name: str) -> list[Finding]:
     """FGSM's curve is flat where PGD's falls, and C&W breaks what neither did: one step goes astray."""
     claim = f"{name} shows gradient masking: white-box FGSM is flat in ε, PGD falls, and C&W breaks it."
 
-    def judge() -> tuple[Verdict, str]:
+    def judge(least_seeds: int) -> tuple[Verdict, str]:
         (near, far), (pgd_near, pgd_far) = LINF_ROWS[:2], LINF_ROWS[2:]
         fgsm, pgd = (_fall(record, name, *pair) for pair in ((near, far), (pgd_near, pgd_far)))
         broken = accuracy(record, CW, name)
         assert broken is not None  # of the same cells
-        verdict = all_of([falls_below(fgsm, FLAT), exceeds(pgd, FALL), falls_below(broken, BROKEN)])
+        verdict = all_of(
+            [
+                falls_below(fgsm, FLAT, least_seeds),
+                exceeds(pgd, FALL, least_seeds),
+                falls_below(broken, BROKEN, least_seeds),
+            ]
+        )
         return verdict, (
             f"From ε = {near.eps:g} to {far.eps:g} FGSM takes {fgsm} more (less than {points(FLAT)} counts), PGD {pgd} "
             f"(more than {points(FALL)}); C&W leaves {broken} at ℓ2 {CW.eps:g} (less than {percent(BROKEN)})."
         )
 
-    return settled(claim, judge)
+    return about_training(claim, judge)
 
 
 def _fall(record: StudyRecord, name: str, near: Row, far: Row) -> Estimate:
