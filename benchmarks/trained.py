@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from isthmus import files
-from isthmus.training.run import Run
+from isthmus.training.run import ENDED, Run
 
 KEPT = (
     "test_accuracy",
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--windows", action="store_true", help="accuracy on the way, instead of what is left")
     given = parser.parse_args()
     runs = [Run(path) for path in given.runs if (path / "run.json").exists()]
-    done = [run for run in runs if given.windows or run.info()["status"] == "finished"]
+    done = [run for run in runs if given.windows or run.info()["status"] in ENDED]
     found = [windows(run) if given.windows else collect(run) for run in done]
     rows = sorted(found, key=lambda row: (row["objective"], row["rho"] or 0.0, row["seed"]))
     files.write_json(given.out, {"command": given.command, "provenance": done[0].info()["starts"][-1], "runs": rows})

@@ -53,7 +53,7 @@ def measure() -> dict[str, float]:
     def codes() -> Codes:
         encoder = encode()
         samples = encoder.sample(noise)
-        return Codes(samples, decoder(samples), encoder=encoder, marginal=marginal)
+        return Codes(samples, decoder(samples), encoder=encoder, marginal=marginal, noise=noise)
 
     def head() -> None:
         encoder = encode()
@@ -68,7 +68,7 @@ def measure() -> dict[str, float]:
     made, ce = codes(), torch.tensor(0.0)
 
     def reported() -> dict[str, Tensor]:
-        return report(Codes(made.samples, made.logits, encoder=made.encoder), labels, ce)
+        return report(Codes(made.samples, made.logits, encoder=made.encoder, noise=noise), labels, ce)
 
     return {
         "draw the noise": milliseconds(lambda: torch.randn(SAMPLES, BATCH, DIM, generator=generator)),

@@ -14,7 +14,7 @@ RECIPE = {
     "data": {"name": "digits", "train_limit": 320, "test_limit": 60},
     "model": {"backbone": {"name": "mlp", "hidden": [32]}, "dim": 4},
     "objective": {"name": "ceb", "rho": 1},
-    "training": {"epochs": 2, "batch_size": 64},
+    "training": {"epochs": 4, "batch_size": 64, "optimizer": {"lr": 0.02}},
 }
 THEIRS = """
 import torch

@@ -65,7 +65,10 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/NAME where not given.", show_default=False)] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train a recipe, or go on where an interrupted run of it stopped."""
+    """Train a recipe, or go on where an interrupted run of it stopped.
+
+    Ends with exit code 2 if training collapsed: accuracy at chance, or a loss or a bound that is impossible.
+    """
     from isthmus.training.processes import speaks
     from isthmus.training.start import train as start
 
@@ -73,12 +76,13 @@ def train(
     if not speaks():
         return
     result = run.info()["result"]
-    if result["collapsed"]:
-        _echo("collapsed: training accuracy is at chance; try a larger rho or a rho_schedule", err=True)
     _echo(f"test accuracy: {100 * result['test_accuracy']:.2f}%")
     if note := run.info()["data"].get("note"):
         _echo(f"data: {note}")
     _echo(f"run: {run.path}")
+    if result["collapsed"]:
+        _echo(f"Error: Training collapsed. {result.get('collapse', '')}".strip(), err=True)
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -429,8 +433,8 @@ def _stop_at_illusions(subjects: Sequence[Subject], asked: Sequence[str]) -> Non
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line.
 
-    Exit codes: 0 done, 1 a fault of ours, 2 a mistake that can be mended, a check that broke off or witnesses that do
-    not hold, 3 an overstated robust accuracy, 4 a broken one, 130 interrupted.
+    Exit codes: 0 done, 1 a fault of ours, 2 a mistake that can be mended, training that collapsed, a check that broke
+    off or witnesses that do not hold, 3 an overstated robust accuracy, 4 a broken one, 130 interrupted.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given

@@ -71,7 +71,7 @@ def test_a_gaussian_channel():
     assert lower < truth < upper
     assert upper < kde.kde_information(some, 1.0, kde.fit_kernel_variance(some)).mean().item() < upper + 0.2
 
-    sampled = rate_sandwich(IdentityGaussian(some), torch.from_numpy(t[:1000]))
+    sampled = rate_sandwich(IdentityGaussian(some), torch.from_numpy((t - x)[:1000]))
     assert sampled[0].mean().item() == pytest.approx(truth, abs=0.1)
     assert lower < sampled[0].mean().item() < upper
 

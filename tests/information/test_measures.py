@@ -1,6 +1,7 @@
 """What a batch says per example: against torch.distributions, and the identities of a consistent model."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -22,10 +23,11 @@ LABELS = torch.tensor([0] * 12 + [1] * 9 + [2] * 6 + [3] * 3)  # as often as the
 def coded(family="full", seed=0, marginal=None, consistent=False, prior=PRIOR, backward=True):
     encoder, classes = make(family, N, seed), make(family, CLASSES, seed + 1)
     generator = torch.Generator().manual_seed(seed)
-    z = encoder.sample(torch.randn(SAMPLES, N, DIM, generator=generator, dtype=torch.float64))
+    noise = torch.randn(SAMPLES, N, DIM, generator=generator, dtype=torch.float64)
+    z = encoder.sample(noise)
     weights = torch.randn(DIM, CLASSES, generator=generator, dtype=torch.float64)
     logits = classes.log_prob(z.unsqueeze(-2)) + prior if consistent else z @ weights
-    return Codes(z, logits, prior, encoder, classes if backward else None, marginal)
+    return Codes(z, logits, prior, encoder, classes if backward else None, marginal, noise=noise)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -82,7 +84,7 @@ def test_what_always_holds(seed, family):
 def test_an_inconsistent_classifier_has_a_gap_of_its_own_error():
     """With m and b exact for one another, the gap is E[log c*(y|z) − log c(y|z)], c* being Bayes' rule: here known."""
     flat = coded(consistent=True)
-    codes = Codes(flat.samples, torch.zeros_like(flat.logits), PRIOR, flat.encoder, flat.backward)  # c(y|z) = 1/C
+    codes = replace(flat, logits=torch.zeros_like(flat.logits))  # c(y|z) = 1/C
     exact = measure(flat, LABELS)["i_yz_lower"]
     gap = measure(codes, LABELS)["consistency_gap"]
     torch.testing.assert_close(gap, exact + math.log(CLASSES) + PRIOR[LABELS], rtol=1e-10, atol=1e-10)
@@ -91,9 +93,9 @@ def test_an_inconsistent_classifier_has_a_gap_of_its_own_error():
 def test_codes_without_a_density_have_fewer_measures():
     plain = coded()
     assert set(measure(Codes(plain.samples, plain.logits), LABELS)) == {"cross_entropy", "i_yz_lower"}
-    vib = Codes(plain.samples, plain.logits, None, plain.encoder, marginal=uniform_mixture(plain.backward))
+    vib = replace(plain, log_prior=None, backward=None, marginal=uniform_mixture(plain.backward))
     assert set(measure(vib, LABELS)) == {"cross_entropy", "i_yz_lower", "rate", "rate_lower", "rate_upper"}
-    encoder_alone = Codes(plain.samples, plain.logits, None, plain.encoder)
+    encoder_alone = replace(plain, log_prior=None, backward=None)
     assert set(measure(encoder_alone, LABELS)) == {"cross_entropy", "i_yz_lower", "rate_lower", "rate_upper"}
 
 
@@ -101,7 +103,8 @@ def test_a_hierarchy_is_measured_where_it_decides_and_where_information_comes_in
     low, top = coded("diagonal", 3), coded("full", 5)
     generator = torch.Generator().manual_seed(0)
     mean = torch.randn(SAMPLES, N, DIM, generator=generator, dtype=torch.float64)
-    top = Codes(top.samples, top.logits, PRIOR, IdentityGaussian(mean), top.backward, below=low)
+    encoder = IdentityGaussian(mean)
+    top = replace(top, samples=encoder.sample(top.noise), encoder=encoder, below=low)
     found, lower, upper = measure(top, LABELS), measure(low, LABELS), Measures(top, LABELS)
     for name in ("rate", "residual", "rate_lower", "rate_upper"):
         assert torch.equal(found[name], lower[name])
@@ -118,7 +121,8 @@ def test_measuring_leaves_the_gradients_of_training_alone(family):
     codes = coded(family)
     mean = codes.encoder.mean.clone().requires_grad_()
     encoder = type(codes.encoder)(mean, *list(vars(codes.encoder).values())[1:2])
-    codes = Codes(encoder.sample(torch.zeros(1, N, DIM).double()), codes.logits[:1], None, encoder, codes.backward)
+    noise = torch.zeros(1, N, DIM).double()
+    codes = Codes(encoder.sample(noise), codes.logits[:1], None, encoder, codes.backward, noise=noise)
     assert not any(values.requires_grad for values in measure(codes, LABELS).values())
     (gradient,) = torch.autograd.grad(kl(codes.backward[LABELS], encoder).sum(), mean)
     assert gradient.abs().sum() > 0

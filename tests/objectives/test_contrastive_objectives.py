@@ -95,9 +95,10 @@ def test_perfect_separation_tells_all_that_a_batch_can(often):
 
 def codes(family="full", label_noise=False):
     encoder, backward = gaussians(family, N), gaussians(family, CLASSES)
-    z = encoder.sample(drawn(SAMPLES, N, DIM))
-    logits = backward.scores(z)
-    return Codes(z, logits, None, encoder, backward, label_noise=drawn(SAMPLES, N, DIM) if label_noise else None)
+    noise = drawn(SAMPLES, N, DIM)
+    z = encoder.sample(noise)
+    other = drawn(SAMPLES, N, DIM) if label_noise else None
+    return Codes(z, backward.scores(z), None, encoder, backward, label_noise=other, noise=noise)
 
 
 def terms(name, given, rho=1.0, **options):
@@ -136,7 +137,7 @@ def test_both_directions_agree_where_both_encoders_do():
     """With a class for each image and b = e, the two halves are the same expectation: equal noise, equal terms."""
     encoder, noise = gaussians("diagonal", N), drawn(SAMPLES, N, DIM)
     z = encoder.sample(noise)
-    same = Codes(z, encoder.scores(z), None, encoder, encoder, label_noise=noise)
+    same = Codes(z, encoder.scores(z), None, encoder, encoder, label_noise=noise, noise=noise)
     chosen = config.component("objectives", {"name": "bidirectional"})
     found = registry.find("objectives", "bidirectional").terms(chosen, same, torch.arange(N))
     torch.testing.assert_close(found.ce, found.reverse_ce)

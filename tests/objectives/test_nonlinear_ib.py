@@ -21,7 +21,13 @@ def codes(means, std=1.0, classes=3):
     """Codes without noise around these means, whose logits are all alike."""
     means = torch.as_tensor(means, dtype=torch.float64)
     encoder = DiagonalGaussian(means, torch.full_like(means, math.log(std)))
-    return Codes(means.unsqueeze(0), torch.zeros(1, len(means), classes, dtype=torch.float64), encoder=encoder)
+    return still(encoder, classes)
+
+
+def still(encoder, classes=3):
+    z = encoder.mean.unsqueeze(0)
+    logits = torch.zeros(1, len(encoder.mean), classes, dtype=z.dtype)
+    return Codes(z, logits, encoder=encoder, noise=torch.zeros_like(z))
 
 
 def test_equal_codes_say_nothing_and_far_ones_all_there_is():
@@ -59,8 +65,7 @@ def test_gradients_reach_means_and_noise():
 
     def loss(means, log_std):
         encoder = DiagonalGaussian(means, log_std.expand_as(means))
-        z = Codes(means.unsqueeze(0), torch.zeros(1, 12, 3, dtype=torch.float64), encoder=encoder)
-        return terms(Config(rho=0.0), z, torch.arange(12) % 3).total
+        return terms(Config(rho=0.0), still(encoder), torch.arange(12) % 3).total
 
     assert torch.autograd.gradcheck(loss, (means, log_std))
     loss(means, log_std).backward()
@@ -155,7 +160,7 @@ def test_noise_that_differs_between_images_is_refused():
     with pytest.raises(ConfigError, match="isotropic or identity, not diagonal"):
         isthmus.bottleneck(backbone, 3, "nonlinear_ib", 2, "diagonal", features=4)
     means = torch.zeros(4, 2)
-    full = Codes(means.unsqueeze(0), torch.zeros(1, 4, 3), encoder=FullGaussian(means, torch.eye(2).expand(4, 2, 2)))
+    full = still(FullGaussian(means, torch.eye(2).expand(4, 2, 2)))
     with pytest.raises(isthmus.errors.ModelError, match="the same for all images"):
         terms(Config(), full, torch.arange(4) % 3)
 

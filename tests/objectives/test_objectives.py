@@ -1,6 +1,7 @@
 """Objectives from distributions alone: values, limits, gradients, and the bounds they report."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -23,13 +24,15 @@ def encoded(seed: int = 0, samples: int = SAMPLES, marginal=None) -> tuple[Codes
 
     mean = normal(N, DIM).requires_grad_()
     encoder = IdentityGaussian(mean)
-    z = encoder.sample(normal(samples, N, DIM))
+    noise = normal(samples, N, DIM)
+    z = encoder.sample(noise)
     codes = Codes(
         z,
         z @ normal(DIM, CLASSES),
         encoder=encoder,
         backward=IdentityGaussian(normal(CLASSES, DIM)),
         marginal=marginal or IdentityGaussian(torch.zeros(DIM, dtype=torch.float64)),
+        noise=noise,
     )
     return codes, torch.randint(CLASSES, (N,), generator=generator), mean
 
@@ -69,7 +72,7 @@ def test_sampled_information_averages_to_the_closed_form(name):
 def test_without_a_bottleneck_the_loss_is_the_cross_entropy(name):
     """Identity 12: ρ → ∞, also where the information overflows."""
     codes, labels, mean = encoded()
-    codes = Codes(codes.samples, codes.logits, None, IdentityGaussian(mean * 1e200), codes.backward, codes.marginal)
+    codes = replace(codes, encoder=IdentityGaussian(mean * 1e200))
     found = terms(name, codes, labels, rho=math.inf)
     torch.testing.assert_close(found.total, found.ce)
     assert torch.isfinite(found.total)
@@ -99,14 +102,15 @@ def test_deterministic_reports_no_rate():
 def test_the_label_entropy_is_that_of_the_prior():
     codes, labels, _ = encoded()
     prior = torch.tensor([0.7, 0.3, 0.0, 0.0], dtype=torch.float64).log()
-    found = terms("ceb", Codes(codes.samples, codes.logits, prior, codes.encoder, codes.backward), labels)
+    found = terms("ceb", replace(codes, log_prior=prior, marginal=None), labels)
     entropy = -(0.7 * math.log(0.7) + 0.3 * math.log(0.3))
     assert found.i_yz_lower.item() == pytest.approx(entropy - found.ce.item())
 
 
 def test_a_batch_of_one_has_no_upper_bound():
     codes, labels, _ = encoded()
-    one = Codes(codes.samples[:, :1], codes.logits[:, :1], None, codes.encoder[:1], codes.backward)
+    first = {"samples": codes.samples[:, :1], "logits": codes.logits[:, :1], "noise": codes.noise[:, :1]}
+    one = replace(codes, **first, encoder=codes.encoder[:1], marginal=None)
     assert terms("ceb", one, labels[:1]).rate_upper is None
 
 
@@ -119,7 +123,7 @@ def test_predictions_do_not_take_the_gradient_from_the_loss():
 
 def test_class_mixture_rate_is_an_upper_bound_and_carries_no_gradient():
     codes, labels, _ = encoded()
-    found = terms("ceb", Codes(codes.samples, codes.logits, None, codes.encoder, codes.backward), labels)
+    found = terms("ceb", replace(codes, marginal=None), labels)
     expected = codes.encoder.log_prob(codes.samples[0]) - uniform_mixture(codes.backward).log_prob(codes.samples[0])
     torch.testing.assert_close(found.rate, expected.mean().detach())
     assert not found.rate.requires_grad
@@ -136,7 +140,7 @@ def test_identity_3_of_the_objectives(marginal):
     labels = torch.tensor([0] * 32 + [1] * 16 + [2] * 8 + [3] * 8)
     mixture = Mixture(codes.backward, prior)
     logits = codes.backward.log_prob(codes.samples.unsqueeze(-2)) + prior
-    consistent = Codes(codes.samples, logits, prior, codes.encoder, codes.backward, mixture if marginal else None)
+    consistent = replace(codes, logits=logits, log_prior=prior, marginal=mixture if marginal else None)
 
     def at_zero(name):
         chosen = config.component("objectives", {"name": name, "rho": 0, "kl": "sampled", "normalize": "rate"})

@@ -104,6 +104,7 @@ def test_without_noise_both_encoders_see_the_same():
         codes.backward,
         None,
         codes.label_noise,
+        noise=codes.label_noise,
     )
     chosen = config.component("objectives", "denoising")
     found = registry.find("objectives", "denoising").terms(chosen, mirrored, torch.arange(K))

@@ -18,7 +18,7 @@ from isthmus.errors import ConfigError, DataError
 from isthmus.recipe import LearningRate, Optimizer, load_recipe
 from isthmus.targets import judged_on, named
 from isthmus.training.optimizers import make_optimizer, norm_parameters
-from isthmus.training.run import Run
+from isthmus.training.run import ENDED, Run
 from isthmus.training.schedules import warm_up_factor
 
 RECIPE = Path(__file__).parents[2] / "examples" / "recipes" / "imagenet-ceb.yaml"
@@ -52,13 +52,13 @@ def run(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     out = tmp_path_factory.mktemp("runs") / "imagenet"
     with pytest.raises(SystemExit) as end:
         main(["train", str(RECIPE), f"data.path={photographs}", *SMALL, "--out", str(out), "--quiet"])
-    assert end.value.code == 0
+    assert end.value.code in (0, 2)  # after three steps it may still be at chance, which counts as collapsed
     return Run(out)
 
 
 def test_the_recipe_trains_through_the_command_line(run: Run) -> None:
     info = run.info()
-    assert info["status"] == "finished"
+    assert info["status"] in ENDED
     assert info["data"]["shape"] == [3, 32, 32]
     assert (info["data"]["train"], info["data"]["test"]) == (48, 16)
     assert info["result"]["step"] == 3

@@ -13,7 +13,7 @@ import yaml
 from isthmus.errors import ConfigError
 from isthmus.recipe import load_recipe
 from isthmus.training import processes
-from isthmus.training.run import Run
+from isthmus.training.run import ENDED, Run
 
 RECIPE: dict[str, Any] = {
     "name": "started",
@@ -82,7 +82,7 @@ def test_every_launcher_gives_the_same_run(tmp_path: Path) -> None:
         started = launcher(["train", str(tmp_path / "recipe.yaml"), "--out", str(out), "-q"])
         said = [process.communicate(timeout=300)[1] for process in started]
         # processes that share gradients over gloo sometimes abort when they exit, with everything written
-        assert Run(out).info()["status"] == "finished", said
+        assert Run(out).info()["status"] in ENDED, said
         weights[launcher.__name__] = Run(out).info()["result"]["weights_sha256"]
     assert len(set(weights.values())) == 1, weights
 

@@ -1,5 +1,6 @@
 """The loop: what it records, its options, and what it does when training goes wrong."""
 
+import json
 import math
 
 import numpy as np
@@ -10,13 +11,14 @@ from recipes import TINY
 from torch import nn
 
 import isthmus
-from isthmus import registry
+from isthmus import cli, registry
 from isthmus.errors import ConfigError, DataError, FileError, ModelError
+from isthmus.information.codes import Codes
 from isthmus.recipe import load_recipe
 from isthmus.training.evaluation import evaluate
 from isthmus.training.loop import Trainer, noise_seed
 from isthmus.training.optimizers import parameter_groups
-from isthmus.training.run import Run
+from isthmus.training.run import ENDED, Run
 
 SMALL = {
     "name": "small",
@@ -81,7 +83,7 @@ def test_reported_numbers_are_means_over_their_window(tmp_path):
 )
 def test_options_train(tmp_path, overrides):
     run = train(tmp_path, **overrides)
-    assert run.info()["status"] == "finished"
+    assert run.info()["status"] in ENDED
     assert all(value.isfinite().all() for value in run.load().state_dict().values())
 
 
@@ -244,8 +246,53 @@ def test_a_diverging_run_is_stopped_and_said(tmp_path):
 
 def test_a_collapse_is_reported_not_hidden(tmp_path):
     run = train(tmp_path, **{"objective.rho": -8, "training.optimizer.lr": 1e-4})
-    assert run.info()["result"]["collapsed"] is True
-    assert run.info()["status"] == "finished"
+    info = run.info()
+    assert info["result"]["collapsed"] is True
+    assert info["result"]["impossible"] is False
+    assert "at chance" in info["result"]["collapse"]
+    assert info["status"] == "collapsed"
+    assert run.load() is not None
+
+
+def test_a_collapsed_run_exits_non_zero(tmp_path, capsys):
+    recipe = tmp_path / "small.json"
+    recipe.write_text(json.dumps(SMALL))
+    given = ["train", str(recipe), "objective.rho=-8", "training.optimizer.lr=1e-4", "--out", str(tmp_path / "run")]
+    for _ in range(2):  # trained, and found as it is
+        assert cli._run([*given, "--quiet"], debug=False) == 2
+        assert "Error: Training collapsed. Accuracy on the training images is at chance." in capsys.readouterr().err
+
+
+def test_impossible_terms_end_training_as_a_collapse(tmp_path, monkeypatch):
+    """What whitening a rounded code did: log e(z|x) too low, so that the residual information is below 0."""
+    log_encoder = Codes.log_encoder.fget
+    monkeypatch.setattr(Codes, "log_encoder", property(lambda codes: log_encoder(codes) - 100.0))
+    run = train(tmp_path, **{"objective.kl": "sampled", "training.log_every": 3})
+    info = run.info()
+    assert info["status"] == "collapsed"
+    assert info["result"]["step"] == 3
+    assert info["result"]["collapsed"] is info["result"]["impossible"] is True
+    assert "residual information is -" in info["result"]["collapse"]
+    assert run.metrics()[-1]["collapsed"] is True
+    assert evaluate(run.load(), registry.find("data", "digits").load(run.recipe.data).test, {}) >= 0.0
+    monkeypatch.undo()
+    assert train(tmp_path, **{"objective.kl": "sampled", "training.log_every": 3}).info() == info  # not trained again
+
+
+def test_an_ill_conditioned_factor_is_no_way_out(tmp_path):
+    """On random labels at ρ = 7, log e(z|x) of the rounded code took the total to -4.6e24, and the run "finished"."""
+    recipe = {
+        "name": "random",
+        "data": {"name": "digits", "train_limit": 1000, "test_limit": 100, "random_labels": 0},
+        "model": {"backbone": {"name": "mlp", "hidden": [512, 512]}, "dim": 4, "covariance": "full",
+                  "classifier": "mlp"},
+        "objective": {"name": "ceb", "rho": 7, "kl": "sampled"},
+        "training": {"epochs": 20, "batch_size": 128, "optimizer": {"lr": 1e-2}},
+    }  # fmt: skip
+    result = isthmus.train(recipe, out=tmp_path / "run", progress=False).info()["result"]
+    assert 1.5 < result["epoch_total"] < 2.3  # from ln 10 downwards, as labels are learned by heart
+    assert result["epoch_residual"] > 0
+    assert result["epoch_rate_lower"] < min(result["epoch_rate"], result["epoch_rate_upper"])
 
 
 def test_the_average_is_what_is_saved_and_evaluated(tmp_path):

@@ -45,6 +45,8 @@ class Codes:
             none, NaN before it was fitted.
         below: of a hierarchy, the level whose samples this level's encoder saw; ``encoder`` then has a Gaussian for
             each of them, samples × batch. None at the lowest level, which saw the image.
+        noise: standard normal, what ``samples`` were drawn from ``encoder`` with; None where there is no encoder.
+            Log-densities are taken from it and from :attr:`exact`, never from ``samples``, which are rounded.
     """
 
     samples: Float[Tensor, "samples batch dim"]
@@ -56,6 +58,7 @@ class Codes:
     label_noise: Float[Tensor, "samples batch dim"] | None = None
     kernel_variance: Float[Tensor, ""] | None = None
     below: Codes | None = None
+    noise: Float[Tensor, "samples batch dim"] | None = None
 
     @property
     def levels(self) -> tuple[Codes, ...]:
@@ -74,6 +77,7 @@ class Codes:
             samples=gather(self.samples, 1),
             logits=gather(self.logits, 1),
             encoder=self.encoder.map(lambda p: gather(p, int(self.below is not None))) if self.encoder else None,
+            noise=gather(self.noise, 1) if self.noise is not None else None,
             label_noise=gather(self.label_noise, 1) if self.label_noise is not None else None,
             below=self.below.whole(gather, marginal) if self.below else None,
         )
@@ -81,9 +85,25 @@ class Codes:
 
     @property
     def first_draw(self) -> tuple[Gaussian, Float[Tensor, "batch dim"]]:
-        """e and z of the first sample."""
+        """e and the noise of the first sample."""
         assert self.encoder is not None
-        return (self.encoder if self.below is None else self.encoder[0]), self.samples[0]
+        assert self.noise is not None
+        return (self.encoder if self.below is None else self.encoder[0]), self.noise[0]
+
+    @cached_property
+    def exact(self) -> Float[Tensor, "samples batch dim"]:
+        """``samples`` before rounding, in float64, with their gradients; what b, m and other encoders are taken at."""
+        assert self.encoder is not None
+        assert self.noise is not None
+        with torch.set_grad_enabled(self.samples.requires_grad):
+            return self.encoder.exact(self.noise)
+
+    @property
+    def log_encoder(self) -> Float[Tensor, "samples batch"]:
+        """log e(z|x) of every sample, in nats."""
+        assert self.encoder is not None
+        assert self.noise is not None
+        return self.encoder.log_prob_of(self.noise)
 
     @cached_property
     def log_probs(self) -> Float[Tensor, "samples batch classes"]:

@@ -30,13 +30,13 @@ def among_labels(
 
     Args:
         backward: b(z|y) of every class.
-        codes: z_i.
+        codes: z_i, in float64 where they should not be rounded.
         labels: y_i.
     """
     scores = backward.scores(codes)
     often = labels.bincount(minlength=scores.shape[-1]).to(scores.dtype).log()
     own = scores.gather(-1, labels.expand(len(codes), -1).unsqueeze(-1)).squeeze(-1)
-    return (torch.logsumexp(scores + often, -1) - own).mean(0).to(codes.dtype)
+    return (torch.logsumexp(scores + often, -1) - own).mean(0).to(backward.mean.dtype)
 
 
 def among_codes(encoder: Gaussian, codes: Float[Tensor, "samples n dim"]) -> Float[Tensor, " n"]:
@@ -46,9 +46,9 @@ def among_codes(encoder: Gaussian, codes: Float[Tensor, "samples n dim"]) -> Flo
 
     Args:
         encoder: e(z|x) of every image of the batch.
-        codes: z_i, one for each image.
+        codes: z_i, one for each image, in float64 where they should not be rounded.
     """
-    return torch.stack([_own_loss(encoder, sample) for sample in codes]).mean(0).to(codes.dtype)
+    return torch.stack([_own_loss(encoder, sample) for sample in codes]).mean(0).to(encoder.mean.dtype)
 
 
 def _own_loss(encoder: Gaussian, codes: Float[Tensor, "n dim"]) -> Float[Tensor, " n"]:
@@ -69,7 +69,7 @@ def partner_logits(partners: Gaussian, codes: Float[Tensor, "samples n dim"]) ->
 
     def rows(part: Tensor) -> Tensor:
         scores = partners.scores(part)
-        return (scores - scores.amax(-1, keepdim=True)).to(codes.dtype)
+        return (scores - scores.amax(-1, keepdim=True)).to(partners.mean.dtype)
 
     return torch.cat([rows(part) for part in torch.split(codes, ROWS, dim=-2)], dim=-2)
 

@@ -1,7 +1,10 @@
 """Gaussian codes with identity, diagonal or full covariance: densities, samples and closed-form KL divergences.
 
-Densities are computed in the dtype of their parameters; callers under autocast hand in float32. Covariances are only
-ever used through their Cholesky factor L (Σ = L·Lᵀ), never inverted.
+Covariances are only ever used through their Cholesky factor L (Σ = L·Lᵀ), never inverted.
+
+The log-density of a sample under the Gaussian it was drawn from comes from its noise (:meth:`Gaussian.log_prob_of`),
+never from the sample: rounding z = μ + L·ε to float32 moves it by about 6e-8·|z|, which L⁻¹ amplifies. Densities of
+other Gaussians at z take z in float64 (:meth:`Gaussian.exact`) and are computed in float64 for the same reason.
 """
 
 from __future__ import annotations
@@ -58,10 +61,22 @@ class Gaussian(ABC):
         """Reparameterised samples ``mean + L·noise`` from standard normal noise (batch dimensions last but one)."""
         return self.mean + self.unwhiten(noise)
 
+    def exact(self, noise: Float[Tensor, "*samples dim"]) -> Float[Tensor, "*samples dim"]:
+        """:meth:`sample` in float64: the code before it is rounded to the dtype of the parameters."""
+        return self.double().sample(noise.double())
+
+    def log_prob_of(self, noise: Float[Tensor, "*samples dim"]) -> Float[Tensor, "*samples"]:
+        """Log-density of ``sample(noise)`` in nats: −½‖noise‖² − ln det L − ½·dim·ln 2π, exact at any L."""
+        return -0.5 * noise.square().sum(-1) - self.log_scale - 0.5 * self.dim * LOG_2PI
+
     def log_prob(self, codes: Float[Tensor, "*any dim"]) -> Float[Tensor, "*any"]:
-        """Log-density in nats; leading dimensions broadcast against the batch."""
-        white = self.whiten(codes - self.mean)
-        return -0.5 * white.square().sum(-1) - self.log_scale - 0.5 * self.dim * LOG_2PI
+        """Log-density in nats and in the dtype of the codes; leading dimensions broadcast against the batch.
+
+        Of codes that were rounded to float32 it may be far too low where the covariance is narrow: hand in
+        :meth:`exact` ones, and for a Gaussian's own samples use :meth:`log_prob_of`.
+        """
+        own = self if codes.dtype == self.mean.dtype else self.map(lambda parameter: parameter.to(codes.dtype))
+        return own.log_prob_of(own.whiten(codes - own.mean))
 
     @abstractmethod
     def scores(self, codes: Float[Tensor, "*samples n dim"]) -> Float[Tensor, "*samples n members"]:
@@ -82,6 +97,10 @@ class Gaussian(ABC):
     def detach(self) -> Self:
         """The same Gaussians without gradients."""
         return self.map(Tensor.detach)
+
+    def double(self) -> Self:
+        """The same Gaussians in float64."""
+        return self.map(Tensor.double)
 
 
 @dataclass(frozen=True)
@@ -174,24 +193,27 @@ class FullGaussian(Gaussian):
         return self.factor
 
     def scores(self, codes: Tensor) -> Tensor:  # noqa: D102
-        double = FullGaussian(self.mean.double(), self.factor.double())
-        scores: Tensor = double.log_prob(codes.double().unsqueeze(-2))
-        return scores
+        return self.log_prob(codes.double().unsqueeze(-2))
 
 
 def kl(p: Gaussian, q: Gaussian) -> Float[Tensor, "*batch"]:
     """KL(p ‖ q) in nats, member by member, for any mix of covariance families.
 
     ½(‖L_q⁻¹·L_p‖²_F + ‖L_q⁻¹(μ_p − μ_q)‖² − dim) + ln det L_q − ln det L_p. For two unit covariances this is
-    ½‖μ_p − μ_q‖² exactly.
+    ½‖μ_p − μ_q‖² exactly. With a full covariance it is computed in float64, and returned in the dtype of ``p``.
     """
+    if isinstance(p, FullGaussian) or isinstance(q, FullGaussian):
+        return _full_kl(p.double(), q.double()).to(p.mean.dtype)
     distance = q.whiten(p.mean - q.mean).square().sum(-1)
     if isinstance(p, IdentityGaussian) and isinstance(q, IdentityGaussian):
         return 0.5 * distance
-    if not isinstance(p, FullGaussian) and not isinstance(q, FullGaussian):
-        # x − 1 − ln x with x = (σ_p/σ_q)², from ln σ: no quotient of what may have underflowed, never far below 0
-        double = 2.0 * (_log_std(p) - _log_std(q))
-        return 0.5 * (distance + (torch.expm1(double) - double).sum(-1))
+    # x − 1 − ln x with x = (σ_p/σ_q)², from ln σ: no quotient of what may have underflowed, never far below 0
+    double = 2.0 * (_log_std(p) - _log_std(q))
+    return 0.5 * (distance + (torch.expm1(double) - double).sum(-1))
+
+
+def _full_kl(p: Gaussian, q: Gaussian) -> Tensor:
+    distance = q.whiten(p.mean - q.mean).square().sum(-1)
     spread = torch.linalg.solve_triangular(q.scale_tril, p.scale_tril, upper=False).square().sum((-2, -1))
     divergence: Tensor = 0.5 * (spread + distance - p.dim) + q.log_scale - p.log_scale
     return divergence

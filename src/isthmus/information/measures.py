@@ -40,8 +40,9 @@ class Measures:
     ) -> None:
         # Detached copies, and not no_grad: Gaussians keep what they computed once, and training wants its gradients.
         self.labels, self.prior, self.log_probs = labels, codes.prior, codes.log_probs[:samples].detach()
-        self.z = codes.samples[:samples].detach()
         self.encoder = None if codes.encoder is None else codes.encoder.detach()
+        if codes.encoder is not None and codes.noise is not None:
+            self.z, self.noise = codes.exact[:samples].detach(), codes.noise[:samples]
         if self.encoder is not None and codes.below is not None:  # above others: an encoder for each sample
             self.encoder = self.encoder[:samples]
         self.backward = None if codes.backward is None else codes.backward.detach()
@@ -51,9 +52,9 @@ class Measures:
 
     @cached_property
     def log_encoder(self) -> Float[Tensor, "samples n"]:
-        """log e(z|x)."""
+        """log e(z|x), from the noise."""
         assert self.encoder is not None
-        return self.encoder.log_prob(self.z)
+        return self.encoder.log_prob_of(self.noise)
 
     @cached_property
     def log_classes(self) -> Float[Tensor, "samples n classes"]:
@@ -123,7 +124,7 @@ class Measures:
     def rate_bounds(self) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """R_X and its leave-one-out counterpart: :func:`isthmus.information.rates.rate_sandwich` on all samples."""
         assert self.encoder is not None
-        return rate_sandwich(self.encoder, self.z)
+        return rate_sandwich(self.encoder, self.noise)
 
 
 def measure(codes: Codes, labels: Int[Tensor, " n"]) -> dict[str, Float[Tensor, " n"]]:

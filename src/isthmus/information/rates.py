@@ -21,30 +21,32 @@ ROWS = 1024
 
 
 def rate_sandwich(
-    encoder: Gaussian, codes: Float[Tensor, "*samples n dim"]
+    encoder: Gaussian, noise: Float[Tensor, "*samples n dim"]
 ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
     """Per-example terms of the InfoNCE lower and the leave-one-out upper bound on I(X;Z).
 
     Args:
         encoder: e(z|x) for the batch of n examples.
-        codes: samples z_i ~ e(z|x_i); terms are averaged over leading sample dimensions.
+        noise: standard normal, of the samples z_i = μ_i + L_i·noise_i; terms are averaged over leading sample
+            dimensions. A_ii comes from it, and all other pairs from z_i in float64.
 
     Returns:
         Two float64 tensors; their means are the bounds. The upper terms are +inf for a single example.
     """
-    encoder = encoder.detach()
-    samples = codes.detach().reshape(-1, *codes.shape[-2:])
+    encoder = encoder.detach().double()
+    samples = noise.detach().double().reshape(-1, *noise.shape[-2:])
     pairs = [_one_sample(encoder, sample) for sample in samples]
     return torch.stack([lower for lower, _ in pairs]).mean(0), torch.stack([upper for _, upper in pairs]).mean(0)
 
 
-def _one_sample(encoder: Gaussian, codes: Tensor) -> tuple[Tensor, Tensor]:
-    count = codes.shape[0]
+def _one_sample(encoder: Gaussian, noise: Tensor) -> tuple[Tensor, Tensor]:
+    count = noise.shape[0]
+    codes, known = encoder.sample(noise), encoder.log_prob_of(noise)
     lower, upper = [], []
     for start in range(0, count, ROWS):
         scores = encoder.scores(codes[start : start + ROWS])
         rows = torch.arange(scores.shape[0], device=scores.device)
-        own = scores[rows, start + rows]
+        own = known[start : start + ROWS]
         scores[rows, start + rows] = -math.inf
         others = torch.logsumexp(scores, -1)
         lower.append(own - torch.logaddexp(own, others) + math.log(count))

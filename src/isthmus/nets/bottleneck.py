@@ -150,6 +150,7 @@ class Bottleneck(Learner):
                 backward=self.backward_encoder() if self.backward_encoder is not None else None,
                 label_noise=label_noise,
                 kernel_variance=self.kernel_variance,
+                noise=noise,
             )
             return codes if self.marginal is None else replace(codes, marginal=self.marginal(codes))
 

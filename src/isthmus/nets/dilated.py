@@ -102,8 +102,9 @@ class Dilated(Paired):
         for number, backward in enumerate(self._backward(partner)):
             encoded = self.encode(x) if found is None else self.upper[number - 1](found.samples)
             shape = (self.samples, len(x), encoded.dim)
-            samples = encoded.sample(normal(shape, encoded, noise))
-            found = Codes(samples, partner_logits(backward, samples), None, encoded, backward, below=found)
+            drawn = normal(shape, encoded, noise)
+            logits = partner_logits(backward, encoded.exact(drawn))
+            found = Codes(encoded.sample(drawn), logits, None, encoded, backward, below=found, noise=drawn)
         assert found is not None
         return found
 

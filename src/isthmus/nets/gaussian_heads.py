@@ -19,6 +19,10 @@ BackwardKind = Literal["linear", "table", "mlp"]
 # al. 2017); full covariances and every backward encoder start at 1, where log-densities are tame.
 INITIAL_STD = {"identity": 1.0, "isotropic": 1.0, "diagonal": math.log1p(math.exp(-5.0)), "full": 1.0}
 FULL_FLOOR = 1e-5  # keeps the diagonal of L away from 0
+# The least standard deviation of a coordinate given those before it, as a share of what they account for. It bounds the
+# condition number of L: in 4 dimensions ‖L⁻¹‖ is at most about 1e8 of the code's inverse scale, at which densities in
+# float64 are right to 1e-6 nats. Next to nothing changes where coordinates are not nearly copies of one another.
+CONDITIONAL_FLOOR = 1e-2
 
 
 def parameters_per_code(covariance: Covariance, dim: int) -> int:
@@ -45,10 +49,12 @@ def gaussian(raw: Float[Tensor, "*batch parameters"], covariance: Covariance, di
     if covariance == "diagonal":
         return DiagonalGaussian(mean, _log_softplus(scale + shift))
     rows, columns = torch.tril_indices(dim, dim, device=raw.device)
-    values = torch.where(rows == columns, nn.functional.softplus(scale + shift) + FULL_FLOOR, scale)
     empty = raw.new_zeros(*raw.shape[:-1], dim * dim)
-    factor = empty.index_copy(-1, rows * dim + columns, values).reshape(*raw.shape[:-1], dim, dim)
-    return FullGaussian(mean, factor)
+    lower = empty.index_copy(-1, rows * dim + columns, scale).reshape(*raw.shape[:-1], dim, dim)
+    below = lower.tril(-1)
+    own = nn.functional.softplus(lower.diagonal(dim1=-2, dim2=-1) + shift) + FULL_FLOOR
+    diagonal = torch.hypot(own, CONDITIONAL_FLOOR * torch.linalg.vector_norm(below, dim=-1))
+    return FullGaussian(mean, below + torch.diag_embed(diagonal))
 
 
 def _log_softplus(a: Tensor) -> Tensor:

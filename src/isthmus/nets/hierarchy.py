@@ -101,5 +101,6 @@ class Hierarchy(Bottleneck):
                 above = level.encoder(codes.samples)
                 samples = above.sample(own)
                 logits = level.decode(samples, self.log_prior)
-                codes = Codes(samples, logits, self.log_prior, above, level.backward_encoder(), below=codes)
+                backward = level.backward_encoder()
+                codes = Codes(samples, logits, self.log_prior, above, backward, below=codes, noise=own)
         return codes

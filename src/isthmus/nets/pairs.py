@@ -71,9 +71,9 @@ class Paired(nn.Module):
         """Encode a batch of pairs and draw ``samples`` codes for each, and noise for as many of its partner."""
         encoded, backward = self.encode(x), self.encode_partner(partner)
         shape = (self.samples, *encoded.mean.shape)
-        samples = encoded.sample(normal(shape, encoded, noise))
-        logits = partner_logits(backward, samples)
-        return Codes(samples, logits, None, encoded, backward, label_noise=normal(shape, encoded, noise))
+        drawn, label_noise = normal(shape, encoded, noise), normal(shape, encoded, noise)
+        logits = partner_logits(backward, encoded.exact(drawn))
+        return Codes(encoded.sample(drawn), logits, None, encoded, backward, label_noise=label_noise, noise=drawn)
 
     def loss(
         self,

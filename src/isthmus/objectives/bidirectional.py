@@ -35,9 +35,9 @@ def terms(config: Config, codes: Codes, labels: Int[Tensor, "batch"], rho: float
     assert codes.backward is not None
     assert codes.label_noise is not None
     weight = config.weight(rho)
-    ce = among_labels(codes.backward, codes.samples, labels).mean()
+    ce = among_labels(codes.backward, codes.exact, labels).mean()
     information = residual(codes, labels, config.kl).mean()
-    of_labels = codes.backward[labels].sample(codes.label_noise)
+    of_labels = codes.backward[labels].exact(codes.label_noise)
     reverse_ce = among_codes(codes.encoder, of_labels).mean()
     reverse = _reverse_residual(codes, labels, of_labels, config.kl).mean()
     reported = report(codes, labels, ce) | {"i_yz_lower": label_information(ce, len(labels))}
@@ -59,7 +59,9 @@ def _reverse_residual(
     """E[log b(z_Y|y) − log e(z_Y|x)] per example, at most I(Y;Z_Y|X) from above."""
     assert codes.encoder is not None
     assert codes.backward is not None
+    assert codes.label_noise is not None
     backward = codes.backward[labels]
     if kl_form == "closed":
         return kl(backward, codes.encoder)
-    return (backward.log_prob(samples) - codes.encoder.log_prob(samples)).mean(0)
+    own = backward.log_prob_of(codes.label_noise)
+    return (own - codes.encoder.log_prob(samples)).mean(0).to(codes.samples.dtype)

@@ -33,7 +33,7 @@ def terms(config: Config, codes: Codes, labels: Int[Tensor, "batch"], rho: float
     """
     assert codes.backward is not None
     weight = config.weight(rho)
-    ce = among_labels(codes.backward, codes.samples, labels).mean()
+    ce = among_labels(codes.backward, codes.exact, labels).mean()
     information = residual(codes, labels, config.kl).mean()
     reported = report(codes, labels, ce) | {"i_yz_lower": label_information(ce, len(labels))}
     return Terms(

@@ -25,7 +25,7 @@ def one_way(config: TradeOff, codes: Codes, labels: Int[Tensor, "batch"], rho: f
     """
     assert codes.backward is not None
     weight = config.weight(rho)
-    ce = among_codes(codes.backward, codes.samples).mean()
+    ce = among_codes(codes.backward, codes.exact).mean()
     information = residual(codes, labels, config.kl).mean()
     return Terms(
         total=weighted_sum(config, ce, information, weight),
@@ -51,5 +51,7 @@ def swapped(codes: Codes) -> Codes:
     assert codes.encoder is not None
     assert codes.backward is not None
     assert codes.label_noise is not None
-    samples = codes.backward.sample(codes.label_noise)
-    return Codes(samples, partner_logits(codes.encoder, samples), encoder=codes.backward, backward=codes.encoder)
+    noise = codes.label_noise
+    logits = partner_logits(codes.encoder, codes.backward.exact(noise))
+    samples = codes.backward.sample(noise)
+    return Codes(samples, logits, encoder=codes.backward, backward=codes.encoder, noise=noise)

@@ -129,7 +129,7 @@ def rate(codes: Codes, kl_form: str) -> Float[Tensor, "batch"]:
     assert codes.marginal is not None
     if kl_form == "closed" and isinstance(codes.marginal, Gaussian):
         return kl(codes.encoder, codes.marginal)
-    return (codes.encoder.log_prob(codes.samples) - codes.marginal.log_prob(codes.samples)).mean(0)
+    return (codes.log_encoder - codes.marginal.log_prob(codes.exact)).mean(0).to(codes.samples.dtype)
 
 
 def residual(codes: Codes, labels: Int[Tensor, "batch"], kl_form: str) -> Float[Tensor, "batch"]:
@@ -143,7 +143,7 @@ def residual(codes: Codes, labels: Int[Tensor, "batch"], kl_form: str) -> Float[
     if kl_form == "closed":
         divergence = kl(codes.encoder, backward)
         return divergence if codes.below is None else divergence.mean(0)  # above others: over their samples
-    return (codes.encoder.log_prob(codes.samples) - backward.log_prob(codes.samples)).mean(0)
+    return (codes.log_encoder - backward.log_prob(codes.exact)).mean(0).to(codes.samples.dtype)
 
 
 def rate_beside(codes: Codes, labels: Int[Tensor, "batch"]) -> dict[str, Any]:
@@ -155,8 +155,9 @@ def rate_beside(codes: Codes, labels: Int[Tensor, "batch"]) -> dict[str, Any]:
     if codes.marginal is None:
         found, fitted = Measures(codes, labels, samples=1), {}
     else:
-        log_marginal = codes.marginal.log_prob(codes.samples.detach())
-        found, fitted = Measures(codes, labels, log_marginal=log_marginal), {"marginal_nll": -log_marginal.mean()}
+        log_marginal = codes.marginal.log_prob(codes.exact.detach())
+        fitted = {"marginal_nll": -log_marginal.mean().to(codes.samples.dtype)}
+        found = Measures(codes, labels, log_marginal=log_marginal)
     dtype = codes.samples.dtype
     reported = {"rate": found.rate.mean().to(dtype), "consistency_gap": found.consistency_gap.mean().to(dtype)}
     return reported | fitted

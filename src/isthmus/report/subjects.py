@@ -40,8 +40,14 @@ class Subject:
 
     @property
     def collapsed(self) -> bool:
-        """Whether its training ended at chance."""
+        """Whether its training ended at chance, or with numbers that are impossible."""
         return as_mapping(self.run.get("result")).get("collapsed") is True
+
+    @property
+    def collapse(self) -> str:
+        """Why its training counts as collapsed."""
+        default = "Training accuracy stayed at chance. Try a larger rho or a rho_schedule."  # before it was recorded
+        return str(as_mapping(self.run.get("result")).get("collapse", default))
 
 
 def load(folder: str | Path) -> Subject:

@@ -54,10 +54,11 @@ def _verdicts(subjects: Sequence[Subject]) -> list[str]:
 def cautions(subjects: Sequence[Subject]) -> list[str]:
     """What keeps these classifiers' numbers from being taken as they stand; empty where nothing does."""
     found = []
-    if collapsed := [subject.name for subject in subjects if subject.collapsed]:
+    if collapsed := [subject for subject in subjects if subject.collapsed]:
+        why = " ".join(dict.fromkeys(subject.collapse for subject in collapsed))
         found.append(
-            f"{numbers.listing(collapsed)} collapsed in training (accuracy stayed at chance): such numbers, under "
-            "attack too, say nothing about the objective. A larger ρ or a ρ schedule may help."
+            f"{numbers.listing([subject.name for subject in collapsed])} collapsed in training: such numbers, under "
+            f"attack too, say nothing about the objective. {why}"
         )
     if broken := _broken(subjects):
         found.append(f"Not everything was measured: {numbers.listing(broken)} broke off with an error.")

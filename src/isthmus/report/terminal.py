@@ -46,8 +46,7 @@ def remarks(subjects: Sequence[Subject]) -> Table:
 def _remarks(subjects: Sequence[Subject]) -> Iterator[tuple[str, str, str, str]]:
     for subject in subjects:
         if subject.collapsed:
-            reason = "Training accuracy stayed at chance. Try a larger rho or a rho_schedule."
-            yield "collapsed", "bold red", subject.name, reason
+            yield "collapsed", "bold red", subject.name, subject.collapse
     for check in scorecard.in_order({check for subject in subjects for check in subject.results}):
         for subject in subjects:
             result = subject.results.get(check)

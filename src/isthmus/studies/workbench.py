@@ -149,7 +149,17 @@ class Workbench:
 
         Args:
             recipe: as a mapping; to its name is added a digest, so that no two recipes share a folder.
+
+        Raises:
+            ModelError: training ended because its loss or a bound was impossible; such a model is no evidence.
         """
+        run = self._trained(recipe)
+        result = run.info()["result"]
+        if result.get("impossible"):
+            raise ModelError(f"Training collapsed at step {result['step']}. {result['collapse']}")
+        return run
+
+    def _trained(self, recipe: Mapping[str, Any]) -> Run:
         from isthmus.recipe import load_recipe
         from isthmus.training.start import train
 

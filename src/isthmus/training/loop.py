@@ -26,6 +26,7 @@ from isthmus.errors import ConfigError, FileError, ModelError, brief, out_of_mem
 from isthmus.information.tables import entropy
 from isthmus.nets.learner import Learner
 from isthmus.nets.noise import Noise, Share
+from isthmus.objectives.terms import TradeOff
 from isthmus.randomness import fold
 from isthmus.recipe import Optimizer, Recipe
 from isthmus.training import checkpoints, processes
@@ -33,7 +34,16 @@ from isthmus.training.adversarial import Adversary
 from isthmus.training.averaging import MovingAverage
 from isthmus.training.evaluation import count_right
 from isthmus.training.interrupts import Interrupt, deferred
-from isthmus.training.monitor import Averages, MetricsFile, Shown, Watch, check_finite, diverged, progress_bar
+from isthmus.training.monitor import (
+    Averages,
+    MetricsFile,
+    Shown,
+    Watch,
+    check_finite,
+    diverged,
+    impossible,
+    progress_bar,
+)
 from isthmus.training.observing import Observers
 from isthmus.training.optimizers import make_optimizer, norm_parameters, parameter_groups
 from isthmus.training.run import Run
@@ -44,6 +54,7 @@ from isthmus.types import Terms
 # too strong a bottleneck stay at chance).
 COLLAPSE_MARGIN = 0.02
 _KERNEL = -61  # folded into an example's key for the draw of the images that a kernel's width is fitted to
+AT_CHANCE = "Accuracy on the training images is at chance. Try a larger rho or a rho_schedule."
 
 
 class Trainer:
@@ -64,6 +75,10 @@ class Trainer:
         self.optimizers = {"optimizer": make_optimizer(self.settings.optimizer, main, norm_parameters(self.model))}
         if marginal:  # a marginal fitted beside the objective gets an optimiser of its own and cannot touch it
             self.optimizers["marginal_optimizer"] = make_optimizer(Optimizer(), marginal)
+        objective = recipe.objective
+        self.unit = 1.0  # what the loss is multiplied with for a weight of 1 on its cross-entropy
+        if isinstance(objective, TradeOff) and objective.normalize == "rate":
+            self.unit = objective.weight()
         self.average = MovingAverage(self.model, self.settings.ema) if self.settings.ema else None
         self.adversary = Adversary.of_recipe(recipe, self.model, self.team)
         batches = Batches(
@@ -89,6 +104,7 @@ class Trainer:
         self.averages = Averages(i_xy=entropy([count / sum(counts) for count in counts]))
         self.step = 0
         self.last_epoch: dict[str, Any] = {}
+        self.impossible = ""  # why the last window's terms cannot be right, which ends training
         self.weights_digest = ""
 
     def fit(self, progress: bool | Watch) -> None:
@@ -102,7 +118,7 @@ class Trainer:
         shown = progress if self.team.first else False
         try:
             with deferred() as interrupt, progress_bar(self.recipe.name, total, self.step, shown) as bar:
-                while self.step < total:
+                while self.step < total and not self.impossible:
                     self._epoch(metrics, bar, interrupt)
         finally:
             metrics.close()
@@ -123,8 +139,10 @@ class Trainer:
                 self._write_weights(self.run.weights_at(self.step))
             if self.step % self.settings.log_every == 0:
                 bar.show(self._log(metrics, epoch))
-            if self.step % self.steps_per_epoch == 0:
+            if self.step % self.steps_per_epoch == 0 or self.impossible:
                 self._end_epoch(metrics, epoch)
+            if self.impossible:
+                return  # without a checkpoint of it
             stop = self.team.anyone(interrupt.asked)
             if stop or 0 in (self.step % self.settings.checkpoint_every, self.step % self.steps_per_epoch):
                 self._checkpoint(metrics)
@@ -204,11 +222,18 @@ class Trainer:
         return Share(generator, self.settings.batch_size, rows)
 
     def _log(self, metrics: MetricsFile, epoch: int) -> dict[str, float]:
-        means = self.averages.take("window")
-        check_finite(means, self.step)
+        means = self._means("window")
         maximum = self.averages.rate_lower_max
         extra = {} if maximum is None else {"rate_lower_max": float(maximum)}
         metrics.write({"step": self.step, "epoch": epoch} | self._knobs() | means | extra)
+        return means
+
+    def _means(self, kind: str) -> dict[str, float]:
+        examples = max(self.averages.counts[kind].values(), default=1)
+        means = self.averages.take(kind)
+        check_finite(means, self.step)
+        found = self.team.first_does(lambda: impossible(means, examples, self.unit))  # one decision for all processes
+        self.impossible = self.impossible or found
         return means
 
     def _knobs(self) -> dict[str, float]:
@@ -217,10 +242,9 @@ class Trainer:
         return {"lr": lr} if rho is None else {"lr": lr, "rho": rho}
 
     def _end_epoch(self, metrics: MetricsFile, epoch: int) -> None:
-        means = self.averages.take("epoch")
-        check_finite(means, self.step)
+        means = self._means("epoch")
         self.rho.end_epoch(self.step, means["accuracy"])
-        last = self.step == self._total()
+        last = self.step == self._total() or bool(self.impossible)
         if said := self.observers.end_epoch(epoch, last):
             metrics.write({"step": self.step, "epoch": epoch, "observed": said})
         at_chance = means["accuracy"] <= self.chance + COLLAPSE_MARGIN
@@ -234,7 +258,8 @@ class Trainer:
             at_chance = at_chance and test_accuracy <= self.chance + COLLAPSE_MARGIN
         tested = {
             "test_accuracy": test_accuracy,
-            "collapsed": at_chance and (last or self.rho.finished(self.step)),  # a gate may never open
+            # a gate may never open
+            "collapsed": bool(self.impossible) or (at_chance and (last or self.rho.finished(self.step))),
         }
         self.last_epoch = where | tested | seen
         metrics.write(self.last_epoch)
@@ -249,9 +274,11 @@ class Trainer:
         return self.team.total(right) / len(test)
 
     def result(self) -> dict[str, Any]:
-        """What ``run.json`` keeps of a finished run."""
+        """What ``run.json`` keeps of a run that ended; ``collapse`` says why where it collapsed."""
         maximum = self.averages.rate_lower_max
         found = {key: value for key, value in self.last_epoch.items() if key != "epoch"}
+        if found["collapsed"]:
+            found |= {"collapse": self.impossible or AT_CHANCE, "impossible": bool(self.impossible)}
         found["weights_sha256"] = self.weights_digest
         found["parameters"] = sum(p.numel() for p in self.model.parameters())
         if maximum is not None:

@@ -28,6 +28,17 @@ SHOWN = {
     "accuracy": "acc",
 }
 
+LARGEST_LOSS = 1e6  # nats
+NEVER_NEGATIVE = {
+    "residual": "The residual information",
+    "reverse_residual": "The residual information of the labels' codes",
+    "rate": "The rate",
+    "rate_upper": "The upper bound on I(X;Z)",
+}
+REMEDY = "Try a smaller learning rate, training.clip_norm=1 or training.precision=float32."
+NOISE = 30.0  # a mean over n samples is this / n nats below its expectation of 0 with a probability of e^-30
+ROUNDING = 0.1  # nats; generous, of float32 where rates are large
+
 
 class Averages:
     """Means of the terms over a window and over an epoch, weighted by examples, on the device, without waiting for it.
@@ -171,6 +182,31 @@ def check_finite(means: dict[str, float], step: int) -> None:
     if not math.isfinite(means.get("total", 0.0)):
         named = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
         raise diverged(step, f"the loss is not finite: {named}")
+
+
+def impossible(means: dict[str, float], examples: int, unit: float = 1.0) -> str:
+    """Why the terms of a window cannot be right, as a sentence; empty where they can be.
+
+    KL divergences are at least 0, and so is the expectation of what bounds I(X;Z) from above. The mean of their samples
+    over ``examples`` codes is below −a with a probability of e^(−a·examples) at most, since E[e^(log m − log e)] = 1
+    under e; a lower bound on I(X;Z) never exceeds the leave-one-out upper bound by more than ln 2.
+
+    Args:
+        means: of the terms over the window, in nats.
+        examples: how many they are means over.
+        unit: what the loss has to be multiplied with for a weight of 1 on its cross-entropy.
+    """
+    total = unit * means.get("total", 0.0)
+    if abs(total) > LARGEST_LOSS:
+        return f"The loss is {total:.3g} nats; more than {LARGEST_LOSS:.0e} is no loss of a model that learns. {REMEDY}"
+    least = -NOISE / examples - ROUNDING
+    for name, value in means.items():
+        if name in NEVER_NEGATIVE and value < least:
+            return f"{NEVER_NEGATIVE[name]} is {value:.3g} nats on average, below 0 beyond its noise. {REMEDY}"
+    lower, upper = means.get("rate_lower", 0.0), means.get("rate_upper", math.inf)
+    if lower > upper + math.log(2.0) + ROUNDING:
+        return f"The lower bound on I(X;Z), {lower:.3g} nats, is above the upper one, {upper:.3g} nats. {REMEDY}"
+    return ""
 
 
 def diverged(step: int, what: str) -> ModelError:

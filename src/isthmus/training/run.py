@@ -22,6 +22,9 @@ from isthmus.nets.learner import Learner
 from isthmus.recipe import Recipe, load_recipe
 from isthmus.training import checkpoints
 
+ENDED = ("finished", "collapsed")
+"""What the status of a run is once it has its weights."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -149,7 +152,7 @@ def _lacking(content: object) -> str:
         return "shape of its data"
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         return "classes of its data"
-    return "" if isinstance(result, dict if content["status"] == "finished" else dict | None) else "result"
+    return "" if isinstance(result, dict if content["status"] in ENDED else dict | None) else "result"
 
 
 def load(path: str | Path, step: int | None = None) -> Learner:

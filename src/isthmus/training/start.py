@@ -14,7 +14,7 @@ from isthmus.errors import ConfigError
 from isthmus.recipe import Recipe, load_recipe
 from isthmus.training.loop import Trainer
 from isthmus.training.monitor import Watch
-from isthmus.training.run import Run
+from isthmus.training.run import ENDED, Run
 
 
 def train(
@@ -31,12 +31,15 @@ def train(
     Args:
         source: a YAML file, a mapping, or a ready recipe.
         overrides: ``["objective.rho=2"]`` or ``{"objective.rho": 2}``; keywords set top-level keys (``seed=3``).
-        out: the run folder; ``runs/<name>`` where None. A finished run of the same recipe is returned as it is.
+        out: the run folder; ``runs/<name>`` where None. A finished run of the same recipe is returned as it is, and so
+            is a collapsed one.
         progress: draw a progress bar where stderr is a terminal; or who is told how far it is.
         wait: until another process that trains this very run is done, instead of refusing.
 
     Returns:
-        The run; its weights are the moving average where ``training.ema`` is set.
+        The run; its weights are the moving average where ``training.ema`` is set. Its status is "collapsed" where
+        training accuracy ended at chance, or where training was ended because its terms were impossible, such as a
+        rate below 0; ``run.info()["result"]["collapse"]`` says which.
 
     Raises:
         ConfigError: a fault in the recipe, or a folder that holds a run of another recipe.
@@ -56,8 +59,12 @@ def train(
             return run
         info = team.first_does(lambda: _note_start(run, described))
         trainer.fit(progress)
-        team.first_does(lambda: run.write_info(info | {"status": "finished", "result": trainer.result()}))
+        team.first_does(lambda: run.write_info(info | _ended(trainer.result())))
     return run
+
+
+def _ended(result: dict[str, Any]) -> dict[str, Any]:
+    return {"status": "collapsed" if result["collapsed"] else "finished", "result": result}
 
 
 def finished(recipe: Recipe, out: Path) -> Run | None:
@@ -108,7 +115,7 @@ def _finished(run: Run, described: dict[str, Any]) -> bool:
                 f"{run.path} already holds a run with another {part} (different: {', '.join(different[:4])}). "
                 "Choose another folder with --out or another name, or delete it."
             )
-    return bool(info["status"] == "finished" and files.exists(run.weights))
+    return bool(info["status"] in ENDED and files.exists(run.weights))
 
 
 def _note_start(run: Run, described: dict[str, Any]) -> dict[str, Any]:

@@ -80,7 +80,7 @@ SCALES = scales(
         "seeds": 2,
         "train_limit": 1000,
         "rhos": (0.0, 3.0, 5.0),
-        # 800 steps of training in all: the test set is asked at the end alone. In bf16 training breaks down at ρ = 5
+        # 800 steps of training in all: the test set is asked at the end alone
         "training": {**TRAINING, "batch_size": 128, "validate_every": 100, "channels_last": True},
     },
 )
