@@ -28,11 +28,11 @@ RECIPE = {
 }
 
 
-def watch(gradients, largest=1e6):
+def watch(gradients, largest=1e6, **options):
     """The observer after steps with these gradients, of a layer whose weights are all 1."""
     layer = nn.Linear(gradients.shape[2], gradients.shape[1], bias=True)
     nn.init.ones_(layer.weight)
-    observer = GradientSNR(layer, largest)
+    observer = GradientSNR(layer, largest, **options)
     for gradient in gradients:
         layer.weight.grad = gradient.clone()
         observer.gradients()
@@ -47,6 +47,16 @@ def test_it_is_the_norm_of_the_mean_over_the_root_of_the_covariances_trace():
     assert said["snr"] == pytest.approx(np.linalg.norm(flat.mean(0)) / np.sqrt(trace), rel=1e-5)
     assert said["noise"] == pytest.approx(np.linalg.norm(flat.std(0)) / np.sqrt(24), rel=1e-5)
     assert said["signal"] == pytest.approx(np.linalg.norm(flat.mean(0)) / np.sqrt(24), rel=1e-5)
+
+
+def test_as_printed_the_noise_is_not_divided_by_the_weights():
+    """‖mean g‖/‖W‖ over ‖std g‖: smaller by the norm of the weights than the ratio that divides both."""
+    gradients = 0.3 + torch.randn(50, 4, 6, generator=torch.Generator().manual_seed(0))
+    both, literal = (watch(gradients, normalize_noise=each)[0] for each in (True, False))
+    flat = gradients.double().numpy().reshape(50, -1)
+    assert literal["signal"] == both["signal"]
+    assert literal["noise"] == pytest.approx(np.linalg.norm(flat.std(0)), rel=1e-5)
+    assert literal["snr"] == pytest.approx(both["snr"] / np.sqrt(24), rel=1e-5)
 
 
 def test_a_large_mean_does_not_cancel_the_noise():

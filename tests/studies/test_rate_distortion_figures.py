@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from isthmus.recipe import load_recipe
 from isthmus.studies import catalogue
 from isthmus.studies.evidence import Verdict
 from isthmus.studies.rate_distortion import plane_claims, snr_claims
@@ -108,6 +109,15 @@ def test_pages_draw_what_there_is_and_nothing_of_nothing(name, made):
     empty = record.model_copy(update={"cells": {}})
     assert module.section(empty).blocks == ()
     assert [each.verdict for each in module.findings(empty)] == [Verdict.UNDECIDED]
+
+
+def test_the_literal_noise_reaches_the_observer():
+    module = catalogue.find(SNR)
+    for divided in (True, False):
+        (cells,) = module.cells(module.Config(seeds=1, normalize_noise=divided), None)
+        for cell in cells:
+            (observer,) = load_recipe(cell.plain["recipe"]).training.observe
+            assert observer.normalize_noise is divided
 
 
 def test_the_ratios_on_digits(tmp_path):

@@ -2,8 +2,9 @@
 
 Figure 2 of "A Rate-Distortion Theory of Adversarial Examples", after Shwartz-Ziv & Tishby 2017: over the batches of an
 epoch the signal is ‖mean ∇_W L‖₂ / ‖W‖₂ and the noise ‖std ∇_W L‖₂ / ‖W‖₂, where std is taken element by element. The
-second norm is the root of the covariance's trace, a single number, so that no second moment of every weight is kept: a
-running mean (Welford) of as many numbers as there are weights, and one sum of squares a layer.
+caption prints the noise without ‖W‖₂, which ``normalize_noise: false`` takes literally: the ratio then falls as weights
+grow. The second norm is the root of the covariance's trace, a single number, so that no second moment of every weight
+is kept: a running mean (Welford) of as many numbers as there are weights, and one sum of squares a layer.
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ class Config(ObserverConfig):
 
     Attributes:
         largest: what a ratio without any noise is called, and every larger one.
+        normalize_noise: divide the noise by ‖W‖₂, as the signal is; false leaves it as it is printed.
     """
 
     name: Literal["gradient_snr"] = "gradient_snr"
     largest: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e6
+    normalize_noise: bool = True
 
 
 class GradientSNR(Observer):
@@ -36,11 +39,11 @@ class GradientSNR(Observer):
 
     Args:
         model: whose ``grad`` is looked at.
-        largest: see :class:`Config`.
+        largest, normalize_noise: see :class:`Config`.
     """
 
-    def __init__(self, model: nn.Module, largest: float) -> None:
-        self.largest = largest
+    def __init__(self, model: nn.Module, largest: float, normalize_noise: bool = True) -> None:
+        self.largest, self.normalize_noise = largest, normalize_noise
         self.weights = {name: p for name, p in model.named_parameters() if p.ndim > 1 and p.requires_grad}
         self.means = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in self.weights.items()}
         self.squares = [p.new_zeros((), dtype=torch.float32) for p in self.weights.values()]
@@ -66,9 +69,11 @@ class GradientSNR(Observer):
             if self.count < 2 or size == 0:
                 said[name] = dict.fromkeys(("signal", "noise", "snr"))
                 continue
-            deviation = math.sqrt(float(squares) / self.count)
-            snr = min(mean / deviation, self.largest) if deviation > 0 else (self.largest if mean > 0 else 0.0)
-            said[name] = {"signal": mean / size, "noise": deviation / size, "snr": snr}
+            signal, noise = mean / size, math.sqrt(float(squares) / self.count)
+            if self.normalize_noise:
+                noise /= size
+            snr = min(signal / noise, self.largest) if noise > 0 else (self.largest if signal > 0 else 0.0)
+            said[name] = {"signal": signal, "noise": noise, "snr": snr}
         return said
 
     def forget(self) -> None:
@@ -92,4 +97,4 @@ class GradientSNR(Observer):
 
 def observe(config: Config, model: nn.Module, data: ImageData, seed: int) -> GradientSNR:
     """The observer of a model; needs neither data nor seed."""
-    return GradientSNR(model, config.largest)
+    return GradientSNR(model, config.largest, config.normalize_noise)

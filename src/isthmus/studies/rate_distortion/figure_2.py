@@ -23,10 +23,13 @@ class Config(digits_pair.PairConfig):
 
     Attributes:
         every: the ratio is told at the end of every so many epochs.
+        normalize_noise: divide the noise by the weights' norm, as the signal is. The caption does not; false takes it
+            literally (:mod:`isthmus.observers.gradient_snr`).
     """
 
     training: dict[str, Any] = TRAINING
     every: Positive = 5
+    normalize_noise: bool = True
 
 
 SCALES = scales(
@@ -49,7 +52,7 @@ def cells(config: Config, bench: Workbench) -> Stages:
 def _cell(config: Config, bench: Workbench, activation: Any, batch_norm: bool, seed: int) -> Cell:
     """``{"epochs": [...], "layers": {"1": {"signal", "noise", "snr": [...]}, …}, "test_accuracy", …}``, from the input
     on."""
-    observe = {"name": "gradient_snr", "every": config.every}
+    observe = {"name": "gradient_snr", "every": config.every, "normalize_noise": config.normalize_noise}
     recipe = config.recipe(seed, observe, activation, batch_norm)
 
     def measure() -> dict[str, Any]:
