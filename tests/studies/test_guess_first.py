@@ -400,7 +400,13 @@ def representations(model, seed, mmd, told, own=95):
         "own": [[own, 100]] * 10,
         "points": [[0.1, -0.2, True], [0.3, 0.4, False]],
         "explained": [0.5, 0.2],
+        # ln J falls with MMD² here: 5 at an MMD² of 0.5
+        "fisher": {"n": 500, "trace": [10 * mmd + 1, 10 * mmd + 0.8, 10 * mmd + 1.2], "largest": log_largest(10 * mmd)},
     }
+
+
+def log_largest(value):
+    return [value, value - 0.2, value + 0.2]
 
 
 def figure_2(plain, eliminated, own=95, seeds=3):
@@ -416,10 +422,10 @@ def figure_2(plain, eliminated, own=95, seeds=3):
 @pytest.mark.parametrize(
     ("record", "expected"),
     [
-        (figure_2((0.5, 900), (0.3, 600)), [SEEN] * 6),
-        (figure_2((0.3, 105), (0.5, 150), own=20), [NOT_SEEN] * 6),
-        (figure_2((0.5, 900), (0.49, 890)), [UNDECIDED] * 4 + [SEEN] * 2),
-        (figure_2((0.5, 900), (0.3, 600), seeds=1), [UNDECIDED, SEEN] * 4 + [SEEN] * 2),
+        (figure_2((0.5, 900), (0.3, 600)), [SEEN] * 8),
+        (figure_2((0.3, 105), (0.5, 150), own=20), [NOT_SEEN] * 8),
+        (figure_2((0.5, 900), (0.49, 890)), [UNDECIDED] * 6 + [SEEN] * 2),
+        (figure_2((0.5, 900), (0.3, 600), seeds=1), [UNDECIDED, SEEN] * 6 + [SEEN] * 2),
     ],
 )
 def test_claims_about_the_elimination(record, expected):
@@ -429,18 +435,30 @@ def test_claims_about_the_elimination(record, expected):
 def test_figure_2_draws_points_by_whether_the_label_is_the_hypothesis():
     record = figure_2((0.5, 900), (0.3, 600))
     blocks = catalogue.find(record.study).section(record).blocks
-    assert len(blocks) == 4 + 2 + 1
+    assert len(blocks) == 4 + 2 + 2
     assert {one.name: (one.x, one.y) for one in blocks[0].series} == {
         "label is 1": ((0.1,), (-0.2,)),
         "other labels": ((0.3,), (0.4,)),
     }
-    discrepancy, probe, table = blocks[4:]
+    discrepancy, probe, table, fisher = blocks[4:]
     assert discrepancy.series[0].y[0] == pytest.approx(0.51)
     assert discrepancy.series[0].low[0] < 0.5 - 0.0248  # t interval of the blocks alone: 4.303 · 0.02/√3
     assert probe.marks[0].y == 0.1
     sums = {row[0]: row[3] for row in table.rows}
     assert sums["C-DV-IE"].value == pytest.approx(3.1)
     assert sums["C-DV-IE"].interval.low < 3.1 < sums["C-DV-IE"].interval.high
+    by_model = {row[0]: row[3] for row in fisher.rows}
+    assert by_model["C-DV"].value == pytest.approx(5.0)
+    assert by_model["C-DV"].interval.low == pytest.approx(4.8)
+    assert by_model["C-DV"].n == 500
+
+
+def test_a_record_from_before_fisher_information_is_read():
+    record = figure_2((0.5, 900), (0.3, 600))
+    cells = {name: {k: v for k, v in cell.items() if k != "fisher"} for name, cell in record.cells.items()}
+    found = findings(record.model_copy(update={"cells": cells}))
+    assert sum("appendix D" in claim for claim in found) == 2
+    assert all(verdict == (UNDECIDED if "appendix D" in claim else SEEN) for claim, verdict in found.items())
 
 
 def with_sigmoid(record, fgsm, verdict):

@@ -196,6 +196,25 @@ def test_its_discrepancies_are_those_of_the_representations(figure_2, out):
             assert cell[kind][under] == pytest.approx(found, abs=1e-4)
 
 
+def test_its_fisher_information_is_that_of_the_prediction(figure_2, out):
+    """By the definition, E[∇ log p ∇ log pᵀ], image by image in float64."""
+    cell = cell_of(figure_2[0], "representations", model="C-JS")
+    data = load("digits")
+    images = as_float(data.test.images[balanced(data.test.labels)[:40]]).double()
+    model, traces, largest = model_of(out, "c-js").double(), [], []
+    for image in images:
+        p = model(image[None])[0].detach().softmax(0)
+        scores = torch.autograd.functional.jacobian(lambda x: model(x[None])[0].log_softmax(0), image).flatten(1)
+        fisher = scores.T @ (p[:, None] * scores)
+        traces.append(float(fisher.trace().log()))
+        largest.append(float(torch.linalg.eigvalsh(fisher)[-1].log()))
+    assert cell["fisher"]["n"] == 40
+    for name, logs in (("trace", traces), ("largest", largest)):
+        value, low, high = cell["fisher"][name]
+        assert value == pytest.approx(sum(logs) / 40, abs=1e-3)
+        assert low < value < high
+
+
 def test_the_probe_tells_what_is_linear_and_no_more():
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(400) % 4

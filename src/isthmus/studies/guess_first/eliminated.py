@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import Any
 
@@ -9,16 +10,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from isthmus import metrics
 from isthmus.attacks.undisturbed import device_of, undisturbed
 from isthmus.errors import ConfigError
+from isthmus.information.fisher import fisher_information
 from isthmus.information.mmd import label_information, median_distance, mmd2
 from isthmus.nets.hypothesis import Hypothesis
+from isthmus.studies.estimates import ends
 from isthmus.studies.guess_first.figure_2 import Config
 from isthmus.studies.guess_first.workshop import BATCH, Workshop, about, model_of
 from isthmus.studies.laboratory import Subject
 from isthmus.studies.workbench import Cell, Stages, Tell, Workbench
 
-_DECIDING = {"hypothesis", "shown", "blocks"}
+_DECIDING = {"hypothesis", "shown", "blocks", "fisher"}
 
 
 def cells(config: Config, bench: Workbench) -> Stages:
@@ -51,6 +55,7 @@ def measure(subject: Subject, config: Config, tell: Tell) -> dict[str, Any]:
         ``in_blocks``: the unbiased one in each of some blocks of images, at the same width, for its interval.
         ``told``: images of which a linear probe tells the true class; ``own``: those of class k among them, and how
         many there are.
+        ``fisher``: see :func:`fisher`.
         ``points``: [x, y, whether of the class] of some images, on the two principal components under the shown
         hypothesis, and ``explained``, the share of the variance in each.
     """
@@ -73,6 +78,7 @@ def measure(subject: Subject, config: Config, tell: Tell) -> dict[str, Any]:
         "in_blocks": _in_blocks(z, labels, config.blocks),
         "told": told,
         "own": own,
+        "fisher": fisher(subject, config.fisher),
         **_projected(z[config.hypothesis], labels == config.hypothesis, config.shown),
     }
 
@@ -85,6 +91,22 @@ def representations(subject: Subject) -> Float[Tensor, "hypotheses n d"]:
     with undisturbed(model, device, seed=0), torch.no_grad():
         parts = [model.representations(part.to(device)).float().cpu() for part in torch.split(subject.images, BATCH)]
     return torch.cat(parts, 1)
+
+
+def fisher(subject: Subject, number: int) -> dict[str, Any]:
+    """Of the Fisher information J(x) of p(y|x) about the image, on the first so many images: ln tr J and ln λ, nats.
+
+    Logarithms as in lemma D.1, whose bound is on ½·E[ln J]; λ is the largest eigenvalue. In float64, since what a sure
+    model has left of it is less than float32 can hold. ``{"n": images, "trace": [mean, low, high], "largest": …}``
+    """
+    model = model_of(subject)
+    device = device_of(model, subject.images)
+    images = subject.images[:number].to(device).double()
+    with undisturbed(model, device, seed=0):
+        found = fisher_information(copy.deepcopy(model).double(), images)
+    least = torch.finfo(torch.float64).tiny
+    logs = {name: getattr(found, name).cpu().clamp(min=least).log().numpy() for name in ("trace", "largest")}
+    return {"n": len(images), **{name: ends(metrics.mean(values, "nats", seed=0)) for name, values in logs.items()}}
 
 
 def _in_blocks(z: Tensor, labels: Tensor, blocks: int) -> list[list[float]]:

@@ -14,6 +14,7 @@ from isthmus.studies.evidence import (
     all_of,
     bonferroni,
     exceeds,
+    falls_below,
     gap,
     half_width,
     over_seeds,
@@ -34,10 +35,11 @@ Model = Mapping[str, Any]
 
 
 def findings(record: StudyRecord) -> list[Finding]:
-    """That MMD² falls and the probe tells less, as intended; ours: what is left all the same."""
+    """That MMD² falls and the probe tells less, as intended; appendix D; ours: what is left all the same."""
     return [
         *(each for pair in PAIRS for each in _discrepancy_falls(record, *pair)),
         *(each for pair in PAIRS for each in _probe_falls(record, *pair)),
+        *(each for pair in PAIRS for each in _moves_less(record, *pair)),
         _label_left(record),
         _hypothesis_left(record),
     ]
@@ -118,6 +120,41 @@ def _probe_falls(record: StudyRecord, plain: str, eliminated: str) -> list[Findi
         return exceeds(fall, 0.0, least_seeds), (
             f"Mean over hypotheses: {share(told(with_it), n)} after {share(told(without), n)}, {fall} less; above 0 "
             "counts."
+        )
+
+    return about_training(claim, judge)
+
+
+def log_fisher(found: Sequence[Model], part: str) -> Estimate:
+    """Mean over images and seeds of ln tr J(x) ("trace") or ln λ ("largest") of the prediction, in nats.
+
+    Raises:
+        NotMeasured: the record is from before it was measured.
+    """
+    if any("fisher" not in cell for cell in found):
+        raise NotMeasured("the record has no Fisher information; run the study again")
+    measured = [cell["fisher"][part] for cell in found]
+    reach, n = _fisher_spread(found, part), found[0]["fisher"]["n"]
+    return over_seeds([each[0] for each in measured], (reach, reach), n, unit="nats", of_images="bootstrap")
+
+
+def _fisher_spread(found: Sequence[Model], part: str = "largest") -> float:
+    """How far the choice of images reaches from the mean: half of a bootstrap's interval, mean over seeds."""
+    return fmean((cell["fisher"][part][2] - cell["fisher"][part][1]) / 2 for cell in found)
+
+
+def _moves_less(record: StudyRecord, plain: str, eliminated: str) -> list[Finding]:
+    claim = f"As appendix D expects, a small perturbation moves the prediction of {eliminated} less than {plain}'s."
+
+    def judge(least_seeds: int) -> tuple[Verdict, str]:
+        without, with_it = _both(record, plain, eliminated)
+        before, after = log_fisher(without, "largest"), log_fisher(with_it, "largest")
+        values = [b["fisher"]["largest"][0] - a["fisher"]["largest"][0] for a, b in zip(without, with_it, strict=True)]
+        reach = math.hypot(*(_fisher_spread(each) for each in (without, with_it)))
+        change = over_seeds(values, (reach, reach), before.n, unit="nats", of_images="bootstrap")
+        return falls_below(change, 0.0, least_seeds), (
+            f"ln of the largest eigenvalue of its Fisher information about the image, mean over images: {after} after "
+            f"{before}. The change is {change}; below 0 counts."
         )
 
     return about_training(claim, judge)

@@ -7,7 +7,8 @@ from statistics import fmean
 
 from isthmus.studies.drawing import Row, band
 from isthmus.studies.evidence import Estimate, percent, share
-from isthmus.studies.guess_first.elimination_claims import Model, at, cells, told, total
+from isthmus.studies.guess_first.elimination_claims import Model, at, cells, log_fisher, told, total
+from isthmus.studies.guess_first.readings import NotMeasured
 from isthmus.studies.study import StudyRecord
 from isthmus.types import Figure, Interval, Mark, Metric, Series, Table
 
@@ -32,6 +33,7 @@ def blocks(record: StudyRecord) -> tuple[Figure | Table, ...]:
             (Mark("chance", y=chance),),
         ),
         _table(found),
+        *_fisher(found),
     )
 
 
@@ -71,6 +73,25 @@ def _under_each(
 
 def _number(value: float) -> str:
     return f"{value:.3f}".replace("-", "−")
+
+
+def _fisher(found: dict[str, list[Model]]) -> tuple[Table, ...]:
+    """Nothing for a record from before it was measured."""
+    try:
+        rows: list[Row] = [
+            (name, len(each), *(log_fisher(each, part).metric for part in ("trace", "largest")))
+            for name, each in found.items()
+        ]
+    except NotMeasured:
+        return ()
+    reading = (
+        "J(x) is the Fisher information of p(y|x) about the image, in nats per squared unit of ℓ2 distance between "
+        "images in [0, 1]: a small perturbation of size δ in direction u moves the prediction by a KL divergence of "
+        "½δ²·uᵀJu (appendix D). Logarithms, as lemma D.1 bounds ½·E[ln J] by the mutual information. A model that is "
+        "sure of its answers has little of it, and may be turned by larger steps all the same."
+    )
+    columns = ("model", "seeds", "ln of the trace, mean over images", "ln of the largest eigenvalue, mean over images")
+    return (Table("Fisher information of the prediction about the image", reading, columns, tuple(rows)),)
 
 
 def _table(found: dict[str, list[Model]]) -> Table:

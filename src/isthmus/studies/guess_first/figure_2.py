@@ -2,7 +2,9 @@
 
 Figure 2 of Guess First shows it for the hypothesis "1" on MNIST. Here, with and without elimination: MMD² between
 images of the hypothesis's class and the rest, what a linear probe still tells of the true label, and the
-representations on their two principal components. The models are those of table 1.
+representations on their two principal components. Beside them stands the Fisher information of the prediction about the
+image, by which appendix D explains why compression should help against small perturbations. The models are those of
+table 1.
 """
 
 from __future__ import annotations
@@ -30,15 +32,19 @@ class Config(ModelsConfig):
         hypothesis: the class whose projection is drawn.
         shown: so many images are drawn.
         blocks: of images, for the interval of MMD².
+        fisher: on so many of the images the prediction's Fisher information is measured (appendix D).
     """
 
     models: Annotated[tuple[Conditioned, ...], Field(min_length=1)] = ("C-DV", "C-DV-IE", "C-JS", "C-JS-IE")
     hypothesis: Annotated[int, Field(ge=0)] = 1
     shown: Positive = 500
     blocks: Annotated[int, Field(ge=3)] = 10
+    fisher: Annotated[int, Field(ge=2)] = 500
 
 
-SCALES = scales(Config, tiny={**protocol.TINY_MODELS, "images": 200, "blocks": 4}, small=protocol.SMALL_MODELS)
+SCALES = scales(
+    Config, tiny={**protocol.TINY_MODELS, "images": 200, "blocks": 4, "fisher": 40}, small=protocol.SMALL_MODELS
+)
 findings = elimination_claims.findings
 
 
