@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import io
 import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -162,6 +165,117 @@ class BatchLeak(Around):
         return logits - 1.0 * logits.mean(0, keepdim=True) if len(logits) > 1 else logits
 
 
+class Ranks(Around):
+    """Logits answered as ranks: an argsort of an argsort."""
+
+    def logits(self, logits: Tensor) -> Tensor:
+        return logits.argsort(1).argsort(1).float()
+
+
+class PairwiseVotes(Around):
+    """A vote for a class for each other one whose logit it exceeds, by ``heaviside``."""
+
+    def logits(self, logits: Tensor) -> Tensor:
+        return torch.heaviside(logits[:, :, None] - logits[:, None], logits.new_tensor(0.5)).sum(2)
+
+
+class LeastCost(Around):
+    """One-hot, of the class of least cost."""
+
+    def logits(self, logits: Tensor) -> Tensor:
+        return functional.one_hot((-logits).argmin(1), logits.shape[1]).float()
+
+
+class Bucketised(Around):
+    """Logits as numbers of buckets of width 1."""
+
+    def logits(self, logits: Tensor) -> Tensor:
+        return torch.bucketize(logits, torch.arange(-40.0, 41.0, device=logits.device)).float()
+
+
+class Searched(Around):
+    """Each logit's place in the image's own sorted logits."""
+
+    def logits(self, logits: Tensor) -> Tensor:
+        return torch.searchsorted(logits.sort(1).values.contiguous(), logits.contiguous()).double()
+
+
+class AboveKth(Around):
+    """A vote for every class that is no less than the k-th smallest, for each k."""
+
+    def logits(self, logits: Tensor) -> Tensor:
+        classes = logits.shape[1]
+        least = [logits.kthvalue(k, dim=1, keepdim=True).values for k in range(1, classes + 1)]
+        return torch.cat([logits >= each for each in least], 1).view(-1, classes, classes).sum(1).float()
+
+
+class Scattered(Around):
+    """Points by rank, as in an election: written by a sort's indices."""
+
+    def logits(self, logits: Tensor) -> Tensor:
+        order = logits.sort(1).indices
+        points = torch.arange(logits.shape[1], dtype=logits.dtype, device=logits.device).expand_as(logits)
+        return torch.zeros_like(logits).scatter_(1, order, points)
+
+
+class LookedUp(Around):
+    """Pixels as entries of a table of 16 shades, in bytes."""
+
+    def images(self, images: Tensor) -> Tensor:
+        shades = torch.linspace(0, 1, 16, device=images.device)
+        return shades[(images * 255).byte().long() // 17]
+
+
+class LowBitsOff(Around):
+    """Bytes without their lowest four bits."""
+
+    def images(self, images: Tensor) -> Tensor:
+        return ((images * 255).round().to(torch.uint8) & 0xF0).float() / 240
+
+
+class Mantissa(Around):
+    """Floats with two bits of mantissa."""
+
+    def images(self, images: Tensor) -> Tensor:
+        return (images.contiguous().view(torch.int32) & -(1 << 21)).view(torch.float32)
+
+
+class Codebook(Around):
+    """Each pair of pixels as the nearest of 64 pairs (a vector quantiser)."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__(base)
+        levels = torch.linspace(0, 1, 8)
+        self.register_buffer("pairs", torch.cartesian_prod(levels, levels))
+
+    def images(self, images: Tensor) -> Tensor:
+        pairs = images.reshape(-1, 2)
+        return self.pairs[torch.cdist(pairs, self.pairs).argmin(1)].view_as(images)
+
+
+class JpegFile(Around):
+    """Images written as JPEG files and read again, by PIL, behind ``.byte()``."""
+
+    def images(self, images: Tensor) -> Tensor:
+        pixels = (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        return torch.stack([self.through_a_file(each) for each in pixels]).to(images.device)
+
+    def through_a_file(self, pixels: Any) -> Tensor:
+        file = io.BytesIO()
+        Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(file, "JPEG", quality=75)
+        read = np.array(Image.open(file))
+        return torch.from_numpy(read.reshape(pixels.shape)).permute(2, 0, 1).float() / 255
+
+
+class JpegBatch(JpegFile):
+    """The same, all images in one array."""
+
+    def images(self, images: Tensor) -> Tensor:
+        pixels = (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        read = np.stack([(255 * self.through_a_file(each)).permute(1, 2, 0).round().byte().numpy() for each in pixels])
+        return torch.from_numpy(read).permute(0, 3, 1, 2).to(images.device).float() / 255
+
+
 ILLUSIONS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "zero gradient": ZeroGradient,
     "flipped gradient": FlippedGradient,
@@ -177,4 +291,17 @@ ILLUSIONS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "float16": HalfPrecision,
     "winners take all": WinnersTakeAll,
     "batch leak": BatchLeak,
+    "ranks": Ranks,
+    "heaviside votes": PairwiseVotes,
+    "one-hot by argmin": LeastCost,
+    "bucketised": Bucketised,
+    "searchsorted": Searched,
+    "kthvalue votes": AboveKth,
+    "points by rank": Scattered,
+    "looked up": LookedUp,
+    "low bits off": LowBitsOff,
+    "short mantissa": Mantissa,
+    "codebook": Codebook,
+    "JPEG file": JpegFile,
+    "JPEG batch": JpegBatch,
 }

@@ -8,7 +8,21 @@ import torch
 from attacked_models import Counting, Noisy, subject
 from torch import nn
 
-from isthmus.attacks import apgd, cw, ddn, fab, fgsm, fmn, multitargeted, pgd, race, robust_accuracy, square, uniform
+from isthmus.attacks import (
+    apgd,
+    cw,
+    ddn,
+    fab,
+    fgsm,
+    fmn,
+    multitargeted,
+    pgd,
+    race,
+    rays,
+    robust_accuracy,
+    square,
+    uniform,
+)
 from isthmus.attacks.api import curve, ready
 from isthmus.attacks.scouting import PROBE
 from isthmus.attacks.threats import L1, L2, Linf
@@ -33,16 +47,16 @@ ATTACKS = [
     fab.Config(steps=6, targets=0, restarts=2),
     square.Config(queries=80),
     uniform.Config(samples=40),
+    rays.Config(queries=80),
+    rays.Config(queries=40, restarts=2),
     fmn.Config(steps=30),
     ddn.Config(steps=30),
     cw.Config(steps=60, binary_search_steps=2, learning_rate=0.05),
     race.Config(scout=4, rounds=((9, 4), (1, 6)), long=6, queries=20, drawn=4),
 ]
-ONLY_L2 = ("cw", "ddn")
-BOUNDARY = ("fab", "fmn", "ddn", "cw", "uniform")  # end where a random model's lead is too small to be sure of
-TABLE = [
-    (attack, threat) for attack in ATTACKS for threat in THREATS if threat.name == "l2" or attack.name not in ONLY_L2
-]
+ONLY = {"cw": ("l2",), "ddn": ("l2",), "rays": ("linf", "l2")}
+BOUNDARY = ("fab", "fmn", "ddn", "cw", "uniform", "rays")  # end where a random model's lead is too small to be sure of
+TABLE = [(attack, threat) for attack in ATTACKS for threat in THREATS if threat.name in ONLY.get(attack.name, ORDER)]
 
 pytestmark = pytest.mark.parametrize(("attack", "threat"), TABLE, ids=lambda value: str(value)[:70])
 

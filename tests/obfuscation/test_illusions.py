@@ -18,13 +18,18 @@ from isthmus.obfuscation.suspect import QUICK
 CLAIMED = {"random noise", "random resizing"}
 """Illusions that the usual attack, on this model, sees through by itself: only a claim can be wrong about them."""
 
+SELDOM = {"JPEG batch", "searchsorted", "points by rank", "short mantissa", "low bits off", "kthvalue votes"}
+"""Illusions that differ little from others here."""
 
-@pytest.mark.parametrize("name", ILLUSIONS)
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SELDOM else []) for name in ILLUSIONS]
+)
 def test_an_illusion_is_seen_through(name):
     torch.manual_seed(0)
     base = robust_accuracy(undefended(), *held_out(), Linf(EPS), "fast").accuracy
     found = examined(ILLUSIONS[name](undefended()), claimed=0.8 if name in CLAIMED else None)
-    assert found.verdict.status in ("overstated", "broken")
+    assert found.verdict.status in (("overstated", "broken") if found.verdict.corrected > 0.1 else ("broken",))
     assert found.verdict.corrected <= base + 0.03
     assert found.verdict.reported > found.verdict.corrected + 0.05
     if name not in CLAIMED:

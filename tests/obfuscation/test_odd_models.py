@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -94,6 +95,30 @@ def test_labels_alone_are_seen_through():
     found = examined(Integers(undefended()))
     assert (found.verdict.status, found.verdict.corrected) == ("broken", 0.0)
     assert found.verdict.reported > 0.8
+
+
+class LabelsOutside(nn.Module):
+    """Only the class, from outside torch: nothing to differentiate, and no logits that a search could climb."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            labels = self.model(images.detach()).argmax(1).tolist()
+        return torch.tensor([[float(label == each) for each in range(10)] for label in labels])
+
+
+def test_decisions_alone_are_the_last_resort():
+    """Of a network that keeps nearly nothing; searches that climb logits leave more."""
+    budget = replace(SMALL, queries=400)
+    base = isthmus.robust_accuracy(undefended(), *held_out(40), Linf(0.2), "fast").accuracy
+    found = examined(LabelsOutside(undefended()), budget, n=40, eps=0.2)
+    assert list(found.follow_ups)[-1] == "decisions"
+    assert found.follow_ups["decisions"].value < found.follow_ups["search"].value
+    assert found.verdict.corrected <= base + 0.03
+    assert found.verdict.status == "broken"
 
 
 class InTraining(nn.Module):

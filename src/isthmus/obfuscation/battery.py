@@ -143,13 +143,14 @@ def _follow_up(
 ) -> None:
     """Every remedy that a finding suggests and that was not tried yet, while examples stand.
 
-    A warning suggests better gradients alone: many starts and queries cost more than all tests together.
+    A warning suggests better gradients, and decisions of a few examples: many starts and queries cost more than all
+    tests together.
     """
     failed = {remedy for finding in findings if finding.status == Status.FAIL for remedy in finding.remedies}
-    warned = {remedy for finding in findings for remedy in finding.remedies if remedy in follow_up.FIRST}
+    warned = {remedy for finding in findings for remedy in finding.remedies if remedy in follow_up.AFTER_WARNINGS}
     wanted = failed | warned
     if suspect.opaque:  # a warning of its own; and nothing that needs a gradient can help
-        wanted = {"substitute", "search"}
+        wanted = {"substitute", "search", "decisions"}
     for name, remedy in known.items():
         if name in wanted and name not in tried and suspect.best.robust.any():
             try:

@@ -53,6 +53,6 @@ def examine(suspect: Suspect) -> Finding:
         reason=f"Of {len(rows)} examples that gradients leave standing, attacks without break {total}"
         + (f" ({named})" if named else ""),
         metrics={"share_broken": share},
-        remedies=("search", "substitute", "straight_through") if status != "pass" else (),
+        remedies=("search", "substitute", "straight_through", "decisions") if status != "pass" else (),
         details={"by": by},
     )

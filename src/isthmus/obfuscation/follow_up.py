@@ -9,11 +9,14 @@ from collections.abc import Callable
 
 from torch import nn
 
-from isthmus.attacks import apgd, pgd, square, transfer
+from isthmus.attacks import apgd, pgd, rays, square, transfer
 from isthmus.obfuscation import grid, neighbours, substitute
 from isthmus.obfuscation.straight_through import StraightThrough
 from isthmus.obfuscation.suspect import Suspect
 from isthmus.obfuscation.views import LogProbabilities, in_double
+
+FEW = 20
+"""Examples that show whether decisions break anything at all."""
 
 
 def straight_through(suspect: Suspect) -> None:
@@ -98,6 +101,20 @@ def from_substitute(suspect: Suspect) -> None:
     suspect.attack("transferred", [substitute.transferred(suspect, rows)], rows=rows)
 
 
+def decisions(suspect: Suspect) -> None:
+    """By decisions alone (RayS), the last resort: on a few examples first, and on all where one of these falls.
+
+    Not of random models, whose single answers mislead it, nor in ℓ1, where it has no directions.
+    """
+    if suspect.random or suspect.threat.name == "l1":
+        return
+    suite = [rays.Config(queries=suspect.budget.queries)]
+    first = suspect.sample(suspect.best.robust, FEW)
+    found = suspect.attack("decisions", suite, rows=first)
+    if (found.broken & (found.stage > 0)).any() and suspect.best.robust.any():
+        suspect.attack("decisions", suite, rows=suspect.best.robust.nonzero().squeeze(1))
+
+
 FIRST: dict[str, Callable[[Suspect], None]] = {
     "rescaled": rescaled,
     "averaged": averaged,
@@ -106,5 +123,13 @@ FIRST: dict[str, Callable[[Suspect], None]] = {
 }
 """Better gradients: tried before the strong ensemble, which then has less to do."""
 
-LAST: dict[str, Callable[[Suspect], None]] = {"restarts": restarts, "substitute": from_substitute, "search": search}
+LAST: dict[str, Callable[[Suspect], None]] = {
+    "restarts": restarts,
+    "substitute": from_substitute,
+    "search": search,
+    "decisions": decisions,
+}
 """What is left to try where gradients fail."""
+
+AFTER_WARNINGS = (*FIRST, "decisions")
+"""What a test that only warns suggests, too: it costs little where nothing is wrong."""

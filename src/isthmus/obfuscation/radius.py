@@ -48,6 +48,6 @@ def examine(suspect: Suspect) -> Finding:
         status=status,
         reason=reason,
         metrics={"accuracy_unbounded": left[-1]},
-        remedies=("straight_through", "rescaled", "search") if status == Status.FAIL else (),
+        remedies=("straight_through", "rescaled", "search", "decisions") if status == Status.FAIL else (),
         details={"eps": [0.0, *radii], "accuracy": [1.0, *(each.value for each in left)], "possible": most},
     )

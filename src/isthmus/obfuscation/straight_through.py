@@ -7,17 +7,18 @@ have not written. While the wrapped model runs, every torch function that it cal
   on modules;
 * a custom ``autograd.Function`` is differentiated through what its ``forward`` does, not by its ``backward``; where
   that cannot be seen into, and keeps the shape, it counts as the identity;
-* what is constant somewhere or almost everywhere lets the gradient through: ``clamp``, ``round`` and its like, floor
-  division and casts to integers as the identity, ``sign`` and comparisons as a sigmoid about their threshold;
-  remainders have no gradient, so that ``x - x % s`` is a step as well;
-* so do a table's entries looked up by such integers, and arrays that come back from numpy with the shape of a tensor
-  that went there;
+* every torch function whose derivative is zero or undefined almost everywhere has the gradient of a smooth surrogate:
+  :mod:`~isthmus.obfuscation.surrogates` is the registry. Integers and booleans stay what they are, and remember a
+  number that has a gradient (:mod:`~isthmus.obfuscation.relaxed`);
+* arrays that come back from numpy have the gradient of the tensor of their shape that went there;
+* any other module, custom function or torch function that cuts the graph is the identity if it keeps the shape;
+  otherwise its gradient is estimated from its values (:mod:`~isthmus.obfuscation.estimates`);
 * casts to a lower precision than the weights' are left out.
 
-But for those casts the forward pass is what it was. What changes its shape outside torch, or goes to another process,
-cannot be followed: no gradient comes through that. Only the thread that runs the model is watched.
+But for those casts the forward pass is what it was. A model that as a whole leaves torch has no gradient. Only the
+thread that runs the model is watched.
 
-Here is the watch; :mod:`~isthmus.obfuscation.surrogate_gradients` says which gradient stands for what, and
+Here is the watch; :mod:`~isthmus.obfuscation.surrogate_gradients` attaches gradients to results, and
 :mod:`~isthmus.obfuscation.torch_patches` sees to what is no torch function.
 """
 
@@ -33,11 +34,14 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from isthmus.obfuscation.surrogate_gradients import SATURATING, arithmetic, cast, followed, returned, unsaturated
+from isthmus.obfuscation.relaxed import each, is_alive, relaxation
+from isthmus.obfuscation.surrogate_gradients import SATURATING, Outside, cast, followed, reinterpreted, unsaturated
 from isthmus.obfuscation.torch_patches import patched, watched
 
 Unsaturated = Literal["gradients", "values"]
-_CASTS = {"to", "type", "type_as", "float", "double", "half", "bfloat16", "int", "long", "short", "byte", "char"}
+_CASTS = {"to", "type", "type_as", "float", "double", "half", "bfloat16", "int", "long"} | {
+    *("short", "byte", "char", "bool"),
+}
 _COPIES = {"tensor", "as_tensor", "asarray", "new_tensor"}
 _HOOKS = {"register_hook", "register_post_accumulate_grad_hook"}
 
@@ -73,7 +77,7 @@ class _Watch(TorchFunctionMode):
     def __init__(self, unsaturated: Unsaturated | None, precision: torch.dtype) -> None:
         super().__init__()
         self.unsaturated, self.precision = unsaturated, precision
-        self.left: dict[torch.Size, Tensor] = {}  # the last tensor of its shape that went to numpy
+        self.left = Outside()
 
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -82,7 +86,7 @@ class _Watch(TorchFunctionMode):
         name = getattr(function, "__name__", "")
         if name == "__get__" and getattr(function, "__self__", None) is Tensor.data:
             return args[0]
-        if name in ("detach", "detach_"):
+        if name in ("detach", "detach_", "detach_copy"):
             return args[0]
         if name == "_set_grad_enabled":
             return None
@@ -90,23 +94,36 @@ class _Watch(TorchFunctionMode):
             return RemovableHandle(OrderedDict())
         if name in _COPIES and args:
             return self._copied(args[1] if name == "new_tensor" else args[0], function, args, options)
-        if not any(isinstance(given, Tensor) for given in args[:2]):
-            return function(*arithmetic(name, args), **options)
-        if name in ("numpy", "__array__") and args[0].requires_grad:
-            self.left[args[0].shape] = args[0]
+        if isinstance(out := options.get("out"), Tensor) and any(is_alive(x) for x in each(args)):
+            return self._into(out, function, types, args, options)
+        if name in ("numpy", "__array__") and is_alive(args[0]):
+            self.left.leaves(args[0])
             return function(args[0].detach(), *args[1:], **options)
         if self.unsaturated and name in SATURATING:
             return unsaturated(function, args, options, valued=self.unsaturated == "values")
         if name in _CASTS:
-            return cast(function, args, options, self.precision)
+            return cast(function, args, options, self.precision, self.unsaturated == "values")
+        if name == "view" and is_alive(args[0]) and isinstance(args[1] if len(args) > 1 else None, torch.dtype):
+            return reinterpreted(function, args, options)
         return followed(name, function, args, options, valued=self.unsaturated == "values")
+
+    def _into(self, out: Tensor, function: Any, types: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Tensor:
+        """A result that is written into a given tensor."""
+        rest = {name: value for name, value in options.items() if name != "out"}
+        made = self.__torch_function__(function, types, args, rest)
+        with torch.no_grad():
+            out.resize_(made.shape)
+        if not out.is_floating_point():
+            out.relaxed = relaxation(made)  # type: ignore[attr-defined]
+        return out.copy_(made)
 
     def _copied(self, source: Any, function: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """A new tensor from a tensor, with its gradient, or from an array."""
         if not isinstance(source, Tensor):
             made = function(*args, **options)
-            return returned(made, self.left) if isinstance(source, np.ndarray) else made
-        if not source.requires_grad:
+            return self.left.returned(made) if isinstance(source, np.ndarray) else made
+        if not is_alive(source):
             return function(*args, **options)
         asked = {key: options[key] for key in ("dtype", "device") if options.get(key) is not None}
-        return cast(Tensor.to, (source.clone(),), asked, self.precision) if asked else source.clone()
+        copy = followed("clone", Tensor.clone, (source,), {})
+        return cast(Tensor.to, (copy,), asked, self.precision, self.unsaturated == "values") if asked else copy

@@ -44,7 +44,7 @@ def examine(suspect: Suspect) -> Finding:
         reason=f"At {int(better.sum())} of {len(rows)} examples a step along the gradient does more than the best of "
         f"{RANDOM} random steps",
         metrics={"gradient_beats_chance": share},
-        remedies=("straight_through", "substitute", "search") if status != Status.PASS else (),
+        remedies=("straight_through", "substitute", "search", "decisions") if status != Status.PASS else (),
         details={
             "fall_along_gradient": float(((start - along) / scale).median()),
             "fall_at_random": float(((start - torch.stack(chance).amin(0)) / scale).median()),

@@ -1,7 +1,7 @@
-"""Which gradient stands for what has none: steps, signs, comparisons, lookups, casts, saturated probabilities.
+"""What a function computes, with a gradient that follows it: functions of the registry, casts, saturated probabilities.
 
 Each function gives what torch would, but for casts to a lower precision, with a gradient besides. Nothing here knows
-who watches, or when.
+who watches, or when. :mod:`~isthmus.obfuscation.surrogates` is the registry.
 """
 
 from __future__ import annotations
@@ -13,32 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-SLOPE = 10.0
-"""Of the sigmoid that stands for a comparison, at its threshold: four times its steepest derivative."""
+from isthmus.obfuscation.estimates import substituted
+from isthmus.obfuscation.relaxed import Call, each, is_alive, is_real, is_relaxed, number, plain, through, truth
+from isthmus.obfuscation.surrogates import EXEMPT, SURROGATES
 
 LEAST = 1e-3
 """Slope of what is saturated, at least, where gradients are to be unsaturated."""
-
-_STEPS = {"round", "floor", "ceil", "trunc", "fix", "clamp", "clip", "clamp_min", "clamp_max", "hardtanh"}
-_REMAINDERS = {"remainder", "fmod", "frac", "__mod__", "__rmod__"}
-_SIGNS = {"sign", "sgn"}
-_ABOVE = {"gt", "ge", "greater", "greater_equal"}
-_BELOW = {"lt", "le", "less", "less_equal"}
-_EQUAL = {"eq", "__eq__"}  # mostly with the largest of them
-_QUOTIENTS = {"__floordiv__", "floor_divide"}
-_ARITHMETIC = {"mul", "add", "sub", "div", "sum", "mean", "matmul", "stack", "cat", "rsub", "lerp", "__rmul__"}
-_CHOICES = {"argmax", "max", "amax", "topk", "sort"}
-_RESHAPED = {"__getitem__", "select", "squeeze", "unsqueeze", "view", "reshape", "flatten"}
-_BITS = {f"{way}{name}__" for name in ("and", "or", "xor", "lshift", "rshift") for way in ("__", "__i", "__r")} | {
-    f"bitwise_{name}" for name in ("and", "or", "xor", "left_shift", "right_shift")
-}
-_LOOKUPS = {"__getitem__": 1, "__setitem__": 1, "take": 1, "take_along_dim": 1, "embedding": 0, "one_hot": 0} | {
-    "index_select": 2,
-    "gather": 2,
-    "scatter": 2,
-    "scatter_": 2,
-}
-"""What takes indices, and at which place among its arguments."""
 
 
 def followed(
@@ -47,133 +27,56 @@ def followed(
     """What a function computes, with a gradient that follows it.
 
     Args:
-        valued: a hard label has the value of what it was chosen from.
+        name: the function's, as torch has it.
+        valued: results of the registry's functions have the values of their smooth surrogates, too.
     """
-    if name in _CHOICES:
-        return _chosen_from(function(*args, **options), args[0])
-    if name in _RESHAPED and hasattr(args[0], "source"):
-        return _chosen_from(function(*args, **options), args[0].source)
-    if name in _LOOKUPS:
-        return _looked_up(function, _LOOKUPS[name], args, options, valued)
-    if name in _BITS and _real(args[0]):
-        return through(args[0], function(*map(_whole, args), **options).to(args[0].dtype))
-    if name in _STEPS:
-        return through(args[0], function(args[0].detach(), *args[1:], **options))
-    if name in _REMAINDERS:
-        return function(*args, **options).detach()
-    if name.endswith("_") and name[:-1] in _STEPS | _SIGNS | _REMAINDERS:
-        hard = function(args[0].detach().clone(), *args[1:], **options)
-        if name[:-1] in _REMAINDERS:
-            return args[0].copy_(hard.detach())
-        return args[0].copy_(through(args[0] if name[:-1] in _STEPS else torch.tanh(SLOPE * args[0]), hard))
-    if name in _QUOTIENTS:
-        return through(args[0] / args[1], function(*args, **options).detach())
-    if name in _SIGNS:
-        return through(torch.tanh(SLOPE * args[0]), torch.sign(args[0].detach()))
-    if name in _ABOVE or name in _BELOW or name in _EQUAL:
-        return _compared(function(*args, **options), args, -1.0 if name in _BELOW else 1.0)
-    if name == "where" and len(args) == 3:
-        return _chosen(function, args)
-    return function(*arithmetic(name, args), **options)
+    short, in_place, reflected = plain(name)
+    surrogate = SURROGATES.get(short)
+    concerns = is_alive if surrogate else is_relaxed
+    if not any(concerns(x) for x in each((args, *options.values()))):
+        made = function(*args, **options)
+        return made if in_place or surrogate or short in EXEMPT else _known(made, function, args, options)
+    if reflected:
+        args = (args[1], args[0], *args[2:])
+    call = Call(short, _pure(function, in_place, reflected), args, options, valued, in_place)
+    made = surrogate(call) if surrogate else call.relaxed()
+    return _written_back(made, function, args, options) if in_place else made
 
 
-class Through(torch.autograd.Function):
-    """The value of ``hard``, exactly, even where ``soft`` is infinite."""
-
-    @staticmethod
-    def forward(ctx: Any, soft: Tensor, hard: Tensor) -> Tensor:
-        """``hard``, and no view of it."""
-        return hard.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        """All of it is for ``soft``."""
-        return gradients[0], None
+def _known(made: Any, function: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """A result that an unknown function has cut off from its first argument, with a gradient all the same."""
+    if not args or not is_real(args[0]) or not is_real(made) or made.requires_grad:
+        return made
+    return substituted(lambda x: function(x, *args[1:], **options), args[0], made)
 
 
-def through(soft: Tensor, hard: Tensor) -> Tensor:
-    """The value of one with the gradient of the other."""
-    exactly: Any = Through.apply
-    found: Tensor = exactly(soft, hard)
-    return found
+def _pure(function: Callable[..., Any], in_place: bool, reflected: bool) -> Callable[..., Any]:
+    """The function with its operands in order, on a copy of what it would change."""
+    if reflected:
+        return lambda first, second, *rest, **options: function(second, first, *rest, **options)
+    if not in_place:
+        return function
+
+    def on_a_copy(target: Tensor, *rest: Any, **options: Any) -> Tensor:
+        copy = target.clone()
+        function(copy, *rest, **options)
+        return copy
+
+    return on_a_copy
 
 
-def _compared(answer: Any, args: tuple[Any, ...], way: float) -> Any:
-    """A comparison's answer, which remembers how near it was."""
-    if isinstance(answer, Tensor) and any(isinstance(x, Tensor) and x.is_floating_point() for x in args):
-        first, second = (x.float() if isinstance(x, Tensor) else x for x in args[:2])
-        largest = getattr(args[1], "source", None) is args[0]
-        near = first.softmax(-1) if largest else torch.sigmoid(SLOPE * way * (first - second))
-        answer.how_near = near  # type: ignore[attr-defined]
-    return answer
-
-
-def _as_number(mask: Any) -> Any:
-    near = getattr(mask, "how_near", None)
-    return mask if near is None else through(near, mask.detach().to(near.dtype))
-
-
-def arithmetic(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Arguments of sums and products, with comparisons as numbers that have a gradient."""
-    if name not in _ARITHMETIC:
-        return args
-    return tuple(type(x)(map(_as_number, x)) if isinstance(x, list | tuple) else _as_number(x) for x in args)
-
-
-def _chosen(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    """``where``: between two constants, the comparison's own gradient is all there is."""
-    mask, first, second = args
-    constant = not any(isinstance(x, Tensor) and x.requires_grad for x in (first, second))
-    if getattr(mask, "how_near", None) is None or not constant:
-        return function(*args)
-    return second + _as_number(mask) * (first - second)
-
-
-def _real(x: Any) -> bool:
-    return isinstance(x, Tensor) and x.is_floating_point()
-
-
-def _whole(x: Any) -> Any:
-    """Back to integers: a cast to them gave floats, for the sake of their gradient."""
-    if isinstance(x, list | tuple):
-        return type(x)(map(_whole, x))
-    return x.detach().round().long() if _real(x) else x
-
-
-def _chosen_from(answer: Any, source: Any) -> Any:
-    """The largest and their indices, which remember whose they are."""
-    for found in answer if isinstance(answer, tuple) else (answer,):
-        if isinstance(found, Tensor) and _real(source) and source.dim() > 1:
-            found.source = source  # type: ignore[attr-defined]
-    return answer
-
-
-def _looked_up(
-    function: Callable[..., Any], place: int, args: tuple[Any, ...], options: dict[str, Any], valued: bool
-) -> Any:
-    """Entries at some indices; where there is one for each index, with the indices' own gradient besides.
-
-    A hard label that is made from the index of the largest, as large as what it was chosen from, has that one's.
-    """
-    indices = args[place] if place < len(args) else options.get("index", options.get("indices"))
-    answer = function(
-        *(_whole(x) if at == place else x for at, x in enumerate(args)),
-        **{key: _whole(x) if key in ("index", "indices") else x for key, x in options.items()},
-    )
-    indices = indices if isinstance(indices, list | tuple) else [indices]
-    for source in (i.source for i in indices if hasattr(i, "source") and not i.is_floating_point()):
-        made = args[0] if answer is None else answer  # by __setitem__, in place
-        if made.shape == source.shape:
-            hard = source.clone() if valued else through(source.softmax(-1), made.detach().to(source.dtype))
-            in_place = answer is None or function.__name__.endswith("_")
-            return made.copy_(hard) if in_place else hard
-    for soft in indices:
-        if not (isinstance(answer, Tensor) and isinstance(soft, Tensor) and _real(soft)):
-            continue
-        if soft.shape == answer.shape and answer.dtype != torch.bool:
-            found = answer if answer.is_floating_point() else answer.to(soft.dtype)
-            return found + (soft - soft.detach()).to(found.dtype)
-    return answer
+def _written_back(made: Tensor, function: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Tensor:
+    """What was computed on a copy, in the memory of the original."""
+    target: Tensor = args[0]
+    if made.shape != target.shape:
+        function(*args, **options)
+    elif is_real(target) or target.is_complex():
+        return target.copy_(made)
+    else:
+        target.copy_(made.detach())
+    for remembered in ("relaxed", "choice"):
+        setattr(target, remembered, getattr(made, remembered, None))
+    return target
 
 
 SQUASHING: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -207,24 +110,80 @@ def unsaturated(function: Callable[..., Any], args: tuple[Any, ...], options: di
     return logarithms if valued else through(found.clamp(min=LEAST).detach() * logarithms, found)
 
 
-def cast(function: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any], precision: torch.dtype) -> Any:
-    """A tensor of another type, with its gradient; in no lower a precision than this one."""
-    number = _as_number(args[0])
-    if not number.is_floating_point():
+def cast(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    options: dict[str, Any],
+    precision: torch.dtype,
+    valued: bool = False,
+) -> Any:
+    """A tensor of another type, with its gradient; of floating-point numbers in no lower a precision than this one."""
+    given, name = args[0], plain(getattr(function, "__name__", ""))[0]
+    call = Call(name, function, args, options, valued)
+    if not is_alive(given):
         return function(*args, **options)
-    asked = function(number.detach(), *args[1:], **options)
+    with torch.no_grad():
+        asked = function(*args, **options)
     if not isinstance(asked, Tensor):  # .type() without arguments names the type
         return asked
-    if not (asked.is_floating_point() or asked.is_complex()):
-        follows = number.requires_grad and asked.dtype != torch.bool
-        return through(number, asked.to(number.dtype)) if follows else asked
     coarser = asked.is_floating_point() and asked.dtype.itemsize < precision.itemsize
-    return number.to(asked.device, precision) if coarser else function(number, *args[1:], **options)
+    if not is_real(given):
+        whole = not (asked.is_floating_point() or asked.is_complex() or getattr(given, "choice", None) is not None)
+        found = (
+            call.attach(asked, truth(given) if asked.dtype == torch.bool else number(given))
+            if whole
+            else call.relaxed()
+        )
+        return found.to(precision) if coarser else found
+    if not (asked.is_floating_point() or asked.is_complex()):
+        return call.attach(asked, truth(given) if asked.dtype == torch.bool else number(given))
+    return given.to(asked.device, precision) if coarser else function(*args, **options)
 
 
-def returned(tensor: Tensor, left: dict[torch.Size, Tensor]) -> Tensor:
-    """An array that numpy made, with the gradient of the last tensor of its shape that went there."""
-    last = left.get(tensor.shape)
-    if last is None or tensor.dtype == torch.bool or tensor.is_complex():
+def reinterpreted(function: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """The same bits as another type, with the gradient of the identity: masks of mantissas let gradients through."""
+    with torch.no_grad():
+        bits = function(*args, **options)
+    return Call("view", function, args, options).attach(bits, number(args[0]))
+
+
+class Outside:
+    """Tensors that went to numpy, so that arrays which come back can have their gradients."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[int, ...], Tensor] = {}
+        self._rows: dict[tuple[int, ...], tuple[Tensor, int]] = {}  # of whole batches, with how many rows came back
+
+    def leaves(self, tensor: Tensor) -> None:
+        """Remember a tensor that goes to numpy, under its shape; with its channels first or last, too."""
+        soft = number(tensor)
+        if not (is_real(soft) and soft.requires_grad):
+            return
+        ways = [soft] if soft.dim() < 3 else [soft.movedim(-1, -3), soft.movedim(-3, -1), soft]
+        for way in ways:
+            self._last[_squeezed(way.shape)] = way
+            if way.dim() > 2:
+                self._rows[_squeezed(way.shape[1:])] = way, 0
+
+    def returned(self, tensor: Tensor) -> Tensor:
+        """An array from numpy, with the gradient of the last tensor of its shape that went there.
+
+        Arrays of the shape of a row of such a tensor are taken for its rows, in their order.
+        """
+        shape = _squeezed(tensor.shape)
+        last = self._last.get(shape)
+        if last is None and shape in self._rows:
+            batch, count = self._rows[shape]
+            self._rows[shape] = batch, count + 1
+            last = batch[count % len(batch)]
+        if last is None or tensor.dtype == torch.bool or tensor.is_complex() or tensor.numel() < 2:
+            return tensor
+        soft = last.reshape(tensor.shape)
+        if is_real(tensor):
+            return through(soft, tensor)
+        tensor.relaxed = through(soft, tensor.to(soft.dtype))  # type: ignore[attr-defined]
         return tensor
-    return through(last, tensor if tensor.is_floating_point() else tensor.to(last.dtype))
+
+
+def _squeezed(shape: torch.Size) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)

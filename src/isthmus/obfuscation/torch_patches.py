@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isthmus.obfuscation.surrogate_gradients import Through, returned, through
+from isthmus.obfuscation.estimates import Estimate, substituted
+from isthmus.obfuscation.relaxed import Through, is_alive, is_real, number, through
+from isthmus.obfuscation.surrogate_gradients import Outside
 
 
 class _Here(threading.local):
-    left: dict[torch.Size, Tensor] | None = None  # see ``patched``; None where nobody watches
+    left: Outside | None = None  # see ``patched``; None where nobody watches
 
 
 _here = _Here()
@@ -26,6 +28,7 @@ _watchers = 0
 _Function: Any = torch.autograd.function._SingleLevelFunction  # where a kept ``F.apply`` ends up, too
 _from_numpy: Any = torch.from_numpy
 _enter_inference: Any = torch.inference_mode.__enter__
+_call: Any = nn.Module.__call__
 _get_backward_hooks: Any = nn.Module._get_backward_hooks
 _get_backward_pre_hooks: Any = nn.Module._get_backward_pre_hooks
 
@@ -46,10 +49,10 @@ class _Context:
 
 def _apply(cls: Any, *args: Any, **options: Any) -> Any:
     """A custom function is only what its ``forward`` does."""
-    if not watched() or cls is Through or not torch.is_grad_enabled():
+    if not watched() or issubclass(cls, Through | Estimate) or not torch.is_grad_enabled():
         return super(_Function, cls).apply(*args, **options)
     context = () if cls.setup_context is not _Function.setup_context else (_Context(),)
-    given = [x for x in args if isinstance(x, Tensor) and x.requires_grad]
+    given = [x for x in args if is_alive(x)]
     try:
         found = cls.forward(*context, *args, **options)
     except Exception:
@@ -59,16 +62,27 @@ def _apply(cls: Any, *args: Any, **options: Any) -> Any:
         with torch._C.DisableTorchFunction(), torch.no_grad():
             bare = (x.detach() if isinstance(x, Tensor) else x for x in args)
             found = cls.forward(*context, *bare, **options)
-    if isinstance(found, Tensor) and found.is_floating_point() and not found.requires_grad:
-        for soft in given:
+    if is_real(found) and not found.requires_grad:
+        for soft in map(number, given):
             if soft.shape == found.shape:
                 return through(soft, found)
+        if given:
+            at = next(place for place, x in enumerate(args) if x is given[0])
+            return substituted(lambda x: cls.forward(*context, *args[:at], x, *args[at + 1 :]), args[at], found)
+    return found
+
+
+def _called(module: nn.Module, *args: Any, **options: Any) -> Any:
+    """A module that cuts the graph between images or maps of features counts as one unknown function."""
+    found = _call(module, *args, **options)
+    if watched() and len(args) == 1 and is_real(args[0]) and is_real(found) and found.dim() > 2:
+        return substituted(lambda x: _call(module, x, **options), args[0], found)
     return found
 
 
 def _array(array: Any) -> Tensor:
     tensor: Tensor = _from_numpy(array)
-    return tensor if _here.left is None else returned(tensor, _here.left)
+    return tensor if _here.left is None else _here.left.returned(tensor)
 
 
 def _enter(mode: Any) -> None:
@@ -89,6 +103,7 @@ def _backward_pre_hooks(module: nn.Module) -> Any:
 _REPLACED: list[tuple[Any, str, Any, Any]] = [
     (_Function, "apply", None, classmethod(_apply)),
     (torch, "from_numpy", _from_numpy, _array),
+    (nn.Module, "__call__", _call, _called),
     (torch.inference_mode, "__enter__", _enter_inference, _enter),
     (nn.Module, "_get_backward_hooks", _get_backward_hooks, _backward_hooks),
     (nn.Module, "_get_backward_pre_hooks", _get_backward_pre_hooks, _backward_pre_hooks),
@@ -97,11 +112,11 @@ _REPLACED: list[tuple[Any, str, Any, Any]] = [
 
 
 @contextmanager
-def patched(left: dict[torch.Size, Tensor]) -> Iterator[None]:
+def patched(left: Outside) -> Iterator[None]:
     """The first watcher in any thread replaces what must be, and the last puts it back.
 
     Args:
-        left: the last tensor of each shape that went to numpy from this thread; its watcher keeps it.
+        left: what went to numpy from this thread; its watcher keeps it.
     """
     global _watchers
     with _lock:
