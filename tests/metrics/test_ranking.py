@@ -9,6 +9,8 @@ from sklearn.metrics import roc_curve as sklearn_roc_curve
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision, binary_roc
 
 from isthmus.metrics import DETECTION, aupr, auroc, detection_metrics, fpr_at_tpr, roc_curve
+from isthmus.metrics.ranking import ranked
+from isthmus.metrics.ranking_intervals import _delong_variance, _newcombe
 
 # few distinct values, so that there are ties of all kinds
 few = st.lists(st.integers(-3, 3).map(lambda k: k / 2), min_size=1, max_size=25)
@@ -154,6 +156,61 @@ def test_intervals_cover_the_truth():
         for name, value in truth.items():
             covered[name] += found[name].interval.low <= value <= found[name].interval.high
     assert min(covered.values()) >= 90, covered
+
+
+def test_delongs_variance_is_that_of_the_pairs():
+    """As DeLong et al. (1988) write it, with a kernel of pairs; ties count one half."""
+    random = np.random.default_rng(4)
+    inside, outside = random.normal(0, 1, 40).round(1), random.normal(1, 2, 25).round(1)
+    kernel = (outside[:, None] > inside) + 0.5 * (outside[:, None] == inside)
+    expected = kernel.mean(0).var(ddof=1) / 40 + kernel.mean(1).var(ddof=1) / 25
+    counts = ranked(inside, outside)
+    assert _delong_variance(counts, kernel.mean()) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("sizes", [(100, 100), (30, 200), (200, 30)])
+@pytest.mark.parametrize("value", [0.02, 0.5, 0.9, 0.9995])
+def test_newcombes_ends_lie_z_deviations_away(value, sizes):
+    """Variance of Hanley & McNeil (1982) with Q1 = x/(2 − x) and Q2 = 2x²/(1 + x), in the less favourable order."""
+    for end in _newcombe(value, *sizes, 1.96):
+        q1, q2 = end / (2 - end), 2 * end**2 / (1 + end)
+        variances = [
+            (end * (1 - end) + (m - 1) * (q1 - end**2) + (n - 1) * (q2 - end**2)) / (m * n)
+            for m, n in (sizes, sizes[::-1])
+        ]
+        assert abs(end - value) == pytest.approx(1.96 * max(variances) ** 0.5, rel=1e-6)
+
+
+def scores_with(auroc, n, random, ratio=1.0):
+    """Normal scores, n of each class, the outside ones with ``ratio`` times the deviation of the others."""
+    return random.normal(0, 1, n), random.normal(np.hypot(1, ratio) * norm.ppf(auroc), ratio, n)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 2.0])
+@pytest.mark.parametrize("truth", [0.71, 0.983, 0.995, 0.9993, 0.9995])
+@pytest.mark.parametrize(("n", "runs"), [(200, 250), (1000, 150)])
+def test_auroc_is_covered_up_to_the_end(truth, n, runs, ratio):
+    """A percentile bootstrap covers 82 to 92% near 1."""
+    random, covered = np.random.default_rng([n, round(1e4 * truth)]), 0
+    for _ in range(runs):
+        interval = detection_metrics(*scores_with(truth, n, random, ratio), seed=0, resamples=2)["auroc"].interval
+        covered += interval.low <= truth <= interval.high
+    assert covered / runs >= 0.93 - 1.65 * (0.93 * 0.07 / runs) ** 0.5
+
+
+@pytest.mark.parametrize("truth", [0.983, 0.995, 0.9993])
+def test_aupr_is_covered_up_to_the_end(truth):
+    """Of normal scores with equal deviations and equally many of either class; its truth by integration over recall."""
+    recall = np.concatenate([np.geomspace(1e-9, 0.5, 5000), 1 - np.geomspace(0.5, 1e-9, 5000)[1:]])
+    false = norm.cdf(norm.ppf(recall) - np.sqrt(2) * norm.ppf(truth))
+    area = np.trapezoid(recall / (recall + false), recall)
+    random, runs = np.random.default_rng(round(1e4 * truth)), 120
+    covered = dict.fromkeys(("aupr_in", "aupr_out"), 0)
+    for trial in range(runs):
+        found = detection_metrics(*scores_with(truth, 100, random), seed=trial, resamples=100)
+        for name in covered:
+            covered[name] += found[name].interval.low <= area <= found[name].interval.high
+    assert min(covered.values()) / runs >= 0.93 - 1.65 * (0.93 * 0.07 / runs) ** 0.5
 
 
 @pytest.mark.parametrize(("inside", "outside"), [(20, 30), (200, 50)])

@@ -138,5 +138,5 @@ class _Information:
         if self.told.obstacle:
             return Metric(value=None, unit=unit, n=n, note=self.told.obstacle)
         value = float(self.values[row])
-        interval = basic_interval(value, self.errors[row], least=least, most=most)
+        interval = basic_interval(value, self.errors[row], n, least=least, most=most)
         return Metric(value=value, unit=unit, n=n, interval=interval)

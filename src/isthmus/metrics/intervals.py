@@ -208,26 +208,57 @@ def _spanned(vector: NDArray[np.float64], precision: NDArray[np.float64]) -> boo
 
 
 def mean(values: ArrayLike, unit: str, seed: int, level: float = 0.95, resamples: int = RESAMPLES) -> Metric:
-    """Mean of per-example values with a percentile bootstrap interval over the examples.
+    """Mean of per-example values with a bootstrap interval over the examples: percentile, and studentised.
+
+    A percentile interval of few or skewed values is too narrow: of 30 exponential values it covers 91%. The
+    studentised one (bootstrap-t, Efron 1979) takes the skewness in; here it may not leave the range of the values.
+    Their union covers 95% there and 90 to 94% of 30 log-normal values (σ = 1), but 90% of 30 values of which nine in
+    ten are zero, and 86 to 92% of ten skewed values.
 
     Not measured where there are no values. A value that is not finite gives a mean that is not, and no
     interval.
     """
     sample = np.asarray(values, dtype=np.float64).ravel()
-    if sample.size == 0:
+    n = sample.size
+    if n == 0:
         return Metric(value=None, unit=unit, n=0, note="no examples")
     if not np.isfinite(sample).all():
-        return Metric(value=float(sample.mean()), unit=unit, n=sample.size, note="not finite for some examples")
-    means = bootstrap(sample.size, lambda drawn: float(sample[drawn].mean()), seed, resamples)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    interval = Interval(low=float(low), high=float(high), level=level, method="bootstrap over examples")
-    return Metric(value=float(sample.mean()), unit=unit, n=sample.size, interval=interval)
+        return Metric(value=float(sample.mean()), unit=unit, n=n, note="not finite for some examples")
+    drawn = bootstrap(n, lambda places: np.array([sample[places].mean(), sample[places].var()]), seed, resamples)
+    bounds = float(sample.min()), float(sample.max())
+    error = math.sqrt(sample.var() / n)
+    errors = np.sqrt(_stabilised(drawn[:, 1], sample.var(), n) / n)
+    interval = _studentised(float(sample.mean()), error, drawn[:, 0], errors, level, bounds, "bootstrap over examples")
+    return Metric(value=float(sample.mean()), unit=unit, n=n, interval=interval)
+
+
+def _stabilised(variances: NDArray[np.float64], variance: float, n: int) -> NDArray[np.float64]:
+    """Variances of resamples, with one more value's worth of the sample's own: none of them is zero then."""
+    return ((n - 1) * variances + variance) / n
+
+
+def _studentised(
+    value: float,
+    error: float,
+    values: NDArray[np.float64],
+    errors: NDArray[np.float64],
+    level: float,
+    bounds: tuple[float, float],
+    method: str,
+) -> Interval:
+    """The union of the percentile interval of resampled values and the studentised one, which is cut to ``bounds``."""
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    low, high = (float(end) for end in np.quantile(values, tails))
+    if error > 0:
+        least, most = value - error * np.quantile((values - value) / errors, tails[::-1])
+        low, high = min(low, max(float(least), bounds[0])), max(high, min(float(most), bounds[1]))
+    return Interval(low=low, high=high, level=level, method=f"{method}, percentile and studentised")
 
 
 def mean_difference(
     first: ArrayLike, second: ArrayLike, unit: str, seed: int, level: float = 0.95, resamples: int = RESAMPLES
 ) -> Metric:
-    """Mean of ``second`` minus mean of ``first``, of other examples, with a percentile bootstrap interval.
+    """Mean of ``second`` minus mean of ``first``, of other examples, with a bootstrap interval as of :func:`mean`.
 
     Each resample draws as many of either as there are; ``n`` is the smaller number. Not measured where there are no
     values; a single one, or one that is not finite, gives no interval.
@@ -241,10 +272,13 @@ def mean_difference(
         note = "an interval needs two examples of either kind" if n == 1 else "not finite for some examples"
         return Metric(value=value, unit=unit, n=n, note=note)
     generator = np.random.default_rng([seed, a.size, b.size])
-    drawn = [
-        b[generator.integers(b.size, size=b.size)].mean() - a[generator.integers(a.size, size=a.size)].mean()
-        for _ in range(resamples)
-    ]
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    interval = Interval(low=float(low), high=float(high), level=level, method="bootstrap over examples of either kind")
+    drawn = np.empty((resamples, 3))
+    for row in drawn:
+        others, ours = b[generator.integers(b.size, size=b.size)], a[generator.integers(a.size, size=a.size)]
+        row[:] = others.mean() - ours.mean(), ours.var(), others.var()
+    error = math.sqrt(a.var() / a.size + b.var() / b.size)
+    squares = (_stabilised(drawn[:, 1 + at], each.var(), each.size) / each.size for at, each in enumerate((a, b)))
+    bounds = float(b.min() - a.max()), float(b.max() - a.min())
+    method = "bootstrap over examples of either kind"
+    interval = _studentised(value, error, drawn[:, 0], np.sqrt(sum(squares)), level, bounds, method)
     return Metric(value=value, unit=unit, n=n, interval=interval)

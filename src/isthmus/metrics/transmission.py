@@ -23,6 +23,8 @@ Statistic = Callable[[Floats, Floats], Floats]
 """From I(T;Y) of each row, float[rows, draws], and H(Y), float[draws], both in bits, to float[k, draws]."""
 
 METHOD = "smoothed bootstrap over examples"
+_STRETCH = 100.0
+"""Examples at which the scatter of resampled errors is doubled; chosen by the coverage of channels whose I is known."""
 _BLOCK = 2**22  # numbers that a block of resamples may take
 
 
@@ -182,16 +184,20 @@ def _information(joint: Floats) -> Floats:
 
 
 def basic_interval(
-    value: float, errors: Floats, level: float = 0.95, least: float = -math.inf, most: float = math.inf
+    value: float, errors: Floats, n: int, level: float = 0.95, least: float = -math.inf, most: float = math.inf
 ) -> Interval:
     """The basic interval: the value less the quantiles of its errors, cut to a range and widened to hold the value.
 
-    It takes a bias off that a percentile interval would count twice.
+    It takes a bias off that a percentile interval would count twice. Of few examples the resampled errors scatter too
+    little (of 300, intervals of I(T;Y) covered 87 to 98%), so they are stretched about their mean by 1 + 100/n.
 
     Args:
         errors: of the value, over resamples, as :meth:`Confusions.resampled` gives them.
+        n: examples.
         least, most: what the statistic of a population cannot be below and above.
     """
+    centre = errors.mean()
+    errors = centre + (1 + _STRETCH / n) * (errors - centre)
     low, high = value - np.quantile(errors, [(1 + level) / 2, (1 - level) / 2])
     low, high = (float(np.clip(bound, least, most)) for bound in (low, high))
     return Interval(low=min(low, value), high=max(high, value), level=level, method=METHOD)
