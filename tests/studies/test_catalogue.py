@@ -52,6 +52,6 @@ def test_configs_pages_and_findings_need_no_torch():
 def test_departures_are_told_by_dotted_names():
     study = catalogue.find("closer-look/figure-2")
     differs = departures(study.SCALES["small"], study.Config())
-    assert differs["training.epochs"] == (5, 200)
+    assert differs["training.epochs"] == (40, 200)
     assert differs["model.backbone.hidden"] == ([512, 512], [1024, 1024])
     assert "eps" not in differs
