@@ -28,7 +28,7 @@ from isthmus.nets.learner import Learner
 from isthmus.nets.noise import Noise, Share
 from isthmus.objectives.terms import TradeOff
 from isthmus.randomness import fold
-from isthmus.recipe import Optimizer, Recipe
+from isthmus.recipe import Recipe
 from isthmus.training import checkpoints, processes
 from isthmus.training.adversarial import Adversary
 from isthmus.training.averaging import MovingAverage
@@ -74,7 +74,7 @@ class Trainer:
         main, marginal = parameter_groups(self.model)
         self.optimizers = {"optimizer": make_optimizer(self.settings.optimizer, main, norm_parameters(self.model))}
         if marginal:  # a marginal fitted beside the objective gets an optimiser of its own and cannot touch it
-            self.optimizers["marginal_optimizer"] = make_optimizer(Optimizer(), marginal)
+            self.optimizers["marginal_optimizer"] = make_optimizer(self.settings.marginal_optimizer, marginal)
         objective = recipe.objective
         self.unit = 1.0  # what the loss is multiplied with for a weight of 1 on its cross-entropy
         if isinstance(objective, TradeOff) and objective.normalize == "rate":

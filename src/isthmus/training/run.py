@@ -74,8 +74,12 @@ class Run:
 
     @property
     def recipe(self) -> Recipe:
-        """The resolved recipe."""
-        return load_recipe(self.info()["recipe"])
+        """The resolved recipe. A mixture of a run of before ``training.marginal_optimizer`` was moved at 1e-3."""
+        stored = self.info()["recipe"]
+        training = stored.get("training")
+        if isinstance(training, dict) and dict(stored.get("model") or {}).get("marginal") == "mixture":
+            stored = {**stored, "training": {"marginal_optimizer": {"lr": 1e-3}, **training}}
+        return load_recipe(stored)
 
     def metrics(self) -> list[dict[str, Any]]:
         """All metric lines written so far; a last line cut off by a kill is left out.
