@@ -1,7 +1,15 @@
 """Tables 1 and 2 of the rate-distortion paper: recipes, what the claims say of made-up records, the way on digits."""
 
 import math
+from io import BytesIO
 
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from isthmus.errors import ConfigError
 from isthmus.metrics import wilson
 from isthmus.recipe import load_recipe
 from isthmus.studies import catalogue
@@ -134,3 +142,72 @@ def test_the_whole_way_on_digits(tmp_path):
     (batch_norm,) = measured.each(model="C")
     assert batch_norm["train"][0] > 60  # chance is 20
     assert "random labels" in html.read_text("utf-8")
+
+
+@pytest.fixture
+def svhn(tmp_path, monkeypatch):
+    """A mirror of made-up house numbers: 60 to train on, 20 to test on and 40 extra ones."""
+    folder = tmp_path / "mirror" / "ufldl-stanford/svhn/cropped_digits"
+    folder.mkdir(parents=True)
+    for split, n in {"train": 60, "test": 20, "extra": 40}.items():
+        cells = []
+        for pixels in np.random.default_rng(n).integers(0, 256, (n, 32, 32, 3), dtype=np.uint8):
+            Image.fromarray(pixels).save(buffer := BytesIO(), "PNG")
+            cells.append({"bytes": buffer.getvalue(), "path": None})
+        struct = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+        table = {"image": pyarrow.array(cells, struct), "label": [i % 10 for i in range(n)]}
+        pyarrow.parquet.write_table(pyarrow.table(table), folder / f"{split}-00000-of-00001.parquet")
+    monkeypatch.setenv("ISTHMUS_DATA", str(tmp_path / "mirror"))
+    monkeypatch.setenv("ISTHMUS_CACHE", str(tmp_path / "cache"))
+
+
+SVHN = {
+    "seeds": 1, "weight_decay": 0.01, "training.epochs": 1, "normalize.components": 10, "train_limit": None,
+}  # fmt: skip
+
+
+def test_more_images_for_the_same_model(svhn, tmp_path):
+    """B+ is B with the extra images, and its accuracy is compared with B's."""
+    settings = {**SVHN, "data": "svhn", "models": ["B", "B+"], "more_data": {"extra": True}}
+    measured, html = run_study(NAMES["original"], "tiny", settings, tmp_path, show_progress=False)
+    assert not measured.failures
+    sizes = {cell["model"]: (cell["train"][1], cell["weight_decay"]) for cell in measured.cells.values()}
+    assert sizes == {"B": (60, 0.01), "B+": (100, 0.01)}
+    assert any("B+" in each.claim for each in measured.findings)
+    assert "B+" in html.read_text("utf-8")
+
+
+def test_data_with_options_of_its_own(svhn, tmp_path):
+    settings = {**SVHN, "data": {"name": "svhn", "extra": True}, "models": ["A"], "batch_sizes": [32]}
+    measured, _ = run_study(NAMES["original"], "tiny", settings, tmp_path, show_progress=False)
+    (cell,) = measured.cells.values()
+    assert cell["train"][1] == 100
+    (table,) = catalogue.find(NAMES["original"]).section(measured).blocks
+    assert any(line[2] == "printed" for line in table.rows)  # it is SVHN, as the paper's
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [({"extra": True}, "name of a data set"), ({"name": "svhn", "train_limit": 5}, "train_limit of the data are set")],
+)
+def test_data_that_the_study_cannot_take(tmp_path, data, message):
+    with pytest.raises(ConfigError, match=message):
+        run_study(NAMES["original"], "tiny", {"data": data}, tmp_path, show_progress=False)
+
+
+def test_b_plus_as_printed_is_seen_and_is_no_claim_without_it():
+    numbers = printed_1()
+    plain = verdicts("original", numbers)
+    more = numbers | {
+        ("B+", batch): (train + 0.017, test + 0.02) for (m, batch), (train, test) in numbers.items() if m == "B"
+    }
+    found = catalogue.find(NAMES["original"]).findings(record("original", more))
+    assert len(found) == len(plain) + 1
+    assert [each.verdict for each in found if "B+" in each.claim] == [Verdict.SEEN]
+
+
+def test_every_study_of_the_paper_takes_data_with_options():
+    for name in catalogue.names():
+        if name.startswith("rate-distortion/"):
+            config = catalogue.find(name).Config(data={"name": "svhn", "extra": True})
+            assert config.plain()["data"] == {"name": "svhn", "extra": True}

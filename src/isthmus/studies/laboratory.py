@@ -21,6 +21,7 @@ from isthmus.files import sha256
 from isthmus.nets.bottleneck import Bottleneck
 from isthmus.nets.modes import StochasticMode
 from isthmus.studies.image_models import ImageConfig, Kind, title
+from isthmus.studies.study import data_options
 from isthmus.studies.workbench import Cell, Tell, Workbench
 from isthmus.training.run import Run
 from isthmus.types import CheckResult
@@ -161,9 +162,9 @@ def ask(
     return found.results[check["name"]]
 
 
-def judged(data: str, train_limit: int | None, number: int | None) -> Judged:
+def judged(data: str | Mapping[str, Any], train_limit: int | None, number: int | None) -> Judged:
     """The test images that models of a data set are judged on: so many, class-balanced, or all where None."""
-    loaded = load({"name": data, "train_limit": train_limit})
+    loaded = load(data_options(data, train_limit=train_limit))
     order = balanced(loaded.test.labels) if number else torch.arange(len(loaded.test))
     indices = order[:number]
     test = loaded.test.select(indices)

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from isthmus import files
 from isthmus.config import Frozen
@@ -29,6 +29,32 @@ Scale = Literal["tiny", "small", "paper"]
 SCALES: tuple[Scale, ...] = ("tiny", "small", "paper")
 INCOMPLETE = (ValueError, LookupError, ZeroDivisionError)
 """What reading a record may raise that lacks cells."""
+
+
+def _data(given: object) -> object:
+    if isinstance(given, Mapping):
+        if not isinstance(given.get("name"), str):
+            raise ValueError("give the name of a data set, or a mapping with its name and its options")
+        own = sorted({"train_limit", "random_labels", "classes"} & set(given))
+        if own:
+            raise ValueError(f"{', '.join(own)} of the data are set by the study, by options of its own")
+    return given
+
+
+Data = Annotated[str | dict[str, Any], BeforeValidator(_data)]
+"""A data set: its name, or a mapping with the name and options, such as ``{"name": "svhn", "extra": true}``."""
+
+
+def data_options(data: str | Mapping[str, Any], **own: Any) -> dict[str, Any]:
+    """A data set as part of a recipe, with options that the study sets."""
+    return {**(dict(data) if isinstance(data, Mapping) else {"name": data}), **own}
+
+
+def data_name(data: str | Mapping[str, Any]) -> str:
+    """The name of a data set, without its options."""
+    return data if isinstance(data, str) else str(data["name"])
+
+
 Beta = Annotated[float, Field(gt=0, lt=1)]
 """A weight of the rate."""
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from isthmus.recipe import Positive
-from isthmus.studies.study import StudyConfig
+from isthmus.studies.study import Data, StudyConfig, data_name, data_options
 
 Activation = Literal["relu", "tanh"]
 WIDTHS = (512, 256, 128, 64, 32)
@@ -25,7 +25,7 @@ class PairConfig(StudyConfig):
 
     Attributes:
         seeds: how often each network is trained, with seeds 0, 1, 2, ...
-        data: name of a data set.
+        data: a data set, by name or with its options.
         classes: the two classes.
         train_limit: train on so many images, class-balanced; None for all.
         hidden: widths of the hidden layers.
@@ -34,7 +34,7 @@ class PairConfig(StudyConfig):
     """
 
     seeds: Positive = 3
-    data: str = "mnist"
+    data: Data = "mnist"
     classes: tuple[str, str] = ("3", "7")
     train_limit: Positive | None = None
     hidden: Annotated[tuple[Positive, ...], Field(min_length=2)] = WIDTHS
@@ -56,10 +56,11 @@ class PairConfig(StudyConfig):
             random: whether labels are drawn at random.
         """
         normed, labels = "-bn" * batch_norm, {"random_labels": self.label_seed} if random else {}
+        title = f"{data_name(self.data)}-{'-'.join(self.classes)}-{activation}"
         return {
-            "name": f"{self.data}-{'-'.join(self.classes)}-{activation}{normed}{'-random' * random}-seed{seed}",
+            "name": f"{title}{normed}{'-random' * random}-seed{seed}",
             "seed": seed,
-            "data": {"name": self.data, "classes": self.classes, "train_limit": self.train_limit, **labels},
+            "data": data_options(self.data, classes=self.classes, train_limit=self.train_limit, **labels),
             "model": {
                 "backbone": {"name": "mlp", "hidden": self.hidden, "activation": activation, "batch_norm": batch_norm}
             },

@@ -2,7 +2,7 @@
 
 Figure 4 of "A Rate-Distortion Theory of Adversarial Examples": out of faint noise around the mean image, steps along
 the gradient of a label until it is predicted with full confidence. The check ``reverse_channel`` measures, in the space
-of whitened images as the paper does. Model A, without any regulariser, and C stand beside the paper's B.
+of whitened images as the paper does. Models A, without any regulariser, and C stand beside the paper's B and B+.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from isthmus.recipe import Positive
 from isthmus.studies.evidence import Finding
 from isthmus.studies.image_models import Eps
 from isthmus.studies.rate_distortion import protocol, reverse_claims, reverse_page, weight_decay
+from isthmus.studies.rate_distortion.printed import MODELS, Model
 from isthmus.studies.study import StudyRecord, scales
 from isthmus.studies.workbench import Stages, Workbench
 from isthmus.types import Section
 
 
 class Config(protocol.TableConfig):
-    """Figure 4's, of the models with one batch size. The paper shows B trained on more images (B+) than ``data`` has.
+    """Figure 4's, of the models with one batch size.
 
     Attributes:
         images: so many test images, class-balanced, give mean, standard deviation and the classes' means; None for all.
@@ -32,6 +33,7 @@ class Config(protocol.TableConfig):
         steps: at most so many.
     """
 
+    models: Annotated[tuple[Model, ...], Field(min_length=1)] = MODELS
     batch_sizes: tuple[Positive] = (128,)
     images: Positive | None = 10_000
     each: Positive = 1

@@ -15,7 +15,7 @@ from isthmus.recipe import Positive
 from isthmus.studies.evidence import Finding
 from isthmus.studies.image_models import Eps
 from isthmus.studies.rate_distortion import sphere_claims, sphere_page
-from isthmus.studies.study import StudyConfig, StudyRecord, scales
+from isthmus.studies.study import Data, StudyConfig, StudyRecord, data_name, data_options, scales
 from isthmus.studies.workbench import Stages, Workbench
 from isthmus.types import Section
 
@@ -35,7 +35,7 @@ class Config(StudyConfig):
 
     Attributes:
         seeds: how often each network is trained, with seeds 0, 1, 2, ...
-        data: name of a data set.
+        data: a data set, by name or with its options.
         train_limit: train on so many images, class-balanced; None for all.
         variants: "a" plain, "b" batch normalisation in the layers before, "c" the same without its scale γ.
         hidden: widths before the layer of two neurons.
@@ -49,7 +49,7 @@ class Config(StudyConfig):
     """
 
     seeds: Positive = 3
-    data: str = "mnist"
+    data: Data = "mnist"
     train_limit: Positive | None = None
     variants: Annotated[tuple[Variant, ...], Field(min_length=1)] = ("a", "b", "c")
     hidden: tuple[Positive, ...] = (392, 196)
@@ -68,9 +68,9 @@ class Config(StudyConfig):
         normed: dict[Variant, bool | str] = {"a": False, "b": True, "c": "unscaled"}
         steps = [epoch * steps_per_epoch for epoch in self.epochs if epoch]
         return {
-            "name": f"{self.data}-spheres-{variant}-seed{seed}",
+            "name": f"{data_name(self.data)}-spheres-{variant}-seed{seed}",
             "seed": seed,
-            "data": {"name": self.data, "train_limit": self.train_limit},
+            "data": data_options(self.data, train_limit=self.train_limit),
             "model": {
                 "backbone": {"name": "mlp", "hidden": self.hidden, "batch_norm": normed[variant]},
                 "dim": 2,

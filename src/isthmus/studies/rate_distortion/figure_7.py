@@ -2,7 +2,7 @@
 
 Figure 7 and appendix C of "A Rate-Distortion Theory of Adversarial Examples": from SVHN to MNIST, of which the network
 gets grey images in [0, 1] without the whitening that it was trained with. The check ``transfer`` measures. The paper's
-model has weight decay (B) and more training images; A and C stand beside it.
+model is B+, which has weight decay and more training images; the others stand beside it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from isthmus.recipe import Positive
 from isthmus.studies.evidence import Finding
 from isthmus.studies.image_models import Eps
 from isthmus.studies.rate_distortion import protocol, transfer_claims, transfer_page, weight_decay
+from isthmus.studies.rate_distortion.printed import MODELS, Model
 from isthmus.studies.study import StudyRecord, scales
 from isthmus.studies.workbench import Stages, Workbench
 from isthmus.types import Section
@@ -32,6 +33,7 @@ class Config(protocol.TableConfig):
         degrees: at most so far every example is turned at every step, either way.
     """
 
+    models: Annotated[tuple[Model, ...], Field(min_length=1)] = MODELS
     batch_sizes: tuple[Positive] = (128,)
     target: str | dict[str, Any] = "mnist"
     images: Positive | None = None

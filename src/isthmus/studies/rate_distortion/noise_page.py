@@ -13,7 +13,7 @@ from isthmus.types import Figure, Mark, Section, Series, Table
 
 TITLES = {"information_bits": "Information about the label", "accuracy": "Accuracy"}
 SPACES = {"whitened": "of whitened images", "pixels": "of pixels"}
-NAMES = {"A": "A, no regulariser", "B": "B, weight decay", "C": "C, batch norm besides"}
+NAMES = {"A": "A, no regulariser", "B": "B, weight decay", "B+": "B+, more images", "C": "C, batch norm besides"}
 
 
 def section(record: StudyRecord) -> Section:

@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-Model = Literal["A", "B", "C"]
+Model = Literal["A", "B", "B+", "C"]
+"""A has no regulariser, B weight decay, B+ the same and more images to train on, C batch normalisation on top of B."""
 Labels = Literal["original", "random"]
-MODELS: tuple[Model, ...] = ("A", "B", "C")
+MODELS: tuple[Model, ...] = ("A", "B", "B+", "C")
+_COLUMNS: tuple[Model, ...] = ("A", "B", "C")
 
 
 class Mean(NamedTuple):
@@ -39,7 +41,7 @@ Printed = Mapping[tuple[Model, int], Entry]
 def _table(rows: Mapping[int, tuple[tuple[float, float, float, float] | None, ...]]) -> Printed:
     entries = {}
     for batch, columns in rows.items():
-        for model, numbers in zip(MODELS, columns, strict=True):
+        for model, numbers in zip(_COLUMNS, columns, strict=True):
             if numbers is not None:
                 accuracy, accuracy_error, gap, gap_error = (round(each / 100, 6) for each in numbers)
                 entries[model, batch] = Entry(Mean(accuracy, accuracy_error), Mean(gap, gap_error))
@@ -61,4 +63,6 @@ TABLE_2 = _table(
     }
 )
 """Random labels: training accuracy and gap."""
+MORE_ACCURATE = Mean(0.02, 0.003)
+"""By how much B+ is more accurate than B; its gap is smaller by 0.3 ± 0.1 points."""
 TABLES: Mapping[Labels, Printed] = MappingProxyType({"original": TABLE_1, "random": TABLE_2})

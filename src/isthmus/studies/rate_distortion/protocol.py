@@ -1,8 +1,8 @@
 """How the tables' models are trained, as plain data: a CNN on whitened grey images, plain SGD, three regularisers.
 
-A is the network alone, B has weight decay besides, C has batch normalisation on top of B: without running averages, so
-that its answers depend on the batch. Unless it is set, the weight decay is chosen as in the paper
-(:mod:`.weight_decay`).
+A is the network alone, B has weight decay besides, B+ is B with more images to train on, and C has batch normalisation
+on top of B: without running averages, so that its answers depend on the batch. Unless it is set, the weight decay is
+chosen as in the paper (:mod:`.weight_decay`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from pydantic import Field
 from isthmus.errors import ConfigError
 from isthmus.recipe import Fraction, Positive
 from isthmus.studies.image_models import Eps
-from isthmus.studies.rate_distortion.printed import MODELS, Labels, Model
-from isthmus.studies.study import StudyConfig
+from isthmus.studies.rate_distortion.printed import Labels, Model
+from isthmus.studies.study import Data, StudyConfig, data_name, data_options
 
 TRAINING: dict[str, Any] = {"epochs": 500, "optimizer": {"name": "sgd", "lr": 1e-2, "momentum": 0.0}}
 WHITENED: dict[str, Any] = {"name": "zca", "components": 400}
+MORE: dict[str, Any] = {"extra": True}
 
 
 class TableConfig(StudyConfig):
@@ -28,9 +29,11 @@ class TableConfig(StudyConfig):
 
     Attributes:
         seeds: how often each model is trained, with seeds 0, 1, 2, ...
-        data: name of a data set.
+        data: a data set, by name or with its options.
         train_limit: train on so many images, class-balanced; None for all.
-        models: which of the three.
+        more_data: options of the data, or ``train_limit``, that give B+ its additional images; ``{"extra": true}`` of
+            svhn, as the paper's, is 604,388 in all.
+        models: which of the four.
         batch_sizes: with which each is trained.
         normalize: what images go through first; part of a recipe.
         width: channels of the first convolution.
@@ -43,9 +46,10 @@ class TableConfig(StudyConfig):
     """
 
     seeds: Positive = 5
-    data: str = "svhn"
+    data: Data = "svhn"
     train_limit: Positive | None = None
-    models: Annotated[tuple[Model, ...], Field(min_length=1)] = MODELS
+    more_data: Annotated[dict[str, Any], Field(min_length=1)] = MORE
+    models: Annotated[tuple[Model, ...], Field(min_length=1)] = ("A", "B", "C")
     batch_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (128, 64, 32)
     normalize: dict[str, Any] = WHITENED
     width: Positive = 32
@@ -65,10 +69,11 @@ class TableConfig(StudyConfig):
         decay = {} if model == "A" else {"weight_decay": self.weight_decay}
         random = {"random_labels": self.label_seed} if labels == "random" else {}
         optimizer = {**self.training.get("optimizer", {}), **decay}
+        more = self.more_data if model == "B+" else {}
         return {
-            "name": f"{self.data}-{model}-{batch_size}-{labels}-seed{seed}",
+            "name": f"{data_name(self.data)}-{model}-{batch_size}-{labels}-seed{seed}",
             "seed": seed,
-            "data": {"name": self.data, "train_limit": self.train_limit, **random},
+            "data": data_options(self.data, **{"train_limit": self.train_limit, **more, **random}),
             "model": {
                 "backbone": {"name": "basic_cnn", "width": self.width, "batch_norm": model == "C"},
                 "normalize": self.normalize,
@@ -93,6 +98,8 @@ SMALL: dict[str, Any] = {
     "seeds": 3,
     "data": "cifar10",
     "train_limit": 2000,
+    "more_data": {"train_limit": 8000},
+    "models": ("A", "B", "C"),
     "batch_sizes": (128, 32),
     # weight decay needs its time, ten thousand steps at this rate; the test set is asked at the end alone
     "training": {**TRAINING, "epochs": 150, "validate_every": 150, "optimizer": {**TRAINING["optimizer"], "lr": 3e-2}},
@@ -103,6 +110,8 @@ TINY: dict[str, Any] = {
     "seeds": 2,
     "data": "digits",
     "train_limit": 200,
+    "more_data": {"train_limit": 400},
+    "models": ("A", "B", "C"),
     "batch_sizes": (50,),
     "normalize": {"name": "zca", "components": 40, "size": 32},
     "width": 8,

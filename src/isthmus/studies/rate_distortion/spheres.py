@@ -14,6 +14,7 @@ from isthmus.data.loading import load
 from isthmus.data.order import balanced
 from isthmus.information.channel import layer_channel
 from isthmus.recipe import load_recipe
+from isthmus.studies.study import data_options
 from isthmus.studies.workbench import Cell, Workbench
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ JUDGED = 10_000
 
 def cells(config: Config, bench: Workbench) -> list[Cell]:
     """A cell for every variant and seed."""
-    data = load({"name": config.data, "train_limit": config.train_limit})
+    data = load(data_options(config.data, train_limit=config.train_limit))
     steps = math.ceil(len(data.train) / int(config.training.get("batch_size", 128)))
     return [_cell(config, bench, variant, seed, steps) for seed in range(config.seeds) for variant in config.variants]
 

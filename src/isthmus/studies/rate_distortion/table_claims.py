@@ -16,7 +16,7 @@ from isthmus.studies.evidence import (
     points,
     undecided,
 )
-from isthmus.studies.rate_distortion.printed import Model
+from isthmus.studies.rate_distortion.printed import MORE_ACCURATE, Model
 from isthmus.studies.rate_distortion.readings import GAP, TEST, Signs, accuracy, batches, lead, trained
 from isthmus.studies.rate_distortion.weight_decay import ABOVE_CHANCE, MEMORISED
 from isthmus.studies.study import StudyRecord
@@ -36,6 +36,7 @@ def original(record: StudyRecord) -> list[Finding]:
         *(_narrower(record, other) for other in ("A", "C")),
         _most_accurate(record),
         _no_large_batch_gap(record, "B"),
+        *([_more_images(record)] if any(record.each(model="B+")) else []),
         _large_batch_gap(record, "C", 0.0, "With batch normalisation a small large-batch gap appears in C."),
     ]
 
@@ -88,7 +89,7 @@ def _at_chance(record: StudyRecord) -> Finding:
     limit = constant + ABOVE_CHANCE
     verdict = all_of([falls_below(each, limit) for each in found.values()])
     because = (
-        f"Training accuracy: {_listed(found)}; below {percent(limit)} counts, of which the best constant answer has "
+        f"Training accuracy: {_listed(found)}; below {percent(limit)} counts. The best constant answer is right on "
     )
     because += f"{percent(constant)}."
     return Finding(claim=claim, verdict=verdict, because=because)
@@ -104,6 +105,11 @@ def _narrower(record: StudyRecord, other: Model, margin: float | None = None) ->
 def _most_accurate(record: StudyRecord) -> Finding:
     claim = "B is more accurate on test images than A."
     return _each_batch(record, claim, ("B", "A"), TEST, 0.0, "It is more accurate by")
+
+
+def _more_images(record: StudyRecord) -> Finding:
+    claim = f"More images to train on (B+) make B more accurate, by {points(MORE_ACCURATE.value)} in print."
+    return _each_batch(record, claim, ("B+", "B"), TEST, 0.0, "It is more accurate by")
 
 
 def _each_batch(

@@ -7,7 +7,7 @@ from isthmus.studies.drawing import Row
 from isthmus.studies.evidence import percent
 from isthmus.studies.rate_distortion.printed import TABLES, Labels, Mean
 from isthmus.studies.rate_distortion.readings import accuracy, batches, gap, models, trained
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.study import StudyRecord, data_name
 from isthmus.types import Section, Table
 
 _READINGS = {
@@ -26,7 +26,7 @@ def section(record: StudyRecord, title: str, labels: Labels) -> Section:
 
 def _table(record: StudyRecord, labels: Labels) -> Table:
     lines: list[Row] = []
-    printed = TABLES[labels] if record.config["data"] == "svhn" else {}
+    printed = TABLES[labels] if data_name(record.config["data"]) == "svhn" else {}
     for batch in batches(record):
         for model in models(record):
             cells = trained(record, model, batch)
@@ -42,9 +42,10 @@ def _table(record: StudyRecord, labels: Labels) -> Table:
     decay = f" (λ = {', '.join(f'{each:g}' for each in decays)})" if decays else ""
     return Table(
         title=f"Accuracy and generalisation gap, {labels} labels",
-        reading=f"A: the network alone; B: with weight decay{decay}; C: with batch normalisation besides. Ours: means "
-        "over seeds with 95% intervals over images and, from three seeds on, over seeds. Printed: means ± standard "
-        f"errors. {_READINGS[labels]} The best constant answer is right on {percent(max(chance))} of test images.",
+        reading=f"A: the network alone; B: with weight decay{decay}; C: with batch normalisation besides; B+: B with "
+        "more images to train on. Ours: means over seeds with 95% intervals over images and, from three seeds on, over "
+        f"seeds. Printed: means ± standard errors. {_READINGS[labels]} The best constant answer is right on "
+        f"{percent(max(chance))} of test images.",
         columns=("batch size", "model", "numbers", "seeds", "train", "test", "gap"),
         rows=tuple(lines),
     )

@@ -31,11 +31,11 @@ CALIBRATED = 0.1
 
 
 def findings(record: StudyRecord) -> list[Finding]:
-    """The paper's claims in its order, about model B (or the first there is)."""
+    """The paper's claims in its order, about model B+ (or B, or the first there is)."""
     if not record.cells:
         return [undecided("Transfer.", "Nothing was measured.")]
     models = there(record)
-    model = "B" if "B" in models else models[0]
+    model = next((each for each in ("B+", "B") if each in models), models[0])
     return [
         _above_chance(record, model),
         _one_shot_helps(record, model),

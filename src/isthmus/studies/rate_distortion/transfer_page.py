@@ -13,7 +13,7 @@ from isthmus.studies.drawing import Row
 from isthmus.studies.evidence import percent
 from isthmus.studies.rate_distortion.noise_page import NAMES
 from isthmus.studies.rate_distortion.transfer_claims import ONE_SHOT, ZERO_SHOT, measured, there, trained
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.study import StudyRecord, data_name
 from isthmus.types import Figure, Mark, Section, Table
 
 SHOTS = {"zero_shot": "zero-shot", "one_shot": "one-shot"}
@@ -81,7 +81,7 @@ def _table(record: StudyRecord) -> Table:
     cell = next(iter(record.cells.values()))
     how = "through the model's whitening" if record.config["whitened"] else "grey and in [0, 1], without the whitening"
     return Table(
-        title=f"From {record.config['data']} to {cell['target']}",
+        title=f"From {data_name(record.config['data'])} to {cell['target']}",
         reading=f"Means over seeds. {cell['target']} is seen {how}. One-shot: means over {record.config['draws']} "
         f"copies of the model, each after {record.config['steps']} steps on one other example of each class.",
         columns=("model", "seeds", "right on its own test images", *NUMBERS.values()),
