@@ -101,7 +101,8 @@ class RhoSchedule(Frozen):
 
     From ``start`` to the target over ``epochs`` (or ``steps``), linearly in ρ or in the weight of the information term.
     With ``hold``, the first stage ends at ρ = ``hold`` instead and waits there until an epoch's mean training accuracy
-    exceeds ``gate``; a second stage then goes to the target over ``release`` epochs.
+    exceeds ``gate``; a second stage then goes to the target over ``release`` epochs. The first stage never takes more
+    than ``share`` of the run, if that is given: a length in steps then suits shorter runs, too.
     """
 
     start: Number = 100.0
@@ -111,6 +112,7 @@ class RhoSchedule(Frozen):
     hold: Number | None = None
     gate: Fraction = 0.0
     release: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    share: Fraction | None = None
 
     @model_validator(mode="after")
     def _one_length(self) -> RhoSchedule:
@@ -126,15 +128,20 @@ RHO_SCHEDULES: dict[str, dict[str, Any]] = {
     # Korshunova et al. 2021
     "ceb_001": {"start": 100.0, "epochs": 4},
     "vib_001": {"start": Rho.from_rate_weight(1e-8).value, "space": "weight", "epochs": 100},
+    # of no paper: bottlenecks with ρ ≤ 1 learn slowly where ρ is small from the first step
+    "jump_start": {"start": 10.0, "steps": 1500, "share": 2 / 3},
 }
 
 
 def _named_schedule(given: object) -> object:
-    if not isinstance(given, str):
+    """A name stands for its options; a mapping may start from a ``name`` and change some of them."""
+    options = {"name": given} if isinstance(given, str) else given
+    if not isinstance(options, Mapping) or "name" not in options:
         return given
-    if given not in RHO_SCHEDULES:
-        raise ConfigError(unknown("rho schedule", given, RHO_SCHEDULES))
-    return RHO_SCHEDULES[given]
+    name = options["name"]
+    if not isinstance(name, str) or name not in RHO_SCHEDULES:
+        raise ConfigError(unknown("rho schedule", name, RHO_SCHEDULES))
+    return RHO_SCHEDULES[name] | {key: value for key, value in options.items() if key != "name"}
 
 
 class Augmentation(Frozen):

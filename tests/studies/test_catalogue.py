@@ -22,7 +22,8 @@ def test_a_study_keeps_to_the_contract(name):
     assert issubclass(study.Config, StudyConfig)
     assert tuple(study.SCALES) == SCALES
     assert study.SCALES["paper"] == study.Config(), "the defaults are the paper's"
-    assert departures(study.SCALES["paper"], study.Config()) == {}
+    declared = {name: (study.Config().plain()[name], there) for name, there in study.Config.departs.items()}
+    assert departures(study.SCALES["paper"], study.Config()) == declared
     assert catalogue.question(name).endswith((".", "?"))
     assert all(callable(getattr(study, part)) for part in ("cells", "findings", "section"))
 

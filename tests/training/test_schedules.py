@@ -91,3 +91,21 @@ def test_learning_rate_staircases():
     )
     every = LearningRate(every=2, factor=0.97)
     assert [learning_rate_factor(every, e) for e in (0, 1, 2, 5)] == pytest.approx([1, 1, 0.97, 0.97**2])
+
+
+def test_the_jump_start_takes_1500_steps_or_two_thirds_of_a_shorter_run():
+    """ρ = 10 at first, linearly down to the target; then the rest of the run at the target."""
+    given = Training(rho_schedule="jump_start").rho_schedule
+    objective = config.component("objectives", {"name": "ceb", "rho": 0.0})
+    for total, length in ((40_000, 1500), (2250, 1500), (900, 600)):
+        found = RhoController(given, objective, EPOCH, total)
+        assert [found.at(step) for step in (0, length // 2, length, total)] == pytest.approx([10, 5, 0, 0])
+        assert not found.finished(length - 1)
+        assert found.finished(length)
+
+
+def test_a_named_schedule_takes_other_options():
+    found = Training(rho_schedule={"name": "jump_start", "steps": 300}).rho_schedule
+    assert (found.start, found.steps, found.share) == (10, 300, 2 / 3)
+    with pytest.raises(ConfigError, match="no rho schedule 'jump_star'. Did you mean 'jump_start'"):
+        Training(rho_schedule={"name": "jump_star"})

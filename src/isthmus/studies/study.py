@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError
 
@@ -60,7 +60,13 @@ Beta = Annotated[float, Field(gt=0, lt=1)]
 
 
 class StudyConfig(Frozen):
-    """Base of every study's options; the defaults are the paper's, or our reading where it is silent."""
+    """Base of every study's options; the defaults are the paper's, or our reading where it is silent.
+
+    Attributes:
+        departs: options whose default departs from the paper, with what the paper has. Pages list them as departures.
+    """
+
+    departs: ClassVar[Mapping[str, Any]] = {}
 
 
 ConfigT = TypeVar("ConfigT", bound=StudyConfig)
@@ -143,8 +149,13 @@ class StudyRecord(Record):
 
 
 def departures(config: StudyConfig, paper: StudyConfig) -> dict[str, tuple[Any, Any]]:
-    """Options in which a config differs from the paper's: dotted name -> (here, there), None where one has none."""
-    here, there = dict(_flat(config.plain())), dict(_flat(paper.plain()))
+    """Options in which a config differs from the paper's: dotted name -> (here, there), None where one has none.
+
+    Args:
+        config: the options here.
+        paper: those of the study's paper scale; where they depart from the paper (``departs``), its own count.
+    """
+    here, there = dict(_flat(config.plain())), dict(_flat({**paper.plain(), **paper.departs}))
     names = [*here, *(name for name in there if name not in here)]
     return {name: (here.get(name), there.get(name)) for name in names if here.get(name) != there.get(name)}
 

@@ -31,12 +31,15 @@ class RhoController:
         schedule: the recipe's, or None for a constant ρ.
         objective: config of the objective, whose ρ is the target.
         steps_per_epoch: for schedules given in epochs.
+        total: steps of the whole run, for schedules that take at most a share of it.
 
     Raises:
         ConfigError: a schedule for an objective without ρ.
     """
 
-    def __init__(self, schedule: RhoSchedule | None, objective: Component, steps_per_epoch: int) -> None:
+    def __init__(
+        self, schedule: RhoSchedule | None, objective: Component, steps_per_epoch: int, total: float = math.inf
+    ) -> None:
         if schedule is not None and not isinstance(objective, Knob):
             raise ConfigError(
                 f"training.rho_schedule is set, but the objective {objective.name!r} has no rho; remove the schedule."
@@ -44,6 +47,7 @@ class RhoController:
         self.schedule = schedule
         self.objective = objective
         self.steps_per_epoch = steps_per_epoch
+        self.total = total
         self.released_at: int | None = None
 
     def at(self, step: int) -> float | None:
@@ -75,7 +79,8 @@ class RhoController:
     @property
     def _first_stage(self) -> float:
         assert self.schedule is not None
-        return self.schedule.steps or self.schedule.epochs * self.steps_per_epoch
+        length = self.schedule.steps or self.schedule.epochs * self.steps_per_epoch
+        return length if self.schedule.share is None else min(length, self.schedule.share * self.total)
 
     def _between(self, start: float, end: float, progress: float) -> float:
         if progress >= 1.0:

@@ -6,7 +6,9 @@ shift, and adversarial images of some models are tried on another (:mod:`isthmus
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -47,7 +49,6 @@ class CifarConfig(SweepConfig):
     """How networks are trained and attacked on CIFAR-10.
 
     Attributes:
-        rho_schedule: a name of :data:`isthmus.recipe.RHO_SCHEDULES`; None for ρ as it is from the start.
         steps: of PGD, each 4/3·ε/steps long.
         direction: "none" for untargeted PGD, as figure 3 says; "random" directs every run at a wrong class drawn for
             it (the text on figure 2 says "targeted", but not at what).
@@ -59,8 +60,10 @@ class CifarConfig(SweepConfig):
         madry: a run folder of an adversarially trained network of CIFAR-10, to transfer attacks from; None for none.
     """
 
+    departs: ClassVar[Mapping[str, Any]] = {}
     data: str = "cifar10"
-    rho_schedule: str | None = "cifar_000"
+    rho_schedule: str | dict[str, Any] | None = "cifar_000"
+    scheduled: float = math.inf
     steps: Positive = 20
     direction: Literal["none", "random"] = "none"
     linf: Grid = LINF
@@ -105,8 +108,6 @@ class CifarConfig(SweepConfig):
         recipe = super().recipe(kind, knob, seed)
         if kind.endswith("_bn"):
             recipe["model"] = {**self.model, "backbone": {**self.model["backbone"], "norm": True}}
-        if knob is not None and self.rho_schedule is not None:
-            recipe["training"] = {**self.training, "rho_schedule": self.rho_schedule}
         return recipe
 
     def objective(self, kind: Kind, knob: float | None) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -49,11 +49,27 @@ class FamilyConfig(ImageConfig):
         first_seed: where seeds begin, so that another machine can add more of them to a sweep.
         kl: how the information term is computed: "sampled" is the papers' own form, log-density ratios of the same
             samples that classify; "closed" has less variance where there is a closed form.
+        rho_schedule: how training reaches a bottleneck's ρ: a name of :data:`isthmus.recipe.RHO_SCHEDULES`, or the
+            options of :class:`isthmus.recipe.RhoSchedule`; None for this ρ from the first step. "jump_start" descends
+            from ρ = 10 in 1,500 steps, or in two thirds of a shorter run. The papers say nothing of it for
+            Fashion-MNIST; without it, models with ρ ≤ 1 are far from trained after some thousand steps.
+        scheduled: bottlenecks with ρ up to this have the schedule.
     """
+
+    departs: ClassVar[Mapping[str, Any]] = {"rho_schedule": None}
 
     modes: Annotated[tuple[Literal["mean", "stochastic"], ...], Field(min_length=1)] = ("mean",)
     first_seed: Annotated[int, Field(ge=0)] = 0
     kl: Literal["closed", "sampled"] = "sampled"
+    rho_schedule: str | dict[str, Any] | None = "jump_start"
+    scheduled: float = 1.0
+
+    def recipe(self, kind: Kind, knob: float | None, seed: int) -> dict[str, Any]:
+        """The recipe of one model, with the schedule of ρ if it has one."""
+        recipe = super().recipe(kind, knob, seed)
+        if knob is not None and knob <= self.scheduled and self.rho_schedule is not None:
+            recipe["training"] = {**self.training, "rho_schedule": self.rho_schedule}
+        return recipe
 
     def objective(self, kind: Kind, knob: float | None) -> Any:
         """ρ is the knob of every family."""
