@@ -14,6 +14,7 @@ from isthmus.data.images import as_float
 from isthmus.data.loading import load
 from isthmus.data.order import balanced
 from isthmus.errors import ConfigError
+from isthmus.recipe import Adversarial, load_recipe
 from isthmus.studies import catalogue, page
 from isthmus.studies.ceb import cifar_62x7_claims, cifar_choice, cifar_shifts, cifar_transfers
 from isthmus.studies.ceb.cifar_28x10 import Config
@@ -233,6 +234,13 @@ def test_the_papers_recipes():
     assert small.recipe("determ_bn", None, 0)["objective"] == "deterministic"
     assert not small.recipe("ceb", 1.0, 0)["model"]["backbone"]["norm"]
     assert small.recipe("ceb_bn", 1.0, 0)["objective"]["name"] == "ceb"
+    attacked = load_recipe(small.recipe("determ_pgd", None, 0))
+    assert attacked.training.adversarial == Adversarial(step_size=2 / 255, batch_norm="train")
+    assert attacked.training.adversarial.threat == "linf:8/255"
+    assert attacked.model.backbone.norm
+    assert attacked.objective.name == "deterministic"
+    assert [small.models(seed).count(("determ_pgd", None)) for seed in (0, 1)] == [1, 0]
+    assert ("determ_pgd", None) not in small.model_copy(update={"adversarial": None}).models(0)
     assert [eps_text(eps) for eps in (8 / 255, 0.1, 1.0)] == ["8/255", "0.1", "1"]
 
 
@@ -309,6 +317,8 @@ def test_small_networks_on_digits(done):
     text = unescape(html.read_text("utf-8"))
     assert all(finding.claim in text for finding in record.findings)
     assert "Ours beside the printed numbers" in text
+    assert len(list(record.each(objective="determ_pgd", attack="attacked"))) == 1
+    assert "deterministic, adversarial training" in text
     for cell in record.each(attack="attacked"):
         for curve in cell["modes"]["mean"]["curves"].values():
             assert curve["standing"] == sorted(curve["standing"], reverse=True)

@@ -14,8 +14,9 @@ from isthmus.studies.study import StudyConfig, StudyRecord
 from isthmus.types import Metric
 
 Eps = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Kind = Literal["determ", "vib", "ceb", "bidirectional", "determ_bn", "ceb_bn"]
-"""Objectives; with "_bn", of the same network with batch normalisation beside one without."""
+Kind = Literal["determ", "vib", "ceb", "bidirectional", "determ_bn", "ceb_bn", "determ_pgd"]
+"""Objectives. With "_bn", of the same network with batch normalisation beside one without; with "_pgd", of that one,
+trained on adversarial images."""
 
 NAMES = {"mean": "mean mode", "stochastic": "stochastic mode"}
 

@@ -104,15 +104,15 @@ class CifarConfig(SweepConfig):
         )
 
     def recipe(self, kind: Kind, knob: float | None, seed: int) -> dict[str, Any]:
-        """The recipe of one model; "_bn" puts batch normalisation into its backbone."""
+        """The recipe of one model; "_bn" and "_pgd" put batch normalisation into its backbone."""
         recipe = super().recipe(kind, knob, seed)
-        if kind.endswith("_bn"):
+        if kind.endswith(("_bn", "_pgd")):
             recipe["model"] = {**self.model, "backbone": {**self.model["backbone"], "norm": True}}
         return recipe
 
     def objective(self, kind: Kind, knob: float | None) -> Any:
-        """The same with batch normalisation and without."""
-        plain: dict[str, Kind] = {"determ_bn": "determ", "ceb_bn": "ceb"}
+        """The same with batch normalisation and without, and of adversarial images."""
+        plain: dict[str, Kind] = {"determ_bn": "determ", "ceb_bn": "ceb", "determ_pgd": "determ"}
         return super().objective(plain.get(kind, kind), knob)
 
 

@@ -33,11 +33,24 @@ TRAINING: dict[str, Any] = {
 }
 
 
+MADRY: dict[str, Any] = {
+    "name": "pgd",
+    "steps": 7,
+    "threat": "linf:8/255",
+    "step_size": "2/255",
+    "batch_norm": "train",
+}
+"""Adversarial training as Madry et al. 2018 did it on CIFAR-10."""
+
+
 class Config(CifarConfig):
     """The paper trained each model once; so many more at some ρ let a claim about training be judged.
 
     Attributes:
         normed: values of ρ at which CEB is trained with batch normalisation as well; the paper does not list them.
+        adversarial: how a deterministic network with batch normalisation is trained on adversarial images, as
+            ``training.adversarial`` of a recipe, with the first seed alone; None for no such network. The paper quotes
+            Madry et al.'s, whose options these are.
     """
 
     seeds: Positive = 3
@@ -46,11 +59,24 @@ class Config(CifarConfig):
     rhos: tuple[float, ...] = tuple(-1 + 0.25 * step for step in range(25))
     repeated: tuple[float, ...] | None = (1.0, 2.0, 3.0, 4.0, 5.0)
     normed: tuple[float, ...] = (1.0, 3.0, 5.0)
+    adversarial: str | dict[str, Any] | None = MADRY
+
+    def recipe(self, kind: Kind, knob: float | None, seed: int) -> dict[str, Any]:
+        """The recipe of one model; "_pgd" is of adversarial training."""
+        recipe = super().recipe(kind, knob, seed)
+        if kind == "determ_pgd":
+            recipe["training"] = {**self.training, "adversarial": self.adversarial}
+        return recipe
 
     def models(self, seed: int) -> list[tuple[Kind, float | None]]:
-        """Deterministic networks without and with batch normalisation, CEB over ρ, and some of them with it."""
+        """Deterministic networks without and with batch normalisation, CEB over ρ, and some of them with it.
+
+        With the first seed, the adversarially trained network is the last one.
+        """
         normed: list[tuple[Kind, float | None]] = [("determ_bn", None), *(("ceb_bn", rho) for rho in self.normed)]
-        return [*super().models(seed), *normed]
+        trained_on_attack = seed == self.first_seed and self.adversarial is not None
+        attacked: list[tuple[Kind, float | None]] = [("determ_pgd", None)] * trained_on_attack
+        return [*super().models(seed), *normed, *attacked]
 
 
 SCALES = scales(
@@ -61,6 +87,7 @@ SCALES = scales(
         "rhos": (-1.0, 1.0, 3.0, 5.0),
         "repeated": None,
         "normed": (1.0, 5.0),
+        "adversarial": "pgd:3 linf:0.1",
         "model": {**MODEL, "backbone": {"name": "wide_resnet", "depth": 7, "width": 1, "norm": False}},
         "training": {"epochs": 3, "batch_size": 128, "optimizer": {"lr": 5e-3}},
         "steps": 5,

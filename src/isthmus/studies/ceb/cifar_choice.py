@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-SHORT = {"determ": "Det.", "determ_bn": "Det. BN", "ceb": "CEB", "ceb_bn": "CEB BN ", "bidirectional": "CEB"}
+SHORT = {
+    "determ": "Det.",
+    "determ_bn": "Det. BN",
+    "determ_pgd": "Det. PGD",
+    "ceb": "CEB",
+    "ceb_bn": "CEB BN ",
+    "bidirectional": "CEB",
+}
 MADRY = "Madry"
 Model = Mapping[str, Any]
 """A model's cell of the first stage."""

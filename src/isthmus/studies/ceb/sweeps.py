@@ -20,6 +20,7 @@ FAMILIES = {
     "bidirectional": "bidirectional CEB",
     "determ_bn": "deterministic, batch norm",
     "ceb_bn": "CEB, batch norm",
+    "determ_pgd": "deterministic, adversarial training",
 }
 
 
