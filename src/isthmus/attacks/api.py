@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ def robust_accuracy(
     bf16: bool = False,
     save_to: str | Path | None = None,
     progress: Progress | None = None,
+    verify: bool = True,
 ) -> RobustResult:
     """Attack a classifier and say how much of its accuracy is left, with a witness for every broken example.
 
@@ -71,6 +72,8 @@ def robust_accuracy(
             there, and one that is over gives its result at once. Keep the result itself with
             :meth:`RobustResult.save`; then :func:`isthmus.attacks.waves.forget` deletes this.
         progress: called with a :class:`isthmus.attacks.evaluation.Snapshot` as it goes.
+        verify: check every adversarial example on a further forward pass at the end. One that fails counts as robust,
+            and the result's ``unconfirmed`` and ``flags`` say so.
 
     Raises:
         ModelError: the model is no module, fails, returns something other than N×K logits (K ≥ 2), or only
@@ -82,7 +85,7 @@ def robust_accuracy(
     """
     chosen = _threat(parse(threat) if isinstance(threat, str) else threat)
     attacks, examples = ready(suite, chosen.name), _examples(model, images, labels, targets, seed, indices)
-    means = _means(batch_size, jobs, bf16, save_to)
+    means = _means(batch_size, jobs, bf16, save_to, verify)
 
     def one(part: Batch, means: Means, progress: Progress | None) -> RobustResult:
         return evaluate(model, part, chosen, attacks, seed=seed, means=means, progress=progress)
@@ -107,6 +110,7 @@ def curve(
     indices: Int[Tensor, " n"] | None = None,
     bf16: bool = False,
     progress: Progress | None = None,
+    verify: bool = True,
 ) -> tuple[RobustResult, ...]:
     """Robust accuracy at several ε of one norm, ascending: a security curve.
 
@@ -123,25 +127,31 @@ def curve(
     grid = _ascending(threats)
     attacks = ready(suite, grid[0].name)
     examples = _examples(model, images, labels, targets, seed, indices)
-    means = _means(batch_size, jobs, bf16, None)
+    means = _means(batch_size, jobs, bf16, None, verify)
+
+    def one(position: int, known: RobustResult | None, means: Means) -> RobustResult:
+        tell = _part(progress, position, len(grid))
+        return evaluate(model, examples, grid[position], attacks, seed=seed, means=means, progress=tell, known=known)
+
     results: list[RobustResult] = []
     with workers.kept():
-        for position, threat in enumerate(grid):
-            results.append(
-                evaluate(
-                    model,
-                    examples,
-                    threat,
-                    attacks,
-                    seed=seed,
-                    means=means,
-                    progress=_part(progress, position, len(grid)),
-                    known=results[-1] if results else None,
-                )
-            )
+        for position in range(len(grid)):
+            results.append(one(position, results[-1] if results else None, means))
+            if results[-1].random and not results[0].random:  # found out late: all are judged by one rule
+                results = _again(results, one, replace(means, random=True))
     for position in reversed(range(len(grid) - 1)):
         results[position] = results[position].absorb(results[position + 1])
     return tuple(results)
+
+
+def _again(
+    results: list[RobustResult], one: Callable[[int, RobustResult | None, Means], RobustResult], means: Means
+) -> list[RobustResult]:
+    """The smaller ε of a curve once more, for a model that is random after all; with the passes of both times."""
+    anew: list[RobustResult] = []
+    for position, lost in enumerate(results):
+        anew.append(one(position, anew[-1] if anew else None, means).after(lost))
+    return anew
 
 
 def ready(suite: Suite, norm: str = "linf") -> tuple[Attack, ...]:
@@ -196,10 +206,10 @@ def _examples(
     return inputs.examples(images, labels, targets=targets, seed=seed, indices=indices)
 
 
-def _means(batch_size: int | None, jobs: int, bf16: bool, save_to: str | Path | None) -> Means:
+def _means(batch_size: int | None, jobs: int, bf16: bool, save_to: str | Path | None, verify: bool) -> Means:
     size = None if batch_size is None else inputs.check_whole(batch_size, "batch_size")
     path = None if save_to is None else Path(save_to)
-    return Means(size, inputs.check_whole(jobs, "jobs"), bf16, path)
+    return Means(size, inputs.check_whole(jobs, "jobs"), bf16, path, verify=verify)
 
 
 def _threat(threat: object) -> Threat:

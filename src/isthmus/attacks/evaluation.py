@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from isthmus.attacks import saved, scouting, workers
 from isthmus.attacks.attack import Attack
 from isthmus.attacks.batch import Batch
 from isthmus.attacks.inputs import check_classes
-from isthmus.attacks.judging import Judge
+from isthmus.attacks.judging import Judge, Randomness
 from isthmus.attacks.ledger import Ledger
 from isthmus.attacks.oracle import Oracle
 from isthmus.attacks.proposing import propose
@@ -26,7 +26,7 @@ from isthmus.attacks.queue import Queue
 from isthmus.attacks.result import CLEAN, RobustResult
 from isthmus.attacks.setting import Setting
 from isthmus.attacks.threats import Threat
-from isthmus.attacks.undisturbed import device_of
+from isthmus.attacks.undisturbed import device_of, seed_generators
 from isthmus.errors import FileError, ModelError
 from isthmus.nets import outputs
 
@@ -58,7 +58,7 @@ Progress = Callable[[Snapshot], None]
 
 @dataclass(frozen=True)
 class Means:
-    """With what an evaluation works; nothing of it changes the result but for the model's own rounding.
+    """Execution options. Up to the model's own rounding they do not affect the robust accuracy.
 
     Attributes:
         batch_size: examples at a time; None to find it from memory.
@@ -67,6 +67,9 @@ class Means:
         save_to: file that keeps the evaluation as it goes; one of the same evaluation is taken up.
         scout: what attacks ask instead of the model, in this process; the model still judges. It takes what the model
             takes. None for a faster copy of the model, where there is one.
+        verify: check every adversarial example once more at the end.
+        random: the model is known to answer at random. Without it that is found out, and what was spent until then is
+            lost.
     """
 
     batch_size: int | None = None
@@ -74,6 +77,8 @@ class Means:
     bf16: bool = False
     save_to: Path | None = None
     scout: nn.Module | None = None
+    verify: bool = True
+    random: bool = False
 
 
 class Evaluation:
@@ -81,6 +86,10 @@ class Evaluation:
 
     Attributes:
         setting: model, examples and ledger.
+        looked: whether the clean images were judged.
+        verified: whether what was found was checked at the end; ``verification_passes``: what that took;
+            ``unconfirmed``: how many examples it did not confirm.
+        decided: which examples an earlier result had decided.
         at: attacks that are over.
         members: rows that the present one is tried on, once chosen.
         spent: example-passes of each stage.
@@ -109,6 +118,9 @@ class Evaluation:
         self.setting = Setting(Judge(oracle, threat), examples, Ledger.new(examples.images), device, size)
         self.labels = [CLEAN, *(attack.label for attack in attacks)]
         self.looked = False
+        self.verified = False
+        self.unconfirmed = self.verification_passes = 0
+        self.decided: Tensor | None = None
         self.at = 0
         self.members: Tensor | None = None
         self.spent = dict.fromkeys(self.labels, 0)
@@ -119,6 +131,12 @@ class Evaluation:
 
     def begin(self, known: RobustResult | None) -> None:
         """Take up a saved evaluation or what is known, or look at the clean images."""
+        try:
+            self._begin(known)
+        except Randomness:
+            self._start_over()
+
+    def _begin(self, known: RobustResult | None) -> None:
         setting, path = self.setting, self.means.save_to
         oracle = setting.oracle
         there = path if path is not None and files.exists(path) else None
@@ -126,22 +144,46 @@ class Evaluation:
             self._take_up(there)
         elif known is not None:
             self._go_on_from(known)
-        oracle.random = oracle.takes_keys or scouting.is_random(oracle, setting.examples, setting.device)
+        random = oracle.takes_keys or self.means.random or scouting.is_random(oracle, setting.examples, setting.device)
+        if random and self.looked and not oracle.random:  # what is known was judged by the rule for others
+            raise Randomness
+        oracle.random |= random
         if there is not None:
             self._check_what_is_claimed(there)
-        if not self.looked:
-            self._look_at_clean_images()
-        oracle.classes = setting.classes
-        fits = scouting.batch_size(oracle, setting.examples, setting.device)
-        setting.size = self.means.batch_size or fits
-        self._book(CLEAN)
+        self._ready()
         if there is None:
             self.save()
+
+    def _ready(self) -> None:
+        """Look at the clean images, unless they are known, and find a batch size."""
+        setting = self.setting
+        if not self.looked:
+            self._look_at_clean_images()
+        setting.oracle.classes = setting.classes
+        fits = scouting.batch_size(setting.oracle, setting.examples, setting.device)
+        setting.size = self.means.batch_size or fits
+        self._book(CLEAN)
+
+    def _start_over(self) -> None:
+        """Begin anew with the rule for random models; what was spent until now is booked on the clean images."""
+        setting, old = self.setting, self.setting.ledger
+        setting.oracle.random = True
+        setting.ledger = Ledger.new(setting.examples.images)
+        setting.ledger = replace(setting.ledger, forwards=old.forwards, backwards=old.backwards, blind=old.blind)
+        self.labels = [CLEAN, *(attack.label for attack in self.attacks)]
+        self.spent = dict.fromkeys(self.labels, 0)
+        self.at, self.members, self.decided = 0, None, None
+        self.looked = self.verified = False
+        seed_generators(self.seed, [setting.device] if setting.device.type == "cuda" else [])
+        self._ready()
+        self.save()
 
     def _go_on_from(self, known: RobustResult) -> None:
         """What a result at a smaller ε decided stays decided; only its passes are not of this evaluation."""
         self.labels = [*known.attacks, *(a.label for a in self.attacks if a.label not in known.attacks)]
         self.spent = dict.fromkeys(self.labels, 0)
+        self.setting.oracle.random |= known.random
+        self.decided = known.stage >= 0
         ledger = self.setting.ledger = known.ledger.take(torch.arange(len(known)))
         for spent in (ledger.forwards, ledger.backwards, ledger.blind):
             spent.zero_()
@@ -156,8 +198,10 @@ class Evaluation:
             with setting.booked(rows):
                 logits = setting.judge.clean(batch)
                 check_classes(examples, logits.shape[1])
+                finite, predicted = logits.isfinite().all(1), logits.argmax(1)
+                errs = finite & ((predicted != batch.labels) | batch.reached(logits))
+                setting.judge.ask_again(batch.images, batch.keys, logits, errs)
                 wrong = self._wrong_at_once(rows, batch, logits)
-            finite, predicted = logits.isfinite().all(1), logits.argmax(1)
             ledger.correct[rows] = (finite & (predicted == batch.labels)).cpu()
             broken = (finite & wrong).cpu()
             ledger.broken[rows], ledger.gap[rows] = broken, batch.gap(logits).float().cpu()
@@ -212,6 +256,10 @@ class Evaluation:
             "at": self.at,
             "members": None if self.members is None else self.members.tolist(),
             "passes": [oracle.forward_passes, oracle.backward_passes],
+            "random": oracle.random,
+            "verified": self.verified,
+            "unconfirmed": self.unconfirmed,
+            "verification_passes": self.verification_passes,
             "spent": self.spent,
         }
         began = time.monotonic()
@@ -224,7 +272,9 @@ class Evaluation:
         self.setting.ledger, self.labels, self.at, self.looked = ledger, now.labels, now.at, True
         self.members = None if now.members is None else torch.tensor(now.members, dtype=torch.int64)
         self.setting.oracle.forward_passes, self.setting.oracle.backward_passes = now.passes
-        self.spent = now.spent
+        self.spent, self.setting.oracle.random = now.spent, now.random
+        self.verified, self.unconfirmed = now.verified, now.unconfirmed
+        self.verification_passes = now.verification_passes
 
     def _check_what_is_claimed(self, path: Path) -> None:
         """Witnesses in the file must hold: equal weights do not make an equal model."""
@@ -243,7 +293,14 @@ class Evaluation:
     # --- work ---
 
     def run(self) -> None:
-        """Run what is left of the attacks."""
+        """Run what is left of the attacks, and check what they found."""
+        try:
+            self._run()
+        except Randomness:
+            self._start_over()
+            self._run()
+
+    def _run(self) -> None:
         ledger = self.setting.ledger
         while self.at < len(self.attacks):
             attack = self.attacks[self.at]
@@ -258,6 +315,25 @@ class Evaluation:
             self.at, self.members = self.at + 1, None
             self.save()
             self._tell(attack)
+        if self.means.verify and not self.verified:
+            self._verify()
+            self.save()
+
+    def _verify(self) -> None:
+        """Check adversarial examples on a further pass; those that it does not confirm count as robust."""
+        setting, ledger = self.setting, self.setting.ledger
+        new = ledger.broken if self.decided is None else ledger.broken & ~self.decided
+        before = setting.oracle.forward_passes
+        for stage, label in enumerate(self.labels[1:], 1):  # clean errors were asked about twice already
+            found = (new & (ledger.stage == stage)).nonzero().squeeze(1)
+            for rows in torch.split(found, setting.size) if len(found) else ():
+                images, batch = ledger.witnesses[rows].to(setting.device), setting.batch(rows)
+                with setting.booked(rows):
+                    refuted = rows[~setting.judge.holds(images, batch, ledger.tries[rows].to(setting.device)).cpu()]
+                self.unconfirmed += len(refuted)
+                ledger.reopen(refuted)
+            self._book(label)
+        self.verified, self.verification_passes = True, setting.oracle.forward_passes - before
 
     def _members(self, attack: Attack) -> Tensor:
         chosen = self.setting.ledger.standing
@@ -310,6 +386,9 @@ class Evaluation:
             complete=complete,
             spent=tuple(self.spent[label] for label in self.labels),
             seed=self.seed,
+            verified=self.verified,
+            unconfirmed=self.unconfirmed,
+            verification_passes=self.verification_passes,
         )
 
 

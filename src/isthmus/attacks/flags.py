@@ -21,7 +21,11 @@ SCORE_BASED = ("square", "search", "search-all", "uniform")
 
 def flags(result: RobustResult) -> tuple[str, ...]:
     """What speaks against taking the result at its word; empty where nothing does."""
-    return tuple(flag for flag in (_blind(result), _masked(result), _random(result), _invalid(result)) if flag)
+    return tuple(
+        flag
+        for flag in (_blind(result), _masked(result), _random(result), _invalid(result), _unconfirmed(result))
+        if flag
+    )
 
 
 def _blind(result: RobustResult) -> str | None:
@@ -63,6 +67,18 @@ def _invalid(result: RobustResult) -> str | None:
     return (
         f"{count} of {len(result)} examples were set aside, since logits or gradients became NaN or infinite; they "
         "count as neither robust nor broken."
+    )
+
+
+def _unconfirmed(result: RobustResult) -> str | None:
+    count = result.unconfirmed
+    if count == 0:
+        return None
+    return (
+        f"{count} of {len(result)} examples count as robust, although an attack broke them, since a further forward "
+        "pass at the end did not confirm it: the model's answer to an image seems to depend on the rest of the batch "
+        "(batch statistics?) or on earlier calls. Show it one image at a time (batch_size=1), and judge it as it will "
+        "be used."
     )
 
 

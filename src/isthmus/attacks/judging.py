@@ -3,6 +3,9 @@
 Attacks propose and are never believed. A proposal is brought into ball and box where it is outside, shown to the
 model itself, and breaks its example only if the prediction is wrong by more than float32's rounding could turn.
 
+At each proposed success the model is asked again. Where it answers the same batch differently, it answers at random,
+however it answered elsewhere, and :class:`Randomness` ends the evaluation under the rule for deterministic models.
+
 A random model is judged by its average over fresh draws that no attack has seen, and only with confidence: a test at
 level :data:`DOUBT` per example, however often the example is proposed, that assumes nothing of the draws but that they
 are independent (see :meth:`Judge.confirm`).
@@ -10,6 +13,7 @@ are independent (see :meth:`Judge.confirm`).
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -43,9 +47,19 @@ SCREEN = 4
 COPIES = (1, 3, 8)
 """Sizes of the batches in which a win that might be rounding must be found again."""
 
+ALIKE = 8
+"""Single passes that must repeat an answer which a pass gave to all copies of an image, before it counts as certain."""
+
+REPEATS = 3
+"""Repetitions of a batch that tell a random model from one whose answers depend on the rest of the batch."""
+
 _PATIENCE = 1  # blocks of draws that a test plays on even if it loses
 
 _JUDGE, _SCREEN = -2, -3  # folded into an example's key for noise that no attack ever sees
+
+
+class Randomness(Exception):
+    """The model answered the same batch differently: start over, with the rule for random models."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,7 @@ class Judge:
 
     def __init__(self, oracle: Oracle, threat: Threat) -> None:
         self.oracle, self.threat = oracle, threat
+        self.one_draw_a_pass = False  # whether all rows of a pass share their noise; known once it was seen
         # a model that averages draws itself needs fewer of these
         self.clean_draws, self.screen = max(2, DRAWS // oracle.samples), max(1, SCREEN // oracle.samples)
 
@@ -95,6 +110,9 @@ class Judge:
         Args:
             tries: how often each example has been confirmed or not before (see :meth:`confirm`); counted up here,
                 in place, where a random model's proposal gets that far.
+
+        Raises:
+            Randomness: the model passes for deterministic, but answers a proposed success differently when asked again.
         """
         sane = images.isfinite().flatten(1).all(1)
         images = torch.where(per_image(sane, images), images, batch.images)
@@ -108,10 +126,51 @@ class Judge:
             return Verdict(images, sane & broken, sane & gap.isfinite(), gap)
         logits = self.oracle.logits(images, fold(batch.keys, _JUDGE))
         finite = sane & logits.isfinite().all(1)
+        self.ask_again(images, batch.keys, logits, finite & batch.reached(logits))
         broken, gap = finite & beyond_rounding(batch, logits), batch.gap(logits)
         for row in (finite & ~broken & batch.reached(logits) & (gap < 0)).nonzero().squeeze(1).tolist():
             broken[row] = self._again(images[row : row + 1], batch.take(torch.tensor([row])))
         return Verdict(images, broken, finite, gap)
+
+    def ask_again(
+        self,
+        images: Float[Tensor, "n c h w"],
+        keys: Int[Tensor, " n"],
+        logits: Float[Tensor, "n classes"],
+        about: Bool[Tensor, " n"],
+    ) -> None:
+        """Ask the model once more about some of these images, whose logits it gave before.
+
+        Answers that depend on the rest of the batch are not random: the same batch repeats them.
+
+        Raises:
+            Randomness: the answers differ by more than rounding, and so do those to the whole batch.
+        """
+        rows = about.nonzero().squeeze(1)
+        if self.oracle.random or len(rows) == 0:
+            return
+        keys = fold(keys, _JUDGE)
+        with suppress(ModelError):  # it may take batches of one size alone
+            if not rounding.differ(logits[rows], self.oracle.logits(images[rows], keys[rows])):
+                return
+        if any(rounding.differ(logits, self.oracle.logits(images, keys)) for _ in range(REPEATS)):
+            raise Randomness
+
+    def holds(self, images: Float[Tensor, "n c h w"], batch: Batch, tries: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+        """Whether adversarial examples are inside ball and box and still succeed on a further pass.
+
+        Of a random model, on the draws that confirmed them; ``tries`` is their number then.
+
+        Raises:
+            Randomness: a deterministic model answers the same batch in more than one way.
+        """
+        inside = self.threat.contains(images, batch.images)
+        if self.oracle.random:
+            return inside & self.confirm(images, batch, (tries - 1).clamp(min=0))[0]
+        logits = self.oracle.logits(images, batch.keys)
+        right = ~(logits.isfinite().all(1) & batch.reached(logits))
+        self.ask_again(images, batch.keys, logits, right)
+        return inside & ~right
 
     def _again(self, image: Float[Tensor, "1 c h w"], example: Batch) -> bool:
         """Whether a win that might be rounding is found again in batches of other sizes, each filled with the image.
@@ -183,8 +242,20 @@ class Judge:
         for image, key in zip(images, keys, strict=True):
             with torch.random.fork_rng(devices=[image.device] if image.is_cuda else []):
                 seed_generators(int(key) & (2**63 - 1), [image.device] if image.is_cuda else [])
-                found.append(self.oracle.logits(image.expand(draws, *image.shape).contiguous(), key.expand(draws)))
+                found.append(self._drawn(image.expand(draws, *image.shape).contiguous(), key.expand(draws)))
         return torch.stack(found).softmax(2)
+
+    def _drawn(self, copies: Float[Tensor, "draws c h w"], keys: Int[Tensor, " draws"]) -> Float[Tensor, "draws k"]:
+        """Independent answers to copies of an image: from one pass, unless all rows of a pass share their noise."""
+        if not self.one_draw_a_pass:
+            answers = self.oracle.logits(copies, keys)
+            if len(copies) > 1 and rounding.differ(answers, answers[:1].expand_as(answers)):
+                return answers
+            again = (self.oracle.logits(copies[:1], keys[:1]).expand_as(answers) for _ in range(ALIKE))
+            self.one_draw_a_pass = any(rounding.differ(answers, each) for each in again)
+            if not self.one_draw_a_pass:  # it is not random here
+                return answers
+        return torch.cat([self.oracle.logits(copies[:1], keys[:1]) for _ in copies])
 
 
 def beyond_rounding(batch: Batch, logits: Tensor) -> Bool[Tensor, " n"]:

@@ -19,7 +19,7 @@ from isthmus.attacks.rows import Rows
 from isthmus.attacks.scouting import fingerprint
 from isthmus.errors import FileError, brief
 
-_FORMAT = "isthmus evaluation 2"
+_FORMAT = "isthmus evaluation 3"
 
 
 @dataclass
@@ -108,6 +108,13 @@ class Ledger(Rows):
         self.broken[won] = True
         self.stage[rows[decided]] = stage  # last: an example that was interrupted before this still stands
         return decided
+
+    def reopen(self, rows: Tensor) -> None:
+        """What was found of these examples does not hold: they stand."""
+        self.stage[rows], self.broken[rows], self.witnesses[rows] = -1, False, torch.nan
+        self.gap[rows] = self.gap[rows].abs()
+        for column in (self.run, self.look, self.aim):
+            column[rows] = -1
 
     def settle(self) -> None:
         """After an interruption at any moment: what was entered by half was not entered."""

@@ -54,6 +54,9 @@ class RobustResult:
         complete: false where the evaluation was interrupted: what stands has not met every attack.
         spent: example-passes, forward and backward, of each of ``attacks``.
         seed: what the examples' keys were made from, together with their positions in the data set.
+        verified: whether every adversarial example was checked on a further forward pass at the end.
+        unconfirmed: examples that this check did not confirm. They count as robust; see :attr:`flags`.
+        verification_passes: what the check took; counted in ``forward_passes``, too.
     """
 
     threat: Threat
@@ -66,6 +69,9 @@ class RobustResult:
     complete: bool = True
     spent: tuple[int, ...] = ()
     seed: int = 0
+    verified: bool = False
+    unconfirmed: int = 0
+    verification_passes: int = 0
 
     def __len__(self) -> int:
         return len(self.ledger)
@@ -153,6 +159,15 @@ class RobustResult:
     def _share(self, mask: Tensor) -> float:
         return int(mask.sum()) / len(self)
 
+    def after(self, lost: RobustResult) -> RobustResult:
+        """This result, with the passes of an attempt that was given up; they are booked on the clean images."""
+        return replace(
+            self,
+            forward_passes=self.forward_passes + lost.forward_passes,
+            backward_passes=self.backward_passes + lost.backward_passes,
+            spent=(self.spent[0] + lost.forward_passes + lost.backward_passes, *self.spent[1:]),
+        )
+
     def absorb(self, other: RobustResult) -> RobustResult:
         """Take over another result's witnesses that happen to lie inside this result's ball.
 
@@ -197,6 +212,9 @@ class RobustResult:
             "complete": self.complete,
             "spent": self.spent,
             "seed": self.seed,
+            "verified": self.verified,
+            "unconfirmed": self.unconfirmed,
+            "verification_passes": self.verification_passes,
         }
         text = json.dumps(facts)
         files.write_bytes(path, save(tensors, {"format": _FORMAT, "facts": text, "seal": seal(tensors, text)}))
@@ -217,6 +235,9 @@ class RobustResult:
             random=any(result.random for result in results),
             complete=all(result.complete for result in results),
             spent=tuple(map(sum, zip(*(result.spent for result in results), strict=True))),
+            verified=all(result.verified for result in results),
+            unconfirmed=sum(result.unconfirmed for result in results),
+            verification_passes=sum(result.verification_passes for result in results),
         )
 
     @classmethod
@@ -272,6 +293,9 @@ class _Facts(Record):
     complete: bool
     spent: tuple[Count, ...]
     seed: int
+    verified: bool = False
+    unconfirmed: Count = 0
+    verification_passes: Count = 0
 
 
 def _check(tensors: dict[str, Tensor], facts: _Facts) -> None:
@@ -313,6 +337,9 @@ def _assembled(tensors: dict[str, Tensor], facts: _Facts) -> RobustResult:
         complete=facts.complete,
         spent=facts.spent,
         seed=facts.seed,
+        verified=facts.verified,
+        unconfirmed=facts.unconfirmed,
+        verification_passes=facts.verification_passes,
     )
 
 

@@ -15,6 +15,9 @@ LAST_BITS = 2.0**-21
 ULP = 2.0**-23
 """At least a unit in a logit's last place, as a share of it, and at most two."""
 
+SAME = 1e-4
+"""A share of the logits' size far above rounding, and far below any noise that matters."""
+
 _LEADING = 64
 
 
@@ -35,3 +38,11 @@ def slack(logits: Float[Tensor, "n classes"], share: float = ROUNDING) -> Float[
 def leading(logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
     """The larger absolute value of the two largest logits."""
     return logits.topk(2, dim=1).values.abs().amax(1)
+
+
+def differ(first: Float[Tensor, "n classes"], second: Float[Tensor, "n classes"]) -> bool:
+    """Whether two answers to the same images differ by more than rounding: by :data:`SAME` of their size."""
+    if first.shape != second.shape or not torch.equal(first.isfinite(), second.isfinite()):
+        return True
+    first, second = (torch.where(answer.isfinite(), answer, 0.0) for answer in (first.float(), second.float()))
+    return bool(((first - second).abs().amax(1) > slack(first, SAME)).any())

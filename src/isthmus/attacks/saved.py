@@ -26,6 +26,9 @@ class Saved(Record):
         members: rows that the present one is tried on; None between two attacks.
         passes: forward and backward, all in all.
         spent: example-passes of each stage.
+        random: whether it goes by the rule for random models.
+        verified: whether what was found was checked at the end; ``verification_passes``: what that took;
+            ``unconfirmed``: how many examples it did not confirm.
     """
 
     facts: dict[str, Any]
@@ -34,6 +37,10 @@ class Saved(Record):
     members: list[Count] | None
     passes: tuple[Count, Count]
     spent: dict[str, Count]
+    random: bool
+    verified: bool
+    unconfirmed: Count
+    verification_passes: Count
 
 
 def load(path: Path, facts: dict[str, Any], setting: Setting, attacks: Sequence[Attack]) -> tuple[Ledger, Saved]:

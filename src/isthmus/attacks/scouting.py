@@ -117,11 +117,12 @@ def _agree(model: Oracle, scout: Oracle, probe: Tensor) -> bool:
 
 
 def is_random(oracle: Oracle, examples: Batch, device: torch.device) -> bool:
-    """Whether the model answers the same images differently each time, by more than rounding."""
+    """Whether the model answers the first few images differently each time, by more than rounding.
+
+    A model that is random on other images alone is found out later, by :meth:`isthmus.attacks.judging.Judge.ask_again`.
+    """
     batch = examples.take(torch.arange(min(len(examples), PROBE))).to(device)
-    first, second = (oracle.logits(batch.images, batch.keys) for _ in range(2))
-    moved = (first - second).abs().amax(1)
-    return bool((moved > rounding.slack(first, 1e-4)).any())
+    return rounding.differ(*(oracle.logits(batch.images, batch.keys) for _ in range(2)))
 
 
 def batch_size(oracle: Oracle, examples: Batch, device: torch.device) -> int:

@@ -9,7 +9,7 @@ import pickle
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from isthmus.attacks import scouting
 from isthmus.attacks.evaluation import work
-from isthmus.attacks.judging import Judge
+from isthmus.attacks.judging import Judge, Randomness
 from isthmus.attacks.ledger import Ledger
 from isthmus.attacks.oracle import Oracle
 from isthmus.attacks.setting import Setting
@@ -83,11 +83,15 @@ class Server:
         """Work on an order; what changed, every second or so and at the end."""
         setting, rows = self._setting(order), torch.arange(len(order.ledger))
         seen, last = _marks(order.ledger), time.monotonic()
-        for _ in work(setting, order.attack, rows, order.stage):
-            if time.monotonic() - last > INTERVAL:
-                yield self._part(setting, seen, over=False)
-                seen, last = _marks(order.ledger), time.monotonic()
-        yield self._part(setting, seen, over=True)
+        random = False
+        try:
+            for _ in work(setting, order.attack, rows, order.stage):
+                if time.monotonic() - last > INTERVAL:
+                    yield self._part(setting, seen, over=False)
+                    seen, last = _marks(order.ledger), time.monotonic()
+        except Randomness:
+            random = True
+        yield replace(self._part(setting, seen, over=True), random=random)
 
     def _setting(self, order: Order) -> Setting:
         device = device_of(self._kit.model, torch.empty(0))

@@ -55,9 +55,13 @@ class Setting:
 
     @contextmanager
     def booked(self, rows: Tensor) -> Iterator[None]:
-        """Books what the model is asked inside on these examples, in equal shares; one may be named more than once."""
+        """Books what the model is asked inside on these examples; one may be named more than once.
+
+        In equal shares; of what is left over, as where some are asked about twice, the first get one pass more.
+        """
         forwards, backwards = self.oracle.forward_passes, self.oracle.backward_passes
         yield
-        n, one = len(rows), torch.ones_like(rows)
-        self.ledger.forwards.index_add_(0, rows, one, alpha=(self.oracle.forward_passes - forwards) // n)
-        self.ledger.backwards.index_add_(0, rows, one, alpha=(self.oracle.backward_passes - backwards) // n)
+        forwards, backwards = self.oracle.forward_passes - forwards, self.oracle.backward_passes - backwards
+        for column, passes in ((self.ledger.forwards, forwards), (self.ledger.backwards, backwards)):
+            each, rest = divmod(passes, len(rows))
+            column.index_add_(0, rows, each + (torch.arange(len(rows)) < rest).long())

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from isthmus.attacks import scouting
 from isthmus.attacks.batch import Batch
 from isthmus.attacks.inputs import check_classes, check_model, check_whole
-from isthmus.attacks.judging import Judge
+from isthmus.attacks.judging import Judge, Randomness
 from isthmus.attacks.oracle import Oracle
 from isthmus.attacks.result import RobustResult, is_sealed
 from isthmus.attacks.threats import Threat
@@ -81,7 +81,8 @@ def verify(
 ) -> Verification:
     """Recompute a robust accuracy from its witnesses.
 
-    A random model's witnesses are judged on the very draws that they were judged on first, which repeat from the
+    A model that answers a successful image differently when asked again is random, whatever the result says. A random
+    model's witnesses are judged on the very draws that they were judged on first, which repeat from the
     examples' keys. Another model than the one attacked may be given: what fails then did not transfer to it.
 
     Args:
@@ -149,6 +150,16 @@ def _failures(
         return {}
     judge = Judge(Oracle(model), claim.threat)
     judge.oracle.random = claim.random or _is_random(judge.oracle, examples.take(rows), device)
+    try:
+        return _found(judge, claim, examples, device, rows, size)
+    except Randomness:
+        judge.oracle.random = True
+        return _found(judge, claim, examples, device, rows, size)
+
+
+def _found(
+    judge: Judge, claim: RobustResult, examples: Batch, device: torch.device, rows: Tensor, size: int
+) -> dict[int, str]:
     found: dict[int, str] = {}
     for part in torch.split(rows, size):
         faults = _faults(judge, examples.take(part).to(device), claim, part)
@@ -200,4 +211,5 @@ def _wrong(judge: Judge, images: Tensor, batch: Batch, tries: Tensor) -> tuple[T
         wrong, gap = judge.confirm(images, batch, (tries - 1).clamp(min=0))
         return wrong, ~gap.isfinite()
     logits = judge.oracle.logits(images, batch.keys)
+    judge.ask_again(images, batch.keys, logits, batch.reached(logits) & logits.isfinite().all(1))
     return batch.reached(logits), ~logits.isfinite().all(1)

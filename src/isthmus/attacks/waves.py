@@ -45,6 +45,9 @@ def until_narrow(
         own = means if means.save_to is None else replace(means, save_to=_wave_file(means.save_to, number))
         try:
             results.append(evaluate(examples.take(rows), own, _shifted(progress, results, examples, order)))
+            if results[-1].random and not means.random:  # waves to come know, and those before are judged anew
+                means = replace(means, random=True)
+                results = [_anew(evaluate, each, means, at) for at, each in enumerate(results)]
         except KeyboardInterrupt as stop:
             parts = [*results, stop.result] if isinstance(stop, Interrupted) else results
             if not parts:
@@ -55,6 +58,15 @@ def until_narrow(
         if (high - low) / 2 <= half_width:
             return together
     return together
+
+
+def _anew(evaluate: One, known: RobustResult, means: Means, number: int) -> RobustResult:
+    """A wave by the rule for random models, where it was not judged by it."""
+    if known.random:
+        return known
+    own = means if means.save_to is None else replace(means, save_to=_wave_file(means.save_to, number))
+    found = evaluate(known.examples, own, None)
+    return found if means.save_to is not None else found.after(known)
 
 
 def _wave_file(path: Path, number: int) -> Path:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.attacks.batch import Batch
+from isthmus.attacks.judging import Randomness
 from isthmus.attacks.ledger import Ledger
 from isthmus.attacks.threats import Threat
 
@@ -54,7 +55,7 @@ class Order:
 class Part:
     """What a worker has to tell: entries of the ledger, at these positions of its share, and passes since its last.
 
-    ``over`` says that the order is done.
+    ``over`` says that the order is done; ``random`` that it was given up, since the model answers at random.
     """
 
     rows: Tensor
@@ -62,6 +63,7 @@ class Part:
     forwards: int
     backwards: int
     over: bool
+    random: bool = False
 
 
 class Crew(Protocol):
@@ -87,16 +89,19 @@ def run(evaluation: Evaluation, attack: Attack, members: Tensor) -> Iterator[Non
     Raises:
         ConfigError: model or attack cannot be sent to another process.
         IsthmusError: a worker failed, or was killed. What was known by then is saved.
+        Randomness: a worker found that the model answers at random; raised when all of them are done, so that every
+            pass is counted.
     """
     crew, count = _crew(evaluation), min(jobs(evaluation), len(members))
     shares = [members[number::count] for number in range(count)]
-    left = len(shares)
+    left, random = len(shares), False
     try:
         crew.send([_order(evaluation, attack, share) for share in shares])
         while left:
             for number, part in crew.gather(PATIENCE):
                 _enter(evaluation, shares[number], part)
                 left -= part.over
+                random |= part.random
             yield
     except Exception:
         evaluation.save()
@@ -104,6 +109,8 @@ def run(evaluation: Evaluation, attack: Attack, members: Tensor) -> Iterator[Non
     finally:
         if left:  # orders that nobody will wait for any more
             crew.close()
+    if random:
+        raise Randomness
 
 
 def close(evaluation: Evaluation) -> None:

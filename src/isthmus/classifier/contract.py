@@ -21,9 +21,9 @@ from isthmus.nets.modes import AveragedDraws, StochasticMode, seeded
 
 SAMPLES = 12  # codes, or passes, averaged in a stochastic mode, unless the model was trained with more
 _PROBED = 8  # images, spread over those that are given
+_BATCH = 256  # of all images, in which each is asked about twice: a model may be random where it is unsure alone
 _MANY = 64  # of them, to tell what kind of answers these are
 _DRAWS = 8  # passes that have to agree: a model that tosses one coin a pass is missed once in 128
-_SAME = 1e-4  # relative to the logits' size; rounding is far below, noise that matters far above
 _PROJECTIONS = 16
 
 NOT_FINITE = (
@@ -58,6 +58,9 @@ class Classifier:
 def adopt(model: nn.Module, images: Float[Tensor, "n c h w"], seed: int = 0) -> Classifier:
     """Check that a model fits the contract, on a few images, and tell what kind it is.
 
+    Whether it answers at random is asked of all images, since it may be so where it is unsure alone. A model that is
+    random away from these images alone is found out by attacks.
+
     Puts the model into eval mode; global random generators are afterwards as before.
 
     Raises:
@@ -73,7 +76,10 @@ def adopt(model: nn.Module, images: Float[Tensor, "n c h w"], seed: int = 0) -> 
     if not torch.isfinite(logits).all(1).any():
         raise ModelError(NOT_FINITE)
     ours = model if isinstance(model, Bottleneck) else None
-    by_chance = any(_differ(logits, _probe(model, few, seed + draw)) for draw in range(1, _DRAWS))
+    by_chance = any(rounding.differ(logits, _probe(model, few, seed + draw)) for draw in range(1, _DRAWS)) or any(
+        rounding.differ(*(_probe(model, part, seed + draw) for draw in range(2)))
+        for part in torch.split(images, _BATCH)
+    )
     return Classifier(
         model=AveragedDraws(model, SAMPLES, seed).eval() if by_chance else model,
         num_classes=logits.shape[1],
@@ -135,16 +141,6 @@ def _answer(model: nn.Module, images: Tensor, seed: int) -> Any:
         raise ModelError(f"The model cannot take images of shape {shape}: {fault} ({type(error).__name__})") from error
 
 
-def _differ(first: Tensor, second: Tensor) -> bool:
-    """Whether two answers to the same images differ by more than rounding."""
-    if first.shape != second.shape:
-        return True
-    if not torch.equal(torch.isfinite(first), torch.isfinite(second)):
-        return True
-    first, second = (torch.where(torch.isfinite(x), x, 0.0) for x in (first.float(), second.float()))
-    return bool(((first - second).abs().amax(1) > rounding.slack(first, _SAME)).any())
-
-
 def fingerprint(model: nn.Module) -> str:
     """SHA-256 of the model's class name and of every parameter and buffer with its name."""
     parts: list[Any] = [type(model).__name__.encode()]
@@ -184,4 +180,6 @@ def same_answers(first: tuple[float, ...], second: tuple[float, ...]) -> bool:
     """Whether two results of :func:`answers` differ by no more than rounding: by 1e-4 of the logits' size."""
     if not first or len(first) != len(second):
         return False
-    return all(abs(a - b) <= _SAME * max(abs(first[0]), abs(second[0])) for a, b in zip(first, second, strict=True))
+    return all(
+        abs(a - b) <= rounding.SAME * max(abs(first[0]), abs(second[0])) for a, b in zip(first, second, strict=True)
+    )

@@ -80,8 +80,10 @@ def diagnose(suspect: Suspect, claimed: float | None = None) -> Diagnosis:
     """Put a suspect through all tests, and follow up on what they find."""
     findings = [_asked(name, test, suspect) for name, test in BEFORE.items()]
     tried: dict[str, Metric] = {}
+    findings = _random_after_all(findings, suspect)
     _follow_up(suspect, findings, follow_up.FIRST, tried)
     findings += [_asked(name, test, suspect) for name, test in AFTER.items()]
+    findings = _random_after_all(findings, suspect)
     _follow_up(suspect, findings, {**follow_up.FIRST, **follow_up.LAST}, tried)
     reported, corrected = suspect.reported.numpy(), suspect.best.robust.numpy()
     found = verdict(
@@ -103,6 +105,16 @@ def diagnose(suspect: Suspect, claimed: float | None = None) -> Diagnosis:
         backwards=suspect.backwards,
         ensemble=suspect.ensemble_passes,
     )
+
+
+def _random_after_all(findings: list[Finding], suspect: Suspect) -> list[Finding]:
+    """The finding on randomness again, where a later attack found it: the model may be random off the clean images."""
+    return [
+        _asked("randomness", randomness.examine, suspect)
+        if suspect.random and finding.test == "randomness" and finding.status == Status.PASS
+        else finding
+        for finding in findings
+    ]
 
 
 def _attack_is_weak(findings: list[Finding]) -> bool:

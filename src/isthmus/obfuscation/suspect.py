@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from isthmus.attacks import apgd, pgd, square
+from isthmus.attacks import apgd, pgd, square, transfer
 from isthmus.attacks.api import Suite, ready
 from isthmus.attacks.batch import Batch
 from isthmus.attacks.engine import evaluate
@@ -96,11 +96,11 @@ class Suspect:
         self.forwards = self.backwards = self.ensemble_passes = 0
         self.substitute: nn.Module | None = None
         self.guide: nn.Module | None = None  # has better gradients than the model, once a follow-up has found one
+        self.random = False  # until it answers one image differently
         self.finite = True  # until an attack meets NaN or infinity
         self.best = self._evaluated(examples, [], None, None)
         self.clean = _without_witnesses(self.best)
         self.answered = ~self.best.invalid
-        self.random = self.best.random
         self.probabilities = self._answers_probabilities()
         if self.probabilities and self.has_gradient:
             self.guide = LogProbabilities(model)
@@ -249,11 +249,26 @@ class Suspect:
     ) -> RobustResult:
         if not self.finite:
             scout = Finite(scout or self.model)
-        asked, ball, means = judge or self.model, threat or self.threat, Means(scout=scout)
+        asked, ball, means = judge or self.model, threat or self.threat, Means(scout=scout, random=self.random)
         found = evaluate(asked, examples, ball, attacks, seed=self.seed, means=means, known=known)
         self.forwards += found.forward_passes
         self.backwards += found.backward_passes
+        if found.random and not self.random:
+            self._turn_random()
         return found
+
+    def _turn_random(self) -> None:
+        """The model answers at random after all: judge anew, by its average, whatever broke an example until now."""
+        self.random = True
+        before = self.__dict__.get("best")
+        if before is None:  # it was found out on the clean images
+            return
+        for seen in ("usual", "strong"):
+            self.__dict__.pop(seen, None)
+        self.best = self._evaluated(self.examples, [], None, None)
+        self.clean = _without_witnesses(self.best)
+        if (before.broken & (before.stage > 0)).any():
+            self.attack("earlier", [transfer.transferred(before)])
 
     def _remember(self, rows: Tensor, found: RobustResult) -> None:
         """Into the best, what it does not know yet."""
