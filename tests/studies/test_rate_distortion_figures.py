@@ -1,6 +1,7 @@
 """Figures 2 and 3 of the rate-distortion paper: what the claims say of made-up records, and the whole way on digits."""
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -109,6 +110,18 @@ def test_pages_draw_what_there_is_and_nothing_of_nothing(name, made):
     empty = record.model_copy(update={"cells": {}})
     assert module.section(empty).blocks == ()
     assert [each.verdict for each in module.findings(empty)] == [Verdict.UNDECIDED]
+
+
+RESULTS = Path(__file__).parents[2] / "results" / "rate-distortion"
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*/*.json")), ids=lambda path: path.parent.name)
+def test_every_published_record_is_read_by_the_current_claims(path):
+    """Records that were made before an option existed are drawn, and their verdicts are those of the current rules."""
+    record = StudyRecord.load(path)
+    module = catalogue.find(record.study)
+    assert module.section(record).blocks
+    assert tuple(module.findings(record)) == record.findings
 
 
 def test_the_literal_noise_reaches_the_observer():

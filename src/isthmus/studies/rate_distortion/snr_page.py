@@ -32,7 +32,7 @@ def _panel(record: StudyRecord, network: Network) -> Figure:
         reading=f"Seed {cell['seed']}. After {cell['epochs'][-1]:,} epochs from 10^{min(ends):.2f} to "
         f"10^{max(ends):.2f}; layers are counted from the input.",
         x_label="epoch",
-        y_label="log10 of the ratio" + ("" if record.config["normalize_noise"] else ", noise as printed"),
+        y_label="log10 of the ratio" + ("" if record.config.get("normalize_noise", True) else ", noise as printed"),
         series=tuple(series),
     )
 
