@@ -104,6 +104,18 @@ def test_a_limit_that_is_the_truth_is_rarely_decided(make, seeds, scatter):
     assert firm / trials <= 0.05 + 3 * (0.05 * 0.95 / trials) ** 0.5
 
 
+def test_of_a_claim_with_several_parts_a_limit_that_is_the_truth_is_rarely_decided_either():
+    """One part that is not seen refutes a claim of six: each has a sixth of the error, since 95% each would not do."""
+    generator, trials, parts = np.random.default_rng(7), 200, 6
+    firm = {0.95: 0, bonferroni(parts): 0}
+    for _ in range(trials):
+        counts = [_counts(generator, 3) for _ in range(parts)]
+        for level in firm:
+            firm[level] += all_of([exceeds(share(each, N, level), 0.4) for each in counts]) is not Verdict.UNDECIDED
+    assert firm[bonferroni(parts)] / trials <= 0.05 + 3 * (0.05 * 0.95 / trials) ** 0.5
+    assert firm[bonferroni(parts)] < firm[0.95]
+
+
 @pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_two_seeds_decide_nothing_about_training(make, seeds):

@@ -237,6 +237,8 @@ def test_what_the_paper_says_of_fashion_mnist_against_what_it_prints():
         "None of the four proposed models loses natural accuracy against the CNN.": UNDECIDED,
         # C&W: 19.1 against 18.9
         "Each stands all black-box attacks better than VIB.": UNDECIDED,
+        # printed leads within the chance of the images, at the level of all comparisons
+        "Donsker-Varadhan stands black-box attacks better than its JS twin at ε = 0.30 and under C&W.": UNDECIDED,
     }
 
 

@@ -67,8 +67,10 @@ def _low_collapses(record: StudyRecord) -> Finding:
 
 
 def _beats_plain(record: StudyRecord, norm: str) -> Finding:
-    plain, grid = under_pgd(record, cells_at(record, "determ"), norm), judged(record, "ceb")
-    leads = {rho: difference(under_pgd(record, cells_at(record, "ceb", rho), norm), plain) for rho in grid}
+    grid = judged(record, "ceb")
+    level = bonferroni(len(grid))
+    plain = under_pgd(record, cells_at(record, "determ"), norm, level)
+    leads = {rho: difference(under_pgd(record, cells_at(record, "ceb", rho), norm, level), plain) for rho in grid}
     worst = min(grid, key=lambda rho: leads[rho].value)
     return Finding(
         claim=f"CEB stands PGD in {NORMS[norm]} better than the deterministic network, at every ρ that trained.",
@@ -84,8 +86,10 @@ def _which(record: StudyRecord) -> str:
 
 
 def _as_accurate(record: StudyRecord) -> Finding:
-    plain, grid = clean(cells_at(record, "determ")), judged(record, "ceb")
-    gaps = {rho: difference(clean(cells_at(record, "ceb", rho)), plain) for rho in grid}
+    grid = judged(record, "ceb")
+    level = bonferroni(len(grid))
+    plain = clean(cells_at(record, "determ"), level)
+    gaps = {rho: difference(clean(cells_at(record, "ceb", rho), level), plain) for rho in grid}
     far = max(grid, key=lambda rho: abs(gaps[rho].value))
     within = [part for gap in gaps.values() for part in (exceeds(gap, -NEAR), falls_below(gap, NEAR))]
     return Finding(

@@ -58,9 +58,9 @@ def eps_text(eps: float) -> str:
     return f"{round(255 * eps)}/255" if whole else f"{eps:g}"
 
 
-def under_pgd(record: StudyRecord, cells: Cells, norm: str) -> Estimate:
+def under_pgd(record: StudyRecord, cells: Cells, norm: str, level: float = 0.95) -> Estimate:
     """Accuracy under PGD at the ε of comparison, as a mean over seeds."""
-    return left(cells, f"pgd {norm}", position(record, norm))
+    return left(cells, f"pgd {norm}", position(record, norm), level=level)
 
 
 def judged(record: StudyRecord, kind: str) -> list[float]:

@@ -114,7 +114,8 @@ def _better(record: StudyRecord, model: Model) -> Finding:
 
 
 def _saturates(record: StudyRecord, model: Model) -> Finding:
-    found = {out: measured(record, model, out, "rate", "fpr95_in") for out in outs(record)}
+    level = bonferroni(len(outs(record)))
+    found = {out: measured(record, model, out, "rate", "fpr95_in", level) for out in outs(record)}
     rates = {out: rate for out, rate in found.items() if rate is not None}
     each = ", ".join(f"{spoken(out)} {percent(rate.value)}" for out, rate in rates.items())
     return Finding(

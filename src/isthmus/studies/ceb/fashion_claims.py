@@ -115,7 +115,7 @@ def _within(estimate: Estimate, centre: float, radius: float) -> Verdict:
 def _same_rate(record: StudyRecord, grid: Sequence[float]) -> Finding:
     tops = {
         rho: [
-            average([cell["trained"]["rate_lower_max"] for cell in cells_at(record, kind, rho)])
+            average([cell["trained"]["rate_lower_max"] for cell in cells_at(record, kind, rho)], bonferroni(len(grid)))
             for kind in ("ceb", "vib")
         ]
         for rho in grid
@@ -135,7 +135,11 @@ def _nearly(one: Estimate, other: Estimate) -> Verdict:
 
 
 def _more_robust(record: StudyRecord, grid: Sequence[float], curve: str) -> Finding:
-    gains = {rho: difference(*(success(cells_at(record, kind, rho), curve) for kind in ("vib", "ceb"))) for rho in grid}
+    level = bonferroni(len(grid))
+    gains = {
+        rho: difference(*(success(cells_at(record, kind, rho), curve, level=level) for kind in ("vib", "ceb")))
+        for rho in grid
+    }
     ahead = sum(gain.value > 0 for gain in gains.values())
     worst = min(grid, key=lambda rho: gains[rho].value)
     return Finding(
@@ -164,10 +168,11 @@ def _rises(record: StudyRecord, kind: str, curve: str) -> Finding:
 
 
 def _beats_plain(record: StudyRecord, curve: str) -> Finding:
-    plain = success(cells_at(record, "determ"), curve)
     grid = places(record, "ceb")
     inner = [rho for rho in grid if rho < max(grid)] or grid
-    gains = {rho: difference(plain, success(cells_at(record, "ceb", rho), curve)) for rho in inner}
+    level = bonferroni(len(inner))
+    plain = success(cells_at(record, "determ"), curve, level=level)
+    gains = {rho: difference(plain, success(cells_at(record, "ceb", rho), curve, level=level)) for rho in inner}
     worst = min(inner, key=lambda rho: gains[rho].value)
     return Finding(
         claim=f"CEB is more robust to targeted PGD in {TARGETED[curve]} than the deterministic network, at all but the "

@@ -17,6 +17,7 @@ from isthmus.studies.evidence import (
     Finding,
     Verdict,
     all_of,
+    bonferroni,
     difference,
     exceeds,
     falls_below,
@@ -43,7 +44,8 @@ def shared(record: StudyRecord) -> list[Finding]:
 
 def _beats(record: StudyRecord, name: str) -> Finding:
     claim = f"CEB at the ρ of the best clean accuracy has a lower {NUMBERS[name]} than its baseline, everywhere."
-    gains = {variant: gain(record, variant, name) for variant in variants(record)}
+    level = bonferroni(len(variants(record)))
+    gains = {variant: gain(record, variant, name, level) for variant in variants(record)}
     known = {variant: value for variant, value in gains.items() if value is not None}
     if len(known) < len(gains):
         return unmeasured(record, claim, name)
@@ -61,7 +63,7 @@ def _together(gains: Sequence[Estimate]) -> Estimate:
     """The mean of gains on the same images: as wide as their mean width, since their chances may go together."""
     value, low, high = (fmean(getattr(one, part) for one in gains) for part in ("value", "low", "high"))
     n, seeds = min(one.n for one in gains), min(one.seeds for one in gains)
-    return Estimate(value, low, high, n, seeds, unit="points", of_images=gains[0].of_images)
+    return Estimate(value, low, high, n, seeds, gains[0].level, "points", gains[0].of_images)
 
 
 def _everywhere(gains: Sequence[Estimate], mean: Estimate) -> Verdict:
@@ -80,7 +82,7 @@ def _steps(record: StudyRecord) -> Finding:
     said, verdicts = [], []
     for name in ("mce", "imagenet_a"):
         for pair in steps:
-            before, after = (_ours(record, variant, name) for variant in pair)
+            before, after = (_ours(record, variant, name, bonferroni(2 * len(steps))) for variant in pair)
             if before is None or after is None:
                 return unmeasured(record, claim, name)
             verdicts.append(exceeds(difference(before, after), 0.0))
@@ -99,7 +101,8 @@ def _falls(record: StudyRecord) -> Finding:
                 return unmeasured(record, claim, name)
             given = [(cell["seed"], cell["knob"], cell["errors"][name]) for cell in runs]
             measured = [(seed, rho, (each["value"], each["low"], each["high"])) for seed, rho, each in given]
-            slope = trend(measured, given[0][2]["n"]) if given else None
+            level = bonferroni(len(PGD) * len(variants(record)))
+            slope = trend(measured, given[0][2]["n"], level) if given else None
             if slope is None:
                 return Finding(claim=claim, verdict=Verdict.UNDECIDED, because="There are too few runs for a trend.")
             verdicts.append(exceeds(slope, 0.0))
@@ -118,7 +121,7 @@ def none_stands(record: StudyRecord) -> Finding:
     left = {}
     for name in PGD:
         for variant, rho in models:
-            kept = accuracy(record, variant, rho, name)
+            kept = accuracy(record, variant, rho, name, bonferroni(len(PGD) * len(models)))
             if kept is None:
                 return unmeasured(record, claim, name)
             left[name, variant, rho] = kept
@@ -133,16 +136,16 @@ def none_stands(record: StudyRecord) -> Finding:
     )
 
 
-def accuracy(record: StudyRecord, variant: str, rho: float | None, name: str) -> Estimate | None:
+def accuracy(record: StudyRecord, variant: str, rho: float | None, name: str, level: float = 0.95) -> Estimate | None:
     """What is left of a model, 1 less its error; None where that is not measured."""
-    found = error(cells_at(record, variant, rho), name)
+    found = error(cells_at(record, variant, rho), name, level)
     if found is None:
         return None
     return replace(found, value=1 - found.value, low=1 - found.high, high=1 - found.low)
 
 
-def _ours(record: StudyRecord, variant: str, name: str) -> Estimate | None:
-    return error(cells_at(record, variant, chosen(record, variant)), name)
+def _ours(record: StudyRecord, variant: str, name: str, level: float) -> Estimate | None:
+    return error(cells_at(record, variant, chosen(record, variant)), name, level)
 
 
 def named(variant: str, rho: float | None) -> str:

@@ -5,7 +5,17 @@ from __future__ import annotations
 from isthmus.studies.ceb.imagenet import VARIANTS
 from isthmus.studies.ceb.imagenet_claims import ALIKE, NOTHING, PGD, SOMETHING, accuracy, unmeasured
 from isthmus.studies.ceb.imagenet_results import NUMBERS, cells_at, chosen, error, variants
-from isthmus.studies.evidence import Estimate, Finding, Verdict, all_of, difference, exceeds, falls_below, percent
+from isthmus.studies.evidence import (
+    Estimate,
+    Finding,
+    Verdict,
+    all_of,
+    bonferroni,
+    difference,
+    exceeds,
+    falls_below,
+    percent,
+)
 from isthmus.studies.study import StudyRecord
 
 
@@ -22,7 +32,8 @@ def _stands(record: StudyRecord) -> Finding:
     said, verdicts = [], []
     for variant in variants(record):
         for name in PGD:
-            ours, plain = _left(record, variant, name), accuracy(record, variant, None, name)
+            level = bonferroni(2 * len(PGD) * len(variants(record)))
+            ours, plain = _left(record, variant, name, level), accuracy(record, variant, None, name, level)
             if ours is None or plain is None:
                 return unmeasured(record, claim, name)
             verdicts += [exceeds(ours, SOMETHING), falls_below(plain, NOTHING)]
@@ -80,14 +91,14 @@ def _wide_overfits(record: StudyRecord) -> Finding:
 def _by_width(record: StudyRecord, bottleneck: bool, name: str) -> Estimate | None:
     """By how much an error falls from the narrow network to the wide one."""
     narrow, wide = (
-        error(cells_at(record, variant, chosen(record, variant) if bottleneck else None), name)
+        error(cells_at(record, variant, chosen(record, variant) if bottleneck else None), name, bonferroni(4))
         for variant in ("autoaugment", "wide")
     )
     return None if narrow is None or wide is None else difference(narrow, wide)
 
 
-def _left(record: StudyRecord, variant: str, name: str) -> Estimate | None:
-    return accuracy(record, variant, chosen(record, variant), name)
+def _left(record: StudyRecord, variant: str, name: str, level: float = 0.95) -> Estimate | None:
+    return accuracy(record, variant, chosen(record, variant), name, level)
 
 
 def _untried(claim: str) -> Finding:

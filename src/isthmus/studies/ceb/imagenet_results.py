@@ -59,17 +59,18 @@ def why(cells: Cells, name: str) -> str:
     return next((cell["errors"][name]["why"] for cell in cells if "why" in cell["errors"][name]), "")
 
 
-def error(cells: Cells, name: str) -> Estimate | None:
+def error(cells: Cells, name: str, level: float = 0.95) -> Estimate | None:
     """Mean over seeds of a number; None where it is not measured. Its interval has both kinds of chance."""
     if not cells or why(cells, name):
         return None
     given = [cell["errors"][name] for cell in cells]
-    return pooled([(each["value"], each["low"], each["high"]) for each in given], given[0]["n"], highest=math.inf)
+    measured = [(each["value"], each["low"], each["high"]) for each in given]
+    return pooled(measured, given[0]["n"], level, highest=math.inf)
 
 
-def gain(record: StudyRecord, variant: str, name: str) -> Estimate | None:
+def gain(record: StudyRecord, variant: str, name: str, level: float = 0.95) -> Estimate | None:
     """By how much CEB at ρ* errs less than its baseline; None where either is not measured."""
-    plain, ours = (error(cells_at(record, variant, rho), name) for rho in (None, chosen(record, variant)))
+    plain, ours = (error(cells_at(record, variant, rho), name, level) for rho in (None, chosen(record, variant)))
     return None if plain is None or ours is None else difference(plain, ours)
 
 

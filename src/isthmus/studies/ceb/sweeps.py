@@ -138,12 +138,14 @@ def places(record: StudyRecord, kind: str) -> list[float]:
     return sorted({cell["knob"] for cell in healthy(record, objective=kind) if cell["knob"] is not None})
 
 
-def clean(cells: Sequence[Mapping[str, Any]]) -> Estimate:
+def clean(cells: Sequence[Mapping[str, Any]], level: float = 0.95) -> Estimate:
     """Mean accuracy over seeds on the whole test set, in mean mode."""
-    return share([round(cell["test_accuracy"] * cell["tested"]) for cell in cells], cells[0]["tested"])
+    return share([round(cell["test_accuracy"] * cell["tested"]) for cell in cells], cells[0]["tested"], level)
 
 
-def success(cells: Sequence[Mapping[str, Any]], curve: str, at: int = -1, mode: str = "mean") -> Estimate:
+def success(
+    cells: Sequence[Mapping[str, Any]], curve: str, at: int = -1, mode: str = "mean", level: float = 0.95
+) -> Estimate:
     """Mean over seeds of a targeted attack's success: images taken for the target, of all that were right before.
 
     As the papers count: of the original number of correct predictions, those on images of the target class included.
@@ -151,13 +153,15 @@ def success(cells: Sequence[Mapping[str, Any]], curve: str, at: int = -1, mode: 
     """
     found = [cell["modes"][mode]["curves"][curve] for cell in cells]
     n = round(sum(each["right"] for each in found) / len(found))
-    return share([min(n, round(n * each["reached"][at] / max(each["right"], 1))) for each in found], n)
+    return share([min(n, round(n * each["reached"][at] / max(each["right"], 1))) for each in found], n, level)
 
 
-def left(cells: Sequence[Mapping[str, Any]], curve: str, at: int = -1, mode: str = "mean") -> Estimate:
+def left(
+    cells: Sequence[Mapping[str, Any]], curve: str, at: int = -1, mode: str = "mean", level: float = 0.95
+) -> Estimate:
     """Mean over seeds of the accuracy that an untargeted attack leaves."""
     found = [cell["modes"][mode]["curves"][curve] for cell in cells]
-    return share([each["standing"][at] for each in found], found[0]["n"])
+    return share([each["standing"][at] for each in found], found[0]["n"], level)
 
 
 def best(record: StudyRecord, kind: str) -> float | None:

@@ -64,12 +64,12 @@ def _by_more(record: StudyRecord, gain: float) -> list[Finding]:
 def leads(record: StudyRecord, claim: str, rows: Sequence[Row], pairs: Pairs, limit: float = 0.0) -> list[Finding]:
     """Whether the first of each pair stands better than the second by more than a limit, in each of some rows.
 
-    Of few seeds' models themselves, the intervals of all comparisons hold at once (Bonferroni).
+    The intervals of all comparisons hold at once (Bonferroni).
     """
     pairs = list(pairs)
 
     def judge(least_seeds: int) -> tuple[Verdict, str]:
-        level = bonferroni(len(rows) * len(pairs)) if least_seeds == 1 else 0.95
+        level = bonferroni(len(rows) * len(pairs))
         found = {(row, pair): lead(record, row, *pair, level) for row in rows for pair in pairs}
         row, pair = min(found, key=lambda key: found[key].value)
         names = sorted({name for pair in pairs for name in pair}, key=record.config["models"].index)

@@ -68,7 +68,7 @@ def _some_left(record: StudyRecord) -> list[Finding]:
     claim = f"Ours: at ℓ∞ {eps:g} a strong ensemble leaves more of each of the four than of the CNN."
 
     def judge(least_seeds: int) -> tuple[Verdict, str]:
-        level = bonferroni(len(PROPOSED)) if least_seeds == 1 else 0.95
+        level = bonferroni(len(PROPOSED))
         n, plain = tested(record, CW), left(record, "linf", eps, "CNN")
         gains = {}
         for name in PROPOSED:

@@ -93,8 +93,9 @@ def _less_with_batch_norm(record: StudyRecord) -> Finding:
 
 
 def _last_accuracy(record: StudyRecord, model: str, noise: str) -> Estimate:
-    cells = trained(record, model)
-    return share([round(cell["noises"][noise]["accuracy"][-1] * cell["n"]) for cell in cells], cells[0]["n"])
+    """With the level at which the intervals of all models hold at once."""
+    cells, level = trained(record, model), bonferroni(len(there(record)))
+    return share([round(cell["noises"][noise]["accuracy"][-1] * cell["n"]) for cell in cells], cells[0]["n"], level)
 
 
 def _to_nothing(record: StudyRecord, noise: str) -> Finding:

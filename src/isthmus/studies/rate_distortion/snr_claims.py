@@ -11,6 +11,7 @@ from isthmus.studies.evidence import (
     Finding,
     all_of,
     average,
+    bonferroni,
     decades,
     exceeds,
     falls_below,
@@ -89,7 +90,7 @@ def _settles(record: StudyRecord, network: Network) -> Finding:
     for cell in networks(record, network):
         for layer, course in courses(cell).items():
             steps.setdefault(layer, []).append(abs(level(course, 0.9, 1.0) - level(course, 0.8, 0.9)))
-    found = {layer: average(values, unit="decades") for layer, values in steps.items()}
+    found = {layer: average(values, bonferroni(len(steps)), "decades") for layer, values in steps.items()}
     worst = max(found, key=lambda layer: found[layer].value)
     return Finding(
         claim=claim,
