@@ -1,4 +1,4 @@
-"""How long the command takes to a verdict, on a small convolutional network and 500 Fashion-MNIST images.
+"""How long and how many passes the command takes to a verdict, on a small network and 500 Fashion-MNIST images.
 
     python -m benchmarks.verdict_time [--budgets quick full] [--out results/benchmarks/verdict-time.json]
 
@@ -23,10 +23,15 @@ from torch import nn
 from benchmarks.attack_models import build
 from benchmarks.attacks import environment
 from isthmus import files, provenance
+from isthmus.results import load_result
+from isthmus.types import CheckResult
 
 N = 500
 BARS = {"quick": 60.0, "full": 600.0}
 """Seconds to the verdict, on two cores."""
+
+DONE = (0, 3, 4, 5)
+"""Exit codes with which an audit has a verdict."""
 
 
 def trained_53() -> nn.Module:
@@ -42,8 +47,23 @@ def seconds(budget: str, checks: str | None) -> dict[str, Any]:
         start = time.perf_counter()
         done = subprocess.run([sys.executable, "-m", "isthmus.cli", "audit", *given], check=False, capture_output=True)
         took = time.perf_counter() - start
+        result = load_result(Path(folder) / "audit", "obfuscation") if done.returncode in DONE else None
     shown = " ".join(["isthmus audit", *given[: given.index("--out")], *(["--checks", checks] if checks else [])])
-    return {"command": shown, "seconds": took, "exit": done.returncode, "met": took < BARS[budget]}
+    return {"command": shown, "seconds": took, "exit": done.returncode, "met": took < BARS[budget], **_cost(result)}
+
+
+def _cost(result: CheckResult | None) -> dict[str, Any]:
+    """The verdict, passes for each image, and at most how many there were to be."""
+    if result is None:
+        return {}
+    passes, verdict = result.details["modes"][result.details["mode"]]["passes"], result.details["verdict"]
+    n = verdict["corrected_metric"]["n"]
+    return {
+        "verdict": verdict["status"],
+        "not_tried": verdict["not_tried"],
+        "passes_per_image": (passes["forward"] + passes["backward"]) / n,
+        "at_most": passes["bound"] / n,
+    }
 
 
 def main() -> None:
@@ -59,7 +79,10 @@ def main() -> None:
             found = seconds(budget, checks)
             results["runs"].append(found)
             files.write_json(given.out, results)
-            Console().print(f"{found['command']}: {found['seconds']:.0f} s, exit code {found['exit']}")
+            spent = (
+                f"{found['passes_per_image']:,.0f} passes per image" if "passes_per_image" in found else "no verdict"
+            )
+            Console().print(f"{found['command']}: {found['seconds']:.0f} s, {spent}, exit code {found['exit']}")
 
 
 if __name__ == "__main__":

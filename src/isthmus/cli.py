@@ -106,6 +106,15 @@ def audit(
             help="Robust accuracy that somebody reports, for the verdict: 53%, 0.53.", show_default="PGD's, measured"
         ),
     ] = None,
+    passes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=_MOST,
+            help="Passes for each image that the verdict may spend, at most.",
+            show_default="10000; 50000 with --full",
+        ),
+    ] = None,
     seed: Seed = 0,
     out: Annotated[
         Path | None,
@@ -128,8 +137,9 @@ def audit(
 ) -> None:
     """Audit a trained run, or any classifier, and write a page about it, with a verdict on its robust accuracy.
 
-    Ends with exit code 3 if the robust accuracy is overstated, with 4 if it is broken, and with 2 if a check that was
-    asked for broke off with an error; results and page are written even so.
+    Ends with exit code 3 if the robust accuracy is overstated, with 4 if it is broken, with 5 if the budget (--passes)
+    was spent before that could be decided, and with 2 if a check that was asked for broke off with an error; results
+    and page are written even so.
     """
     from isthmus.auditing import DEFAULT_CHECKS, WITH_TRAINING
     from isthmus.targets import audit_run
@@ -145,6 +155,7 @@ def audit(
         checks=names,
         budget="full" if full else "quick",
         claimed=claimed,
+        passes=passes,
         seed=seed,
         out=out,
         step=step,
@@ -420,12 +431,13 @@ def _stop_at_errors(subjects: Sequence[Subject], asked: Sequence[str]) -> None:
 
 
 def _stop_at_illusions(subjects: Sequence[Subject], asked: Sequence[str]) -> None:
-    """End with exit code 3 or 4 where a robust accuracy is overstated or broken."""
+    """End with exit code 3, 4 or 5 where a robust accuracy is overstated, broken or undecided; the gravest counts."""
     if "obfuscation" not in asked:
         return
     results = [subject.results["obfuscation"] for subject in subjects if "obfuscation" in subject.results]
-    codes = {"holds": 0, "overstated": 3, "broken": 4}
-    code = max((codes[result.details["verdict"]["status"]] for result in results if result.details), default=0)
+    codes = {"broken": 4, "overstated": 3, "undecided": 5}  # the gravest first
+    given = {result.details["verdict"]["status"] for result in results if result.details}
+    code = next((code for status, code in codes.items() if status in given), 0)
     if code:
         raise typer.Exit(code)
 
@@ -434,7 +446,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line.
 
     Exit codes: 0 done, 1 a fault of ours, 2 a mistake that can be mended, training that collapsed, a check that broke
-    off or witnesses that do not hold, 3 an overstated robust accuracy, 4 a broken one, 130 interrupted.
+    off or witnesses that do not hold, 3 an overstated robust accuracy, 4 a broken one, 5 an undecided one, 130
+    interrupted.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given

@@ -76,6 +76,7 @@ def audit_run(
     checks: Sequence[str | Mapping[str, Any]] | None = None,
     budget: Literal["quick", "full"] = "quick",
     claimed: str | None = None,
+    passes: int | None = None,
     seed: int = 0,
     out: Path | None = None,
     step: int | None = None,
@@ -90,7 +91,7 @@ def audit_run(
         data: name of the data (its test split is used); the run's own where None.
         threat: norm and largest ε, such as "linf:8/255".
         count: judge on this many test images, the same class-balanced choice every time; all where None.
-        checks, budget, claimed, seed: see :func:`isthmus.audit`.
+        checks, budget, claimed, passes, seed: see :func:`isthmus.audit`.
         out: folder for results and page; the run itself, or ``runs/<model>`` for a foreign model, where None.
         step: of a run, the model after this step, one of its ``training.snapshots``; results go to ``step-<step>`` in
             the run.
@@ -118,6 +119,7 @@ def audit_run(
             budget,
             trained_on=_trained_on(run, target) if data is None else None,
             claimed=claimed,
+            passes=passes,
             seed=seed,
             out=target.folder / "audit",
             name=target.name,
@@ -236,4 +238,11 @@ def audit_bar(name: str, shown: bool) -> Iterator[auditing.Progress]:
     )
     with bar:
         task = bar.add_task(name, total=1)
-        yield lambda check, done, total: bar.update(task, description=f"{name}: {check}", completed=done, total=total)
+        yield lambda check, done, total: bar.update(
+            task, description=f"{name}: {_spoken(check, done, total)}", completed=done, total=total
+        )
+
+
+def _spoken(check: str, done: int, total: int) -> str:
+    """A running check; of the verdict, whose end is not known, the passes that it has spent and may spend."""
+    return f"{check}, {done:,} of at most {total:,} passes" if check == "obfuscation" and total > 1 else check

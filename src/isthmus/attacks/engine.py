@@ -15,6 +15,7 @@ from isthmus.attacks import workers
 from isthmus.attacks.attack import Attack
 from isthmus.attacks.batch import Batch
 from isthmus.attacks.evaluation import Evaluation, Means, Progress
+from isthmus.attacks.oracle import Spent
 from isthmus.attacks.result import RobustResult
 from isthmus.attacks.threats import Threat
 from isthmus.attacks.undisturbed import device_of, undisturbed
@@ -50,6 +51,8 @@ def evaluate(
         ConfigError: an attack returned something other than one image per example.
         FileError: the file to save to holds another evaluation.
         Interrupted: Ctrl-C; carries the result so far.
+        Spent: the passes or the time of ``means`` do not cover the clean images. Where they end later, the result is
+            what was known by then, and not ``complete``.
     """
     with undisturbed(model, device_of(model, examples.images), seed):
         evaluation = Evaluation(model, examples, threat, attacks, seed, means, progress)
@@ -60,6 +63,12 @@ def evaluate(
             if not evaluation.looked:
                 raise
             raise Interrupted(evaluation.interrupted()) from None
+        except Spent as spent:
+            if not evaluation.looked:
+                oracle = evaluation.setting.oracle
+                spent.forwards, spent.backwards = oracle.forward_passes, oracle.backward_passes
+                raise
+            return evaluation.interrupted()
         finally:
             workers.close(evaluation)
         return evaluation.result()

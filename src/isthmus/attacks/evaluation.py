@@ -20,7 +20,7 @@ from isthmus.attacks.batch import Batch
 from isthmus.attacks.inputs import check_classes
 from isthmus.attacks.judging import Judge, Randomness
 from isthmus.attacks.ledger import Ledger
-from isthmus.attacks.oracle import Oracle
+from isthmus.attacks.oracle import Oracle, Spent
 from isthmus.attacks.proposing import propose
 from isthmus.attacks.queue import Queue
 from isthmus.attacks.result import CLEAN, RobustResult
@@ -44,6 +44,7 @@ class Snapshot(NamedTuple):
         attack: label of the attack that runs.
         standing: examples that stand so far; an upper bound on those that will.
         n: examples in all.
+        passes: example-passes so far, forward and backward.
     """
 
     done: float
@@ -51,6 +52,7 @@ class Snapshot(NamedTuple):
     attack: str
     standing: int
     n: int
+    passes: int = 0
 
 
 Progress = Callable[[Snapshot], None]
@@ -70,6 +72,9 @@ class Means:
         verify: check every adversarial example once more at the end.
         random: the model is known to answer at random. Without it that is found out, and what was spent until then is
             lost.
+        passes: example-passes that may be spent, forward and backward. The evaluation ends before it would exceed them,
+            incomplete; workers may exceed them by what they are at. None for no limit.
+        deadline: by ``time.monotonic()``; the evaluation ends at the first pass after it, incomplete. None for none.
     """
 
     batch_size: int | None = None
@@ -79,6 +84,8 @@ class Means:
     scout: nn.Module | None = None
     verify: bool = True
     random: bool = False
+    passes: int | None = None
+    deadline: float | None = None
 
 
 class Evaluation:
@@ -109,11 +116,14 @@ class Evaluation:
         self.model, self.attacks = model, list(attacks)
         self.seed, self.means, self.progress = seed, means, progress
         device = device_of(model, examples.images)
+        if means.passes is not None and means.passes < scouting.PROBING:
+            raise Spent("passes")
         oracle = (
             scouting.oracle(model, means.bf16, examples.images[: scouting.PROBE].to(device))
             if means.scout is None
             else Oracle(model, means.scout, torch.bfloat16 if means.bf16 else None)
         )
+        oracle.limit, oracle.deadline = means.passes, means.deadline
         size = means.batch_size or scouting.BATCH_SIZE
         self.setting = Setting(Judge(oracle, threat), examples, Ledger.new(examples.images), device, size)
         self.labels = [CLEAN, *(attack.label for attack in attacks)]
@@ -310,6 +320,7 @@ class Evaluation:
             for _ in self._work(attack, self.members):
                 self._book(attack.label)
                 self._tell(attack)
+                self.setting.oracle.check(0)  # of what workers asked
                 if time.monotonic() - self._saved > self._pause:
                     self.save()
             self.at, self.members = self.at + 1, None
@@ -361,7 +372,8 @@ class Evaluation:
             over = torch.where(ledger.standing[members], ledger.done[members], runs)
             share = float(over.sum()) / (runs * len(members))
         done = (self.at + (share if members is not None else 0)) * n
-        self.progress(Snapshot(done, len(self.attacks) * n, attack.label, int(ledger.standing.sum()), n))
+        standing, spent = int(ledger.standing.sum()), sum(self.spent.values())
+        self.progress(Snapshot(done, len(self.attacks) * n, attack.label, standing, n, spent))
 
     # --- what came of it ---
 

@@ -7,6 +7,7 @@ the model or of the caller's random state can change.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -40,6 +41,16 @@ class Answer:
         return self.logits.isfinite().all(1)
 
 
+class Spent(Exception):
+    """The passes or the time that were granted are spent; nothing was asked that is not counted.
+
+    Attributes:
+        forwards, backwards: example-passes of an evaluation that has no result.
+    """
+
+    forwards = backwards = 0
+
+
 class Oracle:
     """A classifier that answers attacks, and counts.
 
@@ -70,12 +81,25 @@ class Oracle:
         self.one_logit = False
         self.forward_passes = 0
         self.backward_passes = 0
+        self.limit: int | None = None  # of passes, forward and backward
+        self.deadline: float | None = None  # by time.monotonic()
         self._most: int | None = None  # rows that fitted into memory, once more did not
 
     @property
     def exact(self) -> bool:
         """Whether attacks see the very model that judges, in its own precision."""
         return self.scout is self._model and self._autocast is None
+
+    def check(self, passes: int) -> None:
+        """Whether so many further passes are granted.
+
+        Raises:
+            Spent: they are not, or the deadline has passed.
+        """
+        if self.limit is not None and self.forward_passes + self.backward_passes + passes > self.limit:
+            raise Spent("passes")
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise Spent("time")
 
     def took_over(self, other: Oracle) -> Oracle:
         """This oracle, with what another one was asked on its count."""
@@ -157,6 +181,7 @@ class Oracle:
             return self._forward(self.scout, images, keys, draw)
 
     def _gradient(self, images: Tensor, keys: Tensor, objective: Objective, draw: int | Tensor) -> Answer:
+        self.check(2 * len(images))
         with torch.enable_grad():
             leaf = images.detach().requires_grad_()
             with self._precision(images.device):
@@ -207,6 +232,7 @@ class Oracle:
 
     def _forward(self, model: nn.Module, images: Tensor, keys: Tensor, draw: int | Tensor) -> Tensor:
         options = {"keys": fold(keys, draw)} if self.takes_keys else {}
+        self.check(len(images))
         try:
             # A clone, so that a model which works in place changes neither our images nor a leaf of the graph.
             output = model(images.clone(), **options)

@@ -29,6 +29,9 @@ BATCH_SIZE = 256
 PROBE = 4
 """Examples that a model is tried on before it is attacked."""
 
+PROBING = 96
+"""Passes that looking for a faster copy takes at most."""
+
 _COPIES = 12  # images of a row that an attack keeps, with room for temporaries
 
 

@@ -34,11 +34,14 @@ def threat_of(given: Threat | str) -> Threat:
     return threat
 
 
-def configs(checks: Sequence[str | Mapping[str, Any] | Component] | None, trained_on: bool = False) -> list[Component]:
+def configs(
+    checks: Sequence[str | Mapping[str, Any] | Component] | None, trained_on: bool = False, passes: int | None = None
+) -> list[Component]:
     """The checks' options, with all defaults filled in; all of :data:`DEFAULT_CHECKS` for None.
 
     Args:
         trained_on: whether the training examples are known; then None means :data:`WITH_TRAINING` too.
+        passes: of the check ``obfuscation``; its own option where None.
 
     Raises:
         ConfigError: an unknown check or option, or a check that is given twice.
@@ -52,7 +55,15 @@ def configs(checks: Sequence[str | Mapping[str, Any] | Component] | None, traine
             f"The check {twice[0]!r} is given twice, and an audit keeps one result a check; leave one out, or audit "
             "again with the other options and another folder."
         )
-    return configs
+    if passes is None:
+        return configs
+    if "obfuscation" not in [check.name for check in configs]:
+        raise ConfigError("passes are those of the check obfuscation, which is not asked; add it, or leave out passes.")
+    granted = {"passes": passes}
+    return [
+        config.component("checks", check.plain() | granted) if check.name == "obfuscation" else check
+        for check in configs
+    ]
 
 
 def examples(images: Tensor, labels: object, indices: object) -> tuple[Tensor, Tensor, Tensor]:

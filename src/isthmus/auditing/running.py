@@ -84,6 +84,7 @@ def audit(
     *,
     trained_on: Examples | tuple[Float[Tensor, "m c h w"], Int[Tensor, "m"]] | None = None,
     claimed: float | str | None = None,
+    passes: int | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     name: str | None = None,
@@ -112,6 +113,8 @@ def audit(
             ``load("digits").train``, for the check ``memorisation``. The images audited must not be among them.
         claimed: the robust accuracy that somebody reports for this threat, in [0, 1] or as "53%", for the verdict;
             where None, what one run of PGD of 40 steps on the cross-entropy says.
+        passes: example-passes for each image, forward and backward, that the verdict may spend at most (the option
+            ``passes`` of the check ``obfuscation``, which must be asked); its default where None.
         seed: all random choices derive from it and the examples' indices.
         out: a folder for the results. Checks that are already there with the same model, data, settings and options,
             made by the same version and commit of isthmus, are not run again; an audit of another model, other data or
@@ -135,7 +138,7 @@ def audit(
         FileError: another process audits into the same folder, or it cannot be written.
     """
     threat = threat_of(threat)
-    asked = configs(checks, trained_on is not None)
+    asked = configs(checks, trained_on is not None, passes)
     claim = share(claimed)
     if budget not in BUDGETS:
         raise ConfigError(unknown("budget", budget, BUDGETS))

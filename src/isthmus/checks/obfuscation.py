@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from isthmus.checks.context import Context
     from isthmus.obfuscation.battery import Diagnosis
 
-_SEVERITY = {"holds": 0, "overstated": 1, "broken": 2}
+_SEVERITY = {"holds": 0, "undecided": 1, "overstated": 2, "broken": 3}
+
+
+OWN = ("ensemble", "sample", "passes", "seconds")
+"""Options that replace the budget's."""
 
 
 class Config(Component):
@@ -32,6 +36,9 @@ class Config(Component):
         sample: how many examples the tests get that ask more of each; None for 100, or 300.
         examples: how many of the audited examples, the first; None for all.
         modes: which modes of a bottleneck; all where None.
+        passes: example-passes for each image, forward and backward, that are never exceeded in each mode; None for
+            10,000, or 50,000 with the full budget. Where they do not suffice, the verdict says what was not tried.
+        seconds: of time for each mode, likewise; what is tried then depends on the machine. None for no limit.
     """
 
     name: Literal["obfuscation"] = "obfuscation"
@@ -39,20 +46,25 @@ class Config(Component):
     sample: Annotated[int, Field(gt=0)] | None = None
     examples: Annotated[int, Field(gt=0)] | None = None
     modes: Annotated[tuple[Literal["mean", "stochastic"], ...], Field(min_length=1)] | None = None
+    passes: Annotated[int, Field(gt=0)] | None = None
+    seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
 
 def run(context: Context, config: Config) -> CheckResult:
     """The verdict on the audit's threat, in mean and (if any) stochastic mode; the worse of the two counts.
 
-    Passes where the reported robust accuracy holds and no test failed; warns where it holds although one did; fails
-    where it is overstated or broken.
+    Passes where the reported robust accuracy holds and no test failed; warns where it holds although one did, or where
+    the budget was spent before it could be decided; fails where it is overstated or broken.
 
     Arrays, in mean mode and again with ``stochastic_`` before the name: ``reported_standing`` and
     ``corrected_standing`` bool[n], and ``broken`` int64[k] with ``witnesses`` float32[k, c, h, w], the positions of
     broken examples and their adversarial images.
 
+    Progress is counted in example-passes, out of the most that there can be.
+
     Raises:
-        ConfigError: an unknown suite, or none of the modes that are asked about.
+        ConfigError: an unknown suite, a budget that does not cover the clean images, or none of the modes that are
+            asked about.
     """
     modes = {MEAN: context.model}
     if context.stochastic is not None:
@@ -60,16 +72,20 @@ def run(context: Context, config: Config) -> CheckResult:
     modes = {mode: model for mode, model in modes.items() if config.modes is None or mode in config.modes}
     if not modes:
         raise ConfigError("The classifier has no stochastic mode to be doubted; leave out modes, or name mean.")
-    found = {mode: _diagnosed(model, context, config) for mode, model in modes.items()}
+    found = {
+        mode: _diagnosed(model, context, config, number, len(modes))
+        for number, (mode, model) in enumerate(modes.items())
+    }
     worst = max(found, key=lambda mode: _SEVERITY[found[mode].verdict.status])
     verdict = found[worst].verdict
     findings = [finding for each in found.values() for finding in each.findings]
     failed = [finding for status in (Status.FAIL, Status.ERROR) for finding in findings if finding.status == status]
-    status = Status.FAIL if verdict.status != "holds" else Status.WARN if failed else Status.PASS
+    told = {"holds": Status.WARN if failed else Status.PASS, "undecided": Status.WARN}
+    status = told.get(verdict.status, Status.FAIL)
     reason = f"{verdict.status}: {verdict.reason}"
     if len(found) > 1:
         reason += f" ({worst} mode)"
-    if status == Status.WARN:
+    if status == Status.WARN and failed:
         reason += f"; but {failed[0].reason[0].lower()}{failed[0].reason[1:]}"
     return CheckResult(
         check="obfuscation",
@@ -88,7 +104,8 @@ def run(context: Context, config: Config) -> CheckResult:
     )
 
 
-def _diagnosed(model: nn.Module, context: Context, config: Config) -> Diagnosis:
+def _diagnosed(model: nn.Module, context: Context, config: Config, mode: int, modes: int) -> Diagnosis:
+    """What is found in one of so many modes."""
     from dataclasses import replace
 
     from isthmus.attacks import inputs
@@ -98,18 +115,14 @@ def _diagnosed(model: nn.Module, context: Context, config: Config) -> Diagnosis:
     from isthmus.obfuscation.suspect import FULL, QUICK, Suspect
 
     budget = QUICK if context.budget == "quick" else FULL
-    chosen = {name: value for name in ("ensemble", "sample") if (value := getattr(config, name)) is not None}
+    chosen = {name: value for name in OWN if (value := getattr(config, name)) is not None}
     if isinstance(model, AveragedDraws):  # the average over draws is the judge's business here
         model = AveragedDraws(model.model, 1, context.seed).eval()
     ready(chosen.get("ensemble", budget.ensemble), context.threat.name)
     some = slice(config.examples)
-    steps = 0
-
-    def tell() -> None:
-        nonlocal steps
-        steps += 1
-        context.progress(min(steps, 29), 30)  # how many there will be depends on what is found
-
+    granted = replace(budget, **chosen)
+    bound = granted.passes * len(context.labels[some])
+    context.progress(mode * bound, modes * bound)
     suspect = Suspect(
         model,
         inputs.examples(
@@ -119,9 +132,9 @@ def _diagnosed(model: nn.Module, context: Context, config: Config) -> Diagnosis:
             indices=None if context.indices is None else context.indices[some],
         ),
         context.threat,
-        replace(budget, **chosen),
+        granted,
         seed=context.seed,
-        tell=tell,
+        tell=lambda passes: context.progress(mode * bound + passes, modes * bound),
     )
     return diagnose(suspect, context.claimed)
 
@@ -137,7 +150,12 @@ def _details(found: Diagnosis) -> dict[str, Any]:
         "findings": [finding.plain() for finding in found.findings],
         "follow_ups": {name: metric.model_dump(mode="json") for name, metric in found.follow_ups.items()},
         "broken_by": _counts(found),
-        "passes": {"forward": found.forwards, "backward": found.backwards, "ensemble": found.ensemble},
+        "passes": {
+            "forward": found.forwards,
+            "backward": found.backwards,
+            "ensemble": found.ensemble,
+            "bound": found.bound,
+        },
     }
 
 

@@ -70,18 +70,20 @@ def _columns(shown: Mapping[str, CheckResult]) -> dict[str, dict[str, Metric]]:
 def _verdicts(shown: Mapping[str, CheckResult]) -> Table:
     rows: list[tuple[str | float | Metric | None, ...]] = []
     for name, mode, found in _modes(shown):
-        verdict = found["verdict"]
+        verdict, passes = found["verdict"], found["passes"]
+        n = verdict["corrected_metric"]["n"]
         rows.append(
             (
                 _label(name, mode),
                 verdict["status"],
                 Metric.model_validate(verdict["reported_metric"]),
                 Metric.model_validate(verdict["corrected_metric"]),
-                round((found["passes"]["forward"] + found["passes"]["backward"]) / verdict["corrected_metric"]["n"]),
+                round((passes["forward"] + passes["backward"]) / n),
+                round(passes["bound"] / n) if "bound" in passes else None,  # earlier versions had none
             )
         )
     readings = [f"{_label(name, mode)}: {found['verdict']['reason']}" for name, mode, found in _modes(shown)]
-    columns = ("classifier", "verdict", "reported", "corrected", "passes per image")
+    columns = ("classifier", "verdict", "reported", "corrected", "passes per image", "at most")
     return Table("Verdict", f"{'. '.join(readings)}.", columns, tuple(rows))
 
 

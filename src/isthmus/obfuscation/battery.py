@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from isthmus import metrics
+from isthmus.attacks.oracle import Spent
 from isthmus.attacks.result import RobustResult
 from isthmus.errors import IsthmusError
 from isthmus.obfuscation import (
@@ -33,6 +35,10 @@ from isthmus.types import Metric, Status
 
 Test = Callable[[Suspect], Finding]
 
+CUT = "cut short: the budget is spent"
+
+log = logging.getLogger(__name__)
+
 BEFORE: dict[str, Test] = {
     "outputs": outputs.examine,
     "companions": companions.examine,
@@ -41,15 +47,17 @@ BEFORE: dict[str, Test] = {
     "differences": differences.examine,
     "surface": surface.examine,
     "one_step": one_step.examine,
-    "restarts": restarts.examine,
-    "steps": steps.examine,
-    "radius": radius.examine,
 }
+"""These cost little and say which follow-ups are worth trying."""
+
+BETWEEN: dict[str, Test] = {"restarts": restarts.examine, "steps": steps.examine, "radius": radius.examine}
+"""These run an attack at length. They come after the first follow-ups, lest a small budget be spent before those."""
+
 NEED_GRADIENTS = ("gradients", "differences", "surface", "one_step", "restarts", "steps", "radius")
 AFTER: dict[str, Test] = {"ensemble": ensemble.examine, "black_box": black_box.examine}
 """These ask the strong ensemble, which runs on what better gradients have left."""
 
-TESTS = (*BEFORE, *AFTER)
+TESTS = (*BEFORE, *BETWEEN, *AFTER)
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,7 @@ class Diagnosis:
         result: what broke each example, with its witness.
         forwards, backwards: example-passes of everything.
         ensemble: of the strong ensemble alone.
+        bound: example-passes that were never to be exceeded.
     """
 
     verdict: Verdict
@@ -74,17 +83,23 @@ class Diagnosis:
     forwards: int
     backwards: int
     ensemble: int
+    bound: int
 
 
 def diagnose(suspect: Suspect, claimed: float | None = None) -> Diagnosis:
-    """Put a suspect through all tests, and follow up on what they find."""
-    findings = [_asked(name, test, suspect) for name, test in BEFORE.items()]
+    """Put a suspect through all tests, and follow up on what they find, until nothing is left to try or to spend."""
+    n = len(suspect)
+    log.info("obfuscation: at most %d passes for each of %d images, %d in all", suspect.bound // n, n, suspect.bound)
+    findings: list[Finding] = []
     tried: dict[str, Metric] = {}
-    findings = _random_after_all(findings, suspect)
-    _follow_up(suspect, findings, follow_up.FIRST, tried)
-    findings += [_asked(name, test, suspect) for name, test in AFTER.items()]
-    findings = _random_after_all(findings, suspect)
-    _follow_up(suspect, findings, {**follow_up.FIRST, **follow_up.LAST}, tried)
+    cut: list[str] = []
+    every = {**follow_up.FIRST, **follow_up.LAST}
+    for tests, remedies in ((BEFORE, follow_up.FIRST), (BETWEEN, follow_up.FIRST), (AFTER, every)):
+        findings += [_asked(name, test, suspect, cut) for name, test in tests.items()]
+        findings = _random_after_all(findings, suspect, cut)
+        _follow_up(suspect, findings, remedies, tried, cut)
+    if not suspect.usual.complete:
+        cut.insert(0, "usual attack")
     reported, corrected = suspect.reported.numpy(), suspect.best.robust.numpy()
     found = verdict(
         claimed,
@@ -94,6 +109,7 @@ def diagnose(suspect: Suspect, claimed: float | None = None) -> Diagnosis:
         suspect.chance,
         failed=_attack_is_weak(findings),
         untested=_untested(suspect, findings),
+        not_tried=tuple(name.replace("_", " ") for name in dict.fromkeys(cut)),
     )
     return Diagnosis(
         verdict=found,
@@ -104,13 +120,14 @@ def diagnose(suspect: Suspect, claimed: float | None = None) -> Diagnosis:
         forwards=suspect.forwards,
         backwards=suspect.backwards,
         ensemble=suspect.ensemble_passes,
+        bound=suspect.bound,
     )
 
 
-def _random_after_all(findings: list[Finding], suspect: Suspect) -> list[Finding]:
+def _random_after_all(findings: list[Finding], suspect: Suspect, cut: list[str]) -> list[Finding]:
     """The finding on randomness again, where a later attack found it: the model may be random off the clean images."""
     return [
-        _asked("randomness", randomness.examine, suspect)
+        _asked("randomness", randomness.examine, suspect, cut)
         if suspect.random and finding.test == "randomness" and finding.status == Status.PASS
         else finding
         for finding in findings
@@ -133,14 +150,19 @@ def _untested(suspect: Suspect, findings: list[Finding]) -> tuple[str, ...]:
     )
 
 
-def _asked(name: str, test: Test, suspect: Suspect) -> Finding:
-    """A test's failure is a finding, too, and the others still run."""
+def _asked(name: str, test: Test, suspect: Suspect, cut: list[str]) -> Finding:
+    """A test's failure is a finding, too, and the others still run. One that the budget ends is noted in ``cut``."""
     if suspect.opaque and name in NEED_GRADIENTS:
         return Finding(test=name, status=Status.SKIPPED, reason="No gradient can be had of this model")
     try:
-        return test(suspect)
+        if not suspect.exhausted:
+            return test(suspect)
+    except Spent:
+        suspect.exhausted = True
     except Exception as error:  # somebody else's model may do anything
         return Finding(test=name, status=Status.ERROR, reason=_said(error))
+    cut.append(name)
+    return Finding(test=name, status=Status.SKIPPED, reason="Not run to its end: the budget is spent")
 
 
 def _said(error: Exception) -> str:
@@ -152,6 +174,7 @@ def _follow_up(
     findings: list[Finding],
     known: dict[str, Callable[[Suspect], None]],
     tried: dict[str, Metric],
+    cut: list[str],
 ) -> None:
     """Every remedy that a finding suggests and that was not tried yet, while examples stand.
 
@@ -164,9 +187,17 @@ def _follow_up(
     if suspect.opaque:  # a warning of its own; and nothing that needs a gradient can help
         wanted = {"substitute", "search", "decisions"}
     for name, remedy in known.items():
-        if name in wanted and name not in tried and suspect.best.robust.any():
+        if name in wanted and name not in tried and name not in cut and suspect.best.robust.any():
+            if suspect.exhausted:
+                cut.append(name)
+                continue
             try:
                 remedy(suspect)
+            except Spent:
+                suspect.exhausted = True
+                cut.append(name)
+                tried[name] = metrics.accuracy(suspect.best.robust.numpy()).model_copy(update={"note": CUT})
+                continue
             except Exception as error:  # see _asked
                 tried[name] = Metric(value=None, unit="fraction", n=len(suspect), note=_said(error))
                 continue

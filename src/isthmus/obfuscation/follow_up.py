@@ -69,6 +69,7 @@ def averaged(suspect: Suspect) -> None:
 
 
 def _in_double(model: nn.Module, suspect: Suspect) -> nn.Module | None:
+    suspect.book(2)  # the copy's probe
     keyed = getattr(suspect.model, "takes_keys", False)
     options = {"keys": suspect.examples.keys[:2]} if keyed else {}
     return in_double(model, suspect.examples.images[:2], **options)
@@ -124,12 +125,12 @@ FIRST: dict[str, Callable[[Suspect], None]] = {
 """Better gradients: tried before the strong ensemble, which then has less to do."""
 
 LAST: dict[str, Callable[[Suspect], None]] = {
-    "restarts": restarts,
     "substitute": from_substitute,
+    "restarts": restarts,
     "search": search,
     "decisions": decisions,
 }
-"""What is left to try where gradients fail."""
+"""What is left to try where gradients fail, the cheapest first: about 5, 500, 2,000 and 2,000 passes for each image."""
 
 AFTER_WARNINGS = (*FIRST, "decisions")
 """What a test that only warns suggests, too: it costs little where nothing is wrong."""

@@ -6,6 +6,7 @@ images that anything found. Whatever breaks an example counts towards the correc
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,9 +21,10 @@ from isthmus.attacks.api import Suite, ready
 from isthmus.attacks.batch import Batch
 from isthmus.attacks.engine import evaluate
 from isthmus.attacks.evaluation import Means
-from isthmus.attacks.oracle import Oracle
+from isthmus.attacks.oracle import Oracle, Spent
 from isthmus.attacks.result import RobustResult
 from isthmus.attacks.threats import Threat
+from isthmus.errors import ConfigError
 from isthmus.obfuscation.straight_through import StraightThrough
 from isthmus.obfuscation.views import Alone, Finite, LogProbabilities, WithoutGradient
 from isthmus.randomness import fold, uniform
@@ -47,6 +49,10 @@ class Budget:
         steps: of the long run.
         queries: of random search in the follow-up.
         draws: of a random model to average over at each step.
+        passes: example-passes for each image that all tests and follow-ups may spend together, forward and backward. It
+            is a hard limit: whatever would exceed it is cut short, and the verdict says what was not tried.
+        seconds: of time, likewise. What is left out then depends on the machine, and no two runs need agree. None for
+            no limit.
     """
 
     ensemble: str
@@ -55,10 +61,12 @@ class Budget:
     steps: int
     queries: int
     draws: int
+    passes: int
+    seconds: float | None = None
 
 
-QUICK = Budget(ensemble="fast", sample=100, restarts=5, steps=200, queries=2000, draws=8)
-FULL = Budget(ensemble="standard", sample=300, restarts=20, steps=500, queries=5000, draws=20)
+QUICK = Budget(ensemble="fast", sample=100, restarts=5, steps=200, queries=2000, draws=8, passes=10_000)
+FULL = Budget(ensemble="standard", sample=300, restarts=20, steps=500, queries=5000, draws=20, passes=50_000)
 
 
 class Suspect:
@@ -71,7 +79,7 @@ class Suspect:
         threat: the ball that robustness is claimed in.
         budget: how hard to try.
         seed: of the global generators.
-        tell: called after every attack.
+        tell: called as it goes, with the passes spent so far.
 
     Attributes:
         best: everything that broke an example so far; what is robust in it is what is left. Other results that are
@@ -79,6 +87,11 @@ class Suspect:
         answered: examples whose clean image gets a finite answer; no other answer is right.
         forwards, backwards: example-passes of everything asked.
         ensemble_passes: of the strong ensemble alone.
+        bound: passes that are never exceeded, whatever is found: the budget's for each image.
+        exhausted: whether the budget cut something short; then nothing more is tried.
+
+    Raises:
+        ConfigError: the budget does not cover the clean images.
     """
 
     def __init__(
@@ -89,24 +102,58 @@ class Suspect:
         budget: Budget,
         *,
         seed: int = 0,
-        tell: Callable[[], None] = lambda: None,
+        tell: Callable[[int], None] = lambda passes: None,
     ) -> None:
         self.model, self.examples, self.threat, self.budget, self.seed = model, examples, threat, budget, seed
-        self.tell = tell
+        self._tell = tell
+        self.bound = budget.passes * len(examples)
+        self.deadline = None if budget.seconds is None else time.monotonic() + budget.seconds
+        self.exhausted = False
         self.forwards = self.backwards = self.ensemble_passes = 0
         self.substitute: nn.Module | None = None
         self.guide: nn.Module | None = None  # has better gradients than the model, once a follow-up has found one
         self.random = False  # until it answers one image differently
         self.finite = True  # until an attack meets NaN or infinity
-        self.best = self._evaluated(examples, [], None, None)
-        self.clean = _without_witnesses(self.best)
-        self.answered = ~self.best.invalid
-        self.probabilities = self._answers_probabilities()
+        try:
+            self.best = self._evaluated(examples, [], None, None)
+            self.clean = _without_witnesses(self.best)
+            self.answered = ~self.best.invalid
+            self.random = self.best.random
+            self.probabilities = self._answers_probabilities()
+            _ = self.opaque
+        except Spent as spent:
+            granted = (
+                f"{budget.passes} passes for each image" if budget.seconds is None else f"{budget.seconds} seconds"
+            )
+            raise ConfigError(f"{granted} do not even cover the clean images; allow more.") from spent
         if self.probabilities and self.has_gradient:
             self.guide = LogProbabilities(model)
 
     def __len__(self) -> int:
         return len(self.best)
+
+    @property
+    def spent(self) -> int:
+        """Example-passes so far, forward and backward."""
+        return self.forwards + self.backwards
+
+    def tell(self, further: int = 0) -> None:
+        """Let whoever watches know how many passes are spent.
+
+        Args:
+            further: of an attack under way.
+        """
+        self._tell(self.spent + further)
+
+    def book(self, forwards: int, backwards: int = 0) -> None:
+        """Count passes that are about to be made otherwise than through :meth:`attack`.
+
+        Raises:
+            Spent: the budget does not cover them.
+        """
+        if self.spent + forwards + backwards > self.bound:
+            raise Spent("passes")
+        self.forwards, self.backwards = self.forwards + forwards, self.backwards + backwards
 
     @property
     def classes(self) -> int:
@@ -127,7 +174,11 @@ class Suspect:
         place.
         """
         attack = BLIND if self.opaque else USUAL
-        found = self.attack("usual", [attack], scout=self.usual_scout, known=self.clean)
+        try:
+            found = self._attack("usual", [attack], self.usual_scout, self.clean)
+        except Spent:
+            found = replace(self.clean, complete=False)
+        self.exhausted |= not found.complete
         if (found.invalid & self.answered).any():
             self.finite = False
             self._judge(Finite(self.model))
@@ -155,11 +206,13 @@ class Suspect:
 
     def _judge(self, model: nn.Module) -> None:
         """From here on, this view of the model is what counts; nothing but clean errors is known of it yet."""
-        self.model = model
-        for seen in ("usual_scout", "has_gradient", "opaque"):
-            self.__dict__.pop(seen, None)
-        self.guide = LogProbabilities(self.model) if self.probabilities and self.has_gradient else None
-        self.best = self._evaluated(self.examples, [], None, None)
+        best = self._evaluated(self.examples, [], None, None, judge=model)  # may be cut short; then all stays as it was
+        has_gradient = self._gives_gradient(model)
+        opaque = not has_gradient and not self._gives_gradient(StraightThrough(model))
+        self.model, self.best = model, best
+        self.__dict__.pop("usual_scout", None)
+        self.__dict__.update(has_gradient=has_gradient, opaque=opaque)
+        self.guide = LogProbabilities(self.model) if self.probabilities and has_gradient else None
         self.best.ledger.stage[~self.answered] = 0  # set aside, whatever stands for their answer now
         self.clean = _without_witnesses(self.best)
 
@@ -193,7 +246,7 @@ class Suspect:
 
     def _gives_gradient(self, model: nn.Module) -> bool:
         images, keys = self.examples.images[:2].clone().requires_grad_(), self.examples.keys[:2]
-        self.forwards += len(images)
+        self.book(len(images), len(images))
         try:
             with torch.enable_grad():
                 logits = model(images.clone(), **({"keys": keys} if getattr(self.model, "takes_keys", False) else {}))
@@ -223,7 +276,26 @@ class Suspect:
             rows: which examples; all by default.
             threat: another ball, of the same norm; then nothing is remembered, and ``known`` is the clean images.
             judge: another model that judges, in that ball.
+
+        Raises:
+            Spent: the budget cut it short; what it had found by then is remembered.
         """
+        found = self._attack(called, suite, scout, known, rows, threat, judge)
+        if not found.complete:
+            raise Spent(called)
+        return found
+
+    def _attack(
+        self,
+        called: str,
+        suite: Suite,
+        scout: nn.Module | None = None,
+        known: RobustResult | None = None,
+        rows: Int[Tensor, " some"] | None = None,
+        threat: Threat | None = None,
+        judge: nn.Module | None = None,
+    ) -> RobustResult:
+        """See :meth:`attack`; complete or not."""
         attacks = [replace(each, label=f"{called}/{each.label}") for each in ready(suite, self.threat.name)]
         chosen = torch.arange(len(self)) if rows is None else rows
         base = self.clean if threat is not None else self.best if known is None else known
@@ -249,8 +321,23 @@ class Suspect:
     ) -> RobustResult:
         if not self.finite:
             scout = Finite(scout or self.model)
-        asked, ball, means = judge or self.model, threat or self.threat, Means(scout=scout, random=self.random)
-        found = evaluate(asked, examples, ball, attacks, seed=self.seed, means=means, known=known)
+        asked, ball = judge or self.model, threat or self.threat
+        means = Means(scout=scout, random=self.random, passes=self.bound - self.spent, deadline=self.deadline)
+        try:
+            found = evaluate(
+                asked,
+                examples,
+                ball,
+                attacks,
+                seed=self.seed,
+                means=means,
+                progress=lambda snapshot: self.tell(snapshot.passes),
+                known=known,
+            )
+        except Spent as spent:
+            self.forwards += spent.forwards
+            self.backwards += spent.backwards
+            raise
         self.forwards += found.forward_passes
         self.backwards += found.backward_passes
         if found.random and not self.random:
@@ -265,6 +352,9 @@ class Suspect:
             return
         for seen in ("usual", "strong"):
             self.__dict__.pop(seen, None)
+        ledger = before.ledger.take(torch.arange(len(before)))
+        ledger.reopen((before.broken & (before.stage > 0)).nonzero().squeeze(1))  # counts even if the budget ends here
+        self.best = replace(before, ledger=ledger)
         self.best = self._evaluated(self.examples, [], None, None)
         self.clean = _without_witnesses(self.best)
         if (before.broken & (before.stage > 0)).any():
@@ -300,17 +390,23 @@ class Suspect:
 
     def logits(self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"]) -> Float[Tensor, "n classes"]:
         """The model's answers, counted."""
-        oracle = Oracle(self.model)
+        oracle = self._oracle()
         with torch.no_grad():
             answer = oracle.logits(images, keys)
         self.forwards += oracle.forward_passes
         return answer
 
+    def _oracle(self, scout: nn.Module | None = None) -> Oracle:
+        """The model, for as many passes as are left."""
+        oracle = Oracle(self.model, scout)
+        oracle.limit, oracle.deadline = self.bound - self.spent, self.deadline
+        return oracle
+
     def gradients(
         self, images: Float[Tensor, "n c h w"], batch: Batch, loss: str
     ) -> tuple[Float[Tensor, "n classes"], Float[Tensor, "n c h w"]]:
         """Logits, and the gradient of a loss against the labels, counted."""
-        oracle = Oracle(self.model, self.usual_scout)
+        oracle = self._oracle(self.usual_scout)
         answer = oracle.look(images, batch.keys, lambda logits: batch.ascend(loss, logits))
         self.forwards += oracle.forward_passes
         self.backwards += oracle.backward_passes

@@ -10,7 +10,7 @@ from isthmus.types import Metric, Record
 NATURAL = 0.02
 """By how much even an honest model's reported accuracy may surely exceed the corrected one: attacks are never equal."""
 
-Word = Literal["holds", "overstated", "broken"]
+Word = Literal["holds", "undecided", "overstated", "broken"]
 
 
 class Verdict(Record):
@@ -18,12 +18,15 @@ class Verdict(Record):
 
     Attributes:
         status: ``holds`` where it agrees with what is left after all tests and follow-ups, within the intervals;
-            ``overstated`` where it does not; ``broken`` where nothing above chance is left although more was reported.
+            ``undecided`` where it agrees with what is left so far, but the budget was spent before all of them were
+            tried; ``overstated`` where it does not agree; ``broken`` where nothing above chance is left although more
+            was reported.
         reported: the robust accuracy in question, in [0, 1]: what was claimed, else what one run of PGD of 40 steps on
             the cross-entropy says.
         corrected: what is left, in [0, 1]; an upper bound still.
         reported_metric, corrected_metric: the same with n and interval; a claim has none.
         untested: tests that could not be asked of this model; what they would have found is not known.
+        not_tried: tests and follow-ups that the budget left out or cut short; ``corrected`` may be too high for that.
         reason: one sentence.
     """
 
@@ -33,6 +36,7 @@ class Verdict(Record):
     reported_metric: Metric
     corrected_metric: Metric
     untested: tuple[str, ...] = ()
+    not_tried: tuple[str, ...] = ()
     reason: str
 
 
@@ -44,6 +48,7 @@ def verdict(
     chance: float,
     failed: bool,
     untested: tuple[str, ...] = (),
+    not_tried: tuple[str, ...] = (),
 ) -> Verdict:
     """Compare what is reported with what is left.
 
@@ -55,6 +60,7 @@ def verdict(
         failed: whether a test failed. Without that, a measured report that is some points too high is an attack's
             ordinary weakness, and no illusion.
         untested: tests that could not be asked.
+        not_tried: tests and follow-ups that the budget left out.
     """
     said = reported.value if claimed is None else claimed
     left = corrected.value
@@ -73,6 +79,11 @@ def verdict(
         status, reason = "broken", f"{percent(said)} was reported, and no more than chance is left: {percent(left)}"
     elif beyond:
         status, reason = "overstated", f"{percent(said)} is {by} more than the {percent(left)} that are left"
+    elif not_tried:
+        status = "undecided"
+        reason = f"{percent(said)} {agrees} the {percent(left)} that are left so far, but the budget is spent"
+    if not_tried:
+        reason += f" (not tried or cut short for want of budget: {', '.join(not_tried)})"
     if untested:
         reason += f" (not tested: {', '.join(untested)})"
     return Verdict(
@@ -82,5 +93,6 @@ def verdict(
         reported_metric=reported if claimed is None else Metric(value=claimed, unit="fraction", n=0, note="claimed"),
         corrected_metric=corrected,
         untested=untested,
+        not_tried=not_tried,
         reason=reason,
     )

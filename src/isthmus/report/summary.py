@@ -19,7 +19,12 @@ _OUTCOME = {
     Status.ERROR: "broke off with an error",
 }
 
-_VERDICTS = {"broken": "is broken", "overstated": "is overstated", "holds": "holds"}
+_VERDICTS = {
+    "broken": "is broken",
+    "overstated": "is overstated",
+    "undecided": "is undecided",
+    "holds": "holds",
+}
 
 
 def title(subjects: Sequence[Subject]) -> str:
