@@ -72,7 +72,8 @@ class MarginalOptimizer(Optimizer):
 
     The learning rate is constant. At 1e-2, after 1,000 steps beside CEB at ρ = 0, the mixture stays 0.03 to 0.06 nats
     above a refit, where 1e-3 leaves 0.17 to 0.21 and 3e-2 0.10 to 0.12 (results/benchmarks/marginal-optimizer.json);
-    3e-3 is as good within 0.01. VIB minimises its rate over m, too: ``training.optimizer`` moves that one.
+    3e-3 is as good within 0.01, and at ρ = 3 behind by 0.01 to 0.03. VIB minimises its rate over m, too:
+    ``training.optimizer`` moves that one.
     """
 
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-2
