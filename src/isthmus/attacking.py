@@ -31,7 +31,7 @@ from isthmus.errors import ConfigError, FileError, printable
 from isthmus.metrics import wilson
 from isthmus.randomness import example_keys
 from isthmus.targets import judged_on, named
-from isthmus.types import Interval
+from isthmus.types import Interval, Metric
 
 WITNESSES = "witnesses.safetensors"
 
@@ -213,11 +213,28 @@ def _lines(result: RobustResult) -> Iterator[str]:
         f"robust accuracy: {percent(result.accuracy)}, 95% interval {between(result.interval)}, "
         f"n = {len(result):,}, {result.threat}"
     )
+    if result.random:
+        yield "the model answers at random; robust accuracy is that of its average prediction over many draws"
+        for name, metric in (
+            ("one evaluation, the papers' rule", result.one_evaluation),
+            ("99% confidence", result.confident),
+        ):
+            yield f"  {name}: {_measured(metric)}"
     passes = f"{result.forward_passes:,} forward, {result.backward_passes:,} backward"
     yield f"example-passes: {result.forward_passes + result.backward_passes:,} ({passes})"
+    if result.verified:
+        checked = "the average was read" if result.random else "adversarial examples were verified"
+        yield f"{checked} at the end, in {result.verification_passes:,} of these passes"
     yield from (f"note: {flag}" for flag in result.flags)
     if not result.complete:
         yield "interrupted: what stands has not met every attack; robust accuracy is at most this"
+
+
+def _measured(metric: Metric) -> str:
+    """A share with its interval, or why there is none."""
+    if metric.value is None or metric.interval is None:
+        return metric.note
+    return f"{percent(metric.value)}, 95% interval {between(metric.interval)}"
 
 
 def account(done: Verification) -> list[str]:

@@ -157,6 +157,15 @@ def test_modes_are_both_attacked_and_shown_apart():
     assert mean.group == stochastic.group == "ceb"
     assert list(section.columns) == ["robust accuracy at ℓ∞ 0.06", "robust accuracy at ℓ∞ 0.06, stochastic"]
     assert [row[0] for row in section.blocks[1].rows] == ["ceb", "ceb (stochastic)"]
+    three = [result.metrics[f"stochastic_robust_accuracy{which}"] for which in ("_one_evaluation", "", "_confident")]
+    assert section.blocks[2].rows == (("ceb (stochastic)", "ℓ∞ 0.06", *three),)
+    assert [metric.n for metric in three] == [60] * 3
+    assert three[1].value <= three[2].value
+    assert "robust_accuracy_confident" not in result.metrics
+    for name in ("one_evaluation", "confident"):
+        standing = result.arrays[f"stochastic_standing_{name}"]
+        assert standing.shape == result.arrays["stochastic_standing"].shape
+        assert standing[-1].mean() == result.metrics[f"stochastic_robust_accuracy_{name}"].value
 
 
 def test_missing_gradients_raise_a_warning():

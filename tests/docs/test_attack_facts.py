@@ -7,7 +7,7 @@ import pytest
 from doc_pages import DOCS, ROOT
 
 from isthmus import registry
-from isthmus.attacks import L2, Linf, flags, judging, race, rounding, scouting, threats, waves
+from isthmus.attacks import L2, Linf, averages, flags, judging, race, rounding, scouting, threats, waves
 from isthmus.attacks.evaluation import SAVE_EVERY
 from isthmus.attacks.ledger import Ledger
 from isthmus.attacks.suites import SUITES
@@ -69,9 +69,9 @@ def test_thresholds_are_those_of_the_code():
     assert judging.SCREEN == 4
     assert f"the probabilities of {judging.SCREEN} fresh draws" in FLAT
     assert f"{judging.DRAWS} at a time and at most {judging.MOST_DRAWS}" in FLAT
-    assert f"betting {min(judging.BETS):g} to {max(judging.BETS):g}" in FLAT
-    assert len(judging.BETS) == 5
-    assert f"a capital of k(k + 1) / {judging.DOUBT:g}" in FLAT
+    assert f"betting {min(averages.BETS):g} to {max(averages.BETS):g}" in FLAT
+    assert len(averages.BETS) == 5
+    assert f"a capital of k(k + 1) / {averages.DOUBT:g}" in FLAT
     assert (rounding.ROUNDING, rounding.LAST_BITS) == (2.0**-16, 2.0**-21)
     assert "2<sup>−16</sup> of the range of logits and 2<sup>−21</sup> of the leading one" in FLAT
     assert judging.COPIES == (1, 3, 8)

@@ -92,6 +92,22 @@ def test_restarts(study, vib, plain, expected):
     assert verdicts(record_of(study, models)) == expected
 
 
+def test_the_papers_rule_is_judged_beside_ours_and_the_confident_count_is_shown_alone():
+    """By one evaluation nothing is left; by the average all; 99% confidence has no claims."""
+    few = {**pgd(985, 300, 30, 10), "starts": [1, 2, 20]}
+    many = {**pgd(985, 950, 949, 949), "starts": [1, 2, 20]}
+    modes = {"mean": pgd(985, *[949] * 20), "stochastic": many, "one_evaluation": few, "confident": many}
+    models = {("determ", None, "pgd"): {"mean": pgd(985, *[0] * 20)}, ("vib", 0.01, "pgd"): modes}
+    record = record_of("closer-look/figure-2", models)
+    assert verdicts(record) == [NOT_SEEN, NOT_SEEN, SEEN, NOT_SEEN, NOT_SEEN, SEEN]
+    found = catalogue.find(record.study).findings(record)
+    assert ["one evaluation" in finding.claim for finding in found] == [False, False, True] * 2
+    assert not any("confidence" in finding.claim for finding in found)
+    assert "starts 2 to 20 break" in found[5].because
+    html = page.render(record)
+    assert "VIB, stochastic mode, 99% confidence" in html
+
+
 # --- figures 3 and 9 ---
 
 
@@ -230,6 +246,18 @@ def test_a_study_runs_on_digits(number, out):
     assert record.findings
     assert all(finding.claim in html.read_text("utf-8").replace("&#39;", "'") for finding in record.findings)
     assert not list(out.glob("cells/*.evaluation*")), "attacks that are over leave nothing behind"
+    if number in (1, 2, 8):
+        (vib,) = [cell for cell in record.cells.values() if cell["knob"] == 0.01]
+        assert list(vib["modes"]) == ["mean", "stochastic", "one_evaluation", "confident"]
+        what = "fgsm" if number == 1 else "standing"
+        ours, confident = (vib["modes"][mode][what] for mode in ("stochastic", "confident"))
+        pairs = (
+            zip(ours.values(), confident.values(), strict=True) if number == 1 else zip(ours, confident, strict=True)
+        )
+        assert all(average <= sure for average, sure in pairs)
+        if number != 1:
+            assert vib["modes"]["stochastic"]["starts"] == [1, 2, 4]
+        assert "stochastic mode, one evaluation" in html.read_text("utf-8")
 
 
 def test_studies_share_their_models(out):

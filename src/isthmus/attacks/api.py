@@ -51,8 +51,8 @@ def robust_accuracy(
         model: from images in [0, 1] to logits. Judged in eval mode; parameters, buffers, training flags,
             gradients and the global random state are afterwards as they were. With a true attribute
             ``takes_keys`` it is random: its noise comes from ``forward(images, keys=...)``, fresh at every step. A
-            random model, with keys or without, is broken only by its average over fresh draws, with confidence; see
-            :mod:`isthmus.attacks.judging`.
+            random model, with keys or without, is broken by its average over fresh draws; see
+            :mod:`isthmus.attacks.averages`.
         images: floating point, in [0, 1].
         labels: true classes, integers.
         threat: such as ``Linf(8 / 255)`` or ``"linf:8/255"``.
@@ -73,7 +73,8 @@ def robust_accuracy(
             :meth:`RobustResult.save`; then :func:`isthmus.attacks.waves.forget` deletes this.
         progress: called with a :class:`isthmus.attacks.evaluation.Snapshot` as it goes.
         verify: check every adversarial example on a further forward pass at the end. One that fails counts as robust,
-            and the result's ``unconfirmed`` and ``flags`` say so.
+            and the result's ``unconfirmed`` and ``flags`` say so. Of a random model, read its average on fresh draws;
+            without that only the count of what is wrong with confidence is known.
 
     Raises:
         ModelError: the model is no module, fails, returns something other than N×K logits (K ≥ 2), or only
@@ -115,8 +116,9 @@ def curve(
     """Robust accuracy at several ε of one norm, ascending: a security curve.
 
     Witnesses are reused both ways. What is broken at ε stays broken at every larger ε and costs no further
-    pass; a witness found at a larger ε that happens to lie inside a smaller ball counts there too. So the
-    curve never rises. Each result counts the passes spent at its own ε, the clean pass at the smallest; their
+    Witnesses are reused both ways. What is broken at ε stays broken at every larger ε and costs no further
+    pass (of a random model it is attacked again, for the count with confidence); a witness found at a larger ε that
+    happens to lie inside a smaller ball counts there too. So the
     sum is the whole cost.
 
     Args:
@@ -136,9 +138,13 @@ def curve(
     results: list[RobustResult] = []
     with workers.kept():
         for position in range(len(grid)):
-            results.append(one(position, results[-1] if results else None, means))
+            # of a random model every ε is attacked anew: what is wrong on average is not yet wrong with confidence
+            known = results[-1] if results and not results[-1].random else None
+            results.append(one(position, known, means))
             if results[-1].random and not results[0].random:  # found out late: all are judged by one rule
                 results = _again(results, one, replace(means, random=True))
+    for position in range(1, len(grid)) if results[0].random else ():
+        results[position] = results[position].absorb(results[position - 1])
     for position in reversed(range(len(grid) - 1)):
         results[position] = results[position].absorb(results[position + 1])
     return tuple(results)
@@ -148,10 +154,8 @@ def _again(
     results: list[RobustResult], one: Callable[[int, RobustResult | None, Means], RobustResult], means: Means
 ) -> list[RobustResult]:
     """The smaller ε of a curve once more, for a model that is random after all; with the passes of both times."""
-    anew: list[RobustResult] = []
-    for position, lost in enumerate(results):
-        anew.append(one(position, anew[-1] if anew else None, means).after(lost))
-    return anew
+    smaller = [one(position, None, means).after(lost) for position, lost in enumerate(results[:-1])]
+    return [*smaller, results[-1]]
 
 
 def ready(suite: Suite, norm: str = "linf") -> tuple[Attack, ...]:

@@ -69,7 +69,7 @@ class Means:
         save_to: file that keeps the evaluation as it goes; one of the same evaluation is taken up.
         scout: what attacks ask instead of the model, in this process; the model still judges. It takes what the model
             takes. None for a faster copy of the model, where there is one.
-        verify: check every adversarial example once more at the end.
+        verify: check every adversarial example once more at the end; of a random model, read the average there.
         random: the model is known to answer at random. Without it that is found out, and what was spent until then is
             lost.
         passes: example-passes that may be spent, forward and backward. The evaluation ends before it would exceed them,
@@ -157,7 +157,8 @@ class Evaluation:
         random = oracle.takes_keys or self.means.random or scouting.is_random(oracle, setting.examples, setting.device)
         if random and self.looked and not oracle.random:  # what is known was judged by the rule for others
             raise Randomness
-        oracle.random |= random
+        if random:
+            self._turn_random()
         if there is not None:
             self._check_what_is_claimed(there)
         self._ready()
@@ -177,26 +178,39 @@ class Evaluation:
     def _start_over(self) -> None:
         """Begin anew with the rule for random models; what was spent until now is booked on the clean images."""
         setting, old = self.setting, self.setting.ledger
-        setting.oracle.random = True
+        setting.judge.start_over()
         setting.ledger = Ledger.new(setting.examples.images)
         setting.ledger = replace(setting.ledger, forwards=old.forwards, backwards=old.backwards, blind=old.blind)
         self.labels = [CLEAN, *(attack.label for attack in self.attacks)]
         self.spent = dict.fromkeys(self.labels, 0)
         self.at, self.members, self.decided = 0, None, None
         self.looked = self.verified = False
+        self._turn_random()
         seed_generators(self.seed, [setting.device] if setting.device.type == "cuda" else [])
         self._ready()
         self.save()
+
+    def _turn_random(self) -> None:
+        """Keep what a random model needs; an image that came near in another ball may lie outside this one."""
+        setting = self.setting
+        setting.oracle.random, images = True, setting.examples.images.cpu()
+        ledger = setting.ledger
+        if ledger.nearest is None or ledger.near is None:
+            setting.ledger = ledger.for_random(images)
+            return
+        outside = ~setting.threat.contains(ledger.nearest, images)
+        ledger.nearest[outside], ledger.near[outside] = images[outside], torch.inf
 
     def _go_on_from(self, known: RobustResult) -> None:
         """What a result at a smaller ε decided stays decided; only its passes are not of this evaluation."""
         self.labels = [*known.attacks, *(a.label for a in self.attacks if a.label not in known.attacks)]
         self.spent = dict.fromkeys(self.labels, 0)
-        self.setting.oracle.random |= known.random
         self.decided = known.stage >= 0
         ledger = self.setting.ledger = known.ledger.take(torch.arange(len(known)))
         for spent in (ledger.forwards, ledger.backwards, ledger.blind):
             spent.zero_()
+        if known.random:
+            self._turn_random()
         self.looked = True
 
     def _look_at_clean_images(self) -> None:
@@ -206,15 +220,17 @@ class Evaluation:
         for rows in torch.split(torch.arange(len(examples)), setting.size):
             batch = setting.batch(rows)
             with setting.booked(rows):
-                logits = setting.judge.clean(batch)
+                logits, sure = self._read_clean(batch)
                 check_classes(examples, logits.shape[1])
                 finite, predicted = logits.isfinite().all(1), logits.argmax(1)
                 errs = finite & ((predicted != batch.labels) | batch.reached(logits))
                 setting.judge.ask_again(batch.images, batch.keys, logits, errs)
-                wrong = self._wrong_at_once(rows, batch, logits)
+                wrong = batch.reached(logits) if sure is None else sure
             ledger.correct[rows] = (finite & (predicted == batch.labels)).cpu()
             broken = (finite & wrong).cpu()
             ledger.broken[rows], ledger.gap[rows] = broken, batch.gap(logits).float().cpu()
+            if ledger.near is not None:
+                ledger.near[rows] = ledger.gap[rows]
             ledger.stage[rows[broken | ~finite.cpu()]] = 0
             within &= setting.oracle.one_logit and outputs.are_probabilities(logits[:, 1])
             found.append(logits.scatter(1, batch.labels[:, None], -torch.inf).argsort(1, descending=True)[:, :-1].cpu())
@@ -232,15 +248,13 @@ class Evaluation:
             )
         self.looked = True
 
-    def _wrong_at_once(self, rows: Tensor, batch: Batch, logits: Tensor) -> Tensor:
-        """Whether clean images succeed as they are; for a random model with the confidence of any other proposal."""
-        setting = self.setting
-        if not setting.oracle.random:
-            return batch.reached(logits)
-        tries = setting.ledger.tries[rows].to(setting.device)
-        broken, _ = setting.judge.confirm(batch.images, batch, tries)
-        setting.ledger.tries[rows] = tries.cpu()
-        return broken
+    def _read_clean(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Logits of clean images; for a random model the ln of mean probabilities, and whether they surely succeed."""
+        judge = self.setting.judge
+        if not judge.oracle.random:
+            return judge.clean(batch), None
+        reading = judge.read(batch.images, batch)
+        return reading.mean.clamp(min=1e-30).log(), reading.sure
 
     # --- the file ---
 
@@ -327,24 +341,53 @@ class Evaluation:
             self.save()
             self._tell(attack)
         if self.means.verify and not self.verified:
-            self._verify()
+            before = self.setting.oracle.forward_passes
+            self._read() if self.setting.oracle.random else self._verify()
+            self.verified, self.verification_passes = True, self.setting.oracle.forward_passes - before
             self.save()
+
+    def _read(self) -> None:
+        """Read a random model's average at the image that came closest to each example's success: that is what counts.
+
+        What an earlier result decided stays decided. An example that is not finite there is set aside.
+        """
+        setting, ledger = self.setting, self.setting.ledger
+        chosen = ledger.standing | ledger.broken
+        chosen &= True if self.decided is None else ~self.decided
+        found = []
+        for rows in torch.split(chosen.nonzero().squeeze(1), setting.size) if chosen.any() else ():
+            with setting.booked(rows):
+                found.append((rows, setting.judge.read(self._closest(rows).to(setting.device), setting.batch(rows))))
+        for rows, reading in found:  # all of them or none: an interrupted reading begins again
+            images, wrong = self._closest(rows), reading.wrong.cpu()
+            lost = ledger.broken[rows] & ~wrong
+            self.unconfirmed += int(lost.sum())
+            ledger.reopen(rows[lost])
+            new = wrong & ~ledger.broken[rows]
+            ledger.enter(rows, reading)
+            ledger.settle_on(rows[new], images[new])
+        self._book(self.labels[-1])
+
+    def _closest(self, rows: Tensor) -> Tensor:
+        """The adversarial example of each row, or the image that came closest to one."""
+        ledger = self.setting.ledger
+        assert ledger.nearest is not None
+        broken = ledger.broken[rows][:, None, None, None]
+        return torch.where(broken, ledger.witnesses[rows], ledger.nearest[rows])
 
     def _verify(self) -> None:
         """Check adversarial examples on a further pass; those that it does not confirm count as robust."""
         setting, ledger = self.setting, self.setting.ledger
         new = ledger.broken if self.decided is None else ledger.broken & ~self.decided
-        before = setting.oracle.forward_passes
         for stage, label in enumerate(self.labels[1:], 1):  # clean errors were asked about twice already
             found = (new & (ledger.stage == stage)).nonzero().squeeze(1)
             for rows in torch.split(found, setting.size) if len(found) else ():
                 images, batch = ledger.witnesses[rows].to(setting.device), setting.batch(rows)
                 with setting.booked(rows):
-                    refuted = rows[~setting.judge.holds(images, batch, ledger.tries[rows].to(setting.device)).cpu()]
+                    refuted = rows[~setting.judge.holds(images, batch).cpu()]
                 self.unconfirmed += len(refuted)
                 ledger.reopen(refuted)
             self._book(label)
-        self.verified, self.verification_passes = True, setting.oracle.forward_passes - before
 
     def _members(self, attack: Attack) -> Tensor:
         chosen = self.setting.ledger.standing

@@ -55,8 +55,8 @@ def _random(result: RobustResult) -> str | None:
     if not result.random:
         return None
     return (
-        "The model answers at random: examples are broken only by its average over fresh draws, with confidence. "
-        'Attack with averaged gradients (suite="rand", or eot=20).'
+        "The model answers at random: examples are broken by its average over fresh draws. Attack with averaged "
+        'gradients (suite="rand", or eot=20).'
     )
 
 
@@ -74,6 +74,12 @@ def _unconfirmed(result: RobustResult) -> str | None:
     count = result.unconfirmed
     if count == 0:
         return None
+    if result.random:
+        return (
+            f"{count} of {len(result)} examples count as robust, although a test found them wrong on average with 99% "
+            "confidence during the attack: the final reading, on draws of its own, finds them right. At this level a "
+            "test errs once in a hundred examples; if it is many more, the model's draws are not independent."
+        )
     return (
         f"{count} of {len(result)} examples count as robust, although an attack broke them, since a further forward "
         "pass at the end did not confirm it: the model's answer to an image seems to depend on the rest of the batch "

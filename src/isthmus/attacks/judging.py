@@ -6,9 +6,10 @@ model itself, and breaks its example only if the prediction is wrong by more tha
 At each proposed success the model is asked again. Where it answers the same batch differently, it answers at random,
 however it answered elsewhere, and :class:`Randomness` ends the evaluation under the rule for deterministic models.
 
-A random model is judged by its average over fresh draws that no attack has seen, and only with confidence: a test at
-level :data:`DOUBT` per example, however often the example is proposed, that assumes nothing of the draws but that they
-are independent (see :meth:`Judge.confirm`).
+An attack on a random model goes on until its average over fresh draws is wrong with confidence: a test at level 1% per
+example, however often the example is proposed, that assumes nothing of the draws but that they are independent (see
+:meth:`Judge.confirm`). What counts in the end is a reading of the average at the adversarial example that came closest,
+on draws that neither attack nor test has seen (:mod:`isthmus.attacks.averages`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from isthmus.attacks import rounding
+from isthmus.attacks import averages, rounding
 from isthmus.attacks.batch import Batch
 from isthmus.attacks.oracle import Oracle
 from isthmus.attacks.rows import per_image
@@ -29,20 +30,14 @@ from isthmus.attacks.undisturbed import seed_generators
 from isthmus.errors import ModelError
 from isthmus.randomness import fold
 
-DOUBT = 0.01
-"""Chance, at most, that a random model's example is called broken though its average prediction is right."""
-
-DRAWS = 16
-"""Draws that a random model's clean prediction is averaged over, and that a test takes at a time."""
+DRAWS = averages.BLOCK
+"""Draws that a test takes at a time."""
 
 MOST_DRAWS = 1024
-"""Draws after which a test that is still undecided lets the example stand."""
-
-BETS = (0.02, 0.1, 0.3, 0.6, 0.9)
-"""Shares of its capital that a test bets on every draw; the test's capital is their mean."""
+"""Draws after which a test that is still undecided lets the attack go on."""
 
 SCREEN = 4
-"""Draws of the first look at a proposal; it goes on only where these, on average, are wrong."""
+"""Draws of the first look at a proposal; the test goes on only where these, on average, are wrong."""
 
 COPIES = (1, 3, 8)
 """Sizes of the batches in which a win that might be rounding must be found again."""
@@ -90,19 +85,25 @@ class Judge:
     def __init__(self, oracle: Oracle, threat: Threat) -> None:
         self.oracle, self.threat = oracle, threat
         self.one_draw_a_pass = False  # whether all rows of a pass share their noise; known once it was seen
-        # a model that averages draws itself needs fewer of these
-        self.clean_draws, self.screen = max(2, DRAWS // oracle.samples), max(1, SCREEN // oracle.samples)
 
     @property
     def in_turn(self) -> bool:
         """Whether a verdict depends on what was proposed for the example before, as a random model's level does."""
         return self.oracle.random
 
+    def start_over(self) -> None:
+        """From here on, the model is random; what was judged before is not believed."""
+        self.oracle.random = True
+
     def clean(self, batch: Batch) -> Float[Tensor, "n classes"]:
-        """Logits of the images themselves; of a random model, the ln of its mean probabilities."""
+        """Logits of the images themselves; of a random model, the ln of its mean probabilities (:meth:`read`)."""
         if self.oracle.random:
-            return self.average(batch.images, fold(batch.keys, _JUDGE), self.clean_draws).mean(1).clamp(min=1e-30).log()
+            return self.read(batch.images, batch).mean.clamp(min=1e-30).log()
         return self.oracle.logits(batch.images, fold(batch.keys, _JUDGE))
+
+    def read(self, images: Float[Tensor, "n c h w"], batch: Batch) -> averages.Reading:
+        """What a random model says on average about images, on draws of their own."""
+        return averages.read(self.average, images, batch)
 
     def proposals(self, images: Float[Tensor, "n c h w"], batch: Batch, tries: Int[Tensor, " n"]) -> Verdict:
         """Judge one proposal for each example.
@@ -156,17 +157,13 @@ class Judge:
         if any(rounding.differ(logits, self.oracle.logits(images, keys)) for _ in range(REPEATS)):
             raise Randomness
 
-    def holds(self, images: Float[Tensor, "n c h w"], batch: Batch, tries: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
-        """Whether adversarial examples are inside ball and box and still succeed on a further pass.
-
-        Of a random model, on the draws that confirmed them; ``tries`` is their number then.
+    def holds(self, images: Float[Tensor, "n c h w"], batch: Batch) -> Bool[Tensor, " n"]:
+        """Whether a deterministic model's adversarial examples are inside ball and box and succeed on a further pass.
 
         Raises:
-            Randomness: a deterministic model answers the same batch in more than one way.
+            Randomness: it answers the same batch in more than one way.
         """
         inside = self.threat.contains(images, batch.images)
-        if self.oracle.random:
-            return inside & self.confirm(images, batch, (tries - 1).clamp(min=0))[0]
         logits = self.oracle.logits(images, batch.keys)
         right = ~(logits.isfinite().all(1) & batch.reached(logits))
         self.ask_again(images, batch.keys, logits, right)
@@ -195,17 +192,17 @@ class Judge:
     def confirm(
         self, images: Float[Tensor, "n c h w"], batch: Batch, tries: Int[Tensor, " n"]
     ) -> tuple[Bool[Tensor, " n"], Float[Tensor, " n"]]:
-        """Whether a random model's average prediction is wrong, tested one-sided on fresh draws; and the gaps.
+        """Whether a random model's average prediction is wrong, tested one-sided on fresh draws; and the mean gaps.
 
         Screening on :data:`SCREEN` draws ends most proposals and names the rival class. For the k-th proposal of an
         example that passes, each new draw gives a lead in [−1, 1]: the rival's probability less the label's (in a
-        targeted evaluation, the target's less the largest other). A gambler starts with a capital of 1 and bets shares
-        :data:`BETS` of it on every lead. Were the mean lead not positive, the capital would be a supermartingale, and
-        would ever reach k(k+1)/DOUBT with a chance of at most DOUBT/k(k+1) (Ville's inequality), whatever the leads'
-        distribution and however long one plays. These levels sum to DOUBT over all k. The game ends there, or when
-        little is left to hope for, at the latest after :data:`MOST_DRAWS` draws; then the example stands.
+        targeted evaluation, the target's less the largest other). Were the mean lead not positive, a gambler's capital
+        (:func:`isthmus.attacks.averages.grown`) would reach k(k+1)/DOUBT with a chance of at most DOUBT/k(k+1). These
+        levels sum to DOUBT over all k. The game ends there, or when little is left to hope for, at the latest after
+        :data:`MOST_DRAWS` draws; then the attack goes on.
         """
-        first = self.average(images, fold(batch.keys, _JUDGE, _SCREEN, tries, _content(images)), self.screen)
+        first = self.average(images, fold(batch.keys, _JUDGE, _SCREEN, tries, _content(images)), SCREEN)
+        total, draws = first.sum(1), torch.full_like(batch.labels, SCREEN)
         mean = first.mean(1).clamp(min=1e-30).log()
         gap = torch.where(first.isfinite().flatten(1).all(1), batch.gap(mean), torch.nan)
         rows = (batch.reached(mean) & gap.isfinite()).nonzero().squeeze(1)
@@ -214,12 +211,14 @@ class Judge:
             return broken, gap
         tries[rows] += 1
         rival = mean.scatter(1, batch.labels[:, None], -torch.inf).argmax(1)
-        wealth = torch.ones(len(batch), len(BETS), dtype=torch.float64, device=images.device)
-        needed = tries * (tries + 1) / DOUBT
+        wealth = torch.ones(len(batch), len(averages.BETS), dtype=torch.float64, device=images.device)
+        needed = tries * (tries + 1) / averages.DOUBT
         for block in range(MOST_DRAWS // DRAWS):
             some = batch.take(rows)
             drawn = self.average(images[rows], fold(some.keys, _JUDGE, tries[rows], block), DRAWS)
-            wealth[rows] = _after(wealth[rows], _lead(some, drawn, rival[rows]))
+            total[rows] += drawn.sum(1)
+            draws[rows] += DRAWS
+            wealth[rows] = averages.grown(wealth[rows], averages.lead(some, drawn, rival[rows]))
             capital = wealth[rows].mean(1)
             broken[rows] = capital >= needed[rows]
             goes_on = ~broken[rows] & drawn.isfinite().flatten(1).all(1)
@@ -228,6 +227,7 @@ class Judge:
             rows = rows[goes_on]
             if len(rows) == 0:
                 break
+        gap = torch.where(gap.isfinite(), batch.gap((total / draws[:, None]).clamp(min=1e-30).log()), gap)
         return broken, torch.where(broken, -gap.abs(), gap)
 
     def average(
@@ -270,22 +270,3 @@ def beyond_rounding(batch: Batch, logits: Tensor) -> Bool[Tensor, " n"]:
 def _content(images: Float[Tensor, "n c h w"]) -> Int[Tensor, " n"]:
     """A number for each image that another image hardly has, so that each is screened on draws of its own."""
     return images.float().contiguous().flatten(1).view(torch.int32).long().sum(1)
-
-
-def _lead(batch: Batch, drawn: Float[Tensor, "n draws classes"], rival: Tensor) -> Float[Tensor, "n draws"]:
-    """By how much a draw speaks for success, in [−1, 1]."""
-    if batch.targets is None:
-        return _pick(drawn, rival) - _pick(drawn, batch.labels)
-    target = batch.targets[:, None, None].expand(-1, drawn.shape[1], 1)
-    return _pick(drawn, batch.targets) - drawn.scatter(2, target, -torch.inf).amax(2)
-
-
-def _pick(drawn: Tensor, classes: Tensor) -> Tensor:
-    return drawn.gather(2, classes[:, None, None].expand(-1, drawn.shape[1], 1)).squeeze(2)
-
-
-def _after(wealth: Float[Tensor, "n bets"], leads: Float[Tensor, "n draws"]) -> Float[Tensor, "n bets"]:
-    """The capital of each bet after these draws."""
-    bets = wealth.new_tensor(BETS)
-    grown: Tensor = wealth * (1 + bets[None, None] * leads.double()[:, :, None]).prod(1)
-    return grown

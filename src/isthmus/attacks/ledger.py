@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from isthmus import files
+from isthmus.attacks.averages import Reading
 from isthmus.attacks.judging import Verdict
 from isthmus.attacks.rows import Rows
 from isthmus.attacks.scouting import fingerprint
@@ -41,6 +42,13 @@ class Ledger(Rows):
         done: runs of the present attack that are over.
         scores: smallest gap of each of them; NaN where there was none.
         marks: notes that a suite's rules leave for its later ones.
+        nearest: of a random model, the image that came closest to success on average so far, at first the original;
+            as all further columns None for others.
+        near, near_stage, near_run: its distance in ln of mean probabilities, which attack it is of, and which run.
+        lead: what the final reading found there: by how much the mean probability of the attacker's success leads.
+        draws: how many draws that mean is over; 0 before the reading.
+        once: whether the first of them alone was a success.
+        sure: whether the average is one with 99% confidence.
     """
 
     correct: Bool[Tensor, " n"]
@@ -59,6 +67,14 @@ class Ledger(Rows):
     done: Int[Tensor, " n"]
     scores: Float[Tensor, "n runs"]
     marks: Int[Tensor, " n"]
+    nearest: Float[Tensor, "n c h w"] | None = None
+    near: Float[Tensor, " n"] | None = None
+    near_stage: Int[Tensor, " n"] | None = None
+    near_run: Int[Tensor, " n"] | None = None
+    lead: Float[Tensor, " n"] | None = None
+    draws: Int[Tensor, " n"] | None = None
+    once: Bool[Tensor, " n"] | None = None
+    sure: Bool[Tensor, " n"] | None = None
 
     @classmethod
     def new(cls, images: Float[Tensor, "n c h w"]) -> Self:
@@ -88,6 +104,22 @@ class Ledger(Rows):
             marks=whole(0),
         )
 
+    def for_random(self, images: Float[Tensor, "n c h w"]) -> Self:
+        """With the columns that a random model needs; nothing is nearer than the originals yet."""
+        none, never = torch.zeros_like(self.stage), torch.zeros_like(self.broken)
+        return self._with(
+            {
+                "nearest": images.detach().cpu().float().clone(),
+                "near": torch.full_like(self.gap, torch.inf),
+                "near_stage": none.clone(),
+                "near_run": none - 1,
+                "lead": torch.full_like(self.gap, torch.nan),
+                "draws": none.clone(),
+                "once": never.clone(),
+                "sure": never.clone(),
+            }
+        )
+
     @property
     def standing(self) -> Bool[Tensor, " n"]:
         """Examples neither broken nor set aside."""
@@ -109,12 +141,43 @@ class Ledger(Rows):
         self.stage[rows[decided]] = stage  # last: an example that was interrupted before this still stands
         return decided
 
+    def approach(self, rows: Tensor, verdict: Verdict, stage: int, runs: Tensor | int) -> None:
+        """Of a random model, keep proposals that came closer than what is known of these examples, each named once."""
+        if self.nearest is None:
+            return
+        assert self.near is not None
+        assert self.near_stage is not None
+        assert self.near_run is not None
+        gap = verdict.gap.float().cpu()
+        closer = verdict.finite.cpu() & (gap < self.near[rows])
+        at = rows[closer]
+        self.nearest[at] = verdict.images[closer.to(verdict.images.device)].cpu()
+        self.near_run[at] = runs[closer] if isinstance(runs, Tensor) else runs
+        self.near_stage[at], self.near[at] = stage, gap[closer]
+
     def reopen(self, rows: Tensor) -> None:
         """What was found of these examples does not hold: they stand."""
         self.stage[rows], self.broken[rows], self.witnesses[rows] = -1, False, torch.nan
         self.gap[rows] = self.gap[rows].abs()
         for column in (self.run, self.look, self.aim):
             column[rows] = -1
+
+    def enter(self, rows: Tensor, reading: Reading) -> None:
+        """What was read of a random model's average at these examples' closest images."""
+        assert self.lead is not None
+        assert self.draws is not None
+        assert self.once is not None
+        assert self.sure is not None
+        self.lead[rows], self.draws[rows] = reading.lead.cpu(), reading.draws.cpu()
+        self.once[rows], self.sure[rows] = reading.once.cpu(), reading.sure.cpu()
+        self.stage[rows[~reading.mean.isfinite().all(1).cpu() & self.standing[rows]]] = 0
+
+    def settle_on(self, rows: Tensor, images: Tensor) -> None:
+        """These images, the nearest of their examples, are wrong on average: they count as adversarial examples."""
+        assert self.near_stage is not None
+        assert self.near_run is not None
+        self.witnesses[rows], self.broken[rows], self.gap[rows] = images, True, -self.gap[rows].abs()
+        self.run[rows], self.stage[rows] = self.near_run[rows], self.near_stage[rows]
 
     def settle(self) -> None:
         """After an interruption at any moment: what was entered by half was not entered."""
@@ -169,10 +232,11 @@ def check_columns(columns: Mapping[str, Tensor], shape: Sequence[int]) -> None:
     """
     if len(shape) != 4:
         raise ValueError(f"its images have the shape {tuple(shape)}")
-    for name, like in Ledger.new(torch.empty(0, 1, 1, 1)).columns().items():
+    none = torch.empty(0, 1, 1, 1)
+    for name, like in Ledger.new(none).for_random(none).columns().items():
         if name not in columns:
             continue
-        expected = (*shape,) if name == "witnesses" else (shape[0], *columns[name].shape[1:])[: like.dim()]
+        expected = (*shape,) if name in ("witnesses", "nearest") else (shape[0], *columns[name].shape[1:])[: like.dim()]
         if columns[name].dtype != like.dtype or tuple(columns[name].shape) != tuple(expected):
             raise ValueError(f"its column {name} is {columns[name].dtype} of shape {tuple(columns[name].shape)}")
 

@@ -117,7 +117,8 @@ def minimal_norms(
     suite = ready(attacks)
     inputs.check_model(model)
     examples = inputs.examples(images, labels, targets=targets, seed=seed, indices=indices)
-    means = Means(None if batch_size is None else inputs.check_whole(batch_size, "batch_size"))
+    # norms are noted as they are found, each success asked about twice; nothing is left to check
+    means = Means(None if batch_size is None else inputs.check_whole(batch_size, "batch_size"), verify=False)
     device = device_of(model, examples.images)
     with undisturbed(model, device, seed):
         evaluation = Evaluation(model, examples, _whole_box(norm, examples.images), suite, seed, means, progress)
@@ -155,6 +156,13 @@ class Smallest(Judge):
     def in_turn(self) -> bool:
         """What is no smaller than what was proposed before is not judged at all."""
         return True
+
+    def start_over(self) -> None:
+        """Forget every norm."""
+        super().start_over()
+        self.sizes.fill_(torch.inf)
+        self.witnesses.fill_(torch.nan)
+        self.stage.fill_(-1)
 
     def proposals(self, images: Float[Tensor, "n c h w"], batch: Batch, tries: Int[Tensor, " n"]) -> Verdict:
         """Judge what would be a new smallest perturbation, and note it; the verdict is never "broken"."""

@@ -40,6 +40,7 @@ def _once(setting: Setting, attack: Attack, rows: Tensor, stage: int, restart: i
         proposals = attack.perturb(attack.config, setting.oracle, own, setting.threat)
         verdict = setting.judge.proposals(check_proposals(proposals, batch.images, attack.label), batch, tries)
     ledger.tries[rows] = tries.cpu()
+    ledger.approach(rows, verdict, stage, restart)
     gap = torch.where(verdict.finite, verdict.gap, torch.inf).float().cpu()
     ledger.gap[rows] = ledger.gap[rows].minimum(gap)
     ledger.run[rows[ledger.note(rows, verdict, stage)]] = restart

@@ -241,6 +241,7 @@ class Queue:
         with setting.booked(example):
             verdict = setting.judge.proposals(images, batch, tries)
         self.places.tries[rows] = tries
+        self.ledger.approach(example, verdict, self.stage, self.places.number[rows.cpu()])
         if self.search.inside:
             self._remember(rows, verdict.images, torch.where(verdict.finite, verdict.gap, torch.inf))
         decided = verdict.broken | ~verdict.finite

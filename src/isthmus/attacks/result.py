@@ -16,14 +16,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from isthmus import files
+from isthmus import files, metrics
 from isthmus.attacks import flags
 from isthmus.attacks.batch import Batch
 from isthmus.attacks.ledger import Ledger, check_columns, seal
 from isthmus.attacks.threats import Threat, parse
 from isthmus.errors import ConfigError, FileError, brief
 from isthmus.metrics import wilson
-from isthmus.types import Interval, Record
+from isthmus.types import Interval, Metric, Record
 
 Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(gt=0)]
@@ -31,7 +31,9 @@ Size = Annotated[int, Field(gt=0)]
 CLEAN = "clean"
 _LARGEST = 2**26  # numbers in one image that a file may claim
 _ABSORBED = 4096  # rows of another result that are looked at together
-_FORMAT = "isthmus robust result 2"
+_FORMAT = "isthmus robust result 3"
+_OLD = "isthmus robust result 2"  # the same of deterministic models; of random ones it held the confident count alone
+_READ = ("lead", "draws", "once", "sure")
 _KEPT = ("correct", "broken", "stage", "gap", "run", "look", "aim", "forwards", "backwards", "blind", "tries")
 
 
@@ -42,6 +44,10 @@ class RobustResult:
     Each example is exactly one of: broken (its witness is misclassified, inside ball and box), invalid (set
     aside because something was NaN or infinite; neither robust nor broken), or still standing.
 
+    A random model has three robust accuracies, all read at the image that came closest to the attacker's success, on
+    draws that no attack has seen: :attr:`average`, which ``accuracy``, ``robust`` and ``broken`` follow;
+    :attr:`one_evaluation`, the papers' rule; and :attr:`confident`. Of a deterministic model the three are one.
+
     Attributes:
         threat: norm and ε.
         attacks: labels of the attacks in the order they ran; the first is "clean", the unperturbed image.
@@ -49,12 +55,13 @@ class RobustResult:
             loaded from a file the images of examples that stand are NaN.
         ledger: what was found, one row per example; see :class:`isthmus.attacks.ledger.Ledger`.
         forward_passes: example-passes through the model, all in all; likewise ``backward_passes``.
-        random: whether the model answers at random; then examples are broken by its average over fresh draws, with
-            confidence (:mod:`isthmus.attacks.judging`).
+        random: whether the model answers at random; then examples are broken by its average over fresh draws
+            (:mod:`isthmus.attacks.averages`).
         complete: false where the evaluation was interrupted: what stands has not met every attack.
         spent: example-passes, forward and backward, of each of ``attacks``.
         seed: what the examples' keys were made from, together with their positions in the data set.
         verified: whether every adversarial example was checked on a further forward pass at the end.
+            Of a random model, whether its average was read there.
         unconfirmed: examples that this check did not confirm. They count as robust; see :attr:`flags`.
         verification_passes: what the check took; counted in ``forward_passes``, too.
     """
@@ -126,13 +133,44 @@ class RobustResult:
 
     @property
     def accuracy(self) -> float:
-        """Share of all N examples that still stand. An upper bound on what a stronger attack would leave."""
+        """Share of all N examples that still stand. An upper bound on what a stronger attack would leave.
+
+        Of a random model, the share that its average prediction gets right (:attr:`average`). Where that was not read,
+        since the evaluation was interrupted or ``verify`` was off, the share not shown to be wrong with confidence.
+        """
         return self._share(self.robust)
 
     @property
     def interval(self) -> Interval:
         """95% Wilson interval of :attr:`accuracy`, as an estimate for the distribution of the examples."""
         return wilson(int(self.robust.sum()), len(self))
+
+    @property
+    def average(self) -> Metric:
+        """Share of examples that the average prediction over many draws gets right, with a 95% interval over examples.
+
+        This is :attr:`accuracy`. Not measured where a random model's evaluation was interrupted or not verified.
+        """
+        return self._measured(self.robust)
+
+    @property
+    def one_evaluation(self) -> Metric:
+        """The papers' rule: share of examples that one evaluation gets right, the first draw of the final reading.
+
+        One evaluation averages as many samples of the code as the model does itself, 12 in the papers.
+        """
+        return self._measured(self.robust if self.ledger.once is None else ~self.invalid & ~self.ledger.once)
+
+    @property
+    def confident(self) -> Metric:
+        """Share of examples whose average prediction is not shown to be wrong with 99% confidence each."""
+        return self._measured(self.robust if self.ledger.sure is None else ~self.invalid & ~self.ledger.sure)
+
+    def _measured(self, right: Tensor) -> Metric:
+        if self.random and not self.verified:
+            note = "the average was not read: the evaluation was interrupted, or verify was off"
+            return Metric(value=None, unit="fraction", n=len(self), note=note)
+        return metrics.proportion(int(right.sum()), len(self))
 
     @property
     def clean_accuracy(self) -> float:
@@ -171,12 +209,17 @@ class RobustResult:
     def absorb(self, other: RobustResult) -> RobustResult:
         """Take over another result's witnesses that happen to lie inside this result's ball.
 
+        Of a random model also those that are wrong with confidence, where this result's own are not.
+
         Args:
             other: a result of the same attacks, model and examples at another ε.
         """
         assert other.attacks == self.attacks
         ledger = self.ledger.take(torch.arange(len(self)))
-        for part in torch.split((self.robust & other.broken).nonzero().squeeze(1), _ABSORBED):
+        wanted = self.robust & other.broken
+        if self.ledger.sure is not None and other.ledger.sure is not None:
+            wanted |= ~self.ledger.sure & other.ledger.sure & ~self.invalid
+        for part in torch.split(wanted.nonzero().squeeze(1), _ABSORBED):
             rows = part[self.threat.contains(other.witnesses[part], self.examples.images[part])]
             found = other.ledger.take(rows)
             found.forwards, found.backwards = ledger.forwards[rows], ledger.backwards[rows]
@@ -193,7 +236,8 @@ class RobustResult:
         """
         rows = self.broken.nonzero().squeeze(1)
         attacked = (self.broken & (self.stage > 0)).nonzero().squeeze(1)
-        tensors = {name: getattr(self.ledger, name) for name in _KEPT}
+        columns = self.ledger.columns()
+        tensors = {name: columns[name] for name in (*_KEPT, *(_READ if self.random else ()))}
         tensors |= {"labels": self.examples.labels, "keys": self.keys}
         tensors |= {
             "originals": _packed(self.examples.images[rows]),
@@ -250,9 +294,14 @@ class RobustResult:
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
-                if metadata.get("format") != _FORMAT:
+                if metadata.get("format") not in (_FORMAT, _OLD):
                     raise FileError(f"{path} is not a robustness result of this version of isthmus.")
                 facts = _Facts.model_validate_json(metadata["facts"], strict=True)
+                if facts.random and metadata["format"] == _OLD:
+                    raise FileError(
+                        f"{path} holds the result of a random model from an older version of isthmus, which counted an "
+                        "example as broken only with 99% confidence; run the evaluation again."
+                    )
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return _assembled(tensors, facts)
         except FileNotFoundError:
@@ -305,7 +354,7 @@ def _check(tensors: dict[str, Tensor], facts: _Facts) -> None:
         ValueError: they do not.
     """
     broken, stage, image = tensors["broken"], tensors["stage"], facts.shape[1:]
-    check_columns({name: tensors[name] for name in _KEPT}, facts.shape)
+    check_columns({name: tensors[name] for name in (*_KEPT, *(_READ if facts.random else ()))}, facts.shape)
     check_columns({"stage": tensors["labels"]}, facts.shape)
     check_columns({"stage": tensors["keys"]}, facts.shape)
     check_columns({"stage": tensors.get("targets", tensors["labels"])}, facts.shape)
@@ -322,7 +371,8 @@ def _assembled(tensors: dict[str, Tensor], facts: _Facts) -> RobustResult:
     broken, stage = tensors["broken"], tensors["stage"]
     images = torch.full(facts.shape, torch.nan)
     images[broken] = _unpacked(tensors["originals"])
-    ledger = replace(Ledger.new(images), **{name: tensors[name] for name in _KEPT})
+    kept = (*_KEPT, *(_READ if facts.random else ()))
+    ledger = replace(Ledger.new(images), **{name: tensors[name] for name in kept})
     ledger.witnesses[broken] = images[broken]
     ledger.witnesses[broken & (stage > 0)] = tensors["witnesses"]
     examples = Batch(images, tensors["labels"], tensors["keys"], tensors.get("targets"))

@@ -63,7 +63,11 @@ def load(path: Path, facts: dict[str, Any], setting: Setting, attacks: Sequence[
             f"{path} holds an evaluation with other {', '.join(other)}; delete it to begin anew, or choose another "
             "path."
         )
-    if not _whole(ledger, saved, setting) or not _of_stages(ledger, saved, setting, attacks):
+    if (
+        (saved.random and ledger.nearest is None)
+        or not _whole(ledger, saved, setting)
+        or not _of_stages(ledger, saved, setting, attacks)
+    ):
         raise FileError(f"{path} contradicts itself, so it was not written by isthmus; delete it to begin anew.")
     return ledger, saved
 

@@ -26,6 +26,7 @@ from isthmus.attacks.undisturbed import device_of, undisturbed
 from isthmus.errors import DataError
 
 _MISRECORDED = "the original is not classified as recorded"  # by another model, or under another label; no less broken
+_UNSURE = "the witness is not misclassified with the confidence that is recorded"  # but it is on average
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ def verify(
     """Recompute a robust accuracy from its witnesses.
 
     A model that answers a successful image differently when asked again is random, whatever the result says. A random
-    model's witnesses are judged on the very draws that they were judged on first, which repeat from the
-    examples' keys. Another model than the one attacked may be given: what fails then did not transfer to it.
+    model's average is read on the very draws that it was read on first, which repeat from the examples' keys.
+    Another model than the one attacked may be given: what fails then did not transfer to it.
 
     Args:
         result: a result, or the file that holds one. What has been changed in a file after it was written is found by
@@ -111,7 +112,7 @@ def verify(
         )
         failures = _failures(claim, examples, model, device, check_whole(batch_size, "batch_size"))
     unproven = torch.zeros(len(claim), dtype=torch.bool)
-    unproven[[row for row, reason in failures.items() if reason != _MISRECORDED]] = True
+    unproven[[row for row, reason in failures.items() if reason not in (_MISRECORDED, _UNSURE)]] = True
     stands = torch.where(unproven, claim.broken, claim.robust)
     return Verification(
         threat=claim.threat,
@@ -183,7 +184,8 @@ def _faults(judge: Judge, batch: Batch, claim: RobustResult, rows: Tensor) -> di
     finite = logits.isfinite().all(1)
     correct = finite & (logits.argmax(1) == batch.labels)
     flat = witnesses.flatten(1)
-    wrong, gone = _wrong(judge, witnesses, batch, ledger.tries)
+    wrong, gone, sure = _wrong(judge, witnesses, batch)
+    claimed = ledger.sure if ledger.sure is not None and claim.verified else torch.zeros_like(broken)
     random = judge.oracle.random  # then an original that is wrong on average, but not surely, stands
     attacked = broken & (ledger.stage > 0)
     clean = broken & ~attacked
@@ -198,18 +200,16 @@ def _faults(judge: Judge, batch: Batch, claim: RobustResult, rows: Tensor) -> di
         f"the original is not {aim}, though recorded so": clean
         & ~(wrong if random else finite & batch.reached(logits)),
         f"stands, but its original is {aim}": robust & finite & batch.reached(logits) & (not random),
+        _UNSURE: broken & claimed & ~sure,
         _MISRECORDED: correct != ledger.correct,
     }
 
 
-def _wrong(judge: Judge, images: Tensor, batch: Batch, tries: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether images are classified as wanted, and whether some logit is not finite.
-
-    ``tries`` counts how often an example was confirmed or not; the last of them found the witness.
-    """
+def _wrong(judge: Judge, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Whether images are classified as wanted, whether some logit is not finite, and whether they surely are."""
     if judge.oracle.random:
-        wrong, gap = judge.confirm(images, batch, (tries - 1).clamp(min=0))
-        return wrong, ~gap.isfinite()
+        reading = judge.read(images, batch)
+        return reading.wrong, ~reading.mean.isfinite().all(1), reading.sure
     logits = judge.oracle.logits(images, batch.keys)
     judge.ask_again(images, batch.keys, logits, batch.reached(logits) & logits.isfinite().all(1))
-    return batch.reached(logits), ~logits.isfinite().all(1)
+    return batch.reached(logits), ~logits.isfinite().all(1), batch.reached(logits)

@@ -60,12 +60,18 @@ class Config(Component):
 def run(context: Context, config: Config) -> CheckResult:
     """Robust accuracy at every ε against the worst of all attacks, in mean and (if any) stochastic mode.
 
+    A random model's answers, as those of a stochastic mode, are judged by their average over many draws. Beside that
+    number, which is ``robust_accuracy``, stand ``robust_accuracy_one_evaluation``, the papers' rule, and
+    ``robust_accuracy_confident``, which leaves out only what is wrong with 99% confidence (see
+    :class:`isthmus.attacks.result.RobustResult`).
+
     Passes where it was measured: how much robustness is enough is not for this check to say. Warns at a
     cheap sign that the attacks, rather than the classifier, are weak (:mod:`isthmus.checks.telltales`).
 
     Arrays, in mean mode and again with ``stochastic_`` before the name: ``standing`` bool[1 + levels, n],
     right on the clean image and at each ε against all attacks; ``standing_fgsm`` etc., against one attack
-    alone; ``smallest_eps`` float[n], 0 where wrong on the clean image, inf where nothing was found. And
+    alone; of random answers ``standing_one_evaluation`` and ``standing_confident``; ``smallest_eps`` float[n], 0 where
+    wrong on the clean image, inf where nothing was found. And
     ``gallery_original`` and ``gallery_adversarial`` uint8[up to 8, h, w, c]: the first examples that are
     right on the clean image and broken under attack, in mean mode, rounded to 8 bits for show.
 
@@ -123,11 +129,14 @@ def _grid(config: Config, threat: Threat, levels: int) -> list[Threat]:
 
 
 def _metrics(curve: Curve) -> dict[str, Metric]:
-    """Robust accuracy at the largest ε first, then at the others; clean errors count as broken."""
+    """Robust accuracy at the largest ε first, then at the others; clean errors count as broken.
+
+    Of random answers it is that of the average prediction; one evaluation and 99% confidence stand beside it.
+    """
     named = {"robust_accuracy": metrics.accuracy(curve.worst[-1])}
     for eps, standing in zip(curve.eps[:-1], curve.worst[:-1], strict=True):
         named[f"robust_accuracy_at_{eps:.4g}"] = metrics.accuracy(standing)
-    return named
+    return named | {f"robust_accuracy_{name}": metrics.accuracy(rows[-1]) for name, rows in curve.readings.items()}
 
 
 def _details(curve: Curve) -> dict[str, Any]:
@@ -140,6 +149,7 @@ def _details(curve: Curve) -> dict[str, Any]:
         "alone": {label: dumped(rows) for label, rows in curve.alone.items()},
         "passes": {label: list(counts) for label, counts in curve.passes.items()},
         "invalid": curve.invalid,
+        "readings": {name: dumped(rows) for name, rows in curve.readings.items()},
         "telltales": telltales(curve),
         "unbounded": unbounded
         and {
@@ -154,6 +164,7 @@ def _arrays(curve: Curve) -> dict[str, NDArray[Any]]:
     clean = curve.correct[None]
     arrays: dict[str, NDArray[Any]] = {"standing": np.concatenate([clean, curve.worst])}
     arrays |= {f"standing_{label}": np.concatenate([clean, rows]) for label, rows in curve.alone.items()}
+    arrays |= {f"standing_{name}": np.concatenate([clean, rows]) for name, rows in curve.readings.items()}
     return arrays | {"smallest_eps": curve.smallest_eps}
 
 

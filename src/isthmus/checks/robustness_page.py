@@ -14,6 +14,7 @@ from isthmus.types import CheckResult, Figure, Gallery, Headline, Metric, Pictur
 
 _PICTURES = 8  # examples in all, but at least two of each classifier
 NO_BREAK = "\u00a0"
+_READINGS = ("one_evaluation", "confident")
 _NORMS = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}
 
 
@@ -22,7 +23,7 @@ def section(results: Mapping[str, CheckResult]) -> Section:
     shown = measured(results)
     blocks: list[Figure | Table | Gallery] = [_curves(norm, found) for norm, found in _by_norm(shown).items()]
     if shown:
-        blocks += [_by_attack(shown), *_gallery(shown)]
+        blocks += [_by_attack(shown), *_readings(shown), *_gallery(shown)]
     question = "How much accuracy is left when images may be perturbed?"
     return Section("Robustness", question, tuple(blocks), _columns(shown), _headlines(shown))
 
@@ -176,6 +177,27 @@ def _by_attack(shown: Mapping[str, CheckResult]) -> Table:
     columns = ("classifier", "against", "clean", *by_attack, "all attacks", "passes per image")
     reading = _by_attack_reading(shown)
     return Table("Accuracy by attack, at the largest ε", reading, columns, tuple(rows))
+
+
+def _readings(shown: Mapping[str, CheckResult]) -> list[Table]:
+    """The three numbers of answers that are random, at the largest ε; none where no answers are."""
+    rows: list[tuple[str | float | Metric | None, ...]] = []
+    for name, result in shown.items():
+        for mode, found in result.details["modes"].items():
+            if found.get("readings"):
+                label = name if mode == MEAN else f"{name} ({mode})"
+                once, sure = (Metric.model_validate(found["readings"][kind][-1]) for kind in _READINGS)
+                rows.append((label, _threat(result), once, result.metrics[in_mode("robust_accuracy", mode)], sure))
+    if not rows:
+        return []
+    reading = (
+        "The same adversarial examples, judged in three ways on draws that no attack has seen. One evaluation is the "
+        "papers' rule, with the samples of the code that the model averages itself. The average prediction over many "
+        "draws is what all other figures report. With confidence, an image counts as broken only where the average is "
+        "wrong at a level of 99%."
+    )
+    columns = ("classifier", "against", "one evaluation", "average over many draws", "99% confidence")
+    return [Table("Robust accuracy of random answers, at the largest ε", reading, columns, tuple(rows))]
 
 
 def _by_attack_reading(shown: Mapping[str, CheckResult]) -> str:

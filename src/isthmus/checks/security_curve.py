@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,6 +39,9 @@ class Curve:
         witnesses: float32[n, c, h, w], adversarial images at the smallest ε that has one, NaN where none has.
         invalid: how many examples gave logits that are not finite, clean or under attack.
         passes: attack label -> (forward, backward) example-passes.
+        readings: of a random model, what stands at this ε by one evaluation ("one_evaluation", the papers' rule), and
+            what is not wrong with 99% confidence ("confident"), bool[L, n] each; ``worst`` and ``alone`` follow the
+            average prediction over many draws. Empty for other models.
         unbounded: what stood where every image can be made uniformly grey; None where it was not tried.
     """
 
@@ -49,6 +52,7 @@ class Curve:
     witnesses: NDArray[np.float32]
     invalid: int
     passes: dict[str, tuple[int, int]]
+    readings: dict[str, Bools] = field(default_factory=dict)
     unbounded: Unbounded | None = None
 
     @property
@@ -152,16 +156,39 @@ class _Tally:
         self.invalid = np.zeros(n, dtype=bool)
         self.correct = np.zeros(n, dtype=bool)
         self.passes = np.zeros((len(labels), 2), dtype=int)
+        self.random = False
+        self.confident = np.ones_like(self.alone)
+        self.once = np.zeros_like(self.alone)
+        self.lead = np.full(self.alone.shape, -np.inf)
 
     def note(self, attack: int, level: int, result: RobustResult) -> None:
         """Enter a result that has absorbed those of larger ε: each attack's in descending order, attacks in theirs."""
         self.standing[attack, level] = result.robust.numpy()
         self.passes[attack] += result.forward_passes, result.backward_passes
         self.invalid |= result.invalid.numpy()
+        ledger = result.ledger
+        if ledger.lead is not None and ledger.once is not None and ledger.sure is not None:
+            self.random = True
+            self.confident[attack, level] = ~(ledger.sure | result.invalid).numpy()
+            self.once[attack, level] = (ledger.once | result.invalid).numpy()
+            self.lead[attack, level] = np.nan_to_num(ledger.lead.numpy(), nan=-np.inf)
         self.correct = result.correct.numpy()
         nearer = result.broken.numpy() & (level < self.level)
         self.witnesses[nearer] = result.witnesses.numpy()[nearer]
         self.level[nearer] = level
+
+    def readings(self) -> dict[str, Bools]:
+        """See :class:`Curve`. One evaluation is made where the average is worst, of all images within the ball."""
+        if not self.random:
+            return {}
+        one = np.empty(self.alone.shape[1:], dtype=bool)
+        for level in range(len(self.grid)):
+            lead, once = (a[:, : level + 1].reshape(-1, one.shape[1]) for a in (self.lead, self.once))
+            one[level] = ~np.take_along_axis(once, lead.argmax(axis=0)[None], 0)[0]
+        return {
+            "one_evaluation": one,
+            "confident": np.logical_and.accumulate(self.confident.all(axis=0), axis=0),
+        }
 
     def curve(self, unbounded: Unbounded | None) -> Curve:
         """All of it."""
@@ -173,6 +200,7 @@ class _Tally:
             witnesses=self.witnesses,
             invalid=int(self.invalid.sum()),
             passes={label: (int(f), int(b)) for label, (f, b) in zip(self.labels, self.passes, strict=True)},
+            readings=self.readings(),
             unbounded=unbounded,
         )
 

@@ -1,7 +1,7 @@
 """Does the model answer at random? Then one pass says little, neither for nor against it.
 
-Everything here judges a random model by its average over fresh draws, with confidence; attacks that averaged nothing
-are repeated with averaged gradients (expectation over transformation, Athalye et al. 2018, §4.2).
+Everything here judges a random model by its average over fresh draws; attacks that averaged nothing are repeated with
+averaged gradients (expectation over transformation, Athalye et al. 2018, §4.2).
 """
 
 from __future__ import annotations

@@ -18,7 +18,18 @@ Kind = Literal["determ", "vib", "ceb", "bidirectional", "determ_bn", "ceb_bn", "
 """Objectives. With "_bn", of the same network with batch normalisation beside one without; with "_pgd", of that one,
 trained on adversarial images."""
 
-NAMES = {"mean": "mean mode", "stochastic": "stochastic mode"}
+NAMES = {
+    "mean": "mean mode",
+    "stochastic": "stochastic mode",
+    "one_evaluation": "stochastic mode, one evaluation",
+    "confident": "stochastic mode, 99% confidence",
+}
+"""Modes, and the two other ways in which cells count what stands in stochastic mode.
+
+Without a further word it counts by the average prediction over many codes. One evaluation with the model's own samples
+is the papers' rule. With confidence, only what is wrong on average at a level of 99% counts as broken (see
+:class:`isthmus.attacks.result.RobustResult`).
+"""
 
 
 class Pgd(Frozen):
@@ -112,5 +123,10 @@ def blind(cells: Sequence[Mapping[str, Any]], mode: str) -> Metric:
 
 
 def modes(cells: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Modes in which these models were judged."""
+    """Modes in which these models were judged, with the other ways of counting; see :data:`NAMES`."""
     return list(cells[0]["modes"]) if cells else []
+
+
+def claimed(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Those that claims are judged in: each mode, and the papers' rule beside ours."""
+    return [mode for mode in modes(cells) if mode != "confident"]

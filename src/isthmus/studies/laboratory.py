@@ -53,7 +53,11 @@ Measure = Callable[["Attacker"], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Trial:
-    """What is measured on every model, and plain data that determine it."""
+    """What is measured on every model, and plain data that determine it.
+
+    What ``measure`` gives of a random model may hold "readings": name -> what other ways of counting find instead
+    (:data:`isthmus.studies.image_models.NAMES`).
+    """
 
     name: str
     settings: Mapping[str, Any]
@@ -111,13 +115,17 @@ class Laboratory:
         """One trial of one model, in each of its modes."""
         name, config = f"{title(kind, knob)}, seed {seed}, {trial.name}", self.config
         judged: dict[str, Any] = {"images": config.images, "modes": config.modes, "attack": trial.name}
+        if "stochastic" in config.modes:
+            judged["random"] = "average, one evaluation, confident"  # what is counted; see image_models.NAMES
         about = {"recipe": config.recipe(kind, knob, seed), **judged, **trial.settings}
 
         def make() -> dict[str, Any]:
             subject = self.subject(kind, knob, seed)
-            found = {
-                mode: trial.measure(Attacker(self.bench, subject, {**about, "mode": mode})) for mode in subject.modes
-            }
+            found: dict[str, Any] = {}
+            for mode in subject.modes:
+                measured = trial.measure(Attacker(self.bench, subject, {**about, "mode": mode}))
+                others = measured.pop("readings", {})
+                found |= {mode: measured, **{name: {**measured, **counts} for name, counts in others.items()}}
             return {**subject.facts, "attack": trial.name, "modes": found}
 
         return Cell(name, about, make)

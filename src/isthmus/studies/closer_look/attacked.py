@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,13 @@ from isthmus.attacks.result import RobustResult
 from isthmus.attacks.threats import Linf
 from isthmus.studies.image_models import Pgd
 from isthmus.studies.laboratory import Attacker, Trial
+from isthmus.types import Metric
+
+SHOWN = (1, 2, 5, 10, 20, 50, 100)
+"""Numbers of starts that tables show, and at which random models are judged."""
+
+OTHERS = ("one_evaluation", "confident")
+"""A random model's robust accuracies beside that of its average."""
 
 
 def one_step(eps: Sequence[float]) -> Trial:
@@ -19,22 +26,37 @@ def one_step(eps: Sequence[float]) -> Trial:
     def measure(attacker: Attacker) -> dict[str, Any]:
         results = {f"{each:g}": attacker.run(Linf(each), ["fgsm"]) for each in eps}
         first = next(iter(results.values()))
-        return {
-            "clean": int(first.correct.sum()),
-            "fgsm": {name: int(result.robust.sum()) for name, result in results.items()},
-            "blind": blind(first),
-        }
+        found = {"clean": int(first.correct.sum()), "fgsm": _counts(results, "average"), "blind": blind(first)}
+        if first.random:
+            found["readings"] = {rule: {"fgsm": _counts(results, rule)} for rule in OTHERS}
+        return found
 
     return Trial("fgsm", {"eps": eps}, measure)
 
 
 def restarts(eps: float, pgd: Pgd, starts: int) -> Trial:
-    """PGD: ``{"clean": images right, "standing": [before the first start, after it, after two, ...]}``, and "blind"."""
+    """PGD: ``{"clean": images right, "standing": [before the first start, after it, after two, ...]}``, and "blind".
+
+    A random model is judged at the image that came closest in all starts. So each number of starts takes an evaluation
+    of its own, and only those of :data:`SHOWN` are measured: ``"starts"`` names them, and ``"standing"`` has no others.
+    """
     options = {**pgd.plain(), "restarts": starts}
 
     def measure(attacker: Attacker) -> dict[str, Any]:
         result = attacker.run(Linf(eps), [{"name": "pgd", **options}])
-        return {"clean": int(result.correct.sum()), "standing": by_run(result, starts), "blind": blind(result)}
+        clean = int(result.correct.sum())
+        if not result.random:
+            return {"clean": clean, "standing": by_run(result, starts), "blind": blind(result)}
+        fewer = [number for number in SHOWN if number < starts]
+        results = [attacker.run(Linf(eps), [{"name": "pgd", **options, "restarts": number}]) for number in fewer]
+        counts = {rule: [clean, *(_count(each, rule) for each in (*results, result))] for rule in ("average", *OTHERS)}
+        return {
+            "clean": clean,
+            "standing": counts["average"],
+            "starts": [*fewer, starts],
+            "blind": blind(result),
+            "readings": {rule: {"standing": counts[rule]} for rule in OTHERS},
+        }
 
     return Trial("pgd", {"eps": eps, "pgd": options}, measure)
 
@@ -45,9 +67,23 @@ def ensemble(eps: float, suite: str | Sequence[Any]) -> Trial:
     def measure(attacker: Attacker) -> dict[str, Any]:
         result = attacker.run(Linf(eps), suite)
         after = {label: round(share * len(result)) for label, share in result.by_attack.items()}
-        return {"clean": int(result.correct.sum()), "left": int(result.robust.sum()), "by_attack": after}
+        found = {"clean": int(result.correct.sum()), "left": int(result.robust.sum()), "by_attack": after}
+        if result.random:
+            found["readings"] = {rule: {"left": _count(result, rule)} for rule in OTHERS}
+        return found
 
     return Trial("ensemble", {"eps": eps, "suite": suite}, measure)
+
+
+def _counts(results: Mapping[str, RobustResult], rule: str) -> dict[str, int]:
+    return {name: _count(result, rule) for name, result in results.items()}
+
+
+def _count(result: RobustResult, rule: str) -> int:
+    """Images that stand by one of a result's three numbers."""
+    metric: Metric = getattr(result, rule)
+    assert metric.value is not None
+    return round(metric.value * len(result))
 
 
 def by_run(result: RobustResult, runs: int) -> list[int]:

@@ -81,7 +81,7 @@ def findings(record: StudyRecord) -> list[Finding]:
             f"No model with β = {record.config['best']:g}, or no deterministic one, is there that did not collapse."
         )
         return [Finding(claim="VIB under FGS.", verdict=Verdict.UNDECIDED, because=because)]
-    modes = image_models.modes(best)
+    modes = image_models.claimed(best)
     claims = (_gain, _above_chance, _peak)
     found = [claim(record, mode) for claim in claims for mode in modes]
     return [*found, _modes_differ(record)] if len(modes) > 1 else found
@@ -139,7 +139,7 @@ def _modes_differ(record: StudyRecord) -> Finding:
     beta, eps = record.config["best"], f"{min(record.config['eps']):g}"
     best = healthy(record, objective="vib", knob=beta)
     n = best[0]["n"]
-    mean, stochastic = (standing(best, mode, "fgsm", eps) for mode in NAMES)
+    mean, stochastic = (standing(best, mode, "fgsm", eps) for mode in ("mean", "stochastic"))
     lead = gap(mean, stochastic, n)
     apart = any_of([exceeds(lead, MODES_DIFFER), falls_below(lead, -MODES_DIFFER)])
     return Finding(

@@ -16,6 +16,7 @@ from isthmus.studies.image_models import (
     Kind,
     Pgd,
     blind,
+    claimed,
     estimate,
     healthy,
     modes,
@@ -28,7 +29,7 @@ OVERSTATED = 0.05
 """A share of all images that further starts break, from which on the first one misled."""
 SMALL: dict[str, Any] = {**MNIST_SMALL, "starts": 20}
 _KINDS = ("determ", "vib")
-_SHOWN = (1, 2, 5, 10, 20, 50, 100)
+_SHOWN = (1, 2, 5, 10, 20, 50, 100)  # as in isthmus.studies.closer_look.attacked, which needs torch
 
 
 def tiny(step_size: float) -> dict[str, Any]:
@@ -74,10 +75,10 @@ def findings(record: StudyRecord, claim: Callable[[StudyRecord, str], Finding]) 
         return [Finding(claim="VIB under PGD with restarts.", verdict=Verdict.UNDECIDED, because=because)]
     vib = healthy(record, objective="vib")
     return [
-        *(claim(record, mode) for mode in record.config["modes"]),
+        *(claim(record, mode) for mode in claimed(vib)),
         *(
             overstated(f"A single start overstates VIB's robust accuracy ({NAMES[mode]}).", vib, mode)
-            for mode in record.config["modes"]
+            for mode in claimed(vib)
         ),
     ]
 
@@ -90,7 +91,7 @@ def after_all(record: StudyRecord, kind: str, mode: str) -> Estimate:
 def overstated(claim: str, cells: Sequence[Mapping[str, Any]], mode: str) -> Finding:
     """Whether a single start leaves considerably more standing than further starts do."""
     curves = [cell["modes"][mode]["standing"] for cell in cells]
-    lost, last = share([curve[1] - curve[-1] for curve in curves], cells[0]["n"]), len(curves[0]) - 1
+    lost, last = share([curve[1] - curve[-1] for curve in curves], cells[0]["n"]), _starts(cells, mode)[-1]
     return Finding(
         claim=claim,
         verdict=exceeds(lost, OVERSTATED),
@@ -120,10 +121,10 @@ def curve(title: str, networks: Mapping[str, Sequence[Mapping[str, Any]]]) -> Fi
     ends: list[str] = []
     for kind, cells in networks.items():
         for mode in modes(cells):
-            starts = range(1, len(cells[0]["modes"][mode]["standing"]))
-            values = [estimate(cells, mode, "standing", number) for number in starts]
+            starts = _starts(cells, mode)
+            values = [estimate(cells, mode, "standing", at) for at in range(1, len(starts) + 1)]
             series.append(band(_line(kind, mode), starts, values))
-            ends.append(f"{_line(kind, mode)}: {values[0]} after one start, {values[-1]} after {len(values)}")
+            ends.append(f"{_line(kind, mode)}: {values[0]} after one start, {values[-1]} after {starts[-1]}")
     return Figure(
         title=title,
         reading=f"{'; '.join(ends)}." if ends else "Not measured yet.",
@@ -140,9 +141,9 @@ def _table(networks: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     shown: list[int] = []
     for kind, cells in networks.items():
         for mode in modes(cells):
-            last = len(cells[0]["modes"][mode]["standing"]) - 1
-            shown = sorted({number for number in _SHOWN if number < last} | {last})
-            left = [estimate(cells, mode, "standing", number).metric for number in shown]
+            starts = _starts(cells, mode)
+            shown = sorted({number for number in _SHOWN if number < starts[-1]} | {starts[-1]})
+            left = [estimate(cells, mode, "standing", 1 + starts.index(number)).metric for number in shown]
             rows.append(
                 (_line(kind, mode), len(cells), estimate(cells, mode, "clean").metric, *left, blind(cells, mode))
             )
@@ -153,6 +154,12 @@ def _table(networks: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
         columns=("model", "seeds", "clean", *(f"{n} start{'s' * (n > 1)}" for n in shown), "zero gradients"),
         rows=tuple(rows),
     )
+
+
+def _starts(cells: Sequence[Mapping[str, Any]], mode: str) -> list[int]:
+    """Numbers of starts after which it was counted what stands."""
+    found = cells[0]["modes"][mode]
+    return list(found.get("starts", range(1, len(found["standing"]))))
 
 
 def _line(kind: str, mode: str) -> str:

@@ -1,0 +1,127 @@
+"""What a random model answers to an image on average, read on draws that no attack has seen; and how sure that is.
+
+Three numbers come of one reading. The average prediction is the argmax of the mean class probabilities over many draws:
+whether it errs is the quantity that is wanted. A test at level :data:`DOUBT` says where it surely errs. And the first
+draw alone is what papers report: one evaluation of the model, with the samples of the code that it averages itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from isthmus.attacks.batch import Batch
+from isthmus.randomness import fold
+
+Average = Callable[[Tensor, Tensor, int], Tensor]
+"""From images, keys and a number of draws to class probabilities, n × draws × classes."""
+
+DOUBT = 0.01
+"""Chance, at most, that an image is said to err with confidence though the average prediction is right."""
+
+SETTLED = 0.001
+"""Doubt at which a reading ends early, either way."""
+
+BLOCK = 16
+"""Draws that are taken at a time."""
+
+FIRST = 4
+"""Draws that name the strongest rival class, before the test begins."""
+
+MOST = 512
+"""Draws after which an undecided reading ends; the mean of them all then decides."""
+
+BETS = (0.02, 0.1, 0.3, 0.6, 0.9)
+"""Shares of its capital that a test bets on every draw; the test's capital is their mean."""
+
+_READING = -63  # folded into an example's key for the draws of its reading
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read of each image.
+
+    Attributes:
+        mean: class probabilities averaged over all draws.
+        wrong: whether the average prediction is a success for the attacker: not the label, or the target.
+        once: whether the first draw alone is.
+        sure: whether the average is, with confidence.
+        lead: mean probability by which it is a success; negative where it is none.
+        draws: how many the mean is over.
+    """
+
+    mean: Float[Tensor, "n classes"]
+    wrong: Bool[Tensor, " n"]
+    once: Bool[Tensor, " n"]
+    sure: Bool[Tensor, " n"]
+    lead: Float[Tensor, " n"]
+    draws: Int[Tensor, " n"]
+
+
+def read(average: Average, images: Float[Tensor, "n c h w"], batch: Batch) -> Reading:
+    """Read the average prediction of a random model at each image, on draws that derive from the example's key.
+
+    Draws are taken until one of two opposite tests (:func:`grown`) leaves a doubt of :data:`SETTLED`, or up to
+    :data:`MOST`. Most images are settled by some 20 draws. NaN in an answer makes its mean NaN, and no success.
+
+    Args:
+        average: asks the model.
+        images: where, one for each example of the batch.
+    """
+    first = average(images, fold(batch.keys, _READING, 0), FIRST)
+    total, draws = first.double().sum(1), torch.full_like(batch.labels, FIRST)
+    own = batch.labels if batch.targets is None else batch.targets
+    rival = total.scatter(1, own[:, None], -torch.inf).argmax(1)
+    wealth = torch.ones(len(batch), 2, len(BETS), dtype=torch.float64, device=images.device)
+    most = wealth.mean(2)
+    rows = total.isfinite().all(1).nonzero().squeeze(1)
+    for block in range(1, MOST // BLOCK):
+        if len(rows) == 0:
+            break
+        drawn = average(images[rows], fold(batch.keys[rows], _READING, block), BLOCK)
+        total[rows] += drawn.double().sum(1)
+        draws[rows] += BLOCK
+        against = pick(drawn, rival[rows]) - pick(drawn, own[rows])
+        for side, leads in enumerate((against, over_all(drawn, own[rows]))):
+            wealth[rows, side] = grown(wealth[rows, side], leads)
+        most[rows] = torch.maximum(most[rows], wealth[rows].mean(2))
+        rows = rows[(most[rows] < 1 / SETTLED).all(1) & total[rows].isfinite().all(1)]
+    mean = total / draws[:, None]
+    finite, side = mean.isfinite().all(1), 0 if batch.targets is None else 1
+    wrong = finite & batch.reached(mean)
+    lead = -batch.gap(mean)
+    sure = wrong & (most[:, side] >= 1 / DOUBT)
+    return Reading(mean.float(), wrong, batch.reached(first[:, 0]), sure, lead.float(), draws)
+
+
+def lead(batch: Batch, drawn: Float[Tensor, "n draws classes"], rival: Tensor) -> Float[Tensor, "n draws"]:
+    """By how much a draw speaks for success, in [−1, 1]."""
+    if batch.targets is None:
+        return pick(drawn, rival) - pick(drawn, batch.labels)
+    return over_all(drawn, batch.targets)
+
+
+def over_all(drawn: Float[Tensor, "n draws classes"], classes: Int[Tensor, " n"]) -> Float[Tensor, "n draws"]:
+    """The probability of a class less the largest other one, in each draw."""
+    others = drawn.scatter(2, classes[:, None, None].expand(-1, drawn.shape[1], 1), -torch.inf)
+    return pick(drawn, classes) - others.amax(2)
+
+
+def pick(drawn: Float[Tensor, "n draws classes"], classes: Int[Tensor, " n"]) -> Float[Tensor, "n draws"]:
+    """The probability of a class in each draw."""
+    return drawn.gather(2, classes[:, None, None].expand(-1, drawn.shape[1], 1)).squeeze(2)
+
+
+def grown(wealth: Float[Tensor, "n bets"], leads: Float[Tensor, "n draws"]) -> Float[Tensor, "n bets"]:
+    """The capital of a gambler who bets shares of it on every lead.
+
+    Were the mean lead not positive, the mean capital would be a supermartingale, and would ever reach C with a chance
+    of at most 1/C (Ville's inequality), whatever the distribution of the leads and however long one plays.
+    """
+    bets = wealth.new_tensor(BETS)
+    after: Tensor = wealth * (1 + bets[None, None] * leads.double()[:, :, None]).prod(1)
+    return after

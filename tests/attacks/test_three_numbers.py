@@ -1,0 +1,223 @@
+"""A random model's three robust accuracies, on models whose probabilities are known in closed form."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from attacked_models import Linear, Noisy, Smooth, pictures, proposing, subject
+from test_verify import rewritten
+from torch import nn
+
+from isthmus.attacks import Linf, RobustResult, averages, curve, pgd, robust_accuracy
+from isthmus.attacks.batch import Batch
+from isthmus.attacks.judging import Judge
+from isthmus.attacks.oracle import Oracle
+from isthmus.attacks.verify import verify
+from isthmus.errors import FileError
+from isthmus.metrics import wilson
+from isthmus.randomness import example_keys, normal, uniform
+
+STILL = [proposing(lambda batch, threat: batch.images)]
+"""An attack that moves nothing: every image is its own adversarial example."""
+
+
+def phi(x: float) -> float:
+    """The distribution function of N(0, 1)."""
+    return (1 + math.erf(x / math.sqrt(2))) / 2
+
+
+class Margin(nn.Module):
+    """Two classes; the logit of class 0 leads by m + σ·N(0, 1), where m is the first pixel less one half, times ten.
+
+    The average prediction is class 0 exactly where m > 0, since the noise is symmetric; one evaluation is wrong with
+    probability Φ(−m/σ).
+    """
+
+    takes_keys = True
+
+    def __init__(self, sigma: float) -> None:
+        super().__init__()
+        self.sigma = sigma
+
+    def forward(self, images, keys):
+        margin = 10 * (images[:, 0, 0, 0].double() - 0.5) + self.sigma * normal(keys, (1,))[:, 0]
+        return torch.stack([margin, torch.zeros_like(margin)], 1)
+
+
+class Coin(nn.Module):
+    """Right by a wide margin with a chance that is the first pixel, wrong by a narrower one otherwise."""
+
+    takes_keys = True
+
+    def forward(self, images, keys):
+        right = uniform(keys, (1,)) < images[:, 0, 0, :1]
+        p = torch.where(right, 0.95, 0.40).double()
+        return torch.cat([p, 1 - p], 1).log()
+
+
+def images_at(pixel: float, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.full((n, 1, 4, 4), pixel), torch.zeros(n, dtype=torch.int64)
+
+
+def read(model, pixel: float, n: int) -> averages.Reading:
+    images, labels = images_at(pixel, n)
+    batch = Batch(images, labels, example_keys(5, torch.arange(n)))
+    return Judge(Oracle(model), Linf(0.1)).read(images, batch)
+
+
+@pytest.mark.parametrize("m", [-1.0, -0.2, 0.2, 1.0])
+def test_the_average_follows_the_margin_and_one_evaluation_the_noise(m):
+    """Logits that lead by m + N(0, 1)."""
+    n = 1500
+    found = read(Margin(1.0), 0.5 + m / 10, n)
+    assert found.wrong.float().mean() == pytest.approx(float(m < 0), abs=0.02)
+    expected = phi(-m)
+    assert found.once.float().mean() == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / n))
+    assert (found.sure <= found.wrong).all()
+    if m > 0:
+        assert found.sure.float().mean() <= averages.DOUBT
+    if m == -1.0:
+        assert found.sure.all()
+
+
+def test_at_the_boundary_half_is_wrong_on_average_and_hardly_any_with_confidence():
+    found = read(Margin(1.0), 0.5, 300)
+    assert 0.4 < found.wrong.float().mean() < 0.6
+    assert 0.4 < found.once.float().mean() < 0.6
+    assert found.sure.float().mean() <= 2 * averages.DOUBT
+    assert (found.draws == averages.FIRST + averages.BLOCK * (averages.MOST // averages.BLOCK - 1)).float().mean() > 0.9
+
+
+@pytest.mark.parametrize(("chance", "wrong"), [(0.05, True), (0.3, False)])
+def test_the_average_is_of_probabilities_and_not_a_vote(chance, wrong):
+    """Right with 0.95 by a chance c, else wrong with 0.40: the mean probability is right from c = 2/11 on."""
+    n = 600
+    found = read(Coin(), chance, n)
+    assert found.wrong.float().mean() == pytest.approx(float(wrong), abs=0.02)
+    assert found.once.float().mean() == pytest.approx(1 - chance, abs=4 * math.sqrt(chance * (1 - chance) / n))
+    assert found.mean[:, 0].mean() == pytest.approx(0.4 + 0.55 * chance, abs=0.01)
+
+
+def test_most_images_are_settled_by_a_few_draws():
+    assert int(read(Margin(0.1), 0.9, 50).draws.max()) == averages.FIRST + averages.BLOCK
+
+
+def test_three_numbers_of_images_that_nothing_can_move():
+    """A grid of margins; the closed forms are averages over it."""
+    n, margins = 1200, torch.linspace(-2, 3, 1200)
+    images = torch.full((n, 1, 4, 4), 0.5)
+    images[:, 0, 0, 0] = 0.5 + margins / 10
+    labels = torch.zeros(n, dtype=torch.int64)
+    result = robust_accuracy(Margin(1.0), images, labels, Linf(0.1), STILL)
+    average, once = float((margins > 0).double().mean()), sum(phi(float(m)) for m in margins) / n
+    assert result.accuracy == result.average.value == pytest.approx(average, abs=0.02)
+    assert result.clean_accuracy == pytest.approx(average, abs=0.02)
+    assert result.one_evaluation.value == pytest.approx(once, abs=4 * 0.5 / math.sqrt(n))
+    assert result.one_evaluation.value < result.accuracy <= result.confident.value
+    for found in (result.average, result.one_evaluation, result.confident):
+        assert found.n == n
+        assert found.interval == wilson(round(found.value * n), n)
+    assert result.interval == result.average.interval
+
+
+def test_the_number_is_read_on_draws_that_chose_nothing():
+    """A hundred lucky draws to choose from, and all images are right on average: the reading is not deceived."""
+    images, labels = images_at(0.53, 150)
+    blind = Noisy(Linear(torch.zeros(2, 16), torch.tensor([0.3, 0.0])), 1.0)
+    result = robust_accuracy(blind, images, labels, Linf(0.1), [pgd.Config(steps=5, restarts=20), "uniform:50"])
+    assert result.accuracy >= 0.98
+    assert result.one_evaluation.value == pytest.approx(1 - phi(-0.3 / math.sqrt(2)), abs=4 * 0.5 / math.sqrt(150))
+    assert result.confident.value >= result.accuracy
+
+
+def test_an_image_that_is_wrong_on_average_but_not_surely_counts():
+    """Under ε = 0.2 the margin of +1.96 can be brought to −0.04: wrong on average, and no test will be sure of it."""
+    images, labels = images_at(0.5 + 0.196, 60)
+
+    class Weak(Margin):
+        def forward(self, given, keys):
+            return super().forward(given, keys) * 0.2  # so that probabilities hardly lead
+
+    result = robust_accuracy(Weak(0.1), images, labels, Linf(0.2), ["fgsm"])
+    assert result.accuracy <= 0.05
+    assert result.confident.value >= 0.9
+    broken = result.broken
+    assert set(result.broken_by) <= {"fgsm", None}
+    assert (images[broken] - result.witnesses[broken]).abs().flatten(1).amax(1).max() <= 0.2 + 1e-6
+    assert (result.ledger.lead[broken] > 0).all()
+
+
+def test_a_deterministic_model_has_one_number():
+    model, images, labels = subject()
+    result = robust_accuracy(model, images, labels, Linf(0.05), ["fgsm"])
+    assert result.average == result.one_evaluation == result.confident
+    assert result.average.value == result.accuracy
+    assert "nearest" not in result.ledger.columns()
+
+
+def test_the_numbers_survive_saving_joining_and_verification(tmp_path):
+    model, images, labels = subject()
+    noisy = Noisy(model, 1.0)
+    result = robust_accuracy(noisy, images, labels, Linf(0.08), [pgd.Config(steps=10)])
+    assert result.one_evaluation != result.confident
+    result.save(tmp_path / "r")
+    loaded = RobustResult.load(tmp_path / "r")
+    for name in ("average", "one_evaluation", "confident", "verified", "accuracy"):
+        assert getattr(loaded, name) == getattr(result, name), name
+    assert verify(loaded, noisy).agrees
+    double = RobustResult.joined([result, result])
+    assert double.one_evaluation.value == result.one_evaluation.value
+    assert double.confident.n == 2 * len(images)
+
+
+def test_confidence_that_was_claimed_and_is_not_there_is_found(tmp_path):
+    images, labels = images_at(0.499, 40)
+    model = Margin(1.0)
+    result = robust_accuracy(model, images, labels, Linf(0.01), STILL)
+    assert (result.broken & ~result.ledger.sure).any()
+    ledger = result.ledger.take(torch.arange(40))
+    ledger.sure[:] = ledger.broken
+    done = verify(replace(result, ledger=ledger), model)
+    assert not done.agrees
+    assert done.verified == done.claimed
+    assert set(done.reasons) == {"the witness is not misclassified with the confidence that is recorded"}
+
+
+def test_an_older_files_random_result_is_refused_and_a_deterministic_one_is_read(tmp_path):
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    model, images, labels = subject()
+    for name, attacked in (("plain", model), ("random", Noisy(model, 0.5))):
+        robust_accuracy(attacked, images, labels, Linf(0.05), ["fgsm"]).save(tmp_path / name)
+        rewritten(tmp_path / name, lambda tensors, facts: None)
+        with safe_open(tmp_path / name, framework="pt") as file:
+            metadata = file.metadata() | {"format": "isthmus robust result 2"}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        save_file(tensors, tmp_path / name, metadata)
+    assert len(RobustResult.load(tmp_path / "plain")) == 48
+    with pytest.raises(FileError, match="only with 99% confidence; run the evaluation again"):
+        RobustResult.load(tmp_path / "random")
+
+
+def test_a_curve_falls_in_every_number_that_it_reports():
+    model = Noisy(Smooth(), 0.6)
+    images = pictures(16)
+    labels = Smooth()(images).argmax(1)
+    found = curve(model, images, labels, [Linf(0.02), Linf(0.15)], [pgd.Config(steps=8)])
+    for name in ("average", "confident"):
+        values = [getattr(result, name).value for result in found]
+        assert values == sorted(values, reverse=True)
+    for result in found:
+        assert result.average.value <= result.confident.value
+        assert verify(result, model).agrees
+
+
+def test_without_the_reading_only_the_confident_count_is_known():
+    images, labels = images_at(0.45, 30)
+    result = robust_accuracy(Margin(1.0), images, labels, Linf(0.01), STILL, verify=False)
+    assert not result.verified
+    assert result.average.value is None
+    assert "not read" in result.one_evaluation.note
+    assert result.accuracy >= robust_accuracy(Margin(1.0), images, labels, Linf(0.01), STILL).accuracy
