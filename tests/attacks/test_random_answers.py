@@ -107,6 +107,18 @@ def test_no_image_that_is_right_on_average_is_called_broken(sure, kind):
     assert clearly_right(model, result) == 0
 
 
+def test_what_success_costs_is_booked_on_the_example_that_succeeded(sure):
+    """Whoever else is in the batch: the columns are those of one image at a time."""
+    plain, images, labels = sure
+    whole = robust_accuracy(plain, images, labels, Linf(EPS), SUITE)
+    assert whole.broken.any()
+    assert whole.robust.any()
+    for batch_size in (1, 7):
+        parts = robust_accuracy(plain, images, labels, Linf(EPS), SUITE, batch_size)
+        assert torch.equal(parts.ledger.forwards, whole.ledger.forwards)
+        assert torch.equal(parts.ledger.backwards, whole.ledger.backwards)
+
+
 def test_every_pass_of_both_attempts_is_counted(sure):
     plain, images, labels = sure
     model = Counting(Hesitant(plain))

@@ -94,8 +94,8 @@ def test_restarts(study, vib, plain, expected):
 
 def test_the_papers_rule_is_judged_beside_ours_and_the_confident_count_is_shown_alone():
     """By one evaluation nothing is left; by the average all; 99% confidence has no claims."""
-    few = {**pgd(985, 300, 30, 10), "starts": [1, 2, 20]}
-    many = {**pgd(985, 950, 949, 949), "starts": [1, 2, 20]}
+    few = {**pgd(985, 300, 100, 50, 30, 10), "starts": [1, 2, 5, 10, 20]}
+    many = {**pgd(985, 950, 949, 949, 949, 949), "starts": [1, 2, 5, 10, 20]}
     modes = {"mean": pgd(985, *[949] * 20), "stochastic": many, "one_evaluation": few, "confident": many}
     models = {("determ", None, "pgd"): {"mean": pgd(985, *[0] * 20)}, ("vib", 0.01, "pgd"): modes}
     record = record_of("closer-look/figure-2", models)

@@ -84,12 +84,18 @@ class Judge:
 
     def __init__(self, oracle: Oracle, threat: Threat) -> None:
         self.oracle, self.threat = oracle, threat
+        self.repeated: Tensor | None = None  # how often each row of the last batch was asked about once more
         self.one_draw_a_pass = False  # whether all rows of a pass share their noise; known once it was seen
 
     @property
     def in_turn(self) -> bool:
         """Whether a verdict depends on what was proposed for the example before, as a random model's level does."""
         return self.oracle.random
+
+    def take_repeated(self) -> Int[Tensor, " n"] | None:
+        """How often each row of the last batch was asked about once more; None where none was, or it was taken."""
+        taken, self.repeated = self.repeated, None
+        return taken
 
     def start_over(self) -> None:
         """From here on, the model is random; what was judged before is not believed."""
@@ -152,7 +158,9 @@ class Judge:
             return
         keys = fold(keys, _JUDGE)
         with suppress(ModelError):  # it may take batches of one size alone
-            if not rounding.differ(logits[rows], self.oracle.logits(images[rows], keys[rows])):
+            again = self.oracle.logits(images[rows], keys[rows])
+            self.repeated = about.long().cpu()
+            if not rounding.differ(logits[rows], again):
                 return
         if any(rounding.differ(logits, self.oracle.logits(images, keys)) for _ in range(REPEATS)):
             raise Randomness

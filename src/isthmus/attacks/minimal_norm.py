@@ -177,6 +177,8 @@ class Smallest(Judge):
         at = asked.to(images.device)
         some, counted = batch.take(at), tries[at]
         found = super().proposals(images[at], some, counted)
+        if self.repeated is not None:  # it was counted among those asked about
+            self.repeated = torch.zeros(n, dtype=torch.int64).index_copy(0, asked.cpu(), self.repeated)
         tries[at] = counted
         self._note(rows[asked], found, some.images)
         verdict.finite[at], verdict.gap[at] = found.finite, found.gap.to(verdict.gap)

@@ -57,11 +57,17 @@ class Setting:
     def booked(self, rows: Tensor) -> Iterator[None]:
         """Books what the model is asked inside on these examples; one may be named more than once.
 
-        In equal shares; of what is left over, as where some are asked about twice, the first get one pass more.
+        In equal shares, after what the judge asked about some of them again; of what is left over the first get one
+        pass more.
         """
+        self.judge.take_repeated()
         forwards, backwards = self.oracle.forward_passes, self.oracle.backward_passes
         yield
         forwards, backwards = self.oracle.forward_passes - forwards, self.oracle.backward_passes - backwards
+        repeated = self.judge.take_repeated()
+        if repeated is not None:
+            self.ledger.forwards.index_add_(0, rows, repeated)
+            forwards -= int(repeated.sum())
         for column, passes in ((self.ledger.forwards, forwards), (self.ledger.backwards, backwards)):
             each, rest = divmod(passes, len(rows))
             column.index_add_(0, rows, each + (torch.arange(len(rows)) < rest).long())
