@@ -10,6 +10,7 @@ from isthmus import results
 from isthmus.attacks.threats import Linf
 from isthmus.checks import accuracy
 from isthmus.checks.context import Context
+from isthmus.nets.modes import AveragedDraws
 from isthmus.types import CheckResult, Status
 
 
@@ -168,5 +169,21 @@ def test_the_mode_of_missing_answers_is_named(noisy):
 
 
 def test_random_answers_are_mentioned(noisy):
-    assert "averaged over 12 draws" in run(context(*noisy, draws=12)).reason
+    assert "average 12 draws" in run(context(*noisy, draws=12)).reason
     assert "draws" not in run(context(*noisy)).reason
+
+
+def test_a_random_classifier_counts_by_its_average_over_many_draws():
+    """Logits lead by 0.5 under noise of deviation 4: any twelve draws often err, their distribution does not."""
+
+    class Shaken(nn.Module):
+        def forward(self, images):
+            return torch.tensor([0.5, 0.0]) + 4 * torch.randn(len(images), 2)
+
+    images, labels = torch.rand(60, 1, 2, 2), torch.zeros(60, dtype=torch.int64)
+    labels[:2] = 1  # so that no constant answer is right
+    judged = Context(AveragedDraws(Shaken(), 12).eval(), images, labels, 2, Linf(0.1), draws=12, batch_size=25)
+    right = run(judged).arrays["correct"]
+    assert right[2:].mean() > 0.85
+    assert not right[:2].any()
+    assert (judged.logits.argmax(1)[2:] == 0).float().mean() < right[2:].mean()

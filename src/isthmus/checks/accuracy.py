@@ -11,6 +11,7 @@ from pydantic import Field
 
 from isthmus import metrics
 from isthmus.checks.views import (
+    MEAN,
     chance,
     clean_logits,
     column,
@@ -54,7 +55,7 @@ def run(context: Context, config: Config) -> CheckResult:
     arrays: dict[str, NDArray[Any]] = {"label": truth}
     found: dict[str, Metric] = {}
     missing: dict[str, int] = {}
-    for mode, logits in clean_logits(context).items():
+    for mode, logits in _answers(context).items():
         answered = finite(logits)
         predicted = np.where(answered, logits.argmax(axis=1), -1)
         missing[mode] = int((~answered).sum())
@@ -73,7 +74,10 @@ def run(context: Context, config: Config) -> CheckResult:
     constant = chance(truth, context.num_classes)
     status, reason = _judge(found["accuracy"], constant, not_finite(missing, "count as wrong"))
     if context.draws > 1:
-        reason += f" The classifier answers at random; its probabilities are averaged over {context.draws} draws."
+        reason += (
+            f" The classifier answers at random; other checks average {context.draws} draws, this one as many as it "
+        )
+        reason += "takes to know the average."
     return CheckResult(
         check="accuracy",
         status=status,
@@ -86,6 +90,27 @@ def run(context: Context, config: Config) -> CheckResult:
         },
         arrays=arrays,
     )
+
+
+def _answers(context: Context) -> dict[str, NDArray[Any]]:
+    """Logits of each mode; of a foreign model that answers at random, the ln of probabilities averaged over many draws.
+
+    As many as tell which class leads on average (:mod:`isthmus.attacks.averages`), as for images under attack.
+    """
+    import torch
+
+    from isthmus.attacks.batch import Batch
+    from isthmus.attacks.judging import Judge
+    from isthmus.attacks.oracle import Oracle
+    from isthmus.nets.modes import AveragedDraws
+
+    found = dict(clean_logits(context))
+    if isinstance(context.model, AveragedDraws):
+        judge = Judge(Oracle(AveragedDraws(context.model.model, 1, context.seed).eval()), context.threat)
+        batch = Batch(context.images, context.labels, context.keys)
+        parts = torch.split(torch.arange(len(batch), device=batch.images.device), context.batch_size)
+        found[MEAN] = np.concatenate([judge.clean(batch.take(rows)).cpu().numpy() for rows in parts])
+    return found
 
 
 def _confusion(truth: NDArray[Any], predicted: NDArray[Any], classes: int) -> NDArray[np.int64]:
