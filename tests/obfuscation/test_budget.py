@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
+import typer
 from benchmarks.illusions import ILLUSIONS
 from torch import Tensor, nn
 from trained_digits import EPS, SMALL, adversarially_trained, examined, held_out, undefended
 
 import isthmus
+from isthmus import cli
 from isthmus.attacks import Linf, oracle
 from isthmus.attacks.inputs import examples
 from isthmus.auditing.asked import configs
@@ -167,6 +170,16 @@ def test_an_audit_says_what_was_not_tried_wherever_it_says_the_verdict(tmp_path)
     counted = [(done, total) for check, done, total in seen if total > 1]
     assert {total for _, total in counted} == {120 * 30}
     assert [done for done, _ in counted] == sorted(done for done, _ in counted)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "code"), [(["undecided"], 5), (["undecided", "overstated"], 3), (["overstated", "broken", "holds"], 4)]
+)
+def test_the_exit_code_is_that_of_the_gravest_verdict(statuses, code):
+    found = [SimpleNamespace(details={"verdict": {"status": status}}) for status in statuses]
+    with pytest.raises(typer.Exit) as stop:
+        cli._stop_at_illusions([SimpleNamespace(results={"obfuscation": each}) for each in found], ["obfuscation"])
+    assert stop.value.exit_code == code
 
 
 def test_passes_without_the_check_are_refused():
