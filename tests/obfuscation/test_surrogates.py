@@ -11,7 +11,7 @@ import torch
 from differentiable import probed
 from torch import Tensor, nn
 
-from isthmus.obfuscation.relaxed import plain, relaxation
+from isthmus.obfuscation.relaxed import plain
 from isthmus.obfuscation.straight_through import StraightThrough
 from isthmus.obfuscation.surrogates import EXEMPT, KINDS, SURROGATES
 
@@ -251,11 +251,11 @@ def test_values_and_dtypes_are_torchs_and_a_gradient_comes_through(name, at):
     torch.manual_seed(0)
     expected = function(x.clone())
     torch.manual_seed(0)
-    leaf = x.clone().requires_grad_()
-    found = StraightThrough(Only(function))(leaf)
-    assert found.dtype == expected.dtype
-    assert torch.equal(found.detach(), expected)
-    soft = found if found.is_floating_point() else relaxation(found)
+    leaf, seen = x.clone().requires_grad_(), []
+    soft = StraightThrough(Only(lambda x: seen.append(function(x)) or seen[0]))(leaf)
+    assert seen[0].dtype == expected.dtype
+    assert torch.equal(seen[0].detach(), expected)
+    assert soft.is_floating_point()
     assert torch.equal(soft.detach().double(), expected.double())
     weights = torch.arange(1.0, soft.numel() + 1).view(soft.shape)
     (gradient,) = torch.autograd.grad((weights * soft).sum(), leaf)
@@ -352,6 +352,31 @@ def test_a_custom_function_that_changes_the_shape_has_an_estimated_gradient():
     (found,) = torch.autograd.grad(StraightThrough(Only(lambda x: Halved.apply(x) @ torch.ones(4)))(x).sum(), x)
     expected = torch.tensor([1.0, 0.0] * 4).expand(4, 8)
     assert torch.cosine_similarity(found, expected).min() > 0.8
+
+
+class Positions(nn.Module):
+    """What does not depend on the images, from a module of its own that sees them."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.linspace(0, 1, images.shape[-1]).expand(1, *images.shape[1:])
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_constants_stay_constants(n):
+    class Honest(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.positions, self.linear = Positions(), nn.Linear(36, 4)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.linear((images + self.positions(images)).flatten(1))
+
+    torch.manual_seed(0)
+    model, images = Honest(), torch.rand(n, 1, 6, 6).requires_grad_()
+    found, expected = (
+        torch.autograd.grad(each(images)[:, 0].sum(), images)[0] for each in (StraightThrough(model), model)
+    )
+    assert torch.equal(found, expected)
 
 
 NOT_ASKED = {

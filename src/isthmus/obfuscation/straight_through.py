@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from isthmus.obfuscation.relaxed import each, is_alive, relaxation
+from isthmus.obfuscation.relaxed import each, is_alive, is_relaxed, number, relaxation
 from isthmus.obfuscation.surrogate_gradients import SATURATING, Outside, cast, followed, reinterpreted, unsaturated
 from isthmus.obfuscation.torch_patches import patched, watched
 
@@ -68,7 +68,8 @@ class StraightThrough(nn.Module):
         weights = {x.dtype for x in self.model.parameters() if x.is_floating_point()} or {images.dtype}
         watch = _Watch(self.unsaturated, min(weights, key=lambda dtype: dtype.itemsize))
         with patched(watch.left), watch:
-            return self.model(images.clone(), **options)
+            answer = self.model(images.clone(), **options)
+        return number(answer) if is_relaxed(answer) else answer  # integers cannot hand on a gradient
 
 
 class _Watch(TorchFunctionMode):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from isthmus.obfuscation.estimates import substituted
 from isthmus.obfuscation.relaxed import Call, each, is_alive, is_real, is_relaxed, number, plain, through, truth
-from isthmus.obfuscation.surrogates import EXEMPT, SURROGATES
+from isthmus.obfuscation.surrogates import BY_RELAXATION, EXEMPT, SURROGATES
 
 LEAST = 1e-3
 """Slope of what is saturated, at least, where gradients are to be unsaturated."""
@@ -32,7 +32,7 @@ def followed(
     """
     short, in_place, reflected = plain(name)
     surrogate = SURROGATES.get(short)
-    concerns = is_alive if surrogate else is_relaxed
+    concerns = is_alive if surrogate and short not in BY_RELAXATION else is_relaxed
     if not any(concerns(x) for x in each((args, *options.values()))):
         made = function(*args, **options)
         return made if in_place or surrogate or short in EXEMPT else _known(made, function, args, options)

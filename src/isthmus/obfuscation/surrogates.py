@@ -420,6 +420,9 @@ KINDS: dict[str, dict[str, Surrogate]] = {
 
 SURROGATES: dict[str, Surrogate] = {name: each for kind in KINDS.values() for name, each in kind.items()}
 
+BY_RELAXATION = {*LOOKUPS, "where"}
+"""Functions that have a gradient of their own unless an index or a mask is to have one."""
+
 EXEMPT: dict[str, str] = {
     name: reason
     for reason, names in {
