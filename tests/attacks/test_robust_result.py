@@ -105,7 +105,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     whole = path.read_bytes()
     with pytest.raises(FileError, match="There is no file"):
         RobustResult.load(tmp_path / "missing")
-    for content in (whole[:-8], whole[:20], b"", b"not a result", whole.replace(b"result 2", b"result 0")):
+    for content in (whole[:-8], whole[:20], b"", b"not a result", whole.replace(b"result 3", b"result 0")):
         path.write_bytes(content)
         with pytest.raises(FileError, match=r"is not a (readable )?robustness result"):
             RobustResult.load(path)
