@@ -36,6 +36,7 @@ def test_clean_errors_have_size_zero_and_are_their_own_witnesses():
     wrong = model(images).argmax(1) != labels
     assert torch.equal(found.sizes == 0, wrong)
     assert torch.equal(found.witnesses[wrong], images[wrong])
+    assert torch.equal(found.adversarial, found.witnesses)  # one was found for every example
     assert [by == "clean" for by in found.found_by] == wrong.tolist()
     assert found.accuracy(0) == 1 - float(wrong.double().mean())
 
@@ -59,6 +60,7 @@ def test_where_nothing_is_found_the_norm_is_infinite():
     assert found.sizes.isinf().all()
     assert found.found_by == (None,) * 5
     assert found.witnesses.isnan().all()
+    assert torch.equal(found.adversarial, images)
     assert found.median == math.inf
     assert found.accuracy(1.0) == 1
 

@@ -4,10 +4,12 @@ from itertools import pairwise
 
 import pytest
 import torch
-from attacked_models import Counting, proposing, subject
+from attacked_models import Counting, Noisy, proposing, subject
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from isthmus.attacks import L2, Linf, RobustResult, curve, parse_grid, robust_accuracy
-from isthmus.errors import FileError
+from isthmus.errors import DataError, FileError
 from isthmus.metrics import wilson
 
 QUICK = ["fgsm", "pgd"]
@@ -27,6 +29,42 @@ def test_the_interval_is_wilsons():
     model, images, labels = subject()
     result = robust_accuracy(model, images, labels, Linf(0.05), QUICK)
     assert result.interval == wilson(round(result.accuracy * 48), 48)
+
+
+@pytest.mark.parametrize("eps", [1e-7, 0.02, 0.05, 0.3])
+def test_the_models_accuracy_on_the_adversarial_images_is_the_robust_accuracy(tmp_path, eps):
+    model, images, labels = subject()
+    result = robust_accuracy(model, images, labels, Linf(eps), QUICK)
+    result.save(tmp_path / "result")
+    for each in (result, RobustResult.load(tmp_path / "result")):
+        assert each.adversarial.isfinite().all()
+        assert (model(each.adversarial).argmax(1) == labels).double().mean() == each.accuracy
+        assert torch.equal(each.adversarial[each.robust], images[each.robust])
+        assert torch.equal(each.adversarial[each.broken], each.witnesses[each.broken])
+        assert each.threat.contains(each.adversarial, images).all()
+
+
+def test_robust_examples_of_a_random_model_have_the_image_that_came_closest(tmp_path):
+    model, images, labels = subject()
+    result = robust_accuracy(Noisy(model, 0.05), images, labels, Linf(0.05), ["pgd:5"])
+    assert result.robust.any()
+    closest = (result.adversarial[result.robust] != images[result.robust]).flatten(1).any(1)
+    assert closest.double().mean() > 0.5
+    assert result.threat.contains(result.adversarial, images).all()
+    result.save(tmp_path / "result")
+    assert torch.equal(RobustResult.load(tmp_path / "result").adversarial, result.adversarial)
+
+
+def test_a_file_of_an_earlier_version_says_that_it_has_no_images_of_robust_examples(tmp_path):
+    model, images, labels = subject()
+    path = tmp_path / "result"
+    robust_accuracy(model, images, labels, Linf(0.05), QUICK).save(path)
+    with safe_open(path, framework="pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    del tensors["unbroken"]
+    save_file(tensors, path, metadata)
+    with pytest.raises(DataError, match="earlier version of isthmus and has no images of robust examples"):
+        _ = RobustResult.load(path).adversarial
 
 
 def test_a_curve_spends_nothing_on_what_is_broken_already():

@@ -32,7 +32,8 @@ class MinimalNorms:
         sizes: ‖δ‖ in units of images in [0, 1]: 0 for clean errors (with targets: where the model's answer to the
             image is the target), ∞ where no adversarial image was found, NaN where the model's answers were not finite
             either.
-        witnesses: the adversarial images, NaN where there is none. A clean error's witness is the image itself.
+        adversarial: an image for every example, finite for all: the adversarial image, or the clean image where it is
+            misclassified or no adversarial image was found.
         stage: position in ``attacks`` of what found the witness, −1 where there is none.
         forward_passes, backward_passes: example-passes through the model.
         targets: the class that each witness had to reach; None where any wrong class counts.
@@ -41,7 +42,7 @@ class MinimalNorms:
     norm: str
     attacks: tuple[str, ...]
     sizes: Float[Tensor, " n"]
-    witnesses: Float[Tensor, "n c h w"]
+    adversarial: Float[Tensor, "n c h w"]
     stage: Int[Tensor, " n"]
     forward_passes: int
     backward_passes: int
@@ -49,6 +50,11 @@ class MinimalNorms:
 
     def __len__(self) -> int:
         return len(self.sizes)
+
+    @property
+    def witnesses(self) -> Float[Tensor, "n c h w"]:
+        """:attr:`adversarial` where an adversarial image was found, NaN elsewhere. Do not give it to a model whole."""
+        return self.adversarial.masked_fill((self.stage < 0)[:, None, None, None], torch.nan)
 
     @property
     def found_by(self) -> tuple[str | None, ...]:
@@ -201,13 +207,12 @@ class Smallest(Judge):
         wrong = ledger.broken  # only the clean image itself can break an example here
         sizes = self.sizes.masked_fill(wrong, 0)
         aside = ~ledger.standing & ~wrong & sizes.isinf()
-        witnesses = self.witnesses.clone()
-        witnesses[wrong] = self.evaluation.setting.examples.images.cpu()[wrong]
+        images, found = self.evaluation.setting.examples.images.cpu(), self.stage >= 0
         return MinimalNorms(
             norm=self.threat.name,
             attacks=(CLEAN, *(attack.label for attack in self.evaluation.attacks)),
             sizes=sizes.masked_fill(aside, torch.nan),
-            witnesses=witnesses,
+            adversarial=torch.where((found & ~wrong)[:, None, None, None], self.witnesses, images),
             stage=self.stage.masked_fill(wrong, 0),
             forward_passes=self.oracle.forward_passes,
             backward_passes=self.oracle.backward_passes,

@@ -21,7 +21,7 @@ from isthmus.attacks import flags
 from isthmus.attacks.batch import Batch
 from isthmus.attacks.ledger import Ledger, check_columns, seal
 from isthmus.attacks.threats import Threat, parse
-from isthmus.errors import ConfigError, FileError, brief
+from isthmus.errors import ConfigError, DataError, FileError, brief
 from isthmus.metrics import wilson
 from isthmus.types import Interval, Metric, Record
 
@@ -33,6 +33,7 @@ _LARGEST = 2**26  # numbers in one image that a file may claim
 _ABSORBED = 4096  # rows of another result that are looked at together
 _FORMAT = "isthmus robust result 3"
 _OLD = "isthmus robust result 2"  # the same of deterministic models; of random ones it held the confident count alone
+_ADDED = ("unbroken", "closest")  # a file of an earlier version lacks them
 _READ = ("lead", "draws", "once", "sure")
 _KEPT = ("correct", "broken", "stage", "gap", "run", "look", "aim", "forwards", "backwards", "blind", "tries")
 
@@ -51,8 +52,7 @@ class RobustResult:
     Attributes:
         threat: norm and ε.
         attacks: labels of the attacks in the order they ran; the first is "clean", the unperturbed image.
-        examples: images, labels, keys, and targets if an attack had to reach a given class. In a result that was
-            loaded from a file the images of examples that stand are NaN.
+        examples: images, labels, keys, and targets if an attack had to reach a given class.
         ledger: what was found, one row per example; see :class:`isthmus.attacks.ledger.Ledger`.
         forward_passes: example-passes through the model, all in all; likewise ``backward_passes``.
         random: whether the model answers at random; then examples are broken by its average over fresh draws
@@ -109,8 +109,30 @@ class RobustResult:
         return self.ledger.stage
 
     @property
+    def adversarial(self) -> Float[Tensor, "n c h w"]:
+        """An image for every example, finite and inside ball and box: what to give the model in place of ``images``.
+
+        Broken examples have their adversarial image, which for a clean error is the clean image. All others, robust
+        and invalid, have the clean image; of a random model the image that came closest to the attack's success.
+
+        So of a deterministic model with no example invalid and no targets, ``(model(adversarial).argmax(1) ==
+        labels)`` has the mean :attr:`accuracy`.
+
+        Raises:
+            DataError: the result is from a file of an earlier version, which kept no image of robust examples.
+        """
+        others = self.examples.images if self.ledger.nearest is None else self.ledger.nearest
+        images = torch.where(self.broken[:, None, None, None], self.witnesses, others)
+        if images.isnan().any():
+            raise DataError(
+                "The file of this result is from an earlier version of isthmus and has no images of robust examples; "
+                "use `witnesses` and `broken`, or run the evaluation again."
+            )
+        return images
+
+    @property
     def witnesses(self) -> Float[Tensor, "n c h w"]:
-        """The adversarial images, NaN where not broken. A clean error's witness is the image itself."""
+        """:attr:`adversarial` of broken examples alone, and NaN for all others. Do not give it to a model whole."""
         return self.ledger.witnesses
 
     @property
@@ -227,9 +249,9 @@ class RobustResult:
         return replace(self, ledger=ledger)
 
     def save(self, path: str | Path) -> None:
-        """Write everything to one safetensors file, atomically: the witnesses, and the originals they belong to.
+        """Write everything to one safetensors file, atomically, with the clean image of every example.
 
-        Only broken examples' images are written. Originals that come from 8-bit images take a byte per pixel.
+        Adversarial images take four bytes per pixel, and so do clean ones unless they come from 8-bit images (one).
 
         Raises:
             FileError: it cannot be written; an older file stays as it was.
@@ -243,6 +265,10 @@ class RobustResult:
             "originals": _packed(self.examples.images[rows]),
             "witnesses": self.witnesses[attacked],
         }
+        if not self.examples.images.isnan().any():  # not from a file of an earlier version
+            tensors["unbroken"] = _packed(self.examples.images[~self.broken])
+        if self.ledger.nearest is not None:
+            tensors["closest"] = self.ledger.nearest[~self.broken]
         if self.examples.targets is not None:
             tensors["targets"] = self.examples.targets
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
@@ -361,9 +387,14 @@ def _check(tensors: dict[str, Tensor], facts: _Facts) -> None:
     count = len(facts.attacks)
     if not ((stage >= -1) & (stage < count)).all() or not len(set(facts.attacks)) == len(facts.spent) == count:
         raise ValueError("its stages are not those of its attacks")
-    for name, rows in (("originals", broken), ("witnesses", broken & (stage > 0))):
+    needed = {"originals": broken, "witnesses": broken & (stage > 0), "unbroken": ~broken, "closest": ~broken}
+    for name, rows in needed.items():
+        if name in _ADDED and name not in tensors:
+            continue
         if tuple(tensors[name].shape) != (int(rows.sum()), *image) or math.prod(image) > _LARGEST:
             raise ValueError(f"its {name} have the shape {tuple(tensors[name].shape)}, of images {facts.shape}")
+        if name in _ADDED and not tensors[name].isfinite().all():
+            raise ValueError(f"its {name} have NaN or infinite pixels")
 
 
 def _assembled(tensors: dict[str, Tensor], facts: _Facts) -> RobustResult:
@@ -371,8 +402,13 @@ def _assembled(tensors: dict[str, Tensor], facts: _Facts) -> RobustResult:
     broken, stage = tensors["broken"], tensors["stage"]
     images = torch.full(facts.shape, torch.nan)
     images[broken] = _unpacked(tensors["originals"])
+    if "unbroken" in tensors:
+        images[~broken] = _unpacked(tensors["unbroken"])
     kept = (*_KEPT, *(_READ if facts.random else ()))
     ledger = replace(Ledger.new(images), **{name: tensors[name] for name in kept})
+    if "closest" in tensors:
+        ledger.nearest = images.clone()
+        ledger.nearest[~broken] = tensors["closest"]
     ledger.witnesses[broken] = images[broken]
     ledger.witnesses[broken & (stage > 0)] = tensors["witnesses"]
     examples = Batch(images, tensors["labels"], tensors["keys"], tensors.get("targets"))

@@ -78,7 +78,7 @@ def smallest(source: nn.Module, subject: Subject, cw: Mapping[str, Any], tell: T
         indices=subject.indices,
         progress=progress,
     )
-    return (found.witnesses - subject.images).nan_to_num(0.0)
+    return found.adversarial - subject.images
 
 
 def rescaled(
