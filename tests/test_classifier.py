@@ -224,12 +224,15 @@ class TestForeign:
             ("their_nets:wrong", "returned int"),
             ("their_nets:needs", r"needs\(\) failed: TypeError: .*without arguments"),
             ("their_nets:breaks", r"breaks\(\) failed: AssertionError: no weights here"),
-            ("their_nets:leaves", r"leaves\(\) failed: SystemExit"),
+            ("their_nets:leaves", r"leaves\(\) failed: ModelError: The model ends the program"),
             ("their_nets:number", "is no function but int"),
             (".their_nets:build", "without a leading dot"),
             ("bad_nets:build", "Importing 'bad_nets' failed: SyntaxError"),
             ("failing_nets:build", "Importing 'failing_nets' failed: OSError: no such mount"),
-            ("leaving_nets:build", "Importing 'leaving_nets' failed: SystemExit: 1"),
+            (
+                "leaving_nets:build",
+                "Importing 'leaving_nets' failed: ModelError: The model ends the program .*: exit code 1",
+            ),
         ],
     )
     def test_wrong_paths_are_explained(self, path, message):

@@ -177,5 +177,5 @@ def _exact_ce(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _logits(model: nn.Module, images: Tensor, keys: Tensor) -> Tensor:
-    logits: Tensor = model(images, keys=keys) if getattr(model, "takes_keys", False) else model(images)
+    logits: Tensor = model(images.clone(), **({"keys": keys} if getattr(model, "takes_keys", False) else {}))
     return logits.float()

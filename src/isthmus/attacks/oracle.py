@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from isthmus.attacks.undisturbed import ENDS
 from isthmus.errors import IsthmusError, ModelError, one_line, out_of_memory
 from isthmus.nets import outputs
 from isthmus.randomness import fold
@@ -233,18 +234,22 @@ class Oracle:
     def _forward(self, model: nn.Module, images: Tensor, keys: Tensor, draw: int | Tensor) -> Tensor:
         options = {"keys": fold(keys, draw)} if self.takes_keys else {}
         self.check(len(images))
+        dtype = torch.get_default_dtype()
         try:
             # A clone, so that a model which works in place changes neither our images nor a leaf of the graph.
             output = model(images.clone(), **options)
         except IsthmusError:
             raise
-        except Exception as error:  # somebody else's code may raise anything
+        except (Exception, SystemExit) as error:  # somebody else's code may raise anything, or end the program
             if out_of_memory(error):
                 raise
-            fault = one_line(error)
+            fault = f"it ends the program ({ENDS})" if isinstance(error, SystemExit) else one_line(error)
             raise ModelError(
                 f"The model fails on {images.dtype} images of shape {tuple(images.shape)}: {fault}"
             ) from error
+        finally:
+            if torch.get_default_dtype() != dtype:  # the model has changed it, and what we make next must not follow
+                torch.set_default_dtype(dtype)
         self.forward_passes += images.shape[0]
         if outputs.is_one(output, images.shape[0]):
             output, self.one_logit = outputs.two(output), True

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
+
+from isthmus.errors import ModelError
+
+ENDS = "sys.exit or os._exit in its code"
 
 
 def device_of(model: nn.Module, images: Tensor) -> torch.device:
@@ -16,22 +23,27 @@ def device_of(model: nn.Module, images: Tensor) -> torch.device:
 
 @contextmanager
 def undisturbed(model: nn.Module, device: torch.device, seed: int) -> Iterator[None]:
-    """The model in eval mode and full precision; afterwards model and random state are as before.
+    """The model in eval mode and full precision; afterwards model and global state are as before.
 
-    Restores each submodule's training flag, the buffers, and the global random generators of the CPU and
-    ``device``. Inside, those are seeded, so that a model that draws its own noise gives repeatable answers, parameters
+    Restores each submodule's training flag, parameters, buffers, the global random generators of the CPU and
+    ``device``, and torch's global settings: default dtype, number of threads, gradient mode, deterministic algorithms.
+    Inside, the generators are seeded, so that a model that draws its own noise gives repeatable answers, parameters
     ask for no gradient, and float32 is float32: NVIDIA's TensorFloat-32, with its 10 bits, is off.
+
+    Raises:
+        ModelError: the model tries to end the program, by ``sys.exit`` or ``os._exit``.
     """
     # a frozen TorchScript module has no flag
     flags = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    values = {name: value.detach().clone() for name, value in _values(model)}
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
     cuda = [device] if device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices=cuda),
         torch.inference_mode(False),
         torch.autocast(device.type, enabled=False),
-        _full_float32(),
+        _settings(),
+        no_exit(),
     ):
         seed_generators(seed, cuda)
         try:
@@ -47,21 +59,55 @@ def undisturbed(model: nn.Module, device: torch.device, seed: int) -> Iterator[N
             for parameter in wanted:
                 parameter.requires_grad_(True)
             with torch.no_grad():
-                for name, buffer in model.named_buffers():
-                    if name in buffers:
-                        buffer.copy_(buffers[name])
+                for name, value in _values(model):
+                    if name in values and not torch.equal(value, values[name]):
+                        value.copy_(values[name])
+
+
+def _values(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    return chain(model.named_parameters(), model.named_buffers())
 
 
 @contextmanager
-def _full_float32() -> Iterator[None]:
-    convolutions, products = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+def no_exit() -> Iterator[None]:
+    """Inside, code that ends the program raises a ModelError instead: no result must not look like success."""
+
+    def refused(status: int) -> NoReturn:
+        if os.getpid() != process:  # a forked process ends as it must
+            leave(status)
+        raise SystemExit(status)
+
+    leave, process = os._exit, os.getpid()
+    os._exit = refused
+    try:
+        yield
+    except SystemExit as error:
+        raise ModelError(f"The model ends the program ({ENDS}): exit code {error.code}.") from error
+    finally:
+        os._exit = leave
+
+
+@contextmanager
+def _settings() -> Iterator[None]:
+    """Float32 in full inside; torch's global settings as before afterwards."""
+    tf32, precision = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    dtype, threads, gradients = torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
     torch.backends.cudnn.allow_tf32 = False
     torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = convolutions
-        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = tf32
+        torch.set_float32_matmul_precision(precision)
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(gradients)
+        torch.use_deterministic_algorithms(deterministic, warn_only=only_warns)
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
 
 
 def seed_generators(seed: int, cuda: list[torch.device]) -> None:

@@ -100,8 +100,8 @@ def audit(
 
     Args:
         model: any ``nn.Module`` from float images in [0, 1] to logits; ours are audited in mean and stochastic mode.
-            A foreign model that answers at random is audited as the average of 12 passes. Training flags, buffers and
-            the global random state are afterwards as they were.
+            A foreign model that answers at random is audited as the average of 12 passes. Training flags, weights,
+            buffers, the global random state and torch's global settings are afterwards as they were.
         images: the images to judge it on, of any floating type (judged in float32), on any device (they go to the
             model's).
         labels: their class indices.
@@ -257,7 +257,7 @@ def _run(check: Component, context: Context, debug: bool) -> CheckResult:
         result: CheckResult = registry.find("checks", check.name).run(context, check)
     except IsthmusError as error:
         result = CheckResult(check=check.name, status=Status.ERROR, reason=str(error))
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # somebody else's model may do anything
         if debug:
             raise
         log.debug("the check %s failed", check.name, exc_info=True)

@@ -82,13 +82,14 @@ class Context:
 def answer(model: nn.Module, images: Float[Tensor, "b c h w"], keys: Int[Tensor, "b"]) -> Float[Tensor, "b classes"]:
     """A mode's answer to a batch, without gradients, float32 on the CPU.
 
-    A stochastic mode draws an example's noise from its key, so that no answer depends on the batch.
+    A stochastic mode draws an example's noise from its key, so that no answer depends on the batch. The model is shown
+    a copy of the images, which it may change in place.
     """
     import torch
 
     with torch.no_grad():
         options = {"keys": keys} if getattr(model, "takes_keys", False) else {}
-        logits: Tensor = model(images, **options)
+        logits: Tensor = model(images.clone(), **options)
         return logits.float().cpu()
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.checks.context import answer
 from isthmus.checks.views import MEAN, STOCHASTIC, correct, finite, labels
 from isthmus.errors import DataError
 
@@ -110,8 +111,7 @@ def _ask(
             shown = corrupted[0].permute(1, 2, 0).cpu().numpy()
         for mode, model in models.items():
             # a stochastic mode draws an example's noise from its key, so that no answer depends on the batch
-            options = {"keys": keys} if getattr(model, "takes_keys", False) else {}
-            right, lost = _right(model(as_float(corrupted), **options), truth[rows])
+            right, lost = _right(answer(model, as_float(corrupted), keys), truth[rows])
             answers[mode][(*place, rows)] = right
             missing[mode] += lost
     assert shown is not None
@@ -119,7 +119,7 @@ def _ask(
 
 
 def _right(logits: Tensor, truth: NDArray[np.int64]) -> tuple[Bools, int]:
-    values = logits.float().cpu().numpy()
+    values = logits.numpy()
     return correct(values, truth), int((~finite(values)).sum())
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus import metrics
+from isthmus.checks.context import answer
 from isthmus.checks.views import MEAN, STOCHASTIC, finite, in_mode
 
 if TYPE_CHECKING:
@@ -103,8 +104,7 @@ def scores(
             progress(start, len(images))
             part, own = images[start : start + batch_size], keys[start : start + batch_size]
             for mode, found in logits.items():
-                options = {"keys": own} if getattr(modes[mode], "takes_keys", False) else {}
-                found.append(modes[mode](part, **options).float().cpu().numpy())
+                found.append(answer(modes[mode], part, own).numpy())
             codes.append(_of_codes(judged, part, own, samples))
     answers = {mode: known[mode] if mode in known else np.concatenate(logits[mode]) for mode in modes}
     of_answers = {in_mode(name, mode): of for mode in modes for name, of in _of_logits(answers[mode], mode).items()}
@@ -133,7 +133,7 @@ def _of_codes(judged: Judged, images: Tensor, keys: Tensor, samples: int) -> Sco
     if not names:
         return {}
     model: Any = judged.bottleneck
-    encoder = model.encode(images)
+    encoder = model.encode(images.clone())
     shape = (samples, model.noise_dim)
     noise = randomness.normal(keys, shape).transpose(0, 1) if samples else torch.zeros(1, len(keys), shape[1])
     codes = model.draw(encoder, noise.to(encoder.mean))

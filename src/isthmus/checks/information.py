@@ -132,7 +132,7 @@ def _measure(context: Context, config: Config) -> dict[str, np.ndarray]:
         keys = context.keys[index]
         with torch.no_grad():
             encoder = concatenate(
-                [model.encode(context.images[part]) for part in torch.split(index, context.batch_size)]
+                [model.encode(context.images[part].clone()) for part in torch.split(index, context.batch_size)]
             )
             codes = model.draw(encoder, randomness.normal(keys, (config.samples, model.noise_dim)).transpose(0, 1))
             found = measure(_judged_by(codes, log_prior), context.labels[index])

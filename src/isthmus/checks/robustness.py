@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from isthmus import metrics
 from isthmus.checks import robustness_page
+from isthmus.checks.context import answer
 from isthmus.checks.security_curve import Curve, measure, share
 from isthmus.checks.telltales import telltales
 from isthmus.checks.views import MEAN, STOCHASTIC, in_mode, interval, percent
@@ -184,16 +185,14 @@ def _gallery(curve: Curve, context: Context) -> tuple[list[dict[str, Any]], dict
     found = curve.correct & np.isfinite(curve.witnesses).all(axis=(1, 2, 3))
     shown = np.flatnonzero(found)[:_WITNESSES_SHOWN]
     witnesses = torch.from_numpy(curve.witnesses[shown])
-    predicted = []
+    predicted: list[int] = []
     if len(shown):
-        with torch.no_grad():
-            keyed = getattr(context.model, "takes_keys", False)
-            options = {"keys": context.keys[torch.from_numpy(shown).to(context.keys.device)]} if keyed else {}
-            predicted = context.model(witnesses.to(context.images.device), **options).argmax(1).tolist()
+        keys = context.keys[torch.from_numpy(shown).to(context.keys.device)]
+        predicted = answer(context.model, witnesses.to(context.images.device), keys).argmax(1).tolist()
     labels = context.labels.cpu().numpy()[shown]
     facts = [
-        {"index": int(i), "label": int(label), "predicted": int(answer), "eps": float(curve.smallest_eps[i])}
-        for i, label, answer in zip(shown, labels, predicted, strict=True)
+        {"index": int(i), "label": int(label), "predicted": int(guess), "eps": float(curve.smallest_eps[i])}
+        for i, label, guess in zip(shown, labels, predicted, strict=True)
     ]
     pictures = {
         "gallery_original": _as_bytes(context.images.cpu().float().numpy()[shown]),

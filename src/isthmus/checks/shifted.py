@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.checks.context import answer
 from isthmus.errors import DataError
 from isthmus.metrics import CORRUPTIONS, SEVERITIES
 
@@ -42,13 +43,11 @@ def right(
     from isthmus.attacks.undisturbed import device_of, undisturbed
 
     device = device_of(model, shifted.positions)
-    keyed = getattr(model, "takes_keys", False)
     found = []
     with undisturbed(model, device, seed), torch.no_grad():
         for images, labels, positions in shifted.batches(batch_size, device):
-            options = {"keys": randomness.example_keys(seed, positions)} if keyed else {}
-            predicted = shifted.predictions(model(images, **options), restricted)
-            found.append((predicted == labels).cpu())
+            logits = answer(model, images, randomness.example_keys(seed, positions))
+            found.append(shifted.predictions(logits, restricted) == labels.cpu())
     return torch.cat(found)
 
 

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from isthmus.attacks.undisturbed import no_exit
 from isthmus.errors import FileError, ModelError, brief
 
 
@@ -31,16 +32,18 @@ def foreign(build_path: str, weights: str | Path | None = None) -> nn.Module:
         raise ModelError(f"Cannot find {build_path!r}: give the module's whole name, without a leading dot.")
     # What stands there is somebody else's code: it may fail with anything, or end the program.
     try:
-        builder = getattr(importlib.import_module(module_name), function)
+        with no_exit():
+            builder = getattr(importlib.import_module(module_name), function)
     except (ImportError, AttributeError) as error:
         raise ModelError(f"Cannot find {build_path!r}: {_said(error)}.") from error
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         raise ModelError(f"Importing {module_name!r} failed: {_said(error)}.") from error
     if not callable(builder):
         raise ModelError(f"{build_path!r} is no function but {type(builder).__name__}; name one that builds the model.")
     try:
-        model = builder()
-    except (Exception, SystemExit) as error:
+        with no_exit():
+            model = builder()
+    except Exception as error:
         raise ModelError(
             f"{build_path}() failed: {_said(error)}. It is called without arguments and must return an nn.Module."
         ) from error
@@ -51,7 +54,7 @@ def foreign(build_path: str, weights: str | Path | None = None) -> nn.Module:
     return model
 
 
-def _said(error: BaseException) -> str:
+def _said(error: Exception) -> str:
     """An error as part of one sentence: its kind and its words, on one line."""
     words = " ".join(str(error).split()).rstrip(".")
     return f"{type(error).__name__}: {words}" if words else type(error).__name__

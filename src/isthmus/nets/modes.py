@@ -77,7 +77,7 @@ class AveragedDraws(_Averaged):
         """Logits of S passes."""
         seed = int(files.sha256(keys.cpu().numpy())[:15], 16)
         with seeded(seed, images.device):
-            return torch.stack([self.model(images).float() for _ in range(self.samples)])
+            return torch.stack([self.model(images.clone()).float() for _ in range(self.samples)])
 
 
 @contextmanager

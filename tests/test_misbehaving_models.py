@@ -1,0 +1,132 @@
+"""Models that change their input, end the program, or change torch's settings: no number is wrong, no exit is 0."""
+
+import os
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import isthmus
+from isthmus.data import digits
+from isthmus.data.images import as_float
+from isthmus.errors import ModelError
+from isthmus.types import Status
+
+CHECKS = [
+    {"name": "obfuscation", "passes": 300},
+    "accuracy",
+    {"name": "robustness", "levels": 2, "unbounded": 0, "attacks": ["fgsm"]},
+    "calibration",
+    {"name": "detection", "attacked": 5},
+    {"name": "fault_tolerance"},
+    {"name": "reverse_channel", "steps": 3},
+]
+CHECKS_OF_CODES = ["information", {"name": "detection", "attacked": 5}]
+
+
+@pytest.fixture(scope="module")
+def data():
+    test = digits.load(digits.Config()).test
+    return as_float(test.images[:24]), test.labels[:24]
+
+
+class Normalised(nn.Module):
+    """A linear classifier of normalised images, ``x − 0.5`` over 0.5; in place, as many a model does it, or not."""
+
+    def __init__(self, in_place, noise=0.0):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(64, 10, generator=generator) / 8)
+        self.in_place, self.noise = in_place, noise
+
+    def forward(self, images):
+        x = images.sub_(0.5).div_(0.5) if self.in_place else (images - 0.5) / 0.5
+        return x.flatten(1) @ self.weight + self.noise * torch.randn(len(x), 10)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_a_model_that_changes_its_input_gets_the_numbers_of_one_that_does_not(data, noise):
+    images, labels = data
+    given = images.clone()
+    checks = CHECKS[1:4] if noise else CHECKS
+    one, other = (
+        isthmus.audit(Normalised(in_place, noise), images, labels, "linf:0.1", checks) for in_place in (True, False)
+    )
+    assert torch.equal(images, given)
+    for name, result in one.results.items():
+        assert result.status == other.results[name].status, name
+        assert result.metrics == other.results[name].metrics, name
+
+
+def test_a_backbone_that_changes_its_input_gets_the_numbers_of_one_that_does_not(data):
+    images, labels = data
+    given, found = images.clone(), []
+    for in_place in (True, False):
+        torch.manual_seed(0)
+        model = isthmus.bottleneck(Normalised(in_place), 10, objective="vib", dim=4, features=10)
+        found.append(isthmus.audit(model, images, labels, "linf:0.1", CHECKS_OF_CODES))
+    assert torch.equal(images, given)
+    assert found[0].results["information"].metrics == found[1].results["information"].metrics
+    assert found[0].results["detection"].metrics == found[1].results["detection"].metrics
+
+
+class Quits(nn.Module):
+    """Ends the program when it has been asked about so many images."""
+
+    def __init__(self, how, after):
+        super().__init__()
+        self.linear, self.how, self.after = nn.Linear(64, 10), how, after
+
+    def forward(self, images):
+        self.after -= len(images)
+        if self.after < 0:
+            self.how(0)
+        return self.linear(images.flatten(1))
+
+
+@pytest.mark.parametrize("how", [sys.exit, lambda code: os._exit(code)], ids=["sys.exit", "os._exit"])
+def test_a_model_that_ends_the_program_is_an_error(data, how):
+    with pytest.raises(ModelError, match="ends the program"):
+        isthmus.audit(Quits(how, 10), *data, "linf:0.1", ["accuracy"])
+    with pytest.raises(ModelError, match="ends the program"):
+        isthmus.robust_accuracy(Quits(how, 10), *data, "linf:0.1", "fgsm")
+    late = isthmus.audit(Quits(how, 200), *data, "linf:0.1", ["accuracy", CHECKS[2]]).results["robustness"]
+    assert late.status == Status.ERROR
+    assert "ends the program" in late.reason
+
+
+class Meddler(nn.Module):
+    """Changes its own weights and torch's settings whenever it is asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, images):
+        with torch.no_grad():
+            self.linear.weight.mul_(1.01)
+        torch.set_default_dtype(torch.float64)
+        torch.set_num_threads(torch.get_num_threads() + 1)
+        torch.backends.cudnn.benchmark = True
+        torch.set_grad_enabled(False)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.set_grad_enabled(True)
+        return self.linear(images.to(self.linear.weight.dtype).flatten(1))
+
+
+def test_weights_and_settings_are_as_before(data):
+    def settings():
+        return (
+            torch.get_default_dtype(),
+            torch.get_num_threads(),
+            torch.backends.cudnn.benchmark,
+            torch.is_grad_enabled(),
+            torch.are_deterministic_algorithms_enabled(),
+        )
+
+    model, before = Meddler(), settings()
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    isthmus.robust_accuracy(model, *data, "linf:0.1", "fgsm")
+    assert settings() == before
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
