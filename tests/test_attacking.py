@@ -209,10 +209,40 @@ def _named(home: Path) -> dict:
 def test_the_default_place_is_the_models_folder(home, monkeypatch):
     monkeypatch.chdir(home)
     result, path = attacking.attack(None, **_named(home), suite="fgsm", count=20, show_progress=False)
-    assert path == Path("runs/theirs.build/witnesses.safetensors")
+    assert path == Path("runs/theirs.build/attack-fgsm-linf-0.1-n20.safetensors")
     indices = balanced(load(config.component("data", "digits")).test.labels)[:20]
     test = load(config.component("data", "digits")).test.select(indices)
     assert torch.equal(result.examples.images, as_float(test.images))
+
+
+def test_a_finished_evaluation_is_not_overwritten_by_a_quicker_one(home, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    first = {"count": 10, "suite": "fgsm,pgd:2", "threat": "linf:8/255", "show_progress": False, **_named(home)}
+    _, path = attacking.attack(None, **first)
+    assert path.name == "attack-fgsm+pgd-2-linf-8_255-n10.safetensors"
+    for other in ({"suite": "fgsm"}, {"threat": "linf:0.2"}, {"count": 11}):
+        assert attacking.attack(None, **first | other)[1] != path
+    before = path.read_bytes()
+    for out in (None, path):
+        with pytest.raises(ConfigError, match=f"{re.escape(str(path))} exists already.*--out.*--force"):
+            attacking.attack(None, **first, seed=1, out=out)
+    assert path.read_bytes() == before
+    attacking.attack(None, **first, seed=1, force=True)
+    assert path.read_bytes() != before
+
+
+def test_a_file_that_is_no_result_is_not_overwritten(home, tmp_path):
+    path = tmp_path / "model.py"
+    path.write_text("mine")
+    with pytest.raises(ConfigError, match=r"model\.py exists already"):
+        attacking.attack(None, **_named(home), suite="fgsm", count=5, out=path, show_progress=False)
+    assert path.read_text() == "mine"
+
+
+def test_the_name_of_a_long_suite_is_short_enough():
+    names = {attacking.file_name(",".join(["pgd:100"] * count), "linf:0.1", 10) for count in (60, 61)}
+    assert len(names) == 2
+    assert max(map(len, names)) < 200
 
 
 @pytest.mark.parametrize("text", ["1%", "±1%", " 1 % ", "0.01", "±0.01", "+-0.01", "± 1%"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -28,12 +28,13 @@ from isthmus.config import Component
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
 from isthmus.errors import ConfigError, FileError, printable
+from isthmus.files import exists, sha256
 from isthmus.metrics import wilson
 from isthmus.randomness import example_keys
 from isthmus.targets import judged_on, named
 from isthmus.types import Interval, Metric
 
-WITNESSES = "witnesses.safetensors"
+_LONGEST = 150  # characters of a file name that come from options
 
 
 def attack(
@@ -51,6 +52,7 @@ def attack(
     seed: int = 0,
     bf16: bool = False,
     out: Path | None = None,
+    force: bool = False,
     show_progress: bool = True,
 ) -> tuple[RobustResult, Path]:
     """Attack a run folder, or a model named ``package.module:function``, and write what was found to a file.
@@ -64,7 +66,9 @@ def attack(
         suite: a suite, or attacks with commas between them: "fgsm,pgd:100".
         batch_size, jobs, seed, bf16: see :func:`isthmus.robust_accuracy`.
         until: stop where the 95% interval is no wider than ± this share: "1%"; see :func:`parse_share`.
-        out: the file; ``witnesses.safetensors`` in the run, or in ``runs/<model>``, where None.
+        out: the file; where None, named after suite, threat and number of images (see :func:`file_name`), in the run or
+            in ``runs/<model>``.
+        force: overwrite the file. Without it only the unfinished result of this evaluation is.
         show_progress: show how far it is where stderr is a terminal.
 
     Returns:
@@ -78,7 +82,9 @@ def attack(
     if out is not None and os.path.isdir(out):
         raise ConfigError(f"--out names a file; {out} is a folder.")
     target = judged_on(named(run, model, weights, data, None), count)
-    path = out or target.folder / WITNESSES
+    path = out or target.folder / file_name(suite, str(ball), len(target.labels))
+    if not force:
+        _check_free(path)
     with _board(target.name, show_progress) as tell:
         try:
             result = robust_accuracy(
@@ -99,11 +105,38 @@ def attack(
         except Interrupted as stop:
             result = stop.result
     if not result.complete:
-        path = _beside_a_complete_one(path)
+        partial = _beside_a_complete_one(path)
+        result.save(partial)
+        return result, partial
     result.save(path)
-    if result.complete:
-        forget(checkpoint_of(target.folder / WITNESSES if out is None else out))
+    forget(checkpoint_of(path))
     return result, path
+
+
+def file_name(suite: str, threat: str, n: int) -> str:
+    """Name of a result's file, such as ``attack-fast-linf-8_255-n1000.safetensors``."""
+    given = f"{suite}-{threat}".replace(" ", "").replace(",", "+").replace("/", "_").replace(":", "-")
+    if len(given) > _LONGEST:
+        given = f"{given[:_LONGEST]}-{sha256(given.encode())[:8]}"
+    return f"attack-{given}-n{n}.safetensors"
+
+
+def _check_free(path: Path) -> None:
+    """Whether a result may go to this path.
+
+    Raises:
+        ConfigError: there is a file, and it is not the unfinished result of an evaluation that can be resumed.
+    """
+    if not exists(path):
+        return
+    if exists(checkpoint_of(path)):
+        with suppress(FileError):
+            if not RobustResult.load(path).complete:
+                return
+    raise ConfigError(
+        f"{path} exists already, and an evaluation is not overwritten: name another file with --out, add --force to "
+        f"replace it, or read it with `isthmus verify {path}`."
+    )
 
 
 def _beside_a_complete_one(path: Path) -> Path:

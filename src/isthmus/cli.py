@@ -198,15 +198,17 @@ def attack(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="File; witnesses.safetensors in the run, or in runs/MODEL, if not given.", show_default=False
+            help="File to write; if not given, attack-SUITE-THREAT-nN.safetensors in the run or in runs/MODEL.",
+            show_default=False,
         ),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Attack a trained run, or any classifier, and keep a witness of every example that was broken.
 
     Interrupted or killed, the same command goes on where it stopped. After Ctrl-C (exit code 130) the file holds what
-    was found so far.
+    was found so far. A finished result is not overwritten without --force.
     """
     from rich.console import Console
 
@@ -226,6 +228,7 @@ def attack(
         seed=seed,
         bf16=bf16,
         out=out,
+        force=force,
         show_progress=not quiet,
     )
     table, lines = attacking.outcome(result)

@@ -26,7 +26,8 @@ def make(run: Path) -> Path:
     """A trained run with its checkpoint, an audit of it, witnesses, and an evaluation as a killed attack leaves it."""
     train(RECIPE, out=run, progress=False)
     audit_run(run, threat=THREAT, count=COUNT, checks=["accuracy", "calibration", "information"], show_progress=False)
-    attacking.attack(run, threat=THREAT, suite=SUITE, count=COUNT, show_progress=False)
+    out = run / "witnesses.safetensors"
+    attacking.attack(run, threat=THREAT, suite=SUITE, count=COUNT, out=out, show_progress=False)
     test = load(Run(run).recipe.data).test
     examples = as_float(test.images[:COUNT]), test.labels[:COUNT]
     robust_accuracy(Run(run).load(), *examples, THREAT, SUITE.split(","), save_to=run / "begun.safetensors")

@@ -125,7 +125,7 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[str]]] = {
 
 NEEDED = {
     "audit": ["run", "--n", "2", "--checks", "accuracy", "--out", "audited"],
-    "attack": ["run", "--n", "2", "--suite", "fgsm", "--out", "attacked/w.safetensors"],
+    "attack": ["run", "--n", "2", "--suite", "fgsm", "--out", "attacked/w.safetensors", "--force"],
     "verify": ["run/witnesses.safetensors", "run"],
     "report": ["run", "--out", "page.html"],
     "train": ["recipe.yaml", "--out", "trained"],
