@@ -8,6 +8,7 @@ from torch import nn
 from isthmus.attacks import Linf, robust_accuracy, scouting
 from isthmus.attacks.inputs import examples
 from isthmus.attacks.oracle import Oracle
+from isthmus.errors import ModelError
 
 
 def conv_net(channels: int = 1, **options) -> nn.Module:
@@ -138,6 +139,55 @@ class Moody(nn.Module):
 
     def forward(self, images):
         return self.net(images)
+
+
+class Viewed(nn.Module):
+    """Flattens with view, as most tutorials do."""
+
+    def __init__(self, columns: bool = False) -> None:
+        super().__init__()
+        self.net, self.columns = conv_net()[:6], columns
+
+    def forward(self, images):
+        features = self.net(images)
+        flat = features.view(-1, 200) if self.columns else features.view(features.size(0), -1)
+        return flat.view_as(flat)[:, :4] + flat.view(torch.float32)[:, 4:8]
+
+
+@pytest.mark.parametrize("columns", [False, True])
+def test_a_model_that_flattens_with_view_has_a_faster_copy(columns, capfd, caplog):
+    model, images = Viewed(columns).eval(), images_of()
+    oracle = scouting.oracle(model, False, images[:4])
+    assert not oracle.exact
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in oracle.scout.modules())
+    expected, said = answer(Oracle(model), images), answer(oracle, images)
+    torch.testing.assert_close(said.gradient, expected.gradient, rtol=1e-3, atol=1e-4)
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
+
+
+def test_a_wrong_number_of_channels_is_one_sentence_and_no_traceback(capfd, caplog):
+    with pytest.raises(ModelError, match="expected input"):
+        robust_accuracy(conv_net(1), images_of(3), torch.zeros(30, dtype=torch.int64), Linf(0.1), "fgsm")
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
+
+
+class ViewedAndForked(Viewed):
+    """Can neither be traced nor laid out otherwise."""
+
+    def forward(self, images):
+        return super().forward(images if images.mean() < 0.5 else images * 1.0)
+
+
+def test_a_model_without_a_faster_copy_is_named_once(capfd, caplog):
+    model, images = ViewedAndForked().eval(), images_of()
+    for _ in range(2):
+        assert scouting.oracle(model, False, images[:4]).exact
+    assert [record.message.split(" (")[0] for record in caplog.records] == [
+        "No faster copy of ViewedAndForked could be made"
+    ]
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("make", [Forked, Twice, Moody], ids=lambda make: make.__name__)

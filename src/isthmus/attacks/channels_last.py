@@ -7,9 +7,9 @@ channel copies them, each way, for nothing: the linear layer that follows can as
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 
 
 class FlattenChannelsLast(nn.Module):
@@ -20,6 +20,16 @@ class FlattenChannelsLast(nn.Module):
         return images.permute(0, 2, 3, 1).flatten(1)
 
 
+class Shapes(fx.Interpreter):
+    """Notes the shape of every node's tensor; unlike fx's own pass it prints no traceback where the model fails."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run one node."""
+        result = super().run_node(n)
+        n.meta["shape"] = getattr(result, "shape", ())
+        return result
+
+
 def reorder(traced: fx.GraphModule, probe: Tensor) -> None:
     """Where a flatten is followed by a linear layer alone, both in channels-last order; in place.
 
@@ -27,12 +37,12 @@ def reorder(traced: fx.GraphModule, probe: Tensor) -> None:
         probe: a few images, to learn the shapes from.
     """
     modules = dict(traced.named_modules())
-    ShapeProp(traced).propagate(probe.clone())  # a model may work in place
+    Shapes(traced).run(probe.clone())  # a model may work in place
     for node in traced.graph.nodes:
         flatten, after = modules.get(str(node.target)), [user for user in node.users if user.op == "call_module"]
         if not _flattens(flatten) or node.op != "call_module" or len(node.users) != 1 or len(after) != 1:
             continue
-        linear, shape = modules.get(str(after[0].target)), node.args[0].meta["tensor_meta"].shape
+        linear, shape = modules.get(str(after[0].target)), node.args[0].meta["shape"]
         if not isinstance(linear, nn.Linear) or len(shape) != 4 or not _used_once(traced, node, after[0]):
             continue
         _, c, h, w = shape

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -20,8 +22,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from isthmus.attacks import channels_last, input_convolution, rounding
 from isthmus.attacks.batch import Batch
-from isthmus.attacks.oracle import Oracle
-from isthmus.errors import ModelError
+from isthmus.attacks.oracle import Answer, Oracle
+from isthmus.errors import ModelError, brief
+
+log = logging.getLogger(__name__)
 
 BATCH_SIZE = 256
 """Examples at a time on a CPU, at most."""
@@ -50,21 +54,36 @@ def _scout(asked: Oracle, model: nn.Module, probe: Tensor) -> nn.Module | None:
     """A faster copy that gives the model's logits and gradient up to rounding; None where there is none."""
     if asked.takes_keys or not any(isinstance(m, nn.Conv2d) for m in model.modules()):
         return None
+    try:
+        expected = _answers(asked, probe)
+    except ModelError:  # it will fail on clean images too, and is reported then
+        return None
     ways: tuple[Callable[[], nn.Module], ...] = (lambda: _rewritten(model, probe), lambda: copy.deepcopy(model))
+    failed: Exception | None = None
     for make in ways:
-        with suppress(Exception):  # somebody else's model may be impossible to copy, to trace or to fold
+        try:  # somebody else's model may be impossible to copy, to trace or to fold
             faster: nn.Module = make().eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             scout = Oracle(model, faster)
-            agreed = _agree(asked, scout, probe)
+            agreed = _agree(expected, _answers(scout, probe))
             asked.took_over(scout)
             if agreed:
                 return faster
+        except Exception as error:
+            failed = error
+    if failed is not None:
+        _warn_once(type(model).__name__, brief(failed))
     return None
+
+
+@cache
+def _warn_once(name: str, why: str) -> None:
+    log.warning("No faster copy of %s could be made (%s); attacks use the model itself, which is slower.", name, why)
 
 
 def _rewritten(model: nn.Module, probe: Tensor) -> nn.Module:
     """A copy with batch norm folded, the convolution of the images replaced, and flattened as the memory lies."""
     traced = fx.symbolic_trace(copy.deepcopy(model).eval())
+    _allow_any_layout(traced)
     _fold_batch_norm(traced)
     modules = dict(traced.named_modules())
     calls = Counter(node.target for node in traced.graph.nodes)
@@ -82,7 +101,16 @@ def _rewritten(model: nn.Module, probe: Tensor) -> nn.Module:
         channels_last.reorder(traced, probe)
     traced.recompile()
     traced.delete_all_unused_submodules()
+    type(traced).__call__ = nn.Module.__call__  # type: ignore[method-assign]  # fx's own prints errors that it raises
     return traced
+
+
+def _allow_any_layout(traced: fx.GraphModule) -> None:
+    """Replace ``view``, which fails on channels-last memory, by ``reshape``."""
+    for node in traced.graph.nodes:
+        shaped = not any(isinstance(value, torch.dtype) for value in (*node.args, *node.kwargs.values()))
+        if node.op == "call_method" and node.target in ("view", "view_as") and shaped:
+            node.target = node.target.replace("view", "reshape")
 
 
 def _fold_batch_norm(traced: fx.GraphModule) -> None:
@@ -103,13 +131,17 @@ def _fold_batch_norm(traced: fx.GraphModule) -> None:
             traced.graph.erase_node(norm)
 
 
-def _agree(model: Oracle, scout: Oracle, probe: Tensor) -> bool:
-    """Whether two models say the same of the probe and its like, and have the same gradient there, up to rounding."""
+def _answers(asked: Oracle, probe: Tensor) -> list[Answer]:
+    """Logits and gradients on the probe and images like it."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand(probe.shape, generator=generator).to(probe.device)
     keys = torch.zeros(len(probe), dtype=torch.int64, device=probe.device)
-    for images in (probe, 1 - probe, noise):
-        expected, said = (asked.look(images, keys, lambda z: (z * z).sum(1)) for asked in (model, scout))
+    return [asked.look(images, keys, lambda z: (z * z).sum(1)) for images in (probe, 1 - probe, noise)]
+
+
+def _agree(ours: list[Answer], theirs: list[Answer]) -> bool:
+    """Whether two models have the same logits and gradients up to rounding."""
+    for expected, said in zip(ours, theirs, strict=True):
         pairs = (
             (expected.logits, said.logits, rounding.slack(expected.logits, 1e-4).max()),
             (expected.gradient, said.gradient, 1e-3 * expected.gradient.abs().max()),
