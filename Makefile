@@ -23,7 +23,7 @@ help:
 	@echo "make check   ruff, mypy --strict, docs      make bench       training-step timings"
 	@echo "make bench-attacks   ours against AutoAttack on four models: an hour, and more where they must be trained first"
 	@echo "make bench-panel     verdicts on planted illusions and honest models, and the time they take: half an hour"
-	@echo "make fuzz     thousands of hostile recipes, arguments, images, results and weights: ten minutes"
+	@echo "make fuzz     hostile recipes, arguments, images, results and weights, and all property tests, newly drawn: 15 minutes"
 	@echo "make faults   kills, full disks and damaged files, and what is lost"
 
 setup: $(STAMP)
@@ -87,6 +87,7 @@ faults: $(STAMP)
 
 fuzz: $(STAMP)
 	$(BIN)/python -m benchmarks.fuzzing
+	HYPOTHESIS_PROFILE=fresh $(BIN)/pytest -q -m 'hypothesis and not slow' --ignore tests/fuzzing
 
 clean:
 	rm -rf .site runs/demo .pytest_cache .mypy_cache .ruff_cache

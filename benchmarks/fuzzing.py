@@ -39,7 +39,7 @@ def measure(only: list[str]) -> tuple[list[Row], bool]:
         options = ("-q", "-p", "no:cacheprovider", "--tb", "short")
         done = subprocess.run(
             [sys.executable, "-m", "pytest", *options, *targets],
-            env=os.environ | {"ISTHMUS_FUZZ": "1", "ISTHMUS_FUZZ_COUNTS": str(counts)},
+            env=os.environ | {"HYPOTHESIS_PROFILE": "fresh", "ISTHMUS_FUZZ_COUNTS": str(counts)},
             cwd=TESTS.parent.parent,
             check=False,
         )

@@ -5,6 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same cases in every run; `make fuzz` draws new ones. No test depends on how fast the machine is.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("fresh", deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 # Here rather than in a hook: conftest files further down import helpers too.
 sys.path += [str(folder) for folder in sorted({path.parent for path in Path(__file__).parent.rglob("*.py")})]

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from safetensors.torch import save_file
 
 from isthmus import attacking, config
 from isthmus.attacks.evaluation import Snapshot
+from isthmus.attacks.ledger import Ledger
 from isthmus.attacks.result import RobustResult
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
@@ -30,20 +33,23 @@ import torch
 from torch import nn
 
 class Net(nn.Module):
-    def __init__(self, pause=0.0):
+    def __init__(self, calls=None):
         super().__init__()
-        self.layers, self.pause = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).double(), pause
+        self.layers, self.calls = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).double(), calls
 
     def forward(self, images):
-        time.sleep(self.pause)
+        if self.calls is not None:
+            self.calls += 1
+            while self.calls > 100 and os.path.exists("hold"):
+                time.sleep(0.01)
         return self.layers(images.double())
 
 def build(): return Net()
-def slow(): return Net(0.02)
+def held(): return Net(0)
 """
 MODEL = ("--weights", "weights.safetensors", "--data", "digits")
 FAST = ("--model", "theirs:build", *MODEL)
-SLOW = ("--model", "theirs:slow", *MODEL)
+HELD = ("--model", "theirs:held", *MODEL)  # waits after 100 calls, in the middle of pgd, while there is a file "hold"
 LONG = ("--suite", "fgsm,pgd:400", "--threat", "linf:0.03", "--n", 40, "--batch-size", 20, "--seed", 3, "--quiet")
 
 
@@ -77,8 +83,23 @@ def listen() -> None:
 
 def isthmus(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     process = started(*arguments, cwd=cwd)
-    said, errors = process.communicate(timeout=200)
+    said, errors = process.communicate()
     return subprocess.CompletedProcess(process.args, process.returncode, said, errors)
+
+
+@contextmanager
+def held_in_pgd(home: Path, checkpoint: Path, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """An attack that has finished fgsm, and waits in pgd however fast the machine is."""
+    (home / "hold").touch()
+    process = started(*arguments, cwd=home)
+    try:
+        while not (checkpoint.exists() and json.loads(Ledger.load(checkpoint)[1])["at"] == 1):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        yield process
+    finally:
+        process.kill()
+        (home / "hold").unlink()
 
 
 @pytest.fixture(scope="module")
@@ -138,22 +159,15 @@ def test_a_claim_that_does_not_hold_is_exit_code_two(home, witnesses, tmp_path):
 
 
 def test_a_killed_attack_goes_on_to_the_same_result(home, witnesses):
-    from isthmus.attacks.ledger import Ledger
-
-    process = started("attack", *SLOW, *LONG, "--out", "killed.safetensors", cwd=home)
     checkpoint = home / "killed.evaluation.safetensors"
-    for _ in range(600):
-        time.sleep(0.1)
-        if checkpoint.exists() and json.loads(Ledger.load(checkpoint)[1])["at"] == 1:
-            break
-    assert process.poll() is None, "too fast to be killed"
-    process.kill()
-    process.communicate()
+    with held_in_pgd(home, checkpoint, "attack", *HELD, *LONG, "--out", "killed.safetensors") as process:
+        process.kill()
+        process.communicate()
     assert not (home / "killed.safetensors").exists()
-    other = isthmus("attack", *SLOW, *LONG, "--seed", 4, "--out", "killed.safetensors", cwd=home)
+    other = isthmus("attack", *HELD, *LONG, "--seed", 4, "--out", "killed.safetensors", cwd=home)
     assert other.returncode == 2
     assert "holds an evaluation with other" in other.stderr
-    done = isthmus("attack", *SLOW, *LONG, "--out", "killed.safetensors", cwd=home)
+    done = isthmus("attack", *HELD, *LONG, "--out", "killed.safetensors", cwd=home)
     assert done.returncode == 0, done.stderr
     result, whole = RobustResult.load(home / "killed.safetensors"), RobustResult.load(witnesses)
     assert same(result, whole)
@@ -164,16 +178,11 @@ def test_a_killed_attack_goes_on_to_the_same_result(home, witnesses):
 
 @pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_ctrl_c_leaves_a_valid_result_and_a_way_on(home, witnesses, jobs):
-    command = ("attack", *SLOW, *LONG, "--out", f"stopped{jobs}.safetensors", "--jobs", jobs)
-    process = started(*command, cwd=home)
+    command = ("attack", *HELD, *LONG, "--out", f"stopped{jobs}.safetensors", "--jobs", jobs)
     checkpoint = home / f"stopped{jobs}.evaluation.safetensors"
-    for _ in range(600):
-        if checkpoint.exists():
-            break
-        time.sleep(0.1)
-    time.sleep(0.5)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
-    said, errors = process.communicate(timeout=60)
+    with held_in_pgd(home, checkpoint, *command) as process:
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+        said, errors = process.communicate()
     assert process.returncode == 130, errors
     assert errors.strip() == "Interrupted. What was done is kept; the same command goes on from there."
     assert "robust accuracy is at most this" in said

@@ -44,7 +44,7 @@ def local():
 def isthmus(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     env = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100"} | environment
     command = [sys.executable, "-m", "isthmus.cli", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,7 @@ def test_images_squeezed_into_the_unit_interval_keep_their_ratios(noise):
     assert (shifted.size[1:] > 1.5 * squeezed.size[1:]).all()  # what takes the shift for signal makes more noise
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.floats(1.0, 4.0), st.sampled_from([1.0, -1.0]))
 def test_the_sphere_is_met_on_the_ray(seed, radius, sign):
     g = torch.Generator().manual_seed(seed)

@@ -116,7 +116,7 @@ plans = st.integers(1, 5).flatmap(
 
 
 @given(plans, st.integers(1, 12), st.integers(1, 25))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_the_lowest_run_that_succeeds_counts_whatever_the_batch(plan, size, budget):
     ledger, _ = play(Script(plan, budget), size)
     assert ledger.run.tolist() == [first_success(each, budget) for each in plan]
@@ -127,7 +127,7 @@ def test_the_lowest_run_that_succeeds_counts_whatever_the_batch(plan, size, budg
 
 
 @given(plans, st.integers(1, 12), st.integers(1, 25), st.integers(1, 40))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_one_that_was_stopped_goes_on_to_the_same_end(plan, size, budget, looks):
     stopped, _ = play(Script(plan, budget), size, looks=looks)
     again, _ = play(Script(plan, budget), 5, stopped)

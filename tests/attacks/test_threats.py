@@ -35,7 +35,6 @@ def situations(draw, kinds=KINDS, most=40):
     return threat, images, originals
 
 
-@settings(deadline=None)
 @given(situations())
 def test_projection_is_inside_ball_and_box_and_idempotent(situation):
     threat, images, originals = situation
@@ -47,7 +46,6 @@ def test_projection_is_inside_ball_and_box_and_idempotent(situation):
     torch.testing.assert_close(threat.project(projected, originals), projected, rtol=0, atol=2e-6)
 
 
-@settings(deadline=None)
 @given(situations())
 def test_a_point_inside_stays_where_it_is(situation):
     threat, images, originals = situation
@@ -55,7 +53,7 @@ def test_a_point_inside_stays_where_it_is(situation):
     torch.testing.assert_close(threat.project(inside, originals), inside, rtol=0, atol=1e-6)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(situations(most=5))
 def test_projection_is_the_nearest_point(situation):
     threat, images, originals = situation

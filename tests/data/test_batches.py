@@ -37,7 +37,7 @@ def same(one: Batch, other: Batch) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(1, 60), st.integers(1, 70), st.integers(0, 3), st.integers(0, 5))
 def test_an_epoch_serves_every_image_exactly_once(n: int, batch_size: int, seed: int, epoch: int) -> None:
     split = numbered(n, size=2)

@@ -19,7 +19,7 @@ def slowly(image: np.ndarray, move: int) -> np.ndarray:
     return crop[:, :, ::-1] if flipped else crop
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(1, 4), st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**31))
 def test_crop_flip_equals_a_slow_one_for_every_move(channels: int, height: int, width: int, seed: int) -> None:
     every = torch.arange(MOVES)

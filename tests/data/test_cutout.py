@@ -17,7 +17,7 @@ def slowly(image: np.ndarray, row: int, column: int, side: int) -> np.ndarray:
     return cut
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.integers(1, 4),
     st.integers(1, 12),

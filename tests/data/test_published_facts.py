@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
 
+from isthmus.data import hub
 from isthmus.data.loading import load
 
 FACTS = {
@@ -24,7 +24,7 @@ FACTS = {
 
 
 @pytest.mark.parametrize("name", FACTS)
-def test_a_real_data_set_has_its_published_counts_and_moments_and_is_fast_once_cached(
+def test_a_real_data_set_has_its_published_counts_and_moments_and_is_decoded_once(
     name: str, real_mirror: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ISTHMUS_DATA", str(real_mirror))
@@ -38,7 +38,6 @@ def test_a_real_data_set_has_its_published_counts_and_moments_and_is_fast_once_c
     assert data.mean == pytest.approx(mean, abs=tolerance)
     assert data.std == pytest.approx(std, abs=tolerance)
 
-    start = time.perf_counter()
+    monkeypatch.delattr(hub, "_decoded")  # what was decoded once comes from the cache
     again = load(name)
-    assert time.perf_counter() - start < 5
     assert again.fingerprint == data.fingerprint

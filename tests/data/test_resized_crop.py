@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -13,7 +13,6 @@ from isthmus.data.resized_crop import TRIES, draws, resized_crop, window
 from isthmus.randomness import example_keys
 
 
-@settings(deadline=None)
 @given(st.integers(20, 700), st.integers(20, 700), st.integers(0, 10**6))
 def test_a_part_lies_inside_and_has_an_area_and_a_form_that_are_allowed(width: int, height: int, seed: int) -> None:
     left, top, right, bottom = window(width, height, np.random.default_rng(seed).random(41).tolist())

@@ -26,11 +26,11 @@ from hypothesis import HealthCheck, Phase, settings
 from isthmus import cli
 from isthmus.errors import IsthmusError
 
-FULL = os.environ.get("ISTHMUS_FUZZ") == "1"
+FULL = os.environ.get("HYPOTHESIS_PROFILE") == "fresh"
 """Whether all cases are tried, newly drawn, rather than a few that are always the same."""
 
 OUTCOMES = ("worked", "refused", "traceback", "hang", "partial state", "code run")
-PATIENCE = 120  # seconds after which a case hangs; the slowest takes a few
+PATIENCE = 600  # seconds after which a case hangs; the slowest takes a few, on a busy machine a minute
 LONGEST = 2000  # characters of a message that can be read
 
 counts: Counter[tuple[str, str]] = Counter()
@@ -41,11 +41,8 @@ def cases(short: int, full: int) -> settings:
     """How many cases a test tries, in an ordinary run of the tests and in a full one."""
     return settings(
         max_examples=full if FULL else short,
-        deadline=None,
-        derandomize=not FULL,
         phases=(Phase.explicit, Phase.generate),  # a case is shown as it was drawn: making it smaller takes long
         database=None,
-        print_blob=FULL,
         suppress_health_check=list(HealthCheck),
     )
 

@@ -56,15 +56,15 @@ def test_labels_that_follow_from_images_and_labels_that_do_not():
     assert kl_contraction(np.outer([0.2, 0.8], [0.1, 0.3, 0.6])) == pytest.approx(0.0, abs=1e-9)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(SEEDS, st.integers(2, 4))
 def test_two_values_of_x_are_searched_as_well_as_by_a_grid(seed, columns):
     joint = table(seed, 2, columns)
-    assert kl_contraction(joint) >= grid(joint) - 1e-5
+    assert kl_contraction(joint) >= grid(joint) - 1e-4
     assert kl_contraction(joint) == pytest.approx(grid(joint), abs=2e-4)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(SEEDS)
 def test_it_lies_between_its_bounds(seed):
     joint = table(seed)
@@ -72,7 +72,7 @@ def test_it_lies_between_its_bounds(seed):
     assert learnability(joint).maximal_correlation ** 2 - 1e-12 <= found <= total_variation(joint) + 1e-9
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(SEEDS)
 def test_no_code_says_more_of_y_than_that_share_of_what_it_says_of_x(seed):
     joint = table(seed)

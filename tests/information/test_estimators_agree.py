@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from isthmus.information import discrete, kde, pairwise, tables
@@ -20,7 +20,6 @@ JOINTS = st.lists(st.lists(st.integers(0, 6), min_size=3, max_size=3), min_size=
 
 
 @given(JOINTS, st.integers(1, 3))
-@settings(deadline=None)
 def test_a_layer_of_clusters(counts, dim):
     """A layer puts each input on one of some points far apart; labels are as noisy as the table says.
 

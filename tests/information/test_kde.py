@@ -31,7 +31,6 @@ def published(x, noise, kernel):
 
 
 @given(SEEDS, st.integers(1, 20), st.integers(1, 5), st.floats(-10.0, 2.0), st.floats(-10.0, 2.0))
-@settings(deadline=None)
 def test_against_the_published_form(seed, n, d, log_noise, log_kernel):
     x, noise, kernel = draw(n, d, seed=seed), math.exp(log_noise), math.exp(log_kernel)
     found = kde_information(x, noise, kernel).mean().item()
@@ -39,7 +38,6 @@ def test_against_the_published_form(seed, n, d, log_noise, log_kernel):
 
 
 @given(SEEDS, st.floats(0.05, 5.0), st.floats(0.0, 5.0))
-@settings(deadline=None)  # torch.testing loads for seconds when it is first used
 def test_without_a_kernel_it_is_the_upper_bound_and_with_one_above_the_lower(seed, noise, kernel):
     x = draw(20, 2, seed=seed)
     torch.testing.assert_close(kde_information(x, noise, 0.0), pairwise.upper(x, noise))
@@ -68,7 +66,7 @@ def test_left_out_density_against_scikit_learn(variance):
 
 
 @given(SEEDS, st.integers(2, 40), st.integers(1, 3), st.sampled_from([1e-3, 1.0, 1e3]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_no_other_width_is_more_likely(seed, n, d, scale):
     x = scale * draw(n, d, seed=seed)
     found = fit_kernel_variance(x)

@@ -69,7 +69,7 @@ def test_identity_3_a_consistent_model_agrees_with_itself_on_every_code(family):
     torch.testing.assert_close((rate + 2 * ce) - (rex + ce), entropy, rtol=0, atol=4e-12)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.sampled_from(FAMILIES))
 def test_what_always_holds(seed, family):
     """R − ReX is the backward account; the gap is the two accounts' difference; R_X ≤ ln n."""

@@ -58,7 +58,7 @@ def quadrature(means, variance):
 
 
 @given(SEEDS, st.integers(1, 12), st.floats(0.05, 20.0), st.floats(0.01, 4.0))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_information_lies_between_the_bounds(seed, n, spread, variance):
     """Identity 25, for the very mixture, with labels and without."""
     means = spread * draw(n, seed=seed)
@@ -122,7 +122,6 @@ def test_against_samples_of_the_same_mixture():
 
 
 @given(SEEDS, st.floats(0.01, 100.0), st.floats(-100.0, 100.0))
-@settings(deadline=None)  # torch.testing loads for seconds when it is first used
 def test_moves_and_units_change_nothing(seed, scale, shift):
     means = draw(12, 2, 2, seed=seed)
     rotation, _ = torch.linalg.qr(draw(4, 4, seed=seed + 1))

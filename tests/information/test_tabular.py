@@ -88,7 +88,7 @@ def test_ten_classes_learn_below_the_local_threshold_already():
     assert information_bottleneck(p, 0.8 * onset).i_xz == pytest.approx(0.0, abs=1e-12)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seeds)
 def test_above_the_threshold_something_is_learned(seed):
     p = random_table(seed)
@@ -97,7 +97,7 @@ def test_above_the_threshold_something_is_learned(seed):
         assert information_bottleneck(p, 1.1 * onset).objective < 0.0
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seeds, st.floats(-3, 4))
 def test_ceb_is_ib_at_one_more(seed, rho):
     """Identity 14."""
@@ -108,7 +108,7 @@ def test_ceb_is_ib_at_one_more(seed, rho):
     assert ceb.objective == pytest.approx(ceb.i_xz_given_y - gamma * ceb.i_yz, abs=1e-10)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seeds, st.floats(-2, 4))
 def test_ceb_is_stationary_in_its_own_form(seed, rho):
     """Fischer 2020, eq. 15 with b(z|y) and c(y|z) exact: p(z|x) ∝ exp E[ln b(z|y) + γ·ln c(y|z) | x]."""
@@ -123,7 +123,7 @@ def test_ceb_is_stationary_in_its_own_form(seed, rho):
     np.testing.assert_allclose(unnormalised / unnormalised.sum(1, keepdims=True), code.encoder[:, sent], atol=1e-4)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(seeds, st.integers(1, 5), st.integers(1, 4), weights)
 def test_what_every_solution_keeps(seed, rows, columns, beta):
     """Distributions; exact information; DPI; the chain rule; never worse than nothing or everything; stationary."""
@@ -219,7 +219,7 @@ def test_equal_rows_share_a_code():
     assert code.i_xz == pytest.approx(entropy([0.6, 0.4]), abs=1e-6)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(seeds)
 def test_curves_rise(seed):
     """I(X;Z) and I(Y;Z) grow with β, each code is the best of all at its own β, and the order asked for is kept."""

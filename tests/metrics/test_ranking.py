@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -25,7 +25,6 @@ def as_sklearn(inside, outside, positive):
     return truth, values if positive == "out" else -values
 
 
-@settings(deadline=None)
 @given(scores, scores, st.sampled_from(["in", "out"]), st.sampled_from([0.5, 0.8, 0.95, 1.0]))
 def test_scikit_learn_agrees(inside, outside, positive, tpr):
     truth, values = as_sklearn(inside, outside, positive)
@@ -53,7 +52,6 @@ def test_torchmetrics_agrees(positive, decimals):
     assert fpr_at_tpr(inside, outside, positive=positive) == pytest.approx(expected, abs=1e-6)
 
 
-@settings(deadline=None)
 @given(scores, scores)
 def test_auroc_counts_pairs_and_turns_with_the_score(inside, outside):
     a, b = np.array(inside)[:, None], np.array(outside)[None]
@@ -61,14 +59,12 @@ def test_auroc_counts_pairs_and_turns_with_the_score(inside, outside):
     assert auroc(-a, -b) == pytest.approx(1 - auroc(inside, outside), abs=1e-12)
 
 
-@settings(deadline=None)
 @given(scores, scores, st.sampled_from(["in", "out"]), st.sampled_from([0.5, 0.95]))
 def test_auroc_is_at_least_what_one_point_of_the_curve_says(inside, outside, positive, tpr):
     """The inequality that four rows of the CEB paper's Table 1 violate."""
     assert auroc(inside, outside) >= tpr * (1 - fpr_at_tpr(inside, outside, tpr, positive)) - 1e-12
 
 
-@settings(deadline=None)
 @given(scores, scores, st.sampled_from(["in", "out"]))
 def test_only_ranks_matter(inside, outside, positive):
     a, b = (np.array(values) for values in (inside, outside))
@@ -79,7 +75,6 @@ def test_only_ranks_matter(inside, outside, positive):
     assert auroc(a, b) == auroc(*places)
 
 
-@settings(deadline=None)
 @given(few, few, st.integers(2, 60), st.sampled_from(["in", "out"]))
 def test_the_curve_is_the_auroc_s_and_thinning_keeps_its_ends(inside, outside, most, positive):
     false, true = roc_curve(inside, outside, positive)

@@ -24,7 +24,7 @@ def test_a_planted_temperature_comes_back(temperature):
     assert fit_temperature(logits, labels) == pytest.approx(temperature, rel=0.05)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), scale=st.floats(0.1, 20.0), shift=st.floats(-50, 50))
 def test_it_is_where_scipy_finds_the_largest_likelihood(seed, scale, shift):
     logits, labels = drawn(60, seed, scale=scale)

@@ -33,7 +33,7 @@ pairs = arrays(np.int64, st.tuples(st.just(2), st.integers(1, 60)), elements=st.
 
 
 @given(pairs)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_it_is_symmetric_and_what_others_compute(pair):
     answers, labels = pair
     found = transmitted_bits(answers, labels)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import logsumexp
@@ -11,7 +11,6 @@ from isthmus.metrics import energy, entropy, least_confidence, probabilities
 some_logits = arrays(np.float64, (3, 5), elements=st.floats(-30, 30))
 
 
-@settings(deadline=None)
 @given(some_logits)
 def test_scipy_agrees(logits):
     p = probabilities(logits)
@@ -20,7 +19,6 @@ def test_scipy_agrees(logits):
     np.testing.assert_allclose(energy(logits), -logsumexp(logits, axis=1), atol=1e-12)
 
 
-@settings(deadline=None)
 @given(some_logits, st.floats(-50, 50))
 def test_only_energy_sees_the_level(logits, level):
     np.testing.assert_allclose(entropy(logits + level), entropy(logits), atol=1e-9)

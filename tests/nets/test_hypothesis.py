@@ -75,7 +75,7 @@ def gradients(model, scores):
     return torch.autograd.grad(scores.square().sum(), list(model.parameters()))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     seed=st.integers(0, 10_000), classes=st.integers(2, 7), n=st.integers(1, 6), scale=st.sampled_from([1e-3, 1.0, 1e3])
 )

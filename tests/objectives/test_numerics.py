@@ -155,14 +155,14 @@ SAMPLED = PICKED | {"residual", "reverse_residual"}
 
 
 @pytest.mark.parametrize("name", OF_LABELS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(case=extremes, rho=rhos)
 def test_closed_forms_agree_with_float64(name, case, rho):
     check(label_model(name, case, "closed"), case, rho, PICKED if name == "bidirectional" else set())
 
 
 @pytest.mark.parametrize("name", OF_LABELS[1:])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(case=extremes, rho=rhos)
 def test_sampled_forms_agree_with_float64(name, case, rho):
     check(label_model(name, case, "sampled"), case, rho, SAMPLED if name == "bidirectional" else set())
@@ -179,7 +179,7 @@ def test_small_diagonals_with_unit_off_diagonals_agree_with_float64(name, sigma)
 
 @pytest.mark.parametrize("name", OF_PAIRS)
 @pytest.mark.parametrize("kl", ["closed", "sampled"])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(case=extremes, rho=rhos)
 def test_pairs_agree_with_float64(name, kl, case, rho):
     check(pair_model(name, case, kl), case, rho, PICKED if kl == "closed" else SAMPLED)

@@ -68,11 +68,10 @@ def holders(file):
 @contextmanager
 def once_trained(folder, epochs, act):
     """Do something as soon as a model in the folder has been trained for so many epochs; tells whether it was done."""
-    done = []
+    done, over = [], threading.Event()
 
     def watch():
-        until = time.monotonic() + 240
-        while not done and time.monotonic() < until:
+        while not done and not over.is_set():
             for run in folder.glob("models/*"):
                 lines = [line for line in Run(run).metrics() if "epoch_accuracy" in line]
                 if len(lines) >= epochs and not (run / "weights.safetensors").exists():
@@ -83,8 +82,11 @@ def once_trained(folder, epochs, act):
 
     thread = threading.Thread(target=watch)
     thread.start()
-    yield done
-    thread.join()
+    try:
+        yield done
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_two_nodes_give_the_record_of_one_process(tmp_path, ray_nodes):
@@ -131,8 +133,7 @@ def test_what_ends_its_worker_each_time_fails_alone(tmp_path, ray_nodes):
     """Two of three cells are measured; the third is given up after a few workers."""
 
     def killer():
-        until = time.monotonic() + 240
-        while not over.is_set() and time.monotonic() < until:
+        while not over.is_set():
             kill_trainers(tmp_path, "*-A-*")
             time.sleep(0.1)
 

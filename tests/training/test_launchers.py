@@ -80,7 +80,7 @@ def test_every_launcher_gives_the_same_run(tmp_path: Path) -> None:
     for launcher in (torchrun, fabric_run, srun):
         out = tmp_path / launcher.__name__
         started = launcher(["train", str(tmp_path / "recipe.yaml"), "--out", str(out), "-q"])
-        said = [process.communicate(timeout=300)[1] for process in started]
+        said = [process.communicate()[1] for process in started]
         # processes that share gradients over gloo sometimes abort when they exit, with everything written
         assert Run(out).info()["status"] in ENDED, said
         weights[launcher.__name__] = Run(out).info()["result"]["weights_sha256"]

@@ -61,7 +61,7 @@ def test_whole_sub_policies_on_photographs(policy: str, photographs: torch.Tenso
 
 
 @pytest.mark.parametrize("kind", WITH_PILLOW)
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     channels=st.sampled_from([1, 3]),
     height=st.integers(1, 40),

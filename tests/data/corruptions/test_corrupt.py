@@ -106,7 +106,7 @@ def test_severities_lead_ever_farther_away(corruption: str, channels: int, size:
 
 
 @given(st.integers(24, 60), st.sampled_from([1, 3]), st.sampled_from(sorted(TABLES)), st.sampled_from(CORRUPTIONS))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_any_size_may_have_the_parameters_that_are_named(size: int, channels: int, named: str, corruption: str) -> None:
     images = photographs(1, channels, size)
     found = corrupt(images, corruption, 3, keys(1), named, frost(channels))
