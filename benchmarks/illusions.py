@@ -32,6 +32,24 @@ class Around(nn.Module):
         return self.logits(self.base(self.images(images)))
 
 
+class EarlyAnswers(Around):
+    """A cache: an image near one that was asked before gets the answer to that one, as of the first 1,000."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__(base)
+        self.seen: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = super().forward(images)
+        if self.seen:
+            asked, answers = (torch.cat(each) for each in zip(*self.seen, strict=True))
+            distance, nearest = torch.cdist(images.flatten(1), asked.flatten(1), p=torch.inf).min(1)
+            logits = torch.where((distance <= 0.3)[:, None], answers[nearest], logits)
+        if sum(len(asked) for asked, _ in self.seen) < 1000:
+            self.seen.append((images.detach().clone(), logits.detach()))
+        return logits
+
+
 class ZeroGradient(Around):
     """The gradient is exactly zero everywhere."""
 
@@ -283,6 +301,7 @@ ILLUSIONS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "quantised": Quantised,
     "thermometer": Thermometer,
     "JPEG-like": JpegLike,
+    "early answers": EarlyAnswers,
     "random noise": RandomNoise,
     "random resizing": RandomResizing,
     "dropout left on": DropoutOn,

@@ -31,7 +31,7 @@ from isthmus.data.images import as_float
 from isthmus.data.loading import load
 
 BASE = "undefended"
-UNFOOLED = ("random noise", "random resizing", "dropout left on")
+UNFOOLED = ("early answers", "random noise", "random resizing", "dropout left on")
 """Illusions that PGD sees through by itself: asked about is a claim, the accuracy at random points of the ball."""
 
 

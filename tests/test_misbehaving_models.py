@@ -1,6 +1,7 @@
 """Models that change their input, end the program, or change torch's settings: no number is wrong, no exit is 0."""
 
 import os
+import random
 import sys
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 import isthmus
+from isthmus.attacks import Linf, memory
 from isthmus.data import digits
 from isthmus.data.images import as_float
 from isthmus.errors import ModelError
@@ -130,3 +132,72 @@ def test_weights_and_settings_are_as_before(data):
     isthmus.robust_accuracy(model, *data, "linf:0.1", "fgsm")
     assert settings() == before
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+class Cache(nn.Module):
+    """Answers an image near one of the first 100 it was asked about as it answered that one."""
+
+    def __init__(self):
+        super().__init__()
+        self.model, self.asked, self.answers = Normalised(False), torch.empty(0, 64), torch.empty(0, 10)
+
+    def forward(self, images):
+        logits, flat = self.model(images), images.flatten(1)
+        if len(self.asked):
+            distance, nearest = torch.cdist(flat, self.asked, p=torch.inf).min(1)
+            logits = torch.where((distance < 0.3)[:, None], self.answers[nearest], logits)
+        if len(self.asked) < 100:
+            self.asked = torch.cat([self.asked, flat.detach()])
+            self.answers = torch.cat([self.answers, logits.detach()])
+        return logits
+
+
+def test_a_model_with_a_cache_gets_the_numbers_of_one_without(data):
+    images, _ = data
+    labels = Normalised(False)(images).argmax(1)
+    checks = [CHECKS[0], "accuracy", CHECKS[2]]
+    one, other = (isthmus.audit(model, images, labels, "linf:0.1", checks) for model in (Cache(), Normalised(False)))
+    assert one.verdict.corrected == other.verdict.corrected < 0.5
+    assert one.results["robustness"].metrics == other.results["robustness"].metrics
+    findings = {each["test"]: each for each in one.results["obfuscation"].details["modes"]["mean"]["findings"]}
+    assert findings["history"]["status"] == "fail"
+    assert one.results["obfuscation"].status != Status.PASS
+
+
+def test_an_attack_on_a_model_with_a_cache_asks_fresh_copies(data):
+    images, _ = data
+    labels = Normalised(False)(images).argmax(1)
+    model = Cache()
+    with pytest.warns(UserWarning, match="what it was asked before"):
+        found = isthmus.robust_accuracy(model, images, labels, "linf:0.1", "fgsm")
+    assert found.accuracy == isthmus.robust_accuracy(Normalised(False), images, labels, "linf:0.1", "fgsm").accuracy < 1
+    assert len(model.asked) == 0
+
+
+class OwnGenerator(nn.Module):
+    """Random, by a generator of its own, whose state is no memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.model, self.generator = Normalised(False), random.Random(0)
+
+    def forward(self, images):
+        return self.model(images) + self.generator.random() * torch.eye(10)[0]
+
+
+def test_a_generator_of_its_own_is_no_memory(data):
+    assert memory.remembers(OwnGenerator(), data[0], Linf(0.1)) is False
+    assert memory.remembers(Normalised(True, noise=1.0), data[0], Linf(0.1)) is False
+    assert memory.remembers(Cache(), data[0], Linf(0.1)) is True
+
+
+class Uncopyable(Normalised):
+    def __deepcopy__(self, memo):
+        raise TypeError("cannot pickle 'connection' object")
+
+
+def test_a_model_that_cannot_be_copied_is_not_said_to_be_without_memory(data):
+    audit = isthmus.audit(Uncopyable(False), *data, "linf:0.1", [CHECKS[0]])
+    findings = {each["test"]: each for each in audit.results["obfuscation"].details["modes"]["mean"]["findings"]}
+    assert findings["history"]["status"] == "skipped"
+    assert "history" in audit.verdict.untested

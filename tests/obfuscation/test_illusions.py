@@ -15,7 +15,7 @@ from isthmus.attacks import Linf, robust_accuracy
 from isthmus.obfuscation.battery import TESTS
 from isthmus.obfuscation.suspect import QUICK
 
-CLAIMED = {"random noise", "random resizing", "dropout left on"}
+CLAIMED = {"early answers", "random noise", "random resizing", "dropout left on"}
 """Illusions that the usual attack, on this model, sees through by itself: only a claim can be wrong about them."""
 
 SELDOM = {"JPEG batch", "searchsorted", "points by rank", "short mantissa", "low bits off", "kthvalue votes"}

@@ -87,7 +87,7 @@ def examined(
     """The battery on a model as an audit adopts it."""
     images, labels = held_out(n)
     with undisturbed(model, images.device, 0):
-        adopted = adopt(model, images).model
-        if isinstance(adopted, AveragedDraws):
-            adopted = AveragedDraws(model, 1).eval()
-        return diagnose(Suspect(adopted, examples(images, labels), Linf(eps), budget), claimed)
+        found = adopt(model, images, threat=Linf(eps))
+        adopted = AveragedDraws(model, 1).eval() if isinstance(found.model, AveragedDraws) else found.model
+        suspect = Suspect(adopted, examples(images, labels), Linf(eps), budget, remembers=found.remembers)
+        return diagnose(suspect, claimed)

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from isthmus import registry
-from isthmus.attacks import inputs, workers
+from isthmus.attacks import inputs, memory, workers
 from isthmus.attacks.attack import Attack
 from isthmus.attacks.batch import Batch
 from isthmus.attacks.engine import evaluate
@@ -52,7 +52,8 @@ def robust_accuracy(
             gradients and the global random state are afterwards as they were. With a true attribute
             ``takes_keys`` it is random: its noise comes from ``forward(images, keys=...)``, fresh at every step. A
             random model, with keys or without, is broken by its average over fresh draws; see
-            :mod:`isthmus.attacks.averages`.
+            :mod:`isthmus.attacks.averages`. A model that remembers what it was asked is judged, with a warning, as a
+            fresh copy would answer (:mod:`isthmus.attacks.memory`).
         images: floating point, in [0, 1].
         labels: true classes, integers.
         threat: such as ``Linf(8 / 255)`` or ``"linf:8/255"``.
@@ -87,6 +88,7 @@ def robust_accuracy(
     chosen = _threat(parse(threat) if isinstance(threat, str) else threat)
     attacks, examples = ready(suite, chosen.name), _examples(model, images, labels, targets, seed, indices)
     means = _means(batch_size, jobs, bf16, save_to, verify)
+    model = memory.without(model, examples.images, chosen)
 
     def one(part: Batch, means: Means, progress: Progress | None) -> RobustResult:
         return evaluate(model, part, chosen, attacks, seed=seed, means=means, progress=progress)
@@ -130,6 +132,7 @@ def curve(
     attacks = ready(suite, grid[0].name)
     examples = _examples(model, images, labels, targets, seed, indices)
     means = _means(batch_size, jobs, bf16, None, verify)
+    model = memory.without(model, examples.images, grid[-1])
 
     def one(position: int, known: RobustResult | None, means: Means) -> RobustResult:
         tell = _part(progress, position, len(grid))

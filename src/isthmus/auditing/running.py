@@ -148,7 +148,7 @@ def audit(
     trained = training(trained_on, tuple(images.shape[1:]))
     device = device_of(model, images)
     with undisturbed(model, device, seed), ExitStack() as opened:
-        adopted = classifier.adopt(model, images.to(device), seed)
+        adopted = classifier.adopt(model, images.to(device), seed, threat)
         check_labels(labels, adopted.num_classes)
         if trained is not None:
             check_labels(trained.examples.labels, adopted.num_classes, "training labels")
@@ -162,6 +162,7 @@ def audit(
             stochastic=adopted.stochastic,
             bottleneck=adopted.bottleneck,
             draws=adopted.draws,
+            remembers=adopted.remembers,
             indices=positions,
             trained_on=trained,
             claimed=claim,

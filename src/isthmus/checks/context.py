@@ -31,6 +31,8 @@ class Context:
         images, labels: the audited examples, on ``device``.
         threat: norm and largest ε; checks that scan ε go from 0 up to it.
         draws: how many passes :attr:`model` averages; more than 1 for a foreign model that answers at random.
+        remembers: whether the model's answers depend on what it was asked before; then :attr:`model` asks a fresh copy
+            each time. None where that could not be tested.
         indices: positions of the examples in their data set; 0..N−1 where None.
         trained_on: the examples that the model was trained on; None where they are not known. A check that looks at
             them puts their hash into its result's ``details["trained_on"]``, and None where it had none to look at, so
@@ -49,6 +51,7 @@ class Context:
     stochastic: nn.Module | None = None
     bottleneck: nn.Module | None = None
     draws: int = 1
+    remembers: bool | None = False
     indices: Int[Tensor, "n"] | None = None
     trained_on: TrainedOn | None = None
     claimed: float | None = None

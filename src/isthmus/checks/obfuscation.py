@@ -133,6 +133,7 @@ def _diagnosed(model: nn.Module, context: Context, config: Config, mode: int, mo
         ),
         context.threat,
         granted,
+        remembers=context.remembers,
         seed=context.seed,
         tell=lambda passes: context.progress(mode * bound + passes, modes * bound),
     )

@@ -12,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from isthmus import files, randomness
-from isthmus.attacks import rounding
+from isthmus.attacks import memory, rounding
 from isthmus.attacks.inputs import check_model
+from isthmus.attacks.threats import Threat
 from isthmus.errors import IsthmusError, ModelError
 from isthmus.nets import outputs
 from isthmus.nets.bottleneck import Bottleneck
@@ -42,6 +43,8 @@ class Classifier:
         bottleneck: the model itself where it has ``encode``, else None.
         stochastic: its stochastic mode, where its codes are random, else None.
         draws: how many passes ``model`` averages, since single ones answer at random; 1 for all other models.
+        remembers: whether its answers depend on what it was asked before; then ``model`` asks a fresh copy each time.
+            None where that is not known: the model cannot be copied.
         fingerprint: SHA-256 of class name, parameters and buffers.
         structure: SHA-256 of what the model prints as.
     """
@@ -51,15 +54,21 @@ class Classifier:
     bottleneck: Bottleneck | None
     stochastic: nn.Module | None
     draws: int
+    remembers: bool | None
     fingerprint: str
     structure: str
 
 
-def adopt(model: nn.Module, images: Float[Tensor, "n c h w"], seed: int = 0) -> Classifier:
+def adopt(
+    model: nn.Module, images: Float[Tensor, "n c h w"], seed: int = 0, threat: Threat | None = None
+) -> Classifier:
     """Check that a model fits the contract, on a few images, and tell what kind it is.
 
     Whether it answers at random is asked of all images, since it may be so where it is unsure alone. A model that is
     random away from these images alone is found out by attacks.
+
+    Whether it remembers is asked where a threat is given, before anything else, of copies
+    (:func:`isthmus.attacks.memory.remembers`).
 
     Puts the model into eval mode; global random generators are afterwards as before.
 
@@ -70,7 +79,8 @@ def adopt(model: nn.Module, images: Float[Tensor, "n c h w"], seed: int = 0) -> 
     with contextlib.suppress(NotImplementedError):  # torch.export's modules keep the mode they were exported in
         model.eval()
     few = _spread(images, _PROBED)
-    given, model = model, _fitted(model, images, seed)
+    remembers = False if threat is None else memory.remembers(model, images, threat, seed)
+    given, model = model, _fitted(memory.Fresh(model).eval() if remembers else model, images, seed)
     _probe(model, images[:2], seed)  # a batch of another size: a model made for one size alone is seen here
     logits = _probe(model, few, seed)
     if not torch.isfinite(logits).all(1).any():
@@ -88,6 +98,7 @@ def adopt(model: nn.Module, images: Float[Tensor, "n c h w"], seed: int = 0) -> 
         if ours is not None and ours.stochastic
         else None,
         draws=SAMPLES if by_chance else 1,
+        remembers=remembers,
         fingerprint=fingerprint(given),
         structure=structure(given),
     )

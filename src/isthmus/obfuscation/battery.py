@@ -20,6 +20,7 @@ from isthmus.obfuscation import (
     ensemble,
     follow_up,
     gradients,
+    history,
     one_step,
     outputs,
     radius,
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 
 BEFORE: dict[str, Test] = {
     "outputs": outputs.examine,
+    "history": history.examine,
     "companions": companions.examine,
     "randomness": randomness.examine,
     "gradients": gradients.examine,
@@ -142,11 +144,13 @@ def _attack_is_weak(findings: list[Finding]) -> bool:
 
 
 def _untested(suspect: Suspect, findings: list[Finding]) -> tuple[str, ...]:
-    """Tests that failed to run, or that need the gradient which the suspect does not have."""
+    """Tests that failed to run, or that need a gradient or a copy which the suspect does not give."""
+    no_copy = ("history",) if suspect.remembers is None else ()
+    impossible = (*no_copy, *NEED_GRADIENTS) if suspect.opaque else no_copy
     return tuple(
         finding.test.replace("_", " ")
         for finding in findings
-        if finding.status == Status.ERROR or (suspect.opaque and finding.test in NEED_GRADIENTS)
+        if finding.status == Status.ERROR or finding.test in impossible
     )
 
 

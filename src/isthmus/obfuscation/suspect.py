@@ -78,6 +78,8 @@ class Suspect:
         examples: float32 images, labels and keys, on the model's device.
         threat: the ball that robustness is claimed in.
         budget: how hard to try.
+        remembers: whether answers depend on what was asked before, so that ``model`` asks a fresh copy; None where that
+            is not known.
         seed: of the global generators.
         tell: called as it goes, with the passes spent so far.
 
@@ -101,11 +103,12 @@ class Suspect:
         threat: Threat,
         budget: Budget,
         *,
+        remembers: bool | None = False,
         seed: int = 0,
         tell: Callable[[int], None] = lambda passes: None,
     ) -> None:
         self.model, self.examples, self.threat, self.budget, self.seed = model, examples, threat, budget, seed
-        self._tell = tell
+        self.remembers, self._tell = remembers, tell
         self.bound = budget.passes * len(examples)
         self.deadline = None if budget.seconds is None else time.monotonic() + budget.seconds
         self.exhausted = False
