@@ -128,7 +128,7 @@ def _fields_at(config: type[BaseModel], loc: Sequence[object]) -> list[str]:
         if len(config_kinds) != 1:
             return []
         config = config_kinds[0]
-    return list(config.model_fields)
+    return [*config.model_fields, *getattr(config, "alternatives", ())]
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

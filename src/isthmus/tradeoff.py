@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from isthmus.errors import ConfigError
+
 KNOBS = ("rho", "rate_weight", "residual_weight", "relevance_weight", "elimination_weight")
 """Names under which configs take the trade-off; they are one knob."""
 
@@ -66,6 +68,20 @@ class Rho:
     def relevance_weight(self) -> float:
         """β_IB = 1 + e^ρ, the weight on I(Y;Z) when I(X;Z) has weight 1."""
         return 1.0 + math.exp(min(self.value, 700.0))
+
+
+def as_number(rho: float | Rho | None) -> float | None:
+    """ρ as a number, also from :class:`Rho`.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if rho is None or isinstance(rho, Rho):
+        return None if rho is None else rho.value
+    try:
+        return float(rho)
+    except (TypeError, ValueError):
+        raise ConfigError(f"rho is a number or isthmus.Rho; got {rho!r}.") from None
 
 
 def _drop_negligible(weight: float) -> float:

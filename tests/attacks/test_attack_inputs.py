@@ -6,8 +6,11 @@ import torch
 from attacked_models import Smooth, pictures, subject
 from torch import nn
 
+import isthmus
 from isthmus.attacks import Linf, curve, robust_accuracy
+from isthmus.attacks.api import ready
 from isthmus.attacks.pgd import Config
+from isthmus.attacks.suites import SUITES
 from isthmus.attacks.threats import L2
 from isthmus.config import component
 from isthmus.errors import ConfigError, DataError, ModelError
@@ -23,13 +26,19 @@ SCALE = nn.Parameter(torch.ones(2))
         (IMAGES * 255, LABELS, r"must lie in \[0, 1\]; these reach from 0 to 255"),
         (IMAGES - 0.5, LABELS, "reach from -0.5"),
         ((IMAGES * 255).byte(), LABELS, "Divide 8-bit images by 255"),
-        (IMAGES.numpy(), LABELS, "torch tensor of shape N×C×H×W; got ndarray"),
+        (IMAGES.tolist()[0][0], LABELS, r"shape N×C×H×W; got \(4, 4\)"),
+        ("images", LABELS, "images must be a tensor, an array or a list of numbers; got str"),
+        (IMAGES.to_sparse(), LABELS, r"images must be a dense tensor; got torch.sparse_coo. Convert it with to_dense"),
+        (IMAGES.to("meta"), LABELS, "images are on the device 'meta', which holds no values"),
+        (IMAGES.to(torch.complex64), LABELS, "images must be real numbers; got torch.complex64"),
         (IMAGES[0], LABELS, r"shape N×C×H×W; got \(1, 4, 4\)"),
         (IMAGES[:0], LABELS[:0], "no images to attack"),
         (IMAGES * torch.nan, LABELS, "NaN or infinite pixels"),
         (IMAGES, LABELS.float(), "labels must be integers; got torch.float32"),
         (IMAGES, LABELS.bool(), "labels must be integers; got torch.bool"),
-        (IMAGES, LABELS.tolist(), "labels must be a torch tensor of integers; got list"),
+        (IMAGES, ["cat", "dog", "dog", "cat"], "labels must be a tensor, an array or a list of numbers; got list"),
+        (IMAGES, LABELS.to_sparse(), "labels must be a dense tensor"),
+        (IMAGES, LABELS.to("meta"), "labels are on the device 'meta'"),
         (IMAGES, LABELS[:3], r"one number for each of 4 images; got the shape \(3,\)"),
         (IMAGES, LABELS[:, None], r"got the shape \(4, 1\)"),
         (IMAGES, LABELS - 1, "must not be negative; the smallest is -1"),
@@ -39,6 +48,8 @@ SCALE = nn.Parameter(torch.ones(2))
 def test_bad_data(images, labels, words):
     with pytest.raises(DataError, match=words):
         robust_accuracy(Smooth(), images, labels, Linf(0.1))
+    with pytest.raises(DataError):
+        isthmus.audit(Smooth(), images, labels, Linf(0.1), ["accuracy"])
 
 
 def test_bad_targets():
@@ -75,6 +86,8 @@ class Giving(nn.Module):
             Giving(lambda x: x.detach().flatten(1)[:, :2] * SCALE - torch.tensor([0.0, 9.0])),
             "no gradient with respect to its images",
         ),
+        (nn.LazyLinear(3), "weight of LazyLinear has no shape yet: it is of a lazy layer"),
+        (nn.Linear(16, 3, device="meta"), "weight of Linear is on the device 'meta'"),
         (nn.Linear(3, 3), "The model fails on torch.float32 images of shape"),
     ],
 )
@@ -89,6 +102,14 @@ def test_bad_models(model, words):
         ({"suite": ["pdg"]}, "no attack or suite 'pdg'. Did you mean 'pgd'"),
         ({"suite": "standardd"}, "no attack or suite 'standardd'.* Did you mean 'standard'"),
         ({"suite": []}, "at least one attack"),
+        ({"suite": ["clean"]}, "at least one attack"),
+        ({"suite": None}, "A suite is a name such as 'standard', or a list of attacks; got None"),
+        ({"suite": "near"}, "'near' is a stage of the suite 'fast'.*; give 'fast'"),
+        ({"suite": "pgd-2"}, "'pgd-2' is the label of attack number 2 called 'pgd'"),
+        ({"seed": -1}, "seed must be a whole number from 0 .*; got -1"),
+        ({"seed": 0.5}, "seed must be a whole number"),
+        ({"seed": None}, "seed must be a whole number"),
+        ({"seed": 2**63}, "seed must be a whole number"),
         ({"suite": [{"name": "pgd", "stepz": 3}]}, "Did you mean 'steps'"),
         ({"suite": [{"name": "pgd", "steps": 0}]}, "greater than 0"),
         ({"suite": [{"name": "pgd", "step_size": 0.1, "relative_step_size": 0.1}]}, "not both"),
@@ -115,6 +136,8 @@ def test_other_types_that_do_fit():
         (images.double(), labels.int()),
         (images, labels.to(torch.uint8)),
         (images.requires_grad_(), labels),
+        (images.detach().numpy(), labels.numpy()),
+        (images.tolist(), labels.tolist()),
     ):
         assert np.array_equal(robust_accuracy(model, *given, "linf:0.1", ["fgsm", "pgd"]).broken, expected.broken)
 
@@ -130,3 +153,36 @@ def test_two_attacks_of_one_name_are_told_apart():
     model, images, labels = subject()
     result = robust_accuracy(model, images, labels, Linf(0.05), ["pgd:2", "pgd", "fgsm"])
     assert result.attacks == ("clean", "pgd", "pgd-2", "fgsm")
+
+
+@pytest.mark.parametrize("suite", ["standard", "rand", ["fgsm", "apgd-margin:3", "apgd-ce-t:2"]], ids=str)
+def test_the_names_of_attacks_in_a_result_are_those_of_a_suite(suite):
+    model, images, labels = subject()
+    given = [attack if isinstance(attack, str) else {**attack, "steps": 3} for attack in SUITES.get(str(suite), suite)]
+    given = ["square:10" if attack == "square:5000" else attack for attack in given]
+    result = robust_accuracy(model, images, labels, Linf(0.1), given)
+    again = robust_accuracy(model, images[:4], labels[:4], Linf(0.1), list(result.by_attack))
+    assert again.attacks == result.attacks
+    assert robust_accuracy(model, images[:4], labels[:4], Linf(0.1), result.by_attack).attacks == result.attacks
+
+
+def test_an_attack_by_its_label_does_what_it_did_in_its_suite():
+    labelled, written = ready("apgd-dlr-t:5"), ready({"name": "apgd", "loss": "dlr", "targets": 9, "steps": 5})
+    assert labelled == written
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_progress_is_a_line_on_stderr(capsys, progress):
+    model, images, labels = subject()
+    robust_accuracy(model, images, labels, Linf(0.1), ["fgsm"], progress=progress)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.endswith(": 100%\n") if progress else said.err == ""
+    isthmus.audit(model, images, labels, Linf(0.1), ["accuracy"], progress=progress)
+    assert ("accuracy: " in capsys.readouterr().err) is progress
+
+
+def test_a_results_images_and_labels_are_verified_as_arrays_too(tmp_path):
+    model, images, labels = subject()
+    result = robust_accuracy(model, images, labels, Linf(0.1), ["fgsm"])
+    assert isthmus.verify(result, model, images=images.numpy(), labels=labels.tolist()).agrees

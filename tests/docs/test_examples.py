@@ -10,6 +10,7 @@ import yaml
 from doc_pages import DOCS, ROOT, blocks, console_lines
 
 from isthmus import cli, registry
+from isthmus.training.run import Run
 from isthmus.types import Status
 
 EXAMPLES = ROOT / "examples"
@@ -82,6 +83,7 @@ def test_own_components(mypackage, folder, capsys):
     for place, words in console_lines(mypackage):
         assert run(words) == 0, f"{place}: {capsys.readouterr().err}"
     shown = capsys.readouterr().out
+    assert Run(folder / "runs" / "stripes").info()["result"]["test_accuracy"] > 0.9
     assert "squared_rate, vib" in shown
     assert "narrow decisions" in shown
     assert "Margins" in (folder / "runs" / "stripes" / "page.html").read_text("utf-8")

@@ -9,6 +9,7 @@ from doc_pages import DOCS, FENCE, PAGES, ROOT, blocks, console_lines
 
 from isthmus.cli import app
 from isthmus.recipe import load_recipe
+from isthmus.training.run import Run
 
 TEXTS = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 COMMANDS = [
@@ -32,6 +33,11 @@ def test_python_blocks_run_in_order(page, tmp_path, monkeypatch, capsys):
         code = "\n" * (block.line - 1) + block.text  # tracebacks then name the page's own lines
         exec(compile(code, str(page), "exec"), namespace)
     assert capsys.readouterr().out, "every page with code shows something"
+    runs = {path.name: Run(path).recipe for path in tmp_path.glob("runs/*") if (path / "run.json").exists()}
+    for place, words in console_lines(page):
+        if words[:2] == ["isthmus", "train"] and (ROOT / words[2]).exists():
+            recipe = load_recipe(ROOT / words[2], words[3:])
+            assert runs.setdefault(recipe.name, recipe) == recipe, f"{place}: runs/{recipe.name} holds another recipe"
 
 
 @pytest.mark.parametrize("words", COMMANDS)

@@ -12,7 +12,7 @@ from isthmus.attacks import losses
 from isthmus.attacks.batch import Batch
 from isthmus.attacks.oracle import Oracle
 from isthmus.data.loading import load
-from isthmus.errors import ModelError
+from isthmus.errors import ConfigError, DataError, ModelError
 from isthmus.information.gaussians import DiagonalGaussian, FullGaussian, IdentityGaussian, kl
 from isthmus.nets.gaussian_heads import BackwardEncoder, Encoder, gaussian, parameters_per_code
 from isthmus.nets.marginals import MixtureMarginal
@@ -247,6 +247,70 @@ def test_a_backbone_that_gives_maps_is_explained():
     model = isthmus.bottleneck(nn.Conv2d(1, 4, 3), 10, features=4)
     with pytest.raises(ModelError, match="batch x features"):
         model(IMAGES)
+
+
+@pytest.mark.parametrize("rho", [isthmus.Rho(3), 3, torch.tensor(3.0)], ids=repr)
+def test_rho_is_a_number_or_rho(rho):
+    model = small("ceb", dim=3)
+    expected = model.loss(IMAGES, LABELS, rho=3.0, noise=torch.Generator().manual_seed(0))
+    assert model.loss(IMAGES, LABELS, rho=rho, noise=torch.Generator().manual_seed(0)).total == expected.total
+    assert small({"name": "ceb", "rho": isthmus.Rho(2)}).loss(IMAGES, LABELS).weight == pytest.approx(math.exp(-2))
+    with pytest.raises(ConfigError, match="rho is a number or isthmus.Rho; got 'three'"):
+        model.loss(IMAGES, LABELS, rho="three")
+
+
+@pytest.mark.parametrize("options", [{"rate_weight": 1e-3}, {"rho": 2.0}], ids=str)
+def test_a_rho_that_replaces_a_configured_trade_off_is_said_once(caplog, options):
+    model = small({"name": "vib", **options})
+    model.loss(IMAGES, LABELS)
+    assert not caplog.records
+    for _ in range(2):
+        assert model.loss(IMAGES, LABELS, rho=3.0).weight == pytest.approx(1 / (1 + math.exp(3)))
+    (record,) = caplog.records
+    assert "loss(rho=3) replaces the trade-off that the objective was given, rho = " in record.message
+    small("vib").loss(IMAGES, LABELS, rho=3.0)
+    assert len(caplog.records) == 1
+
+
+def test_another_papers_name_of_the_trade_off_is_explained():
+    with pytest.raises(ConfigError, match="there is no beta; β in ce \\+ β·rate is called rate_weight"):
+        small({"name": "vib", "beta": 1e-3})
+    with pytest.raises(ConfigError, match="There is: .*rate_weight"):
+        small({"name": "vib", "wieght": 1e-3})
+
+
+@pytest.mark.parametrize("pair", [((0.5,), (0.25,)), ([0.5], [0.25]), (0.5, 0.25)], ids=str)
+def test_mean_and_standard_deviation_normalise(pair):
+    seen = []
+    model = small(normalize=pair)
+    model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model(IMAGES)
+    torch.testing.assert_close(seen[0], (IMAGES - 0.5) / 0.25)
+
+
+@pytest.mark.parametrize("given", [((0.5,), (0.5, 0.5)), ((0.5,), (0.0,)), 3, "dataset", ((0.5,),)], ids=str)
+def test_what_cannot_normalise_is_refused_at_once(given):
+    with pytest.raises(ConfigError, match=r"normalize is a module .* or \(mean, std\)"):
+        small(normalize=given)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "error", "words"),
+    [
+        (IMAGES, LABELS.float(), DataError, r"16 class indices, one per image; got torch.float32 of \(16,\)"),
+        (IMAGES, LABELS[:3], DataError, r"16 class indices, one per image; got torch.int64 of \(3,\)"),
+        (IMAGES, LABELS[:, None], DataError, r"got torch.int64 of \(16, 1\)"),
+        (IMAGES, LABELS.tolist(), DataError, "got list"),
+        (IMAGES, LABELS + 1, DataError, r"labels\[9\] is 10; with 10 classes a label is 0 to 9"),
+        (IMAGES, LABELS - 1, DataError, r"labels\[0\] is -1"),
+        ((IMAGES * 255).byte(), LABELS, DataError, "floating-point tensor in .*; got torch.uint8"),
+        (IMAGES[..., 1:], LABELS, ModelError, r"The model fails on images of shape \(16, 1, 8, 7\): mat1 and mat2"),
+    ],
+    ids=str,
+)
+def test_a_batch_that_does_not_fit_is_explained(images, labels, error, words):
+    with pytest.raises(error, match=words):
+        small().loss(images, labels)
 
 
 def test_debiased_average_after_one_step_is_the_weights():

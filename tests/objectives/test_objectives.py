@@ -204,7 +204,7 @@ def test_constructors_of_the_knob(name, given, rho):
         ({"rho": 1, "rate_weight": 0.1}, "the same knob"),
         ({"rate_weight": 2}, "strictly between 0 and 1"),
         ({"rate_weight": "lots"}, "must be a number"),
-        ({"beta": 0.1}, "There is no key 'beta'"),
+        ({"beta": 0.1}, "there is no beta; .* rate_weight"),
         ({"rho": math.nan}, "nan"),
         ({"rho": math.inf, "normalize": "rate"}, "divides by the weight"),
     ],

@@ -207,6 +207,13 @@ def test_given_is_what_was_given(tmp_path):
     assert "normalize" not in info["given"]["model"]
 
 
+def test_a_run_is_found_by_its_path_as_text(tmp_path, caplog):
+    run = train(tmp_path, **{"training.epochs": 1, "training.rho_schedule": "ceb_001"})
+    assert Run(str(run.path)) == run
+    assert Run(str(run.path)).weights.exists()
+    assert not [record for record in caplog.records if "replaces" in record.message], "schedules are meant to"
+
+
 def test_a_faulty_recipe_does_not_take_the_folder(tmp_path):
     with pytest.raises(ConfigError, match="has no rho"):
         train(tmp_path, **{"objective": "deterministic", "training.rho_schedule": "ceb_001"})

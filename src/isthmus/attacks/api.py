@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from isthmus import registry
@@ -17,32 +18,33 @@ from isthmus.attacks.attack import Attack
 from isthmus.attacks.batch import Batch
 from isthmus.attacks.engine import evaluate
 from isthmus.attacks.evaluation import Means, Progress
+from isthmus.attacks.progress import line
 from isthmus.attacks.result import CLEAN, RobustResult
-from isthmus.attacks.suites import IN_L1, SUITES
+from isthmus.attacks.suites import IN_L1, LABELS, STAGES, SUITES
 from isthmus.attacks.threats import Threat, parse
 from isthmus.attacks.waves import until_narrow
 from isthmus.config import Component, component
 from isthmus.errors import ConfigError, unknown
 
-Suite = str | Sequence[str | Mapping[str, Any] | Component | Attack]
+Suite = str | Mapping[str, Any] | Component | Attack | Iterable[str | Mapping[str, Any] | Component | Attack]
 
 
 def robust_accuracy(
     model: nn.Module,
-    images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
+    images: Float[Tensor, "n c h w"] | ArrayLike,
+    labels: Int[Tensor, " n"] | ArrayLike,
     threat: Threat | str,
     suite: Suite = "standard",
     batch_size: int | None = None,
     seed: int = 0,
     jobs: int = 1,
     *,
-    targets: Int[Tensor, " n"] | None = None,
-    indices: Int[Tensor, " n"] | None = None,
+    targets: Int[Tensor, " n"] | ArrayLike | None = None,
+    indices: Int[Tensor, " n"] | ArrayLike | None = None,
     until: float | None = None,
     bf16: bool = False,
     save_to: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     verify: bool = True,
 ) -> RobustResult:
     """Attack a classifier and say how much of its accuracy is left, with a witness for every broken example.
@@ -54,12 +56,13 @@ def robust_accuracy(
             random model, with keys or without, is broken by its average over fresh draws; see
             :mod:`isthmus.attacks.averages`. A model that remembers what it was asked is judged, with a warning, as a
             fresh copy would answer (:mod:`isthmus.attacks.memory`).
-        images: floating point, in [0, 1].
+        images: floating point, in [0, 1]; as labels, targets and indices, a tensor, an array or a list.
         labels: true classes, integers.
         threat: such as ``Linf(8 / 255)`` or ``"linf:8/255"``.
         suite: ``"standard"`` (AutoAttack's attacks and budgets), ``"fast"``, ``"ib"``, ``"rand"``; or attacks, run in
             order on what the ones before left: names (``"pgd"``, ``"pgd:100"``), mappings with options
-            (``{"name": "pgd", "restarts": 5}``), configs, or one name.
+            (``{"name": "pgd", "restarts": 5}``), configs, or one of these. A label of ``by_attack`` such as
+            ``"apgd-dlr-t"`` names that attack with its default options; ``"clean"`` is passed over.
         batch_size: examples at a time; None to find it from memory. The result does not depend on it, nor on the order
             of examples, beyond what the model's own arithmetic does.
         seed: with an example's index it fixes all of that example's random starts and noise.
@@ -72,7 +75,7 @@ def robust_accuracy(
         save_to: file that keeps the evaluation as it goes. Called again, an interrupted or killed one goes on from
             there, and one that is over gives its result at once. Keep the result itself with
             :meth:`RobustResult.save`; then :func:`isthmus.attacks.waves.forget` deletes this.
-        progress: called with a :class:`isthmus.attacks.evaluation.Snapshot` as it goes.
+        progress: True for a line on stderr; or called with a :class:`isthmus.attacks.evaluation.Snapshot` as it goes.
         verify: check every adversarial example on a further forward pass at the end. One that fails counts as robust,
             and the result's ``unconfirmed`` and ``flags`` say so. Of a random model, read its average on fresh draws;
             without that only the count of what is wrong with confidence is known.
@@ -87,7 +90,7 @@ def robust_accuracy(
     """
     chosen = _threat(parse(threat) if isinstance(threat, str) else threat)
     attacks, examples = ready(suite, chosen.name), _examples(model, images, labels, targets, seed, indices)
-    means = _means(batch_size, jobs, bf16, save_to, verify)
+    means, told = _means(batch_size, jobs, bf16, save_to, verify), teller(progress)
     model = memory.without(model, examples.images, chosen)
 
     def one(part: Batch, means: Means, progress: Progress | None) -> RobustResult:
@@ -95,24 +98,24 @@ def robust_accuracy(
 
     with workers.kept():
         if until is None:
-            return one(examples, means, progress)
-        return until_narrow(one, examples, inputs.check_share(until, "until"), means, progress)
+            return one(examples, means, told)
+        return until_narrow(one, examples, inputs.check_share(until, "until"), means, told)
 
 
 def curve(
     model: nn.Module,
-    images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
+    images: Float[Tensor, "n c h w"] | ArrayLike,
+    labels: Int[Tensor, " n"] | ArrayLike,
     threats: Sequence[Threat],
     suite: Suite = "standard",
     batch_size: int | None = None,
     seed: int = 0,
     jobs: int = 1,
     *,
-    targets: Int[Tensor, " n"] | None = None,
-    indices: Int[Tensor, " n"] | None = None,
+    targets: Int[Tensor, " n"] | ArrayLike | None = None,
+    indices: Int[Tensor, " n"] | ArrayLike | None = None,
     bf16: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     verify: bool = True,
 ) -> tuple[RobustResult, ...]:
     """Robust accuracy at several ε of one norm, ascending: a security curve.
@@ -131,11 +134,11 @@ def curve(
     grid = _ascending(threats)
     attacks = ready(suite, grid[0].name)
     examples = _examples(model, images, labels, targets, seed, indices)
-    means = _means(batch_size, jobs, bf16, None, verify)
+    means, told = _means(batch_size, jobs, bf16, None, verify), teller(progress)
     model = memory.without(model, examples.images, grid[-1])
 
     def one(position: int, known: RobustResult | None, means: Means) -> RobustResult:
-        tell = _part(progress, position, len(grid))
+        tell = _part(told, position, len(grid))
         return evaluate(model, examples, grid[position], attacks, seed=seed, means=means, progress=tell, known=known)
 
     results: list[RobustResult] = []
@@ -172,8 +175,16 @@ def ready(suite: Suite, norm: str = "linf") -> tuple[Attack, ...]:
     """
     if isinstance(suite, str):
         suite = IN_L1.get(suite, suite) if norm == "l1" else suite
-    given: Sequence[Any] = SUITES.get(suite, (suite,)) if isinstance(suite, str) else list(suite)
-    if not given:
+    given: Sequence[Any]
+    if isinstance(suite, str):
+        given = SUITES.get(suite, (suite,))
+    elif isinstance(suite, Component | Attack) or (isinstance(suite, Mapping) and "name" in suite):
+        given = (suite,)
+    elif isinstance(suite, Iterable):
+        given = list(suite)
+    else:
+        raise ConfigError(f"A suite is a name such as 'standard', or a list of attacks; got {suite!r}.")
+    if not given or given == [CLEAN]:
         raise ConfigError(f"A suite needs at least one attack. There is: {', '.join(_names())}.")
     attacks: list[Attack] = []
     seen = Counter([CLEAN])
@@ -188,11 +199,15 @@ def _attacks(item: Any) -> Sequence[Attack]:
     if isinstance(item, Attack):
         return [item]
     if isinstance(item, str):
+        if item == CLEAN:  # the label of what is evaluated always
+            return []
         if item in SUITES:
             return ready(item)
-        name = item.partition(":")[0]
-        if name not in registry.names("attacks"):
-            raise ConfigError(unknown("attack or suite", name, _names()))
+        name, colon, argument = item.partition(":")
+        if name in LABELS:
+            item = {**LABELS[name], "steps": argument} if colon else LABELS[name]
+        elif name not in registry.names("attacks"):
+            raise ConfigError(_unknown(name))
     config = component("attacks", item)
     module = registry.find("attacks", config.name)
     if hasattr(module, "stages"):
@@ -202,13 +217,23 @@ def _attacks(item: Any) -> Sequence[Attack]:
     return [Attack(label, config, getattr(module, "perturb", None), getattr(module, "search", None))]
 
 
+def _unknown(name: str) -> str:
+    base, _, number = name.rpartition("-")
+    if name in STAGES:
+        return f"{name!r} is a stage of the suite 'fast', which depends on the stages before it; give 'fast'."
+    if number.isdigit() and base in _names():
+        return (
+            f"{name!r} is the label of attack number {number} called {base!r} in its suite, whose options a name does "
+            f"not tell; give a mapping such as {{'name': {base!r}, ...}}."
+        )
+    return unknown("attack or suite", name, _names())
+
+
 def _names() -> list[str]:
-    return sorted({*SUITES, *registry.names("attacks")})
+    return sorted({*SUITES, *LABELS, *registry.names("attacks")})
 
 
-def _examples(
-    model: object, images: Tensor, labels: Tensor, targets: Tensor | None, seed: int, indices: Tensor | None
-) -> Batch:
+def _examples(model: object, images: Any, labels: Any, targets: Any, seed: int, indices: Any) -> Batch:
     inputs.check_model(model)
     return inputs.examples(images, labels, targets=targets, seed=seed, indices=indices)
 
@@ -231,6 +256,14 @@ def _ascending(threats: Sequence[Threat]) -> list[Threat]:
     if len({type(threat) for threat in threats}) > 1:
         raise ConfigError(f"A curve has one norm; got {', '.join(str(threat) for threat in threats)}.")
     return sorted(set(threats), key=lambda threat: threat.eps)
+
+
+def teller(progress: Progress | bool | None) -> Progress | None:
+    """Who is told how far an evaluation is: nobody for False, a line on stderr for True."""
+    if not isinstance(progress, bool):
+        return progress
+    show = line()
+    return (lambda at: show(f"{at.attack}, {at.standing} of {at.n} robust", at.done, at.total)) if progress else None
 
 
 def _part(progress: Progress | None, position: int, parts: int) -> Progress | None:

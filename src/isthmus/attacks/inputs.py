@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from isthmus.attacks.batch import Batch
-from isthmus.errors import ConfigError, DataError, ModelError
+from isthmus.errors import ConfigError, DataError, ModelError, shown
 from isthmus.randomness import example_keys
 
 
 def examples(
-    images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
+    images: Float[Tensor, "n c h w"] | ArrayLike,
+    labels: Int[Tensor, " n"] | ArrayLike,
     *,
-    targets: Int[Tensor, " n"] | None = None,
+    targets: Int[Tensor, " n"] | ArrayLike | None = None,
     seed: int = 0,
-    indices: Int[Tensor, " n"] | None = None,
+    indices: Int[Tensor, " n"] | ArrayLike | None = None,
 ) -> Batch:
     """Check images and labels, and give each example the key that all its randomness derives from.
 
     Args:
-        images: in [0, 1]; any floating type, attacked in float32.
+        images: in [0, 1]; any floating type, attacked in float32. As the numbers below, a tensor, an array or a list.
         labels: classes from 0 up, of any integer type.
         targets: classes to reach, for a targeted attack; none may equal its example's label.
         indices: positions in the data set that the keys are made from, so that a part of it is attacked as
@@ -31,7 +35,9 @@ def examples(
     Raises:
         DataError: a type, shape or range is wrong, or there are no examples.
     """
+    images = tensor(images, "images")
     _check_images(images)
+    check_seed(seed)
     n, device = images.shape[0], images.device
     chosen = torch.arange(n) if indices is None else integers(indices, n, "indices")
     goals = None if targets is None else integers(targets, n, "targets").to(device)
@@ -49,6 +55,17 @@ def check_model(model: object) -> None:
             f"A classifier is an nn.Module from images in [0, 1] to logits; got "
             f"{type(model).__name__}. A function can be called from a small module's forward."
         )
+    for name, value in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(value):
+            raise ModelError(
+                f"{name} of {type(model).__name__} has no shape yet: it is of a lazy layer. Call the model on one "
+                "batch of images first."
+            )
+        if value.is_meta:
+            raise ModelError(
+                f"{name} of {type(model).__name__} is on the device 'meta', which holds no values; load the "
+                "weights first."
+            )
 
 
 def check_classes(batch: Batch, classes: int) -> None:
@@ -72,9 +89,7 @@ def check_proposals(proposals: object, originals: Tensor, label: str) -> Tensor:
     return proposals.detach().to(originals.device, torch.float32)
 
 
-def _check_images(images: object) -> None:
-    if not isinstance(images, Tensor):
-        raise DataError(f"Images must be a torch tensor of shape N×C×H×W; got {type(images).__name__}.")
+def _check_images(images: Tensor) -> None:
     if not images.is_floating_point():
         raise DataError(
             f"Images must be floating-point numbers in [0, 1]; got {images.dtype}. Divide 8-bit images by 255."
@@ -93,10 +108,36 @@ def _check_images(images: object) -> None:
         )
 
 
+def tensor(values: Any, what: str) -> Tensor:
+    """A dense tensor of numbers, from a tensor, an array or a list; a DataError for anything else."""
+    try:
+        given = torch.as_tensor(values).detach()
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise DataError(f"The {what} must be a tensor, an array or a list of numbers; got {_kind(values)}.") from None
+    if given.layout != torch.strided:
+        raise DataError(f"The {what} must be a dense tensor; got {given.layout}. Convert it with to_dense().")
+    if given.is_meta:
+        raise DataError(f"The {what} are on the device 'meta', which holds no values; give them on a CPU or a GPU.")
+    if given.is_complex() or given.is_quantized:
+        raise DataError(f"The {what} must be real numbers; got {given.dtype}.")
+    return given
+
+
+def _kind(values: object) -> str:
+    dtype = getattr(values, "dtype", None)
+    return type(values).__name__ if dtype is None else f"{type(values).__name__} of {dtype}"
+
+
+def check_seed(seed: object) -> int:
+    """Raise a ConfigError where a seed is not a whole number from 0 up."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise ConfigError(f"seed must be a whole number from 0 to 2^63 - 1; got {shown(seed)}.")
+    return seed
+
+
 def integers(values: object, n: int, what: str) -> Tensor:
     """N integers that are not negative, as int64; a DataError for anything else."""
-    if not isinstance(values, Tensor):
-        raise DataError(f"The {what} must be a torch tensor of integers; got {type(values).__name__}.")
+    values = tensor(values, what)
     if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
         raise DataError(f"The {what} must be integers; got {values.dtype}.")
     if values.shape != (n,):

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from isthmus.attacks import inputs
-from isthmus.attacks.api import Suite, ready
+from isthmus.attacks.api import Suite, ready, teller
 from isthmus.attacks.batch import Batch
 from isthmus.attacks.evaluation import Evaluation, Means, Progress
 from isthmus.attacks.judging import Judge, Verdict
@@ -80,16 +81,16 @@ class MinimalNorms:
 
 def minimal_norms(
     model: nn.Module,
-    images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
+    images: Float[Tensor, "n c h w"] | ArrayLike,
+    labels: Int[Tensor, " n"] | ArrayLike,
     norm: str = "l2",
     attacks: Suite = ("fmn",),
     *,
     batch_size: int | None = None,
     seed: int = 0,
-    targets: Int[Tensor, " n"] | None = None,
-    indices: Int[Tensor, " n"] | None = None,
-    progress: Progress | None = None,
+    targets: Int[Tensor, " n"] | ArrayLike | None = None,
+    indices: Int[Tensor, " n"] | ArrayLike | None = None,
+    progress: Progress | bool | None = None,
 ) -> MinimalNorms:
     """Find for each example the smallest perturbation that changes the prediction, or makes it the target.
 
@@ -110,7 +111,7 @@ def minimal_norms(
         targets: a class to reach for each example, other than its label, as in
             :func:`isthmus.attacks.robust_accuracy`. Every attack goes towards it, and no other class counts.
         indices: positions of the images in their data set, each once, for seeding; 0..N−1 by default.
-        progress: called as it goes.
+        progress: as in :func:`isthmus.attacks.robust_accuracy`.
 
     Raises:
         ModelError: the model is no module, fails, or returns something other than N×K logits (K ≥ 2).
@@ -127,7 +128,9 @@ def minimal_norms(
     means = Means(None if batch_size is None else inputs.check_whole(batch_size, "batch_size"), verify=False)
     device = device_of(model, examples.images)
     with undisturbed(model, device, seed):
-        evaluation = Evaluation(model, examples, _whole_box(norm, examples.images), suite, seed, means, progress)
+        evaluation = Evaluation(
+            model, examples, _whole_box(norm, examples.images), suite, seed, means, teller(progress)
+        )
         for attack in suite:
             if attack.search is not None:
                 attack.search(attack.config, evaluation.setting.threat, 2)  # whether it knows the norm, before any pass

@@ -13,6 +13,16 @@ from typing import Any
 IN_L1 = {"standard": "standard-l1"}
 """AutoAttack has other budgets in ℓ1."""
 
+_APGD = {"name": "apgd"}
+LABELS: dict[str, Mapping[str, Any]] = {
+    **{f"apgd-{loss}": _APGD | {"loss": loss} for loss in ("ce", "dlr", "margin", "log_odds", "probability")},
+    **{f"apgd-{loss}-t": _APGD | {"loss": loss, "targets": 9} for loss in ("ce", "dlr", "margin", "log_odds")},
+}
+"""What results call attacks whose options are part of the label; such a label names the attack in a suite, too."""
+
+STAGES = ("scout", "near", "search", "search-all")
+"""Labels of the stages of ``fast`` that depend on the ones before."""
+
 SUITES: dict[str, tuple[Mapping[str, Any] | str, ...]] = {
     "standard": (
         {"name": "apgd", "loss": "ce"},

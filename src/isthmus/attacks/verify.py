@@ -13,11 +13,12 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from isthmus.attacks import scouting
 from isthmus.attacks.batch import Batch
-from isthmus.attacks.inputs import check_classes, check_model, check_whole
+from isthmus.attacks.inputs import check_classes, check_model, check_whole, tensor
 from isthmus.attacks.judging import Judge, Randomness
 from isthmus.attacks.oracle import Oracle
 from isthmus.attacks.result import RobustResult, is_sealed
@@ -76,8 +77,8 @@ def verify(
     result: RobustResult | str | Path,
     model: nn.Module,
     *,
-    images: Float[Tensor, "n c h w"] | None = None,
-    labels: Int[Tensor, " n"] | None = None,
+    images: Float[Tensor, "n c h w"] | ArrayLike | None = None,
+    labels: Int[Tensor, " n"] | ArrayLike | None = None,
     batch_size: int = 256,
 ) -> Verification:
     """Recompute a robust accuracy from its witnesses.
@@ -104,11 +105,12 @@ def verify(
         raise DataError("Images and labels of the data set go together; give both or neither.")
     claim = result if isinstance(result, RobustResult) else RobustResult.load(result)
     intact = None if isinstance(result, RobustResult) else is_sealed(result)
-    match = None if images is None or labels is None else _match(claim, images, labels)
+    given = None if images is None or labels is None else (tensor(images, "images"), tensor(labels, "labels"))
+    match = None if given is None else _match(claim, *given)
     device = device_of(model, claim.examples.images)
     with undisturbed(model, device, 0):
         examples = (
-            replace(claim.examples, images=images.cpu().float()) if match and images is not None else claim.examples
+            replace(claim.examples, images=given[0].cpu().float()) if match and given is not None else claim.examples
         )
         failures = _failures(claim, examples, model, device, check_whole(batch_size, "batch_size"))
     unproven = torch.zeros(len(claim), dtype=torch.bool)

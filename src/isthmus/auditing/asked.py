@@ -66,7 +66,7 @@ def configs(
     ]
 
 
-def examples(images: Tensor, labels: object, indices: object) -> tuple[Tensor, Tensor, Tensor]:
+def examples(images: object, labels: object, indices: object) -> tuple[Tensor, Tensor, Tensor]:
     """Images as float32, labels and positions in the data set as int64.
 
     Raises:
@@ -74,7 +74,7 @@ def examples(images: Tensor, labels: object, indices: object) -> tuple[Tensor, T
     """
     images, numbers = _labelled(images, labels, "")
     n = len(images)
-    positions = torch.arange(n) if indices is None else inputs.integers(_tensor(indices, "indices"), n, "indices").cpu()
+    positions = torch.arange(n) if indices is None else inputs.integers(indices, n, "indices").cpu()
     return images.float(), numbers, positions
 
 
@@ -107,25 +107,16 @@ def trained_on(given: Any, shape: tuple[int, ...]) -> TrainedOn | None:
     return known
 
 
-def _labelled(images: Tensor, labels: object, which: str) -> tuple[Tensor, Tensor]:
-    images = images.detach() if isinstance(images, Tensor) else images
+def _labelled(images: object, labels: object, which: str) -> tuple[Tensor, Tensor]:
+    images = inputs.tensor(images, f"{which}images")
     check_images(images, f"{which}images")
     n = len(images)
-    numbers = _tensor(labels, f"{which}labels")
+    numbers = inputs.tensor(labels, f"{which}labels")
     if numbers.ndim and len(numbers) != n:
         raise DataError(f"An audit needs as many {which}labels as images, and some; got {n} and {len(numbers)}.")
-    if not (numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool):
+    if not (numbers.is_floating_point() or numbers.dtype == torch.bool):
         numbers = numbers.long()
     return images, numbers
-
-
-def _tensor(values: object, what: str) -> Tensor:
-    try:
-        return torch.as_tensor(values).detach()
-    except (TypeError, ValueError, RuntimeError):
-        raise DataError(
-            f"The {what} must be a tensor, an array or a list of one integer an image; got {type(values).__name__}."
-        ) from None
 
 
 def share(claimed: float | str | None) -> float | None:

@@ -13,11 +13,12 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from isthmus import classifier, files, provenance, registry, results
 from isthmus.attacks import inputs, workers
+from isthmus.attacks.progress import line
 from isthmus.attacks.threats import Threat
 from isthmus.attacks.undisturbed import device_of, undisturbed
 from isthmus.auditing.asked import configs, examples, share, threat_of
@@ -76,8 +77,8 @@ class Audit:
 
 def audit(
     model: nn.Module,
-    images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, "n"] | Sequence[int] | NDArray[Any],
+    images: Float[Tensor, "n c h w"] | ArrayLike,
+    labels: Int[Tensor, "n"] | ArrayLike,
     threat: Threat | str,
     checks: Sequence[str | Mapping[str, Any] | Component] | None = None,
     budget: Literal["quick", "full"] = "quick",
@@ -93,7 +94,7 @@ def audit(
     chosen: str = "all",
     batch_size: int = 256,
     debug: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     cluster: Cluster | None = None,
 ) -> Audit:
     """Ask every check about one classifier.
@@ -127,7 +128,7 @@ def audit(
         batch_size: of the checks' forward passes; no result depends on it beyond rounding, unless the model draws
             noise of its own (see :class:`isthmus.nets.modes.AveragedDraws`).
         debug: let a check's unexpected error through instead of recording it.
-        progress: called with (check, done, total).
+        progress: True for a line on stderr; or called with (check, done, total).
         cluster: Ray workers share the attacks' examples; results are those of one process. Each gets the model once, by
             pickle.
 
@@ -144,6 +145,7 @@ def audit(
         raise ConfigError(unknown("budget", budget, BUDGETS))
     inputs.check_model(model)
     inputs.check_whole(batch_size, "batch_size")
+    inputs.check_seed(seed)
     images, labels, positions = examples(images, labels, indices)
     trained = training(trained_on, tuple(images.shape[1:]))
     device = device_of(model, images)
@@ -152,7 +154,7 @@ def audit(
         check_labels(labels, adopted.num_classes)
         if trained is not None:
             check_labels(trained.examples.labels, adopted.num_classes, "training labels")
-        reporter = _Reporter(progress)
+        reporter = _Reporter((line() if progress else None) if isinstance(progress, bool) else progress)
         context = Context(
             model=adopted.model,
             images=images.to(device),

@@ -24,6 +24,7 @@ from isthmus.nets.gaussian_heads import (
     relu_mlp,
 )
 from isthmus.nets.hierarchy import Hierarchy, Level
+from isthmus.nets.learner import Normalizer
 from isthmus.nets.marginals import BatchMarginal, ClassMarginal, MixtureMarginal, StandardMarginal
 
 LEVEL_WIDTH = 64  # of the layers between the levels of a hierarchy
@@ -42,7 +43,7 @@ def bottleneck(
     marginal: Literal["standard", "mixture", "batch", "classes"] | None = None,
     components: int = 240,
     features: int | None = None,
-    normalize: nn.Module | None = None,
+    normalize: Normalizer | None = None,
     class_counts: Sequence[int] | None = None,
     levels: int | None = None,
     classifier_std: float | None = None,
@@ -74,7 +75,8 @@ def bottleneck(
             for CEB, whose rate is reported with the mixture of its classes.
         components: of a mixture marginal.
         features: number of features; read from ``backbone.features`` (or ``num_features``) where None.
-        normalize: applied to images in [0, 1] first; None hands them to the backbone as they are.
+        normalize: applied to images in [0, 1] first: a module, or (mean, std) with one number per channel each; None
+            hands them to the backbone as they are.
         class_counts: how many training examples each class has, so that bounds use the labels' own entropy; equally
             many where None.
         levels: how many codes follow one another, image → z_1 → ... → z_L, each with its own c and b; see
@@ -144,7 +146,7 @@ def bottleneck(
         return BackwardEncoder(num_classes, encoder.dim, "diagonal" if cov == "isotropic" else cov, backward)
 
     upper = [Level(_above(encoder, cov), decoder(lowest=False), backward_encoder()) for _ in range(number - 1)]
-    return (partial(Hierarchy, upper) if upper else Bottleneck)(
+    model = (partial(Hierarchy, upper) if upper else Bottleneck)(
         backbone,
         encoder,
         decoder(),
@@ -158,6 +160,8 @@ def bottleneck(
         normalize=normalize,
         log_prior=log_prior_of(class_counts, num_classes),
     )
+    model.configured = getattr(chosen, "configured", "")
+    return model
 
 
 def log_prior_of(counts: Sequence[int] | None, num_classes: int) -> torch.Tensor:

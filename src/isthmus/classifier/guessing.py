@@ -15,6 +15,7 @@ from isthmus.errors import ConfigError, ModelError, unknown
 from isthmus.nets.gaussian_heads import glorot_linear
 from isthmus.nets.hypothesis import Hypothesis
 from isthmus.nets.injection import Concatenation, Inject, Injection, Projection
+from isthmus.nets.learner import Normalizer
 
 INJECTIONS: tuple[Inject, ...] = ("concatenate", "embed", "project")
 EMBEDDING = 32
@@ -31,7 +32,7 @@ def hypothesis(
     embedding: int = EMBEDDING,
     width: int | None = None,
     features: int | None = None,
-    normalize: nn.Module | None = None,
+    normalize: Normalizer | None = None,
     class_counts: Sequence[int] | None = None,
 ) -> Hypothesis:
     """A classifier whose trunk looks at an image once under each label hypothesis, and scores it.
@@ -58,7 +59,8 @@ def hypothesis(
         embedding: size of a learned label vector, for "embed".
         width: of a projection, for "project"; as many as features where None.
         features: number of features for "project"; read from ``front.features`` (or ``num_features``) where None.
-        normalize: applied to images in [0, 1] first; None hands them to the front as they are.
+        normalize: applied to images in [0, 1] first: a module, or (mean, std) of each channel; None hands them to the
+            front as they are.
         class_counts: how many training examples each class has, so that bounds use the labels' own entropy.
 
     Raises:
@@ -101,7 +103,7 @@ def hypothesis(
             f"eliminate={last} of a trunk of {len(layers)} modules: give {before} to {len(layers)}, how many of them "
             "come before the representation."
         )
-    return Hypothesis(
+    model = Hypothesis(
         front,
         injection,
         nn.Sequential(*rest),
@@ -110,6 +112,8 @@ def hypothesis(
         normalize=normalize,
         log_prior=log_prior_of(class_counts, num_classes),
     )
+    model.configured = getattr(chosen, "configured", "")
+    return model
 
 
 def _that_scores(objective: config.Component) -> Any:

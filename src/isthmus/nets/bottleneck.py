@@ -16,8 +16,9 @@ from isthmus.information.gaussians import Gaussian
 from isthmus.information.kde import fit_kernel_variance
 from isthmus.information.measures import measure
 from isthmus.nets.gaussian_heads import BackwardEncoder, Encoder
-from isthmus.nets.learner import Learner
+from isthmus.nets.learner import Learner, Normalizer
 from isthmus.nets.noise import Noise, standard_normal
+from isthmus.tradeoff import Rho
 from isthmus.types import Terms
 
 Objective = Callable[[Codes, Tensor, float | None], Terms]
@@ -58,7 +59,7 @@ class Bottleneck(Learner):
         stochastic: bool = True,
         label_noise: bool = False,
         kernel_points: int = 0,
-        normalize: nn.Module | None = None,
+        normalize: Normalizer | None = None,
         log_prior: Float[Tensor, "classes"] | None = None,
     ) -> None:
         super().__init__(normalize, log_prior)
@@ -158,7 +159,7 @@ class Bottleneck(Learner):
         self,
         images: Float[Tensor, "n c h w"],
         labels: Int[Tensor, "n"],
-        rho: float | None = None,
+        rho: float | Rho | None = None,
         noise: Noise = None,
         gather: Gather | None = None,
     ) -> Terms:
@@ -167,15 +168,16 @@ class Bottleneck(Learner):
         Args:
             images: in [0, 1].
             labels: class indices.
-            rho: overrides the objective's own trade-off, for schedules.
+            rho: replaces the objective's own trade-off, for schedules; with a warning if its options name one.
             noise: generator of the sampling noise (torch's global one where None), or a share of a larger batch's.
             gather: see :class:`isthmus.nets.learner.Learner`.
         """
-        codes = self.codes(images, noise)
+        with self.checked(images, labels):
+            codes = self.codes(images, noise)
         with torch.autocast(images.device.type, enabled=False):
             if gather is not None:
                 codes, labels = codes.whole(gather, self.marginal), gather(labels, 0)
-            return self.objective(codes, labels.long(), rho)
+            return self.objective(codes, labels.long(), self.trade_off(rho))
 
     @torch.no_grad()
     def fit_kernel(self, images: Float[Tensor, "n c h w"]) -> None:

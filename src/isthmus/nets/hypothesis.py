@@ -17,8 +17,9 @@ from isthmus.errors import ModelError
 from isthmus.information.codes import Gather
 from isthmus.information.hypotheses import Hypotheses
 from isthmus.nets.injection import Injection
-from isthmus.nets.learner import Learner
+from isthmus.nets.learner import Learner, Normalizer
 from isthmus.nets.noise import Noise
+from isthmus.tradeoff import Rho
 from isthmus.types import Terms
 
 Objective = Callable[[Hypotheses, Tensor, float | None], Terms]
@@ -46,7 +47,7 @@ class Hypothesis(Learner):
         objective: Objective,
         *,
         eliminate: int,
-        normalize: nn.Module | None = None,
+        normalize: Normalizer | None = None,
         log_prior: Float[Tensor, "classes"] | None = None,
     ) -> None:
         super().__init__(normalize, log_prior)
@@ -82,7 +83,7 @@ class Hypothesis(Learner):
         self,
         images: Float[Tensor, "n c h w"],
         labels: Int[Tensor, "n"],
-        rho: float | None = None,
+        rho: float | Rho | None = None,
         noise: Noise = None,
         gather: Gather | None = None,
     ) -> Terms:
@@ -92,8 +93,9 @@ class Hypothesis(Learner):
         of the trunk can hide label information, or take part in removing it ("Guess First", appendices C and F).
         Arguments are those of every :class:`isthmus.nets.learner.Learner`.
         """
-        features = self.features(images)
-        scores = self._scores(features)
+        with self.checked(images, labels):
+            features = self.features(images)
+            scores = self._scores(features)
         hypotheses = Hypotheses(
             scores.float() if scores.dtype.itemsize < 4 else scores,
             lambda: self._representations(features.detach()),
@@ -101,7 +103,7 @@ class Hypothesis(Learner):
         )
         if gather is not None:
             hypotheses, labels = hypotheses.whole(gather), gather(labels, 0)
-        return self.objective(hypotheses, labels.long(), rho)
+        return self.objective(hypotheses, labels.long(), self.trade_off(rho))
 
     def _scores(self, features: Tensor) -> Float[Tensor, "n classes"]:
         conditioned = self.injection.begin(features)

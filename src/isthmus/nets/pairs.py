@@ -12,6 +12,7 @@ from isthmus.errors import DataError, ModelError
 from isthmus.information.codes import Codes
 from isthmus.information.contrast import partner_logits
 from isthmus.information.gaussians import Gaussian
+from isthmus.tradeoff import Rho, as_number
 from isthmus.types import Terms
 
 Objective = Callable[[Codes, Tensor, float | None], Terms]
@@ -79,7 +80,7 @@ class Paired(nn.Module):
         self,
         x: Float[Tensor, "n ..."],
         partner: Float[Tensor, "n ..."],
-        rho: float | None = None,
+        rho: float | Rho | None = None,
         noise: torch.Generator | None = None,
     ) -> Terms:
         """The objective's terms on one batch of pairs, in nats; minimise ``terms.total``.
@@ -99,7 +100,7 @@ class Paired(nn.Module):
         check_pairs(x, partner)
         codes = self.codes(x, partner, noise)
         with torch.autocast(x.device.type, enabled=False):
-            return self.objective(codes, torch.arange(len(x), device=x.device), rho)
+            return self.objective(codes, torch.arange(len(x), device=x.device), as_number(rho))
 
 
 def normal(shape: Sequence[int], like: Gaussian, noise: torch.Generator | None) -> Float[Tensor, "..."]:

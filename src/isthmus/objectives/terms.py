@@ -59,6 +59,13 @@ class Knob(Component):
         value: float = getattr(Rho(self.rho if rho is None else rho), self.information_weight)
         return value
 
+    @property
+    def configured(self) -> str:
+        """The trade-off in words if the options name it, whether as ρ or as a weight; empty if it is the default."""
+        if "rho" not in self.model_fields_set:
+            return ""
+        return f"rho = {self.rho:.4g} ({self.information_weight} = {self.weight():.4g})"
+
     def rho_at_weight(self, weight: float) -> float:
         """The ρ at which the information term has this weight; inf for 0."""
         return _TO_RHO[self.information_weight](weight).value if weight > 0.0 else math.inf
@@ -68,6 +75,10 @@ class Knob(Component):
     def _one_knob(cls, given: Any) -> Any:
         if not isinstance(given, Mapping):
             return given
+        if "beta" in given and "rate_weight" in cls.alternatives:
+            raise ValueError("there is no beta; β in ce + β·rate is called rate_weight")
+        if isinstance(given.get("rho"), Rho):
+            given = {**given, "rho": given["rho"].value}
         used = [key for key in cls.alternatives if key in given]
         if len(used) + ("rho" in given) > 1:
             raise ValueError(f"give one of rho, {', '.join(cls.alternatives)}; they are the same knob")

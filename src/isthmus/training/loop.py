@@ -99,6 +99,7 @@ class Trainer:
                 f"training.snapshots asks for the weights of step {self.settings.snapshots[-1]}, but the run has "
                 f"{self._total()} steps ({self.settings.epochs} epochs of {self.steps_per_epoch})."
             )
+        self.model.configured = ""  # a schedule is meant to replace it
         self.rho = RhoController(self.settings.rho_schedule, recipe.objective, self.steps_per_epoch, self._total())
         self.observers = Observers(self.settings.observe, self.model, data, recipe.seed)
         self.averages = Averages(i_xy=entropy([count / sum(counts) for count in counts]))
