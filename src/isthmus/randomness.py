@@ -8,6 +8,7 @@ identifies the example (seed, index, attack, restart, ...). The hash is the 64-b
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float, Int
@@ -21,26 +22,35 @@ def _constant(bits: int) -> Tensor:
 _GAMMA = _constant(-7046029254386353131)  # 0x9E3779B97F4A7C15 as int64
 _MIX_1 = _constant(-4658895280553007687)  # 0xBF58476D1CE4E5B9
 _MIX_2 = _constant(-7723592293110705685)  # 0x94D049BB133111EB
+_LOW = _constant((1 << 24) - 1)
+_CHUNK = 2**16  # pairs of normal numbers that are made at a time, so that temporaries stay in the cache
 _SHIFTS = {by: (_constant(by), _constant((1 << (64 - by)) - 1)) for by in (27, 30, 31, 40)}
 
 
-def _shift_right(bits: Tensor, by: int) -> Tensor:
+def _shift_right(bits: Tensor, by: int, out: Tensor | None = None) -> Tensor:
     places, mask = _SHIFTS[by]
-    return (bits >> places).bitwise_and_(mask)  # torch's >> keeps the sign; the mask makes it logical
+    shifted = torch.bitwise_right_shift(bits, places, out=out)
+    return shifted.bitwise_and_(mask)  # torch's >> keeps the sign; the mask makes it logical
 
 
-def _mix(bits: Tensor) -> Tensor:
-    """In place."""
-    bits.bitwise_xor_(_shift_right(bits, 30)).mul_(_MIX_1)
-    bits.bitwise_xor_(_shift_right(bits, 27)).mul_(_MIX_2)
-    return bits.bitwise_xor_(_shift_right(bits, 31))
+def _mix(bits: Tensor, spare: Tensor | None = None) -> Tensor:
+    """In place; ``spare`` is a tensor of the same shape to write into."""
+    spare = _shift_right(bits, 30, spare)
+    bits.bitwise_xor_(spare).mul_(_MIX_1)
+    bits.bitwise_xor_(_shift_right(bits, 27, spare)).mul_(_MIX_2)
+    return bits.bitwise_xor_(_shift_right(bits, 31, spare))
+
+
+@lru_cache(maxsize=4096)
+def _mixed(part: int) -> Tensor:
+    return _mix(_constant(part) + _GAMMA)
 
 
 def fold(keys: Int[Tensor, "*batch"], *parts: int | Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
     """New keys from old ones and further identifying numbers, one after another (order matters)."""
     for part in parts:
-        number = torch.as_tensor(part, dtype=torch.int64, device=keys.device)
-        keys = _mix((keys ^ _mix(number + _GAMMA)).add_(_GAMMA))
+        mixed = _mix(part.to(keys.device, torch.int64) + _GAMMA) if isinstance(part, Tensor) else _mixed(part)
+        keys = _mix((keys ^ mixed).add_(_GAMMA))
     return keys
 
 
@@ -49,23 +59,30 @@ def example_keys(seed: int, indices: Int[Tensor, "*batch"]) -> Int[Tensor, "*bat
     return fold(torch.full_like(indices, seed, dtype=torch.int64), indices)
 
 
-def _bits(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
-    count = math.prod(shape)
-    counters = torch.arange(1, count + 1, dtype=torch.int64, device=keys.device) * _GAMMA
-    return _mix(_mix(keys.unsqueeze(-1) + counters)).reshape(*keys.shape, *shape)
+def _bits(keys: Tensor, count: int) -> Tensor:
+    counters = torch.arange(1, count + 1, dtype=torch.int64, device=keys.device).mul_(_GAMMA)
+    bits = keys.unsqueeze(-1) + counters
+    spare = torch.empty_like(bits)
+    return _mix(_mix(bits, spare), spare)
 
 
 def uniform(keys: Int[Tensor, "*batch"], shape: tuple[int, ...]) -> Float[Tensor, "..."]:
     """Uniform float32 numbers in [0, 1), ``shape`` many for each key: result is keys.shape + shape."""
-    return _shift_right(_bits(keys, shape), 40).float() * 2.0**-24
+    bits = _bits(keys, math.prod(shape))
+    return _shift_right(bits, 40, bits).float().mul_(2.0**-24).reshape(*keys.shape, *shape)
 
 
 def normal(keys: Int[Tensor, "*batch"], shape: tuple[int, ...]) -> Float[Tensor, "..."]:
     """Standard normal float32 numbers, ``shape`` many for each key (Box-Muller, both halves used)."""
     count = math.prod(shape)
     half = (count + 1) // 2
-    bits = _bits(keys, (half,))
-    radius = (-2.0 * torch.log((_shift_right(bits, 40).double() + 0.5) * 2.0**-24)).sqrt()
-    angle = (bits & 0xFFFFFF).double() * (2.0 * math.pi * 2.0**-24)
-    pairs = torch.stack([radius * torch.cos(angle), radius * torch.sin(angle)], dim=-1)
-    return pairs.flatten(-2)[..., :count].float().reshape(*keys.shape, *shape)
+    found = torch.empty(keys.numel(), half, 2, device=keys.device)
+    size = max(1, _CHUNK // max(half, 1))
+    for start in range(0, keys.numel(), size):
+        part = slice(start, start + size)
+        bits = _bits(keys.flatten()[part], half)
+        radius = _shift_right(bits, 40).double().add_(0.5).mul_(2.0**-24).log_().mul_(-2.0).sqrt_()
+        angle = bits.bitwise_and_(_LOW).double().mul_(2.0 * math.pi * 2.0**-24)
+        found[part, :, 0] = radius * angle.cos()
+        found[part, :, 1] = radius.mul_(angle.sin_())
+    return found.flatten(1)[:, :count].reshape(*keys.shape, *shape)

@@ -68,7 +68,7 @@ def test_every_column_of_the_ledger_is_described():
 def test_thresholds_are_those_of_the_code():
     assert judging.SCREEN == 4
     assert f"the probabilities of {judging.SCREEN} fresh draws" in FLAT
-    assert f"{judging.DRAWS} at a time and at most {judging.MOST_DRAWS}" in FLAT
+    assert f"{averages.BLOCK} at first, then as many as were taken already, and at most {judging.MOST_DRAWS}" in FLAT
     assert f"betting {min(averages.BETS):g} to {max(averages.BETS):g}" in FLAT
     assert len(averages.BETS) == 5
     assert f"a capital of k(k + 1) / {averages.DOUBT:g}" in FLAT

@@ -30,6 +30,23 @@ def small(objective="ceb", **options) -> isthmus.bottleneck:
     return isthmus.bottleneck(backbone, 10, objective, features=32, **options)
 
 
+class CallCount:
+    """How often a module is called."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module, self.count = module, 0
+
+    def __enter__(self):
+        self.hook = self.module.register_forward_hook(self._called)
+        return self
+
+    def _called(self, *_):
+        self.count += 1
+
+    def __exit__(self, *_):
+        self.hook.remove()
+
+
 def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -184,6 +201,16 @@ class TestModes:
         keys = torch.arange(16)
         whole = mode(IMAGES, keys)
         torch.testing.assert_close(mode(IMAGES[5:7], keys[5:7]), whole[5:7])
+
+    def test_several_draws_of_an_image_cost_one_encoding(self, monkeypatch):
+        model = small("ceb", dim=3, covariance="diagonal").eval()
+        mode, keys = StochasticMode(model, samples=5), torch.arange(32).reshape(16, 2)
+        expected = torch.stack([mode(IMAGES, column) for column in keys.T], 1)
+        for numbers in (1, 2**20):  # held at a time
+            monkeypatch.setattr("isthmus.nets.modes.NUMBERS", numbers)
+            with CallCount(model.backbone) as calls:
+                torch.testing.assert_close(mode.forward_draws(IMAGES, keys), expected)
+            assert calls.count == 1
 
     def test_calls_without_keys_draw_fresh_noise_that_the_seed_repeats(self):
         model = small("ceb", dim=3)

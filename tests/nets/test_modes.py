@@ -63,6 +63,16 @@ def test_gradients_are_those_of_the_average():
     assert (gradient > 0).all()
 
 
+def test_draws_that_go_together_do_not_share_their_noise():
+    """The number that Python draws is the same for all rows of a pass."""
+    view = AveragedDraws(Noisy(), samples=2)
+    keys = torch.stack([KEYS, KEYS + 1], 1)
+    found = view.forward_draws(IMAGES, keys)
+    for column in range(2):
+        assert torch.equal(found[:, column], view(IMAGES, keys=keys[:, column]))
+    assert not torch.allclose(found[:, 0], found[:, 1])
+
+
 def test_generators_are_put_back_after_an_error():
     state = torch.get_rng_state()
 

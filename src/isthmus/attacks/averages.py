@@ -7,7 +7,7 @@ draw alone is what papers report: one evaluation of the model, with the samples 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +17,8 @@ from torch import Tensor
 from isthmus.attacks.batch import Batch
 from isthmus.randomness import fold
 
-Average = Callable[[Tensor, Tensor, int], Tensor]
-"""From images, keys and a number of draws to class probabilities, n × draws × classes."""
+Average = Callable[[Tensor, Tensor, int, int], Tensor]
+"""From images, keys, the number of the first draw and how many, to class probabilities, n × draws × classes."""
 
 DOUBT = 0.01
 """Chance, at most, that an image is said to err with confidence though the average prediction is right."""
@@ -27,13 +27,13 @@ SETTLED = 0.001
 """Doubt at which a reading ends early, either way."""
 
 BLOCK = 16
-"""Draws that are taken at a time."""
+"""Draws that a test takes at first; from then on, as many as it has taken already."""
 
 FIRST = 4
 """Draws that name the strongest rival class, before the test begins."""
 
 MOST = 512
-"""Draws after which an undecided reading ends; the mean of them all then decides."""
+"""Draws after which a reading's undecided test ends; the mean of all draws then decides."""
 
 BETS = (0.02, 0.1, 0.3, 0.6, 0.9)
 """Shares of its capital that a test bets on every draw; the test's capital is their mean."""
@@ -65,37 +65,49 @@ class Reading:
 def read(average: Average, images: Float[Tensor, "n c h w"], batch: Batch) -> Reading:
     """Read the average prediction of a random model at each image, on draws that derive from the example's key.
 
-    Draws are taken until one of two opposite tests (:func:`grown`) leaves a doubt of :data:`SETTLED`, or up to
+    Draws are taken until one of two opposite tests (:func:`capital`) leaves a doubt of :data:`SETTLED`, or up to
     :data:`MOST`. Most images are settled by some 20 draws. NaN in an answer makes its mean NaN, and no success.
 
     Args:
         average: asks the model.
         images: where, one for each example of the batch.
     """
-    first = average(images, fold(batch.keys, _READING, 0), FIRST)
+    keys = fold(batch.keys, _READING)
+    drawn = average(images, keys, 0, FIRST + BLOCK)
+    first, drawn = drawn[:, :FIRST], drawn[:, FIRST:]
     total, draws = first.double().sum(1), torch.full_like(batch.labels, FIRST)
     own = batch.labels if batch.targets is None else batch.targets
     rival = total.scatter(1, own[:, None], -torch.inf).argmax(1)
     wealth = torch.ones(len(batch), 2, len(BETS), dtype=torch.float64, device=images.device)
     most = wealth.mean(2)
-    rows = total.isfinite().all(1).nonzero().squeeze(1)
-    for block in range(1, MOST // BLOCK):
-        if len(rows) == 0:
-            break
-        drawn = average(images[rows], fold(batch.keys[rows], _READING, block), BLOCK)
+    rows = torch.arange(len(batch), device=images.device)
+    for start, count in blocks(MOST):
+        if start > 0:
+            drawn = average(images[rows], keys[rows], FIRST + start, count)
         total[rows] += drawn.double().sum(1)
-        draws[rows] += BLOCK
+        draws[rows] += count
         against = pick(drawn, rival[rows]) - pick(drawn, own[rows])
         for side, leads in enumerate((against, over_all(drawn, own[rows]))):
-            wealth[rows, side] = grown(wealth[rows, side], leads)
-        most[rows] = torch.maximum(most[rows], wealth[rows].mean(2))
+            wealth[rows, side], highest = capital(wealth[rows, side], leads)
+            most[rows, side] = torch.maximum(most[rows, side], highest)
         rows = rows[(most[rows] < 1 / SETTLED).all(1) & total[rows].isfinite().all(1)]
+        if len(rows) == 0:
+            break
     mean = total / draws[:, None]
     finite, side = mean.isfinite().all(1), 0 if batch.targets is None else 1
     wrong = finite & batch.reached(mean)
     lead = -batch.gap(mean)
     sure = wrong & (most[:, side] >= 1 / DOUBT)
     return Reading(mean.float(), wrong, batch.reached(first[:, 0]), sure, lead.float(), draws)
+
+
+def blocks(most: int) -> Iterator[tuple[int, int]]:
+    """How a test of up to so many draws takes them: the number of a block's first, and how many."""
+    start = 0
+    while start < most:
+        count = min(max(start, BLOCK), most - start)
+        yield start, count
+        start += count
 
 
 def lead(batch: Batch, drawn: Float[Tensor, "n draws classes"], rival: Tensor) -> Float[Tensor, "n draws"]:
@@ -116,12 +128,15 @@ def pick(drawn: Float[Tensor, "n draws classes"], classes: Int[Tensor, " n"]) ->
     return drawn.gather(2, classes[:, None, None].expand(-1, drawn.shape[1], 1)).squeeze(2)
 
 
-def grown(wealth: Float[Tensor, "n bets"], leads: Float[Tensor, "n draws"]) -> Float[Tensor, "n bets"]:
-    """The capital of a gambler who bets shares of it on every lead.
+def capital(
+    wealth: Float[Tensor, "n bets"], leads: Float[Tensor, "n draws"]
+) -> tuple[Float[Tensor, "n bets"], Float[Tensor, " n"]]:
+    """The capital of a gambler who bets shares of it on every lead, after all of them; and the highest mean on the way.
 
     Were the mean lead not positive, the mean capital would be a supermartingale, and would ever reach C with a chance
-    of at most 1/C (Ville's inequality), whatever the distribution of the leads and however long one plays.
+    of at most 1/C (Ville's inequality), whatever the distribution of the leads and however long one plays. So a test
+    may end at any draw, in the middle of a block, too.
     """
     bets = wealth.new_tensor(BETS)
-    after: Tensor = wealth * (1 + bets[None, None] * leads.double()[:, :, None]).prod(1)
-    return after
+    after = wealth[:, None] * (1 + bets * leads.double()[:, :, None]).cumprod(1)
+    return after[:, -1], after.mean(2).amax(1)

@@ -172,7 +172,7 @@ class Evaluation:
             self._look_at_clean_images()
         setting.oracle.classes = setting.classes
         fits = scouting.batch_size(setting.oracle, setting.examples, setting.device)
-        setting.size = self.means.batch_size or fits
+        setting.size = setting.oracle.rows = self.means.batch_size or fits
         self._book(CLEAN)
 
     def _start_over(self) -> None:

@@ -30,9 +30,6 @@ from isthmus.attacks.undisturbed import seed_generators
 from isthmus.errors import ModelError
 from isthmus.randomness import fold
 
-DRAWS = averages.BLOCK
-"""Draws that a test takes at a time."""
-
 MOST_DRAWS = 1024
 """Draws after which a test that is still undecided lets the attack go on."""
 
@@ -48,7 +45,10 @@ ALIKE = 8
 REPEATS = 3
 """Repetitions of a batch that tell a random model from one whose answers depend on the rest of the batch."""
 
-_PATIENCE = 1  # blocks of draws that a test plays on even if it loses
+TOGETHER = 64
+"""Copies of an image in one pass, at most, of a model that draws from the global generators."""
+
+_PATIENCE = 32  # draws that a test plays on even if it loses
 
 _JUDGE, _SCREEN = -2, -3  # folded into an example's key for noise that no attack ever sees
 
@@ -205,11 +205,11 @@ class Judge:
         Screening on :data:`SCREEN` draws ends most proposals and names the rival class. For the k-th proposal of an
         example that passes, each new draw gives a lead in [−1, 1]: the rival's probability less the label's (in a
         targeted evaluation, the target's less the largest other). Were the mean lead not positive, a gambler's capital
-        (:func:`isthmus.attacks.averages.grown`) would reach k(k+1)/DOUBT with a chance of at most DOUBT/k(k+1). These
+        (:func:`isthmus.attacks.averages.capital`) would reach k(k+1)/DOUBT with a chance of at most DOUBT/k(k+1). These
         levels sum to DOUBT over all k. The game ends there, or when little is left to hope for, at the latest after
         :data:`MOST_DRAWS` draws; then the attack goes on.
         """
-        first = self.average(images, fold(batch.keys, _JUDGE, _SCREEN, tries, _content(images)), SCREEN)
+        first = self.average(images, fold(batch.keys, _SCREEN, tries, _content(images)), 0, SCREEN)
         total, draws = first.sum(1), torch.full_like(batch.labels, SCREEN)
         mean = first.mean(1).clamp(min=1e-30).log()
         gap = torch.where(first.isfinite().flatten(1).all(1), batch.gap(mean), torch.nan)
@@ -221,17 +221,16 @@ class Judge:
         rival = mean.scatter(1, batch.labels[:, None], -torch.inf).argmax(1)
         wealth = torch.ones(len(batch), len(averages.BETS), dtype=torch.float64, device=images.device)
         needed = tries * (tries + 1) / averages.DOUBT
-        for block in range(MOST_DRAWS // DRAWS):
+        for start, count in averages.blocks(MOST_DRAWS):
             some = batch.take(rows)
-            drawn = self.average(images[rows], fold(some.keys, _JUDGE, tries[rows], block), DRAWS)
+            drawn = self.average(images[rows], fold(some.keys, tries[rows]), start, count)
             total[rows] += drawn.sum(1)
-            draws[rows] += DRAWS
-            wealth[rows] = averages.grown(wealth[rows], averages.lead(some, drawn, rival[rows]))
-            capital = wealth[rows].mean(1)
-            broken[rows] = capital >= needed[rows]
+            draws[rows] += count
+            wealth[rows], highest = averages.capital(wealth[rows], averages.lead(some, drawn, rival[rows]))
+            broken[rows] = highest >= needed[rows]
             goes_on = ~broken[rows] & drawn.isfinite().flatten(1).all(1)
-            if block >= _PATIENCE:  # whoever has lost by then will hardly win
-                goes_on &= capital > 1
+            if start + count >= _PATIENCE:  # whoever has lost by then will hardly win
+                goes_on &= wealth[rows].mean(1) > 1
             rows = rows[goes_on]
             if len(rows) == 0:
                 break
@@ -239,18 +238,22 @@ class Judge:
         return broken, torch.where(broken, -gap.abs(), gap)
 
     def average(
-        self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"], draws: int
-    ) -> Float[Tensor, "n draws classes"]:
-        """A random model's class probabilities in so many draws, repeatable from the keys, image by image."""
+        self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"], first: int, count: int
+    ) -> Float[Tensor, "n count classes"]:
+        """A random model's class probabilities in so many draws from number ``first`` on.
+
+        They repeat from the keys and the numbers, image by image.
+        """
+        keys = fold(keys, _JUDGE)
         if self.oracle.takes_keys:
-            drawn = [self.oracle.logits(images, fold(keys, _JUDGE), draw) for draw in range(draws)]
-            return torch.stack(drawn, 1).softmax(2)
+            return self.oracle.draws(images, keys, first, count).softmax(2)
         # A model that draws from the global generators: seeded for each image by itself, it repeats in any batch.
         found = []
-        for image, key in zip(images, keys, strict=True):
+        for image, key in zip(images, fold(keys, first), strict=True):
             with torch.random.fork_rng(devices=[image.device] if image.is_cuda else []):
                 seed_generators(int(key) & (2**63 - 1), [image.device] if image.is_cuda else [])
-                found.append(self._drawn(image.expand(draws, *image.shape).contiguous(), key.expand(draws)))
+                parts = image.expand(count, *image.shape).contiguous().split(TOGETHER)
+                found.append(torch.cat([self._drawn(part, key.expand(len(part))) for part in parts]))
         return torch.stack(found).softmax(2)
 
     def _drawn(self, copies: Float[Tensor, "draws c h w"], keys: Int[Tensor, " draws"]) -> Float[Tensor, "draws k"]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -55,12 +56,14 @@ class Spent(Exception):
 class Oracle:
     """A classifier that answers attacks, and counts.
 
-    Passes are counted in example-passes: one image through the model once. A stochastic model's average over
-    S codes is one pass.
+    Passes are counted in example-passes: one answer of the model to one image. A stochastic model's average over
+    S codes is one pass, and each further average is another, also where the image was encoded once for all of them: the
+    count does not depend on how the model computes its answers.
 
-    A model with a true attribute ``takes_keys`` draws its noise from ``forward(images, keys=...)``. Every
-    query names its ``draw``, a number from 0 up: different draws see different noise. Other models ignore
-    keys and draws.
+    A model with a true attribute ``takes_keys`` draws its noise from ``forward(images, keys=...)``, each row's from its
+    own key. Every query names its ``draw``, a number from 0 up: different draws see different noise. Such a model may
+    also define ``forward_draws(images, keys)``, from n images and n × d keys to n × d × K logits: what ``forward``
+    answers for each key, at less than the cost of d passes. Other models ignore keys and draws.
 
     A binary classifier may answer with one logit z, which is taken for the two logits 0 and z.
 
@@ -84,6 +87,8 @@ class Oracle:
         self.backward_passes = 0
         self.limit: int | None = None  # of passes, forward and backward
         self.deadline: float | None = None  # by time.monotonic()
+        self._forward_draws = forward_draws(model)
+        self.rows = 256  # of a pass in which several draws of an image go together, at most
         self._most: int | None = None  # rows that fitted into memory, once more did not
 
     @property
@@ -121,6 +126,30 @@ class Oracle:
     def _plain(self, images: Tensor, keys: Tensor, draw: int | Tensor) -> Tensor:
         with torch.no_grad():
             return self._forward(self._model, images, keys, draw)
+
+    def draws(
+        self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"], first: int, count: int
+    ) -> Float[Tensor, "n count classes"]:
+        """What :meth:`logits` gives for so many draws, from number ``first`` on; in few passes.
+
+        Raises:
+            ModelError: as :meth:`logits`.
+        """
+        n, numbers = len(images), torch.arange(first, first + count, device=keys.device)
+        if self._forward_draws is not None:
+            return self._fitting(lambda part: (self._drawn(images[part], keys[part], numbers),), n)[0]
+        found = []
+        for some in torch.split(numbers, max(1, self.rows // n)):
+            copies, own = (column.repeat_interleave(len(some), 0) for column in (images, keys))
+            found.append(self.logits(copies, own, some.repeat(n)).reshape(n, len(some), -1))
+        return torch.cat(found, 1)
+
+    def _drawn(self, images: Tensor, keys: Tensor, numbers: Tensor) -> Tensor:
+        answer, each = self._forward_draws, fold(keys[:, None], numbers)
+        assert answer is not None
+        with torch.no_grad():
+            logits = self._checked(lambda: answer(images.clone(), each).flatten(0, 1), images, each.numel())
+        return logits.reshape(*each.shape, -1)
 
     def look(
         self,
@@ -233,11 +262,15 @@ class Oracle:
 
     def _forward(self, model: nn.Module, images: Tensor, keys: Tensor, draw: int | Tensor) -> Tensor:
         options = {"keys": fold(keys, draw)} if self.takes_keys else {}
-        self.check(len(images))
+        # A clone, so that a model which works in place changes neither our images nor a leaf of the graph.
+        return self._checked(lambda: model(images.clone(), **options), images, len(images))
+
+    def _checked(self, answer: Callable[[], Any], images: Tensor, passes: int) -> Tensor:
+        """Logits of so many passes, counted; an answer that is none is an error that says why."""
+        self.check(passes)
         dtype = torch.get_default_dtype()
         try:
-            # A clone, so that a model which works in place changes neither our images nor a leaf of the graph.
-            output = model(images.clone(), **options)
+            output = answer()
         except IsthmusError:
             raise
         except (Exception, SystemExit) as error:  # somebody else's code may raise anything, or end the program
@@ -250,10 +283,10 @@ class Oracle:
         finally:
             if torch.get_default_dtype() != dtype:  # the model has changed it, and what we make next must not follow
                 torch.set_default_dtype(dtype)
-        self.forward_passes += images.shape[0]
-        if outputs.is_one(output, images.shape[0]):
+        self.forward_passes += passes
+        if outputs.is_one(output, passes):
             output, self.one_logit = outputs.two(output), True
-        self._check(output, images.shape[0])
+        self._check(output, passes)
         logits: Tensor = outputs.floored(output.float())
         # A copy where nothing was converted: what we do with logits must not reach the model's own tensors.
         return logits.clone() if logits is output else logits
@@ -273,6 +306,11 @@ class Oracle:
             self.classes = output.shape[1]
         if output.shape[1] != self.classes:
             raise ModelError(f"The model returned {self.classes} logits per image first and {output.shape[1]} later.")
+
+
+def forward_draws(model: nn.Module) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """The method of that name, where the model's own class has one; one that is passed on would pass by a wrapper."""
+    return getattr(model, "forward_draws", None) if hasattr(type(model), "forward_draws") else None
 
 
 def _of(draw: int | Tensor, part: slice) -> int | Tensor:

@@ -34,6 +34,9 @@ class Setting:
     device: torch.device
     size: int
 
+    def __post_init__(self) -> None:
+        self.oracle.rows = self.size
+
     @property
     def oracle(self) -> Oracle:
         """The model that attacks ask."""

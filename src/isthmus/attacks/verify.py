@@ -152,6 +152,7 @@ def _failures(
     if not len(rows):
         return {}
     judge = Judge(Oracle(model), claim.threat)
+    judge.oracle.rows = size
     judge.oracle.random = claim.random or _is_random(judge.oracle, examples.take(rows), device)
     try:
         return _found(judge, claim, examples, device, rows, size)

@@ -16,9 +16,12 @@ from torch import Tensor, nn
 from isthmus import files, randomness
 from isthmus.nets.bottleneck import Bottleneck
 
+NUMBERS = 2**20
+"""Numbers of codes' noise that are held at a time, at least those of one draw of every image."""
+
 
 class _Averaged(nn.Module, ABC):
-    """What both views share: ln of the class probabilities averaged over S draws, repeatable from keys.
+    """What both views share: ln of the class probabilities averaged over S samples, repeatable from keys.
 
     Without keys every call draws fresh noise from (seed, number of the call, position in the batch).
     """
@@ -39,11 +42,16 @@ class _Averaged(nn.Module, ABC):
         if keys is None:
             self._calls += 1
             keys = randomness.fold(torch.arange(images.shape[0], device=images.device), self.seed, self._calls)
-        return torch.logsumexp(torch.log_softmax(self.draws(images, keys), -1), 0) - math.log(self.samples)
+        return self.forward_draws(images, keys[:, None])[:, 0]
 
     @abstractmethod
-    def draws(self, images: Tensor, keys: Tensor) -> Float[Tensor, "samples n classes"]:
-        """Logits of every draw."""
+    def forward_draws(
+        self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, "n draws"]
+    ) -> Float[Tensor, "n draws classes"]:
+        """What ``forward`` answers for several keys of each image (see :class:`isthmus.attacks.oracle.Oracle`)."""
+
+    def _averaged(self, logits: Float[Tensor, "samples *any classes"]) -> Float[Tensor, "*any classes"]:
+        return torch.logsumexp(torch.log_softmax(logits, -1), 0) - math.log(self.samples)
 
 
 class StochasticMode(_Averaged):
@@ -56,11 +64,16 @@ class StochasticMode(_Averaged):
 
     model: Bottleneck
 
-    def draws(self, images: Tensor, keys: Tensor) -> Tensor:
-        """Logits of c(y|z) for S samples from e(z|x)."""
+    def forward_draws(self, images: Tensor, keys: Tensor) -> Tensor:
+        """Averages over S samples from e(z|x) for each key; an image is encoded once for all of them."""
         encoded = self.model.encode(images)
-        noise = randomness.normal(keys, (self.samples, self.model.noise_dim)).transpose(0, 1)
-        return self.model.answer(encoded, noise.to(encoded.mean.dtype))
+        shape = self.samples, self.model.noise_dim
+        found = []
+        for some in torch.split(keys, max(1, NUMBERS // (len(images) * math.prod(shape))), 1):
+            noise = randomness.normal(some, shape).permute(2, 1, 0, 3).to(encoded.mean.dtype)
+            logits = self.model.answer(encoded, noise.flatten(0, 1))
+            found.append(self._averaged(logits.reshape(*noise.shape[:3], -1)))
+        return torch.cat(found).transpose(0, 1)
 
 
 class AveragedDraws(_Averaged):
@@ -73,11 +86,15 @@ class AveragedDraws(_Averaged):
     either.
     """
 
-    def draws(self, images: Tensor, keys: Tensor) -> Tensor:
-        """Logits of S passes."""
-        seed = int(files.sha256(keys.cpu().numpy())[:15], 16)
-        with seeded(seed, images.device):
-            return torch.stack([self.model(images.clone()).float() for _ in range(self.samples)])
+    def forward_draws(self, images: Tensor, keys: Tensor) -> Tensor:
+        """Averages over S passes for each column of keys; a pass of its own for each, since rows may share noise."""
+        found = []
+        for column in keys.T:
+            seed = int(files.sha256(column.contiguous().cpu().numpy())[:15], 16)
+            with seeded(seed, images.device):
+                logits = torch.stack([self.model(images.clone()).float() for _ in range(self.samples)])
+            found.append(self._averaged(logits))
+        return torch.stack(found, 1)
 
 
 @contextmanager

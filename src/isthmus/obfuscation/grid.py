@@ -7,12 +7,14 @@ there is nothing to tell.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from isthmus.attacks.oracle import forward_draws
 from isthmus.attacks.result import RobustResult
 
 LEVELS = (1, 3, 7, 15, 16, 31, 63, 127, 255)
@@ -51,6 +53,12 @@ class OnGrid(nn.Module):
     def takes_keys(self) -> bool:
         """As the model."""
         return bool(getattr(self.model, "takes_keys", False))
+
+    @property
+    def forward_draws(self) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """As the model's, on the grid; None where it has none."""
+        answer = forward_draws(self.model)
+        return None if answer is None else lambda images, keys: answer(snapped(images, self.count), keys)
 
     def forward(self, images: Tensor, **options: Any) -> Tensor:
         """The model's answer to the nearest images on the grid."""
