@@ -1,8 +1,10 @@
 """Audits: any model, results that stay, interruptions that cost one check at most, errors that are results."""
 
+import importlib
 import json
 import logging
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 from torch import nn
 
 import isthmus
-from isthmus import auditing, files, provenance, registry, results
+from isthmus import auditing, cli, files, provenance, registry, results
 from isthmus.auditing import running
 from isthmus.checks.context import Context
 from isthmus.cluster import Cluster
@@ -18,6 +20,7 @@ from isthmus.data import digits
 from isthmus.data.images import as_float
 from isthmus.data.order import balanced
 from isthmus.errors import ConfigError, DataError, FileError, ModelError
+from isthmus.report.page import write
 from isthmus.targets import audit_run
 from isthmus.types import Status
 
@@ -126,6 +129,81 @@ def test_a_failing_check_is_a_result_and_the_others_run(model, data, tmp_path, m
     assert "division by zero" in audit.save(tmp_path / "a.html").read_text()
     with pytest.raises(ZeroDivisionError):
         isthmus.audit(model, *data, isthmus.Linf(0.1), checks=["calibration"], debug=True)
+
+
+CHECK = """
+from typing import Literal
+from isthmus import metrics
+from isthmus.config import Component
+from isthmus.types import CheckResult, Status
+
+class Config(Component):
+    name: Literal["bright"] = "bright"
+
+def run(context, config):
+    share = metrics.proportion(int((context.images.mean((1, 2, 3)) > 0.3).sum()), len(context.labels))
+    return CheckResult(check="bright", status=Status.PASS, reason="Some are.", metrics={"bright images": share})
+"""
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Installs a package `theirpackage` whose only module is the check `bright`."""
+
+    def install(text: str) -> None:
+        folder = tmp_path / "site"
+        (folder / "theirpackage").mkdir(parents=True)
+        (folder / "theirpackage" / "bright.py").write_text(text)
+        metadata = folder / "theirpackage-0.1.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: theirpackage\nVersion: 0.1\n")
+        (metadata / "entry_points.txt").write_text("[isthmus.checks]\nbright = theirpackage.bright\n")
+        monkeypatch.syspath_prepend(folder)
+        registry._foreign.cache_clear()
+
+    yield install
+    registry._foreign.cache_clear()
+    for name in ("theirpackage", "theirpackage.bright"):
+        sys.modules.pop(name, None)
+
+
+def test_a_check_without_a_section_shows_its_metrics(model, data, tmp_path, installed):
+    installed(CHECK)
+    audit = isthmus.audit(model, *data, isthmus.Linf(0.1), ["accuracy", "bright"], out=tmp_path / "run" / "audit")
+    for page in (audit.save(tmp_path / "audit.html"), write([tmp_path / "run"], tmp_path / "report.html")):
+        text = page.read_text("utf-8")
+        assert "bright images" in text
+        assert "has no `section` of its own" in text
+
+
+def test_an_error_of_an_installed_check_names_its_module_and_line(model, data, tmp_path, installed, capsys):
+    installed(CHECK.replace("def run(context, config):", "def run(context, config):\n    {}['key']"))
+    reason = isthmus.audit(model, *data, isthmus.Linf(0.1), ["bright"]).results["bright"].reason
+    assert reason.startswith("KeyError: 'key', raised in theirpackage.bright (")
+    assert reason.endswith("bright.py, line 11), which is not part of isthmus")
+
+
+def test_a_module_that_cannot_be_imported_is_not_called_ours(model, data, installed, capsys):
+    installed("import torch\nimport nowhere_to_be_found\n")
+    expected = (
+        "The check 'bright' is of the package theirpackage, whose module 'theirpackage.bright' cannot be imported: "
+        "ModuleNotFoundError: No module named 'nowhere_to_be_found', raised in theirpackage.bright ("
+    )
+    with pytest.raises(ConfigError) as caught:
+        isthmus.audit(model, *data, isthmus.Linf(0.1), ["bright"])
+    assert str(caught.value).startswith(expected)
+
+
+def test_the_command_line_tells_our_errors_from_theirs(model, data, installed, capsys, monkeypatch):
+    installed("def fail(): raise TypeError('what is this?')\n")
+    monkeypatch.setattr(cli, "app", lambda *_, **__: importlib.import_module("theirpackage.bright").fail())
+    assert cli._run([], debug=False) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("Error in theirpackage.bright (")
+    assert "bright.py, line 1), which is not part of isthmus: TypeError: what is this?. --debug" in said
+    monkeypatch.setattr(cli, "app", files.sha256)
+    assert cli._run([], debug=False) == 1
+    assert capsys.readouterr().err.startswith("Error inside isthmus: ")
 
 
 def test_errors_are_tried_again(model, data, tmp_path, monkeypatch):

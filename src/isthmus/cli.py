@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from isthmus.errors import ConfigError, IsthmusError, brief, out_of_memory, printable, unknown
+from isthmus.errors import ConfigError, IsthmusError, brief, foreign_code, out_of_memory, printable, unknown
 
 if TYPE_CHECKING:
     from isthmus.cluster import Cluster
@@ -502,10 +502,11 @@ def _unexpected(error: Exception, debug: bool) -> int:
         return int(getattr(error, "exit_code", 2))
     if debug:
         raise error
-    _echo(
-        f"Error inside isthmus: {type(error).__name__}: {error}. Run again with --debug for details.",
-        err=True,
-    )
+    said = f"{type(error).__name__}: {error}".rstrip(".")
+    if place := foreign_code(error):
+        _echo(f"Error in {place}, which is not part of isthmus: {said}. --debug shows the traceback.", err=True)
+        return 2
+    _echo(f"Error inside isthmus: {said}. Run again with --debug for details.", err=True)
     return 1
 
 

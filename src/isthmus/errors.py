@@ -5,7 +5,17 @@ from __future__ import annotations
 import difflib
 import re
 import reprlib
+import sys
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
+
+_OURS = str(Path(__file__).parent)
+_DEPENDENCIES = (
+    "torch numpy scipy sklearn pydantic yaml jaxtyping safetensors lightning_fabric typer click rich jinja2 matplotlib "
+    "PIL datasets ray"
+)
+_NOT_THEIRS = {"", *sys.stdlib_module_names, *_DEPENDENCIES.split()}
 
 
 class IsthmusError(Exception):
@@ -48,6 +58,18 @@ def brief(error: BaseException, most: int = 300) -> str:
     """The same, and not the whole of a damaged file."""
     text = one_line(error)
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def foreign_code(error: BaseException) -> str:
+    """Where code that is neither ours nor a dependency's raised an error, as module, file and line; empty if nowhere.
+
+    Only frames below the one that caught the error count.
+    """
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        module, path = str(frame.f_globals.get("__name__", "")), frame.f_code.co_filename
+        if module.partition(".")[0] not in _NOT_THEIRS and not path.startswith(_OURS):
+            return f"{module} ({path}, line {line})"
+    return ""
 
 
 def printable(text: str) -> str:

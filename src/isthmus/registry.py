@@ -15,7 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 
-from isthmus.errors import ConfigError, unknown
+from isthmus.errors import ConfigError, foreign_code, one_line, unknown
 
 KINDS = {
     "data": "dataset",
@@ -59,7 +59,15 @@ def find(kind: str, name: str) -> ModuleType:
     if name not in _foreign(kind):
         raise ConfigError(unknown(KINDS[kind], name, names(kind)))
     entry = _foreign(kind)[name]
-    module = entry.load()
+    try:
+        module = entry.load()
+    except Exception as error:  # somebody else's module may fail with anything
+        owner = entry.dist.name if entry.dist is not None else entry.module
+        where = f", raised in {place}" if (place := foreign_code(error)) else ""
+        raise ConfigError(
+            f"The {KINDS[kind]} {name!r} is of the package {owner}, whose module {entry.value!r} cannot be imported: "
+            f"{type(error).__name__}: {one_line(error)}{where}."
+        ) from error
     if not hasattr(module, "Config"):
         raise ConfigError(
             f"The {KINDS[kind]} {name!r} comes from {entry.value!r}, which defines no Config; "

@@ -29,7 +29,7 @@ from isthmus.classifier.contract import NOT_FINITE, Classifier
 from isthmus.cluster import Cluster
 from isthmus.config import Component
 from isthmus.data.images import Examples, check_labels
-from isthmus.errors import ConfigError, IsthmusError, ModelError, unknown
+from isthmus.errors import ConfigError, IsthmusError, ModelError, foreign_code, unknown
 from isthmus.obfuscation.verdict import Verdict
 from isthmus.report import page
 from isthmus.report.subjects import Subject
@@ -265,6 +265,8 @@ def _run(check: Component, context: Context, debug: bool) -> CheckResult:
             raise
         log.debug("the check %s failed", check.name, exc_info=True)
         said = " ".join(f"{type(error).__name__}: {error}".split())
+        if place := foreign_code(error):
+            said += f", raised in {place}, which is not part of isthmus"
         result = CheckResult(check=check.name, status=Status.ERROR, reason=said + _gaps(context))
     if nothing := [name for name, metric in result.metrics.items() if metric.value is not None and isnan(metric.value)]:
         said = f"No number came out for {', '.join(nothing)} (NaN)"

@@ -109,7 +109,9 @@ def _section(check: str, subjects: Sequence[Subject]) -> Section:
     try:
         module = registry.find("checks", check)
     except ConfigError:
-        return _plain(check, shown)
+        return _plain(check, shown, "is not installed here, so its numbers are shown without its figures")
+    if not hasattr(module, "section"):
+        return _plain(check, shown, "has no `section` of its own, so its metrics are shown as they are")
     with _explained(check, shown):
         section = module.section(shown)
     assert isinstance(section, Section)
@@ -133,10 +135,11 @@ def _measured(result: CheckResult) -> bool:
     return bool(result.metrics) or result.status not in (Status.SKIPPED, Status.ERROR)
 
 
-def _plain(check: str, results: Mapping[str, CheckResult]) -> Section:
+def _plain(check: str, results: Mapping[str, CheckResult], why: str) -> Section:
+    """A section of a check's metrics, for one that does not say how to show them."""
     names = list(dict.fromkeys(name for result in results.values() for name in result.metrics))
     rows = tuple((who, *(result.metrics.get(name) for name in names)) for who, result in results.items())
-    reading = f"The check {check!r} is not installed here, so its numbers are shown without its figures."
+    reading = f"The check {check!r} {why}."
     return Section(_title(check), "", (Table("Measured numbers", reading, ("classifier", *names), rows),))
 
 
