@@ -34,7 +34,7 @@ def kl_contraction(joint: ArrayLike, starts: int = 64, seed: int = 0) -> float:
 
     Ascends the ratio of divergences from every value of X, from every p(x|y) and p(x|not y), and from random
     distributions. Each ascent is monotone, but the ratio has several local maxima: the result is the largest that was
-    found, a lower bound on the supremum (converged to about 1e-4), and never below ρ_m², which is the ratio's
+    found, a lower bound on the supremum (converged to about 1e-6), and never below ρ_m², which is the ratio's
     supremum near p_X.
 
     Args:
