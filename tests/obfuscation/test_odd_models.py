@@ -10,14 +10,18 @@ import pytest
 import torch
 from benchmarks.illusions import ILLUSIONS
 from torch import Tensor, nn
-from trained_digits import SMALL, conv_net, digits, examined, fit, held_out, undefended
+from trained_digits import SMALL, adversarially_trained, conv_net, digits, examined, fit, held_out, undefended
 
 import isthmus
+from isthmus import metrics
 from isthmus.attacks import Linf
 from isthmus.attacks.inputs import examples
 from isthmus.obfuscation import battery
 from isthmus.obfuscation.battery import NEED_GRADIENTS, diagnose
+from isthmus.obfuscation.finding import Finding
 from isthmus.obfuscation.suspect import Suspect
+from isthmus.obfuscation.verdict import verdict
+from isthmus.types import Metric
 
 
 def finding(found, test):
@@ -54,7 +58,8 @@ class Numpy(nn.Module):
 def test_a_model_without_any_gradient_is_attacked_without_and_the_verdict_says_so():
     linear = fit(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
     found = examined(Numpy(linear), eps=0.1)
-    assert found.verdict.status == "holds"
+    assert found.verdict.status == "undecided"
+    assert "only attacks without one could be tried" in found.verdict.reason
     assert {each.test for each in found.findings if each.status == "skipped"} >= set(NEED_GRADIENTS)
     assert "without" in finding(found, "outputs").reason
     assert set(found.verdict.untested) == {name.replace("_", " ") for name in NEED_GRADIENTS}
@@ -324,6 +329,92 @@ def test_a_test_that_fails_is_told_and_the_others_still_run(monkeypatch):
     assert found.follow_ups["straight_through"].note == "ZeroDivisionError: by nothing"
     assert "surface" in found.verdict.untested
     assert found.verdict.corrected <= 0.03
+
+
+class FailsAfter(nn.Module):
+    """A service that answers so many images, and no more."""
+
+    def __init__(self, model: nn.Module, images: int) -> None:
+        super().__init__()
+        self.model, self.left = model, [images]
+
+    def __deepcopy__(self, memo):
+        raise TypeError("cannot pickle 'socket' object")
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.left[0] -= len(images)
+        if self.left[0] < 0:
+            raise ConnectionError("quota exceeded")
+        return self.model(images)
+
+
+def test_nothing_holds_whose_tests_broke_off():
+    honest = adversarially_trained()
+    found = examined(FailsAfter(honest, 4_000), n=20, eps=0.1)
+    assert found.verdict.status == "undecided"
+    assert "ensemble" in found.verdict.untested
+    assert "broke off" in found.verdict.reason
+    assert examined(FailsAfter(honest, 10**9), n=20, eps=0.1).verdict.status == "holds"
+
+
+class HardLabels(nn.Module):
+    """One hard label of two classes, as a single number."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.model(images)
+        return (logits[:, 5:].logsumexp(1) > logits[:, :5].logsumexp(1)).float()[:, None]
+
+
+def test_nothing_holds_where_no_attack_is_shown_to_work(monkeypatch):
+    """All attacks are blind: many images stand even where every image can be the same grey."""
+    for remedies in (battery.follow_up.FIRST, battery.follow_up.LAST):
+        for name in remedies:
+            monkeypatch.setitem(remedies, name, lambda suspect: None)
+    monkeypatch.setitem(battery.AFTER, "black_box", lambda suspect: Finding(test="black_box", status="pass", reason=""))
+    images, labels = held_out(60)
+    asked = {"name": "obfuscation", "ensemble": "fgsm"}
+    told = isthmus.audit(HardLabels(undefended()), images, (labels >= 5).long(), "linf:0.1", [asked]).verdict
+    assert told.corrected > 0.8
+    assert told.status == "undecided"
+    assert "no attack broke more" in told.reason
+
+
+def measured(right: int, n: int) -> Metric:
+    return metrics.accuracy(np.arange(n) < right)
+
+
+def test_a_report_that_surely_exceeds_what_is_left_is_overstated_whoever_made_it():
+    """A digit classifier keeps 52 of 100 images against PGD and 34 against all attacks: the paired gap is certain."""
+    usual, left = np.arange(100) < 52, np.arange(100) < 34
+    gap = metrics.paired_difference(left, usual)
+    told = verdict(None, measured(52, 100), measured(34, 100), gap, 0.1, failed=("ensemble", "restarts"))
+    assert told.status == "overstated"
+    assert "18.0 points more" in told.reason
+    assert "failed tests: ensemble, restarts" in told.reason
+    assert verdict(0.52, measured(52, 100), measured(34, 100), gap, 0.1).status == "overstated"
+    same = verdict(0.40, measured(52, 100), measured(34, 100), gap, 0.1)
+    assert (same.status, "not shown to differ" in same.reason) == ("holds", True)
+    few = metrics.paired_difference(np.arange(100) < 50, usual)
+    some = verdict(None, measured(52, 100), measured(50, 100), few, 0.1, failed=("restarts",))
+    assert (some.status, "2.0 points more" in some.reason or "not shown to differ" in some.reason) == ("holds", True)
+
+
+@pytest.mark.parametrize("status", ["overstated", "broken"])
+def test_doubts_excuse_no_number_that_is_too_high(status):
+    left = 34 if status == "overstated" else 0
+    gap = metrics.paired_difference(np.arange(100) < left, np.arange(100) < 52)
+    told = verdict(0.52, measured(52, 100), measured(left, 100), gap, 0.1, doubts=("restarts broke off",))
+    assert told.status == status
+
+
+def test_doubts_leave_a_number_that_may_be_right_undecided():
+    gap = metrics.paired_difference(np.arange(100) < 34, np.arange(100) < 52)
+    told = verdict(0.34, measured(52, 100), measured(34, 100), gap, 0.1, doubts=("restarts broke off",))
+    assert (told.status, "restarts broke off" in told.reason) == ("undecided", True)
 
 
 def test_an_audit_of_a_claim_that_does_not_hold():

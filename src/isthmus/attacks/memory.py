@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from isthmus.attacks import rounding
 from isthmus.attacks.threats import Threat
@@ -72,7 +73,7 @@ def remembers(model: nn.Module, images: Float[Tensor, "n c h w"], threat: Threat
         for each in asked:
             with torch.no_grad(), seeded(seed, each.device):
                 last: Tensor = own(each.clone(), **options)
-        return last.float()
+        return functional.pad(last.float(), (0, 1))  # a binary classifier may answer with one column
 
     try:
         alone = answers(near)

@@ -53,8 +53,8 @@ class Config(Component):
 def run(context: Context, config: Config) -> CheckResult:
     """The verdict on the audit's threat, in mean and (if any) stochastic mode; the worse of the two counts.
 
-    Passes where the reported robust accuracy holds and no test failed; warns where it holds although one did, or where
-    the budget was spent before it could be decided; fails where it is overstated or broken.
+    Passes where the reported robust accuracy holds and no test failed; warns where it holds although one did, or is
+    undecided; fails where it is overstated or broken.
 
     Arrays, in mean mode and again with ``stochastic_`` before the name: ``reported_standing`` and
     ``corrected_standing`` bool[n], and ``broken`` int64[k] with ``witnesses`` float32[k, c, h, w], the positions of
@@ -78,15 +78,12 @@ def run(context: Context, config: Config) -> CheckResult:
     }
     worst = max(found, key=lambda mode: _SEVERITY[found[mode].verdict.status])
     verdict = found[worst].verdict
-    findings = [finding for each in found.values() for finding in each.findings]
-    failed = [finding for status in (Status.FAIL, Status.ERROR) for finding in findings if finding.status == status]
+    failed = any(finding.status == Status.FAIL for each in found.values() for finding in each.findings)
     told = {"holds": Status.WARN if failed else Status.PASS, "undecided": Status.WARN}
     status = told.get(verdict.status, Status.FAIL)
     reason = f"{verdict.status}: {verdict.reason}"
     if len(found) > 1:
         reason += f" ({worst} mode)"
-    if status == Status.WARN and failed:
-        reason += f"; but {failed[0].reason[0].lower()}{failed[0].reason[1:]}"
     return CheckResult(
         check="obfuscation",
         status=status,

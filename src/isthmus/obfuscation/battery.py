@@ -103,13 +103,15 @@ def diagnose(suspect: Suspect, claimed: float | None = None) -> Diagnosis:
     if not suspect.usual.complete:
         cut.insert(0, "usual attack")
     reported, corrected = suspect.reported.numpy(), suspect.best.robust.numpy()
+    gap = metrics.paired_difference(reported & corrected, reported)
     found = verdict(
         claimed,
         metrics.accuracy(reported),
         metrics.accuracy(corrected),
-        metrics.paired_difference(reported & corrected, reported),
+        gap,
         suspect.chance,
-        failed=_attack_is_weak(findings),
+        failed=_failed(findings),
+        doubts=_doubts(suspect, findings, tried, gap),
         untested=_untested(suspect, findings),
         not_tried=tuple(name.replace("_", " ") for name in dict.fromkeys(cut)),
     )
@@ -136,11 +138,24 @@ def _random_after_all(findings: list[Finding], suspect: Suspect, cut: list[str])
     ]
 
 
-def _attack_is_weak(findings: list[Finding]) -> bool:
-    """Whether a test failed; the ensemble's, which is the gap itself, only where another one has doubts."""
-    others = [finding.status for finding in findings if finding.test != "ensemble"]
-    gap = any(finding.test == "ensemble" and finding.status == Status.FAIL for finding in findings)
-    return Status.FAIL in others or (gap and Status.WARN in others)
+def _failed(findings: list[Finding]) -> tuple[str, ...]:
+    """Tests that failed."""
+    return tuple(finding.test.replace("_", " ") for finding in findings if finding.status == Status.FAIL)
+
+
+def _doubts(suspect: Suspect, findings: list[Finding], tried: dict[str, Metric], gap: Metric) -> tuple[str, ...]:
+    """Why nothing can be said for a number that was not shown to be too high."""
+    doubts = []
+    broke_off = [finding.test for finding in findings if finding.status == Status.ERROR]
+    broke_off += [name for name, metric in tried.items() if metric.value is None]
+    if broke_off:
+        doubts.append(f"{' and '.join(name.replace('_', ' ') for name in broke_off)} broke off")
+    if suspect.opaque:
+        doubts.append("the model gives no gradient, so that only attacks without one could be tried")
+    impossible = next((finding.details.get("impossible") for finding in findings if finding.test == "radius"), None)
+    if impossible and not (gap.interval and gap.interval.low > 0):
+        doubts.append(f"{impossible}, and no attack broke more: none is shown to work on this model")
+    return tuple(doubts)
 
 
 def _untested(suspect: Suspect, findings: list[Finding]) -> tuple[str, ...]:

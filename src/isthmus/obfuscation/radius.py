@@ -40,6 +40,7 @@ def examine(suspect: Suspect) -> Finding:
     reason = f"Where every image can be the same grey (ε = {grey:.4g}), {percent(left[-1].value)} of {len(rows)} stand"
     if missed:
         reason += f", though at most {percent(most)} can be right there"
+    impossible = f"{percent(left[-1].value)} stand where at most {percent(most)} can be right" if missed else None
     if rising is not None:
         reason += f"; and more stand at ε = {radii[rising + 1]:.4g} than at {radii[rising]:.4g}"
     status = Status.FAIL if missed or rising is not None else Status.PASS
@@ -49,5 +50,10 @@ def examine(suspect: Suspect) -> Finding:
         reason=reason,
         metrics={"accuracy_unbounded": left[-1]},
         remedies=("straight_through", "rescaled", "search", "decisions") if status == Status.FAIL else (),
-        details={"eps": [0.0, *radii], "accuracy": [1.0, *(each.value for each in left)], "possible": most},
+        details={
+            "eps": [0.0, *radii],
+            "accuracy": [1.0, *(each.value for each in left)],
+            "possible": most,
+            "impossible": impossible,
+        },
     )

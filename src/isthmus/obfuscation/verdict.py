@@ -17,10 +17,10 @@ class Verdict(Record):
     """What became of a reported robust accuracy.
 
     Attributes:
-        status: ``holds`` where it agrees with what is left after all tests and follow-ups, within the intervals;
-            ``undecided`` where it agrees with what is left so far, but the budget was spent before all of them were
-            tried; ``overstated`` where it does not agree; ``broken`` where nothing above chance is left although more
-            was reported.
+        status: ``holds`` where it is not shown to be too high after all tests and follow-ups; ``undecided`` where it is
+            not shown to be too high, but a test or follow-up broke off, no gradient could be had, the budget was spent
+            before all were tried, or the evidence shows that no attack works on this model; ``overstated`` where it is
+            shown to be too high; ``broken`` where, besides, nothing above chance is left.
         reported: the robust accuracy in question, in [0, 1]: what was claimed, else what one run of PGD of 40 steps on
             the cross-entropy says.
         corrected: what is left, in [0, 1]; an upper bound still.
@@ -46,7 +46,8 @@ def verdict(
     corrected: Metric,
     gap: Metric,
     chance: float,
-    failed: bool,
+    failed: tuple[str, ...] = (),
+    doubts: tuple[str, ...] = (),
     untested: tuple[str, ...] = (),
     not_tried: tuple[str, ...] = (),
 ) -> Verdict:
@@ -57,8 +58,9 @@ def verdict(
         reported: of the usual attack, on the same examples as ``corrected``.
         gap: paired difference of the two.
         chance: accuracy of the best constant answer.
-        failed: whether a test failed. Without that, a measured report that is some points too high is an attack's
-            ordinary weakness, and no illusion.
+        failed: tests that failed. Without one, a measured report that is some points too high is an attack's ordinary
+            weakness, and no illusion. (A difference that surely exceeds 5 points is a failed test, ``ensemble``.)
+        doubts: what keeps a number that is not shown to be too high from being said to hold.
         untested: tests that could not be asked.
         not_tried: tests and follow-ups that the budget left out.
     """
@@ -68,24 +70,32 @@ def verdict(
     assert left is not None
     assert corrected.interval is not None
     assert gap.interval is not None
-    beyond = said > corrected.interval.high
-    if claimed is None:
-        beyond = beyond and failed and gap.interval.low > NATURAL
+    too_high = said > corrected.interval.high if claimed is not None else bool(failed) and gap.interval.low > NATURAL
+    interval = f"{corrected.interval.level:.0%} interval {percent(corrected.interval.low)} to "
+    what = f"{percent(left)} ({interval}{percent(corrected.interval.high)}, n = {corrected.n:,}) that are left"
     by = f"{100 * (said - left):.1f} points"
-    status: Word = "holds"
-    agrees = "is no more than" if said < corrected.interval.low else "agrees with"
-    reason = f"{percent(said)} {agrees} the {percent(left)} that are left after every test and follow-up"
-    if beyond and left <= chance:
-        status, reason = "broken", f"{percent(said)} was reported, and no more than chance is left: {percent(left)}"
-    elif beyond:
-        status, reason = "overstated", f"{percent(said)} is {by} more than the {percent(left)} that are left"
-    elif not_tried:
-        status = "undecided"
-        reason = f"{percent(said)} {agrees} the {percent(left)} that are left so far, but the budget is spent"
     if not_tried:
-        reason += f" (not tried or cut short for want of budget: {', '.join(not_tried)})"
+        doubts = (*doubts, f"the budget is spent (not tried or cut short: {', '.join(not_tried)})")
+    status: Word = "undecided" if doubts else "holds"
+    if too_high and left <= chance:
+        status, reason = "broken", f"{percent(said)} was reported, and no more than chance is left: the {what}"
+    elif too_high:
+        status, reason = "overstated", f"{percent(said)} is {by} more than the {what}"
+    elif said < corrected.interval.low:
+        reason = f"{percent(said)} is less than the {what}"
+    elif claimed is None and gap.interval.low > 0:
+        natural = f"not shown to exceed the {100 * NATURAL:g} that sound attacks differ by"
+        reason = f"{percent(said)} is {by} more than the {what}, {'and no test failed' if not failed else natural}"
+    else:
+        reason = f"{percent(said)} is not shown to differ from the {what}"
+    if status == "holds":
+        reason += " after every test and follow-up"
+    elif doubts:
+        reason += f"; {'; '.join(doubts)}"
+    if failed:
+        reason += f"; failed tests: {', '.join(failed)}"
     if untested:
-        reason += f" (not tested: {', '.join(untested)})"
+        reason += f"; not tested: {', '.join(untested)}"
     return Verdict(
         status=status,
         reported=said,
