@@ -137,9 +137,9 @@ def audit(
 ) -> None:
     """Audit a trained run, or any classifier, and write a page about it, with a verdict on its robust accuracy.
 
-    Ends with exit code 3 if the robust accuracy is overstated, with 4 if it is broken, with 5 if the budget (--passes)
-    was spent before that could be decided, and with 2 if a check that was asked for broke off with an error; results
-    and page are written even so.
+    Ends with exit code 3 if the robust accuracy is overstated, with 4 if it is broken, with 5 if that is undecided (the
+    budget of --passes was spent, a test broke off, or the model gives no gradient), and with 2 if a check that was
+    asked for broke off with an error; results and page are written even so.
     """
     from isthmus.auditing import DEFAULT_CHECKS, WITH_TRAINING
     from isthmus.targets import audit_run
