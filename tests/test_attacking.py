@@ -218,7 +218,7 @@ def _named(home: Path) -> dict:
 def test_the_default_place_is_the_models_folder(home, monkeypatch):
     monkeypatch.chdir(home)
     result, path = attacking.attack(None, **_named(home), suite="fgsm", count=20, show_progress=False)
-    assert path == Path("runs/theirs.build/attack-fgsm-linf-0.1-n20.safetensors")
+    assert path == Path("runs/theirs.build-weights/attack-fgsm-linf-0.1-n20.safetensors")
     indices = balanced(load(config.component("data", "digits")).test.labels)[:20]
     test = load(config.component("data", "digits")).test.select(indices)
     assert torch.equal(result.examples.images, as_float(test.images))

@@ -5,10 +5,12 @@ import json
 import logging
 import random
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 import isthmus
@@ -92,10 +94,13 @@ def test_an_interrupted_audit_goes_on_with_the_next_check(model, data, tmp_path,
     assert ran == ["calibration", "information"]
 
 
-def test_other_settings_move_old_results_aside(model, data, tmp_path, runs):
+def test_other_settings_move_old_results_aside(model, data, tmp_path, runs, caplog):
     isthmus.audit(model, *data, isthmus.Linf(0.1), checks=["accuracy"], out=tmp_path / "a")
     isthmus.audit(model, *data, isthmus.Linf(0.2), checks=["accuracy"], out=tmp_path / "a")
     assert runs == ["accuracy", "accuracy"]
+    (record,) = caplog.records
+    assert "a held an audit of another threat, budget or other setting; it is now in" in record.getMessage()
+    assert f"`isthmus report {tmp_path / 'a-1'}`" in record.getMessage()
     assert results.load_record(tmp_path / "a-1").settings["threat"] == "linf:0.1"
     assert results.load_record(tmp_path / "a").settings["threat"] == "linf:0.2"
 
@@ -129,6 +134,24 @@ def test_a_failing_check_is_a_result_and_the_others_run(model, data, tmp_path, m
     assert "division by zero" in audit.save(tmp_path / "a.html").read_text()
     with pytest.raises(ZeroDivisionError):
         isthmus.audit(model, *data, isthmus.Linf(0.1), checks=["calibration"], debug=True)
+
+
+def test_two_checkpoints_of_one_architecture_have_two_folders(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "twoways.py").write_text(
+        "from torch import nn\ndef build(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    pages = set()
+    for seed, path in enumerate(["a.safetensors", "b.safetensors", "c/b.safetensors"]):
+        torch.manual_seed(seed)
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        layer = nn.Linear(64, 10)
+        save_file({"1.weight": layer.weight.detach(), "1.bias": layer.bias.detach()}, tmp_path / path)
+        given = {"model": "twoways:build", "weights": Path(path), "data": "digits", "count": 20, "checks": ["accuracy"]}
+        pages.add(audit_run(None, **given, show_progress=False))
+    assert {str(page.parent) for page in pages} == {"runs/twoways.build-a", "runs/twoways.build-b"}
+    (record,) = caplog.records
+    assert "runs/twoways.build-b/audit held an audit of another model; it is now in" in record.getMessage()
 
 
 CHECK = """

@@ -67,7 +67,7 @@ def attack(
         batch_size, jobs, seed, bf16: see :func:`isthmus.robust_accuracy`.
         until: stop where the 95% interval is no wider than ± this share: "1%"; see :func:`parse_share`.
         out: the file; where None, named after suite, threat and number of images (see :func:`file_name`), in the run or
-            in ``runs/<model>``.
+            in ``runs/<model>-<weights>``.
         force: overwrite the file. Without it only the unfinished result of this evaluation is.
         show_progress: show how far it is where stderr is a terminal.
 

@@ -118,7 +118,7 @@ def audit(
     seed: Seed = 0,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder; the run itself, or runs/MODEL, if not given.", show_default=False),
+        typer.Option(help="Folder; if not given, the run itself, or runs/MODEL-WEIGHTS.", show_default=False),
     ] = None,
     step: Annotated[
         int | None,
@@ -198,7 +198,7 @@ def attack(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="File to write; if not given, attack-SUITE-THREAT-nN.safetensors in the run or in runs/MODEL.",
+            help="File to write; if not given, attack-SUITE-THREAT-nN.safetensors in the run or in runs/MODEL-WEIGHTS.",
             show_default=False,
         ),
     ] = None,

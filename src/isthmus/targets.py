@@ -92,7 +92,8 @@ def audit_run(
         threat: norm and largest ε, such as "linf:8/255".
         count: judge on this many test images, the same class-balanced choice every time; all where None.
         checks, budget, claimed, passes, seed: see :func:`isthmus.audit`.
-        out: folder for results and page; the run itself, or ``runs/<model>`` for a foreign model, where None.
+        out: folder for results and page; where None the run itself, or for a foreign model ``runs/<model>`` or
+            ``runs/<model>-<weights>``.
         step: of a run, the model after this step, one of its ``training.snapshots``; results go to ``step-<step>`` in
             the run.
         show_progress: draw a progress bar where stderr is a terminal.
@@ -146,7 +147,8 @@ def named(
         run: a trained run; give this or ``model``.
         model, weights: a foreign model, ``package.module:function``, and its safetensors file.
         data: name of the data; the run's own where None.
-        out: folder for results; the run itself, or ``runs/<model>`` for a foreign model, where None.
+        out: folder for results; where None the run itself, or for a foreign model ``runs/<model>`` or
+            ``runs/<model>-<weights>``.
         step: of a run, the model after this step, whose results go to a folder of its own in the run; at the end where
             None.
 
@@ -168,7 +170,7 @@ def named(
     if step is not None:
         raise ConfigError("--step belongs to a run folder; a foreign model has none.")
     assert model is not None
-    name = model.replace(":", ".")
+    name = model.replace(":", ".") + (f"-{weights.stem}" if weights is not None else "")
     return Named(classifier.foreign(model, weights).to(device), name, out or Path("runs") / name, chosen)
 
 

@@ -52,7 +52,7 @@ def test_own_backbone(folder, capsys):
     commands = [words for _, words in console_lines(DOCS / "tutorials" / "own-backbone.md") if words[0] == "isthmus"]
     assert len(commands) == 1
     assert run([*commands[0], "--checks", "accuracy"]) == 0
-    assert "page: runs/own_backbone.build/page.html" in capsys.readouterr().out
+    assert "page: runs/own_backbone.build-own-backbone/page.html" in capsys.readouterr().out
 
 
 @pytest.fixture

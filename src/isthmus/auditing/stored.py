@@ -47,8 +47,16 @@ def stored(folder: Path, record: AuditRecord, asked: set[str]) -> Stored:
     except FileError as error:
         log.warning("%s", error)
         old = None
-    if old is None or not _same_question(old, record):
-        _move_aside(folder)
+    if old is None or _difference(old, record):
+        aside = _move_aside(folder)
+        if old is not None:
+            log.warning(
+                "%s held an audit of another %s; it is now in %s, and `isthmus report %s` draws its page.",
+                folder,
+                _difference(old, record),
+                aside,
+                aside,
+            )
         return Stored(None, {})
     found = {}
     for name in asked.intersection(results.saved_checks(folder)):
@@ -59,11 +67,21 @@ def stored(folder: Path, record: AuditRecord, asked: set[str]) -> Stored:
     return Stored(old, found)
 
 
-def _same_question(old: AuditRecord, new: AuditRecord) -> bool:
-    if not classifier.same_answers(old.answers, new.answers):
-        return False
-    exact = ("model_hash", "structure_hash", "data_hash", "seed", "settings")
-    return all(getattr(old, name) == getattr(new, name) for name in exact)
+_EXACT = {
+    "model_hash": "model",
+    "structure_hash": "model",
+    "data_hash": "choice of images",
+    "seed": "seed",
+    "settings": "threat, budget or other setting",
+}
+
+
+def _difference(old: AuditRecord, new: AuditRecord) -> str:
+    """In what the question of a stored audit is another one; empty where it is the same."""
+    named = [words for name, words in _EXACT.items() if getattr(old, name) != getattr(new, name)]
+    if not named and not classifier.same_answers(old.answers, new.answers):
+        named = ["model"]
+    return ", ".join(dict.fromkeys(named))
 
 
 def _code(made: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -72,8 +90,9 @@ def _code(made: Mapping[str, Any]) -> tuple[Any, Any]:
     return packages.get("isthmus") if isinstance(packages, Mapping) else None, made.get("commit")
 
 
-def _move_aside(folder: Path) -> None:
+def _move_aside(folder: Path) -> Path:
     number = 1
     while (aside := folder.with_name(f"{folder.name}-{number}")).exists():
         number += 1
     folder.rename(aside)
+    return aside
