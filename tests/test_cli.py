@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from isthmus import cli
+
 RECIPE = {
     "data": {"name": "digits", "train_limit": 320, "test_limit": 60},
     "model": {"backbone": {"name": "mlp", "hidden": [32]}, "dim": 4},
@@ -140,7 +142,29 @@ def test_list_names_what_there_is(home):
 
 
 def test_nothing_given_shows_the_help(home):
-    assert "Train information-bottleneck classifiers" in isthmus(cwd=home).stdout
+    done = isthmus(cwd=home)
+    assert done.returncode == 0
+    assert "Train information-bottleneck classifiers" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("verb", [["audit"], ["attack"], ["verify", "w.safetensors"], ["report"]], ids=" ".join)
+@pytest.mark.parametrize(
+    ("given", "advice"), [("mycnn.py", "--model mycnn:FUNCTION --data DATA"), ("w.safetensors", "--weights w.safe")]
+)
+def test_no_one_is_told_to_delete_a_file_of_their_own(tmp_path, monkeypatch, capsys, verb, given, advice):
+    """A file where a run folder is expected, in any verb that takes one."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("mycnn.py", "w.safetensors"):
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(SystemExit) as end:
+        cli.main([*verb, given])
+    said = capsys.readouterr().err
+    assert end.value.code == 2
+    assert "delete" not in said.lower()
+    if verb in (["audit"], ["attack"]):
+        assert f"{given} is a file; a run folder is what" in said
+        assert advice in said
 
 
 FAILURES = {

@@ -41,7 +41,8 @@ Weights = Annotated[Path | None, typer.Option(help="Its weights, a safetensors f
 Data = Annotated[
     str | None,
     typer.Option(
-        help="digits, mnist, fashion_mnist, cifar10, svhn, folder:PATH or imagenet:PATH; the run's own if not given."
+        help="digits, mnist, fashion_mnist, cifar10, svhn, folder:PATH or imagenet:PATH, or with options as in a "
+        "recipe, '{name: folder, path: PATH, channels: 1}'; the run's own if not given."
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, max=_MOST, help="Seed of every random choice.")]
@@ -454,7 +455,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
-    given = [argument for argument in given if argument != "--debug"]
+    given = [argument for argument in given if argument != "--debug"] or ["--help"]
     for stream in (sys.stdout, sys.stderr):  # a name that is no text must not end what is otherwise done
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -46,7 +46,7 @@ def component(kind: str, given: object) -> Component:
 
     Args:
         kind: a key of :data:`isthmus.registry.KINDS`.
-        given: ``"ceb"``, ``"folder:PATH"``, ``{"name": "ceb", "rho": 2}``, or a ready config.
+        given: ``"ceb"``, ``"folder:PATH"``, ``{"name": "ceb", "rho": 2}``, that mapping in YAML, or a ready config.
 
     Raises:
         ConfigError: no name, an unknown name, or options that do not fit it.
@@ -65,7 +65,14 @@ def component(kind: str, given: object) -> Component:
     return built
 
 
-def _short_form(kind: str, given: str) -> dict[str, str]:
+def _short_form(kind: str, given: str) -> Any:
+    if given.lstrip().startswith("{"):
+        try:
+            return _yaml(given)
+        except ValueError:
+            raise ConfigError(
+                f"{kind}: {shown(given)} is no mapping in YAML, such as {{name: folder, path: PATH, channels: 1}}."
+            ) from None
     name, colon, argument = given.partition(":")
     if not colon:
         return {"name": name}

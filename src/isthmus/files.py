@@ -176,7 +176,7 @@ def read_json(path: str | Path) -> Any:
         raise FileError(f"There is no file {path}.") from None
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise FileError(
-            f"{path} is not a readable JSON file ({brief(error)}); delete it to have it made again."
+            f"{path} is not a readable JSON file ({brief(error)}); if isthmus wrote it, delete it to make it again."
         ) from None
     if isinstance(content, dict) and SEAL in content and content.pop(SEAL) != _seal(content):
         raise FileError(

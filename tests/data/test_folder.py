@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
+import isthmus
 from isthmus.data import folder
 from isthmus.data.loading import load
 from isthmus.errors import ConfigError, DataError
+from isthmus.targets import audit_run
 
 Pictures = Callable[..., np.ndarray]
 
@@ -60,6 +63,54 @@ def test_class_folders_alone_are_split_by_a_fixed_stratified_fraction(
     assert data.test.labels.bincount().tolist() == [3, 6]
     served = [image.permute(1, 2, 0).numpy().tobytes() for split in (data.train, data.test) for image in split.images]
     assert sorted(served) == sorted(image.tobytes() for image in everything)
+
+
+def test_a_part_that_is_split_off_is_noted(parted: Path) -> None:
+    assert load({"name": "folder", "path": str(parted / "train"), "test_fraction": 0.25}).note == (
+        "25% of each class, a fixed choice, are the test split, since there is no test/"
+    )
+    assert load(f"folder:{parted}").note == ""
+
+
+def test_a_test_split_alone_is_audited_on_and_not_trained_on(
+    parted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = load(f"folder:{parted}")
+    shutil.rmtree(parted / "train")
+    data = load(f"folder:{parted}")
+    assert torch.equal(data.test.images, whole.test.images)
+    assert data.classes == whole.classes
+    with pytest.raises(DataError, match="has test images only; add train/<class>/ folders"):
+        data.training_split()
+    recipe = {"name": "r", "data": f"folder:{parted}", "model": {"backbone": "mlp"}, "objective": "ceb"}
+    with pytest.raises(DataError, match="has test images only"):
+        isthmus.train(recipe, out=tmp_path / "run")
+    assert not (tmp_path / "run" / "run.json").exists()
+    (tmp_path / "pets_cnn.py").write_text(
+        "from torch import nn\ndef build(): return nn.Sequential(nn.Flatten(), nn.Linear(126, 2))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    page = audit_run(None, model="pets_cnn:build", data=f"folder:{parted}", checks=["accuracy"], show_progress=False)
+    assert page.exists()
+
+
+def test_an_order_of_classes_that_counts_otherwise_is_said(
+    tmp_path: Path, fill: Callable[..., np.ndarray], caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("1", "2", "10"):
+        fill(tmp_path / "digits" / name, 5)
+    assert load(f"folder:{tmp_path / 'digits'}").classes == ("1", "10", "2")
+    (record,) = caplog.records
+    assert "alphabetical order of the classes, 1, 10, 2, so that label 1 is '10'" in record.getMessage()
+    chosen = load({"name": "folder", "path": str(tmp_path / "digits"), "classes": ["1", "2", "10"]})
+    assert chosen.classes == ("1", "2", "10")
+    assert len(caplog.records) == 1
+
+
+def test_options_are_given_as_text_too(parted: Path) -> None:
+    assert load(f"{{name: folder, path: {parted}, channels: 1}}").shape == (1, 6, 7)
+    with pytest.raises(ConfigError, match="is no mapping in YAML"):
+        load("{name: folder")
 
 
 def test_classes_called_train_and_plane_are_not_taken_for_splits(
@@ -154,6 +205,7 @@ def test_folders_that_cannot_be_used_are_named(tmp_path: Path, parted: Path, fil
         tmp_path / "half",
         r"half has train/<class>/ folders but no test/<class>/ folders; add it, or give .*half/train",
     )
+    fails(tmp_path / "half" / "train" / "a", "a has no <class>/ folders")
     fill(parted / "test" / "fish", 1)
     fails(parted, r"test/fish is a class that is not trained on \(those are: cat, dog\)")
 

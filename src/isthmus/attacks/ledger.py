@@ -218,7 +218,7 @@ class Ledger(Rows):
                     raise ValueError("its content does not match its own checksum")
                 return cls(**columns), metadata["facts"]
         except (SafetensorError, OSError, AttributeError, TypeError, KeyError, ValueError, RuntimeError) as error:
-            raise FileError(f"{path} is not a readable evaluation ({brief(error)}); delete it to begin anew.") from None
+            raise FileError(f"{path} is not a readable evaluation ({brief(error)}); choose another path.") from None
 
 
 def check_columns(columns: Mapping[str, Tensor], shape: Sequence[int]) -> None:

@@ -133,7 +133,7 @@ def _trained_on(context: Context, config: Config) -> TrainedOn | None:
             f"{context.num_classes} classes and images of {'×'.join(map(str, shape))} (C, H, W); name the data that "
             "the classifier was trained on, with the options it was trained with."
         )
-    return TrainedOn(data.train, data.fingerprint)
+    return TrainedOn(data.training_split(), data.fingerprint)
 
 
 def _chosen(known: TrainedOn, context: Context, config: Config) -> Int64[Tensor, " k"]:

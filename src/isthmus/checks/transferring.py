@@ -68,8 +68,9 @@ def target_of(context: Context, config: Config) -> Target:
     notice = conversion(data.name, data.shape, tuple(context.images.shape[1:]), "Name data with other images.")
     positions = balanced(data.test.labels)[: config.images or len(context.labels)]
     labels, _ = relabelled(data.test.labels[positions], data.classes, config.classes, data.name)
-    train, _ = relabelled(data.train.labels, data.classes, config.classes, data.name)
-    return Target(data.name, positions, labels.numpy(), notice, data.test, data.train, train)
+    split = data.training_split() if config.draws else data.train
+    train, _ = relabelled(split.labels, data.classes, config.classes, data.name)
+    return Target(data.name, positions, labels.numpy(), notice, data.test, split, train)
 
 
 def _images(split: Examples, positions: Tensor, context: Context) -> Tensor:

@@ -1,13 +1,17 @@
 """``folder:PATH``: a user's own images, one folder a class.
 
 Either ``PATH/train/<class>/*.png`` with ``PATH/test/<class>/*.png``, or ``PATH/<class>/*.png`` alone, of
-which a fixed stratified part becomes the test split. All images are held in memory, decoded once and cached.
+which a fixed stratified part becomes the test split. ``PATH/test/<class>/*.png`` alone can be audited on. Labels
+follow the alphabetical order of the classes, or the option ``classes``. All images are held in memory, decoded once and
+cached.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -58,6 +62,7 @@ def load(config: Config) -> ImageData:
     root = folder_at(config.path)
     try:
         train, test, classes = _listed(root, config.test_fraction)
+        halves = _halves(root)
         source = _facts(root, config, train, test)
     except OSError as error:
         raise DataError(f"Cannot read the image folder {root}: {error}.") from None
@@ -69,20 +74,44 @@ def load(config: Config) -> ImageData:
         positions = torch.arange(len(both))
         return both.select(positions[: len(train)]), both.select(positions[len(train) :])
 
-    return limited(cached(f"folder-{root.name[:40]}", classes, source, decode), config)
+    if config.classes is None and (natural := sorted(classes, key=_natural)) != list(classes):
+        logger.warning(
+            "%s: labels follow the alphabetical order of the classes, %s, so that label %d is %r; for another order "
+            "give the option classes.",
+            root,
+            ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else ""),
+            first := next(i for i, name in enumerate(classes) if name != natural[i]),
+            classes[first],
+        )
+    data = cached(f"folder-{root.name[:40]}", classes, source, decode)
+    if not halves:
+        note = f"{config.test_fraction:.0%} of each class, a fixed choice, are the test split, since there is no test/"
+        data = replace(data, note=note)
+    return limited(replace(data, test_only=halves == ["test"]), config)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts 2 before 10."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
+
+
+def _halves(root: Path) -> list[str]:
+    return [half for half in ("train", "test") if (root / half).is_dir() and _folders(root / half)]
 
 
 def _listed(root: Path, test_fraction: float) -> tuple[Labelled, Labelled, tuple[str, ...]]:
     """Files and labels of the two splits, and the names of the classes."""
     if not root.is_dir():
         raise DataError(f"There is no folder {root}.")
-    halves = [half for half in ("train", "test") if (root / half).is_dir() and _folders(root / half)]
-    if len(halves) == 1:
-        other = "test" if halves == ["train"] else "train"
+    halves = _halves(root)
+    if halves == ["train"]:
         raise DataError(
-            f"{root} has {halves[0]}/<class>/ folders but no {other}/<class>/ folders; "
-            f"add it, or give {root / halves[0]} to have a part of it tested on."
+            f"{root} has train/<class>/ folders but no test/<class>/ folders; add it, or give {root / 'train'} to have "
+            "a part of it tested on."
         )
+    if halves == ["test"]:
+        test, classes = _labelled(root / "test", None)
+        return [next(each for each in test if each[1] == label) for label in range(len(classes))], test, classes
     if not halves:
         everything, classes = _labelled(root, None)
         labels = torch.tensor([label for _, label in everything])

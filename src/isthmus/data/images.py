@@ -134,6 +134,7 @@ class ImageData:
             where None.
         note: what a reader of numbers from these data must know, such as how they differ from the published ones; ""
             if there is nothing.
+        test_only: whether there are only test images; ``train`` is then one of each class, for shapes alone.
 
     Raises:
         DataError: splits of different image shapes, fewer than two classes, a label out of range, or a class
@@ -147,6 +148,7 @@ class ImageData:
     fingerprint: str
     statistics: Statistics | None = None
     note: str = ""
+    test_only: bool = False
 
     def __post_init__(self) -> None:
         if self.train.shape != self.test.shape:
@@ -175,6 +177,16 @@ class ImageData:
     ) -> ImageData:
         """Build with the fingerprint of these splits."""
         return cls(name, train, test, classes, fingerprint(train, test), statistics)
+
+    def training_split(self) -> Examples:
+        """The training split.
+
+        Raises:
+            DataError: there are only test images.
+        """
+        if self.test_only:
+            raise DataError(f"{self.name} has test images only; add train/<class>/ folders beside test/.")
+        return self.train
 
     @property
     def num_classes(self) -> int:

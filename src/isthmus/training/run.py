@@ -22,6 +22,15 @@ from isthmus.nets.learner import Learner
 from isthmus.recipe import Recipe, load_recipe
 from isthmus.training import checkpoints
 
+
+def _as_model(path: Path) -> str:
+    """The options for a file that was given where a run folder is expected."""
+    if path.suffix == ".py":
+        return f"--model {path.stem}:FUNCTION"
+    weights = f" --weights {path}" if path.suffix == ".safetensors" else ""
+    return f"--model package.module:function{weights}"
+
+
 ENDED = ("finished", "collapsed")
 """What the status of a run is once it has its weights."""
 
@@ -62,6 +71,11 @@ class Run:
         """
         if not files.exists(self.path):
             raise FileError(f"There is no run folder {self.path}; train one with: isthmus train RECIPE.")
+        if not self.path.is_dir():
+            raise FileError(
+                f"{self.path} is a file; a run folder is what `isthmus train` writes. A model of your own is named by "
+                f"the function that builds it: {_as_model(self.path)} --data DATA."
+            )
         content = files.read_json(self.path / "run.json")
         if lacking := _lacking(content):
             raise FileError(

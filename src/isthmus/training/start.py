@@ -95,7 +95,7 @@ def _describe(recipe: Recipe, data: ImageData) -> dict[str, Any]:
             "note": data.note,
             "shape": list(data.shape),
             "classes": list(data.classes),
-            "train": len(data.train.labels),
+            "train": len(data.training_split().labels),
             "test": len(data.test.labels),
         },
     }
