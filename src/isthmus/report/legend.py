@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from markupsafe import Markup
 from matplotlib.markers import MarkerStyle
@@ -57,6 +58,7 @@ def swatch(look: Look, dashes: tuple[float, ...] = (), kind: str = "line") -> Ma
     return Markup('<svg class="swatch" viewBox="0 0 28 14" aria-hidden="true">' + shape + "</svg>")
 
 
+@cache
 def marker_path(marker: str, size: float = 7.0) -> str:
     """SVG path of a matplotlib marker, centred in a swatch: legend and drawing show the same shape."""
     style = MarkerStyle(marker)
