@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from isthmus import attacking, config
+from isthmus.attacks.api import robust_accuracy
 from isthmus.attacks.evaluation import Snapshot
 from isthmus.attacks.ledger import Ledger
 from isthmus.attacks.result import RobustResult
@@ -252,6 +253,16 @@ def test_the_name_of_a_long_suite_is_short_enough():
     names = {attacking.file_name(",".join(["pgd:100"] * count), "linf:0.1", 10) for count in (60, 61)}
     assert len(names) == 2
     assert max(map(len, names)) < 200
+
+
+def test_a_model_at_chance_is_recognised():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    torch.nn.init.zeros_(model[1].weight)
+    test = load(config.component("data", "digits")).test
+    images, labels = as_float(test.images[:60]), test.labels[:60]
+    assert not attacking.above_chance(robust_accuracy(model, images, labels, "linf:0.1", "uniform"))
+    assert attacking.above_chance(robust_accuracy(model, images, labels * 0, "linf:0.1", "uniform"))
+    assert attacking.above_chance(robust_accuracy(model, images[:5], labels[:5], "linf:0.1", "uniform"))
 
 
 @pytest.mark.parametrize("text", ["1%", "±1%", " 1 % ", "0.01", "±0.01", "+-0.01", "± 1%"])

@@ -33,6 +33,13 @@ class Cut(nn.Module):
         nn.init.zeros_(self.layer.weight)  # always the class of the largest bias, so that some images are right
     def forward(self, x): return self.layer(x.detach().flatten(1))
 def cut(): return Cut()
+def trained():
+    from sklearn.datasets import load_digits
+    images, labels = (torch.tensor(each) for each in load_digits(return_X_y=True))
+    means = torch.stack([images[labels == k].mean(0) for k in range(10)]).float() / 16
+    model = build()
+    model[1].weight.data, model[1].bias.data = means, -means.square().sum(1) / 2
+    return model
 def nan(): return Nan()
 def shape(): return Shape()
 def five(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
@@ -118,7 +125,10 @@ def test_a_check_that_breaks_off_is_said_and_is_no_success(home):
     assert (home / "runs/theirs.cut/audit/accuracy.json").exists()
     assert "broke off with an error" in (home / "runs/theirs.cut/page.html").read_text()
     other = isthmus(*audit, "--checks", "accuracy", cwd=home)
-    assert other.returncode == 0, "the check that broke off was not asked this time"
+    assert "broke off" not in other.stderr, "the check that broke off was not asked this time"
+    assert other.returncode == 2
+    assert "Error: theirs.cut is at chance. " in other.stderr
+    assert "Nearly all answers are class" in other.stderr
     absent = isthmus(*audit, "--checks", "transfer:folder:nowhere", cwd=home)
     assert absent.returncode == 2
     assert absent.stderr.startswith("Error: transfer of theirs.cut broke off")
@@ -126,11 +136,21 @@ def test_a_check_that_breaks_off_is_said_and_is_no_success(home):
 
 
 def test_a_foreign_model_is_audited(home):
-    arguments = ("audit", "--model", "theirs:build", "--data", "digits", "--n", 30, "--checks", "accuracy,calibration")
+    arguments = (
+        "audit",
+        "--model",
+        "theirs:trained",
+        "--data",
+        "digits",
+        "--n",
+        30,
+        "--checks",
+        "accuracy,calibration",
+    )
     done = isthmus(*arguments, cwd=home)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == f"page: {Path('runs/theirs.build/page.html')}"
-    assert not (home / "runs/theirs.build/audit/robustness.json").exists()
+    assert done.stdout.splitlines()[-1] == f"page: {Path('runs/theirs.trained/page.html')}"
+    assert not (home / "runs/theirs.trained/audit/robustness.json").exists()
 
 
 def test_list_names_what_there_is(home):

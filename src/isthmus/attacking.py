@@ -34,6 +34,7 @@ from isthmus.randomness import example_keys
 from isthmus.targets import judged_on, named
 from isthmus.types import Interval, Metric
 
+_FEWEST = 20  # examples from which a model at chance is recognised
 _LONGEST = 150  # characters of a file name that come from options
 
 
@@ -214,6 +215,15 @@ def parse_share(text: str) -> float:
             f"The half-width of an interval is written 1% or 0.01, more than 0 and below 1; got {text!r}."
         )
     return share
+
+
+def above_chance(result: RobustResult) -> bool:
+    """Whether the clean accuracy is above that of the best constant answer, by the lower end of its interval."""
+    labels = result.examples.labels
+    counts = labels.bincount()
+    if len(labels) < _FEWEST or int(counts.max()) == len(labels):
+        return True  # too few, or too alike, to say
+    return wilson(int(result.correct.sum()), len(labels)).low > int(counts.max()) / len(labels)
 
 
 # --- what is shown ---

@@ -140,7 +140,8 @@ def audit(
 
     Ends with exit code 3 if the robust accuracy is overstated, with 4 if it is broken, with 5 if that is undecided (the
     budget of --passes was spent, a test broke off, or the model gives no gradient), and with 2 if a check that was
-    asked for broke off with an error; results and page are written even so.
+    asked for broke off with an error, or the classifier is no better than a constant answer; results and page are
+    written even so.
     """
     from isthmus.auditing import DEFAULT_CHECKS, WITH_TRAINING
     from isthmus.targets import audit_run
@@ -168,6 +169,7 @@ def audit(
     # a name may have an option after it, as in transfer:mnist
     asked = [*DEFAULT_CHECKS, *WITH_TRAINING] if names is None else [name.partition(":")[0] for name in names]
     _stop_at_errors(subjects, asked)
+    _stop_at_chance(subjects, asked)
     _stop_at_illusions(subjects, asked)
 
 
@@ -209,7 +211,8 @@ def attack(
     """Attack a trained run, or any classifier, and keep a witness of every example that was broken.
 
     Interrupted or killed, the same command goes on where it stopped. After Ctrl-C (exit code 130) the file holds what
-    was found so far. A finished result is not overwritten without --force.
+    was found so far. Ends with exit code 2 if the model is no better than a constant answer. A finished result is not
+    overwritten without --force.
     """
     from rich.console import Console
 
@@ -236,6 +239,13 @@ def attack(
     Console().print(table)
     for line in [*lines, f"witnesses: {path}"]:
         _echo(line)
+    if not attacking.above_chance(result):
+        _echo(
+            "Error: the clean accuracy is not above that of a constant answer; `isthmus audit --checks accuracy` says "
+            "what is likely wrong.",
+            err=True,
+        )
+        raise typer.Exit(2)
     if not result.complete:
         raise KeyboardInterrupt
 
@@ -297,7 +307,9 @@ def demo(
     page = run_demo(out, show_progress=not quiet)
     subjects = _show([out / recipe.name for recipe in recipes()])
     _echo(f"page: {page}")
-    _stop_at_errors(subjects, [check if isinstance(check, str) else check["name"] for check in CHECKS])
+    asked = [check if isinstance(check, str) else check["name"] for check in CHECKS]
+    _stop_at_errors(subjects, asked)
+    _stop_at_chance(subjects, asked)
 
 
 @app.command()
@@ -434,6 +446,18 @@ def _stop_at_errors(subjects: Sequence[Subject], asked: Sequence[str]) -> None:
         raise typer.Exit(2)
 
 
+def _stop_at_chance(subjects: Sequence[Subject], asked: Sequence[str]) -> None:
+    """End with exit code 2 where a classifier is no better than a constant answer, or collapsed in training."""
+    from isthmus.types import Status
+
+    for subject in subjects:
+        result = subject.results.get("accuracy") if "accuracy" in asked else None
+        failed = result.reason if result is not None and result.status is Status.FAIL else ""
+        if failed or subject.collapsed:
+            _echo(f"Error: {subject.name} is at chance. {failed or subject.collapse}", err=True)
+            raise typer.Exit(2)
+
+
 def _stop_at_illusions(subjects: Sequence[Subject], asked: Sequence[str]) -> None:
     """End with exit code 3, 4 or 5 where a robust accuracy is overstated, broken or undecided; the gravest counts."""
     if "obfuscation" not in asked:
@@ -449,9 +473,9 @@ def _stop_at_illusions(subjects: Sequence[Subject], asked: Sequence[str]) -> Non
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line.
 
-    Exit codes: 0 done, 1 a fault of ours, 2 a mistake that can be mended, training that collapsed, a check that broke
-    off or witnesses that do not hold, 3 an overstated robust accuracy, 4 a broken one, 5 an undecided one, 130
-    interrupted.
+    Exit codes: 0 done, 1 a fault of ours, 2 a mistake that can be mended, training that collapsed, a classifier at
+    chance, a check that broke off or witnesses that do not hold, 3 an overstated robust accuracy, 4 a broken one, 5 an
+    undecided one, 130 interrupted.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given

@@ -187,3 +187,34 @@ def test_a_random_classifier_counts_by_its_average_over_many_draws():
     assert right[2:].mean() > 0.85
     assert not right[:2].any()
     assert (judged.logits.argmax(1)[2:] == 0).float().mean() < right[2:].mean()
+
+
+def test_permuted_labels_are_named_as_the_cause(noisy):
+    scores, labels = noisy
+    result = run(context(scores, (labels + 1) % 4))
+    assert result.status is Status.FAIL
+    assert "With the classes in another order (0→3, 1→0, 2→1, 3→2) 92.0%" in result.reason
+    assert "the labels are likely permuted" in result.reason
+
+
+class Bytes(nn.Module):
+    """Whether the mean of the pixels in [0, 255] exceeds 127."""
+
+    def forward(self, images):
+        mean = images.mean((1, 2, 3))
+        return torch.stack([127.5 - mean, mean - 127.5], 1)
+
+
+def test_pixels_on_another_scale_are_named_as_the_cause():
+    images = torch.rand(100, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    labels = (images.mean((1, 2, 3)) > 0.5).long()
+    result = run(Context(model=Bytes(), images=images, labels=labels, threat=Linf(0.1), num_classes=2))
+    assert result.status is Status.FAIL
+    assert "With pixels in [0, 255] 100.0% would be right: the model likely expects them so" in result.reason
+
+
+def test_otherwise_the_weights_are_named_as_the_cause():
+    random = np.random.default_rng(1)
+    assert "the weights are likely untrained" in run(context(random.random((500, 5)), [0, 1, 2, 3, 4] * 100)).reason
+    reason = run(context(np.tile(np.eye(3)[1], (90, 1)), [0, 1, 2] * 30)).reason
+    assert "Nearly all answers are class 1" in reason

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from isthmus import metrics
+from isthmus.checks.at_chance import likely_cause
 from isthmus.checks.views import (
     MEAN,
     chance,
@@ -46,7 +47,8 @@ def run(context: Context, config: Config) -> CheckResult:
 
     Fails where the accuracy in mean mode is not above chance: where the interval's lower end does not exceed
     the accuracy of the best constant answer, which is the share of the most frequent label (1/C where all
-    examples have the same label). Warns where logits are NaN or infinite: such an answer counts as wrong.
+    examples have the same label); the reason then names the likely cause. Warns where logits are NaN or infinite:
+    such an answer counts as wrong.
 
     Arrays: ``label``, ``predicted`` (−1 where logits are not finite) and ``correct`` (and ``stochastic_...``), one
     per example; ``confusion``, counts of (true, predicted), C×C, of the finite answers.
@@ -73,6 +75,8 @@ def run(context: Context, config: Config) -> CheckResult:
     arrays["confusion"] = _confusion(truth, arrays["predicted"], context.num_classes)
     constant = chance(truth, context.num_classes)
     status, reason = _judge(found["accuracy"], constant, not_finite(missing, "count as wrong"))
+    if status is Status.FAIL:
+        reason += f" {likely_cause(context, truth, arrays['confusion'], constant)}"
     if context.draws > 1:
         reason += (
             f" The classifier answers at random; other checks average {context.draws} draws, this one as many as it "
