@@ -136,6 +136,40 @@ def test_a_failing_check_is_a_result_and_the_others_run(model, data, tmp_path, m
         isthmus.audit(model, *data, isthmus.Linf(0.1), checks=["calibration"], debug=True)
 
 
+class Cramped(nn.Module):
+    """Has memory for so many images at a time."""
+
+    def __init__(self, model, most):
+        super().__init__()
+        self.model, self.most, self.largest = model, most, 0
+
+    def forward(self, images):
+        if len(images) > self.most:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:113] DefaultCPUAllocator: can't allocate memory")
+        self.largest = max(self.largest, len(images))
+        return self.model(images)
+
+
+@pytest.mark.parametrize("most", [1000, 30, 8])
+def test_an_audit_halves_its_batches_where_memory_runs_out(model, data, most, caplog):
+    given = {"images": data[0][:40], "labels": data[1][:40], "threat": "linf:0.1", "checks": [*CHECKS[:3]]}
+    expected = isthmus.audit(model, **given)
+    cramped = Cramped(model, most)
+    found = isthmus.audit(cramped, **given)
+    for name, result in found.results.items():
+        assert result.status is expected.results[name].status, result.reason
+        assert result.metrics == expected.results[name].metrics
+    assert cramped.largest <= most
+    said = {1000: [], 30: ["batches of 256; the audit takes 16"], 8: ["batches of 256; the audit takes 8"]}[most]
+    assert [record.getMessage().partition("memory for ")[2].removesuffix(".") for record in caplog.records] == said
+
+
+def test_the_batch_size_of_an_audit_is_kept(model, data):
+    cramped = Cramped(model, 1000)
+    isthmus.audit(cramped, *data, "linf:0.1", ["accuracy", "calibration"], batch_size=8)
+    assert cramped.largest == 8
+
+
 def test_two_checkpoints_of_one_architecture_have_two_folders(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "twoways.py").write_text(

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save_file, save_model
 from torch import nn
 
 import isthmus
@@ -188,8 +188,39 @@ class TestWeights:
         with pytest.raises(FileError, match="not a readable safetensors file"):
             classifier.load_weights(linear(), path)
         torch.save(linear().state_dict(), tmp_path / "w.pt")
-        with pytest.raises(FileError, match="runs code"):
+        with pytest.raises(FileError, match="can run code") as caught:
             classifier.load_weights(linear(), tmp_path / "w.pt")
+        command = str(caught.value).partition("with: ")[2].removesuffix(".")
+        exec(f"import torch, safetensors.torch; {command}")
+        classifier.load_weights(linear(), tmp_path / "w.safetensors")
+
+    @pytest.mark.parametrize(("prefix", "inner"), [("module.", ""), ("_orig_mod.module.", ""), ("", "net.")])
+    def test_a_prefix_before_every_name_is_named(self, tmp_path, prefix, inner):
+        model = linear() if not inner else nn.ModuleDict({"net": linear()})
+        save_file({prefix + name: value for name, value in linear().state_dict().items()}, tmp_path / "w.safetensors")
+        said = f"Remove '{prefix}' from" if prefix else f"Add '{inner}' to"
+        with pytest.raises(ModelError, match=f"{said} the beginning of the file's names, and they fit"):
+            classifier.load_weights(model, tmp_path / "w.safetensors")
+
+    def test_a_shared_weight_needs_one_of_its_names(self, tmp_path):
+        def tied():
+            model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+            model[2].weight = model[0].weight
+            return model
+
+        source, target = tied(), tied()
+        save_model(source, tmp_path / "w.safetensors")  # without the second name
+        classifier.load_weights(target, tmp_path / "w.safetensors")
+        assert classifier.fingerprint(source) == classifier.fingerprint(target)
+        assert target[2].weight is target[0].weight
+
+    def test_quantised_weights_are_not_taken_for_floats(self, tmp_path):
+        state = linear().state_dict()
+        save_file(state | {"1.weight": (state["1.weight"] * 100).to(torch.int8)}, tmp_path / "w.safetensors")
+        with pytest.raises(ModelError, match=r"1.weight is torch.int8, the model's is torch.float32; convert it first"):
+            classifier.load_weights(linear(), tmp_path / "w.safetensors")
+        save_file({name: value.half() for name, value in state.items()}, tmp_path / "w.safetensors")
+        classifier.load_weights(linear(), tmp_path / "w.safetensors")
 
 
 class TestForeign:

@@ -210,6 +210,10 @@ FAILURES = {
         "do not fit the model",
     ),
     "weights that are cut off": (["audit", "cut"], "not a readable safetensors file"),
+    "workers without a cluster": (
+        ["audit", "runs/small", "--jobs", "2"],
+        "--jobs of an audit are workers on a cluster",
+    ),
     "a damaged result": (["report", "damaged"], "accuracy.json"),
     "a folder without an audit": (["report", "empty"], "holds no audit"),
     "nothing to attack": (["attack"], "Give a run folder"),

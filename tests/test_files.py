@@ -3,15 +3,22 @@
 import errno
 import json
 import os
+from pathlib import Path
 from random import Random
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from isthmus import files, results
+from isthmus.attacks.ledger import Ledger
+from isthmus.attacks.result import RobustResult
+from isthmus.classifier import load_weights
+from isthmus.config import read_yaml
 from isthmus.errors import FileError
+from isthmus.training import checkpoints
 from isthmus.types import CheckResult, Interval, Metric, Status
 
 
@@ -167,3 +174,25 @@ def test_json_without_a_checksum_is_read_as_it_is(tmp_path):
     assert json.loads((tmp_path / "plain.json").read_text("utf-8")) == {"a": 1}
     files.write_json(tmp_path / "list.json", [1, 2])
     assert files.read_json(tmp_path / "list.json") == [1, 2]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_pipes_and_devices_are_refused_by_whatever_reads_or_writes(tmp_path, kind):
+    path = Path("/dev/zero")
+    if kind == "pipe":
+        path = tmp_path / "pipe"
+        os.mkfifo(path)
+    module = torch.nn.Linear(2, 2)
+    for use in (
+        files.read_json,
+        files.read_arrays,
+        read_yaml,
+        RobustResult.load,
+        Ledger.load,
+        checkpoints.read,
+        lambda path: load_weights(module, path),
+        lambda path: files.write_bytes(path, b"nothing"),
+    ):
+        with pytest.raises(FileError, match="is a pipe or a device; give a regular file"):
+            use(path)
+    assert not path.is_file()

@@ -7,6 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isthmus import config
 from isthmus.config import override, parse_overrides
 from isthmus.errors import ConfigError, FileError, IsthmusError
 from isthmus.recipe import AUGMENTATIONS, Augmentation, Recipe, load_recipe
@@ -62,6 +63,7 @@ def test_overrides_leave_the_given_mapping_alone():
         (["name=../up"], "becomes a folder"),
         (["seed"], "key=value"),
         (["seed={"], "not valid YAML"),
+        (["data={name: digits, train_limit: 20, train_limit: 30}"], "not valid YAML"),
         (["seed.x=1"], "unsettable|no keys below|Cannot set"),
         (["training.rho_schedule=cifar"], "no rho schedule 'cifar'. Did you mean 'cifar_000'"),
         (["training.augment=autoagument"], "no augmentation 'autoagument'. Did you mean 'autoaugment'"),
@@ -205,3 +207,18 @@ def test_a_batch_is_seen_in_parts_where_its_loss_is_a_mean(objective, shared):
     else:
         with pytest.raises(ConfigError, match="compares the examples of a batch"):
             load_recipe(given)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["name: a\ndata: digits\nname: b\n", "training: {epochs: 3, epochs: 4}\n", "'a': 1\na: 2\n"],
+)
+def test_a_key_that_is_given_twice_is_refused(tmp_path, text):
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="the key '.*' is given twice"):
+        config.read_yaml(tmp_path / "r.yaml")
+
+
+def test_merged_keys_may_be_replaced(tmp_path):
+    (tmp_path / "r.yaml").write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\nc: {<<: *a, <<: *a}\n")
+    assert config.read_yaml(tmp_path / "r.yaml")["b"] == {"x": 3, "y": 2}

@@ -127,6 +127,9 @@ def audit(
             min=1, max=_MOST, help="The run's model after this step, of training.snapshots.", show_default="the end"
         ),
     ] = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, max=_MOST, help="Images at a time; halved where memory runs out.")
+    ] = 256,
     executor: Executor = "local",
     address: Address = None,
     jobs: Annotated[
@@ -146,6 +149,8 @@ def audit(
     from isthmus.auditing import DEFAULT_CHECKS, WITH_TRAINING
     from isthmus.targets import audit_run
 
+    if jobs is not None and executor == "local":
+        raise ConfigError("--jobs of an audit are workers on a cluster, for --executor ray; this machine works in one.")
     names = [name.strip() for name in checks.split(",")] if checks is not None else None
     page = audit_run(
         run,
@@ -161,6 +166,7 @@ def audit(
         seed=seed,
         out=out,
         step=step,
+        batch_size=batch_size,
         show_progress=not quiet,
         cluster=_cluster(executor, address, jobs, worker_cpus, worker_gpus),
     )

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from isthmus import registry
+from isthmus import files, registry
 from isthmus.errors import ConfigError, FileError, brief, shown, unknown
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
@@ -146,6 +146,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         ConfigError: it is not YAML, or not a mapping.
     """
     path = Path(path)
+    files.check_regular(path)
     try:
         text = path.read_text("utf-8")
     except (OSError, ValueError) as error:  # ValueError: no text, or a path with a null byte
@@ -160,7 +161,19 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe, and without merge keys that multiply: each ``<<`` of several aliases may hold such ones itself."""
+    """Safe, and without merge keys that multiply: each ``<<`` of several aliases may hold such ones itself.
+
+    A key that is given twice is an error; YAML's own readers take the last.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.composer.ComposerError(None, None, f"the key {key.value!r} is given twice", key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+        return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         super().flatten_mapping(node)

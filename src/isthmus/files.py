@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import struct
 import tempfile
 import tokenize
@@ -45,6 +46,20 @@ DAMAGED = (
 """What numpy and zipfile raise, in this order of likelihood, on files that were cut off or whose bits were flipped."""
 
 
+def check_regular(path: str | Path) -> None:
+    """Refuse pipes and devices, which may have no end. What is not there, or a folder, is for the caller.
+
+    Raises:
+        FileError: it is one.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise FileError(f"{path} is a pipe or a device; give a regular file.")
+
+
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Write a whole file or leave the old one as it was: temporary file, fsync, rename.
 
@@ -52,6 +67,7 @@ def write_bytes(path: str | Path, content: bytes) -> None:
         FileError: the disk is full or the folder cannot be written; an older file stays untouched.
     """
     path = Path(path)
+    check_regular(path)
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,6 +186,7 @@ def read_json(path: str | Path) -> Any:
     Raises:
         FileError: the file is missing, unreadable, truncated or not JSON, or not what was written.
     """
+    check_regular(path)
     try:
         content = parse_json(Path(path).read_text("utf-8"))
     except FileNotFoundError:
@@ -202,6 +219,7 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
     Raises:
         FileError: the file is missing, truncated or not an ``.npz`` of plain arrays.
     """
+    check_regular(path)
     try:
         with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}

@@ -80,6 +80,7 @@ def audit_run(
     seed: int = 0,
     out: Path | None = None,
     step: int | None = None,
+    batch_size: int = 256,
     show_progress: bool = True,
     cluster: Cluster | None = None,
 ) -> Path:
@@ -96,6 +97,7 @@ def audit_run(
             ``runs/<model>-<weights>``.
         step: of a run, the model after this step, one of its ``training.snapshots``; results go to ``step-<step>`` in
             the run.
+        batch_size: see :func:`isthmus.audit`.
         show_progress: draw a progress bar where stderr is a terminal.
         cluster: see :func:`isthmus.audit`.
 
@@ -127,6 +129,7 @@ def audit_run(
             data=target.data,
             indices=target.indices,
             chosen=target.chosen,
+            batch_size=batch_size,
             progress=progress,
             cluster=cluster,
         )

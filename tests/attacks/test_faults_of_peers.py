@@ -181,6 +181,10 @@ def test_logits_times_a_thousand_change_nothing_for_a_suite_and_are_flagged():
     blind = robust_accuracy(Scaled(plain, 4096.0), images, labels, Linf(0.05), ["apgd:10"])
     assert blind.accuracy > expected.accuracy
     assert "exactly zero" in blind.flags[0]
+    (flag,) = robust_accuracy(Scaled(plain, 1e6), images, labels, Linf(0.05), "fgsm").flags
+    assert flag.startswith("100% of the gradients that attacks saw were exactly zero")
+    assert robust_accuracy(plain, images, labels, Linf(0.05), "fgsm").flags == ()
+    assert robust_accuracy(plain, images, labels, Linf(0.05), "uniform").flags == ()
 
 
 def test_what_only_random_search_breaks_is_flagged():

@@ -205,6 +205,7 @@ class Ledger(Rows):
         Raises:
             FileError: it is truncated, damaged or something else.
         """
+        files.check_regular(path)
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}

@@ -36,9 +36,13 @@ def _once(setting: Setting, attack: Attack, rows: Tensor, stage: int, restart: i
     ledger, batch = setting.ledger, setting.batch(rows)
     own = batch.folded(attack.number, restart)
     tries = ledger.tries[rows].to(setting.device)
+    before = setting.oracle.backward_passes
     with setting.booked(rows):
-        proposals = attack.perturb(attack.config, setting.oracle, own, setting.threat)
-        verdict = setting.judge.proposals(check_proposals(proposals, batch.images, attack.label), batch, tries)
+        given = attack.perturb(attack.config, setting.oracle, own, setting.threat)
+        proposals = check_proposals(given, batch.images, attack.label)
+        if setting.oracle.backward_passes > before:  # a gradient that is zero leaves the image where it was
+            ledger.blind[rows] += (proposals == batch.images).flatten(1).all(1).cpu()
+        verdict = setting.judge.proposals(proposals, batch, tries)
     ledger.tries[rows] = tries.cpu()
     ledger.approach(rows, verdict, stage, restart)
     gap = torch.where(verdict.finite, verdict.gap, torch.inf).float().cpu()

@@ -317,6 +317,7 @@ class RobustResult:
         Raises:
             FileError: it is missing, truncated, or something else.
         """
+        files.check_regular(path)
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}

@@ -6,10 +6,10 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isnan
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -29,7 +29,7 @@ from isthmus.classifier.contract import NOT_FINITE, Classifier
 from isthmus.cluster import Cluster
 from isthmus.config import Component
 from isthmus.data.images import Examples, check_labels
-from isthmus.errors import ConfigError, IsthmusError, ModelError, foreign_code, unknown
+from isthmus.errors import ConfigError, IsthmusError, ModelError, foreign_code, out_of_memory, unknown
 from isthmus.obfuscation.verdict import Verdict
 from isthmus.report import page
 from isthmus.report.subjects import Subject
@@ -40,6 +40,8 @@ BUDGETS = ("quick", "full")
 Progress = Callable[[str, int, int], None]  # check, done, total
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,8 @@ def audit(
         indices: positions of the images in their data set, so that an image gets the same noise in any choice and order
             of images; 0..N−1 where None.
         chosen: how the images were chosen from the data, in words, for the record.
-        batch_size: of the checks' forward passes; no result depends on it beyond rounding, unless the model draws
-            noise of its own (see :class:`isthmus.nets.modes.AveragedDraws`).
+        batch_size: of the checks' forward passes, halved where memory runs out; no result depends on it beyond
+            rounding, unless the model draws noise of its own (see :class:`isthmus.nets.modes.AveragedDraws`).
         debug: let a check's unexpected error through instead of recording it.
         progress: True for a line on stderr; or called with (check, done, total).
         cluster: Ray workers share the attacks' examples; results are those of one process. Each gets the model once, by
@@ -150,7 +152,9 @@ def audit(
     trained = training(trained_on, tuple(images.shape[1:]))
     device = device_of(model, images)
     with undisturbed(model, device, seed), ExitStack() as opened:
-        adopted = classifier.adopt(model, images.to(device), seed, threat)
+        adopted, batch_size = _within_memory(
+            lambda size: classifier.adopt(model, images.to(device), seed, threat, size), batch_size
+        )
         check_labels(labels, adopted.num_classes)
         if trained is not None:
             check_labels(trained.examples.labels, adopted.num_classes, "training labels")
@@ -173,6 +177,7 @@ def audit(
             batch_size=batch_size,
             progress=reporter,
         )
+        context, _ = _within_memory(lambda size: _with_logits(replace(context, batch_size=size)), batch_size)
         record = _record(context, adopted, name or type(model).__name__, data, chosen)
         folder = Path(out) if out is not None else None
         if folder is not None:
@@ -257,7 +262,9 @@ def _run(check: Component, context: Context, debug: bool) -> CheckResult:
     """Run one check. Its failure is a result too, and the other checks still run."""
     start = time.perf_counter()
     try:
-        result: CheckResult = registry.find("checks", check.name).run(context, check)
+        module = registry.find("checks", check.name)
+        result: CheckResult
+        result, _ = _within_memory(lambda size: module.run(_smaller(context, size), check), context.batch_size)
     except IsthmusError as error:
         result = CheckResult(check=check.name, status=Status.ERROR, reason=str(error))
     except (Exception, SystemExit) as error:  # somebody else's model may do anything
@@ -272,6 +279,38 @@ def _run(check: Component, context: Context, debug: bool) -> CheckResult:
         said = f"No number came out for {', '.join(nothing)} (NaN)"
         result = CheckResult(check=check.name, status=Status.ERROR, reason=said + _gaps(context))
     return result.model_copy(update={"seconds": time.perf_counter() - start})
+
+
+def _within_memory(act: Callable[[int], T], batch_size: int) -> tuple[T, int]:
+    """What ``act`` gives with this batch size, or the largest of its halves that fits into memory; and that size."""
+    given = batch_size
+    while True:
+        try:
+            found = act(batch_size)
+        except Exception as error:
+            if batch_size == 1 or not out_of_memory(error):
+                raise
+        else:
+            if batch_size < given:
+                log.warning("There is not enough memory for batches of %d; the audit takes %d.", given, batch_size)
+            return found, batch_size
+        batch_size //= 2  # after the except clause, which holds on to what was in memory
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _with_logits(context: Context) -> Context:
+    assert context.logits is not None
+    return context
+
+
+def _smaller(context: Context, batch_size: int) -> Context:
+    """The same context, with clean logits that are known already."""
+    if batch_size == context.batch_size:
+        return context
+    smaller = replace(context, batch_size=batch_size)
+    smaller.__dict__["logits"] = context.logits
+    return smaller
 
 
 def _gaps(context: Context) -> str:

@@ -15,14 +15,15 @@ from isthmus import files, randomness
 from isthmus.attacks import memory, rounding
 from isthmus.attacks.inputs import check_model
 from isthmus.attacks.threats import Threat
-from isthmus.errors import IsthmusError, ModelError
+from isthmus.errors import IsthmusError, ModelError, out_of_memory
 from isthmus.nets import outputs
 from isthmus.nets.bottleneck import Bottleneck
 from isthmus.nets.modes import AveragedDraws, StochasticMode, seeded
 
 SAMPLES = 12  # codes, or passes, averaged in a stochastic mode, unless the model was trained with more
 _PROBED = 8  # images, spread over those that are given
-_BATCH = 256  # of all images, in which each is asked about twice: a model may be random where it is unsure alone
+BATCH = 256
+"""Of all images, in which each is asked about twice: a model may be random where it is unsure alone."""
 _MANY = 64  # of them, to tell what kind of answers these are
 _DRAWS = 8  # passes that have to agree: a model that tosses one coin a pass is missed once in 128
 _PROJECTIONS = 16
@@ -60,7 +61,11 @@ class Classifier:
 
 
 def adopt(
-    model: nn.Module, images: Float[Tensor, "n c h w"], seed: int = 0, threat: Threat | None = None
+    model: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    seed: int = 0,
+    threat: Threat | None = None,
+    batch_size: int = BATCH,
 ) -> Classifier:
     """Check that a model fits the contract, on a few images, and tell what kind it is.
 
@@ -78,9 +83,9 @@ def adopt(
     check_model(model)
     with contextlib.suppress(NotImplementedError):  # torch.export's modules keep the mode they were exported in
         model.eval()
-    few = _spread(images, _PROBED)
+    few = _spread(images, min(_PROBED, batch_size))
     remembers = False if threat is None else memory.remembers(model, images, threat, seed)
-    given, model = model, _fitted(memory.Fresh(model).eval() if remembers else model, images, seed)
+    given, model = model, _fitted(memory.Fresh(model).eval() if remembers else model, images, seed, batch_size)
     _probe(model, images[:2], seed)  # a batch of another size: a model made for one size alone is seen here
     logits = _probe(model, few, seed)
     if not torch.isfinite(logits).all(1).any():
@@ -88,7 +93,7 @@ def adopt(
     ours = model if isinstance(model, Bottleneck) else None
     by_chance = any(rounding.differ(logits, _probe(model, few, seed + draw)) for draw in range(1, _DRAWS)) or any(
         rounding.differ(*(_probe(model, part, seed + draw) for draw in range(2)))
-        for part in torch.split(images, _BATCH)
+        for part in torch.split(images, batch_size)
     )
     return Classifier(
         model=AveragedDraws(model, SAMPLES, seed).eval() if by_chance else model,
@@ -109,9 +114,9 @@ def _spread(images: Tensor, most: int) -> Tensor:
     return images[torch.linspace(0, len(images) - 1, min(len(images), most)).long().to(images.device)]
 
 
-def _fitted(model: nn.Module, images: Tensor, seed: int) -> nn.Module:
+def _fitted(model: nn.Module, images: Tensor, seed: int, batch_size: int) -> nn.Module:
     """The model, or a view of it that gives finite logits of at least two classes where it gives others."""
-    some = _spread(images, _MANY)
+    some = _spread(images, min(_MANY, batch_size))
     answer = _answer(model, some, seed)
     if outputs.is_one(answer, len(some)):
         return outputs.TwoColumns(model, probabilities=outputs.are_probabilities(answer)).eval()
@@ -148,6 +153,8 @@ def _answer(model: nn.Module, images: Tensor, seed: int) -> Any:
     except IsthmusError:
         raise
     except Exception as error:
+        if out_of_memory(error):
+            raise
         fault = " ".join(str(error).split()) or "it gives no reason"
         raise ModelError(f"The model cannot take images of shape {shape}: {fault} ({type(error).__name__})") from error
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
+from isthmus import files
 from isthmus.attacks.undisturbed import no_exit
 from isthmus.errors import FileError, ModelError, brief
 
@@ -67,6 +69,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         FileError: the file is missing, truncated or no safetensors file.
         ModelError: names or shapes differ; the message names the first few.
     """
+    files.check_regular(path)
     try:
         state = load_file(path)
     except FileNotFoundError:
@@ -74,17 +77,49 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     except (SafetensorError, OSError) as error:
         raise FileError(
             f"{path} is not a readable safetensors file ({brief(error)}). Pickled weights (.pt, .pth) are not loaded, "
-            "since that runs code; convert them with safetensors.torch.save_file."
+            "since that can run code. Convert a file of model.state_dict() with: "
+            f"safetensors.torch.save_file(torch.load({str(path)!r}, weights_only=True), "
+            f"{str(Path(path).with_suffix('.safetensors'))!r})."
         ) from None
     expected = model.state_dict()
-    faults = [f"{name} is missing" for name in expected if name not in state]
+    faults = [f"{name} is missing" for name in _missing(expected, state)]
     faults += [f"{name} is not in the model" for name in state if name not in expected]
     faults += [
         f"{name} has shape {tuple(state[name].shape)}, the model's has {tuple(value.shape)}"
         for name, value in expected.items()
         if name in state and state[name].shape != value.shape
     ]
+    faults += [
+        f"{name} is {state[name].dtype}, the model's is {value.dtype}; convert it first"
+        for name, value in expected.items()
+        if name in state and state[name].is_floating_point() != value.is_floating_point()
+    ]
     if faults:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-        raise ModelError(f"The weights in {path} do not fit the model: {'; '.join(faults[:3])}{more}.")
-    model.load_state_dict(state)
+        hint = _prefix_hint(set(expected), set(state))
+        raise ModelError(f"The weights in {path} do not fit the model: {'; '.join(faults[:3])}{more}.{hint}")
+    model.load_state_dict(state, strict=False)  # what is missing is another name of what is there
+
+
+def _missing(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """Names that a file lacks; one of several names of a shared weight suffices, as safetensors writes them."""
+    given = {(value.data_ptr(), value.shape) for name, value in expected.items() if name in state}
+    return [
+        name
+        for name, value in expected.items()
+        if name not in state and (value.numel() == 0 or (value.data_ptr(), value.shape) not in given)
+    ]
+
+
+def _prefix_hint(expected: set[str], given: set[str]) -> str:
+    """What to do if all names differ by a prefix, as after DataParallel, torch.compile or in a larger module."""
+    for longer, shorter, advice in (
+        (given, expected, "Remove {!r} from the beginning of the file's names"),
+        (expected, given, "Add {!r} to the beginning of the file's names"),
+    ):
+        parts = min(longer, default="").split(".")
+        for depth in range(1, len(parts)):
+            prefix = ".".join(parts[:depth]) + "."
+            if {name.removeprefix(prefix) for name in longer} == shorter:
+                return f" {advice.format(prefix)}, and they fit."
+    return ""

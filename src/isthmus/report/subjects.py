@@ -162,6 +162,7 @@ def _run(path: Path) -> Mapping[str, Any]:
 
 def _training(path: Path) -> tuple[Mapping[str, Any], ...]:
     """Lines of a metrics file. A killed run may leave half a last line; elsewhere that is a fault."""
+    files.check_regular(path)
     try:
         lines = path.read_text("utf-8").splitlines()
     except FileNotFoundError:

@@ -90,6 +90,7 @@ def checksum(path: Path) -> str | None:
     Raises:
         FileError: it is no such file.
     """
+    files.check_regular(path)
     try:
         with safe_open(path, framework="pt") as file:
             return (file.metadata() or {}).get("sha256")
@@ -104,6 +105,7 @@ def read(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         FileError: the file is truncated, corrupt, or of another format.
     """
     groups: dict[str, dict[str, Tensor]] = {}
+    files.check_regular(path)
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from isthmus.data.shifted.loading import Published
 from isthmus.errors import DataError, brief
-from isthmus.files import DAMAGED
+from isthmus.files import DAMAGED, check_regular
 
 
 def images(file: Path, count: int, published: Published, rows: slice = slice(None)) -> UInt8[Tensor, "n c h w"]:
@@ -52,6 +52,7 @@ def labels(file: Path, count: int, num_classes: int, published: Published) -> In
 
 def _mapped(file: Path, published: Published) -> NDArray[Any]:
     try:
+        check_regular(file)
         array = np.load(file, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"There is no {file}. {published.advice}") from None
