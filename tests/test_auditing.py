@@ -129,7 +129,7 @@ def test_a_failing_check_is_a_result_and_the_others_run(model, data, tmp_path, m
     monkeypatch.setattr(registry.find("checks", "calibration"), "run", lambda *_: 1 / 0)
     audit = isthmus.audit(model, *data, isthmus.Linf(0.1), checks=["calibration", "accuracy"])
     assert audit.results["calibration"].status is Status.ERROR
-    assert audit.results["calibration"].reason == "ZeroDivisionError: division by zero"
+    assert audit.results["calibration"].reason.startswith("ZeroDivisionError: division by zero, raised in ")
     assert audit.results["accuracy"].status is not Status.ERROR
     assert "division by zero" in audit.save(tmp_path / "a.html").read_text()
     with pytest.raises(ZeroDivisionError):
