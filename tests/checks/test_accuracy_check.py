@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -218,3 +219,41 @@ def test_otherwise_the_weights_are_named_as_the_cause():
     assert "the weights are likely untrained" in run(context(random.random((500, 5)), [0, 1, 2, 3, 4] * 100)).reason
     reason = run(context(np.tile(np.eye(3)[1], (90, 1)), [0, 1, 2] * 30)).reason
     assert "Nearly all answers are class 1" in reason
+
+
+class Normalising(nn.Module):
+    """A model that was trained on images normalised by these constants, and normalises what it is shown by others."""
+
+    def __init__(self, shift=0.0, scale=1.0):
+        super().__init__()
+        self.shift, self.scale = shift, scale
+        self.norm, self.head = nn.BatchNorm2d(1), nn.Linear(16, 4)
+        self.norm.running_mean.fill_(0.0)
+        self.norm.running_var.fill_(1.0)
+
+    def forward(self, images):
+        return self.head(self.norm((images - self.shift) * self.scale).flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (Normalising(0.3, 1 / 0.2), None),
+        (Normalising(0.0, 1.0), "normalisation is missing"),
+        (Normalising(0.3 + 0.3 * 0.2, 1 / 0.2**2), "done twice"),
+        (Normalising(0.3 * 255, 1 / (0.2 * 255)), r"\[0, 255\]"),
+    ],
+    ids=["right", "missing", "twice", "bytes"],
+)
+def test_images_that_batch_normalisation_does_not_know_are_warned_of(model, said):
+    images = (0.3 + 0.2 * torch.randn(200, 1, 4, 4, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    labels = model.eval()(images).argmax(1).detach()
+    labels[:5] = (labels[:5] + 1) % 4
+    result = run(Context(model, images, labels, 4, Linf(0.1)))
+    if said is None:
+        assert "batch normalisation" not in result.reason
+    else:
+        assert result.status in (Status.WARN, Status.FAIL)
+        assert re.search(said, result.reason)
+    few = run(Context(model, images[:10], labels[:10], 4, Linf(0.1)))
+    assert "batch normalisation" not in few.reason

@@ -48,7 +48,8 @@ def run(context: Context, config: Config) -> CheckResult:
     Fails where the accuracy in mean mode is not above chance: where the interval's lower end does not exceed
     the accuracy of the best constant answer, which is the share of the most frequent label (1/C where all
     examples have the same label); the reason then names the likely cause. Warns where logits are NaN or infinite:
-    such an answer counts as wrong.
+    such an answer counts as wrong; and where the images of the first batch differ from what the model's batch
+    normalisation remembers (:mod:`isthmus.nets.batch_statistics`).
 
     Arrays: ``label``, ``predicted`` (−1 where logits are not finite) and ``correct`` (and ``stochastic_...``), one
     per example; ``confusion``, counts of (true, predicted), C×C, of the finite answers.
@@ -77,6 +78,9 @@ def run(context: Context, config: Config) -> CheckResult:
     status, reason = _judge(found["accuracy"], constant, not_finite(missing, "count as wrong"))
     if status is Status.FAIL:
         reason += f" {likely_cause(context, truth, arrays['confusion'], constant)}"
+    if unusual := _unusual(context):
+        status = Status.WARN if status is Status.PASS else status
+        reason += f" {unusual}"
     if context.draws > 1:
         reason += (
             f" The classifier answers at random; other checks average {context.draws} draws, this one as many as it "
@@ -115,6 +119,14 @@ def _answers(context: Context) -> dict[str, NDArray[Any]]:
         parts = torch.split(torch.arange(len(batch), device=batch.images.device), context.batch_size)
         found[MEAN] = np.concatenate([judge.clean(batch.take(rows)).cpu().numpy() for rows in parts])
     return found
+
+
+def _unusual(context: Context) -> str | None:
+    from isthmus.checks.context import answer
+    from isthmus.nets import batch_statistics
+
+    model, images, keys = context.model, context.images[: context.batch_size], context.keys
+    return batch_statistics.warning(model, lambda shown: answer(model, shown, keys[: len(shown)]), images)
 
 
 def _confusion(truth: NDArray[Any], predicted: NDArray[Any], classes: int) -> NDArray[np.int64]:
