@@ -34,7 +34,11 @@ def never_broken(images):
 
 @pytest.mark.parametrize(
     "config",
-    [fgsm.Config(loss="margin"), pgd.Config(steps=60, random_start=False, loss="log_odds")],
+    [
+        fgsm.Config(loss="margin"),
+        pgd.Config(steps=60, random_start=False, loss="log_odds"),
+        pgd.Config(steps=60, random_start=False, loss="margin", relative_step_size=1, decay=True),
+    ],
     ids=repr,
 )
 @pytest.mark.parametrize("threat", THREATS, ids=str)

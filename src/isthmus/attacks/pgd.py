@@ -29,6 +29,8 @@ class Config(Component):
         relative_step_size: the same as a share of ε. With neither given it is 2.5 / steps, which can cross
             the ball from any start and still turn (Madry et al.). Korshunova et al. 2021 take step_size 0.01
             and 40 steps on MNIST, Fischer & Alemi 2020 a share of 4/3 / steps and 20 steps on CIFAR-10.
+        decay: let the step size fall linearly, to 0 after the last step. Where gradients are noisy, as those of a
+            random model are, the last steps then average over the noise.
         restarts: starts per example; only examples that still hold get another.
         random_start: start uniformly in the ball rather than at the image itself.
         loss: what to ascend, from :mod:`isthmus.attacks.losses`.
@@ -42,9 +44,10 @@ class Config(Component):
     steps: Annotated[int, Field(gt=0)] = 40
     step_size: Size | None = None
     relative_step_size: Size | None = None
+    decay: bool = False
     restarts: Annotated[int, Field(gt=0)] = 1
     random_start: bool = True
-    loss: Literal["ce", "margin", "log_odds", "dlr"] = "ce"
+    loss: Literal["ce", "margin", "log_odds", "dlr", "probability"] = "ce"
     targets: Literal["none", "random", "all"] = "none"
     eot: Annotated[int, Field(gt=0)] = 1
 
@@ -72,7 +75,7 @@ def search(config: Config, threat: Threat, classes: int) -> Search[Runs]:
 
 
 class Pgd(Directed[Runs]):
-    """PGD with steps of one size."""
+    """PGD with steps of one size, or of sizes that fall linearly."""
 
     def __init__(self, config: Config, threat: Threat, classes: int) -> None:
         self.config, self.threat, self.eot, self.loss = config, threat, config.eot, config.loss
@@ -96,5 +99,6 @@ class Pgd(Directed[Runs]):
 
     def advance(self, runs: Runs, batch: Batch, answer: Answer) -> None:
         """One step along the steepest ascent, projected."""
-        runs.x = self.threat.project(self.threat.step(runs.x, answer.gradient, self.size), batch.images)
+        size = self.size * (1 - runs.looks / self.config.steps) if self.config.decay else self.size
+        runs.x = self.threat.project(self.threat.step(runs.x, answer.gradient, size), batch.images)
         runs.looks += 1

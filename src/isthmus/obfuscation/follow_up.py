@@ -59,11 +59,19 @@ def on_grid(suspect: Suspect) -> None:
 
 
 def averaged(suspect: Suspect) -> None:
-    """Expectation over transformation: gradients averaged over draws."""
+    """Expectation over transformation: gradients averaged over draws.
+
+    Of losses whose average is not dominated by the few draws that a class wins or loses by far, with steps that become
+    smaller at a fixed rate: APGD, which chooses step sizes and its best iterate by the loss, follows the noise instead.
+    """
     draws = suspect.budget.draws
     suite = [
-        apgd.Config(steps=40, loss="ce", eot=draws),
-        apgd.Config(steps=100, loss="probability", eot=2 * draws, restarts=2),
+        pgd.Config(steps=steps, loss=loss, eot=eot, relative_step_size=1, decay=True)
+        for steps, loss, eot in (
+            (40, "margin", draws),
+            (60, "probability", 2 * draws),
+            (60, "margin", 2 * draws),
+        )
     ]
     suspect.attack("averaged", suite, scout=suspect.usual_scout)
 
