@@ -350,9 +350,10 @@ def measure(moments: int, sizes: int, only: tuple[str, ...], verbs: tuple[str, .
         root = Path(folder)
         (root / "recipe.json").write_text(json.dumps(RECIPE), encoding="utf-8")
         run = root / "run"
-        trained = VERBS["train"].call(run, run)
-        if trained.returncode:
-            raise SystemExit(trained.stderr)
+        if set(verbs) - {"train"}:
+            trained = VERBS["train"].call(run, run)
+            if trained.returncode:
+                raise SystemExit(trained.stderr)
         for name in verbs:
             verb, whole = VERBS[name], root / f"whole-{name}"
             started = time.monotonic()

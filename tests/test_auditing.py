@@ -283,8 +283,9 @@ def test_seed_and_model_are_part_of_the_question(model, data, tmp_path):
 def test_stochastic_results_do_not_depend_on_the_batch_size(data):
     torch.manual_seed(0)
     bottleneck = isthmus.bottleneck(nn.Flatten(), 10, "vib", dim=3, features=64)
+    few = [part[:24] for part in data]
     one, two = (
-        isthmus.audit(bottleneck, *data, isthmus.Linf(0.1), checks=CHECKS, batch_size=size).results for size in (9, 100)
+        isthmus.audit(bottleneck, *few, isthmus.Linf(0.1), checks=CHECKS, batch_size=size).results for size in (9, 24)
     )
     for name in ("accuracy", "robustness", "information"):
         a, b = one[name].metrics, two[name].metrics

@@ -13,7 +13,6 @@ import math
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from isthmus.errors import DataError
@@ -95,4 +94,6 @@ def fit_kernel_variance(points: Float[Tensor, "n *dims"]) -> float:
     around = grid[max(best - 1, 0)], grid[min(best + 1, STEPS - 1)]
     if around[1] - around[0] < 1e-3:
         return math.exp(grid[best])
+    from scipy.optimize import minimize_scalar  # it takes a third of a second to import
+
     return math.exp(minimize_scalar(loss, bounds=around, method="bounded", options={"xatol": 1e-3}).x)

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
 from scipy.special import expit, logit, ndtri
 
 from isthmus.metrics.intervals import RESAMPLES, wilson
@@ -145,6 +144,8 @@ def _newcombe(value: float, n_in: int, n_out: int, z: float) -> tuple[float, flo
     def deviation(x: float) -> float:
         small, large = sorted(((1 - x) / (2 - x), x / (1 + x)))
         return z * math.sqrt(x * (1 - x) / (n_in * n_out) * (1 + (least - 1) * small + (most - 1) * large))
+
+    from scipy.optimize import brentq  # it takes a third of a second to import
 
     low = brentq(lambda x: x - value + deviation(x), 0.0, value)
     high = brentq(lambda x: x - value - deviation(x), value, 1.0)

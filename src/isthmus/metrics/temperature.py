@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
 
 from isthmus.metrics.scores import probabilities
 
@@ -43,4 +42,6 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
         return HOTTEST
     if slope(high) <= 0.0:
         return COLDEST
+    from scipy.optimize import brentq  # it takes a third of a second to import
+
     return float(np.exp(-brentq(slope, low, high, xtol=1e-10)))
