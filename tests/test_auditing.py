@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import isthmus
-from isthmus import auditing, cli, files, provenance, registry, results
+from isthmus import auditing, cli, files, provenance, registry, results, targets
 from isthmus.auditing import running
 from isthmus.checks.context import Context
 from isthmus.cluster import Cluster
@@ -322,6 +322,9 @@ def test_unknown_checks_get_a_suggestion(model, data):
 def test_progress_is_told_by_check(model, data):
     seen = []
     isthmus.audit(model, *data, isthmus.Linf(0.1), checks=CHECKS, progress=lambda *step: seen.append(step))
+    for check in {step[0] for step in seen}:
+        shares = [done / total for name, done, total in seen if name == check]
+        assert shares == sorted(shares)
     assert {check for check, _, _ in seen} == {"accuracy", "robustness", "calibration", "information"}
     assert all(done <= total for _, done, total in seen)
 
@@ -629,3 +632,25 @@ def test_workers_on_a_cluster_find_what_one_process_finds(model, data, ray_nodes
         assert other.metrics == result.metrics
         assert other.details == result.details
         assert all(np.array_equal(other.arrays[key], array, equal_nan=True) for key, array in result.arrays.items())
+
+
+def test_progress_never_runs_backwards_where_parts_of_a_check_count_anew():
+    seen = []
+    reporter = running._Reporter(lambda *step: seen.append(step))
+    for check in ("detection", "accuracy"):
+        reporter.start(check)
+        for done in (50, 100, 3, 40, 100):
+            reporter(done, 100)
+    assert [(name, done / total) for name, done, total in seen if name == "detection"] == [
+        ("detection", share) for share in (0.0, 0.5, 1.0, 1.0)
+    ]
+
+
+def test_the_bar_of_an_audit_runs_over_all_its_checks(monkeypatch):
+    seen = []
+    monkeypatch.setattr(targets.Progress, "update", lambda _bar, _task, **said: seen.append(said))
+    with targets.audit_bar("net", ["obfuscation", "accuracy"], shown=False) as tell:
+        for step in (("obfuscation", 0, 1), ("obfuscation", 5, 10), ("accuracy", 0, 1), ("accuracy", 1, 4)):
+            tell(*step)
+    assert [said["completed"] for said in seen] == [0.0, 0.5, 1.0, 1.25]
+    assert seen[1]["description"] == "net: obfuscation, 5 of at most 10 passes"

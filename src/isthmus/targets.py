@@ -108,11 +108,14 @@ def audit_run(
         IsthmusError: anything named that does not exist or does not fit.
     """
     from isthmus import auditing
+    from isthmus.auditing.asked import configs
     from isthmus.report import page
 
     chosen = parse(threat)
     target = judged_on(named(run, model, weights, data, out, step), count)
-    with audit_bar(target.name, show_progress) as progress:
+    trained_on = _trained_on(run, target) if data is None else None
+    names = [check.name for check in configs(checks, trained_on is not None, passes)]
+    with audit_bar(target.name, names, show_progress) as progress:
         auditing.audit(
             target.model,
             target.images,
@@ -120,7 +123,7 @@ def audit_run(
             chosen,
             checks,
             budget,
-            trained_on=_trained_on(run, target) if data is None else None,
+            trained_on=trained_on,
             claimed=claimed,
             passes=passes,
             seed=seed,
@@ -229,8 +232,8 @@ def _check_memory(test: Examples) -> None:
 
 
 @contextmanager
-def audit_bar(name: str, shown: bool) -> Iterator[auditing.Progress]:
-    """A progress bar on stderr that names the running check."""
+def audit_bar(name: str, checks: Sequence[str], shown: bool) -> Iterator[auditing.Progress]:
+    """A progress bar on stderr over the whole audit, each check an equal part of it, that names the running check."""
     console = Console(stderr=True)
     bar = Progress(
         TextColumn("{task.description}"),
@@ -242,10 +245,13 @@ def audit_bar(name: str, shown: bool) -> Iterator[auditing.Progress]:
         transient=True,
     )
     with bar:
-        task = bar.add_task(name, total=1)
-        yield lambda check, done, total: bar.update(
-            task, description=f"{name}: {_spoken(check, done, total)}", completed=done, total=total
-        )
+        task = bar.add_task(name, total=len(checks))
+
+        def tell(check: str, done: int, total: int) -> None:
+            said = f"{name}: {_spoken(check, done, total)}"
+            bar.update(task, description=said, completed=checks.index(check) + done / max(total, 1))
+
+        yield tell
 
 
 def _spoken(check: str, done: int, total: int) -> str:

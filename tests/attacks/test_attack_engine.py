@@ -6,6 +6,7 @@ from attacked_models import Counting, Linear, Noisy, Smooth, pictures, proposing
 from torch import nn
 
 from isthmus.attacks import pgd, robust_accuracy
+from isthmus.attacks.evaluation import Snapshot, monotone
 from isthmus.attacks.judging import SCREEN
 from isthmus.attacks.scouting import PROBE
 from isthmus.attacks.threats import L1, L2, Linf
@@ -309,6 +310,15 @@ def test_pgd_goes_on_past_the_boundary_of_a_random_model():
 
 
 # --- progress ---
+
+
+def test_progress_never_runs_backwards_where_an_evaluation_starts_over():
+    seen = []
+    tell = monotone(seen.append)
+    for done in (50.0, 3.0, 40.0, 60.0):
+        tell(Snapshot(done, 100, "pgd", 7, 10))
+    assert [at.done for at in seen] == [50.0, 50.0, 50.0, 60.0]
+    assert monotone(None) is None
 
 
 def test_progress_rises_to_its_total():

@@ -17,7 +17,7 @@ from isthmus.attacks import inputs, memory, workers
 from isthmus.attacks.attack import Attack
 from isthmus.attacks.batch import Batch
 from isthmus.attacks.engine import evaluate
-from isthmus.attacks.evaluation import Means, Progress
+from isthmus.attacks.evaluation import Means, Progress, monotone
 from isthmus.attacks.progress import line
 from isthmus.attacks.result import CLEAN, RobustResult
 from isthmus.attacks.suites import IN_L1, LABELS, STAGES, SUITES
@@ -90,7 +90,7 @@ def robust_accuracy(
     """
     chosen = _threat(parse(threat) if isinstance(threat, str) else threat)
     attacks, examples = ready(suite, chosen.name), _examples(model, images, labels, targets, seed, indices)
-    means, told = _means(batch_size, jobs, bf16, save_to, verify), teller(progress)
+    means, told = _means(batch_size, jobs, bf16, save_to, verify), monotone(teller(progress))
     model = memory.without(model, examples.images, chosen)
 
     def one(part: Batch, means: Means, progress: Progress | None) -> RobustResult:
@@ -134,7 +134,7 @@ def curve(
     grid = _ascending(threats)
     attacks = ready(suite, grid[0].name)
     examples = _examples(model, images, labels, targets, seed, indices)
-    means, told = _means(batch_size, jobs, bf16, None, verify), teller(progress)
+    means, told = _means(batch_size, jobs, bf16, None, verify), monotone(teller(progress))
     model = memory.without(model, examples.images, grid[-1])
 
     def one(position: int, known: RobustResult | None, means: Means) -> RobustResult:

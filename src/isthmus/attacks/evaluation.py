@@ -58,6 +58,20 @@ class Snapshot(NamedTuple):
 Progress = Callable[[Snapshot], None]
 
 
+def monotone(progress: Progress | None) -> Progress | None:
+    """Progress that never runs backwards, also where work is repeated, as for a model found to be random."""
+    if progress is None:
+        return None
+    most = 0.0
+
+    def tell(at: Snapshot) -> None:
+        nonlocal most
+        most = max(most, at.done / max(at.total, 1))
+        progress(at._replace(done=most * at.total))
+
+    return tell
+
+
 @dataclass(frozen=True)
 class Means:
     """Execution options. Up to the model's own rounding they do not affect the robust accuracy.

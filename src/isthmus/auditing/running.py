@@ -130,7 +130,8 @@ def audit(
         batch_size: of the checks' forward passes, halved where memory runs out; no result depends on it beyond
             rounding, unless the model draws noise of its own (see :class:`isthmus.nets.modes.AveragedDraws`).
         debug: let a check's unexpected error through instead of recording it.
-        progress: True for a line on stderr; or called with (check, done, total).
+        progress: True for a line on stderr; or called with (check, done, total), where done / total never falls within
+            a check.
         cluster: Ray workers share the attacks' examples; results are those of one process. Each gets the model once, by
             pickle.
 
@@ -195,8 +196,7 @@ def audit(
                 if check.name in reusable:
                     found[check.name] = reusable[check.name]
                     continue
-                reporter.check = check.name
-                reporter(0, 1)
+                reporter.start(check.name)
                 made = {"options": check.plain(), "provenance": record.provenance}
                 found[check.name] = _run(check, context, debug).model_copy(update=made)
                 if folder is not None:
@@ -247,14 +247,21 @@ def _record(context: Context, adopted: Classifier, name: str, data: str, chosen:
 
 
 class _Reporter:
-    """Passes a check's progress on under the check's name."""
+    """Passes a check's progress on under the check's name; parts of a check that count anew do not run backwards."""
 
     def __init__(self, progress: Progress | None) -> None:
         self.progress = progress
-        self.check = ""
+        self.check, self.share = "", 0.0
+
+    def start(self, check: str) -> None:
+        """A check begins."""
+        self.check, self.share = check, 0.0
+        self(0, 1)
 
     def __call__(self, done: int, total: int) -> None:
-        if self.progress is not None:
+        share = done / max(total, 1)
+        if self.progress is not None and share >= self.share:
+            self.share = share
             self.progress(self.check, done, total)
 
 

@@ -26,7 +26,7 @@ class Display:
         )
         self._all = self._progress.add_task(title, total=None, count="")
         self._workers: dict[int, TaskID] = {}
-        self._failed = 0
+        self._title, self._stage, self._before, self._total = title, 1, 0, 0
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -36,9 +36,14 @@ class Display:
         self._progress.stop()
 
     def count(self, done: int, total: int, failed: int) -> None:
-        """How many cells there are by now, and how many of them could not be measured."""
+        """How many cells there are by now, and how many of them could not be measured; more of them: another stage."""
+        if 0 < self._total < total:
+            self._stage, self._before = self._stage + 1, self._total
+        self._total = total
         note = f"{done}/{total}" + (f", {failed} failed" if failed else "")
-        self._progress.update(self._all, completed=done + failed, total=total, count=note)
+        said = self._title if self._stage == 1 else f"{self._title}, stage {self._stage}"
+        over = done + failed - self._before
+        self._progress.update(self._all, description=said, completed=over, total=total - self._before, count=note)
 
     def failed(self, name: str, why: str) -> None:
         """Say above the bars that a cell failed."""
