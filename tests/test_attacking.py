@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -185,7 +186,8 @@ def test_ctrl_c_leaves_a_valid_result_and_a_way_on(home, witnesses, jobs):
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
         said, errors = process.communicate()
     assert process.returncode == 130, errors
-    assert errors.strip() == "Interrupted. What was done is kept; the same command goes on from there."
+    again = shlex.join(["isthmus", *map(str, command)])
+    assert errors.strip() == f"Interrupted. What was done is kept. To resume: {again}"
     assert "robust accuracy is at most this" in said
     partial, whole = RobustResult.load(home / f"stopped{jobs}.safetensors"), RobustResult.load(witnesses)
     assert not partial.complete

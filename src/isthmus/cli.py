@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import logging
+import shlex
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -355,7 +358,7 @@ def study(
 
     if name is None:
         for each in catalogue.names():
-            _echo(f"{each}: {catalogue.question(each)}")
+            _wrapped(f"{each}: {catalogue.question(each)}")
         return
     from isthmus.studies.running import run_study
 
@@ -380,6 +383,12 @@ def study(
 def _echo(text: str, err: bool = False) -> None:
     """Print a line."""
     typer.echo(printable(text), err=err)
+
+
+def _wrapped(text: str) -> None:
+    """Print text in lines as wide as the terminal (80 columns if there is none), broken between words alone."""
+    width = shutil.get_terminal_size().columns
+    _echo(textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
 
 
 class _Lines(logging.Formatter):
@@ -418,11 +427,11 @@ def list_names(
     if kind is not None and kind not in kinds:
         raise ConfigError(unknown("kind", kind, kinds))
     for each in [kind] if kind else kinds:
-        _echo(f"{each}: {', '.join(catalogue.names() if each == 'studies' else registry.names(each))}")
+        _wrapped(f"{each}: {', '.join(catalogue.names() if each == 'studies' else registry.names(each))}")
 
 
 def _show(folders: list[Path]) -> list[Subject]:
-    """Print the comparison table, and below it what did not pass and why."""
+    """Print the comparison table, what did not pass and why, and the verdicts."""
     from rich.console import Console
 
     from isthmus.report import terminal
@@ -434,6 +443,8 @@ def _show(folders: list[Path]) -> list[Subject]:
     remarks = terminal.remarks(subjects)
     if remarks.row_count:
         console.print(remarks)
+    for line in terminal.verdicts(subjects):
+        _echo(line)
     return subjects
 
 
@@ -507,7 +518,7 @@ def _run(given: list[str], debug: bool) -> int:
     except typer.Exit as stop:
         return stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        _echo("Interrupted. What was done is kept; the same command goes on from there.", err=True)
+        _echo(f"Interrupted. What was done is kept. To resume: {shlex.join(['isthmus', *given])}", err=True)
         return _INTERRUPTED
     except IsthmusError as error:
         if debug:

@@ -1,14 +1,17 @@
 """A study from its name to its page: kept cell by cell, taken up after a kill, drawn without torch."""
 
 import json
+import shlex
 import subprocess
 import sys
 
 import pytest
 
+from isthmus.cluster import Cluster
 from isthmus.errors import ConfigError, FileError
-from isthmus.studies import page
+from isthmus.studies import page, running
 from isthmus.studies.closer_look import toy_models
+from isthmus.studies.display import Display
 from isthmus.studies.running import run_study
 from isthmus.studies.study import StudyRecord
 
@@ -74,6 +77,19 @@ def test_other_options_are_other_cells(done):
     assert "seeds=3" in page.command(more)
 
 
+def test_the_command_to_resume_is_whole_and_quoted(tmp_path):
+    out = tmp_path / "my studies"
+    record, html = run_study(NAME, "tiny", {**QUICK, "seeds": 1}, out, show_progress=False)
+    said = shlex.split(page.command(record))
+    assert said[:5] == ["isthmus", "study", NAME, "--scale", "tiny"]
+    assert said[-2:] == ["--out", str(out)]
+    assert f"&#39;{out}&#39;" in html.read_text("utf-8")
+    crowd = running._options("runs", 2, None)
+    assert crowd == ("--out", "runs", "--jobs", "2")
+    ray = running._options("runs", 1, Cluster("auto", workers=3, cpus=2))
+    assert ray == ("--out", "runs", "--executor", "ray", "--address", "auto", "--jobs", "3", "--worker-cpus", "2")
+
+
 def test_the_page_is_drawn_from_the_record_without_torch(done, tmp_path):
     out, _, html = done
     (tmp_path / "torch.py").write_text("raise ImportError('the page imported torch')")
@@ -118,3 +134,18 @@ def test_a_record_of_something_else_is_told(tmp_path):
 def test_mistakes_are_named(name, scale, overrides, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         run_study(name, scale, overrides, tmp_path, show_progress=False)
+
+
+def test_the_bar_of_a_study_never_runs_backwards_within_a_stage_and_says_the_stage():
+    display = Display("figure", shown=False)
+    seen = []
+    for done, total in ((0, 4), (1, 4), (4, 4), (4, 6), (5, 6), (6, 6)):
+        display.count(done, total, 0)
+        (task,) = display._progress.tasks
+        seen.append((task.description, task.completed / task.total, task.fields["count"]))
+    assert seen[2] == ("figure", 1.0, "4/4")
+    assert seen[3:] == [
+        ("figure, stage 2", 0.0, "4/6"),
+        ("figure, stage 2", 0.5, "5/6"),
+        ("figure, stage 2", 1.0, "6/6"),
+    ]

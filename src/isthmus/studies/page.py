@@ -78,9 +78,9 @@ def _section(record: StudyRecord) -> Section:
 
 
 def command(record: StudyRecord) -> str:
-    """The command that makes this record."""
-    settings = [shlex.quote(f"{key}={json.dumps(value)}") for key, value in record.overrides.items()]
-    return " ".join(["isthmus study", record.study, f"--scale {record.scale}", *settings])
+    """The command that makes this record, or resumes making it."""
+    settings = [f"{key}={json.dumps(value)}" for key, value in record.overrides.items()]
+    return shlex.join(["isthmus", "study", record.study, "--scale", record.scale, *settings, *record.options])
 
 
 def _environment() -> Environment:

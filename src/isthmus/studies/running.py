@@ -58,6 +58,7 @@ def run_study(
         study=name,
         scale=chosen,
         overrides=settings,
+        options=_options(out, jobs, cluster),
         config=config.plain(),
         departures=departures(config, module.SCALES["paper"]),
         provenance=provenance.collect(),
@@ -79,6 +80,18 @@ def run_study(
     done = kept.record.model_copy(update={"findings": found, "provenance": provenance.collect()})  # now with the GPU
     done.save(path)
     return done, page.write(path, path.with_suffix(".html"))
+
+
+def _options(out: str | Path, jobs: int, cluster: Cluster | None) -> tuple[str, ...]:
+    """Options of ``isthmus study`` that say where the study lies and who works."""
+    given = {"--out": str(out)}
+    if cluster is None:
+        given |= {"--jobs": str(jobs)} if jobs != 1 else {}
+    else:
+        workers = {"--address": cluster.address, "--jobs": cluster.workers}
+        size = {"--worker-cpus": cluster.cpus, "--worker-gpus": cluster.gpus}
+        given |= {"--executor": "ray"} | {name: f"{value}" for name, value in (workers | size).items() if value}
+    return tuple(part for option in given.items() for part in option)
 
 
 def _crew(

@@ -84,6 +84,7 @@ class StudyRecord(Record):
         study: its name, such as "closer-look/figure-1".
         scale: whose preset the config began from.
         overrides: settings given on top of that, as dotted keys.
+        options: further options of the command that makes this record, such as ``--out``; no number depends on them.
         config: all options, resolved.
         departures: options in which this differs from the paper: name -> [here, there].
         cells: name -> what was measured there, plain data.
@@ -99,6 +100,7 @@ class StudyRecord(Record):
     study: str
     scale: Scale
     overrides: dict[str, Any] = Field(default_factory=dict)
+    options: tuple[str, ...] = ()
     config: dict[str, Any]
     departures: dict[str, tuple[Any, Any]] = Field(default_factory=dict)
     cells: dict[str, dict[str, Any]] = Field(default_factory=dict)
