@@ -105,7 +105,7 @@ def test_the_section_compares_classifiers_in_words(noisy):
     good, perfect = run(context(scores, labels)), run(context(np.eye(4)[labels], labels))
     section = accuracy.section({"good": good, "perfect": perfect})
     figure, table = section.blocks
-    assert "perfect is weakest on class 0 (100.0%)" in figure.reading
+    assert "perfect is right 100.0% of the time on every class" in figure.reading
     assert [series.group for series in figure.series] == ["good", "perfect"]
     confusion = good.arrays["confusion"] - np.diag(good.arrays["confusion"].diagonal())
     (_, wrong, listed), perfectly = table.rows

@@ -52,7 +52,7 @@ def test_a_calibrated_classifier_passes():
     bins = result.details["bins"]["mean"]
     assert len(bins["equal_width"]) == 20
     assert sum(b["n"] for b in bins["equal_width"]) == sum(b["n"] for b in bins["equal_mass"]) == 1500
-    assert "within chance" in calibration.section({"a": result}).blocks[0].reading
+    assert "a is not shown to be over- or underconfident." in calibration.section({"a": result}).blocks[0].reading
 
 
 @pytest.mark.parametrize(("power", "side"), [(3.0, "overconfident"), (0.3, "underconfident")])
@@ -77,6 +77,11 @@ def test_the_stochastic_mode_is_measured_and_can_warn():
     table = calibration.section({"m": result}).blocks[1]
     assert [row[0] for row in table.rows] == ["m", "m (stochastic)"]
     assert table.rows[1][1] == result.metrics["stochastic_ece"]
+    assert "in mean mode" not in result.reason
+    shown = calibration.section({"m": result})
+    assert shown.headlines["m"].metric == result.metrics["stochastic_ece"], "the warning stands beside its own number"
+    assert shown.headlines["m"].note == "stochastic mode"
+    assert list(shown.columns) == ["ECE", "ECE, stochastic"]
 
 
 def test_the_diagram_has_a_series_per_classifier_and_the_identity():

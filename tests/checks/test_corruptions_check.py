@@ -274,7 +274,7 @@ def test_an_audit_keeps_it_and_shows_one_or_several_classifiers(tmp_path: Path) 
     section = corruptions.section({"a": result, "b": result})
     assert section.columns["error under corruption"]["a"] == result.metrics["mean_error"]
     assert section.headlines["a"] == Headline(result.metrics["mean_error"], "mean error under 2 corruptions")
-    assert "differ most under gaussian noise, by 0.0 points" in section.blocks[2].reading
+    assert "They are alike under each corruption." in section.blocks[2].reading
     gallery = section.blocks[-1]
     assert [picture.caption for _, row in gallery.rows for picture in row] == ["gaussian noise", "fog"]
     other = result.model_copy(update={"details": result.details | {"severities": [1, 4]}})

@@ -104,7 +104,7 @@ def test_classifiers_judged_on_other_labels_are_not_ranked():
     assert {mark.name for mark in plane.marks} == {"MNI of a and c", "H(Y) of a and c", "MNI of b", "H(Y) of b"}
     assert table.reading.startswith(f"H(Y) = {entropy:.3f} nats for a and c and 0.500 nats for b.")
     same = information.section({"a": one, "c": one}).blocks[0]
-    assert same.reading.startswith("a lies nearest to the MNI point")
+    assert same.reading.startswith("All lie equally near to the MNI point")
 
 
 def test_contradicting_bounds_warn():

@@ -122,6 +122,8 @@ def test_a_stochastic_mode_is_measured_and_can_warn():
     assert "the gap in stochastic mode is above 5.0%" in result.reason
     table = memorisation.section({"m": result}).blocks[0]
     assert [row[0] for row in table.rows] == ["m", "m (stochastic)"]
+    headline = memorisation.section({"m": result}).headlines["m"]
+    assert (headline.metric, headline.note) == (result.metrics["stochastic_generalisation_gap"], "stochastic mode")
 
 
 def test_without_training_examples_it_is_skipped_and_says_what_to_do():

@@ -250,7 +250,7 @@ def test_the_section_compares_classifiers_and_keeps_norms_apart():
     assert f"the most of 2, and weak {left[1]:.1f}%, the least" in first.reading
     assert "overlap" not in first.reading
     alike = robustness.section({"a": firm, "b": run(linear_context(Linear(weight, bias=0.2), n=40))})
-    assert "Even these two intervals overlap." in alike.blocks[0].reading
+    assert "the least; not shown to differ from a, whose intervals overlap." in alike.blocks[0].reading
     assert "so does every other" in robustness.section({"a": firm, "b": firm}).blocks[0].reading
     assert [series.name for series in second.series] == ["round"]
     assert second.x_label.startswith("ℓ2")

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from isthmus.report import terminal
+from isthmus.metrics import proportion
+from isthmus.report import numbers, page, terminal
 from isthmus.report.subjects import Subject, load_all
-from isthmus.types import CheckResult, Status
+from isthmus.types import CheckResult, Metric, Status
 
 NAMES = ("determ", "vib-rho0", "vib-rho4", "ceb-rho0", "ceb-rho4")
 
@@ -64,3 +65,51 @@ def test_a_name_is_no_markup(runs: list[Path]) -> None:
     subject = replace(load_all(runs)[0], name="[red]a[/red]")
     assert "[red]a[/red]" in shown(terminal.comparison([subject]), 120)
     assert "[red]a[/red]" in shown(terminal.remarks([subject]), 120)
+
+
+def checked(check: str, metrics: dict[str, Metric], **details: object) -> CheckResult:
+    return CheckResult(check=check, status=Status.PASS, reason="so", metrics=metrics, details=details)
+
+
+def doubted(subject: Subject, word: str, reported: Metric, modes: int = 1) -> Subject:
+    """An audit with a verdict on 100 of its images."""
+    left = proportion(69, 100)
+    verdict = {"status": word, "reported_metric": reported.model_dump(), "corrected_metric": left.model_dump()}
+    verdict |= {"reported": reported.value, "corrected": left.value, "reason": "so"}
+    found = {"verdict": verdict, "findings": [], "follow_ups": {}, "passes": {"forward": 1, "backward": 1}}
+    details = {"threat": "linf:0.1", "verdict": verdict, "mode": "mean", "modes": dict.fromkeys("ab"[:modes], found)}
+    metrics = {"reported_accuracy": reported, "corrected_accuracy": left}
+    return replace(subject, results={**subject.results, "obfuscation": checked("obfuscation", metrics, **details)})
+
+
+def test_numbers_of_different_n_each_carry_their_own(runs: list[Path]) -> None:
+    first, second, *_ = named(runs)
+    text = shown(terminal.comparison([doubted(first, "holds", proportion(71, 100)), second]))
+    titles = [line.split("│")[1].strip() for line in text.splitlines() if line.startswith("│")]
+    assert {"n\u00a0=\u00a0100", "n\u00a0=\u00a0360"} <= set(titles), "beside the title, where all of a row have it"
+    assert text.splitlines()[-1].strip() == "95% intervals below each value"
+    mixed = {"accuracy": checked("accuracy", {"accuracy": proportion(50, 120)}, **first.results["accuracy"].details)}
+    text = shown(terminal.comparison([first, replace(second, results={**second.results, **mixed})]))
+    assert " n\u00a0=\u00a0120 │" in text, "beside each number, where they differ"
+
+
+def test_a_claim_has_no_n_and_no_interval(runs: list[Path]) -> None:
+    claim = Metric(value=0.65, unit="fraction", n=0, note="claimed")
+    subject = doubted(named(runs)[0], "holds", claim)
+    text = shown(terminal.comparison([subject]))
+    assert "n\u00a0=\u00a00" not in text
+    assert "claimed" in text
+    assert numbers.in_words(claim) == "65.0% (claimed)"
+    assert "n\u00a0=\u00a00" not in page.render([subject])
+
+
+def test_every_verdict_is_said_in_a_line_with_the_number_to_cite(runs: list[Path]) -> None:
+    first, second, *_ = named(runs)
+    (line,) = terminal.verdicts([doubted(first, "holds", proportion(71, 100))])
+    assert line == (
+        "verdict: holds; robust accuracy at linf:0.1: 69.0% (95% interval 59.4–77.2, n = 100); "
+        "reported: 71.0% (95% interval 61.5–79.0, n = 100)"
+    )
+    lines = list(terminal.verdicts([first, doubted(second, "broken", proportion(71, 100), modes=2)]))
+    assert len(lines) == 1
+    assert lines[0].startswith("verdict on vib-rho0: broken; robust accuracy at linf:0.1, mean mode: 69.0%")

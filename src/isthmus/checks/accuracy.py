@@ -16,11 +16,13 @@ from isthmus.checks.views import (
     chance,
     clean_logits,
     column,
+    extreme,
     finite,
     headlines,
     in_mode,
     interval,
     labels,
+    listed,
     measured,
     not_finite,
     percent,
@@ -170,7 +172,15 @@ def _by_class(shown: Mapping[str, CheckResult]) -> Figure:
         recalls = [Metric.model_validate(entry) for entry in result.details["per_class"]]
         known = [(k, r) for k, r in enumerate(recalls) if r.value is not None]
         hardest = sorted(known, key=lambda pair: pair[1].value or 0.0)
-        weakest.append(f"{name} is weakest on class {hardest[0][0]} ({percent(hardest[0][1].value)})")
+        least = percent(hardest[0][1].value)
+        classes = [str(k) for k, r in hardest if percent(r.value) == least]
+        which = f"class{'es' if len(classes) > 1 else ''} {listed(classes)}"
+        if len(classes) > 5:
+            which = f"{len(classes)} of {len(known)} classes"
+        alike = len(classes) == len(known) > 1
+        weakest.append(
+            f"{name} is {f'right {least} of the time on every class' if alike else f'weakest on {which} ({least})'}"
+        )
         # A thousand classes make no readable plot; the hardest are the ones to look at.
         series.append(_recall_series(name, sorted(hardest[:_CLASSES_SHOWN], key=lambda pair: pair[0])))
     reading = "; ".join(weakest) + "." if len(shown) <= 3 else _extremes(shown)
@@ -191,11 +201,16 @@ def _recall_series(name: str, recalls: list[tuple[int, Metric]]) -> Series:
 
 
 def _extremes(shown: Mapping[str, CheckResult]) -> str:
-    ranked = sorted(shown, key=lambda name: shown[name].metrics["accuracy"].value or 0.0)
-    low, high = (percent(shown[name].metrics["accuracy"].value) for name in (ranked[0], ranked[-1]))
-    if low == high:
-        return f"Over all classes, {'all are' if len(ranked) > 1 else f'{ranked[0]} is'} right {high} of the time."
-    return f"Over all classes, {ranked[-1]} is most often right ({high}) and {ranked[0]} least often ({low})."
+    found = column(shown, "accuracy")
+    most, least = extreme(found), extreme(found, largest=False)
+    high, low = (percent(found[each.names[0]].value) for each in (most, least))
+    if not most.others:
+        return f"Over all classes, {'all are' if len(found) > 1 else f'{most.names[0]} is'} right {high} of the time."
+    verbs = ["is" if len(each.names) == 1 else "are" for each in (most, least)]
+    return (
+        f"Over all classes, {listed(most.names)} {verbs[0]} most often right ({high}) and {listed(least.names)} "
+        f"least often ({low}){most.caveat}."
+    )
 
 
 def _confusions(shown: Mapping[str, CheckResult]) -> list[Table]:

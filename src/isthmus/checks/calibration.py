@@ -11,7 +11,19 @@ from pydantic import Field
 
 from isthmus import metrics
 from isthmus.checks import calibration_page
-from isthmus.checks.views import clean_logits, finite, in_mode, interval, labels, not_finite, percent
+from isthmus.checks.views import (
+    MEAN,
+    STOCHASTIC,
+    blamed,
+    clean_logits,
+    finite,
+    in_mode,
+    interval,
+    labels,
+    listed,
+    not_finite,
+    percent,
+)
 from isthmus.config import Component
 from isthmus.errors import ModelError
 from isthmus.types import CheckResult, Metric, Section, Status
@@ -85,13 +97,13 @@ def run(context: Context, config: Config) -> CheckResult:
             fitted = _held_out(context, answered, config.temperature)
             scaled = _scaled(logits[answered], truth[answered], fitted, context.seed, config)
             found |= {in_mode(name, mode): metric for name, metric in scaled.items()}
-    status, reason = _judge(found, config.threshold, not_finite(missing, "are left out"))
+    status, mode, reason = _judge(found, config.threshold, not_finite(missing, "are left out"))
     return CheckResult(
         check="calibration",
         status=status,
         reason=reason,
         metrics=found,
-        details={"bins": bins},
+        details={"bins": bins, "mode": mode},
         arrays=arrays,
     )
 
@@ -179,22 +191,20 @@ def _scaled(
     return found
 
 
-def _judge(found: Mapping[str, Metric], threshold: float, missing: str) -> tuple[Status, str]:
-    above = []
-    for name in ("ece", "stochastic_ece"):
-        metric = found.get(name)
-        if metric and metric.interval and metric.interval.low > threshold:
-            above.append(name)
-    metric = found[above[0] if above else "ece"]
-    mode = " in stochastic mode" if above == ["stochastic_ece"] else ""
-    said = f"the expected calibration error{mode} is {percent(metric.value)}{interval(metric)}"
+def _judge(found: Mapping[str, Metric], threshold: float, missing: str) -> tuple[Status, str, str]:
+    """Status, the mode that it is of, and why."""
+    errors = {mode: found[name] for mode in (MEAN, STOCHASTIC) if (name := in_mode("ece", mode)) in found}
+    above = {mode: e for mode, e in errors.items() if e.interval and e.interval.low > threshold}
+    each = [
+        f"{percent(error.value)}{interval(error)}{f' in {mode} mode' if len(errors) > 1 else ''}"
+        for mode, error in (above or errors).items()
+    ]
+    said = f"the expected calibration error is {listed(each)}"
     if above:
-        return (
-            Status.WARN,
-            f"Confidence does not match accuracy: {said}, all of it above {percent(threshold)}{missing}.",
-        )
+        reason = f"Confidence does not match accuracy: {said}, all of it above {percent(threshold)}{missing}."
+        return Status.WARN, blamed(above), reason
     status = Status.WARN if missing else Status.PASS
-    return status, f"{said[0].upper()}{said[1:]}, not shown to be above {percent(threshold)}{missing}."
+    return status, MEAN, f"{said[0].upper()}{said[1:]}, not shown to be above {percent(threshold)}{missing}."
 
 
 def section(results: Mapping[str, CheckResult]) -> Section:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from isthmus.checks.views import bin_series, column, headlines, in_mode, listed, measured, percent, points
+from isthmus.checks.views import bin_series, column, extreme, headlines, in_mode, listed, measured, percent, points
 from isthmus.metrics import Bin
 from isthmus.types import CheckResult, Figure, Metric, Section, Series, Table
 
@@ -19,11 +19,12 @@ def section(results: Mapping[str, CheckResult]) -> Section:
     scaled = {name: each for name, each in shown.items() if "temperature" in each.metrics}
     if scaled:
         blocks += (_scaling(scaled),)
+    sampled = column(shown, "stochastic_ece")
     return Section(
         "Calibration",
         "Does the classifier's confidence match its accuracy?",
         blocks,
-        {"ECE": column(shown, "ece")},
+        {"ECE": column(shown, "ece")} | ({"ECE, stochastic": sampled} if sampled else {}),
         headlines(shown, "ece", "expected calibration error"),
     )
 
@@ -62,7 +63,7 @@ def _points(shown: Mapping[str, CheckResult], kind: str) -> tuple[Series, ...]:
 
 def _reading(shown: Mapping[str, CheckResult]) -> str:
     """Who is overconfident, who underconfident, by how much on average, and for whom chance explains it."""
-    signed: dict[str, list[tuple[float, str]]] = {"overconfident": [], "underconfident": []}
+    signed: dict[str, list[str]] = {"overconfident": [], "underconfident": []}
     matched = []
     for name, result in shown.items():
         gap = result.metrics["overconfidence"]
@@ -70,16 +71,18 @@ def _reading(shown: Mapping[str, CheckResult]) -> str:
             matched.append(name)
         else:
             side = "overconfident" if gap.value > 0 else "underconfident"
-            signed[side].append((abs(gap.value), name))
+            signed[side].append(name)
     sentences = []
     for side, found in signed.items():
         if found:
-            size, name = max(found)
-            most = f", the most of {len(found)} that are" if len(found) > 1 else ""
-            sentences.append(f"{name} is {side} by {points(size)} on average{most}.")
+            most = extreme({name: shown[name].metrics["overconfidence"] for name in found}, side == "overconfident")
+            size = points(shown[most.names[0]].metrics["overconfidence"].value or 0.0)
+            verb = "is" if len(most.names) == 1 else "are"
+            of = f", the most of {len(found)} that are" if most.others else ""
+            sentences.append(f"{listed(most.names)} {verb} {side} by {size} on average{of}{most.caveat}.")
     if matched:
         verb = "is" if len(matched) == 1 else "are"
-        sentences.append(f"{listed(matched)} {verb} as often right as confident, within chance.")
+        sentences.append(f"{listed(matched)} {verb} not shown to be over- or underconfident.")
     return " ".join(sentences)
 
 
@@ -90,8 +93,15 @@ def _table(shown: Mapping[str, CheckResult]) -> Table:
         for mode in result.details["bins"]:
             label = classifier if mode == "mean" else f"{classifier} ({mode})"
             rows.append((label, *(result.metrics.get(in_mode(name, mode)) for name in names)))
-    best = min(shown, key=lambda name: shown[name].metrics["ece"].value or 0.0)
-    reading = f"{best} has the smallest expected calibration error, {percent(shown[best].metrics['ece'].value)}."
+    errors = column(shown, "ece")
+    best = extreme(errors, largest=False)
+    least = errors[best.names[0]]
+    if best.others:
+        verb = "has" if len(best.names) == 1 else "have"
+        reading = f"{listed(best.names)} {verb} the smallest expected calibration error, {percent(least.value)}"
+    else:
+        reading = f"The expected calibration error is {percent(least.value)}{' for each' if len(shown) > 1 else ''}"
+    reading += f"{best.caveat}."
     columns = ("classifier", "ECE", "ECE, equal mass", "ECE, debiased", "overconfidence", "NLL", "Brier")
     return Table("Measures of calibration", reading, columns, tuple(rows))
 

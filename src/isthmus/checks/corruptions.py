@@ -220,7 +220,9 @@ def _arrays(outcomes: Outcomes) -> dict[str, NDArray[Any]]:
 
 def _reason(outcomes: Outcomes, found: Mapping[str, Metric], severities: tuple[int, ...], missing: str) -> str:
     right, error = outcomes.right[MEAN], found["mean_error"]
-    worst = max(right, key=lambda name: 1 - float(right[name].mean()))
+    wrong = {name: percent(1 - float(rows.mean())) for name, rows in right.items()}
+    most = percent(1 - min(float(rows.mean()) for rows in right.values()))
+    worst = listed([corruptions_page.spoken(name) for name in wrong if wrong[name] == most])
     said = (
         f"Over {len(right)} corruptions at severities {listed([str(s) for s in severities])}, {percent(error.value)} "
         f"of the answers to {error.n} images are wrong{interval(error)}"
@@ -228,7 +230,7 @@ def _reason(outcomes: Outcomes, found: Mapping[str, Metric], severities: tuple[i
     if "added_error" in found:
         added = found["added_error"].value or 0.0
         said += f", {points(added)} {'more' if added >= 0 else 'fewer'} than of the clean images"
-    said += f"; most under {corruptions_page.spoken(worst)}, {percent(1 - float(right[worst].mean()))}{missing}."
+    said += f"; most under {worst}, {most}{missing}."
     if outcomes.rounded:
         said += " The images were rounded to bytes before they were corrupted."
     for name, why in outcomes.skipped.items():

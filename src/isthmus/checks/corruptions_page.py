@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from isthmus.checks.views import MEAN, column, in_mode, listed, measured, percent, points
+from isthmus.checks.views import MEAN, column, extreme, in_mode, listed, measured, percent, points
 from isthmus.metrics import CORRUPTIONS
 from isthmus.types import CheckResult, Figure, Gallery, Headline, Metric, Picture, Section, Series, Table
 
@@ -73,7 +73,7 @@ def _curve(shown: Mapping[str, CheckResult]) -> Figure:
 def _reading(shown: Mapping[str, CheckResult]) -> str:
     ranked = sorted(shown, key=lambda name: shown[name].metrics["mean_error"].value or 0.0)
     said = [f"{name} errs on {percent(shown[name].metrics['mean_error'].value)}" for name in ranked[:3]]
-    more = f" ({len(ranked) - 3} others on more)" if len(ranked) > 3 else ""
+    more = f" ({len(ranked) - 3} others on no less)" if len(ranked) > 3 else ""
     what = listed(sorted({_setting(result) for result in shown.values()}))
     alike = len({_setting(result) for result in shown.values()}) == 1
     caution = "" if alike else " These are different questions; compare only classifiers that were asked the same."
@@ -123,12 +123,14 @@ def _by_severity(name: str, result: CheckResult) -> Table:
         rows.append(tuple(row))
     added = ("added to the clean error",) if "added" in next(iter(found.values())) else ()
     severities = (f"accuracy at severity {severity}" for severity in result.details["severities"])
-    means = {corruption: _metric(numbers["error"]).value or 0.0 for corruption, numbers in found.items()}
-    least, most = min(means, key=lambda c: means[c]), max(means, key=lambda c: means[c])
-    reading = (
-        f"{name} errs least under {spoken(least)} ({percent(means[least])}) and most under {spoken(most)} "
-        f"({percent(means[most])})."
-    )
+    errors = {spoken(corruption): _metric(numbers["error"]) for corruption, numbers in found.items()}
+    least, most = extreme(errors, largest=False).names, extreme(errors).names
+    reading = f"{name} errs on {percent(errors[most[0]].value)} under each of {len(errors)} corruptions."
+    if least != most:
+        reading = (
+            f"{name} errs least under {listed(least)} ({percent(errors[least[0]].value)}) and most under "
+            f"{listed(most)} ({percent(errors[most[0]].value)})."
+        )
     return Table("By corruption", reading, ("corruption", *severities, "mean error", *added), tuple(rows))
 
 
@@ -148,8 +150,11 @@ def _by_classifier(shown: Mapping[str, CheckResult]) -> Table:
         for c in CORRUPTIONS
         if (values := [found[c].value or 0.0 for found in errors.values() if c in found])
     }
-    widest = max(spread, key=lambda c: spread[c])
-    reading = f"Mean error over severities. They differ most under {spoken(widest)}, by {points(spread[widest])}."
+    most = max(spread.values())
+    widest = listed([spoken(c) for c in spread if points(spread[c]) == points(most)])
+    reading = f"Mean error over severities. They differ most under {widest}, by {points(most)}."
+    if points(most) == points(0.0):
+        reading = "Mean error over severities. They are alike under each corruption."
     return Table("By corruption", reading, ("corruption", *errors), tuple(rows))
 
 

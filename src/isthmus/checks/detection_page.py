@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from isthmus import metrics
 from isthmus.checks.detection_scores import SCORES
-from isthmus.checks.views import STOCHASTIC, listed, measured, percent
+from isthmus.checks.views import STOCHASTIC, extreme, listed, measured, percent
 from isthmus.metrics import DETECTION
 from isthmus.types import CheckResult, Figure, Headline, Mark, Metric, Section, Series, Table
 
@@ -96,7 +96,7 @@ def _known(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _curves(out: str, said: str, shown: Mapping[str, CheckResult]) -> list[Figure]:
-    series, areas = [], []
+    series, areas = [], {}
     for name, result in shown.items():
         for score in _drawn(result, len(shown) == 1):
             area = _metric(result, out, score, "auroc")
@@ -106,12 +106,15 @@ def _curves(out: str, said: str, shown: Mapping[str, CheckResult]) -> list[Figur
             x, y = (tuple(rates.tolist()) for rates in metrics.roc_curve(inside, outside, most=_CURVE))
             label = f"{name} ({SCORES[score]})"
             series.append(Series(label, x, y, style="line" if score == "entropy" else "dashed", group=name))
-            areas.append((area.value or 0.0, label))
+            areas[label] = area
     if not series:
         return []
-    (best, first), (worst, last) = max(areas), min(areas)
-    reading = f"Of these, {first} tells {said} from the audited images best, with an AUROC of {percent(best)}"
-    reading += f"; {last} worst, with {percent(worst)}" if best > worst else ""
+    best, worst = extreme(areas), extreme(areas, largest=False)
+    high, low = (percent(areas[each.names[0]].value) for each in (best, worst))
+    reading = f"The AUROC against {said} is {high}{' for each' if len(areas) > 1 else ''}"
+    if best.others:
+        reading = f"The largest AUROC against {said} is {high}, of {listed(best.names)}{best.caveat}; the smallest is "
+        reading += f"{low}, of {listed(worst.names)}"
     figure = Figure(
         f"ROC curves: {said}",
         f"{reading}. In-distribution is positive: the upper left corner is perfect, the diagonal is chance.",

@@ -15,7 +15,18 @@ from isthmus.checks import fault_tolerance_page
 from isthmus.checks.fault_curves import Curve, Told, curves
 from isthmus.checks.fault_tolerance_page import SPOKEN
 from isthmus.checks.security_curve import share
-from isthmus.checks.views import MEAN, STOCHASTIC, chance, in_mode, interval, labels, listed, not_finite, percent
+from isthmus.checks.views import (
+    MEAN,
+    STOCHASTIC,
+    blamed,
+    chance,
+    in_mode,
+    interval,
+    labels,
+    listed,
+    not_finite,
+    percent,
+)
 from isthmus.config import Component
 from isthmus.types import CheckResult, Metric, Section, Status
 
@@ -133,7 +144,8 @@ def run(context: Context, config: Config) -> CheckResult:
         missing[mode] = int((np.concatenate(list(predicted.values())) == NO_ANSWER).any(axis=0).sum())
         passes[mode] = {noise: [of.forward_passes, of.backward_passes] for noise, of in found.items()}
     measured = {in_mode(name, mode): metric for mode, of in of_modes.items() for name, metric in _metrics(of).items()}
-    signs = [f"{sign} ({mode} mode)" for mode, of in of_modes.items() for sign in _signs(of, told, ladder)]
+    by_mode = {mode: _signs(of, told, ladder) for mode, of in of_modes.items()}
+    signs = [f"{sign} ({mode} mode)" for mode, of in by_mode.items() for sign in of]
     lost = not_finite(missing, "have an answer of their own, and a wrong one") + _unseen(of_modes)
     return CheckResult(
         check="fault_tolerance",
@@ -145,6 +157,7 @@ def run(context: Context, config: Config) -> CheckResult:
             "label_entropy_bits": told.entropy,
             "modes": {mode: {noise: _details(curve) for noise, curve in of.items()} for mode, of in of_modes.items()},
             "passes": passes,
+            "mode": blamed(by_mode),
         },
         arrays=arrays,
     )

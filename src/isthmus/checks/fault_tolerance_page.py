@@ -25,25 +25,26 @@ def section(results: Mapping[str, CheckResult]) -> Section:
         blocks += [_accuracy(shown), _table(shown)]
     question = "How much do answers still tell of the labels as noise grows?"
     columns = _columns(shown)
-    headlines = {name: _headline(name, columns) for name in shown}
+    headlines = {name: _headline(name, result) for name, result in shown.items()}
     return Section("Fault tolerance", question, tuple(blocks), columns, headlines)
 
 
-def _headline(name: str, columns: Mapping[str, Mapping[str, Metric]]) -> Headline:
-    """Of the noises that were asked about, the one that leaves least."""
-    own = {title: found[name] for title, found in columns.items() if name in found}
+def _headline(name: str, result: CheckResult) -> Headline:
+    """Of the noises that were asked about, the one that leaves least, in the mode that the status is of."""
+    mode = result.details.get("mode", MEAN)
+    own = {title: found[name] for title, found in _columns({name: result}, mode).items()}
     title = min(own, key=lambda title: own[title].value or 0.0)
-    return Headline(own[title], title)
+    return Headline(own[title], title, note="" if mode == MEAN else f"{mode} mode")
 
 
-def _columns(shown: Mapping[str, CheckResult]) -> dict[str, dict[str, Metric]]:
-    """Information kept in mean mode, or accuracy where it is not measured; other ranges make other columns."""
+def _columns(shown: Mapping[str, CheckResult], mode: str = MEAN) -> dict[str, dict[str, Metric]]:
+    """Information kept, or accuracy where it is not measured; other ranges make other columns."""
     columns: dict[str, dict[str, Metric]] = {}
     for noise, said in SPOKEN.items():
-        for name, found in column(shown, f"kept_{noise}").items():
+        for name, found in column(shown, in_mode(f"kept_{noise}", mode)).items():
             what, number = ("information kept", found)
             if found.value is None:
-                what, number = ("accuracy", shown[name].metrics[f"accuracy_{noise}"])
+                what, number = ("accuracy", shown[name].metrics[in_mode(f"accuracy_{noise}", mode)])
             columns.setdefault(f"{what} under {said}, {_range(shown[name])}", {})[name] = number
     return columns
 
@@ -89,7 +90,7 @@ def _kept(shown: Mapping[str, CheckResult]) -> str:
         found = column(shown, f"kept_{noise}")
         ranked = sorted(found, key=lambda name: -(found[name].value or 0.0))
         each = [f"{percent(found[name].value)}{f' ({name})' if len(shown) > 1 else ''}" for name in ranked[:_LISTED]]
-        more = f" ({len(ranked) - _LISTED} others less)" if len(ranked) > _LISTED else ""
+        more = f" ({len(ranked) - _LISTED} others no more)" if len(ranked) > _LISTED else ""
         if ranked:
             parts.append(f"{', '.join(each)}{more} under {said}")
     said = f"Averaged over {listed(ranges)}, of the labels' information is kept: {'; '.join(parts)}."
@@ -128,10 +129,11 @@ def _accuracy(shown: Mapping[str, CheckResult]) -> Figure:
         modes = {name: result.details["modes"][MEAN].get(noise) for name, result in shown.items()}
         ends = {name: found["accuracy"][-1]["value"] for name, found in modes.items() if found is not None}
         if ends:
-            name = min(ends, key=lambda one: ends[one])
-            parts.append(f"{percent(ends[name])}{f' ({name})' if len(shown) > 1 else ''} under {said}")
-    least = "is left" if len(shown) == 1 else "the least that is left is"
-    reading = f"At the lowest ratio {least} {listed(parts)}. "
+            least = percent(min(ends.values()))
+            names = listed([name for name in ends if percent(ends[name]) == least])
+            parts.append(f"{least}{f' ({names})' if len(shown) > 1 else ''} under {said}")
+    verb = "is left" if len(shown) == 1 else "the least that is left is"
+    reading = f"At the lowest ratio {verb} {listed(parts)}. "
     reading += "Steps along the gradient can make every answer wrong, white noise only random."
     series = _series(shown, "accuracy")
     return Figure("Accuracy under the same noise", reading, _AXIS, "accuracy", series, y_range=(0.0, 1.0))

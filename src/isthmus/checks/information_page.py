@@ -91,8 +91,12 @@ def _nearest(results: Mapping[str, CheckResult], points: Mapping[float, list[str
         each = _each({f"{point:.2f} nats": names for point, names in points.items()})
         return f"Their labels differ, and so do their MNI points (I(X;Y) = {each}): distances to them are not compared."
     point = next(iter(points))
-    nearest = min(results, key=lambda name: _distance(results[name], point))
-    return f"{nearest} lies nearest to the MNI point ({point:.2f} nats on both axes)."
+    away = {name: round(_distance(result, point), 2) for name, result in results.items()}
+    nearest = [name for name in away if away[name] == min(away.values())]
+    if len(away) > 1 and len(nearest) == len(away):
+        return f"All lie equally near to the MNI point ({point:.2f} nats on both axes)."
+    verb = "lies" if len(nearest) == 1 else "lie"
+    return f"{listed(nearest)} {verb} nearest to the MNI point ({point:.2f} nats on both axes)."
 
 
 def _grouped(results: Mapping[str, CheckResult], key: Callable[[CheckResult], float]) -> dict[float, list[str]]:

@@ -15,6 +15,8 @@ from isthmus.checks import memorisation_page
 from isthmus.checks.members import TrainedOn, alike, answers
 from isthmus.checks.views import (
     MEAN,
+    STOCHASTIC,
+    blamed,
     clean_logits,
     correct,
     finite,
@@ -110,8 +112,8 @@ def run(context: Context, config: Config) -> CheckResult:
         for side, (right, loss) in outcomes.items():
             prefix = "training_" if side == "training" else ""
             arrays |= {in_mode(f"{prefix}correct", mode): right, in_mode(f"{prefix}nll", mode): loss}
-    status, reason = _judge(found, config, not_finite(missing, "count as wrong and have no loss"))
-    details: dict[str, Any] = {"known": len(known.examples), "modes": list(missing)}
+    status, mode, reason = _judge(found, config, not_finite(missing, "count as wrong and have no loss"))
+    details: dict[str, Any] = {"known": len(known.examples), "modes": list(missing), "mode": mode}
     if config.data is None:
         details["trained_on"] = known.hash
     return CheckResult(
@@ -172,15 +174,20 @@ def _measures(
     }
 
 
-def _judge(found: Mapping[str, Metric], config: Config, missing: str) -> tuple[Status, str]:
+def _judge(found: Mapping[str, Metric], config: Config, missing: str) -> tuple[Status, str, str]:
+    """Status, the mode that it is of, and why."""
     limits = {"generalisation_gap": config.threshold, "membership_auroc": config.membership}
     words = {"generalisation_gap": "the gap", "membership_auroc": "that AUROC"}
-    above = [
-        f"{words[name]}{'' if mode == MEAN else f' in {mode} mode'} is above {percent(limit)}"
-        for mode in (MEAN, "stochastic")
-        for name, limit in limits.items()
-        if (metric := found.get(in_mode(name, mode))) and metric.interval and metric.interval.low > limit
-    ]
+    above = {
+        mode: [
+            f"{words[name]} in {mode} mode is above {percent(limit)}: {percent(metric.value)}{interval(metric)}"
+            if mode != MEAN
+            else f"{words[name]} is above {percent(limit)}"
+            for name, limit in limits.items()
+            if (metric := found.get(in_mode(name, mode))) and metric.interval and metric.interval.low > limit
+        ]
+        for mode in (MEAN, STOCHASTIC)
+    }
     before, gap, auroc = (found[name] for name in ("training_accuracy", "generalisation_gap", "membership_auroc"))
     said = (
         f"{percent(before.value)} of {before.n} images that it was trained on are classified correctly, "
@@ -190,13 +197,13 @@ def _judge(found: Mapping[str, Metric], config: Config, missing: str) -> tuple[S
     if auroc.value is not None:
         said += f"; by their loss the ones are told from the others with an AUROC of {percent(auroc.value)}"
         said += interval(auroc)
-    if above:
-        return Status.WARN, f"{said}; {listed(above)}{missing}."
+    if any(above.values()):
+        return Status.WARN, blamed(above), f"{said}; {listed([each for of in above.values() for each in of])}{missing}."
     status = Status.WARN if missing else Status.PASS
     held = f"the gap is not shown to be above {percent(config.threshold)}"
     if auroc.value is not None:
         held += f", nor that AUROC to be above {percent(config.membership)}"
-    return status, f"{said}; {held}{missing}."
+    return status, MEAN, f"{said}; {held}{missing}."
 
 
 def section(results: Mapping[str, CheckResult]) -> Section:

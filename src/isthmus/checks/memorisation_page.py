@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus import metrics
-from isthmus.checks.views import MEAN, column, headlines, in_mode, interval, listed, measured, percent, points
+from isthmus.checks.views import MEAN, column, extreme, headlines, in_mode, interval, listed, measured, percent, points
 from isthmus.types import CheckResult, Figure, Metric, Section, Series, Table
 
 QUESTION = "Does the classifier know the examples that it was trained on better than new ones?"
@@ -43,13 +43,18 @@ def _gaps(shown: Mapping[str, CheckResult]) -> Table:
         for mode in result.details["modes"]:
             label = classifier if mode == MEAN else f"{classifier} ({mode})"
             rows.append((label, *(result.metrics.get(in_mode(name, mode)) for name in _COLUMNS)))
-    widest = max(shown, key=lambda name: shown[name].metrics["generalisation_gap"].value or 0.0)
-    gap = shown[widest].metrics["generalisation_gap"]
-    sign = "−" if (gap.value or 0.0) < 0 else ""
+    gaps = column(shown, "generalisation_gap")
+    widest = extreme(gaps)
+    gap = gaps[widest.names[0]]
+    size = f"{'−' if (gap.value or 0.0) < 0 else ''}{points(gap.value or 0.0)}{interval(gap)}"
+    if widest.others:
+        said = f"{listed(widest.names)} {'has' if len(widest.names) == 1 else 'have'} the widest gap: {size}"
+    else:
+        said = f"{f'All {len(gaps)} have the same' if len(gaps) > 1 else f'{widest.names[0]} has a'} gap: {size}"
     reading = (
-        f"{widest} has {'the widest gap' if len(shown) > 1 else 'a gap'}: {sign}{points(gap.value or 0.0)}"
-        f"{interval(gap)}. The gap is the accuracy on training images less that on new ones, the loss gap the loss on "
-        "new images less that on training images. The AUROC is of telling from the loss which are which; 50% is chance."
+        f"{said}{widest.caveat}. The gap is the accuracy on training images less that on new ones, the loss gap the "
+        "loss on new images less that on training images. The AUROC is of telling from the loss which are which; 50% "
+        "is chance."
     )
     columns = ("classifier", *_COLUMNS.values())
     return Table("What it was trained on, and what is new to it", reading, columns, tuple(rows))
@@ -73,8 +78,8 @@ def _curves(shown: Mapping[str, CheckResult]) -> Figure:
     said = listed([f"{percent(areas[name])} for {name}" for name in ranked[:_SPOKEN]])
     return Figure(
         "Training images told by their loss",
-        f"Area under the curve: {said}{', less for the rest' if len(ranked) > _SPOKEN else ''}. On the diagonal, the "
-        "loss says nothing about which images it was trained on.",
+        f"Area under the curve: {said}{', no more for the rest' if len(ranked) > _SPOKEN else ''}. On the diagonal, "
+        "the loss says nothing about which images it was trained on.",
         "new images with at most this loss",
         "training images",
         tuple(series),

@@ -14,7 +14,7 @@ from isthmus.checks import robustness_page
 from isthmus.checks.context import answer
 from isthmus.checks.security_curve import Curve, measure, share
 from isthmus.checks.telltales import telltales
-from isthmus.checks.views import MEAN, STOCHASTIC, in_mode, interval, percent
+from isthmus.checks.views import MEAN, STOCHASTIC, blamed, in_mode, interval, percent
 from isthmus.config import Component, component
 from isthmus.errors import ConfigError
 from isthmus.types import CheckResult, Metric, Section, Status
@@ -105,6 +105,7 @@ def run(context: Context, config: Config) -> CheckResult:
             "attacks": {attack.label: attack.config.model_dump(mode="json") for attack in suite},
             "modes": {mode: _details(curve) for mode, curve in curves.items()},
             "gallery": gallery,
+            "mode": blamed({mode: telltales(curve) for mode, curve in curves.items()}),
         },
         arrays=pictures | {in_mode(n, mode): a for mode, curve in curves.items() for n, a in _arrays(curve).items()},
     )

@@ -9,7 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.checks.views import MEAN, column, in_mode, interval, listed, measured, percent
+from isthmus.checks.views import (
+    MEAN,
+    column,
+    extreme,
+    headlines,
+    in_mode,
+    interval,
+    listed,
+    measured,
+    overlap,
+    percent,
+)
 from isthmus.types import CheckResult, Figure, Gallery, Headline, Metric, Picture, Section, Series, Table
 
 _PICTURES = 8  # examples in all, but at least two of each classifier
@@ -46,11 +57,12 @@ def _columns(shown: Mapping[str, CheckResult]) -> dict[str, dict[str, Metric]]:
 
 
 def _headlines(shown: Mapping[str, CheckResult]) -> dict[str, Headline]:
-    """Robust accuracy at each audit's ε, in mean mode."""
-    return {
-        name: Headline(metric, f"robust accuracy at {_threat(shown[name]).replace(' ', NO_BREAK)}")
-        for name, metric in column(shown, "robust_accuracy").items()
-    }
+    """Robust accuracy at each audit's ε, in the mode that its status is of."""
+    found: dict[str, Headline] = {}
+    for name, result in shown.items():
+        label = f"robust accuracy at {_threat(result).replace(' ', NO_BREAK)}"
+        found |= headlines({name: result}, "robust_accuracy", label)
+    return found
 
 
 def spoken(threat: str) -> str:
@@ -117,8 +129,9 @@ def _reading(shown: Mapping[str, CheckResult]) -> str:
 
 def _ranked(threat: str, shown: Mapping[str, CheckResult]) -> list[str]:
     """Who keeps the most and who the least, among classifiers that were attacked at one ε."""
-    left = {name: result.metrics["robust_accuracy"] for name, result in shown.items()}
-    (best, *as_good), (worst, *as_bad) = _extremes({name: metric.value or 0.0 for name, metric in left.items()})
+    left = column(shown, "robust_accuracy")
+    most, least = extreme(left), extreme(left, largest=False)
+    best, worst = most.names[0], least.names[0]
     sentence = (
         f"At {threat}, {best} keeps {percent(left[best].value)}{interval(left[best])} of "
         f"{percent(_clean(shown[best]))} clean accuracy"
@@ -127,9 +140,8 @@ def _ranked(threat: str, shown: Mapping[str, CheckResult]) -> list[str]:
         return [sentence]
     if best == worst:
         return [f"{sentence}, and so does every other"]
-    sentence += f", the most of {len(left)}{_with(as_good)}, and {worst} {percent(left[worst].value)}, the least"
-    sentence += _with(as_bad)
-    return [sentence, "Even these two intervals overlap"] if _overlap(left[best], left[worst]) else [sentence]
+    sentence += f", the most of {len(left)}{_with(most.names[1:])}, and {worst} {percent(left[worst].value)}, the least"
+    return [f"{sentence}{_with(least.names[1:])}{most.caveat}"]
 
 
 def _extremes(values: Mapping[str, float]) -> tuple[list[str], list[str]]:
@@ -148,13 +160,7 @@ def _clean(result: CheckResult) -> float | None:
 
 def _modes_differ(result: CheckResult) -> bool:
     other = result.metrics.get("stochastic_robust_accuracy")
-    return other is not None and not _overlap(result.metrics["robust_accuracy"], other)
-
-
-def _overlap(a: Metric, b: Metric) -> bool:
-    if a.interval is None or b.interval is None:
-        return True
-    return a.interval.low <= b.interval.high and b.interval.low <= a.interval.high
+    return other is not None and not overlap(result.metrics["robust_accuracy"], other)
 
 
 def _telltales(result: CheckResult) -> list[str]:

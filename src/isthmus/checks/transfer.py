@@ -13,7 +13,18 @@ from isthmus import config as configs
 from isthmus import metrics
 from isthmus.checks import transfer_page
 from isthmus.checks.transferring import Floats, Target, copies, judged, target_of
-from isthmus.checks.views import MEAN, STOCHASTIC, chance, in_mode, interval, listed, not_finite, percent, points
+from isthmus.checks.views import (
+    MEAN,
+    STOCHASTIC,
+    blamed,
+    chance,
+    in_mode,
+    interval,
+    listed,
+    not_finite,
+    percent,
+    points,
+)
 from isthmus.config import Component
 from isthmus.errors import ModelError
 from isthmus.types import CheckResult, Metric, Section, Status
@@ -113,7 +124,7 @@ def run(context: Context, config: Config) -> CheckResult:
         bins["one_shot"] = _bins(rights[0], margins[0], config)
         missing["one-shot"] = int(np.isnan(margins).any(axis=0).sum())
     lost = not_finite(missing, "count as wrong and have no margin")
-    status, reason = _verdict(found, target, context, config, why, lost)
+    status, mode, reason = _verdict(found, target, context, config, why, lost)
     return CheckResult(
         check="transfer",
         status=status,
@@ -126,6 +137,7 @@ def run(context: Context, config: Config) -> CheckResult:
             "draws": draws,
             "not_adapted": why,
             "modes": list(modes),
+            "mode": mode,
         },
         arrays=arrays,
     )
@@ -186,7 +198,8 @@ def _bins(right: NDArray[np.bool_], margin: Floats, config: Config) -> list[dict
 
 def _verdict(
     found: Mapping[str, Metric], target: Target, context: Context, config: Config, why: str, lost: str
-) -> tuple[Status, str]:
+) -> tuple[Status, str, str]:
+    """Status, the mode that it is of, and why."""
     accuracy, most = found["zero_shot_accuracy"], chance(target.labels, context.num_classes)
     said = f"Zero-shot, {percent(accuracy.value)} of {accuracy.n} images of {target.said} are classified correctly"
     said += interval(accuracy)
@@ -197,18 +210,19 @@ def _verdict(
         said += f"{points(gain.value or 0.0)} {way}{interval(gain)}"
     elif why:
         said += f"; it is not adapted, since {why}"
-    signs = []
+    signs: dict[str, list[str]] = {MEAN: [], STOCHASTIC: []}
     if accuracy.interval is None or accuracy.interval.low <= most:
-        signs.append(f"zero-shot accuracy is not shown to be above the {percent(most)} of a constant answer")
+        signs[MEAN].append(f"zero-shot accuracy is not shown to be above the {percent(most)} of a constant answer")
     for mode in (MEAN, STOCHASTIC):
         error = found.get(in_mode("zero_shot_margin_error", mode))
         if error and error.interval and error.interval.low > config.threshold:
-            signs.append(
+            signs[mode].append(
                 f"margins{'' if mode == MEAN else f' in {mode} mode'} are off by {percent(error.value)}"
                 f"{interval(error)}, all of it above {percent(config.threshold)}"
             )
-    reason = f"{said}{'; ' if signs else ''}{listed(signs) if signs else ''}{lost}."
-    return Status.WARN if signs or lost else Status.PASS, reason
+    told = [sign for each in signs.values() for sign in each]
+    reason = f"{said}{'; ' if told else ''}{listed(told) if told else ''}{lost}."
+    return Status.WARN if told or lost else Status.PASS, blamed(signs), reason
 
 
 def section(results: Mapping[str, CheckResult]) -> Section:

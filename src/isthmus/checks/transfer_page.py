@@ -8,6 +8,7 @@ from isthmus.checks.views import (
     MEAN,
     bin_series,
     column,
+    headlines,
     in_mode,
     listed,
     measured,
@@ -41,12 +42,11 @@ def section(results: Mapping[str, CheckResult]) -> Section:
                 blocks += [_margins(shot, data, having), _accuracies(shot, data, having)]
                 columns[f"{said} accuracy on {data}"] = column(having, f"{shot}_accuracy")
         blocks.append(_table(data, own))
-    headlines = {
-        name: Headline(result.metrics["zero_shot_accuracy"], f"zero-shot accuracy on {result.details['data']}")
-        for name, result in shown.items()
-    }
+    answers: dict[str, Headline] = {}
+    for name, result in shown.items():
+        answers |= headlines({name: result}, "zero_shot_accuracy", f"zero-shot accuracy on {result.details['data']}")
     question = "What is the classifier worth on another data set with the same classes?"
-    return Section("Transfer", question, tuple(blocks), columns, headlines)
+    return Section("Transfer", question, tuple(blocks), columns, answers)
 
 
 def _binned(result: CheckResult, shot: str) -> list[Bin]:
@@ -80,7 +80,7 @@ def _reading(shot: str, shown: Mapping[str, CheckResult]) -> str:
         if gap.value is None:
             continue
         if gap.interval is None or gap.interval.low <= 0 <= gap.interval.high:
-            said.setdefault("match accuracy, within chance, for", []).append(name)
+            said.setdefault("are not shown to differ from accuracy for", []).append(name)
         else:
             way = "are too large for" if gap.value > 0 else "are too small for"
             said.setdefault(way, []).append(f"{name} (by {points(gap.value)})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,9 +83,58 @@ def column(results: Mapping[str, CheckResult], metric: str) -> dict[str, Metric]
     return {name: result.metrics[metric] for name, result in results.items() if metric in result.metrics}
 
 
+def blamed(signs: Mapping[str, object]) -> str:
+    """The mode that a warning is of, from the signs found in each: mean mode, unless only the other has any."""
+    return next((mode for mode, found in signs.items() if found), MEAN)
+
+
 def headlines(results: Mapping[str, CheckResult], metric: str, label: str) -> dict[str, Headline]:
-    """One metric as what the scorecard shows, of every classifier that has it."""
-    return {name: Headline(found, label) for name, found in column(results, metric).items()}
+    """One metric as what the scorecard shows, of every classifier that has it, in the mode that its status is of."""
+    found = {}
+    for name in column(results, metric):
+        mode = str(results[name].details.get("mode", MEAN))
+        note = "" if mode == MEAN else f"{mode} mode"
+        found[name] = Headline(results[name].metrics[in_mode(metric, mode)], label, note=note)
+    return found
+
+
+@dataclass(frozen=True)
+class Extreme:
+    """Who has the largest or the smallest value, compared as it is shown (to three decimals).
+
+    Attributes:
+        names: all that have it; ``others``: the rest.
+        alike: those of the rest that are not shown to differ, since their intervals overlap.
+    """
+
+    names: list[str]
+    others: list[str]
+    alike: list[str]
+
+    @property
+    def caveat(self) -> str:
+        """A clause about those that are not shown to differ; nothing where all others are."""
+        if not self.alike:
+            return ""
+        who = listed(self.alike) if len(self.alike) <= 3 else f"{len(self.alike)} of the other {len(self.others)}"
+        return f"; not shown to differ from {who}, whose intervals overlap"
+
+
+def extreme(found: Mapping[str, Metric], largest: bool = True) -> Extreme:
+    """Who has the largest value (or the smallest), and who is not shown to differ from that."""
+    values = {name: round(metric.value or 0.0, 3) for name, metric in found.items()}
+    value = max(values.values()) if largest else min(values.values())
+    names = [name for name in values if values[name] == value]
+    others = [name for name in values if name not in names]
+    alike = [name for name in others if any(overlap(found[name], found[first]) for first in names)]
+    return Extreme(names, others, alike)
+
+
+def overlap(a: Metric, b: Metric) -> bool:
+    """Whether two intervals have a value in common; where one is missing nothing is shown to differ."""
+    if a.interval is None or b.interval is None:
+        return True
+    return a.interval.low <= b.interval.high and b.interval.low <= a.interval.high
 
 
 def bin_series(name: str, bins: Sequence[Bin]) -> Series:

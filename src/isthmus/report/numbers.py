@@ -78,7 +78,8 @@ def level_text(interval: Interval) -> str:
 def in_words(metric: Metric) -> str:
     """A metric in running text: "97.2% (95% interval 95.0–98.5, n = 360)"."""
     inside = [f"{level_text(metric.interval)} interval {interval_text(metric)}"] if metric.interval else []
-    return f"{value_text(metric)} ({', '.join([*inside, size(metric.n)])})"
+    inside += [size(metric.n)] if metric.n else [metric.note]  # a claimed number has no n
+    return f"{value_text(metric)} ({', '.join(inside)})" if any(inside) else value_text(metric)
 
 
 def size(n: int) -> str:

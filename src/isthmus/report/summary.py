@@ -132,12 +132,20 @@ def ranges(sections: Sequence[Section], of: int) -> list[str]:
     return found
 
 
+def _ties(metrics: dict[str, Metric], end: str) -> str:
+    """All whose value is shown as this one's; the interval is the first one's where theirs differ."""
+    return numbers.listing(
+        [who for who in metrics if numbers.value_text(metrics[who]) == numbers.value_text(metrics[end])]
+    )
+
+
 def _range(name: str, metrics: dict[str, Metric], of: int) -> str:
     ranked = sorted(metrics, key=lambda who: metrics[who].value or 0.0)
     low, high = ranked[0], ranked[-1]
     first, last = numbers.in_words(metrics[low]), numbers.in_words(metrics[high])
     if numbers.value_text(metrics[low]) != numbers.value_text(metrics[high]):
-        return f"{name}: from {first} for {low} to {last} for {high}."
+        lowest, highest = (_ties(metrics, end) for end in (low, high))
+        return f"{name}: from {first} for {lowest} to {last} for {highest}."
     if of == 1:
         return f"{name}: {first}."
     alike = all(metric == metrics[low] for metric in metrics.values())

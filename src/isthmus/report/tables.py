@@ -38,15 +38,15 @@ class Column:
 
 
 def column(title: str, values: Sequence[Value]) -> Column:
-    """Build a column; what all its metrics share goes to the header."""
+    """Build a column; what all its metrics share goes to the header. A number that was claimed has no n."""
     metrics = [value for value in values if isinstance(value, Metric)]
     units = {metric.unit for metric in metrics} - {"fraction"}
-    sizes = {metric.n for metric in metrics}
+    sizes = {metric.n for metric in metrics if metric.value is not None}
     levels = {numbers.level_text(metric.interval) for metric in metrics if metric.interval}
     unit = units.pop() if len(units) == 1 and all(metric.unit != "fraction" for metric in metrics) else ""
     n = sizes.pop() if len(sizes) == 1 else None
     small = [unit] if unit and unit not in title else []
-    if n is not None:
+    if n:
         small.append(numbers.size(n))
     plain = [value for value in values if isinstance(value, int | float)]
     whole = all(float(value).is_integer() for value in plain)
@@ -85,7 +85,7 @@ def _cell(value: Value, unit: bool, n: bool, level: bool, whole: bool) -> Cell:
     return Cell(
         numbers.value_text(value, unit),
         numbers.interval_text(value, level),
-        numbers.size(value.n) if n else "",
+        numbers.size(value.n) if n and value.n and value.value is not None else "",
         value.note,
         numeric=value.value is not None,
     )

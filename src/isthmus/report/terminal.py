@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from isthmus.errors import printable
-from isthmus.report import numbers, page, scorecard
+from isthmus.report import numbers, page, scorecard, tables
 from isthmus.report.subjects import Subject
 from isthmus.types import Metric, Status
 
@@ -21,14 +21,37 @@ _STYLES = {Status.WARN: "yellow", Status.FAIL: "red", Status.SKIPPED: "dim", Sta
 
 def comparison(subjects: Sequence[Subject]) -> Table:
     """A column for each audited classifier, a row for each number its checks put up for comparison."""
-    table = Table(caption=_caption(subjects), caption_justify="left")
+    columns = [column for section in page.sections(subjects).values() for column in section.columns.items()]
+    sizes = {metric.n for _, metrics in columns for metric in metrics.values() if metric.value is not None}
+    shared = numbers.size(sizes.pop()) if len(sizes) == 1 else ""
+    below = "95% intervals below each value"
+    table = Table(caption=f"{shared}; {below}" if shared else below, caption_justify="left")
     table.add_column(_text(", ".join(dict.fromkeys(subject.record.data for subject in subjects))))
     for subject in subjects:
         table.add_column(_text(subject.name), justify="right", overflow="fold")
-    for section in page.sections(subjects).values():
-        for title, metrics in section.columns.items():
-            table.add_row(_text(title), *(_cell(metrics.get(subject.name)) for subject in subjects))
+    for title, metrics in columns:
+        row = tables.column(title, [metrics.get(subject.name) for subject in subjects])
+        known = (subject.name in metrics for subject in subjects)
+        small = "".join(f"\n{part}" for part in row.small if part != shared)
+        cells = (_cell(cell) if there else Text("–", "dim") for there, cell in zip(known, row.cells, strict=True))
+        table.add_row(Text.assemble(printable(title), (small, "dim")), *cells)
     return table
+
+
+def verdicts(subjects: Sequence[Subject]) -> Iterator[str]:
+    """The verdict on each classifier in a line: its status, and the robust accuracy to cite with n and interval."""
+    for subject in subjects:
+        result = subject.results.get("obfuscation")
+        if result is None or "verdict" not in result.details:
+            continue
+        verdict, modes = result.details["verdict"], result.details["modes"]
+        left, reported = (Metric.model_validate(verdict[f"{name}_metric"]) for name in ("corrected", "reported"))
+        mode = f", {result.details['mode']} mode" if len(modes) > 1 else ""
+        line = (
+            f"verdict{f' on {subject.name}' if len(subjects) > 1 else ''}: {verdict['status']}; robust accuracy at "
+            f"{result.details['threat']}{mode}: {numbers.in_words(left)}; reported: {numbers.in_words(reported)}"
+        )
+        yield line.replace("\u00a0", " ")
 
 
 def remarks(subjects: Sequence[Subject]) -> Table:
@@ -55,19 +78,11 @@ def _remarks(subjects: Sequence[Subject]) -> Iterator[tuple[str, str, str, str]]
                 yield scorecard.WORDS[result.status], style, f"{check} of {subject.name}", result.reason
 
 
-def _caption(subjects: Sequence[Subject]) -> str:
-    sizes = sorted({subject.record.n for subject in subjects})
-    n = numbers.size(sizes[0]) if len(sizes) == 1 else f"{numbers.size(sizes[0])} to {sizes[-1]:,}"
-    return f"{n}; 95% intervals below each value"
-
-
 def _text(given: str) -> Text:
     """A name or a sentence out of a file, as plain text."""
     return Text(printable(given))
 
 
-def _cell(metric: Metric | None) -> Text:
-    if metric is None:
-        return Text("–", "dim")
-    interval = numbers.interval_text(metric)
-    return Text.assemble(numbers.value_text(metric, unit=False), (f"\n{interval}" if interval else "", "dim"))
+def _cell(cell: tables.Cell) -> Text:
+    why = printable(cell.note) if cell.numeric and not cell.interval else ""
+    return Text.assemble(cell.text, ("".join(f"\n{part}" for part in (cell.interval, cell.n, why) if part), "dim"))
