@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -72,10 +71,6 @@ def home(tmp_path_factory) -> Path:
     assert audited.returncode == 0, audited.stderr
     assert audited.stdout.splitlines()[-1] == f"page: {Path('runs/small/page.html')}"
     assert "clean accuracy" in audited.stdout
-    verdict = audited.stdout.splitlines()[-2]
-    assert re.match(
-        r"verdict: \w+; robust accuracy at linf:0.05, \w+ mode: [\d.]+% \(95% interval .*, n = 40\)", verdict
-    )
     return folder
 
 
@@ -168,8 +163,8 @@ def test_list_names_what_there_is(home):
 
 
 @pytest.mark.parametrize("columns", ["80", "40", ""])  # without it, output to a pipe has 80
-def test_list_breaks_lines_between_words(home, columns):
-    lines = isthmus("list", cwd=home, COLUMNS=columns).stdout.splitlines()
+def test_list_breaks_lines_between_words(tmp_path, columns):
+    lines = isthmus("list", cwd=tmp_path, COLUMNS=columns).stdout.splitlines()
     assert max(map(len, lines)) <= int(columns or 80)
     words = {word.strip(",") for line in lines for word in line.split()}
     assert {"donsker_varadhan", "multitargeted", "closer-look/figure-10", "rate-distortion/figure-6"} <= words

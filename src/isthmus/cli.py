@@ -388,7 +388,8 @@ def _echo(text: str, err: bool = False) -> None:
 def _wrapped(text: str) -> None:
     """Print text in lines as wide as the terminal (80 columns if there is none), broken between words alone."""
     width = shutil.get_terminal_size().columns
-    _echo(textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
+    for line in textwrap.wrap(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False):
+        _echo(line)
 
 
 class _Lines(logging.Formatter):
