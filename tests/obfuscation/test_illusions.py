@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from trained_digits import EPS, adversarially_trained, conv_net, digits, examine
 
 import isthmus
 from isthmus.attacks import Linf, robust_accuracy
-from isthmus.obfuscation.battery import TESTS
+from isthmus.obfuscation.battery import TESTS, Diagnosis
 from isthmus.obfuscation.suspect import QUICK
 
 CLAIMED = {"early answers", "random noise", "random resizing", "dropout left on"}
@@ -72,19 +73,23 @@ HONEST = {
 OFTEN = ("undefended", "adversarially trained")
 
 
+@cache
+def honest(name: str) -> Diagnosis:
+    return examined(HONEST[name](), eps=0.1)
+
+
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in OFTEN else pytest.mark.slow) for name in HONEST]
 )
 def test_an_honest_model_holds(name):
-    found = examined(HONEST[name](), eps=0.1)
+    found = honest(name)
     assert found.verdict.status == "holds"
     assert {finding.test for finding in found.findings} == set(TESTS)
 
 
 def test_an_honest_model_is_believed_its_own_number_and_no_higher_one():
     model = adversarially_trained()
-    honest = examined(model, eps=0.1)
-    left = honest.verdict.corrected
+    left = honest("adversarially trained").verdict.corrected
     assert left > 0.4
     assert examined(model, claimed=left, eps=0.1).verdict.status == "holds"
     boast = examined(model, claimed=left + 0.2, eps=0.1).verdict
