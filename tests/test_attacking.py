@@ -27,7 +27,7 @@ from isthmus.attacks.result import RobustResult
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
 from isthmus.data.order import balanced
-from isthmus.errors import ConfigError
+from isthmus.errors import ConfigError, FileError
 
 THEIRS = """
 import os, time
@@ -142,7 +142,22 @@ def test_verification_agrees_and_compares_the_examples(home, witnesses):
         done = isthmus("verify", witnesses, *options, cwd=home)
         assert done.returncode == 0, done.stderr
         assert sentence in done.stdout
-        assert done.stdout.splitlines()[-1].startswith("verified: ")
+        last = done.stdout.splitlines()[-1]
+        assert last.startswith("verified: robust accuracy is at most ")
+        assert "on these 40 images (SHA-256 " in last
+        assert last.endswith("at linf:0.03; the attacks that the file names are not verified (clean, fgsm, pgd)")
+
+
+@pytest.mark.parametrize(
+    ("expected", "words"),
+    [({"count": 41}, "holds 40 examples, and --n 41"), ({"threat": "linf:0.02"}, "is about linf:0.03")],
+)
+def test_a_file_about_fewer_images_or_another_threat_is_refused(home, witnesses, expected, words):
+    with pytest.raises(FileError, match=words):
+        attacking.verify(witnesses, None, **_named(home), **expected)
+    fits = attacking.verify(witnesses, None, **_named(home), threat="linf:0.03", count=40)
+    assert fits.agrees
+    assert len(fits.examples) == 64
 
 
 def test_a_claim_that_does_not_hold_is_exit_code_two(home, witnesses, tmp_path):

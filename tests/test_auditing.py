@@ -654,3 +654,13 @@ def test_the_bar_of_an_audit_runs_over_all_its_checks(monkeypatch):
             tell(*step)
     assert [said["completed"] for said in seen] == [0.0, 0.5, 1.0, 1.25]
     assert seen[1]["description"] == "net: obfuscation, 5 of at most 10 passes"
+
+
+def test_the_adversarial_examples_of_an_audit_can_be_verified(model, data, tmp_path):
+    images, labels = data
+    checks = [{"name": "obfuscation", "passes": 300, "examples": 30}]
+    audit = isthmus.audit(model, images, labels, "linf:0.02", checks=checks, out=tmp_path)
+    done = isthmus.verify(tmp_path / "adversarial.safetensors", model, images=images[:30], labels=labels[:30])
+    assert done.agrees
+    assert (done.n, str(done.threat)) == (30, "linf:0.02")
+    assert done.verified == audit.verdict.corrected

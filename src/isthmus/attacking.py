@@ -24,6 +24,7 @@ from isthmus.attacks.threats import parse
 from isthmus.attacks.verify import Verification
 from isthmus.attacks.verify import verify as recompute
 from isthmus.attacks.waves import forget
+from isthmus.checks.obfuscation import ADVERSARIAL
 from isthmus.config import Component
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
@@ -161,18 +162,36 @@ def verify(
     model: str | None = None,
     weights: Path | None = None,
     data: str | None = None,
+    threat: str | None = None,
+    count: int | None = None,
 ) -> Verification:
     """Recompute what a file of witnesses claims, with a named model; and compare its originals with the data set.
 
+    A file may be about fewer examples or a larger ε than whoever reads it thinks; ``threat`` and ``count`` say what is
+    expected.
+
     Args:
-        witnesses: what :func:`attack` or :meth:`RobustResult.save` wrote.
+        witnesses: what :func:`attack` or :meth:`RobustResult.save` wrote; or the folder of an
+            audit, or of a run with one, which is then the run.
         run, model, weights: the model.
         data: name of the data; the run's own where None. With a foreign model and None, originals are not compared.
+        threat: what the file must be about, such as "linf:8/255"; whatever it says where None.
+        count: how many examples it must hold; whatever it holds where None.
 
     Raises:
+        FileError: the file is about another threat or another number of examples.
         IsthmusError: anything named that does not exist or does not fit.
     """
+    if witnesses.is_dir():
+        run = witnesses if run is None and model is None and (witnesses / "run.json").exists() else run
+        witnesses = next(
+            (f for f in (witnesses / "audit" / ADVERSARIAL, witnesses / ADVERSARIAL) if f.exists()), witnesses
+        )
     claim = RobustResult.load(witnesses)
+    if threat is not None and parse(threat) != claim.threat:
+        raise FileError(f"{witnesses} is about {claim.threat}, and --threat {threat} is to be verified.")
+    if count is not None and count != len(claim):
+        raise FileError(f"{witnesses} holds {len(claim):,} examples, and --n {count} are to be verified.")
     subject = named(run, model, weights, data, None)
     images, labels = (None, None) if subject.data is None else _examples_of(claim, subject.data)
     return recompute(witnesses, subject.model, images=images, labels=labels)
@@ -297,6 +316,15 @@ def account(done: Verification) -> list[str]:
         rows = [row for row, why in done.failures.items() if why == reason]
         lines.append(f"{count:,} × {reason} (rows {_some(rows)})")
     return lines
+
+
+def verified(done: Verification) -> str:
+    """What a verification that succeeded has shown, and what not."""
+    return (
+        f"verified: robust accuracy is at most {percent(done.verified)} on these {done.n:,} images "
+        f"(SHA-256 {done.examples[:16]}…) at {done.threat}; the attacks that the file names are not verified "
+        f"({', '.join(done.attacks)})"
+    )
 
 
 def _some(rows: Sequence[int], most: int = 8) -> str:

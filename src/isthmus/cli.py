@@ -261,27 +261,37 @@ def attack(
 
 @app.command()
 def verify(
-    witnesses: Annotated[Path, typer.Argument(help="File that isthmus attack wrote.")],
+    witnesses: Annotated[Path, typer.Argument(help="File that isthmus attack wrote, or folder of an audit.")],
     run: Annotated[Path | None, typer.Argument(help="Run folder of the model.", show_default=False)] = None,
     model: Model = None,
     weights: Weights = None,
     data: Annotated[
         str | None, typer.Option(help="Compare the originals with this data; a run's own if not given.")
     ] = None,
+    threat: Annotated[
+        str | None, typer.Option(help="Refuse a file about another threat, such as linf:8/255.", show_default=False)
+    ] = None,
+    n: Annotated[
+        int | None,
+        typer.Option("--n", min=1, max=_MOST, help="Refuse a file with another number of images.", show_default=False),
+    ] = None,
 ) -> None:
-    """Recompute a robust accuracy from its witnesses: no attack runs, and nothing the file says is believed.
+    """Recompute an upper bound on robust accuracy from adversarial examples: no attack runs, and no file is believed.
+
+    Nobody can verify which attacks ran, nor that there are no further examples: say with --n and --threat what is
+    expected, and with --data which images.
 
     Ends with exit code 2 if what the file claims does not hold for this model.
     """
     from isthmus import attacking
 
-    done = attacking.verify(witnesses, run, model=model, weights=weights, data=data)
+    done = attacking.verify(witnesses, run, model=model, weights=weights, data=data, threat=threat, count=n)
     for line in attacking.account(done):
         _echo(line)
     if not done.agrees:
         _echo(f"Error: what {witnesses} claims does not hold for this model and data (reasons above).", err=True)
         raise typer.Exit(2)
-    _echo("verified: every witness holds, and the two are equal")
+    _echo(attacking.verified(done))
 
 
 @app.command()

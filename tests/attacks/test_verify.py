@@ -227,7 +227,8 @@ def test_a_result_with_nothing_broken_agrees():
     model, images, _ = subject()
     result = robust_accuracy(model, images, model(images).argmax(1), Linf(1e-7), ["fgsm"])
     done = verify(result, model)
-    assert done == Verification(Linf(1e-7), 48, 1.0, 1.0, 0, 0, {}, 0.0, None, None, True)
+    named = {"examples": done.examples, "attacks": ("clean", "fgsm")}
+    assert done == Verification(Linf(1e-7), 48, 1.0, 1.0, 0, 0, {}, 0.0, None, None, True, **named)
     assert done.agrees
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from isthmus import files
 from isthmus.attacks import scouting
 from isthmus.attacks.batch import Batch
 from isthmus.attacks.inputs import check_classes, check_model, check_whole, tensor
@@ -47,6 +48,8 @@ class Verification:
         examples_match: whether originals and labels are those of the data set, bit for bit; None if it was not given.
         intact: whether the file is as it was written (its SHA-256); None for a result that came in memory.
         complete: false where the evaluation was interrupted; what it says of broken examples holds even so.
+        examples: SHA-256 of images and labels, the ones that were given where they match, else the result's own.
+        attacks: what the result names. Nobody can verify that these attacks ran, or that the rest stood against them.
     """
 
     threat: Threat
@@ -60,6 +63,8 @@ class Verification:
     examples_match: bool | None
     intact: bool | None
     complete: bool
+    examples: str
+    attacks: tuple[str, ...]
 
     @property
     def agrees(self) -> bool:
@@ -128,6 +133,8 @@ def verify(
         examples_match=match,
         intact=intact,
         complete=claim.complete,
+        examples=files.sha256(examples.images.cpu().numpy(), examples.labels.cpu().numpy()),
+        attacks=claim.attacks,
     )
 
 

@@ -177,6 +177,7 @@ def audit(
             seed=seed,
             batch_size=batch_size,
             progress=reporter,
+            folder=None if out is None else Path(out),
         )
         context, _ = _within_memory(lambda size: _with_logits(replace(context, batch_size=size)), batch_size)
         record = _record(context, adopted, name or type(model).__name__, data, chosen)

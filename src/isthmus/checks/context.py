@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Context:
         budget: "quick" or "full".
         seed: every random choice derives from it and the example's index.
         progress: call it with (done, total) now and then.
+        folder: where the audit's files lie, for files besides a check's own result; None in memory.
     """
 
     model: nn.Module
@@ -56,6 +58,7 @@ class Context:
     trained_on: TrainedOn | None = None
     claimed: float | None = None
     budget: Literal["quick", "full"] = "quick"
+    folder: Path | None = None
     seed: int = 0
     batch_size: int = 256
     progress: Callable[[int, int], None] = field(default=_silent, repr=False)

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _SEVERITY = {"holds": 0, "undecided": 1, "overstated": 2, "broken": 3}
 
 
+ADVERSARIAL = "adversarial.safetensors"
+"""File of an audit's folder with the adversarial examples of the mean mode, for ``isthmus verify``."""
+
 OWN = ("ensemble", "sample", "passes", "seconds")
 """Options that replace the budget's."""
 
@@ -76,6 +79,8 @@ def run(context: Context, config: Config) -> CheckResult:
         mode: _diagnosed(model, context, config, number, len(modes))
         for number, (mode, model) in enumerate(modes.items())
     }
+    if context.folder is not None and MEAN in found:
+        found[MEAN].result.save(context.folder / ADVERSARIAL)
     worst = max(found, key=lambda mode: _SEVERITY[found[mode].verdict.status])
     verdict = found[worst].verdict
     failed = any(finding.status == Status.FAIL for each in found.values() for finding in each.findings)
