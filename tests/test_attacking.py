@@ -228,6 +228,21 @@ def test_until_stops_early_and_its_examples_are_known_again(home):
     assert claim.examples_match
 
 
+def test_a_budget_of_queries_ends_an_attack_with_an_upper_bound(home):
+    limited = ("--n", 20, "--suite", "fgsm,pgd:100", "--threat", "linf:0.03", "--max-queries", 700, "--out", "few.st")
+    done = isthmus("attack", *FAST, *limited, cwd=home)
+    assert done.returncode == 5, done.stderr
+    assert done.stderr.startswith("about ")
+    assert "--max-queries ends it at 700" in done.stderr
+    assert "the budget of queries is spent" in done.stdout
+    assert "robust accuracy is at most this" in done.stdout
+    result = RobustResult.load(home / "few.st")
+    assert not result.complete
+    assert result.forward_passes + result.backward_passes <= 700
+    with pytest.raises(ConfigError, match="does not even cover the clean images"):
+        attacking.attack(None, **_named(home), count=20, out=home / "none.st", max_queries=10, show_progress=False)
+
+
 def _named(home: Path) -> dict:
     sys.path.insert(0, str(home))
     return {"model": "theirs:build", "weights": home / "weights.safetensors", "data": "digits"}

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from isthmus.attacks.api import robust_accuracy
+from isthmus.attacks.api import expected_queries, robust_accuracy
 from isthmus.attacks.engine import Interrupted
 from isthmus.attacks.evaluation import Progress as Tell
 from isthmus.attacks.evaluation import Snapshot
@@ -55,6 +55,7 @@ def attack(
     bf16: bool = False,
     out: Path | None = None,
     force: bool = False,
+    max_queries: int | None = None,
     show_progress: bool = True,
 ) -> tuple[RobustResult, Path]:
     """Attack a run folder, or a model named ``package.module:function``, and write what was found to a file.
@@ -66,15 +67,17 @@ def attack(
         run, model, weights, data, count: as for :func:`isthmus.targets.audit_run`.
         threat: norm and ε, such as "linf:8/255".
         suite: a suite, or attacks with commas between them: "fgsm,pgd:100".
-        batch_size, jobs, seed, bf16: see :func:`isthmus.robust_accuracy`.
+        batch_size, jobs, seed, bf16, max_queries: see :func:`isthmus.robust_accuracy`.
         until: stop where the 95% interval is no wider than ± this share: "1%"; see :func:`parse_share`.
         out: the file; where None, named after suite, threat and number of images (see :func:`file_name`), in the run or
             in ``runs/<model>-<weights>``.
         force: overwrite the file. Without it only the unfinished result of this evaluation is.
-        show_progress: show how far it is where stderr is a terminal.
+        show_progress: show how far it is where stderr is a terminal, and before the start say on stderr about how many
+            passes there may be.
 
     Returns:
-        The result, and the path it was written to. After Ctrl-C the result is not ``complete``.
+        The result, and the path it was written to. After Ctrl-C, or where ``max_queries`` ended it, the result is not
+        ``complete``.
 
     Raises:
         IsthmusError: anything named that does not exist or does not fit, or a file that cannot be written.
@@ -87,6 +90,12 @@ def attack(
     path = out or target.folder / file_name(suite, str(ball), len(target.labels))
     if not force:
         _check_free(path)
+    if show_progress:
+        classes, images = int(target.labels.max()) + 1, len(target.labels)
+        most = expected_queries(parse_suite(suite), ball, max(classes, 2)) * images
+        limit = "" if max_queries is None else f"; --max-queries ends it at {max_queries:,}"
+        said = f"about {most:,} example-passes if all {images:,} images withstand{limit}"
+        Console(stderr=True).print(said, highlight=False, soft_wrap=True)
     with _board(target.name, show_progress) as tell:
         try:
             result = robust_accuracy(
@@ -103,6 +112,7 @@ def attack(
                 bf16=bf16,
                 save_to=checkpoint_of(path),
                 progress=tell,
+                max_queries=max_queries,
             )
         except Interrupted as stop:
             result = stop.result
@@ -289,7 +299,8 @@ def _lines(result: RobustResult) -> Iterator[str]:
         yield f"{checked} at the end, in {result.verification_passes:,} of these passes"
     yield from (f"note: {flag}" for flag in result.flags)
     if not result.complete:
-        yield "interrupted: what stands has not met every attack; robust accuracy is at most this"
+        why = "the budget of queries is spent" if result.exhausted else "interrupted"
+        yield f"{why}: what stands has not met every attack; robust accuracy is at most this"
 
 
 def _measured(metric: Metric) -> str:

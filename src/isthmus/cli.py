@@ -215,13 +215,23 @@ def attack(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
+    max_queries: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=_MOST,
+            help="Queries (images shown to the model, forward and backward) that all images may cost together; then "
+            "the result is an upper bound, with exit code 5.",
+            show_default="no limit",
+        ),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Attack a trained run, or any classifier, and keep a witness of every example that was broken.
 
     Interrupted or killed, the same command goes on where it stopped. After Ctrl-C (exit code 130) the file holds what
-    was found so far. Ends with exit code 2 if the model is no better than a constant answer. A finished result is not
-    overwritten without --force.
+    was found so far; likewise where --max-queries ended it (exit code 5). Ends with exit code 2 if the model is no
+    better than a constant answer. A finished result is not overwritten without --force.
     """
     from rich.console import Console
 
@@ -242,6 +252,7 @@ def attack(
         bf16=bf16,
         out=out,
         force=force,
+        max_queries=max_queries,
         show_progress=not quiet,
     )
     table, lines = attacking.outcome(result)
@@ -255,6 +266,8 @@ def attack(
             err=True,
         )
         raise typer.Exit(2)
+    if result.exhausted:
+        raise typer.Exit(5)
     if not result.complete:
         raise KeyboardInterrupt
 

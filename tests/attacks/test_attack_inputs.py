@@ -8,7 +8,7 @@ from torch import nn
 
 import isthmus
 from isthmus.attacks import Linf, curve, robust_accuracy
-from isthmus.attacks.api import ready
+from isthmus.attacks.api import expected_queries, ready
 from isthmus.attacks.pgd import Config
 from isthmus.attacks.suites import SUITES
 from isthmus.attacks.threats import L2
@@ -186,3 +186,13 @@ def test_a_results_images_and_labels_are_verified_as_arrays_too(tmp_path):
     model, images, labels = subject()
     result = robust_accuracy(model, images, labels, Linf(0.1), ["fgsm"])
     assert isthmus.verify(result, model, images=images.numpy(), labels=labels.tolist()).agrees
+
+
+@pytest.mark.parametrize("suite", ["standard", ["fgsm", "pgd:20"], ["square:300"], "fast"])
+def test_the_queries_expected_are_about_those_of_an_image_that_withstands(suite):
+    model, images, _ = subject()
+    labels = model(images).argmax(1)
+    spent = robust_accuracy(model, images, labels, Linf(1e-6), suite)
+    assert spent.accuracy == 1.0
+    each = (spent.forward_passes + spent.backward_passes) / len(images)
+    assert 0.5 * each <= expected_queries(suite, Linf(1e-6), 3) <= 6 * each

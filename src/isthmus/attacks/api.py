@@ -18,6 +18,7 @@ from isthmus.attacks.attack import Attack
 from isthmus.attacks.batch import Batch
 from isthmus.attacks.engine import evaluate
 from isthmus.attacks.evaluation import Means, Progress, monotone
+from isthmus.attacks.oracle import Spent
 from isthmus.attacks.progress import line
 from isthmus.attacks.result import CLEAN, RobustResult
 from isthmus.attacks.suites import IN_L1, LABELS, STAGES, SUITES
@@ -46,6 +47,7 @@ def robust_accuracy(
     save_to: str | Path | None = None,
     progress: Progress | bool | None = None,
     verify: bool = True,
+    max_queries: int | None = None,
 ) -> RobustResult:
     """Attack a classifier and say how much of its accuracy is left, with a witness for every broken example.
 
@@ -79,6 +81,9 @@ def robust_accuracy(
         verify: check every adversarial example on a further forward pass at the end. One that fails counts as robust,
             and the result's ``unconfirmed`` and ``flags`` say so. Of a random model, read its average on fresh draws;
             without that only the count of what is wrong with confidence is known.
+        max_queries: example-passes that may be spent in all, forward and backward, such as what a service answers.
+            The evaluation ends before it would exceed them (with several jobs, by what they are at), and the result is
+            an upper bound, not ``complete`` but ``exhausted``. None for no limit; not together with ``until``.
 
     Raises:
         ModelError: the model is no module, fails, returns something other than N×K logits (K ≥ 2), or only
@@ -91,6 +96,10 @@ def robust_accuracy(
     chosen = _threat(parse(threat) if isinstance(threat, str) else threat)
     attacks, examples = ready(suite, chosen.name), _examples(model, images, labels, targets, seed, indices)
     means, told = _means(batch_size, jobs, bf16, save_to, verify), monotone(teller(progress))
+    if max_queries is not None:
+        means = replace(means, passes=inputs.check_whole(max_queries, "max_queries"))
+        if until is not None:
+            raise ConfigError("max_queries and until both end an evaluation; give one of them.")
     model = memory.without(model, examples.images, chosen)
 
     def one(part: Batch, means: Means, progress: Progress | None) -> RobustResult:
@@ -98,8 +107,29 @@ def robust_accuracy(
 
     with workers.kept():
         if until is None:
-            return one(examples, means, told)
+            try:
+                return one(examples, means, told)
+            except Spent:
+                raise ConfigError(
+                    f"max_queries={max_queries} does not even cover the clean images, {len(examples)} of them; allow "
+                    "more, or attack fewer."
+                ) from None
         return until_narrow(one, examples, inputs.check_share(until, "until"), means, told)
+
+
+def expected_queries(suite: Suite, threat: Threat, classes: int) -> int:
+    """About how many example-passes a suite spends on an image that withstands all of it, forward and backward."""
+    total = 3  # the clean image twice, and the check at the end
+    for attack in ready(suite, threat.name):
+        config, runs = attack.config, attack.runs(threat, classes)
+        search = None if attack.search is None else attack.search(config, threat, classes)
+        queries = getattr(config, "queries", 0) if search is not None and not search.gradient else 0
+        given = (int(getattr(config, name)) for name in ("steps", "samples", "long") if hasattr(config, name))
+        steps = queries or next(given, 1)
+        draws = getattr(config, "eot", 1) * getattr(config, "binary_search_steps", 1)
+        passes = 2 if search is None or search.gradient else 1
+        total += runs * steps * draws * passes + runs
+    return total
 
 
 def curve(

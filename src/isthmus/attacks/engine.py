@@ -8,6 +8,7 @@ So an attack can be weak or wrong, but it cannot lie.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import nn
 
@@ -68,7 +69,7 @@ def evaluate(
                 oracle = evaluation.setting.oracle
                 spent.forwards, spent.backwards = oracle.forward_passes, oracle.backward_passes
                 raise
-            return evaluation.interrupted()
+            return replace(evaluation.interrupted(), exhausted=True)
         finally:
             workers.close(evaluation)
         return evaluation.result()

@@ -64,6 +64,7 @@ class RobustResult:
             Of a random model, whether its average was read there.
         unconfirmed: examples that this check did not confirm. They count as robust; see :attr:`flags`.
         verification_passes: what the check took; counted in ``forward_passes``, too.
+        exhausted: whether the budget of passes or time ended it; not kept in a file.
     """
 
     threat: Threat
@@ -79,6 +80,7 @@ class RobustResult:
     verified: bool = False
     unconfirmed: int = 0
     verification_passes: int = 0
+    exhausted: bool = False
 
     def __len__(self) -> int:
         return len(self.ledger)
