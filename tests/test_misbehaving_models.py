@@ -172,6 +172,8 @@ def test_an_attack_on_a_model_with_a_cache_asks_fresh_copies(data):
         found = isthmus.robust_accuracy(model, images, labels, "linf:0.1", "fgsm")
     assert found.accuracy == isthmus.robust_accuracy(Normalised(False), images, labels, "linf:0.1", "fgsm").accuracy < 1
     assert len(model.asked) == 0
+    with pytest.warns(UserWarning, match="what it was asked before"):
+        assert isthmus.verify(found, model).agrees
 
 
 class OwnGenerator(nn.Module):

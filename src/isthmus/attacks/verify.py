@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from isthmus import files
-from isthmus.attacks import scouting
+from isthmus.attacks import memory, scouting
 from isthmus.attacks.batch import Batch
 from isthmus.attacks.inputs import check_classes, check_model, check_whole, tensor
 from isthmus.attacks.judging import Judge, Randomness
@@ -90,7 +90,8 @@ def verify(
 
     A model that answers a successful image differently when asked again is random, whatever the result says. A random
     model's average is read on the very draws that it was read on first, which repeat from the examples' keys.
-    Another model than the one attacked may be given: what fails then did not transfer to it.
+    Of a model that remembers what it was asked, fresh copies are asked (:mod:`isthmus.attacks.memory`). Another model
+    than the one attacked may be given: what fails then did not transfer to it.
 
     Args:
         result: a result, or the file that holds one. What has been changed in a file after it was written is found by
@@ -112,7 +113,9 @@ def verify(
     intact = None if isinstance(result, RobustResult) else is_sealed(result)
     given = None if images is None or labels is None else (tensor(images, "images"), tensor(labels, "labels"))
     match = None if given is None else _match(claim, *given)
-    device = device_of(model, claim.examples.images)
+    device, held = device_of(model, claim.examples.images), _held(claim.examples)
+    if held.any():
+        model = memory.without(model, claim.examples.images[held], claim.threat)
     with undisturbed(model, device, 0):
         examples = (
             replace(claim.examples, images=given[0].cpu().float()) if match and given is not None else claim.examples
