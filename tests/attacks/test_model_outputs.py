@@ -162,3 +162,24 @@ def test_a_constant_that_eats_the_last_bits_hides_little(constant):
     certain = LEAD.abs() > EPS * WEIGHT.abs().sum()
     assert (result.robust[~shaky] == certain[~shaky]).double().mean() > 0.9
     assert isthmus.verify(result, Shifted()).agrees
+
+
+class Tied(Two):
+    """Logits of three classes, two of them equal where neither leads by 0.3; their gradient is as without that."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = super().forward(images)
+        tied = torch.where((logits[:, 1:] - logits[:, :1]).abs() < 0.3, logits.mean(1, keepdim=True), logits)
+        third = torch.full_like(tied[:, :1], -5)
+        return torch.cat([tied.detach() + (logits - logits.detach()), third], 1)
+
+
+def test_argmax_decides_a_tie_under_attack_as_on_a_clean_image():
+    """Argmax makes class 0 of every tie: robust is what no move in the ball brings across z = 0.3."""
+    most = 0.02 * float(WEIGHT.abs().sum())
+    labels = (LEAD >= 0.3).long()
+    robust = torch.where(labels == 1, LEAD - most >= 0.3, LEAD + most < 0.3)
+    result = robust_accuracy(Tied(), IMAGES, labels, Linf(0.02), ["pgd:20"])
+    assert result.clean_accuracy == 1
+    assert 0 < robust.double().mean() < 1
+    assert result.accuracy == pytest.approx(robust.double().mean().item())

@@ -51,6 +51,7 @@ def test_counts_what_is_right(noisy):
     metric = result.metrics["accuracy"]
     assert (metric.value, metric.n, metric.interval.method) == (correct.mean(), 300, "Wilson")
     np.testing.assert_array_equal(result.arrays["correct"], correct)
+    assert "ties" not in result.metrics
     confusion = result.arrays["confusion"]
     assert confusion.sum() == 300
     np.testing.assert_array_equal(confusion.sum(1), np.bincount(labels))
@@ -257,3 +258,12 @@ def test_images_that_batch_normalisation_does_not_know_are_warned_of(model, said
         assert re.search(said, result.reason)
     few = run(Context(model, images[:10], labels[:10], 4, Linf(0.1)))
     assert "batch normalisation" not in few.reason
+
+
+def test_ties_of_the_two_largest_logits_are_warned_of(noisy):
+    scores, labels = noisy
+    scores[:7, 2:] = 1.0
+    result = run(context(scores, labels))
+    assert result.status is Status.WARN
+    assert result.metrics["ties"].value == pytest.approx(7 / 300)
+    assert "7 images are equal" in result.reason

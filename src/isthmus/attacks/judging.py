@@ -1,7 +1,8 @@
 """The judge: whether a proposed image really breaks its example, in float32, on a fresh forward pass.
 
 Attacks propose and are never believed. A proposal is brought into ball and box where it is outside, shown to the
-model itself, and breaks its example only if the prediction is wrong by more than float32's rounding could turn.
+model itself, and breaks its example only if the prediction, by argmax, is wrong by more than float32's rounding could
+turn, or is found wrong again in batches of other sizes, as a tie is.
 
 At each proposed success the model is asked again. Where it answers the same batch differently, it answers at random,
 however it answered elsewhere, and :class:`Randomness` ends the evaluation under the rule for deterministic models.
@@ -135,7 +136,7 @@ class Judge:
         finite = sane & logits.isfinite().all(1)
         self.ask_again(images, batch.keys, logits, finite & batch.reached(logits))
         broken, gap = finite & beyond_rounding(batch, logits), batch.gap(logits)
-        for row in (finite & ~broken & batch.reached(logits) & (gap < 0)).nonzero().squeeze(1).tolist():
+        for row in (finite & ~broken & batch.reached(logits)).nonzero().squeeze(1).tolist():
             broken[row] = self._again(images[row : row + 1], batch.take(torch.tensor([row])))
         return Verdict(images, broken, finite, gap)
 
@@ -178,10 +179,10 @@ class Judge:
         return inside & ~right
 
     def _again(self, image: Float[Tensor, "1 c h w"], example: Batch) -> bool:
-        """Whether a win that might be rounding is found again in batches of other sizes, each filled with the image.
+        """Whether argmax errs again in batches of other sizes, each filled with the image, where it might be rounding.
 
-        Where logits are coarse, since they are rounded or carry a large constant, wins are small and real. One unit in
-        the last place is no win.
+        Where logits are coarse, since they are rounded, votes, or carry a large constant, wins are small and real, or
+        they are ties. As on a clean image, argmax decides.
         """
         for copies in COPIES:
             rows = torch.zeros(copies, dtype=torch.int64)
@@ -192,8 +193,7 @@ class Judge:
                 )
             except ModelError:  # it may need other company
                 return False
-            unit = rounding.ULP * rounding.leading(logits)
-            if not bool((batch.reached(logits) & (batch.gap(logits) < -unit)).all()):
+            if not bool(batch.reached(logits).all()):
                 return False
         return True
 
@@ -270,7 +270,7 @@ class Judge:
 
 
 def beyond_rounding(batch: Batch, logits: Tensor) -> Bool[Tensor, " n"]:
-    """Whether success is more than a tie or a rounding: it would be found again in a batch of another size.
+    """Whether success is more than a tie or a rounding: it need not be looked for again in batches of other sizes.
 
     No rounding makes all logits equal: a constant answer counts as the class that argmax makes of it.
     """

@@ -12,9 +12,6 @@ ROUNDING = 2.0**-16
 LAST_BITS = 2.0**-21
 """And as a share of the leading logit: four units in its last place, since a constant may be added to all logits."""
 
-ULP = 2.0**-23
-"""At least a unit in a logit's last place, as a share of it, and at most two."""
-
 SAME = 1e-4
 """A share of the logits' size far above rounding, and far below any noise that matters."""
 

@@ -50,8 +50,9 @@ def run(context: Context, config: Config) -> CheckResult:
     Fails where the accuracy in mean mode is not above chance: where the interval's lower end does not exceed
     the accuracy of the best constant answer, which is the share of the most frequent label (1/C where all
     examples have the same label); the reason then names the likely cause. Warns where logits are NaN or infinite:
-    such an answer counts as wrong; and where the images of the first batch differ from what the model's batch
-    normalisation remembers (:mod:`isthmus.nets.batch_statistics`).
+    such an answer counts as wrong; where the two largest logits of an image are equal (``ties``); and where the images
+    of the first batch differ from what the model's batch normalisation remembers
+    (:mod:`isthmus.nets.batch_statistics`).
 
     Arrays: ``label``, ``predicted`` (−1 where logits are not finite) and ``correct`` (and ``stochastic_...``), one
     per example; ``confusion``, counts of (true, predicted), C×C, of the finite answers.
@@ -80,6 +81,13 @@ def run(context: Context, config: Config) -> CheckResult:
     status, reason = _judge(found["accuracy"], constant, not_finite(missing, "count as wrong"))
     if status is Status.FAIL:
         reason += f" {likely_cause(context, truth, arrays['confusion'], constant)}"
+    if ties := _ties(context.logits.numpy()):
+        status = Status.WARN if status is Status.PASS else status
+        found["ties"] = metrics.proportion(ties, truth.size, config.level)
+        reason += (
+            f" The two largest logits of {ties} images are equal: argmax takes the first class, on clean and attacked "
+            "images alike."
+        )
     if unusual := _unusual(context):
         status = Status.WARN if status is Status.PASS else status
         reason += f" {unusual}"
@@ -121,6 +129,12 @@ def _answers(context: Context) -> dict[str, NDArray[Any]]:
         parts = torch.split(torch.arange(len(batch), device=batch.images.device), context.batch_size)
         found[MEAN] = np.concatenate([judge.clean(batch.take(rows)).cpu().numpy() for rows in parts])
     return found
+
+
+def _ties(logits: NDArray[np.float32]) -> int:
+    """How many images have two largest logits that are equal."""
+    top = np.partition(logits[finite(logits)], -2, axis=1)[:, -2:]
+    return int((top[:, 0] == top[:, 1]).sum())
 
 
 def _unusual(context: Context) -> str | None:
