@@ -24,6 +24,7 @@ from isthmus.attacks.threats import parse
 from isthmus.attacks.verify import Verification
 from isthmus.attacks.verify import verify as recompute
 from isthmus.attacks.waves import forget
+from isthmus.checks.at_chance import FEWEST
 from isthmus.checks.obfuscation import ADVERSARIAL
 from isthmus.config import Component
 from isthmus.data.images import as_float
@@ -35,7 +36,6 @@ from isthmus.randomness import example_keys
 from isthmus.targets import judged_on, named
 from isthmus.types import Interval, Metric
 
-_FEWEST = 20  # examples from which a model at chance is recognised
 _LONGEST = 150  # characters of a file name that come from options
 
 
@@ -250,7 +250,7 @@ def above_chance(result: RobustResult) -> bool:
     """Whether the clean accuracy is above that of the best constant answer, by the lower end of its interval."""
     labels = result.examples.labels
     counts = labels.bincount()
-    if len(labels) < _FEWEST or int(counts.max()) == len(labels):
+    if len(labels) < FEWEST or int(counts.max()) == len(labels):
         return True  # too few, or too alike, to say
     return wilson(int(result.correct.sum()), len(labels)).low > int(counts.max()) / len(labels)
 

@@ -489,11 +489,13 @@ def _stop_at_errors(subjects: Sequence[Subject], asked: Sequence[str]) -> None:
 
 def _stop_at_chance(subjects: Sequence[Subject], asked: Sequence[str]) -> None:
     """End with exit code 2 where a classifier is no better than a constant answer, or collapsed in training."""
+    from isthmus.checks.at_chance import FEWEST
     from isthmus.types import Status
 
     for subject in subjects:
         result = subject.results.get("accuracy") if "accuracy" in asked else None
-        failed = result.reason if result is not None and result.status is Status.FAIL else ""
+        enough = result is not None and result.metrics and result.metrics["accuracy"].n >= FEWEST
+        failed = result.reason if result is not None and enough and result.status is Status.FAIL else ""
         if failed or subject.collapsed:
             _echo(f"Error: {subject.name} is at chance. {failed or subject.collapse}", err=True)
             raise typer.Exit(2)

@@ -215,6 +215,12 @@ def test_pixels_on_another_scale_are_named_as_the_cause():
     assert "With pixels in [0, 255] 100.0% would be right: the model likely expects them so" in result.reason
 
 
+def test_of_few_images_no_cause_is_named():
+    result = run(context(np.eye(2), [0, 1]))
+    assert result.status is Status.FAIL
+    assert result.reason.endswith("which is not above what one constant answer reaches, 50.0%.")
+
+
 def test_otherwise_the_weights_are_named_as_the_cause():
     random = np.random.default_rng(1)
     assert "the weights are likely untrained" in run(context(random.random((500, 5)), [0, 1, 2, 3, 4] * 100)).reason

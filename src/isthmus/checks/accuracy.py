@@ -80,7 +80,7 @@ def run(context: Context, config: Config) -> CheckResult:
     constant = chance(truth, context.num_classes)
     status, reason = _judge(found["accuracy"], constant, not_finite(missing, "count as wrong"))
     if status is Status.FAIL:
-        reason += f" {likely_cause(context, truth, arrays['confusion'], constant)}"
+        reason = f"{reason} {likely_cause(context, truth, arrays['confusion'], constant)}".rstrip()
     if ties := _ties(context.logits.numpy()):
         status = Status.WARN if status is Status.PASS else status
         found["ties"] = metrics.proportion(ties, truth.size, config.level)

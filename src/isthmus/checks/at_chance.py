@@ -15,13 +15,18 @@ if TYPE_CHECKING:
 
     from isthmus.checks.context import Context
 
+FEWEST = 20
+"""Images from which a classifier at chance is recognised; of fewer the interval's lower end says nothing."""
+
 _CLASSES_SHOWN = 5
 _IMAGES = 5  # of each class, on average
 _ONE_CLASS = 0.99  # of the answers
 
 
 def likely_cause(context: Context, truth: NDArray[Any], confusion: NDArray[np.int64], chance: float) -> str:
-    """What probably went wrong, and what to do, in a sentence."""
+    """What probably went wrong, and what to do, in a sentence; empty where there are too few images to say."""
+    if len(truth) < FEWEST:
+        return ""
     return _other_order(confusion, chance) or _other_range(context, truth, chance) or _weights(confusion)
 
 
