@@ -1,9 +1,11 @@
 """Models that answer at random: how close to the best perturbation the averaged follow-up comes."""
 
+import pytest
 import torch
 from torch import nn
+from trained_digits import held_out, undefended
 
-from isthmus.attacks import Linf
+from isthmus.attacks import Linf, pgd, robust_accuracy
 from isthmus.attacks.inputs import examples
 from isthmus.obfuscation import follow_up
 from isthmus.obfuscation.suspect import QUICK, Suspect
@@ -31,3 +33,25 @@ def test_averaged_gradients_come_close_to_the_best_perturbation_of_a_noisy_model
     suspect = Suspect(NoisySlopes(), examples(torch.full((8, 1, 8, 8), 0.5), labels), Linf(EPS), QUICK)
     follow_up.averaged(suspect)
     assert suspect.best.robust.sum() <= 1
+
+
+class Unsure(nn.Module):
+    """Another model's argmax, with probabilities that hardly differ from 1/10."""
+
+    def __init__(self, model, noise=0.0, takes_keys=False):
+        super().__init__()
+        self.model, self.noise, self.takes_keys = model, noise, takes_keys
+
+    def forward(self, images, keys=None):
+        logits = 2e-4 * self.model(images)
+        return logits + self.noise * torch.randn_like(logits) if self.noise else logits
+
+
+@pytest.mark.parametrize("options", [{"noise": 1e-6}, {"takes_keys": True}], ids=["noise", "keys"])
+def test_a_random_model_gains_nothing_by_being_unsure(options):
+    suite, (images, labels) = [pgd.Config(steps=20, loss="margin")], held_out(20)
+    honest = robust_accuracy(undefended(), images, labels, Linf(0.08), suite)
+    assert 0 < honest.accuracy < 1
+    found = robust_accuracy(Unsure(undefended(), **options), images, labels, Linf(0.08), suite)
+    assert found.random
+    assert found.accuracy == honest.accuracy
