@@ -319,6 +319,36 @@ def test_unknown_checks_get_a_suggestion(model, data):
         isthmus.audit(model, *data, isthmus.Linf(0.1), checks=["acuracy"])
 
 
+class Service(nn.Module):
+    """Counts the images that it, or any copy of it, is shown."""
+
+    shown = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        type(self).shown += len(images)
+        return torch.from_numpy(self.linear(images.flatten(1)).detach().numpy())
+
+
+@pytest.mark.parametrize("budget", [4_000, 20_000])
+def test_no_more_images_are_shown_than_the_queries_allow(data, budget):
+    images, _ = data
+    labels, Service.shown = Service()(images).argmax(1), 0
+    audit = isthmus.audit(Service(), images, labels, "linf:0.02", ["obfuscation", "accuracy"], max_queries=budget)
+    assert Service.shown <= budget
+    assert audit.verdict.status == ("undecided" if budget == 4_000 else "broken")
+    assert audit.results["accuracy"].metrics["accuracy"].value == 1
+
+
+def test_queries_that_do_not_cover_the_clean_images_are_refused(data):
+    with pytest.raises(ModelError, match="the 50 queries of max_queries are spent"):
+        isthmus.audit(Service(), *data, "linf:0.02", ["accuracy"], max_queries=50)
+
+
 def test_progress_is_told_by_check(model, data):
     seen = []
     isthmus.audit(model, *data, isthmus.Linf(0.1), checks=CHECKS, progress=lambda *step: seen.append(step))

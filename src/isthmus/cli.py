@@ -119,6 +119,12 @@ def audit(
             show_default="10000; 50000 with --full",
         ),
     ] = None,
+    max_queries: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=_MOST, help="Images the model may be shown in all, as of a service.", show_default="no limit"
+        ),
+    ] = None,
     seed: Seed = 0,
     out: Annotated[
         Path | None,
@@ -145,9 +151,9 @@ def audit(
     """Audit a trained run, or any classifier, and write a page about it, with a verdict on its robust accuracy.
 
     Ends with exit code 3 if the robust accuracy is overstated, with 4 if it is broken, with 5 if that is undecided (the
-    budget of --passes was spent, a test broke off, or the model gives no gradient), and with 2 if a check that was
-    asked for broke off with an error, or the classifier is no better than a constant answer; results and page are
-    written even so.
+    budget of --passes or --max-queries was spent, a test broke off, or the model gives no gradient), and with 2 if a
+    check that was asked for broke off with an error, or the classifier is no better than a constant answer; results
+    and page are written even so.
     """
     from isthmus.auditing import DEFAULT_CHECKS, WITH_TRAINING
     from isthmus.targets import audit_run
@@ -166,6 +172,7 @@ def audit(
         budget="full" if full else "quick",
         claimed=claimed,
         passes=passes,
+        max_queries=max_queries,
         seed=seed,
         out=out,
         step=step,

@@ -77,6 +77,7 @@ def audit_run(
     budget: Literal["quick", "full"] = "quick",
     claimed: str | None = None,
     passes: int | None = None,
+    max_queries: int | None = None,
     seed: int = 0,
     out: Path | None = None,
     step: int | None = None,
@@ -92,7 +93,7 @@ def audit_run(
         data: name of the data (its test split is used); the run's own where None.
         threat: norm and largest ε, such as "linf:8/255".
         count: judge on this many test images, the same class-balanced choice every time; all where None.
-        checks, budget, claimed, passes, seed: see :func:`isthmus.audit`.
+        checks, budget, claimed, passes, max_queries, seed: see :func:`isthmus.audit`.
         out: folder for results and page; where None the run itself, or for a foreign model ``runs/<model>`` or
             ``runs/<model>-<weights>``.
         step: of a run, the model after this step, one of its ``training.snapshots``; results go to ``step-<step>`` in
@@ -126,6 +127,7 @@ def audit_run(
             trained_on=trained_on,
             claimed=claimed,
             passes=passes,
+            max_queries=max_queries,
             seed=seed,
             out=target.folder / "audit",
             name=target.name,

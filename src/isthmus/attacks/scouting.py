@@ -52,7 +52,8 @@ def oracle(model: nn.Module, bf16: bool, probe: Tensor) -> Oracle:
 
 def _scout(asked: Oracle, model: nn.Module, probe: Tensor) -> nn.Module | None:
     """A faster copy that gives the model's logits and gradient up to rounding; None where there is none."""
-    if asked.takes_keys or not any(isinstance(m, nn.Conv2d) for m in model.modules()):
+    hooked = bool(model._forward_pre_hooks or model._forward_hooks)  # which a traced copy would not call
+    if asked.takes_keys or hooked or not any(isinstance(m, nn.Conv2d) for m in model.modules()):
         return None
     try:
         expected = _answers(asked, probe)

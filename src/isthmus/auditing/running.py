@@ -30,6 +30,8 @@ from isthmus.cluster import Cluster
 from isthmus.config import Component
 from isthmus.data.images import Examples, check_labels
 from isthmus.errors import ConfigError, IsthmusError, ModelError, foreign_code, out_of_memory, unknown
+from isthmus.nets.bottleneck import Bottleneck
+from isthmus.obfuscation.suspect import FULL, QUICK
 from isthmus.obfuscation.verdict import Verdict
 from isthmus.report import page
 from isthmus.report.subjects import Subject
@@ -88,6 +90,7 @@ def audit(
     trained_on: Examples | tuple[Float[Tensor, "m c h w"], Int[Tensor, "m"]] | None = None,
     claimed: float | str | None = None,
     passes: int | None = None,
+    max_queries: int | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     name: str | None = None,
@@ -118,6 +121,9 @@ def audit(
             where None, what one run of PGD of 40 steps on the cross-entropy says.
         passes: example-passes for each image, forward and backward, that the verdict may spend at most (the option
             ``passes`` of the check ``obfuscation``, which must be asked); its default where None.
+        max_queries: how many images the model, or any copy of it, may be shown in all: what a service is asked. The
+            verdict gets what that allows for each image, if it is less than ``passes``. Where all is spent, checks
+            break off, and the verdict is undecided unless it is clear by then. Not with ``cluster``.
         seed: all random choices derive from it and the examples' indices.
         out: a folder for the results. Checks that are already there with the same model, data, settings and options,
             made by the same version and commit of isthmus, are not run again; an audit of another model, other data or
@@ -143,6 +149,10 @@ def audit(
     """
     threat = threat_of(threat)
     asked = configs(checks, trained_on is not None, passes)
+    if max_queries is not None:
+        asked = _within(asked, inputs.check_whole(max_queries, "max_queries") // max(len(labels), 1), budget)
+        if cluster is not None:
+            raise ConfigError("max_queries counts what one process asks; it cannot be given together with a cluster.")
     claim = share(claimed)
     if budget not in BUDGETS:
         raise ConfigError(unknown("budget", budget, BUDGETS))
@@ -152,7 +162,7 @@ def audit(
     images, labels, positions = examples(images, labels, indices)
     trained = training(trained_on, tuple(images.shape[1:]))
     device = device_of(model, images)
-    with undisturbed(model, device, seed), ExitStack() as opened:
+    with undisturbed(model, device, seed), _limited(model, max_queries), ExitStack() as opened:
         adopted, batch_size = _within_memory(
             lambda size: classifier.adopt(model, images.to(device), seed, threat, size), batch_size
         )
@@ -203,6 +213,40 @@ def audit(
                 if folder is not None:
                     results.save_result(folder, found[check.name])
     return Audit(record, found)
+
+
+def _within(asked: list[Component], queries: int, budget: str) -> list[Component]:
+    """The checks, the verdict with no more passes for each image than so many queries."""
+    usual = (QUICK if budget == "quick" else FULL).passes
+    return [
+        check.model_copy(update={"passes": max(1, min(queries, getattr(check, "passes", None) or usual))})
+        if check.name == "obfuscation"
+        else check
+        for check in asked
+    ]
+
+
+@contextmanager
+def _limited(model: nn.Module, most: int | None) -> Iterator[None]:
+    """Inside, the model and its copies answer so many images in all, and then raise a ModelError."""
+    if most is None:
+        yield
+        return
+    shown = 0
+
+    def count(_module: nn.Module, given: tuple[Any, ...]) -> None:
+        nonlocal shown
+        images: Tensor = given[0]
+        if shown + len(images) > most:
+            raise ModelError(f"the {most:,} queries of max_queries are spent")
+        shown += len(images)
+
+    # A function, which copies of the model share. Modes of a bottleneck have the backbone alone in common.
+    hook = (model.backbone if isinstance(model, Bottleneck) else model).register_forward_pre_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @contextmanager
