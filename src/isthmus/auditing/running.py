@@ -149,10 +149,6 @@ def audit(
     """
     threat = threat_of(threat)
     asked = configs(checks, trained_on is not None, passes)
-    if max_queries is not None:
-        asked = _within(asked, inputs.check_whole(max_queries, "max_queries") // max(len(labels), 1), budget)
-        if cluster is not None:
-            raise ConfigError("max_queries counts what one process asks; it cannot be given together with a cluster.")
     claim = share(claimed)
     if budget not in BUDGETS:
         raise ConfigError(unknown("budget", budget, BUDGETS))
@@ -160,6 +156,10 @@ def audit(
     inputs.check_whole(batch_size, "batch_size")
     inputs.check_seed(seed)
     images, labels, positions = examples(images, labels, indices)
+    if max_queries is not None:
+        if cluster is not None:
+            raise ConfigError("max_queries counts what one process asks; it cannot be given together with a cluster.")
+        asked = _within(asked, inputs.check_whole(max_queries, "max_queries") // len(images), budget)
     trained = training(trained_on, tuple(images.shape[1:]))
     device = device_of(model, images)
     with undisturbed(model, device, seed), _limited(model, max_queries), ExitStack() as opened:
