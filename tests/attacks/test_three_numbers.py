@@ -181,6 +181,31 @@ def test_a_test_may_end_within_a_block():
     assert [*averages.blocks(100)] == [(0, 16), (16, 16), (32, 32), (64, 36)]
 
 
+class Unsure(nn.Module):
+    """Votes for class 1 with a given chance, with probabilities of 0.5 ± 0.0001."""
+
+    takes_keys = True
+
+    def __init__(self, chance: float) -> None:
+        super().__init__()
+        self.chance = chance
+
+    def forward(self, images, keys):
+        lead = torch.where(uniform(keys, (1,)) < self.chance, 4e-4, -4e-4)
+        return torch.cat([torch.zeros_like(lead), lead], 1)
+
+
+@pytest.mark.parametrize(("chance", "wrong"), [(0.9, True), (0.1, False)])
+def test_the_votes_of_a_model_that_is_never_sure_settle_a_reading(chance, wrong):
+    images, labels = images_at(0.5, 30)
+    batch = Batch(images, labels, example_keys(5, torch.arange(30)))
+    found = Judge(Oracle(Unsure(chance)), Linf(0.1)).read(images, batch)
+    assert (found.wrong == wrong).all()
+    assert found.draws.double().mean() < 60
+    assert found.sure.all() == wrong
+    assert found.sure.any() == wrong
+
+
 def test_most_images_are_settled_by_a_few_draws():
     assert int(read(Margin(0.1), 0.9, 50).draws.max()) == averages.FIRST + averages.BLOCK
 

@@ -71,6 +71,10 @@ def test_thresholds_are_those_of_the_code():
     assert f"{averages.BLOCK} at first, then as many as were taken already, and at most {judging.MOST_DRAWS}" in FLAT
     assert f"betting {min(averages.BETS):g} to {max(averages.BETS):g}" in FLAT
     assert len(averages.BETS) == 5
+    assert (
+        f"no class leads by more than {averages.UNSURE:g} in any of the first {averages.FIRST + averages.BLOCK} draws"
+        in FLAT
+    )
     assert f"a capital of k(k + 1) / {averages.DOUBT:g}" in FLAT
     assert (rounding.ROUNDING, rounding.LAST_BITS) == (2.0**-16, 2.0**-21)
     assert "2<sup>−16</sup> of the range of logits and 2<sup>−21</sup> of the leading one" in FLAT

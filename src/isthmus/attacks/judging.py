@@ -207,7 +207,8 @@ class Judge:
         targeted evaluation, the target's less the largest other). Were the mean lead not positive, a gambler's capital
         (:func:`isthmus.attacks.averages.capital`) would reach k(k+1)/DOUBT with a chance of at most DOUBT/k(k+1). These
         levels sum to DOUBT over all k. The game ends there, or when little is left to hope for, at the latest after
-        :data:`MOST_DRAWS` draws; then the attack goes on.
+        :data:`MOST_DRAWS` draws; then the attack goes on. Where the first draws are unsure, they count as votes
+        (:data:`isthmus.attacks.averages.UNSURE`).
         """
         first = self.average(images, fold(batch.keys, _SCREEN, tries, _content(images)), 0, SCREEN)
         total, draws = first.sum(1), torch.full_like(batch.labels, SCREEN)
@@ -215,6 +216,7 @@ class Judge:
         gap = torch.where(first.isfinite().flatten(1).all(1), batch.gap(mean), torch.nan)
         rows = (batch.reached(mean) & gap.isfinite()).nonzero().squeeze(1)
         broken = torch.zeros(len(batch), dtype=torch.bool, device=images.device)
+        unsure = broken.clone()
         if len(rows) == 0:
             return broken, gap
         tries[rows] += 1
@@ -224,6 +226,10 @@ class Judge:
         for start, count in averages.blocks(MOST_DRAWS):
             some = batch.take(rows)
             drawn = self.average(images[rows], fold(some.keys, tries[rows]), start, count)
+            if start == 0:
+                unsure[rows] = averages.are_unsure(torch.cat([first[rows], drawn], 1))
+                total[rows] = averages.voted(first[rows], unsure[rows]).sum(1)
+            drawn = averages.voted(drawn, unsure[rows])
             total[rows] += drawn.sum(1)
             draws[rows] += count
             wealth[rows], highest = averages.capital(wealth[rows], averages.lead(some, drawn, rival[rows]))

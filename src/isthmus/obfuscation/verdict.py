@@ -77,6 +77,8 @@ def verdict(
     if not_tried:
         doubts = (*doubts, f"the budget is spent (not tried or cut short: {', '.join(not_tried)})")
     status: Word = "undecided" if doubts else "holds"
+    if not too_high and not doubts:
+        what += " after every test and follow-up"
     if too_high and left <= chance:
         status, reason = "broken", f"{percent(said)} was reported, and no more than chance is left: the {what}"
     elif too_high:
@@ -88,9 +90,7 @@ def verdict(
         reason = f"{percent(said)} is {by} more than the {what}, {'and no test failed' if not failed else natural}"
     else:
         reason = f"{percent(said)} is not shown to differ from the {what}"
-    if status == "holds":
-        reason += " after every test and follow-up"
-    elif doubts:
+    if doubts:
         reason += f"; {'; '.join(doubts)}"
     if failed:
         reason += f"; failed tests: {', '.join(failed)}"
