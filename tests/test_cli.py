@@ -130,6 +130,8 @@ def test_a_check_that_breaks_off_is_said_and_is_no_success(home):
     assert other.returncode == 2
     assert "Error: theirs.cut is at chance. " in other.stderr
     assert "Nearly all answers are class" in other.stderr
+    doubted = isthmus(*audit, "--checks", "obfuscation", "--passes", 40, cwd=home)
+    assert (doubted.returncode, "Error: theirs.cut is at chance. " in doubted.stderr) == (2, True)
     absent = isthmus(*audit, "--checks", "transfer:folder:nowhere", cwd=home)
     assert absent.returncode == 2
     assert "Error: transfer of theirs.cut broke off" in absent.stderr

@@ -497,14 +497,19 @@ def _stop_at_errors(subjects: Sequence[Subject], asked: Sequence[str]) -> None:
 def _stop_at_chance(subjects: Sequence[Subject], asked: Sequence[str]) -> None:
     """End with exit code 2 where a classifier is no better than a constant answer, or collapsed in training."""
     from isthmus.checks.at_chance import FEWEST
-    from isthmus.types import Status
 
     for subject in subjects:
-        result = subject.results.get("accuracy") if "accuracy" in asked else None
-        enough = result is not None and result.metrics and result.metrics["accuracy"].n >= FEWEST
-        failed = result.reason if result is not None and enough and result.status is Status.FAIL else ""
-        if failed or subject.collapsed:
-            _echo(f"Error: {subject.name} is at chance. {failed or subject.collapse}", err=True)
+        reason = subject.collapse if subject.collapsed else ""
+        for check, name in (("accuracy", "accuracy"), ("obfuscation", "clean_accuracy")):
+            result = subject.results.get(check) if check in asked else None
+            metric = result.metrics.get(name) if result is not None else None
+            if result is None or metric is None or metric.interval is None or metric.n < FEWEST:
+                continue
+            if metric.interval.low <= result.details.get("chance", -1.0):  # results of earlier versions lack it
+                said = f"{metric.value:.1%} of {metric.n:,} clean images are classified correctly."
+                reason = reason or (result.reason if check == "accuracy" else said)
+        if reason:
+            _echo(f"Error: {subject.name} is at chance. {reason}", err=True)
             raise typer.Exit(2)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from isthmus import metrics
 from isthmus.checks import obfuscation_page
 from isthmus.checks.views import MEAN, STOCHASTIC, in_mode
 from isthmus.config import Component
@@ -100,6 +101,7 @@ def run(context: Context, config: Config) -> CheckResult:
             "threat": str(context.threat),
             "verdict": verdict.model_dump(mode="json"),
             "mode": worst,
+            "chance": found[worst].chance,
             "modes": {mode: _details(each) for mode, each in found.items()},
         },
         arrays={in_mode(name, mode): array for mode, each in found.items() for name, array in _arrays(each).items()},
@@ -144,7 +146,11 @@ def _diagnosed(model: nn.Module, context: Context, config: Config, mode: int, mo
 
 def _metrics(found: Diagnosis) -> dict[str, Metric]:
     verdict = found.verdict
-    return {"reported_accuracy": verdict.reported_metric, "corrected_accuracy": verdict.corrected_metric}
+    return {
+        "reported_accuracy": verdict.reported_metric,
+        "corrected_accuracy": verdict.corrected_metric,
+        "clean_accuracy": metrics.accuracy(found.result.correct.numpy()),
+    }
 
 
 def _details(found: Diagnosis) -> dict[str, Any]:

@@ -72,6 +72,7 @@ class Diagnosis:
         follow_ups: accuracy that was left after each, in the order they ran.
         usual: which examples stand against the usual attack.
         result: what broke each example, with its witness.
+        chance: accuracy of the best constant answer.
         forwards, backwards: example-passes of everything.
         ensemble: of the strong ensemble alone.
         bound: example-passes that were never to be exceeded.
@@ -82,6 +83,7 @@ class Diagnosis:
     follow_ups: dict[str, Metric]
     usual: Bool[Tensor, " n"]
     result: RobustResult
+    chance: float
     forwards: int
     backwards: int
     ensemble: int
@@ -121,6 +123,7 @@ def diagnose(suspect: Suspect, claimed: float | None = None) -> Diagnosis:
         follow_ups=tried,
         usual=suspect.reported,
         result=suspect.best,
+        chance=suspect.chance,
         forwards=suspect.forwards,
         backwards=suspect.backwards,
         ensemble=suspect.ensemble_passes,
