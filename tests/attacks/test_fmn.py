@@ -37,7 +37,7 @@ def test_on_a_linear_model_the_norm_is_the_distance_to_the_boundary(classes, nor
     """Margin over the dual norm of w_y − w_t (identity 16), or the optimum within the box, for the best class t."""
     model, images, labels, distances = linear(classes, norm, low=low, high=1 - low)
     sizes = minimal_norms(model, images, labels, norm, [fmn.Config(steps=150, restarts=classes - 1)]).sizes
-    assert (sizes >= distances * (1 - 1e-6)).all()
+    assert (sizes >= distances * (1 - 1e-5)).all()  # pixels are float32
     assert (sizes <= 1.05 * distances).all()
 
 
@@ -145,7 +145,7 @@ def test_nothing_depends_on_batch_mates(attack):
 def test_ddn_finds_the_distance_in_l2():
     model, images, labels, distances = linear(2, "l2")
     sizes = minimal_norms(model, images, labels, "l2", ["ddn:300"]).sizes
-    assert (sizes >= distances * (1 - 1e-6)).all()
+    assert (sizes >= distances * (1 - 1e-5)).all()  # pixels are float32
     assert (sizes <= 1.05 * distances).all()
 
 

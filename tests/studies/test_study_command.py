@@ -8,14 +8,14 @@ from isthmus.studies import catalogue
 
 def test_without_a_name_it_says_what_there_is(capsys):
     assert _run(["study"], debug=False) == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.replace("\n  ", " ").splitlines()
     assert [line.partition(": ")[0] for line in lines] == catalogue.names()
     assert all(line.partition(": ")[2] for line in lines)
 
 
 def test_studies_are_listed_with_everything_else(capsys):
     assert _run(["list", "studies"], debug=False) == 0
-    assert capsys.readouterr().out.strip() == f"studies: {', '.join(catalogue.names())}"
+    assert " ".join(capsys.readouterr().out.split()) == f"studies: {', '.join(catalogue.names())}"
 
 
 def test_it_ends_with_findings_and_the_page(capsys, tmp_path):

@@ -136,7 +136,8 @@ class Judge:
         finite = sane & logits.isfinite().all(1)
         self.ask_again(images, batch.keys, logits, finite & batch.reached(logits))
         broken, gap = finite & beyond_rounding(batch, logits), batch.gap(logits)
-        for row in (finite & ~broken & batch.reached(logits)).nonzero().squeeze(1).tolist():
+        maybe = finite & ~broken & batch.reached(logits) & ~rounding.alike(logits)
+        for row in maybe.nonzero().squeeze(1).tolist():
             broken[row] = self._again(images[row : row + 1], batch.take(torch.tensor([row])))
         return Verdict(images, broken, finite, gap)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 ROUNDING = 2.0**-16
@@ -35,6 +35,12 @@ def slack(logits: Float[Tensor, "n classes"], share: float = ROUNDING) -> Float[
 def leading(logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
     """The larger absolute value of the two largest logits."""
     return logits.topk(2, dim=1).values.abs().amax(1)
+
+
+def alike(logits: Float[Tensor, "n classes"]) -> Bool[Tensor, " n"]:
+    """Whether logits, though not all equal, differ in their last bit alone: such an answer says nothing."""
+    low, high = logits.aminmax(dim=1)
+    return (low < high) & (high - low <= 2.0**-23 * leading(logits))
 
 
 def differ(first: Float[Tensor, "n classes"], second: Float[Tensor, "n classes"]) -> bool:

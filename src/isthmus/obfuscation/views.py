@@ -61,8 +61,9 @@ class Alone(nn.Module):
 class Finite(nn.Module):
     """A model with numbers in place of NaN and infinity, in its answers and in its gradient.
 
-    An infinite logit becomes the largest number there is. In an answer that holds NaN no class leads by more than
-    rounding, so that it is no witness (nor is it constant, which would be one). A gradient that is not finite is 0.
+    An infinite logit becomes the largest number there is. In an answer that holds NaN all logits become alike but for
+    the last bit of one, so that it breaks nothing (:func:`isthmus.attacks.rounding.alike`), as a constant answer may. A
+    gradient that is not finite is 0.
     """
 
     def __init__(self, model: nn.Module) -> None:
