@@ -92,7 +92,11 @@ def test_no_more_passes_are_spent_than_the_budget_has(name, passes):
     made = {"honest": lambda: adversarially_trained(), "votes": lambda: Votes(undefended())}
     made["random off the grid"] = lambda: RandomOffTheGrid(undefended())
     model = made[name]() if name in made else ILLUSIONS[name](undefended())
-    passes += 70 * (name == "random noise")  # the average on a clean image takes 20 draws, and more where it is close
+    if name == "random noise" and passes == 30:  # to read an average takes 20 draws, and more where it is close
+        with pytest.raises(ConfigError, match="do not even cover the clean images"):
+            diagnosed(Counted(model.eval()), passes, eps=0.1)
+        assert PASSES["forward"] <= passes * N
+        return
     found = diagnosed(Counted(model.eval()), passes, eps=0.1)
     assert found.bound == passes * N
     assert PASSES["forward"] + PASSES["backward"] <= found.forwards + found.backwards <= found.bound
