@@ -108,7 +108,7 @@ VERBS: Mapping[str, Verb] = {
     "attack": Verb(
         (
             *("attack", "{run}", "--threat", "linf:0.1", "--n", "60", "--suite", "pgd:100,square", "-q"),
-            *("--out", "{out}/witnesses.safetensors"),
+            *("--out", "{out}/witnesses.safetensors", "--force"),  # a finished result is not overwritten otherwise
         ),
         witnesses,
     ),
