@@ -176,6 +176,24 @@ def test_an_attack_on_a_model_with_a_cache_asks_fresh_copies(data):
         assert isthmus.verify(found, model).agrees
 
 
+class Metered(Normalised):
+    """Counts the images that it, or any copy of it, is shown."""
+
+    shown = 0
+
+    def forward(self, images):
+        type(self).shown += len(images)
+        return super().forward(images)
+
+
+@pytest.mark.parametrize("budget", [250, 600])
+def test_queries_of_copies_count_too(data, budget):
+    Metered.shown = 0
+    result = isthmus.robust_accuracy(Metered(False), *data, "linf:0.1", "square", max_queries=budget)
+    assert result.exhausted
+    assert Metered.shown <= budget
+
+
 class OwnGenerator(nn.Module):
     """Random, by a generator of its own, whose state is no memory."""
 

@@ -177,8 +177,7 @@ def verify(
 ) -> Verification:
     """Recompute what a file of witnesses claims, with a named model; and compare its originals with the data set.
 
-    A file may be about fewer examples or a larger ε than whoever reads it thinks; ``threat`` and ``count`` say what is
-    expected.
+    A file may hold fewer examples or another ε than its reader expects; ``threat`` and ``count`` refuse such a file.
 
     Args:
         witnesses: what :func:`attack` or :meth:`RobustResult.save` wrote; or the folder of an

@@ -81,7 +81,8 @@ def robust_accuracy(
         verify: check every adversarial example on a further forward pass at the end. One that fails counts as robust,
             and the result's ``unconfirmed`` and ``flags`` say so. Of a random model, read its average on fresh draws;
             without that only the count of what is wrong with confidence is known.
-        max_queries: example-passes that may be spent in all, forward and backward, such as what a service answers.
+        max_queries: example-passes that may be spent in all, forward and backward, such as what a service answers;
+            up to 80 of them are kept for the copies that are tested for memory.
             The evaluation ends before it would exceed them (with several jobs, by what they are at), and the result is
             an upper bound, not ``complete`` but ``exhausted``. None for no limit; not together with ``until``.
 
@@ -97,7 +98,8 @@ def robust_accuracy(
     attacks, examples = ready(suite, chosen.name), _examples(model, images, labels, targets, seed, indices)
     means, told = _means(batch_size, jobs, bf16, save_to, verify), monotone(teller(progress))
     if max_queries is not None:
-        means = replace(means, passes=inputs.check_whole(max_queries, "max_queries"))
+        asked = memory.most_queries(len(examples))  # of copies, which may be of a service
+        means = replace(means, passes=inputs.check_whole(max_queries, "max_queries") - asked)
         if until is not None:
             raise ConfigError("max_queries and until both end an evaluation; give one of them.")
     model = memory.without(model, examples.images, chosen)
@@ -111,8 +113,8 @@ def robust_accuracy(
                 return one(examples, means, told)
             except Spent:
                 raise ConfigError(
-                    f"max_queries={max_queries} does not even cover the clean images, {len(examples)} of them; allow "
-                    "more, or attack fewer."
+                    f"max_queries={max_queries} does not even cover the clean images, {len(examples)} of them, and the "
+                    f"test for memory, up to {memory.most_queries(len(examples))}; allow more, or attack fewer."
                 ) from None
         return until_narrow(one, examples, inputs.check_share(until, "until"), means, told)
 
@@ -150,11 +152,9 @@ def curve(
 ) -> tuple[RobustResult, ...]:
     """Robust accuracy at several ε of one norm, ascending: a security curve.
 
-    Witnesses are reused both ways. What is broken at ε stays broken at every larger ε and costs no further
-    Witnesses are reused both ways. What is broken at ε stays broken at every larger ε and costs no further
-    pass (of a random model it is attacked again, for the count with confidence); a witness found at a larger ε that
-    happens to lie inside a smaller ball counts there too. So the
-    sum is the whole cost.
+    Adversarial examples are reused both ways. What is broken at ε stays broken at every larger ε and costs no further
+    pass (a random model's examples are attacked again, for the count with confidence); an adversarial example found at
+    a larger ε that happens to lie inside a smaller ball counts there too.
 
     Args:
         threats: one norm, any number of ε, in any order; see :func:`isthmus.attacks.parse_grid`.

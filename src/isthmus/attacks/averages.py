@@ -122,7 +122,7 @@ def voted(drawn: Float[Tensor, "n draws classes"], unsure: Bool[Tensor, " n"]) -
 
 
 def blocks(most: int) -> Iterator[tuple[int, int]]:
-    """How a test of up to so many draws takes them: the number of a block's first, and how many."""
+    """Blocks of draws of a test with at most ``most`` draws: the number of each block's first draw, and its size."""
     start = 0
     while start < most:
         count = min(max(start, BLOCK), most - start)

@@ -236,7 +236,7 @@ class Judge:
             wealth[rows], highest = averages.capital(wealth[rows], averages.lead(some, drawn, rival[rows]))
             broken[rows] = highest >= needed[rows]
             goes_on = ~broken[rows] & drawn.isfinite().flatten(1).all(1)
-            if start + count >= _PATIENCE:  # whoever has lost by then will hardly win
+            if start + count >= _PATIENCE:  # a test that has lost by then seldom wins
                 goes_on &= wealth[rows].mean(1) > 1
             rows = rows[goes_on]
             if len(rows) == 0:

@@ -1,8 +1,8 @@
 """Does a model remember what it was asked? Then no answer is its own, and attacks see what it said before.
 
 A cache of early answers, as services have one, gives an adversarial image the answer to the clean image that was asked
-first: nothing breaks it, and whoever shows it the adversarial image alone breaks it at once. The same holds for a model
-that learns from its input. Such a model is judged as a fresh copy would answer.
+first, so that nothing breaks it; asked about the adversarial image alone, it errs. The same holds for a model that
+learns from its input. Such a model is judged as a fresh copy would answer.
 """
 
 from __future__ import annotations
@@ -52,16 +52,18 @@ def remembers(model: nn.Module, images: Float[Tensor, "n c h w"], threat: Threat
 
     Args:
         model: in eval mode.
-        images: in [0, 1], on the model's device.
+        images: in [0, 1], on any device.
         threat: neighbours are drawn from its ball, and from one of a quarter of its size.
 
     Returns:
         None where it cannot be copied, or a copy does not answer.
     """
-    rows = torch.linspace(0, len(images) - 1, min(len(images), IMAGES)).long().to(images.device)
-    keys, some = example_keys(seed, rows), images[rows].float()
+    device = device_of(model, images)
+    rows = torch.linspace(0, len(images) - 1, min(len(images), IMAGES)).long()
+    some, rows = images[rows.to(images.device)].to(device, torch.float32), rows.to(device)
+    keys = example_keys(seed, rows)
     near = torch.where(
-        (torch.arange(len(rows), device=rows.device) % 2 == 0)[:, None, None, None],
+        (torch.arange(len(rows), device=device) % 2 == 0)[:, None, None, None],
         threat.random_start(some, keys),
         threat.with_eps(threat.eps / 4).random_start(some, keys),
     )
@@ -71,7 +73,7 @@ def remembers(model: nn.Module, images: Float[Tensor, "n c h w"], threat: Threat
         """A fresh copy's answer to the last of these."""
         own = copy.deepcopy(model)
         for each in asked:
-            with torch.no_grad(), seeded(seed, each.device):
+            with torch.no_grad(), seeded(seed, device):
                 last: Tensor = own(each.clone(), **options)
         return functional.pad(last.float(), (0, 1))  # a binary classifier may answer with one column
 
@@ -82,11 +84,15 @@ def remembers(model: nn.Module, images: Float[Tensor, "n c h w"], threat: Threat
         return None
 
 
+def most_queries(n: int) -> int:
+    """Images that copies are asked about, at most, where n images are given."""
+    return 5 * min(n, IMAGES)
+
+
 def without(model: nn.Module, images: Float[Tensor, "n c h w"], threat: Threat) -> nn.Module:
     """The model; or, with a warning, a view of it that forgets, where it remembers."""
-    device = device_of(model, images)
-    with undisturbed(model, device, 0):
-        if not remembers(model, images[:: max(1, len(images) // IMAGES)].to(device), threat):
+    with undisturbed(model, device_of(model, images), 0):
+        if not remembers(model, images, threat):
             return model
     warnings.warn(
         "The model's answers depend on what it was asked before (a cache, or learning from its input?). It is judged "
