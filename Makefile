@@ -47,7 +47,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q -p no:cacheprovider tests/test_house.py
+	$(BIN)/pytest -q -p no:cacheprovider tests/test_architecture.py
 	$(BIN)/mkdocs build --strict --quiet --site-dir .site
 
 test: check

@@ -29,10 +29,10 @@ from torch import Tensor
 from benchmarks.attack_models import RADII, RECIPES, build, test_images
 from benchmarks.attacks import environment
 from benchmarks.peers import Counting, attack, measure
-from isthmus import files
 from isthmus.attacks import L2, Linf, robust_accuracy
 from isthmus.attacks.minimal_norm import minimal_norms
 from isthmus.attacks.threats import Threat
+from isthmus.core import files
 
 BATCH = 500
 NOTES = {

@@ -19,7 +19,7 @@ from rich.progress import track
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from isthmus import files
+from isthmus.core import files
 from isthmus.data.images import Split, as_float
 from isthmus.data.loading import load
 

@@ -34,9 +34,9 @@ from torch import Tensor, nn
 
 from benchmarks.attack_models import RADII, RECIPES, build, test_images
 from benchmarks.peers import Counting, attack, autoattack, measure
-from isthmus import files
 from isthmus.attacks import Linf, robust_accuracy
-from isthmus.attacks.oracle import Oracle
+from isthmus.attacks.engine.counted_model import Oracle
+from isthmus.core import files
 
 # model: how many times faster standard and fast must be, and how many points above the peer's robust accuracy
 BARS = {

@@ -21,11 +21,11 @@ import PIL
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
-from isthmus import files, provenance
-from isthmus.data.autoaugment.applying import apply
+from isthmus.core import files, provenance
+from isthmus.core.randomness import example_keys
+from isthmus.data.autoaugment.apply import apply
 from isthmus.data.autoaugment.operations import KINDS, Operations, draw
 from isthmus.data.loading import load
-from isthmus.randomness import example_keys
 
 BATCH, ROUNDS, BAR = 256, 30, 2.0
 

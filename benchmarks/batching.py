@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from isthmus import files, provenance
+from isthmus.core import files, provenance
 from isthmus.data.batches import Batches
 from isthmus.data.loading import load
-from isthmus.nets import mlp, wide_resnet
+from isthmus.models.backbones import mlp, wide_resnet
 
 
 def alternate(batches: Batches, net: nn.Module, steps: int, bf16: bool) -> tuple[float, float]:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from isthmus import files, provenance
+from isthmus.core import files, provenance
 from isthmus.information import contrast
 from isthmus.information.gaussians import FullGaussian
 

@@ -26,10 +26,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from isthmus import files, provenance
+from isthmus.core import files, provenance
 from isthmus.data.batches import Batches
 from isthmus.data.loading import load
-from isthmus.data.reading import threads
+from isthmus.data.read import threads
 
 WIDTH, HEIGHT, QUALITY, GRAIN, BATCH, CLASSES = 500, 375, 90, 12.0, 100, 2
 

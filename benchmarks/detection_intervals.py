@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import norm
 
-from isthmus import files, provenance
+from isthmus.core import files, provenance
 from isthmus.metrics import detection_metrics, wilson
 
 BAR = 0.93

@@ -31,9 +31,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from isthmus import files, provenance
 from isthmus.attacks.result import RobustResult
-from isthmus.errors import FileError
+from isthmus.core import files, provenance
+from isthmus.core.errors import FileError
 from isthmus.training import checkpoints
 from isthmus.training.run import Run
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import hypothesis
 
-from isthmus import files, provenance
+from isthmus.core import files, provenance
 
 TESTS = Path(__file__).parent.parent / "tests" / "fuzzing"
 SOUND = ("worked", "refused")

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from benchmarks.hypothesis import clock, in_turns
 from benchmarks.training_step import Stepper, random_data
-from isthmus import files, provenance
+from isthmus.core import files, provenance
 
 BAR = 1.05
 SGD = {"name": "sgd", "lr": 1e-3, "momentum": 0}

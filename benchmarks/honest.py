@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import isthmus
 from benchmarks.attack_models import CACHE, FOUR, RADII, RECIPES, build
-from isthmus import files
+from isthmus.core import files
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from isthmus import files, provenance
+from isthmus.core import files, provenance
 from isthmus.information import discrete
 from isthmus.information.binning import Binning, information_plane
 

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, nn, optim
 
 import isthmus
-from isthmus import files, provenance
+from isthmus.core import files, provenance
 from isthmus.data.images import Examples, ImageData, as_float
 from isthmus.data.loading import load
 from isthmus.information.codes import Codes
-from isthmus.nets.bottleneck import Bottleneck
-from isthmus.nets.marginals import MixtureMarginal
+from isthmus.models.bottleneck import Bottleneck
+from isthmus.models.marginals import MixtureMarginal
 
 DIM, COMPONENTS, BATCH = 4, 240, 128
 

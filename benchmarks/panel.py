@@ -26,7 +26,7 @@ import isthmus
 from benchmarks.attack_models import build
 from benchmarks.honest import HONEST, Honest, certain
 from benchmarks.illusions import ILLUSIONS
-from isthmus import files, provenance
+from isthmus.core import files, provenance
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
 
@@ -42,8 +42,8 @@ def examined(name: str, case: Honest, n: int) -> dict[str, Any]:
     model = case.make()
     claim = isthmus.robust_accuracy(model, images, labels, threat, "uniform:2").accuracy if name in UNFOOLED else None
     start = time.perf_counter()
-    audit = isthmus.audit(model, images, labels, threat, ["obfuscation"], claimed=claim, name=name, data=case.data)
-    found = audit.results["obfuscation"].details
+    audit = isthmus.audit(model, images, labels, threat, ["diagnosis"], claimed=claim, name=name, data=case.data)
+    found = audit.results["diagnosis"].details
     return {
         "n": n,
         "data": case.data,

@@ -20,8 +20,8 @@ from rich.table import Table
 
 from benchmarks.attack_models import RECIPES, build, test_images
 from benchmarks.attacks import radius
-from isthmus import files
 from isthmus.attacks import robust_accuracy
+from isthmus.core import files
 
 ROWS: dict[str, dict[str, Any]] = {
     "as it is": {},

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from isthmus import files, results
+from isthmus.core import files, results
 from isthmus.training.run import Run
 
 

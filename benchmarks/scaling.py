@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from isthmus import files, provenance
+from isthmus.core import files, provenance
 
 MEMORY_BAR = 2048.0  # MiB that an audit of 60,000 images may take
 THREAT = "linf:0.1"

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from isthmus import files, provenance
+from isthmus.core import files, provenance
 from isthmus.studies.study import StudyRecord
 
 STUDY = "ceb/fashion"
@@ -35,7 +35,7 @@ BAR = 0.65
 
 def command(jobs: int, out: Path) -> list[str]:
     study = ["study", STUDY, *SETTINGS, "--scale", "tiny", "--jobs", str(jobs), "--out", str(out), "--quiet"]
-    return [sys.executable, "-m", "isthmus.cli", *study]
+    return [sys.executable, "-m", "isthmus.cli.app", *study]
 
 
 def seconds(jobs: int) -> float:

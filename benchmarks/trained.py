@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from isthmus import files
+from isthmus.core import files
 from isthmus.training.run import ENDED, Run
 
 KEPT = (

@@ -21,9 +21,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from isthmus import files, provenance
+from isthmus.core import files, provenance
+from isthmus.core.recipe import load_recipe
 from isthmus.data.images import ImageData, Split
-from isthmus.recipe import load_recipe
 from isthmus.training.loop import Trainer
 from isthmus.training.run import Run
 

@@ -22,9 +22,9 @@ from torch import nn
 
 from benchmarks.attack_models import build
 from benchmarks.attacks import environment
-from isthmus import files, provenance
-from isthmus.results import load_result
-from isthmus.types import CheckResult
+from isthmus.core import files, provenance
+from isthmus.core.results import load_result
+from isthmus.core.types import CheckResult
 
 N = 500
 BARS = {"quick": 60.0, "full": 600.0}
@@ -45,9 +45,11 @@ def seconds(budget: str, checks: str | None) -> dict[str, Any]:
         given = ["--model", "benchmarks.verdict_time:trained_53", "--data", "fashion_mnist", "--threat", "linf:0.1"]
         given += ["--n", str(N), f"--{budget}", "--out", folder, "--quiet", *(["--checks", checks] if checks else [])]
         start = time.perf_counter()
-        done = subprocess.run([sys.executable, "-m", "isthmus.cli", "audit", *given], check=False, capture_output=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "isthmus.cli.app", "audit", *given], check=False, capture_output=True
+        )
         took = time.perf_counter() - start
-        result = load_result(Path(folder) / "audit", "obfuscation") if done.returncode in DONE else None
+        result = load_result(Path(folder) / "audit", "diagnosis") if done.returncode in DONE else None
     shown = " ".join(["isthmus audit", *given[: given.index("--out")], *(["--checks", checks] if checks else [])])
     return {"command": shown, "seconds": took, "exit": done.returncode, "met": took < BARS[budget], **_cost(result)}
 
@@ -75,7 +77,7 @@ def main() -> None:
     results = {"environment": environment(), "threads": torch.get_num_threads(), "commit": provenance.commit(), "n": N}
     results |= {"bars": BARS, "runs": []}
     for budget in given.budgets:
-        for checks in ("obfuscation", None):
+        for checks in ("diagnosis", None):
             found = seconds(budget, checks)
             results["runs"].append(found)
             files.write_json(given.out, results)

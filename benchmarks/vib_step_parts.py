@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isthmus import files, provenance
+from isthmus.core import files, provenance
 from isthmus.information.codes import Codes
 from isthmus.information.gaussians import Gaussian, IdentityGaussian
-from isthmus.nets.gaussian_heads import INITIAL_STD, gaussian
+from isthmus.models.gaussian_heads import INITIAL_STD, gaussian
 from isthmus.objectives import vib
 from isthmus.objectives.terms import report
 

@@ -10,11 +10,11 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from isthmus.attacks.batch import Batch
-from isthmus.attacks.oracle import Answer
-from isthmus.attacks.search import Runs, Search, counters
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.counted_model import Answer
+from isthmus.attacks.engine.iterative import Runs, Search, counters
 from isthmus.attacks.threats import Threat
-from isthmus.config import Component
+from isthmus.core.config import Component
 
 
 class Config(Component):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from isthmus import metrics
-from isthmus.config import Component
-from isthmus.types import CheckResult, Section, Status, Table
+from isthmus.core.config import Component
+from isthmus.core.types import CheckResult, Section, Status, Table
 
 if TYPE_CHECKING:
     from isthmus.checks.context import Context

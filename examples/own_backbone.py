@@ -14,8 +14,8 @@ import isthmus
 from isthmus.data.batches import Batches
 from isthmus.data.images import ImageData, as_float
 from isthmus.data.loading import load
-from isthmus.nets.bottleneck import Bottleneck
-from isthmus.nets.modes import StochasticMode
+from isthmus.models.bottleneck import Bottleneck
+from isthmus.models.modes import StochasticMode
 
 
 # --8<-- [start:backbone]

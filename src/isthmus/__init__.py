@@ -13,28 +13,28 @@ if TYPE_CHECKING:
     from isthmus.attacks.api import robust_accuracy
     from isthmus.attacks.threats import L1, L2, Linf
     from isthmus.attacks.verify import verify
-    from isthmus.auditing import Audit, audit
-    from isthmus.classifier.assembly import bottleneck
-    from isthmus.classifier.guessing import hypothesis
-    from isthmus.classifier.pairing import paired
-    from isthmus.errors import IsthmusError
-    from isthmus.tradeoff import Rho
+    from isthmus.audits import Audit, audit
+    from isthmus.core.errors import IsthmusError
+    from isthmus.core.tradeoff import Rho
+    from isthmus.models.factory import bottleneck
+    from isthmus.models.hypothesis_factory import hypothesis
+    from isthmus.models.paired_factory import paired
     from isthmus.training.run import Run, load
     from isthmus.training.start import train
 
 _HOMES = {
-    "Audit": "isthmus.auditing",
-    "IsthmusError": "isthmus.errors",
+    "Audit": "isthmus.audits",
+    "IsthmusError": "isthmus.core.errors",
     "L1": "isthmus.attacks.threats",
     "L2": "isthmus.attacks.threats",
     "Linf": "isthmus.attacks.threats",
-    "Rho": "isthmus.tradeoff",
+    "Rho": "isthmus.core.tradeoff",
     "Run": "isthmus.training.run",
-    "audit": "isthmus.auditing",
-    "bottleneck": "isthmus.classifier.assembly",
-    "hypothesis": "isthmus.classifier.guessing",
+    "audit": "isthmus.audits",
+    "bottleneck": "isthmus.models.factory",
+    "hypothesis": "isthmus.models.hypothesis_factory",
     "load": "isthmus.training.run",
-    "paired": "isthmus.classifier.pairing",
+    "paired": "isthmus.models.paired_factory",
     "robust_accuracy": "isthmus.attacks.api",
     "train": "isthmus.training.start",
     "verify": "isthmus.attacks.verify",

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.attacks.attack import Attack
-from isthmus.attacks.batch import Batch
-from isthmus.attacks.oracle import Oracle
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.counted_model import Oracle
 from isthmus.attacks.threats import Threat
-from isthmus.config import Component
-from isthmus.randomness import normal
+from isthmus.core.config import Component
+from isthmus.core.randomness import normal
 
 SHAPE = (1, 4, 4)
 PIXELS = 16

@@ -7,9 +7,9 @@ from attacked_models import PIXELS, SHAPE, Linear, end_of, pictures
 from scipy.optimize import linprog
 
 from isthmus.attacks import fgsm, pgd, robust_accuracy
-from isthmus.attacks.batch import Batch
+from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.threats import L1, L2, Linf
-from isthmus.randomness import example_keys
+from isthmus.core.randomness import example_keys
 
 DUAL = {"linf": 1, "l2": 2, "l1": np.inf}
 THREATS = [Linf(0.05), L2(0.2), L1(0.25)]

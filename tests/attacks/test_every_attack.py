@@ -24,7 +24,7 @@ from isthmus.attacks import (
     uniform,
 )
 from isthmus.attacks.api import curve, ready
-from isthmus.attacks.scouting import PROBE
+from isthmus.attacks.engine.optimized_model import PROBE
 from isthmus.attacks.threats import L1, L2, Linf
 
 ORDER = {"linf": np.inf, "l2": 2, "l1": 1}

@@ -8,11 +8,11 @@ from pydantic import ValidationError
 from torch import nn
 
 from isthmus.attacks import fab, robust_accuracy
-from isthmus.attacks.batch import Batch
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.counted_model import Answer, Oracle
 from isthmus.attacks.hyperplane import PROJECTIONS
-from isthmus.attacks.oracle import Answer, Oracle
 from isthmus.attacks.threats import L1, L2, Linf
-from isthmus.randomness import example_keys
+from isthmus.core.randomness import example_keys
 
 DUAL = {"linf": 1, "l2": 2, "l1": np.inf}
 THREATS = [Linf(0.05), L2(0.2), L1(0.3)]

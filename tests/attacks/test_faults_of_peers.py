@@ -10,11 +10,11 @@ from attacked_models import Counting, Noisy, Smooth, pictures, subject
 from torch import nn
 
 from isthmus.attacks import Linf, pgd, robust_accuracy, verify_witnesses
-from isthmus.attacks.engine import Interrupted
+from isthmus.attacks.engine.early_stopping import forget
+from isthmus.attacks.engine.evaluate import Interrupted
 from isthmus.attacks.result import RobustResult
-from isthmus.attacks.waves import forget
-from isthmus.errors import FileError, ModelError
-from isthmus.randomness import normal
+from isthmus.core.errors import FileError, ModelError
+from isthmus.core.randomness import normal
 
 SHORT = [
     "apgd:8",
@@ -104,7 +104,7 @@ def test_equal_weights_do_not_make_an_equal_model(tmp_path):
 
 @pytest.mark.parametrize("after", [2, 40, 90])
 def test_a_wave_can_be_interrupted_and_goes_on(tmp_path, monkeypatch, after):
-    monkeypatch.setattr("isthmus.attacks.waves.WAVE", 12)
+    monkeypatch.setattr("isthmus.attacks.engine.early_stopping.WAVE", 12)
     model, images, labels = subject()
     path = tmp_path / "evaluation"
 

@@ -6,12 +6,12 @@ from attacked_models import PIXELS, SHAPE, Linear, Noisy, Smooth, pictures, subj
 from torch import nn
 
 from isthmus.attacks import ddn, fmn, pgd, robust_accuracy
-from isthmus.attacks.batch import Batch
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.counted_model import Answer
 from isthmus.attacks.minimal_norm import minimal_norms
-from isthmus.attacks.oracle import Answer
 from isthmus.attacks.threats import L1, L2, THREATS, Linf
-from isthmus.errors import ConfigError
-from isthmus.randomness import example_keys
+from isthmus.core.errors import ConfigError
+from isthmus.core.randomness import example_keys
 
 DUAL = {"linf": 1, "l2": 2, "l1": torch.inf}
 

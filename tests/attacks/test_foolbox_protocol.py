@@ -4,10 +4,10 @@ import pytest
 import torch
 from attacked_models import PIXELS, SHAPE, Counting, Linear, pictures, subject
 
-from isthmus.attacks.batch import Batch
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.counted_model import Answer
 from isthmus.attacks.foolbox_protocol import Bisect, bisect_pgd, scan_fgsm
-from isthmus.attacks.oracle import Answer
-from isthmus.randomness import example_keys
+from isthmus.core.randomness import example_keys
 
 
 def binary(n=20, scale=1.0):

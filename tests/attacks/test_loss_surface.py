@@ -6,8 +6,8 @@ from torch import nn
 
 from isthmus.attacks import Linf, robust_accuracy
 from isthmus.attacks.loss_surface import loss_surface, random_signs, worst_signs
-from isthmus.errors import ConfigError
-from isthmus.randomness import example_keys
+from isthmus.core.errors import ConfigError
+from isthmus.core.randomness import example_keys
 
 SHAPE = (1, 4, 4)
 KEYS = example_keys(0, torch.arange(3))

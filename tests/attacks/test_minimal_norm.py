@@ -13,7 +13,7 @@ from torch import nn
 from isthmus.attacks import bisect_pgd, fmn, robust_accuracy, scan_fgsm
 from isthmus.attacks.minimal_norm import minimal_norms
 from isthmus.attacks.threats import THREATS
-from isthmus.errors import ConfigError, DataError, ModelError
+from isthmus.core.errors import ConfigError, DataError, ModelError
 
 NORMS = list(THREATS)
 ORDER = {"linf": torch.inf, "l2": 2, "l1": 1}

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 import isthmus
 from isthmus.attacks import Linf, robust_accuracy
 from isthmus.attacks.minimal_norm import minimal_norms
-from isthmus.classifier import adopt
-from isthmus.errors import ModelError
-from isthmus.nets.outputs import TwoColumns, are_probabilities, two
+from isthmus.audits.classifier import adopt
+from isthmus.core.errors import ModelError
+from isthmus.models.outputs import TwoColumns, are_probabilities, two
 
 GENERATOR = torch.Generator().manual_seed(0)
 IMAGES = 0.2 + 0.6 * torch.rand(60, 1, 4, 4, generator=GENERATOR)  # no ball of 0.1 reaches the box's edge
@@ -84,11 +84,11 @@ def test_one_number_is_adopted_as_two_classes(shape, of):
 
 @pytest.mark.parametrize("of", [lambda z: z, torch.sigmoid])
 def test_an_audit_of_one_number(of):
-    audit = isthmus.audit(One(of=of), IMAGES, LABELS, Linf(EPS), ["accuracy", "obfuscation"], data="points")
+    audit = isthmus.audit(One(of=of), IMAGES, LABELS, Linf(EPS), ["accuracy", "diagnosis"], data="points")
     assert audit.results["accuracy"].metrics["accuracy"].value == 1
     assert audit.verdict.status == "holds"
     assert audit.verdict.corrected == pytest.approx(CERTAIN)
-    findings = {f["test"]: f for f in audit.results["obfuscation"].details["modes"]["mean"]["findings"]}
+    findings = {f["test"]: f for f in audit.results["diagnosis"].details["modes"]["mean"]["findings"]}
     assert ("probabilities" in findings["outputs"]["reason"]) == (of is torch.sigmoid)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from isthmus.attacks import minimal_norms, rays, robust_accuracy
 from isthmus.attacks.threats import L1, Linf
-from isthmus.errors import ConfigError
+from isthmus.core.errors import ConfigError
 
 
 class Labels(nn.Module):

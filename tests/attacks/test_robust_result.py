@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from isthmus.attacks import L2, Linf, RobustResult, curve, parse_grid, robust_accuracy
-from isthmus.errors import DataError, FileError
+from isthmus.core.errors import DataError, FileError
 from isthmus.metrics import wilson
 
 QUICK = ["fgsm", "pgd"]
@@ -161,7 +161,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("isthmus.files.os.fsync", full)
+    monkeypatch.setattr("isthmus.core.files.os.fsync", full)
     with pytest.raises(FileError, match="No space left"):
         result.save(tmp_path / "r")
     assert (tmp_path / "r").read_bytes() == before

@@ -8,12 +8,12 @@ from attacked_models import Counting, Linear, Smooth, pictures, subject
 from torch import nn
 
 from isthmus.attacks import pgd, robust_accuracy, square
-from isthmus.attacks.batch import Batch
-from isthmus.attacks.oracle import Answer
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.counted_model import Answer
+from isthmus.attacks.square_windows import HALVINGS, Windows, bump, bumps, sides
 from isthmus.attacks.threats import L1, L2, Linf, Threat
-from isthmus.attacks.windows import HALVINGS, Windows, bump, bumps, sides
-from isthmus.errors import ConfigError
-from isthmus.randomness import example_keys
+from isthmus.core.errors import ConfigError
+from isthmus.core.randomness import example_keys
 
 CPU = torch.device("cpu")
 THREATS = [Linf(0.1), L2(0.7), L1(3)]

@@ -12,8 +12,8 @@ from hypothesis.extra import numpy as hnp
 from scipy import optimize, stats
 
 from isthmus.attacks.threats import L1, L2, Linf, Threat, parse, parse_grid
-from isthmus.errors import ConfigError
-from isthmus.randomness import example_keys
+from isthmus.core.errors import ConfigError
+from isthmus.core.randomness import example_keys
 
 ORDER = {Linf: math.inf, L2: 2, L1: 1}
 KINDS = sorted(ORDER, key=lambda kind: kind.name)

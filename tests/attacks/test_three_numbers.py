@@ -9,14 +9,15 @@ from attacked_models import Linear, Noisy, Smooth, pictures, proposing, subject
 from test_verify import rewritten
 from torch import nn
 
-from isthmus.attacks import Linf, RobustResult, averages, curve, pgd, robust_accuracy
-from isthmus.attacks.batch import Batch
-from isthmus.attacks.judging import Judge
-from isthmus.attacks.oracle import Oracle
+from isthmus.attacks import Linf, RobustResult, curve, pgd, robust_accuracy
+from isthmus.attacks.engine import averages
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.counted_model import Oracle
+from isthmus.attacks.engine.verifier import Judge
 from isthmus.attacks.verify import verify
-from isthmus.errors import FileError
+from isthmus.core.errors import FileError
+from isthmus.core.randomness import example_keys, normal, uniform
 from isthmus.metrics import wilson
-from isthmus.randomness import example_keys, normal, uniform
 
 STILL = [proposing(lambda batch, threat: batch.images)]
 """An attack that moves nothing: every image is its own adversarial example."""

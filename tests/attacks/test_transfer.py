@@ -8,11 +8,11 @@ from attacked_models import Counting, Smooth, pictures
 
 from isthmus.attacks import RobustResult, robust_accuracy, transfer
 from isthmus.attacks.api import ready
-from isthmus.attacks.batch import Batch
+from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.threats import L1, L2, Linf
 from isthmus.attacks.transfer import transferred
-from isthmus.errors import ConfigError, FileError
-from isthmus.randomness import example_keys
+from isthmus.core.errors import ConfigError, FileError
+from isthmus.core.randomness import example_keys
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from torch import nn
 from isthmus.attacks import robust_accuracy, unbounded
 from isthmus.attacks.threats import L1, L2, Linf
 from isthmus.attacks.unbounded import ascend
-from isthmus.errors import ConfigError, DataError, ModelError
+from isthmus.core.errors import ConfigError, DataError, ModelError
 
 
 def two_classes(n=12, gap=6.0, **options):

@@ -6,10 +6,10 @@ from attacked_models import Counting, Linear, pictures, subject
 from scipy import stats
 
 from isthmus.attacks import pgd, robust_accuracy, uniform
-from isthmus.attacks.batch import Batch
+from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.threats import L1, L2, Linf
-from isthmus.errors import ConfigError
-from isthmus.randomness import example_keys
+from isthmus.core.errors import ConfigError
+from isthmus.core.randomness import example_keys
 
 THREATS = [Linf(0.1), L2(0.5), L1(1)]
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from isthmus.attacks import L1, L2, Linf, RobustResult, curve, robust_accuracy
 from isthmus.attacks.verify import Verification, verify
-from isthmus.errors import DataError, FileError, ModelError
+from isthmus.core.errors import DataError, FileError, ModelError
 
 SUITE = ["fgsm", {"name": "pgd", "steps": 12}]
 

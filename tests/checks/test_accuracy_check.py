@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from isthmus import results
 from isthmus.attacks.threats import Linf
 from isthmus.checks import accuracy
 from isthmus.checks.context import Context
-from isthmus.nets.modes import AveragedDraws
-from isthmus.types import CheckResult, Status
+from isthmus.core import results
+from isthmus.core.types import CheckResult, Status
+from isthmus.models.modes import AveragedDraws
 
 
 class Told(nn.Module):

@@ -3,12 +3,12 @@ import pytest
 import torch
 from torch import nn
 
-from isthmus import results
 from isthmus.attacks.threats import Linf
 from isthmus.checks import calibration
 from isthmus.checks.context import Context
-from isthmus.errors import ModelError
-from isthmus.types import CheckResult, Status
+from isthmus.core import results
+from isthmus.core.errors import ModelError
+from isthmus.core.types import CheckResult, Status
 
 
 class Sharpened(nn.Module):

@@ -10,16 +10,17 @@ from published_sets import cifar10_c, photographs
 from torch import nn
 
 import isthmus
-from isthmus import metrics, randomness
+from isthmus import metrics
 from isthmus.checks import corruptions
 from isthmus.checks.context import Context
-from isthmus.config import component
+from isthmus.core import randomness
+from isthmus.core.config import component
+from isthmus.core.errors import ConfigError, DataError
+from isthmus.core.randomness import example_keys
+from isthmus.core.types import Headline, Status
 from isthmus.data.corruptions import frost_photographs
-from isthmus.data.corruptions.applying import corrupt
-from isthmus.errors import ConfigError, DataError
+from isthmus.data.corruptions.apply import corrupt
 from isthmus.metrics import CORRUPTIONS
-from isthmus.randomness import example_keys
-from isthmus.types import Headline, Status
 
 TWO = ("fog", "contrast")
 

@@ -9,12 +9,12 @@ from torch import nn
 
 import isthmus
 from isthmus.attacks.threats import Linf
+from isthmus.audits.classifier import adopt
 from isthmus.checks import information
 from isthmus.checks.context import Context
-from isthmus.classifier import adopt
-from isthmus.config import component
-from isthmus.errors import ConfigError
-from isthmus.types import Status
+from isthmus.core.config import component
+from isthmus.core.errors import ConfigError
+from isthmus.core.types import Status
 
 PIXELS = 4
 
@@ -108,7 +108,7 @@ def test_classifiers_judged_on_other_labels_are_not_ranked():
 
 
 def test_contradicting_bounds_warn():
-    from isthmus.types import Interval, Metric
+    from isthmus.core.types import Interval, Metric
 
     def metric(value: float) -> Metric:
         return Metric(

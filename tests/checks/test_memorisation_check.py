@@ -10,18 +10,19 @@ from scipy.stats import mannwhitneyu
 from torch import nn
 
 import isthmus
-from isthmus import metrics, provenance, registry, results
+from isthmus import metrics
 from isthmus.attacks.threats import Linf
-from isthmus.auditing import asked
+from isthmus.audits import request
 from isthmus.checks import memorisation
 from isthmus.checks.context import Context
 from isthmus.checks.members import InMemory, TrainedOn, alike
-from isthmus.config import component
+from isthmus.core import provenance, registry, results
+from isthmus.core.config import component
+from isthmus.core.errors import DataError, ModelError
+from isthmus.core.types import CheckResult, Status
 from isthmus.data.images import Split
 from isthmus.data.loading import load
 from isthmus.data.on_demand import FileSplit
-from isthmus.errors import DataError, ModelError
-from isthmus.types import CheckResult, Status
 
 
 class Reads(nn.Module):
@@ -168,7 +169,7 @@ def test_training_images_are_read_a_batch_at_a_time_and_no_number_depends_on_it(
     audited = written(100, 80)
     outcomes = []
     for size in (7, 100):
-        stochastic = isthmus.classifier.adopt(bottleneck, audited[0]).stochastic
+        stochastic = isthmus.audits.classifier.adopt(bottleneck, audited[0]).stochastic
         ctx = context(None, audited, stochastic=stochastic, batch_size=size)
         ctx = Context(**{**vars(ctx), "trained_on": TrainedOn(Counted(*written(90, 90, seed=2)), "abc")})
         outcomes.append(run(ctx))
@@ -203,9 +204,9 @@ def test_images_in_files_are_read_as_they_are_shown(tmp_path):
     ctx = context(in_memory, audited)
     from_files = run(Context(**{**vars(ctx), "trained_on": TrainedOn(files, "abc")}))
     assert from_files.metrics == run(ctx).metrics
-    known = asked.trained_on(files, (3, 2, 2))
+    known = request.trained_on(files, (3, 2, 2))
     assert known.examples is files
-    assert known.hash != asked.trained_on(files.labelled(labels.flip(0)), (3, 2, 2)).hash
+    assert known.hash != request.trained_on(files.labelled(labels.flip(0)), (3, 2, 2)).hash
 
 
 class Missing(Reads):
@@ -296,7 +297,7 @@ class TestInAnAudit:
         return data.test.images[:60].float() / 255, data.test.labels[:60]
 
     def test_it_is_asked_by_default_where_the_training_examples_are_known(self, model, audited, data, monkeypatch):
-        monkeypatch.setattr(asked, "DEFAULT_CHECKS", ("accuracy",))
+        monkeypatch.setattr(request, "DEFAULT_CHECKS", ("accuracy",))
         assert list(isthmus.audit(model, *audited, "linf:0.1").results) == ["accuracy"]
         both = isthmus.audit(model, *audited, "linf:0.1", trained_on=data.train)
         assert list(both.results) == ["accuracy", "memorisation"]
@@ -343,7 +344,7 @@ class TestInAnAudit:
 
 def test_memorised_noise_is_seen_in_a_run_and_its_own_data_are_shown(tmp_path, caplog):
     """Labels drawn at random can only be learned by heart: a network that does is at chance on new images."""
-    from isthmus.targets import audit_run
+    from isthmus.audits.target import audit_run
 
     recipe = {
         "name": "noise",

@@ -3,16 +3,16 @@ import pytest
 import torch
 from torch import nn
 
-from isthmus import randomness, results
 from isthmus.attacks.threats import L2, Linf
 from isthmus.checks import robustness
 from isthmus.checks.context import Context
 from isthmus.checks.security_curve import Curve, Unbounded
-from isthmus.checks.telltales import telltales
-from isthmus.config import component
-from isthmus.errors import ConfigError
+from isthmus.checks.warning_signs import telltales
+from isthmus.core import randomness, results
+from isthmus.core.config import component
+from isthmus.core.errors import ConfigError
+from isthmus.core.types import CheckResult, Status
 from isthmus.metrics import accuracy
-from isthmus.types import CheckResult, Status
 
 QUICK = ({"name": "fgsm"}, {"name": "pgd", "steps": 8})
 

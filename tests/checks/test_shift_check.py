@@ -9,13 +9,14 @@ from PIL import Image
 from published_sets import cifar10_1, cifar10_c
 from torch import nn
 
-from isthmus import metrics, results
+from isthmus import metrics
 from isthmus.attacks.threats import Linf
 from isthmus.checks import shift
 from isthmus.checks.context import Context
-from isthmus.config import component
-from isthmus.errors import ConfigError, DataError
-from isthmus.types import Headline, Status
+from isthmus.core import results
+from isthmus.core.config import component
+from isthmus.core.errors import ConfigError, DataError
+from isthmus.core.types import Headline, Status
 
 
 class Reads(nn.Module):

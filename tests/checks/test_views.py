@@ -2,8 +2,8 @@
 
 from isthmus.checks import calibration_page, memorisation_page
 from isthmus.checks.views import blamed, extreme
+from isthmus.core.types import CheckResult, Status
 from isthmus.metrics import proportion
-from isthmus.types import CheckResult, Status
 
 
 def test_ties_are_named_together():

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from isthmus.core.errors import ConfigError, DataError
+from isthmus.core.recipe import Augmentation
 from isthmus.data.batches import Batch, Batches
 from isthmus.data.images import Split, as_float
-from isthmus.errors import ConfigError, DataError
-from isthmus.recipe import Augmentation
 
 AUTOAUGMENT = Augmentation(autoaugment="released", crop_flip=True, cutout=3)
 CPU_OPTIONS: list[dict[str, Any]] = [

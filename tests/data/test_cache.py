@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from isthmus import files
+from isthmus.core import files
+from isthmus.core.errors import DataError, FileError
 from isthmus.data.cache import cached, folder
 from isthmus.data.images import ImageData, Split
-from isthmus.errors import DataError, FileError
 
 
 class Decoder:

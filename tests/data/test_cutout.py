@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from isthmus.core.randomness import example_keys
 from isthmus.data.cutout import centres, cutout
-from isthmus.randomness import example_keys
 
 
 def slowly(image: np.ndarray, row: int, column: int, side: int) -> np.ndarray:

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 import isthmus
+from isthmus.audits.target import audit_run
+from isthmus.core.errors import ConfigError, DataError
 from isthmus.data import folder
 from isthmus.data.loading import load
-from isthmus.errors import ConfigError, DataError
-from isthmus.targets import audit_run
 
 Pictures = Callable[..., np.ndarray]
 

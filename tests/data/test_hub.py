@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from isthmus import registry
+from isthmus.core import registry
+from isthmus.core.errors import DataError
 from isthmus.data import hub
 from isthmus.data.loading import load
-from isthmus.errors import DataError
 
 PLACE = "ufldl-stanford/svhn/cropped_digits"
 

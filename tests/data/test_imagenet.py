@@ -9,14 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
+from isthmus.core.errors import ConfigError, DataError
+from isthmus.core.randomness import example_keys, fold
 from isthmus.data import imagenet
 from isthmus.data.batches import Batches
 from isthmus.data.images import Split, as_float
 from isthmus.data.loading import load
 from isthmus.data.on_demand import FileSplit, central
 from isthmus.data.resized_crop import draws, resized_crop
-from isthmus.errors import ConfigError, DataError
-from isthmus.randomness import example_keys, fold
 
 WNIDS = ("n01440764", "n01443537", "n02102040")
 

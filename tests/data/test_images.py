@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from isthmus.core.errors import DataError
 from isthmus.data.images import ImageData, Split, as_float, check_images, check_labels
-from isthmus.errors import DataError
 
 
 def bytes_(*shape: int) -> torch.Tensor:

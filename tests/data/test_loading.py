@@ -6,12 +6,12 @@ from types import ModuleType
 import pytest
 import torch
 
-from isthmus import registry
-from isthmus.config import component
+from isthmus.core import registry
+from isthmus.core.config import component
+from isthmus.core.errors import ConfigError, DataError
 from isthmus.data.digits import Config
 from isthmus.data.images import ImageData
 from isthmus.data.loading import limited, load
-from isthmus.errors import ConfigError, DataError
 
 
 def test_data_sets_are_found_by_file_name() -> None:

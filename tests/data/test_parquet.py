@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 import isthmus
+from isthmus.core.errors import DataError
 from isthmus.data.batches import Batches
 from isthmus.data.loading import load
 from isthmus.data.parquet import RowSplit
-from isthmus.errors import DataError
 
 NAMES = ["n01440764", "n01443537", "n01484850"]
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from isthmus.core.randomness import example_keys
 from isthmus.data.resized_crop import TRIES, draws, resized_crop, window
-from isthmus.randomness import example_keys
 
 
 @given(st.integers(20, 700), st.integers(20, 700), st.integers(0, 10**6))

@@ -6,11 +6,12 @@ from dataclasses import fields
 import pytest
 from doc_pages import DOCS, ROOT
 
-from isthmus import registry
-from isthmus.attacks import L2, Linf, averages, flags, judging, race, rounding, scouting, threats, waves
-from isthmus.attacks.evaluation import SAVE_EVERY
-from isthmus.attacks.ledger import Ledger
+from isthmus.attacks import L2, Linf, flags, race, threats
+from isthmus.attacks.engine import averages, early_stopping, optimized_model, rounding, verifier
+from isthmus.attacks.engine.evaluation import SAVE_EVERY
+from isthmus.attacks.engine.state import Ledger
 from isthmus.attacks.suites import SUITES
+from isthmus.core import registry
 
 PAGE = (DOCS / "attacks.md").read_text("utf-8")
 FLAT = " ".join(PAGE.split())
@@ -66,9 +67,9 @@ def test_every_column_of_the_ledger_is_described():
 
 
 def test_thresholds_are_those_of_the_code():
-    assert judging.SCREEN == 4
-    assert f"the probabilities of {judging.SCREEN} fresh draws" in FLAT
-    assert f"{averages.BLOCK} at first, then as many as were taken already, and at most {judging.MOST_DRAWS}" in FLAT
+    assert verifier.SCREEN == 4
+    assert f"the probabilities of {verifier.SCREEN} fresh draws" in FLAT
+    assert f"{averages.BLOCK} at first, then as many as were taken already, and at most {verifier.MOST_DRAWS}" in FLAT
     assert f"betting {min(averages.BETS):g} to {max(averages.BETS):g}" in FLAT
     assert len(averages.BETS) == 5
     assert (
@@ -78,14 +79,14 @@ def test_thresholds_are_those_of_the_code():
     assert f"a capital of k(k + 1) / {averages.DOUBT:g}" in FLAT
     assert (rounding.ROUNDING, rounding.LAST_BITS) == (2.0**-16, 2.0**-21)
     assert "2<sup>−16</sup> of the range of logits and 2<sup>−21</sup> of the leading one" in FLAT
-    assert judging.COPIES == (1, 3, 8)
+    assert verifier.COPIES == (1, 3, 8)
     assert "batches of 1, 3 and 8 copies" in FLAT
     assert threats.ULP == 2.0**-23
     assert "2<sup>−23</sup> in every pixel" in FLAT
     assert f"more than {flags.BLIND:.0%} of the gradients" in FLAT
-    assert f"waves of {waves.WAVE}" in FLAT
+    assert f"waves of {early_stopping.WAVE}" in FLAT
     assert f"about every {SAVE_EVERY:g} seconds" in FLAT
-    most = scouting.BATCH_SIZE
+    most = optimized_model.BATCH_SIZE
     assert f"{most} at most on a CPU and {8 * most:,} elsewhere" in FLAT
 
 

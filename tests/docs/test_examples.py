@@ -9,9 +9,10 @@ import pytest
 import yaml
 from doc_pages import DOCS, ROOT, blocks, console_lines
 
-from isthmus import cli, registry
+from isthmus.cli import app
+from isthmus.core import registry
+from isthmus.core.types import Status
 from isthmus.training.run import Run
-from isthmus.types import Status
 
 EXAMPLES = ROOT / "examples"
 
@@ -19,7 +20,7 @@ EXAMPLES = ROOT / "examples"
 def run(words):
     """One ``isthmus`` command in this process; its exit code."""
     with pytest.raises(SystemExit) as end:
-        cli.main([*words[1:], *(["--quiet"] if words[1] in {"train", "audit"} else [])])
+        app.main([*words[1:], *(["--quiet"] if words[1] in {"train", "audit"} else [])])
     return end.value.code
 
 

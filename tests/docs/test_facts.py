@@ -8,19 +8,19 @@ import pytest
 import torch
 import yaml
 from doc_pages import DOCS, ROOT
+from test_house import ORDER
 
 import isthmus
-from isthmus import registry
-from isthmus.auditing import DEFAULT_CHECKS, WITH_TRAINING
+from isthmus.audits import DEFAULT_CHECKS, WITH_TRAINING
+from isthmus.audits.target import audit_run
 from isthmus.checks import calibration, information, memorisation, robustness
-from isthmus.checks.detection_scores import SAMPLES, SCORES
-from isthmus.checks.out_images import ATTACKED
-from isthmus.config import component
-from isthmus.recipe import RHO_SCHEDULES
+from isthmus.checks.ood_images import ATTACKED
+from isthmus.checks.ood_scores import SAMPLES, SCORES
+from isthmus.core import registry
+from isthmus.core.config import component
+from isthmus.core.recipe import RHO_SCHEDULES
+from isthmus.core.types import Status, Terms
 from isthmus.report.scorecard import QUESTIONS
-from isthmus.targets import audit_run
-from isthmus.types import Status, Terms
-from test_house import ORDER
 
 TINY = {
     "name": "tiny",
@@ -83,7 +83,7 @@ def test_every_check_its_statuses_and_metrics_are_described(run):
     for check in (*DEFAULT_CHECKS, *WITH_TRAINING):
         for metric in json.loads((run.path / "audit" / f"{check}.json").read_text())["metrics"]:
             plain = re.sub(r"_at_[\d.e-]+$", "_at_…", metric)
-            if check == "detection":
+            if check == "ood_detection":
                 of = rf"(?:stochastic_)?(uniform_noise|vertical_flip)_({'|'.join(SCORES)})_(\w+)"
                 out, score, last = re.fullmatch(of, metric).groups()
                 assert {out, score} <= known
@@ -123,13 +123,13 @@ def test_backbones_have_the_sizes_of_their_table():
     )
     seen = set()
     for options, *shape, features, parameters in rows:
-        config = component("nets", yaml.safe_load(options))
+        config = component("backbones", yaml.safe_load(options))
         with torch.device("meta"):
-            net = registry.find("nets", config.name).build(config, tuple(map(int, shape)))
+            net = registry.find("backbones", config.name).build(config, tuple(map(int, shape)))
         assert net.features == int(features), options
         assert f"{sum(p.numel() for p in net.parameters()):,}" == parameters, options
         seen.add(config.name)
-    assert seen == set(registry.names("nets"))
+    assert seen == set(registry.names("backbones"))
 
 
 def test_names_are_complete():

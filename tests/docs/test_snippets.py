@@ -7,8 +7,8 @@ import typer
 import yaml
 from doc_pages import DOCS, FENCE, PAGES, ROOT, blocks, console_lines
 
-from isthmus.cli import app
-from isthmus.recipe import load_recipe
+from isthmus.cli.app import app
+from isthmus.core.recipe import load_recipe
 from isthmus.training.run import Run
 
 TEXTS = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]

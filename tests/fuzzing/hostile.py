@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import strategies as st
 from trials import Payload
 
-from isthmus.errors import shown
+from isthmus.core.errors import shown
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
@@ -261,7 +261,7 @@ def forged(draw: Draw, content: bytes) -> bytes:
 
 def sealed(tree: Any) -> bytes:
     """JSON with the checksum that isthmus would give it, so that what is inside gets read."""
-    from isthmus import files
+    from isthmus.core import files
 
     try:
         plain = json.loads(json.dumps(tree))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from isthmus import attacking
 from isthmus.attacks.api import robust_accuracy
+from isthmus.audits import attack_command
+from isthmus.audits.target import audit_run
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
-from isthmus.targets import audit_run
 from isthmus.training.run import Run
 from isthmus.training.start import train
 
@@ -27,7 +27,7 @@ def make(run: Path) -> Path:
     train(RECIPE, out=run, progress=False)
     audit_run(run, threat=THREAT, count=COUNT, checks=["accuracy", "calibration", "information"], show_progress=False)
     out = run / "witnesses.safetensors"
-    attacking.attack(run, threat=THREAT, suite=SUITE, count=COUNT, out=out, show_progress=False)
+    attack_command.attack(run, threat=THREAT, suite=SUITE, count=COUNT, out=out, show_progress=False)
     test = load(Run(run).recipe.data).test
     examples = as_float(test.images[:COUNT]), test.labels[:COUNT]
     robust_accuracy(Run(run).load(), *examples, THREAT, SUITE.split(","), save_to=run / "begun.safetensors")

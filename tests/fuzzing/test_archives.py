@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from trials import cases, judge, place
 
 import isthmus
-from isthmus import files
-from isthmus.data.shifted.loading import load
+from isthmus.core import files
+from isthmus.data.shift.loading import load
 
 SOURCE = Path(isthmus.__file__).parent
 MEMBERS = [
@@ -109,8 +109,8 @@ FORBIDDEN = {
     "shelve.open": "it unpickles",
     "torch.hub.load": "it runs what it downloads",
     "torch.jit.load": "it runs what the file holds",
-    "yaml.load": "use the one loader of isthmus.config",
-    "yaml.load_all": "use the one loader of isthmus.config",
+    "yaml.load": "use the one loader of isthmus.core.config",
+    "yaml.load_all": "use the one loader of isthmus.core.config",
     "yaml.unsafe_load": "it makes any object",
     "yaml.full_load": "it makes some objects",
     "eval": "it runs text",
@@ -134,9 +134,12 @@ OWN_PROCESSES = (
     "a pipe between processes of one command, which started one another; no file, and no other machine's word"
 )
 ALLOWED = {
-    ("attacks/processes.py", "pickle.loads"): OWN_PROCESSES,
-    ("attacks/serving.py", "pickle.loads"): "of bytes that the line before made, to see whether an error survives",
-    ("attacks/ray_crew.py", "pickle.loads"): "Ray's own channel between workers that the command hired",
+    ("attacks/engine/processes.py", "pickle.loads"): OWN_PROCESSES,
+    (
+        "attacks/engine/worker_task.py",
+        "pickle.loads",
+    ): "of bytes that the line before made, to see whether an error survives",
+    ("attacks/engine/ray_workers.py", "pickle.loads"): "Ray's own channel between workers that the command hired",
     ("config.py", "yaml.load"): "with a SafeLoader that refuses more",
 }
 

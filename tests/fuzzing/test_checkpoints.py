@@ -19,13 +19,13 @@ from sound import COUNT, RECIPE, SUITE, THREAT
 from torch import Tensor, nn
 from trials import cases, command, judge, place
 
-from isthmus import attacking
 from isthmus.attacks.api import robust_accuracy
-from isthmus.attacks.ledger import Ledger, seal
+from isthmus.attacks.engine.state import Ledger, seal
 from isthmus.attacks.result import RobustResult
-from isthmus.classifier.foreign import foreign, load_weights
+from isthmus.audits import attack_command
 from isthmus.data.images import as_float
 from isthmus.data.loading import load as load_data
+from isthmus.models.adapters import foreign, load_weights
 from isthmus.training import checkpoints
 from isthmus.training.run import Run
 from isthmus.training.start import train
@@ -170,10 +170,10 @@ def test_witnesses_are_verified_or_refused(run: Path, data: st.DataObject) -> No
         path = here.write("w.safetensors", data.draw(hostile_file(sound, here.marker, resealed(sound, seal, "seal"))))
 
         def act() -> None:
-            done = attacking.verify(path, run)
-            assert attacking.account(done)
+            done = attack_command.verify(path, run)
+            assert attack_command.account(done)
             result = RobustResult.load(path)
-            assert attacking.outcome(result)
+            assert attack_command.outcome(result)
             assert len(result.broken_by) == len(result)
 
         judge("witnesses", here, act)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sound import RECIPE
 from trials import FULL, Place, Refused, cases, command, judge, place
 
-from isthmus.errors import ConfigError
+from isthmus.core.errors import ConfigError
 from isthmus.studies import running
 from isthmus.training.loop import Trainer
 

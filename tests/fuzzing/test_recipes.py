@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trials import Place, cases, judge, place
 
-from isthmus.recipe import load_recipe
+from isthmus.core.recipe import load_recipe
 
 RECIPE = {
     "name": "fuzzed",

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trials import cases, command, judge, place
 
-from isthmus import results
-from isthmus.auditing.stored import stored
+from isthmus.audits.stored import stored
+from isthmus.core import results
 from isthmus.report import subjects
 from isthmus.studies import page as study_page
 from isthmus.studies.study import StudyRecord

@@ -1,7 +1,7 @@
 """A trial: hostile input is handed to a public entry, and what comes of it is judged and counted.
 
-Whatever was given, the entry either works or raises an error of :mod:`isthmus.errors` that says so in a line. It leaves
-no file behind where it refuses, and it runs nothing that came with the input.
+Whatever was given, the entry either works or raises an error of :mod:`isthmus.core.errors` that says so in a line. It
+leaves no file behind where it refuses, and it runs nothing that came with the input.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
 
-from isthmus import cli
-from isthmus.errors import IsthmusError
+from isthmus.cli import app
+from isthmus.core.errors import IsthmusError
 
 FULL = os.environ.get("HYPOTHESIS_PROFILE") == "fresh"
 """Whether all cases are tried, newly drawn, rather than a few that are always the same."""
@@ -239,7 +239,7 @@ def command(*arguments: str) -> Said:
     code: object = 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            cli.main(list(arguments))
+            app.main(list(arguments))
         except SystemExit as stop:
             code = stop.code or 0
         finally:

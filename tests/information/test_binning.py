@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import mutual_info_score
 
-from isthmus.errors import ConfigError, DataError
+from isthmus.core.errors import ConfigError, DataError
 from isthmus.information import binning, discrete
 from isthmus.information.binning import Binning, bin_numbers, information_plane, layer_information, words
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isthmus.errors import DataError
+from isthmus.core.errors import DataError
 from isthmus.information import channel
 from isthmus.information.channel import (
     Channel,

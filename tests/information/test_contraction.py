@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import rel_entr
 
-from isthmus.errors import DataError
+from isthmus.core.errors import DataError
 from isthmus.information.contraction import kl_contraction
 from isthmus.information.learnability import learnability
 from isthmus.information.tables import mutual_information, noisy_labels

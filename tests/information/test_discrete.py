@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn.metrics import confusion_matrix, mutual_info_score
 
-from isthmus.errors import DataError
+from isthmus.core.errors import DataError
 from isthmus.information import tables
 from isthmus.information.discrete import confusion, confusion_information, entropy, independent_entropy, information
 

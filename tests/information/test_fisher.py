@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 import isthmus
-from isthmus.errors import ConfigError, ModelError
+from isthmus.core.errors import ConfigError, ModelError
 from isthmus.information.fisher import fisher_information
 from isthmus.information.gaussians import DiagonalGaussian, IdentityGaussian, kl
-from isthmus.nets.gaussian_heads import Encoder
+from isthmus.models.gaussian_heads import Encoder
 
 SHAPE, PIXELS = (1, 3, 4), 12
 

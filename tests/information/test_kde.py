@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.special import logsumexp
 from sklearn.neighbors import KernelDensity
 
-from isthmus.errors import DataError
+from isthmus.core.errors import DataError
 from isthmus.information import pairwise
 from isthmus.information.kde import fit_kernel_variance, kde_information, leave_one_out
 

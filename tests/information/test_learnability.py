@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from isthmus.errors import ConfigError, DataError
+from isthmus.core.errors import ConfigError, DataError
+from isthmus.core.tradeoff import Rho
 from isthmus.information.learnability import (
     learnability,
     noise_threshold,
@@ -17,7 +18,6 @@ from isthmus.information.learnability import (
     threshold_of_subset,
 )
 from isthmus.information.tables import noisy_labels
-from isthmus.tradeoff import Rho
 
 seeds = st.integers(0, 10_000)
 

@@ -12,7 +12,7 @@ from sklearn.metrics.pairwise import euclidean_distances, rbf_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from isthmus.errors import DataError
+from isthmus.core.errors import DataError
 from isthmus.information import mmd
 from isthmus.information.mmd import label_information, median_distance, mmd2
 

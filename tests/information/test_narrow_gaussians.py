@@ -18,7 +18,7 @@ from isthmus.information.gaussians import LOG_2PI, FullGaussian, kl
 from isthmus.information.measures import Measures
 from isthmus.information.mixtures import BatchMixture, uniform_mixture
 from isthmus.information.rates import rate_sandwich
-from isthmus.nets.gaussian_heads import CONDITIONAL_FLOOR, gaussian, parameters_per_code
+from isthmus.models.gaussian_heads import CONDITIONAL_FLOOR, gaussian, parameters_per_code
 from isthmus.objectives.terms import residual
 
 N, DIM = 6, 4

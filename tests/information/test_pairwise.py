@@ -12,7 +12,7 @@ from scipy.special import logsumexp
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from isthmus.errors import DataError
+from isthmus.core.errors import DataError
 from isthmus.information import pairwise
 from isthmus.information.gaussians import DiagonalGaussian
 from isthmus.information.pairwise import label_bounds, log_mean_kernels, lower, nearest_squared, upper, whitened

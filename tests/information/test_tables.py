@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn.metrics import mutual_info_score
 
-from isthmus.errors import ConfigError, DataError
+from isthmus.core.errors import ConfigError, DataError
 from isthmus.information.tables import (
     conditional_mutual_information,
     distribution,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize
 from scipy.special import entr
 
-from isthmus.errors import ConfigError, DataError
+from isthmus.core.errors import ConfigError, DataError
 from isthmus.information.learnability import learnability, noise_threshold
 from isthmus.information.tables import entropy, mutual_information, noisy_labels
 from isthmus.information.tabular import (

@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional
 
 import isthmus
-from isthmus import config, registry
-from isthmus.errors import ConfigError
+from isthmus.core import config, registry
+from isthmus.core.errors import ConfigError
 from isthmus.information import contrast
 from isthmus.information.codes import Codes
 from isthmus.information.contrast import among_codes, among_labels

@@ -10,16 +10,16 @@ import torch
 from torch import nn
 
 import isthmus
-from isthmus import randomness, registry
+from isthmus.audits.classifier import adopt
 from isthmus.checks import information
 from isthmus.checks.context import Context
-from isthmus.classifier import adopt
+from isthmus.core import randomness, registry
+from isthmus.core.errors import ConfigError
+from isthmus.core.recipe import load_recipe
 from isthmus.data.loading import load
-from isthmus.errors import ConfigError
 from isthmus.information.gaussians import kl
-from isthmus.nets.hierarchy import Hierarchy
-from isthmus.nets.modes import StochasticMode
-from isthmus.recipe import load_recipe
+from isthmus.models.hierarchy import Hierarchy
+from isthmus.models.modes import StochasticMode
 
 N, CLASSES, DIM = 12, 4, 3
 IMAGES = torch.rand(N, 1, 4, 4, generator=torch.Generator().manual_seed(0))

@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 import isthmus
-from isthmus.errors import ConfigError
+from isthmus.core.errors import ConfigError
 from isthmus.information import pairwise
 from isthmus.information.codes import Codes
 from isthmus.information.gaussians import DiagonalGaussian, FullGaussian
 from isthmus.information.kde import fit_kernel_variance, kde_information
-from isthmus.nets.bottleneck import Bottleneck
+from isthmus.models.bottleneck import Bottleneck
 from isthmus.objectives.nonlinear_ib import Config, terms
 from isthmus.training.loop import Trainer
 
@@ -112,9 +112,9 @@ def test_fitting_the_kernel_moves_nothing_else():
 
 
 def test_a_kernel_that_was_never_fitted_and_one_for_no_estimate_are_refused():
-    with pytest.raises(isthmus.errors.ModelError, match="fit_kernel"):
+    with pytest.raises(isthmus.core.errors.ModelError, match="fit_kernel"):
         kde_model().loss(torch.rand(4, 1, 2, 2), torch.arange(4) % 3)
-    with pytest.raises(isthmus.errors.ModelError, match="no kernel"):
+    with pytest.raises(isthmus.core.errors.ModelError, match="no kernel"):
         kde_model(0).fit_kernel(torch.rand(4, 1, 2, 2))
     with pytest.raises(ValueError, match="only estimate kde"):
         Config(kernel_points=1000)
@@ -161,7 +161,7 @@ def test_noise_that_differs_between_images_is_refused():
         isthmus.bottleneck(backbone, 3, "nonlinear_ib", 2, "diagonal", features=4)
     means = torch.zeros(4, 2)
     full = still(FullGaussian(means, torch.eye(2).expand(4, 2, 2)))
-    with pytest.raises(isthmus.errors.ModelError, match="the same for all images"):
+    with pytest.raises(isthmus.core.errors.ModelError, match="the same for all images"):
         terms(Config(), full, torch.arange(4) % 3)
 
 

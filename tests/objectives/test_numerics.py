@@ -20,8 +20,8 @@ from torch import nn
 import isthmus
 from isthmus.information.codes import Codes
 from isthmus.information.contrast import partner_logits
-from isthmus.nets.gaussian_heads import INITIAL_STD, Encoder
-from isthmus.nets.pairs import Paired
+from isthmus.models.gaussian_heads import INITIAL_STD, Encoder
+from isthmus.models.pairs import Paired
 
 CLASSES, DIM, FEATURES, SAMPLES = 4, 3, 6, 2
 OF_LABELS = ["deterministic", "vib", "ceb", "catgen", "bidirectional", "hierarchical"]
@@ -84,8 +84,8 @@ def label_model(name, case, kl):
 
 def pair_model(name, case, kl):
     torch.manual_seed(case["seed"])
-    module = isthmus.registry.find("objectives", name)
-    chosen = isthmus.config.component("objectives", {"name": name, "kl": kl})
+    module = isthmus.core.registry.find("objectives", name)
+    chosen = isthmus.core.config.component("objectives", {"name": name, "kl": kl})
     heads = [Encoder(FEATURES, DIM, case["covariance"]) for _ in range(2)]
     for head in heads:
         sharpen(head, case["sigma"], case["mean"], case["correlated"])

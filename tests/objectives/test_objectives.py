@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from isthmus import config, registry
-from isthmus.errors import ConfigError
+from isthmus.core import config, registry
+from isthmus.core.errors import ConfigError
+from isthmus.core.tradeoff import Rho
 from isthmus.information.codes import Codes
 from isthmus.information.gaussians import IdentityGaussian, kl
 from isthmus.information.mixtures import Mixture, uniform_mixture
-from isthmus.tradeoff import Rho
 
 N, DIM, CLASSES, SAMPLES = 64, 5, 4, 3
 

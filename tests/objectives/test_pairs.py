@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import isthmus
-from isthmus import config, registry
-from isthmus.errors import ConfigError, DataError, ModelError
+from isthmus.core import config, registry
+from isthmus.core.errors import ConfigError, DataError, ModelError
 from isthmus.information.codes import Codes
 from isthmus.information.gaussians import DiagonalGaussian, FullGaussian, IdentityGaussian, side_by_side
 

@@ -8,7 +8,7 @@ import pytest
 import report_standins
 import standin_checks
 
-from isthmus import registry
+from isthmus.core import registry
 from isthmus.report import page
 from isthmus.report.subjects import load_all
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from isthmus import files, results
-from isthmus.results import AuditRecord
-from isthmus.types import CheckResult, Interval, Metric, Status
+from isthmus.core import files, results
+from isthmus.core.results import AuditRecord
+from isthmus.core.types import CheckResult, Interval, Metric, Status
 
 N = 360
 COMMIT = "4f0c2f0e8b1d5a6c7e9f00112233445566778899"
@@ -164,7 +164,7 @@ if __name__ == "__main__":
 
     import standin_checks
 
-    from isthmus import registry
+    from isthmus.core import registry
     from isthmus.report import page
 
     registry.find = standin_checks.find  # type: ignore[assignment]

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 from report_standins import EPSILONS, fraction
 
-from isthmus import registry
-from isthmus.types import CheckResult, Figure, Gallery, Mark, Metric, Picture, Section, Series, Table
+from isthmus.core import registry
+from isthmus.core.types import CheckResult, Figure, Gallery, Mark, Metric, Picture, Section, Series, Table
 
 Found = Mapping[str, CheckResult]
 

@@ -19,11 +19,11 @@ import pytest
 import report_standins as standins
 import standin_checks
 
-from isthmus import results
-from isthmus.errors import FileError
+from isthmus.core import results
+from isthmus.core.errors import FileError
+from isthmus.core.types import CheckResult, Figure, Interval, Mark, Metric, Section, Series, Status, Table
 from isthmus.report import page, scorecard
 from isthmus.report.subjects import Subject, load, load_all
-from isthmus.types import CheckResult, Figure, Interval, Mark, Metric, Section, Series, Status, Table
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 

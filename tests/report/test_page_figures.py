@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import isthmus.report
+from isthmus.core.types import Figure, Gallery, Mark, Picture, Series
 from isthmus.report import blocks, figures, legend, png
 from isthmus.report.palette import COLOURS, DASHES, Looks
 from isthmus.report.panels import split, variant
-from isthmus.types import Figure, Gallery, Mark, Picture, Series
 
 X = (0.0, 0.1, 0.2)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from isthmus.core.types import Interval, Metric, Section, Table
 from isthmus.report import curves, numbers, summary, tables
 from isthmus.report.subjects import Subject, load
-from isthmus.types import Interval, Metric, Section, Table
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ import report_standins as standins
 import standin_checks
 from test_page import EVIL, Reader
 
+from isthmus.core.types import CheckResult, Headline, Metric, Section, Status
 from isthmus.report import page, scorecard
 from isthmus.report.scorecard import COLUMNS, QUESTIONS, Question
 from isthmus.report.subjects import Subject, load
-from isthmus.types import CheckResult, Headline, Metric, Section, Status
 
 MANY = COLUMNS + 1
 Found = Mapping[str, CheckResult]
@@ -75,7 +75,7 @@ def test_what_was_asked_links_to_its_section_and_nothing_else_does(runs: list[Pa
 @pytest.mark.parametrize("number", [1, COLUMNS, MANY])
 def test_what_was_not_asked_says_how_to_ask_and_is_not_passed(runs: list[Path], number: int) -> None:
     html = card(page.render(several(runs, number)))
-    for check in ("obfuscation", "corruptions", "detection", "memorisation"):
+    for check in ("diagnosis", "corruptions", "ood_detection", "memorisation"):
         line = html.partition(QUESTIONS[check].text)[2].partition("</code>")[0]
         assert re.fullmatch(r"(</th><td colspan=\"\d+\">| <span>)not asked; ask with <code>--checks \w+", line)
         assert line.endswith(check)
@@ -134,16 +134,16 @@ def test_nothing_is_answered_where_nothing_was_asked(runs: list[Path]) -> None:
 
 
 def test_numbers_of_two_kinds_are_told_apart_in_their_cells() -> None:
-    subjects = [Subject(name, None, {}, None, {"detection": PASSED}) for name in "ab"]  # type: ignore[arg-type]
+    subjects = [Subject(name, None, {}, None, {"ood_detection": PASSED}) for name in "ab"]  # type: ignore[arg-type]
     headlines = {name: Headline(standins.fraction(0.9), f"AUROC of {name}") for name in "ab"}
-    question = answered({"detection": Section("D", "", headlines=headlines)}, subjects)[
+    question = answered({"ood_detection": Section("D", "", headlines=headlines)}, subjects)[
         "Does it notice foreign images?"
     ]
     assert question.small == ("n\u00a0=\u00a0360",)
     assert [answer.notes for answer in question.answers] == [("AUROC of a",), ("AUROC of b",)]
 
 
-PASSED = CheckResult(check="detection", status=Status.PASS, reason="Fine.")
+PASSED = CheckResult(check="ood_detection", status=Status.PASS, reason="Fine.")
 
 
 def evil(found: Found) -> Section:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from isthmus import files
-from isthmus.errors import FileError
+from isthmus.core import files
+from isthmus.core.errors import FileError
 from isthmus.report.subjects import distinct, is_audited, load, load_all
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from isthmus.core.types import CheckResult, Metric, Status
 from isthmus.metrics import proportion
 from isthmus.report import numbers, page, terminal
 from isthmus.report.subjects import Subject, load_all
-from isthmus.types import CheckResult, Metric, Status
 
 NAMES = ("determ", "vib-rho0", "vib-rho4", "ceb-rho0", "ceb-rho4")
 
@@ -79,7 +79,7 @@ def doubted(subject: Subject, word: str, reported: Metric, modes: int = 1) -> Su
     found = {"verdict": verdict, "findings": [], "follow_ups": {}, "passes": {"forward": 1, "backward": 1}}
     details = {"threat": "linf:0.1", "verdict": verdict, "mode": "mean", "modes": dict.fromkeys("ab"[:modes], found)}
     metrics = {"reported_accuracy": reported, "corrected_accuracy": left}
-    return replace(subject, results={**subject.results, "obfuscation": checked("obfuscation", metrics, **details)})
+    return replace(subject, results={**subject.results, "diagnosis": checked("diagnosis", metrics, **details)})
 
 
 def test_numbers_of_different_n_each_carry_their_own(runs: list[Path]) -> None:

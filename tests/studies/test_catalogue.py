@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from isthmus.errors import ConfigError
+from isthmus.core.errors import ConfigError
 from isthmus.studies import catalogue
 from isthmus.studies.study import SCALES, StudyConfig, departures
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from isthmus.errors import ConfigError
+from isthmus.core.errors import ConfigError
 from isthmus.studies import catalogue
 from isthmus.studies.ceb.calibration_claims import findings
 from isthmus.studies.evidence import Verdict

@@ -10,11 +10,11 @@ import torch
 from isthmus.attacks import Linf, robust_accuracy
 from isthmus.attacks.pgd import Config as Pgd
 from isthmus.attacks.transfer import transferred
+from isthmus.core.errors import ConfigError
+from isthmus.core.recipe import Adversarial, load_recipe
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
 from isthmus.data.order import balanced
-from isthmus.errors import ConfigError
-from isthmus.recipe import Adversarial, load_recipe
 from isthmus.studies import catalogue, page
 from isthmus.studies.ceb import cifar_62x7_claims, cifar_choice, cifar_shifts, cifar_transfers
 from isthmus.studies.ceb.cifar_28x10 import Config

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from isthmus import registry
+from isthmus.core import registry
+from isthmus.core.errors import ConfigError
+from isthmus.core.recipe import RhoSchedule, load_recipe
 from isthmus.data.loading import load
-from isthmus.errors import ConfigError
 from isthmus.metrics import CORRUPTIONS, wilson
-from isthmus.recipe import RhoSchedule, load_recipe
 from isthmus.studies import catalogue, page
 from isthmus.studies.ceb import imagenet_measuring, imagenet_places, textures
 from isthmus.studies.ceb.imagenet import Ball
@@ -234,7 +234,7 @@ def test_variants_differ_in_augmentation_and_width_alone():
 )
 def test_networks_have_the_parameters_of_the_published_ones(depth, width, millions):
     """torchvision's resnet50 has 25.56 million with its head, resnet152 60.19; twice the width nearly four times."""
-    net = registry.find("nets", "resnet")
+    net = registry.find("backbones", "resnet")
     with torch.device("meta"):
         backbone = net.build(net.Config(depth=depth, width=width), (3, 224, 224))
         head = nn.Linear(backbone.features, 1000)
@@ -388,7 +388,7 @@ def test_the_error_on_imagenet_a_is_that_of_the_trained_model(dry):
     (record, _), out = dry
     folder = next((out / "models").glob("*-ceb5-*"))
     model, root = load_model(folder), out / "data" / "textures-32" / "imagenet-a"
-    from isthmus.data.shifted.loading import load as load_shifted
+    from isthmus.data.shift.loading import load as load_shifted
 
     options = {"name": "imagenet_a", "path": str(root), "size": 32, "shorter": 37, "limit": 4}
     (batch,) = load_shifted(options, textures.CLASSES).batches(100)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from isthmus.recipe import RHO_SCHEDULES, load_recipe
+from isthmus.core.recipe import RHO_SCHEDULES, load_recipe
 from isthmus.studies import catalogue
 from isthmus.studies.running import run_study
 from isthmus.studies.study import SCALES, departures

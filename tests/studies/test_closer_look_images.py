@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from isthmus.attacks import Linf, robust_accuracy
-from isthmus.recipe import load_recipe
+from isthmus.core.recipe import load_recipe
 from isthmus.studies import catalogue, page
 from isthmus.studies.closer_look.attacked import by_run
 from isthmus.studies.closer_look.surfaces import heat_map

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from isthmus import provenance
+from isthmus.core import provenance
+from isthmus.core.errors import FileError
 from isthmus.data.loading import load
-from isthmus.errors import FileError
 from isthmus.studies import page
 from isthmus.studies.study import StudyRecord
 from isthmus.studies.workbench import Cell, Workbench

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from isthmus.recipe import load_recipe
+from isthmus.core.recipe import load_recipe
 from isthmus.studies import catalogue, page
 from isthmus.studies.evidence import LEAST_SEEDS, Verdict
 from isthmus.studies.guess_first import printed

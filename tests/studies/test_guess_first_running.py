@@ -9,11 +9,11 @@ from torch.nn.functional import cross_entropy
 from isthmus.attacks import Linf, robust_accuracy
 from isthmus.attacks.foolbox_protocol import scan_fgsm
 from isthmus.attacks.minimal_norm import minimal_norms
+from isthmus.core.randomness import example_keys
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
 from isthmus.data.order import balanced
 from isthmus.information.mmd import mmd2
-from isthmus.randomness import example_keys
 from isthmus.studies.guess_first.eliminated import probe
 from isthmus.studies.guess_first.transfers import rescaled
 from isthmus.studies.running import run_study
@@ -227,7 +227,7 @@ def test_the_probe_tells_what_is_linear_and_no_more():
 
 def test_a_hypothesis_that_is_no_class_is_told(out):
     settings = {"models": ["C-JS"], "images": 80, "shown": 60, "blocks": 3, "training.epochs": 8, "hypothesis": 10}
-    from isthmus.errors import ConfigError
+    from isthmus.core.errors import ConfigError
 
     with pytest.raises(ConfigError, match="hypothesis=10 is no class of 10"):
         run_study("guess-first/figure-2", "tiny", settings, out, show_progress=False)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from isthmus.recipe import load_recipe
+from isthmus.core.recipe import load_recipe
 from isthmus.studies import catalogue
 from isthmus.studies.evidence import Verdict
 from isthmus.studies.rate_distortion import plane_claims, snr_claims

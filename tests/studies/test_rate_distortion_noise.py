@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from isthmus import classifier
-from isthmus.attacks.noise_ladder import descend
+from isthmus.attacks.noise_sweep import descend
+from isthmus.core.recipe import load_recipe
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
 from isthmus.information.channel import decibels
-from isthmus.recipe import load_recipe
+from isthmus.models import from_recipe
 from isthmus.studies import catalogue
 from isthmus.studies.evidence import Verdict
 from isthmus.studies.rate_distortion.figure_5 import Config
@@ -96,7 +96,7 @@ def test_ratios_are_of_whitened_images():
     """Noise in whitened images is as large as the check's ratios say, with the whitened image for the signal."""
     data = load({"name": "digits", "train_limit": 200})
     recipe = load_recipe(Config(**TINY_FIGURE).recipe("B", 50, "original", 0))
-    model = classifier.build(recipe, data.shape, 10, data)
+    model = from_recipe.build(recipe, data.shape, 10, data)
     images = as_float(data.test.images[:30])
     white = whitening(model)(images)
     seen = inside(model, images)

@@ -6,11 +6,12 @@ import torch
 from torch.nn.functional import interpolate
 
 import isthmus
-from isthmus import classifier
+from isthmus.core.errors import ConfigError
+from isthmus.core.recipe import load_recipe
+from isthmus.core.types import Gallery
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
-from isthmus.errors import ConfigError
-from isthmus.recipe import load_recipe
+from isthmus.models import from_recipe
 from isthmus.studies import catalogue
 from isthmus.studies.drawing import packed, unpacked
 from isthmus.studies.evidence import Verdict
@@ -18,7 +19,6 @@ from isthmus.studies.rate_distortion.figure_4 import Config
 from isthmus.studies.rate_distortion.whitened import inside, without
 from isthmus.studies.running import run_study
 from isthmus.studies.study import StudyRecord
-from isthmus.types import Gallery
 
 NAME = "rate-distortion/figure-4"
 AS_PRINTED = {"A": 0.3, "B": 0.6}
@@ -98,7 +98,7 @@ def network(normalize):
         }
     )
     data = load("digits")
-    return classifier.build(recipe, data.shape, data.num_classes, data).eval(), as_float(data.test.images)[:50]
+    return from_recipe.build(recipe, data.shape, data.num_classes, data).eval(), as_float(data.test.images)[:50]
 
 
 @torch.no_grad()

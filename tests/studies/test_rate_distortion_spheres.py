@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from isthmus.recipe import load_recipe
+from isthmus.core.recipe import load_recipe
 from isthmus.studies import catalogue
 from isthmus.studies.evidence import Verdict
 from isthmus.studies.running import run_study

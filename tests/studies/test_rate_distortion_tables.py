@@ -9,9 +9,9 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from isthmus.errors import ConfigError
+from isthmus.core.errors import ConfigError
+from isthmus.core.recipe import load_recipe
 from isthmus.metrics import wilson
-from isthmus.recipe import load_recipe
 from isthmus.studies import catalogue
 from isthmus.studies.evidence import Verdict
 from isthmus.studies.rate_distortion.printed import TABLE_1, TABLE_2

@@ -2,12 +2,12 @@
 
 import pytest
 
+from isthmus.core.types import Figure
 from isthmus.studies import catalogue
 from isthmus.studies.evidence import Verdict
 from isthmus.studies.rate_distortion.figure_7 import Config
 from isthmus.studies.running import run_study
 from isthmus.studies.study import StudyRecord
-from isthmus.types import Figure
 
 NAME = "rate-distortion/figure-7"
 PRINTED = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from isthmus.errors import ConfigError
+from isthmus.core.errors import ConfigError
 from isthmus.studies import catalogue
 from isthmus.studies.rate_distortion import weight_decay
 from isthmus.studies.running import run_study

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from isthmus.cluster import Cluster
+from isthmus.core.cluster import Cluster
 from isthmus.studies.running import run_study
 from isthmus.training.run import Run
 

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from isthmus.cluster import Cluster
-from isthmus.errors import ConfigError, FileError
+from isthmus.core.cluster import Cluster
+from isthmus.core.errors import ConfigError, FileError
 from isthmus.studies import page, running
 from isthmus.studies.closer_look import toy_models
 from isthmus.studies.display import Display

@@ -2,7 +2,7 @@
 
 import pytest
 
-from isthmus.cli import _run
+from isthmus.cli.app import _run
 from isthmus.studies import catalogue
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from isthmus.config import override, validate
-from isthmus.errors import ConfigError, ModelError
+from isthmus.core.config import override, validate
+from isthmus.core.errors import ConfigError, ModelError
 from isthmus.studies import page
 from isthmus.studies.closer_look import toy_models
 from isthmus.studies.crews import Processes

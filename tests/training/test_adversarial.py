@@ -8,17 +8,17 @@ from torch import nn
 from torch.nn.functional import cross_entropy, softplus
 
 import isthmus
-from isthmus import registry
 from isthmus.attacks.threats import THREATS, parse
+from isthmus.core import registry
+from isthmus.core.errors import ConfigError, ModelError
+from isthmus.core.randomness import example_keys
+from isthmus.core.recipe import Adversarial, load_recipe
+from isthmus.core.types import Terms
 from isthmus.data.images import as_float
-from isthmus.errors import ConfigError, ModelError
-from isthmus.nets.learner import Learner
-from isthmus.randomness import example_keys
-from isthmus.recipe import Adversarial, load_recipe
+from isthmus.models.learner import Learner
 from isthmus.training.adversarial import Adversary
 from isthmus.training.loop import Trainer
 from isthmus.training.run import Run
-from isthmus.types import Terms
 
 DIGITS = {
     "name": "digits-pgd",

@@ -12,11 +12,11 @@ from PIL import Image
 from torch import nn
 
 import isthmus
-from isthmus import registry
-from isthmus.cli import main
-from isthmus.errors import ConfigError, DataError
-from isthmus.recipe import LearningRate, Optimizer, load_recipe
-from isthmus.targets import judged_on, named
+from isthmus.audits.target import judged_on, named
+from isthmus.cli.app import main
+from isthmus.core import registry
+from isthmus.core.errors import ConfigError, DataError
+from isthmus.core.recipe import LearningRate, Optimizer, load_recipe
 from isthmus.training.optimizers import make_optimizer, norm_parameters
 from isthmus.training.run import ENDED, Run
 from isthmus.training.schedules import warm_up_factor
@@ -75,7 +75,7 @@ def test_the_learning_rate_warms_up_and_the_weight_of_the_rate_rises(run: Run) -
 
 def test_it_starts_as_the_paper_says(run: Run) -> None:
     recipe = run.recipe
-    model = isthmus.classifier.build(recipe, (3, 32, 32), 1000)
+    model = isthmus.models.from_recipe.build(recipe, (3, 32, 32), 1000)
     weight = model.classifier.weight
     assert weight.shape == (1000, 2048)
     assert weight.std().item() == pytest.approx(0.01, rel=0.01)
@@ -100,7 +100,7 @@ def test_an_audit_decodes_no_more_than_it_is_asked_for(run: Run, tmp_path: Path,
 
 
 def test_more_test_images_than_fit_into_memory_are_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("isthmus.targets.LARGEST", 5 * 4 * 3 * 32 * 32)
+    monkeypatch.setattr("isthmus.audits.target.LARGEST", 5 * 4 * 3 * 32 * 32)
     subject = named(run.path, None, None, None, None)
     with pytest.raises(DataError, match=r"16 test images of 3×32×32 .* judge on at most 5 of them, such as --n 1000"):
         judged_on(subject, None)
@@ -180,7 +180,7 @@ def test_by_default_everything_decays_in_one_group() -> None:
 
 
 def test_a_standard_deviation_is_for_a_linear_classifier() -> None:
-    backbone = registry.find("nets", "mlp").build(registry.find("nets", "mlp").Config(hidden=[8]), (1, 4, 4))
+    backbone = registry.find("backbones", "mlp").build(registry.find("backbones", "mlp").Config(hidden=[8]), (1, 4, 4))
     with pytest.raises(ConfigError, match="classifier_std=0.01 is for a linear classifier; this one is 'mlp'"):
         isthmus.bottleneck(backbone, 10, "ceb", 4, classifier="mlp", classifier_std=0.01)
 

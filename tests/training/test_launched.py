@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from isthmus import files
-from isthmus.errors import ConfigError, ModelError
-from isthmus.recipe import load_recipe
+from isthmus.core import files
+from isthmus.core.errors import ConfigError, ModelError
+from isthmus.core.recipe import load_recipe
 from isthmus.studies.workbench import Workbench
-from isthmus.training import launched, start
-from isthmus.training.launched import train_apart
+from isthmus.training import start, subprocesses
 from isthmus.training.monitor import in_words
 from isthmus.training.run import ENDED, Run
+from isthmus.training.subprocesses import train_apart
 
 RECIPE: dict[str, Any] = {
     "name": "apart",
@@ -55,7 +55,7 @@ def test_two_processes_train_a_study_s_model_in_its_folder(bench: Workbench, pai
 def test_a_finished_run_is_taken_up_without_starting_anything(
     bench: Workbench, pair: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launched, "_launch", lambda *_: pytest.fail("nothing is left to train"))
+    monkeypatch.setattr(subprocesses, "_launch", lambda *_: pytest.fail("nothing is left to train"))
     assert bench.train(of(2)).path == pair.path
 
 
@@ -69,7 +69,7 @@ def test_what_counts_is_the_folder_and_not_the_exit_code(
         return 1
 
     folder = tmp_path / "moved"
-    monkeypatch.setattr(launched, "_launch", aborting)
+    monkeypatch.setattr(subprocesses, "_launch", aborting)
     try:
         assert train_apart(pair.recipe, folder, quiet).info()["status"] in ENDED
     finally:
@@ -78,11 +78,11 @@ def test_what_counts_is_the_folder_and_not_the_exit_code(
 
 def test_progress_is_read_from_the_metrics(pair: Run) -> None:
     told: list[tuple[float, float, str]] = []
-    launched._tell(pair, lambda *at: told.append(at))
+    subprocesses._tell(pair, lambda *at: told.append(at))
     ((done, total, terms),) = told
     assert (done, total) == (20, 20)
     assert terms == in_words({key: value for key, value in pair.metrics()[-2].items() if key != "step"})
-    launched._tell(Run(pair.path / "nothing here"), lambda *at: told.append(at))
+    subprocesses._tell(Run(pair.path / "nothing here"), lambda *at: told.append(at))
     assert len(told) == 1
 
 
@@ -95,7 +95,7 @@ def test_a_failure_is_said_with_the_sentence_of_the_process(tmp_path: Path, monk
         log.write_text(said)
         return 1
 
-    monkeypatch.setattr(launched, "_launch", failing)
+    monkeypatch.setattr(subprocesses, "_launch", failing)
     with pytest.raises(ModelError, match=r"run \(exit code 1\): Error: Training diverged at step 3\.") as error:
         train_apart(load_recipe(of(2)), tmp_path / "run", quiet)
     assert str(tmp_path / "run.log") in str(error.value)
@@ -107,7 +107,7 @@ def test_a_failure_is_said_with_the_sentence_of_the_process(tmp_path: Path, monk
 )
 def test_without_a_sentence_of_ours_the_last_words_count(text: str, expected: str, tmp_path: Path) -> None:
     (tmp_path / "log").write_text(text)
-    assert launched._last_words(tmp_path / "log") == expected
+    assert subprocesses._last_words(tmp_path / "log") == expected
 
 
 def test_whoever_is_interrupted_has_the_processes_save_first(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_whoever_is_interrupted_has_the_processes_save_first(tmp_path: Path) -> 
     assert process.stdout is not None
 
     def interrupted() -> None:
-        with launched._ended_with_us(process):
+        with subprocesses._ended_with_us(process):
             assert pipe.readline() == b"ready\n"
             raise KeyboardInterrupt
 

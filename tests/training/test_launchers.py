@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from isthmus.errors import ConfigError
-from isthmus.recipe import load_recipe
+from isthmus.core.errors import ConfigError
+from isthmus.core.recipe import load_recipe
 from isthmus.training import processes
 from isthmus.training.run import ENDED, Run
 

@@ -11,10 +11,11 @@ from recipes import TINY
 from torch import nn
 
 import isthmus
-from isthmus import cli, registry
-from isthmus.errors import ConfigError, DataError, FileError, ModelError
+from isthmus.cli import app
+from isthmus.core import registry
+from isthmus.core.errors import ConfigError, DataError, FileError, ModelError
+from isthmus.core.recipe import load_recipe
 from isthmus.information.codes import Codes
-from isthmus.recipe import load_recipe
 from isthmus.training.evaluation import evaluate
 from isthmus.training.loop import Trainer, noise_seed
 from isthmus.training.optimizers import parameter_groups
@@ -266,7 +267,7 @@ def test_a_collapsed_run_exits_non_zero(tmp_path, capsys):
     recipe.write_text(json.dumps(SMALL))
     given = ["train", str(recipe), "objective.rho=-8", "training.optimizer.lr=1e-4", "--out", str(tmp_path / "run")]
     for _ in range(2):  # trained, and found as it is
-        assert cli._run([*given, "--quiet"], debug=False) == 2
+        assert app._run([*given, "--quiet"], debug=False) == 2
         assert "Error: Training collapsed. Accuracy on the training images is at chance." in capsys.readouterr().err
 
 

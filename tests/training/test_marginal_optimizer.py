@@ -7,9 +7,9 @@ from safetensors.torch import load_file
 from test_resume import same, stop_at
 
 import isthmus
+from isthmus.core.errors import ConfigError, FileError
+from isthmus.core.recipe import load_recipe
 from isthmus.data.loading import load
-from isthmus.errors import ConfigError, FileError
-from isthmus.recipe import load_recipe
 from isthmus.training.loop import Trainer
 from isthmus.training.run import Run
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.distributions import Normal
 
+from isthmus.core.types import Terms
 from isthmus.training.monitor import Averages, impossible
-from isthmus.types import Terms
 
 
 def batch(rate_lower, i_yz_lower, gap):

@@ -14,10 +14,10 @@ from recipes import TINY
 from two_processes import work
 
 import isthmus
-from isthmus import registry
-from isthmus.errors import ConfigError, DataError
-from isthmus.nets.noise import Share, standard_normal
-from isthmus.recipe import load_recipe
+from isthmus.core import registry
+from isthmus.core.errors import ConfigError, DataError
+from isthmus.core.recipe import load_recipe
+from isthmus.models.noise import Share, standard_normal
 from isthmus.training import checkpoints, processes
 from isthmus.training.loop import Trainer
 from isthmus.training.run import Run

@@ -15,7 +15,7 @@ from recipes import TINY
 from safetensors.torch import load_file
 
 import isthmus
-from isthmus.errors import ConfigError, FileError, ModelError
+from isthmus.core.errors import ConfigError, FileError, ModelError
 from isthmus.training import checkpoints
 from isthmus.training.loop import Trainer
 from isthmus.training.run import Run

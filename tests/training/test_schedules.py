@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from isthmus import config
-from isthmus.errors import ConfigError
-from isthmus.recipe import LearningRate, RhoSchedule, Training
+from isthmus.core import config
+from isthmus.core.errors import ConfigError
+from isthmus.core.recipe import LearningRate, RhoSchedule, Training
 from isthmus.training.schedules import RhoController, learning_rate_factor
 
 EPOCH = 100

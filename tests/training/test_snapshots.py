@@ -10,8 +10,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import isthmus
-from isthmus.errors import ConfigError, FileError
-from isthmus.targets import audit_run
+from isthmus.audits.target import audit_run
+from isthmus.core.errors import ConfigError, FileError
 from isthmus.training.loop import Trainer
 
 STEPS = (20, 45, 120)  # the end of an epoch, between two checkpoints, the end of the run
@@ -97,5 +97,5 @@ def test_a_snapshot_is_audited_beside_the_end(whole):
     assert "tiny, step 20" in pages[0].read_text()
     out = whole.path / "both.html"
     command = ["report", str(pages[0].parent), str(whole.path), "--out", str(out)]
-    subprocess.run([sys.executable, "-m", "isthmus.cli", *command], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "isthmus.cli.app", *command], check=True, capture_output=True)
     assert "tiny, step 20" in out.read_text()

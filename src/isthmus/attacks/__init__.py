@@ -9,8 +9,8 @@
 Needs nothing of isthmus's own models: any ``nn.Module`` from images N×C×H×W in [0, 1] to logits N×K will do.
 
 * :func:`~isthmus.attacks.api.robust_accuracy` at one ε, :func:`~isthmus.attacks.api.curve` along several; both give a
-  :class:`~isthmus.attacks.result.RobustResult`, and Ctrl-C an :class:`~isthmus.attacks.engine.Interrupted` that holds
-  one.
+  :class:`~isthmus.attacks.result.RobustResult`, and Ctrl-C an :class:`~isthmus.attacks.engine.evaluate.Interrupted`
+  that holds one.
 * :func:`~isthmus.attacks.minimal_norm.minimal_norms` asks how small a perturbation suffices;
   :func:`~isthmus.attacks.foolbox_protocol.scan_fgsm` and :func:`~isthmus.attacks.foolbox_protocol.bisect_pgd` ask as
   Foolbox 1 did.
@@ -24,7 +24,7 @@ Needs nothing of isthmus's own models: any ``nn.Module`` from images N×C×H×W 
 """
 
 from isthmus.attacks.api import curve, robust_accuracy
-from isthmus.attacks.engine import Interrupted
+from isthmus.attacks.engine.evaluate import Interrupted
 from isthmus.attacks.foolbox_protocol import bisect_pgd, scan_fgsm
 from isthmus.attacks.minimal_norm import MinimalNorms, minimal_norms
 from isthmus.attacks.result import RobustResult

@@ -11,12 +11,12 @@ from pydantic import Field
 from torch import Tensor
 
 from isthmus.attacks.apgd_l1 import SparseApgd
-from isthmus.attacks.batch import Batch
-from isthmus.attacks.oracle import Answer
-from isthmus.attacks.rows import per_image
-from isthmus.attacks.search import Directed, Runs, Search, counters
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.counted_model import Answer
+from isthmus.attacks.engine.iterative import Directed, Runs, Search, counters
+from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.threats import L1, Threat
-from isthmus.config import Component
+from isthmus.core.config import Component
 
 FIRST_WINDOW, SHRINK, LEAST = 0.22, 0.03, 0.06  # of the budget: the first window, how each is shorter, the shortest
 RISES = 0.75  # share of a window's steps that must raise the loss

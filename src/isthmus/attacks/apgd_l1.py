@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from isthmus.attacks.batch import Batch
-from isthmus.attacks.oracle import Answer
-from isthmus.attacks.rows import per_image
-from isthmus.attacks.search import Directed, Runs, counters
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.counted_model import Answer
+from isthmus.attacks.engine.iterative import Directed, Runs, counters
+from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.threats import Threat
 
 FIRST_SHARE = 0.2  # of the pixels that the first steps move

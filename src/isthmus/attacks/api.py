@@ -12,20 +12,20 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from isthmus import registry
-from isthmus.attacks import inputs, memory, workers
 from isthmus.attacks.attack import Attack
-from isthmus.attacks.batch import Batch
-from isthmus.attacks.engine import evaluate
-from isthmus.attacks.evaluation import Means, Progress, monotone
-from isthmus.attacks.oracle import Spent
-from isthmus.attacks.progress import line
+from isthmus.attacks.engine import inputs, memory, workers
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.counted_model import Spent
+from isthmus.attacks.engine.early_stopping import until_narrow
+from isthmus.attacks.engine.evaluate import evaluate
+from isthmus.attacks.engine.evaluation import Means, Progress, monotone
+from isthmus.attacks.engine.progress import line
 from isthmus.attacks.result import CLEAN, RobustResult
 from isthmus.attacks.suites import IN_L1, LABELS, STAGES, SUITES
 from isthmus.attacks.threats import Threat, parse
-from isthmus.attacks.waves import until_narrow
-from isthmus.config import Component, component
-from isthmus.errors import ConfigError, unknown
+from isthmus.core import registry
+from isthmus.core.config import Component, component
+from isthmus.core.errors import ConfigError, unknown
 
 Suite = str | Mapping[str, Any] | Component | Attack | Iterable[str | Mapping[str, Any] | Component | Attack]
 
@@ -56,8 +56,8 @@ def robust_accuracy(
             gradients and the global random state are afterwards as they were. With a true attribute
             ``takes_keys`` it is random: its noise comes from ``forward(images, keys=...)``, fresh at every step. A
             random model, with keys or without, is broken by its average over fresh draws; see
-            :mod:`isthmus.attacks.averages`. A model that remembers what it was asked is judged, with a warning, as a
-            fresh copy would answer (:mod:`isthmus.attacks.memory`).
+            :mod:`isthmus.attacks.engine.averages`. A model that remembers what it was asked is judged, with a warning,
+            as a fresh copy would answer (:mod:`isthmus.attacks.engine.memory`).
         images: floating point, in [0, 1]; as labels, targets and indices, a tensor, an array or a list.
         labels: true classes, integers.
         threat: such as ``Linf(8 / 255)`` or ``"linf:8/255"``.
@@ -76,8 +76,9 @@ def robust_accuracy(
         bf16: gradients in bfloat16 (faster on hardware that has it); success is judged in float32 all the same.
         save_to: file that keeps the evaluation as it goes. Called again, an interrupted or killed one goes on from
             there, and one that is over gives its result at once. Keep the result itself with
-            :meth:`RobustResult.save`; then :func:`isthmus.attacks.waves.forget` deletes this.
-        progress: True for a line on stderr; or called with a :class:`isthmus.attacks.evaluation.Snapshot` as it goes.
+            :meth:`RobustResult.save`; then :func:`isthmus.attacks.engine.early_stopping.forget` deletes this.
+        progress: True for a line on stderr; or called with a :class:`isthmus.attacks.engine.evaluation.Snapshot` as it
+            goes.
         verify: check every adversarial example on a further forward pass at the end. One that fails counts as robust,
             and the result's ``unconfirmed`` and ``flags`` say so. Of a random model, read its average on fresh draws;
             without that only the count of what is wrong with confidence is known.

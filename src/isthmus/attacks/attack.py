@@ -1,12 +1,12 @@
 """What a suite is made of: an attack's name, its options, and how it is run.
 
 An attack is a module with a frozen ``Config`` and one function. Most are iterative and say how many runs advance
-together, for the queue to feed (:mod:`isthmus.attacks.queue`)::
+together, for the queue to feed (:mod:`isthmus.attacks.engine.scheduler`)::
 
     search(config, threat: Threat, classes: int) -> Search
 
 Others propose once, for a batch of examples that still stand, each with a key of its own for this attack and
-restart (:mod:`isthmus.attacks.proposing`)::
+restart (:mod:`isthmus.attacks.engine.single_shot`)::
 
     perturb(config, oracle: Oracle, batch: Batch, threat: Threat) -> images
 
@@ -21,13 +21,13 @@ from typing import Any
 
 from torch import Tensor
 
-from isthmus import files
-from isthmus.attacks.batch import Batch
-from isthmus.attacks.ledger import Ledger
-from isthmus.attacks.oracle import Oracle
-from isthmus.attacks.search import Search
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.counted_model import Oracle
+from isthmus.attacks.engine.iterative import Search
+from isthmus.attacks.engine.state import Ledger
 from isthmus.attacks.threats import Threat
-from isthmus.config import Component
+from isthmus.core import files
+from isthmus.core.config import Component
 
 Perturb = Callable[[Any, Oracle, Batch, Threat], Tensor]
 MakeSearch = Callable[[Any, Threat, int], Search[Any]]

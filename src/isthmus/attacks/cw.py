@@ -14,13 +14,13 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from isthmus.attacks.batch import Batch
-from isthmus.attacks.oracle import Answer
-from isthmus.attacks.rows import per_image
-from isthmus.attacks.search import Runs, Search, counters
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.counted_model import Answer
+from isthmus.attacks.engine.iterative import Runs, Search, counters
+from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.threats import L2, Threat
-from isthmus.config import Component
-from isthmus.errors import ConfigError
+from isthmus.core.config import Component
+from isthmus.core.errors import ConfigError
 
 SHRINK = 0.999999  # of images about ½, so that artanh is finite at black and white
 STALLED = 0.9999  # a loss that is no smaller than this share of the last one compared has stalled

@@ -11,14 +11,14 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from isthmus.attacks.batch import Batch
-from isthmus.attacks.oracle import Answer
-from isthmus.attacks.rows import per_image
-from isthmus.attacks.search import Runs, Search, counters
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.counted_model import Answer
+from isthmus.attacks.engine.iterative import Runs, Search, counters
+from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.threats import L2, Threat
-from isthmus.config import Component
-from isthmus.errors import ConfigError
-from isthmus.randomness import fold, normal
+from isthmus.core.config import Component
+from isthmus.core.errors import ConfigError
+from isthmus.core.randomness import fold, normal
 
 ALPHA, ALPHA_LEFT = 1.0, 0.01  # step size, and what a cosine leaves of it at the end
 _LOST = -7  # folded into a run's key, with the look, for the direction where the gradient is zero

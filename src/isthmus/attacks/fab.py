@@ -12,14 +12,14 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from isthmus.attacks.batch import Batch
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.counted_model import Answer
+from isthmus.attacks.engine.iterative import Directed, Runs, Search, counters
+from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.hyperplane import PROJECTIONS
-from isthmus.attacks.oracle import Answer
-from isthmus.attacks.rows import per_image
-from isthmus.attacks.search import Directed, Runs, Search, counters
 from isthmus.attacks.threats import Threat
-from isthmus.config import Component
-from isthmus.randomness import fold, normal, uniform
+from isthmus.core.config import Component
+from isthmus.core.randomness import fold, normal, uniform
 
 _START = -5  # folded into a run's key for the image it starts from
 _LEAST = 1e-8  # a move is taken to be no shorter, so that shares of two that are zero are defined

@@ -7,10 +7,10 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from isthmus.attacks.batch import Batch
-from isthmus.attacks.oracle import Oracle
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.counted_model import Oracle
 from isthmus.attacks.threats import Threat
-from isthmus.config import Component
+from isthmus.core.config import Component
 
 
 class Config(Component):

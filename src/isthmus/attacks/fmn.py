@@ -14,13 +14,13 @@ from pydantic import Field
 from torch import Tensor
 
 from isthmus.attacks import balls
-from isthmus.attacks.batch import Batch
-from isthmus.attacks.oracle import Answer
-from isthmus.attacks.rows import per_image
-from isthmus.attacks.search import Runs, Search, counters
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.counted_model import Answer
+from isthmus.attacks.engine.iterative import Runs, Search, counters
+from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.threats import L1, L2, Linf, Threat
-from isthmus.config import Component
-from isthmus.randomness import fold
+from isthmus.core.config import Component
+from isthmus.core.randomness import fold
 
 ALPHA_SHARE = 0.01  # of alpha, that is left at the end
 GAMMA_LEFT = 1e-3  # of gamma

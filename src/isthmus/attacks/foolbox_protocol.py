@@ -16,16 +16,16 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from isthmus.attacks.attack import Attack
-from isthmus.attacks.batch import Batch
-from isthmus.attacks.evaluation import Progress
-from isthmus.attacks.judging import beyond_rounding
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.counted_model import Answer, Oracle
+from isthmus.attacks.engine.evaluation import Progress
+from isthmus.attacks.engine.iterative import Runs, Search, counters
+from isthmus.attacks.engine.rows import per_image
+from isthmus.attacks.engine.verifier import beyond_rounding
 from isthmus.attacks.minimal_norm import MinimalNorms, minimal_norms
-from isthmus.attacks.oracle import Answer, Oracle
-from isthmus.attacks.rows import per_image
-from isthmus.attacks.search import Runs, Search, counters
 from isthmus.attacks.threats import Threat
-from isthmus.config import Component
-from isthmus.randomness import fold, uniform
+from isthmus.core.config import Component
+from isthmus.core.randomness import fold, uniform
 
 LEVELS, FINER = 1000, 20  # of ε in (0, 1], and again below a success among the first so many
 FIRST_EPS, FACTOR = 0.3, 1.5  # the first ball, and how much larger the next one is while none has sufficed

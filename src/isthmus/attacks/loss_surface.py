@@ -15,11 +15,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.losses import LOSSES, check, log_odds
-from isthmus.attacks.rows import per_image
 from isthmus.attacks.threats import Threat
-from isthmus.attacks.undisturbed import device_of, undisturbed
-from isthmus.randomness import fold, uniform
+from isthmus.core.preserve_state import device_of, undisturbed
+from isthmus.core.randomness import fold, uniform
 
 FLAT = 0.01
 """Nats from the loss at the image itself that still count as flat."""

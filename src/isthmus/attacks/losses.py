@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from isthmus.errors import ConfigError, unknown
+from isthmus.core.errors import ConfigError, unknown
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """From logits n×K and classes n to n values; larger means farther from being classified as that class."""

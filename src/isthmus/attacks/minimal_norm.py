@@ -10,15 +10,15 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from isthmus.attacks import inputs
 from isthmus.attacks.api import Suite, ready, teller
-from isthmus.attacks.batch import Batch
-from isthmus.attacks.evaluation import Evaluation, Means, Progress
-from isthmus.attacks.judging import Judge, Verdict
+from isthmus.attacks.engine import inputs
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.evaluation import Evaluation, Means, Progress
+from isthmus.attacks.engine.verifier import Judge, Verdict
 from isthmus.attacks.result import CLEAN
 from isthmus.attacks.threats import THREATS, Threat
-from isthmus.attacks.undisturbed import device_of, undisturbed
-from isthmus.errors import ConfigError, DataError, unknown
+from isthmus.core.errors import ConfigError, DataError, unknown
+from isthmus.core.preserve_state import device_of, undisturbed
 
 
 @dataclass(frozen=True)

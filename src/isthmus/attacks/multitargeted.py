@@ -13,11 +13,11 @@ from jaxtyping import Int
 from pydantic import Field
 from torch import Tensor
 
-from isthmus.attacks.batch import Batch
-from isthmus.attacks.oracle import Answer
-from isthmus.attacks.search import Directed, Runs, Search, counters
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.counted_model import Answer
+from isthmus.attacks.engine.iterative import Directed, Runs, Search, counters
 from isthmus.attacks.threats import L1, Threat
-from isthmus.config import Component
+from isthmus.core.config import Component
 
 FIRST_STEP = 0.25  # of ε; halved after half and after three quarters of the steps
 

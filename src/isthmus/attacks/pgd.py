@@ -8,12 +8,12 @@ from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from isthmus.attacks.batch import Batch
-from isthmus.attacks.oracle import Answer
-from isthmus.attacks.search import Directed, Runs, Search, counters
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.counted_model import Answer
+from isthmus.attacks.engine.iterative import Directed, Runs, Search, counters
 from isthmus.attacks.threats import Threat
-from isthmus.config import Component
-from isthmus.randomness import fold, uniform
+from isthmus.core.config import Component
+from isthmus.core.randomness import fold, uniform
 
 _AIM = -4  # folded into a run's key for the class it is directed at
 

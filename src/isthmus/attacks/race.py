@@ -35,13 +35,13 @@ from isthmus.attacks import apgd, square
 from isthmus.attacks.apgd import Apgd, Climb
 from isthmus.attacks.apgd_l1 import SparseApgd, SparseClimb
 from isthmus.attacks.attack import Attack
-from isthmus.attacks.batch import Batch
-from isthmus.attacks.ledger import Ledger
-from isthmus.attacks.oracle import Answer
-from isthmus.attacks.search import Search
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.counted_model import Answer
+from isthmus.attacks.engine.iterative import Search
+from isthmus.attacks.engine.state import Ledger
 from isthmus.attacks.threats import L1, Threat
-from isthmus.config import Component
-from isthmus.randomness import fold, uniform
+from isthmus.core.config import Component
+from isthmus.core.randomness import fold, uniform
 
 Whole = Annotated[int, Field(gt=0)]
 

@@ -17,14 +17,14 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from isthmus.attacks.batch import Batch
-from isthmus.attacks.oracle import Answer
-from isthmus.attacks.rows import per_image
-from isthmus.attacks.search import Runs, Search, counters
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.counted_model import Answer
+from isthmus.attacks.engine.iterative import Runs, Search, counters
+from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.threats import L2, Linf, Threat
-from isthmus.config import Component
-from isthmus.errors import ConfigError
-from isthmus.randomness import fold, uniform
+from isthmus.core.config import Component
+from isthmus.core.errors import ConfigError
+from isthmus.core.randomness import fold, uniform
 
 _START = -48  # folded into a run's key for the signs it starts from
 _ACCURACY = 0.01  # of the distance to the boundary

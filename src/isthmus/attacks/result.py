@@ -16,14 +16,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from isthmus import files, metrics
+from isthmus import metrics
 from isthmus.attacks import flags
-from isthmus.attacks.batch import Batch
-from isthmus.attacks.ledger import Ledger, check_columns, seal
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.state import Ledger, check_columns, seal
 from isthmus.attacks.threats import Threat, parse
-from isthmus.errors import ConfigError, DataError, FileError, brief
+from isthmus.core import files
+from isthmus.core.errors import ConfigError, DataError, FileError, brief
+from isthmus.core.types import Interval, Metric, Record
 from isthmus.metrics import wilson
-from isthmus.types import Interval, Metric, Record
 
 Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(gt=0)]
@@ -53,10 +54,10 @@ class RobustResult:
         threat: norm and ε.
         attacks: labels of the attacks in the order they ran; the first is "clean", the unperturbed image.
         examples: images, labels, keys, and targets if an attack had to reach a given class.
-        ledger: what was found, one row per example; see :class:`isthmus.attacks.ledger.Ledger`.
+        ledger: what was found, one row per example; see :class:`isthmus.attacks.engine.state.Ledger`.
         forward_passes: example-passes through the model, all in all; likewise ``backward_passes``.
         random: whether the model answers at random; then examples are broken by its average over fresh draws
-            (:mod:`isthmus.attacks.averages`).
+            (:mod:`isthmus.attacks.engine.averages`).
         complete: false where the evaluation was interrupted: what stands has not met every attack.
         spent: example-passes, forward and backward, of each of ``attacks``.
         seed: what the examples' keys were made from, together with their positions in the data set.

@@ -20,15 +20,15 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from isthmus.attacks.batch import Batch
-from isthmus.attacks.oracle import Answer
-from isthmus.attacks.rows import per_image
-from isthmus.attacks.search import Runs, Search, counters
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.counted_model import Answer
+from isthmus.attacks.engine.iterative import Runs, Search, counters
+from isthmus.attacks.engine.rows import per_image
+from isthmus.attacks.square_windows import Windows, bump, bumps, sides
 from isthmus.attacks.threats import L1, L2, Linf, Threat
-from isthmus.attacks.windows import Windows, bump, bumps, sides
-from isthmus.config import Component
-from isthmus.errors import ConfigError
-from isthmus.randomness import fold, uniform
+from isthmus.core.config import Component
+from isthmus.core.errors import ConfigError
+from isthmus.core.randomness import fold, uniform
 
 _FIRST = -16  # the first image's draws; step k's are _FIRST − 1 − k, apart from a random model's, which count up from 0
 _AHEAD = 16  # steps whose random numbers are drawn at once: on a CPU that takes little longer than for one

@@ -17,9 +17,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from isthmus.attacks import balls
-from isthmus.attacks.rows import per_image
-from isthmus.errors import ConfigError, unknown
-from isthmus.randomness import fold, normal, uniform
+from isthmus.attacks.engine.rows import per_image
+from isthmus.core.errors import ConfigError, unknown
+from isthmus.core.randomness import fold, normal, uniform
 
 ULP = 2.0**-23
 """How far one pixel may be off after float32 has rounded originals + perturbation."""

@@ -18,13 +18,13 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from isthmus.attacks.attack import Attack
-from isthmus.attacks.batch import Batch
-from isthmus.attacks.oracle import Oracle
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.counted_model import Oracle
+from isthmus.attacks.engine.optimized_model import fingerprint
 from isthmus.attacks.result import RobustResult
-from isthmus.attacks.scouting import fingerprint
 from isthmus.attacks.threats import Threat
-from isthmus.config import Component
-from isthmus.errors import ConfigError
+from isthmus.core.config import Component
+from isthmus.core.errors import ConfigError
 
 _log = logging.getLogger("isthmus.attacks.transfer")
 

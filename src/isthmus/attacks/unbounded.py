@@ -18,14 +18,15 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from isthmus.attacks import inputs, losses
-from isthmus.attacks.batch import Batch
-from isthmus.attacks.oracle import Answer, Oracle
-from isthmus.attacks.search import Runs, Search, counters
+from isthmus.attacks import losses
+from isthmus.attacks.engine import inputs
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.counted_model import Answer, Oracle
+from isthmus.attacks.engine.iterative import Runs, Search, counters
 from isthmus.attacks.threats import L2, Linf, Threat
-from isthmus.attacks.undisturbed import device_of, undisturbed
-from isthmus.config import Component
-from isthmus.errors import ConfigError, unknown
+from isthmus.core.config import Component
+from isthmus.core.errors import ConfigError, unknown
+from isthmus.core.preserve_state import device_of, undisturbed
 
 DIRECTIONS: dict[str, Threat] = {"l2": L2(1.0), "linf": Linf(1.0)}
 """Norms to take steps in: of these threats only the steepest ascent is used, no ball."""
@@ -162,7 +163,7 @@ def climb(
     A random model draws new noise at every look.
 
     Args:
-        loss: what to ascend (see :meth:`isthmus.attacks.batch.Batch.ascend`).
+        loss: what to ascend (see :meth:`isthmus.attacks.engine.batch.Batch.ascend`).
         move: from the number of the move, where the images are and the gradient there to where they go.
     """
     x = batch.images

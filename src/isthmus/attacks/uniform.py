@@ -12,12 +12,12 @@ from jaxtyping import Int
 from pydantic import Field
 from torch import Tensor
 
-from isthmus.attacks.batch import Batch
-from isthmus.attacks.oracle import Answer
-from isthmus.attacks.search import Runs, Search, counters
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.counted_model import Answer
+from isthmus.attacks.engine.iterative import Runs, Search, counters
 from isthmus.attacks.threats import Threat
-from isthmus.config import Component
-from isthmus.randomness import fold
+from isthmus.core.config import Component
+from isthmus.core.randomness import fold
 
 _SAMPLE = -16  # sample k's draws are _SAMPLE − k: apart from a random model's, which count up from 0
 

@@ -16,16 +16,16 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from isthmus import files
-from isthmus.attacks import memory, scouting
-from isthmus.attacks.batch import Batch
-from isthmus.attacks.inputs import check_classes, check_model, check_whole, tensor
-from isthmus.attacks.judging import Judge, Randomness
-from isthmus.attacks.oracle import Oracle
+from isthmus.attacks.engine import memory, optimized_model
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.counted_model import Oracle
+from isthmus.attacks.engine.inputs import check_classes, check_model, check_whole, tensor
+from isthmus.attacks.engine.verifier import Judge, Randomness
 from isthmus.attacks.result import RobustResult, is_sealed
 from isthmus.attacks.threats import Threat
-from isthmus.attacks.undisturbed import device_of, undisturbed
-from isthmus.errors import DataError
+from isthmus.core import files
+from isthmus.core.errors import DataError
+from isthmus.core.preserve_state import device_of, undisturbed
 
 _MISRECORDED = "the original is not classified as recorded"  # by another model, or under another label; no less broken
 _UNSURE = "the witness is not misclassified with the confidence that is recorded"  # but it is on average
@@ -90,8 +90,8 @@ def verify(
 
     A model that answers a successful image differently when asked again is random, whatever the result says. A random
     model's average is read on the very draws that it was read on first, which repeat from the examples' keys.
-    Of a model that remembers what it was asked, fresh copies are asked (:mod:`isthmus.attacks.memory`). Another model
-    than the one attacked may be given: what fails then did not transfer to it.
+    Of a model that remembers what it was asked, fresh copies are asked (:mod:`isthmus.attacks.engine.memory`). Another
+    model than the one attacked may be given: what fails then did not transfer to it.
 
     Args:
         result: a result, or the file that holds one. What has been changed in a file after it was written is found by
@@ -184,7 +184,7 @@ def _found(
 
 
 def _is_random(oracle: Oracle, examples: Batch, device: torch.device) -> bool:
-    return oracle.takes_keys or scouting.is_random(oracle, examples, device)
+    return oracle.takes_keys or optimized_model.is_random(oracle, examples, device)
 
 
 def _faults(judge: Judge, batch: Batch, claim: RobustResult, rows: Tensor) -> dict[str, Bool[Tensor, " n"]]:

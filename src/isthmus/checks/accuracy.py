@@ -27,8 +27,8 @@ from isthmus.checks.views import (
     not_finite,
     percent,
 )
-from isthmus.config import Component
-from isthmus.types import CheckResult, Figure, Mark, Metric, Section, Series, Status, Table
+from isthmus.core.config import Component
+from isthmus.core.types import CheckResult, Figure, Mark, Metric, Section, Series, Status, Table
 
 if TYPE_CHECKING:
     from isthmus.checks.context import Context
@@ -52,7 +52,7 @@ def run(context: Context, config: Config) -> CheckResult:
     examples have the same label); the reason then names the likely cause. Warns where logits are NaN or infinite:
     such an answer counts as wrong; where the two largest logits of an image are equal (``ties``); and where the images
     of the first batch differ from what the model's batch normalisation remembers
-    (:mod:`isthmus.nets.batch_statistics`).
+    (:mod:`isthmus.models.batch_statistics`).
 
     Arrays: ``label``, ``predicted`` (−1 where logits are not finite) and ``correct`` (and ``stochastic_...``), one
     per example; ``confusion``, counts of (true, predicted), C×C, of the finite answers.
@@ -113,14 +113,14 @@ def run(context: Context, config: Config) -> CheckResult:
 def _answers(context: Context) -> dict[str, NDArray[Any]]:
     """Logits of each mode; of a foreign model that answers at random, the ln of probabilities averaged over many draws.
 
-    As many as tell which class leads on average (:mod:`isthmus.attacks.averages`), as for images under attack.
+    As many as tell which class leads on average (:mod:`isthmus.attacks.engine.averages`), as for images under attack.
     """
     import torch
 
-    from isthmus.attacks.batch import Batch
-    from isthmus.attacks.judging import Judge
-    from isthmus.attacks.oracle import Oracle
-    from isthmus.nets.modes import AveragedDraws
+    from isthmus.attacks.engine.batch import Batch
+    from isthmus.attacks.engine.counted_model import Oracle
+    from isthmus.attacks.engine.verifier import Judge
+    from isthmus.models.modes import AveragedDraws
 
     found = dict(clean_logits(context))
     if isinstance(context.model, AveragedDraws):
@@ -139,7 +139,7 @@ def _ties(logits: NDArray[np.float32]) -> int:
 
 def _unusual(context: Context) -> str | None:
     from isthmus.checks.context import answer
-    from isthmus.nets import batch_statistics
+    from isthmus.models import batch_statistics
 
     model, images, keys = context.model, context.images[: context.batch_size], context.keys
     return batch_statistics.warning(model, lambda shown: answer(model, shown, keys[: len(shown)]), images)

@@ -24,9 +24,9 @@ from isthmus.checks.views import (
     not_finite,
     percent,
 )
-from isthmus.config import Component
-from isthmus.errors import ModelError
-from isthmus.types import CheckResult, Metric, Section, Status
+from isthmus.core.config import Component
+from isthmus.core.errors import ModelError
+from isthmus.core.types import CheckResult, Metric, Section, Status
 
 if TYPE_CHECKING:
     from isthmus.checks.context import Context
@@ -164,7 +164,7 @@ def _bins(examples: Mapping[str, NDArray[Any]], config: Config) -> dict[str, Any
 
 def _held_out(context: Context, answered: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
     """Which of the answered examples a temperature is fitted on: a fixed share of them, drawn by their keys."""
-    from isthmus.randomness import fold, uniform
+    from isthmus.core.randomness import fold, uniform
 
     draws = uniform(fold(context.keys, _FITTED), (1,)).squeeze(1).cpu().numpy()[answered]
     count = min(max(round(share * draws.size), _FEWEST), draws.size)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from isthmus.checks.views import bin_series, column, extreme, headlines, in_mode, listed, measured, percent, points
+from isthmus.core.types import CheckResult, Figure, Metric, Section, Series, Table
 from isthmus.metrics import Bin
-from isthmus.types import CheckResult, Figure, Metric, Section, Series, Table
 
 
 def section(results: Mapping[str, CheckResult]) -> Section:

@@ -65,10 +65,10 @@ class Context:
 
     @cached_property
     def keys(self) -> Int[Tensor, "n"]:
-        """What all noise of an example derives from (see :mod:`isthmus.randomness`), one key each, on ``device``."""
+        """One random key per example (see :mod:`isthmus.core.randomness`), on ``device``."""
         import torch
 
-        from isthmus import randomness
+        from isthmus.core import randomness
 
         positions = torch.arange(len(self.labels)) if self.indices is None else self.indices
         return randomness.example_keys(self.seed, positions.to(self.images.device))

@@ -11,13 +11,13 @@ from pydantic import Field, field_validator, model_validator
 
 from isthmus import metrics
 from isthmus.checks import corruptions_page
-from isthmus.checks.corrupting import Bools, Outcomes, applied, published
+from isthmus.checks.corruption_outcomes import Bools, Outcomes, applied, published
 from isthmus.checks.views import MEAN, in_mode, interval, listed, not_finite, percent, points
-from isthmus.config import Component
-from isthmus.errors import DataError, unknown
+from isthmus.core.config import Component
+from isthmus.core.errors import DataError, unknown
+from isthmus.core.types import CheckResult, Metric, Section, Status
 from isthmus.metrics import ALEXNET, ALEXNET_CLEAN, CORRUPTIONS, SEVERITIES
 from isthmus.metrics.corruption_intervals import RELATIVE
-from isthmus.types import CheckResult, Metric, Section, Status
 
 if TYPE_CHECKING:
     from isthmus.checks.context import Context
@@ -98,7 +98,7 @@ def run(context: Context, config: Config) -> CheckResult:
     Raises:
         DataError: files of a published set or of frost are missing or damaged.
     """
-    from isthmus.data.corruptions.applying import parameters_for
+    from isthmus.data.corruptions.apply import parameters_for
 
     parameters: str
     severities: tuple[int, ...]

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from isthmus.checks.views import MEAN, column, extreme, in_mode, listed, measured, percent, points
+from isthmus.core.types import CheckResult, Figure, Gallery, Headline, Metric, Picture, Section, Series, Table
 from isthmus.metrics import CORRUPTIONS
-from isthmus.types import CheckResult, Figure, Gallery, Headline, Metric, Picture, Section, Series, Table
 
 _TITLES = {"cifar10_c": "CIFAR-10-C", "imagenet_c": "ImageNet-C", "mnist_c": "MNIST-C"}
 Row = tuple[str | float | Metric | None, ...]

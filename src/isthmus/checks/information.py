@@ -18,8 +18,8 @@ from pydantic import Field
 from isthmus import metrics
 from isthmus.checks import information_page
 from isthmus.checks.information_page import ROWS
-from isthmus.config import Component
-from isthmus.types import CheckResult, Metric, Section, Status
+from isthmus.core.config import Component
+from isthmus.core.types import CheckResult, Metric, Section, Status
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,7 +116,7 @@ def _measure(context: Context, config: Config) -> dict[str, np.ndarray]:
     """Per-example quantities; the noise of an example depends on its index alone."""
     import torch
 
-    from isthmus import randomness
+    from isthmus.core import randomness
     from isthmus.information.gaussians import concatenate
     from isthmus.information.measures import measure
 

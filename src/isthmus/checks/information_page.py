@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from isthmus.checks.views import headlines, listed
-from isthmus.types import CheckResult, Figure, Mark, Section, Series, Table
+from isthmus.core.types import CheckResult, Figure, Mark, Section, Series, Table
 
 BOUNDS = {
     "rate": "rate R, at least I(X;Z)",

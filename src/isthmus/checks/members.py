@@ -110,8 +110,8 @@ def answers(
     """
     import torch
 
-    from isthmus import randomness
     from isthmus.checks.context import answer
+    from isthmus.core import randomness
     from isthmus.data.images import as_float
 
     device = context.images.device

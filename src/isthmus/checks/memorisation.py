@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
-from isthmus import config as configs
 from isthmus import metrics
 from isthmus.checks import memorisation_page
 from isthmus.checks.members import TrainedOn, alike, answers
@@ -28,9 +27,10 @@ from isthmus.checks.views import (
     percent,
     points,
 )
-from isthmus.config import Component
-from isthmus.errors import DataError, ModelError
-from isthmus.types import CheckResult, Metric, Section, Status
+from isthmus.core import config as configs
+from isthmus.core.config import Component
+from isthmus.core.errors import DataError, ModelError
+from isthmus.core.types import CheckResult, Metric, Section, Status
 
 if TYPE_CHECKING:
     from jaxtyping import Int64

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from isthmus import metrics
 from isthmus.checks.views import MEAN, column, extreme, headlines, in_mode, interval, listed, measured, percent, points
-from isthmus.types import CheckResult, Figure, Metric, Section, Series, Table
+from isthmus.core.types import CheckResult, Figure, Metric, Section, Series, Table
 
 QUESTION = "Does the classifier know the examples that it was trained on better than new ones?"
 _CURVE = 40  # points of a drawn curve

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING
 
-from isthmus.errors import one_line
+from isthmus.core.errors import one_line
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor, nn
 
     from isthmus.checks.context import Context
-    from isthmus.checks.transfer import Config
+    from isthmus.checks.dataset_transfer import Config
 
 _SHOT, _TURN, _NOISE = -51, -52, -53  # what a key is folded with, to keep the draws for each purpose apart
 
@@ -21,7 +21,7 @@ def one_of_each(labels: Int[Tensor, " m"], draw: int, seed: int) -> Int[Tensor, 
     """Positions of one example of each class that there is, by ascending class, at random for each draw."""
     import torch
 
-    from isthmus.randomness import example_keys, fold, uniform
+    from isthmus.core.randomness import example_keys, fold, uniform
 
     classes = labels.bincount().nonzero().squeeze(1)
     shares = uniform(fold(example_keys(seed, classes), _SHOT, draw), (1,)).squeeze(1)
@@ -50,7 +50,7 @@ def obstacle(context: Context) -> str:
 
 def _twin(model: nn.Module) -> nn.Module:
     """A copy whose parameters ask for gradients, but for those that a loss of ours must not move."""
-    from isthmus.nets.learner import Learner
+    from isthmus.models.learner import Learner
 
     twin = copy.deepcopy(model)
     beside = {id(parameter) for parameter in twin.fitted_beside()} if isinstance(twin, Learner) else set()
@@ -70,8 +70,8 @@ def adapt(
     import torch
     from torch.nn.functional import cross_entropy
 
-    from isthmus.nets.learner import Learner
-    from isthmus.randomness import example_keys, fold, uniform
+    from isthmus.core.randomness import example_keys, fold, uniform
+    from isthmus.models.learner import Learner
 
     twin, device = _twin(context.model), context.images.device
     optimizer = torch.optim.SGD([p for p in twin.parameters() if p.requires_grad], lr=config.learning_rate)

@@ -13,11 +13,11 @@ from isthmus import metrics
 from isthmus.checks import robustness_page
 from isthmus.checks.context import answer
 from isthmus.checks.security_curve import Curve, measure, share
-from isthmus.checks.telltales import telltales
 from isthmus.checks.views import MEAN, STOCHASTIC, blamed, in_mode, interval, percent
-from isthmus.config import Component, component
-from isthmus.errors import ConfigError
-from isthmus.types import CheckResult, Metric, Section, Status
+from isthmus.checks.warning_signs import telltales
+from isthmus.core.config import Component, component
+from isthmus.core.errors import ConfigError
+from isthmus.core.types import CheckResult, Metric, Section, Status
 
 if TYPE_CHECKING:
     from isthmus.attacks.threats import Threat
@@ -67,7 +67,7 @@ def run(context: Context, config: Config) -> CheckResult:
     :class:`isthmus.attacks.result.RobustResult`).
 
     Passes where it was measured: how much robustness is enough is not for this check to say. Warns at a
-    cheap sign that the attacks, rather than the classifier, are weak (:mod:`isthmus.checks.telltales`).
+    cheap sign that the attacks, rather than the classifier, are weak (:mod:`isthmus.checks.warning_signs`).
 
     Arrays, in mean mode and again with ``stochastic_`` before the name: ``standing`` bool[1 + levels, n],
     right on the clean image and at each ε against all attacks; ``standing_fgsm`` etc., against one attack

@@ -21,7 +21,7 @@ from isthmus.checks.views import (
     overlap,
     percent,
 )
-from isthmus.types import CheckResult, Figure, Gallery, Headline, Metric, Picture, Section, Series, Table
+from isthmus.core.types import CheckResult, Figure, Gallery, Headline, Metric, Picture, Section, Series, Table
 
 _PICTURES = 8  # examples in all, but at least two of each classifier
 NO_BREAK = "\u00a0"

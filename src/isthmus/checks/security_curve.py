@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus import metrics
-from isthmus.types import Metric
+from isthmus.core.types import Metric
 
 if TYPE_CHECKING:
     from torch import nn

@@ -9,16 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
-from isthmus import config as configs
-from isthmus import metrics, registry
+from isthmus import metrics
 from isthmus.checks.views import correct, interval, labels, listed, measured, percent, points
-from isthmus.config import Component
-from isthmus.errors import ConfigError, DataError
-from isthmus.types import CheckResult, Figure, Headline, Metric, Section, Series, Status, Table
+from isthmus.core import config as configs
+from isthmus.core import registry
+from isthmus.core.config import Component
+from isthmus.core.errors import ConfigError, DataError
+from isthmus.core.types import CheckResult, Figure, Headline, Metric, Section, Series, Status, Table
 
 if TYPE_CHECKING:
     from isthmus.checks.context import Context
-    from isthmus.data.shifted.testset import Shifted
+    from isthmus.data.shift.testset import Shifted
 
 
 def _set(given: Any) -> Component:
@@ -70,7 +71,7 @@ def run(context: Context, config: Config) -> CheckResult:
         DataError: a set is missing or damaged, has images of another shape or other classes, or lacks the audited
             images where they are to be paired.
     """
-    from isthmus.checks.shifted import right
+    from isthmus.checks.shift_outcomes import right
 
     clean = correct(context.logits.numpy(), labels(context))
     names = _names(config.sets)
@@ -108,7 +109,7 @@ def _names(sets: Sequence[Component]) -> list[str]:
 
 
 def _loaded(given: Component, context: Context, config: Config) -> Shifted:
-    from isthmus.data.shifted.loading import load
+    from isthmus.data.shift.loading import load
 
     if given.name in registry.names("shifts"):
         shifted = load(given, config.classes)
@@ -133,8 +134,8 @@ def _test_split(given: Component, context: Context, config: Config) -> Shifted:
     import torch
 
     from isthmus.data.loading import load
-    from isthmus.data.shifted.loading import relabelled
-    from isthmus.data.shifted.testset import Shifted
+    from isthmus.data.shift.loading import relabelled
+    from isthmus.data.shift.testset import Shifted
 
     data = load(given)
     if config.classes is None and data.num_classes != context.num_classes:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.core.types import CheckResult, Headline, Metric, Series, Status
 from isthmus.metrics import Bin
-from isthmus.types import CheckResult, Headline, Metric, Series, Status
 
 if TYPE_CHECKING:
     from isthmus.checks.context import Context

@@ -1,6 +1,6 @@
 """What happens to training images: AutoAugment, crop and flip, cutout, in this order, all of it keyed by example.
 
-A resized crop comes before all of them: it is taken where images are read (:mod:`isthmus.data.reading`).
+A resized crop comes before all of them: it is taken where images are read (:mod:`isthmus.data.read`).
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from typing import NamedTuple
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from isthmus.data.autoaugment.applying import apply
+from isthmus.core.errors import DataError
+from isthmus.core.randomness import fold
+from isthmus.core.recipe import Augmentation
+from isthmus.data.autoaugment.apply import apply
 from isthmus.data.autoaugment.operations import Operations, draw
 from isthmus.data.crop_flip import crop_flip, moves
 from isthmus.data.cutout import centres, cutout
-from isthmus.errors import DataError
-from isthmus.randomness import fold
-from isthmus.recipe import Augmentation
 
 # Keep the draws for one purpose apart from those for another, and from anybody else's.
 _POLICY, _MOVE, _CUTOUT = (int.from_bytes(word) for word in (b"policy", b"augment", b"cutout"))
@@ -26,7 +26,7 @@ class Drawn(NamedTuple):
     """What was drawn for n images; None where that part is off.
 
     Attributes:
-        operations: for :func:`isthmus.data.autoaugment.applying.apply`.
+        operations: for :func:`isthmus.data.autoaugment.apply.apply`.
         moves: int64, n, for :func:`isthmus.data.crop_flip.crop_flip`.
         centres: int64, n×2, for :func:`isthmus.data.cutout.cutout`.
     """

@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from isthmus.core.errors import DataError
+from isthmus.core.randomness import example_keys, fold
+from isthmus.core.recipe import Augmentation, named_augmentation
 from isthmus.data.augmentation import Drawn, augment, check, draw_all
 from isthmus.data.images import Examples, as_float
 from isthmus.data.order import shuffled
-from isthmus.data.reading import read
-from isthmus.errors import DataError
-from isthmus.randomness import example_keys, fold
-from isthmus.recipe import Augmentation, named_augmentation
+from isthmus.data.read import read
 
 # Keep the draws for the order of an epoch, and for the crops where images are read, apart from those for its pictures.
 _ORDER, _CROP = (int.from_bytes(word) for word in (b"order", b"crop"))
@@ -47,8 +47,8 @@ class Batches:
     Attributes:
         batch_size: images a batch over all processes together.
         shuffle: a new order each epoch; otherwise the split's own.
-        augment: a name of :data:`isthmus.recipe.AUGMENTATIONS` such as "crop_flip", or an
-            :class:`isthmus.recipe.Augmentation`.
+        augment: a name of :data:`isthmus.core.recipe.AUGMENTATIONS` such as "crop_flip", or an
+            :class:`isthmus.core.recipe.Augmentation`.
         drop_last: leave out a last batch that is smaller than the others.
         channels_last: memory format of the images.
         device: where batches go, from pinned memory and without waiting where that is a GPU.

@@ -16,9 +16,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from isthmus.core.errors import DataError, FileError
+from isthmus.core.files import sha256, write_bytes
 from isthmus.data.images import ImageData, Split
-from isthmus.errors import DataError, FileError
-from isthmus.files import sha256, write_bytes
 
 logger = logging.getLogger(__name__)
 

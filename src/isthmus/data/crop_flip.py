@@ -9,7 +9,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 from torch.nn.functional import pad
 
-from isthmus.randomness import uniform
+from isthmus.core.randomness import uniform
 
 PAD = 4
 _EDGES = 2 * PAD + 1

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from isthmus.randomness import uniform
+from isthmus.core.randomness import uniform
 
 
 def centres(keys: Int64[Tensor, " n"], height: int, width: int) -> Int64[Tensor, "n 2"]:

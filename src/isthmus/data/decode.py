@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
+from isthmus.core.errors import DataError, brief
 from isthmus.data.images import Split
-from isthmus.errors import DataError, brief
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -18,12 +18,12 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from pydantic import Field
 
+from isthmus.core.errors import DataError
 from isthmus.data.cache import cached
 from isthmus.data.decode import Channels, need_pillow, pixels, progress, stacked
 from isthmus.data.images import ImageData, Split
 from isthmus.data.loading import DataConfig, FolderPath, folder_at, limited
 from isthmus.data.order import stratified
-from isthmus.errors import DataError
 
 logger = logging.getLogger(__name__)
 

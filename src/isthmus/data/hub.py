@@ -19,11 +19,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from isthmus.core.errors import DataError, one_line
 from isthmus.data.cache import cached
 from isthmus.data.decode import Channels, need_pillow, pixels, progress, stacked
 from isthmus.data.images import ImageData, Split
 from isthmus.data.loading import DataConfig, limited
-from isthmus.errors import DataError, one_line
 
 UNKNOWN = "from a mirror, and not recognised as the published data"
 """The note on data of a mirror whose fingerprint is none of :attr:`Source.known`."""

@@ -14,12 +14,12 @@ from typing import ClassVar, Literal
 
 import torch
 
+from isthmus.core.errors import DataError
 from isthmus.data.decode import need_pillow
 from isthmus.data.folder import SUFFIXES
 from isthmus.data.images import ImageData
 from isthmus.data.loading import FolderPath, folder_at, limited
 from isthmus.data.on_demand import FileSplit, PhotographConfig
-from isthmus.errors import DataError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's training images, channel by channel in [0, 1], as everybody rounds them."""

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from isthmus.errors import DataError
-from isthmus.files import sha256
+from isthmus.core.errors import DataError
+from isthmus.core.files import sha256
 
 if TYPE_CHECKING:
     import numpy as np

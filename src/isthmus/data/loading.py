@@ -12,12 +12,12 @@ from jaxtyping import Int64
 from pydantic import Field
 from torch import Tensor
 
-from isthmus import provenance, registry
-from isthmus.config import Component, component
+from isthmus.core import provenance, registry
+from isthmus.core.config import Component, component
+from isthmus.core.errors import ConfigError, DataError, shown, unknown
+from isthmus.core.randomness import fold, uniform
 from isthmus.data.images import Examples, ImageData, fingerprint
 from isthmus.data.order import balanced
-from isthmus.errors import ConfigError, DataError, shown, unknown
-from isthmus.randomness import fold, uniform
 
 Limit = Annotated[int, Field(gt=0)] | None
 FolderPath = Annotated[str, Field(min_length=1, max_length=4096)]

@@ -14,11 +14,11 @@ from jaxtyping import Int64, UInt8
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from isthmus.core.errors import DataError
 from isthmus.data.decode import opened
 from isthmus.data.loading import DataConfig
-from isthmus.data.reading import read
+from isthmus.data.read import read
 from isthmus.data.resized_crop import Interpolation, resized_crop
-from isthmus.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from isthmus.randomness import fold
+from isthmus.core.randomness import fold
 
 _FIXED = 20130907  # any number will do; changing it changes which digits are the test split
 

@@ -21,13 +21,13 @@ from jaxtyping import Int64
 from pydantic import Field
 from torch import Tensor
 
+from isthmus.core.errors import DataError, brief
 from isthmus.data.decode import need_pillow, opened
 from isthmus.data.imagenet import MEAN, STD
 from isthmus.data.images import ImageData
 from isthmus.data.loading import FolderPath, folder_at, limited
 from isthmus.data.on_demand import PhotographConfig, Photographs
 from isthmus.data.resized_crop import Interpolation
-from isthmus.errors import DataError, brief
 
 if TYPE_CHECKING:
     from PIL.Image import Image

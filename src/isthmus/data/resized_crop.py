@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from isthmus.randomness import uniform
+from isthmus.core.randomness import uniform
 
 if TYPE_CHECKING:
     from PIL.Image import Image

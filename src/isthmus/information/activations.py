@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from isthmus.errors import DataError
+from isthmus.core.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor

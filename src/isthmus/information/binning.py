@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.errors import ConfigError, unknown
+from isthmus.core.errors import ConfigError, unknown
 from isthmus.information import discrete
 from isthmus.information.activations import Activations, classes, matrix
 from isthmus.information.order_statistics import order_statistics

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import entr
 
-from isthmus.errors import DataError
+from isthmus.core.errors import DataError
 from isthmus.information.activations import Activations, classes, matrix
 
 Floats = NDArray[np.float64]

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import minimize
 from scipy.special import log_softmax, rel_entr, softmax
 
-from isthmus.errors import DataError
+from isthmus.core.errors import DataError
 from isthmus.information.learnability import learnability
 from isthmus.information.tables import Floats, distribution
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import xlogy
 
-from isthmus.errors import DataError
+from isthmus.core.errors import DataError
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.integer]

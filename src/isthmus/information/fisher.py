@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from isthmus.errors import ConfigError, ModelError
+from isthmus.core.errors import ConfigError, ModelError
 from isthmus.information.gaussians import DiagonalGaussian, FullGaussian, Gaussian, IdentityGaussian
 
 MOST_ROWS = 128

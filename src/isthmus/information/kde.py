@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from isthmus.errors import DataError
+from isthmus.core.errors import DataError
 from isthmus.information import pairwise
 
 STEPS = 16

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from isthmus.errors import ConfigError, DataError
+from isthmus.core.errors import ConfigError, DataError
 from isthmus.information.tables import Floats, distribution
 
 

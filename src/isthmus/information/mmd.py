@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from isthmus.errors import DataError, unknown
+from isthmus.core.errors import DataError, unknown
 
 Pairing = Literal["matched_vs_rest", "matched_vs_all", "all_classes"]
 BLOCK = 2**22

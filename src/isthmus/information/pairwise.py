@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from isthmus.errors import DataError
+from isthmus.core.errors import DataError
 
 BLOCK = 2**20
 """Pairs that are held at a time."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import entr, xlogy
 
-from isthmus.errors import ConfigError, DataError
+from isthmus.core.errors import ConfigError, DataError
 
 Floats = NDArray[np.float64]
 

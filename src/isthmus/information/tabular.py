@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import rel_entr, softmax
 
-from isthmus.errors import ConfigError
+from isthmus.core.errors import ConfigError
+from isthmus.core.tradeoff import Rho
 from isthmus.information.tables import Floats, conditional_mutual_information, distribution, mutual_information
-from isthmus.tradeoff import Rho
 
 
 @dataclass(frozen=True)

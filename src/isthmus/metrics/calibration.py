@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
+from isthmus.core.types import Interval, Metric, Record
 from isthmus.metrics.intervals import RESAMPLES, bootstrap, clopper_pearson
-from isthmus.types import Interval, Metric, Record
 
 Scheme = Literal["width", "mass"]
 Floats = NDArray[np.float64]

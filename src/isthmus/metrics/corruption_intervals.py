@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from isthmus.core.types import Interval, Metric
 from isthmus.metrics.corruption import (
     ALEXNET,
     ALEXNET_CLEAN,
@@ -18,7 +19,6 @@ from isthmus.metrics.corruption import (
     divisors,
 )
 from isthmus.metrics.intervals import RESAMPLES, clopper_pearson, mean
-from isthmus.types import Interval, Metric
 
 RELATIVE = "fraction of the baseline"
 """Unit of numbers that are 1 where a classifier errs as often as the baseline."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
-from isthmus.types import Interval, Metric
+from isthmus.core.types import Interval, Metric
 
 METHOD = "t, over draws and examples"
 

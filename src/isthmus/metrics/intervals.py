@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaincinv, ndtri
 
-from isthmus.types import Interval, Metric
+from isthmus.core.types import Interval, Metric
 
 RESAMPLES = 1000
 

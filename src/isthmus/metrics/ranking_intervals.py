@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit, ndtri
 
+from isthmus.core.types import Interval, Metric
 from isthmus.metrics.intervals import RESAMPLES, wilson
 from isthmus.metrics.ranking import Ranked, aupr_of, auroc_of, counted, fpr_of, places
-from isthmus.types import Interval, Metric
 
 TPR = 0.95
 FEWEST = 2

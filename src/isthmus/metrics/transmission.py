@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import xlogy
 
+from isthmus.core.types import Interval
 from isthmus.information.discrete import confusion_information
 from isthmus.metrics.intervals import RESAMPLES
-from isthmus.types import Interval
 
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats, Floats], Floats]

@@ -7,11 +7,11 @@ from typing import ClassVar, Literal
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from isthmus.core.types import Terms
 from isthmus.information.codes import Codes
 from isthmus.information.contrast import among_codes, among_labels, label_information
 from isthmus.information.gaussians import kl
 from isthmus.objectives.terms import TradeOff, WeightName, rate_beside, report, residual, weighted_sum
-from isthmus.types import Terms
 
 PARTS = frozenset({"encoder", "backward", "label_noise"})
 

@@ -7,10 +7,10 @@ from typing import ClassVar, Literal
 from jaxtyping import Int
 from torch import Tensor
 
+from isthmus.core.types import Terms
 from isthmus.information.codes import Codes
 from isthmus.information.contrast import among_labels, label_information
 from isthmus.objectives.terms import TradeOff, WeightName, rate_beside, report, residual, weighted_sum
-from isthmus.types import Terms
 
 PARTS = frozenset({"encoder", "backward"})
 

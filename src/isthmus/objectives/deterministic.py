@@ -7,10 +7,10 @@ from typing import Literal
 from jaxtyping import Int
 from torch import Tensor
 
-from isthmus.config import Component
+from isthmus.core.config import Component
+from isthmus.core.types import Terms
 from isthmus.information.codes import Codes
 from isthmus.objectives.terms import report
-from isthmus.types import Terms
 
 PARTS: frozenset[str] = frozenset()
 

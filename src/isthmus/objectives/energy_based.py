@@ -7,10 +7,10 @@ from typing import Literal
 from jaxtyping import Int
 from torch import Tensor
 
+from isthmus.core.types import Terms
 from isthmus.information.f_divergences import Pairs, energy_based
 from isthmus.information.hypotheses import Hypotheses
 from isthmus.objectives.guessing import Guessing, terms_of
-from isthmus.types import Terms
 
 PARTS = frozenset({"hypotheses"})
 

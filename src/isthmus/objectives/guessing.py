@@ -9,11 +9,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from isthmus.config import Frozen
+from isthmus.core.config import Frozen
+from isthmus.core.types import Terms
 from isthmus.information.hypotheses import Hypotheses
 from isthmus.information.mmd import Pairing, label_information
 from isthmus.objectives.terms import Knob, WeightName
-from isthmus.types import Terms
 
 Width = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 

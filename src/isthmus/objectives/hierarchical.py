@@ -7,11 +7,11 @@ from typing import ClassVar, Literal
 from jaxtyping import Int
 from torch import Tensor
 
+from isthmus.core.types import Terms
 from isthmus.information.codes import Codes
 from isthmus.objectives import ceb
 from isthmus.objectives.levels import LevelTradeOff, over_levels
 from isthmus.objectives.terms import WeightName
-from isthmus.types import Terms
 
 PARTS = frozenset({"encoder", "backward", "levels"})
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from isthmus.core.types import Terms
 from isthmus.information.codes import Codes
 from isthmus.objectives.terms import TradeOff
-from isthmus.types import Terms
 
 
 class LevelTradeOff(TradeOff):
@@ -36,7 +36,7 @@ class LevelTradeOff(TradeOff):
 def over_levels(codes: Codes, of_level: Callable[[int, Codes], Terms]) -> Terms:
     """Σ_i of the levels' totals. The highest level decides; the lowest is where information comes in.
 
-    See :class:`isthmus.types.Terms` for what stands where.
+    See :class:`isthmus.core.types.Terms` for what stands where.
     """
     levels = tuple(of_level(number, level) for number, level in enumerate(codes.levels))
     total = sum((level.total for level in levels[1:]), start=levels[0].total)

@@ -15,13 +15,13 @@ from jaxtyping import Int
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from isthmus.errors import ModelError
+from isthmus.core.errors import ModelError
+from isthmus.core.types import Terms
 from isthmus.information import pairwise
 from isthmus.information.codes import Codes
 from isthmus.information.gaussians import DiagonalGaussian, IdentityGaussian
 from isthmus.information.kde import fit_kernel_variance, kde_information
 from isthmus.objectives.terms import TradeOff, WeightName, report, weighted_sum
-from isthmus.types import Terms
 
 PARTS = frozenset({"encoder", "one_noise"})
 

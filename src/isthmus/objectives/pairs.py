@@ -11,10 +11,10 @@ from dataclasses import replace
 from jaxtyping import Int
 from torch import Tensor
 
+from isthmus.core.types import Terms
 from isthmus.information.codes import Codes
 from isthmus.information.contrast import among_codes, partner_logits
 from isthmus.objectives.terms import TradeOff, report, residual, weighted_sum
-from isthmus.types import Terms
 
 
 def one_way(config: TradeOff, codes: Codes, labels: Int[Tensor, "batch"], rho: float | None) -> Terms:

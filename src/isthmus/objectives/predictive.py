@@ -7,10 +7,10 @@ from typing import ClassVar, Literal
 from jaxtyping import Int
 from torch import Tensor
 
+from isthmus.core.types import Terms
 from isthmus.information.codes import Codes
 from isthmus.objectives.pairs import both_ways, one_way
 from isthmus.objectives.terms import TradeOff, WeightName
-from isthmus.types import Terms
 
 PARTS = frozenset({"encoder", "backward", "partners"})
 

@@ -11,12 +11,12 @@ from jaxtyping import Float, Int
 from pydantic import model_validator
 from torch import Tensor
 
-from isthmus.config import Component
+from isthmus.core.config import Component
+from isthmus.core.tradeoff import Rho
 from isthmus.information.codes import Codes
 from isthmus.information.gaussians import Gaussian, kl
 from isthmus.information.measures import Measures
 from isthmus.information.rates import rate_sandwich
-from isthmus.tradeoff import Rho
 
 WeightName = Literal["rate_weight", "residual_weight"]
 
@@ -40,7 +40,7 @@ class Knob(Component):
 
     Attributes:
         alternatives: other names of the trade-off.
-        information_weight: which weight of :class:`isthmus.tradeoff.Rho` multiplies the information term.
+        information_weight: which weight of :class:`isthmus.core.tradeoff.Rho` multiplies the information term.
         across_examples: whether the loss compares the examples of a batch, and is no mean over them.
     """
 

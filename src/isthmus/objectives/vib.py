@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 from jaxtyping import Int
 from torch import Tensor
 
+from isthmus.core.types import Terms
 from isthmus.information.codes import Codes
 from isthmus.objectives.terms import TradeOff, WeightName, rate, report, weighted_sum
-from isthmus.types import Terms
 
 PARTS = frozenset({"encoder", "marginal"})
 

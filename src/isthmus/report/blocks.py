@@ -8,13 +8,13 @@ from itertools import zip_longest
 import numpy as np
 from markupsafe import Markup
 
+from isthmus.core.types import Figure, Gallery, Picture, Table
 from isthmus.report import figures, legend, tables
 from isthmus.report.legend import Entry
 from isthmus.report.palette import Looks
 from isthmus.report.panels import split
 from isthmus.report.png import data_uri
 from isthmus.report.tables import Column
-from isthmus.types import Figure, Gallery, Picture, Table
 
 MOST_ROWS = 400
 """Figures with more points than this show no table of them; the results' JSON has them all."""

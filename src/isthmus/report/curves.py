@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from isthmus.core.types import Figure, Section, Series
 from isthmus.report import numbers
 from isthmus.report.subjects import Subject
-from isthmus.types import Figure, Section, Series
 
 MOST_POINTS = 60
 

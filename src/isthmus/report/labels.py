@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
+from isthmus.core.types import Mark, Series
 from isthmus.report.palette import INK, PAPER
 from isthmus.report.svg import clean
-from isthmus.types import Mark, Series
 
 _BACKGROUND = {"boxstyle": "square,pad=0.1", "facecolor": PAPER, "edgecolor": "none", "alpha": 0.75}
 _STEPS = 24  # places looked at along a line between two of its points

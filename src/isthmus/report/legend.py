@@ -10,10 +10,10 @@ from markupsafe import Markup
 from matplotlib.markers import MarkerStyle
 from matplotlib.path import Path
 
+from isthmus.core.types import Figure, Series
 from isthmus.report.figures import dash
 from isthmus.report.palette import NEUTRAL, PAPER, VARIABLES, Look, Looks
 from isthmus.report.panels import Panel, group, unique, variant
-from isthmus.types import Figure, Series
 
 _COMMANDS = {Path.MOVETO: "M", Path.LINETO: "L", Path.CURVE3: "Q", Path.CURVE4: "C", Path.CLOSEPOLY: "Z"}
 

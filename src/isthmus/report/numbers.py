@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from isthmus.types import Interval, Metric
+from isthmus.core.types import Interval, Metric
 
 NOT_MEASURED = "not measured"
 _WORDS = (

@@ -11,15 +11,15 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from isthmus import files, registry
-from isthmus.errors import ConfigError, FileError
+from isthmus.core import files, registry
+from isthmus.core.errors import ConfigError, FileError
+from isthmus.core.types import CheckResult, Section, Status, Table
 from isthmus.report import blocks, curves, legend, scorecard, summary, tables
-from isthmus.report.account import account
 from isthmus.report.palette import Looks
+from isthmus.report.provenance import account
 from isthmus.report.scorecard import Finding, in_order
 from isthmus.report.subjects import Subject, load_all
 from isthmus.report.tables import Column
-from isthmus.types import CheckResult, Section, Status, Table
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from isthmus.core.types import CheckResult, Headline, Section, Status
 from isthmus.report import tables
 from isthmus.report.subjects import Subject
 from isthmus.report.tables import Cell
-from isthmus.types import CheckResult, Headline, Section, Status
 
 COLUMNS = 5
 """With more classifiers than this they stand in rows and the questions in columns, which are never many."""
@@ -32,13 +32,13 @@ class Known:
 
 
 QUESTIONS: Mapping[str, Known] = {
-    "obfuscation": Known("Is its robustness real?"),
+    "diagnosis": Known("Is its robustness real?"),
     "accuracy": Known("How often is it right?"),
     "robustness": Known("How often is it right under attack?"),
     "corruptions": Known("How often is it wrong on corrupted images?"),
     "shift": Known("Does it hold on images gathered anew?", "shift:cifar10_1"),
     "calibration": Known("Does it know how sure it may be?"),
-    "detection": Known("Does it notice foreign images?"),
+    "ood_detection": Known("Does it notice foreign images?"),
     "memorisation": Known("Does it know training images better?"),
     "information": Known("How much of an image does its code keep?"),
 }

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from isthmus import files, results
-from isthmus.errors import FileError
-from isthmus.results import AuditRecord
-from isthmus.types import CheckResult
+from isthmus.core import files, results
+from isthmus.core.errors import FileError
+from isthmus.core.results import AuditRecord
+from isthmus.core.types import CheckResult
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from isthmus.core.types import Metric, Section, Status
 from isthmus.report import numbers
 from isthmus.report.subjects import Subject
-from isthmus.types import Metric, Section, Status
 
 _OUTCOME = {
     Status.PASS: "passed",
@@ -45,7 +45,7 @@ def _verdicts(subjects: Sequence[Subject]) -> list[str]:
     """The verdicts, where there are any: "Robust accuracy is overstated for a, and holds for b and c."."""
     given: dict[str, list[str]] = {}
     for subject in subjects:
-        result = subject.results.get("obfuscation")
+        result = subject.results.get("diagnosis")
         if result is not None and "verdict" in result.details:
             given.setdefault(str(result.details["verdict"]["status"]), []).append(subject.name)
     if not given:

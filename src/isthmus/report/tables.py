@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from isthmus.core.types import Metric, Table
 from isthmus.report import numbers
-from isthmus.types import Metric, Table
 
 Value = str | float | Metric | None
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from isthmus.errors import printable
+from isthmus.core.errors import printable
+from isthmus.core.types import Metric, Status
 from isthmus.report import numbers, page, scorecard, tables
 from isthmus.report.subjects import Subject
-from isthmus.types import Metric, Status
 
 _LONGEST = 300
 """Characters of a reason that are shown; the page has the whole."""
@@ -41,7 +41,7 @@ def comparison(subjects: Sequence[Subject]) -> Table:
 def verdicts(subjects: Sequence[Subject]) -> Iterator[str]:
     """The verdict on each classifier in a line: its status, and the robust accuracy to cite with n and interval."""
     for subject in subjects:
-        result = subject.results.get("obfuscation")
+        result = subject.results.get("diagnosis")
         if result is None or "verdict" not in result.details:
             continue
         verdict, modes = result.details["verdict"], result.details["modes"]

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-from isthmus.errors import ConfigError, unknown
+from isthmus.core.errors import ConfigError, unknown
 
 _HERE = Path(__file__).parent
 _DEFINES_CONFIG = re.compile(r"^class Config\b", re.MULTILINE)

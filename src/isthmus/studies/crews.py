@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
-from isthmus.errors import IsthmusError
+from isthmus.core.errors import IsthmusError
 from isthmus.studies import catalogue
 from isthmus.studies.display import Display
 from isthmus.studies.workbench import Cell, Workbench
@@ -175,7 +175,7 @@ def _serve(pipe: Connection, study: str, config: dict[str, Any], root: str, jobs
 
     import torch
 
-    from isthmus.data.reading import threads
+    from isthmus.data.read import threads
 
     os.environ["LOCAL_WORLD_SIZE"] = str(jobs)  # as torchrun says to processes that share a machine
     torch.set_num_threads(threads())

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from isthmus.auditing import DEFAULT_CHECKS, WITH_TRAINING
-from isthmus.recipe import Recipe, load_recipe
+from isthmus.audits import DEFAULT_CHECKS, WITH_TRAINING
+from isthmus.audits.target import audit_run
+from isthmus.core.recipe import Recipe, load_recipe
 from isthmus.report import page
-from isthmus.targets import audit_run
 from isthmus.training.start import train
 
 THREAT = "linf:0.1"
 CHECKS: tuple[str | dict[str, Any], ...] = (
-    {"name": "obfuscation", "examples": 100, "modes": ["mean"]},
+    {"name": "diagnosis", "examples": 100, "modes": ["mean"]},
     *DEFAULT_CHECKS[1:],
     *WITH_TRAINING,
 )

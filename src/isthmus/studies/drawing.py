@@ -9,8 +9,8 @@ from typing import Literal
 
 import numpy as np
 
+from isthmus.core.types import Metric, Series
 from isthmus.studies.evidence import Estimate, share
-from isthmus.types import Metric, Series
 
 Value = str | float | Metric | None
 Row = tuple[Value, ...]

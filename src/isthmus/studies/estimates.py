@@ -17,8 +17,8 @@ from typing import Literal
 
 from scipy.special import ndtri, stdtrit
 
+from isthmus.core.types import Interval, Metric
 from isthmus.metrics import clopper_pearson, wilson
-from isthmus.types import Interval, Metric
 
 LEAST_SEEDS = 3
 """Seeds from which on their spread is estimated, and a claim about training can be decided."""

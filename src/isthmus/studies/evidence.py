@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 
+from isthmus.core.types import Record
 from isthmus.studies.estimates import (
     LEAST_SEEDS,
     Estimate,
@@ -30,7 +31,6 @@ from isthmus.studies.estimates import (
     signed_sum,
     trend,
 )
-from isthmus.types import Record
 
 __all__ = [
     "LEAST_SEEDS",

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from isthmus.config import Frozen
-from isthmus.recipe import Positive
+from isthmus.core.config import Frozen
+from isthmus.core.recipe import Positive
+from isthmus.core.types import Metric
 from isthmus.studies.evidence import Estimate, share
 from isthmus.studies.study import StudyConfig, StudyRecord
-from isthmus.types import Metric
 
 Eps = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Kind = Literal["determ", "vib", "ceb", "bidirectional", "determ_bn", "ceb_bn", "determ_pgd"]
@@ -55,7 +55,7 @@ class ImageConfig(StudyConfig):
         data: name of a data set.
         train_limit: train on so many images, class-balanced; None for all.
         images: judge on so many test images, class-balanced; None for all.
-        model, training: parts of a recipe (:class:`isthmus.recipe.Recipe`), the same for every objective.
+        model, training: parts of a recipe (:class:`isthmus.core.recipe.Recipe`), the same for every objective.
         modes: in which bottlenecks are judged. Deterministic networks have the first alone.
     """
 

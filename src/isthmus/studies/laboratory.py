@@ -13,18 +13,18 @@ from torch import Tensor, nn
 from isthmus.attacks.api import robust_accuracy
 from isthmus.attacks.result import RobustResult
 from isthmus.attacks.threats import Threat
-from isthmus.auditing import audit
+from isthmus.audits import audit
+from isthmus.core.files import sha256
+from isthmus.core.types import CheckResult
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
 from isthmus.data.order import balanced
-from isthmus.files import sha256
-from isthmus.nets.bottleneck import Bottleneck
-from isthmus.nets.modes import StochasticMode
+from isthmus.models.bottleneck import Bottleneck
+from isthmus.models.modes import StochasticMode
 from isthmus.studies.image_models import ImageConfig, Kind, title
 from isthmus.studies.study import data_options
 from isthmus.studies.workbench import Cell, Tell, Workbench
 from isthmus.training.run import Run
-from isthmus.types import CheckResult
 
 
 @dataclass(frozen=True, eq=False)

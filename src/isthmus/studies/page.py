@@ -11,14 +11,14 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from isthmus import files
-from isthmus.errors import FileError, brief
+from isthmus.core import files
+from isthmus.core.errors import FileError, brief
+from isthmus.core.types import Section
 from isthmus.report import blocks, legend
 from isthmus.report.palette import Looks
 from isthmus.studies import catalogue
 from isthmus.studies.evidence import Verdict
 from isthmus.studies.study import INCOMPLETE, StudyRecord
-from isthmus.types import Section
 
 MARKS = {Verdict.SEEN: "pass", Verdict.NOT_SEEN: "fail", Verdict.UNDECIDED: "skipped"}
 

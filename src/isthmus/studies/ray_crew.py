@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from isthmus.cluster import LOSSES, Badge, Cluster, Staff, losses
-from isthmus.errors import IsthmusError
+from isthmus.core.cluster import LOSSES, Badge, Cluster, Staff, losses
+from isthmus.core.errors import IsthmusError
 from isthmus.studies import catalogue
 from isthmus.studies.crews import LAST_WORDS, OFTEN, Listing
 from isthmus.studies.display import Display

@@ -8,10 +8,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from isthmus import provenance
-from isthmus.cluster import Cluster
-from isthmus.config import override, parse_overrides, validate
-from isthmus.errors import ConfigError, ModelError, unknown
+from isthmus.core import provenance
+from isthmus.core.cluster import Cluster
+from isthmus.core.config import override, parse_overrides, validate
+from isthmus.core.errors import ConfigError, ModelError, unknown
 from isthmus.studies import catalogue, page
 from isthmus.studies.crews import Alone, Crew, Processes
 from isthmus.studies.display import Display

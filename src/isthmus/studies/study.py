@@ -19,11 +19,11 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError
 
-from isthmus import files
-from isthmus.config import Frozen
-from isthmus.errors import FileError
+from isthmus.core import files
+from isthmus.core.config import Frozen
+from isthmus.core.errors import FileError
+from isthmus.core.types import Record
 from isthmus.studies.evidence import Finding
-from isthmus.types import Record
 
 Scale = Literal["tiny", "small", "paper"]
 SCALES: tuple[Scale, ...] = ("tiny", "small", "paper")

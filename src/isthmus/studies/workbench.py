@@ -24,8 +24,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isthmus import files, provenance
-from isthmus.errors import ConfigError, DataError, FileError, ModelError, one_line
+from isthmus.core import files, provenance
+from isthmus.core.errors import ConfigError, DataError, FileError, ModelError, one_line
 
 if TYPE_CHECKING:
     from isthmus.training.run import Run
@@ -160,7 +160,7 @@ class Workbench:
         return run
 
     def _trained(self, recipe: Mapping[str, Any]) -> Run:
-        from isthmus.recipe import load_recipe
+        from isthmus.core.recipe import load_recipe
         from isthmus.training.start import train
 
         whole = load_recipe(recipe)
@@ -171,7 +171,7 @@ class Workbench:
 
         folder = self.root / "models" / named.name
         if named.training.devices * named.training.nodes > 1:
-            from isthmus.training.launched import train_apart
+            from isthmus.training.subprocesses import train_apart
 
             run = train_apart(named, folder, tell)
         else:
@@ -187,7 +187,7 @@ class Workbench:
         Args:
             about: plain data that determine the evaluation wholly.
         """
-        from isthmus.attacks.waves import forget
+        from isthmus.attacks.engine.early_stopping import forget
 
         path = self.root / "cells" / f"{_digest(_plain(about))}.evaluation.safetensors"
         yield path

@@ -16,17 +16,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from isthmus.attacks import batch as attacked
 from isthmus.attacks import pgd
-from isthmus.attacks.oracle import Answer
+from isthmus.attacks.engine import batch as attacked
+from isthmus.attacks.engine.counted_model import Answer
 from isthmus.attacks.threats import parse
+from isthmus.core.errors import ConfigError, ModelError
+from isthmus.core.randomness import example_keys, fold
+from isthmus.core.recipe import Adversarial, Recipe
 from isthmus.data.batches import Batch
-from isthmus.errors import ConfigError, ModelError
-from isthmus.nets.bottleneck import Bottleneck
-from isthmus.nets.learner import Learner
-from isthmus.nets.modes import StochasticMode
-from isthmus.randomness import example_keys, fold
-from isthmus.recipe import Adversarial, Recipe
+from isthmus.models.bottleneck import Bottleneck
+from isthmus.models.learner import Learner
+from isthmus.models.modes import StochasticMode
 from isthmus.training.loss_scale import LossScale
 from isthmus.training.processes import Team
 
@@ -92,7 +92,7 @@ class Adversary:
         Args:
             images: in [0, 1].
             labels: true classes; the attack leads away from them.
-            keys: what all randomness of an image derives from (:mod:`isthmus.randomness`).
+            keys: what all randomness of an image derives from (:mod:`isthmus.core.randomness`).
 
         Raises:
             ModelError: the logits have no gradient with respect to the images.

@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, optim
 
-from isthmus import files
-from isthmus.errors import FileError, brief
+from isthmus.core import files
+from isthmus.core.errors import FileError, brief
 
 FORMAT = "isthmus-checkpoint-1"
 log = logging.getLogger(__name__)

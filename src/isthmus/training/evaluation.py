@@ -10,7 +10,7 @@ from torch import Tensor
 
 from isthmus.data.batches import Batches
 from isthmus.data.images import Examples
-from isthmus.nets.learner import Learner
+from isthmus.models.learner import Learner
 
 _BYTES = 40_000_000  # of a batch: 1000 small images, 265 of 224×224
 

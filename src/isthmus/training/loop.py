@@ -18,20 +18,23 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from isthmus import classifier, files
+from isthmus.core import files
+from isthmus.core.errors import ConfigError, FileError, ModelError, brief, out_of_memory
+from isthmus.core.randomness import fold
+from isthmus.core.recipe import Recipe
+from isthmus.core.types import Terms
 from isthmus.data.batches import Batch, Batches
 from isthmus.data.images import ImageData, as_float
 from isthmus.data.order import shuffled
-from isthmus.errors import ConfigError, FileError, ModelError, brief, out_of_memory
 from isthmus.information.tables import entropy
-from isthmus.nets.learner import Learner
-from isthmus.nets.noise import Noise, Share
+from isthmus.models import from_recipe
+from isthmus.models.learner import Learner
+from isthmus.models.noise import Noise, Share
 from isthmus.objectives.terms import TradeOff
-from isthmus.randomness import fold
-from isthmus.recipe import Recipe
 from isthmus.training import checkpoints, processes
 from isthmus.training.adversarial import Adversary
 from isthmus.training.averaging import MovingAverage
+from isthmus.training.callback_list import Observers
 from isthmus.training.evaluation import count_right
 from isthmus.training.interrupts import Interrupt, deferred
 from isthmus.training.monitor import (
@@ -44,11 +47,9 @@ from isthmus.training.monitor import (
     impossible,
     progress_bar,
 )
-from isthmus.training.observing import Observers
 from isthmus.training.optimizers import make_optimizer, norm_parameters, parameter_groups
 from isthmus.training.run import Run
 from isthmus.training.schedules import RhoController, learning_rate_factor, warm_up_factor
-from isthmus.types import Terms
 
 # An accuracy this close to chance after the schedule's end is reported as a collapse (fact of the papers: runs with
 # too strong a bottleneck stay at chance).
@@ -67,7 +68,7 @@ class Trainer:
         self.fabric = self.team.fabric
         counts = data.train.labels.bincount(minlength=data.num_classes).tolist()
         self.chance = max(counts) / sum(counts)  # accuracy of the best constant answer
-        model = classifier.build(recipe, data.shape, data.num_classes, data, counts)
+        model = from_recipe.build(recipe, data.shape, data.num_classes, data, counts)
         self.model: Learner = model.to(self.fabric.device)
         if self.settings.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -167,7 +168,7 @@ class Trainer:
             ) from None
 
     def _separate(self, epoch: int) -> Tensor:
-        """Training images for :meth:`isthmus.nets.learner.Learner.fit_kernel`, drawn anew for each epoch."""
+        """Training images for :meth:`isthmus.models.learner.Learner.fit_kernel`, drawn anew for each epoch."""
         train = self.data.train
         keys = fold(torch.arange(len(train)), self.recipe.seed, _KERNEL, epoch)
         chosen = train.select(shuffled(keys)[: self.model.kernel_points])

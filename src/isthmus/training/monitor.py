@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from isthmus.errors import FileError, ModelError
+from isthmus.core.errors import FileError, ModelError
+from isthmus.core.types import Terms
 from isthmus.information.measures import mni_distance
-from isthmus.types import Terms
 
 SHOWN = {
     "ce": "ce",

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn, optim
 
-from isthmus.nets.learner import Learner
-from isthmus.recipe import Optimizer
+from isthmus.core.recipe import Optimizer
+from isthmus.models.learner import Learner
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm, nn.LayerNorm)
 

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
-from isthmus.errors import ConfigError
+from isthmus.core.errors import ConfigError
+from isthmus.core.recipe import Training
+from isthmus.core.types import Terms
 from isthmus.information.codes import Gather
-from isthmus.recipe import Training
 from isthmus.training.loss_scale import LossScale
 from isthmus.training.monitor import MetricsFile
-from isthmus.types import Terms
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isthmus import classifier, files
-from isthmus.errors import FileError
-from isthmus.nets.learner import Learner
-from isthmus.recipe import Recipe, load_recipe
+from isthmus.core import files
+from isthmus.core.errors import FileError
+from isthmus.core.recipe import Recipe, load_recipe
+from isthmus.models import adapters, from_recipe
+from isthmus.models.learner import Learner
 from isthmus.training import checkpoints
 
 
@@ -134,8 +135,8 @@ class Run:
         if not files.exists(weights):
             raise FileError(self._missing(step, info.get("status")))
         data = info["data"]
-        model = classifier.build(self.recipe, tuple(data["shape"]), len(data["classes"]))
-        classifier.load_weights(model, weights)
+        model = from_recipe.build(self.recipe, tuple(data["shape"]), len(data["classes"]))
+        adapters.load_weights(model, weights)
         expected = (info.get("result") or {}).get("weights_sha256") if step is None else checkpoints.checksum(weights)
         if expected is not None and checkpoints.digest(model.state_dict()) != expected:
             where, how = (

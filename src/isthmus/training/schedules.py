@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 
-from isthmus.config import Component
-from isthmus.errors import ConfigError
+from isthmus.core.config import Component
+from isthmus.core.errors import ConfigError
+from isthmus.core.recipe import LearningRate, RhoSchedule
 from isthmus.objectives.terms import Knob
-from isthmus.recipe import LearningRate, RhoSchedule
 
 
 def learning_rate_factor(schedule: LearningRate, epoch: int) -> float:

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from isthmus import files, provenance
-from isthmus.config import parse_overrides
+from isthmus.core import files, provenance
+from isthmus.core.config import parse_overrides
+from isthmus.core.errors import ConfigError
+from isthmus.core.recipe import Recipe, load_recipe
 from isthmus.data.images import ImageData
 from isthmus.data.loading import load
-from isthmus.errors import ConfigError
-from isthmus.recipe import Recipe, load_recipe
 from isthmus.training.loop import Trainer
 from isthmus.training.monitor import Watch
 from isthmus.training.run import ENDED, Run

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from isthmus.data.autoaugment.applying import GREY, apply
+from isthmus.core.randomness import example_keys
+from isthmus.data.autoaugment.apply import GREY, apply
 from isthmus.data.autoaugment.operations import KIND, KINDS, LEVELS, Operations, draw
-from isthmus.randomness import example_keys
 
 WITH_PILLOW = [kind for kind in KINDS if kind != "cutout"]
 

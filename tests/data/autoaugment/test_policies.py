@@ -4,9 +4,9 @@ from collections import Counter
 
 import torch
 
+from isthmus.core.randomness import example_keys
 from isthmus.data.autoaugment.operations import KIND, KINDS, VARIANTS, draw, posterize_to_bits, solarize_from_threshold
 from isthmus.data.autoaugment.policies import IMAGENET, PUBLISHED, RELEASED
-from isthmus.randomness import example_keys
 
 
 def test_the_tables_have_the_sizes_and_the_overlap_of_their_sources() -> None:

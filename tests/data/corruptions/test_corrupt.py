@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
+from isthmus.core.errors import ConfigError, DataError
+from isthmus.core.randomness import example_keys
 from isthmus.data.corruptions import frost_photographs
-from isthmus.data.corruptions.applying import corrupt, parameters_for
+from isthmus.data.corruptions.apply import corrupt, parameters_for
 from isthmus.data.corruptions.parameters import TABLES
-from isthmus.errors import ConfigError, DataError
 from isthmus.metrics import CORRUPTIONS
-from isthmus.randomness import example_keys
 
 SHAPES = [(1, 28), (3, 28), (1, 32), (3, 32), (3, 224)]
 

@@ -12,10 +12,10 @@ from matplotlib.colors import hsv_to_rgb, rgb_to_hsv
 from PIL import Image
 from scipy import ndimage, stats
 
+from isthmus.core.randomness import example_keys, fold, normal, uniform
 from isthmus.data.corruptions import blurs, digital, elastic, filters, motion, noise, weather
 from isthmus.data.corruptions.parameters import CIFAR10_C, IMAGENET_C, MNIST_C, Severity
 from isthmus.data.corruptions.plasma import plasma
-from isthmus.randomness import example_keys, fold, normal, uniform
 
 CASES = [
     pytest.param(table, severity, id=f"{name}-{severity}")

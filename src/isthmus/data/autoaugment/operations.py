@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from isthmus.core.errors import ConfigError, unknown
+from isthmus.core.randomness import uniform
 from isthmus.data.autoaugment.policies import POLICIES, SubPolicy
-from isthmus.errors import ConfigError, unknown
-from isthmus.randomness import uniform
 
 LEVELS = 10
 VARIANTS = 1024

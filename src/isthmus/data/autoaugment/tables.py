@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from isthmus.data.autoaugment.enhancing import blend, luma
+from isthmus.data.autoaugment.enhance import blend, luma
 from isthmus.data.autoaugment.operations import (
     FIXED,
     KIND,

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from isthmus.core.randomness import fold, uniform
 from isthmus.data.corruptions import filters
 from isthmus.data.corruptions.parameters import Severity
-from isthmus.randomness import fold, uniform
 
 Images = Float[Tensor, "n c h w"]
 Keys = Int64[Tensor, " n"]

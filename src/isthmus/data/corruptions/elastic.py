@@ -9,9 +9,9 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+from isthmus.core.randomness import fold, uniform
 from isthmus.data.corruptions.filters import gaussian_taps
 from isthmus.data.corruptions.parameters import Severity
-from isthmus.randomness import fold, uniform
 
 Images = Float[Tensor, "n c h w"]
 Keys = Int64[Tensor, " n"]

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from isthmus.core.errors import DataError
 from isthmus.data.decode import Channels, need_pillow, pixels
-from isthmus.errors import DataError
 
 FILES = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
 """Those that the published scripts draw from; a sixth lies beside them."""

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from isthmus.core.randomness import uniform
 from isthmus.data.corruptions.parameters import Severity
-from isthmus.randomness import uniform
 
 Images = Float[Tensor, "n c h w"]
 

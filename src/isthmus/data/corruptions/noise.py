@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from isthmus.core.randomness import normal, uniform
 from isthmus.data.corruptions.parameters import Severity
-from isthmus.randomness import normal, uniform
 
 Images = Float[Tensor, "n c h w"]
 Keys = Int64[Tensor, " n"]

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from isthmus.randomness import fold, uniform
+from isthmus.core.randomness import fold, uniform
 
 _ROUGHNESS = 100.0
 

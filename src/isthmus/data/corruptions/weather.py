@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from isthmus.core.randomness import fold, normal, uniform
 from isthmus.data.corruptions import filters, motion
 from isthmus.data.corruptions.parameters import Severity
 from isthmus.data.corruptions.plasma import plasma
-from isthmus.randomness import fold, normal, uniform
 
 Images = Float[Tensor, "n c h w"]
 Keys = Int64[Tensor, " n"]

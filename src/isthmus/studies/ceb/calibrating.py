@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from isthmus.errors import ConfigError
+from isthmus.core.errors import ConfigError
+from isthmus.core.types import CheckResult
 from isthmus.studies.evidence import ends
 from isthmus.studies.image_models import Kind, title
 from isthmus.studies.laboratory import Laboratory, ask
 from isthmus.studies.workbench import Cell, Workbench
-from isthmus.types import CheckResult
 
 if TYPE_CHECKING:
     from isthmus.studies.ceb.calibration import Config

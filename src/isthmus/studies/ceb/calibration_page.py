@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from isthmus.checks.views import bin_series
+from isthmus.core.types import Figure, Mark, Section, Table
 from isthmus.metrics import Bin
 from isthmus.studies import catalogue
 from isthmus.studies.ceb import calibration_claims
@@ -12,7 +13,6 @@ from isthmus.studies.ceb.sweeps import cells_at, named
 from isthmus.studies.drawing import Row, band
 from isthmus.studies.evidence import percent, points, share
 from isthmus.studies.study import StudyRecord
-from isthmus.types import Figure, Mark, Section, Table
 
 TITLES = {"overconfidence": "Mean confidence less accuracy", "ece": "Expected calibration error"}
 

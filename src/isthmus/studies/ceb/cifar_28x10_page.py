@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from isthmus.core.types import Section, Table
 from isthmus.studies import catalogue
 from isthmus.studies.ceb import cifar_shown, printed
 from isthmus.studies.ceb.cifar_choice import Model, best_run
@@ -14,7 +15,6 @@ from isthmus.studies.drawing import Row
 from isthmus.studies.evidence import percent
 from isthmus.studies.image_models import healthy
 from isthmus.studies.study import StudyRecord
-from isthmus.types import Section, Table
 
 KINDS = ("ceb", "ceb_bn", "determ", "determ_bn", "determ_pgd")
 CURVES = 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from isthmus.core.types import Figure, Section, Table
 from isthmus.studies import catalogue
 from isthmus.studies.ceb import cifar_shown, printed
 from isthmus.studies.ceb.cifar_choice import Model, short
@@ -10,7 +11,6 @@ from isthmus.studies.ceb.cifar_shown import SELECTED, best_of, exactly, run_coun
 from isthmus.studies.ceb.sweeps import cells_at, clean, left
 from isthmus.studies.drawing import Row
 from isthmus.studies.study import StudyRecord
-from isthmus.types import Figure, Section, Table
 
 TITLES = {
     "ceb": "Figure 3: CEB's 62×7 networks on CIFAR-10",

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from isthmus import registry
-from isthmus.checks.shifted import right, right_under_corruptions
-from isthmus.config import component
-from isthmus.data.shifted.loading import load, located
-from isthmus.errors import DataError
+from isthmus.checks.shift_outcomes import right, right_under_corruptions
+from isthmus.core import registry
+from isthmus.core.config import component
+from isthmus.core.errors import DataError
+from isthmus.data.shift.loading import load, located
 from isthmus.metrics import CORRUPTIONS, errors_by_severity, measured_mce
 from isthmus.studies.ceb.cifar import CifarConfig
 from isthmus.studies.ceb.cifar_choice import Model

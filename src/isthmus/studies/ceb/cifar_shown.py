@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from isthmus.core.types import Figure, Interval, Mark, Metric, Series, Table
 from isthmus.studies.ceb import printed
 from isthmus.studies.ceb.cifar_choice import Model, best_run, short
 from isthmus.studies.ceb.cifar_claims import NORMS, ball, direct, position
@@ -13,7 +14,6 @@ from isthmus.studies.drawing import Row, band
 from isthmus.studies.evidence import Estimate, percent, share
 from isthmus.studies.image_models import healthy
 from isthmus.studies.study import StudyRecord
-from isthmus.types import Figure, Interval, Mark, Metric, Series, Table
 
 Quantity = Callable[[Sequence[Mapping[str, Any]]], Estimate]
 SELECTED = "The best run is the one with the best accuracy on the test set: it is selected on what it is then shown on."

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from isthmus.attacks import pgd
 from isthmus.attacks.api import robust_accuracy
 from isthmus.attacks.attack import Attack
-from isthmus.attacks.batch import Batch
-from isthmus.attacks.oracle import Oracle
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.counted_model import Oracle
 from isthmus.attacks.threats import Threat, parse
 from isthmus.attacks.transfer import transferred
-from isthmus.attacks.undisturbed import device_of, undisturbed
-from isthmus.config import Component
-from isthmus.files import sha256
+from isthmus.core.config import Component
+from isthmus.core.files import sha256
+from isthmus.core.preserve_state import device_of, undisturbed
 from isthmus.studies.ceb.cifar import CifarConfig
 from isthmus.studies.ceb.cifar_choice import Model, Pair, pairs
 from isthmus.studies.laboratory import Attacker, Laboratory, Subject

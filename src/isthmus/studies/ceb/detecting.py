@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from isthmus.checks.out_distributions import configured, named
-from isthmus.config import Component
+from isthmus.checks.ood_sources import configured, named
+from isthmus.core.config import Component
+from isthmus.core.types import CheckResult
 from isthmus.studies.image_models import Kind, title
 from isthmus.studies.laboratory import Laboratory, ask
 from isthmus.studies.workbench import Cell, Workbench
-from isthmus.types import CheckResult
 
 if TYPE_CHECKING:
     from isthmus.studies.ceb.detection import Config
@@ -33,10 +33,10 @@ def _cell(
 ) -> Cell:
     """``{"out", "outside": images of it, "scores": {score: {metric: [value, low, high]}}, "success", …}``.
 
-    It is the check ``detection`` that measures; a metric that it could not measure is left out.
+    It is the check ``ood_detection`` that measures; a metric that it could not measure is left out.
     """
     check: dict[str, Any] = {
-        "name": "detection",
+        "name": "ood_detection",
         "outs": [out.plain(given_only=True)],
         "samples": config.samples,
         "attacked": config.attacked,

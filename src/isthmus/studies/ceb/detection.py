@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from isthmus.recipe import Positive
+from isthmus.core.recipe import Positive
 from isthmus.studies.ceb import calibration, detection_claims, detection_page
 from isthmus.studies.ceb.sweeps import ChosenConfig
 from isthmus.studies.image_models import Kind
@@ -23,7 +23,7 @@ class Config(ChosenConfig):
     """Images of the test set are in-distribution; all of them, and as many of each other kind.
 
     Attributes:
-        outs: as the check ``detection`` takes them.
+        outs: as the check ``ood_detection`` takes them.
         samples: codes an image for rate and ReX.
         attacked: adversarial images are sought for so many of the judged ones.
         resamples: of every bootstrap.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from isthmus.checks.detection_page import spoken as score_name
+from isthmus.checks.ood_detection_page import spoken as score_name
+from isthmus.core.types import Figure, Section, Table
 from isthmus.studies import catalogue
 from isthmus.studies.ceb.detection_claims import measured, outs, scored, spoken, success
 from isthmus.studies.ceb.printed_detection import DETERM, IMPOSSIBLE, TABLE_1, Model, row
@@ -10,7 +11,6 @@ from isthmus.studies.ceb.sweeps import named
 from isthmus.studies.drawing import Row, Value
 from isthmus.studies.evidence import percent
 from isthmus.studies.study import StudyRecord
-from isthmus.types import Figure, Section, Table
 
 METRICS = ("fpr95_in", "auroc", "aupr_in")
 

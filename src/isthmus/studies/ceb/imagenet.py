@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from isthmus.config import Frozen
-from isthmus.recipe import Positive
+from isthmus.core.config import Frozen
+from isthmus.core.recipe import Positive
 from isthmus.studies.image_models import Eps, title
 from isthmus.studies.study import StudyConfig
 from isthmus.studies.workbench import Stages, Workbench

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+from isthmus.core.types import Section
 from isthmus.studies.ceb import imagenet, imagenet_claims, imagenet_page
 from isthmus.studies.evidence import Finding
 from isthmus.studies.study import StudyRecord, scales
-from isthmus.types import Section
 
 
 class Config(imagenet.ImageNetConfig):

@@ -17,12 +17,13 @@ import torch
 from torch import nn
 
 from isthmus.attacks.threats import parse
-from isthmus.checks import shifted as testing
+from isthmus.checks import shift_outcomes as testing
+from isthmus.core.errors import DataError
+from isthmus.core.types import Metric
 from isthmus.data.images import ImageData, as_float
 from isthmus.data.loading import load
 from isthmus.data.order import balanced
-from isthmus.data.shifted.loading import load as load_shifted
-from isthmus.errors import DataError
+from isthmus.data.shift.loading import load as load_shifted
 from isthmus.metrics import measured_mce, wilson
 from isthmus.metrics.corruption import ALEXNET, CORRUPTIONS
 from isthmus.studies.ceb import imagenet_places
@@ -31,7 +32,6 @@ from isthmus.studies.ceb.imagenet_places import ADVERSARIAL, Places
 from isthmus.studies.image_models import title
 from isthmus.studies.laboratory import Attacker, Subject
 from isthmus.studies.workbench import Cell, Workbench
-from isthmus.types import Metric
 
 PORTION = 1000
 """Images that are decoded and attacked at once: 0.6 GB at 224×224."""
@@ -190,7 +190,7 @@ class Examined:
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
     """A set that is not complete would say so 75 times for every model; every number has its n."""
-    loading = logging.getLogger("isthmus.data.shifted.loading")
+    loading = logging.getLogger("isthmus.data.shift.loading")
     before = loading.level
     loading.setLevel(logging.ERROR)
     try:

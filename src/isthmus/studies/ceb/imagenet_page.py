@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from isthmus.core.types import Figure, Metric, Section, Series, Table
 from isthmus.report.numbers import NOT_MEASURED
 from isthmus.studies import catalogue
 from isthmus.studies.ceb.imagenet import VARIANTS
@@ -25,7 +26,6 @@ from isthmus.studies.drawing import Row, band
 from isthmus.studies.evidence import percent
 from isthmus.studies.image_models import healthy
 from isthmus.studies.study import StudyRecord
-from isthmus.types import Figure, Metric, Section, Series, Table
 
 
 def section(record: StudyRecord, title: str) -> Section:

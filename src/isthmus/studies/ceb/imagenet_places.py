@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from isthmus.data.shifted import imagenet_a, imagenet_c
-from isthmus.data.shifted.loading import located
-from isthmus.errors import ConfigError, DataError
+from isthmus.core.errors import ConfigError, DataError
+from isthmus.data.shift import imagenet_a, imagenet_c
+from isthmus.data.shift.loading import located
 from isthmus.metrics.corruption import CORRUPTIONS, SEVERITIES
 from isthmus.studies.ceb import textures
 from isthmus.studies.ceb.imagenet import ImageNetConfig

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from isthmus.attacks.threats import parse
-from isthmus.attacks.undisturbed import device_of
-from isthmus.randomness import example_keys
+from isthmus.core.preserve_state import device_of
+from isthmus.core.randomness import example_keys
 from isthmus.studies.ceb.sweeps import Curve, SweepConfig
 from isthmus.studies.laboratory import Attacker, Laboratory, Trial
 from isthmus.studies.workbench import Cell

@@ -22,7 +22,7 @@ class Row(NamedTuple):
     """One row.
 
     Attributes:
-        out: name of the out-distribution in metrics of the check ``detection``.
+        out: name of the out-distribution in metrics of the check ``ood_detection``.
         model: kind and ρ. The deterministic network is judged by entropy, the others by their rate.
         fpr95_in: false positive rate at 95% true positive rate.
         success: of the attack; None where the images are not adversarial.

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from isthmus.core.types import Figure, Mark, Section, Series, Table
 from isthmus.metrics import wilson
 from isthmus.studies import catalogue
 from isthmus.studies.ceb import fashion
@@ -33,7 +34,6 @@ from isthmus.studies.evidence import (
 from isthmus.studies.image_models import Kind, title
 from isthmus.studies.study import StudyRecord, scales
 from isthmus.studies.workbench import Cell, Stages, Workbench
-from isthmus.types import Figure, Mark, Section, Series, Table
 
 ONSET = 40
 """The epoch after which the paper's deterministic networks began to memorise."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from isthmus.recipe import Positive
+from isthmus.core.recipe import Positive
+from isthmus.core.tradeoff import Rho
 from isthmus.studies import image_models
 from isthmus.studies.closer_look import presets
 from isthmus.studies.image_models import Eps, ImageConfig, Pgd
 from isthmus.studies.workbench import Stages, Workbench
-from isthmus.tradeoff import Rho
 
 Bottleneck = Literal["vib", "ceb"]
 MODEL: dict[str, Any] = {

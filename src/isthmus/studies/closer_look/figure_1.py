@@ -12,6 +12,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from isthmus.core.types import Figure, Mark, Section, Series, Table
 from isthmus.studies import catalogue, image_models
 from isthmus.studies.closer_look import presets
 from isthmus.studies.drawing import Row, band, dots
@@ -32,7 +33,6 @@ from isthmus.studies.evidence import (
 from isthmus.studies.image_models import NAMES, estimate, healthy, standing
 from isthmus.studies.study import Beta, StudyRecord, scales
 from isthmus.studies.workbench import Stages, Workbench
-from isthmus.types import Figure, Mark, Section, Series, Table
 
 DETERM = "deterministic"
 GREY = 0.5

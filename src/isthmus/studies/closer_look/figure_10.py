@@ -6,10 +6,10 @@ AA+MT.
 
 from __future__ import annotations
 
+from isthmus.core.types import Section
 from isthmus.studies.closer_look import surfaces
 from isthmus.studies.study import StudyRecord, scales
 from isthmus.studies.workbench import Stages, Workbench
-from isthmus.types import Section
 
 
 class Config(surfaces.SurfaceConfig):

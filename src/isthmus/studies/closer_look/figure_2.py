@@ -6,11 +6,11 @@ both modes and on the deterministic network. One evaluation gives the accuracy a
 
 from __future__ import annotations
 
+from isthmus.core.types import Section
 from isthmus.studies import image_models
 from isthmus.studies.closer_look import restarts
 from isthmus.studies.evidence import Finding, falls_below, percent
 from isthmus.studies.study import StudyRecord, scales
-from isthmus.types import Section
 
 NOTHING = 0.05
 """A robust accuracy below which nothing is left to speak of."""

@@ -5,9 +5,9 @@ Section 3.2: a pre-activation ResNet-18 and two layers of 1024, CEB over ρ, ε 
 
 from __future__ import annotations
 
+from isthmus.core.types import Section
 from isthmus.studies.closer_look import cifar, cifar_claims, cifar_page
 from isthmus.studies.study import StudyRecord, scales
-from isthmus.types import Section
 
 
 class Config(cifar.CifarConfig):

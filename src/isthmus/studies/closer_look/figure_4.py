@@ -6,10 +6,10 @@ Section 3.2: CE(x + u·d₁ + v·d₂) with d₁ the sign of PGD's worst perturb
 
 from __future__ import annotations
 
+from isthmus.core.types import Section
 from isthmus.studies.closer_look import surfaces
 from isthmus.studies.study import StudyRecord, scales
 from isthmus.studies.workbench import Stages, Workbench
-from isthmus.types import Section
 
 
 class Config(surfaces.SurfaceConfig):

@@ -7,12 +7,12 @@ attack of the main text, x₂ moved by 1 against the label, is measured beside i
 
 from __future__ import annotations
 
+from isthmus.core.types import Figure, Mark, Section, Table
 from isthmus.studies import catalogue
 from isthmus.studies.closer_look import toys
 from isthmus.studies.evidence import Finding, Verdict, all_of, bonferroni, exceeds, points
 from isthmus.studies.study import StudyRecord, scales
 from isthmus.studies.workbench import Stages, Workbench
-from isthmus.types import Figure, Mark, Section, Table
 
 SETS = {"clean": "clean", "rare": "rare points", "shifted": "x₂ moved by 1"}
 MARGIN = 0.01

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from isthmus.core.recipe import Positive
+from isthmus.core.types import Figure, Mark, Section, Series, Table
 from isthmus.metrics import proportion, wilson
-from isthmus.recipe import Positive
 from isthmus.studies import catalogue
 from isthmus.studies.evidence import Finding, Verdict, percent
 from isthmus.studies.study import StudyConfig, StudyRecord, scales
 from isthmus.studies.workbench import Cell, Stages, Workbench
-from isthmus.types import Figure, Mark, Section, Series, Table
 
 RELIABILITY = 0.9
 NEAR = 0.03

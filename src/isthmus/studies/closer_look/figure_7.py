@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from isthmus.recipe import Positive
+from isthmus.core.recipe import Positive
+from isthmus.core.types import Figure, Mark, Section, Table
 from isthmus.studies import catalogue
 from isthmus.studies.closer_look import toys
 from isthmus.studies.evidence import (
@@ -25,7 +26,6 @@ from isthmus.studies.evidence import (
 )
 from isthmus.studies.study import StudyRecord, scales
 from isthmus.studies.workbench import Stages, Workbench
-from isthmus.types import Figure, Mark, Section, Table
 
 SETS = {"clean": "clean", "attacked": "under attack"}
 MARGIN = 0.01

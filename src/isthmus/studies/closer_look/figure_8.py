@@ -5,11 +5,11 @@ The appendix's companion to figure 2, whose models it shares: the same attack in
 
 from __future__ import annotations
 
+from isthmus.core.types import Section
 from isthmus.studies import image_models
 from isthmus.studies.closer_look import restarts
 from isthmus.studies.evidence import Finding, difference, falls_below
 from isthmus.studies.study import StudyRecord, scales
-from isthmus.types import Section
 
 
 class Config(restarts.RestartConfig):

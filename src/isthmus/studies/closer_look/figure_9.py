@@ -5,9 +5,9 @@ The appendix's companion to figure 3, whose deterministic networks it shares: VI
 
 from __future__ import annotations
 
+from isthmus.core.types import Section
 from isthmus.studies.closer_look import cifar, cifar_claims, cifar_page
 from isthmus.studies.study import StudyRecord, scales
-from isthmus.types import Section
 
 
 class Config(cifar.CifarConfig):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from isthmus.recipe import Positive
+from isthmus.core.recipe import Positive
+from isthmus.core.types import Figure, Section, Series, Table
 from isthmus.studies import catalogue
 from isthmus.studies.closer_look.presets import DIGITS_TINY, MNIST_SMALL, MnistConfig
 from isthmus.studies.drawing import Row, band
@@ -23,7 +24,6 @@ from isthmus.studies.image_models import (
 )
 from isthmus.studies.study import Beta, StudyRecord
 from isthmus.studies.workbench import Stages, Workbench
-from isthmus.types import Figure, Section, Series, Table
 
 OVERSTATED = 0.05
 """A share of all images that further starts break, from which on the first one misled."""

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from isthmus.attacks.loss_surface import Surface, loss_surface, random_signs, worst_signs
 from isthmus.attacks.threats import Linf
-from isthmus.attacks.undisturbed import device_of
-from isthmus.errors import ConfigError, unknown
-from isthmus.randomness import example_keys
+from isthmus.core.errors import ConfigError, unknown
+from isthmus.core.preserve_state import device_of
+from isthmus.core.randomness import example_keys
 from isthmus.studies.closer_look.attacked import ensemble
 from isthmus.studies.closer_look.surfaces import SurfaceConfig
 from isthmus.studies.laboratory import Laboratory, Subject

@@ -10,12 +10,12 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from pydantic import Field
 
-from isthmus.recipe import Positive
+from isthmus.core.recipe import Positive
+from isthmus.core.types import Figure, Gallery, Picture, Section, Series, Table
 from isthmus.studies import catalogue
 from isthmus.studies.closer_look import cifar
 from isthmus.studies.evidence import Finding, Verdict, exceeds, percent, share
 from isthmus.studies.study import StudyRecord
-from isthmus.types import Figure, Gallery, Picture, Section, Series, Table
 
 MOSTLY = 0.5
 """A share of the diamond, and of the images, from which on a surface counts as flat, and flatness as typical."""

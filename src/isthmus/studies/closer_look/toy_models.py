@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn, optim
 
-from isthmus.classifier.assembly import bottleneck
+from isthmus.core.files import sha256
+from isthmus.core.randomness import example_keys, normal
 from isthmus.data.toys import Gaussians, Intervals, Points, Rule
-from isthmus.files import sha256
-from isthmus.nets.bottleneck import Bottleneck
+from isthmus.models.bottleneck import Bottleneck
+from isthmus.models.factory import bottleneck
 from isthmus.objectives.terms import rate
-from isthmus.randomness import example_keys, normal
 from isthmus.studies.closer_look.toys import MODES, ToyConfig, Vib
 from isthmus.studies.workbench import Cell, Tell, Workbench
 

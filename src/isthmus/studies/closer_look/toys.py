@@ -9,11 +9,11 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field
 from scipy.special import bdtr
 
-from isthmus.recipe import Positive, StdOffset
+from isthmus.core.recipe import Positive, StdOffset
+from isthmus.core.types import Figure, Mark, Metric, Series, Table
 from isthmus.studies.drawing import Row, Value, band
 from isthmus.studies.evidence import Estimate, gap, share
 from isthmus.studies.study import Beta, StudyConfig, StudyRecord
-from isthmus.types import Figure, Mark, Metric, Series, Table
 
 TINY: dict[str, Any] = {"betas": (0.01, 0.1), "batch_size": 256, "points": 500, "seeds": 2}
 MODES = ("mean", "stochastic")

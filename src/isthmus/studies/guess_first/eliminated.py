@@ -11,11 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from isthmus import metrics
-from isthmus.attacks.undisturbed import device_of, undisturbed
-from isthmus.errors import ConfigError
+from isthmus.core.errors import ConfigError
+from isthmus.core.preserve_state import device_of, undisturbed
 from isthmus.information.fisher import fisher_information
 from isthmus.information.mmd import label_information, median_distance, mmd2
-from isthmus.nets.hypothesis import Hypothesis
+from isthmus.models.hypothesis import Hypothesis
 from isthmus.studies.estimates import ends
 from isthmus.studies.guess_first.figure_2 import Config
 from isthmus.studies.guess_first.workshop import BATCH, Workshop, about, model_of

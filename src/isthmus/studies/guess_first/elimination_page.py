@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
+from isthmus.core.types import Figure, Interval, Mark, Metric, Series, Table
 from isthmus.studies.drawing import Row, band
 from isthmus.studies.evidence import Estimate, percent, share
 from isthmus.studies.guess_first.elimination_claims import Model, at, cells, log_fisher, told, total
 from isthmus.studies.guess_first.readings import NotMeasured
 from isthmus.studies.study import StudyRecord
-from isthmus.types import Figure, Interval, Mark, Metric, Series, Table
 
 Quantity = Callable[[Sequence[Model], int], Estimate]
 

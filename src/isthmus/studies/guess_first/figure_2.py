@@ -13,13 +13,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from isthmus.recipe import Positive
+from isthmus.core.recipe import Positive
+from isthmus.core.types import Section
 from isthmus.studies import catalogue
 from isthmus.studies.guess_first import elimination_claims, elimination_page, protocol
 from isthmus.studies.guess_first.protocol import ModelsConfig
 from isthmus.studies.study import StudyRecord, scales
 from isthmus.studies.workbench import Stages, Workbench
-from isthmus.types import Section
 
 Conditioned = Literal["C-DV", "C-DV-IE", "C-JS", "C-JS-IE"]
 

@@ -6,6 +6,7 @@ Figure 3 of Guess First: six models on MNIST under FGSM, PGD and C&W. The models
 
 from __future__ import annotations
 
+from isthmus.core.types import Figure, Section
 from isthmus.studies import catalogue
 from isthmus.studies.evidence import Finding
 from isthmus.studies.guess_first import black_claims, curves, protocol, white_claims
@@ -14,7 +15,6 @@ from isthmus.studies.guess_first.protocol import CurvesConfig
 from isthmus.studies.guess_first.readings import ATTACKS, models
 from isthmus.studies.study import StudyRecord, scales
 from isthmus.studies.workbench import Stages, Workbench
-from isthmus.types import Figure, Section
 
 
 class Config(CurvesConfig):

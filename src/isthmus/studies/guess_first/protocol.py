@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from isthmus.config import Frozen
-from isthmus.recipe import Positive
+from isthmus.core.config import Frozen
+from isthmus.core.recipe import Positive
 from isthmus.studies.guess_first.printed import L2, LINF
 from isthmus.studies.image_models import Eps
 from isthmus.studies.study import Beta, StudyConfig
@@ -63,7 +63,7 @@ class ModelsConfig(StudyConfig):
         train_limit: train on so many images, class-balanced; None for all.
         images: judge on so many test images, class-balanced; None for all.
         hidden: widths of the three fully connected layers. VIB's code takes the place of the last.
-        training: part of a recipe (:class:`isthmus.recipe.Recipe`), the same for all models and the substitute.
+        training: part of a recipe (:class:`isthmus.core.recipe.Recipe`), the same for all models and the substitute.
         rho: of the information elimination, whose weight is λ = exp(−ρ).
         rho_schedule: of the elimination, since models stay at chance that begin with λ = 1; None to begin with it.
         elimination: options of its MMD, such as ``pairing`` and ``sigma``; the median heuristic where empty.

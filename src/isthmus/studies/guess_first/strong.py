@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from isthmus.attacks.threats import Linf, parse
-from isthmus.attacks.undisturbed import device_of
-from isthmus.checks import obfuscation
+from isthmus.checks import diagnosis
 from isthmus.checks.context import Context
+from isthmus.core.preserve_state import device_of
 from isthmus.studies.guess_first.printed import L2, LINF
 from isthmus.studies.guess_first.protocol import TableConfig
 from isthmus.studies.guess_first.workshop import Workshop, about, model_of
@@ -79,7 +79,7 @@ def _diagnosed(config: TableConfig, subject: Subject, tell: Tell) -> dict[str, A
         budget=config.budget,
         progress=tell,
     )
-    found = obfuscation.run(context, obfuscation.Config(ensemble=config.suite, modes=("mean",)))
+    found = diagnosis.run(context, diagnosis.Config(ensemble=config.suite, modes=("mean",)))
     (details,) = found.details["modes"].values()
     return {
         "n": len(context.labels),

@@ -12,12 +12,12 @@ and three hours on two cores.
 
 from __future__ import annotations
 
+from isthmus.core.types import Section
 from isthmus.studies.evidence import Finding
 from isthmus.studies.guess_first import black_claims, protocol, strong_claims, tables_page, white_claims
 from isthmus.studies.guess_first.protocol import TableConfig
 from isthmus.studies.study import StudyRecord, scales
 from isthmus.studies.workbench import Stages, Workbench
-from isthmus.types import Section
 
 
 class Config(TableConfig):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from isthmus.core.types import Figure, Metric, Section, Table
 from isthmus.metrics import proportion
 from isthmus.studies import catalogue
 from isthmus.studies.drawing import Row as Line
@@ -25,7 +26,6 @@ from isthmus.studies.guess_first.readings import (
 )
 from isthmus.studies.image_models import healthy
 from isthmus.studies.study import StudyRecord
-from isthmus.types import Figure, Metric, Section, Table
 
 
 def section(record: StudyRecord, title: str) -> Section:

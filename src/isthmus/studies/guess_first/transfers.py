@@ -14,15 +14,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from isthmus.attacks.batch import Batch
-from isthmus.attacks.evaluation import Snapshot
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.counted_model import Oracle
+from isthmus.attacks.engine.evaluation import Snapshot
+from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.foolbox_protocol import STEP_SHARE
 from isthmus.attacks.minimal_norm import minimal_norms
-from isthmus.attacks.oracle import Oracle
-from isthmus.attacks.rows import per_image
 from isthmus.attacks.threats import Linf
-from isthmus.attacks.undisturbed import device_of, undisturbed
-from isthmus.randomness import example_keys
+from isthmus.core.preserve_state import device_of, undisturbed
+from isthmus.core.randomness import example_keys
 from isthmus.studies.laboratory import Subject
 from isthmus.studies.workbench import Tell
 

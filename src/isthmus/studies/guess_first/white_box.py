@@ -8,7 +8,7 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from isthmus.attacks.evaluation import Snapshot
+from isthmus.attacks.engine.evaluation import Snapshot
 from isthmus.attacks.foolbox_protocol import bisect_pgd, scan_fgsm
 from isthmus.attacks.minimal_norm import MinimalNorms, minimal_norms
 from isthmus.studies.guess_first.protocol import ATTACKS, CurvesConfig

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isthmus.attacks.undisturbed import device_of, undisturbed
+from isthmus.core.preserve_state import device_of, undisturbed
 from isthmus.studies.guess_first.protocol import THROUGH, ModelsConfig
 from isthmus.studies.laboratory import Judged, Subject, facts_of, judged
 from isthmus.studies.workbench import Workbench

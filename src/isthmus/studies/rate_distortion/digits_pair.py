@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from isthmus.recipe import Positive
+from isthmus.core.recipe import Positive
 from isthmus.studies.study import Data, StudyConfig, data_name, data_options
 
 Activation = Literal["relu", "tanh"]

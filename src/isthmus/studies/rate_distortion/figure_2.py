@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from isthmus.recipe import Positive
+from isthmus.core.recipe import Positive
+from isthmus.core.types import Section
 from isthmus.studies.evidence import Finding
 from isthmus.studies.rate_distortion import digits_pair, snr_claims, snr_page
 from isthmus.studies.study import StudyRecord, scales
 from isthmus.studies.workbench import Cell, Stages, Workbench
-from isthmus.types import Section
 
 TRAINING: dict[str, Any] = {**digits_pair.TRAINING, "epochs": 3000}
 
@@ -24,7 +24,7 @@ class Config(digits_pair.PairConfig):
     Attributes:
         every: the ratio is told at the end of every so many epochs.
         normalize_noise: divide the noise by the weights' norm, as the signal is. The caption does not; false takes it
-            literally (:mod:`isthmus.observers.gradient_snr`).
+            literally (:mod:`isthmus.training.callbacks.gradient_snr`).
     """
 
     training: dict[str, Any] = TRAINING

@@ -12,12 +12,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from isthmus.recipe import Positive
+from isthmus.core.recipe import Positive
+from isthmus.core.types import Section
 from isthmus.studies.evidence import Finding
 from isthmus.studies.rate_distortion import digits_pair, plane_claims, plane_page
 from isthmus.studies.study import StudyRecord, scales
 from isthmus.studies.workbench import Cell, Stages, Workbench
-from isthmus.types import Section
 
 TRAINING: dict[str, Any] = {**digits_pair.TRAINING, "epochs": 10_000}
 

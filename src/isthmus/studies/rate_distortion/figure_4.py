@@ -1,8 +1,8 @@
 """What does a network send back from a label to an image, with weight decay, with batch norm and without either?
 
 Figure 4 of "A Rate-Distortion Theory of Adversarial Examples": out of faint noise around the mean image, steps along
-the gradient of a label until it is predicted with full confidence. The check ``reverse_channel`` measures, in the space
-of whitened images as the paper does. Models A, without any regulariser, and C stand beside the paper's B and B+.
+the gradient of a label until it is predicted with full confidence. The check ``class_prototypes`` measures, in the
+space of whitened images as the paper does. Models A, without any regulariser, and C stand beside the paper's B and B+.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from isthmus.recipe import Positive
+from isthmus.core.recipe import Positive
+from isthmus.core.types import Section
 from isthmus.studies.evidence import Finding
 from isthmus.studies.image_models import Eps
 from isthmus.studies.rate_distortion import protocol, reverse_claims, reverse_page, weight_decay
 from isthmus.studies.rate_distortion.printed import MODELS, Model
 from isthmus.studies.study import StudyRecord, scales
 from isthmus.studies.workbench import Stages, Workbench
-from isthmus.types import Section
 
 
 class Config(protocol.TableConfig):

@@ -2,7 +2,7 @@
 
 Figure 5 of "A Rate-Distortion Theory of Adversarial Examples": the models of table 1 under unbounded steps along the
 gradient, along its sign, and under white noise; I(T;Y) in bits over the signal-to-noise ratio in dB. The check
-``fault_tolerance`` measures. As in figure 4, X is the whitened image; ``space=pixels`` is the other reading. Model A,
+``noise_robustness`` measures. As in figure 4, X is the whitened image; ``space=pixels`` is the other reading. Model A,
 without any regulariser, stands beside the paper's two.
 """
 
@@ -12,12 +12,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from isthmus.recipe import Fraction, Positive
+from isthmus.core.recipe import Fraction, Positive
+from isthmus.core.types import Section
 from isthmus.studies.evidence import Finding
 from isthmus.studies.rate_distortion import noise_claims, noise_page, protocol, weight_decay
 from isthmus.studies.study import StudyRecord, scales
 from isthmus.studies.workbench import Stages, Workbench
-from isthmus.types import Section
 
 Noise = Literal["white", "l2", "linf"]
 

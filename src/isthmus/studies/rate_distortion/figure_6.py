@@ -11,13 +11,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from isthmus.recipe import Positive
+from isthmus.core.recipe import Positive
+from isthmus.core.types import Section
 from isthmus.studies.evidence import Finding
 from isthmus.studies.image_models import Eps
 from isthmus.studies.rate_distortion import sphere_claims, sphere_page
 from isthmus.studies.study import Data, StudyConfig, StudyRecord, data_name, data_options, scales
 from isthmus.studies.workbench import Stages, Workbench
-from isthmus.types import Section
 
 Variant = Literal["a", "b", "c"]
 TRAINING: dict[str, Any] = {

@@ -11,14 +11,14 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from isthmus.recipe import Positive
+from isthmus.core.recipe import Positive
+from isthmus.core.types import Section
 from isthmus.studies.evidence import Finding
 from isthmus.studies.image_models import Eps
 from isthmus.studies.rate_distortion import protocol, transfer_claims, transfer_page, weight_decay
 from isthmus.studies.rate_distortion.printed import MODELS, Model
 from isthmus.studies.study import StudyRecord, scales
 from isthmus.studies.workbench import Stages, Workbench
-from isthmus.types import Section
 
 
 class Config(protocol.TableConfig):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from statistics import fmean
 
+from isthmus.core.types import Figure, Mark, Section, Series, Table
 from isthmus.studies import catalogue
 from isthmus.studies.drawing import Row
 from isthmus.studies.evidence import percent
 from isthmus.studies.rate_distortion.noise_claims import NOISES, kept, kinds, there, trained
 from isthmus.studies.study import StudyRecord
-from isthmus.types import Figure, Mark, Section, Series, Table
 
 TITLES = {"information_bits": "Information about the label", "accuracy": "Accuracy"}
 SPACES = {"whitened": "of whitened images", "pixels": "of pixels"}

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
+from isthmus.core.types import Figure, Mark, Section, Series, Table
 from isthmus.studies import catalogue
 from isthmus.studies.drawing import Row
 from isthmus.studies.evidence import percent
 from isthmus.studies.rate_distortion.plane_claims import LABELS, ends, hidden, memorised, trained
 from isthmus.studies.study import StudyRecord
-from isthmus.types import Figure, Mark, Section, Series, Table
 
 MULTIPLES = 6
 """Epochs at which the whole plane is drawn."""

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from isthmus.errors import ConfigError
-from isthmus.recipe import Fraction, Positive
+from isthmus.core.errors import ConfigError
+from isthmus.core.recipe import Fraction, Positive
 from isthmus.studies.image_models import Eps
 from isthmus.studies.rate_distortion.printed import Labels, Model
 from isthmus.studies.study import Data, StudyConfig, data_name, data_options

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from isthmus.checks.prototypes import Population, cosine
-from isthmus.checks.reverse_channel_page import enlarged
-from isthmus.nets.learner import Learner
+from isthmus.checks.class_prototypes_page import enlarged
+from isthmus.checks.prototype_search import Population, cosine
+from isthmus.core.types import CheckResult
+from isthmus.models.learner import Learner
 from isthmus.studies.drawing import packed
 from isthmus.studies.evidence import ends
 from isthmus.studies.laboratory import ask, judged
 from isthmus.studies.rate_distortion.printed import Model
 from isthmus.studies.rate_distortion.whitened import inside
 from isthmus.studies.workbench import Cell, Workbench
-from isthmus.types import CheckResult
 
 if TYPE_CHECKING:
     from isthmus.studies.rate_distortion.figure_4 import Config
@@ -44,7 +44,7 @@ def _cell(config: Config, bench: Workbench, model: Model, seed: int) -> Cell:
             seen = inside(learner, images)
             learner, images, unit = seen.model, seen.images, seen.unit
         check = {
-            "name": "reverse_channel",
+            "name": "class_prototypes",
             "each": config.each,
             "confidence": config.confidence,
             "step_size": config.step_size / unit,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from statistics import fmean
 
+from isthmus.core.types import Figure, Section, Series, Table
 from isthmus.studies import catalogue
 from isthmus.studies.drawing import Row
 from isthmus.studies.evidence import percent
 from isthmus.studies.rate_distortion.snr_claims import NETWORKS, Network, courses, named, networks, settled_at, spread
 from isthmus.studies.study import StudyRecord
-from isthmus.types import Figure, Section, Series, Table
 
 
 def section(record: StudyRecord) -> Section:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
+from isthmus.core.types import Figure, Section, Series, Table
 from isthmus.studies import catalogue
 from isthmus.studies.drawing import Row
 from isthmus.studies.evidence import percent
 from isthmus.studies.rate_distortion.sphere_claims import VARIANTS, trained
 from isthmus.studies.study import StudyRecord
-from isthmus.types import Figure, Section, Series, Table
 
 PAPER = 10.0
 """The paper's axes go from −10 to 10; wider ones are shown where codes lie outside."""

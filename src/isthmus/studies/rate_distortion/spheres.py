@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from isthmus import classifier
+from isthmus.core.recipe import load_recipe
 from isthmus.data.images import Examples, as_float
 from isthmus.data.loading import load
 from isthmus.data.order import balanced
 from isthmus.information.channel import layer_channel
-from isthmus.recipe import load_recipe
+from isthmus.models import from_recipe
 from isthmus.studies.study import data_options
 from isthmus.studies.workbench import Cell, Workbench
 
@@ -39,7 +39,7 @@ def _cell(config: Config, bench: Workbench, variant: Variant, seed: int, steps: 
         run = bench.train(recipe)
         whole = load(recipe["data"])
         chosen = whole.train.select(balanced(whole.train.labels)[:JUDGED])
-        untrained = classifier.build(load_recipe(recipe), whole.shape, whole.num_classes, whole)
+        untrained = from_recipe.build(load_recipe(recipe), whole.shape, whole.num_classes, whole)
         looks = []
         for epoch in config.epochs:
             model = run.load(epoch * steps) if epoch else untrained.eval()

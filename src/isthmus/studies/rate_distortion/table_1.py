@@ -7,11 +7,11 @@ those.
 
 from __future__ import annotations
 
+from isthmus.core.types import Section
 from isthmus.studies.evidence import Finding
 from isthmus.studies.rate_distortion import protocol, table_claims, table_page, weight_decay
 from isthmus.studies.study import StudyRecord, scales
 from isthmus.studies.workbench import Stages, Workbench
-from isthmus.types import Section
 
 
 class Config(protocol.MarginConfig):

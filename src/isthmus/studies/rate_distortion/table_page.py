@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from isthmus.core.types import Section, Table
 from isthmus.studies import catalogue
 from isthmus.studies.drawing import Row
 from isthmus.studies.evidence import percent
 from isthmus.studies.rate_distortion.printed import TABLES, Labels, Mean
 from isthmus.studies.rate_distortion.readings import accuracy, batches, gap, models, trained
 from isthmus.studies.study import StudyRecord, data_name
-from isthmus.types import Section, Table
 
 _READINGS = {
     "original": "Gap: training less test accuracy.",

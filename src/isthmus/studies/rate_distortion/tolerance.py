@@ -25,7 +25,7 @@ def _cell(config: Config, bench: Workbench, model: Model, seed: int) -> Cell:
     """
     recipe = config.recipe(model, config.batch_sizes[0], "original", seed)
     check: dict[str, Any] = {
-        "name": "fault_tolerance",
+        "name": "noise_robustness",
         "noises": list(config.noises),
         "high": config.high,
         "low": config.low,

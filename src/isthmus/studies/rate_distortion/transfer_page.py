@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from isthmus.checks.views import bin_series, share_series
+from isthmus.core.types import Figure, Mark, Section, Table
 from isthmus.metrics import Bin
 from isthmus.studies import catalogue
 from isthmus.studies.drawing import Row
@@ -14,7 +15,6 @@ from isthmus.studies.evidence import percent
 from isthmus.studies.rate_distortion.noise_page import NAMES
 from isthmus.studies.rate_distortion.transfer_claims import ONE_SHOT, ZERO_SHOT, measured, there, trained
 from isthmus.studies.study import StudyRecord, data_name
-from isthmus.types import Figure, Mark, Section, Table
 
 SHOTS = {"zero_shot": "zero-shot", "one_shot": "one-shot"}
 NUMBERS = {

@@ -26,7 +26,7 @@ def _cell(config: Config, bench: Workbench, model: Model, seed: int) -> Cell:
     """``{"metrics": {name: [value, low, high] or None}, "bins": {"zero_shot", "one_shot"}, "target", "n", …}``."""
     recipe = config.recipe(model, config.batch_sizes[0], "original", seed)
     check = {
-        "name": "transfer",
+        "name": "dataset_transfer",
         "data": config.target,
         "draws": config.draws,
         "steps": config.steps,

@@ -12,14 +12,14 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from isthmus.errors import ConfigError
+from isthmus.core.errors import ConfigError
+from isthmus.core.types import Section, Table
 from isthmus.studies.drawing import Row
 from isthmus.studies.evidence import percent, points
 from isthmus.studies.rate_distortion.printed import Model
 from isthmus.studies.rate_distortion.protocol import TableConfig
 from isthmus.studies.study import StudyRecord
 from isthmus.studies.workbench import Cell, Workbench
-from isthmus.types import Section, Table
 
 ABOVE_CHANCE = 0.02
 """Training accuracy may exceed that of the best constant answer by so much and still count as chance."""

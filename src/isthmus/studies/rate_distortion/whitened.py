@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from isthmus.errors import ConfigError
-from isthmus.nets.layers import Normalize
-from isthmus.nets.learner import Learner
-from isthmus.nets.whitening import Whitening
+from isthmus.core.errors import ConfigError
+from isthmus.models.backbones.layers import Normalize
+from isthmus.models.learner import Learner
+from isthmus.models.whitening import Whitening
 
 _AT_A_TIME = 500  # images
 

@@ -1,0 +1,1 @@
+"""The engine under every attack: scheduling, verification, state, and faster copies of the model."""

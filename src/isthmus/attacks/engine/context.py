@@ -1,0 +1,76 @@
+"""What every attack of an evaluation works with: the model, its judge, the examples, and the record of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.counted_model import Oracle
+from isthmus.attacks.engine.state import Ledger
+from isthmus.attacks.engine.verifier import Judge
+from isthmus.attacks.threats import Threat
+
+
+@dataclass
+class Setting:
+    """Examples under attack.
+
+    Attributes:
+        judge: of the model and threat; attacks ask its oracle.
+        examples: all of them.
+        ledger: what is known of each, row by row; filled as attacks go.
+        device: the model's.
+        size: examples at a time, at most.
+    """
+
+    judge: Judge
+    examples: Batch
+    ledger: Ledger
+    device: torch.device
+    size: int
+
+    def __post_init__(self) -> None:
+        self.oracle.rows = self.size
+
+    @property
+    def oracle(self) -> Oracle:
+        """The model that attacks ask."""
+        return self.judge.oracle
+
+    @property
+    def threat(self) -> Threat:
+        """The ball around each example."""
+        return self.judge.threat
+
+    @property
+    def classes(self) -> int:
+        """How many logits the model gives; known once it was asked."""
+        return self.ledger.ranked.shape[1] + 1
+
+    def batch(self, rows: Tensor) -> Batch:
+        """These examples where the model is."""
+        return self.examples.take(rows).to(self.device)
+
+    @contextmanager
+    def booked(self, rows: Tensor) -> Iterator[None]:
+        """Books what the model is asked inside on these examples; one may be named more than once.
+
+        In equal shares, after what the judge asked about some of them again; of what is left over the first get one
+        pass more.
+        """
+        self.judge.take_repeated()
+        forwards, backwards = self.oracle.forward_passes, self.oracle.backward_passes
+        yield
+        forwards, backwards = self.oracle.forward_passes - forwards, self.oracle.backward_passes - backwards
+        repeated = self.judge.take_repeated()
+        if repeated is not None:
+            self.ledger.forwards.index_add_(0, rows, repeated)
+            forwards -= int(repeated.sum())
+        for column, passes in ((self.ledger.forwards, forwards), (self.ledger.backwards, backwards)):
+            each, rest = divmod(passes, len(rows))
+            column.index_add_(0, rows, each + (torch.arange(len(rows)) < rest).long())

@@ -1,0 +1,326 @@
+"""The model as attacks see it: frozen, counted, and checked.
+
+An attack asks an :class:`Oracle` and never touches the model, so that every pass is counted and nothing of
+the model or of the caller's random state can change.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from isthmus.core.errors import IsthmusError, ModelError, one_line, out_of_memory
+from isthmus.core.preserve_state import ENDS
+from isthmus.core.randomness import fold
+from isthmus.models import outputs
+
+Objective = Callable[[Tensor], Tensor]
+"""From logits n×K to the n values that an attack ascends."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one look at the model says. ``finite`` is false where a logit is NaN or infinite.
+
+    Without a gradient (a look forward only) ``loss`` and ``gradient`` are empty.
+    """
+
+    logits: Float[Tensor, "n classes"]
+    loss: Float[Tensor, " n"]
+    gradient: Float[Tensor, "n c h w"]
+
+    @property
+    def finite(self) -> Bool[Tensor, " n"]:
+        """Rows whose logits are all finite."""
+        return self.logits.isfinite().all(1)
+
+
+class Spent(Exception):
+    """The passes or the time that were granted are spent; nothing was asked that is not counted.
+
+    Attributes:
+        forwards, backwards: example-passes of an evaluation that has no result.
+    """
+
+    forwards = backwards = 0
+
+
+class Oracle:
+    """A classifier that answers attacks, and counts.
+
+    Passes are counted in example-passes: one answer of the model to one image. A stochastic model's average over
+    S codes is one pass, and each further average is another, also where the image was encoded once for all of them: the
+    count does not depend on how the model computes its answers.
+
+    A model with a true attribute ``takes_keys`` draws its noise from ``forward(images, keys=...)``, each row's from its
+    own key. Every query names its ``draw``, a number from 0 up: different draws see different noise. Such a model may
+    also define ``forward_draws(images, keys)``, from n images and n × d keys to n × d × K logits: what ``forward``
+    answers for each key, at less than the cost of d passes. Other models ignore keys and draws.
+
+    A binary classifier may answer with one logit z, which is taken for the two logits 0 and z.
+
+    Args:
+        model: the classifier itself; what it says counts.
+        scout: a faster model of the same function (see :mod:`isthmus.attacks.engine.optimized_model`), which attacks
+            ask instead. Whatever they find with its help is judged by ``model``.
+        autocast: a lower precision for the scout's passes, such as ``torch.bfloat16``.
+    """
+
+    def __init__(self, model: nn.Module, scout: nn.Module | None = None, autocast: torch.dtype | None = None) -> None:
+        self._model = model
+        self.scout = model if scout is None else scout
+        self._autocast = autocast
+        self.takes_keys = bool(getattr(model, "takes_keys", False))
+        self.random = self.takes_keys
+        self.samples = int(getattr(model, "samples", 1)) if self.takes_keys else 1  # draws behind one answer
+        self.classes: int | None = None
+        self.one_logit = False
+        self.forward_passes = 0
+        self.backward_passes = 0
+        self.limit: int | None = None  # of passes, forward and backward
+        self.deadline: float | None = None  # by time.monotonic()
+        self._forward_draws = forward_draws(model)
+        self.rows = 256  # of a pass in which several draws of an image go together, at most
+        self._most: int | None = None  # rows that fitted into memory, once more did not
+
+    @property
+    def exact(self) -> bool:
+        """Whether attacks see the very model that judges, in its own precision."""
+        return self.scout is self._model and self._autocast is None
+
+    def check(self, passes: int) -> None:
+        """Whether so many further passes are granted.
+
+        Raises:
+            Spent: they are not, or the deadline has passed.
+        """
+        if self.limit is not None and self.forward_passes + self.backward_passes + passes > self.limit:
+            raise Spent("passes")
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise Spent("time")
+
+    def took_over(self, other: Oracle) -> Oracle:
+        """This oracle, with what another one was asked on its count."""
+        self.forward_passes += other.forward_passes
+        self.backward_passes += other.backward_passes
+        return self
+
+    def logits(
+        self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"], draw: int | Int[Tensor, " n"] = 0
+    ) -> Float[Tensor, "n classes"]:
+        """Logits of the model itself in float32, without autograd.
+
+        Raises:
+            ModelError: the model fails on the images, or does not return N×K logits.
+        """
+        return self._fitting(lambda part: (self._plain(images[part], keys[part], _of(draw, part)),), len(images))[0]
+
+    def _plain(self, images: Tensor, keys: Tensor, draw: int | Tensor) -> Tensor:
+        with torch.no_grad():
+            return self._forward(self._model, images, keys, draw)
+
+    def draws(
+        self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"], first: int, count: int
+    ) -> Float[Tensor, "n count classes"]:
+        """What :meth:`logits` gives for so many draws, from number ``first`` on; in few passes.
+
+        Raises:
+            ModelError: as :meth:`logits`.
+        """
+        n, numbers = len(images), torch.arange(first, first + count, device=keys.device)
+        if self._forward_draws is not None:
+            return self._fitting(lambda part: (self._drawn(images[part], keys[part], numbers),), n)[0]
+        found = []
+        for some in torch.split(numbers, max(1, self.rows // n)):
+            copies, own = (column.repeat_interleave(len(some), 0) for column in (images, keys))
+            found.append(self.logits(copies, own, some.repeat(n)).reshape(n, len(some), -1))
+        return torch.cat(found, 1)
+
+    def _drawn(self, images: Tensor, keys: Tensor, numbers: Tensor) -> Tensor:
+        answer, each = self._forward_draws, fold(keys[:, None], numbers)
+        assert answer is not None
+        with torch.no_grad():
+            logits = self._checked(lambda: answer(images.clone(), each).flatten(0, 1), images, each.numel())
+        return logits.reshape(*each.shape, -1)
+
+    def look(
+        self,
+        images: Float[Tensor, "n c h w"],
+        keys: Int[Tensor, " n"],
+        objective: Objective | None,
+        draw: int | Int[Tensor, " n"] = 0,
+        eot: int = 1,
+    ) -> Answer:
+        """Logits, the values to ascend and their gradient at ``images``, from one forward and one backward pass.
+
+        Only the images' gradient is computed; the parameters' ``.grad`` is never filled.
+
+        Args:
+            images: where to look.
+            keys: of the runs that look, one each.
+            objective: from the logits of all n rows to what is ascended; None for logits alone, forward only.
+            draw: number of the look, or one for each row.
+            eot: draws of a random model to average over (expectation over transformation, Athalye et al. 2018):
+                the mean gradient, and as logits the ln of the mean probabilities. Deterministic models are asked once.
+
+        Raises:
+            ModelError: as :meth:`logits`, or the output does not depend on the images differentiably.
+        """
+        draws = eot if self.random else 1
+        answers = [
+            self._once(images, keys if e == 0 else fold(keys, draw, e), objective, draw if e == 0 else 0)
+            for e in range(draws)
+        ]
+        return answers[0] if draws == 1 else _mean(answers)
+
+    def _once(self, images: Tensor, keys: Tensor, objective: Objective | None, draw: int | Tensor) -> Answer:
+        n = len(images)
+        if objective is not None and (self._most is None or n <= self._most):
+            try:
+                return self._gradient(images, keys, objective, draw)
+            except Exception as error:
+                self._halve(n, error)
+        if objective is None:
+            logits = self._fitting(lambda p: (self._scouted(images[p], keys[p], _of(draw, p)),), n)[0]
+            return Answer(logits, logits.new_empty(0), images.new_empty(0))
+        # The objective is of all rows at once, so ask for logits first and pull its gradient back part by part.
+        logits = self._fitting(lambda p: (self._scouted(images[p], keys[p], _of(draw, p)),), n)[0].requires_grad_()
+        with torch.enable_grad():
+            values = objective(logits)
+            (upstream,) = torch.autograd.grad(values.sum(), logits)
+
+        def pull_back(part: slice) -> tuple[Tensor, ...]:
+            return (
+                self._gradient(
+                    images[part], keys[part], lambda z: (z * upstream[part]).sum(1), _of(draw, part)
+                ).gradient,
+            )
+
+        return Answer(logits.detach(), values.detach(), self._fitting(pull_back, n)[0])
+
+    def _scouted(self, images: Tensor, keys: Tensor, draw: int | Tensor) -> Tensor:
+        with torch.no_grad(), self._precision(images.device):
+            return self._forward(self.scout, images, keys, draw)
+
+    def _gradient(self, images: Tensor, keys: Tensor, objective: Objective, draw: int | Tensor) -> Answer:
+        self.check(2 * len(images))
+        with torch.enable_grad():
+            leaf = images.detach().requires_grad_()
+            with self._precision(images.device):
+                logits = self._forward(self.scout, leaf, keys, draw)
+            values = objective(logits)
+            gradient, fault = None, ""
+            if values.requires_grad:
+                try:
+                    (gradient,) = torch.autograd.grad(values.sum(), leaf, allow_unused=True)
+                except Exception as error:  # somebody else's backward pass may raise anything
+                    if out_of_memory(error):
+                        raise
+                    fault = f" ({one_line(error)})"
+        if gradient is None:
+            raise ModelError(
+                "The model's logits have no gradient with respect to its images (a detach(), no_grad() or "
+                f"conversion inside it?), so gradient-based attacks cannot judge it; square can.{fault}"
+            )
+        self.backward_passes += len(images)
+        return Answer(logits.detach(), values.detach(), gradient)
+
+    def _precision(self, device: torch.device) -> torch.autocast | nullcontext[None]:
+        return nullcontext() if self._autocast is None else torch.autocast(device.type, self._autocast)
+
+    def _fitting(self, ask: Callable[[slice], tuple[Tensor, ...]], n: int) -> list[Tensor]:
+        """Ask for as many rows at a time as fit into memory; halve and go on where they do not."""
+        parts: list[tuple[Tensor, ...]] = []
+        at = 0
+        while at < n:
+            size = min(n - at, self._most or n)
+            try:
+                parts.append(ask(slice(at, at + size)))
+            except Exception as error:
+                self._halve(size, error)
+                continue
+            at += size
+        return [columns[0] if len(columns) == 1 else torch.cat(columns) for columns in zip(*parts, strict=True)]
+
+    def _halve(self, size: int, error: Exception) -> None:
+        """Ask for half as many rows from now on, if memory was what an error was about."""
+        if not out_of_memory(error):
+            raise error
+        if size == 1:
+            raise ModelError("The model does not fit into memory even with a single image.") from None
+        self._most = size // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _forward(self, model: nn.Module, images: Tensor, keys: Tensor, draw: int | Tensor) -> Tensor:
+        options = {"keys": fold(keys, draw)} if self.takes_keys else {}
+        # A clone, so that a model which works in place changes neither our images nor a leaf of the graph.
+        return self._checked(lambda: model(images.clone(), **options), images, len(images))
+
+    def _checked(self, answer: Callable[[], Any], images: Tensor, passes: int) -> Tensor:
+        """Logits of so many passes, counted; an answer that is none is an error that says why."""
+        self.check(passes)
+        dtype = torch.get_default_dtype()
+        try:
+            output = answer()
+        except IsthmusError:
+            raise
+        except (Exception, SystemExit) as error:  # somebody else's code may raise anything, or end the program
+            if out_of_memory(error):
+                raise
+            fault = f"it ends the program ({ENDS})" if isinstance(error, SystemExit) else one_line(error)
+            raise ModelError(
+                f"The model fails on {images.dtype} images of shape {tuple(images.shape)}: {fault}"
+            ) from error
+        finally:
+            if torch.get_default_dtype() != dtype:  # the model has changed it, and what we make next must not follow
+                torch.set_default_dtype(dtype)
+        self.forward_passes += passes
+        if outputs.is_one(output, passes):
+            output, self.one_logit = outputs.two(output), True
+        self._check(output, passes)
+        logits: Tensor = outputs.floored(output.float())
+        # A copy where nothing was converted: what we do with logits must not reach the model's own tensors.
+        return logits.clone() if logits is output else logits
+
+    def _check(self, output: object, n: int) -> None:
+        if not isinstance(output, Tensor):
+            raise ModelError(
+                f"The model returned {type(output).__name__} where a tensor of logits is expected; wrap it "
+                "in a module that returns the logits alone."
+            )
+        if output.dim() != 2 or output.shape[0] != n or output.shape[1] < 2:
+            raise ModelError(
+                f"The model returned a tensor of shape {tuple(output.shape)} for {n} images; "
+                f"expected ({n}, classes), or ({n}, 1) of a binary classifier."
+            )
+        if self.classes is None:
+            self.classes = output.shape[1]
+        if output.shape[1] != self.classes:
+            raise ModelError(f"The model returned {self.classes} logits per image first and {output.shape[1]} later.")
+
+
+def forward_draws(model: nn.Module) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """The method of that name, where the model's own class has one; one that is passed on would pass by a wrapper."""
+    return getattr(model, "forward_draws", None) if hasattr(type(model), "forward_draws") else None
+
+
+def _of(draw: int | Tensor, part: slice) -> int | Tensor:
+    return draw[part] if isinstance(draw, Tensor) else draw
+
+
+def _mean(answers: list[Answer]) -> Answer:
+    probabilities = torch.stack([answer.logits.log_softmax(1) for answer in answers])
+    return Answer(
+        probabilities.logsumexp(0) - math.log(len(answers)),
+        torch.stack([answer.loss for answer in answers]).mean(0),
+        torch.stack([answer.gradient for answer in answers]).mean(0),
+    )

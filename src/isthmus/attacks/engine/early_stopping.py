@@ -1,0 +1,99 @@
+"""Stopping when enough is known: examples in random order, wave by wave, until the interval is narrow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.evaluate import Interrupted
+from isthmus.attacks.engine.evaluation import Means, Progress, Snapshot
+from isthmus.attacks.result import RobustResult
+from isthmus.core.randomness import fold, uniform
+
+WAVE = 250
+"""Examples between two looks at the interval."""
+
+_ORDER = -5
+
+One = Callable[[Batch, Means, Progress | None], RobustResult]
+
+
+def until_narrow(
+    evaluate: One, examples: Batch, half_width: float, means: Means, progress: Progress | None
+) -> RobustResult:
+    """Evaluate examples in an order drawn from their keys until the interval of robust accuracy is narrow enough.
+
+    The order owes nothing to the data's own, and each wave is evaluated whole, so the examples evaluated are a random
+    sample. That the sample ends where its interval is narrow hardly bends the interval: its width depends on the
+    count, and on robust accuracy only through √(a(1 − a)).
+
+    Args:
+        evaluate: one evaluation of some examples.
+        half_width: in [0, 1]: 0.01 for ±1 point.
+
+    Returns:
+        The result on the examples evaluated, in the order of evaluation; ``examples.keys`` tells which they are.
+    """
+    order = uniform(fold(examples.keys.cpu(), _ORDER), (1,)).squeeze(1).argsort(stable=True)
+    results: list[RobustResult] = []
+    for number, rows in enumerate(torch.split(order, WAVE)):
+        own = means if means.save_to is None else replace(means, save_to=_wave_file(means.save_to, number))
+        try:
+            results.append(evaluate(examples.take(rows), own, _shifted(progress, results, examples, order)))
+            if results[-1].random and not means.random:  # waves to come know, and those before are judged anew
+                means = replace(means, random=True)
+                results = [_anew(evaluate, each, means, at) for at, each in enumerate(results)]
+        except KeyboardInterrupt as stop:
+            parts = [*results, stop.result] if isinstance(stop, Interrupted) else results
+            if not parts:
+                raise
+            raise Interrupted(replace(RobustResult.joined(parts), complete=False)) from None
+        together = RobustResult.joined(results)
+        low, high = together.interval.low, together.interval.high
+        if (high - low) / 2 <= half_width:
+            return together
+    return together
+
+
+def _anew(evaluate: One, known: RobustResult, means: Means, number: int) -> RobustResult:
+    """A wave by the rule for random models, where it was not judged by it."""
+    if known.random:
+        return known
+    own = means if means.save_to is None else replace(means, save_to=_wave_file(means.save_to, number))
+    found = evaluate(known.examples, own, None)
+    return found if means.save_to is not None else found.after(known)
+
+
+def _wave_file(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.{number}")
+
+
+def forget(path: Path) -> None:
+    """Delete what :func:`isthmus.attacks.robust_accuracy` saved to this path, with all waves of it."""
+    waves = (
+        each for each in path.parent.glob(f"{path.name}.*") if each.suffix[1:].isdigit() and each.stem == path.name
+    )
+    for each in (path, *waves):
+        each.unlink(missing_ok=True)
+
+
+def _shifted(progress: Progress | None, results: list[RobustResult], examples: Batch, order: Tensor) -> Progress | None:
+    """Progress of all waves from that of the next one."""
+    if progress is None:
+        return None
+    before, stood = sum(len(result) for result in results), sum(int(result.robust.sum()) for result in results)
+
+    def tell(at: Snapshot) -> None:
+        per = at.total // at.n
+        progress(
+            at._replace(
+                done=before * per + at.done, total=len(order) * per, standing=stood + at.standing, n=before + at.n
+            )
+        )
+
+    return tell

@@ -1,0 +1,161 @@
+"""Checks of what comes in, each fault one sentence; the room's own, since attacks need no data room."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from isthmus.attacks.engine.batch import Batch
+from isthmus.core.errors import ConfigError, DataError, ModelError, shown
+from isthmus.core.randomness import example_keys
+
+
+def examples(
+    images: Float[Tensor, "n c h w"] | ArrayLike,
+    labels: Int[Tensor, " n"] | ArrayLike,
+    *,
+    targets: Int[Tensor, " n"] | ArrayLike | None = None,
+    seed: int = 0,
+    indices: Int[Tensor, " n"] | ArrayLike | None = None,
+) -> Batch:
+    """Check images and labels, and give each example the key that all its randomness derives from.
+
+    Args:
+        images: in [0, 1]; any floating type, attacked in float32. As the numbers below, a tensor, an array or a list.
+        labels: classes from 0 up, of any integer type.
+        targets: classes to reach, for a targeted attack; none may equal its example's label.
+        indices: positions in the data set that the keys are made from, so that a part of it is attacked as
+            within the whole; 0..N−1 by default.
+
+    Raises:
+        DataError: a type, shape or range is wrong, or there are no examples.
+    """
+    images = tensor(images, "images")
+    _check_images(images)
+    check_seed(seed)
+    n, device = images.shape[0], images.device
+    chosen = torch.arange(n) if indices is None else integers(indices, n, "indices")
+    goals = None if targets is None else integers(targets, n, "targets").to(device)
+    classes = integers(labels, n, "labels").to(device)
+    if goals is not None and (goals == classes).any():
+        row = int((goals == classes).nonzero()[0])
+        raise DataError(f"Example {row} has its own label {int(classes[row])} as target; a target is another class.")
+    return Batch(images.detach().float(), classes, example_keys(seed, chosen.to(device)), goals)
+
+
+def check_model(model: object) -> None:
+    """Raise a ModelError for anything that is not an ``nn.Module``."""
+    if not isinstance(model, nn.Module):
+        raise ModelError(
+            f"A classifier is an nn.Module from images in [0, 1] to logits; got "
+            f"{type(model).__name__}. A function can be called from a small module's forward."
+        )
+    for name, value in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(value):
+            raise ModelError(
+                f"{name} of {type(model).__name__} has no shape yet: it is of a lazy layer. Call the model on one "
+                "batch of images first."
+            )
+        if value.is_meta:
+            raise ModelError(
+                f"{name} of {type(model).__name__} is on the device 'meta', which holds no values; load the "
+                "weights first."
+            )
+
+
+def check_classes(batch: Batch, classes: int) -> None:
+    """Raise a DataError where a label or target is not one of the model's ``classes``."""
+    for what, values in (("labels", batch.labels), ("targets", batch.targets)):
+        if values is not None and int(values.max()) >= classes:
+            raise DataError(
+                f"The {what} go up to {int(values.max())}, but the model gives {classes} logits "
+                f"(classes 0 to {classes - 1})."
+            )
+
+
+def check_proposals(proposals: object, originals: Tensor, label: str) -> Tensor:
+    """An attack's proposals as float32, or a ConfigError where they are not one image per example."""
+    if not isinstance(proposals, Tensor) or proposals.shape != originals.shape:
+        given = tuple(proposals.shape) if isinstance(proposals, Tensor) else type(proposals).__name__
+        raise ConfigError(
+            f"The attack {label!r} must return one image per example, of shape "
+            f"{tuple(originals.shape)}; it returned {given}."
+        )
+    return proposals.detach().to(originals.device, torch.float32)
+
+
+def _check_images(images: Tensor) -> None:
+    if not images.is_floating_point():
+        raise DataError(
+            f"Images must be floating-point numbers in [0, 1]; got {images.dtype}. Divide 8-bit images by 255."
+        )
+    if images.dim() != 4:
+        raise DataError(f"Images must have the shape N×C×H×W; got {tuple(images.shape)}.")
+    if images.numel() == 0:
+        raise DataError(f"There are no images to attack: their shape is {tuple(images.shape)}.")
+    if not images.isfinite().all():
+        raise DataError("The images hold NaN or infinite pixels.")
+    low, high = (float(bound) for bound in images.detach().aminmax())
+    if low < 0 or high > 1:
+        raise DataError(
+            f"Images must lie in [0, 1]; these reach from {low:g} to {high:g}. Normalisation belongs "
+            "inside the model, and 8-bit images are divided by 255."
+        )
+
+
+def tensor(values: Any, what: str) -> Tensor:
+    """A dense tensor of numbers, from a tensor, an array or a list; a DataError for anything else."""
+    try:
+        given = torch.as_tensor(values).detach()
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise DataError(f"The {what} must be a tensor, an array or a list of numbers; got {_kind(values)}.") from None
+    if given.layout != torch.strided:
+        raise DataError(f"The {what} must be a dense tensor; got {given.layout}. Convert it with to_dense().")
+    if given.is_meta:
+        raise DataError(f"The {what} are on the device 'meta', which holds no values; give them on a CPU or a GPU.")
+    if given.is_complex() or given.is_quantized:
+        raise DataError(f"The {what} must be real numbers; got {given.dtype}.")
+    return given
+
+
+def _kind(values: object) -> str:
+    dtype = getattr(values, "dtype", None)
+    return type(values).__name__ if dtype is None else f"{type(values).__name__} of {dtype}"
+
+
+def check_seed(seed: object) -> int:
+    """Raise a ConfigError where a seed is not a whole number from 0 up."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise ConfigError(f"seed must be a whole number from 0 to 2^63 - 1; got {shown(seed)}.")
+    return seed
+
+
+def integers(values: object, n: int, what: str) -> Tensor:
+    """N integers that are not negative, as int64; a DataError for anything else."""
+    values = tensor(values, what)
+    if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
+        raise DataError(f"The {what} must be integers; got {values.dtype}.")
+    if values.shape != (n,):
+        raise DataError(f"The {what} must be one number for each of {n} images; got the shape {tuple(values.shape)}.")
+    if int(values.min()) < 0:
+        raise DataError(f"The {what} must not be negative; the smallest is {int(values.min())}.")
+    return values.detach().long()
+
+
+def check_whole(value: object, what: str) -> int:
+    """Raise a ConfigError where a batch size or a number of processes is not a positive whole number."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{what} must be a positive whole number; got {value!r}.")
+    return value
+
+
+def check_share(value: object, what: str) -> float:
+    """Raise a ConfigError where a half-width is not a number between 0 and 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise ConfigError(f"{what} must be a share between 0 and 1, such as 0.01 for ±1%; got {value!r}.")
+    return float(value)

@@ -1,0 +1,324 @@
+"""The queue: runs of an iterative attack feed a batch of constant shape, and nothing is spent on what is decided.
+
+The runs of all examples stand in one line. A run leaves its place in the batch the moment its example is broken or its
+budget is spent, and the next in line takes it. Each example's runs (restarts, aims) follow one another, in rounds over
+all examples, so that nothing is spent on a second run of what the first one breaks.
+
+Where the line gets shorter than the batch, the runs of one example go side by side instead, once its first has not
+broken it soon: the batch stays full, down to a single example. Of several that succeed, the one with the lowest number
+counts, and it waits for those before it. So what is found of an example depends on its own key alone: not on the batch
+size, on the order, or on who else is there. Only what it costs does, by the runs that a lower one's success cut short.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isthmus.attacks import flags
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.context import Setting
+from isthmus.attacks.engine.counted_model import Answer
+from isthmus.attacks.engine.iterative import Runs, Search
+from isthmus.attacks.engine.rows import Rows
+from isthmus.attacks.engine.verifier import Verdict
+from isthmus.core.randomness import fold
+
+SOON = 8
+"""Looks in which most examples break that break at all; until then an example's first run goes alone."""
+
+
+@dataclass
+class Places(Rows):
+    """Who is in the batch: the example's row in the ledger, its run's number, and the run's best so far."""
+
+    example: Tensor
+    number: Tensor
+    tries: Tensor
+    gap: Tensor
+    closest: Tensor
+
+
+@dataclass
+class Found(Rows):
+    """Runs that decided their examples: what the ledger is to note."""
+
+    example: Tensor
+    number: Tensor
+    look: Tensor
+    aim: Tensor
+    images: Tensor
+    broken: Tensor
+    finite: Tensor
+    gap: Tensor
+
+
+class Queue:
+    """Runs one search on examples until each is decided or has spent its runs.
+
+    Args:
+        setting: model, examples and ledger; the ledger is entered as it goes.
+        search: the attack.
+        attack: number that keys of its runs derive from.
+        stage: its position in the ledger's count.
+    """
+
+    def __init__(self, setting: Setting, search: Search[Any], attack: int, stage: int) -> None:
+        self.search, self.attack, self.stage = search, attack, stage
+        self.setting, self.ledger, self.size = setting, setting.ledger, setting.size
+        self.keeps_best = setting.oracle.random and search.inside
+        self.side_by_side = search.runs > 1 and not setting.judge.in_turn
+        self.waiting: deque[int] = deque()
+        self.numbers = torch.arange(search.runs)
+        self.after = torch.tensor([search.after(number) for number in range(search.runs)])
+        self.begun = torch.full((len(self.ledger),), -1)  # the last run of each example that was begun here
+        self.found: Found | None = None  # successes that wait for their examples' earlier runs
+        self._places: Places | None = None
+        self.batch: Batch
+        self.runs: Runs
+
+    @property
+    def places(self) -> Places:
+        """Who is in the batch, while there is one."""
+        assert self._places is not None
+        return self._places
+
+    def run(self, rows: Tensor) -> Iterator[None]:
+        """Work through these examples' runs; yields after every look, when the ledger is in order."""
+        left = rows[self.ledger.standing[rows] & (self.ledger.done[rows] < self.search.runs)]
+        # those that are behind go first, so that an evaluation taken up again goes on as it would have
+        self.waiting.extend(left[self.ledger.done[left].argsort(stable=True)].tolist())
+        if len(left) > self.size:  # batches of one size, rather than full ones and a small last one
+            self.size = math.ceil(len(left) / math.ceil(len(left) / self.size))
+        while self.waiting or self._places is not None:
+            self._fill()
+            self._step()
+            yield
+
+    # --- who is next ---
+
+    def _fill(self) -> None:
+        free = self.size - (0 if self._places is None else len(self._places))
+        if free <= 0:
+            return
+        example = torch.tensor([self.waiting.popleft() for _ in range(min(free, len(self.waiting)))], dtype=torch.int64)
+        number = self._next(example)
+        self.begun[example] = number
+        if self.side_by_side and free > len(example):
+            beside = self._beside(example[number > 0], free - len(example))
+            example, number = torch.cat([example, beside[0]]), torch.cat([number, beside[1]])
+        if len(example) == 0:
+            return
+        places, batch, runs = self._begin(example, number)
+        if self._places is None:
+            self._places, self.batch, self.runs = places, batch, runs
+        else:
+            self._places = self._places.joined(places)
+            self.batch, self.runs = self.batch.joined(batch), self.runs.joined(runs)
+
+    def _open(self, example: Tensor) -> Tensor:
+        """Which runs of these examples neither are over nor were begun."""
+        return self.ledger.scores[example].isnan() & (self.numbers > self.begun[example, None])
+
+    def _next(self, example: Tensor) -> Tensor:
+        """The number of each example's next run; the first of those that are open."""
+        return self._open(example).to(torch.int8).argmax(1)
+
+    def _beside(self, example: Tensor, free: int) -> tuple[Tensor, Tensor]:
+        """Further runs of these and other examples with runs under way: at most so many, one of each before another."""
+        if self._places is not None:
+            settled = (self.runs.looks.cpu() >= SOON) | (self._places.number > 0)
+            example = torch.cat([example, self._places.example[settled]])
+        if self.found is not None:
+            example = example[~torch.isin(example, self.found.example)]
+        example = torch.tensor(sorted(set(example.tolist())), dtype=torch.int64)
+        more: list[tuple[Tensor, Tensor]] = []
+        while len(example) and free > 0:
+            example = example[self._open(example).any(1)]
+            number = self._next(example)
+            awaited = self.ledger.scores[example].isnan() & (self.numbers < self.after[number, None])
+            example, number = (column[~awaited.any(1)][:free] for column in (example, number))
+            self.begun[example] = number
+            more.append((example, number))
+            free -= len(example)
+        if not more:
+            return example[:0], example[:0]
+        return torch.cat([example for example, _ in more]), torch.cat([number for _, number in more])
+
+    def _begin(self, example: Tensor, number: Tensor) -> tuple[Places, Batch, Runs]:
+        setting, ledger = self.setting, self.ledger
+        aims = torch.full_like(example, -1)
+        batch = setting.batch(example)
+        batch.keys = fold(batch.keys, self.attack, number.to(setting.device))
+        keys = batch.keys.cpu()
+        if setting.examples.targets is None:
+            for each in set(number.tolist()):
+                those = number == each
+                of = example[those]
+                aimed = self.search.aims(each, ledger.ranked[of], ledger.scores[of], keys[those])
+                if aimed is not None:
+                    aims[those] = aimed
+        batch.aims = aims.to(setting.device)
+        runs = self.search.begin(batch, number.to(setting.device))
+        gap = torch.full((len(example),), torch.inf, device=setting.device)
+        best = runs.x.clone() if self.keeps_best else runs.x.new_empty(len(example), 0)
+        return Places(example, number, ledger.tries[example].to(setting.device), gap, best), batch, runs
+
+    # --- a step ---
+
+    def _step(self) -> None:
+        batch, runs = self.batch, self.runs
+        answer = self._look(batch, runs)
+        finite = answer.finite
+        reached = batch.reached(answer.logits) & finite
+        if self.search.inside:
+            self._remember(slice(None), runs.x, torch.where(finite, batch.gap(answer.logits), torch.inf))
+        if self.keeps_best:
+            reached = torch.zeros_like(reached)  # at the boundary it is often a lucky draw: judged at the run's end
+        asked = (reached | ~finite).nonzero().squeeze(1)
+        leaves = torch.zeros(len(batch), dtype=torch.bool)
+        if len(asked) and not self.search.inside:
+            # roughly: the judge looks closely, and in float64
+            threat = self.setting.threat
+            inside = threat.norm(runs.x[asked] - batch.images[asked]) <= 1.0001 * threat.eps
+            asked = asked[inside | ~finite[asked]]
+        if len(asked):
+            leaves[asked.cpu()] = self._decide(asked, runs.x[asked]) | ~finite[asked].cpu()
+        self.search.advance(runs, batch, answer)
+        over = (runs.looks >= runs.budget).cpu() & ~leaves
+        if over.any():
+            self._finish(over.nonzero().squeeze(1))
+            leaves |= over
+        if leaves.any():
+            self._leave(leaves)
+
+    def _look(self, batch: Batch, runs: Runs) -> Answer:
+        wants = self.search.wants(runs) if self.search.gradient else None
+        if wants is None or wants.all():
+            return self._look_at(None, batch, runs, self.search.gradient)
+        n, answers = len(batch), []
+        for rows, gradient in ((wants.nonzero().squeeze(1), True), ((~wants).nonzero().squeeze(1), False)):
+            if len(rows):
+                answers.append((rows, self._look_at(rows, batch.take(rows), runs.take(rows), gradient)))
+        logits = answers[0][1].logits.new_empty(n, answers[0][1].logits.shape[1])
+        whole = Answer(logits, logits.new_zeros(n), torch.zeros_like(runs.x))
+        for rows, answer in answers:
+            whole.logits[rows] = answer.logits
+            if len(answer.loss):
+                whole.loss[rows], whole.gradient[rows] = answer.loss, answer.gradient
+        return whole
+
+    def _look_at(self, rows: Tensor | None, batch: Batch, runs: Runs, gradient: bool) -> Answer:
+        """Look for these rows of the batch (None: all); books the passes."""
+        objective = (lambda logits: self.search.objective(runs, batch, logits)) if gradient else None
+        example = self.places.example if rows is None else self.places.example[rows.cpu()]
+        with self.setting.booked(example):
+            answer = self.setting.oracle.look(runs.x, batch.keys, objective, draw=runs.looks, eot=self.search.eot)
+        if gradient:
+            self.ledger.blind.index_add_(0, example, flags.all_zero(answer.gradient).long().cpu())
+        return answer
+
+    def _remember(self, rows: Tensor | slice, images: Tensor, gap: Tensor) -> None:
+        """Keep the smallest gap of each run; of a random model's runs the image, too, to be judged at the end."""
+        places = self.places
+        if self.keeps_best:
+            closer = (gap < places.gap[rows]).nonzero().squeeze(1)
+            places.closest[closer if isinstance(rows, slice) else rows[closer]] = images[closer]
+        places.gap[rows] = torch.minimum(places.gap[rows], gap)
+
+    def _decide(self, rows: Tensor, images: Tensor) -> Tensor:
+        """Have images judged; says which of them decide their examples."""
+        setting, example = self.setting, self.places.example[rows.cpu()]
+        batch = self.batch.take(rows)
+        batch.keys = setting.examples.keys[example].to(setting.device)
+        tries = self.places.tries[rows]
+        with setting.booked(example):
+            verdict = setting.judge.proposals(images, batch, tries)
+        self.places.tries[rows] = tries
+        self.ledger.approach(example, verdict, self.stage, self.places.number[rows.cpu()])
+        if self.search.inside:
+            self._remember(rows, verdict.images, torch.where(verdict.finite, verdict.gap, torch.inf))
+        decided = verdict.broken | ~verdict.finite
+        if decided.any():
+            self._find(rows[decided], verdict, decided)
+        return decided.cpu()
+
+    def _finish(self, rows: Tensor) -> None:
+        """Runs whose budget is spent: judge where they stand, and a random model's best."""
+        at = rows.to(self.setting.device)
+        decided = self._decide(at, self.runs.x[at])
+        if self.keeps_best and not decided.all():
+            again = at[~decided.to(at.device)]
+            self._decide(again, self.places.closest[again])
+
+    # --- what was found ---
+
+    def _find(self, rows: Tensor, verdict: Verdict, decided: Tensor) -> None:
+        """Note what runs in these rows found where no earlier run of the same example may yet find something."""
+        here, places = rows.cpu(), self.places
+        aims = self.batch.columns()["aims"]
+        found = Found(
+            places.example[here],
+            places.number[here],
+            self.runs.looks[rows].cpu(),
+            aims[rows].cpu(),
+            *(column[decided].cpu() for column in (verdict.images, verdict.broken, verdict.finite, verdict.gap)),
+        )
+        if self.side_by_side:
+            found = self._first(found if self.found is None else self.found.joined(found))
+        self._note(found)
+
+    def _first(self, found: Found) -> Found:
+        """Finds that no earlier run of their example can overtake any more; those that one still may are kept."""
+        lowest = torch.full_like(self.begun, self.search.runs)
+        lowest.scatter_reduce_(0, found.example, found.number, "amin")
+        found = found.take((found.number == lowest[found.example]) & self.ledger.standing[found.example])
+        if self._places is not None:
+            lowest.scatter_reduce_(0, self._places.example, self._places.number, "amin")
+        first = found.number == lowest[found.example]
+        self.found = None if first.all() else found.take(~first)
+        return found.take(first)
+
+    def _note(self, found: Found) -> None:
+        ledger, example = self.ledger, found.example
+        ledger.run[example], ledger.look[example], ledger.aim[example] = found.number, found.look, found.aim
+        ledger.note(example, Verdict(found.images, found.broken, found.finite, found.gap), self.stage)
+
+    def _leave(self, leaves: Tensor) -> None:
+        """Take runs out of the batch, and with them the later ones of their examples where one has found something."""
+        places, ledger = self.places, self.ledger
+        over = leaves
+        if self.side_by_side:
+            until = torch.full_like(self.begun, self.search.runs)
+            if self.found is not None:
+                until[self.found.example] = self.found.number
+            later = places.number >= until[places.example]
+            over, leaves = leaves & ~later, leaves | later | ~ledger.standing[places.example]
+        example = places.example[over]
+        self._enter(example, places.number[over], places.gap.cpu()[over])
+        ledger.tries[example] = places.tries.cpu()[over]
+        stay = (~leaves).nonzero().squeeze(1)
+        self._places = places.take(stay) if len(stay) else None
+        if len(stay):
+            self.batch, self.runs = self.batch.take(stay), self.runs.take(stay)
+        if self.found is not None:
+            self._note(self._first(self.found))
+        goes_on = ledger.standing[example] & self._open(example).any(1)
+        if self._places is not None and self.side_by_side:
+            goes_on &= ~torch.isin(example, self._places.example)
+        self.waiting.extend(dict.fromkeys(example[goes_on].tolist()))
+
+    def _enter(self, example: Tensor, number: Tensor, gap: Tensor) -> None:
+        """Into the ledger: runs that are over, and how close they came."""
+        ledger = self.ledger
+        ledger.scores[example, number] = gap
+        ledger.done.index_add_(0, example, torch.ones_like(example))
+        if self.search.inside:
+            stands = ledger.standing[example]
+            ledger.gap.scatter_reduce_(0, example[stands], gap[stands], "amin")

@@ -1,0 +1,136 @@
+"""What an audit is asked: threat, checks, images and labels, what was trained on, each fault one sentence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isthmus.attacks.engine import inputs
+from isthmus.attacks.threats import Threat, parse
+from isthmus.checks.members import InMemory, TrainedOn
+from isthmus.core import config, files
+from isthmus.core.config import Component
+from isthmus.core.errors import ConfigError, DataError
+from isthmus.data.images import ImageData, check_images, fingerprint
+
+DEFAULT_CHECKS = ("diagnosis", "accuracy", "robustness", "calibration", "information", "ood_detection")
+WITH_TRAINING = ("memorisation",)
+"""What an audit is asked besides where it knows what the classifier was trained on."""
+
+
+def threat_of(given: Threat | str) -> Threat:
+    """A threat, also from text.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    threat = parse(given) if isinstance(given, str) else given
+    if not isinstance(threat, Threat):
+        raise ConfigError(f"A threat is an object such as isthmus.Linf(8 / 255), or 'linf:8/255'; got {given!r}.")
+    return threat
+
+
+def configs(
+    checks: Sequence[str | Mapping[str, Any] | Component] | None, trained_on: bool = False, passes: int | None = None
+) -> list[Component]:
+    """The checks' options, with all defaults filled in; all of :data:`DEFAULT_CHECKS` for None.
+
+    Args:
+        trained_on: whether the training examples are known; then None means :data:`WITH_TRAINING` too.
+        passes: of the check ``diagnosis``; its own option where None.
+
+    Raises:
+        ConfigError: an unknown check or option, or a check that is given twice.
+    """
+    usual = (*DEFAULT_CHECKS, *WITH_TRAINING) if trained_on else DEFAULT_CHECKS
+    asked = usual if checks is None else [checks] if isinstance(checks, str) else checks
+    configs = [config.component("checks", item) for item in asked]
+    twice = [name for name, count in Counter(check.name for check in configs).items() if count > 1]
+    if twice:
+        raise ConfigError(
+            f"The check {twice[0]!r} is given twice, and an audit keeps one result a check; leave one out, or audit "
+            "again with the other options and another folder."
+        )
+    if passes is None:
+        return configs
+    if "diagnosis" not in [check.name for check in configs]:
+        raise ConfigError("passes limits the check diagnosis, which is not among the checks: add it or omit passes.")
+    granted = {"passes": passes}
+    return [
+        config.component("checks", check.plain() | granted) if check.name == "diagnosis" else check for check in configs
+    ]
+
+
+def examples(images: object, labels: object, indices: object) -> tuple[Tensor, Tensor, Tensor]:
+    """Images as float32, labels and positions in the data set as int64.
+
+    Raises:
+        DataError: a wrong shape, type or range.
+    """
+    images, numbers = _labelled(images, labels, "")
+    n = len(images)
+    positions = torch.arange(n) if indices is None else inputs.integers(indices, n, "indices").cpu()
+    return images.float(), numbers, positions
+
+
+def trained_on(given: Any, shape: tuple[int, ...]) -> TrainedOn | None:
+    """What a classifier was trained on: images in [0, 1] with labels, or a split of data, which stays where it lies.
+
+    Args:
+        shape: channels, height and width of the audited images.
+
+    Raises:
+        DataError: something else, or images of another shape.
+    """
+    if given is None:
+        return None
+    if isinstance(given, tuple | list) and len(given) == 2:
+        images, labels = _labelled(given[0], given[1], "training ")
+        facts = repr(tuple(images.shape)).encode(), images.float().cpu().numpy(), labels.cpu().numpy()
+        known = TrainedOn(InMemory(images, labels), files.sha256(*facts))
+    elif all(hasattr(given, name) for name in ("labels", "shape", "select", "facts")):
+        known = TrainedOn(given, fingerprint(given))
+    else:
+        hint = " Give its `train`." if isinstance(given, ImageData) else ""
+        raise DataError(
+            "trained_on is a pair of images and labels, or a split such as isthmus.data.loading.load('digits').train; "
+            f"got {type(given).__name__}.{hint}"
+        )
+    if tuple(known.examples.shape) != shape:
+        of = ["×".join(map(str, each)) for each in (known.examples.shape, shape)]
+        raise DataError(f"trained_on has images of {of[0]}, and the audited ones are {of[1]} (C, H, W).")
+    return known
+
+
+def _labelled(images: object, labels: object, which: str) -> tuple[Tensor, Tensor]:
+    images = inputs.tensor(images, f"{which}images")
+    check_images(images, f"{which}images")
+    n = len(images)
+    numbers = inputs.tensor(labels, f"{which}labels")
+    if numbers.ndim and len(numbers) != n:
+        raise DataError(f"An audit needs as many {which}labels as images, and some; got {n} and {len(numbers)}.")
+    if not (numbers.is_floating_point() or numbers.dtype == torch.bool):
+        numbers = numbers.long()
+    return images, numbers
+
+
+def share(claimed: float | str | None) -> float | None:
+    """A claimed robust accuracy, in [0, 1], also from text: ``"53%"``, ``"0.53"``; None where nothing is claimed.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    if claimed is None:
+        return None
+    number, percent, rest = claimed.strip().partition("%") if isinstance(claimed, str) else (claimed, "", "")
+    try:
+        value = float(number) / (100 if percent else 1)
+    except (TypeError, ValueError):
+        value = -1.0
+    if rest or isinstance(claimed, bool) or not 0 <= value <= 1:
+        raise ConfigError(f"A claimed robust accuracy is a share such as 0.53 or 53%, from 0 to 1; got {claimed!r}.")
+    return value

@@ -1,0 +1,1 @@
+"""Plain data, files, configuration and randomness that every other package builds on."""

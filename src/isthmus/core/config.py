@@ -1,0 +1,239 @@
+"""Frozen configs, and loading them from YAML and dotted overrides. A typo is an error with a suggestion."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from isthmus.core import files, registry
+from isthmus.core.errors import ConfigError, FileError, brief, shown, unknown
+
+ConfigT = TypeVar("ConfigT", bound=BaseModel)
+
+_MOST_VALUES, _DEEPEST, _MOST_FAULTS = 100_000, 50, 5
+
+
+class Frozen(BaseModel):
+    """Base of every config: immutable, and a key it does not know is an error."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, ser_json_inf_nan="strings"
+    )
+
+    def plain(self, *, given_only: bool = False) -> dict[str, Any]:
+        """The config as JSON-able data, infinities as strings; with ``given_only`` without the defaults."""
+        content: dict[str, Any] = json.loads(self.model_dump_json(exclude_unset=given_only))
+        return content
+
+
+class Component(Frozen):
+    """Config of a registered component; subclasses fix ``name`` with a ``Literal`` equal to their file's name.
+
+    ``argument`` names the option that the short form ``name:value`` sets (``folder:my/images``).
+    """
+
+    argument: ClassVar[str | None] = None
+    name: str
+
+
+def component(kind: str, given: object) -> Component:
+    """Build the config of one component from a name or a mapping with a ``name``.
+
+    Args:
+        kind: a key of :data:`isthmus.core.registry.KINDS`.
+        given: ``"ceb"``, ``"folder:PATH"``, ``{"name": "ceb", "rho": 2}``, that mapping in YAML, or a ready config.
+
+    Raises:
+        ConfigError: no name, an unknown name, or options that do not fit it.
+    """
+    if isinstance(given, Component):
+        return given
+    options = _short_form(kind, given) if isinstance(given, str) else given
+    if not isinstance(options, Mapping) or not isinstance(options.get("name"), str):
+        raise ConfigError(
+            f"{kind}: give a name, or a mapping with a 'name' and options; got {shown(given)}. "
+            f"There is: {', '.join(registry.names(kind))}."
+        )
+    config = registry.find(kind, options["name"]).Config
+    built = validate(config, options, where=f"{registry.KINDS[kind]} {options['name']}")
+    assert isinstance(built, Component)
+    return built
+
+
+def _short_form(kind: str, given: str) -> Any:
+    if given.lstrip().startswith("{"):
+        try:
+            return _yaml(given)
+        except ValueError:
+            raise ConfigError(
+                f"{kind}: {shown(given)} is no mapping in YAML, such as {{name: folder, path: PATH, channels: 1}}."
+            ) from None
+    name, colon, argument = given.partition(":")
+    if not colon:
+        return {"name": name}
+    option = registry.find(kind, name).Config.argument
+    if option is None:
+        raise ConfigError(f"The {registry.KINDS[kind]} {name!r} takes nothing after a colon; got {shown(given)}.")
+    return {"name": name, option: argument}
+
+
+def validate(config: type[ConfigT], given: Mapping[str, Any], where: str) -> ConfigT:
+    """Validate a mapping against a config class.
+
+    Raises:
+        ConfigError: one sentence per fault, each naming the key, what was given and what was expected.
+    """
+    _check_size(given, where)
+    try:
+        return config.model_validate(given)
+    except ValidationError as error:
+        found = error.errors()
+        faults = [_sentence(config, fault) for fault in found[:_MOST_FAULTS]]
+        more = [f"and {len(found) - _MOST_FAULTS} more faults"] if len(found) > _MOST_FAULTS else []
+        raise ConfigError(f"{where}: {'; '.join(faults + more)}") from None
+
+
+def _check_size(content: object, where: str) -> None:
+    """Refuse what unfolds without end, or nearly: aliases of aliases, what holds itself; and numbers beyond 64 bits."""
+    waiting, seen = [(content, 0)], 0
+    while waiting:
+        value, depth = waiting.pop()
+        seen += 1
+        if seen > _MOST_VALUES or depth > _DEEPEST:
+            raise ConfigError(
+                f"{where}: it is nested more than {_DEEPEST} deep or unfolds to more than {_MOST_VALUES:,} values, as "
+                "YAML's anchors do that stand inside one another; write the values out."
+            )
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise ConfigError(f"{where}: a whole number must be below 2^63; got {shown(value)}.")
+        if isinstance(value, Mapping):
+            waiting += [(inner, depth + 1) for inner in value.values()]
+        elif isinstance(value, list | tuple | set | frozenset):
+            waiting += [(inner, depth + 1) for inner in value]
+
+
+def _sentence(config: type[BaseModel], fault: Any) -> str:
+    path = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        fields = _fields_at(config, fault["loc"][:-1])
+        return unknown("key", path if len(fault["loc"]) == 1 else fault["loc"][-1], fields)
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{path[:200] or 'config'}: {message} (got {shown(fault['input'])})"
+
+
+def _fields_at(config: type[BaseModel], loc: Sequence[object]) -> list[str]:
+    """Keys that are allowed at a place inside nested configs; empty where the place is not a config."""
+    for part in loc:
+        field = config.model_fields.get(str(part))
+        kinds = (field.annotation, *get_args(field.annotation)) if field else ()  # or one of a union's, as in X | None
+        config_kinds = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if len(config_kinds) != 1:
+            return []
+        config = config_kinds[0]
+    return [*config.model_fields, *getattr(config, "alternatives", ())]
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises:
+        FileError: the file cannot be read.
+        ConfigError: it is not YAML, or not a mapping.
+    """
+    path = Path(path)
+    files.check_regular(path)
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, ValueError) as error:  # ValueError: no text, or a path with a null byte
+        raise FileError(f"Cannot read the recipe {path}: {error}.") from None
+    try:
+        content = _yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ConfigError(f"{path} must hold a mapping of keys to values; it holds {type(content).__name__}.")
+    return content
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe, and without merge keys that multiply: each ``<<`` of several aliases may hold such ones itself.
+
+    A key that is given twice is an error; YAML's own readers take the last.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.composer.ComposerError(None, None, f"the key {key.value!r} is given twice", key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+        return node
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        if len(node.value) > _MOST_VALUES // 10:
+            raise yaml.constructor.ConstructorError(None, None, "a mapping with too many merged keys", node.start_mark)
+
+
+def _yaml(text: str) -> Any:
+    """Parse YAML, plain data alone.
+
+    Raises:
+        ValueError: it is none, in one sentence.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    # PyYAML converts what looks like a date or a number without looking whether it can
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(brief(error)) from None
+
+
+def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
+    """Turn ``["objective.rho=2", "seed=3"]`` into ``{"objective.rho": 2, "seed": 3}``; values are YAML.
+
+    Raises:
+        ConfigError: an item without ``=``, or a value that is not YAML.
+    """
+    overrides: dict[str, Any] = {}
+    for item in assignments:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"An override is written key=value, such as objective.rho=2; got {shown(item)}.")
+        try:
+            overrides[key] = _yaml(value)
+        except ValueError:
+            raise ConfigError(f"The value of the override {shown(item)} is not valid YAML.") from None
+    return overrides
+
+
+def override(given: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of nested mappings with dotted keys set, making mappings on the way.
+
+    A component given by its bare name (``objective: ceb``) becomes a mapping when an option below it is set.
+
+    Raises:
+        ConfigError: a dotted key goes through something that is not a mapping.
+    """
+    result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in given.items()}
+    for dotted, value in overrides.items():
+        head, _, rest = dotted.partition(".")
+        if not rest:
+            result[head] = value
+            continue
+        inner = result.get(head, {})
+        if isinstance(inner, str):
+            inner = {"name": inner}
+        if not isinstance(inner, Mapping):
+            raise ConfigError(
+                f"Cannot set {shown(dotted)}: {shown(head)} holds {shown(inner)}, which has no keys below it."
+            )
+        result[head] = override(inner, {rest: value})
+    return result

@@ -1,0 +1,239 @@
+"""Reading and writing files so that nothing is lost: atomic writes, clear errors, no code run on loading."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import struct
+import tempfile
+import tokenize
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from io import BytesIO
+from itertools import chain
+from lzma import LZMAError
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from isthmus.core.errors import FileError, brief
+
+_TEMPORARY = ".part"
+_DEEPEST = 100  # levels of JSON; what is written here has a dozen
+
+DAMAGED = (
+    OSError,
+    ValueError,
+    BadZipFile,
+    EOFError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    RuntimeError,
+    SyntaxError,
+    ArithmeticError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    LZMAError,
+    tokenize.TokenError,
+)
+"""What numpy and zipfile raise, in this order of likelihood, on files that were cut off or whose bits were flipped."""
+
+
+def check_regular(path: str | Path) -> None:
+    """Refuse pipes and devices, which may have no end. What is not there, or a folder, is for the caller.
+
+    Raises:
+        FileError: it is one.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise FileError(f"{path} is a pipe or a device; give a regular file.")
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write a whole file or leave the old one as it was: temporary file, fsync, rename.
+
+    Raises:
+        FileError: the disk is full or the folder cannot be written; an older file stays untouched.
+    """
+    path = Path(path)
+    check_regular(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_TEMPORARY)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files; results are to be shared like any other
+        os.replace(temporary, path)
+    except (OSError, RecursionError, ValueError) as error:  # what is no path, or too deep a one, among them
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise FileError(
+            f"Cannot write {path}: {_why(error)}. Whatever was written before is still there; "
+            "free some space or choose another folder, and run the same command again."
+        ) from None
+
+
+def real(path: str | Path) -> Path:
+    """Where a path leads, from the root on; one that runs in a circle is no error here, but where it is opened."""
+    return Path(os.path.realpath(path))
+
+
+def exists(path: str | Path) -> bool:
+    """Whether there is something; false, where ``Path.exists`` raises, for what can be no path, such as a long name."""
+    return os.path.exists(path)
+
+
+def _why(error: Exception) -> str:
+    """In the system's words, where it has some."""
+    return (isinstance(error, OSError) and error.strerror) or brief(error)
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Delete temporary files of writes that were killed half-way. Only for folders that nobody else writes to."""
+    for path in Path(folder).glob(f".*{_TEMPORARY}"):
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def exclusive(folder: Path, doing: str, wait: bool = False) -> Iterator[None]:
+    """Hold a folder, so that two processes never write the same results. A killed process lets go by itself.
+
+    Args:
+        doing: what is done in the folder, for the error.
+        wait: until another process lets go, instead of refusing.
+
+    Raises:
+        FileError: another process holds it, or it cannot be written to.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except (OSError, RecursionError, ValueError) as error:  # what is no path, or too deep a one, among them
+        raise FileError(f"Cannot write to {folder}: {_why(error)}; choose another folder with --out.") from None
+    with lock as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError:
+            raise FileError(f"Another process is {doing} {folder} at this moment; wait for it or stop it.") from None
+        yield
+
+
+SEAL = "sha256"
+"""The last entry of a JSON object that is written here: a checksum of the rest."""
+
+
+def write_json(path: str | Path, content: Any, sealed: bool = True) -> None:
+    """Write JSON atomically (see :func:`write_bytes`). NaN and infinities are refused: JSON has none.
+
+    Args:
+        sealed: give an object its checksum, by which :func:`read_json` notices a changed digit.
+    """
+    text = json.dumps(content, indent=2, allow_nan=False)
+    if sealed and isinstance(content, dict):
+        plain = json.loads(text)
+        text = json.dumps({**plain, SEAL: _seal(plain)}, indent=2)
+    write_bytes(path, f"{text}\n".encode())
+
+
+def _seal(plain: dict[str, Any]) -> str:
+    """Of an object as JSON gives it back."""
+    return sha256(json.dumps(plain, sort_keys=True).encode())
+
+
+def parse_json(text: str) -> Any:
+    """What a text of JSON says.
+
+    Raises:
+        ValueError: it is no JSON, or nested so deeply that whoever walks through it would run out of stack.
+    """
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        raise ValueError(f"it is nested more than {_DEEPEST} deep") from None
+    level = [content]
+    for _ in range(_DEEPEST):
+        inside = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list))
+        level = list(chain.from_iterable(inside))
+        if not level:
+            return content
+    raise ValueError(f"it is nested more than {_DEEPEST} deep")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON; of an object without its checksum, which has to be right where there is one.
+
+    Raises:
+        FileError: the file is missing, unreadable, truncated or not JSON, or not what was written.
+    """
+    check_regular(path)
+    try:
+        content = parse_json(Path(path).read_text("utf-8"))
+    except FileNotFoundError:
+        raise FileError(f"There is no file {path}.") from None
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise FileError(
+            f"{path} is not a readable JSON file ({brief(error)}); if isthmus wrote it, delete it to make it again."
+        ) from None
+    if isinstance(content, dict) and SEAL in content and content.pop(SEAL) != _seal(content):
+        raise FileError(
+            f"{path} does not match its own checksum: it is damaged, or was edited. Delete it to have it made again; "
+            f"where the edit was meant, take its last entry, {SEAL}, out."
+        )
+    return content
+
+
+def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write named numpy arrays as one compressed ``.npz``, atomically. Arrays of objects are refused."""
+    for name, array in arrays.items():
+        if array.dtype.hasobject:
+            raise ValueError(f"array {name!r} holds Python objects, which cannot be stored without pickle")
+    buffer = BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # numpy types the keywords as allow_pickle too
+    write_bytes(path, buffer.getvalue())
+
+
+def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """Read an ``.npz`` written by :func:`write_arrays`; never unpickles.
+
+    Raises:
+        FileError: the file is missing, truncated or not an ``.npz`` of plain arrays.
+    """
+    check_regular(path)
+    try:
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise FileError(f"There is no file {path}.") from None
+    except DAMAGED as error:
+        raise FileError(
+            f"{path} is not a readable array file ({brief(error)}); delete it to have it made again."
+        ) from None
+
+
+def sha256(*parts: bytes | memoryview | np.ndarray) -> str:
+    """SHA-256 of several byte strings or arrays in turn, as hex."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(np.ascontiguousarray(part).data if isinstance(part, np.ndarray) else part)
+    return digest.hexdigest()

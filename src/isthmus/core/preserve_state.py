@@ -1,0 +1,118 @@
+"""Working with somebody's model and random state, and leaving both exactly as they were."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import chain
+from typing import NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from isthmus.core.errors import ModelError
+
+ENDS = "sys.exit or os._exit in its code"
+
+
+def device_of(model: nn.Module, images: Tensor) -> torch.device:
+    """Where the model computes: with its first parameter or buffer, else where the images are."""
+    return next((t.device for ts in (model.parameters(), model.buffers()) for t in ts), images.device)
+
+
+@contextmanager
+def undisturbed(model: nn.Module, device: torch.device, seed: int) -> Iterator[None]:
+    """The model in eval mode and full precision; afterwards model and global state are as before.
+
+    Restores each submodule's training flag, parameters, buffers, the global random generators of the CPU and
+    ``device``, and torch's global settings: default dtype, number of threads, gradient mode, deterministic algorithms.
+    Inside, the generators are seeded, so that a model that draws its own noise gives repeatable answers, parameters
+    ask for no gradient, and float32 is float32: NVIDIA's TensorFloat-32, with its 10 bits, is off.
+
+    Raises:
+        ModelError: the model tries to end the program, by ``sys.exit`` or ``os._exit``.
+    """
+    # a frozen TorchScript module has no flag
+    flags = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
+    values = {name: value.detach().clone() for name, value in _values(model)}
+    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    cuda = [device] if device.type == "cuda" else []
+    with (
+        torch.random.fork_rng(devices=cuda),
+        torch.inference_mode(False),
+        torch.autocast(device.type, enabled=False),
+        _settings(),
+        no_exit(),
+    ):
+        seed_generators(seed, cuda)
+        try:
+            if any(training for _, training in flags):
+                with suppress(NotImplementedError):  # torch.export's modules keep the mode they were exported in
+                    model.eval()
+            for parameter in wanted:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for module, training in flags:
+                module.training = training
+            for parameter in wanted:
+                parameter.requires_grad_(True)
+            with torch.no_grad():
+                for name, value in _values(model):
+                    if name in values and not torch.equal(value, values[name]):
+                        value.copy_(values[name])
+
+
+def _values(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    return chain(model.named_parameters(), model.named_buffers())
+
+
+@contextmanager
+def no_exit() -> Iterator[None]:
+    """Inside, code that ends the program raises a ModelError instead: no result must not look like success."""
+
+    def refused(status: int) -> NoReturn:
+        if os.getpid() != process:  # a forked process ends as it must
+            leave(status)
+        raise SystemExit(status)
+
+    leave, process = os._exit, os.getpid()
+    os._exit = refused
+    try:
+        yield
+    except SystemExit as error:
+        raise ModelError(f"The model ends the program ({ENDS}): exit code {error.code}.") from error
+    finally:
+        os._exit = leave
+
+
+@contextmanager
+def _settings() -> Iterator[None]:
+    """Float32 in full inside; torch's global settings as before afterwards."""
+    tf32, precision = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    dtype, threads, gradients = torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = tf32
+        torch.set_float32_matmul_precision(precision)
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(gradients)
+        torch.use_deterministic_algorithms(deterministic, warn_only=only_warns)
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+
+
+def seed_generators(seed: int, cuda: list[torch.device]) -> None:
+    """Seed the global generators of the CPU and of these devices, and of no other."""
+    torch.default_generator.manual_seed(seed)
+    for device in cuda:
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)

@@ -1,0 +1,1 @@
+"""Models: backbones, the bottleneck around them, classifiers of label hypotheses, and views of any classifier."""

@@ -1,0 +1,57 @@
+"""A small convolutional network, the default for small images: five 3×3 convolutions, no normalisation
+layers.
+
+About 156,000 parameters at the default widths. It trains in seconds on 8×8 digits and is sound up to 64×64.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from isthmus.core.config import Component
+from isthmus.models.backbones.layers import conv3x3, he_
+
+Width = Annotated[int, Field(gt=0)]
+_GRID = 2  # the last maps are averaged to 2×2 rather than 1×1: where a stroke is tells a 6 from a 9
+
+
+class Config(Component):
+    """``widths`` are the channels at full, half and quarter resolution; features are 4 times the last."""
+
+    name: Literal["conv"] = "conv"
+    widths: tuple[Width, Width, Width] = (24, 48, 96)
+
+
+class ConvNet(nn.Module):
+    """Convolutions with ReLU at three resolutions, then averages over a 2×2 grid."""
+
+    def __init__(self, channels: int, widths: tuple[int, int, int]) -> None:
+        super().__init__()
+        full, half, quarter = widths
+        plan = [
+            (channels, full, 1),
+            (full, half, 2),
+            (half, half, 1),
+            (half, quarter, 2),
+            (quarter, quarter, 1),
+        ]
+        layers: list[nn.Module] = []
+        for inputs, outputs, stride in plan:
+            layers += [conv3x3(inputs, outputs, stride, bias=True), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(_GRID), nn.Flatten())
+        self.features = quarter * _GRID**2
+        he_(self)
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n features"]:
+        """Features of normalised images."""
+        features: Tensor = self.layers(images)
+        return features
+
+
+def build(config: Config, shape: tuple[int, int, int]) -> ConvNet:
+    """The network for images of ``shape`` (channels, height, width)."""
+    return ConvNet(shape[0], config.widths)

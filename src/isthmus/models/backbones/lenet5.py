@@ -1,0 +1,68 @@
+"""LeNet-5 as it is used today: ReLU, max pooling, and every map sees every map below (after LeCun et al. 1998).
+
+On 28×28 images it is the usual network of 61,706 parameters with ten classes: 6 maps of 5×5, pooled, 16 maps of 5×5,
+pooled to 5×5, then 120 and 84 units. Guess First (arXiv 2001.03311, appendix F) trains one like it as the substitute
+that black-box attacks look at.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from isthmus.core.config import Component
+from isthmus.models.backbones.layers import check_halved_twice, glorot_
+from isthmus.models.backbones.mlp import MLP
+
+_MAPS, _UNITS = (6, 16), (120, 84)
+_UNPADDED = 12  # pixels: below this the second convolution, unpadded, would leave no map to pool
+
+
+class Config(Component):
+    """No options; 84 features."""
+
+    name: Literal["lenet5"] = "lenet5"
+
+
+class LeNet5(nn.Module):
+    """Two 5×5 convolutions with ReLU and 2×2 max pooling, then two fully connected ReLU layers; Glorot-uniform.
+
+    The first convolution is padded by 2, in place of the border that LeCun et al. drew around their digits. The second
+    is unpadded, as theirs; on images of fewer than 12 pixels' side it is padded by 2 as well, so that 8×8 digits leave
+    16 maps of 2×2.
+    """
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        channels, height, width = shape
+        padding = 2 if min(height, width) < _UNPADDED else 0
+        lower, upper = _MAPS
+        self.maps = nn.Sequential(
+            nn.Conv2d(channels, lower, kernel_size=5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(lower, upper, kernel_size=5, padding=padding),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        )
+        glorot_(self.maps)
+        height, width = ((side // 2 - 4 + 2 * padding) // 2 for side in (height, width))
+        self.head = MLP(upper * height * width, _UNITS)
+        self.features = self.head.features
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n features"]:
+        """Features of normalised images."""
+        features: Tensor = self.head(self.maps(images))
+        return features
+
+
+def build(config: Config, shape: tuple[int, int, int]) -> LeNet5:
+    """The network for images of ``shape`` (channels, height, width).
+
+    Raises:
+        ConfigError: the images are too small to be pooled twice.
+    """
+    check_halved_twice(config.name, shape)
+    return LeNet5(shape)

@@ -1,0 +1,58 @@
+"""Pre-activation ResNets for small images (He et al. 2016b), as Korshunova et al. 2021 use on CIFAR-10.
+
+A stem of 3×3 with 64 channels, stages of 64, 128, 256 and 512 channels at strides 1, 2, 2 and 2, batch
+normalisation and ReLU before every convolution and before the global average pooling.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from isthmus.core.config import Component
+from isthmus.models.backbones.mlp import MLP
+from isthmus.models.backbones.residual import Trunk
+
+_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+
+
+class Config(Component):
+    """Depth 18 or 34; ``norm`` False leaves batch normalisation out (see :mod:`isthmus.models.backbones.wide_resnet`).
+
+    ``hidden`` are the widths of fully connected ReLU layers after the pooling: (1024, 1024) in Korshunova et al. 2021.
+    """
+
+    name: Literal["preact_resnet"] = "preact_resnet"
+    depth: Literal[18, 34] = 18
+    norm: bool = True
+    hidden: tuple[Annotated[int, Field(gt=0)], ...] = ()
+
+
+class Headed(nn.Module):
+    """A trunk, and fully connected ReLU layers on its features."""
+
+    def __init__(self, trunk: Trunk, hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        self.trunk, self.head = trunk, MLP(trunk.features, hidden)
+        self.features = self.head.features
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n features"]:
+        """Features of normalised images."""
+        features: Tensor = self.head(self.trunk(images))
+        return features
+
+
+def build(config: Config, shape: tuple[int, int, int]) -> Trunk | Headed:
+    """The network for images of ``shape`` (channels, height, width); 512 features, or the last of ``hidden``."""
+    trunk = Trunk(
+        channels=shape[0],
+        widths=(64, 64, 128, 256, 512),
+        strides=(1, 2, 2, 2),
+        blocks=_BLOCKS[config.depth],
+        norm=config.norm,
+        shortcut="conv",
+    )
+    return Headed(trunk, config.hidden) if config.hidden else trunk

@@ -1,0 +1,67 @@
+"""Two strided convolutions with batch normalisation, then fully connected layers: the network of Guess First
+(arXiv 2001.03311, appendix F).
+
+On MNIST the convolutions leave 64 maps of 7×7. With ``hidden`` empty these 3,136 numbers are the features: the front of
+a classifier whose fully connected layers are conditioned on a label hypothesis.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from isthmus.core.config import Component
+from isthmus.models.backbones.layers import check_halved_twice, glorot_
+from isthmus.models.backbones.mlp import MLP
+
+Width = Annotated[int, Field(gt=0)]
+
+
+class Config(Component):
+    """``widths`` are the channels of the convolutions, ``hidden`` those of the fully connected layers after them.
+
+    Features are as many as the last of ``hidden``, or as the flattened maps have numbers where it is empty.
+    """
+
+    name: Literal["strided_conv"] = "strided_conv"
+    widths: tuple[Width, Width] = (32, 64)
+    hidden: tuple[Width, ...] = (512, 256, 128)
+
+
+class StridedConv(nn.Module):
+    """Per width a 4×4 convolution of stride 2, batch normalisation and ReLU; then one Linear and ReLU per hidden width.
+
+    Glorot-uniform weights and zero biases, since the paper does not say; convolutions are padded by 1, which is "SAME"
+    for images whose sides are multiples of 4.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], widths: tuple[int, int], hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        channels, height, width = shape
+        layers: list[nn.Module] = []
+        for outputs in widths:
+            layers += [nn.Conv2d(channels, outputs, kernel_size=4, stride=2, padding=1)]
+            layers += [nn.BatchNorm2d(outputs), nn.ReLU()]
+            channels, height, width = outputs, height // 2, width // 2
+        self.maps = nn.Sequential(*layers)
+        glorot_(self.maps)
+        self.head = MLP(channels * height * width, hidden)
+        self.features = self.head.features
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n features"]:
+        """Features of normalised images."""
+        features: Tensor = self.head(self.maps(images))
+        return features
+
+
+def build(config: Config, shape: tuple[int, int, int]) -> StridedConv:
+    """The network for images of ``shape`` (channels, height, width).
+
+    Raises:
+        ConfigError: the images are too small to be halved twice.
+    """
+    check_halved_twice(config.name, shape)
+    return StridedConv(shape, config.widths, config.hidden)

@@ -1,0 +1,100 @@
+"""The signal-to-noise ratio of the stochastic gradient, layer by layer and epoch by epoch.
+
+Figure 2 of "A Rate-Distortion Theory of Adversarial Examples", after Shwartz-Ziv & Tishby 2017: over the batches of an
+epoch the signal is ‖mean ∇_W L‖₂ / ‖W‖₂ and the noise ‖std ∇_W L‖₂ / ‖W‖₂, where std is taken element by element. The
+caption prints the noise without ‖W‖₂, which ``normalize_noise: false`` takes literally: the ratio then falls as weights
+grow. The second norm is the root of the covariance's trace, a single number, so that no second moment of every weight
+is kept: a running mean (Welford) of as many numbers as there are weights, and one sum of squares a layer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from isthmus.data.images import ImageData
+from isthmus.training.callbacks.callback import Observer, ObserverConfig
+
+
+class Config(ObserverConfig):
+    """Options of the gradients' SNR.
+
+    Attributes:
+        largest: what a ratio without any noise is called, and every larger one.
+        normalize_noise: divide the noise by ‖W‖₂, as the signal is; false leaves it as it is printed.
+    """
+
+    name: Literal["gradient_snr"] = "gradient_snr"
+    largest: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e6
+    normalize_noise: bool = True
+
+
+class GradientSNR(Observer):
+    """Weights of at least two dimensions that are trained, by name.
+
+    Args:
+        model: whose ``grad`` is looked at.
+        largest, normalize_noise: see :class:`Config`.
+    """
+
+    def __init__(self, model: nn.Module, largest: float, normalize_noise: bool = True) -> None:
+        self.largest, self.normalize_noise = largest, normalize_noise
+        self.weights = {name: p for name, p in model.named_parameters() if p.ndim > 1 and p.requires_grad}
+        self.means = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in self.weights.items()}
+        self.squares = [p.new_zeros((), dtype=torch.float32) for p in self.weights.values()]
+        self.count = 0
+
+    @torch.no_grad()
+    def gradients(self) -> None:
+        """Take in one step's gradients: a subtraction, a norm and an addition over all weights."""
+        self.count += 1
+        found = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.weights.values()]
+        means = list(self.means.values())
+        away = torch._foreach_sub([g.float() for g in found], means)
+        torch._foreach_add_(means, away, alpha=1 / self.count)
+        norms = torch._foreach_norm(away)
+        torch._foreach_addcmul_(self.squares, norms, norms, value=(self.count - 1) / self.count)
+
+    @torch.no_grad()
+    def end_epoch(self) -> dict[str, dict[str, float | None]]:
+        """``{layer: {"signal", "noise", "snr"}}``; None for each where there were fewer than two steps."""
+        said: dict[str, dict[str, float | None]] = {}
+        for (name, weight), squares in zip(self.weights.items(), self.squares, strict=True):
+            size, mean = float(weight.float().norm()), float(self.means[name].norm())
+            if self.count < 2 or size == 0:
+                said[name] = dict.fromkeys(("signal", "noise", "snr"))
+                continue
+            signal, noise = mean / size, math.sqrt(float(squares) / self.count)
+            if self.normalize_noise:
+                noise /= size
+            snr = min(signal / noise, self.largest) if noise > 0 else (self.largest if signal > 0 else 0.0)
+            said[name] = {"signal": signal, "noise": noise, "snr": snr}
+        return said
+
+    def forget(self) -> None:
+        """Begin a new epoch."""
+        self.count = 0
+        torch._foreach_zero_([*self.means.values(), *self.squares])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Means, sums of squares and the number of steps."""
+        squares = {f"squares.{name}": value for name, value in zip(self.weights, self.squares, strict=True)}
+        means = {f"mean.{name}": value for name, value in self.means.items()}
+        return {**means, **squares, "count": torch.tensor(self.count)}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on in the middle of an epoch."""
+        self.count = int(tensors["count"])
+        for name, squares in zip(self.weights, self.squares, strict=True):
+            self.means[name].copy_(tensors[f"mean.{name}"])
+            squares.copy_(tensors[f"squares.{name}"])
+
+
+def observe(config: Config, model: nn.Module, data: ImageData, seed: int) -> GradientSNR:
+    """The observer of a model; needs neither data nor seed."""
+    return GradientSNR(model, config.largest, config.normalize_noise)

@@ -1,0 +1,198 @@
+"""What does not fit is refused in one clear sentence, before any attack runs."""
+
+import numpy as np
+import pytest
+import torch
+from attacked_models import Smooth, pictures, subject
+from torch import nn
+
+import isthmus
+from isthmus.attacks import Linf, curve, robust_accuracy
+from isthmus.attacks.api import expected_queries, ready
+from isthmus.attacks.pgd import Config
+from isthmus.attacks.suites import SUITES
+from isthmus.attacks.threats import L2
+from isthmus.core.config import component
+from isthmus.core.errors import ConfigError, DataError, ModelError
+
+IMAGES = pictures(4)
+LABELS = torch.tensor([0, 1, 2, 0])
+SCALE = nn.Parameter(torch.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "words"),
+    [
+        (IMAGES * 255, LABELS, r"must lie in \[0, 1\]; these reach from 0 to 255"),
+        (IMAGES - 0.5, LABELS, "reach from -0.5"),
+        ((IMAGES * 255).byte(), LABELS, "Divide 8-bit images by 255"),
+        (IMAGES.tolist()[0][0], LABELS, r"shape N×C×H×W; got \(4, 4\)"),
+        ("images", LABELS, "images must be a tensor, an array or a list of numbers; got str"),
+        (IMAGES.to_sparse(), LABELS, r"images must be a dense tensor; got torch.sparse_coo. Convert it with to_dense"),
+        (IMAGES.to("meta"), LABELS, "images are on the device 'meta', which holds no values"),
+        (IMAGES.to(torch.complex64), LABELS, "images must be real numbers; got torch.complex64"),
+        (IMAGES[0], LABELS, r"shape N×C×H×W; got \(1, 4, 4\)"),
+        (IMAGES[:0], LABELS[:0], "no images to attack"),
+        (IMAGES * torch.nan, LABELS, "NaN or infinite pixels"),
+        (IMAGES, LABELS.float(), "labels must be integers; got torch.float32"),
+        (IMAGES, LABELS.bool(), "labels must be integers; got torch.bool"),
+        (IMAGES, ["cat", "dog", "dog", "cat"], "labels must be a tensor, an array or a list of numbers; got list"),
+        (IMAGES, LABELS.to_sparse(), "labels must be a dense tensor"),
+        (IMAGES, LABELS.to("meta"), "labels are on the device 'meta'"),
+        (IMAGES, LABELS[:3], r"one number for each of 4 images; got the shape \(3,\)"),
+        (IMAGES, LABELS[:, None], r"got the shape \(4, 1\)"),
+        (IMAGES, LABELS - 1, "must not be negative; the smallest is -1"),
+        (IMAGES, LABELS + 1, r"labels go up to 3, but the model gives 3 logits \(classes 0 to 2\)"),
+    ],
+)
+def test_bad_data(images, labels, words):
+    with pytest.raises(DataError, match=words):
+        robust_accuracy(Smooth(), images, labels, Linf(0.1))
+    with pytest.raises(DataError):
+        isthmus.audit(Smooth(), images, labels, Linf(0.1), ["accuracy"])
+
+
+def test_bad_targets():
+    with pytest.raises(DataError, match="Example 1 has its own label 1 as target"):
+        robust_accuracy(Smooth(), IMAGES, LABELS, Linf(0.1), targets=torch.tensor([1, 1, 1, 1]))
+    with pytest.raises(DataError, match="targets go up to 7"):
+        robust_accuracy(Smooth(), IMAGES, LABELS, Linf(0.1), targets=torch.tensor([1, 2, 1, 7]))
+
+
+class Giving(nn.Module):
+    """Returns what a function makes of the images."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, images):
+        return self.function(images)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (Smooth().forward, "An? .*nn.Module .*; got method"),
+        (Giving(lambda x: x), r"shape \(4, 1, 4, 4\) for 4 images; expected \(4, classes\)"),
+        (Giving(lambda x: x.flatten(1)[:, :0]), "binary classifier"),
+        (Giving(lambda x: x.flatten(1).sum(0, keepdim=True)), r"shape \(1, 16\) for 4 images"),
+        (Giving(lambda x: (x.flatten(1), x)), "returned tuple where a tensor of logits is expected"),
+        (
+            Giving(lambda x: torch.tensor([[1.0, 0.0]]).expand(len(x), 2) * 1.0),
+            "no gradient with respect to its images",
+        ),
+        (
+            Giving(lambda x: x.detach().flatten(1)[:, :2] * SCALE - torch.tensor([0.0, 9.0])),
+            "no gradient with respect to its images",
+        ),
+        (nn.LazyLinear(3), "weight of LazyLinear has no shape yet: it is of a lazy layer"),
+        (nn.Linear(16, 3, device="meta"), "weight of Linear is on the device 'meta'"),
+        (nn.Linear(3, 3), "The model fails on torch.float32 images of shape"),
+    ],
+)
+def test_bad_models(model, words):
+    with pytest.raises(ModelError, match=words):
+        robust_accuracy(model, IMAGES, torch.zeros(4, dtype=torch.int64), Linf(0.1))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"suite": ["pdg"]}, "no attack or suite 'pdg'. Did you mean 'pgd'"),
+        ({"suite": "standardd"}, "no attack or suite 'standardd'.* Did you mean 'standard'"),
+        ({"suite": []}, "at least one attack"),
+        ({"suite": ["clean"]}, "at least one attack"),
+        ({"suite": None}, "A suite is a name such as 'standard', or a list of attacks; got None"),
+        ({"suite": "near"}, "'near' is a stage of the suite 'fast'.*; give 'fast'"),
+        ({"suite": "pgd-2"}, "'pgd-2' is the label of attack number 2 called 'pgd'"),
+        ({"seed": -1}, "seed must be a whole number from 0 .*; got -1"),
+        ({"seed": 0.5}, "seed must be a whole number"),
+        ({"seed": None}, "seed must be a whole number"),
+        ({"seed": 2**63}, "seed must be a whole number"),
+        ({"suite": [{"name": "pgd", "stepz": 3}]}, "Did you mean 'steps'"),
+        ({"suite": [{"name": "pgd", "steps": 0}]}, "greater than 0"),
+        ({"suite": [{"name": "pgd", "step_size": 0.1, "relative_step_size": 0.1}]}, "not both"),
+        ({"suite": [{"name": "pgd", "restarts": 2, "random_start": False}]}, "would repeat one run"),
+        ({"batch_size": 0}, "batch_size must be a positive"),
+        ({"threat": "lnf:0.1"}, "Did you mean 'linf'"),
+        ({"threat": 0.1}, r"A threat is an object such as Linf\(8 / 255\)"),
+    ],
+)
+def test_bad_options(options, words):
+    with pytest.raises(ConfigError, match=words):
+        robust_accuracy(Smooth(), IMAGES, LABELS, **{"threat": Linf(0.1), **options})
+
+
+def test_a_curve_has_one_norm():
+    with pytest.raises(ConfigError, match="one norm"):
+        curve(Smooth(), IMAGES, LABELS, [Linf(0.1), L2(0.1)])
+
+
+def test_other_types_that_do_fit():
+    model, images, labels = subject()
+    expected = robust_accuracy(model, images, labels, Linf(0.1), ["fgsm", "pgd"])
+    for given in (
+        (images.double(), labels.int()),
+        (images, labels.to(torch.uint8)),
+        (images.requires_grad_(), labels),
+        (images.detach().numpy(), labels.numpy()),
+        (images.tolist(), labels.tolist()),
+    ):
+        assert np.array_equal(robust_accuracy(model, *given, "linf:0.1", ["fgsm", "pgd"]).broken, expected.broken)
+
+
+def test_step_sizes():
+    assert Config().size(0.4) == pytest.approx(0.025)
+    assert Config(step_size=0.01).size(0.4) == 0.01
+    assert Config(steps=20, relative_step_size=4 / 3 / 20).size(8 / 255) == pytest.approx(4 / 3 * 8 / 255 / 20)
+    assert component("attacks", "pgd:7").steps == 7
+
+
+def test_two_attacks_of_one_name_are_told_apart():
+    model, images, labels = subject()
+    result = robust_accuracy(model, images, labels, Linf(0.05), ["pgd:2", "pgd", "fgsm"])
+    assert result.attacks == ("clean", "pgd", "pgd-2", "fgsm")
+
+
+@pytest.mark.parametrize("suite", ["standard", "rand", ["fgsm", "apgd-margin:3", "apgd-ce-t:2"]], ids=str)
+def test_the_names_of_attacks_in_a_result_are_those_of_a_suite(suite):
+    model, images, labels = subject()
+    given = [attack if isinstance(attack, str) else {**attack, "steps": 3} for attack in SUITES.get(str(suite), suite)]
+    given = ["square:10" if attack == "square:5000" else attack for attack in given]
+    result = robust_accuracy(model, images, labels, Linf(0.1), given)
+    again = robust_accuracy(model, images[:4], labels[:4], Linf(0.1), list(result.by_attack))
+    assert again.attacks == result.attacks
+    assert robust_accuracy(model, images[:4], labels[:4], Linf(0.1), result.by_attack).attacks == result.attacks
+
+
+def test_an_attack_by_its_label_does_what_it_did_in_its_suite():
+    labelled, written = ready("apgd-dlr-t:5"), ready({"name": "apgd", "loss": "dlr", "targets": 9, "steps": 5})
+    assert labelled == written
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_progress_is_a_line_on_stderr(capsys, progress):
+    model, images, labels = subject()
+    robust_accuracy(model, images, labels, Linf(0.1), ["fgsm"], progress=progress)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.endswith(": 100%\n") if progress else said.err == ""
+    isthmus.audit(model, images, labels, Linf(0.1), ["accuracy"], progress=progress)
+    assert ("accuracy: " in capsys.readouterr().err) is progress
+
+
+def test_a_results_images_and_labels_are_verified_as_arrays_too(tmp_path):
+    model, images, labels = subject()
+    result = robust_accuracy(model, images, labels, Linf(0.1), ["fgsm"])
+    assert isthmus.verify(result, model, images=images.numpy(), labels=labels.tolist()).agrees
+
+
+@pytest.mark.parametrize("suite", ["standard", ["fgsm", "pgd:20"], ["square:300"], "fast"])
+def test_the_queries_expected_are_about_those_of_an_image_that_withstands(suite):
+    model, images, _ = subject()
+    labels = model(images).argmax(1)
+    spent = robust_accuracy(model, images, labels, Linf(1e-6), suite)
+    assert spent.accuracy == 1.0
+    each = (spent.forward_passes + spent.backward_passes) / len(images)
+    assert 0.5 * each <= expected_queries(suite, Linf(1e-6), 3) <= 6 * each

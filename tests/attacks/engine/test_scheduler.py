@@ -1,0 +1,186 @@
+"""The queue, with searches whose every success is written down in advance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.context import Setting
+from isthmus.attacks.engine.counted_model import Answer, Oracle
+from isthmus.attacks.engine.iterative import Runs, Search, counters
+from isthmus.attacks.engine.scheduler import SOON, Queue
+from isthmus.attacks.engine.state import Ledger
+from isthmus.attacks.engine.verifier import Judge
+from isthmus.attacks.threats import Linf
+
+NEVER = 10_000
+
+
+class Bright(nn.Module):
+    """Class 1 where the first pixel is above 0.5; the second pixel tells examples apart."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        first = images[:, 0, 0, 0]
+        return torch.stack([0.5 - first, first - 0.5], 1)
+
+
+@dataclass
+class Scripted(Runs):
+    example: Tensor
+    number: Tensor
+
+
+class Script(Search[Scripted]):
+    """Run k of example i succeeds at look ``plan[i][k]``, and its witness tells k."""
+
+    gradient = False
+
+    def __init__(self, plan: list[list[int]], budget: int, barriers: list[int] | None = None) -> None:
+        self.plan, self.budget = torch.tensor(plan), budget
+        self.runs = self.plan.shape[1]
+        self.barriers = barriers or [0] * self.runs
+        self.begun: list[tuple[int, int]] = []
+        self.scores: dict[tuple[int, int], list[float]] = {}
+
+    def after(self, number):
+        return self.barriers[number]
+
+    def aims(self, number, ranked, scores, keys):
+        for row in scores.tolist():
+            assert all(score == score for score in row[: self.barriers[number]]), "it began before the barrier"
+        return ranked[:, 0]
+
+    def begin(self, batch, number):
+        example = (batch.images[:, 0, 0, 1] * 100).round().long()
+        self.begun += list(zip(example.tolist(), number.tolist(), strict=True))
+        runs = Scripted(batch.images.clone(), *counters(len(batch), self.budget, batch.images), example, number)
+        self.show(runs)
+        return runs
+
+    def show(self, runs):
+        success = runs.looks + 1 >= self.plan[runs.example, runs.number]
+        runs.x[:, 0, 0, 0] = torch.where(success, 0.51 + 0.01 * runs.number, 0.45 - 0.01 * runs.number)
+
+    def advance(self, runs: Scripted, batch: Batch, answer: Answer) -> None:
+        runs.looks += 1
+        self.show(runs)
+
+
+def situation(n: int, size: int) -> Setting:
+    images = torch.full((n, 1, 1, 2), 0.4)
+    images[:, 0, 0, 1] = torch.arange(n) / 100
+    batch = Batch(images, torch.zeros(n, dtype=torch.int64), torch.arange(n) + 1000)
+    ledger = Ledger.new(images)
+    ledger.ranked = torch.ones(n, 1, dtype=torch.int64)
+    return Setting(Judge(Oracle(Bright()), Linf(0.3)), batch, ledger, torch.device("cpu"), size)
+
+
+def play(search: Script, size: int, ledger: Ledger | None = None, looks: int = NEVER) -> tuple[Ledger, int]:
+    """The ledger after so many looks at most, and the looks."""
+    setting = situation(len(search.plan), size)
+    if ledger is None:
+        setting.ledger.open_stage(search.runs)
+    else:
+        setting.ledger = ledger
+    taken = 0
+    for _ in Queue(setting, search, 7, 1).run(torch.arange(len(search.plan))):
+        taken += 1
+        if taken == looks:
+            break
+    return setting.ledger, taken
+
+
+def first_success(plan: list[int], budget: int) -> int:
+    """The lowest run that succeeds: at one of its looks, or where it stands when its budget is spent."""
+    return next((number for number, look in enumerate(plan) if look <= budget + 1), -1)
+
+
+FOUND = ("broken", "stage", "run", "look", "aim", "gap", "witnesses")
+
+
+def same(one: Ledger, other: Ledger) -> bool:
+    return all(torch.equal(getattr(one, name).nan_to_num(-1), getattr(other, name).nan_to_num(-1)) for name in FOUND)
+
+
+plans = st.integers(1, 5).flatmap(
+    lambda runs: st.lists(
+        st.lists(st.one_of(st.integers(1, 30), st.just(NEVER)), min_size=runs, max_size=runs), min_size=1, max_size=6
+    )
+)
+
+
+@given(plans, st.integers(1, 12), st.integers(1, 25))
+@settings(max_examples=150)
+def test_the_lowest_run_that_succeeds_counts_whatever_the_batch(plan, size, budget):
+    ledger, _ = play(Script(plan, budget), size)
+    assert ledger.run.tolist() == [first_success(each, budget) for each in plan]
+    assert same(ledger, play(Script(plan, budget), 1)[0])
+    stands = ledger.standing
+    assert (ledger.done[stands] == len(plan[0])).all(), "who stands has spent all runs"
+    assert not ledger.scores[stands].isnan().any()
+
+
+@given(plans, st.integers(1, 12), st.integers(1, 25), st.integers(1, 40))
+@settings(max_examples=100)
+def test_one_that_was_stopped_goes_on_to_the_same_end(plan, size, budget, looks):
+    stopped, _ = play(Script(plan, budget), size, looks=looks)
+    again, _ = play(Script(plan, budget), 5, stopped)
+    assert same(again, play(Script(plan, budget), size)[0])
+
+
+def test_runs_of_one_example_go_side_by_side_where_the_line_is_short():
+    plan = [[NEVER] * 9]
+    _, alone = play(Script(plan, 20), 1)
+    _, together = play(Script(plan, 20), 256)
+    assert alone == 9 * 20
+    assert together == SOON + 20
+
+
+def test_the_first_run_goes_alone_at_first():
+    search = Script([[3, NEVER, NEVER], [NEVER, 2, NEVER]], 20)
+    play(search, 64)
+    assert (0, 1) not in search.begun, "the first example broke before it got company"
+    assert (1, 2) in search.begun
+
+
+def test_a_full_line_goes_run_by_run():
+    search = Script([[NEVER] * 2] * 12, 10)
+    _, looks = play(search, 4)
+    assert [number for _, number in search.begun] == [0] * 12 + [1] * 12
+    assert looks == 12 * 2 * 10 // 4, "no place was ever empty"
+
+
+def test_a_later_success_waits_for_the_earlier_runs_and_cuts_the_later_ones_short():
+    search = Script([[18, 2, NEVER]], 20)
+    ledger, looks = play(search, 8)
+    assert (ledger.run.item(), ledger.look.item()) == (0, 17)
+    assert looks == 18
+    search = Script([[NEVER, 2, NEVER]], 20)
+    ledger, looks = play(search, 8)
+    assert ledger.run.item() == 1
+    assert ledger.witnesses[0, 0, 0, 0].item() == pytest.approx(0.52)
+    assert looks == 20, "the first run was over, and nobody waited for the third"
+
+
+def test_a_run_waits_for_those_that_choose_it():
+    barriers = [0, 0, 0, 3, 3, 5]
+    search = Script([[NEVER] * 6] * 2, 10, barriers)
+    _, looks = play(search, 64)
+    assert looks == SOON + 10 + 10 + 10
+    assert sorted(search.begun) == [(i, k) for i in range(2) for k in range(6)]
+
+
+def test_what_the_model_was_asked_is_on_the_books_of_who_asked():
+    search = Script([[NEVER] * 4, [5, 1, 1, 1]], 10)
+    setting = situation(2, 8)
+    setting.ledger.open_stage(4)
+    for _ in Queue(setting, search, 7, 1).run(torch.arange(2)):
+        pass
+    assert setting.ledger.forwards.tolist() == [4 * 11, 7]  # a success is asked about twice
+    assert setting.oracle.forward_passes == 51

@@ -1,0 +1,272 @@
+"""Adopting anybody's model: what fits the contract, and one clear sentence for what does not."""
+
+import pytest
+import torch
+from safetensors.torch import save_file, save_model
+from torch import nn
+
+import isthmus
+from isthmus.audits import classifier
+from isthmus.core.errors import FileError, ModelError
+from isthmus.models import adapters
+from isthmus.models.modes import AveragedDraws, StochasticMode
+
+IMAGES = torch.rand(4, 1, 8, 8)
+
+
+def vib() -> nn.Module:
+    return isthmus.bottleneck(nn.Flatten(), 10, "vib", dim=3, features=64)
+
+
+def linear(classes: int = 10) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+
+
+class Returns(nn.Module):
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+    def forward(self, images):
+        return self.value(images)
+
+
+def fails(error):
+    raise error
+
+
+def test_a_plain_model_is_adopted():
+    found = classifier.adopt(linear().train(), IMAGES)
+    assert (found.num_classes, found.bottleneck, found.stochastic) == (10, None, None)
+    assert not found.model.training
+
+
+def test_a_bottleneck_brings_its_stochastic_mode():
+    model = isthmus.bottleneck(nn.Flatten(), 10, "vib", dim=3, features=64, samples=20)
+    found = classifier.adopt(model, IMAGES)
+    assert found.bottleneck is model
+    assert found.stochastic.samples == 20
+    assert (
+        classifier.adopt(isthmus.bottleneck(nn.Flatten(), 10, "deterministic", features=64), IMAGES).stochastic is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda x: x, "is an nn.Module"),
+        (Returns(lambda x: (x, x)), "returned tuple"),
+        (Returns(lambda x: x), r"shape \(2, 1, 8, 8\) for 2 images; expected \(2, classes\)"),
+        (Returns(lambda x: x.flatten(1)[:, :0]), "binary classifier"),
+        (Returns(lambda x: x.flatten(1) * float("nan")), "NaN or infinities"),
+        (nn.Linear(3, 3), "cannot take images of shape"),
+        (Returns(lambda x: x.flatten(1) if len(x) == 2 else fails(ValueError("a batch is 2"))), "a batch is 2"),
+        (Returns(lambda x: fails(AssertionError("only 32x32"))), "cannot take images of .*only 32x32"),
+        (Returns(lambda x: fails(KeyError("x"))), "cannot take images of .*KeyError"),
+    ],
+)
+def test_misfits_are_explained(model, message):
+    with pytest.raises(ModelError, match=message):
+        classifier.adopt(model, IMAGES)
+
+
+def test_fingerprints_see_weights_buffers_and_class():
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 2))
+    before = classifier.fingerprint(model)
+    assert classifier.fingerprint(model) == before
+    model[1].running_mean += 1
+    assert classifier.fingerprint(model) != before
+
+
+def test_fingerprints_take_extra_state():
+    class Extra(nn.Linear):
+        def get_extra_state(self):
+            return {"scale": 3}
+
+        def set_extra_state(self, state):
+            pass
+
+    assert len(classifier.fingerprint(Extra(2, 2))) == 64
+
+
+def test_structure_sees_layers_but_no_addresses():
+    relu, tanh = (nn.Sequential(nn.Flatten(), act) for act in (nn.ReLU(), nn.Tanh()))
+    assert classifier.fingerprint(relu) == classifier.fingerprint(tanh)
+    assert classifier.structure(relu) != classifier.structure(tanh)
+
+    class Printed(nn.Module):
+        def extra_repr(self):
+            return repr(object())
+
+    one, other = Printed(), Printed()
+    one.kept, other.kept = object(), object()
+    assert classifier.structure(one) == classifier.structure(other)
+
+
+class TestAnswers:
+    logits = torch.randn(500, 10, generator=torch.Generator().manual_seed(0))
+
+    def same(self, other):
+        return classifier.same_answers(classifier.answers(self.logits), classifier.answers(other))
+
+    def test_rounding_does_not_change_them(self):
+        assert self.same(self.logits + 1e-6 * torch.randn(500, 10))
+
+    def test_a_temperature_a_single_answer_and_an_order_do(self):
+        assert not self.same(self.logits * 1.001)
+        one = self.logits.clone()
+        one[17] = one[17].flip(0)
+        assert not self.same(one)
+        one = self.logits.clone()
+        one[17] = torch.nan
+        assert not self.same(one)
+        assert not self.same(self.logits.flip(1))
+        assert not classifier.same_answers((), ())
+
+
+class Tossing(nn.Module):
+    """One coin a pass decides between two answers."""
+
+    def forward(self, images):
+        return images.flatten(1)[:, :3] * (1.0 if torch.rand(()) < 0.5 else 2.0)
+
+
+class TestModelsThatAnswerAtRandom:
+    @pytest.mark.parametrize(
+        "model",
+        [
+            nn.Sequential(nn.Flatten(), Returns(lambda x: torch.dropout(x, 0.5, True))),
+            nn.Sequential(nn.Flatten(), Returns(lambda x: x + 1e-2 * torch.randn_like(x))),
+            Tossing(),
+        ],
+    )
+    def test_they_are_seen_and_averaged(self, model):
+        before = torch.get_rng_state()
+        found = classifier.adopt(model, IMAGES)
+        assert torch.equal(torch.get_rng_state(), before)
+        assert isinstance(found.model, AveragedDraws)
+        assert found.draws == found.model.samples == 12
+        assert not found.model.training
+        assert found.fingerprint == classifier.fingerprint(model)
+
+    def test_others_are_left_as_they_are(self):
+        for model in (linear(), nn.Sequential(linear(), nn.Dropout()).train(), StochasticMode(vib(), 12).eval()):
+            found = classifier.adopt(model, IMAGES)
+            assert found.model is model
+            assert found.draws == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("freeze", [False, True])
+def test_script_modules_are_audited(freeze):
+    model = torch.jit.script(linear().eval())
+    model = torch.jit.freeze(model) if freeze else model
+    audit = isthmus.audit(model, IMAGES, [0, 1, 2, 3], "linf:0.1", ["accuracy", "robustness"])
+    assert audit.results["robustness"].metrics
+
+
+class TestWeights:
+    def test_round_trip(self, tmp_path):
+        source, target = linear(), linear()
+        save_file(source.state_dict(), tmp_path / "w.safetensors")
+        adapters.load_weights(target, tmp_path / "w.safetensors")
+        assert classifier.fingerprint(source) == classifier.fingerprint(target)
+
+    def test_other_shapes_and_names_are_named(self, tmp_path):
+        save_file(linear(7).state_dict(), tmp_path / "w.safetensors")
+        with pytest.raises(ModelError, match=r"1.weight has shape \(7, 64\), the model's has \(10, 64\)"):
+            adapters.load_weights(linear(), tmp_path / "w.safetensors")
+        save_file({"other": torch.zeros(1)}, tmp_path / "w.safetensors")
+        with pytest.raises(ModelError, match="1.weight is missing; 1.bias is missing; other is not in the model"):
+            adapters.load_weights(linear(), tmp_path / "w.safetensors")
+
+    def test_truncated_pickled_and_missing_files_are_explained(self, tmp_path):
+        path = tmp_path / "w.safetensors"
+        with pytest.raises(FileError, match="no weights at"):
+            adapters.load_weights(linear(), path)
+        save_file(linear().state_dict(), path)
+        path.write_bytes(path.read_bytes()[:-10])
+        with pytest.raises(FileError, match="not a readable safetensors file"):
+            adapters.load_weights(linear(), path)
+        torch.save(linear().state_dict(), tmp_path / "w.pt")
+        with pytest.raises(FileError, match="can run code") as caught:
+            adapters.load_weights(linear(), tmp_path / "w.pt")
+        command = str(caught.value).partition("with: ")[2].removesuffix(".")
+        exec(f"import torch, safetensors.torch; {command}")
+        adapters.load_weights(linear(), tmp_path / "w.safetensors")
+
+    @pytest.mark.parametrize(("prefix", "inner"), [("module.", ""), ("_orig_mod.module.", ""), ("", "net.")])
+    def test_a_prefix_before_every_name_is_named(self, tmp_path, prefix, inner):
+        model = linear() if not inner else nn.ModuleDict({"net": linear()})
+        save_file({prefix + name: value for name, value in linear().state_dict().items()}, tmp_path / "w.safetensors")
+        said = f"Remove '{prefix}' from" if prefix else f"Add '{inner}' to"
+        with pytest.raises(ModelError, match=f"{said} the beginning of the file's names, and they fit"):
+            adapters.load_weights(model, tmp_path / "w.safetensors")
+
+    def test_a_shared_weight_needs_one_of_its_names(self, tmp_path):
+        def tied():
+            model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+            model[2].weight = model[0].weight
+            return model
+
+        source, target = tied(), tied()
+        save_model(source, tmp_path / "w.safetensors")  # without the second name
+        adapters.load_weights(target, tmp_path / "w.safetensors")
+        assert classifier.fingerprint(source) == classifier.fingerprint(target)
+        assert target[2].weight is target[0].weight
+
+    def test_quantised_weights_are_not_taken_for_floats(self, tmp_path):
+        state = linear().state_dict()
+        save_file(state | {"1.weight": (state["1.weight"] * 100).to(torch.int8)}, tmp_path / "w.safetensors")
+        with pytest.raises(ModelError, match=r"1.weight is torch.int8, the model's is torch.float32; convert it first"):
+            adapters.load_weights(linear(), tmp_path / "w.safetensors")
+        save_file({name: value.half() for name, value in state.items()}, tmp_path / "w.safetensors")
+        adapters.load_weights(linear(), tmp_path / "w.safetensors")
+
+
+class TestForeign:
+    @pytest.fixture(autouse=True)
+    def _package(self, tmp_path, monkeypatch):
+        (tmp_path / "their_nets.py").write_text(
+            "from torch import nn\ndef build(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+            "def wrong(): return 3\n"
+            "def needs(width): return nn.Linear(width, 2)\n"
+            "def breaks(): raise AssertionError('no weights here')\n"
+            "def leaves(): raise SystemExit(3)\n"
+            "number = 3\n"
+        )
+        (tmp_path / "bad_nets.py").write_text("def build(:\n")
+        (tmp_path / "failing_nets.py").write_text("raise OSError('no such mount')\n")
+        (tmp_path / "leaving_nets.py").write_text("import sys\nsys.exit(1)\n")
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.syspath_prepend(tmp_path)
+
+    def test_it_is_built_and_loaded(self, tmp_path):
+        source = linear()
+        save_file(source.state_dict(), tmp_path / "w.safetensors")
+        model = adapters.foreign("their_nets:build", tmp_path / "w.safetensors")
+        assert classifier.fingerprint(model) == classifier.fingerprint(source)
+
+    @pytest.mark.parametrize(
+        ("path", "message"),
+        [
+            ("their_nets", "package.module:function"),
+            ("their_nets:buld", "Cannot find"),
+            ("no_nets:build", "Cannot find"),
+            ("their_nets:wrong", "returned int"),
+            ("their_nets:needs", r"needs\(\) failed: TypeError: .*without arguments"),
+            ("their_nets:breaks", r"breaks\(\) failed: AssertionError: no weights here"),
+            ("their_nets:leaves", r"leaves\(\) failed: ModelError: The model ends the program"),
+            ("their_nets:number", "is no function but int"),
+            (".their_nets:build", "without a leading dot"),
+            ("bad_nets:build", "Importing 'bad_nets' failed: SyntaxError"),
+            ("failing_nets:build", "Importing 'failing_nets' failed: OSError: no such mount"),
+            (
+                "leaving_nets:build",
+                "Importing 'leaving_nets' failed: ModelError: The model ends the program .*: exit code 1",
+            ),
+        ],
+    )
+    def test_wrong_paths_are_explained(self, path, message):
+        with pytest.raises(ModelError, match=message):
+            adapters.foreign(path)

@@ -1,0 +1,64 @@
+"""Keyed randomness: right distributions, and independent of batch, order and position."""
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from isthmus.core import randomness
+
+KEYS = randomness.example_keys(0, torch.arange(3000))
+
+
+def splitmix(bits: int) -> int:
+    """The finaliser as published, on 64-bit unsigned numbers."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        bits = (bits ^ (bits >> shift)) * factor % 2**64
+    return bits ^ (bits >> 31)
+
+
+def test_it_is_the_published_hash():
+    gamma, key, part = 0x9E3779B97F4A7C15, 0x0123456789ABCDEF, 2**64 - 17
+    folded = splitmix((key ^ splitmix((part + gamma) % 2**64)) + gamma & 2**64 - 1)
+    keys = torch.tensor([key, 5])
+    new = randomness.fold(keys, -17)
+    assert int(new[0]) % 2**64 == folded
+    assert keys.tolist() == [key, 5]
+    drawn = [splitmix(splitmix((folded + count * gamma) % 2**64)) >> 40 for count in (1, 2, 3)]
+    assert randomness.uniform(new, (3,))[0].tolist() == [bits / 2**24 for bits in drawn]
+
+
+def test_distributions():
+    assert stats.kstest(randomness.uniform(KEYS, (50,)).flatten().numpy(), "uniform").pvalue > 1e-4
+    assert stats.kstest(randomness.normal(KEYS, (50,)).flatten().numpy(), "norm").pvalue > 1e-4
+
+
+def test_no_correlation_between_neighbouring_keys_counters_or_seeds():
+    values = randomness.normal(KEYS, (40,)).double()
+    other = randomness.normal(randomness.example_keys(1, torch.arange(3000)), (40,)).double()
+    for a, b in ((values[:-1], values[1:]), (values[:, :-1], values[:, 1:]), (values, other)):
+        assert abs((a * b).mean()) < 5 / a.numel() ** 0.5
+
+
+@given(st.lists(st.integers(0, 2999), min_size=1, max_size=20), st.integers(1, 9))
+def test_an_example_gets_its_numbers_in_any_batch(indices, count):
+    whole = randomness.normal(KEYS, (count,))
+    assert torch.equal(randomness.normal(KEYS[torch.tensor(indices)], (count,)), whole[torch.tensor(indices)])
+
+
+def test_uniform_numbers_lie_in_the_half_open_interval():
+    values = randomness.uniform(KEYS, (200,))
+    assert 0 <= values.min() < 1e-4
+    assert 1 - 1e-4 < values.max() < 1
+
+
+def test_keys_differ_by_every_part_and_by_its_place():
+    index = torch.arange(4)
+    keys = [randomness.fold(index, *parts) for parts in ((1, 2), (2, 1), (1,), (2,), (1, 2, 0))]
+    assert len({int(k) for key in keys for k in key}) == 20
+
+
+def test_odd_counts_and_shapes():
+    assert randomness.normal(KEYS[:2], (3, 5)).shape == (2, 3, 5)
+    assert randomness.normal(KEYS[:2], (1,)).shape == (2, 1)
+    assert torch.isfinite(randomness.normal(KEYS, (101,))).all()
