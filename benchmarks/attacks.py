@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from benchmarks.attack_models import RADII, RECIPES, build, test_images
 from benchmarks.peers import Counting, attack, autoattack, measure
 from isthmus.attacks import Linf, robust_accuracy
-from isthmus.attacks.engine.counted_model import Oracle
+from isthmus.attacks.engine.counted_model import CountedModel
 from isthmus.core import files
 
 # model: how many times faster standard and fast must be, and how many points above the peer's robust accuracy
@@ -132,7 +132,7 @@ def timed() -> Iterator[Clock]:
     with ExitStack() as patches:
         # all through which an oracle reaches its models; none of them calls another
         for name in ("_gradient", "_scouted", "_plain"):
-            patches.enter_context(patch.object(Oracle, name, counted(getattr(Oracle, name))))
+            patches.enter_context(patch.object(CountedModel, name, counted(getattr(CountedModel, name))))
         start = time.perf_counter()
         yield clock
         clock.seconds = time.perf_counter() - start

@@ -39,7 +39,7 @@ def steppers(model: dict[str, Any], batch: int) -> dict[str, Stepper]:
             {
                 "model": model,
                 "objective": "deterministic",
-                "training": {"batch_size": batch, "optimizer": SGD, "observe": observe},
+                "training": {"batch_size": batch, "optimizer": SGD, "callbacks": observe},
             },
             {},
             data,

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from isthmus.attacks.attack import Attack
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.counted_model import Oracle
+from isthmus.attacks.engine.counted_model import CountedModel
 from isthmus.attacks.threats import Threat
 from isthmus.core.config import Component
 from isthmus.core.randomness import normal
@@ -92,7 +92,7 @@ def subject(n: int = 48) -> tuple[Smooth, Tensor, Tensor]:
 
 def end_of(module, config, model: nn.Module, batch: Batch, threat: Threat) -> Tensor:
     """Where an attack's first run ends on each example, success or not, unjudged."""
-    oracle = Oracle(model)
+    oracle = CountedModel(model)
     if hasattr(module, "perturb"):
         return module.perturb(config, oracle, batch, threat)
     search = module.search(config, threat, int(oracle.logits(batch.images, batch.keys).shape[1]))

@@ -9,7 +9,7 @@ from torch import nn
 
 from isthmus.attacks import fab, robust_accuracy
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.counted_model import Answer, Oracle
+from isthmus.attacks.engine.counted_model import Answer, CountedModel
 from isthmus.attacks.hyperplane import PROJECTIONS
 from isthmus.attacks.threats import L1, L2, Linf
 from isthmus.core.randomness import example_keys
@@ -29,7 +29,7 @@ def batch_of(images, labels, **others) -> Batch:
 
 def course(model, batch, threat, config):
     """The images found by each projection of a run per example, and the looks it took."""
-    search, oracle = fab.search(config, threat, 3), Oracle(model)
+    search, oracle = fab.search(config, threat, 3), CountedModel(model)
     assert len(batch) == 1
     runs, found = search.begin(batch, torch.zeros(1, dtype=torch.int64)), []
     while int(runs.looks) < int(runs.budget):
@@ -185,7 +185,7 @@ def test_where_gradients_are_nan_the_example_is_set_aside(threat):
     batch = batch_of(images, labels, aims=(labels + 1) % 3)
     search = fab.search(fab.Config(), threat, 3)
     runs = search.begin(batch, torch.zeros(12, dtype=torch.int64))
-    answer = Oracle(model).look(runs.x, batch.keys, lambda logits: search.objective(runs, batch, logits))
+    answer = CountedModel(model).look(runs.x, batch.keys, lambda logits: search.objective(runs, batch, logits))
     search.advance(runs, batch, answer)
     assert torch.equal(runs.x.isnan().flatten(1).any(1), sick)
     result = robust_accuracy(model, images, labels, threat, [fab.Config(steps=3)])

@@ -12,8 +12,8 @@ from torch import nn
 from isthmus.attacks import Linf, RobustResult, curve, pgd, robust_accuracy
 from isthmus.attacks.engine import averages
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.counted_model import Oracle
-from isthmus.attacks.engine.verifier import Judge
+from isthmus.attacks.engine.counted_model import CountedModel
+from isthmus.attacks.engine.verifier import Verifier
 from isthmus.attacks.verify import verify
 from isthmus.core.errors import FileError
 from isthmus.core.randomness import example_keys, normal, uniform
@@ -64,7 +64,7 @@ def images_at(pixel: float, n: int) -> tuple[torch.Tensor, torch.Tensor]:
 def read(model, pixel: float, n: int) -> averages.Reading:
     images, labels = images_at(pixel, n)
     batch = Batch(images, labels, example_keys(5, torch.arange(n)))
-    return Judge(Oracle(model), Linf(0.1)).read(images, batch)
+    return Verifier(CountedModel(model), Linf(0.1)).read(images, batch)
 
 
 @pytest.mark.parametrize("m", [-1.0, -0.2, 0.2, 1.0])
@@ -143,7 +143,7 @@ class Wrapper(nn.Module):
 def test_draws_in_one_pass_are_those_of_many_and_are_counted_alike(kind):
     images, _ = images_at(0.55, 7)
     keys, model = example_keys(3, torch.arange(7)), kind(1.0)
-    oracle, alone = Oracle(model), Oracle(Margin(1.0))
+    oracle, alone = CountedModel(model), CountedModel(Margin(1.0))
     oracle.rows = 30
     found = oracle.draws(images, keys, 2, 10)
     expected = torch.stack([alone.logits(images, keys, draw) for draw in range(2, 12)], 1)
@@ -155,7 +155,7 @@ def test_draws_in_one_pass_are_those_of_many_and_are_counted_alike(kind):
 
 def test_a_wrapper_that_passes_attributes_on_is_not_passed_by():
     images, _ = images_at(0.55, 4)
-    oracle = Oracle(Wrapper(Shared(1.0)))
+    oracle = CountedModel(Wrapper(Shared(1.0)))
     keys = example_keys(3, torch.arange(4))
     expected = torch.stack([oracle.logits(images, keys, draw) for draw in range(5)], 1)
     torch.testing.assert_close(oracle.draws(images, keys, 0, 5), expected)
@@ -164,7 +164,9 @@ def test_a_wrapper_that_passes_attributes_on_is_not_passed_by():
 def test_an_undecided_reading_takes_few_passes():
     model = Shared(1.0)
     images, labels = images_at(0.5, 5)
-    reading = Judge(Oracle(model), Linf(0.1)).read(images, Batch(images, labels, example_keys(5, torch.arange(5))))
+    reading = Verifier(CountedModel(model), Linf(0.1)).read(
+        images, Batch(images, labels, example_keys(5, torch.arange(5)))
+    )
     assert int(reading.draws.max()) == averages.FIRST + averages.MOST
     assert len(model.rows) <= 6
 
@@ -200,7 +202,7 @@ class Unsure(nn.Module):
 def test_the_votes_of_a_model_that_is_never_sure_settle_a_reading(chance, wrong):
     images, labels = images_at(0.5, 30)
     batch = Batch(images, labels, example_keys(5, torch.arange(30)))
-    found = Judge(Oracle(Unsure(chance)), Linf(0.1)).read(images, batch)
+    found = Verifier(CountedModel(Unsure(chance)), Linf(0.1)).read(images, batch)
     assert (found.wrong == wrong).all()
     assert found.draws.double().mean() < 60
     assert found.sure.all() == wrong

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from isthmus.attacks.api import robust_accuracy
 from isthmus.attacks.engine.evaluation import Snapshot
-from isthmus.attacks.engine.state import Ledger
+from isthmus.attacks.engine.state import EvaluationState
 from isthmus.attacks.result import RobustResult
 from isthmus.audits import attack_command
 from isthmus.core import config
@@ -96,7 +96,7 @@ def held_in_pgd(home: Path, checkpoint: Path, *arguments: object) -> Iterator[su
     (home / "hold").touch()
     process = started(*arguments, cwd=home)
     try:
-        while not (checkpoint.exists() and json.loads(Ledger.load(checkpoint)[1])["at"] == 1):
+        while not (checkpoint.exists() and json.loads(EvaluationState.load(checkpoint)[1])["at"] == 1):
             assert process.poll() is None, process.communicate()
             time.sleep(0.05)
         yield process

@@ -193,8 +193,8 @@ def test_two_checkpoints_of_one_architecture_have_two_folders(tmp_path, monkeypa
 CHECK = """
 from typing import Literal
 from isthmus import metrics
-from isthmus.config import Component
-from isthmus.types import CheckResult, Status
+from isthmus.core.config import Component
+from isthmus.core.types import CheckResult, Status
 
 class Config(Component):
     name: Literal["bright"] = "bright"

@@ -12,7 +12,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from isthmus.attacks.engine.state import Ledger
+from isthmus.attacks.engine.state import EvaluationState
 from isthmus.attacks.result import RobustResult
 from isthmus.core import files, results
 from isthmus.core.config import read_yaml
@@ -188,7 +188,7 @@ def test_pipes_and_devices_are_refused_by_whatever_reads_or_writes(tmp_path, kin
         files.read_arrays,
         read_yaml,
         RobustResult.load,
-        Ledger.load,
+        EvaluationState.load,
         checkpoints.read,
         lambda path: load_weights(module, path),
         lambda path: files.write_bytes(path, b"nothing"),

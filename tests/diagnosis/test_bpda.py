@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from isthmus.diagnosis.bpda.model import StraightThrough
+from isthmus.diagnosis.bpda.model import BPDAModel
 
 
 class Trick(nn.Module):
@@ -132,7 +132,7 @@ def test_what_cuts_the_graph_does_not(name):
     torch.manual_seed(0)
     model, images = Trick(IDENTITIES[name]), torch.rand(5, 1, 3, 4)
     expected = model.linear.weight[0].expand(5, -1).view_as(images)
-    torch.testing.assert_close(gradient(StraightThrough(model), images), expected)
+    torch.testing.assert_close(gradient(BPDAModel(model), images), expected)
 
 
 def rounded_in_place(x):
@@ -181,7 +181,7 @@ STEPS = {
 def test_steps_let_the_gradient_through(name):
     torch.manual_seed(0)
     model, images = Trick(STEPS[name]), torch.rand(5, 1, 3, 4)
-    honest = StraightThrough(model)
+    honest = BPDAModel(model)
     torch.testing.assert_close(honest(images.clone().requires_grad_()), model(images))
     expected = model.linear.weight[0].expand(5, -1).view_as(images)
     torch.testing.assert_close(gradient(honest, images), expected, rtol=1e-4, atol=1e-5)
@@ -209,7 +209,7 @@ INTEGERS = {
 def test_integers_are_still_indices_and_masks(name):
     torch.manual_seed(0)
     model, images = Trick(INTEGERS[name]), torch.rand(5, 1, 3, 4)
-    torch.testing.assert_close(StraightThrough(model)(images.clone().requires_grad_()), model(images))
+    torch.testing.assert_close(BPDAModel(model)(images.clone().requires_grad_()), model(images))
 
 
 def test_weights_in_other_precisions():
@@ -217,17 +217,17 @@ def test_weights_in_other_precisions():
     images = torch.rand(5, 1, 3, 4)
     half = Trick(lambda x: x.half())
     half.linear.half()
-    torch.testing.assert_close(gradient(StraightThrough(half), images), gradient(half, images))
+    torch.testing.assert_close(gradient(BPDAModel(half), images), gradient(half, images))
     double = Trick(lambda x: x.half().double())
     double.linear.double()
     expected = double.linear.weight[0].expand(5, -1).view_as(images).float()
-    torch.testing.assert_close(gradient(StraightThrough(double), images), expected)
+    torch.testing.assert_close(gradient(BPDAModel(double), images), expected)
 
 
 def test_a_clamp_of_infinity_keeps_its_value():
     model = Trick(lambda x: torch.log(x).clamp(min=-50))
     images = torch.zeros(2, 1, 3, 4)
-    assert torch.equal(StraightThrough(model)(images.clone().requires_grad_()), model(images))
+    assert torch.equal(BPDAModel(model)(images.clone().requires_grad_()), model(images))
 
 
 THRESHOLDS = {
@@ -244,7 +244,7 @@ THRESHOLDS = {
 def test_a_threshold_has_the_sign_of_its_slope(name):
     torch.manual_seed(0)
     model, images = Trick(THRESHOLDS[name]), torch.rand(5, 1, 3, 4)
-    honest = StraightThrough(model)
+    honest = BPDAModel(model)
     torch.testing.assert_close(honest(images.clone().requires_grad_()), model(images))
     found = gradient(honest, images)
     weight = model.linear.weight[0].expand(5, -1).view_as(images)
@@ -256,8 +256,8 @@ def test_an_honest_model_is_what_it_was_bit_for_bit():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3)).eval()
     images = torch.rand(6, 1, 4, 3)
-    assert torch.equal(StraightThrough(model)(images), model(images))
-    assert torch.equal(gradient(StraightThrough(model), images), gradient(model, images))
+    assert torch.equal(BPDAModel(model)(images), model(images))
+    assert torch.equal(gradient(BPDAModel(model), images), gradient(model, images))
 
 
 def test_autograd_is_as_before_afterwards():
@@ -268,8 +268,8 @@ def test_autograd_is_as_before_afterwards():
 
     before = now(), torch.is_grad_enabled()
     with pytest.raises(ZeroDivisionError):
-        StraightThrough(Trick(lambda x: x / (1 // 0)))(torch.rand(2, 1, 3, 4))
-    gradient(StraightThrough(Trick(without_grad)), torch.rand(2, 1, 3, 4))
+        BPDAModel(Trick(lambda x: x / (1 // 0)))(torch.rand(2, 1, 3, 4))
+    gradient(BPDAModel(Trick(without_grad)), torch.rand(2, 1, 3, 4))
     assert (now(), torch.is_grad_enabled()) == before
     assert "apply" not in vars(torch.autograd.function._SingleLevelFunction)
     leaf = torch.rand(3, requires_grad=True)
@@ -289,9 +289,9 @@ class Last(nn.Module):
 def test_one_inside_another(name):
     torch.manual_seed(0)
     model, images = Trick(IDENTITIES[name]), torch.rand(5, 1, 3, 4)
-    twice = StraightThrough(nn.Sequential(StraightThrough(Trick(IDENTITIES[name])), Last()))
+    twice = BPDAModel(nn.Sequential(BPDAModel(Trick(IDENTITIES[name])), Last()))
     twice.model[0].model.linear = model.linear
-    assert torch.equal(gradient(twice, images), gradient(StraightThrough(model), images))
+    assert torch.equal(gradient(twice, images), gradient(BPDAModel(model), images))
     assert torch.autograd.grad(Bent.apply(images.requires_grad_()).sum(), images)[0].count_nonzero() == 0
 
 
@@ -308,13 +308,13 @@ def test_threads_do_not_meet():
     slow, quick, images = Trick(waits), Trick(Bent.apply), torch.rand(5, 1, 3, 4)
 
     def run():
-        found["slow"] = gradient(StraightThrough(slow), images)
+        found["slow"] = gradient(BPDAModel(slow), images)
 
     thread = threading.Thread(target=run)
     thread.start()
     try:
         assert inside.wait(600)
-        found["quick"] = gradient(StraightThrough(quick), images)
+        found["quick"] = gradient(BPDAModel(quick), images)
         found["plain"] = gradient(quick, images)
         with torch.inference_mode():
             assert (images * 1).is_inference()
@@ -341,7 +341,7 @@ def test_hooks_on_modules_do_not_bend_the_gradient(kind):
     expected = gradient(model, images)
     HOOKS[kind](model[2], lambda module, into, out: tuple(None if each is None else 0 * each for each in into))
     assert gradient(model, images).count_nonzero() == 0
-    assert torch.equal(gradient(StraightThrough(model), images), expected)
+    assert torch.equal(gradient(BPDAModel(model), images), expected)
     assert gradient(model, images).count_nonzero() == 0
 
 
@@ -352,11 +352,11 @@ def test_a_custom_function_that_fails_says_so():
             raise KeyError("as before")
 
     with pytest.raises(KeyError, match="as before"):
-        gradient(StraightThrough(Trick(Failing.apply)), torch.rand(2, 1, 3, 4))
+        gradient(BPDAModel(Trick(Failing.apply)), torch.rand(2, 1, 3, 4))
 
 
 def test_remainders_alone_have_no_gradient():
-    found = gradient(StraightThrough(Trick(lambda x: torch.remainder(x, 0.3) + 0 * x)), torch.rand(2, 1, 3, 4))
+    found = gradient(BPDAModel(Trick(lambda x: torch.remainder(x, 0.3) + 0 * x)), torch.rand(2, 1, 3, 4))
     assert found.count_nonzero() == 0
 
 
@@ -383,8 +383,8 @@ SATURATED = {
 def test_a_saturated_output_can_have_a_direction(name):
     torch.manual_seed(0)
     model, images = Saturated(SATURATED[name]), torch.rand(5, 1, 3, 4)
-    free = StraightThrough(model, unsaturated="gradients")
-    assert gradient(StraightThrough(model), images).count_nonzero() == 0
+    free = BPDAModel(model, unsaturated="gradients")
+    assert gradient(BPDAModel(model), images).count_nonzero() == 0
     torch.testing.assert_close(free(images.clone().requires_grad_()), model(images))
     leaf = images.clone().requires_grad_()
     (margin,) = torch.autograd.grad((free(leaf)[:, 0] - free(leaf)[:, 1]).sum(), leaf)
@@ -436,7 +436,7 @@ class Hard(nn.Module):
 def test_a_hard_label_has_the_direction_of_what_it_was_chosen_from(name):
     torch.manual_seed(0)
     model, images = Hard(HARD[name]), torch.rand(40, 1, 3, 4)
-    scout = StraightThrough(model)
+    scout = BPDAModel(model)
     answer = model(images)
     assert set(answer.unique().tolist()) == {-1e9, 1e9}
     torch.testing.assert_close(scout(images.clone().requires_grad_()), answer, rtol=1e-6, atol=0)
@@ -453,13 +453,13 @@ def test_a_hard_label_has_the_direction_of_what_it_was_chosen_from(name):
 def test_a_hard_label_can_have_the_value_of_what_it_was_chosen_from(name):
     torch.manual_seed(0)
     model, images = Hard(HARD[name]), torch.rand(40, 1, 3, 4).requires_grad_()
-    valued = StraightThrough(model, unsaturated="values")(images)
+    valued = BPDAModel(model, unsaturated="values")(images)
     torch.testing.assert_close(valued, 1e9 * (2 * model.linear(images.flatten(1)) - 1))
 
 
 def test_a_softmax_can_have_the_value_of_its_logarithm():
     images = torch.rand(40, 12).requires_grad_()
-    valued = StraightThrough(nn.Softmax(1), unsaturated="values")(images)
+    valued = BPDAModel(nn.Softmax(1), unsaturated="values")(images)
     torch.testing.assert_close(valued, images.log_softmax(1))
 
 
@@ -467,5 +467,5 @@ def test_without_gradients_the_images_are_left_alone_too():
     images = torch.rand(2, 1, 3, 4)
     before = images.clone()
     with torch.no_grad():
-        StraightThrough(Trick(lambda x: x.mul_(2)))(images)
+        BPDAModel(Trick(lambda x: x.mul_(2)))(images)
     assert torch.equal(images, before)

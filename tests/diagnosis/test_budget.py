@@ -21,7 +21,7 @@ from isthmus.attacks.engine.inputs import examples
 from isthmus.audits.request import configs
 from isthmus.cli import app
 from isthmus.core.errors import ConfigError
-from isthmus.diagnosis.context import Suspect
+from isthmus.diagnosis.context import DiagnosisContext
 from isthmus.diagnosis.diagnose import diagnose
 from isthmus.diagnosis.verdict import Verdict
 
@@ -81,7 +81,7 @@ def diagnosed(model, passes, eps=EPS, tell=lambda passes: None, **options):
     images, labels = held_out(N)
     PASSES.clear()
     budget = replace(SMALLER, passes=passes, **options)
-    return diagnose(Suspect(model, examples(images, labels), Linf(eps), budget, tell=tell))
+    return diagnose(DiagnosisContext(model, examples(images, labels), Linf(eps), budget, tell=tell))
 
 
 HARD = ["quantised", *(pytest.param(name, marks=pytest.mark.slow) for name in ("random noise", "batch leak"))]

@@ -18,7 +18,7 @@ from isthmus.attacks import Linf
 from isthmus.attacks.engine.inputs import examples
 from isthmus.core.types import Metric
 from isthmus.diagnosis import diagnose as battery
-from isthmus.diagnosis.context import Suspect
+from isthmus.diagnosis.context import DiagnosisContext
 from isthmus.diagnosis.diagnose import NEED_GRADIENTS
 from isthmus.diagnosis.finding import Finding
 from isthmus.diagnosis.verdict import verdict
@@ -79,7 +79,7 @@ class TwoClasses(nn.Module):
 
 def test_two_classes():
     images, labels = held_out(60)
-    suspect = Suspect(TwoClasses(undefended()), examples(images, (labels >= 5).long()), Linf(0.1), SMALL)
+    suspect = DiagnosisContext(TwoClasses(undefended()), examples(images, (labels >= 5).long()), Linf(0.1), SMALL)
     found = diagnose(suspect)
     assert found.verdict.status == "holds"
     assert "DLR is undefined" in finding(found, "outputs").reason
@@ -322,11 +322,11 @@ def test_a_test_that_fails_is_told_and_the_others_still_run(monkeypatch):
         raise ZeroDivisionError("by nothing")
 
     monkeypatch.setitem(battery.BEFORE, "surface", fails)
-    monkeypatch.setitem(battery.follow_up.FIRST, "straight_through", fails)
+    monkeypatch.setitem(battery.follow_up.FIRST, "bpda", fails)
     found = examined(ILLUSIONS["quantised"](undefended()))
     assert finding(found, "surface").status == "error"
     assert finding(found, "surface").reason == "ZeroDivisionError: by nothing"
-    assert found.follow_ups["straight_through"].note == "ZeroDivisionError: by nothing"
+    assert found.follow_ups["bpda"].note == "ZeroDivisionError: by nothing"
     assert "surface" in found.verdict.untested
     assert found.verdict.corrected <= 0.03
 

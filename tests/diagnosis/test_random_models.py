@@ -8,7 +8,7 @@ from trained_digits import held_out, undefended
 from isthmus.attacks import Linf, pgd, robust_accuracy
 from isthmus.attacks.engine.inputs import examples
 from isthmus.diagnosis import follow_up
-from isthmus.diagnosis.context import QUICK, Suspect
+from isthmus.diagnosis.context import QUICK, DiagnosisContext
 
 EPS, NEEDED, SIGMA = 0.1, 0.84, 5.0
 
@@ -30,7 +30,7 @@ class NoisySlopes(nn.Module):
 def test_averaged_gradients_come_close_to_the_best_perturbation_of_a_noisy_model():
     """APGD on averaged draws, which the follow-up ran before, leaves 3 of the 8."""
     labels = torch.zeros(8, dtype=torch.int64)
-    suspect = Suspect(NoisySlopes(), examples(torch.full((8, 1, 8, 8), 0.5), labels), Linf(EPS), QUICK)
+    suspect = DiagnosisContext(NoisySlopes(), examples(torch.full((8, 1, 8, 8), 0.5), labels), Linf(EPS), QUICK)
     follow_up.averaged(suspect)
     assert suspect.best.robust.sum() <= 1
 

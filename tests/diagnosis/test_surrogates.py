@@ -11,7 +11,7 @@ import torch
 from differentiable import probed
 from torch import Tensor, nn
 
-from isthmus.diagnosis.bpda.model import StraightThrough
+from isthmus.diagnosis.bpda.model import BPDAModel
 from isthmus.diagnosis.bpda.relaxed import plain
 from isthmus.diagnosis.bpda.surrogates import EXEMPT, KINDS, SURROGATES
 
@@ -252,7 +252,7 @@ def test_values_and_dtypes_are_torchs_and_a_gradient_comes_through(name, at):
     expected = function(x.clone())
     torch.manual_seed(0)
     leaf, seen = x.clone().requires_grad_(), []
-    soft = StraightThrough(Only(lambda x: seen.append(function(x)) or seen[0]))(leaf)
+    soft = BPDAModel(Only(lambda x: seen.append(function(x)) or seen[0]))(leaf)
     assert seen[0].dtype == expected.dtype
     assert torch.equal(seen[0].detach(), expected)
     assert soft.is_floating_point()
@@ -286,7 +286,7 @@ def test_what_rises_with_a_logit_has_a_positive_slope_on_any_scale(name, scale):
     z = (scale * torch.randn(20, 4, generator=torch.Generator().manual_seed(1))).requires_grad_()
     if name == "distinct":
         z = z[:1]
-    found = StraightThrough(Only(lambda z: RISING[name](z).float() * 1.0))(z)
+    found = BPDAModel(Only(lambda z: RISING[name](z).float() * 1.0))(z)
     for column in range(4):
         (gradient,) = torch.autograd.grad(found[:, column].sum(), z, retain_graph=True)
         largest = gradient[:, column]
@@ -296,7 +296,7 @@ def test_what_rises_with_a_logit_has_a_positive_slope_on_any_scale(name, scale):
 
 def test_a_lookup_falls_where_its_table_does():
     x = torch.rand(2, 5).requires_grad_()
-    found = StraightThrough(Only(lambda x: torch.arange(16.0, 0, -1)[(16 * x).long()]))(x)
+    found = BPDAModel(Only(lambda x: torch.arange(16.0, 0, -1)[(16 * x).long()]))(x)
     (gradient,) = torch.autograd.grad(found.sum(), x)
     torch.testing.assert_close(gradient, torch.full((2, 5), -16.0))
 
@@ -305,7 +305,7 @@ def test_an_index_of_the_nearest_has_the_mean_of_what_it_names():
     """A vector quantiser: Σ_j softmax_j(−(d_j − min d)/τ)·entry_j, in closed form."""
     entries = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     x = torch.rand(6, 2).requires_grad_()
-    found = StraightThrough(Only(lambda x: entries[torch.cdist(x, entries).argmin(1)]))(x)
+    found = BPDAModel(Only(lambda x: entries[torch.cdist(x, entries).argmin(1)]))(x)
     assert torch.equal(found, entries[torch.cdist(x, entries).argmin(1)])
     (gradient,) = torch.autograd.grad(found.sum(), x)
     farther = torch.cdist(x, entries) - torch.cdist(x, entries).amin(1, keepdim=True)
@@ -330,11 +330,11 @@ def test_what_is_unknown_and_changes_the_shape_has_an_estimated_gradient():
     assert not hidden(images.requires_grad_()).detach().requires_grad
     leaf = images.detach().requires_grad_()
     (expected,) = torch.autograd.grad(honest(leaf)[:, 0].sum(), leaf)
-    (found,) = torch.autograd.grad(StraightThrough(hidden)(leaf)[:, 0].sum(), leaf)
+    (found,) = torch.autograd.grad(BPDAModel(hidden)(leaf)[:, 0].sum(), leaf)
     assert torch.cosine_similarity(found.flatten(1), expected.flatten(1)).min() > 0.5
     for row in range(6):
         one = leaf[row : row + 1].detach().requires_grad_()
-        (alone,) = torch.autograd.grad(StraightThrough(hidden)(one)[:, 0].sum(), one)
+        (alone,) = torch.autograd.grad(BPDAModel(hidden)(one)[:, 0].sum(), one)
         torch.testing.assert_close(alone[0], found[row], rtol=1e-4, atol=1e-5)
 
 
@@ -349,7 +349,7 @@ def test_a_custom_function_that_changes_the_shape_has_an_estimated_gradient():
             return None
 
     x = torch.rand(4, 8).requires_grad_()
-    (found,) = torch.autograd.grad(StraightThrough(Only(lambda x: Halved.apply(x) @ torch.ones(4)))(x).sum(), x)
+    (found,) = torch.autograd.grad(BPDAModel(Only(lambda x: Halved.apply(x) @ torch.ones(4)))(x).sum(), x)
     expected = torch.tensor([1.0, 0.0] * 4).expand(4, 8)
     assert torch.cosine_similarity(found, expected).min() > 0.8
 
@@ -373,9 +373,7 @@ def test_constants_stay_constants(n):
 
     torch.manual_seed(0)
     model, images = Honest(), torch.rand(n, 1, 6, 6).requires_grad_()
-    found, expected = (
-        torch.autograd.grad(each(images)[:, 0].sum(), images)[0] for each in (StraightThrough(model), model)
-    )
+    found, expected = (torch.autograd.grad(each(images)[:, 0].sum(), images)[0] for each in (BPDAModel(model), model))
     assert torch.equal(found, expected)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.threats import Linf
 from isthmus.diagnosis import substitute
-from isthmus.diagnosis.bpda.model import StraightThrough
+from isthmus.diagnosis.bpda.model import BPDAModel
 from isthmus.diagnosis.views import Alone, LogProbabilities, WithoutGradient, in_double
 
 
@@ -69,7 +69,7 @@ def test_double_or_nothing():
     assert in_double(Only(lambda x: x.float()), probe) is None
     assert in_double(model, probe, unknown=1) is None
     # ... but for gradients that follow, casts are left out:
-    assert in_double(StraightThrough(Only(lambda x: x.float())), probe) is not None
+    assert in_double(BPDAModel(Only(lambda x: x.float())), probe) is not None
 
 
 def test_double_leaves_the_images_alone():

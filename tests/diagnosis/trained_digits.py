@@ -13,8 +13,8 @@ from torch.nn import functional
 from isthmus.attacks import Linf
 from isthmus.attacks.engine.inputs import examples
 from isthmus.audits.classifier import adopt
-from isthmus.core.preserve_state import undisturbed
-from isthmus.diagnosis.context import QUICK, Budget, Suspect
+from isthmus.core.preserve_state import preserve_state
+from isthmus.diagnosis.context import QUICK, Budget, DiagnosisContext
 from isthmus.diagnosis.diagnose import Diagnosis, diagnose
 from isthmus.models.modes import AveragedDraws
 
@@ -86,8 +86,8 @@ def examined(
 ) -> Diagnosis:
     """The battery on a model as an audit adopts it."""
     images, labels = held_out(n)
-    with undisturbed(model, images.device, 0):
+    with preserve_state(model, images.device, 0):
         found = adopt(model, images, threat=Linf(eps))
         adopted = AveragedDraws(model, 1).eval() if isinstance(found.model, AveragedDraws) else found.model
-        suspect = Suspect(adopted, examples(images, labels), Linf(eps), budget, remembers=found.remembers)
+        suspect = DiagnosisContext(adopted, examples(images, labels), Linf(eps), budget, remembers=found.remembers)
         return diagnose(suspect, claimed)

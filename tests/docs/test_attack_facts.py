@@ -9,7 +9,7 @@ from doc_pages import DOCS, ROOT
 from isthmus.attacks import L2, Linf, flags, race, threats
 from isthmus.attacks.engine import averages, early_stopping, optimized_model, rounding, verifier
 from isthmus.attacks.engine.evaluation import SAVE_EVERY
-from isthmus.attacks.engine.state import Ledger
+from isthmus.attacks.engine.state import EvaluationState
 from isthmus.attacks.suites import SUITES
 from isthmus.core import registry
 
@@ -63,7 +63,7 @@ def test_norms_and_gradients(row):
 
 def test_every_column_of_the_ledger_is_described():
     described = set(re.findall(r"`(\w+)`", " ".join(row[0] for row in rows("## What comes back"))))
-    assert {field.name for field in fields(Ledger)} <= described
+    assert {field.name for field in fields(EvaluationState)} <= described
 
 
 def test_thresholds_are_those_of_the_code():

@@ -119,7 +119,7 @@ def test_thresholds_are_those_of_the_code():
 
 def test_backbones_have_the_sizes_of_their_table():
     rows = re.findall(
-        r"^\| `(\{.*\})` \| (\d+)×(\d+)×(\d+) \| (\d+) \| ([\d,]+) \|", text("reference/nets.md"), re.MULTILINE
+        r"^\| `(\{.*\})` \| (\d+)×(\d+)×(\d+) \| (\d+) \| ([\d,]+) \|", text("reference/models.md"), re.MULTILINE
     )
     seen = set()
     for options, *shape, features, parameters in rows:

@@ -7,7 +7,7 @@ import typer
 import yaml
 from doc_pages import DOCS, FENCE, PAGES, ROOT, blocks, console_lines
 
-from isthmus.cli.app import app
+from isthmus.cli import app
 from isthmus.core.recipe import load_recipe
 from isthmus.training.run import Run
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from trials import cases, command, judge, place
 
 from isthmus.attacks.api import robust_accuracy
-from isthmus.attacks.engine.state import Ledger, seal
+from isthmus.attacks.engine.state import EvaluationState, seal
 from isthmus.attacks.result import RobustResult
 from isthmus.audits import attack_command
 from isthmus.data.images import as_float
@@ -196,7 +196,7 @@ def test_evaluations_go_on_or_are_refused(run: Path, data: st.DataObject) -> Non
     examples = as_float(test.images[:COUNT]), test.labels[:COUNT]
     with place() as here:
         path = here.write("e.safetensors", data.draw(hostile_file(sound, here.marker, resealed(sound, seal, "seal"))))
-        judge("evaluation, read", here, lambda: Ledger.load(path))
+        judge("evaluation, read", here, lambda: EvaluationState.load(path))
         attacks = SUITE.split(",")
         judge("evaluation, resumed", here, lambda: robust_accuracy(model, *examples, THREAT, attacks, save_to=path))
 

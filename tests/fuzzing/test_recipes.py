@@ -27,7 +27,7 @@ RECIPE = {
         "rho_schedule": {"start": 100.0, "epochs": 1},
         "augment": {"name": "none", "cutout": 2},
         "snapshots": [1, 2],
-        "observe": ["gradient_snr"],
+        "callbacks": ["gradient_snr"],
     },
 }
 TEXT = yaml.safe_dump(RECIPE, sort_keys=False)

@@ -129,7 +129,7 @@ def test_the_literal_noise_reaches_the_observer():
     for divided in (True, False):
         (cells,) = module.cells(module.Config(seeds=1, normalize_noise=divided), None)
         for cell in cells:
-            (observer,) = load_recipe(cell.plain["recipe"]).training.observe
+            (observer,) = load_recipe(cell.plain["recipe"]).training.callbacks
             assert observer.normalize_noise is divided
 
 

@@ -99,7 +99,7 @@ def test_a_worker_that_is_killed_costs_one_cell_until_the_next_call(tmp_path):
 
 HELD = f"""
 import os, time
-from isthmus.cli import main
+from isthmus.cli.app import main
 from isthmus.studies.closer_look import toy_models
 
 measure, calls = toy_models.measure, []

@@ -29,7 +29,7 @@ def whole(tmp_path_factory) -> Run:
 
 KILLED = """
 import os, signal, sys
-from isthmus.cli import main
+from isthmus.cli.app import main
 from isthmus.training.loop import Trainer
 
 take_step, last = Trainer._step, int(sys.argv[1])

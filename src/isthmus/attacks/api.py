@@ -18,7 +18,7 @@ from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Spent
 from isthmus.attacks.engine.early_stopping import until_narrow
 from isthmus.attacks.engine.evaluate import evaluate
-from isthmus.attacks.engine.evaluation import Means, Progress, monotone
+from isthmus.attacks.engine.evaluation import Progress, RunOptions, monotone
 from isthmus.attacks.engine.progress import line
 from isthmus.attacks.result import CLEAN, RobustResult
 from isthmus.attacks.suites import IN_L1, LABELS, STAGES, SUITES
@@ -105,7 +105,7 @@ def robust_accuracy(
             raise ConfigError("max_queries and until both end an evaluation; give one of them.")
     model = memory.without(model, examples.images, chosen)
 
-    def one(part: Batch, means: Means, progress: Progress | None) -> RobustResult:
+    def one(part: Batch, means: RunOptions, progress: Progress | None) -> RobustResult:
         return evaluate(model, part, chosen, attacks, seed=seed, means=means, progress=progress)
 
     with workers.kept():
@@ -168,7 +168,7 @@ def curve(
     means, told = _means(batch_size, jobs, bf16, None, verify), monotone(teller(progress))
     model = memory.without(model, examples.images, grid[-1])
 
-    def one(position: int, known: RobustResult | None, means: Means) -> RobustResult:
+    def one(position: int, known: RobustResult | None, means: RunOptions) -> RobustResult:
         tell = _part(told, position, len(grid))
         return evaluate(model, examples, grid[position], attacks, seed=seed, means=means, progress=tell, known=known)
 
@@ -188,7 +188,7 @@ def curve(
 
 
 def _again(
-    results: list[RobustResult], one: Callable[[int, RobustResult | None, Means], RobustResult], means: Means
+    results: list[RobustResult], one: Callable[[int, RobustResult | None, RunOptions], RobustResult], means: RunOptions
 ) -> list[RobustResult]:
     """The smaller ε of a curve once more, for a model that is random after all; with the passes of both times."""
     smaller = [one(position, None, means).after(lost) for position, lost in enumerate(results[:-1])]
@@ -269,10 +269,10 @@ def _examples(model: object, images: Any, labels: Any, targets: Any, seed: int, 
     return inputs.examples(images, labels, targets=targets, seed=seed, indices=indices)
 
 
-def _means(batch_size: int | None, jobs: int, bf16: bool, save_to: str | Path | None, verify: bool) -> Means:
+def _means(batch_size: int | None, jobs: int, bf16: bool, save_to: str | Path | None, verify: bool) -> RunOptions:
     size = None if batch_size is None else inputs.check_whole(batch_size, "batch_size")
     path = None if save_to is None else Path(save_to)
-    return Means(size, inputs.check_whole(jobs, "jobs"), bf16, path, verify=verify)
+    return RunOptions(size, inputs.check_whole(jobs, "jobs"), bf16, path, verify=verify)
 
 
 def _threat(threat: object) -> Threat:

@@ -22,14 +22,14 @@ from typing import Any
 from torch import Tensor
 
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.counted_model import Oracle
+from isthmus.attacks.engine.counted_model import CountedModel
 from isthmus.attacks.engine.iterative import Search
-from isthmus.attacks.engine.state import Ledger
+from isthmus.attacks.engine.state import EvaluationState
 from isthmus.attacks.threats import Threat
 from isthmus.core import files
 from isthmus.core.config import Component
 
-Perturb = Callable[[Any, Oracle, Batch, Threat], Tensor]
+Perturb = Callable[[Any, CountedModel, Batch, Threat], Tensor]
 MakeSearch = Callable[[Any, Threat, int], Search[Any]]
 
 
@@ -45,7 +45,7 @@ class Attack:
     config: Component
     perturb: Perturb | None = None
     search: MakeSearch | None = None
-    among: Callable[[Ledger, Tensor], Tensor] | None = None
+    among: Callable[[EvaluationState, Tensor], Tensor] | None = None
 
     @property
     def number(self) -> int:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.counted_model import Oracle
+from isthmus.attacks.engine.counted_model import CountedModel
 from isthmus.attacks.threats import Threat
 from isthmus.core.config import Component
 
@@ -20,7 +20,7 @@ class Config(Component):
     loss: Literal["ce", "margin", "log_odds", "dlr"] = "ce"
 
 
-def perturb(config: Config, oracle: Oracle, batch: Batch, threat: Threat) -> Float[Tensor, "n c h w"]:
+def perturb(config: Config, oracle: CountedModel, batch: Batch, threat: Threat) -> Float[Tensor, "n c h w"]:
     """clip(x + ε·sign ∇CE) in ℓ∞, and its like in the other norms: one forward and one backward pass."""
     x = batch.images
     answer = oracle.look(x, batch.keys, lambda logits: batch.ascend(config.loss, logits))

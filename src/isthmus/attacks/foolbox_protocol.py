@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from isthmus.attacks.attack import Attack
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.counted_model import Answer, Oracle
+from isthmus.attacks.engine.counted_model import Answer, CountedModel
 from isthmus.attacks.engine.evaluation import Progress
 from isthmus.attacks.engine.iterative import Runs, Search, counters
 from isthmus.attacks.engine.rows import per_image
@@ -104,7 +104,7 @@ def bisect_pgd(
     )
 
 
-def _scan(config: Component, oracle: Oracle, batch: Batch, threat: Threat) -> Float[Tensor, "n c h w"]:
+def _scan(config: Component, oracle: CountedModel, batch: Batch, threat: Threat) -> Float[Tensor, "n c h w"]:
     """The image at each example's first level that succeeds; the original where none does."""
     answer = oracle.look(batch.images, batch.keys, lambda logits: batch.ascend("ce", logits))
     direction = torch.where(answer.gradient.isnan(), answer.gradient, answer.gradient.sign())
@@ -121,7 +121,7 @@ def _scan(config: Component, oracle: Oracle, batch: Batch, threat: Threat) -> Fl
 
 
 def _first_success(
-    oracle: Oracle, batch: Batch, direction: Tensor, grid: Float[Tensor, "n levels"]
+    oracle: CountedModel, batch: Batch, direction: Tensor, grid: Float[Tensor, "n levels"]
 ) -> Int[Tensor, " n"]:
     """Position of the first ε in each row of the grid that succeeds, −1 where none does.
 

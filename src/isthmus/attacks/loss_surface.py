@@ -18,7 +18,7 @@ from torch.nn import functional
 from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.losses import LOSSES, check, log_odds
 from isthmus.attacks.threats import Threat
-from isthmus.core.preserve_state import device_of, undisturbed
+from isthmus.core.preserve_state import device_of, preserve_state
 from isthmus.core.randomness import fold, uniform
 
 FLAT = 0.01
@@ -104,7 +104,7 @@ def loss_surface(
     device = device_of(model, images)
     u, v = (axis.flatten().to(device) for axis in torch.meshgrid(offsets, offsets, indexing="ij"))
     losses, wrongs = [], []
-    with undisturbed(model, device, seed=0), torch.no_grad():
+    with preserve_state(model, device, seed=0), torch.no_grad():
         for row in range(len(images)):
             x, d1, d2 = (part[row : row + 1].to(device) for part in (images, first, second))
             found = []
@@ -156,7 +156,7 @@ def worst_signs(
     images, labels, keys = images.to(device), labels.to(device), keys.to(device)
     size = threat.eps * 2.5 / steps if step_size is None else step_size
     worst, height = torch.zeros_like(images), images.new_full((len(images),), -torch.inf, dtype=torch.float64)
-    with undisturbed(model, device, seed=0):
+    with preserve_state(model, device, seed=0):
         for restart in range(restarts):
             x = threat.random_start(images, fold(keys, restart))
             for step in range(steps + 1):

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from isthmus.attacks.api import Suite, ready, teller
 from isthmus.attacks.engine import inputs
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.evaluation import Evaluation, Means, Progress
-from isthmus.attacks.engine.verifier import Judge, Verdict
+from isthmus.attacks.engine.evaluation import Evaluation, Progress, RunOptions
+from isthmus.attacks.engine.verifier import Verdict, Verifier
 from isthmus.attacks.result import CLEAN
 from isthmus.attacks.threats import THREATS, Threat
 from isthmus.core.errors import ConfigError, DataError, unknown
-from isthmus.core.preserve_state import device_of, undisturbed
+from isthmus.core.preserve_state import device_of, preserve_state
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,9 @@ def minimal_norms(
     inputs.check_model(model)
     examples = inputs.examples(images, labels, targets=targets, seed=seed, indices=indices)
     # norms are noted as they are found, each success asked about twice; nothing is left to check
-    means = Means(None if batch_size is None else inputs.check_whole(batch_size, "batch_size"), verify=False)
+    means = RunOptions(None if batch_size is None else inputs.check_whole(batch_size, "batch_size"), verify=False)
     device = device_of(model, examples.images)
-    with undisturbed(model, device, seed):
+    with preserve_state(model, device, seed):
         evaluation = Evaluation(
             model, examples, _whole_box(norm, examples.images), suite, seed, means, teller(progress)
         )
@@ -141,7 +141,7 @@ def minimal_norms(
     return smallest.summary()
 
 
-class Smallest(Judge):
+class Smallest(Verifier):
     """A judge that keeps the smallest success of each example and calls none broken, so that searches go on.
 
     A proposal that is no smaller than what is known costs no pass.

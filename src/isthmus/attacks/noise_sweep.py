@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from isthmus.attacks import losses
 from isthmus.attacks.engine import inputs
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.counted_model import Answer, Oracle
+from isthmus.attacks.engine.counted_model import Answer, CountedModel
 from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.unbounded import DIRECTIONS, climb
 from isthmus.core.errors import ConfigError, unknown
-from isthmus.core.preserve_state import device_of, undisturbed
+from isthmus.core.preserve_state import device_of, preserve_state
 from isthmus.core.randomness import fold, normal
 
 NOISES = ("l2", "linf", "white")
@@ -111,8 +111,8 @@ def descend(
     batch = inputs.examples(images, labels, seed=seed, indices=indices)
     device = device_of(model, batch.images)
     found = list[tuple[Tensor, Tensor]]()
-    with undisturbed(model, device, seed):
-        oracle = Oracle(model)
+    with preserve_state(model, device, seed):
+        oracle = CountedModel(model)
         for done, rows in enumerate(torch.split(torch.arange(len(batch)), size)):
             part = batch.take(rows).to(device)
             if not done:
@@ -142,7 +142,7 @@ def _counted(progress: Callable[[int, int], None], before: int, rows: int, total
 
 
 def _down(
-    oracle: Oracle, batch: Batch, noise: str, radii: Sequence[Tensor], loss: str, report: Callable[[int], None]
+    oracle: CountedModel, batch: Batch, noise: str, radii: Sequence[Tensor], loss: str, report: Callable[[int], None]
 ) -> tuple[Int64[Tensor, "rungs n"], Float64[Tensor, "rungs n"]]:
     """Predictions and sizes of a batch, rung by rung, whose noise has these norms."""
     looks: Iterable[tuple[Tensor, Answer]]

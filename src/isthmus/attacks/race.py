@@ -38,7 +38,7 @@ from isthmus.attacks.attack import Attack
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
 from isthmus.attacks.engine.iterative import Search
-from isthmus.attacks.engine.state import Ledger
+from isthmus.attacks.engine.state import EvaluationState
 from isthmus.attacks.threats import L1, Threat
 from isthmus.core.config import Component
 from isthmus.core.randomness import fold, uniform
@@ -94,14 +94,14 @@ def stages(config: Config) -> Sequence[Attack]:
 # --- who goes on ---
 
 
-def pick_near(config: Config, ledger: Ledger, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+def pick_near(config: Config, ledger: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
     """The nearest of those that stand; and the classes, from now on, in the order of the race."""
     rounds = _widths(config, ledger.ranked.shape[1])
     ledger.ranked = _by_score(ledger.ranked, ledger.scores[:, : rounds[0]])
     return nearest(ledger, config.near)
 
 
-def pick_sample(config: Config, ledger: Ledger, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+def pick_sample(config: Config, ledger: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
     """The nearest again, and some others drawn by their keys, which are marked."""
     close = nearest(ledger, config.near)
     others = (ledger.standing & ~close).nonzero().squeeze(1)
@@ -111,13 +111,13 @@ def pick_sample(config: Config, ledger: Ledger, keys: Int[Tensor, " n"]) -> Bool
     return close | (ledger.marks > 0)
 
 
-def pick_rest_if_needed(ledger: Ledger, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+def pick_rest_if_needed(ledger: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
     """All that Square was not tried on, if it broke one that was drawn; else nobody."""
     untried = ledger.done == 0
     return untried & bool((ledger.broken & (ledger.marks > 0)).any())
 
 
-def nearest(ledger: Ledger, share: float) -> Bool[Tensor, " n"]:
+def nearest(ledger: EvaluationState, share: float) -> Bool[Tensor, " n"]:
     """This share of the standing examples, rounded up: those with the smallest gaps."""
     rows = ledger.standing.nonzero().squeeze(1)
     chosen = rows[ledger.gap[rows].argsort(stable=True)[: math.ceil(share * len(rows))]]

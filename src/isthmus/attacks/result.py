@@ -19,7 +19,7 @@ from torch import Tensor
 from isthmus import metrics
 from isthmus.attacks import flags
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.state import Ledger, check_columns, seal
+from isthmus.attacks.engine.state import EvaluationState, check_columns, seal
 from isthmus.attacks.threats import Threat, parse
 from isthmus.core import files
 from isthmus.core.errors import ConfigError, DataError, FileError, brief
@@ -54,7 +54,7 @@ class RobustResult:
         threat: norm and ε.
         attacks: labels of the attacks in the order they ran; the first is "clean", the unperturbed image.
         examples: images, labels, keys, and targets if an attack had to reach a given class.
-        ledger: what was found, one row per example; see :class:`isthmus.attacks.engine.state.Ledger`.
+        ledger: what was found, one row per example; see :class:`isthmus.attacks.engine.state.EvaluationState`.
         forward_passes: example-passes through the model, all in all; likewise ``backward_passes``.
         random: whether the model answers at random; then examples are broken by its average over fresh draws
             (:mod:`isthmus.attacks.engine.averages`).
@@ -71,7 +71,7 @@ class RobustResult:
     threat: Threat
     attacks: tuple[str, ...]
     examples: Batch
-    ledger: Ledger
+    ledger: EvaluationState
     forward_passes: int
     backward_passes: int
     random: bool = False
@@ -409,7 +409,7 @@ def _assembled(tensors: dict[str, Tensor], facts: _Facts) -> RobustResult:
     if "unbroken" in tensors:
         images[~broken] = _unpacked(tensors["unbroken"])
     kept = (*_KEPT, *(_READ if facts.random else ()))
-    ledger = replace(Ledger.new(images), **{name: tensors[name] for name in kept})
+    ledger = replace(EvaluationState.new(images), **{name: tensors[name] for name in kept})
     if "closest" in tensors:
         ledger.nearest = images.clone()
         ledger.nearest[~broken] = tensors["closest"]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from isthmus.attacks.attack import Attack
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.counted_model import Oracle
+from isthmus.attacks.engine.counted_model import CountedModel
 from isthmus.attacks.engine.optimized_model import fingerprint
 from isthmus.attacks.result import RobustResult
 from isthmus.attacks.threats import Threat
@@ -104,7 +104,9 @@ class Witnesses:
         self.strangers: set[bytes] = set()
         self.met = self.warned = False
 
-    def perturb(self, config: Component, oracle: Oracle, batch: Batch, threat: Threat) -> Float[Tensor, "n c h w"]:
+    def perturb(
+        self, config: Component, oracle: CountedModel, batch: Batch, threat: Threat
+    ) -> Float[Tensor, "n c h w"]:
         """The witness where there is one, else the image as it is.
 
         Raises:

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from isthmus.attacks import losses
 from isthmus.attacks.engine import inputs
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.counted_model import Answer, Oracle
+from isthmus.attacks.engine.counted_model import Answer, CountedModel
 from isthmus.attacks.engine.iterative import Runs, Search, counters
 from isthmus.attacks.threats import L2, Linf, Threat
 from isthmus.core.config import Component
 from isthmus.core.errors import ConfigError, unknown
-from isthmus.core.preserve_state import device_of, undisturbed
+from isthmus.core.preserve_state import device_of, preserve_state
 
 DIRECTIONS: dict[str, Threat] = {"l2": L2(1.0), "linf": Linf(1.0)}
 """Norms to take steps in: of these threats only the steepest ascent is used, no ball."""
@@ -142,8 +142,8 @@ def ascend(
     batch = inputs.examples(images, labels, seed=seed)
     recorded = sorted({*range(0, last + 1, stride), last})
     device = device_of(model, batch.images)
-    with undisturbed(model, device, seed):
-        oracle = Oracle(model)
+    with preserve_state(model, device, seed):
+        oracle = CountedModel(model)
         first = batch.take(torch.arange(1)).to(device)
         inputs.check_classes(batch, oracle.logits(first.images, first.keys).shape[1])
         climbs = [
@@ -156,7 +156,7 @@ def ascend(
 
 
 def climb(
-    oracle: Oracle, batch: Batch, loss: str, move: Callable[[int, Tensor, Tensor], Tensor], steps: int
+    oracle: CountedModel, batch: Batch, loss: str, move: Callable[[int, Tensor, Tensor], Tensor], steps: int
 ) -> Iterator[tuple[Float[Tensor, "n c h w"], Answer]]:
     """Where a batch is before each of so many moves along the gradient, and after the last, with the model's answer.
 
@@ -176,7 +176,7 @@ def climb(
 
 
 def _climb(
-    oracle: Oracle, batch: Batch, direction: Threat, size: float, loss: str, recorded: list[int]
+    oracle: CountedModel, batch: Batch, direction: Threat, size: float, loss: str, recorded: list[int]
 ) -> Float[Tensor, "records 5"]:
     """Sums over a batch after each recorded number of steps; see :func:`_tally`."""
     path = climb(oracle, batch, loss, lambda _, x, gradient: direction.step(x, gradient, size), recorded[-1])

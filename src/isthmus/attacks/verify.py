@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from isthmus.attacks.engine import memory, optimized_model
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.counted_model import Oracle
+from isthmus.attacks.engine.counted_model import CountedModel
 from isthmus.attacks.engine.inputs import check_classes, check_model, check_whole, tensor
-from isthmus.attacks.engine.verifier import Judge, Randomness
+from isthmus.attacks.engine.verifier import Randomness, Verifier
 from isthmus.attacks.result import RobustResult, is_sealed
 from isthmus.attacks.threats import Threat
 from isthmus.core import files
 from isthmus.core.errors import DataError
-from isthmus.core.preserve_state import device_of, undisturbed
+from isthmus.core.preserve_state import device_of, preserve_state
 
 _MISRECORDED = "the original is not classified as recorded"  # by another model, or under another label; no less broken
 _UNSURE = "the witness is not misclassified with the confidence that is recorded"  # but it is on average
@@ -116,7 +116,7 @@ def verify(
     device, held = device_of(model, claim.examples.images), _held(claim.examples)
     if held.any():
         model = memory.without(model, claim.examples.images[held], claim.threat)
-    with undisturbed(model, device, 0):
+    with preserve_state(model, device, 0):
         examples = (
             replace(claim.examples, images=given[0].cpu().float()) if match and given is not None else claim.examples
         )
@@ -161,7 +161,7 @@ def _failures(
     rows = (_held(examples) | claim.broken).nonzero().squeeze(1)
     if not len(rows):
         return {}
-    judge = Judge(Oracle(model), claim.threat)
+    judge = Verifier(CountedModel(model), claim.threat)
     judge.oracle.rows = size
     judge.oracle.random = claim.random or _is_random(judge.oracle, examples.take(rows), device)
     try:
@@ -172,7 +172,7 @@ def _failures(
 
 
 def _found(
-    judge: Judge, claim: RobustResult, examples: Batch, device: torch.device, rows: Tensor, size: int
+    judge: Verifier, claim: RobustResult, examples: Batch, device: torch.device, rows: Tensor, size: int
 ) -> dict[int, str]:
     found: dict[int, str] = {}
     for part in torch.split(rows, size):
@@ -183,11 +183,11 @@ def _found(
     return dict(sorted(found.items()))
 
 
-def _is_random(oracle: Oracle, examples: Batch, device: torch.device) -> bool:
+def _is_random(oracle: CountedModel, examples: Batch, device: torch.device) -> bool:
     return oracle.takes_keys or optimized_model.is_random(oracle, examples, device)
 
 
-def _faults(judge: Judge, batch: Batch, claim: RobustResult, rows: Tensor) -> dict[str, Bool[Tensor, " n"]]:
+def _faults(judge: Verifier, batch: Batch, claim: RobustResult, rows: Tensor) -> dict[str, Bool[Tensor, " n"]]:
     """What can be wrong with examples, the gravest first, and with which of them it is."""
     ledger = claim.ledger.take(rows).to(batch.images.device)
     broken, robust = ledger.broken, ledger.standing & ~ledger.broken
@@ -218,7 +218,7 @@ def _faults(judge: Judge, batch: Batch, claim: RobustResult, rows: Tensor) -> di
     }
 
 
-def _wrong(judge: Judge, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+def _wrong(judge: Verifier, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Whether images are classified as wanted, whether some logit is not finite, and whether they surely are."""
     if judge.oracle.random:
         reading = judge.read(images, batch)

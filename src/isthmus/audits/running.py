@@ -29,7 +29,7 @@ from isthmus.core import files, provenance, registry, results
 from isthmus.core.cluster import Cluster
 from isthmus.core.config import Component
 from isthmus.core.errors import ConfigError, IsthmusError, ModelError, foreign_code, out_of_memory, unknown
-from isthmus.core.preserve_state import device_of, undisturbed
+from isthmus.core.preserve_state import device_of, preserve_state
 from isthmus.core.results import AuditRecord
 from isthmus.core.types import CheckResult, Status
 from isthmus.data.images import Examples, check_labels
@@ -163,7 +163,7 @@ def audit(
         asked = _within(asked, inputs.check_whole(max_queries, "max_queries") // len(images), budget)
     trained = training(trained_on, tuple(images.shape[1:]))
     device = device_of(model, images)
-    with undisturbed(model, device, seed), _limited(model, max_queries), ExitStack() as opened:
+    with preserve_state(model, device, seed), _limited(model, max_queries), ExitStack() as opened:
         adopted, batch_size = _within_memory(
             lambda size: classifier.adopt(model, images.to(device), seed, threat, size), batch_size
         )

@@ -118,13 +118,13 @@ def _answers(context: Context) -> dict[str, NDArray[Any]]:
     import torch
 
     from isthmus.attacks.engine.batch import Batch
-    from isthmus.attacks.engine.counted_model import Oracle
-    from isthmus.attacks.engine.verifier import Judge
+    from isthmus.attacks.engine.counted_model import CountedModel
+    from isthmus.attacks.engine.verifier import Verifier
     from isthmus.models.modes import AveragedDraws
 
     found = dict(clean_logits(context))
     if isinstance(context.model, AveragedDraws):
-        judge = Judge(Oracle(AveragedDraws(context.model.model, 1, context.seed).eval()), context.threat)
+        judge = Verifier(CountedModel(AveragedDraws(context.model.model, 1, context.seed).eval()), context.threat)
         batch = Batch(context.images, context.labels, context.keys)
         parts = torch.split(torch.arange(len(batch), device=batch.images.device), context.batch_size)
         found[MEAN] = np.concatenate([judge.clean(batch.take(rows)).cpu().numpy() for rows in parts])

@@ -114,7 +114,7 @@ def _diagnosed(model: nn.Module, context: Context, config: Config, mode: int, mo
 
     from isthmus.attacks.api import ready
     from isthmus.attacks.engine import inputs
-    from isthmus.diagnosis.context import FULL, QUICK, Suspect
+    from isthmus.diagnosis.context import FULL, QUICK, DiagnosisContext
     from isthmus.diagnosis.diagnose import diagnose
     from isthmus.models.modes import AveragedDraws
 
@@ -127,7 +127,7 @@ def _diagnosed(model: nn.Module, context: Context, config: Config, mode: int, mo
     granted = replace(budget, **chosen)
     bound = granted.passes * len(context.labels[some])
     context.progress(mode * bound, modes * bound)
-    suspect = Suspect(
+    suspect = DiagnosisContext(
         model,
         inputs.examples(
             context.images[some],

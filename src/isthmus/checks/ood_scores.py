@@ -89,7 +89,7 @@ def scores(
     import torch
 
     from isthmus.core import randomness
-    from isthmus.core.preserve_state import undisturbed
+    from isthmus.core.preserve_state import preserve_state
 
     known = known or {}
     modes = {MEAN: judged.model} | ({} if judged.stochastic is None else {STOCHASTIC: judged.stochastic})
@@ -99,7 +99,7 @@ def scores(
         return {}
     device = images[:1].device
     keys = randomness.example_keys(seed, torch.arange(len(images), device=device)) if keys is None else keys
-    with undisturbed(judged.model, device, seed), torch.no_grad():
+    with preserve_state(judged.model, device, seed), torch.no_grad():
         for start in range(0, len(images), batch_size):
             progress(start, len(images))
             part, own = images[start : start + batch_size], keys[start : start + batch_size]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from isthmus.attacks.engine.batch import Batch
-    from isthmus.attacks.engine.counted_model import Oracle
+    from isthmus.attacks.engine.counted_model import CountedModel
     from isthmus.checks.class_prototypes import Config
     from isthmus.checks.context import Context
 
@@ -117,8 +117,8 @@ def grow(
     import torch
 
     from isthmus.attacks.engine.batch import Batch
-    from isthmus.attacks.engine.counted_model import Oracle
-    from isthmus.core.preserve_state import device_of, undisturbed
+    from isthmus.attacks.engine.counted_model import CountedModel
+    from isthmus.core.preserve_state import device_of, preserve_state
     from isthmus.core.randomness import example_keys, fold, normal
 
     device, goals = device_of(model, context.images), torch.from_numpy(classes)
@@ -126,8 +126,8 @@ def grow(
     keys = fold(example_keys(context.seed, goals), number)
     mean, std = (torch.from_numpy(of).float().view(-1, 1, 1).to(device) for of in (population.mean, population.std))
     parts = []
-    with undisturbed(model, device, context.seed):
-        oracle = Oracle(model)
+    with preserve_state(model, device, context.seed):
+        oracle = CountedModel(model)
         for rows in torch.split(torch.arange(len(goals)), context.batch_size):
             own, wanted = keys[rows].to(device), goals[rows].to(device)
             start = mean + config.noise * std * normal(fold(own, _START), population.shape)
@@ -137,7 +137,7 @@ def grow(
     return Prototypes(images, steps, confidence, oracle.forward_passes, oracle.backward_passes)
 
 
-def _ascend(oracle: Oracle, batch: Batch, config: Config) -> tuple[Tensor, Tensor, Tensor]:
+def _ascend(oracle: CountedModel, batch: Batch, config: Config) -> tuple[Tensor, Tensor, Tensor]:
     """Images, steps and confidence of a batch, each as it was when it got there, or else at the end.
 
     Who is there asks for no more passes.

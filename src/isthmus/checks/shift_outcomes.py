@@ -40,11 +40,11 @@ def right(
     import torch
 
     from isthmus.core import randomness
-    from isthmus.core.preserve_state import device_of, undisturbed
+    from isthmus.core.preserve_state import device_of, preserve_state
 
     device = device_of(model, shifted.positions)
     found = []
-    with undisturbed(model, device, seed), torch.no_grad():
+    with preserve_state(model, device, seed), torch.no_grad():
         for images, labels, positions in shifted.batches(batch_size, device):
             logits = answer(model, images, randomness.example_keys(seed, positions))
             found.append(shifted.predictions(logits, restricted) == labels.cpu())

@@ -446,7 +446,7 @@ def _cluster(executor: str, address: str | None, jobs: int | None, cpus: int, gp
 @app.command("list")
 def list_names(
     kind: Annotated[
-        str | None, typer.Argument(help="data, nets, objectives, attacks, checks, shifts or studies.")
+        str | None, typer.Argument(help="data, backbones, objectives, callbacks, attacks, checks, shifts or studies.")
     ] = None,
 ) -> None:
     """List what can be named in recipes and options."""

@@ -32,13 +32,25 @@ class Frozen(BaseModel):
 
 
 class Component(Frozen):
-    """Config of a registered component; subclasses fix ``name`` with a ``Literal`` equal to their file's name.
+    """Base of every component: a frozen class whose fields are its options.
 
-    ``argument`` names the option that the short form ``name:value`` sets (``folder:my/images``).
+    A component of this package fixes ``name`` with a ``Literal`` equal to its file's name. One that is named by
+    ``module:Name`` leaves ``name`` alone; it is then that path, so that a saved recipe can be built again.
+
+    Attributes:
+        argument: the option that the short form ``name:value`` sets (``folder:my/images``).
     """
 
     argument: ClassVar[str | None] = None
-    name: str
+    name: str = ""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        super().__pydantic_init_subclass__(**options)
+        field = cls.model_fields["name"]
+        if field.annotation is str:
+            field.default = f"{cls.__module__}:{cls.__qualname__}"
+            cls.model_rebuild(force=True)
 
 
 def component(kind: str, given: object) -> Component:
@@ -46,7 +58,8 @@ def component(kind: str, given: object) -> Component:
 
     Args:
         kind: a key of :data:`isthmus.core.registry.KINDS`.
-        given: ``"ceb"``, ``"folder:PATH"``, ``{"name": "ceb", "rho": 2}``, that mapping in YAML, or a ready config.
+        given: ``"ceb"``, ``"folder:PATH"``, ``"mypackage.module:Name"``, ``{"name": "ceb", "rho": 2}``, that mapping
+            in YAML, or a component.
 
     Raises:
         ConfigError: no name, an unknown name, or options that do not fit it.
@@ -59,8 +72,7 @@ def component(kind: str, given: object) -> Component:
             f"{kind}: give a name, or a mapping with a 'name' and options; got {shown(given)}. "
             f"There is: {', '.join(registry.names(kind))}."
         )
-    config = registry.find(kind, options["name"]).Config
-    built = validate(config, options, where=f"{registry.KINDS[kind]} {options['name']}")
+    built = validate(registry.load(kind, options["name"]), options, where=f"{registry.KINDS[kind]} {options['name']}")
     assert isinstance(built, Component)
     return built
 
@@ -74,9 +86,9 @@ def _short_form(kind: str, given: str) -> Any:
                 f"{kind}: {shown(given)} is no mapping in YAML, such as {{name: folder, path: PATH, channels: 1}}."
             ) from None
     name, colon, argument = given.partition(":")
-    if not colon:
-        return {"name": name}
-    option = registry.find(kind, name).Config.argument
+    if not colon or registry.is_path(kind, given):
+        return {"name": given}
+    option = registry.load(kind, name).argument
     if option is None:
         raise ConfigError(f"The {registry.KINDS[kind]} {name!r} takes nothing after a colon; got {shown(given)}.")
     return {"name": name, option: argument}

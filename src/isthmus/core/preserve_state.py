@@ -22,7 +22,7 @@ def device_of(model: nn.Module, images: Tensor) -> torch.device:
 
 
 @contextmanager
-def undisturbed(model: nn.Module, device: torch.device, seed: int) -> Iterator[None]:
+def preserve_state(model: nn.Module, device: torch.device, seed: int) -> Iterator[None]:
     """The model in eval mode and full precision; afterwards model and global state are as before.
 
     Restores each submodule's training flag, parameters, buffers, the global random generators of the CPU and

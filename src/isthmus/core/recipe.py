@@ -265,7 +265,7 @@ def _short_adversarial(given: object) -> object:
     return short | {key: value for key, value in options.items() if key != "name"}
 
 
-def _observer(given: object) -> Component:
+def _callback(given: object) -> Component:
     return component("callbacks", given)
 
 
@@ -275,7 +275,7 @@ class Training(Frozen):
     ``devices`` processes on each of ``nodes`` machines share every batch of ``batch_size`` images evenly; each takes
     its share in ``accumulate`` parts, one after another, before the optimiser's step. With ``adversarial`` the model
     learns from adversarial images, of which the accuracy in training is then, too. The weights after each step in
-    ``snapshots`` stay beside the final ones. Observers in ``observe`` say at the end of epochs what they saw.
+    ``snapshots`` stay beside the final ones. Callbacks in ``callbacks`` say at the end of epochs what they saw.
     ``marginal_optimizer`` is for a mixture beside objectives that do not minimise over it.
     """
 
@@ -299,7 +299,7 @@ class Training(Frozen):
     checkpoint_every: Positive = 500
     validate_every: Positive = 1
     snapshots: tuple[Positive, ...] = ()
-    observe: tuple[SerializeAsAny[Annotated[Component, BeforeValidator(_observer)]], ...] = ()
+    callbacks: tuple[SerializeAsAny[Annotated[Component, BeforeValidator(_callback)]], ...] = ()
     tensorboard: bool = False
 
     @property
@@ -307,13 +307,13 @@ class Training(Frozen):
         """In how many parts a batch is seen, over all processes."""
         return self.devices * self.nodes * self.accumulate
 
-    @field_validator("observe")
+    @field_validator("callbacks")
     @classmethod
-    def _each_once(cls, observers: tuple[Component, ...]) -> tuple[Component, ...]:
-        names = [each.name for each in observers]
+    def _each_once(cls, callbacks: tuple[Component, ...]) -> tuple[Component, ...]:
+        names = [each.name for each in callbacks]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"each observer can be asked for once; {', '.join(twice)} is there more often")
-        return observers
+            raise ValueError(f"each callback can be used once; {', '.join(twice)} is there more often")
+        return callbacks
 
     @field_validator("snapshots")
     @classmethod

@@ -1,19 +1,20 @@
-"""Names of components, found from file names without importing the files.
+"""Component classes by name, found from file names without importing other components.
 
-A component is a module with a frozen ``Config`` (a :class:`isthmus.core.config.Component`) and one function. Its file
-name is its name: ``objectives/ceb.py`` is the objective ``ceb``. Other packages add theirs through the entry-point
-groups ``isthmus.data``, ``isthmus.models``, ``isthmus.objectives``, ``isthmus.attacks``, ``isthmus.checks``,
-``isthmus.shifts`` and ``isthmus.training.callbacks``; each entry names a module of the same shape.
+A component is one frozen class, a subclass of :class:`isthmus.core.config.Component`. Its fields are its options and
+its methods are its behaviour. Its file is named like the component: ``objectives/ceb.py`` holds the objective ``ceb``,
+a class with ``name: Literal["ceb"] = "ceb"``. Other packages add components in one of two ways: by an entry point of
+the group ``isthmus.<kind>``, for every kind in :data:`KINDS`, or by ``module:Name`` in place of the component's name.
 """
 
 from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 from isthmus.core.errors import ConfigError, foreign_code, one_line, unknown
 
@@ -26,20 +27,20 @@ KINDS = {
     "shifts": "shifted test set",
     "callbacks": "callback",
 }
-_PLACES = {
+_FOLDERS = {
     "backbones": "models.backbones",
     "callbacks": "training.callbacks",
     "shifts": "data.shift",
-}  # where that is not a room of the kind's own name
-_DEFINES_CONFIG = re.compile(r"^class Config\b", re.MULTILINE)
+}  # where it differs from the kind
+_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 @cache
 def _own(kind: str) -> frozenset[str]:
-    # A room also holds helpers (attacks/engine/scheduler.py); only files that define a Config are components. Reading
-    # the text costs microseconds where importing it would cost a torch.
-    room = Path(__file__).parent.parent.joinpath(*_PLACES.get(kind, kind).split("."))
-    return frozenset(f.stem for f in room.glob("*.py") if _DEFINES_CONFIG.search(f.read_text("utf-8")))
+    # The folder also holds helpers. Reading the text costs microseconds; importing it would cost a torch.
+    folder = Path(__file__).parent.parent.joinpath(*_FOLDERS.get(kind, kind).split("."))
+    texts = {file.stem: file.read_text("utf-8") for file in folder.glob("*.py")}
+    return frozenset(name for name, text in texts.items() if f'name: Literal["{name}"]' in text)
 
 
 @cache
@@ -48,34 +49,73 @@ def _foreign(kind: str) -> dict[str, EntryPoint]:
 
 
 def names(kind: str) -> list[str]:
-    """All component names of a kind (a key of :data:`KINDS`), sorted; imports none of them."""
+    """Names of all components of a kind (a key of :data:`KINDS`), sorted. Imports none of them."""
     return sorted(_own(kind) | set(_foreign(kind)))
 
 
-def find(kind: str, name: str) -> ModuleType:
-    """Import and return the module of one component.
+def is_path(kind: str, name: str) -> bool:
+    """Whether ``name`` has the form ``module:Name`` and is not the short form of a known component."""
+    return _PATH.fullmatch(name) is not None and name.partition(":")[0] not in names(kind)
+
+
+def load(kind: str, name: str) -> type[Any]:
+    """Import one component and return its class.
+
+    Args:
+        kind: a key of :data:`KINDS`.
+        name: a name in :func:`names`, or ``module:Name``.
 
     Raises:
-        ConfigError: there is no such name (with a suggestion), or the module has no ``Config``.
+        ConfigError: the name is unknown (with a suggestion), the import fails, or the target is no component class.
+    """
+    if is_path(kind, name):
+        module, _, attribute = name.partition(":")
+        return _class_of(_imported(kind, name, lambda: importlib.import_module(module)), kind, name, attribute)
+    found = find(kind, name)
+    return _class_of(found, kind, name, name)
+
+
+def find(kind: str, name: str) -> Any:
+    """Import and return what defines a component: its module, or the target of its entry point.
+
+    Raises:
+        ConfigError: the name is unknown (with a suggestion), or the import fails.
     """
     if name in _own(kind):
-        return importlib.import_module(f"isthmus.{_PLACES.get(kind, kind)}.{name}")
+        return importlib.import_module(f"isthmus.{_FOLDERS.get(kind, kind)}.{name}")
     if name not in _foreign(kind):
         raise ConfigError(unknown(KINDS[kind], name, names(kind)))
-    entry = _foreign(kind)[name]
+    return _imported(kind, name, _foreign(kind)[name].load)
+
+
+def _imported(kind: str, name: str, load: Callable[[], Any]) -> Any:
     try:
-        module = entry.load()
-    except Exception as error:  # somebody else's module may fail with anything
-        owner = entry.dist.name if entry.dist is not None else entry.module
+        return load()
+    except Exception as error:  # a module of another package may fail with anything
+        entry = _foreign(kind).get(name)
+        owner = f" of the package {entry.dist.name if entry.dist is not None else entry.module}" if entry else ""
+        target = entry.value if entry else name
         where = f", raised in {place}" if (place := foreign_code(error)) else ""
         raise ConfigError(
-            f"The {KINDS[kind]} {name!r} is of the package {owner}, whose module {entry.value!r} cannot be imported: "
+            f"The {KINDS[kind]} {name!r}{owner} cannot be imported from {target!r}: "
             f"{type(error).__name__}: {one_line(error)}{where}."
         ) from error
-    if not hasattr(module, "Config"):
+
+
+def _class_of(found: Any, kind: str, name: str, attribute: str) -> type[Any]:
+    """The component class in what was imported: itself, or the class of a module that has this name."""
+    if isinstance(found, type) and hasattr(found, "model_fields"):
+        return found
+    chosen = getattr(found, "Config", None) or getattr(found, attribute, None)
+    if chosen is None and hasattr(found, "__dict__"):
+        classes = [
+            value for value in vars(found).values() if isinstance(value, type) and hasattr(value, "model_fields")
+        ]
+        named = [each for each in classes if (field := each.model_fields.get("name")) and field.default == name]
+        chosen = named[0] if named else None
+    if not (isinstance(chosen, type) and hasattr(chosen, "model_fields")):
         raise ConfigError(
-            f"The {KINDS[kind]} {name!r} comes from {entry.value!r}, which defines no Config; "
-            "an entry point must name a module with a Config and the function of its kind."
+            f"The {KINDS[kind]} {name!r} is no component: {getattr(found, '__name__', found)!r} must be, or hold, a "
+            "subclass of isthmus.core.config.Component with this name."
         )
-    assert isinstance(module, ModuleType)
-    return module
+    return chosen

@@ -11,7 +11,7 @@ from isthmus import metrics
 from isthmus.attacks.engine import rounding
 from isthmus.core.errors import ModelError
 from isthmus.core.types import Status
-from isthmus.diagnosis.context import Suspect
+from isthmus.diagnosis.context import DiagnosisContext
 from isthmus.diagnosis.finding import Finding, percent
 
 SAME = 1e-3
@@ -22,7 +22,7 @@ COMPANY = 7
 """Images that each one is shown with where the model cannot answer a single one."""
 
 
-def moved(suspect: Suspect, rows: torch.Tensor) -> torch.Tensor:
+def moved(suspect: DiagnosisContext, rows: torch.Tensor) -> torch.Tensor:
     """By how much answers to some images change with their company, as a share of the logits' size; one each.
 
     Raises:
@@ -40,7 +40,7 @@ def moved(suspect: Suspect, rows: torch.Tensor) -> torch.Tensor:
     return change.nan_to_num(0.0)  # where both are infinite
 
 
-def examine(suspect: Suspect) -> Finding:
+def examine(suspect: DiagnosisContext) -> Finding:
     """Compares answers in a batch, alone, and in the company of negatives."""
     if suspect.random:
         return Finding(

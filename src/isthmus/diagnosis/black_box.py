@@ -11,14 +11,14 @@ from isthmus import metrics
 from isthmus.attacks import square, uniform
 from isthmus.core.types import Status
 from isthmus.diagnosis import neighbours, substitute
-from isthmus.diagnosis.context import Suspect
+from isthmus.diagnosis.context import DiagnosisContext
 from isthmus.diagnosis.finding import FEWEST, Finding, judged
 
 WARN, FAIL = 0.02, 0.1  # share of what gradients left standing
 QUERIES, POINTS = 500, 50
 
 
-def examine(suspect: Suspect) -> Finding:
+def examine(suspect: DiagnosisContext) -> Finding:
     """What share of the examples that attacks with gradients leave standing falls to attacks without."""
     strong = suspect.strong
     searched = [at for at, label in enumerate(strong.attacks) if "search" in label or "square" in label]
@@ -53,6 +53,6 @@ def examine(suspect: Suspect) -> Finding:
         reason=f"Of {len(rows)} examples that gradients leave standing, attacks without break {total}"
         + (f" ({named})" if named else ""),
         metrics={"share_broken": share},
-        remedies=("search", "substitute", "straight_through", "decisions") if status != "pass" else (),
+        remedies=("search", "substitute", "bpda", "decisions") if status != "pass" else (),
         details={"by": by},
     )

@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from isthmus.attacks import apgd, pgd, square, transfer
 from isthmus.attacks.api import Suite, ready
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.counted_model import Oracle, Spent
+from isthmus.attacks.engine.counted_model import CountedModel, Spent
 from isthmus.attacks.engine.evaluate import evaluate
-from isthmus.attacks.engine.evaluation import Means
+from isthmus.attacks.engine.evaluation import RunOptions
 from isthmus.attacks.result import RobustResult
 from isthmus.attacks.threats import Threat
 from isthmus.core.errors import ConfigError
 from isthmus.core.randomness import fold, uniform
-from isthmus.diagnosis.bpda.model import StraightThrough
+from isthmus.diagnosis.bpda.model import BPDAModel
 from isthmus.diagnosis.views import Alone, Finite, LogProbabilities, WithoutGradient
 
 USUAL = pgd.Config(steps=40, loss="ce")
@@ -69,7 +69,7 @@ QUICK = Budget(ensemble="fast", sample=100, restarts=5, steps=200, queries=2000,
 FULL = Budget(ensemble="standard", sample=300, restarts=20, steps=500, queries=5000, draws=20, passes=50_000)
 
 
-class Suspect:
+class DiagnosisContext:
     """See the module.
 
     Args:
@@ -211,7 +211,7 @@ class Suspect:
         """From here on, this view of the model is what counts; nothing but clean errors is known of it yet."""
         best = self._evaluated(self.examples, [], None, None, judge=model)  # may be cut short; then all stays as it was
         has_gradient = self._gives_gradient(model)
-        opaque = not has_gradient and not self._gives_gradient(StraightThrough(model))
+        opaque = not has_gradient and not self._gives_gradient(BPDAModel(model))
         self.model, self.best = model, best
         self.__dict__.pop("usual_scout", None)
         self.__dict__.update(has_gradient=has_gradient, opaque=opaque)
@@ -245,7 +245,7 @@ class Suspect:
     @cached_property
     def opaque(self) -> bool:
         """Whether no gradient can be had, not even by differentiating what the model does: numpy, ONNX, a service."""
-        return not self.has_gradient and not self._gives_gradient(StraightThrough(self.model))
+        return not self.has_gradient and not self._gives_gradient(BPDAModel(self.model))
 
     def _gives_gradient(self, model: nn.Module) -> bool:
         images, keys = self.examples.images[:2].clone().requires_grad_(), self.examples.keys[:2]
@@ -325,7 +325,7 @@ class Suspect:
         if not self.finite:
             scout = Finite(scout or self.model)
         asked, ball = judge or self.model, threat or self.threat
-        means = Means(scout=scout, random=self.random, passes=self.bound - self.spent, deadline=self.deadline)
+        means = RunOptions(scout=scout, random=self.random, passes=self.bound - self.spent, deadline=self.deadline)
         try:
             found = evaluate(
                 asked,
@@ -399,9 +399,9 @@ class Suspect:
         self.forwards += oracle.forward_passes
         return answer
 
-    def _oracle(self, scout: nn.Module | None = None) -> Oracle:
+    def _oracle(self, scout: nn.Module | None = None) -> CountedModel:
         """The model, for as many passes as are left."""
-        oracle = Oracle(self.model, scout)
+        oracle = CountedModel(self.model, scout)
         oracle.limit, oracle.deadline = self.bound - self.spent, self.deadline
         return oracle
 

@@ -30,11 +30,11 @@ from isthmus.diagnosis import (
     steps,
     surface,
 )
-from isthmus.diagnosis.context import Suspect
+from isthmus.diagnosis.context import DiagnosisContext
 from isthmus.diagnosis.finding import RANK, Finding
 from isthmus.diagnosis.verdict import Verdict, verdict
 
-Test = Callable[[Suspect], Finding]
+Test = Callable[[DiagnosisContext], Finding]
 
 CUT = "cut short: the budget is spent"
 
@@ -90,7 +90,7 @@ class Diagnosis:
     bound: int
 
 
-def diagnose(suspect: Suspect, claimed: float | None = None) -> Diagnosis:
+def diagnose(suspect: DiagnosisContext, claimed: float | None = None) -> Diagnosis:
     """Put a suspect through all tests, and follow up on what they find, until nothing is left to try or to spend."""
     n = len(suspect)
     log.info("diagnosis: at most %d passes for each of %d images, %d in all", suspect.bound // n, n, suspect.bound)
@@ -131,7 +131,7 @@ def diagnose(suspect: Suspect, claimed: float | None = None) -> Diagnosis:
     )
 
 
-def _random_after_all(findings: list[Finding], suspect: Suspect, cut: list[str]) -> list[Finding]:
+def _random_after_all(findings: list[Finding], suspect: DiagnosisContext, cut: list[str]) -> list[Finding]:
     """The finding on randomness again, where a later attack found it: the model may be random off the clean images."""
     return [
         _asked("randomness", randomness.examine, suspect, cut)
@@ -146,7 +146,9 @@ def _failed(findings: list[Finding]) -> tuple[str, ...]:
     return tuple(finding.test.replace("_", " ") for finding in findings if finding.status == Status.FAIL)
 
 
-def _doubts(suspect: Suspect, findings: list[Finding], tried: dict[str, Metric], gap: Metric) -> tuple[str, ...]:
+def _doubts(
+    suspect: DiagnosisContext, findings: list[Finding], tried: dict[str, Metric], gap: Metric
+) -> tuple[str, ...]:
     """Why nothing can be said for a number that was not shown to be too high."""
     doubts = []
     broke_off = [finding.test for finding in findings if finding.status == Status.ERROR]
@@ -161,7 +163,7 @@ def _doubts(suspect: Suspect, findings: list[Finding], tried: dict[str, Metric],
     return tuple(doubts)
 
 
-def _untested(suspect: Suspect, findings: list[Finding]) -> tuple[str, ...]:
+def _untested(suspect: DiagnosisContext, findings: list[Finding]) -> tuple[str, ...]:
     """Tests that failed to run, or that need a gradient or a copy which the suspect does not give."""
     no_copy = ("history",) if suspect.remembers is None else ()
     impossible = (*no_copy, *NEED_GRADIENTS) if suspect.opaque else no_copy
@@ -172,7 +174,7 @@ def _untested(suspect: Suspect, findings: list[Finding]) -> tuple[str, ...]:
     )
 
 
-def _asked(name: str, test: Test, suspect: Suspect, cut: list[str]) -> Finding:
+def _asked(name: str, test: Test, suspect: DiagnosisContext, cut: list[str]) -> Finding:
     """A test's failure is a finding, too, and the others still run. One that the budget ends is noted in ``cut``."""
     if suspect.opaque and name in NEED_GRADIENTS:
         return Finding(test=name, status=Status.SKIPPED, reason="No gradient can be had of this model")
@@ -192,9 +194,9 @@ def _said(error: Exception) -> str:
 
 
 def _follow_up(
-    suspect: Suspect,
+    suspect: DiagnosisContext,
     findings: list[Finding],
-    known: dict[str, Callable[[Suspect], None]],
+    known: dict[str, Callable[[DiagnosisContext], None]],
     tried: dict[str, Metric],
     cut: list[str],
 ) -> None:

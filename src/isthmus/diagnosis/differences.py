@@ -16,7 +16,7 @@ from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.rows import per_image
 from isthmus.core.randomness import fold, normal
 from isthmus.core.types import Interval, Metric, Status
-from isthmus.diagnosis.context import Suspect
+from isthmus.diagnosis.context import DiagnosisContext
 from isthmus.diagnosis.finding import BLOCKED, FEWEST, Finding
 
 POINTS = 96
@@ -27,7 +27,7 @@ WARN, FAIL = 0.8, 0.5  # rank correlation below which gradients are doubted
 _DIRECTION = -12
 
 
-def examine(suspect: Suspect) -> Finding:
+def examine(suspect: DiagnosisContext) -> Finding:
     """Rank correlation between the margin's directional derivatives and its central differences.
 
     At one point in the ball of each of some examples, along the signs of its own gradient or, at two of three, along
@@ -77,7 +77,7 @@ def examine(suspect: Suspect) -> Finding:
     )
 
 
-def _central(suspect: Suspect, batch: Batch, x: Tensor, direction: Tensor, h: float) -> Float[Tensor, " n"]:
+def _central(suspect: DiagnosisContext, batch: Batch, x: Tensor, direction: Tensor, h: float) -> Float[Tensor, " n"]:
     """(f(x + h·d) − f(x − h·d)) / 2h of minus the gap to success."""
     there, back = (-batch.gap(suspect.logits(x + way * h * direction, batch.keys)) for way in (1, -1))
     return (there - back) / (2 * h)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from isthmus import metrics
 from isthmus.core.types import Status
-from isthmus.diagnosis.context import Suspect
+from isthmus.diagnosis.context import DiagnosisContext
 from isthmus.diagnosis.finding import Finding, judged, percent
 
 WARN, FAIL = 0.02, 0.05  # of all examples
 
 
-def examine(suspect: Suspect) -> Finding:
+def examine(suspect: DiagnosisContext) -> Finding:
     """Accuracy against the usual attack minus accuracy against the ensemble and all that was found before it."""
     usual, strong = suspect.reported, suspect.answered & ~suspect.strong.broken
     left, at_first = metrics.accuracy(strong.numpy()), metrics.accuracy(usual.numpy())
@@ -26,7 +26,5 @@ def examine(suspect: Suspect) -> Finding:
         reason=f"{percent(at_first.value)} stand against PGD, {percent(left.value)} against "
         f"the suite {suspect.budget.ensemble} as well",
         metrics={"accuracy_ensemble": left, "usual_minus_ensemble": gap},
-        remedies={Status.FAIL: ("straight_through", "restarts", "search"), Status.WARN: ("restarts", "search")}.get(
-            status, ()
-        ),
+        remedies={Status.FAIL: ("bpda", "restarts", "search"), Status.WARN: ("restarts", "search")}.get(status, ()),
     )

@@ -11,7 +11,7 @@ from isthmus.core.types import Metric, Record, Status
 RANK = {Status.FAIL: 0, Status.WARN: 1, Status.ERROR: 2, Status.SKIPPED: 3, Status.PASS: 4}
 """The order in which evidence is shown: what speaks against the robustness first."""
 
-BLOCKED = ("straight_through", "on_grid", "search", "substitute", "decisions")
+BLOCKED = ("bpda", "on_grid", "search", "substitute", "decisions")
 """What to try where the model's own gradients lead nowhere."""
 
 FEWEST = 10

@@ -11,15 +11,15 @@ from torch import nn
 
 from isthmus.attacks import apgd, pgd, rays, square, transfer
 from isthmus.diagnosis import grid, neighbours, substitute
-from isthmus.diagnosis.bpda.model import StraightThrough
-from isthmus.diagnosis.context import Suspect
+from isthmus.diagnosis.bpda.model import BPDAModel
+from isthmus.diagnosis.context import DiagnosisContext
 from isthmus.diagnosis.views import LogProbabilities, in_double
 
 FEW = 20
 """Examples that show whether decisions break anything at all."""
 
 
-def straight_through(suspect: Suspect) -> None:
+def bpda(suspect: DiagnosisContext) -> None:
     """Gradients that follow the forward pass (BPDA), averaged over draws where the model is random.
 
     What they leave is attacked through a softmax that does not saturate, in double precision, where probabilities that
@@ -28,12 +28,12 @@ def straight_through(suspect: Suspect) -> None:
     draws = suspect.budget.draws if suspect.random else 1
     suite = [apgd.Config(steps=50, loss=loss, eot=draws) for loss in ("margin", "ce")]
     seen = LogProbabilities(suspect.model) if suspect.probabilities else suspect.model
-    unsaturated = StraightThrough(seen, unsaturated="gradients")
+    unsaturated = BPDAModel(seen, unsaturated="gradients")
     ways: dict[str, Callable[[], nn.Module | None]] = {
-        "straight_through": lambda: StraightThrough(seen),
+        "bpda": lambda: BPDAModel(seen),
         "unsaturated": lambda: unsaturated,
         "unsaturated_double": lambda: _in_double(unsaturated, suspect),
-        "unsaturated_values": lambda: StraightThrough(suspect.model, unsaturated="values"),
+        "unsaturated_values": lambda: BPDAModel(suspect.model, unsaturated="values"),
     }
     for called, make in ways.items():
         before = suspect.best.robust
@@ -44,7 +44,7 @@ def straight_through(suspect: Suspect) -> None:
                 suspect.guide = scout
 
 
-def on_grid(suspect: Suspect) -> None:
+def on_grid(suspect: DiagnosisContext) -> None:
     """Images with no more levels than clean ones have, where ε is some of them (ℓ∞ alone)."""
     count = grid.levels(suspect.examples.images)
     rows = suspect.best.robust.nonzero().squeeze(1)
@@ -58,7 +58,7 @@ def on_grid(suspect: Suspect) -> None:
     suspect.attack("on_grid", [transfer.transferred(grid.on_grid(found, count))], rows=rows)
 
 
-def averaged(suspect: Suspect) -> None:
+def averaged(suspect: DiagnosisContext) -> None:
     """Expectation over transformation: gradients averaged over draws.
 
     Of losses whose average is not dominated by the few draws that a class wins or loses by far, with steps that become
@@ -76,14 +76,14 @@ def averaged(suspect: Suspect) -> None:
     suspect.attack("averaged", suite, scout=suspect.usual_scout)
 
 
-def _in_double(model: nn.Module, suspect: Suspect) -> nn.Module | None:
+def _in_double(model: nn.Module, suspect: DiagnosisContext) -> nn.Module | None:
     suspect.book(2)  # the copy's probe
     keyed = getattr(suspect.model, "takes_keys", False)
     options = {"keys": suspect.examples.keys[:2]} if keyed else {}
     return in_double(model, suspect.examples.images[:2], **options)
 
 
-def rescaled(suspect: Suspect) -> None:
+def rescaled(suspect: DiagnosisContext) -> None:
     """Losses that do not saturate, in double precision where the model can be copied."""
     scout = suspect.guide or (
         _in_double(suspect.model, suspect) if suspect.has_gradient and not suspect.random else None
@@ -92,25 +92,25 @@ def rescaled(suspect: Suspect) -> None:
     suspect.attack("rescaled", suite, scout=scout or suspect.usual_scout)
 
 
-def restarts(suspect: Suspect) -> None:
+def restarts(suspect: DiagnosisContext) -> None:
     """Many starts, on a loss that does not saturate."""
     suite = [pgd.Config(steps=50, loss="margin", restarts=suspect.budget.restarts)]
     suspect.attack("many_restarts", suite, scout=suspect.guide or suspect.usual_scout)
 
 
-def search(suspect: Suspect) -> None:
+def search(suspect: DiagnosisContext) -> None:
     """Without gradients: other images as far as the ball reaches, and random search with many queries."""
     others = neighbours.attack(suspect.examples, neighbours.Neighbours(most=100))
     suspect.attack("search", [others, square.Config(queries=suspect.budget.queries)])
 
 
-def from_substitute(suspect: Suspect) -> None:
+def from_substitute(suspect: DiagnosisContext) -> None:
     """Images that fool a smooth substitute."""
     rows = suspect.best.robust.nonzero().squeeze(1)
     suspect.attack("transferred", [substitute.transferred(suspect, rows)], rows=rows)
 
 
-def decisions(suspect: Suspect) -> None:
+def decisions(suspect: DiagnosisContext) -> None:
     """By decisions alone (RayS), the last resort: on a few examples first, and on all where one of these falls.
 
     Not of random models, whose single answers mislead it, nor in ℓ1, where it has no directions.
@@ -124,15 +124,15 @@ def decisions(suspect: Suspect) -> None:
         suspect.attack("decisions", suite, rows=suspect.best.robust.nonzero().squeeze(1))
 
 
-FIRST: dict[str, Callable[[Suspect], None]] = {
+FIRST: dict[str, Callable[[DiagnosisContext], None]] = {
     "rescaled": rescaled,
     "averaged": averaged,
-    "straight_through": straight_through,
+    "bpda": bpda,
     "on_grid": on_grid,
 }
 """Better gradients: tried before the strong ensemble, which then has less to do."""
 
-LAST: dict[str, Callable[[Suspect], None]] = {
+LAST: dict[str, Callable[[DiagnosisContext], None]] = {
     "substitute": from_substitute,
     "restarts": restarts,
     "search": search,

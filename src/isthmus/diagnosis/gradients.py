@@ -11,7 +11,7 @@ from torch import Tensor
 
 from isthmus import metrics
 from isthmus.core.types import Status
-from isthmus.diagnosis.context import Suspect
+from isthmus.diagnosis.context import DiagnosisContext
 from isthmus.diagnosis.finding import BLOCKED, Finding, percent
 
 WARN, FAIL = 0.02, 0.2  # share of gradients
@@ -22,7 +22,7 @@ VANISHING = 1e-12
 """Length (ℓ1) below which a float32 gradient of the cross-entropy is numerically no direction any more."""
 
 
-def examine(suspect: Suspect) -> Finding:
+def examine(suspect: DiagnosisContext) -> Finding:
     """The gradients of the cross-entropy and of the margin at some clean images, and at random points around them."""
     rows = suspect.sample(suspect.clean.robust, 64)
     if len(rows) == 0:

@@ -8,7 +8,7 @@ from typing import Any
 from isthmus import metrics
 from isthmus.attacks.result import RobustResult
 from isthmus.core.types import Status
-from isthmus.diagnosis.context import USUAL, Suspect
+from isthmus.diagnosis.context import USUAL, DiagnosisContext
 from isthmus.diagnosis.finding import FEWEST, Finding, judged
 
 WARN, FAIL = 0.05, 0.15  # share of what the usual attack left standing
@@ -16,7 +16,9 @@ WARN, FAIL = 0.05, 0.15  # share of what the usual attack left standing
 Curve = Callable[[RobustResult], dict[str, Any]]
 
 
-def examine(suspect: Suspect, test: str, options: dict[str, Any], than: str, harder: str, curve: Curve) -> Finding:
+def examine(
+    suspect: DiagnosisContext, test: str, options: dict[str, Any], than: str, harder: str, curve: Curve
+) -> Finding:
     """What share of the examples that the usual attack leaves standing falls to the same with other options.
 
     Args:
@@ -38,6 +40,6 @@ def examine(suspect: Suspect, test: str, options: dict[str, Any], than: str, har
         status=status,
         reason=f"Of {len(rows)} examples that {than} of PGD leave standing, {harder} break {fell}",
         metrics={"share_broken": share},
-        remedies=("restarts", "straight_through") if status != Status.PASS else (),
+        remedies=("restarts", "bpda") if status != Status.PASS else (),
         details=curve(found),
     )

@@ -7,11 +7,11 @@ remembers is judged by a fresh copy at every pass, here and in all other checks.
 from __future__ import annotations
 
 from isthmus.core.types import Status
-from isthmus.diagnosis.context import Suspect
+from isthmus.diagnosis.context import DiagnosisContext
 from isthmus.diagnosis.finding import Finding
 
 
-def examine(suspect: Suspect) -> Finding:
+def examine(suspect: DiagnosisContext) -> Finding:
     """What was found out about copies of the model."""
     if suspect.remembers is None:
         return Finding(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from isthmus.attacks.attack import Attack
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.counted_model import Oracle
+from isthmus.attacks.engine.counted_model import CountedModel
 from isthmus.attacks.threats import Threat
 from isthmus.core.config import Component
 
@@ -33,7 +33,7 @@ class Neighbours(Component):
 def attack(examples: Batch, config: Neighbours | None = None) -> Attack:
     """Towards the nearest (ℓ2) of these examples that have another label."""
 
-    def perturb(config: Neighbours, oracle: Oracle, batch: Batch, threat: Threat) -> Float[Tensor, "n c h w"]:
+    def perturb(config: Neighbours, oracle: CountedModel, batch: Batch, threat: Threat) -> Float[Tensor, "n c h w"]:
         others = examples.images.to(batch.images)
         distances = torch.cdist(batch.images.flatten(1), others.flatten(1))
         same = batch.labels[:, None] == examples.labels.to(batch.labels.device)[None]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from isthmus import metrics
 from isthmus.attacks import fgsm
-from isthmus.diagnosis.context import Suspect
+from isthmus.diagnosis.context import DiagnosisContext
 from isthmus.diagnosis.finding import Finding, judged, percent
 
 WARN, FAIL = 0.0, 0.02  # of all examples
 
 
-def examine(suspect: Suspect) -> Finding:
+def examine(suspect: DiagnosisContext) -> Finding:
     """Accuracy against PGD minus accuracy against FGSM, on the same examples."""
     many = suspect.reported.numpy()
     fell = suspect.attack("one_step", [fgsm.Config()], scout=suspect.usual_scout, known=suspect.clean).broken
@@ -23,5 +23,5 @@ def examine(suspect: Suspect) -> Finding:
         status=status,
         reason=f"{percent(left.value)} stand against one step (FGSM), {percent(at_last.value)} against PGD",
         metrics={"accuracy_one_step": left, "pgd_minus_fgsm": gap},
-        remedies=("straight_through", "rescaled") if status != "pass" else (),
+        remedies=("bpda", "rescaled") if status != "pass" else (),
     )

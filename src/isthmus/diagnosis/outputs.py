@@ -7,11 +7,11 @@ two classes the difference-of-logits ratio has no third logit to scale by, and i
 from __future__ import annotations
 
 from isthmus.core.types import Status
-from isthmus.diagnosis.context import Suspect
+from isthmus.diagnosis.context import DiagnosisContext
 from isthmus.diagnosis.finding import Finding
 
 
-def examine(suspect: Suspect) -> Finding:
+def examine(suspect: DiagnosisContext) -> Finding:
     """Whether the answers are logits, how many, and with a gradient."""
     classes = f"{suspect.classes} logits"
     if suspect.classes == 2:

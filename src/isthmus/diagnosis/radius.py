@@ -11,14 +11,14 @@ import math
 
 from isthmus import metrics
 from isthmus.core.types import Status
-from isthmus.diagnosis.context import USUAL, Suspect
+from isthmus.diagnosis.context import USUAL, DiagnosisContext
 from isthmus.diagnosis.finding import Finding, percent
 
 MULTIPLES = (0.5, 1.0, 2.0, 4.0)
 STEPS = 20
 
 
-def examine(suspect: Suspect) -> Finding:
+def examine(suspect: DiagnosisContext) -> Finding:
     """Accuracy on some correct examples at multiples of ε, and where all images can be grey."""
     rows = suspect.sample(suspect.clean.robust)
     if len(rows) == 0:
@@ -49,7 +49,7 @@ def examine(suspect: Suspect) -> Finding:
         status=status,
         reason=reason,
         metrics={"accuracy_unbounded": left[-1]},
-        remedies=("straight_through", "rescaled", "search", "decisions") if status == Status.FAIL else (),
+        remedies=("bpda", "rescaled", "search", "decisions") if status == Status.FAIL else (),
         details={
             "eps": [0.0, *radii],
             "accuracy": [1.0, *(each.value for each in left)],

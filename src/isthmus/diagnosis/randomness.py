@@ -11,14 +11,14 @@ import torch
 from isthmus import metrics
 from isthmus.core.randomness import fold
 from isthmus.core.types import Status
-from isthmus.diagnosis.context import Suspect
+from isthmus.diagnosis.context import DiagnosisContext
 from isthmus.diagnosis.finding import Finding, percent
 
 DRAWS = 8
 _DRAW = -13
 
 
-def examine(suspect: Suspect) -> Finding:
+def examine(suspect: DiagnosisContext) -> Finding:
     """How often a single draw's answer is another than the most frequent one, on some clean images."""
     rows = suspect.sample(most=64)
     batch = suspect.examples.take(rows)

@@ -10,11 +10,11 @@ from typing import Any
 
 from isthmus.attacks.result import RobustResult
 from isthmus.diagnosis import harder
-from isthmus.diagnosis.context import Suspect
+from isthmus.diagnosis.context import DiagnosisContext
 from isthmus.diagnosis.finding import Finding
 
 
-def examine(suspect: Suspect) -> Finding:
+def examine(suspect: DiagnosisContext) -> Finding:
     """What share of the examples that one run leaves standing falls to further ones."""
     more, left = suspect.budget.restarts, suspect.usual.accuracy
 

@@ -11,11 +11,11 @@ import torch
 
 from isthmus.attacks.result import RobustResult
 from isthmus.diagnosis import harder
-from isthmus.diagnosis.context import USUAL, Suspect
+from isthmus.diagnosis.context import USUAL, DiagnosisContext
 from isthmus.diagnosis.finding import Finding
 
 
-def examine(suspect: Suspect) -> Finding:
+def examine(suspect: DiagnosisContext) -> Finding:
     """What share of the examples that the usual attack leaves standing falls to a longer run."""
     steps, left = suspect.budget.steps, suspect.usual.accuracy
 

@@ -18,7 +18,7 @@ from isthmus.attacks.attack import Attack
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.threats import Threat
 from isthmus.attacks.transfer import transferred as from_result
-from isthmus.diagnosis.context import Suspect
+from isthmus.diagnosis.context import DiagnosisContext
 
 ROUNDS, STEPS = 3, 150
 MOST = 4096
@@ -27,7 +27,7 @@ _BATCH = 128
 _MOVE = -15
 
 
-def transferred(suspect: Suspect, rows: Int[Tensor, " some"]) -> Attack:
+def transferred(suspect: DiagnosisContext, rows: Int[Tensor, " some"]) -> Attack:
     """Images that fool the substitute, as an attack on the suspect."""
     model = trained(suspect)
     batch = suspect.examples.take(rows)
@@ -36,14 +36,14 @@ def transferred(suspect: Suspect, rows: Int[Tensor, " some"]) -> Attack:
     return from_result(result)
 
 
-def trained(suspect: Suspect) -> nn.Module:
+def trained(suspect: DiagnosisContext) -> nn.Module:
     """The substitute of a suspect, trained once and kept on it."""
     if suspect.substitute is None:
         suspect.substitute = _train(suspect)
     return suspect.substitute
 
 
-def _train(suspect: Suspect) -> nn.Module:
+def _train(suspect: DiagnosisContext) -> nn.Module:
     examples = suspect.examples
     if len(examples) > MOST:
         examples = examples.take(suspect.sample(most=MOST))
@@ -83,7 +83,7 @@ def _moved(model: nn.Module, examples: Batch, threat: Threat) -> Float[Tensor, "
 
 
 def _answered(
-    suspect: Suspect, images: Tensor, keys: Tensor
+    suspect: DiagnosisContext, images: Tensor, keys: Tensor
 ) -> tuple[Float[Tensor, "some c h w"], Float[Tensor, "some classes"]]:
     """Those images that the suspect has a finite answer to, and what is to be learned of each."""
     parts = zip(torch.split(images, 256), torch.split(keys, 256), strict=True)

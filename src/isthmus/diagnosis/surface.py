@@ -11,7 +11,7 @@ import torch
 from isthmus import metrics
 from isthmus.core.randomness import fold, normal
 from isthmus.core.types import Status
-from isthmus.diagnosis.context import Suspect
+from isthmus.diagnosis.context import DiagnosisContext
 from isthmus.diagnosis.finding import Finding
 
 POINTS, RANDOM = 64, 8
@@ -19,7 +19,7 @@ WARN, FAIL = 0.75, 0.5  # share of examples at which the gradient must do better
 _DIRECTION = -14
 
 
-def examine(suspect: Suspect) -> Finding:
+def examine(suspect: DiagnosisContext) -> Finding:
     """How often a step along the gradient lowers the margin further than the best of eight random ones."""
     rows = suspect.sample(suspect.clean.robust, POINTS)
     if len(rows) < 8:
@@ -44,7 +44,7 @@ def examine(suspect: Suspect) -> Finding:
         reason=f"At {int(better.sum())} of {len(rows)} examples a step along the gradient does more than the best of "
         f"{RANDOM} random steps",
         metrics={"gradient_beats_chance": share},
-        remedies=("straight_through", "substitute", "search", "decisions") if status != Status.PASS else (),
+        remedies=("bpda", "substitute", "search", "decisions") if status != Status.PASS else (),
         details={
             "fall_along_gradient": float(((start - along) / scale).median()),
             "fall_at_random": float(((start - torch.stack(chance).amin(0)) / scale).median()),

@@ -27,7 +27,9 @@ def foreign(build_path: str, weights: str | Path | None = None) -> nn.Module:
     """
     module_name, colon, function = build_path.partition(":")
     if not colon or not module_name or not function:
-        raise ModelError(f"A model is named package.module:function, such as mypackage.nets:build; got {build_path!r}.")
+        raise ModelError(
+            f"A model is named package.module:function, such as mypackage.models:build; got {build_path!r}."
+        )
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     if module_name.startswith("."):

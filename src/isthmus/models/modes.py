@@ -48,7 +48,7 @@ class _Averaged(nn.Module, ABC):
     def forward_draws(
         self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, "n draws"]
     ) -> Float[Tensor, "n draws classes"]:
-        """Logits of each image for several keys (see :class:`isthmus.attacks.engine.counted_model.Oracle`)."""
+        """Logits of each image for several keys (see :class:`isthmus.attacks.engine.counted_model.CountedModel`)."""
 
     def _averaged(self, logits: Float[Tensor, "samples *any n classes"]) -> Float[Tensor, "*any n classes"]:
         # Classes before images: over a short last dimension, torch's log_softmax takes ten times as long.

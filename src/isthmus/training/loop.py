@@ -34,7 +34,7 @@ from isthmus.objectives.terms import TradeOff
 from isthmus.training import checkpoints, processes
 from isthmus.training.adversarial import Adversary
 from isthmus.training.averaging import MovingAverage
-from isthmus.training.callback_list import Observers
+from isthmus.training.callback_list import CallbackList
 from isthmus.training.evaluation import count_right
 from isthmus.training.interrupts import Interrupt, deferred
 from isthmus.training.monitor import (
@@ -102,7 +102,7 @@ class Trainer:
             )
         self.model.configured = ""  # a schedule is meant to replace it
         self.rho = RhoController(self.settings.rho_schedule, recipe.objective, self.steps_per_epoch, self._total())
-        self.observers = Observers(self.settings.observe, self.model, data, recipe.seed)
+        self.callbacks = CallbackList(self.settings.callbacks, self.model, data, recipe.seed)
         self.averages = Averages(i_xy=entropy([count / sum(counts) for count in counts]))
         self.step = 0
         self.last_epoch: dict[str, Any] = {}
@@ -195,7 +195,7 @@ class Trainer:
         terms = self.team.mean([self._backward(part, number) for number, part in enumerate(parts)])
         self.team.average_gradients(self.model.parameters())
         self.team.loss_scale.unscale(self.optimizers.values())
-        self.observers.gradients()
+        self.callbacks.gradients()
         if self.settings.clip_norm is not None:
             nn.utils.clip_grad_norm_(parameter_groups(self.model)[0], self.settings.clip_norm)
         self.team.loss_scale.take_steps(self.optimizers.values())
@@ -247,7 +247,7 @@ class Trainer:
         means = self._means("epoch")
         self.rho.end_epoch(self.step, means["accuracy"])
         last = self.step == self._total() or bool(self.impossible)
-        if said := self.observers.end_epoch(epoch, last):
+        if said := self.callbacks.end_epoch(epoch, last):
             metrics.write({"step": self.step, "epoch": epoch, "observed": said})
         at_chance = means["accuracy"] <= self.chance + COLLAPSE_MARGIN
         where = {"step": self.step, "epoch": epoch}
@@ -319,7 +319,7 @@ class Trainer:
             "last_epoch": self.last_epoch,
             "loss_scale": self.team.loss_scale.facts(),
         }
-        groups |= self.observers.tensors()
+        groups |= self.callbacks.tensors()
         if self.average is not None:
             groups["average"] = self.average.shadow
             facts["average_steps"] = self.average.steps
@@ -353,7 +353,7 @@ class Trainer:
             checkpoints.restore_optimizer(optimizer, groups.get(name, {}))
         averages = {name: value.to(device) for name, value in groups.get("averages", {}).items()}
         self.averages.restore(averages, facts["counts"])
-        self.observers.restore(groups)
+        self.callbacks.restore(groups)
         self.team.loss_scale.restore(facts.get("loss_scale", {}))
         if self.average is not None:
             for name, value in self.average.shadow.items():

@@ -13,13 +13,13 @@ from isthmus.attacks import Linf, RobustResult, curve, pgd, robust_accuracy
 from isthmus.attacks.api import ready
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.evaluate import Interrupted
-from isthmus.attacks.engine.evaluation import Evaluation, Means
+from isthmus.attacks.engine.evaluation import Evaluation, RunOptions
 from isthmus.attacks.engine.worker_task import Kit, Server, settings
 from isthmus.attacks.engine.workers import _order
 from isthmus.attacks.verify import verify
 from isthmus.audits.classifier import adopt
 from isthmus.core.randomness import example_keys
-from isthmus.diagnosis.context import QUICK, Suspect
+from isthmus.diagnosis.context import QUICK, DiagnosisContext
 
 SUITE = ["fgsm", pgd.Config(steps=12, loss="margin")]
 EPS = 0.12
@@ -135,7 +135,7 @@ def test_what_is_known_from_the_start_and_what_is_found_out_late_give_one_result
 
     def broken(random: bool):
         evaluation = Evaluation(
-            Hesitant(plain), Batch(images, labels, keys), Linf(EPS), ready(SUITE), 0, Means(random=random), None
+            Hesitant(plain), Batch(images, labels, keys), Linf(EPS), ready(SUITE), 0, RunOptions(random=random), None
         )
         torch.manual_seed(0)
         evaluation.begin(None)
@@ -220,7 +220,7 @@ def test_a_worker_tells_that_the_model_is_random(sure):
     plain, images, labels = sure
     model, attack = Counting(Hesitant(plain)), ready([SUITE[1]])[0]
     keys = example_keys(0, torch.arange(len(images)))
-    evaluation = Evaluation(model, Batch(images, labels, keys), Linf(EPS), [attack], 0, Means(), None)
+    evaluation = Evaluation(model, Batch(images, labels, keys), Linf(EPS), [attack], 0, RunOptions(), None)
     evaluation.begin(None)
     evaluation.setting.ledger.open_stage(1)
     spent = model.forwards, model.backwards
@@ -291,7 +291,7 @@ def test_what_the_last_pass_does_not_confirm_is_not_reported(tmp_path):
 def test_an_audits_verdict_changes_to_the_rule_for_random_models(sure):
     plain, images, labels = sure
     model = Hesitant(plain)
-    suspect = Suspect(model, Batch(images, labels, example_keys(0, torch.arange(40))), Linf(EPS), QUICK)
+    suspect = DiagnosisContext(model, Batch(images, labels, example_keys(0, torch.arange(40))), Linf(EPS), QUICK)
     assert not suspect.random
     usual = suspect.usual
     assert suspect.random

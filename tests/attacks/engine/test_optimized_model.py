@@ -7,7 +7,7 @@ from torch import nn
 
 from isthmus.attacks import Linf, robust_accuracy
 from isthmus.attacks.engine import optimized_model
-from isthmus.attacks.engine.counted_model import Oracle
+from isthmus.attacks.engine.counted_model import CountedModel
 from isthmus.attacks.engine.inputs import examples
 from isthmus.core.errors import ModelError
 
@@ -37,7 +37,7 @@ def images_of(channels: int = 1, n: int = 30, size: int = 9) -> torch.Tensor:
     return torch.rand(n, channels, size, size, generator=torch.Generator().manual_seed(1))
 
 
-def answer(oracle: Oracle, images):
+def answer(oracle: CountedModel, images):
     keys = torch.zeros(len(images), dtype=torch.int64)
     return oracle.look(images, keys, lambda logits: (logits * torch.arange(1.0, 5.0)).sum(1))
 
@@ -56,7 +56,7 @@ def test_a_scout_has_the_models_logits_and_gradient(channels, options):
     oracle = optimized_model.oracle(model, False, images[:4])
     assert oracle.scout is not model
     assert not any(isinstance(module, nn.BatchNorm2d) for module in oracle.scout.modules())
-    expected, said = answer(Oracle(model), images), answer(oracle, images)
+    expected, said = answer(CountedModel(model), images), answer(oracle, images)
     torch.testing.assert_close(said.logits, expected.logits, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(said.gradient, expected.gradient, rtol=1e-3, atol=1e-4)
 
@@ -161,7 +161,7 @@ def test_a_model_that_flattens_with_view_has_a_faster_copy(columns, capfd, caplo
     oracle = optimized_model.oracle(model, False, images[:4])
     assert not oracle.exact
     assert not any(isinstance(module, nn.BatchNorm2d) for module in oracle.scout.modules())
-    expected, said = answer(Oracle(model), images), answer(oracle, images)
+    expected, said = answer(CountedModel(model), images), answer(oracle, images)
     torch.testing.assert_close(said.gradient, expected.gradient, rtol=1e-3, atol=1e-4)
     assert capfd.readouterr() == ("", "")
     assert not caplog.records
@@ -233,7 +233,7 @@ def test_the_batch_is_what_fits_into_memory(monkeypatch, free, expected):
     monkeypatch.setattr(optimized_model, "_free_memory", lambda device: free)
     model, images = conv_net(), images_of()
     batch = examples(images, torch.zeros(30, dtype=torch.int64))
-    size = optimized_model.batch_size(Oracle(model), batch, torch.device("cpu"))
+    size = optimized_model.batch_size(CountedModel(model), batch, torch.device("cpu"))
     assert size == expected or (expected is None and 1 < size < 256)
     assert size & (size - 1) == 0
 
@@ -244,7 +244,7 @@ def test_more_activations_mean_a_smaller_batch(monkeypatch):
     for pixels in (9, 36):
         images = images_of(size=pixels)
         batch = examples(images, torch.zeros(30, dtype=torch.int64))
-        sizes.append(optimized_model.batch_size(Oracle(conv_net()), batch, torch.device("cpu")))
+        sizes.append(optimized_model.batch_size(CountedModel(conv_net()), batch, torch.device("cpu")))
     assert sizes[1] <= sizes[0] / 8
 
 
@@ -261,6 +261,6 @@ def test_randomness_is_seen_and_rounding_is_not_taken_for_it():
             logits = self.inner(images)
             return logits + self.size * torch.randn_like(logits)
 
-    assert optimized_model.is_random(Oracle(Shaky(0.01)), batch, torch.device("cpu"))
-    assert not optimized_model.is_random(Oracle(Shaky(1e-7)), batch, torch.device("cpu"))
-    assert not optimized_model.is_random(Oracle(Smooth()), batch, torch.device("cpu"))
+    assert optimized_model.is_random(CountedModel(Shaky(0.01)), batch, torch.device("cpu"))
+    assert not optimized_model.is_random(CountedModel(Shaky(1e-7)), batch, torch.device("cpu"))
+    assert not optimized_model.is_random(CountedModel(Smooth()), batch, torch.device("cpu"))

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.context import Setting
-from isthmus.attacks.engine.counted_model import Answer, Oracle
+from isthmus.attacks.engine.counted_model import Answer, CountedModel
 from isthmus.attacks.engine.iterative import Runs, Search, counters
-from isthmus.attacks.engine.scheduler import SOON, Queue
-from isthmus.attacks.engine.state import Ledger
-from isthmus.attacks.engine.verifier import Judge
+from isthmus.attacks.engine.scheduler import SOON, BatchScheduler
+from isthmus.attacks.engine.state import EvaluationState
+from isthmus.attacks.engine.verifier import Verifier
 from isthmus.attacks.threats import Linf
 
 NEVER = 10_000
@@ -76,12 +76,14 @@ def situation(n: int, size: int) -> Setting:
     images = torch.full((n, 1, 1, 2), 0.4)
     images[:, 0, 0, 1] = torch.arange(n) / 100
     batch = Batch(images, torch.zeros(n, dtype=torch.int64), torch.arange(n) + 1000)
-    ledger = Ledger.new(images)
+    ledger = EvaluationState.new(images)
     ledger.ranked = torch.ones(n, 1, dtype=torch.int64)
-    return Setting(Judge(Oracle(Bright()), Linf(0.3)), batch, ledger, torch.device("cpu"), size)
+    return Setting(Verifier(CountedModel(Bright()), Linf(0.3)), batch, ledger, torch.device("cpu"), size)
 
 
-def play(search: Script, size: int, ledger: Ledger | None = None, looks: int = NEVER) -> tuple[Ledger, int]:
+def play(
+    search: Script, size: int, ledger: EvaluationState | None = None, looks: int = NEVER
+) -> tuple[EvaluationState, int]:
     """The ledger after so many looks at most, and the looks."""
     setting = situation(len(search.plan), size)
     if ledger is None:
@@ -89,7 +91,7 @@ def play(search: Script, size: int, ledger: Ledger | None = None, looks: int = N
     else:
         setting.ledger = ledger
     taken = 0
-    for _ in Queue(setting, search, 7, 1).run(torch.arange(len(search.plan))):
+    for _ in BatchScheduler(setting, search, 7, 1).run(torch.arange(len(search.plan))):
         taken += 1
         if taken == looks:
             break
@@ -104,7 +106,7 @@ def first_success(plan: list[int], budget: int) -> int:
 FOUND = ("broken", "stage", "run", "look", "aim", "gap", "witnesses")
 
 
-def same(one: Ledger, other: Ledger) -> bool:
+def same(one: EvaluationState, other: EvaluationState) -> bool:
     return all(torch.equal(getattr(one, name).nan_to_num(-1), getattr(other, name).nan_to_num(-1)) for name in FOUND)
 
 
@@ -180,7 +182,7 @@ def test_what_the_model_was_asked_is_on_the_books_of_who_asked():
     search = Script([[NEVER] * 4, [5, 1, 1, 1]], 10)
     setting = situation(2, 8)
     setting.ledger.open_stage(4)
-    for _ in Queue(setting, search, 7, 1).run(torch.arange(2)):
+    for _ in BatchScheduler(setting, search, 7, 1).run(torch.arange(2)):
         pass
     assert setting.ledger.forwards.tolist() == [4 * 11, 7]  # a success is asked about twice
     assert setting.oracle.forward_passes == 51

@@ -18,11 +18,11 @@ from isthmus.attacks import Linf, curve, robust_accuracy
 from isthmus.attacks.api import ready
 from isthmus.attacks.engine import workers
 from isthmus.attacks.engine.context import Setting
-from isthmus.attacks.engine.counted_model import Oracle
-from isthmus.attacks.engine.evaluation import Evaluation, Means, work
+from isthmus.attacks.engine.counted_model import CountedModel
+from isthmus.attacks.engine.evaluation import Evaluation, RunOptions, work
 from isthmus.attacks.engine.inputs import examples
-from isthmus.attacks.engine.state import Ledger
-from isthmus.attacks.engine.verifier import Judge
+from isthmus.attacks.engine.state import EvaluationState
+from isthmus.attacks.engine.verifier import Verifier
 from isthmus.attacks.result import RobustResult
 from isthmus.core.errors import ConfigError, ModelError
 
@@ -79,8 +79,8 @@ class Hand:
 
     def gather(self, seconds):
         number, order = self.orders.pop()
-        oracle, rows = Oracle(Smooth()), torch.arange(len(order.ledger))
-        here = Setting(Judge(oracle, order.threat), order.examples, order.ledger, torch.device("cpu"), order.size)
+        oracle, rows = CountedModel(Smooth()), torch.arange(len(order.ledger))
+        here = Setting(Verifier(oracle, order.threat), order.examples, order.ledger, torch.device("cpu"), order.size)
         for _ in work(here, order.attack, rows, order.stage):
             pass
         return [(number, workers.Part(rows, order.ledger, oracle.forward_passes, oracle.backward_passes, True))]
@@ -92,7 +92,7 @@ class Hand:
 def test_any_crew_will_do():
     model, images, labels = subject(30)
     batch, attacks = examples(images, labels), ready(SUITE)
-    evaluation = Evaluation(model, batch, Linf(0.03), attacks, 0, Means(None, jobs=3), None)
+    evaluation = Evaluation(model, batch, Linf(0.03), attacks, 0, RunOptions(None, jobs=3), None)
     evaluation.pool = crew = Hand()
     evaluation.begin(None)
     evaluation.run()
@@ -232,7 +232,7 @@ def test_a_worker_that_comes_to_grief_is_told_of_and_nothing_is_lost(tmp_path, g
     said, errors = process.communicate()
     assert re.search(words, said), said + errors
     assert errors == ""
-    ledger, _ = Ledger.load(tmp_path / "kept.safetensors")
+    ledger, _ = EvaluationState.load(tmp_path / "kept.safetensors")
     assert ledger.ranked.shape == (24, 2)
     assert nobody_left(process.pid)
 

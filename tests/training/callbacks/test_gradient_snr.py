@@ -23,20 +23,20 @@ RECIPE = {
         "log_every": 5,
         "checkpoint_every": 4,
         "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0},
-        "observe": ["gradient_snr"],
+        "callbacks": ["gradient_snr"],
     },
 }
 
 
 def watch(gradients, largest=1e6, **options):
-    """The observer after steps with these gradients, of a layer whose weights are all 1."""
+    """The callback after steps with these gradients, of a layer whose weights are all 1."""
     layer = nn.Linear(gradients.shape[2], gradients.shape[1], bias=True)
     nn.init.ones_(layer.weight)
-    observer = GradientSNR(layer, largest, **options)
+    callback = GradientSNR(layer, largest, **options)
     for gradient in gradients:
         layer.weight.grad = gradient.clone()
-        observer.gradients()
-    return observer.end_epoch()["weight"], observer
+        callback.gradients()
+    return callback.end_epoch()["weight"], callback
 
 
 def test_it_is_the_norm_of_the_mean_over_the_root_of_the_covariances_trace():
@@ -82,13 +82,13 @@ def test_batches_that_agree_have_the_largest_ratio_and_none_have_none():
 def test_an_epoch_does_not_know_the_last():
     gradients = torch.randn(20, 4, 4, generator=torch.Generator().manual_seed(3))
     alone, _ = watch(gradients[10:])
-    _, observer = watch(gradients[:10])
-    observer.forget()
-    (weight,) = observer.weights.values()
+    _, callback = watch(gradients[:10])
+    callback.forget()
+    (weight,) = callback.weights.values()
     for gradient in gradients[10:]:
         weight.grad = gradient.clone()
-        observer.gradients()
-    assert observer.end_epoch()["weight"] == pytest.approx(alone, rel=1e-5)
+        callback.gradients()
+    assert callback.end_epoch()["weight"] == pytest.approx(alone, rel=1e-5)
 
 
 def test_only_weights_that_are_trained_are_watched():
@@ -115,7 +115,7 @@ def test_a_run_says_it_at_the_end_of_every_epoch(whole):
 
 
 def test_watching_changes_nothing(whole, tmp_path):
-    plain = isthmus.train(RECIPE, {"training.observe": ()}, out=tmp_path / "run", progress=False)
+    plain = isthmus.train(RECIPE, {"training.callbacks": ()}, out=tmp_path / "run", progress=False)
     first, second = whole.load().state_dict(), plain.load().state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert [line for line in whole.metrics() if "observed" not in line] == plain.metrics()
@@ -140,14 +140,14 @@ def test_a_stopped_run_says_the_same(whole, tmp_path, monkeypatch, step):
 
 
 def test_it_speaks_as_often_as_it_is_told_and_at_the_end(tmp_path):
-    observe = [{"name": "gradient_snr", "every": 2}]
-    run = isthmus.train(RECIPE, {"training.observe": observe}, out=tmp_path / "run", progress=False)
+    build = [{"name": "gradient_snr", "every": 2}]
+    run = isthmus.train(RECIPE, {"training.callbacks": build}, out=tmp_path / "run", progress=False)
     assert [line["epoch"] for line in run.metrics() if "observed" in line] == [1, 2]
-    assert json.loads((run.path / "run.json").read_text())["recipe"]["training"]["observe"][0]["every"] == 2
+    assert json.loads((run.path / "run.json").read_text())["recipe"]["training"]["callbacks"][0]["every"] == 2
 
 
 def test_observers_that_there_are_not_or_are_there_twice_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="Did you mean 'gradient_snr'"):
-        isthmus.train(RECIPE, {"training.observe": ["gradients_snr"]}, out=tmp_path / "run")
+        isthmus.train(RECIPE, {"training.callbacks": ["gradients_snr"]}, out=tmp_path / "run")
     with pytest.raises(ConfigError, match="asked for once; gradient_snr is there more often"):
-        isthmus.train(RECIPE, {"training.observe": ["gradient_snr"] * 2}, out=tmp_path / "run")
+        isthmus.train(RECIPE, {"training.callbacks": ["gradient_snr"] * 2}, out=tmp_path / "run")

@@ -10,7 +10,7 @@ import isthmus
 from isthmus.core.errors import ConfigError
 from isthmus.data.images import ImageData, Split
 from isthmus.training.callbacks.activations import LOGITS, activations, layers_of
-from isthmus.training.callbacks.information_plane import Config, observe
+from isthmus.training.callbacks.information_plane import Config, build
 
 RECIPE = {
     "name": "plane",
@@ -22,7 +22,7 @@ RECIPE = {
         "batch_size": 50,
         "log_every": 2,
         "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0},
-        "observe": [{"name": "information_plane", "samples": 100, "bins": 10, "every": 2}],
+        "callbacks": [{"name": "information_plane", "samples": 100, "bins": 10, "every": 2}],
     },
 }
 
@@ -97,7 +97,7 @@ class Brightness(nn.Module):
 def test_layers_with_known_information():
     """64 images, of which an injective layer keeps ln 64, a constant one nothing, and the label one bit of both."""
     labels = torch.arange(64) % 2
-    said = observe(Config(samples=64, bins=100), Brightness(), made(labels), 0).end_epoch()
+    said = build(Config(samples=64, bins=100), Brightness(), made(labels), 0).end_epoch()
     assert said["layers"]["whole"] == pytest.approx([6.0, 1.0])
     assert said["layers"]["nothing"] == pytest.approx([0.0, 0.0])
     assert said["layers"]["label"] == pytest.approx([1.0, 1.0])
@@ -120,7 +120,7 @@ def test_a_run_says_where_its_layers_are(run):
 
 
 def test_looking_changes_nothing(run, tmp_path):
-    plain = isthmus.train(RECIPE, {"training.observe": ()}, out=tmp_path / "run", progress=False)
+    plain = isthmus.train(RECIPE, {"training.callbacks": ()}, out=tmp_path / "run", progress=False)
     first, second = run.load().state_dict(), plain.load().state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -128,5 +128,5 @@ def test_looking_changes_nothing(run, tmp_path):
 def test_a_layer_that_is_not_there_is_said_before_anything_is_written(tmp_path):
     observed = [{"name": "information_plane", "layers": ["nowhere"]}]
     with pytest.raises(ConfigError, match="unknown layer 'nowhere'|layer 'nowhere'"):
-        isthmus.train(RECIPE, {"training.observe": observed}, out=tmp_path / "run", progress=False)
+        isthmus.train(RECIPE, {"training.callbacks": observed}, out=tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()

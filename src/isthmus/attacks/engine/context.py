@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.counted_model import Oracle
-from isthmus.attacks.engine.state import Ledger
-from isthmus.attacks.engine.verifier import Judge
+from isthmus.attacks.engine.counted_model import CountedModel
+from isthmus.attacks.engine.state import EvaluationState
+from isthmus.attacks.engine.verifier import Verifier
 from isthmus.attacks.threats import Threat
 
 
@@ -28,9 +28,9 @@ class Setting:
         size: examples at a time, at most.
     """
 
-    judge: Judge
+    judge: Verifier
     examples: Batch
-    ledger: Ledger
+    ledger: EvaluationState
     device: torch.device
     size: int
 
@@ -38,7 +38,7 @@ class Setting:
         self.oracle.rows = self.size
 
     @property
-    def oracle(self) -> Oracle:
+    def oracle(self) -> CountedModel:
         """The model that attacks ask."""
         return self.judge.oracle
 

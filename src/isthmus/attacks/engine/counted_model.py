@@ -1,6 +1,6 @@
 """The model as attacks see it: frozen, counted, and checked.
 
-An attack asks an :class:`Oracle` and never touches the model, so that every pass is counted and nothing of
+An attack asks an :class:`CountedModel` and never touches the model, so that every pass is counted and nothing of
 the model or of the caller's random state can change.
 """
 
@@ -53,7 +53,7 @@ class Spent(Exception):
     forwards = backwards = 0
 
 
-class Oracle:
+class CountedModel:
     """A classifier that answers attacks, and counts.
 
     Passes are counted in example-passes: one answer of the model to one image. A stochastic model's average over
@@ -107,7 +107,7 @@ class Oracle:
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise Spent("time")
 
-    def took_over(self, other: Oracle) -> Oracle:
+    def took_over(self, other: CountedModel) -> CountedModel:
         """This oracle, with what another one was asked on its count."""
         self.forward_passes += other.forward_passes
         self.backward_passes += other.backward_passes

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.evaluate import Interrupted
-from isthmus.attacks.engine.evaluation import Means, Progress, Snapshot
+from isthmus.attacks.engine.evaluation import Progress, RunOptions, Snapshot
 from isthmus.attacks.result import RobustResult
 from isthmus.core.randomness import fold, uniform
 
@@ -20,11 +20,11 @@ WAVE = 250
 
 _ORDER = -5
 
-One = Callable[[Batch, Means, Progress | None], RobustResult]
+One = Callable[[Batch, RunOptions, Progress | None], RobustResult]
 
 
 def until_narrow(
-    evaluate: One, examples: Batch, half_width: float, means: Means, progress: Progress | None
+    evaluate: One, examples: Batch, half_width: float, means: RunOptions, progress: Progress | None
 ) -> RobustResult:
     """Evaluate examples in an order drawn from their keys until the interval of robust accuracy is narrow enough.
 
@@ -60,7 +60,7 @@ def until_narrow(
     return together
 
 
-def _anew(evaluate: One, known: RobustResult, means: Means, number: int) -> RobustResult:
+def _anew(evaluate: One, known: RobustResult, means: RunOptions, number: int) -> RobustResult:
     """A wave by the rule for random models, where it was not judged by it."""
     if known.random:
         return known

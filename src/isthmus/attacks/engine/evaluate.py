@@ -16,10 +16,10 @@ from isthmus.attacks.attack import Attack
 from isthmus.attacks.engine import workers
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Spent
-from isthmus.attacks.engine.evaluation import Evaluation, Means, Progress
+from isthmus.attacks.engine.evaluation import Evaluation, Progress, RunOptions
 from isthmus.attacks.result import RobustResult
 from isthmus.attacks.threats import Threat
-from isthmus.core.preserve_state import device_of, undisturbed
+from isthmus.core.preserve_state import device_of, preserve_state
 
 
 def evaluate(
@@ -29,7 +29,7 @@ def evaluate(
     attacks: Sequence[Attack],
     *,
     seed: int = 0,
-    means: Means = Means(),
+    means: RunOptions = RunOptions(),
     progress: Progress | None = None,
     known: RobustResult | None = None,
 ) -> RobustResult:
@@ -55,7 +55,7 @@ def evaluate(
         Spent: the passes or the time of ``means`` do not cover the clean images. Where they end later, the result is
             what was known by then, and not ``complete``.
     """
-    with undisturbed(model, device_of(model, examples.images), seed):
+    with preserve_state(model, device_of(model, examples.images), seed):
         evaluation = Evaluation(model, examples, threat, attacks, seed, means, progress)
         try:
             evaluation.begin(known)

@@ -17,12 +17,12 @@ from isthmus.attacks.attack import Attack
 from isthmus.attacks.engine import optimized_model, saved_state, workers
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.context import Setting
-from isthmus.attacks.engine.counted_model import Oracle, Spent
+from isthmus.attacks.engine.counted_model import CountedModel, Spent
 from isthmus.attacks.engine.inputs import check_classes
-from isthmus.attacks.engine.scheduler import Queue
+from isthmus.attacks.engine.scheduler import BatchScheduler
 from isthmus.attacks.engine.single_shot import propose
-from isthmus.attacks.engine.state import Ledger
-from isthmus.attacks.engine.verifier import Judge, Randomness
+from isthmus.attacks.engine.state import EvaluationState
+from isthmus.attacks.engine.verifier import Randomness, Verifier
 from isthmus.attacks.result import CLEAN, RobustResult
 from isthmus.attacks.threats import Threat
 from isthmus.core import files
@@ -73,7 +73,7 @@ def monotone(progress: Progress | None) -> Progress | None:
 
 
 @dataclass(frozen=True)
-class Means:
+class RunOptions:
     """Execution options. Up to the model's own rounding they do not affect the robust accuracy.
 
     Attributes:
@@ -124,7 +124,7 @@ class Evaluation:
         threat: Threat,
         attacks: Sequence[Attack],
         seed: int,
-        means: Means,
+        means: RunOptions,
         progress: Progress | None,
     ) -> None:
         self.model, self.attacks = model, list(attacks)
@@ -135,11 +135,11 @@ class Evaluation:
         oracle = (
             optimized_model.oracle(model, means.bf16, examples.images[: optimized_model.PROBE].to(device))
             if means.scout is None
-            else Oracle(model, means.scout, torch.bfloat16 if means.bf16 else None)
+            else CountedModel(model, means.scout, torch.bfloat16 if means.bf16 else None)
         )
         oracle.limit, oracle.deadline = means.passes, means.deadline
         size = means.batch_size or optimized_model.BATCH_SIZE
-        self.setting = Setting(Judge(oracle, threat), examples, Ledger.new(examples.images), device, size)
+        self.setting = Setting(Verifier(oracle, threat), examples, EvaluationState.new(examples.images), device, size)
         self.labels = [CLEAN, *(attack.label for attack in attacks)]
         self.looked = False
         self.verified = False
@@ -197,7 +197,7 @@ class Evaluation:
         """Begin anew with the rule for random models; what was spent until now is booked on the clean images."""
         setting, old = self.setting, self.setting.ledger
         setting.judge.start_over()
-        setting.ledger = Ledger.new(setting.examples.images)
+        setting.ledger = EvaluationState.new(setting.examples.images)
         setting.ledger = replace(setting.ledger, forwards=old.forwards, backwards=old.backwards, blind=old.blind)
         self.labels = [CLEAN, *(attack.label for attack in self.attacks)]
         self.spent = dict.fromkeys(self.labels, 0)
@@ -474,4 +474,4 @@ def work(setting: Setting, attack: Attack, rows: Tensor, stage: int) -> Iterator
     if attack.search is None:
         return propose(setting, attack, rows, stage)
     search = attack.search(attack.config, setting.threat, setting.classes)
-    return Queue(setting, search, attack.number, stage).run(rows)
+    return BatchScheduler(setting, search, attack.number, stage).run(rows)

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from isthmus.attacks.engine import rounding
 from isthmus.attacks.threats import Threat
-from isthmus.core.preserve_state import device_of, undisturbed
+from isthmus.core.preserve_state import device_of, preserve_state
 from isthmus.core.randomness import example_keys
 from isthmus.models.modes import seeded
 
@@ -91,7 +91,7 @@ def most_queries(n: int) -> int:
 
 def without(model: nn.Module, images: Float[Tensor, "n c h w"], threat: Threat) -> nn.Module:
     """The model; or, with a warning, a view of it that forgets, where it remembers."""
-    with undisturbed(model, device_of(model, images), 0):
+    with preserve_state(model, device_of(model, images), 0):
         if not remembers(model, images, threat):
             return model
     warnings.warn(

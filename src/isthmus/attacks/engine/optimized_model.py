@@ -22,7 +22,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from isthmus.attacks.engine import channels_last, input_convolution, rounding
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.counted_model import Answer, Oracle
+from isthmus.attacks.engine.counted_model import Answer, CountedModel
 from isthmus.core.errors import ModelError, brief
 
 log = logging.getLogger(__name__)
@@ -39,18 +39,18 @@ PROBING = 96
 _COPIES = 12  # images of a row that an attack keeps, with room for temporaries
 
 
-def oracle(model: nn.Module, bf16: bool, probe: Tensor) -> Oracle:
+def oracle(model: nn.Module, bf16: bool, probe: Tensor) -> CountedModel:
     """An oracle whose attacks ask a scout where one agrees with the model on the probe.
 
     Args:
         bf16: the scout's passes in bfloat16.
         probe: a few images on the model's device.
     """
-    asked = Oracle(model)
-    return Oracle(model, _scout(asked, model, probe), torch.bfloat16 if bf16 else None).took_over(asked)
+    asked = CountedModel(model)
+    return CountedModel(model, _scout(asked, model, probe), torch.bfloat16 if bf16 else None).took_over(asked)
 
 
-def _scout(asked: Oracle, model: nn.Module, probe: Tensor) -> nn.Module | None:
+def _scout(asked: CountedModel, model: nn.Module, probe: Tensor) -> nn.Module | None:
     """A faster copy that gives the model's logits and gradient up to rounding; None where there is none."""
     hooked = bool(model._forward_pre_hooks or model._forward_hooks)  # which a traced copy would not call
     if asked.takes_keys or hooked or not any(isinstance(m, nn.Conv2d) for m in model.modules()):
@@ -64,7 +64,7 @@ def _scout(asked: Oracle, model: nn.Module, probe: Tensor) -> nn.Module | None:
     for make in ways:
         try:  # somebody else's model may be impossible to copy, to trace or to fold
             faster: nn.Module = make().eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            scout = Oracle(model, faster)
+            scout = CountedModel(model, faster)
             agreed = _agree(expected, _answers(scout, probe))
             asked.took_over(scout)
             if agreed:
@@ -132,7 +132,7 @@ def _fold_batch_norm(traced: fx.GraphModule) -> None:
             traced.graph.erase_node(norm)
 
 
-def _answers(asked: Oracle, probe: Tensor) -> list[Answer]:
+def _answers(asked: CountedModel, probe: Tensor) -> list[Answer]:
     """Logits and gradients on the probe and images like it."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand(probe.shape, generator=generator).to(probe.device)
@@ -152,17 +152,17 @@ def _agree(ours: list[Answer], theirs: list[Answer]) -> bool:
     return True
 
 
-def is_random(oracle: Oracle, examples: Batch, device: torch.device) -> bool:
+def is_random(oracle: CountedModel, examples: Batch, device: torch.device) -> bool:
     """Whether the model answers the first few images differently each time, by more than rounding.
 
     A model that is random on other images alone is found out later, by
-    :meth:`isthmus.attacks.engine.verifier.Judge.ask_again`.
+    :meth:`isthmus.attacks.engine.verifier.Verifier.ask_again`.
     """
     batch = examples.take(torch.arange(min(len(examples), PROBE))).to(device)
     return rounding.differ(*(oracle.logits(batch.images, batch.keys) for _ in range(2)))
 
 
-def batch_size(oracle: Oracle, examples: Batch, device: torch.device) -> int:
+def batch_size(oracle: CountedModel, examples: Batch, device: torch.device) -> int:
     """How many examples fit: the largest power of two whose activations take at most half of the free memory.
 
     What one example takes is counted on a probe, as the bytes that autograd keeps for the backward pass; so this asks

@@ -21,7 +21,7 @@ from torch import nn
 from isthmus.attacks.engine.worker_task import Kit, Server, apply, packed_error, settings
 from isthmus.attacks.engine.workers import Order, Part
 from isthmus.core.errors import ConfigError, IsthmusError, ModelError, one_line
-from isthmus.core.preserve_state import device_of, undisturbed
+from isthmus.core.preserve_state import device_of, preserve_state
 
 
 class Processes:
@@ -164,7 +164,7 @@ def _serve(pipe: Connection, number: int) -> None:
     try:
         kit: Kit = _unpacked(pipe.recv_bytes(), "model")
         apply(kit.settings)
-        with undisturbed(kit.model, device_of(kit.model, torch.empty(0)), kit.seed + number):
+        with preserve_state(kit.model, device_of(kit.model, torch.empty(0)), kit.seed + number):
             worker = Server(kit)
             while True:
                 for part in worker.parts(_unpacked(pipe.recv_bytes(), "attack")):

@@ -20,7 +20,7 @@ from isthmus.attacks.engine.worker_task import Kit, Server, apply, packed_error,
 from isthmus.attacks.engine.workers import Order, Part
 from isthmus.core.cluster import LOSSES, Badge, Cluster, Staff, losses
 from isthmus.core.errors import ModelError
-from isthmus.core.preserve_state import device_of, undisturbed
+from isthmus.core.preserve_state import device_of, preserve_state
 
 KEPT = 4
 """Models that a worker keeps: mean mode, stochastic mode, and substitutes of either."""
@@ -166,7 +166,7 @@ class Attacker:
         """
         try:
             server, known = self._server(number, kit[0], torch.device(device))
-            with undisturbed(known.model, device_of(known.model, torch.empty(0)), known.seed):
+            with preserve_state(known.model, device_of(known.model, torch.empty(0)), known.seed):
                 for part in server.parts(pickle.loads(order)):
                     yield pickle.dumps(part, protocol=pickle.HIGHEST_PROTOCOL)
         except Exception as error:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from isthmus.attacks.attack import Attack
 from isthmus.attacks.engine.context import Setting
-from isthmus.attacks.engine.state import Ledger
+from isthmus.attacks.engine.state import EvaluationState
 from isthmus.attacks.result import CLEAN, Count
 from isthmus.core.errors import FileError
 from isthmus.core.types import Record
@@ -43,7 +43,9 @@ class Saved(Record):
     verification_passes: Count
 
 
-def load(path: Path, facts: dict[str, Any], setting: Setting, attacks: Sequence[Attack]) -> tuple[Ledger, Saved]:
+def load(
+    path: Path, facts: dict[str, Any], setting: Setting, attacks: Sequence[Attack]
+) -> tuple[EvaluationState, Saved]:
     """Read the file of an evaluation that is about to go on.
 
     Args:
@@ -52,7 +54,7 @@ def load(path: Path, facts: dict[str, Any], setting: Setting, attacks: Sequence[
     Raises:
         FileError: it is damaged, something else, or another evaluation.
     """
-    ledger, text = Ledger.load(path)
+    ledger, text = EvaluationState.load(path)
     try:
         saved = Saved.model_validate_json(text, strict=True)
     except ValidationError:
@@ -72,7 +74,7 @@ def load(path: Path, facts: dict[str, Any], setting: Setting, attacks: Sequence[
     return ledger, saved
 
 
-def _whole(ledger: Ledger, saved: Saved, setting: Setting) -> bool:
+def _whole(ledger: EvaluationState, saved: Saved, setting: Setting) -> bool:
     """Whether it is about these examples, and points at no row or class that is not there."""
     n, classes = len(setting.examples), ledger.ranked.shape[1] + 1
     ranked = bool(((ledger.ranked >= 0) & (ledger.ranked < classes)).all())
@@ -80,7 +82,7 @@ def _whole(ledger: Ledger, saved: Saved, setting: Setting) -> bool:
     return ranked and members and ledger.witnesses.shape == setting.examples.images.shape
 
 
-def _of_stages(ledger: Ledger, saved: Saved, setting: Setting, attacks: Sequence[Attack]) -> bool:
+def _of_stages(ledger: EvaluationState, saved: Saved, setting: Setting, attacks: Sequence[Attack]) -> bool:
     """Whether its stages are those of the attacks, and its runs those of the present one."""
     needed = {CLEAN, *(attack.label for attack in attacks)}
     if not needed <= set(saved.labels) or set(saved.labels) != set(saved.spent):

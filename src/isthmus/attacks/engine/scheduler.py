@@ -59,7 +59,7 @@ class Found(Rows):
     gap: Tensor
 
 
-class Queue:
+class BatchScheduler:
     """Runs one search on examples until each is decided or has spent its runs.
 
     Args:

@@ -24,7 +24,7 @@ _FORMAT = "isthmus evaluation 3"
 
 
 @dataclass
-class Ledger(Rows):
+class EvaluationState(Rows):
     """What is known of every example. Rows of it can be worked on elsewhere and put back.
 
     Attributes:
@@ -234,7 +234,7 @@ def check_columns(columns: Mapping[str, Tensor], shape: Sequence[int]) -> None:
     if len(shape) != 4:
         raise ValueError(f"its images have the shape {tuple(shape)}")
     none = torch.empty(0, 1, 1, 1)
-    for name, like in Ledger.new(none).for_random(none).columns().items():
+    for name, like in EvaluationState.new(none).for_random(none).columns().items():
         if name not in columns:
             continue
         expected = (*shape,) if name in ("witnesses", "nearest") else (shape[0], *columns[name].shape[1:])[: like.dim()]

@@ -9,8 +9,8 @@ however it answered elsewhere, and :class:`Randomness` ends the evaluation under
 
 An attack on a random model goes on until its average over fresh draws is wrong with confidence: a test at level 1% per
 example, however often the example is proposed, that assumes nothing of the draws but that they are independent (see
-:meth:`Judge.confirm`). What counts in the end is a reading of the average at the adversarial example that came closest,
-on draws that neither attack nor test has seen (:mod:`isthmus.attacks.engine.averages`).
+:meth:`Verifier.confirm`). What counts in the end is a reading of the average at the adversarial example that came
+closest, on draws that neither attack nor test has seen (:mod:`isthmus.attacks.engine.averages`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from isthmus.attacks.engine import averages, rounding
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.counted_model import Oracle
+from isthmus.attacks.engine.counted_model import CountedModel
 from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.threats import Threat
 from isthmus.core.errors import ModelError
@@ -75,7 +75,7 @@ class Verdict:
     gap: Float[Tensor, " n"]
 
 
-class Judge:
+class Verifier:
     """Judges proposals for one model and threat.
 
     Args:
@@ -83,7 +83,7 @@ class Judge:
         threat: ball that witnesses must lie in.
     """
 
-    def __init__(self, oracle: Oracle, threat: Threat) -> None:
+    def __init__(self, oracle: CountedModel, threat: Threat) -> None:
         self.oracle, self.threat = oracle, threat
         self.repeated: Tensor | None = None  # how often each row of the last batch was asked about once more
         self.one_draw_a_pass = False  # whether all rows of a pass share their noise; known once it was seen

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from isthmus.attacks.engine import optimized_model
 from isthmus.attacks.engine.context import Setting
-from isthmus.attacks.engine.counted_model import Oracle
+from isthmus.attacks.engine.counted_model import CountedModel
 from isthmus.attacks.engine.evaluation import work
-from isthmus.attacks.engine.state import Ledger
-from isthmus.attacks.engine.verifier import Judge, Randomness
+from isthmus.attacks.engine.state import EvaluationState
+from isthmus.attacks.engine.verifier import Randomness, Verifier
 from isthmus.attacks.engine.workers import Order, Part
 from isthmus.core.errors import IsthmusError
 from isthmus.core.preserve_state import device_of
@@ -76,7 +76,7 @@ class Server:
 
     def __init__(self, kit: Kit) -> None:
         self._kit = kit
-        self._oracle: Oracle | None = None
+        self._oracle: CountedModel | None = None
         self._told = (0, 0)
 
     def parts(self, order: Order) -> Iterator[Part]:
@@ -99,7 +99,7 @@ class Server:
             probe = order.examples.images[: optimized_model.PROBE].to(device)
             self._oracle = optimized_model.oracle(self._kit.model, self._kit.bf16, probe)
         self._oracle.random = order.random
-        return Setting(Judge(self._oracle, order.threat), order.examples, order.ledger, device, order.size)
+        return Setting(Verifier(self._oracle, order.threat), order.examples, order.ledger, device, order.size)
 
     def _part(self, setting: Setting, seen: Tensor, over: bool) -> Part:
         oracle, told = setting.oracle, self._told
@@ -108,6 +108,6 @@ class Server:
         return Part(rows, setting.ledger.take(rows), self._told[0] - told[0], self._told[1] - told[1], over)
 
 
-def _marks(ledger: Ledger) -> Tensor:
+def _marks(ledger: EvaluationState) -> Tensor:
     """Columns of which one at least changes whenever anything about an example does: no pass is left uncounted."""
     return torch.stack([ledger.forwards, ledger.backwards, ledger.tries, ledger.done, ledger.stage])

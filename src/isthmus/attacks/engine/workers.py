@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.state import Ledger
+from isthmus.attacks.engine.state import EvaluationState
 from isthmus.attacks.engine.verifier import Randomness
 from isthmus.attacks.threats import Threat
 
@@ -48,7 +48,7 @@ class Order:
     size: int
     random: bool
     examples: Batch
-    ledger: Ledger
+    ledger: EvaluationState
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Part:
     """
 
     rows: Tensor
-    ledger: Ledger
+    ledger: EvaluationState
     forwards: int
     backwards: int
     over: bool

@@ -46,7 +46,7 @@ _COPIES = {"tensor", "as_tensor", "asarray", "new_tensor"}
 _HOOKS = {"register_hook", "register_post_accumulate_grad_hook"}
 
 
-class StraightThrough(nn.Module):
+class BPDAModel(nn.Module):
     """A model with gradients that follow what it computes; see the module.
 
     Args:

@@ -21,12 +21,12 @@ from isthmus.attacks import pgd
 from isthmus.attacks.api import robust_accuracy
 from isthmus.attacks.attack import Attack
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.counted_model import Oracle
+from isthmus.attacks.engine.counted_model import CountedModel
 from isthmus.attacks.threats import Threat, parse
 from isthmus.attacks.transfer import transferred
 from isthmus.core.config import Component
 from isthmus.core.files import sha256
-from isthmus.core.preserve_state import device_of, undisturbed
+from isthmus.core.preserve_state import device_of, preserve_state
 from isthmus.studies.ceb.cifar import CifarConfig
 from isthmus.studies.ceb.cifar_choice import Model, Pair, pairs
 from isthmus.studies.laboratory import Attacker, Laboratory, Subject
@@ -51,12 +51,12 @@ class Surrogate:
 
     source: nn.Module
 
-    def perturb(self, config: Steps, oracle: Oracle, batch: Batch, threat: Threat) -> Float[Tensor, "n c h w"]:
+    def perturb(self, config: Steps, oracle: CountedModel, batch: Batch, threat: Threat) -> Float[Tensor, "n c h w"]:
         """``steps`` steps of 4/3·ε/steps on the source's cross-entropy; the oracle's model is not asked."""
-        source = Oracle(self.source)
+        source = CountedModel(self.source)
         size = pgd.Config(steps=config.steps, relative_step_size=4 / 3 / config.steps).size(threat.eps)
         x = threat.random_start(batch.images, batch.keys)
-        with undisturbed(self.source, x.device, seed=0):
+        with preserve_state(self.source, x.device, seed=0):
             for _ in range(config.steps):
                 answer = source.look(x, batch.keys, lambda logits: batch.ascend("ce", logits))
                 x = threat.project(threat.step(x, answer.gradient, size), batch.images)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from isthmus import metrics
 from isthmus.core.errors import ConfigError
-from isthmus.core.preserve_state import device_of, undisturbed
+from isthmus.core.preserve_state import device_of, preserve_state
 from isthmus.information.fisher import fisher_information
 from isthmus.information.mmd import label_information, median_distance, mmd2
 from isthmus.models.hypothesis import Hypothesis
@@ -88,7 +88,7 @@ def representations(subject: Subject) -> Float[Tensor, "hypotheses n d"]:
     model = model_of(subject)
     assert isinstance(model, Hypothesis)
     device = device_of(model, subject.images)
-    with undisturbed(model, device, seed=0), torch.no_grad():
+    with preserve_state(model, device, seed=0), torch.no_grad():
         parts = [model.representations(part.to(device)).float().cpu() for part in torch.split(subject.images, BATCH)]
     return torch.cat(parts, 1)
 
@@ -102,7 +102,7 @@ def fisher(subject: Subject, number: int) -> dict[str, Any]:
     model = model_of(subject)
     device = device_of(model, subject.images)
     images = subject.images[:number].to(device).double()
-    with undisturbed(model, device, seed=0):
+    with preserve_state(model, device, seed=0):
         found = fisher_information(copy.deepcopy(model).double(), images)
     least = torch.finfo(torch.float64).tiny
     logs = {name: getattr(found, name).cpu().clamp(min=least).log().numpy() for name in ("trace", "largest")}

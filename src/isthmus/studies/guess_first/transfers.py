@@ -15,13 +15,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.counted_model import Oracle
+from isthmus.attacks.engine.counted_model import CountedModel
 from isthmus.attacks.engine.evaluation import Snapshot
 from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.foolbox_protocol import STEP_SHARE
 from isthmus.attacks.minimal_norm import minimal_norms
 from isthmus.attacks.threats import Linf
-from isthmus.core.preserve_state import device_of, undisturbed
+from isthmus.core.preserve_state import device_of, preserve_state
 from isthmus.core.randomness import example_keys
 from isthmus.studies.laboratory import Subject
 from isthmus.studies.workbench import Tell
@@ -91,13 +91,13 @@ def rescaled(
 
 def _in_batches(source: nn.Module, subject: Subject, work: Callable[[_Look, Batch], Tensor]) -> Tensor:
     """Work through a subject's images on the source's device; ``look`` gives the gradient of the cross-entropy."""
-    device, oracle = device_of(source, subject.images), Oracle(source)
+    device, oracle = device_of(source, subject.images), CountedModel(source)
     keys: Int[Tensor, " n"] = example_keys(0, subject.indices)
 
     def look(x: Tensor, batch: Batch) -> Tensor:
         return oracle.look(x, batch.keys, lambda logits: batch.ascend("ce", logits)).gradient
 
-    with undisturbed(source, device, seed=0):
+    with preserve_state(source, device, seed=0):
         parts = [
             work(look, Batch(*(each.to(device) for each in some))).cpu()
             for some in zip(*(torch.split(each, BATCH) for each in (subject.images, subject.labels, keys)), strict=True)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isthmus.core.preserve_state import device_of, undisturbed
+from isthmus.core.preserve_state import device_of, preserve_state
 from isthmus.studies.guess_first.protocol import THROUGH, ModelsConfig
 from isthmus.studies.laboratory import Judged, Subject, facts_of, judged
 from isthmus.studies.workbench import Workbench
@@ -46,7 +46,7 @@ def model_of(subject: Subject) -> nn.Module:
 def right(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Which images the model takes for their labels, bool, on the CPU."""
     device = device_of(model, images)
-    with undisturbed(model, device, seed=0), torch.no_grad():
+    with preserve_state(model, device, seed=0), torch.no_grad():
         found = [model(part.to(device)).argmax(1).cpu() for part in torch.split(images, BATCH)]
     return torch.cat(found) == labels
 

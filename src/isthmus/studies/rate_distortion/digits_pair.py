@@ -65,5 +65,5 @@ class PairConfig(StudyConfig):
                 "backbone": {"name": "mlp", "hidden": self.hidden, "activation": activation, "batch_norm": batch_norm}
             },
             "objective": "deterministic",
-            "training": {**self.training, "observe": [observe]},
+            "training": {**self.training, "callbacks": [observe]},
         }

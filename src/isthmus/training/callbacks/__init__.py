@@ -1,1 +1,1 @@
-"""What is watched while a model trains: one file an observer, each usable on any model."""
+"""What is watched while a model trains: one file a callback, each usable on any model."""

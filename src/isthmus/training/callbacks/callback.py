@@ -1,10 +1,10 @@
-"""What an observer of training is.
+"""What a callback of training is.
 
-An observer's file defines a frozen ``Config`` and::
+A callback's file defines a frozen ``Config`` and::
 
-    def observe(config, model, data, seed) -> Observer
+    def build(config, model, data, seed) -> Observer
 
-It changes nothing: a run with observers ends with bitwise the weights of one without. What it says at the end of an
+It changes nothing: a run with callbacks ends with bitwise the weights of one without. What it says at the end of an
 epoch stands in ``metrics.jsonl``, in a line ``{"step": …, "epoch": …, "observed": {NAME: …}}``.
 """
 
@@ -19,8 +19,8 @@ from torch import Tensor
 from isthmus.core.config import Component
 
 
-class ObserverConfig(Component):
-    """Options of every observer.
+class CallbackConfig(Component):
+    """Options of every callback.
 
     Attributes:
         every: it speaks at the end of every so many epochs, and of the last.
@@ -29,8 +29,8 @@ class ObserverConfig(Component):
     every: Annotated[int, Field(gt=0)] = 1
 
 
-class Observer:
-    """Does nothing; an observer overrides what it needs."""
+class Callback:
+    """Does nothing; a callback overrides what it needs."""
 
     def gradients(self) -> None:
         """Called at every step, when gradients are whole and the optimiser has not yet moved anything."""

@@ -18,10 +18,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from isthmus.data.images import ImageData
-from isthmus.training.callbacks.callback import Observer, ObserverConfig
+from isthmus.training.callbacks.callback import Callback, CallbackConfig
 
 
-class Config(ObserverConfig):
+class Config(CallbackConfig):
     """Options of the gradients' SNR.
 
     Attributes:
@@ -34,7 +34,7 @@ class Config(ObserverConfig):
     normalize_noise: bool = True
 
 
-class GradientSNR(Observer):
+class GradientSNR(Callback):
     """Weights of at least two dimensions that are trained, by name.
 
     Args:
@@ -95,6 +95,6 @@ class GradientSNR(Observer):
             squares.copy_(tensors[f"squares.{name}"])
 
 
-def observe(config: Config, model: nn.Module, data: ImageData, seed: int) -> GradientSNR:
-    """The observer of a model; needs neither data nor seed."""
+def build(config: Config, model: nn.Module, data: ImageData, seed: int) -> GradientSNR:
+    """The callback of a model; needs neither data nor seed."""
     return GradientSNR(model, config.largest, config.normalize_noise)

@@ -18,10 +18,10 @@ from isthmus.data.images import ImageData, as_float
 from isthmus.data.order import balanced
 from isthmus.information.binning import Binning, information_plane
 from isthmus.training.callbacks.activations import activations, layers_of
-from isthmus.training.callbacks.callback import Observer, ObserverConfig
+from isthmus.training.callbacks.callback import Callback, CallbackConfig
 
 
-class Config(ObserverConfig):
+class Config(CallbackConfig):
     """Options of the information plane.
 
     Attributes:
@@ -36,7 +36,7 @@ class Config(ObserverConfig):
     layers: tuple[str, ...] = ()
 
 
-class InformationPlane(Observer):
+class InformationPlane(Callback):
     """Looks at the same images at the end of each epoch, with the labels that the model is trained on."""
 
     def __init__(self, config: Config, model: nn.Module, data: ImageData) -> None:
@@ -56,8 +56,8 @@ class InformationPlane(Observer):
         }
 
 
-def observe(config: Config, model: nn.Module, data: ImageData, seed: int) -> InformationPlane:
-    """The observer of a model; the images do not depend on the seed.
+def build(config: Config, model: nn.Module, data: ImageData, seed: int) -> InformationPlane:
+    """The callback of a model; the images do not depend on the seed.
 
     Raises:
         ConfigError: see :func:`isthmus.training.callbacks.activations.layers_of`.
