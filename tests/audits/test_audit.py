@@ -244,13 +244,10 @@ def test_an_error_of_an_installed_check_names_its_module_and_line(model, data, t
 
 def test_a_module_that_cannot_be_imported_is_not_called_ours(model, data, installed, capsys):
     installed("import torch\nimport nowhere_to_be_found\n")
-    expected = (
-        "The check 'bright' is of the package theirpackage, whose module 'theirpackage.bright' cannot be imported: "
-        "ModuleNotFoundError: No module named 'nowhere_to_be_found', raised in theirpackage.bright ("
-    )
     with pytest.raises(ConfigError) as caught:
         isthmus.audit(model, *data, isthmus.Linf(0.1), ["bright"])
-    assert str(caught.value).startswith(expected)
+    for part in ("theirpackage", "nowhere_to_be_found", "raised in theirpackage.bright"):
+        assert part in str(caught.value)
 
 
 def test_the_command_line_tells_our_errors_from_theirs(model, data, installed, capsys, monkeypatch):
