@@ -149,5 +149,5 @@ def test_it_speaks_as_often_as_it_is_told_and_at_the_end(tmp_path):
 def test_observers_that_there_are_not_or_are_there_twice_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="Did you mean 'gradient_snr'"):
         isthmus.train(RECIPE, {"training.callbacks": ["gradients_snr"]}, out=tmp_path / "run")
-    with pytest.raises(ConfigError, match="asked for once; gradient_snr is there more often"):
+    with pytest.raises(ConfigError, match="gradient_snr"):
         isthmus.train(RECIPE, {"training.callbacks": ["gradient_snr"] * 2}, out=tmp_path / "run")
