@@ -1,18 +1,49 @@
-"""Plain data that rooms hand to one another. Nothing here imports torch."""
+"""Plain data that packages exchange. Nothing here imports torch."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel, field_validator, model_validator
+
+from isthmus.core.errors import unknown
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Coordinate = str | int | float
+
+COORDINATES: Mapping[str, str] = {
+    "mode": 'how a stochastic classifier predicts: "mean" or "stochastic"',
+    "attack": "name of the attack; absent for the worst case over all attacks",
+    "norm": '"linf", "l2" or "l1"',
+    "eps": "perturbation size, in units of images in [0, 1]",
+    "noise": 'kind of noise: "white", "l2" or "linf"',
+    "snr": "signal-to-noise ratio in dB",
+    "score": "out-of-distribution score",
+    "data": "data set other than the audited one",
+    "shots": "training examples of each class that the model was adapted to",
+    "scaling": 'temperature scaling: "before" or "after"',
+    "corruption": "name of the corruption",
+    "severity": "of a corruption, 1 to 5",
+    "class": "index of the true class",
+    "seed": "of training",
+    "draw": "index of a random draw",
+    "epoch": "of training, counted from 1",
+    "layer": "name of the layer",
+    "study": "name of the study",
+    "model": "name of the model",
+    "objective": "name of the training objective",
+    "rho": "trade-off parameter",
+    "batch_size": "images in a batch",
+}
+"""All coordinates that a :class:`Metric` can have, with their meaning."""
 
 
 @dataclass(frozen=True)
@@ -124,16 +155,120 @@ class Interval(Record):
 
 
 class Metric(Record):
-    """One measured number. ``value`` None is "not measured" and ``note`` says why.
+    """One measured number.
 
-    ``unit`` is "fraction" for numbers in [0, 1], "nats", "bits", or the field's own word.
+    Attributes:
+        name: what was measured, such as "robust_accuracy".
+        value: the number; None means "not measured", and ``note`` gives the reason.
+        unit: "fraction" for numbers in [0, 1], "nats", "bits", or another word.
+        n: number of examples.
+        coords: under which conditions, such as ``{"mode": "mean", "attack": "pgd", "eps": 0.1}``; keys are in
+            :data:`COORDINATES`.
     """
 
+    name: str = ""
     value: float | None
     unit: str
     n: int
     interval: Interval | None = None
     note: str = ""
+    coords: dict[str, Coordinate] = Field(default_factory=dict)
+
+    @field_validator("coords")
+    @classmethod
+    def _known(cls, coords: dict[str, Coordinate]) -> dict[str, Coordinate]:
+        for key, value in coords.items():
+            if key not in COORDINATES:
+                raise ValueError(unknown("coordinate", key, COORDINATES))
+            if isinstance(value, float) and math.isnan(value):
+                raise ValueError(f"the coordinate {key} is NaN")
+        return coords
+
+    def named(self, name: str, **coords: Coordinate) -> Metric:
+        """This metric with a name, and with these coordinates beside its own."""
+        return Metric(**{**dict(self), "name": name, "coords": self.coords | coords})
+
+    def row(self) -> dict[str, Any]:
+        """One flat row of a table: name, coordinates, value, unit, n, interval and note."""
+        ends = {} if self.interval is None else dict(self.interval)
+        interval = {key: ends.get(key) for key in ("low", "high", "level", "method")}
+        return {
+            "name": self.name,
+            **self.coords,
+            "value": self.value,
+            "unit": self.unit,
+            "n": self.n,
+            **interval,
+            "note": self.note,
+        }
+
+
+class Metrics(RootModel[tuple[Metric, ...]]):
+    """Metrics in order of display, looked up by name and coordinates.
+
+    Raises:
+        ValueError: two metrics have the same name and coordinates.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    root: tuple[Metric, ...] = ()
+
+    def __init__(self, metrics: Iterable[Metric] = (), /, **data: Any) -> None:
+        super().__init__(data["root"] if "root" in data else tuple(metrics))
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Metrics:
+        seen = set()
+        for metric in self.root:
+            key = (metric.name, frozenset(metric.coords.items()))
+            if key in seen:
+                raise ValueError(f"two metrics are called {_address(metric.name, metric.coords)}")
+            seen.add(key)
+        return self
+
+    def __iter__(self) -> Iterator[Metric]:  # type: ignore[override]
+        return iter(self.root)
+
+    def __len__(self) -> int:
+        return len(self.root)
+
+    def select(self, name: str | None = None, **coords: Coordinate | None) -> Metrics:
+        """The metrics with this name and at least these coordinates; a coordinate None must be absent."""
+        return Metrics(
+            metric
+            for metric in self
+            if name in (None, metric.name) and all(metric.coords.get(key) == value for key, value in coords.items())
+        )
+
+    def get(self, name: str, **coords: Coordinate) -> Metric | None:
+        """The metric with this name and exactly these coordinates, or None."""
+        return next((metric for metric in self if metric.name == name and metric.coords == coords), None)
+
+    def one(self, name: str, **coords: Coordinate) -> Metric:
+        """The metric with this name and exactly these coordinates.
+
+        Raises:
+            KeyError: there is none.
+        """
+        found = self.get(name, **coords)
+        if found is None:
+            near = [_address(metric.name, metric.coords) for metric in self.select(name)] or sorted(self.names())
+            raise KeyError(f"There is no metric {_address(name, coords)}; there is {', '.join(near[:10]) or 'none'}.")
+        return found
+
+    def names(self) -> list[str]:
+        """Each name once, in order of first appearance."""
+        return list(dict.fromkeys(metric.name for metric in self))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Tidy rows, one a metric; see :meth:`Metric.row`."""
+        return [metric.row() for metric in self]
+
+
+def _address(name: str, coords: Mapping[str, Coordinate]) -> str:
+    inside = ", ".join(f"{key}={value}" for key, value in coords.items())
+    return f"{name}[{inside}]" if inside else name
 
 
 class CheckResult(Record):
