@@ -8,7 +8,6 @@ import pytest
 import torch
 import yaml
 from doc_pages import DOCS, ROOT
-from test_house import ORDER
 
 import isthmus
 from isthmus.audits import DEFAULT_CHECKS, WITH_TRAINING
@@ -21,6 +20,7 @@ from isthmus.core.config import component
 from isthmus.core.recipe import RHO_SCHEDULES
 from isthmus.core.types import Status, Terms
 from isthmus.report.scorecard import QUESTIONS
+from test_architecture import ORDER
 
 TINY = {
     "name": "tiny",

@@ -15,7 +15,7 @@ TEXTS = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 COMMANDS = [
     pytest.param(words, id=f"{place} {' '.join(words[:2])}") for page in TEXTS for place, words in console_lines(page)
 ]
-VERBS = typer.main.get_command(app).commands
+VERBS = typer.main.get_command(app.app).commands
 
 
 def runnable(page):

@@ -9,7 +9,7 @@ from torch import nn
 import isthmus
 from isthmus.attacks import losses
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.counted_model import Oracle
+from isthmus.attacks.engine.counted_model import CountedModel
 from isthmus.audits import classifier
 from isthmus.core.errors import ConfigError, DataError, ModelError
 from isthmus.core.recipe import load_recipe
@@ -180,8 +180,8 @@ class TestModes:
             model.encoder.project.bias[3:] = 5.0  # σ near 1/2, and different for every image
         draws, image = 20_000, IMAGES[:1]
         batch = Batch(image.expand(draws, -1, -1, -1), torch.zeros(draws, dtype=torch.int64), torch.arange(draws))
-        oracle = Oracle(StochasticMode(model, samples=1))
-        found = oracle.look(batch.images, batch.keys, lambda logits: losses.margin(logits, batch.labels)).gradient
+        counted = CountedModel(StochasticMode(model, samples=1))
+        found = counted.look(batch.images, batch.keys, lambda logits: losses.margin(logits, batch.labels)).gradient
         x = image.clone().requires_grad_()
         logits = model(x)
         analytic = torch.autograd.grad(logits[0, 1] - logits[0, 0], x)[0]
