@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from isthmus.core import files, provenance
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.old.study import StudyRecord
 
 STUDY = "ceb/fashion"
 SETTINGS = (

@@ -7,7 +7,7 @@ import pytest
 
 from isthmus.core.errors import ConfigError
 from isthmus.studies import catalogue
-from isthmus.studies.study import SCALES, StudyConfig, departures
+from isthmus.studies.old.study import SCALES, StudyConfig, departures
 
 FIGURES = [f"closer-look/figure-{number}" for number in range(1, 11)]
 

@@ -5,9 +5,9 @@ import pytest
 from isthmus.core.errors import ConfigError
 from isthmus.studies import catalogue
 from isthmus.studies.ceb.calibration_claims import findings
-from isthmus.studies.evidence import Verdict
+from isthmus.studies.old.evidence import Verdict
+from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.running import run_study
-from isthmus.studies.study import StudyRecord
 
 NAME = "ceb/calibration"
 STEPS = (2000, 20_000, 40_000)
@@ -44,7 +44,7 @@ def record(courses, seeds=3):
 
 
 def test_as_printed_everything_is_seen():
-    assert {each.verdict for each in findings(record(AS_PRINTED))} == {Verdict.SEEN}
+    assert {each.verdict for each in findings(record(AS_PRINTED))} == {Verdict.SUPPORTED}
 
 
 def test_one_seed_decides_nothing():
@@ -62,7 +62,7 @@ def test_one_seed_decides_nothing():
 )
 def test_other_courses_refute(model, course, refuted):
     found = findings(record(AS_PRINTED | {model: course}))
-    against = [each.claim for each in found if each.verdict != Verdict.SEEN]
+    against = [each.claim for each in found if each.verdict != Verdict.SUPPORTED]
     assert any(refuted in claim for claim in against)
     assert len(against) <= 2
 

@@ -19,12 +19,12 @@ from isthmus.studies import catalogue, page
 from isthmus.studies.ceb import cifar_62x7_claims, cifar_choice, cifar_shifts, cifar_transfers
 from isthmus.studies.ceb.cifar_28x10 import Config
 from isthmus.studies.ceb.cifar_claims import eps_text
-from isthmus.studies.evidence import Verdict
+from isthmus.studies.old.evidence import Verdict
+from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.running import run_study
-from isthmus.studies.study import StudyRecord
 from isthmus.training.run import load as load_run
 
-SEEN, NOT_SEEN, UNDECIDED = Verdict.SEEN, Verdict.NOT_SEEN, Verdict.UNDECIDED
+SUPPORTED, CONTRADICTED, UNDECIDED = Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.UNDECIDED
 SMALL, LARGE, BIDIRECTIONAL = "ceb/cifar-28x10", "ceb/cifar-62x7", "ceb/cifar-62x7-bidirectional"
 N = 10_000
 
@@ -96,7 +96,7 @@ def test_small_networks_as_the_paper_saw_them():
     cells.append(transfer("CEB5 ⇒ CEB1", ours[1], ours[2], 0.9))
     found = judge(record := record_of(SMALL, cells))
     assert "<svg" in page.render(record)
-    assert set(found.values()) == {SEEN, UNDECIDED}
+    assert set(found.values()) == {SUPPORTED, UNDECIDED}
     assert [claim for claim, value in found.items() if value is UNDECIDED] == [
         "It stands transfers from Madry better than the attack on itself."
     ]
@@ -107,7 +107,7 @@ def test_small_networks_can_say_no():
     ours = [cell for cell in cells if cell["objective"] == "ceb" and not cell["collapsed"]]
     cells.append(transfer("CEB0.5 ⇒ CEB-1", ours[-1], min(ours, key=lambda cell: cell["knob"]), 0.0))
     found = judge(record_of(SMALL, cells))
-    expected = dict.fromkeys(found, NOT_SEEN) | {
+    expected = dict.fromkeys(found, CONTRADICTED) | {
         "It stands transfers from Madry better than the attack on itself.": UNDECIDED
     }
     assert {claim: value for claim, value in found.items() if value is not expected[claim]} == {}
@@ -125,19 +125,19 @@ def test_values_of_rho_with_one_run_count_for_the_trend_but_not_for_every_rho():
     cells = small_networks(1, True)
     bad = {"linf": (0.0, 0.0), "l2": (0.0, 0.0)}
     found = judge(record_of(SMALL, [*cells, model("ceb", 1.25, 0, 0.944, bad, 0.0)]))
-    assert verdict(found, "CEB stands PGD in ℓ∞") is SEEN
+    assert verdict(found, "CEB stands PGD in ℓ∞") is SUPPORTED
 
 
 def test_gradients_that_were_masked_are_found_out_by_the_ensemble():
     found = judge(record_of(SMALL, small_networks(1, True, strong=0.02)))
-    assert verdict(found, "CEB stands PGD in ℓ∞") is SEEN
-    assert verdict(found, "At its smallest ρ, CEB's robustness in ℓ∞") is NOT_SEEN
+    assert verdict(found, "CEB stands PGD in ℓ∞") is SUPPORTED
+    assert verdict(found, "At its smallest ρ, CEB's robustness in ℓ∞") is CONTRADICTED
 
 
 def test_nothing_is_said_where_all_collapsed():
     cells = [{**cell, "collapsed": True} for cell in small_networks(1, True)]
     study, record = catalogue.find(SMALL), record_of(SMALL, cells)
-    assert {finding.verdict for finding in study.findings(record)} <= {UNDECIDED, NOT_SEEN}
+    assert {finding.verdict for finding in study.findings(record)} <= {UNDECIDED, CONTRADICTED}
     assert "collapsed to chance" in page.render(record)
 
 
@@ -168,7 +168,7 @@ def test_large_networks_as_the_papers_saw_them(study, kind):
     text = page.render(record)
     assert "<svg" in text
     assert "97.05%" in text if kind == "ceb" else "97.06%" in text
-    assert [claim for claim, value in found.items() if value is not SEEN] == [
+    assert [claim for claim, value in found.items() if value is not SUPPORTED] == [
         "It stands transfers from Madry better than the attack on itself."
     ]
 
@@ -179,9 +179,9 @@ def test_large_networks_can_say_no():
     weak = [{**cell, "modes": weakened(cell)} if "modes" in cell else cell for cell in cells]
     found = judge(record_of(LARGE, [*weak, pair]))
     for start in ("ρ = 0 is more", "ρ = 0 generalises", "ρ = 0 errs", "CEB's accuracy", "CEB5", "Some", "At its"):
-        assert verdict(found, start) is NOT_SEEN, start
+        assert verdict(found, start) is CONTRADICTED, start
     gone = [{**cell, "collapsed": cell["knob"] == 0.0} if "modes" in cell else cell for cell in cells]
-    assert verdict(judge(record_of(LARGE, gone)), "A network of this size trains") is NOT_SEEN
+    assert verdict(judge(record_of(LARGE, gone)), "A network of this size trains") is CONTRADICTED
 
 
 def weakened(cell):
@@ -199,7 +199,7 @@ def test_what_was_not_measured_says_why():
     cells += [{"shift": name, "note": "No such folder."} for name in ("cifar10_1:v4", "cifar10_1:v6", "cifar10_c")]
     record = record_of(LARGE, cells)
     found = cifar_62x7_claims.findings(record)
-    absent = [finding for finding in found if "No such folder." in finding.because]
+    absent = [finding for finding in found if "No such folder." in finding.reason]
     assert len(absent) == 3
     assert {finding.verdict for finding in absent} == {UNDECIDED}
     assert "No such folder." in page.render(record)

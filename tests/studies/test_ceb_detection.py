@@ -9,9 +9,9 @@ from isthmus.metrics import auroc, fpr_at_tpr
 from isthmus.studies import catalogue
 from isthmus.studies.ceb.detection_claims import findings
 from isthmus.studies.ceb.printed_detection import DIGIT, IMPOSSIBLE, OUTS, TABLE_1, Row
-from isthmus.studies.evidence import Verdict, pooled
+from isthmus.studies.old.evidence import Verdict, pooled
+from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.running import run_study
-from isthmus.studies.study import StudyRecord
 
 NAME = "ceb/detection"
 scores = st.lists(st.integers(0, 9), min_size=1, max_size=40)
@@ -79,8 +79,8 @@ def as_printed():
 
 def test_as_printed_the_claims_are_seen_but_for_the_table_itself():
     found = findings(record(as_printed()))
-    assert [each.verdict for each in found[:-1]] == [Verdict.SEEN] * (len(found) - 1)
-    assert found[-1].verdict == Verdict.NOT_SEEN
+    assert [each.verdict for each in found[:-1]] == [Verdict.SUPPORTED] * (len(found) - 1)
+    assert found[-1].verdict == Verdict.CONTRADICTED
 
 
 def test_a_rate_at_chance_refutes():
@@ -88,7 +88,7 @@ def test_a_rate_at_chance_refutes():
     for out in OUTS:
         numbers[out, ("ceb", 0.0)] |= {"auroc": 0.4, "fpr": 0.9}
     found = {each.claim: each.verdict for each in findings(record(numbers))}
-    refuted = {claim for claim, verdict in found.items() if verdict == Verdict.NOT_SEEN}
+    refuted = {claim for claim, verdict in found.items() if verdict == Verdict.CONTRADICTED}
     assert (
         len(refuted) == 4
     )  # better than a plain network, saturated, better than its own entropy; and the printed table

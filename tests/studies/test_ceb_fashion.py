@@ -12,13 +12,13 @@ from isthmus.data.loading import load
 from isthmus.data.order import balanced
 from isthmus.studies import catalogue, page
 from isthmus.studies.ceb import sweeps
-from isthmus.studies.evidence import Verdict
+from isthmus.studies.old.evidence import Verdict
+from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.running import run_study
-from isthmus.studies.study import StudyRecord
 from isthmus.training.run import load as load_run
 
 NAME = "ceb/fashion"
-SEEN, NOT_SEEN, UNDECIDED = Verdict.SEEN, Verdict.NOT_SEEN, Verdict.UNDECIDED
+SUPPORTED, CONTRADICTED, UNDECIDED = Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.UNDECIDED
 N, TESTED = 2000, 10_000
 RHOS = (-1.0, 0.0, 1.0, 3.0, 5.0)
 
@@ -80,7 +80,7 @@ def verdicts(measured):
 def test_what_the_papers_say_is_seen_where_it_is_so():
     # the deterministic network is worse than all of CEB, and loses to it under the ensemble
     found = verdicts(record(as_printed, slightly_worse, (0.905, 0, 0.9, 100)))
-    assert set(found.values()) == {SEEN}
+    assert set(found.values()) == {SUPPORTED}
     assert len(found) == 16
 
 
@@ -92,7 +92,7 @@ def test_the_opposite_is_not_seen():
         return 0.93, 3.5, 0.3 - 0.03 * rho, 50
 
     found = verdicts(record(flat, better, (0.95, 0, 0.1, 500)))
-    assert set(found.values()) == {NOT_SEEN}
+    assert set(found.values()) == {CONTRADICTED}
 
 
 def test_one_seed_decides_nothing_about_training():
@@ -108,7 +108,7 @@ def test_collapsed_runs_are_kept_apart():
     assert marred.collapsed == ["vib -1.0 0"]
     assert "vib -1.0 0 collapsed" in page.render(marred)
     assert sweeps.clean(sweeps.cells_at(marred, "vib", -1.0)).value > 0.85
-    assert set(verdicts(marred).values()) == {SEEN}
+    assert set(verdicts(marred).values()) == {SUPPORTED}
 
 
 def test_the_selected_rho_is_the_most_accurate_and_the_lower_of_equals():

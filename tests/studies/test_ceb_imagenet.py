@@ -17,14 +17,14 @@ from isthmus.studies.ceb import imagenet_measuring, imagenet_places, textures
 from isthmus.studies.ceb.imagenet import Ball
 from isthmus.studies.ceb.imagenet_measuring import Examined
 from isthmus.studies.ceb.imagenet_results import ROWS, chosen, error, printed, printed_value
-from isthmus.studies.evidence import Verdict
+from isthmus.studies.old.evidence import Verdict
+from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.running import run_study
-from isthmus.studies.study import StudyRecord
-from isthmus.studies.workbench import Workbench
+from isthmus.studies.store import ResultStore
 from isthmus.training.run import load as load_model
 from isthmus.training.schedules import learning_rate_factor
 
-SEEN, NOT_SEEN, UNDECIDED = Verdict.SEEN, Verdict.NOT_SEEN, Verdict.UNDECIDED
+SUPPORTED, CONTRADICTED, UNDECIDED = Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.UNDECIDED
 STUDIES = {50: "ceb/imagenet-50", 152: "ceb/imagenet-152"}
 VARIANTS = ("plain", "autoaugment", "wide")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "recipes" / "imagenet-ceb.yaml"
@@ -74,12 +74,12 @@ def printed_models(depth):
 def test_the_printed_tables_bear_out_the_paper_s_claims(depth, more):
     record = record_of(depth, printed_models(depth))
     # the tables have one ρ of each, from which no trend follows
-    assert verdicts(record) == [SEEN] * 7 + [UNDECIDED] + [SEEN] * more
+    assert verdicts(record) == [SUPPORTED] * 7 + [UNDECIDED] + [SUPPORTED] * more
     stars = {50: (6.0, 5.0, 2.0), 152: (3.0, 3.0, 3.0)}[depth]
     assert tuple(chosen(record, variant) for variant in VARIANTS) == stars
 
 
-@pytest.mark.parametrize(("depth", "last"), [(50, SEEN), (152, NOT_SEEN)])
+@pytest.mark.parametrize(("depth", "last"), [(50, SUPPORTED), (152, CONTRADICTED)])
 def test_with_bottleneck_and_baseline_exchanged_they_are_refuted(depth, last):
     models = printed_models(depth)
     rhos = {variant: rho for variant, rho in models if rho is not None}
@@ -89,7 +89,7 @@ def test_with_bottleneck_and_baseline_exchanged_they_are_refuted(depth, last):
         exchanged |= {(variant, rho): plain, (variant, None): ours}
     found = verdicts(record_of(depth, exchanged))
     # clean errors of ResNet-50 with AutoAugment are 0.2 points apart, but the other two pairs are not
-    assert found[:6] == [NOT_SEEN] * 6
+    assert found[:6] == [CONTRADICTED] * 6
     assert found[8] is last  # that none stands is as true as before; that CEB does is not
 
 
@@ -100,10 +100,10 @@ def test_whether_robustness_falls_follows_from_the_slope():
         models[variant, None] = base
         for step in range(1, 11):
             models[variant, float(step)] = {**base, "pgd_linf": 0.80 + 0.01 * step, "pgd_l2": 0.82 + 0.01 * step}
-    assert verdicts(record_of(152, models))[7] is SEEN
+    assert verdicts(record_of(152, models))[7] is SUPPORTED
     for step in range(1, 11):  # one way of training alone goes the other way
         models["wide", float(step)] = {**models["wide", 1.0], "pgd_linf": 0.95 - 0.01 * step}
-    assert verdicts(record_of(152, models))[7] is NOT_SEEN
+    assert verdicts(record_of(152, models))[7] is CONTRADICTED
 
 
 def test_a_gain_in_one_way_of_training_that_chance_explains_is_carried_by_the_others_but_a_loss_is_not():
@@ -112,13 +112,13 @@ def test_a_gain_in_one_way_of_training_that_chance_explains_is_carried_by_the_ot
     models["autoaugment", 5.0] = {**models["autoaugment", 5.0], "clean": 0.226}  # within chance of 22.5%, but behind it
     assert verdicts(record_of(50, models))[0] is UNDECIDED
     models["autoaugment", 5.0] = {**models["autoaugment", 5.0], "clean": 0.24}
-    assert verdicts(record_of(50, models))[0] is NOT_SEEN
+    assert verdicts(record_of(50, models))[0] is CONTRADICTED
 
 
 def test_more_than_a_percent_left_by_pgd_of_one_resnet_50_refutes_that_none_stands():
     models = printed_models(50)
     models["wide", 7.0] = {**models["wide", 2.0], "clean": 0.25, "pgd_l2": 0.97}
-    assert verdicts(record_of(50, models))[-1] is NOT_SEEN
+    assert verdicts(record_of(50, models))[-1] is CONTRADICTED
 
 
 def test_what_is_not_measured_decides_nothing_and_is_shown_so():
@@ -127,11 +127,11 @@ def test_what_is_not_measured_decides_nothing_and_is_shown_so():
     }
     record = record_of(152, models)
     found = catalogue.find(record.study).findings(record)
-    open_ones = [finding for finding in found if "nobody looked" in finding.because]
+    open_ones = [finding for finding in found if "nobody looked" in finding.reason]
     assert [finding.verdict for finding in open_ones] == [
         UNDECIDED
     ] * 4  # mCE, ImageNet-A, AutoAugment and width, width
-    assert found[0].verdict is SEEN
+    assert found[0].verdict is SUPPORTED
     text = page.render(record)
     assert "Not measured: nobody looked." in text
     assert text.count("not measured") > 6 * 3
@@ -146,7 +146,7 @@ def test_without_a_model_that_left_chance_there_is_one_finding():
 def test_some_of_the_ways_of_training_are_enough_for_what_needs_no_other():
     models = {key: errors for key, errors in printed_models(152).items() if key[0] == "autoaugment"}
     found = verdicts(record_of(152, models))
-    assert found[6:] == [UNDECIDED, UNDECIDED, SEEN, UNDECIDED, UNDECIDED, UNDECIDED]
+    assert found[6:] == [UNDECIDED, UNDECIDED, SUPPORTED, UNDECIDED, UNDECIDED, UNDECIDED]
 
 
 def test_the_chosen_rho_is_the_lowest_within_a_tenth_of_a_percent_of_the_best():
@@ -173,7 +173,7 @@ def test_several_seeds_widen_the_interval_by_their_spread():
 def test_a_run_or_two_of_each_decide_nothing_but_what_is_said_of_these_models(seeds):
     found = catalogue.find(STUDIES[50]).findings(record_of(50, printed_models(50), seeds))
     assert {each.verdict for each in found[:-1]} == {UNDECIDED}
-    assert found[-1].verdict is SEEN
+    assert found[-1].verdict is SUPPORTED
 
 
 # --- recipes ---
@@ -293,7 +293,7 @@ def examined(tmp_path):
     config = (
         catalogue.find(STUDIES[50]).SCALES["tiny"].model_copy(update={**SIXTEEN, "linf": Ball(eps=0.3, step_size=0.1)})
     )
-    bench = Workbench(tmp_path)
+    bench = ResultStore(tmp_path)
     places = imagenet_places.find(config, bench)
     data = load({"name": "imagenet", "path": places.path, "size": 16})
     facts = {"test_accuracy": 1.0, "tested": len(data.test)}

@@ -6,8 +6,8 @@ import pytest
 
 from isthmus.core.recipe import RHO_SCHEDULES, load_recipe
 from isthmus.studies import catalogue
+from isthmus.studies.old.study import SCALES, departures
 from isthmus.studies.running import run_study
-from isthmus.studies.study import SCALES, departures
 from isthmus.training.run import Run
 
 STUDIES = ["ceb/fashion", "ceb/detection", "ceb/calibration", "ceb/random-labels"]

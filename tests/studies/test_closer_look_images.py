@@ -9,11 +9,11 @@ from isthmus.core.recipe import load_recipe
 from isthmus.studies import catalogue, page
 from isthmus.studies.closer_look.attacked import by_run
 from isthmus.studies.closer_look.surfaces import heat_map
-from isthmus.studies.evidence import Verdict
+from isthmus.studies.old.evidence import Verdict
+from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.running import run_study
-from isthmus.studies.study import StudyRecord
 
-SEEN, NOT_SEEN, UNDECIDED = Verdict.SEEN, Verdict.NOT_SEEN, Verdict.UNDECIDED
+SUPPORTED, CONTRADICTED, UNDECIDED = Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.UNDECIDED
 N, SEEDS = 1000, 3
 
 
@@ -56,12 +56,14 @@ def figure_1(best, best_stochastic, others, plain):
 
 def test_figure_1_as_the_paper_saw_it():
     record = figure_1(fgsm(700, 200), fgsm(600, 180), fgsm(400, 90), fgsm(100, 0))
-    assert verdicts(record) == [SEEN] * 7
+    assert verdicts(record) == [SUPPORTED] * 7
 
 
 def test_figure_1_can_say_no():
     record = figure_1(fgsm(100, 10), fgsm(100, 10), fgsm(400, 90), fgsm(700, 0))
-    assert verdicts(record) == [NOT_SEEN] * 6 + [UNDECIDED]  # modes alike, but 1,000 images do not show within a point
+    assert verdicts(record) == [CONTRADICTED] * 6 + [
+        UNDECIDED
+    ]  # modes alike, but 1,000 images do not show within a point
 
 
 def test_figure_1_says_so_where_all_models_collapsed():
@@ -80,11 +82,21 @@ def pgd(*standing):
 @pytest.mark.parametrize(
     ("study", "vib", "plain", "expected"),
     [
-        ("closer-look/figure-2", pgd(985, 300, 100, 10), pgd(985, 0, 0, 0), [SEEN, SEEN, SEEN, SEEN]),
-        ("closer-look/figure-2", pgd(985, 400, 399, 399), pgd(985, 0, 0, 0), [NOT_SEEN] * 4),
+        (
+            "closer-look/figure-2",
+            pgd(985, 300, 100, 10),
+            pgd(985, 0, 0, 0),
+            [SUPPORTED, SUPPORTED, SUPPORTED, SUPPORTED],
+        ),
+        ("closer-look/figure-2", pgd(985, 400, 399, 399), pgd(985, 0, 0, 0), [CONTRADICTED] * 4),
         ("closer-look/figure-2", pgd(985, 100, 70, 50), pgd(985, 0, 0, 0), [UNDECIDED] * 4),
-        ("closer-look/figure-8", pgd(985, 600, 400, 300), pgd(985, 505, 500, 500), [SEEN, SEEN, SEEN, SEEN]),
-        ("closer-look/figure-8", pgd(985, 601, 600, 600), pgd(985, 505, 500, 500), [NOT_SEEN] * 4),
+        (
+            "closer-look/figure-8",
+            pgd(985, 600, 400, 300),
+            pgd(985, 505, 500, 500),
+            [SUPPORTED, SUPPORTED, SUPPORTED, SUPPORTED],
+        ),
+        ("closer-look/figure-8", pgd(985, 601, 600, 600), pgd(985, 505, 500, 500), [CONTRADICTED] * 4),
     ],
 )
 def test_restarts(study, vib, plain, expected):
@@ -99,11 +111,11 @@ def test_the_papers_rule_is_judged_beside_ours_and_the_confident_count_is_shown_
     modes = {"mean": pgd(985, *[949] * 20), "stochastic": many, "one_evaluation": few, "confident": many}
     models = {("determ", None, "pgd"): {"mean": pgd(985, *[0] * 20)}, ("vib", 0.01, "pgd"): modes}
     record = record_of("closer-look/figure-2", models)
-    assert verdicts(record) == [NOT_SEEN, NOT_SEEN, SEEN, NOT_SEEN, NOT_SEEN, SEEN]
+    assert verdicts(record) == [CONTRADICTED, CONTRADICTED, SUPPORTED, CONTRADICTED, CONTRADICTED, SUPPORTED]
     found = catalogue.find(record.study).findings(record)
     assert ["one evaluation" in finding.claim for finding in found] == [False, False, True] * 2
     assert not any("confidence" in finding.claim for finding in found)
-    assert "starts 2 to 20 break" in found[5].because
+    assert "starts 2 to 20 break" in found[5].reason
     html = page.render(record)
     assert "VIB, stochastic mode, 99% confidence" in html
 
@@ -118,8 +130,12 @@ def ensemble(left):
 @pytest.mark.parametrize(
     ("determ", "ours", "expected"),
     [
-        ((pgd(940, 520, 200), 0), (pgd(930, 500, 300), 150), [SEEN] * 5),
-        ((pgd(940, 200, 200), 190), (pgd(930, 200, 200), 185), [NOT_SEEN, NOT_SEEN, NOT_SEEN, NOT_SEEN, UNDECIDED]),
+        ((pgd(940, 520, 200), 0), (pgd(930, 500, 300), 150), [SUPPORTED] * 5),
+        (
+            (pgd(940, 200, 200), 190),
+            (pgd(930, 200, 200), 185),
+            [CONTRADICTED, CONTRADICTED, CONTRADICTED, CONTRADICTED, UNDECIDED],
+        ),
     ],
 )
 @pytest.mark.parametrize(("study", "kind", "knob"), [(3, "ceb", 3.0), (9, "vib", 0.01)])
@@ -137,7 +153,7 @@ def test_cifar(study, kind, knob, determ, ours, expected):
 # --- figures 4 and 10 ---
 
 
-@pytest.mark.parametrize(("flat", "expected"), [(0.9, SEEN), (0.2, NOT_SEEN)])
+@pytest.mark.parametrize(("flat", "expected"), [(0.9, SUPPORTED), (0.2, CONTRADICTED)])
 def test_flatness(flat, expected):
     record = record_of("closer-look/figure-4", {("ceb", 2.0, "ensemble"): {"mean": ensemble(158)}})
     grid = np.linspace(-0.04, 0.04, 7)

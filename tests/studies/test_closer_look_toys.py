@@ -9,8 +9,8 @@ from isthmus.data.toys import Intervals, Rule
 from isthmus.studies import catalogue
 from isthmus.studies.closer_look import figure_7, toy_models, toys
 from isthmus.studies.closer_look.toys import Vib
-from isthmus.studies.evidence import Verdict
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.old.evidence import Verdict
+from isthmus.studies.old.study import StudyRecord
 
 CONFIG = toys.ToyConfig(steps=150, batch_size=256, points=2000)
 
@@ -122,7 +122,7 @@ def intervals(rare, clean=0.99, offset=0.0):
 
 
 @pytest.mark.parametrize(
-    ("rare", "expected"), [(0.9, Verdict.SEEN), (0.99, Verdict.NOT_SEEN), (0.98, Verdict.UNDECIDED)]
+    ("rare", "expected"), [(0.9, Verdict.SUPPORTED), (0.99, Verdict.CONTRADICTED), (0.98, Verdict.UNDECIDED)]
 )
 def test_leaning_on_the_second_feature(rare, expected):
     assert verdicts(intervals(rare)) == [expected, expected]
@@ -148,11 +148,23 @@ def at(mean, stochastic, clean, vib=TOY):
 @pytest.mark.parametrize(
     ("numbers", "expected"),
     [
-        ((0.01, 0.6, 0.95), [Verdict.SEEN] * 5),  # as the paper saw it
-        ((0.60, 0.6, 0.995), [Verdict.SEEN, Verdict.NOT_SEEN, Verdict.NOT_SEEN, Verdict.UNDECIDED, Verdict.NOT_SEEN]),
-        ((0.60, 0.5, 0.995), [Verdict.SEEN, Verdict.NOT_SEEN, Verdict.NOT_SEEN, Verdict.NOT_SEEN, Verdict.NOT_SEEN]),
-        ((0.10, 0.5, 0.95), [Verdict.SEEN, Verdict.NOT_SEEN, Verdict.NOT_SEEN, Verdict.SEEN, Verdict.SEEN]),
-        ((0.01, 0.01, 0.95), [Verdict.NOT_SEEN, Verdict.SEEN, Verdict.NOT_SEEN, Verdict.NOT_SEEN, Verdict.UNDECIDED]),
+        ((0.01, 0.6, 0.95), [Verdict.SUPPORTED] * 5),  # as the paper saw it
+        (
+            (0.60, 0.6, 0.995),
+            [Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.CONTRADICTED, Verdict.UNDECIDED, Verdict.CONTRADICTED],
+        ),
+        (
+            (0.60, 0.5, 0.995),
+            [Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.CONTRADICTED, Verdict.CONTRADICTED, Verdict.CONTRADICTED],
+        ),
+        (
+            (0.10, 0.5, 0.95),
+            [Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.CONTRADICTED, Verdict.SUPPORTED, Verdict.SUPPORTED],
+        ),
+        (
+            (0.01, 0.01, 0.95),
+            [Verdict.CONTRADICTED, Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.CONTRADICTED, Verdict.UNDECIDED],
+        ),
     ],
 )
 def test_robust_in_stochastic_mode_alone_at_a_price(numbers, expected):
@@ -162,15 +174,21 @@ def test_robust_in_stochastic_mode_alone_at_a_price(numbers, expected):
 def test_robust_in_stochastic_mode_alone_at_one_beta_and_in_both_at_another():
     rows = PLAIN | at(0.01, 0.6, 0.95, Vib(0.5, 0.0)) | at(0.8, 0.6, 0.95, Vib(0.9, 0.0))
     record = made("closer-look/figure-7", rows)
-    assert verdicts(record) == [Verdict.SEEN, Verdict.NOT_SEEN, Verdict.SEEN, Verdict.SEEN, Verdict.SEEN]
-    assert "It is seen at β = 0.5. " in figure_7.findings(record)[2].because
-    assert "At β = 0.9 mean mode is ahead instead" in figure_7.findings(record)[3].because
+    assert verdicts(record) == [
+        Verdict.SUPPORTED,
+        Verdict.CONTRADICTED,
+        Verdict.SUPPORTED,
+        Verdict.SUPPORTED,
+        Verdict.SUPPORTED,
+    ]
+    assert "It is seen at β = 0.5. " in figure_7.findings(record)[2].reason
+    assert "At β = 0.9 mean mode is ahead instead" in figure_7.findings(record)[3].reason
 
 
 def test_each_offset_is_a_reading_of_its_own():
     rows = PLAIN | at(0.01, 0.6, 0.95, Vib(0.1, 0.0)) | at(0.6, 0.5, 0.995, Vib(0.1, -5.0))
     record = made("closer-look/figure-7", rows)
-    assert verdicts(record) == [Verdict.SEEN] * 5 + [Verdict.SEEN] + [Verdict.NOT_SEEN] * 4
+    assert verdicts(record) == [Verdict.SUPPORTED] * 5 + [Verdict.SUPPORTED] + [Verdict.CONTRADICTED] * 4
     claims = [finding.claim for finding in figure_7.findings(record)]
     assert ["softplus(s)" in claim for claim in claims] == [True] * 5 + [False] * 5
     assert all("softplus(s − 5)" in claim for claim in claims[5:])
@@ -204,6 +222,6 @@ def test_samples_that_are_not_the_papers_are_told():
         )
         return [finding.verdict for finding in study.findings(record)]
 
-    assert verdicts_of(1000, [1000, 905]) == [Verdict.SEEN, Verdict.SEEN]
-    assert verdicts_of(1000, [999, 800]) == [Verdict.NOT_SEEN, Verdict.NOT_SEEN]
-    assert verdicts_of(60, [60, 54]) == [Verdict.SEEN, Verdict.UNDECIDED]
+    assert verdicts_of(1000, [1000, 905]) == [Verdict.SUPPORTED, Verdict.SUPPORTED]
+    assert verdicts_of(1000, [999, 800]) == [Verdict.CONTRADICTED, Verdict.CONTRADICTED]
+    assert verdicts_of(60, [60, 54]) == [Verdict.SUPPORTED, Verdict.UNDECIDED]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from isthmus.studies import catalogue
-from isthmus.studies.evidence import Verdict
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.old.evidence import Verdict
+from isthmus.studies.old.study import StudyRecord
 
 ROOT = Path(__file__).parents[2] / "results"
 RECORDS = sorted(

@@ -9,28 +9,28 @@ from isthmus.core import provenance
 from isthmus.core.errors import FileError
 from isthmus.data.loading import load
 from isthmus.studies import page
-from isthmus.studies.study import StudyRecord
-from isthmus.studies.workbench import Cell, Workbench
+from isthmus.studies.old.study import StudyRecord
+from isthmus.studies.store import Experiment, ResultStore
 
 RESULTS = Path(__file__).parents[2] / "results"
 DIGITS = {"name": "digits", "train_limit": 100}
 
 
 def test_a_cell_holds_the_fingerprint_of_what_it_loaded(tmp_path):
-    bench = Workbench(tmp_path)
-    piece = Cell("piece", {"a": 1}, lambda: {"n": len(load(DIGITS).test)})
-    whole = Cell("whole", {"b": 2}, lambda: dict(bench.part(piece)))
+    bench = ResultStore(tmp_path)
+    piece = Experiment("piece", {"a": 1}, lambda: {"n": len(load(DIGITS).test)})
+    whole = Experiment("whole", {"b": 2}, lambda: dict(bench.part(piece)))
     for _ in range(2):  # measured, and then from the piece's file
         assert bench.attempt(whole) == ""
         (found,) = bench.kept(whole)["data"]
         assert found == {"name": "digits", "fingerprint": load(DIGITS).fingerprint, "note": ""}
         next((tmp_path / "cells").glob("whole-*.json")).unlink()
-    bench.attempt(Cell("toy", {}, lambda: {"n": 1}))
-    assert bench.kept(Cell("toy", {}, dict))["data"] == []
+    bench.attempt(Experiment("toy", {}, lambda: {"n": 1}))
+    assert bench.kept(Experiment("toy", {}, dict))["data"] == []
 
 
 def test_a_cell_without_fingerprint_is_refused(tmp_path):
-    bench, cell = Workbench(tmp_path), Cell("old", {}, lambda: {"n": 1})
+    bench, cell = ResultStore(tmp_path), Experiment("old", {}, lambda: {"n": 1})
     bench.attempt(cell)
     (path,) = (tmp_path / "cells").glob("*.json")
     content = json.loads(path.read_text())
@@ -47,7 +47,7 @@ def test_a_trained_model_says_what_it_was_trained_on_also_if_it_was_there_before
         "objective": "deterministic",
         "training": {"epochs": 1, "batch_size": 50},
     }
-    bench = Workbench(tmp_path)
+    bench = ResultStore(tmp_path)
     for _ in range(2):
         with provenance.uses() as found:
             run = bench.train(recipe)

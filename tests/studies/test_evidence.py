@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from isthmus.metrics import wilson
-from isthmus.studies.evidence import (
+from isthmus.studies.old.evidence import (
     Estimate,
     Verdict,
     all_of,
@@ -174,30 +174,38 @@ def test_differences_of_the_same_models_by_seed_are_narrower_than_of_any_models(
 
 def test_verdicts_can_say_yes_no_and_perhaps():
     high, low, wide = share([190, 191, 192], 200), share([20, 21, 22], 200), share([40, 100, 160], 200)
-    assert [exceeds(one, 0.5) for one in (high, low, wide)] == [Verdict.SEEN, Verdict.NOT_SEEN, Verdict.UNDECIDED]
-    assert [falls_below(one, 0.5) for one in (high, low, wide)] == [Verdict.NOT_SEEN, Verdict.SEEN, Verdict.UNDECIDED]
+    assert [exceeds(one, 0.5) for one in (high, low, wide)] == [
+        Verdict.SUPPORTED,
+        Verdict.CONTRADICTED,
+        Verdict.UNDECIDED,
+    ]
+    assert [falls_below(one, 0.5) for one in (high, low, wide)] == [
+        Verdict.CONTRADICTED,
+        Verdict.SUPPORTED,
+        Verdict.UNDECIDED,
+    ]
 
 
 def test_one_seed_decides_nothing_about_training_but_something_about_itself():
     one = share([1900], 2000)
     assert exceeds(one, 0.5) is falls_below(one, 0.5) is Verdict.UNDECIDED
-    assert exceeds(one, 0.5, least_seeds=1) is Verdict.SEEN
+    assert exceeds(one, 0.5, least_seeds=1) is Verdict.SUPPORTED
 
 
 def test_a_limit_that_is_just_reached_is_not_exceeded():
     nothing = Estimate(value=0.1, low=0.05, high=0.1, n=10, seeds=3)
-    assert exceeds(nothing, 0.1) is Verdict.NOT_SEEN
-    assert falls_below(nothing, 0.05) is Verdict.NOT_SEEN
+    assert exceeds(nothing, 0.1) is Verdict.CONTRADICTED
+    assert falls_below(nothing, 0.05) is Verdict.CONTRADICTED
     assert falls_below(nothing, 0.06) is Verdict.UNDECIDED
 
 
 @pytest.mark.parametrize(
     ("parts", "every", "some"),
     [
-        ([Verdict.SEEN, Verdict.SEEN], Verdict.SEEN, Verdict.SEEN),
-        ([Verdict.SEEN, Verdict.UNDECIDED], Verdict.UNDECIDED, Verdict.SEEN),
-        ([Verdict.UNDECIDED, Verdict.NOT_SEEN], Verdict.NOT_SEEN, Verdict.UNDECIDED),
-        ([Verdict.NOT_SEEN], Verdict.NOT_SEEN, Verdict.NOT_SEEN),
+        ([Verdict.SUPPORTED, Verdict.SUPPORTED], Verdict.SUPPORTED, Verdict.SUPPORTED),
+        ([Verdict.SUPPORTED, Verdict.UNDECIDED], Verdict.UNDECIDED, Verdict.SUPPORTED),
+        ([Verdict.UNDECIDED, Verdict.CONTRADICTED], Verdict.CONTRADICTED, Verdict.UNDECIDED),
+        ([Verdict.CONTRADICTED], Verdict.CONTRADICTED, Verdict.CONTRADICTED),
         ([], Verdict.UNDECIDED, Verdict.UNDECIDED),
     ],
 )

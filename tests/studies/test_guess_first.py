@@ -5,14 +5,14 @@ from pydantic import ValidationError
 
 from isthmus.core.recipe import load_recipe
 from isthmus.studies import catalogue, page
-from isthmus.studies.evidence import LEAST_SEEDS, Verdict
 from isthmus.studies.guess_first import printed
 from isthmus.studies.guess_first.printed import ROWS, TABLES, Row
 from isthmus.studies.guess_first.protocol import MODELS, SIGMOID, SUBSTITUTE
 from isthmus.studies.guess_first.readings import OF_MODELS
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.old.evidence import LEAST_SEEDS, Verdict
+from isthmus.studies.old.study import StudyRecord
 
-SEEN, NOT_SEEN, UNDECIDED = Verdict.SEEN, Verdict.NOT_SEEN, Verdict.UNDECIDED
+SUPPORTED, CONTRADICTED, UNDECIDED = Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.UNDECIDED
 N = 10_000
 AS_PRINTED = {
     "mnist": """
@@ -221,9 +221,9 @@ def test_what_the_paper_says_of_mnist_against_what_it_prints():
     """Two of its claims do not follow from its own table, within the error of 10,000 images."""
     found = findings(as_printed("guess-first/table-1", "mnist"))
     assert len(found) == 19
-    others = {claim: verdict for claim, verdict in found.items() if verdict != SEEN}
+    others = {claim: verdict for claim, verdict in found.items() if verdict != SUPPORTED}
     assert others == {
-        "Each stands all black-box attacks better than VIB.": NOT_SEEN,  # C-JS under PGD at 0.30: 13.1 against 15.5
+        "Each stands all black-box attacks better than VIB.": CONTRADICTED,  # C-JS under PGD at 0.30: 13.1 against 15.5
         "Donsker-Varadhan stands black-box attacks better than its JS twin at ε = 0.30 and under C&W.": UNDECIDED,
     }
 
@@ -231,7 +231,7 @@ def test_what_the_paper_says_of_mnist_against_what_it_prints():
 def test_what_the_paper_says_of_fashion_mnist_against_what_it_prints():
     found = findings(as_printed("guess-first/table-2", "fashion_mnist"))
     assert len(found) == 18
-    others = {claim: verdict for claim, verdict in found.items() if verdict != SEEN}
+    others = {claim: verdict for claim, verdict in found.items() if verdict != SUPPORTED}
     assert others == {
         # 90.4 against 91.7
         "None of the four proposed models loses natural accuracy against the CNN.": UNDECIDED,
@@ -259,14 +259,14 @@ def test_the_opposite_is_not_seen():
     table = {row: {model: max(value(row, model), 0.0) for model in MODELS} for row in ROWS}
     strong = {"CNN": (0.5, 0.3)} | dict.fromkeys(MODELS[1:], (0.3, 0.2))
     record = record_of("guess-first/table-1", table, strong, ("C-DV", "C-DV-IE"), {"C-JS": 0.1, "C-JS-IE": 0.1})
-    assert set(findings(record).values()) == {NOT_SEEN}
+    assert set(findings(record).values()) == {CONTRADICTED}
 
 
 def test_one_seed_decides_only_what_is_said_of_the_models_measured():
     found = findings(as_printed("guess-first/table-1", "mnist", seeds=1))
     decided = {claim: verdict for claim, verdict in found.items() if verdict != UNDECIDED}
     of_the_battery = {claim: verdict for claim, verdict in decided.items() if not claim.startswith(OF_MODELS)}
-    assert set(of_the_battery.values()) == {SEEN}
+    assert set(of_the_battery.values()) == {SUPPORTED}
     assert len(of_the_battery) == 3
     assert all("measured" in claim or "it doubts no" in claim for claim in of_the_battery)
     # the rest of what is decided is said of these models, beside the claim about training that is not
@@ -289,7 +289,7 @@ def test_few_seeds_that_lie_far_behind_say_so_of_themselves(seeds):
         "Each stands black-box C&W better than the CNN.",
     ):
         assert found[claim] == UNDECIDED
-        assert found[OF_MODELS + claim] == NOT_SEEN
+        assert found[OF_MODELS + claim] == CONTRADICTED
     text = [
         str(each)
         for each in catalogue.find("guess-first/table-1").findings(
@@ -301,7 +301,7 @@ def test_few_seeds_that_lie_far_behind_say_so_of_themselves(seeds):
     assert "interval over images alone" in text[0]
     # three seeds decide the claim itself
     found = findings(record_of("guess-first/table-1", table, STRONG, (), {}, 3))
-    assert found[claim] == NOT_SEEN
+    assert found[claim] == CONTRADICTED
     assert OF_MODELS + claim not in found
 
 
@@ -314,14 +314,14 @@ def test_every_scale_that_trains_for_results_has_three_seeds(name):
 def test_a_single_model_that_is_not_doubted_refutes_the_claim_about_all():
     record = record_of("guess-first/table-1", TABLES["mnist"], STRONG, ("C-JS",), {"C-JS": 0.74, "C-JS-IE": 0.81})
     claim = "Ours: the verdict check doubts every C-JS and C-JS-IE measured, at ℓ∞ 0.15."
-    assert findings(record)[claim] == NOT_SEEN
+    assert findings(record)[claim] == CONTRADICTED
     cells = {
         name: {**cell, "verdict": "broken", "corrected": 0} if cell.get("trial") == "verdict" else cell
         for name, cell in record.cells.items()
     }
     found = findings(record.model_copy(update={"cells": cells}))
-    assert found[claim] == SEEN
-    assert found["Ours: it doubts no C-DV and no C-DV-IE measured."] == NOT_SEEN
+    assert found[claim] == SUPPORTED
+    assert found["Ours: it doubts no C-DV and no C-DV-IE measured."] == CONTRADICTED
 
 
 def test_collapsed_models_are_kept_apart():
@@ -338,7 +338,7 @@ def test_collapsed_models_are_kept_apart():
     assert found[
         "Under black-box FGSM at ε = 0.15 each of the four stands at least 10 points better than the CNN."
     ] == (UNDECIDED)
-    assert found["C-JS shows gradient masking: white-box FGSM is flat in ε, PGD falls, and C&W breaks it."] == SEEN
+    assert found["C-JS shows gradient masking: white-box FGSM is flat in ε, PGD falls, and C&W breaks it."] == SUPPORTED
 
 
 def test_nothing_measured_decides_nothing():
@@ -354,7 +354,7 @@ def test_figure_3_has_its_own_claims_and_the_printed_points():
     cells = {name: cell for name, cell in record.cells.items() if cell["trial"] in ("white-box", "black-box")}
     record = record.model_copy(update={"cells": cells, "total": len(cells)})
     found = findings(record)
-    assert set(found.values()) == {SEEN}
+    assert set(found.values()) == {SUPPORTED}
     assert sum("precede the CNN" in claim for claim in found) == 3
     panels = catalogue.find(record.study).section(record).blocks
     assert [panel.title for panel in panels][:2] == ["FGSM, black-box", "FGSM, white-box"]
@@ -424,10 +424,10 @@ def figure_2(plain, eliminated, own=95, seeds=3):
 @pytest.mark.parametrize(
     ("record", "expected"),
     [
-        (figure_2((0.5, 900), (0.3, 600)), [SEEN] * 8),
-        (figure_2((0.3, 105), (0.5, 150), own=20), [NOT_SEEN] * 8),
-        (figure_2((0.5, 900), (0.49, 890)), [UNDECIDED] * 6 + [SEEN] * 2),
-        (figure_2((0.5, 900), (0.3, 600), seeds=1), [UNDECIDED, SEEN] * 6 + [SEEN] * 2),
+        (figure_2((0.5, 900), (0.3, 600)), [SUPPORTED] * 8),
+        (figure_2((0.3, 105), (0.5, 150), own=20), [CONTRADICTED] * 8),
+        (figure_2((0.5, 900), (0.49, 890)), [UNDECIDED] * 6 + [SUPPORTED] * 2),
+        (figure_2((0.5, 900), (0.3, 600), seeds=1), [UNDECIDED, SUPPORTED] * 6 + [SUPPORTED] * 2),
     ],
 )
 def test_claims_about_the_elimination(record, expected):
@@ -460,7 +460,7 @@ def test_a_record_from_before_fisher_information_is_read():
     cells = {name: {k: v for k, v in cell.items() if k != "fisher"} for name, cell in record.cells.items()}
     found = findings(record.model_copy(update={"cells": cells}))
     assert sum("appendix D" in claim for claim in found) == 2
-    assert all(verdict == (UNDECIDED if "appendix D" in claim else SEEN) for claim, verdict in found.items())
+    assert all(verdict == (UNDECIDED if "appendix D" in claim else SUPPORTED) for claim, verdict in found.items())
 
 
 def with_sigmoid(record, fgsm, verdict):
@@ -484,14 +484,14 @@ def test_a_sigmoid_is_judged_apart():
     sound = record_of("guess-first/table-1", TABLES["mnist"], STRONG, (), {})
     doubt = "Ours: it doubts them where they answer through a sigmoid."
     masked = findings(with_sigmoid(sound, (0.756, 0.744), "overstated"))
-    assert masked[doubt] == SEEN
-    assert masked["About 80% of FGSM attacks fail to mislead C-JS-sigmoid at any size."] == SEEN
-    assert masked["Ours: the verdict check doubts every C-JS and C-JS-IE measured, at ℓ∞ 0.15."] == NOT_SEEN
+    assert masked[doubt] == SUPPORTED
+    assert masked["About 80% of FGSM attacks fail to mislead C-JS-sigmoid at any size."] == SUPPORTED
+    assert masked["Ours: the verdict check doubts every C-JS and C-JS-IE measured, at ℓ∞ 0.15."] == CONTRADICTED
     believed = findings(with_sigmoid(sound, (0.5, 0.1), "holds"))
-    assert believed[doubt] == NOT_SEEN
+    assert believed[doubt] == CONTRADICTED
     assert (
         believed["C-JS-sigmoid shows gradient masking: white-box FGSM is flat in ε, PGD falls, and C&W breaks it."]
-        == NOT_SEEN
+        == CONTRADICTED
     )
     assert doubt not in findings(sound)
 

@@ -5,9 +5,9 @@ import pytest
 from isthmus.data.loading import load
 from isthmus.studies import catalogue
 from isthmus.studies.ceb.random_labels import NEVER, findings, onset
-from isthmus.studies.evidence import Verdict
+from isthmus.studies.old.evidence import Verdict
+from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.running import run_study
-from isthmus.studies.study import StudyRecord
 from isthmus.training.run import Run
 
 NAME = "ceb/random-labels"
@@ -45,24 +45,24 @@ def verdicts(found):
 
 
 def test_as_printed_everything_is_seen():
-    assert verdicts(record(as_printed)) == [Verdict.SEEN] * 4
+    assert verdicts(record(as_printed)) == [Verdict.SUPPORTED] * 4
 
 
 def test_bottlenecks_that_memorise_refute():
-    assert verdicts(record(lambda kind, rho: 0.9)) == [Verdict.SEEN] * 2 + [Verdict.NOT_SEEN] * 2
+    assert verdicts(record(lambda kind, rho: 0.9)) == [Verdict.SUPPORTED] * 2 + [Verdict.CONTRADICTED] * 2
 
 
 def test_one_leaking_rho_is_enough():
     found = verdicts(record(lambda kind, rho: 0.5 if (kind, rho) == ("vib", 3.0) else as_printed(kind, rho)))
-    assert found[2:] == [Verdict.SEEN, Verdict.NOT_SEEN]
+    assert found[2:] == [Verdict.SUPPORTED, Verdict.CONTRADICTED]
 
 
 def test_networks_that_learn_nothing_refute_and_leave_the_onset_open():
-    assert verdicts(record(lambda kind, rho: 0.1))[:2] == [Verdict.NOT_SEEN, Verdict.UNDECIDED]
+    assert verdicts(record(lambda kind, rho: 0.1))[:2] == [Verdict.CONTRADICTED, Verdict.UNDECIDED]
 
 
 def test_an_early_onset_is_not_the_papers():
-    assert verdicts(record(as_printed, first=5))[1] == Verdict.NOT_SEEN
+    assert verdicts(record(as_printed, first=5))[1] == Verdict.CONTRADICTED
 
 
 def test_one_seed_decides_nothing():

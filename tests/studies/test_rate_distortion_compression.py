@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from isthmus.studies.evidence import Verdict, average, exceeds
+from isthmus.studies.old.evidence import Verdict, average, exceeds
 from isthmus.studies.rate_distortion.compression import fall, largest_falls, net_falls
 from isthmus.studies.rate_distortion.plane_claims import COMPRESSED
 
@@ -32,7 +32,7 @@ def share_seen(trend, phi, of=net_falls, limit=0.0, rounds=300):
     rng, seen = np.random.default_rng(0), 0
     for _ in range(rounds):
         courses = trend + rng.normal(size=(SEEDS, LAYERS, 1)) + autocorrelated(rng, phi, 0.3)
-        seen += exceeds(average(of(list(courses)), unit="bits"), limit) == Verdict.SEEN
+        seen += exceeds(average(of(list(courses)), unit="bits"), limit) == Verdict.SUPPORTED
     return seen / rounds
 
 

@@ -7,10 +7,10 @@ import pytest
 
 from isthmus.core.recipe import load_recipe
 from isthmus.studies import catalogue
-from isthmus.studies.evidence import Verdict
+from isthmus.studies.old.evidence import Verdict
+from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.rate_distortion import plane_claims, snr_claims
 from isthmus.studies.running import run_study
-from isthmus.studies.study import StudyRecord
 
 SNR, PLANE = "rate-distortion/figure-2", "rate-distortion/figure-3"
 EPOCHS = tuple(range(10, 1010, 10))
@@ -43,22 +43,22 @@ def snr_record(plain_rate=0.01, normed_rate=0.1, plain_ends=(-2.0, -1.5, -1.0), 
 
 
 def test_as_the_figure_shows_everything_is_seen():
-    assert {each.verdict for each in snr_claims.findings(snr_record())} == {Verdict.SEEN}
+    assert {each.verdict for each in snr_claims.findings(snr_record())} == {Verdict.SUPPORTED}
 
 
 def test_ratios_that_still_fall_have_not_settled():
     found = snr_claims.findings(snr_record(plain_rate=0.001))
-    assert [each.verdict for each in found[:4]] == [Verdict.NOT_SEEN] * 2 + [Verdict.SEEN] * 2
+    assert [each.verdict for each in found[:4]] == [Verdict.CONTRADICTED] * 2 + [Verdict.SUPPORTED] * 2
 
 
 def test_batch_normalisation_that_does_the_opposite_refutes():
     found = snr_claims.findings(snr_record(normed_rate=0.005, normed_ends=(-3.0, -1.5, -1.0)))
-    assert {each.verdict for each in found[4:8]} == {Verdict.NOT_SEEN}
+    assert {each.verdict for each in found[4:8]} == {Verdict.CONTRADICTED}
 
 
 def test_a_last_layer_that_falls_most_refutes():
     found = snr_claims.findings(snr_record(plain_ends=(0.9, 0.8, -3.0)))
-    assert {each.verdict for each in found[8:]} == {Verdict.NOT_SEEN}
+    assert {each.verdict for each in found[8:]} == {Verdict.CONTRADICTED}
 
 
 def plane_record(peak=5.0, end=4.0, random_peak=6.0, random_end=5.95, seeds=3):
@@ -81,13 +81,13 @@ def plane_record(peak=5.0, end=4.0, random_peak=6.0, random_end=5.95, seeds=3):
 
 
 def test_as_the_plane_shows_everything_is_seen():
-    assert {each.verdict for each in plane_claims.findings(plane_record())} == {Verdict.SEEN}
+    assert {each.verdict for each in plane_claims.findings(plane_record())} == {Verdict.SUPPORTED}
 
 
 def test_no_compression_and_no_memorisation_refute():
     found = plane_claims.findings(plane_record(end=4.95, random_peak=6.0, random_end=4.0))
-    refuted = [Verdict.NOT_SEEN] * 2
-    assert [each.verdict for each in found] == [*refuted, Verdict.SEEN, *refuted]
+    refuted = [Verdict.CONTRADICTED] * 2
+    assert [each.verdict for each in found] == [*refuted, Verdict.SUPPORTED, *refuted]
 
 
 def test_memorisation_is_measured_from_what_the_label_needs():
@@ -100,7 +100,7 @@ def test_memorisation_is_measured_from_what_the_label_needs():
     cell = next(record.each(labels="random"))
     assert plane_claims.memorised(cell) == pytest.approx([3.89] * 2, abs=0.01)
     verdicts = [each.verdict for each in plane_claims.findings(record)]
-    assert verdicts[3:] == [Verdict.NOT_SEEN, Verdict.SEEN]
+    assert verdicts[3:] == [Verdict.CONTRADICTED, Verdict.SUPPORTED]
 
 
 @pytest.mark.parametrize(("name", "made"), [(SNR, snr_record), (PLANE, plane_record)])

@@ -11,12 +11,12 @@ from isthmus.data.loading import load
 from isthmus.information.channel import decibels
 from isthmus.models import from_recipe
 from isthmus.studies import catalogue
-from isthmus.studies.evidence import Verdict
+from isthmus.studies.old.evidence import Verdict
+from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.rate_distortion.figure_5 import Config
 from isthmus.studies.rate_distortion.protocol import TINY_FIGURE
 from isthmus.studies.rate_distortion.whitened import inside, whitening
 from isthmus.studies.running import run_study
-from isthmus.studies.study import StudyRecord
 
 NAME = "rate-distortion/figure-5"
 SNR = [60.0, 30.0, 10.0, 1.0]
@@ -49,7 +49,7 @@ def verdicts(*arguments, **options):
 
 
 def test_as_shown_everything_is_seen():
-    assert verdicts({"B": 0.6, "C": 0.4}) == [Verdict.SEEN] * 6
+    assert verdicts({"B": 0.6, "C": 0.4}) == [Verdict.SUPPORTED] * 6
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_as_shown_everything_is_seen():
 )
 def test_other_numbers_refute(changed, at):
     found = verdicts(**({"kept": {"B": 0.6, "C": 0.4}} | changed))
-    assert [place for place, verdict in enumerate(found) if verdict == Verdict.NOT_SEEN] == at
+    assert [place for place, verdict in enumerate(found) if verdict == Verdict.CONTRADICTED] == at
 
 
 def test_one_seed_and_missing_models_decide_nothing():
@@ -76,7 +76,7 @@ def test_one_seed_and_missing_models_decide_nothing():
 def test_models_that_are_too_weak_decide_nothing():
     found = catalogue.find(NAME).findings(record({"B": 0.6, "C": 0.4}, accuracy=0.3))
     assert {each.verdict for each in found} == {Verdict.UNDECIDED}
-    assert all("B on 30.0%" in each.because and "at least 80.0%" in each.because for each in found)
+    assert all("B on 30.0%" in each.reason and "at least 80.0%" in each.reason for each in found)
 
 
 def test_the_paper_perturbs_whitened_images_and_the_small_scale_has_digits():

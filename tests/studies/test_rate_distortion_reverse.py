@@ -13,12 +13,12 @@ from isthmus.data.images import as_float
 from isthmus.data.loading import load
 from isthmus.models import from_recipe
 from isthmus.studies import catalogue
-from isthmus.studies.drawing import packed, unpacked
-from isthmus.studies.evidence import Verdict
+from isthmus.studies.old.drawing import packed, unpacked
+from isthmus.studies.old.evidence import Verdict
+from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.rate_distortion.figure_4 import Config
 from isthmus.studies.rate_distortion.whitened import inside, without
 from isthmus.studies.running import run_study
-from isthmus.studies.study import StudyRecord
 
 NAME = "rate-distortion/figure-4"
 AS_PRINTED = {"A": 0.3, "B": 0.6}
@@ -45,7 +45,7 @@ def verdicts(*arguments, **options):
 
 
 def test_as_shown_everything_is_seen():
-    assert verdicts(AS_PRINTED) == [Verdict.SEEN] * 3
+    assert verdicts(AS_PRINTED) == [Verdict.SUPPORTED] * 3
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_as_shown_everything_is_seen():
 )
 def test_other_numbers_refute(changed, at):
     found = verdicts(**({"likeness": AS_PRINTED} | changed))
-    assert [place for place, verdict in enumerate(found) if verdict == Verdict.NOT_SEEN] == [at]
+    assert [place for place, verdict in enumerate(found) if verdict == Verdict.CONTRADICTED] == [at]
 
 
 def test_one_seed_missing_models_and_prototypes_that_never_came_decide_nothing():

@@ -7,9 +7,9 @@ import torch
 
 from isthmus.core.recipe import load_recipe
 from isthmus.studies import catalogue
-from isthmus.studies.evidence import Verdict
+from isthmus.studies.old.evidence import Verdict
+from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.running import run_study
-from isthmus.studies.study import StudyRecord
 
 NAME = "rate-distortion/figure-6"
 
@@ -52,18 +52,18 @@ def verdicts(looks, **options):
 
 
 def test_as_shown_everything_is_seen():
-    assert verdicts(as_shown()) == [Verdict.SEEN] * 5
+    assert verdicts(as_shown()) == [Verdict.SUPPORTED] * 5
 
 
 def test_other_courses_refute():
     grows = as_shown() | {"a": [look(0, 1.0), look(20, 10.0, roundness=0.9), look(500, 30.0, 2.0, 0.2)]}
     # what falls by exactly nothing with every seed has no interval
-    assert verdicts(grows)[:2] == [Verdict.UNDECIDED, Verdict.NOT_SEEN]
+    assert verdicts(grows)[:2] == [Verdict.UNDECIDED, Verdict.CONTRADICTED]
     tight = as_shown() | {
         "b": [look(0), look(20), look(500, 40.0, 1.0, 0.9)],
         "c": [look(0), look(20), look(500, 1, 1.0, 0.1)],
     }
-    assert verdicts(tight)[2:] == [Verdict.NOT_SEEN] * 3
+    assert verdicts(tight)[2:] == [Verdict.CONTRADICTED] * 3
 
 
 def test_one_seed_and_missing_variants_decide_nothing():

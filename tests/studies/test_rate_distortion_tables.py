@@ -13,11 +13,11 @@ from isthmus.core.errors import ConfigError
 from isthmus.core.recipe import load_recipe
 from isthmus.metrics import wilson
 from isthmus.studies import catalogue
-from isthmus.studies.evidence import Verdict
+from isthmus.studies.old.evidence import Verdict
+from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.rate_distortion.printed import TABLE_1, TABLE_2
 from isthmus.studies.rate_distortion.readings import GAP, TEST, lead, trained
 from isthmus.studies.running import run_study
-from isthmus.studies.study import StudyRecord
 
 NAMES = {"original": "rate-distortion/table-1", "random": "rate-distortion/table-2"}
 N = 20_000
@@ -54,9 +54,9 @@ def verdicts(labels, numbers, **options):
 
 
 def test_as_printed_the_claims_are_seen():
-    assert verdicts("original", printed_1())[:2] == [Verdict.SEEN] * 2
+    assert verdicts("original", printed_1())[:2] == [Verdict.SUPPORTED] * 2
     found = verdicts("random", printed_2())
-    assert found == [Verdict.SEEN] * 5
+    assert found == [Verdict.SUPPORTED] * 5
 
 
 def test_what_the_first_table_does_not_hold_at_every_batch_size():
@@ -65,17 +65,17 @@ def test_what_the_first_table_does_not_hold_at_every_batch_size():
     The printed lead of 0.6 points of B over A is within the chance of 20,000 images.
     """
     found = verdicts("original", printed_1())
-    assert found[2:4] == [Verdict.NOT_SEEN, Verdict.UNDECIDED]
-    assert found[4:] == [Verdict.SEEN] * 2
+    assert found[2:4] == [Verdict.CONTRADICTED, Verdict.UNDECIDED]
+    assert found[4:] == [Verdict.SUPPORTED] * 2
 
 
 def test_weight_decay_that_does_nothing_refutes():
     numbers = printed_1()
     numbers |= {("B", batch): numbers["A", batch] for batch in (128, 64, 32)}
-    assert verdicts("original", numbers)[1] == Verdict.NOT_SEEN
+    assert verdicts("original", numbers)[1] == Verdict.CONTRADICTED
     numbers = printed_2()
     numbers |= {("B", batch): numbers["A", batch] for batch in (128, 32)}
-    assert verdicts("random", numbers)[1] == Verdict.NOT_SEEN
+    assert verdicts("random", numbers)[1] == Verdict.CONTRADICTED
 
 
 def test_one_seed_and_missing_models_decide_nothing():
@@ -203,7 +203,7 @@ def test_b_plus_as_printed_is_seen_and_is_no_claim_without_it():
     }
     found = catalogue.find(NAMES["original"]).findings(record("original", more))
     assert len(found) == len(plain) + 1
-    assert [each.verdict for each in found if "B+" in each.claim] == [Verdict.SEEN]
+    assert [each.verdict for each in found if "B+" in each.claim] == [Verdict.SUPPORTED]
 
 
 def test_every_study_of_the_paper_takes_data_with_options():

@@ -4,10 +4,10 @@ import pytest
 
 from isthmus.core.types import Figure
 from isthmus.studies import catalogue
-from isthmus.studies.evidence import Verdict
+from isthmus.studies.old.evidence import Verdict
+from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.rate_distortion.figure_7 import Config
 from isthmus.studies.running import run_study
-from isthmus.studies.study import StudyRecord
 
 NAME = "rate-distortion/figure-7"
 PRINTED = {
@@ -39,7 +39,7 @@ def verdicts(**options):
 
 
 def test_as_printed_everything_is_seen():
-    assert verdicts() == [Verdict.SEEN] * 5
+    assert verdicts() == [Verdict.SUPPORTED] * 5
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_as_printed_everything_is_seen():
     ],
 )
 def test_other_numbers_refute(changed, at):
-    assert [place for place, verdict in enumerate(verdicts(**changed)) if verdict == Verdict.NOT_SEEN] == at
+    assert [place for place, verdict in enumerate(verdicts(**changed)) if verdict == Verdict.CONTRADICTED] == at
 
 
 def test_one_seed_and_what_was_not_measured_decide_nothing():
@@ -65,12 +65,12 @@ def test_one_seed_and_what_was_not_measured_decide_nothing():
             del cell["metrics"][name]
     found = [each.verdict for each in catalogue.find(NAME).findings(without)]
     assert [found[place] for place in (1, 4)] == [Verdict.UNDECIDED] * 2
-    assert found[0] == Verdict.SEEN
+    assert found[0] == Verdict.SUPPORTED
 
 
 def test_an_accuracy_has_no_interval_below_nothing():
     first = catalogue.find(NAME).findings(record(seeds=2, zero_shot_accuracy=0.001))[0]
-    assert "−" not in first.because
+    assert "−" not in first.reason
 
 
 def test_the_page_draws_a_histogram_a_model_and_one_figure_of_accuracies():

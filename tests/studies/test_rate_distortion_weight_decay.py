@@ -4,9 +4,9 @@ import pytest
 
 from isthmus.core.errors import ConfigError
 from isthmus.studies import catalogue
+from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.rate_distortion import weight_decay
 from isthmus.studies.running import run_study
-from isthmus.studies.study import StudyRecord
 
 NAME = "rate-distortion/table-2"
 N, CONSTANT = 2000, 224

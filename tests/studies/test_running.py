@@ -12,8 +12,8 @@ from isthmus.core.errors import ConfigError, FileError
 from isthmus.studies import page, running
 from isthmus.studies.closer_look import toy_models
 from isthmus.studies.display import Display
+from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.running import run_study
-from isthmus.studies.study import StudyRecord
 
 NAME = "closer-look/figure-5"
 QUICK = {"steps": 5, "batch_size": 32, "points": 60, "std_offsets": [0.0]}

@@ -23,8 +23,8 @@ def test_it_ends_with_findings_and_the_page(capsys, tmp_path):
     assert done == 0
     *findings, page = capsys.readouterr().out.splitlines()
     assert [line.partition(": ")[0] for line in findings] == ["finding", "finding"]
-    assert findings[0].startswith("finding: seen: The label can be predicted")
-    assert findings[1].startswith("finding: not decidable at this scale: ")
+    assert findings[0].startswith("finding: supported: The label can be predicted")
+    assert findings[1].startswith("finding: undecided: ")
     assert page == f"page: {tmp_path / 'closer-look' / 'figure-6' / 'tiny.html'}"
     assert (tmp_path / "closer-look" / "figure-6" / "tiny.html").exists()
 

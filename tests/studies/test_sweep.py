@@ -16,9 +16,9 @@ from isthmus.studies import page
 from isthmus.studies.closer_look import toy_models
 from isthmus.studies.crews import Processes
 from isthmus.studies.display import Display
+from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.running import run_study
-from isthmus.studies.study import StudyRecord
-from isthmus.studies.workbench import Workbench
+from isthmus.studies.store import ResultStore
 from isthmus.training.checkpoints import read
 
 NAME = "closer-look/figure-5"
@@ -87,7 +87,7 @@ def test_a_worker_that_is_killed_costs_one_cell_until_the_next_call(tmp_path):
     slow = {**QUICK, "steps": 100_000, "seeds": 1, "betas": [0.01]}
     module = page.catalogue.find(NAME)
     config = module.Config.model_validate({**module.SCALES["tiny"].model_dump(), **slow})
-    cells = next(module.cells(config, Workbench(tmp_path)))
+    cells = next(module.cells(config, ResultStore(tmp_path)))
     with Display("test", shown=False) as display:
         crew = Processes(NAME, config.plain(), tmp_path, 1, display)
         work = crew.work(0, cells, [0, 1])
@@ -163,7 +163,7 @@ SLOW = {  # steps of more than the 0.2 s between two reports, so that one is due
 def test_ctrl_c_has_every_process_save_what_it_is_at(tmp_path):
     module = page.catalogue.find("ceb/fashion")
     config = validate(module.Config, override(module.SCALES["tiny"].model_dump(), SLOW), where="test")
-    cells = next(module.cells(config, Workbench(tmp_path)))
+    cells = next(module.cells(config, ResultStore(tmp_path)))
     with Display("test", shown=False) as display:
         crew = Processes("ceb/fashion", config.plain(), tmp_path, 1, display)
         work = crew.work(0, cells, [0])
@@ -189,7 +189,7 @@ def _lines(path):
 def test_no_more_processes_than_cells(tmp_path):
     module = page.catalogue.find(NAME)
     config = module.Config.model_validate({**module.SCALES["tiny"].model_dump(), **QUICK, "seeds": 1})
-    cells = next(module.cells(config, Workbench(tmp_path)))
+    cells = next(module.cells(config, ResultStore(tmp_path)))
     with Display("test", shown=False) as display:
         crew = Processes(NAME, config.plain(), tmp_path, 8, display)
         assert list(crew.work(0, cells, [0])) == [(0, "")]
@@ -206,7 +206,7 @@ def test_what_is_not_finite_is_a_failure_in_words(tmp_path, monkeypatch):
     monkeypatch.setattr(toy_models, "measure", lambda *_: {"rate": float("nan")})
     record, html = run_study(NAME, "tiny", {**QUICK, "seeds": 1}, tmp_path, show_progress=False)
     assert len(record.failures) == record.total == 3
-    assert {finding.verdict for finding in record.findings} == {"not decidable at this scale"}
+    assert {finding.verdict for finding in record.findings} == {"undecided"}
     assert "3 of 3 cells could not be measured" in html.read_text("utf-8")
     assert "something that was measured is not finite" in next(iter(record.failures.values()))
 

@@ -11,7 +11,7 @@ import pytest
 from isthmus.core import files
 from isthmus.core.errors import ConfigError, ModelError
 from isthmus.core.recipe import load_recipe
-from isthmus.studies.workbench import Workbench
+from isthmus.studies.store import ResultStore
 from isthmus.training import start, subprocesses
 from isthmus.training.monitor import in_words
 from isthmus.training.run import ENDED, Run
@@ -35,16 +35,16 @@ def quiet(done: float, total: float, terms: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
-    return Workbench(tmp_path_factory.mktemp("bench"))
+def bench(tmp_path_factory: pytest.TempPathFactory) -> ResultStore:
+    return ResultStore(tmp_path_factory.mktemp("bench"))
 
 
 @pytest.fixture(scope="module")
-def pair(bench: Workbench) -> Run:
+def pair(bench: ResultStore) -> Run:
     return bench.train(of(2))
 
 
-def test_two_processes_train_a_study_s_model_in_its_folder(bench: Workbench, pair: Run) -> None:
+def test_two_processes_train_a_study_s_model_in_its_folder(bench: ResultStore, pair: Run) -> None:
     info = pair.info()
     assert info["status"] in ENDED
     assert info["result"]["step"] == 20
@@ -53,7 +53,7 @@ def test_two_processes_train_a_study_s_model_in_its_folder(bench: Workbench, pai
 
 
 def test_a_finished_run_is_taken_up_without_starting_anything(
-    bench: Workbench, pair: Run, monkeypatch: pytest.MonkeyPatch
+    bench: ResultStore, pair: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subprocesses, "_launch", lambda *_: pytest.fail("nothing is left to train"))
     assert bench.train(of(2)).path == pair.path

@@ -379,7 +379,7 @@ def study(
     worker_gpus: WorkerGpus = 0.0,
     quiet: Quiet = False,
 ) -> None:
-    """Repeat a figure of a paper, and say which of its claims are seen, not seen or not decidable.
+    """Repeat a figure of a paper, and say which of its claims are supported, contradicted or undecided.
 
     Interrupted or killed, the same command goes on where it stopped. Ends with exit code 2 if something could not be
     measured, such as a training run that diverged; all the rest is kept and shown, and the same command tries again.

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from isthmus.core.errors import IsthmusError
 from isthmus.studies import catalogue
 from isthmus.studies.display import Display
-from isthmus.studies.workbench import Cell, Workbench
+from isthmus.studies.store import Experiment, ResultStore
 
 OFTEN = 0.2
 """Seconds between two reports of a worker on the same piece of work."""
@@ -32,7 +32,7 @@ LAST_WORDS = 90.0
 class Crew(Protocol):
     """Measures cells."""
 
-    def work(self, stage: int, cells: Sequence[Cell], left: Sequence[int]) -> Iterator[tuple[int, str]]:
+    def work(self, stage: int, cells: Sequence[Experiment], left: Sequence[int]) -> Iterator[tuple[int, str]]:
         """Measure some of a stage's cells; gives the number of each when it is over, and "" or why it failed."""
 
     def close(self) -> None:
@@ -42,11 +42,11 @@ class Crew(Protocol):
 class Alone:
     """This process measures one cell after another."""
 
-    def __init__(self, bench: Workbench, display: Display) -> None:
+    def __init__(self, bench: ResultStore, display: Display) -> None:
         self.bench, self.display, self._name = bench, display, ""
         bench.report = lambda what, done, total: display.at(0, self._name, what, done, total)
 
-    def work(self, stage: int, cells: Sequence[Cell], left: Sequence[int]) -> Iterator[tuple[int, str]]:
+    def work(self, stage: int, cells: Sequence[Experiment], left: Sequence[int]) -> Iterator[tuple[int, str]]:
         """See :class:`Crew`."""
         for number in left:
             self._name = cells[number].name
@@ -79,14 +79,14 @@ class Processes:
 
     def __init__(self, study: str, config: dict[str, Any], root: Path, jobs: int, display: Display) -> None:
         self._given = (study, config, str(root), jobs)
-        self.jobs, self.display, self._bench = jobs, display, Workbench(root)
+        self.jobs, self.display, self._bench = jobs, display, ResultStore(root)
         self._workers: list[_Worker] = []
 
-    def work(self, stage: int, cells: Sequence[Cell], left: Sequence[int]) -> Iterator[tuple[int, str]]:
+    def work(self, stage: int, cells: Sequence[Experiment], left: Sequence[int]) -> Iterator[tuple[int, str]]:
         """See :class:`Crew`.
 
         Raises:
-            IsthmusError: what no other cell would survive, as in :meth:`isthmus.studies.workbench.Workbench.attempt`.
+            IsthmusError: what no other cell would survive, as in :meth:`isthmus.studies.store.ResultStore.attempt`.
         """
         waiting = deque(left)
         while waiting or any(worker.cell is not None for worker in self._workers):
@@ -103,7 +103,7 @@ class Processes:
             for worker in [worker for worker in self._workers if worker.pipe in ready]:
                 yield from self._hear(worker, cells)
 
-    def _hear(self, worker: _Worker, cells: Sequence[Cell]) -> Iterator[tuple[int, str]]:
+    def _hear(self, worker: _Worker, cells: Sequence[Experiment]) -> Iterator[tuple[int, str]]:
         """Take one message of a worker; gives its cell where that is over."""
         number = worker.cell
         try:
@@ -180,7 +180,7 @@ def _serve(pipe: Connection, study: str, config: dict[str, Any], root: str, jobs
     os.environ["LOCAL_WORLD_SIZE"] = str(jobs)  # as torchrun says to processes that share a machine
     torch.set_num_threads(threads())
     module = catalogue.find(study)
-    bench = Workbench(Path(root), _throttled(pipe))
+    bench = ResultStore(Path(root), _throttled(pipe))
     listing = Listing(bench, module.cells(module.Config.model_validate(config), bench))
     # where the parent was killed, the pipe is closed, and here everything ends with the next report
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
@@ -195,11 +195,11 @@ def _serve(pipe: Connection, study: str, config: dict[str, Any], root: str, jobs
 class Listing:
     """A study's cells as a worker lists them: a later stage needs the values of the stages before, from their files."""
 
-    def __init__(self, bench: Workbench, stages: Any) -> None:
+    def __init__(self, bench: ResultStore, stages: Any) -> None:
         self._bench, self._stages = bench, stages
-        self._cells: list[Sequence[Cell]] = []
+        self._cells: list[Sequence[Experiment]] = []
 
-    def cell(self, stage: int, number: int) -> Cell:
+    def cell(self, stage: int, number: int) -> Experiment:
         """One of a stage's cells."""
         while len(self._cells) <= stage:
             self._cells.append(self._stages.send(self._values() if self._cells else None))

@@ -17,10 +17,10 @@ from isthmus.core.types import Section
 from isthmus.report import blocks, legend
 from isthmus.report.palette import Looks
 from isthmus.studies import catalogue
-from isthmus.studies.evidence import Verdict
-from isthmus.studies.study import INCOMPLETE, StudyRecord
+from isthmus.studies.old.evidence import Verdict
+from isthmus.studies.old.study import INCOMPLETE, StudyRecord
 
-MARKS = {Verdict.SEEN: "pass", Verdict.NOT_SEEN: "fail", Verdict.UNDECIDED: "skipped"}
+MARKS = {Verdict.SUPPORTED: "pass", Verdict.CONTRADICTED: "fail", Verdict.UNDECIDED: "skipped"}
 
 
 def write(record: str | Path, out: str | Path) -> Path:

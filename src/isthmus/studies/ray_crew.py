@@ -20,7 +20,7 @@ from isthmus.core.errors import IsthmusError
 from isthmus.studies import catalogue
 from isthmus.studies.crews import LAST_WORDS, OFTEN, Listing
 from isthmus.studies.display import Display
-from isthmus.studies.workbench import Cell, Workbench
+from isthmus.studies.store import Experiment, ResultStore
 
 
 @dataclass(eq=False)
@@ -48,7 +48,7 @@ class RayCrew:
     """
 
     def __init__(self, study: str, config: dict[str, Any], root: Path, cluster: Cluster, display: Display) -> None:
-        self.display, self._bench = display, Workbench(root)
+        self.display, self._bench = display, ResultStore(root)
         self._ray, self._badge = cluster.connect(), Badge.mine(root)
         given = (study, config, str(root.resolve()), cluster.cpus, self._badge)
         # two calls at once: one works, one says how far that is
@@ -57,11 +57,11 @@ class RayCrew:
         self._lost: Counter[int] = Counter()
         self._asked = 0.0
 
-    def work(self, stage: int, cells: Sequence[Cell], left: Sequence[int]) -> Iterator[tuple[int, str]]:
+    def work(self, stage: int, cells: Sequence[Experiment], left: Sequence[int]) -> Iterator[tuple[int, str]]:
         """See :class:`isthmus.studies.crews.Crew`.
 
         Raises:
-            IsthmusError: what no other cell would survive, as in :meth:`isthmus.studies.workbench.Workbench.attempt`.
+            IsthmusError: what no other cell would survive, as in :meth:`isthmus.studies.store.ResultStore.attempt`.
         """
         waiting, self._lost = deque(left), Counter()
         while waiting or self._busy:
@@ -77,7 +77,7 @@ class RayCrew:
         place = next(place for place in range(self._staff.size) if place not in taken)
         self._busy.append(_Busy(place, worker, cell, worker.attempt.remote(stage, cell)))
 
-    def _hear(self, busy: _Busy, cells: Sequence[Cell], waiting: deque[int]) -> Iterator[tuple[int, str]]:
+    def _hear(self, busy: _Busy, cells: Sequence[Experiment], waiting: deque[int]) -> Iterator[tuple[int, str]]:
         """Take a worker's outcome; gives its cell where that is over, or puts it back where the worker was lost."""
         self._busy.remove(busy)
         self.display.idle(busy.place)
@@ -101,7 +101,7 @@ class RayCrew:
             raise content
         yield number, content
 
-    def _ask_around(self, cells: Sequence[Cell]) -> None:
+    def _ask_around(self, cells: Sequence[Experiment]) -> None:
         """Ask busy workers how far they are, and show what those say that were asked before."""
         asked = {busy.news: busy for busy in self._busy if busy.news is not None}
         for ready in self._ray.wait(list(asked), num_returns=len(asked), timeout=0)[0] if asked else ():
@@ -134,7 +134,7 @@ class Worker:
         self._given = (study, config, Path(root), threads)
         self._badge = badge
         self._listing: Listing | None = None
-        self._bench: Workbench | None = None
+        self._bench: ResultStore | None = None
         self._state: tuple[str, float, float] = ("starting", 0.0, 0.0)
 
     def attempt(self, stage: int, number: int) -> tuple[str, Any]:
@@ -148,7 +148,7 @@ class Worker:
         except KeyboardInterrupt:
             return "over", "it was stopped"
 
-    def _begin(self) -> tuple[Workbench, Listing]:
+    def _begin(self) -> tuple[ResultStore, Listing]:
         if self._bench is None or self._listing is None:
             import torch
 
@@ -156,7 +156,7 @@ class Worker:
             study, config, root, threads = self._given
             torch.set_num_threads(threads)
             module = catalogue.find(study)
-            self._bench = Workbench(root, self._note)
+            self._bench = ResultStore(root, self._note)
             self._listing = Listing(self._bench, module.cells(module.Config.model_validate(config), self._bench))
         return self._bench, self._listing
 

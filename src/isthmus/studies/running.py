@@ -15,9 +15,9 @@ from isthmus.core.errors import ConfigError, ModelError, unknown
 from isthmus.studies import catalogue, page
 from isthmus.studies.crews import Alone, Crew, Processes
 from isthmus.studies.display import Display
-from isthmus.studies.evidence import Finding, Verdict
-from isthmus.studies.study import INCOMPLETE, SCALES, Scale, StudyConfig, StudyRecord, departures
-from isthmus.studies.workbench import Cell, Stages, Workbench
+from isthmus.studies.old.evidence import ClaimResult, Verdict
+from isthmus.studies.old.study import INCOMPLETE, SCALES, Scale, StudyConfig, StudyRecord, departures
+from isthmus.studies.store import Experiment, ResultStore, Stages
 
 
 def run_study(
@@ -66,7 +66,7 @@ def run_study(
     if jobs < 1:
         raise ConfigError(f"A study needs at least one process; got jobs={jobs}.")
     path = Path(out) / name / f"{chosen}.json"
-    bench = Workbench(Path(out))
+    bench = ResultStore(Path(out))
     kept = _Kept(record, path)
     with Display(name, show_progress) as display:
         crew = _crew(name, config, bench, jobs, cluster, display)
@@ -95,7 +95,7 @@ def _options(out: str | Path, jobs: int, cluster: Cluster | None) -> tuple[str, 
 
 
 def _crew(
-    name: str, config: StudyConfig, bench: Workbench, jobs: int, cluster: Cluster | None, display: Display
+    name: str, config: StudyConfig, bench: ResultStore, jobs: int, cluster: Cluster | None, display: Display
 ) -> Crew:
     if cluster is not None:
         from isthmus.studies.ray_crew import RayCrew
@@ -104,15 +104,15 @@ def _crew(
     return Alone(bench, display) if jobs == 1 else Processes(name, config.plain(), bench.root, jobs, display)
 
 
-def judged(module: ModuleType, record: StudyRecord) -> tuple[Finding, ...]:
+def judged(module: ModuleType, record: StudyRecord) -> tuple[ClaimResult, ...]:
     """A study's verdicts; where cells failed, it may lack what they need, and then they are undecided."""
     try:
         return tuple(module.findings(record))
     except INCOMPLETE:
         if not record.failures:
             raise
-        because = f"{len(record.failures)} of {record.total} cells could not be measured."
-        return (Finding(claim="What the paper claims.", verdict=Verdict.UNDECIDED, because=because),)
+        reason = f"{len(record.failures)} of {record.total} cells could not be measured."
+        return (ClaimResult(claim="What the paper claims.", verdict=Verdict.UNDECIDED, reason=reason),)
 
 
 class _Kept:
@@ -124,7 +124,7 @@ class _Kept:
         self._cells: dict[str, dict[str, Any]] = {}
         self._failures: dict[str, str] = {}
 
-    def plan(self, cells: Sequence[Cell]) -> None:
+    def plan(self, cells: Sequence[Experiment]) -> None:
         """More cells that belong to the study."""
         self._names += [cell.name for cell in cells]
         twice = [name for name, times in Counter(self._names).items() if times > 1]
@@ -132,12 +132,12 @@ class _Kept:
             raise ConfigError(f"The study has two cells called {twice[0]!r}; give each of its options' values once.")
         self._save()
 
-    def put(self, cell: Cell, kept: dict[str, Any]) -> None:
+    def put(self, cell: Experiment, kept: dict[str, Any]) -> None:
         """A cell was measured, now or before."""
         self._cells[cell.name] = kept
         self._save()
 
-    def fail(self, cell: Cell, why: str) -> None:
+    def fail(self, cell: Experiment, why: str) -> None:
         """A cell could not be measured."""
         self._failures[cell.name] = why
         self._save()
@@ -161,7 +161,7 @@ def _together(parts: Iterable[Sequence[dict[str, str]]]) -> tuple[dict[str, str]
     return tuple({each["fingerprint"]: each for part in parts for each in part}.values())
 
 
-def _measure(stages: Stages, bench: Workbench, crew: Crew, kept: _Kept, display: Display) -> None:
+def _measure(stages: Stages, bench: ResultStore, crew: Crew, kept: _Kept, display: Display) -> None:
     """Every cell of a study, stage by stage: looked up where it was measured before, else measured by the crew."""
     values: list[Mapping[str, Any]] | None = None
     stage = 0

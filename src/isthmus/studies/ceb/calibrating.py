@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from isthmus.core.errors import ConfigError
 from isthmus.core.types import CheckResult
-from isthmus.studies.evidence import ends
-from isthmus.studies.image_models import Kind, title
-from isthmus.studies.laboratory import Laboratory, ask
-from isthmus.studies.workbench import Cell, Workbench
+from isthmus.studies.old.evidence import ends
+from isthmus.studies.old.image_models import Kind, title
+from isthmus.studies.old.laboratory import Laboratory, ask
+from isthmus.studies.store import Experiment, ResultStore
 
 if TYPE_CHECKING:
     from isthmus.studies.ceb.calibration import Config
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MEASURES = ("ece", "overconfidence", "nll", "brier")
 
 
-def cells(config: Config, bench: Workbench) -> list[Cell]:
+def cells(config: Config, bench: ResultStore) -> list[Experiment]:
     """A cell for every model and seed.
 
     Raises:
@@ -29,7 +29,9 @@ def cells(config: Config, bench: Workbench) -> list[Cell]:
     return [_cell(config, bench, laboratory, *model) for model in config.every()]
 
 
-def _cell(config: Config, bench: Workbench, laboratory: Laboratory, kind: Kind, knob: float | None, seed: int) -> Cell:
+def _cell(
+    config: Config, bench: ResultStore, laboratory: Laboratory, kind: Kind, knob: float | None, seed: int
+) -> Experiment:
     """``{"steps": [{"step", "accuracy", "bins": those that are not empty, "ece": [value, low, high], …}, …], …}``.
 
     It is the check ``calibration`` that measures, in mean mode.
@@ -47,7 +49,7 @@ def _cell(config: Config, bench: Workbench, laboratory: Laboratory, kind: Kind, 
         return {**subject.facts, "steps": judged}
 
     about = {"recipe": recipe, "images": config.images, "check": check}
-    return Cell(f"{title(kind, knob)}, seed {seed}, calibration", about, measure)
+    return Experiment(f"{title(kind, knob)}, seed {seed}, calibration", about, measure)
 
 
 def _kept(result: CheckResult) -> dict[str, Any]:

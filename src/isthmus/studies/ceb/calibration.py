@@ -13,9 +13,9 @@ from pydantic import Field
 from isthmus.core.recipe import Positive
 from isthmus.studies.ceb import calibration_claims, calibration_page, fashion
 from isthmus.studies.ceb.sweeps import ChosenConfig
-from isthmus.studies.image_models import Kind
-from isthmus.studies.study import scales
-from isthmus.studies.workbench import Stages, Workbench
+from isthmus.studies.old.image_models import Kind
+from isthmus.studies.old.study import scales
+from isthmus.studies.store import ResultStore, Stages
 
 MODEL = fashion.MODEL
 TRAINING: dict[str, Any] = {**fashion.TRAINING, "snapshots": (2000, 20_000, 40_000)}
@@ -61,7 +61,7 @@ SCALES = scales(Config, tiny={**TINY, "resamples": 200}, small=SMALL)
 findings, section = calibration_claims.findings, calibration_page.section
 
 
-def cells(config: Config, bench: Workbench) -> Stages:
+def cells(config: Config, bench: ResultStore) -> Stages:
     """Every model after every kept step."""
     from isthmus.studies.ceb import calibrating
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from isthmus.studies.ceb.printed_detection import CEB_0, DETERM, VIB_0, Model
 from isthmus.studies.ceb.sweeps import cells_at, named
-from isthmus.studies.evidence import (
+from isthmus.studies.old.evidence import (
+    ClaimResult,
     Estimate,
-    Finding,
     Verdict,
     all_of,
     bonferroni,
@@ -21,20 +21,20 @@ from isthmus.studies.evidence import (
     pooled,
     undecided,
 )
-from isthmus.studies.image_models import healthy
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.old.image_models import healthy
+from isthmus.studies.old.study import StudyRecord
 
 VIB_2: Model = ("vib", 2.0)
 NEARLY_PERFECT = 0.03
 """At most this expected calibration error counts as nearly perfect."""
 
 
-def findings(record: StudyRecord) -> list[Finding]:
+def findings(record: StudyRecord) -> list[ClaimResult]:
     """The paper's claims in its order."""
     steps = kept_steps(record)
     if len(steps) < 2:
-        because = "Models were not judged after two steps at least."
-        return [Finding(claim="Calibration while training.", verdict=Verdict.UNDECIDED, because=because)]
+        reason = "Models were not judged after two steps at least."
+        return [ClaimResult(claim="Calibration while training.", verdict=Verdict.UNDECIDED, reason=reason)]
     return [
         *(_from_under_to_over(record, model) for model in models(record)),
         *(_slightly(record, model) for model in (CEB_0, VIB_0)),
@@ -67,35 +67,35 @@ def measured(record: StudyRecord, model: Model, step: int, name: str, level: flo
     return pooled(found, cells_at(record, *model)[0]["n"], level, lowest=-1.0 if name == "overconfidence" else 0.0)
 
 
-def _from_under_to_over(record: StudyRecord, model: Model) -> Finding:
+def _from_under_to_over(record: StudyRecord, model: Model) -> ClaimResult:
     claim = f"{at_the_beginning(model)} moves from under- to overconfidence while it trains."
     steps, level = kept_steps(record), bonferroni(2)
     first, last = (measured(record, model, step, "overconfidence", level) for step in (steps[0], steps[-1]))
     if first is None or last is None:
         return undecided(claim, "Not measured, or every run collapsed.")
-    return Finding(
+    return ClaimResult(
         claim=claim,
         verdict=all_of([falls_below(first, 0.0), exceeds(last, 0.0)]),
-        because=f"Mean confidence less accuracy is {_signed(first)} after {steps[0]:,} steps and {_signed(last)} after "
+        reason=f"Mean confidence less accuracy is {_signed(first)} after {steps[0]:,} steps and {_signed(last)} after "
         f"{steps[-1]:,}; below and above 0 counts.",
     )
 
 
-def _slightly(record: StudyRecord, model: Model) -> Finding:
+def _slightly(record: StudyRecord, model: Model) -> ClaimResult:
     claim = f"{at_the_beginning(model)} ends up less overconfident than the deterministic network."
     last = kept_steps(record)[-1]
     ours, plain = (measured(record, each, last, "overconfidence") for each in (model, DETERM))
     if ours is None or plain is None:
         return undecided(claim, "Not measured, or every run collapsed.")
     gap = difference(plain, ours)
-    return Finding(
+    return ClaimResult(
         claim=claim,
         verdict=exceeds(gap, 0.0),
-        because=f"By {gap}: {points(ours.value)} against {points(plain.value)} after {last:,} steps; above 0 counts.",
+        reason=f"By {gap}: {points(ours.value)} against {points(plain.value)} after {last:,} steps; above 0 counts.",
     )
 
 
-def _rho_2(record: StudyRecord) -> Finding:
+def _rho_2(record: StudyRecord) -> ClaimResult:
     claim = "At ρ = 2 VIB is nearly as overconfident as the deterministic network: nearer to it than to VIB, ρ = 0."
     last = kept_steps(record)[-1]
     found = [measured(record, each, last, "overconfidence") for each in (VIB_2, VIB_0, DETERM)]
@@ -104,26 +104,26 @@ def _rho_2(record: StudyRecord) -> Finding:
         return undecided(claim, "Not measured, or every run collapsed.")
     ours, tight, plain = known
     lead = difference(difference(ours, tight), difference(plain, ours))
-    return Finding(
+    return ClaimResult(
         claim=claim,
         verdict=exceeds(lead, 0.0),
-        because=f"Overconfidence after {last:,} steps: {points(ours.value)}, against {points(tight.value)} at ρ = 0 "
+        reason=f"Overconfidence after {last:,} steps: {points(ours.value)}, against {points(tight.value)} at ρ = 0 "
         f"and {points(plain.value)} of the deterministic network. The first gap exceeds the second by {lead}; above 0 "
         "counts.",
     )
 
 
-def _still_calibrated(record: StudyRecord, model: Model) -> Finding:
+def _still_calibrated(record: StudyRecord, model: Model) -> ClaimResult:
     steps = kept_steps(record)
     middle = steps[len(steps) // 2]
     claim = f"{at_the_beginning(model)} is still nearly perfectly calibrated midway."
     error = measured(record, model, middle, "ece")
     if error is None:
         return undecided(claim, "Not measured, or every run collapsed.")
-    return Finding(
+    return ClaimResult(
         claim=claim,
         verdict=falls_below(error, NEARLY_PERFECT),
-        because=f"After {middle:,} steps its expected calibration error is {error}; below {percent(NEARLY_PERFECT)} "
+        reason=f"After {middle:,} steps its expected calibration error is {error}; below {percent(NEARLY_PERFECT)} "
         "counts.",
     )
 

@@ -10,9 +10,9 @@ from isthmus.studies.ceb import calibration_claims
 from isthmus.studies.ceb.calibration_claims import judged, kept_steps, measured, models
 from isthmus.studies.ceb.printed_detection import Model
 from isthmus.studies.ceb.sweeps import cells_at, named
-from isthmus.studies.drawing import Row, band
-from isthmus.studies.evidence import percent, points, share
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.old.drawing import Row, band
+from isthmus.studies.old.evidence import percent, points, share
+from isthmus.studies.old.study import StudyRecord
 
 TITLES = {"overconfidence": "Mean confidence less accuracy", "ece": "Expected calibration error"}
 

@@ -14,8 +14,8 @@ from pydantic import Field, model_validator
 
 from isthmus.core.recipe import Positive
 from isthmus.studies.ceb.sweeps import Curve, SweepConfig
-from isthmus.studies.image_models import Eps, Kind
-from isthmus.studies.workbench import Stages, Workbench
+from isthmus.studies.old.image_models import Eps, Kind
+from isthmus.studies.store import ResultStore, Stages
 
 Grid = Annotated[tuple[Eps, ...], Field(min_length=1)]
 LINF: Grid = tuple(n / 255 for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32))
@@ -116,10 +116,10 @@ class CifarConfig(SweepConfig):
         return super().objective(plain.get(kind, kind), knob)
 
 
-def cells(config: CifarConfig, bench: Workbench) -> Stages:
+def cells(config: CifarConfig, bench: ResultStore) -> Stages:
     """Every model, trained and attacked; then those that trained, under shift and under each other's attacks."""
     from isthmus.studies.ceb import cifar_shifts, cifar_transfers, measuring
-    from isthmus.studies.laboratory import Laboratory
+    from isthmus.studies.old.laboratory import Laboratory
 
     laboratory = Laboratory(config, bench)
     cifar_transfers.check(config)

@@ -12,8 +12,8 @@ from typing import Any
 from isthmus.core.recipe import Positive
 from isthmus.studies.ceb import cifar, cifar_28x10_claims, cifar_28x10_page
 from isthmus.studies.ceb.cifar import CifarConfig
-from isthmus.studies.image_models import Kind
-from isthmus.studies.study import scales
+from isthmus.studies.old.image_models import Kind
+from isthmus.studies.old.study import scales
 
 MODEL: dict[str, Any] = {
     "backbone": {"name": "wide_resnet", "depth": 28, "width": 10, "norm": False},

@@ -11,10 +11,10 @@ from isthmus.studies.ceb.cifar_choice import Model, best_run
 from isthmus.studies.ceb.cifar_claims import NORMS, ball, comparable_to_madry, under_pgd
 from isthmus.studies.ceb.cifar_shown import exactly, why_absent
 from isthmus.studies.ceb.sweeps import FAMILIES, best, cells_at, clean, left, named, places
-from isthmus.studies.drawing import Row
-from isthmus.studies.evidence import percent
-from isthmus.studies.image_models import healthy
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.old.drawing import Row
+from isthmus.studies.old.evidence import percent
+from isthmus.studies.old.image_models import healthy
+from isthmus.studies.old.study import StudyRecord
 
 KINDS = ("ceb", "ceb_bn", "determ", "determ_bn", "determ_pgd")
 CURVES = 4

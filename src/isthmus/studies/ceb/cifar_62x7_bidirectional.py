@@ -11,8 +11,8 @@ from typing import Any
 
 from isthmus.core.recipe import Positive
 from isthmus.studies.ceb import cifar, cifar_62x7, cifar_62x7_claims, cifar_62x7_page
-from isthmus.studies.image_models import Kind
-from isthmus.studies.study import scales
+from isthmus.studies.old.image_models import Kind
+from isthmus.studies.old.study import scales
 
 MODEL: dict[str, Any] = {**cifar_62x7.MODEL, "classifier": "consistent"}
 

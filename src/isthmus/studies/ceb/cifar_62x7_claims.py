@@ -9,10 +9,10 @@ from isthmus.studies.ceb import cifar_claims
 from isthmus.studies.ceb.cifar_claims import NORMS
 from isthmus.studies.ceb.cifar_shown import shifted, why_absent
 from isthmus.studies.ceb.sweeps import cells_at, clean, places
-from isthmus.studies.evidence import (
+from isthmus.studies.old.evidence import (
     LEAST_SEEDS,
+    ClaimResult,
     Estimate,
-    Finding,
     Verdict,
     difference,
     exceeds,
@@ -23,10 +23,10 @@ from isthmus.studies.evidence import (
     share,
     undecided,
 )
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.old.study import StudyRecord
 
 
-def findings(record: StudyRecord) -> list[Finding]:
+def findings(record: StudyRecord) -> list[ClaimResult]:
     """The papers' claims in their order, and what a strong ensemble adds."""
     family = record.config["families"][0]
     low, high = (choose(record.config["rhos"]) for choose in (min, max))
@@ -51,30 +51,30 @@ def _new_sets(record: StudyRecord) -> list[str]:
     return [name for name in _names(record) if name.startswith("cifar10_1")]
 
 
-def _trains(record: StudyRecord, family: str, low: float) -> Finding:
+def _trains(record: StudyRecord, family: str, low: float) -> ClaimResult:
     """One run that trains shows that it can be done; three that do not say that it cannot like this."""
     runs = list(record.each(objective=family, knob=low))
     trained = cells_at(record, family, low)
-    none = Verdict.NOT_SEEN if len(runs) >= LEAST_SEEDS else Verdict.UNDECIDED
+    none = Verdict.CONTRADICTED if len(runs) >= LEAST_SEEDS else Verdict.UNDECIDED
     accuracy = f", to {clean(trained)}" if trained else ""
-    return Finding(
+    return ClaimResult(
         claim=f"A network of this size trains at ρ = {low:g}.",
-        verdict=Verdict.SEEN if trained else none,
-        because=f"{len(trained)} of {len(runs)} runs left chance{accuracy}; one counts.",
+        verdict=Verdict.SUPPORTED if trained else none,
+        reason=f"{len(trained)} of {len(runs)} runs left chance{accuracy}; one counts.",
     )
 
 
-def _more_accurate(record: StudyRecord, family: str, low: float, high: float) -> Finding:
+def _more_accurate(record: StudyRecord, family: str, low: float, high: float) -> ClaimResult:
     one, other = (clean(cells_at(record, family, rho)) for rho in (low, high))
     lead = difference(one, other)
-    return Finding(
+    return ClaimResult(
         claim=f"ρ = {low:g} is more accurate than ρ = {high:g}.",
         verdict=exceeds(lead, 0.0),
-        because=f"By {lead}, from {percent(other.value)} to {percent(one.value)}; above 0 counts.",
+        reason=f"By {lead}, from {percent(other.value)} to {percent(one.value)}; above 0 counts.",
     )
 
 
-def _on_new_images(record: StudyRecord, family: str, low: float, high: float, name: str) -> Finding:
+def _on_new_images(record: StudyRecord, family: str, low: float, high: float, name: str) -> ClaimResult:
     claim = f"ρ = {low:g} generalises to {name} better than ρ = {high:g}: the accuracy falls by less."
     cells = [shifted(record, name, family, rho) for rho in (low, high)]
     if not all(cells):
@@ -83,10 +83,10 @@ def _on_new_images(record: StudyRecord, family: str, low: float, high: float, na
     old = [_before(record, family, rho, some) for rho, some in zip((low, high), cells, strict=True)]
     falls = [difference(before, after) for before, after in zip(old, new, strict=True)]
     gain = difference(falls[1], falls[0])
-    return Finding(
+    return ClaimResult(
         claim=claim,
         verdict=exceeds(gain, 0.0),
-        because=f"It falls to {new[0]} and {new[1]}, by {points(falls[0].value)} and {points(falls[1].value)}: by "
+        reason=f"It falls to {new[0]} and {new[1]}, by {points(falls[0].value)} and {points(falls[1].value)}: by "
         f"{gain} less; above 0 counts.",
     )
 
@@ -97,17 +97,17 @@ def _before(record: StudyRecord, family: str, rho: float, shifted_cells: Sequenc
     return clean([cell for cell in cells_at(record, family, rho) if cell["seed"] in seeds])
 
 
-def _corrupted(record: StudyRecord, family: str, low: float, high: float) -> Finding:
+def _corrupted(record: StudyRecord, family: str, low: float, high: float) -> ClaimResult:
     claim = f"ρ = {low:g} errs less under common corruptions (CIFAR-10-C) than ρ = {high:g}."
     cells = [shifted(record, "cifar10_c", family, rho) for rho in (low, high)]
     if not all(cells):
         return undecided(claim, f"Not measured: {why_absent(record, 'cifar10_c')}")
     one, other = (mean_error(some) for some in cells)
     less = difference(one, other)
-    return Finding(
+    return ClaimResult(
         claim=claim,
         verdict=falls_below(less, 0.0),
-        because=f"Mean errors over corruptions and severities are {one} and {other}, which differ by {less}; below 0 "
+        reason=f"Mean errors over corruptions and severities are {one} and {other}, which differ by {less}; below 0 "
         "counts. The papers' mCE divide by a baseline that is not printed.",
     )
 

@@ -9,8 +9,8 @@ from isthmus.studies.ceb.cifar_choice import Model, short
 from isthmus.studies.ceb.cifar_claims import NORMS, ball, under_pgd
 from isthmus.studies.ceb.cifar_shown import SELECTED, best_of, exactly, run_counts, shift_names, shift_value
 from isthmus.studies.ceb.sweeps import cells_at, clean, left
-from isthmus.studies.drawing import Row
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.old.drawing import Row
+from isthmus.studies.old.study import StudyRecord
 
 TITLES = {
     "ceb": "Figure 3: CEB's 62×7 networks on CIFAR-10",

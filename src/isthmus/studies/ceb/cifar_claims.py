@@ -12,10 +12,10 @@ from typing import Any
 from isthmus.studies.ceb import printed
 from isthmus.studies.ceb.cifar_choice import MADRY
 from isthmus.studies.ceb.sweeps import FAMILIES, cells_at, left, places
-from isthmus.studies.evidence import (
+from isthmus.studies.old.evidence import (
     LEAST_SEEDS,
+    ClaimResult,
     Estimate,
-    Finding,
     all_of,
     any_of,
     bonferroni,
@@ -30,8 +30,8 @@ from isthmus.studies.evidence import (
     trend,
     undecided,
 )
-from isthmus.studies.image_models import healthy, standing
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.old.image_models import healthy, standing
+from isthmus.studies.old.study import StudyRecord
 
 NORMS = {"linf": "ℓ∞", "l2": "ℓ2"}
 LOST = 0.05
@@ -69,7 +69,7 @@ def judged(record: StudyRecord, kind: str) -> list[float]:
     return [rho for rho in grid if len(cells_at(record, kind, rho)) >= LEAST_SEEDS] or grid
 
 
-def rises(record: StudyRecord, kind: str, norm: str) -> Finding:
+def rises(record: StudyRecord, kind: str, norm: str) -> ClaimResult:
     """Robustness rises as ρ falls: a trend over the runs of each seed that trained."""
     claim = f"{FAMILIES[kind]}'s accuracy under PGD in {NORMS[norm]} rises as ρ falls."
     runs = healthy(record, objective=kind)
@@ -79,15 +79,15 @@ def rises(record: StudyRecord, kind: str, norm: str) -> Finding:
     if slope is None:
         return undecided(claim, "There are too few runs that trained for a trend.")
     ends = [under_pgd(record, cells_at(record, kind, rho), norm) for rho in (min(x), max(x))]
-    return Finding(
+    return ClaimResult(
         claim=claim,
         verdict=falls_below(slope, 0.0),
-        because=f"At {ball(record, norm)} it changes with ρ by {per_unit(slope)}. At ρ = {min(x):g} it is "
+        reason=f"At {ball(record, norm)} it changes with ρ by {per_unit(slope)}. At ρ = {min(x):g} it is "
         f"{ends[0]}, at ρ = {max(x):g} {ends[1]}; a slope below 0 counts.",
     )
 
 
-def beats_madry(record: StudyRecord, kind: str) -> Finding:
+def beats_madry(record: StudyRecord, kind: str) -> ClaimResult:
     """Some models stand ℓ∞ better than an adversarially trained network, whose accuracy is printed."""
     claim = f"Some {FAMILIES[kind]} models stand PGD in ℓ∞ better than Madry, which was trained on that attack."
     runs = healthy(record, objective=kind)
@@ -99,10 +99,10 @@ def beats_madry(record: StudyRecord, kind: str) -> Finding:
     each = [left([cell], "pgd linf", at) for cell in runs]
     sure = [share([round(one.value * one.n)], one.n, level) for one in each]
     best = max(range(len(runs)), key=lambda number: each[number].value)
-    return Finding(
+    return ClaimResult(
         claim=claim,
         verdict=any_of([exceeds(one, printed.MADRY.linf, least_seeds=1) for one in sure]),
-        because=f"The best of {len(runs)} (ρ = {runs[best]['knob']:g}, seed {runs[best]['seed']}) keeps {sure[best]} "
+        reason=f"The best of {len(runs)} (ρ = {runs[best]['knob']:g}, seed {runs[best]['seed']}) keeps {sure[best]} "
         f"at {ball(record, 'linf')} under {record.config['steps']} steps; above {percent(printed.MADRY.linf)}, which "
         "Madry et al. print for 20 steps, counts.",
     )
@@ -114,7 +114,7 @@ def comparable_to_madry(record: StudyRecord) -> bool:
     return bool(record.config["data"] == "cifar10") and math.isclose(at, MADRY_EPS)
 
 
-def survives(record: StudyRecord, kind: str, norm: str) -> Finding:
+def survives(record: StudyRecord, kind: str, norm: str) -> ClaimResult:
     """Not the papers' claim: whether PGD's number is about what a strong ensemble leaves."""
     claim = f"At its smallest ρ, {FAMILIES[kind]}'s robustness in {NORMS[norm]} survives a strong ensemble."
     grid = judged(record, kind)
@@ -126,7 +126,7 @@ def survives(record: StudyRecord, kind: str, norm: str) -> Finding:
     weak_counts, strong_counts = (standing(ours, "mean", "curves", curve, "standing", -1) for curve in curves)
     lost = gap(weak_counts, strong_counts, weak.n)
     verdicts = [falls_below(lost, LOST)]
-    because = (
+    reason = (
         f"At ρ = {grid[0]:g} and {ball(record, norm)} PGD leaves {weak}, the ensemble {strong} of the same images, "
         f"{lost} less; less than {points(LOST)} counts"
     )
@@ -134,11 +134,11 @@ def survives(record: StudyRecord, kind: str, norm: str) -> Finding:
     if plain:
         lead = difference(strong, left(plain, f"ensemble {norm}"))
         verdicts.append(exceeds(lead, 0.0))
-        because += f", if it also leaves more than of the deterministic network: it leaves {lead} more"
-    return Finding(claim=claim, verdict=all_of(verdicts), because=f"{because}.")
+        reason += f", if it also leaves more than of the deterministic network: it leaves {lead} more"
+    return ClaimResult(claim=claim, verdict=all_of(verdicts), reason=f"{reason}.")
 
 
-def transfers(record: StudyRecord) -> list[Finding]:
+def transfers(record: StudyRecord) -> list[ClaimResult]:
     """The best model at the smallest ρ stands each transfer better than the attack on itself."""
     found = [_transfer(record, cell) for cell in record.cells.values() if "transfer" in cell]
     if record.config["madry"] is None:
@@ -152,15 +152,15 @@ def direct(record: StudyRecord, transfer: Mapping[str, Any]) -> Mapping[str, Any
     return healthy(record, **transfer["target"])[0]
 
 
-def _transfer(record: StudyRecord, cell: Mapping[str, Any]) -> Finding:
+def _transfer(record: StudyRecord, cell: Mapping[str, Any]) -> ClaimResult:
     said, verdicts = [], []
     for norm in NORMS:
         moved = share([cell["curves"][norm]["standing"][position(record, norm)]], cell["n"])
         lead = difference(moved, under_pgd(record, [direct(record, cell)], norm))
         verdicts.append(exceeds(lead, 0.0, least_seeds=1))
         said.append(f"At {ball(record, norm)} transfers leave {percent(moved.value)}, {lead} more than PGD on itself")
-    return Finding(
+    return ClaimResult(
         claim=f"{cell['transfer']}: the model stands the transfer better than the attack on itself, in both norms.",
         verdict=all_of(verdicts),
-        because=f"{'. '.join(said)}. Above 0 counts.",
+        reason=f"{'. '.join(said)}. Above 0 counts.",
     )

@@ -14,14 +14,14 @@ from isthmus.data.shift.loading import load, located
 from isthmus.metrics import CORRUPTIONS, errors_by_severity, measured_mce
 from isthmus.studies.ceb.cifar import CifarConfig
 from isthmus.studies.ceb.cifar_choice import Model
-from isthmus.studies.laboratory import Laboratory
-from isthmus.studies.workbench import Cell
+from isthmus.studies.old.laboratory import Laboratory
+from isthmus.studies.store import Experiment
 
 Given = str | Mapping[str, Any]
 CORRUPTED = "cifar10_c"
 
 
-def cells(config: CifarConfig, laboratory: Laboratory, trained: Sequence[Model]) -> list[Cell]:
+def cells(config: CifarConfig, laboratory: Laboratory, trained: Sequence[Model]) -> list[Experiment]:
     """For each set a cell for each model; where the set's files are not there, one that says so.
 
     Whether they are there is part of what determines a cell: it is measured again once they are.
@@ -32,13 +32,15 @@ def cells(config: CifarConfig, laboratory: Laboratory, trained: Sequence[Model])
         reason = absent(given, config.data)
         if reason:
             value = {"shift": name, "note": reason}
-            found.append(Cell(f"{name}, not measured", {"shift": options, "absent": reason}, partial(dict, value)))
+            found.append(
+                Experiment(f"{name}, not measured", {"shift": options, "absent": reason}, partial(dict, value))
+            )
             continue
         for model in trained:
             key = (model["objective"], model["knob"], model["seed"])
             about = {"shift": options, "recipe": config.recipe(*key)}
             label = f"{name}, {key[0]}{'' if key[1] is None else f' {key[1]:g}'}, seed {key[2]}"
-            found.append(Cell(label, about, partial(_measure, laboratory, given, key)))
+            found.append(Experiment(label, about, partial(_measure, laboratory, given, key)))
     return found
 
 

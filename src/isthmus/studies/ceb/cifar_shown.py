@@ -10,10 +10,10 @@ from isthmus.studies.ceb import printed
 from isthmus.studies.ceb.cifar_choice import Model, best_run, short
 from isthmus.studies.ceb.cifar_claims import NORMS, ball, direct, position
 from isthmus.studies.ceb.sweeps import FAMILIES, cells_at, left, places
-from isthmus.studies.drawing import Row, band
-from isthmus.studies.evidence import Estimate, percent, share
-from isthmus.studies.image_models import healthy
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.old.drawing import Row, band
+from isthmus.studies.old.evidence import Estimate, percent, share
+from isthmus.studies.old.image_models import healthy
+from isthmus.studies.old.study import StudyRecord
 
 Quantity = Callable[[Sequence[Mapping[str, Any]]], Estimate]
 SELECTED = "The best run is the one with the best accuracy on the test set: it is selected on what it is then shown on."

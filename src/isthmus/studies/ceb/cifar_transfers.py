@@ -29,8 +29,8 @@ from isthmus.core.files import sha256
 from isthmus.core.preserve_state import device_of, preserve_state
 from isthmus.studies.ceb.cifar import CifarConfig
 from isthmus.studies.ceb.cifar_choice import Model, Pair, pairs
-from isthmus.studies.laboratory import Attacker, Laboratory, Subject
-from isthmus.studies.workbench import Cell
+from isthmus.studies.old.laboratory import Attacker, Laboratory, Subject
+from isthmus.studies.store import Experiment
 
 
 class Steps(Component):
@@ -80,7 +80,7 @@ def check(config: CifarConfig) -> None:
         load(Path(config.madry).expanduser())
 
 
-def cells(config: CifarConfig, laboratory: Laboratory, trained: Sequence[Model]) -> list[Cell]:
+def cells(config: CifarConfig, laboratory: Laboratory, trained: Sequence[Model]) -> list[Experiment]:
     """A cell for each pair of models (:func:`isthmus.studies.ceb.cifar_choice.pairs`).
 
     Raises:
@@ -96,7 +96,7 @@ def cells(config: CifarConfig, laboratory: Laboratory, trained: Sequence[Model])
             "suite": config.pgd(),
             "eps": {"linf": config.linf, "l2": config.l2},
         }
-        found.append(Cell(f"transfer {pair.name}", about, partial(_measure, config, laboratory, pair, about)))
+        found.append(Experiment(f"transfer {pair.name}", about, partial(_measure, config, laboratory, pair, about)))
     return found
 
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 from isthmus.checks.ood_sources import configured, named
 from isthmus.core.config import Component
 from isthmus.core.types import CheckResult
-from isthmus.studies.image_models import Kind, title
-from isthmus.studies.laboratory import Laboratory, ask
-from isthmus.studies.workbench import Cell, Workbench
+from isthmus.studies.old.image_models import Kind, title
+from isthmus.studies.old.laboratory import Laboratory, ask
+from isthmus.studies.store import Experiment, ResultStore
 
 if TYPE_CHECKING:
     from isthmus.studies.ceb.detection import Config
 
 
-def cells(config: Config, bench: Workbench) -> list[Cell]:
+def cells(config: Config, bench: ResultStore) -> list[Experiment]:
     """A cell for every model, seed and out-distribution."""
     laboratory = Laboratory(config, bench)
     asked = [configured(out) for out in config.outs]
@@ -25,12 +25,12 @@ def cells(config: Config, bench: Workbench) -> list[Cell]:
 
 def _cell(
     config: Config,
-    bench: Workbench,
+    bench: ResultStore,
     laboratory: Laboratory,
     model: tuple[Kind, float | None, int],
     name: str,
     out: Component,
-) -> Cell:
+) -> Experiment:
     """``{"out", "outside": images of it, "scores": {score: {metric: [value, low, high]}}, "success", …}``.
 
     It is the check ``ood_detection`` that measures; a metric that it could not measure is left out.
@@ -51,7 +51,7 @@ def _cell(
 
     kind, knob, seed = model
     about = {"recipe": config.recipe(*model), "images": config.images, "check": check}
-    return Cell(f"{title(kind, knob)}, seed {seed}, {name}", about, measure)
+    return Experiment(f"{title(kind, knob)}, seed {seed}, {name}", about, measure)
 
 
 def _kept(result: CheckResult, out: str) -> dict[str, Any]:

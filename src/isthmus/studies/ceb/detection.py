@@ -14,9 +14,9 @@ from pydantic import Field
 from isthmus.core.recipe import Positive
 from isthmus.studies.ceb import calibration, detection_claims, detection_page
 from isthmus.studies.ceb.sweeps import ChosenConfig
-from isthmus.studies.image_models import Kind
-from isthmus.studies.study import scales
-from isthmus.studies.workbench import Stages, Workbench
+from isthmus.studies.old.image_models import Kind
+from isthmus.studies.old.study import scales
+from isthmus.studies.store import ResultStore, Stages
 
 
 class Config(ChosenConfig):
@@ -64,7 +64,7 @@ SCALES = scales(
 findings, section = detection_claims.findings, detection_page.section
 
 
-def cells(config: Config, bench: Workbench) -> Stages:
+def cells(config: Config, bench: ResultStore) -> Stages:
     """Every model on every out-distribution."""
     from isthmus.studies.ceb import detecting
 

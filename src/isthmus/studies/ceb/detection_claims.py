@@ -7,9 +7,9 @@ from typing import Any
 
 from isthmus.studies.ceb.printed_detection import CEB_0, DETERM, IMPOSSIBLE, OUTS, VIB_0, VIB_4, Model
 from isthmus.studies.ceb.sweeps import cells_at, named
-from isthmus.studies.evidence import (
+from isthmus.studies.old.evidence import (
+    ClaimResult,
     Estimate,
-    Finding,
     Verdict,
     all_of,
     bonferroni,
@@ -20,14 +20,14 @@ from isthmus.studies.evidence import (
     pooled,
     share,
 )
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.old.study import StudyRecord
 
 Gaps = dict[str, Estimate]
 SATURATED = 0.01
 """At most this false positive rate is "saturated"; printed are 0.0% and 0.1%."""
 
 
-def findings(record: StudyRecord) -> list[Finding]:
+def findings(record: StudyRecord) -> list[ClaimResult]:
     """The paper's claims, and what its table allows."""
     return [
         *(_better(record, model) for model in (CEB_0, VIB_4)),
@@ -103,70 +103,70 @@ def _signed(gap: Estimate) -> str:
     return f"{100 * gap.value:+.1f} points".replace("-", "−")
 
 
-def _better(record: StudyRecord, model: Model) -> Finding:
+def _better(record: StudyRecord, model: Model) -> ClaimResult:
     gaps = _gaps(record, (model, "rate"), (DETERM, "entropy"), outs(record))
-    return Finding(
+    return ClaimResult(
         claim=f"The rate of {named(*model)} detects every kind of foreign image better than the entropy of a "
         "deterministic network.",
         verdict=all_of([exceeds(gap, 0.0) for gap in gaps.values()]),
-        because=_said(gaps),
+        reason=_said(gaps),
     )
 
 
-def _saturates(record: StudyRecord, model: Model) -> Finding:
+def _saturates(record: StudyRecord, model: Model) -> ClaimResult:
     level = bonferroni(len(outs(record)))
     found = {out: measured(record, model, out, "rate", "fpr95_in", level) for out in outs(record)}
     rates = {out: rate for out, rate in found.items() if rate is not None}
     each = ", ".join(f"{spoken(out)} {percent(rate.value)}" for out, rate in rates.items())
-    return Finding(
+    return ClaimResult(
         claim=f"The rate of {named(*model)} saturates detection: next to no foreign image passes where 95% of the test "
         "images do.",
         verdict=all_of([falls_below(rate, SATURATED) for rate in rates.values()]),
-        because=f"These pass: {each}; below {percent(SATURATED)} of each counts." if rates else "Not measured.",
+        reason=f"These pass: {each}; below {percent(SATURATED)} of each counts." if rates else "Not measured.",
     )
 
 
-def _below_the_mni(record: StudyRecord) -> Finding:
+def _below_the_mni(record: StudyRecord) -> ClaimResult:
     others = [out for out in outs(record) if out != "cw"]  # on which it is printed as better
     gaps = _gaps(record, (DETERM, "entropy"), (VIB_0, "rate"), others)
-    return Finding(
+    return ClaimResult(
         claim="A rate alone does not make detection good: that of VIB, ρ = 0, tells noise, MNIST and vertical flips "
         "worse than the entropy of a deterministic network.",
         verdict=all_of([exceeds(gap, 0.0) for gap in gaps.values()]),
-        because=_said(gaps),
+        reason=_said(gaps),
     )
 
 
-def _rate_beats_entropy(record: StudyRecord, model: Model) -> Finding:
+def _rate_beats_entropy(record: StudyRecord, model: Model) -> ClaimResult:
     gaps = _gaps(record, (model, "rate"), (model, "entropy"), outs(record))
-    return Finding(
+    return ClaimResult(
         claim=f"The entropy of {named(*model)} is always inferior to its rate.",
         verdict=all_of([exceeds(gap, 0.0) for gap in gaps.values()]),
-        because=_said(gaps),
+        reason=_said(gaps),
     )
 
 
-def _harder_to_attack(record: StudyRecord) -> Finding:
+def _harder_to_attack(record: StudyRecord) -> ClaimResult:
     plain, tight = (success(record, model, "cw") for model in (DETERM, CEB_0))
     if plain is None or tight is None:
-        return Finding(
-            claim="C&W succeeds on fewer images of CEB, ρ = 0.", verdict=Verdict.UNDECIDED, because="Not measured."
+        return ClaimResult(
+            claim="C&W succeeds on fewer images of CEB, ρ = 0.", verdict=Verdict.UNDECIDED, reason="Not measured."
         )
-    return Finding(
+    return ClaimResult(
         claim="C&W succeeds on fewer images of CEB, ρ = 0, than of the deterministic network.",
         verdict=exceeds(difference(plain, tight), 0.0),
-        because=f"It succeeds on {tight}, and of the deterministic network on {plain}; printed are 35.8% and 100%.",
+        reason=f"It succeeds on {tight}, and of the deterministic network on {plain}; printed are 35.8% and 100%.",
     )
 
 
-def table_is_possible() -> Finding:
+def table_is_possible() -> ClaimResult:
     """Whether the printed numbers agree with one another; no measurement of ours is in it."""
     each = "; ".join(
         f"{named(*row.model)} on {spoken(row.out)}: AUROC {percent(row.auroc)}, at least {percent(row.least_auroc)}"
         for row in IMPOSSIBLE
     )
-    return Finding(
+    return ClaimResult(
         claim="The printed table can be: each false positive rate goes with its AUROC.",
-        verdict=Verdict.NOT_SEEN,
-        because=f"AUROC is at least 0.95 · (1 − FPR at 95% TPR), which {len(IMPOSSIBLE)} rows break. {each}.",
+        verdict=Verdict.CONTRADICTED,
+        reason=f"AUROC is at least 0.95 · (1 − FPR at 95% TPR), which {len(IMPOSSIBLE)} rows break. {each}.",
     )

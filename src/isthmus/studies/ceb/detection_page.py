@@ -8,9 +8,9 @@ from isthmus.studies import catalogue
 from isthmus.studies.ceb.detection_claims import measured, outs, scored, spoken, success
 from isthmus.studies.ceb.printed_detection import DETERM, IMPOSSIBLE, TABLE_1, Model, row
 from isthmus.studies.ceb.sweeps import named
-from isthmus.studies.drawing import Row, Value
-from isthmus.studies.evidence import percent
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.old.drawing import Row, Value
+from isthmus.studies.old.evidence import percent
+from isthmus.studies.old.study import StudyRecord
 
 METRICS = ("fpr95_in", "auroc", "aupr_in")
 

@@ -14,9 +14,9 @@ from pydantic import Field
 from isthmus.core.recipe import Positive
 from isthmus.studies.ceb import fashion_claims, fashion_page
 from isthmus.studies.ceb.sweeps import Curve, SweepConfig
-from isthmus.studies.image_models import Eps, Kind
-from isthmus.studies.study import scales
-from isthmus.studies.workbench import Stages, Workbench
+from isthmus.studies.old.image_models import Eps, Kind
+from isthmus.studies.old.study import scales
+from isthmus.studies.store import ResultStore, Stages
 
 TROUSER = 1
 MODEL: dict[str, Any] = {
@@ -91,9 +91,9 @@ SCALES = scales(
 findings, section = fashion_claims.findings, fashion_page.section
 
 
-def cells(config: Config, bench: Workbench) -> Stages:
+def cells(config: Config, bench: ResultStore) -> Stages:
     """Every model, trained and attacked."""
     from isthmus.studies.ceb import measuring
-    from isthmus.studies.laboratory import Laboratory
+    from isthmus.studies.old.laboratory import Laboratory
 
     yield measuring.cells(config, Laboratory(config, bench))

@@ -9,10 +9,10 @@ from typing import Any
 from isthmus.core.types import Figure, Mark, Section, Series, Table
 from isthmus.studies import catalogue
 from isthmus.studies.ceb.sweeps import FAMILIES, best, cells_at, clean, left, named, places, success
-from isthmus.studies.drawing import Row, band
-from isthmus.studies.evidence import Estimate, average, percent
-from isthmus.studies.image_models import healthy
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.old.drawing import Row, band
+from isthmus.studies.old.evidence import Estimate, average, percent
+from isthmus.studies.old.image_models import healthy
+from isthmus.studies.old.study import StudyRecord
 
 ORDER = ("ceb", "vib")
 Quantity = Callable[[Sequence[Mapping[str, Any]]], Estimate]

@@ -13,9 +13,9 @@ from pydantic import Field
 
 from isthmus.core.config import Frozen
 from isthmus.core.recipe import Positive
-from isthmus.studies.image_models import Eps, title
-from isthmus.studies.study import StudyConfig
-from isthmus.studies.workbench import Stages, Workbench
+from isthmus.studies.old.image_models import Eps, title
+from isthmus.studies.old.study import StudyConfig
+from isthmus.studies.store import ResultStore, Stages
 
 Variant = Literal["plain", "autoaugment", "wide"]
 VARIANTS: dict[str, str] = {
@@ -168,7 +168,7 @@ SMALL: dict[str, Any] = {
 }
 
 
-def cells(config: ImageNetConfig, bench: Workbench) -> Stages:
+def cells(config: ImageNetConfig, bench: ResultStore) -> Stages:
     """Every model, trained and tested."""
     from isthmus.studies.ceb import imagenet_measuring
 

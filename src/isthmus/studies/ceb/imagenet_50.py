@@ -9,8 +9,8 @@ from typing import Literal
 
 from isthmus.core.types import Section
 from isthmus.studies.ceb import imagenet, imagenet_claims, imagenet_page
-from isthmus.studies.evidence import Finding
-from isthmus.studies.study import StudyRecord, scales
+from isthmus.studies.old.evidence import ClaimResult
+from isthmus.studies.old.study import StudyRecord, scales
 
 
 class Config(imagenet.ImageNetConfig):
@@ -23,7 +23,7 @@ SCALES = scales(Config, tiny=imagenet.TINY, small=imagenet.SMALL)
 cells = imagenet.cells
 
 
-def findings(record: StudyRecord) -> list[Finding]:
+def findings(record: StudyRecord) -> list[ClaimResult]:
     """CEB against its baselines, and that none of them stands PGD."""
     return [*imagenet_claims.shared(record), imagenet_claims.none_stands(record)]
 

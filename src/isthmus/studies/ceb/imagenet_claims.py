@@ -12,9 +12,9 @@ from statistics import fmean
 
 from isthmus.studies.ceb.imagenet import VARIANTS
 from isthmus.studies.ceb.imagenet_results import NUMBERS, cells_at, chosen, error, gain, places, variants, why
-from isthmus.studies.evidence import (
+from isthmus.studies.old.evidence import (
+    ClaimResult,
     Estimate,
-    Finding,
     Verdict,
     all_of,
     bonferroni,
@@ -24,8 +24,8 @@ from isthmus.studies.evidence import (
     percent,
     trend,
 )
-from isthmus.studies.image_models import healthy
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.old.image_models import healthy
+from isthmus.studies.old.study import StudyRecord
 
 PGD = ("pgd_linf", "pgd_l2")
 NOTHING, SOMETHING = 0.01, 0.10
@@ -34,15 +34,15 @@ ALIKE = 0.01
 """A gain smaller than this is none; the paper prints 152 and 152x2 within 0.2 points of each other."""
 
 
-def shared(record: StudyRecord) -> list[Finding]:
+def shared(record: StudyRecord) -> list[ClaimResult]:
     """What is claimed of both depths, in all ways of training that were tried."""
     if not variants(record):
-        because = "In no way of training is there both a deterministic network and a CEB model that left chance."
-        return [Finding(claim="CEB beats its baselines.", verdict=Verdict.UNDECIDED, because=because)]
+        reason = "In no way of training is there both a deterministic network and a CEB model that left chance."
+        return [ClaimResult(claim="CEB beats its baselines.", verdict=Verdict.UNDECIDED, reason=reason)]
     return [*(_beats(record, name) for name in NUMBERS), _steps(record), _falls(record)]
 
 
-def _beats(record: StudyRecord, name: str) -> Finding:
+def _beats(record: StudyRecord, name: str) -> ClaimResult:
     claim = f"CEB at the ρ of the best clean accuracy has a lower {NUMBERS[name]} than its baseline, everywhere."
     level = bonferroni(len(variants(record)))
     gains = {variant: gain(record, variant, name, level) for variant in variants(record)}
@@ -51,10 +51,10 @@ def _beats(record: StudyRecord, name: str) -> Finding:
         return unmeasured(record, claim, name)
     mean = _together(list(known.values()))
     each = "; ".join(f"{VARIANTS[variant]}: by {value}" for variant, value in known.items())
-    return Finding(
+    return ClaimResult(
         claim=claim,
         verdict=_everywhere(list(known.values()), mean),
-        because=f"{each}. On average {mean}. It counts where each gain is above 0, and the whole interval of their "
+        reason=f"{each}. On average {mean}. It counts where each gain is above 0, and the whole interval of their "
         f"average; a gain whose own interval holds 0 may still be chance of the images.",
     )
 
@@ -67,18 +67,18 @@ def _together(gains: Sequence[Estimate]) -> Estimate:
 
 
 def _everywhere(gains: Sequence[Estimate], mean: Estimate) -> Verdict:
-    if Verdict.NOT_SEEN in [exceeds(one, 0.0) for one in gains]:
-        return Verdict.NOT_SEEN
+    if Verdict.CONTRADICTED in [exceeds(one, 0.0) for one in gains]:
+        return Verdict.CONTRADICTED
     together = exceeds(mean, 0.0)
-    return together if together is not Verdict.SEEN or all(one.value > 0 for one in gains) else Verdict.UNDECIDED
+    return together if together is not Verdict.SUPPORTED or all(one.value > 0 for one in gains) else Verdict.UNDECIDED
 
 
-def _steps(record: StudyRecord) -> Finding:
+def _steps(record: StudyRecord) -> ClaimResult:
     claim = "Under corruptions and on ImageNet-A AutoAugment helps CEB, and twice the width helps further."
     steps = [(one, other) for one, other in (("plain", "autoaugment"), ("autoaugment", "wide"))]
     steps = [pair for pair in steps if set(pair) <= set(variants(record))]
     if not steps:
-        return Finding(claim=claim, verdict=Verdict.UNDECIDED, because="A single way of training was tried.")
+        return ClaimResult(claim=claim, verdict=Verdict.UNDECIDED, reason="A single way of training was tried.")
     said, verdicts = [], []
     for name in ("mce", "imagenet_a"):
         for pair in steps:
@@ -87,11 +87,11 @@ def _steps(record: StudyRecord) -> Finding:
                 return unmeasured(record, claim, name)
             verdicts.append(exceeds(difference(before, after), 0.0))
             said.append(f"{NUMBERS[name]}, {VARIANTS[pair[1]]}: {difference(before, after)} less")
-    because = f"{'; '.join(said)}. Above 0 at each counts, at the chosen ρ."
-    return Finding(claim=claim, verdict=all_of(verdicts), because=because)
+    reason = f"{'; '.join(said)}. Above 0 at each counts, at the chosen ρ."
+    return ClaimResult(claim=claim, verdict=all_of(verdicts), reason=reason)
 
 
-def _falls(record: StudyRecord) -> Finding:
+def _falls(record: StudyRecord) -> ClaimResult:
     claim = "Robustness to PGD falls as ρ rises."
     said, verdicts = [], []
     for variant in variants(record):
@@ -104,17 +104,17 @@ def _falls(record: StudyRecord) -> Finding:
             level = bonferroni(len(PGD) * len(variants(record)))
             slope = trend(measured, given[0][2]["n"], level) if given else None
             if slope is None:
-                return Finding(claim=claim, verdict=Verdict.UNDECIDED, because="There are too few runs for a trend.")
+                return ClaimResult(claim=claim, verdict=Verdict.UNDECIDED, reason="There are too few runs for a trend.")
             verdicts.append(exceeds(slope, 0.0))
             said.append(f"{VARIANTS[variant]}, {NUMBERS[name]}: {slope}")
-    return Finding(
+    return ClaimResult(
         claim=claim,
         verdict=all_of(verdicts),
-        because=f"For each unit of ρ the error rises by: {'; '.join(said)}. Slopes above 0 count.",
+        reason=f"For each unit of ρ the error rises by: {'; '.join(said)}. Slopes above 0 count.",
     )
 
 
-def none_stands(record: StudyRecord) -> Finding:
+def none_stands(record: StudyRecord) -> ClaimResult:
     """ResNet-50: nothing is left by PGD, of any model."""
     models = [(variant, rho) for variant in variants(record) for rho in (None, *places(record, variant))]
     claim = f"PGD leaves every model less than {percent(NOTHING)} accuracy."
@@ -126,12 +126,12 @@ def none_stands(record: StudyRecord) -> Finding:
                 return unmeasured(record, claim, name)
             left[name, variant, rho] = kept
     if not left:
-        return Finding(claim=claim, verdict=Verdict.UNDECIDED, because="There is no model to judge.")
+        return ClaimResult(claim=claim, verdict=Verdict.UNDECIDED, reason="There is no model to judge.")
     most = max(left, key=lambda key: left[key].value)
-    return Finding(
+    return ClaimResult(
         claim=claim,
         verdict=all_of([falls_below(one, NOTHING, least_seeds=1) for one in left.values()]),
-        because=f"The most is left of {named(*most[1:])}: {left[most]} ({NUMBERS[most[0]]}), of {len(models)} models; "
+        reason=f"The most is left of {named(*most[1:])}: {left[most]} ({NUMBERS[most[0]]}), of {len(models)} models; "
         f"below {percent(NOTHING)} at each counts. The claim is about these models.",
     )
 
@@ -153,7 +153,7 @@ def named(variant: str, rho: float | None) -> str:
     return f"{'the deterministic network' if rho is None else f'CEB at ρ = {rho:g}'} ({VARIANTS[variant]})"
 
 
-def unmeasured(record: StudyRecord, claim: str, name: str) -> Finding:
+def unmeasured(record: StudyRecord, claim: str, name: str) -> ClaimResult:
     """No verdict, since a number is missing, and why."""
     reason = next(filter(None, (why([cell], name) for cell in record.cells.values())), "no model of that kind")
-    return Finding(claim=claim, verdict=Verdict.UNDECIDED, because=f"The {NUMBERS[name]} is not measured: {reason}.")
+    return ClaimResult(claim=claim, verdict=Verdict.UNDECIDED, reason=f"The {NUMBERS[name]} is not measured: {reason}.")

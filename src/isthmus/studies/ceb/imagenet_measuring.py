@@ -29,9 +29,9 @@ from isthmus.metrics.corruption import ALEXNET, CORRUPTIONS
 from isthmus.studies.ceb import imagenet_places
 from isthmus.studies.ceb.imagenet import ImageNetConfig, Variant
 from isthmus.studies.ceb.imagenet_places import ADVERSARIAL, Places
-from isthmus.studies.image_models import title
-from isthmus.studies.laboratory import Attacker, Subject
-from isthmus.studies.workbench import Cell, Workbench
+from isthmus.studies.old.image_models import title
+from isthmus.studies.old.laboratory import Attacker, Subject
+from isthmus.studies.store import Experiment, ResultStore
 
 PORTION = 1000
 """Images that are decoded and attacked at once: 0.6 GB at 224×224."""
@@ -39,7 +39,7 @@ Number = dict[str, Any]
 """``{"value", "low", "high", "n"}`` of an error and the interval over its images, or ``{"why"}`` it is not measured."""
 
 
-def cells(config: ImageNetConfig, bench: Workbench) -> list[Cell]:
+def cells(config: ImageNetConfig, bench: ResultStore) -> list[Experiment]:
     """A cell for every model.
 
     Raises:
@@ -50,8 +50,8 @@ def cells(config: ImageNetConfig, bench: Workbench) -> list[Cell]:
 
 
 def _cell(
-    config: ImageNetConfig, bench: Workbench, places: Places, variant: Variant, rho: float | None, seed: int
-) -> Cell:
+    config: ImageNetConfig, bench: ResultStore, places: Places, variant: Variant, rho: float | None, seed: int
+) -> Experiment:
     kind: Literal["determ", "ceb"] = "determ" if rho is None else "ceb"
     recipe = config.recipe(variant, rho, seed, places.path)
     about = {
@@ -67,10 +67,10 @@ def _cell(
         examined = _examined(config, bench, places, recipe)
         return {**facts, **examined.facts, "errors": examined.errors(), "missing": dict(places.missing)}
 
-    return Cell(f"{variant}, {title(kind, rho)}, seed {seed}", about, make)
+    return Experiment(f"{variant}, {title(kind, rho)}, seed {seed}", about, make)
 
 
-def _examined(config: ImageNetConfig, bench: Workbench, places: Places, recipe: Mapping[str, Any]) -> Examined:
+def _examined(config: ImageNetConfig, bench: ResultStore, places: Places, recipe: Mapping[str, Any]) -> Examined:
     """Train a model, or take the one that is there."""
     run = bench.train(recipe)
     result = run.info()["result"]
@@ -90,7 +90,7 @@ class Examined:
     """A trained model, and all that it is tested on."""
 
     config: ImageNetConfig
-    bench: Workbench
+    bench: ResultStore
     places: Places
     about: Mapping[str, Any]
     model: nn.Module
@@ -184,7 +184,7 @@ class Examined:
 
     def _part(self, name: str, about: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         with _without_warnings():
-            return self.bench.part(Cell(f"{self.about['recipe']['name']} {name}", about, make))
+            return self.bench.part(Experiment(f"{self.about['recipe']['name']} {name}", about, make))
 
 
 @contextlib.contextmanager

@@ -22,10 +22,10 @@ from isthmus.studies.ceb.imagenet_results import (
     printed_value,
     why,
 )
-from isthmus.studies.drawing import Row, band
-from isthmus.studies.evidence import percent
-from isthmus.studies.image_models import healthy
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.old.drawing import Row, band
+from isthmus.studies.old.evidence import percent
+from isthmus.studies.old.image_models import healthy
+from isthmus.studies.old.study import StudyRecord
 
 
 def section(record: StudyRecord, title: str) -> Section:

@@ -12,7 +12,7 @@ from isthmus.data.shift.loading import located
 from isthmus.metrics.corruption import CORRUPTIONS, SEVERITIES
 from isthmus.studies.ceb import textures
 from isthmus.studies.ceb.imagenet import ImageNetConfig
-from isthmus.studies.workbench import Workbench
+from isthmus.studies.store import ResultStore
 
 CORRUPTED, ADVERSARIAL = "imagenet_c", "imagenet_a"
 
@@ -34,7 +34,7 @@ class Places:
     missing: Mapping[str, str] = field(default_factory=dict)
 
 
-def find(config: ImageNetConfig, bench: Workbench) -> Places:
+def find(config: ImageNetConfig, bench: ResultStore) -> Places:
     """Look for the images, and make them where they are to be textures.
 
     Raises:

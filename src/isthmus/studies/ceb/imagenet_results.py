@@ -10,9 +10,9 @@ from typing import Any
 from isthmus.metrics.corruption import CORRUPTIONS
 from isthmus.studies.ceb.imagenet import VARIANTS
 from isthmus.studies.ceb.printed import IMAGENET, ImageNetModel
-from isthmus.studies.evidence import Estimate, difference, pooled
-from isthmus.studies.image_models import healthy
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.old.evidence import Estimate, difference, pooled
+from isthmus.studies.old.image_models import healthy
+from isthmus.studies.old.study import StudyRecord
 
 NUMBERS = {
     "clean": "clean error",

@@ -12,13 +12,13 @@ from isthmus.attacks.threats import parse
 from isthmus.core.preserve_state import device_of
 from isthmus.core.randomness import example_keys
 from isthmus.studies.ceb.sweeps import Curve, SweepConfig
-from isthmus.studies.laboratory import Attacker, Laboratory, Trial
-from isthmus.studies.workbench import Cell
+from isthmus.studies.old.laboratory import Attacker, Laboratory, Trial
+from isthmus.studies.store import Experiment
 
 BATCH = 1000
 
 
-def cells(config: SweepConfig, laboratory: Laboratory) -> list[Cell]:
+def cells(config: SweepConfig, laboratory: Laboratory) -> list[Experiment]:
     """A cell for every model and seed."""
     trial = attacks(config.curves())
     return [laboratory.cell(*model, trial) for model in config.every()]
@@ -38,7 +38,7 @@ def _kept(attacker: Attacker, curve: Curve, right: Tensor) -> dict[str, Any]:
     """One curve, kept by itself: a kill costs no more than it."""
     follow = untargeted if curve.target is None else targeted
     about = {**attacker.about, "curves": curve.plain()}
-    return attacker.bench.part(Cell(f"curve {curve.name}", about, lambda: follow(attacker, curve, right)))
+    return attacker.bench.part(Experiment(f"curve {curve.name}", about, lambda: follow(attacker, curve, right)))
 
 
 def correct(attacker: Attacker) -> Tensor:

@@ -17,10 +17,10 @@ from isthmus.metrics import wilson
 from isthmus.studies import catalogue
 from isthmus.studies.ceb import fashion
 from isthmus.studies.ceb.sweeps import FAMILIES, SweepConfig, named
-from isthmus.studies.drawing import Row, band
-from isthmus.studies.evidence import (
+from isthmus.studies.old.drawing import Row, band
+from isthmus.studies.old.evidence import (
+    ClaimResult,
     Estimate,
-    Finding,
     Verdict,
     all_of,
     any_of,
@@ -31,9 +31,9 @@ from isthmus.studies.evidence import (
     percent,
     share,
 )
-from isthmus.studies.image_models import Kind, title
-from isthmus.studies.study import StudyRecord, scales
-from isthmus.studies.workbench import Cell, Stages, Workbench
+from isthmus.studies.old.image_models import Kind, title
+from isthmus.studies.old.study import StudyRecord, scales
+from isthmus.studies.store import Experiment, ResultStore, Stages
 
 ONSET = 40
 """The epoch after which the paper's deterministic networks began to memorise."""
@@ -93,12 +93,12 @@ SCALES = scales(
 )
 
 
-def cells(config: Config, bench: Workbench) -> Stages:
+def cells(config: Config, bench: ResultStore) -> Stages:
     """A cell for every model: its accuracy on what it was trained on."""
     yield [_cell(config, bench, *model) for model in config.every()]
 
 
-def _cell(config: Config, bench: Workbench, kind: Kind, knob: float | None, seed: int) -> Cell:
+def _cell(config: Config, bench: ResultStore, kind: Kind, knob: float | None, seed: int) -> Experiment:
     """``{"n": training images, "right": of them in the end, "epochs": [accuracy while training], "onset", …}``."""
     recipe = config.recipe(kind, knob, seed)
 
@@ -122,7 +122,9 @@ def _cell(config: Config, bench: Workbench, kind: Kind, knob: float | None, seed
             "test_accuracy": run.info()["result"]["test_accuracy"],
         }
 
-    return Cell(f"{title(kind, knob)}, seed {seed}, random labels", {"recipe": recipe, "measured": "memory"}, measure)
+    return Experiment(
+        f"{title(kind, knob)}, seed {seed}, random labels", {"recipe": recipe, "measured": "memory"}, measure
+    )
 
 
 def onset(accuracies: Sequence[float], n: int, chance: float) -> int | None:
@@ -136,12 +138,12 @@ def onset(accuracies: Sequence[float], n: int, chance: float) -> int | None:
     return next(above, None)
 
 
-def findings(record: StudyRecord) -> list[Finding]:
+def findings(record: StudyRecord) -> list[ClaimResult]:
     """What the paper says of random labels."""
     plain = list(record.each(objective="determ"))
     if not plain or not _grid(record):
-        because = "There is no deterministic network, or no bottleneck."
-        return [Finding(claim="Memorising random labels.", verdict=Verdict.UNDECIDED, because=because)]
+        reason = "There is no deterministic network, or no bottleneck."
+        return [ClaimResult(claim="Memorising random labels.", verdict=Verdict.UNDECIDED, reason=reason)]
     return [_plain_memorises(plain), _begins(plain), *(_never(record, kind) for kind in _kinds(record))]
 
 
@@ -149,30 +151,30 @@ def _memory(cells: Sequence[Mapping[str, Any]], level: float = 0.95) -> Estimate
     return share([cell["right"] for cell in cells], cells[0]["n"], level)
 
 
-def _plain_memorises(plain: Sequence[Mapping[str, Any]]) -> Finding:
+def _plain_memorises(plain: Sequence[Mapping[str, Any]]) -> ClaimResult:
     found, limit = _memory(plain), plain[0]["chance"] + MARGIN
-    return Finding(
+    return ClaimResult(
         claim="Deterministic networks memorise random labels.",
         verdict=exceeds(found, limit),
-        because=f"They are right on {found} of the training images; above {percent(limit)} counts.",
+        reason=f"They are right on {found} of the training images; above {percent(limit)} counts.",
     )
 
 
-def _begins(plain: Sequence[Mapping[str, Any]]) -> Finding:
+def _begins(plain: Sequence[Mapping[str, Any]]) -> ClaimResult:
     onsets, epochs = [cell["onset"] for cell in plain], len(plain[0]["epochs"])
     said = ", ".join("never" if each is None else str(each) for each in onsets)
     known = [float(each) for each in onsets if each is not None]
     mean = over_seeds(known, (0.5, 0.5), len(known)) if len(known) == len(onsets) else None  # to half an epoch
     verdict = exceeds(mean, ONSET / 2) if mean else Verdict.UNDECIDED
-    return Finding(
+    return ClaimResult(
         claim=f"They begin to after about {ONSET} epochs.",
         verdict=verdict if epochs > ONSET else Verdict.UNDECIDED,
-        because=f"Surely above chance from epoch {said} of {epochs}, seed by seed; a "
+        reason=f"Surely above chance from epoch {said} of {epochs}, seed by seed; a "
         f"mean later than {ONSET // 2} counts.",
     )
 
 
-def _never(record: StudyRecord, kind: str) -> Finding:
+def _never(record: StudyRecord, kind: str) -> ClaimResult:
     low = [rho for rho in _grid(record, kind) if rho < NEVER]
     level = bonferroni(len(low))
     found = {rho: _memory(list(record.each(objective=kind, knob=rho)), level) for rho in low}
@@ -180,14 +182,16 @@ def _never(record: StudyRecord, kind: str) -> Finding:
     verdict = all_of([falls_below(each, limit) for each in found.values()])
     broken = any_of([exceeds(each, limit) for each in found.values()])
     worst = max(low, key=lambda rho: found[rho].value, default=None)
-    because = (
+    reason = (
         f"No ρ below {NEVER:g} was trained."
         if worst is None
         else f"The most is memorised at ρ = {worst:g}, {found[worst]}; above {percent(limit)} counts (corrected for "
         f"{len(low)} values of ρ)."
     )
     claim = f"{FAMILIES[kind]} with ρ < {NEVER:g} never learns random labels."
-    return Finding(claim=claim, verdict=Verdict.NOT_SEEN if broken == Verdict.SEEN else verdict, because=because)
+    return ClaimResult(
+        claim=claim, verdict=Verdict.CONTRADICTED if broken == Verdict.SUPPORTED else verdict, reason=reason
+    )
 
 
 def _kinds(record: StudyRecord) -> list[str]:

@@ -9,9 +9,9 @@ from pydantic import Field
 
 from isthmus.core.config import Frozen
 from isthmus.core.recipe import Positive
-from isthmus.studies.evidence import Estimate, share
-from isthmus.studies.image_models import Eps, ImageConfig, Kind, healthy
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.old.evidence import Estimate, share
+from isthmus.studies.old.image_models import Eps, ImageConfig, Kind, healthy
+from isthmus.studies.old.study import StudyRecord
 
 FAMILIES = {
     "determ": "deterministic",

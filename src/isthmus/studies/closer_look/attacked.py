@@ -10,8 +10,8 @@ import torch
 from isthmus.attacks.result import RobustResult
 from isthmus.attacks.threats import Linf
 from isthmus.core.types import Metric
-from isthmus.studies.image_models import Pgd
-from isthmus.studies.laboratory import Attacker, Trial
+from isthmus.studies.old.image_models import Pgd
+from isthmus.studies.old.laboratory import Attacker, Trial
 
 SHOWN = (1, 2, 5, 10, 20, 50, 100)
 """Numbers of starts that tables show, and at which random models are judged."""

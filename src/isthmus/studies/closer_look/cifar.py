@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 from isthmus.core.recipe import Positive
 from isthmus.core.tradeoff import Rho
-from isthmus.studies import image_models
 from isthmus.studies.closer_look import presets
-from isthmus.studies.image_models import Eps, ImageConfig, Pgd
-from isthmus.studies.workbench import Stages, Workbench
+from isthmus.studies.old import image_models
+from isthmus.studies.old.image_models import Eps, ImageConfig, Pgd
+from isthmus.studies.store import ResultStore, Stages
 
 Bottleneck = Literal["vib", "ceb"]
 MODEL: dict[str, Any] = {
@@ -103,10 +103,10 @@ class CifarConfig(ImageConfig):
         return [("determ", None), *((self.kind, knob) for knob in self.knobs)]
 
 
-def cells(config: CifarConfig, bench: Workbench) -> Stages:
+def cells(config: CifarConfig, bench: ResultStore) -> Stages:
     """Every model under PGD, and under the ensemble."""
     from isthmus.studies.closer_look import attacked
-    from isthmus.studies.laboratory import Laboratory
+    from isthmus.studies.old.laboratory import Laboratory
 
     laboratory, strong = Laboratory(config, bench), attacked.ensemble(config.eps, config.ensemble)
     models = [(kind, knob, seed) for seed in range(config.seeds) for kind, knob in config.models()]

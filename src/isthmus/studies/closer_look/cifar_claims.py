@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from isthmus.studies.closer_look import restarts
-from isthmus.studies.evidence import (
+from isthmus.studies.old.evidence import (
+    ClaimResult,
     Estimate,
-    Finding,
     Verdict,
     any_of,
     bonferroni,
@@ -21,8 +21,8 @@ from isthmus.studies.evidence import (
     points,
     share,
 )
-from isthmus.studies.image_models import healthy, standing
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.old.image_models import healthy, standing
+from isthmus.studies.old.study import StudyRecord
 
 ADVERSARIALLY_TRAINED = 0.458
 """Accuracy under this PGD that Madry et al. 2018 report for their adversarially trained network."""
@@ -48,13 +48,13 @@ def after_all(cells: Sequence[Mapping[str, Any]], mode: str = "mean") -> list[in
     return standing(cells, mode, "left")
 
 
-def findings(record: StudyRecord) -> list[Finding]:
+def findings(record: StudyRecord) -> list[ClaimResult]:
     """The paper's claims about single runs, restarts and the ensemble, in mean mode."""
     name = record.config["kind"].upper()
     plain, ours = (cells_of(record, "ensemble", kind) for kind in ("determ", record.config["kind"]))
     if not plain or not ours:
-        because = "Every bottleneck, or every deterministic network, collapsed or is not there."
-        return [Finding(claim=f"{name} under attack.", verdict=Verdict.UNDECIDED, because=because)]
+        reason = "Every bottleneck, or every deterministic network, collapsed or is not there."
+        return [ClaimResult(claim=f"{name} under attack.", verdict=Verdict.UNDECIDED, reason=reason)]
     found = [_beats_adversarial_training(record)]
     reference = cells_of(record, "pgd", record.config["kind"], record.config["reference"])
     if reference:
@@ -65,39 +65,39 @@ def findings(record: StudyRecord) -> list[Finding]:
     return [*found, _more_than_single(record, name), _some_are_better(record, name)]
 
 
-def _beats_adversarial_training(record: StudyRecord) -> Finding:
+def _beats_adversarial_training(record: StudyRecord) -> ClaimResult:
     cells = cells_of(record, "pgd", "determ")
     level = bonferroni(len(cells))
     each = [share([count], cells[0]["n"], level) for count in single(cells)]
     best = max(each, key=lambda one: one.value)
-    return Finding(
+    return ClaimResult(
         claim="Some deterministic networks stand a single run of PGD better than an adversarially trained one.",
         verdict=any_of([exceeds(one, ADVERSARIALLY_TRAINED, least_seeds=1) for one in each]),
-        because=f"The best of {len(each)} keeps {best}; above {percent(ADVERSARIALLY_TRAINED)} counts.",
+        reason=f"The best of {len(each)} keeps {best}; above {percent(ADVERSARIALLY_TRAINED)} counts.",
     )
 
 
-def _nothing_left(record: StudyRecord) -> Finding:
+def _nothing_left(record: StudyRecord) -> ClaimResult:
     left = share(after_all(cells := cells_of(record, "ensemble", "determ")), cells[0]["n"])
-    return Finding(
+    return ClaimResult(
         claim="Under AA+MT deterministic networks have no robust accuracy.",
         verdict=falls_below(left, LEFT),
-        because=f"{left} is left; below {percent(LEFT)} counts.",
+        reason=f"{left} is left; below {percent(LEFT)} counts.",
     )
 
 
-def _more_than_single(record: StudyRecord, name: str) -> Finding:
+def _more_than_single(record: StudyRecord, name: str) -> ClaimResult:
     kind, reference = record.config["kind"], record.config["reference"]
     weak, strong = (cells_of(record, attack, kind, reference) for attack in ("pgd", "ensemble"))
     claim = f"A single run of PGD overstates {name} with {knob_text(record, reference)}."
     if not weak or len(weak) != len(strong):
-        return Finding(claim=claim, verdict=Verdict.UNDECIDED, because="Every run collapsed.")
+        return ClaimResult(claim=claim, verdict=Verdict.UNDECIDED, reason="Every run collapsed.")
     lead = gap(single(weak), after_all(strong), weak[0]["n"])
-    because = f"AA+MT leaves {lead} less standing; more than {points(OVERSTATED)} count."
-    return Finding(claim=claim, verdict=exceeds(lead, OVERSTATED), because=because)
+    reason = f"AA+MT leaves {lead} less standing; more than {points(OVERSTATED)} count."
+    return ClaimResult(claim=claim, verdict=exceeds(lead, OVERSTATED), reason=reason)
 
 
-def _some_are_better(record: StudyRecord, name: str) -> Finding:
+def _some_are_better(record: StudyRecord, name: str) -> ClaimResult:
     plain = cells_of(record, "ensemble", "determ")
     ours = cells_of(record, "ensemble", record.config["kind"])
     n, level = ours[0]["n"], bonferroni(len(ours))
@@ -107,10 +107,10 @@ def _some_are_better(record: StudyRecord, name: str) -> Finding:
         for count, cell in zip(after_all(ours), ours, strict=True)
     ]
     best, cell = max(leads, key=lambda pair: pair[0].value)
-    return Finding(
+    return ClaimResult(
         claim=f"Some {name} models are better than the deterministic ones under AA+MT.",
         verdict=any_of([exceeds(replace(lead, seeds=baseline.seeds), 0.0) for lead, _ in leads]),
-        because=f"The best of {len(ours)} ({knob_text(record, cell['knob'])}, seed {cell['seed']}) is ahead by {best} "
+        reason=f"The best of {len(ours)} ({knob_text(record, cell['knob'])}, seed {cell['seed']}) is ahead by {best} "
         "of the deterministic networks' mean; above 0 counts.",
     )
 

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from isthmus.core.types import Figure, Mark, Section, Series, Table
-from isthmus.studies import catalogue, image_models
+from isthmus.studies import catalogue
 from isthmus.studies.closer_look import restarts
 from isthmus.studies.closer_look.cifar_claims import ADVERSARIALLY_TRAINED, after_all, cells_of, knob_text, single
-from isthmus.studies.drawing import Row, dots
-from isthmus.studies.evidence import percent, share
-from isthmus.studies.image_models import NAMES, blind, estimate
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.old import image_models
+from isthmus.studies.old.drawing import Row, dots
+from isthmus.studies.old.evidence import percent, share
+from isthmus.studies.old.image_models import NAMES, blind, estimate
+from isthmus.studies.old.study import StudyRecord
 
 
 def section(record: StudyRecord, title: str) -> Section:

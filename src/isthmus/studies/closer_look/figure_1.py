@@ -13,11 +13,12 @@ from typing import Annotated
 from pydantic import Field
 
 from isthmus.core.types import Figure, Mark, Section, Series, Table
-from isthmus.studies import catalogue, image_models
+from isthmus.studies import catalogue
 from isthmus.studies.closer_look import presets
-from isthmus.studies.drawing import Row, band, dots
-from isthmus.studies.evidence import (
-    Finding,
+from isthmus.studies.old import image_models
+from isthmus.studies.old.drawing import Row, band, dots
+from isthmus.studies.old.evidence import (
+    ClaimResult,
     Verdict,
     all_of,
     any_of,
@@ -30,9 +31,9 @@ from isthmus.studies.evidence import (
     points,
     share,
 )
-from isthmus.studies.image_models import NAMES, estimate, healthy, standing
-from isthmus.studies.study import Beta, StudyRecord, scales
-from isthmus.studies.workbench import Stages, Workbench
+from isthmus.studies.old.image_models import NAMES, estimate, healthy, standing
+from isthmus.studies.old.study import Beta, StudyRecord, scales
+from isthmus.studies.store import ResultStore, Stages
 
 DETERM = "deterministic"
 GREY = 0.5
@@ -62,62 +63,62 @@ SCALES = scales(
 )
 
 
-def cells(config: Config, bench: Workbench) -> Stages:
+def cells(config: Config, bench: ResultStore) -> Stages:
     """Every model under FGS."""
     from isthmus.studies.closer_look.attacked import one_step
-    from isthmus.studies.laboratory import Laboratory
+    from isthmus.studies.old.laboratory import Laboratory
 
     laboratory, trial = Laboratory(config, bench), one_step(config.eps)
     models: list[tuple[image_models.Kind, float | None]] = [("determ", None), *(("vib", b) for b in config.betas)]
     yield [laboratory.cell(*model, seed, trial) for seed in range(config.seeds) for model in models]
 
 
-def findings(record: StudyRecord) -> list[Finding]:
+def findings(record: StudyRecord) -> list[ClaimResult]:
     """The paper's four claims, for each mode where they are about one."""
     best = healthy(record, objective="vib", knob=record.config["best"])
     plain = healthy(record, objective="determ")
     if not best or not plain:
-        because = (
+        reason = (
             f"No model with β = {record.config['best']:g}, or no deterministic one, is there that did not collapse."
         )
-        return [Finding(claim="VIB under FGS.", verdict=Verdict.UNDECIDED, because=because)]
+        return [ClaimResult(claim="VIB under FGS.", verdict=Verdict.UNDECIDED, reason=reason)]
     modes = image_models.claimed(best)
     claims = (_gain, _above_chance, _peak)
     found = [claim(record, mode) for claim in claims for mode in modes]
     return [*found, _modes_differ(record)] if len(modes) > 1 else found
 
 
-def _gain(record: StudyRecord, mode: str) -> Finding:
+def _gain(record: StudyRecord, mode: str) -> ClaimResult:
     beta, eps = record.config["best"], f"{min(record.config['eps']):g}"
     best, plain = healthy(record, objective="vib", knob=beta), healthy(record, objective="determ")
     gain = difference(estimate(best, mode, "fgsm", eps), estimate(plain, "mean", "fgsm", eps))
-    return Finding(
+    return ClaimResult(
         claim=f"VIB with β = {beta:g} keeps more accuracy under FGS than the deterministic network ({NAMES[mode]}).",
         verdict=exceeds(gain, 0.0),
-        because=f"At ε = {eps} the difference is {gain}; above 0 counts.",
+        reason=f"At ε = {eps} the difference is {gain}; above 0 counts.",
     )
 
 
-def _above_chance(record: StudyRecord, mode: str) -> Finding:
+def _above_chance(record: StudyRecord, mode: str) -> ClaimResult:
     beta, eps = record.config["best"], max(record.config["eps"])
     claim = (
         f"It keeps more than chance at ε = {eps:g}, where no classifier can: the attack is at fault ({NAMES[mode]})."
     )
     if eps < GREY:
-        because = f"ε = {eps:g} does not reach uniform grey; {GREY:g} does."
-        return Finding(claim=claim, verdict=Verdict.UNDECIDED, because=because)
+        reason = f"ε = {eps:g} does not reach uniform grey; {GREY:g} does."
+        return ClaimResult(claim=claim, verdict=Verdict.UNDECIDED, reason=reason)
     best = healthy(record, objective="vib", knob=beta)
     left, chance = estimate(best, mode, "fgsm", f"{eps:g}"), best[0]["chance"]
-    because = f"What stands: {left}; one answer for all images would be right for {percent(chance)} of them."
-    return Finding(claim=claim, verdict=exceeds(left, chance), because=because)
+    reason = f"What stands: {left}; one answer for all images would be right for {percent(chance)} of them."
+    return ClaimResult(claim=claim, verdict=exceeds(left, chance), reason=reason)
 
 
-def _peak(record: StudyRecord, mode: str) -> Finding:
+def _peak(record: StudyRecord, mode: str) -> ClaimResult:
     beta, eps = record.config["best"], f"{min(record.config['eps']):g}"
     others = [b for b in record.config["betas"] if b != beta and healthy(record, objective="vib", knob=b)]
     claim = f"Among all β, {beta:g} keeps most ({NAMES[mode]})."
     if not others:
-        return Finding(claim=claim, verdict=Verdict.UNDECIDED, because="There is no other β to compare with.")
+        return ClaimResult(claim=claim, verdict=Verdict.UNDECIDED, reason="There is no other β to compare with.")
     level = bonferroni(len(others))
 
     def at(b: float) -> tuple[list[int], int]:
@@ -127,25 +128,25 @@ def _peak(record: StudyRecord, mode: str) -> Finding:
     best, n = at(beta)
     leads = {b: difference(share(best, n, level), share(at(b)[0], n, level)) for b in others}
     rival = min(leads, key=lambda b: leads[b].value)
-    return Finding(
+    return ClaimResult(
         claim=claim,
         verdict=all_of([exceeds(lead, 0.0) for lead in leads.values()]),
-        because=f"At ε = {eps} its nearest rival is β = {rival:g}, from which it differs by {leads[rival]}; above 0 "
+        reason=f"At ε = {eps} its nearest rival is β = {rival:g}, from which it differs by {leads[rival]}; above 0 "
         "for each β counts.",
     )
 
 
-def _modes_differ(record: StudyRecord) -> Finding:
+def _modes_differ(record: StudyRecord) -> ClaimResult:
     beta, eps = record.config["best"], f"{min(record.config['eps']):g}"
     best = healthy(record, objective="vib", knob=beta)
     n = best[0]["n"]
     mean, stochastic = (standing(best, mode, "fgsm", eps) for mode in ("mean", "stochastic"))
     lead = gap(mean, stochastic, n)
     apart = any_of([exceeds(lead, MODES_DIFFER), falls_below(lead, -MODES_DIFFER)])
-    return Finding(
+    return ClaimResult(
         claim="Mean and stochastic mode do not give the same results.",
         verdict=apart,
-        because=f"With β = {beta:g} at ε = {eps} mean less stochastic mode is {lead}; {points(MODES_DIFFER)} either "
+        reason=f"With β = {beta:g} at ε = {eps} mean less stochastic mode is {lead}; {points(MODES_DIFFER)} either "
         "way count.",
     )
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from isthmus.core.types import Section
 from isthmus.studies.closer_look import surfaces
-from isthmus.studies.study import StudyRecord, scales
-from isthmus.studies.workbench import Stages, Workbench
+from isthmus.studies.old.study import StudyRecord, scales
+from isthmus.studies.store import ResultStore, Stages
 
 
 class Config(surfaces.SurfaceConfig):
@@ -22,7 +22,7 @@ SCALES = scales(Config, tiny=surfaces.tiny("0", "6", "4"), small=surfaces.SMALL)
 findings = surfaces.findings
 
 
-def cells(config: Config, bench: Workbench) -> Stages:
+def cells(config: Config, bench: ResultStore) -> Stages:
     """The models, trained and ranked; then the surfaces of the best."""
     from isthmus.studies.closer_look import surface_cells
 

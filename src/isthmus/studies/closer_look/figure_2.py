@@ -7,10 +7,10 @@ both modes and on the deterministic network. One evaluation gives the accuracy a
 from __future__ import annotations
 
 from isthmus.core.types import Section
-from isthmus.studies import image_models
 from isthmus.studies.closer_look import restarts
-from isthmus.studies.evidence import Finding, falls_below, percent
-from isthmus.studies.study import StudyRecord, scales
+from isthmus.studies.old import image_models
+from isthmus.studies.old.evidence import ClaimResult, falls_below, percent
+from isthmus.studies.old.study import StudyRecord, scales
 
 NOTHING = 0.05
 """A robust accuracy below which nothing is left to speak of."""
@@ -26,17 +26,17 @@ SCALES = scales(Config, tiny=restarts.tiny(step_size=0.05), small=restarts.SMALL
 cells = restarts.cells
 
 
-def findings(record: StudyRecord) -> list[Finding]:
+def findings(record: StudyRecord) -> list[ClaimResult]:
     """The paper's claims: restarts drive it to zero, so that a single start overstates."""
     return restarts.findings(record, _to_zero)
 
 
-def _to_zero(record: StudyRecord, mode: str) -> Finding:
+def _to_zero(record: StudyRecord, mode: str) -> ClaimResult:
     left = restarts.after_all(record, "vib", mode)
-    return Finding(
+    return ClaimResult(
         claim=f"Restarts drive VIB's robust accuracy to zero ({image_models.NAMES[mode]}).",
         verdict=falls_below(left, NOTHING),
-        because=f"After {record.config['starts']} starts {left} is left; below {percent(NOTHING)} counts.",
+        reason=f"After {record.config['starts']} starts {left} is left; below {percent(NOTHING)} counts.",
     )
 
 

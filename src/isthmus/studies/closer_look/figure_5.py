@@ -10,9 +10,9 @@ from __future__ import annotations
 from isthmus.core.types import Figure, Mark, Section, Table
 from isthmus.studies import catalogue
 from isthmus.studies.closer_look import toys
-from isthmus.studies.evidence import Finding, Verdict, all_of, bonferroni, exceeds, points
-from isthmus.studies.study import StudyRecord, scales
-from isthmus.studies.workbench import Stages, Workbench
+from isthmus.studies.old.evidence import ClaimResult, Verdict, all_of, bonferroni, exceeds, points
+from isthmus.studies.old.study import StudyRecord, scales
+from isthmus.studies.store import ResultStore, Stages
 
 SETS = {"clean": "clean", "rare": "rare points", "shifted": "x₂ moved by 1"}
 MARGIN = 0.01
@@ -26,31 +26,31 @@ class Config(toys.ToyConfig):
 SCALES = scales(Config, tiny={**toys.TINY, "steps": 60}, small={})
 
 
-def cells(config: Config, bench: Workbench) -> Stages:
+def cells(config: Config, bench: ResultStore) -> Stages:
     """Every classifier, trained and judged."""
     from isthmus.studies.closer_look import toy_models
 
     yield toy_models.cells(toy_models.intervals(config.points), config, bench)
 
 
-def findings(record: StudyRecord) -> list[Finding]:
+def findings(record: StudyRecord) -> list[ClaimResult]:
     """The paper's claim for each reading of σ: VIB does not focus on x₁ alone, and so it can be attacked through x₂."""
     return [_prone(record, offset, mode) for offset in toys.readings(record) for mode in toys.MODES]
 
 
-def _prone(record: StudyRecord, offset: float, mode: str) -> Finding:
+def _prone(record: StudyRecord, offset: float, mode: str) -> ClaimResult:
     claim = f"VIB does not keep to x₁ alone and is prone to an attack on x₂ ({mode} mode, {toys.softplus(offset)})."
     grid, held = toys.grid(record, offset), toys.held(record, offset, mode)
     if not held:
-        return Finding(claim=claim, verdict=Verdict.UNDECIDED, because="Training collapsed at every β.")
+        return ClaimResult(claim=claim, verdict=Verdict.UNDECIDED, reason="Training collapsed at every β.")
     costs = {vib: toys.cost(record, vib, mode, "rare", bonferroni(len(grid))) for vib in held}
     least, most = (pick(held, key=lambda vib: costs[vib].value) for pick in (min, max))
-    because = (
+    reason = (
         f"Rare points cost accuracy: least at β = {least.beta:g}, {costs[least]}; most at β = {most.beta:g}, "
         f"{costs[most]}. More than {points(MARGIN)} at each of the {len(held)} values of β that did not collapse (of "
         f"{len(grid)}) is seen. The optimum would lose nothing."
     )
-    return Finding(claim=claim, verdict=all_of([exceeds(cost, MARGIN) for cost in costs.values()]), because=because)
+    return ClaimResult(claim=claim, verdict=all_of([exceeds(cost, MARGIN) for cost in costs.values()]), reason=reason)
 
 
 def section(record: StudyRecord) -> Section:

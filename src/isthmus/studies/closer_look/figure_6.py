@@ -13,9 +13,9 @@ from isthmus.core.recipe import Positive
 from isthmus.core.types import Figure, Mark, Section, Series, Table
 from isthmus.metrics import proportion, wilson
 from isthmus.studies import catalogue
-from isthmus.studies.evidence import Finding, Verdict, percent
-from isthmus.studies.study import StudyConfig, StudyRecord, scales
-from isthmus.studies.workbench import Cell, Stages, Workbench
+from isthmus.studies.old.evidence import ClaimResult, Verdict, percent
+from isthmus.studies.old.study import StudyConfig, StudyRecord, scales
+from isthmus.studies.store import Experiment, ResultStore, Stages
 
 RELIABILITY = 0.9
 NEAR = 0.03
@@ -32,9 +32,9 @@ class Config(StudyConfig):
 SCALES = scales(Config, tiny={"points": 200}, small={})
 
 
-def cells(config: Config, bench: Workbench) -> Stages:
+def cells(config: Config, bench: ResultStore) -> Stages:
     """The points, drawn."""
-    yield [Cell("points", {"problem": "intervals", **config.plain()}, lambda: _draw(config))]
+    yield [Experiment("points", {"problem": "intervals", **config.plain()}, lambda: _draw(config))]
 
 
 def _draw(config: Config) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def _draw(config: Config) -> dict[str, Any]:
     return {"n": config.points, "agree": agree, "features": features.tolist(), "labels": points.labels.tolist()}
 
 
-def findings(record: StudyRecord) -> list[Finding]:
+def findings(record: StudyRecord) -> list[ClaimResult]:
     """That sign(x₁) is always the label, and sign(x₂) in nine of ten."""
     cell = record.cells["points"]
     n, (first, second) = cell["n"], cell["agree"]
@@ -56,17 +56,17 @@ def findings(record: StudyRecord) -> list[Finding]:
     low, high = interval.low, interval.high
     outside = high < RELIABILITY or low > RELIABILITY
     close = low > RELIABILITY - NEAR and high < RELIABILITY + NEAR
-    verdict = Verdict.NOT_SEEN if outside else Verdict.SEEN if close else Verdict.UNDECIDED
+    verdict = Verdict.CONTRADICTED if outside else Verdict.SUPPORTED if close else Verdict.UNDECIDED
     return [
-        Finding(
+        ClaimResult(
             claim="The label can be predicted from the sign of x₁.",
-            verdict=Verdict.SEEN if first == n else Verdict.NOT_SEEN,
-            because=f"It is the label's for {first:,} of {n:,} points; one exception would refute it.",
+            verdict=Verdict.SUPPORTED if first == n else Verdict.CONTRADICTED,
+            reason=f"It is the label's for {first:,} of {n:,} points; one exception would refute it.",
         ),
-        Finding(
+        ClaimResult(
             claim="The sign of x₂ is the label's in 90% of all points.",
             verdict=verdict,
-            because=f"It is for {percent(second / n)} of {n:,} points (95% interval {percent(low)} to "
+            reason=f"It is for {percent(second / n)} of {n:,} points (95% interval {percent(low)} to "
             f"{percent(high)}); seen where all of the interval lies within {100 * NEAR:g} points of 90%.",
         ),
     ]

@@ -12,9 +12,9 @@ from isthmus.core.recipe import Positive
 from isthmus.core.types import Figure, Mark, Section, Table
 from isthmus.studies import catalogue
 from isthmus.studies.closer_look import toys
-from isthmus.studies.evidence import (
+from isthmus.studies.old.evidence import (
+    ClaimResult,
     Estimate,
-    Finding,
     Verdict,
     all_of,
     any_of,
@@ -24,8 +24,8 @@ from isthmus.studies.evidence import (
     gap,
     points,
 )
-from isthmus.studies.study import StudyRecord, scales
-from isthmus.studies.workbench import Stages, Workbench
+from isthmus.studies.old.study import StudyRecord, scales
+from isthmus.studies.store import ResultStore, Stages
 
 SETS = {"clean": "clean", "attacked": "under attack"}
 MARGIN = 0.01
@@ -42,14 +42,14 @@ class Config(toys.ToyConfig):
 SCALES = scales(Config, tiny={**toys.TINY, "steps": 40}, small={})
 
 
-def cells(config: Config, bench: Workbench) -> Stages:
+def cells(config: Config, bench: ResultStore) -> Stages:
     """Every classifier, trained and judged."""
     from isthmus.studies.closer_look import toy_models
 
     yield toy_models.cells(toy_models.gaussians(config.points), config, bench)
 
 
-def findings(record: StudyRecord) -> list[Finding]:
+def findings(record: StudyRecord) -> list[ClaimResult]:
     """The paper's claims for each reading of σ: VIB is more robust, but in stochastic mode alone, and at a price."""
     claims = (_more_robust, _only_stochastic, _at_some_beta, _modes_part, _at_odds)
     return [claim(record, offset) for offset in toys.readings(record) for claim in claims]
@@ -68,65 +68,65 @@ def _best(record: StudyRecord, offset: float, mode: str) -> toys.Vib:
     return max(grid, key=lambda vib: toys.estimate(record, vib, mode, "attacked").value)
 
 
-def _more_robust(record: StudyRecord, offset: float) -> Finding:
+def _more_robust(record: StudyRecord, offset: float) -> ClaimResult:
     grid, best = toys.held(record, offset, "stochastic"), _best(record, offset, "stochastic")
-    return Finding(
+    return ClaimResult(
         claim=f"In stochastic mode VIB is more robust than the linear classifier ({toys.softplus(offset)}).",
         verdict=any_of([exceeds(_gain(record, vib, "stochastic", "attacked"), MARGIN) for vib in grid]),
-        because=f"Its best β = {best.beta:g} keeps {_gain(record, best, 'stochastic', 'attacked')} more under attack; "
+        reason=f"Its best β = {best.beta:g} keeps {_gain(record, best, 'stochastic', 'attacked')} more under attack; "
         f"more than {points(MARGIN)} at some β counts.",
     )
 
 
-def _only_stochastic(record: StudyRecord, offset: float) -> Finding:
+def _only_stochastic(record: StudyRecord, offset: float) -> ClaimResult:
     grid, best = toys.held(record, offset, "mean"), _best(record, offset, "mean")
     gains = [_gain(record, vib, "mean", "attacked") for vib in grid]
-    return Finding(
+    return ClaimResult(
         claim=f"In mean mode it is not, at any β ({toys.softplus(offset)}).",
         verdict=all_of([falls_below(gain, MARGIN) for gain in gains]),
-        because=f"Its best β = {best.beta:g} keeps {_gain(record, best, 'mean', 'attacked')} more under attack; less "
+        reason=f"Its best β = {best.beta:g} keeps {_gain(record, best, 'mean', 'attacked')} more under attack; less "
         f"than {points(MARGIN)} at every β counts.",
     )
 
 
-def _at_some_beta(record: StudyRecord, offset: float) -> Finding:
+def _at_some_beta(record: StudyRecord, offset: float) -> ClaimResult:
     """The weaker reading of the two claims above: the paper shows its figure and does not say at which β."""
     claim = f"At some β it is more robust in stochastic mode and not in mean mode ({toys.softplus(offset)})."
     in_both = set(toys.held(record, offset, "mean"))
     grid = [vib for vib in toys.held(record, offset, "stochastic") if vib in in_both]
     if not grid:
-        return Finding(claim=claim, verdict=Verdict.UNDECIDED, because="Training collapsed at every β.")
+        return ClaimResult(claim=claim, verdict=Verdict.UNDECIDED, reason="Training collapsed at every β.")
     gains = {vib: [_gain(record, vib, mode, "attacked") for mode in ("stochastic", "mean")] for vib in grid}
     verdicts = {vib: all_of([exceeds(a, MARGIN), falls_below(b, MARGIN)]) for vib, (a, b) in gains.items()}
-    seen = [vib for vib in grid if verdicts[vib] is Verdict.SEEN]
+    seen = [vib for vib in grid if verdicts[vib] is Verdict.SUPPORTED]
     shown = max(seen or grid, key=lambda vib: gains[vib][0].value - gains[vib][1].value)
     stochastic, mean = gains[shown]
     where = f"It is seen at β = {_listed(seen)}. Of these, t" if seen else "T"
-    return Finding(
+    return ClaimResult(
         claim=claim,
         verdict=any_of(list(verdicts.values())),
-        because=f"{where}he modes lie furthest apart at β = {shown.beta:g}: under attack VIB "
+        reason=f"{where}he modes lie furthest apart at β = {shown.beta:g}: under attack VIB "
         f"keeps {stochastic} more in stochastic mode, {mean} more in mean mode; more than {points(MARGIN)} and less "
         "than that counts.",
     )
 
 
-def _modes_part(record: StudyRecord, offset: float) -> Finding:
+def _modes_part(record: StudyRecord, offset: float) -> ClaimResult:
     """What makes "only for the case of stochastic evaluation" odd, without a limit on what mean mode may gain."""
     claim = f"At some β it is more robust in stochastic mode than in mean mode ({toys.softplus(offset)})."
     grid = toys.held(record, offset, "stochastic")
     if not grid:
-        return Finding(claim=claim, verdict=Verdict.UNDECIDED, because="Training collapsed at every β.")
+        return ClaimResult(claim=claim, verdict=Verdict.UNDECIDED, reason="Training collapsed at every β.")
     level = bonferroni(len(toys.grid(record, offset)))
     leads = {vib: _lead_of_stochastic(record, vib, level) for vib in grid}
     most = max(grid, key=lambda vib: leads[vib].value)
-    ahead = [vib for vib in grid if exceeds(leads[vib], MARGIN) is Verdict.SEEN]
-    behind = [vib for vib in grid if falls_below(leads[vib], -MARGIN) is Verdict.SEEN]
+    ahead = [vib for vib in grid if exceeds(leads[vib], MARGIN) is Verdict.SUPPORTED]
+    behind = [vib for vib in grid if falls_below(leads[vib], -MARGIN) is Verdict.SUPPORTED]
     also = f" At β = {_listed(behind)} mean mode is ahead instead, by more than that." if behind else ""
-    return Finding(
+    return ClaimResult(
         claim=claim,
         verdict=any_of([exceeds(lead, MARGIN) for lead in leads.values()]),
-        because=f"At most by {leads[most]} under attack, at β = {most.beta:g}; more than {points(MARGIN)} at some β "
+        reason=f"At most by {leads[most]} under attack, at β = {most.beta:g}; more than {points(MARGIN)} at some β "
         f"counts, and is seen at {f'β = {_listed(ahead)}' if ahead else 'none'}.{also}",
     )
 
@@ -140,18 +140,18 @@ def _listed(vibs: Sequence[toys.Vib]) -> str:
     return ", ".join(f"{vib.beta:g}" for vib in vibs)
 
 
-def _at_odds(record: StudyRecord, offset: float) -> Finding:
+def _at_odds(record: StudyRecord, offset: float) -> ClaimResult:
     claim = f"Clean and robust accuracy are at odds ({toys.softplus(offset)})."
     grid = toys.held(record, offset, "stochastic")
     robust = [vib for vib in grid if _gain(record, vib, "stochastic", "attacked").low > MARGIN]
     if not robust:
-        return Finding(claim=claim, verdict=Verdict.UNDECIDED, because="No β is more robust, so there is no price.")
+        return ClaimResult(claim=claim, verdict=Verdict.UNDECIDED, reason="No β is more robust, so there is no price.")
     prices = {vib: _gain(record, vib, "stochastic", "clean") for vib in robust}
     least = max(robust, key=lambda vib: prices[vib].value)
-    return Finding(
+    return ClaimResult(
         claim=claim,
         verdict=all_of([falls_below(price, 0.0) for price in prices.values()]),
-        because=f"It is more robust in stochastic mode at β = {_listed(robust)}. The "
+        reason=f"It is more robust in stochastic mode at β = {_listed(robust)}. The "
         f"price is least at {least.beta:g}: clean accuracy differs by {prices[least]} from the linear classifier's; "
         "below 0 at each counts.",
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from isthmus.core.types import Section
 from isthmus.studies.closer_look import cifar, cifar_claims, cifar_page
-from isthmus.studies.study import StudyRecord, scales
+from isthmus.studies.old.study import StudyRecord, scales
 
 
 class Config(cifar.CifarConfig):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from isthmus.studies.image_models import ImageConfig
+from isthmus.studies.old.image_models import ImageConfig
 
 MNIST_MODEL: dict[str, Any] = {"backbone": {"name": "mlp", "hidden": [1024, 1024]}, "dim": 256, "samples": 12}
 MNIST_TRAINING: dict[str, Any] = {

@@ -9,21 +9,11 @@ from isthmus.core.recipe import Positive
 from isthmus.core.types import Figure, Section, Series, Table
 from isthmus.studies import catalogue
 from isthmus.studies.closer_look.presets import DIGITS_TINY, MNIST_SMALL, MnistConfig
-from isthmus.studies.drawing import Row, band
-from isthmus.studies.evidence import Estimate, Finding, Verdict, exceeds, percent, share
-from isthmus.studies.image_models import (
-    NAMES,
-    Eps,
-    Kind,
-    Pgd,
-    blind,
-    claimed,
-    estimate,
-    healthy,
-    modes,
-)
-from isthmus.studies.study import Beta, StudyRecord
-from isthmus.studies.workbench import Stages, Workbench
+from isthmus.studies.old.drawing import Row, band
+from isthmus.studies.old.evidence import ClaimResult, Estimate, Verdict, exceeds, percent, share
+from isthmus.studies.old.image_models import NAMES, Eps, Kind, Pgd, blind, claimed, estimate, healthy, modes
+from isthmus.studies.old.study import Beta, StudyRecord
+from isthmus.studies.store import ResultStore, Stages
 
 OVERSTATED = 0.05
 """A share of all images that further starts break, from which on the first one misled."""
@@ -53,17 +43,17 @@ class RestartConfig(MnistConfig):
     starts: Positive = 100
 
 
-def cells(config: RestartConfig, bench: Workbench) -> Stages:
+def cells(config: RestartConfig, bench: ResultStore) -> Stages:
     """Both networks under PGD, with every seed."""
     from isthmus.studies.closer_look.attacked import restarts
-    from isthmus.studies.laboratory import Laboratory
+    from isthmus.studies.old.laboratory import Laboratory
 
     laboratory, trial = Laboratory(config, bench), restarts(config.eps, config.pgd, config.starts)
     models: list[tuple[Kind, float | None]] = [("determ", None), ("vib", config.beta)]
     yield [laboratory.cell(*model, seed, trial) for seed in range(config.seeds) for model in models]
 
 
-def findings(record: StudyRecord, claim: Callable[[StudyRecord, str], Finding]) -> list[Finding]:
+def findings(record: StudyRecord, claim: Callable[[StudyRecord, str], ClaimResult]) -> list[ClaimResult]:
     """A figure's own claim, then that a single start overstates, each in every mode.
 
     Args:
@@ -71,8 +61,8 @@ def findings(record: StudyRecord, claim: Callable[[StudyRecord, str], Finding]) 
     """
     gone = [kind for kind in _KINDS if not healthy(record, objective=kind)]
     if gone:
-        because = f"Every run collapsed, or none is there: {', '.join(gone)}."
-        return [Finding(claim="VIB under PGD with restarts.", verdict=Verdict.UNDECIDED, because=because)]
+        reason = f"Every run collapsed, or none is there: {', '.join(gone)}."
+        return [ClaimResult(claim="VIB under PGD with restarts.", verdict=Verdict.UNDECIDED, reason=reason)]
     vib = healthy(record, objective="vib")
     return [
         *(claim(record, mode) for mode in claimed(vib)),
@@ -88,14 +78,14 @@ def after_all(record: StudyRecord, kind: str, mode: str) -> Estimate:
     return estimate(healthy(record, objective=kind), mode, "standing", -1)
 
 
-def overstated(claim: str, cells: Sequence[Mapping[str, Any]], mode: str) -> Finding:
+def overstated(claim: str, cells: Sequence[Mapping[str, Any]], mode: str) -> ClaimResult:
     """Whether a single start leaves considerably more standing than further starts do."""
     curves = [cell["modes"][mode]["standing"] for cell in cells]
     lost, last = share([curve[1] - curve[-1] for curve in curves], cells[0]["n"]), _starts(cells, mode)[-1]
-    return Finding(
+    return ClaimResult(
         claim=claim,
         verdict=exceeds(lost, OVERSTATED),
-        because=f"Of all images, starts 2 to {last} break {lost}; more than {percent(OVERSTATED)} counts.",
+        reason=f"Of all images, starts 2 to {last} break {lost}; more than {percent(OVERSTATED)} counts.",
     )
 
 

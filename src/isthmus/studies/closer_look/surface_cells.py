@@ -14,13 +14,13 @@ from isthmus.core.preserve_state import device_of
 from isthmus.core.randomness import example_keys
 from isthmus.studies.closer_look.attacked import ensemble
 from isthmus.studies.closer_look.surfaces import SurfaceConfig
-from isthmus.studies.laboratory import Laboratory, Subject
-from isthmus.studies.workbench import Cell, Stages, Tell, Workbench
+from isthmus.studies.old.laboratory import Laboratory, Subject
+from isthmus.studies.store import Experiment, ResultStore, Stages, Tell
 
 _DECIDING = {"eps", "pgd", "classes", "measured", "direction_starts", "grid", "images"}  # beside the recipe
 
 
-def cells(config: SurfaceConfig, bench: Workbench) -> Stages:
+def cells(config: SurfaceConfig, bench: ResultStore) -> Stages:
     """The models, trained and ranked; then the surfaces of the best."""
     laboratory, trial, knob = Laboratory(config, bench), ensemble(config.eps, config.ensemble), config.knobs[0]
     ranked = yield [laboratory.cell(config.kind, knob, seed, trial) for seed in range(config.seeds)]
@@ -35,7 +35,7 @@ def cells(config: SurfaceConfig, bench: Workbench) -> Stages:
         subject = laboratory.subject(config.kind, knob, best["seed"])
         return measure(subject, config, bench.telling("surfaces"))
 
-    yield [Cell(name, {"recipe": recipe, **config.model_dump(mode="json", include=_DECIDING)}, make)]
+    yield [Experiment(name, {"recipe": recipe, **config.model_dump(mode="json", include=_DECIDING)}, make)]
 
 
 def measure(subject: Subject, config: SurfaceConfig, tell: Tell) -> dict[str, Any]:

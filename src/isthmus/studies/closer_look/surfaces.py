@@ -14,8 +14,8 @@ from isthmus.core.recipe import Positive
 from isthmus.core.types import Figure, Gallery, Picture, Section, Series, Table
 from isthmus.studies import catalogue
 from isthmus.studies.closer_look import cifar
-from isthmus.studies.evidence import Finding, Verdict, exceeds, percent, share
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.old.evidence import ClaimResult, Verdict, exceeds, percent, share
+from isthmus.studies.old.study import StudyRecord
 
 MOSTLY = 0.5
 """A share of the diamond, and of the images, from which on a surface counts as flat, and flatness as typical."""
@@ -54,22 +54,22 @@ def _surfaces(record: StudyRecord) -> Mapping[str, Any] | None:
     return next(record.each(attack="surfaces"), None)
 
 
-def findings(record: StudyRecord) -> list[Finding]:
+def findings(record: StudyRecord) -> list[ClaimResult]:
     """The paper's claim: the landscape is flat, so that gradients of the cross-entropy lead nowhere."""
     found = _surfaces(record)
     if found is None:
-        because = "Every model collapsed, so there is none to look at."
-        return [Finding(claim="The loss landscape is flat.", verdict=Verdict.UNDECIDED, because=because)]
+        reason = "Every model collapsed, so there is none to look at."
+        return [ClaimResult(claim="The loss landscape is flat.", verdict=Verdict.UNDECIDED, reason=reason)]
     return [_flat(found, direction) for direction in DIRECTIONS]
 
 
-def _flat(found: Mapping[str, Any], direction: str) -> Finding:
+def _flat(found: Mapping[str, Any], direction: str) -> ClaimResult:
     values = found["flat"][direction]
     flat = share([sum(value > MOSTLY for value in values)], len(values))
-    return Finding(
+    return ClaimResult(
         claim=f"Around most images the cross-entropy is flat {DIRECTIONS[direction]}.",
         verdict=exceeds(flat, MOSTLY, least_seeds=1),
-        because=f"{flat} of the images have it within 0.01 nats of its own value in more than half of the diamond; "
+        reason=f"{flat} of the images have it within 0.01 nats of its own value in more than half of the diamond; "
         f"more than {percent(MOSTLY)} of the images counts. The claim is about this one model.",
     )
 

@@ -17,7 +17,7 @@ from isthmus.models.bottleneck import Bottleneck
 from isthmus.models.factory import bottleneck
 from isthmus.objectives.terms import rate
 from isthmus.studies.closer_look.toys import MODES, ToyConfig, Vib
-from isthmus.studies.workbench import Cell, Tell, Workbench
+from isthmus.studies.store import Experiment, ResultStore, Tell
 
 Toy = Intervals | Gaussians
 _JUDGED = "judged"  # the points that all models are judged on, whatever their seed
@@ -60,7 +60,7 @@ def gaussians(points: int) -> Problem:
     )
 
 
-def cells(problem: Problem, config: ToyConfig, bench: Workbench) -> list[Cell]:
+def cells(problem: Problem, config: ToyConfig, bench: ResultStore) -> list[Experiment]:
     """The deterministic classifier and one VIB for each β and offset in σ, with every seed."""
     vibs: list[Vib | None] = [None, *(Vib(beta, offset) for offset in config.std_offsets for beta in config.betas)]
     found, tell = [], bench.telling("training")
@@ -70,7 +70,7 @@ def cells(problem: Problem, config: ToyConfig, bench: Workbench) -> list[Cell]:
             kind = "determ" if vib is None else f"vib, beta {vib.beta:g}, offset {vib.offset:g}"
             about = {"problem": problem.name, "training": training, "vib": vib and vib._asdict(), "seed": seed}
             make = partial(measure, problem, config, vib, seed, tell)
-            found.append(Cell(f"{problem.name}, {kind}, seed {seed}", about, make))
+            found.append(Experiment(f"{problem.name}, {kind}, seed {seed}", about, make))
     return found
 
 

@@ -11,9 +11,9 @@ from scipy.special import bdtr
 
 from isthmus.core.recipe import Positive, StdOffset
 from isthmus.core.types import Figure, Mark, Metric, Series, Table
-from isthmus.studies.drawing import Row, Value, band
-from isthmus.studies.evidence import Estimate, gap, share
-from isthmus.studies.study import Beta, StudyConfig, StudyRecord
+from isthmus.studies.old.drawing import Row, Value, band
+from isthmus.studies.old.evidence import Estimate, gap, share
+from isthmus.studies.old.study import Beta, StudyConfig, StudyRecord
 
 TINY: dict[str, Any] = {"betas": (0.01, 0.1), "batch_size": 256, "points": 500, "seeds": 2}
 MODES = ("mean", "stochastic")

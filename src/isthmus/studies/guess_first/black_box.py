@@ -10,11 +10,11 @@ from torch import Tensor
 from isthmus.studies.guess_first import transfers
 from isthmus.studies.guess_first.protocol import ATTACKS, SUBSTITUTE, CurvesConfig
 from isthmus.studies.guess_first.workshop import Workshop, about, model_of, right
-from isthmus.studies.laboratory import Subject
-from isthmus.studies.workbench import Cell
+from isthmus.studies.old.laboratory import Subject
+from isthmus.studies.store import Experiment
 
 
-def cell(config: CurvesConfig, workshop: Workshop, names: Sequence[str], seed: int) -> Cell:
+def cell(config: CurvesConfig, workshop: Workshop, names: Sequence[str], seed: int) -> Experiment:
     """All models of one seed on the images of one substitute, each attack kept by itself.
 
     ``{"substitute": what is said of it, "moved": {attack: images that it changed at the largest size}, "victims":
@@ -50,7 +50,7 @@ def cell(config: CurvesConfig, workshop: Workshop, names: Sequence[str], seed: i
             },
         }
 
-    return Cell(f"black-box, seed {seed}", {**given, **settings}, make)
+    return Experiment(f"black-box, seed {seed}", {**given, **settings}, make)
 
 
 def _shown(
@@ -75,7 +75,7 @@ def _shown(
 
     options: dict[str, dict[str, Any]] = {"pgd": {"steps": config.transfer_steps}, "cw": {"cw": config.cw.plain()}}
     settings = {"attack": attack, "eps": config.sizes(attack), **options.get(attack, {})}
-    return workshop.bench.part(Cell(f"black-box {attack}", {**given, **settings}, judge))
+    return workshop.bench.part(Experiment(f"black-box {attack}", {**given, **settings}, judge))
 
 
 def _made(config: CurvesConfig, workshop: Workshop, source: Subject, attack: str) -> transfers.Made:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from isthmus.studies.evidence import Estimate, Finding, Verdict, all_of, bonferroni, exceeds, points
 from isthmus.studies.guess_first.printed import CLEAN, L2, LINF, Row
 from isthmus.studies.guess_first.protocol import PROPOSED
 from isthmus.studies.guess_first.readings import about_training, called, lead, numbers
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.old.evidence import ClaimResult, Estimate, Verdict, all_of, bonferroni, exceeds, points
+from isthmus.studies.old.study import StudyRecord
 
 LOSS = 0.01
 """A loss of clean accuracy up to which there is none."""
@@ -24,7 +24,7 @@ OBJECTIVES = (("C-DV", "C-JS"), ("C-DV-IE", "C-JS-IE"))
 Pairs = Iterable[tuple[str, str]]
 
 
-def findings(record: StudyRecord, gain: float | None) -> list[Finding]:
+def findings(record: StudyRecord, gain: float | None) -> list[ClaimResult]:
     """The claims of section 3.1, in its order.
 
     Args:
@@ -56,12 +56,12 @@ def findings(record: StudyRecord, gain: float | None) -> list[Finding]:
     ]
 
 
-def _by_more(record: StudyRecord, gain: float) -> list[Finding]:
+def _by_more(record: StudyRecord, gain: float) -> list[ClaimResult]:
     claim = f"There the elimination adds more than {points(gain)}."
     return leads(record, claim, FGSM[1:], TWINS, gain)
 
 
-def leads(record: StudyRecord, claim: str, rows: Sequence[Row], pairs: Pairs, limit: float = 0.0) -> list[Finding]:
+def leads(record: StudyRecord, claim: str, rows: Sequence[Row], pairs: Pairs, limit: float = 0.0) -> list[ClaimResult]:
     """Whether the first of each pair stands better than the second by more than a limit, in each of some rows.
 
     The intervals of all comparisons hold at once (Bonferroni).

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from isthmus.core.types import Figure, Series
-from isthmus.studies.drawing import band
-from isthmus.studies.evidence import Estimate, percent, share
 from isthmus.studies.guess_first import printed
 from isthmus.studies.guess_first.printed import CLEAN, Row
 from isthmus.studies.guess_first.readings import ATTACKS, BOXES, accuracy, cells, left, models, tested
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.old.drawing import band
+from isthmus.studies.old.evidence import Estimate, percent, share
+from isthmus.studies.old.study import StudyRecord
 
 Points = Callable[[StudyRecord, str, str, str], Series | None]
 """From a record, a box, an attack and a model to points beside the model's line."""

@@ -19,19 +19,19 @@ from isthmus.models.hypothesis import Hypothesis
 from isthmus.studies.estimates import ends
 from isthmus.studies.guess_first.figure_2 import Config
 from isthmus.studies.guess_first.workshop import BATCH, Workshop, about, model_of
-from isthmus.studies.laboratory import Subject
-from isthmus.studies.workbench import Cell, Stages, Tell, Workbench
+from isthmus.studies.old.laboratory import Subject
+from isthmus.studies.store import Experiment, ResultStore, Stages, Tell
 
 _DECIDING = {"hypothesis", "shown", "blocks", "fisher"}
 
 
-def cells(config: Config, bench: Workbench) -> Stages:
+def cells(config: Config, bench: ResultStore) -> Stages:
     """Every model, trained and looked into."""
     workshop = Workshop(config, bench)
     yield [_cell(config, workshop, name, seed) for seed in range(config.seeds) for name in config.models]
 
 
-def _cell(config: Config, workshop: Workshop, name: str, seed: int) -> Cell:
+def _cell(config: Config, workshop: Workshop, name: str, seed: int) -> Experiment:
     settings = config.model_dump(mode="json", include=_DECIDING)
     given = about(config.recipe(name, seed), config, representations=settings)
 
@@ -43,7 +43,7 @@ def _cell(config: Config, workshop: Workshop, name: str, seed: int) -> Cell:
             **measure(subject, config, workshop.bench.telling("probing")),
         }
 
-    return Cell(f"{name}, seed {seed}, representations", given, make)
+    return Experiment(f"{name}, seed {seed}, representations", given, make)
 
 
 def measure(subject: Subject, config: Config, tell: Tell) -> dict[str, Any]:

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from isthmus.studies.evidence import (
+from isthmus.studies.guess_first.readings import Cells, NotMeasured, about_training, settled
+from isthmus.studies.guess_first.readings import cells as cells_of
+from isthmus.studies.old.evidence import (
+    ClaimResult,
     Estimate,
-    Finding,
     Verdict,
     all_of,
     bonferroni,
@@ -22,9 +24,7 @@ from isthmus.studies.evidence import (
     points,
     share,
 )
-from isthmus.studies.guess_first.readings import Cells, NotMeasured, about_training, settled
-from isthmus.studies.guess_first.readings import cells as cells_of
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.old.study import StudyRecord
 
 PAIRS = (("C-DV", "C-DV-IE"), ("C-JS", "C-JS-IE"))
 ABOVE_CHANCE = 0.1
@@ -34,7 +34,7 @@ WELL = 0.5
 Model = Mapping[str, Any]
 
 
-def findings(record: StudyRecord) -> list[Finding]:
+def findings(record: StudyRecord) -> list[ClaimResult]:
     """That MMD² falls and the probe tells less, as intended; appendix D; ours: what is left all the same."""
     return [
         *(each for pair in PAIRS for each in _discrepancy_falls(record, *pair)),
@@ -94,7 +94,7 @@ def _both(record: StudyRecord, plain: str, eliminated: str) -> tuple[list[Model]
     return [without[seed] for seed in seeds], [with_it[seed] for seed in seeds]
 
 
-def _discrepancy_falls(record: StudyRecord, plain: str, eliminated: str) -> list[Finding]:
+def _discrepancy_falls(record: StudyRecord, plain: str, eliminated: str) -> list[ClaimResult]:
     claim = f"The elimination makes representations of {plain} less different between labels, by MMD²."
 
     def judge(least_seeds: int) -> tuple[Verdict, str]:
@@ -110,7 +110,7 @@ def _discrepancy_falls(record: StudyRecord, plain: str, eliminated: str) -> list
     return about_training(claim, judge)
 
 
-def _probe_falls(record: StudyRecord, plain: str, eliminated: str) -> list[Finding]:
+def _probe_falls(record: StudyRecord, plain: str, eliminated: str) -> list[ClaimResult]:
     claim = f"It leaves a linear probe less of the true label: {eliminated} against {plain}."
 
     def judge(least_seeds: int) -> tuple[Verdict, str]:
@@ -143,7 +143,7 @@ def _fisher_spread(found: Sequence[Model], part: str = "largest") -> float:
     return fmean((cell["fisher"][part][2] - cell["fisher"][part][1]) / 2 for cell in found)
 
 
-def _moves_less(record: StudyRecord, plain: str, eliminated: str) -> list[Finding]:
+def _moves_less(record: StudyRecord, plain: str, eliminated: str) -> list[ClaimResult]:
     claim = f"As appendix D expects, a small perturbation moves the prediction of {eliminated} less than {plain}'s."
 
     def judge(least_seeds: int) -> tuple[Verdict, str]:
@@ -167,7 +167,7 @@ def _eliminated(record: StudyRecord) -> dict[str, Model]:
     return found
 
 
-def _label_left(record: StudyRecord) -> Finding:
+def _label_left(record: StudyRecord) -> ClaimResult:
     claim = "Ours: even so, a linear probe tells the true label under every hypothesis of every model measured."
 
     def judge() -> tuple[Verdict, str]:
@@ -188,7 +188,7 @@ def _label_left(record: StudyRecord) -> Finding:
     return settled(claim, judge)
 
 
-def _hypothesis_left(record: StudyRecord) -> Finding:
+def _hypothesis_left(record: StudyRecord) -> ClaimResult:
     claim = "Ours: whether the hypothesis is true is still there to be told, in every model measured."
 
     def judge() -> tuple[Verdict, str]:

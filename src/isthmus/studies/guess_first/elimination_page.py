@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from isthmus.core.types import Figure, Interval, Mark, Metric, Series, Table
-from isthmus.studies.drawing import Row, band
-from isthmus.studies.evidence import Estimate, percent, share
 from isthmus.studies.guess_first.elimination_claims import Model, at, cells, log_fisher, told, total
 from isthmus.studies.guess_first.readings import NotMeasured
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.old.drawing import Row, band
+from isthmus.studies.old.evidence import Estimate, percent, share
+from isthmus.studies.old.study import StudyRecord
 
 Quantity = Callable[[Sequence[Model], int], Estimate]
 

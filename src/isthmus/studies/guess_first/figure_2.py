@@ -18,8 +18,8 @@ from isthmus.core.types import Section
 from isthmus.studies import catalogue
 from isthmus.studies.guess_first import elimination_claims, elimination_page, protocol
 from isthmus.studies.guess_first.protocol import ModelsConfig
-from isthmus.studies.study import StudyRecord, scales
-from isthmus.studies.workbench import Stages, Workbench
+from isthmus.studies.old.study import StudyRecord, scales
+from isthmus.studies.store import ResultStore, Stages
 
 Conditioned = Literal["C-DV", "C-DV-IE", "C-JS", "C-JS-IE"]
 
@@ -48,7 +48,7 @@ SCALES = scales(
 findings = elimination_claims.findings
 
 
-def cells(config: Config, bench: Workbench) -> Stages:
+def cells(config: Config, bench: ResultStore) -> Stages:
     """Every model, trained and looked into."""
     from isthmus.studies.guess_first import eliminated
 

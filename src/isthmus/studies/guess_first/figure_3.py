@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from isthmus.core.types import Figure, Section
 from isthmus.studies import catalogue
-from isthmus.studies.evidence import Finding
 from isthmus.studies.guess_first import black_claims, curves, protocol, white_claims
 from isthmus.studies.guess_first.printed import LINF, Row
 from isthmus.studies.guess_first.protocol import CurvesConfig
 from isthmus.studies.guess_first.readings import ATTACKS, models
-from isthmus.studies.study import StudyRecord, scales
-from isthmus.studies.workbench import Stages, Workbench
+from isthmus.studies.old.evidence import ClaimResult
+from isthmus.studies.old.study import StudyRecord, scales
+from isthmus.studies.store import ResultStore, Stages
 
 
 class Config(CurvesConfig):
@@ -24,19 +24,19 @@ class Config(CurvesConfig):
 SCALES = scales(Config, tiny=protocol.TINY_CURVES, small=protocol.SMALL_CURVES)
 
 
-def cells(config: Config, bench: Workbench) -> Stages:
+def cells(config: Config, bench: ResultStore) -> Stages:
     """Every model, trained and attacked."""
     from isthmus.studies.guess_first import measuring
 
     return measuring.curves(config, bench)
 
 
-def findings(record: StudyRecord) -> list[Finding]:
+def findings(record: StudyRecord) -> list[ClaimResult]:
     """That the proposed models stay ahead as perturbations grow; and the claims about white-box attacks."""
     return [*(each for attack in ATTACKS for each in _ahead(record, attack)), *white_claims.findings(record)]
 
 
-def _ahead(record: StudyRecord, attack: str) -> list[Finding]:
+def _ahead(record: StudyRecord, attack: str) -> list[ClaimResult]:
     """Up to the tables' sizes: beyond them, nothing may be left of any model."""
     grid, last = (record.config["l2"], 2.0) if attack == "cw" else (record.config["linf"], LINF[-1])
     rows = [Row("black", attack, eps) for eps in grid if eps <= last]

@@ -8,17 +8,17 @@ from typing import Any
 from isthmus.studies.guess_first import black_box, strong, white_box
 from isthmus.studies.guess_first.protocol import SIGMOID, CurvesConfig, TableConfig
 from isthmus.studies.guess_first.workshop import Workshop
-from isthmus.studies.workbench import Stages, Workbench
+from isthmus.studies.store import ResultStore, Stages
 
 
-def curves(config: CurvesConfig, bench: Workbench) -> Stages:
+def curves(config: CurvesConfig, bench: ResultStore) -> Stages:
     """Every model trained and attacked in the open; then all models on their seed's substitute."""
     workshop = Workshop(config, bench)
     trained = yield _white(config, workshop)
     yield _black(config, workshop, trained)
 
 
-def table(config: TableConfig, bench: Workbench) -> Stages:
+def table(config: TableConfig, bench: ResultStore) -> Stages:
     """The same, and beside the black-box attacks the ensemble and the verdict."""
     workshop = Workshop(config, bench)
     trained = yield _white(config, workshop)

@@ -16,8 +16,8 @@ from pydantic import Field, model_validator
 from isthmus.core.config import Frozen
 from isthmus.core.recipe import Positive
 from isthmus.studies.guess_first.printed import L2, LINF
-from isthmus.studies.image_models import Eps
-from isthmus.studies.study import Beta, StudyConfig
+from isthmus.studies.old.image_models import Eps
+from isthmus.studies.old.study import Beta, StudyConfig
 
 Name = Literal["CNN", "C-DV", "C-JS", "C-DV-IE", "C-JS-IE", "VIB", "C-JS-sigmoid", "C-JS-IE-sigmoid"]
 MODELS: tuple[Name, ...] = ("CNN", "C-DV", "C-JS", "C-DV-IE", "C-JS-IE", "VIB")

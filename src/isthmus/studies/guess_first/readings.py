@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from isthmus.studies.evidence import LEAST_SEEDS, Estimate, Finding, Verdict, gap, percent, share
 from isthmus.studies.guess_first.printed import Row
-from isthmus.studies.image_models import healthy
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.old.evidence import LEAST_SEEDS, ClaimResult, Estimate, Verdict, gap, percent, share
+from isthmus.studies.old.image_models import healthy
+from isthmus.studies.old.study import StudyRecord
 
 ATTACKS = {"fgsm": "FGSM", "pgd": "PGD", "cw": "C&W"}
 BOXES = {"black": "black-box", "white": "white-box"}
@@ -111,7 +111,7 @@ def numbers(record: StudyRecord, row: Row, names: Sequence[str]) -> str:
     return ", ".join(f"{name} {percent(value.value)}" for name, value in values.items() if value is not None)
 
 
-def about_training(claim: str, judge: Callable[[int], tuple[Verdict, str]]) -> list[Finding]:
+def about_training(claim: str, judge: Callable[[int], tuple[Verdict, str]]) -> list[ClaimResult]:
     """A finding about a way of training; where seeds are what it lacks, also one about the very models measured.
 
     One or two runs say nothing about other seeds. Of themselves they may say much: then only the choice of images is
@@ -127,10 +127,10 @@ def about_training(claim: str, judge: Callable[[int], tuple[Verdict, str]]) -> l
     return found
 
 
-def settled(claim: str, judge: Callable[[], tuple[Verdict, str]]) -> Finding:
+def settled(claim: str, judge: Callable[[], tuple[Verdict, str]]) -> ClaimResult:
     """A finding; undecided where a number is missing."""
     try:
-        verdict, because = judge()
+        verdict, reason = judge()
     except NotMeasured as error:
-        verdict, because = Verdict.UNDECIDED, f"Not measured: {error}."
-    return Finding(claim=claim, verdict=verdict, because=because)
+        verdict, reason = Verdict.UNDECIDED, f"Not measured: {error}."
+    return ClaimResult(claim=claim, verdict=verdict, reason=reason)

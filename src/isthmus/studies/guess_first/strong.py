@@ -14,13 +14,13 @@ from isthmus.core.preserve_state import device_of
 from isthmus.studies.guess_first.printed import L2, LINF
 from isthmus.studies.guess_first.protocol import TableConfig
 from isthmus.studies.guess_first.workshop import Workshop, about, model_of
-from isthmus.studies.laboratory import Attacker, Subject
-from isthmus.studies.workbench import Cell, Tell
+from isthmus.studies.old.laboratory import Attacker, Subject
+from isthmus.studies.store import Experiment, Tell
 
 SIZES = {"linf": LINF, "l2": L2}
 
 
-def ensemble(config: TableConfig, workshop: Workshop, name: str, seed: int) -> Cell:
+def ensemble(config: TableConfig, workshop: Workshop, name: str, seed: int) -> Experiment:
     """A suite at the tables' sizes: ``{"left": {"linf": {"eps": grid, "standing": images}, "l2": …}}``.
 
     What falls at one ε is not attacked again at a larger one: its witness lies in that ball, too.
@@ -32,13 +32,15 @@ def ensemble(config: TableConfig, workshop: Workshop, name: str, seed: int) -> C
         attacker = Attacker(workshop.bench, subject, {**given, "mode": "mean"})
         left = {
             norm: workshop.bench.part(
-                Cell(f"ensemble {norm} {name}", {**given, "norm": norm}, partial(_standing, attacker, config, norm))
+                Experiment(
+                    f"ensemble {norm} {name}", {**given, "norm": norm}, partial(_standing, attacker, config, norm)
+                )
             )
             for norm in SIZES
         }
         return {**subject.facts, "trial": "ensemble", "left": left}
 
-    return Cell(f"{name}, seed {seed}, ensemble", given, make)
+    return Experiment(f"{name}, seed {seed}, ensemble", given, make)
 
 
 def _standing(attacker: Attacker, config: TableConfig, norm: str) -> dict[str, Any]:
@@ -50,7 +52,7 @@ def _standing(attacker: Attacker, config: TableConfig, norm: str) -> dict[str, A
     return {"eps": list(SIZES[norm]), "standing": found}
 
 
-def verdict(config: TableConfig, workshop: Workshop, name: str, seed: int) -> Cell:
+def verdict(config: TableConfig, workshop: Workshop, name: str, seed: int) -> Experiment:
     """The obfuscation battery at ℓ∞ 0.15, on some of the images.
 
     ``{"status": of the check, "verdict": holds, overstated or broken, "reported", "corrected": images that stand,
@@ -63,7 +65,7 @@ def verdict(config: TableConfig, workshop: Workshop, name: str, seed: int) -> Ce
         subject = workshop.subject(name, seed)
         return {**subject.facts, "trial": "verdict", **_diagnosed(config, subject, workshop.bench.telling("doubting"))}
 
-    return Cell(f"{name}, seed {seed}, verdict", given, make)
+    return Experiment(f"{name}, seed {seed}, verdict", given, make)
 
 
 def _diagnosed(config: TableConfig, subject: Subject, tell: Tell) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from isthmus.studies.evidence import Finding, Verdict, all_of, bonferroni, exceeds, falls_below, gap, percent, share
 from isthmus.studies.guess_first.printed import LINF
 from isthmus.studies.guess_first.protocol import PROPOSED, SIGMOID
 from isthmus.studies.guess_first.readings import (
@@ -22,10 +21,21 @@ from isthmus.studies.guess_first.readings import (
     tested,
 )
 from isthmus.studies.guess_first.white_claims import CW, DV, JS
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.old.evidence import (
+    ClaimResult,
+    Verdict,
+    all_of,
+    bonferroni,
+    exceeds,
+    falls_below,
+    gap,
+    percent,
+    share,
+)
+from isthmus.studies.old.study import StudyRecord
 
 
-def findings(record: StudyRecord) -> list[Finding]:
+def findings(record: StudyRecord) -> list[ClaimResult]:
     """The verdict on the JS and on the Donsker-Varadhan models, and the ensemble at the tables' ℓ∞ sizes."""
     return [
         _battery(
@@ -42,7 +52,7 @@ def findings(record: StudyRecord) -> list[Finding]:
     ]
 
 
-def _battery(record: StudyRecord, names: Sequence[str], claim: str, expected: bool) -> Finding:
+def _battery(record: StudyRecord, names: Sequence[str], claim: str, expected: bool) -> ClaimResult:
     def judge() -> tuple[Verdict, str]:
         found = {(name, seed): cell for name in names for seed, cell in cells(record, "verdict", name).items()}
         if missing := [name for name in names if name not in {name for name, _ in found}]:
@@ -53,7 +63,7 @@ def _battery(record: StudyRecord, names: Sequence[str], claim: str, expected: bo
             f"{percent(cell['corrected'] / cell['n'])} left of {cell['n']:,}, {_tests(failed_tests(cell))}"
             for (name, seed), cell in found.items()
         ]
-        verdict = Verdict.SEEN if all(as_claimed) else Verdict.NOT_SEEN
+        verdict = Verdict.SUPPORTED if all(as_claimed) else Verdict.CONTRADICTED
         return verdict, f"{'; '.join(said)}. A verdict other than “holds”, or a failed test, is a doubt."
 
     return settled(claim, judge)
@@ -63,7 +73,7 @@ def _tests(failed: Sequence[str]) -> str:
     return f"failed: {', '.join(test.replace('_', ' ') for test in failed)}" if failed else "no test failed"
 
 
-def _some_left(record: StudyRecord) -> list[Finding]:
+def _some_left(record: StudyRecord) -> list[ClaimResult]:
     eps = LINF[0]
     claim = f"Ours: at ℓ∞ {eps:g} a strong ensemble leaves more of each of the four than of the CNN."
 
@@ -85,7 +95,7 @@ def _some_left(record: StudyRecord) -> list[Finding]:
     return about_training(claim, judge)
 
 
-def _nothing_left(record: StudyRecord) -> Finding:
+def _nothing_left(record: StudyRecord) -> ClaimResult:
     eps = LINF[1]
     claim = f"Ours: at ℓ∞ {eps:g} it leaves no more than chance of any of the four measured."
 

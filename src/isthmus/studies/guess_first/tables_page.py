@@ -8,9 +8,6 @@ from typing import Any
 from isthmus.core.types import Figure, Metric, Section, Table
 from isthmus.metrics import proportion
 from isthmus.studies import catalogue
-from isthmus.studies.drawing import Row as Line
-from isthmus.studies.drawing import Value
-from isthmus.studies.evidence import Estimate, percent, share
 from isthmus.studies.guess_first import curves, printed
 from isthmus.studies.guess_first.printed import CLEAN, L2, LINF, ROWS, Row
 from isthmus.studies.guess_first.protocol import SIGMOID, SUBSTITUTE
@@ -24,8 +21,11 @@ from isthmus.studies.guess_first.readings import (
     models,
     tested,
 )
-from isthmus.studies.image_models import healthy
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.old.drawing import Row as Line
+from isthmus.studies.old.drawing import Value
+from isthmus.studies.old.evidence import Estimate, percent, share
+from isthmus.studies.old.image_models import healthy
+from isthmus.studies.old.study import StudyRecord
 
 
 def section(record: StudyRecord, title: str) -> Section:

@@ -23,8 +23,8 @@ from isthmus.attacks.minimal_norm import minimal_norms
 from isthmus.attacks.threats import Linf
 from isthmus.core.preserve_state import device_of, preserve_state
 from isthmus.core.randomness import example_keys
-from isthmus.studies.laboratory import Subject
-from isthmus.studies.workbench import Tell
+from isthmus.studies.old.laboratory import Subject
+from isthmus.studies.store import Tell
 
 BATCH = 500
 Made = Iterator[Float[Tensor, "n c h w"]]

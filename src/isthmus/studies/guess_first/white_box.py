@@ -13,13 +13,13 @@ from isthmus.attacks.foolbox_protocol import bisect_pgd, scan_fgsm
 from isthmus.attacks.minimal_norm import MinimalNorms, minimal_norms
 from isthmus.studies.guess_first.protocol import ATTACKS, CurvesConfig
 from isthmus.studies.guess_first.workshop import Workshop, about, model_of
-from isthmus.studies.laboratory import Subject
-from isthmus.studies.workbench import Cell, Tell
+from isthmus.studies.old.laboratory import Subject
+from isthmus.studies.store import Experiment, Tell
 
 Find = Callable[..., MinimalNorms]
 
 
-def cell(config: CurvesConfig, workshop: Workshop, name: str, seed: int) -> Cell:
+def cell(config: CurvesConfig, workshop: Workshop, name: str, seed: int) -> Experiment:
     """Accuracy of a model over perturbation sizes, each attack's norms kept by themselves.
 
     ``{"clean": images right, "attacks": {"fgsm": {"eps": grid, "standing": images whose norm is larger, "never": those
@@ -38,7 +38,7 @@ def cell(config: CurvesConfig, workshop: Workshop, name: str, seed: int) -> Cell
             "attacks": {attack: _told(norms[attack], grid) for attack, grid in attacks.items()},
         }
 
-    return Cell(f"{name}, seed {seed}, white-box", given, make)
+    return Experiment(f"{name}, seed {seed}, white-box", given, make)
 
 
 def _norms(config: CurvesConfig, workshop: Workshop, subject: Subject, attack: str) -> list[float]:
@@ -55,7 +55,9 @@ def _norms(config: CurvesConfig, workshop: Workshop, subject: Subject, attack: s
         "cw": partial(minimal_norms, norm="l2", attacks=[{"name": "cw", **config.cw.plain()}]),
     }
     tell = workshop.bench.telling(f"attacking, {attack}, white-box")
-    kept = workshop.bench.part(Cell(f"norms {attack} {name}", given, lambda: _found(finds[attack], subject, tell)))
+    kept = workshop.bench.part(
+        Experiment(f"norms {attack} {name}", given, lambda: _found(finds[attack], subject, tell))
+    )
     return [math.inf if size is None else size for size in kept["sizes"]]
 
 

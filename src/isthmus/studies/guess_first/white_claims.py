@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from isthmus.studies.evidence import (
+from isthmus.studies.guess_first.black_claims import OBJECTIVES, leads
+from isthmus.studies.guess_first.printed import L2, LINF, Row
+from isthmus.studies.guess_first.protocol import SIGMOID
+from isthmus.studies.guess_first.readings import NotMeasured, about_training, accuracy, cells, counts, tested
+from isthmus.studies.old.evidence import (
+    ClaimResult,
     Estimate,
-    Finding,
     Verdict,
     all_of,
     exceeds,
@@ -14,11 +18,7 @@ from isthmus.studies.evidence import (
     points,
     share,
 )
-from isthmus.studies.guess_first.black_claims import OBJECTIVES, leads
-from isthmus.studies.guess_first.printed import L2, LINF, Row
-from isthmus.studies.guess_first.protocol import SIGMOID
-from isthmus.studies.guess_first.readings import NotMeasured, about_training, accuracy, cells, counts, tested
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.old.study import StudyRecord
 
 FLAT = 0.1
 """A fall of FGSM's curve from ε = 0.15 to 0.30 up to which it is flat."""
@@ -34,7 +34,7 @@ LINF_ROWS = tuple(Row("white", attack, eps) for attack in ("fgsm", "pgd") for ep
 CW = Row("white", "cw", L2[0])
 
 
-def findings(record: StudyRecord) -> list[Finding]:
+def findings(record: StudyRecord) -> list[ClaimResult]:
     """The claims of section 3.1 about white-box attacks."""
     others = [name for name in record.config["models"] if name not in (*JS, *SIGMOID)]
     asked = [name for name in (*JS, *SIGMOID) if name in JS or name in record.config["models"]]
@@ -57,7 +57,7 @@ def findings(record: StudyRecord) -> list[Finding]:
     ]
 
 
-def _rarely_misled(record: StudyRecord, name: str) -> list[Finding]:
+def _rarely_misled(record: StudyRecord, name: str) -> list[ClaimResult]:
     claim = f"About 80% of FGSM attacks fail to mislead {name} at any size."
 
     def judge(least_seeds: int) -> tuple[Verdict, str]:
@@ -72,7 +72,7 @@ def _rarely_misled(record: StudyRecord, name: str) -> list[Finding]:
     return about_training(claim, judge)
 
 
-def _masked(record: StudyRecord, name: str) -> list[Finding]:
+def _masked(record: StudyRecord, name: str) -> list[ClaimResult]:
     """FGSM's curve is flat where PGD's falls, and C&W breaks what neither did: one step goes astray."""
     claim = f"{name} shows gradient masking: white-box FGSM is flat in ε, PGD falls, and C&W breaks it."
 

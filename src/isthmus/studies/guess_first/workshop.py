@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from isthmus.core.preserve_state import device_of, preserve_state
 from isthmus.studies.guess_first.protocol import THROUGH, ModelsConfig
-from isthmus.studies.laboratory import Judged, Subject, facts_of, judged
-from isthmus.studies.workbench import Workbench
+from isthmus.studies.old.laboratory import Judged, Subject, facts_of, judged
+from isthmus.studies.store import ResultStore
 
 BATCH = 500
 
@@ -19,7 +19,7 @@ BATCH = 500
 class Workshop:
     """Trains the models of one config; loads its images once."""
 
-    def __init__(self, config: ModelsConfig, bench: Workbench) -> None:
+    def __init__(self, config: ModelsConfig, bench: ResultStore) -> None:
         self.config, self.bench = config, bench
 
     def subject(self, name: str, seed: int) -> Subject:

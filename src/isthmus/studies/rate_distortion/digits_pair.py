@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from isthmus.core.recipe import Positive
-from isthmus.studies.study import Data, StudyConfig, data_name, data_options
+from isthmus.studies.old.study import Data, StudyConfig, data_name, data_options
 
 Activation = Literal["relu", "tanh"]
 WIDTHS = (512, 256, 128, 64, 32)

@@ -10,10 +10,10 @@ from typing import Any
 
 from isthmus.core.recipe import Positive
 from isthmus.core.types import Section
-from isthmus.studies.evidence import Finding
+from isthmus.studies.old.evidence import ClaimResult
+from isthmus.studies.old.study import StudyRecord, scales
 from isthmus.studies.rate_distortion import digits_pair, snr_claims, snr_page
-from isthmus.studies.study import StudyRecord, scales
-from isthmus.studies.workbench import Cell, Stages, Workbench
+from isthmus.studies.store import Experiment, ResultStore, Stages
 
 TRAINING: dict[str, Any] = {**digits_pair.TRAINING, "epochs": 3000}
 
@@ -39,7 +39,7 @@ SCALES = scales(
 )
 
 
-def cells(config: Config, bench: Workbench) -> Stages:
+def cells(config: Config, bench: ResultStore) -> Stages:
     """A cell for every network."""
     yield [
         _cell(config, bench, activation, batch_norm, seed)
@@ -49,7 +49,7 @@ def cells(config: Config, bench: Workbench) -> Stages:
     ]
 
 
-def _cell(config: Config, bench: Workbench, activation: Any, batch_norm: bool, seed: int) -> Cell:
+def _cell(config: Config, bench: ResultStore, activation: Any, batch_norm: bool, seed: int) -> Experiment:
     """``{"epochs": [...], "layers": {"1": {"signal", "noise", "snr": [...]}, …}, "test_accuracy", …}``, from the input
     on."""
     observe = {"name": "gradient_snr", "every": config.every, "normalize_noise": config.normalize_noise}
@@ -73,10 +73,10 @@ def _cell(config: Config, bench: Workbench, activation: Any, batch_norm: bool, s
         }
 
     name = f"{activation}{', batch norm' * batch_norm}, seed {seed}"
-    return Cell(name, {"recipe": recipe, "measured": "gradient SNR"}, measure)
+    return Experiment(name, {"recipe": recipe, "measured": "gradient SNR"}, measure)
 
 
-def findings(record: StudyRecord) -> list[Finding]:
+def findings(record: StudyRecord) -> list[ClaimResult]:
     """What the paper says of the figure."""
     return snr_claims.findings(record)
 

@@ -14,10 +14,10 @@ from pydantic import Field
 
 from isthmus.core.recipe import Positive
 from isthmus.core.types import Section
-from isthmus.studies.evidence import Finding
+from isthmus.studies.old.evidence import ClaimResult
+from isthmus.studies.old.study import StudyRecord, scales
 from isthmus.studies.rate_distortion import digits_pair, plane_claims, plane_page
-from isthmus.studies.study import StudyRecord, scales
-from isthmus.studies.workbench import Cell, Stages, Workbench
+from isthmus.studies.store import Experiment, ResultStore, Stages
 
 TRAINING: dict[str, Any] = {**digits_pair.TRAINING, "epochs": 10_000}
 
@@ -44,12 +44,12 @@ SCALES = scales(
 )
 
 
-def cells(config: Config, bench: Workbench) -> Stages:
+def cells(config: Config, bench: ResultStore) -> Stages:
     """A cell for each seed and kind of labels."""
     yield [_cell(config, bench, seed, random) for seed in range(config.seeds) for random in (False, True)]
 
 
-def _cell(config: Config, bench: Workbench, seed: int, random: bool) -> Cell:
+def _cell(config: Config, bench: ResultStore, seed: int, random: bool) -> Experiment:
     """``{"epochs": [...], "layers": {"1": {"i_xt", "i_ty": [... in bits]}, …}, "label_entropy_bits", …}``.
 
     ``pixel_entropy_bits`` bounds H(X) of the training images: their pixels' entropies, as if they were independent.
@@ -85,10 +85,10 @@ def _cell(config: Config, bench: Workbench, seed: int, random: bool) -> Cell:
         }
 
     name = f"{'random' if random else 'original'} labels, seed {seed}"
-    return Cell(name, {"recipe": recipe, "measured": "information plane, pixel entropy"}, measure)
+    return Experiment(name, {"recipe": recipe, "measured": "information plane, pixel entropy"}, measure)
 
 
-def findings(record: StudyRecord) -> list[Finding]:
+def findings(record: StudyRecord) -> list[ClaimResult]:
     """What the paper says of the figure."""
     return plane_claims.findings(record)
 

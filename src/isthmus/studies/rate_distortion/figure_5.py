@@ -14,10 +14,10 @@ from pydantic import Field
 
 from isthmus.core.recipe import Fraction, Positive
 from isthmus.core.types import Section
-from isthmus.studies.evidence import Finding
+from isthmus.studies.old.evidence import ClaimResult
+from isthmus.studies.old.study import StudyRecord, scales
 from isthmus.studies.rate_distortion import noise_claims, noise_page, protocol, weight_decay
-from isthmus.studies.study import StudyRecord, scales
-from isthmus.studies.workbench import Stages, Workbench
+from isthmus.studies.store import ResultStore, Stages
 
 Noise = Literal["white", "l2", "linf"]
 
@@ -52,7 +52,7 @@ SCALES = scales(
 )
 
 
-def cells(config: Config, bench: Workbench) -> Stages:
+def cells(config: Config, bench: ResultStore) -> Stages:
     """The choice of λ, then a cell for every model."""
     from isthmus.studies.rate_distortion import tolerance
 
@@ -60,7 +60,7 @@ def cells(config: Config, bench: Workbench) -> Stages:
     yield tolerance.cells(config, bench)
 
 
-def findings(record: StudyRecord) -> list[Finding]:
+def findings(record: StudyRecord) -> list[ClaimResult]:
     """What the paper says of the figure."""
     return noise_claims.findings(weight_decay.judged(record))
 

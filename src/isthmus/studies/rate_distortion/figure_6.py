@@ -13,11 +13,11 @@ from pydantic import Field
 
 from isthmus.core.recipe import Positive
 from isthmus.core.types import Section
-from isthmus.studies.evidence import Finding
-from isthmus.studies.image_models import Eps
+from isthmus.studies.old.evidence import ClaimResult
+from isthmus.studies.old.image_models import Eps
+from isthmus.studies.old.study import Data, StudyConfig, StudyRecord, data_name, data_options, scales
 from isthmus.studies.rate_distortion import sphere_claims, sphere_page
-from isthmus.studies.study import Data, StudyConfig, StudyRecord, data_name, data_options, scales
-from isthmus.studies.workbench import Stages, Workbench
+from isthmus.studies.store import ResultStore, Stages
 
 Variant = Literal["a", "b", "c"]
 TRAINING: dict[str, Any] = {
@@ -110,14 +110,14 @@ SCALES = scales(
 )
 
 
-def cells(config: Config, bench: Workbench) -> Stages:
+def cells(config: Config, bench: ResultStore) -> Stages:
     """A cell for every network."""
     from isthmus.studies.rate_distortion import spheres
 
     yield spheres.cells(config, bench)
 
 
-def findings(record: StudyRecord) -> list[Finding]:
+def findings(record: StudyRecord) -> list[ClaimResult]:
     """What the paper says of the figure."""
     return sphere_claims.findings(record)
 

@@ -13,12 +13,12 @@ from pydantic import Field
 
 from isthmus.core.recipe import Positive
 from isthmus.core.types import Section
-from isthmus.studies.evidence import Finding
-from isthmus.studies.image_models import Eps
+from isthmus.studies.old.evidence import ClaimResult
+from isthmus.studies.old.image_models import Eps
+from isthmus.studies.old.study import StudyRecord, scales
 from isthmus.studies.rate_distortion import protocol, transfer_claims, transfer_page, weight_decay
 from isthmus.studies.rate_distortion.printed import MODELS, Model
-from isthmus.studies.study import StudyRecord, scales
-from isthmus.studies.workbench import Stages, Workbench
+from isthmus.studies.store import ResultStore, Stages
 
 
 class Config(protocol.TableConfig):
@@ -51,7 +51,7 @@ SCALES = scales(
 )
 
 
-def cells(config: Config, bench: Workbench) -> Stages:
+def cells(config: Config, bench: ResultStore) -> Stages:
     """The choice of λ, then a cell for every model."""
     from isthmus.studies.rate_distortion import transferred
 
@@ -59,7 +59,7 @@ def cells(config: Config, bench: Workbench) -> Stages:
     yield transferred.cells(config, bench)
 
 
-def findings(record: StudyRecord) -> list[Finding]:
+def findings(record: StudyRecord) -> list[ClaimResult]:
     """What the paper says of the figure."""
     return transfer_claims.findings(weight_decay.judged(record))
 

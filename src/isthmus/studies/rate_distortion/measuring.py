@@ -6,10 +6,10 @@ from typing import Any
 
 from isthmus.studies.rate_distortion.printed import Labels, Model
 from isthmus.studies.rate_distortion.protocol import TableConfig
-from isthmus.studies.workbench import Cell, Workbench
+from isthmus.studies.store import Experiment, ResultStore
 
 
-def cells(config: TableConfig, bench: Workbench, labels: Labels) -> list[Cell]:
+def cells(config: TableConfig, bench: ResultStore, labels: Labels) -> list[Experiment]:
     """A cell for every model, batch size and seed; all of the first seed come first."""
     return [
         _cell(config, bench, model, batch, labels, seed)
@@ -19,7 +19,7 @@ def cells(config: TableConfig, bench: Workbench, labels: Labels) -> list[Cell]:
     ]
 
 
-def _cell(config: TableConfig, bench: Workbench, model: Model, batch: int, labels: Labels, seed: int) -> Cell:
+def _cell(config: TableConfig, bench: ResultStore, model: Model, batch: int, labels: Labels, seed: int) -> Experiment:
     """:func:`rightness`, with what was trained: the model, its λ, batch size, labels and seed."""
     recipe = config.recipe(model, batch, labels, seed)
 
@@ -29,10 +29,10 @@ def _cell(config: TableConfig, bench: Workbench, model: Model, batch: int, label
         return {**facts, **rightness(recipe, bench)}
 
     about = {"recipe": recipe, "measured": "rightness"}
-    return Cell(f"{model}, batch {batch}, {labels} labels, seed {seed}", about, measure)
+    return Experiment(f"{model}, batch {batch}, {labels} labels, seed {seed}", about, measure)
 
 
-def rightness(recipe: dict[str, Any], bench: Workbench) -> dict[str, Any]:
+def rightness(recipe: dict[str, Any], bench: ResultStore) -> dict[str, Any]:
     """``{"train": [right, of], "test": [right, of], "constant", "chance", "classes", "parameters", "fingerprint"}``.
 
     Training accuracy is of the trained model on the labels it was trained on. ``constant`` is how many of these the

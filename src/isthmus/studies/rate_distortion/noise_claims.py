@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-from isthmus.studies.evidence import (
+from isthmus.studies.old.evidence import (
+    ClaimResult,
     Estimate,
-    Finding,
     all_of,
     average,
     bits,
@@ -21,8 +21,8 @@ from isthmus.studies.evidence import (
     share,
     undecided,
 )
+from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.rate_distortion.printed import MODELS
-from isthmus.studies.study import StudyRecord
 
 NOISES = {"l2": "ℓ2 steps", "linf": "sign steps", "white": "white noise"}
 GONE = 0.02
@@ -33,7 +33,7 @@ RISEN = 0.05
 """Bits by which information must rise again."""
 
 
-def findings(record: StudyRecord) -> list[Finding]:
+def findings(record: StudyRecord) -> list[ClaimResult]:
     """The paper's claims in its order."""
     if not record.cells:
         return [undecided("Fault tolerance.", "Nothing was measured.")]
@@ -44,7 +44,7 @@ def findings(record: StudyRecord) -> list[Finding]:
         *(_returns(record, noise) for noise in ("l2", "linf")),
     ]
     weak = _too_weak(record)
-    return [undecided(each.claim, f"{weak} {each.because}") for each in found] if weak else found
+    return [undecided(each.claim, f"{weak} {each.reason}") for each in found] if weak else found
 
 
 def trained(record: StudyRecord, model: str) -> list[Mapping[str, Any]]:
@@ -81,7 +81,7 @@ def _too_weak(record: StudyRecord) -> str:
     )
 
 
-def _less_with_batch_norm(record: StudyRecord) -> Finding:
+def _less_with_batch_norm(record: StudyRecord) -> ClaimResult:
     claim = "With batch normalisation (C) less is transmitted than without (B), under every noise at the same ratios."
     if not trained(record, "B") or not trained(record, "C"):
         return undecided(claim)
@@ -89,7 +89,7 @@ def _less_with_batch_norm(record: StudyRecord) -> Finding:
     gaps = {noise: difference(*(kept(record, model, noise, level) for model in "BC")) for noise in kinds(record)}
     each = "; ".join(f"{NOISES[noise]}: {gap} less" for noise, gap in gaps.items())
     verdict = all_of([exceeds(gap, 0.0) for gap in gaps.values()])
-    return Finding(claim=claim, verdict=verdict, because=f"Of H(Y), averaged over the ratios, C keeps by {each}.")
+    return ClaimResult(claim=claim, verdict=verdict, reason=f"Of H(Y), averaged over the ratios, C keeps by {each}.")
 
 
 def _last_accuracy(record: StudyRecord, model: str, noise: str) -> Estimate:
@@ -98,17 +98,19 @@ def _last_accuracy(record: StudyRecord, model: str, noise: str) -> Estimate:
     return share([round(cell["noises"][noise]["accuracy"][-1] * cell["n"]) for cell in cells], cells[0]["n"], level)
 
 
-def _to_nothing(record: StudyRecord, noise: str) -> Finding:
+def _to_nothing(record: StudyRecord, noise: str) -> ClaimResult:
     claim = f"Unbounded {NOISES[noise]} leave no accuracy, so that no masked gradient explains what is transmitted."
     if noise not in kinds(record):
         return undecided(claim)
     found = {model: _last_accuracy(record, model, noise) for model in there(record)}
     each = ", ".join(f"{model} {percent(left.value)}" for model, left in found.items())
     verdict = all_of([falls_below(left, GONE) for left in found.values()])
-    return Finding(claim=claim, verdict=verdict, because=f"At the least ratio: {each}; below {percent(GONE)} counts.")
+    return ClaimResult(
+        claim=claim, verdict=verdict, reason=f"At the least ratio: {each}; below {percent(GONE)} counts."
+    )
 
 
-def _to_chance(record: StudyRecord) -> Finding:
+def _to_chance(record: StudyRecord) -> ClaimResult:
     claim = "White noise leaves the accuracy of chance."
     if "white" not in kinds(record):
         return undecided(claim)
@@ -116,11 +118,11 @@ def _to_chance(record: StudyRecord) -> Finding:
     found = {model: _last_accuracy(record, model, "white") for model in there(record)}
     each = ", ".join(f"{model} {percent(left.value)}" for model, left in found.items())
     verdict = all_of([falls_below(left, chance + NEAR_CHANCE) for left in found.values()])
-    because = f"At the least ratio: {each}; below {percent(chance + NEAR_CHANCE)} counts."
-    return Finding(claim=claim, verdict=verdict, because=because)
+    reason = f"At the least ratio: {each}; below {percent(chance + NEAR_CHANCE)} counts."
+    return ClaimResult(claim=claim, verdict=verdict, reason=reason)
 
 
-def _returns(record: StudyRecord, noise: str) -> Finding:
+def _returns(record: StudyRecord, noise: str) -> ClaimResult:
     """Information rises again at the least ratios: the wrong class depends on the right one."""
     claim = f"Under {NOISES[noise]} information rises again as the ratio falls to 0: what is left is the adversary's."
     model = "B" if trained(record, "B") else there(record)[0]
@@ -129,9 +131,9 @@ def _returns(record: StudyRecord, noise: str) -> Finding:
     courses = [cell["noises"][noise]["information_bits"] for cell in trained(record, model)]
     risen = average([course[-1] - min(course) for course in courses], unit="bits")
     least = bits(fmean(min(course) for course in courses))
-    return Finding(
+    return ClaimResult(
         claim=claim,
         verdict=exceeds(risen, RISEN),
-        because=f"Model {model} transmits {least} where it transmits least, and {risen} more at the least ratio; above "
+        reason=f"Model {model} transmits {least} where it transmits least, and {risen} more at the least ratio; above "
         f"{bits(RISEN)} counts.",
     )

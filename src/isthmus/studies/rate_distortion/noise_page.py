@@ -6,10 +6,10 @@ from statistics import fmean
 
 from isthmus.core.types import Figure, Mark, Section, Series, Table
 from isthmus.studies import catalogue
-from isthmus.studies.drawing import Row
-from isthmus.studies.evidence import percent
+from isthmus.studies.old.drawing import Row
+from isthmus.studies.old.evidence import percent
+from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.rate_distortion.noise_claims import NOISES, kept, kinds, there, trained
-from isthmus.studies.study import StudyRecord
 
 TITLES = {"information_bits": "Information about the label", "accuracy": "Accuracy"}
 SPACES = {"whitened": "of whitened images", "pixels": "of pixels"}

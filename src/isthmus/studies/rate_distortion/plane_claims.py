@@ -6,20 +6,20 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from isthmus.studies.evidence import Finding, Verdict, average, bits, exceeds, falls_below, undecided
+from isthmus.studies.old.evidence import ClaimResult, Verdict, average, bits, exceeds, falls_below, undecided
+from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.rate_distortion.compression import largest_falls, net_falls
-from isthmus.studies.study import StudyRecord
 
 COMPRESSED = 0.1
 """Bits by which I(X;T) must fall after its greatest value, beyond noise, to count as compression."""
 LABELS = ("original", "random")
 
 
-def findings(record: StudyRecord) -> list[Finding]:
+def findings(record: StudyRecord) -> list[ClaimResult]:
     """The paper's claims in its order."""
     if any(not trained(record, labels) for labels in LABELS):
-        because = "Networks on original and on random labels are both needed."
-        return [Finding(claim="The information plane.", verdict=Verdict.UNDECIDED, because=because)]
+        reason = "Networks on original and on random labels are both needed."
+        return [ClaimResult(claim="The information plane.", verdict=Verdict.UNDECIDED, reason=reason)]
     return [_compresses(record), _does_not(record), _rises(record), _memorises(record), _far_from_optimal(record)]
 
 
@@ -43,21 +43,21 @@ def _courses(record: StudyRecord, labels: str) -> list[list[Sequence[float]]]:
     return [[cell["layers"][layer]["i_xt"] for layer in hidden(cell)] for cell in trained(record, labels)]
 
 
-def _compresses(record: StudyRecord) -> Finding:
+def _compresses(record: StudyRecord) -> ClaimResult:
     claim = "On the original labels there is a phase of compression: I(X;T) of a hidden layer falls again."
     courses = _courses(record, "original")
     if len(courses) < 2:
         return undecided(claim, "How far noise alone falls is told from other seeds, and there is one.")
     found = average(net_falls(courses), unit="bits")
-    return Finding(
+    return ClaimResult(
         claim=claim,
         verdict=exceeds(found, COMPRESSED),
-        because=f"In the layer where it falls most it falls by {bits(fmean(largest_falls(courses)))} from its greatest "
+        reason=f"In the layer where it falls most it falls by {bits(fmean(largest_falls(courses)))} from its greatest "
         f"value, means over a tenth of training; by {found} more than noise alone; above {bits(COMPRESSED)} counts.",
     )
 
 
-def _does_not(record: StudyRecord) -> Finding:
+def _does_not(record: StudyRecord) -> ClaimResult:
     """Small even with its noise, or else larger than noise explains."""
     claim = "On random labels there is almost none."
     courses = _courses(record, "random")
@@ -65,17 +65,17 @@ def _does_not(record: StudyRecord) -> Finding:
         return undecided(claim, "How far noise alone falls is told from other seeds, and there is one.")
     whole, net = (average(of(courses), unit="bits") for of in (largest_falls, net_falls))
     verdict = falls_below(whole, COMPRESSED)
-    if verdict != Verdict.SEEN:
-        verdict = Verdict.NOT_SEEN if exceeds(net, COMPRESSED) == Verdict.SEEN else Verdict.UNDECIDED
-    return Finding(
+    if verdict != Verdict.SUPPORTED:
+        verdict = Verdict.CONTRADICTED if exceeds(net, COMPRESSED) == Verdict.SUPPORTED else Verdict.UNDECIDED
+    return ClaimResult(
         claim=claim,
         verdict=verdict,
-        because=f"In the layer where it falls most it falls by {whole}, noise included, and by {net} more than noise "
+        reason=f"In the layer where it falls most it falls by {whole}, noise included, and by {net} more than noise "
         f"alone; the first below {bits(COMPRESSED)} counts for the claim, the second above it against.",
     )
 
 
-def _rises(record: StudyRecord) -> Finding:
+def _rises(record: StudyRecord) -> ClaimResult:
     """I(T;Y) of the last hidden layer rises, and does not fall again."""
     risen, lost = [], []
     for cell in trained(record, "random"):
@@ -83,15 +83,15 @@ def _rises(record: StudyRecord) -> Finding:
         risen.append(course[-1] - course[0])
         lost.append(fallen(course))
     step = average([rise - fall for rise, fall in zip(risen, lost, strict=True)], unit="bits")
-    return Finding(
+    return ClaimResult(
         claim="Random labels are memorised slowly: I(T;Y) rises monotonically.",
         verdict=exceeds(step, 0.0),
-        because=f"In the last hidden layer it rises by {bits(fmean(risen))} and falls from its greatest value by "
+        reason=f"In the last hidden layer it rises by {bits(fmean(risen))} and falls from its greatest value by "
         f"{bits(fmean(lost))}; the first exceeds the second by {step}; above 0 counts.",
     )
 
 
-def _memorises(record: StudyRecord) -> Finding:
+def _memorises(record: StudyRecord) -> ClaimResult:
     """The degree of memorisation: I(X;T) with random labels less that with the original ones."""
     others = {cell["seed"]: cell for cell in trained(record, "original")}
     steps = [
@@ -99,12 +99,12 @@ def _memorises(record: StudyRecord) -> Finding:
     ]
     if not steps:
         claim = "Random labels leave more of the image in the last hidden layer."
-        return Finding(claim=claim, verdict=Verdict.UNDECIDED, because="No two networks have one seed.")
+        return ClaimResult(claim=claim, verdict=Verdict.UNDECIDED, reason="No two networks have one seed.")
     found = average(steps, unit="bits")
-    return Finding(
+    return ClaimResult(
         claim="Random labels leave more of the image in the last hidden layer: the degree of memorisation is positive.",
         verdict=exceeds(found, 0.0),
-        because=f"I(X;T) is larger by {found} in the end; above 0 counts.",
+        reason=f"I(X;T) is larger by {found} in the end; above 0 counts.",
     )
 
 
@@ -126,7 +126,7 @@ def _told(cell: Mapping[str, Any]) -> list[Sequence[float]]:
     return [cell["layers"][layer]["i_ty"] for layer in hidden(cell)]
 
 
-def _far_from_optimal(record: StudyRecord) -> Finding:
+def _far_from_optimal(record: StudyRecord) -> ClaimResult:
     """The paper's definition, of which the difference in I(X;T) is its estimate."""
     claim = "Random labels are memorised more also as measured from the optimal value of the information bottleneck."
     others = {cell["seed"]: cell for cell in trained(record, "original")}
@@ -136,10 +136,10 @@ def _far_from_optimal(record: StudyRecord) -> Finding:
     distances = [tuple(memorised(cell)[-1] for cell in pair) for pair in pairs]
     found = average([random - original for random, original in distances], unit="bits")
     first, second = (fmean(each) for each in zip(*distances, strict=True))
-    return Finding(
+    return ClaimResult(
         claim=claim,
         verdict=exceeds(found, 0.0),
-        because=f"In the last hidden layer I(X;T) exceeds I(T;Y), the least that says as much of the label, by "
+        reason=f"In the last hidden layer I(X;T) exceeds I(T;Y), the least that says as much of the label, by "
         f"{bits(first)} with random labels and {bits(second)} with the original ones; larger by {found}; above 0 "
         "counts.",
     )

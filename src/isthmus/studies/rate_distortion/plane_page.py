@@ -8,10 +8,10 @@ from typing import Any
 
 from isthmus.core.types import Figure, Mark, Section, Series, Table
 from isthmus.studies import catalogue
-from isthmus.studies.drawing import Row
-from isthmus.studies.evidence import percent
+from isthmus.studies.old.drawing import Row
+from isthmus.studies.old.evidence import percent
+from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.rate_distortion.plane_claims import LABELS, ends, hidden, memorised, trained
-from isthmus.studies.study import StudyRecord
 
 MULTIPLES = 6
 """Epochs at which the whole plane is drawn."""

@@ -13,9 +13,9 @@ from pydantic import Field
 
 from isthmus.core.errors import ConfigError
 from isthmus.core.recipe import Fraction, Positive
-from isthmus.studies.image_models import Eps
+from isthmus.studies.old.image_models import Eps
+from isthmus.studies.old.study import Data, StudyConfig, data_name, data_options
 from isthmus.studies.rate_distortion.printed import Labels, Model
-from isthmus.studies.study import Data, StudyConfig, data_name, data_options
 
 TRAINING: dict[str, Any] = {"epochs": 500, "optimizer": {"name": "sgd", "lr": 1e-2, "momentum": 0.0}}
 WHITENED: dict[str, Any] = {"name": "zca", "components": 400}

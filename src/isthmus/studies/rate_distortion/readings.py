@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from isthmus.studies.evidence import Estimate, share, signed_sum
+from isthmus.studies.old.evidence import Estimate, share, signed_sum
+from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.rate_distortion.printed import MODELS, Model
-from isthmus.studies.study import StudyRecord
 
 Signs = Mapping[str, Literal[1, -1]]
 GAP: Signs = {"train": 1, "test": -1}

@@ -11,12 +11,12 @@ from isthmus.checks.class_prototypes_page import enlarged
 from isthmus.checks.prototype_search import Population, cosine
 from isthmus.core.types import CheckResult
 from isthmus.models.learner import Learner
-from isthmus.studies.drawing import packed
-from isthmus.studies.evidence import ends
-from isthmus.studies.laboratory import ask, judged
+from isthmus.studies.old.drawing import packed
+from isthmus.studies.old.evidence import ends
+from isthmus.studies.old.laboratory import ask, judged
 from isthmus.studies.rate_distortion.printed import Model
 from isthmus.studies.rate_distortion.whitened import inside
-from isthmus.studies.workbench import Cell, Workbench
+from isthmus.studies.store import Experiment, ResultStore
 
 if TYPE_CHECKING:
     from isthmus.studies.rate_distortion.figure_4 import Config
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 METRICS = ("steps", "relative_distance", "similarity", "image_similarity")
 
 
-def cells(config: Config, bench: Workbench) -> list[Cell]:
+def cells(config: Config, bench: ResultStore) -> list[Experiment]:
     """A cell for every model and seed."""
     return [_cell(config, bench, model, seed) for seed in range(config.seeds) for model in config.models]
 
 
-def _cell(config: Config, bench: Workbench, model: Model, seed: int) -> Cell:
+def _cell(config: Config, bench: ResultStore, model: Model, seed: int) -> Experiment:
     """``{"reached": [prototypes, of all], "own_class": [nearest to their class's mean, of those that got there], each
     of METRICS: [value, low, high] or None, "pictures": of the first seed, …}``.
     """
@@ -64,7 +64,9 @@ def _cell(config: Config, bench: Workbench, model: Model, seed: int) -> Cell:
             "pictures": _pictures(found, learner, images, labels, classes, population) if seed == 0 else None,
         }
 
-    return Cell(f"{model}, seed {seed}, prototypes", {"recipe": recipe, "measured": "prototypes", **settings}, measure)
+    return Experiment(
+        f"{model}, seed {seed}, prototypes", {"recipe": recipe, "measured": "prototypes", **settings}, measure
+    )
 
 
 def _own_class(found: CheckResult, population: Population, there: np.ndarray) -> int:

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from isthmus.studies.evidence import (
+from isthmus.studies.old.evidence import (
+    ClaimResult,
     Estimate,
-    Finding,
     all_of,
     average,
     difference,
@@ -18,8 +18,8 @@ from isthmus.studies.evidence import (
     share,
     undecided,
 )
+from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.rate_distortion.printed import MODELS
-from isthmus.studies.study import StudyRecord
 
 STEPS = 100
 """About so many of 0.01 are printed."""
@@ -29,7 +29,7 @@ LEGIBLE = 0.5
 """More than so many prototypes must be nearest to the mean of their own class, of one in ten by chance."""
 
 
-def findings(record: StudyRecord) -> list[Finding]:
+def findings(record: StudyRecord) -> list[ClaimResult]:
     """The paper's claims in its order."""
     if not record.cells:
         return [undecided("From label to image.", "Nothing was measured.")]
@@ -69,7 +69,7 @@ def said(cosine: Estimate) -> str:
     return f"{cosine.value:.2f} ({cosine.low:.2f} to {cosine.high:.2f})"
 
 
-def _about_a_hundred(record: StudyRecord) -> Finding:
+def _about_a_hundred(record: StudyRecord) -> ClaimResult:
     claim = f"With weight decay (B) full confidence takes about {STEPS} steps."
     cells = grown(record, "B")
     if not cells:
@@ -79,36 +79,36 @@ def _about_a_hundred(record: StudyRecord) -> Finding:
         return undecided(claim, "Noise itself is at full confidence: there is nothing to measure.")
     ratio, within = average([math.log10(each / STEPS) for each in steps], unit="decades"), math.log10(ABOUT)
     low, value, high = (STEPS * 10**end for end in (ratio.low, ratio.value, ratio.high))
-    return Finding(
+    return ClaimResult(
         claim=claim,
         verdict=all_of([exceeds(ratio, -within), falls_below(ratio, within)]),
-        because=f"It takes {value:.0f} ({ratio.reach(f'{low:.0f}', f'{high:.0f}')}); "
+        reason=f"It takes {value:.0f} ({ratio.reach(f'{low:.0f}', f'{high:.0f}')}); "
         f"{STEPS / ABOUT:.0f} to {STEPS * ABOUT:.0f} counts.",
     )
 
 
-def _prototypical(record: StudyRecord) -> Finding:
+def _prototypical(record: StudyRecord) -> ClaimResult:
     claim = "With weight decay (B) prototypes are legible examples of their class."
     if not grown(record, "B"):
         return undecided(claim)
     found = own_class(record, "B")
-    return Finding(
+    return ClaimResult(
         claim=claim,
         verdict=exceeds(found, LEGIBLE),
-        because=f"Nearest to the mean of their own class are {found}; above {LEGIBLE:.0%} counts. Their cosine with it "
+        reason=f"Nearest to the mean of their own class are {found}; above {LEGIBLE:.0%} counts. Their cosine with it "
         f"is {said(cosines(record, 'B'))}, that of images {said(cosines(record, 'B', 'image_similarity'))}.",
     )
 
 
-def _less_excess(record: StudyRecord) -> Finding:
+def _less_excess(record: StudyRecord) -> ClaimResult:
     claim = (
         "They are so because there is less excess capacity: without weight decay (A) they are less like their class."
     )
     if not grown(record, "A") or not grown(record, "B"):
         return undecided(claim)
     first, second = cosines(record, "A"), cosines(record, "B")
-    return Finding(
+    return ClaimResult(
         claim=claim,
         verdict=exceeds(difference(second, first), 0.0),
-        because=f"The cosine with the class's mean is {said(first)} for A and {said(second)} for B.",
+        reason=f"The cosine with the class's mean is {said(first)} for A and {said(second)} for B.",
     )

@@ -8,11 +8,11 @@ from typing import Any
 
 from isthmus.core.types import Gallery, Picture, Section, Table
 from isthmus.studies import catalogue
-from isthmus.studies.drawing import Row, unpacked
-from isthmus.studies.evidence import percent
+from isthmus.studies.old.drawing import Row, unpacked
+from isthmus.studies.old.evidence import percent
+from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.rate_distortion.noise_page import NAMES
 from isthmus.studies.rate_distortion.reverse_claims import cosines, grown, own_class, reached, said, there
-from isthmus.studies.study import StudyRecord
 
 ROWS = {"images": "images", "prototypes": "prototypes", "means": "means"}
 SPACES = {"whitened": "whitened images", "pixels": "pixels"}

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from isthmus.studies.evidence import (
-    Finding,
+from isthmus.studies.old.evidence import (
+    ClaimResult,
     all_of,
     average,
     bonferroni,
@@ -17,7 +17,7 @@ from isthmus.studies.evidence import (
     falls_below,
     undecided,
 )
-from isthmus.studies.study import StudyRecord
+from isthmus.studies.old.study import StudyRecord
 
 SETTLED = 0.05
 """Decades by which a ratio may still move from the next to last tenth of training to the last, to be constant."""
@@ -26,7 +26,7 @@ NETWORKS = (("relu", False), ("tanh", False), ("relu", True), ("tanh", True))
 Network = tuple[str, bool]
 
 
-def findings(record: StudyRecord) -> list[Finding]:
+def findings(record: StudyRecord) -> list[ClaimResult]:
     """The paper's claims in its order."""
     if not record.cells:
         return [undecided("Gradients settle.", "Nothing was measured.")]
@@ -84,7 +84,7 @@ def moved(cell: Mapping[str, Any]) -> list[float]:
     return [abs(level(course, 0.0, 0.05) - level(course, 0.9, 1.0)) for course in courses(cell).values()]
 
 
-def _settles(record: StudyRecord, network: Network) -> Finding:
+def _settles(record: StudyRecord, network: Network) -> ClaimResult:
     claim = f"{named(network)}: the ratio of every layer approaches a constant."
     steps: dict[str, list[float]] = {}
     for cell in networks(record, network):
@@ -92,10 +92,10 @@ def _settles(record: StudyRecord, network: Network) -> Finding:
             steps.setdefault(layer, []).append(abs(level(course, 0.9, 1.0) - level(course, 0.8, 0.9)))
     found = {layer: average(values, bonferroni(len(steps)), "decades") for layer, values in steps.items()}
     worst = max(found, key=lambda layer: found[layer].value)
-    return Finding(
+    return ClaimResult(
         claim=claim,
         verdict=all_of([falls_below(each, SETTLED) for each in found.values()]),
-        because=f"Between the last two tenths of training layer {worst} moves most, by {found[worst]}; below "
+        reason=f"Between the last two tenths of training layer {worst} moves most, by {found[worst]}; below "
         f"{decades(SETTLED)} in each layer counts.",
     )
 
@@ -107,7 +107,7 @@ def _pairs(record: StudyRecord, activation: str) -> list[tuple[Mapping[str, Any]
     return [(cell, normed[cell["seed"]]) for cell in plain if cell["seed"] in normed]
 
 
-def _sooner(record: StudyRecord, activation: str) -> Finding:
+def _sooner(record: StudyRecord, activation: str) -> ClaimResult:
     claim = f"{named((activation, False))}: with batch normalisation the ratios settle sooner."
     pairs = _pairs(record, activation)
     if not pairs:
@@ -116,15 +116,15 @@ def _sooner(record: StudyRecord, activation: str) -> Finding:
     step = average([plain - normed for plain, normed in shares], unit="points")
     epochs = pairs[0][0]["epochs"][-1]
     first, second = (fmean(each) * epochs for each in zip(*shares, strict=True))
-    return Finding(
+    return ClaimResult(
         claim=claim,
         verdict=exceeds(step, 0.0),
-        because=f"All layers stay within a quarter decade of their last level from epoch {first:.0f} of {epochs:,} on, "
+        reason=f"All layers stay within a quarter decade of their last level from epoch {first:.0f} of {epochs:,} on, "
         f"with batch normalisation from {second:.0f}; {step} of training earlier; above 0 counts.",
     )
 
 
-def _collapse(record: StudyRecord, activation: str) -> Finding:
+def _collapse(record: StudyRecord, activation: str) -> ClaimResult:
     claim = f"{named((activation, False))}: layers end at different levels, which collapse with batch normalisation."
     pairs = _pairs(record, activation)
     if not pairs:
@@ -132,15 +132,15 @@ def _collapse(record: StudyRecord, activation: str) -> Finding:
     spreads = [tuple(map(spread, pair)) for pair in pairs]
     step = average([plain - normed for plain, normed in spreads], unit="decades")
     first, second = (fmean(each) for each in zip(*spreads, strict=True))
-    return Finding(
+    return ClaimResult(
         claim=claim,
         verdict=exceeds(step, 0.0),
-        because=f"Hidden layers end within {decades(first)}, with batch normalisation within {decades(second)}; less "
+        reason=f"Hidden layers end within {decades(first)}, with batch normalisation within {decades(second)}; less "
         f"by {step}; above 0 counts.",
     )
 
 
-def _least_moved(record: StudyRecord, activation: str) -> Finding:
+def _least_moved(record: StudyRecord, activation: str) -> ClaimResult:
     claim = f"{named((activation, False))}, without batch normalisation: the last layer's ratio falls least."
     cells = networks(record, (activation, False))
     if not cells:
@@ -148,9 +148,9 @@ def _least_moved(record: StudyRecord, activation: str) -> Finding:
     steps = [moved(cell) for cell in cells]
     least = average([min(each[:-1]) - each[-1] for each in steps], unit="decades")
     last = decades(fmean(each[-1] for each in steps))
-    return Finding(
+    return ClaimResult(
         claim=claim,
         verdict=exceeds(least, 0.0),
-        because=f"From the first twentieth of training to the last tenth it moves by {last}, the least moved of the "
+        reason=f"From the first twentieth of training to the last tenth it moves by {last}, the least moved of the "
         f"others by {least} more; above 0 counts.",
     )

@@ -6,10 +6,10 @@ from statistics import fmean
 
 from isthmus.core.types import Figure, Section, Series, Table
 from isthmus.studies import catalogue
-from isthmus.studies.drawing import Row
-from isthmus.studies.evidence import percent
+from isthmus.studies.old.drawing import Row
+from isthmus.studies.old.evidence import percent
+from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.rate_distortion.snr_claims import NETWORKS, Network, courses, named, networks, settled_at, spread
-from isthmus.studies.study import StudyRecord
 
 
 def section(record: StudyRecord) -> Section:

@@ -8,10 +8,10 @@ from typing import Any
 
 from isthmus.core.types import Figure, Section, Series, Table
 from isthmus.studies import catalogue
-from isthmus.studies.drawing import Row
-from isthmus.studies.evidence import percent
+from isthmus.studies.old.drawing import Row
+from isthmus.studies.old.evidence import percent
+from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.rate_distortion.sphere_claims import VARIANTS, trained
-from isthmus.studies.study import StudyRecord
 
 PAPER = 10.0
 """The paper's axes go from −10 to 10; wider ones are shown where codes lie outside."""

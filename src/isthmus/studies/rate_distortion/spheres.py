@@ -14,8 +14,8 @@ from isthmus.data.loading import load
 from isthmus.data.order import balanced
 from isthmus.information.channel import layer_channel
 from isthmus.models import from_recipe
-from isthmus.studies.study import data_options
-from isthmus.studies.workbench import Cell, Workbench
+from isthmus.studies.old.study import data_options
+from isthmus.studies.store import Experiment, ResultStore
 
 if TYPE_CHECKING:
     from isthmus.studies.rate_distortion.figure_6 import Config, Variant
@@ -24,14 +24,14 @@ JUDGED = 10_000
 """Training images that the layer's power and noise are taken from."""
 
 
-def cells(config: Config, bench: Workbench) -> list[Cell]:
+def cells(config: Config, bench: ResultStore) -> list[Experiment]:
     """A cell for every variant and seed."""
     data = load(data_options(config.data, train_limit=config.train_limit))
     steps = math.ceil(len(data.train) / int(config.training.get("batch_size", 128)))
     return [_cell(config, bench, variant, seed, steps) for seed in range(config.seeds) for variant in config.variants]
 
 
-def _cell(config: Config, bench: Workbench, variant: Variant, seed: int, steps: int) -> Cell:
+def _cell(config: Config, bench: ResultStore, variant: Variant, seed: int, steps: int) -> Experiment:
     """``{"looks": [{"epoch", "codes": [[x, y], …], "power", "noise", "capacity_bits", "roundness", …}, …], …}``."""
     recipe = config.recipe(variant, seed, steps)
 
@@ -53,7 +53,7 @@ def _cell(config: Config, bench: Workbench, variant: Variant, seed: int, steps: 
         }
 
     about = {"recipe": recipe, "measured": "spheres", "epochs": config.epochs, "drawn": config.drawn}
-    return Cell(f"variant {variant}, seed {seed}", about, measure)
+    return Experiment(f"variant {variant}, seed {seed}", about, measure)
 
 
 @torch.no_grad()

@@ -8,10 +8,10 @@ those.
 from __future__ import annotations
 
 from isthmus.core.types import Section
-from isthmus.studies.evidence import Finding
+from isthmus.studies.old.evidence import ClaimResult
+from isthmus.studies.old.study import StudyRecord, scales
 from isthmus.studies.rate_distortion import protocol, table_claims, table_page, weight_decay
-from isthmus.studies.study import StudyRecord, scales
-from isthmus.studies.workbench import Stages, Workbench
+from isthmus.studies.store import ResultStore, Stages
 
 
 class Config(protocol.MarginConfig):
@@ -21,7 +21,7 @@ class Config(protocol.MarginConfig):
 SCALES = scales(Config, tiny=protocol.TINY, small=protocol.SMALL)
 
 
-def cells(config: Config, bench: Workbench) -> Stages:
+def cells(config: Config, bench: ResultStore) -> Stages:
     """The choice of λ, then every model with every batch size."""
     from isthmus.studies.rate_distortion import measuring
 
@@ -29,7 +29,7 @@ def cells(config: Config, bench: Workbench) -> Stages:
     yield measuring.cells(config, bench, "original")
 
 
-def findings(record: StudyRecord) -> list[Finding]:
+def findings(record: StudyRecord) -> list[ClaimResult]:
     """What the paper says of the table."""
     return table_claims.original(weight_decay.judged(record))
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from isthmus.core.types import Section, Table
 from isthmus.studies import catalogue
-from isthmus.studies.drawing import Row
-from isthmus.studies.evidence import percent
+from isthmus.studies.old.drawing import Row
+from isthmus.studies.old.evidence import percent
+from isthmus.studies.old.study import StudyRecord, data_name
 from isthmus.studies.rate_distortion.printed import TABLES, Labels, Mean
 from isthmus.studies.rate_distortion.readings import accuracy, batches, gap, models, trained
-from isthmus.studies.study import StudyRecord, data_name
 
 _READINGS = {
     "original": "Gap: training less test accuracy.",

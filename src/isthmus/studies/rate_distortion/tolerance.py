@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from isthmus.studies.evidence import ends
-from isthmus.studies.laboratory import ask, judged
+from isthmus.studies.old.evidence import ends
+from isthmus.studies.old.laboratory import ask, judged
 from isthmus.studies.rate_distortion.printed import Model
 from isthmus.studies.rate_distortion.whitened import inside
-from isthmus.studies.workbench import Cell, Workbench
+from isthmus.studies.store import Experiment, ResultStore
 
 if TYPE_CHECKING:
     from isthmus.studies.rate_distortion.figure_5 import Config
 
 
-def cells(config: Config, bench: Workbench) -> list[Cell]:
+def cells(config: Config, bench: ResultStore) -> list[Experiment]:
     """A cell for every model and seed."""
     return [_cell(config, bench, model, seed) for seed in range(config.seeds) for model in config.models]
 
 
-def _cell(config: Config, bench: Workbench, model: Model, seed: int) -> Cell:
+def _cell(config: Config, bench: ResultStore, model: Model, seed: int) -> Experiment:
     """``{"snr": ratios in dB, "label_entropy_bits", "noises": {noise: {"information_bits", "accuracy": over the ratios,
     the clean image first, "kept": [value, low, high]}}, …}``.
     """
@@ -61,4 +61,4 @@ def _cell(config: Config, bench: Workbench, model: Model, seed: int) -> Cell:
         }
 
     about = {"recipe": recipe, "images": config.images, "space": config.space, "check": check}
-    return Cell(f"{model}, seed {seed}, noise", about, measure)
+    return Experiment(f"{model}, seed {seed}, noise", about, measure)

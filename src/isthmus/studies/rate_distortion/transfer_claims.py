@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from isthmus.studies.evidence import (
+from isthmus.studies.old.evidence import (
+    ClaimResult,
     Estimate,
-    Finding,
     all_of,
     difference,
     exceeds,
@@ -17,8 +17,8 @@ from isthmus.studies.evidence import (
     pooled,
     undecided,
 )
+from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.rate_distortion.printed import MODELS
-from isthmus.studies.study import StudyRecord
 
 ZERO_SHOT, ONE_SHOT = 0.726, 0.776
 """Printed accuracies, SVHN to MNIST."""
@@ -30,7 +30,7 @@ CALIBRATED = 0.1
 """An expected calibration error of the margin below it counts as reasonably small."""
 
 
-def findings(record: StudyRecord) -> list[Finding]:
+def findings(record: StudyRecord) -> list[ClaimResult]:
     """The paper's claims in its order, about model B+ (or B, or the first there is)."""
     if not record.cells:
         return [undecided("Transfer.", "Nothing was measured.")]
@@ -65,59 +65,59 @@ def measured(record: StudyRecord, model: str, name: str) -> Estimate | None:
     return pooled([tuple(value) for value in values], cells[0]["n"], lowest=-1.0 if signed else 0.0)
 
 
-def _above_chance(record: StudyRecord, model: str) -> Finding:
+def _above_chance(record: StudyRecord, model: str) -> ClaimResult:
     claim = f"Zero-shot, model {model} tells the other digits far better than chance ({percent(ZERO_SHOT)} printed)."
     found = measured(record, model, "zero_shot_accuracy")
     if found is None:
         return undecided(claim)
-    because = f"It is right on {found}; above {percent(FAR)} counts."
-    return Finding(claim=claim, verdict=exceeds(found, FAR), because=because)
+    reason = f"It is right on {found}; above {percent(FAR)} counts."
+    return ClaimResult(claim=claim, verdict=exceeds(found, FAR), reason=reason)
 
 
-def _one_shot_helps(record: StudyRecord, model: str) -> Finding:
+def _one_shot_helps(record: StudyRecord, model: str) -> ClaimResult:
     claim = f"One example of each class makes it more accurate (by {points(ONE_SHOT - ZERO_SHOT)} in print)."
     gain, after = (measured(record, model, f"one_shot_{name}") for name in ("gain", "accuracy"))
     if gain is None or after is None:
         return undecided(claim)
-    because = f"By {points(gain.value)} ({points(gain.low, unit=False)} to {points(gain.high)}), to {after}."
-    return Finding(claim=claim, verdict=exceeds(gain, 0.0), because=because)
+    reason = f"By {points(gain.value)} ({points(gain.low, unit=False)} to {points(gain.high)}), to {after}."
+    return ClaimResult(claim=claim, verdict=exceeds(gain, 0.0), reason=reason)
 
 
-def _matched(record: StudyRecord, model: str) -> Finding:
+def _matched(record: StudyRecord, model: str) -> ClaimResult:
     claim = "Zero-shot, the mean margin is the accuracy."
     found = measured(record, model, "zero_shot_overconfidence")
     if found is None:
         return undecided(claim)
-    return Finding(
+    return ClaimResult(
         claim=claim,
         verdict=all_of([exceeds(found, -MATCHED), falls_below(found, MATCHED)]),
-        because=f"It is larger by {_points(found)}; within {points(MATCHED)} counts.",
+        reason=f"It is larger by {_points(found)}; within {points(MATCHED)} counts.",
     )
 
 
-def _calibrated(record: StudyRecord, model: str) -> Finding:
+def _calibrated(record: StudyRecord, model: str) -> ClaimResult:
     claim = "Margins are reasonably well calibrated, zero- and one-shot."
     errors = {shot: measured(record, model, f"{shot}_margin_error") for shot in ("zero_shot", "one_shot")}
     known = {shot: error for shot, error in errors.items() if error is not None}
     if not known:
         return undecided(claim)
     each = " and ".join(f"{error} {shot.replace('_', '-')}" for shot, error in known.items())
-    return Finding(
+    return ClaimResult(
         claim=claim,
         verdict=all_of([falls_below(error, CALIBRATED) for error in known.values()]),
-        because=f"The expected calibration error is {each}; below {percent(CALIBRATED)} counts.",
+        reason=f"The expected calibration error is {each}; below {percent(CALIBRATED)} counts.",
     )
 
 
-def _less_confident(record: StudyRecord, model: str) -> Finding:
+def _less_confident(record: StudyRecord, model: str) -> ClaimResult:
     claim = "One example of each class takes over-confidence away, down to a little under-confidence."
     before, after = (measured(record, model, f"{shot}_overconfidence") for shot in ("zero_shot", "one_shot"))
     if before is None or after is None:
         return undecided(claim)
-    return Finding(
+    return ClaimResult(
         claim=claim,
         verdict=all_of([falls_below(difference(after, before), 0.0), falls_below(after, 0.0)]),
-        because=f"Mean margin less accuracy is {_points(before)} zero-shot and {_points(after)} one-shot.",
+        reason=f"Mean margin less accuracy is {_points(before)} zero-shot and {_points(after)} one-shot.",
     )
 
 

@@ -10,11 +10,11 @@ from isthmus.checks.views import bin_series, share_series
 from isthmus.core.types import Figure, Mark, Section, Table
 from isthmus.metrics import Bin
 from isthmus.studies import catalogue
-from isthmus.studies.drawing import Row
-from isthmus.studies.evidence import percent
+from isthmus.studies.old.drawing import Row
+from isthmus.studies.old.evidence import percent
+from isthmus.studies.old.study import StudyRecord, data_name
 from isthmus.studies.rate_distortion.noise_page import NAMES
 from isthmus.studies.rate_distortion.transfer_claims import ONE_SHOT, ZERO_SHOT, measured, there, trained
-from isthmus.studies.study import StudyRecord, data_name
 
 SHOTS = {"zero_shot": "zero-shot", "one_shot": "one-shot"}
 NUMBERS = {

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from isthmus.data.loading import load
-from isthmus.studies.evidence import ends
-from isthmus.studies.laboratory import ask, judged
+from isthmus.studies.old.evidence import ends
+from isthmus.studies.old.laboratory import ask, judged
 from isthmus.studies.rate_distortion.printed import Model
 from isthmus.studies.rate_distortion.whitened import without
-from isthmus.studies.workbench import Cell, Workbench
+from isthmus.studies.store import Experiment, ResultStore
 
 if TYPE_CHECKING:
     from isthmus.studies.rate_distortion.figure_7 import Config
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 _SOME = 100  # images of its own, which tell the check what the model takes
 
 
-def cells(config: Config, bench: Workbench) -> list[Cell]:
+def cells(config: Config, bench: ResultStore) -> list[Experiment]:
     """A cell for every model and seed."""
     return [_cell(config, bench, model, seed) for seed in range(config.seeds) for model in config.models]
 
 
-def _cell(config: Config, bench: Workbench, model: Model, seed: int) -> Cell:
+def _cell(config: Config, bench: ResultStore, model: Model, seed: int) -> Experiment:
     """``{"metrics": {name: [value, low, high] or None}, "bins": {"zero_shot", "one_shot"}, "target", "n", …}``."""
     recipe = config.recipe(model, config.batch_sizes[0], "original", seed)
     check = {
@@ -54,4 +54,4 @@ def _cell(config: Config, bench: Workbench, model: Model, seed: int) -> Cell:
         }
 
     about = {"recipe": recipe, "check": check, "images": config.images, "whitened": config.whitened}
-    return Cell(f"{model}, seed {seed}, transfer", about, measure)
+    return Experiment(f"{model}, seed {seed}, transfer", about, measure)

@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 
 from isthmus.core.errors import ConfigError
 from isthmus.core.types import Section, Table
-from isthmus.studies.drawing import Row
-from isthmus.studies.evidence import percent, points
+from isthmus.studies.old.drawing import Row
+from isthmus.studies.old.evidence import percent, points
+from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.rate_distortion.printed import Model
 from isthmus.studies.rate_distortion.protocol import TableConfig
-from isthmus.studies.study import StudyRecord
-from isthmus.studies.workbench import Cell, Workbench
+from isthmus.studies.store import Experiment, ResultStore
 
 ABOVE_CHANCE = 0.02
 """Training accuracy may exceed that of the best constant answer by so much and still count as chance."""
@@ -27,10 +27,10 @@ MEMORISED = 0.5
 """A training accuracy on random labels from which on they are memorised; printed are 85% and 90% for model A."""
 
 ConfigT = TypeVar("ConfigT", bound=TableConfig)
-Choice = Generator[Sequence[Cell], Sequence[Mapping[str, Any]], ConfigT]
+Choice = Generator[Sequence[Experiment], Sequence[Mapping[str, Any]], ConfigT]
 
 
-def chosen(config: ConfigT, bench: Workbench) -> Choice[ConfigT]:
+def chosen(config: ConfigT, bench: ResultStore) -> Choice[ConfigT]:
     """Stages of a study that choose λ; gives the config with the λ that was chosen.
 
     ``config = yield from chosen(config, bench)``. Nothing is trained where λ is set, or no model has weight decay.
@@ -89,7 +89,7 @@ def _rightness(found: Sequence[Mapping[str, Any]]) -> str:
     return " and ".join(f"{percent(_share(cell))} (batches of {cell['batch_size']})" for cell in found)
 
 
-def _cell(config: TableConfig, bench: Workbench, candidate: float, batch: int) -> Cell:
+def _cell(config: TableConfig, bench: ResultStore, candidate: float, batch: int) -> Experiment:
     """As a cell of table 2, with ``"choice": True``."""
     seed = config.seeds
     model: Model = "B" if candidate else "A"
@@ -102,7 +102,7 @@ def _cell(config: TableConfig, bench: Workbench, candidate: float, batch: int) -
         return {**facts, **measuring.rightness(recipe, bench)}
 
     name = f"choice of λ, {candidate:g}, batch {batch}"
-    return Cell(name, {"recipe": recipe, "measured": "choice of λ"}, measure)
+    return Experiment(name, {"recipe": recipe, "measured": "choice of λ"}, measure)
 
 
 def judged(record: StudyRecord) -> StudyRecord:

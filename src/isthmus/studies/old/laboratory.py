@@ -21,9 +21,9 @@ from isthmus.data.loading import load
 from isthmus.data.order import balanced
 from isthmus.models.bottleneck import Bottleneck
 from isthmus.models.modes import StochasticMode
-from isthmus.studies.image_models import ImageConfig, Kind, title
-from isthmus.studies.study import data_options
-from isthmus.studies.workbench import Cell, Tell, Workbench
+from isthmus.studies.old.image_models import ImageConfig, Kind, title
+from isthmus.studies.old.study import data_options
+from isthmus.studies.store import Experiment, ResultStore, Tell
 from isthmus.training.run import Run
 
 
@@ -56,7 +56,7 @@ class Trial:
     """What is measured on every model, and plain data that determine it.
 
     What ``measure`` gives of a random model may hold "readings": name -> what other ways of counting find instead
-    (:data:`isthmus.studies.image_models.NAMES`).
+    (:data:`isthmus.studies.old.image_models.NAMES`).
     """
 
     name: str
@@ -68,7 +68,7 @@ class Trial:
 class Attacker:
     """Attacks on one mode of one subject, each kept while it goes."""
 
-    bench: Workbench
+    bench: ResultStore
     subject: Subject
     about: Mapping[str, Any]
 
@@ -108,10 +108,10 @@ class Attacker:
 class Laboratory:
     """Trains and attacks the models of one config; loads its images once."""
 
-    def __init__(self, config: ImageConfig, bench: Workbench) -> None:
+    def __init__(self, config: ImageConfig, bench: ResultStore) -> None:
         self.config, self.bench = config, bench
 
-    def cell(self, kind: Kind, knob: float | None, seed: int, trial: Trial) -> Cell:
+    def cell(self, kind: Kind, knob: float | None, seed: int, trial: Trial) -> Experiment:
         """One trial of one model, in each of its modes."""
         name, config = f"{title(kind, knob)}, seed {seed}, {trial.name}", self.config
         judged: dict[str, Any] = {"images": config.images, "modes": config.modes, "attack": trial.name}
@@ -128,7 +128,7 @@ class Laboratory:
                 found |= {mode: measured, **{name: {**measured, **counts} for name, counts in others.items()}}
             return {**subject.facts, "attack": trial.name, "modes": found}
 
-        return Cell(name, about, make)
+        return Experiment(name, about, make)
 
     def subject(self, kind: Kind, knob: float | None, seed: int) -> Subject:
         """Train a model, or take the one that is there."""

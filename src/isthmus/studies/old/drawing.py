@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from isthmus.core.types import Metric, Series
-from isthmus.studies.evidence import Estimate, share
+from isthmus.studies.old.evidence import Estimate, share
 
 Value = str | float | Metric | None
 Row = tuple[Value, ...]

@@ -10,8 +10,8 @@ from pydantic import Field
 from isthmus.core.config import Frozen
 from isthmus.core.recipe import Positive
 from isthmus.core.types import Metric
-from isthmus.studies.evidence import Estimate, share
-from isthmus.studies.study import StudyConfig, StudyRecord
+from isthmus.studies.old.evidence import Estimate, share
+from isthmus.studies.old.study import StudyConfig, StudyRecord
 
 Eps = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Kind = Literal["determ", "vib", "ceb", "bidirectional", "determ_bn", "ceb_bn", "determ_pgd"]

@@ -5,7 +5,7 @@ A study's file defines::
     class Config(StudyConfig)            what to measure; the defaults are the paper's
     SCALES = scales(Config, tiny, small) "tiny" (seconds, for tests), "small" (minutes on two cores), "paper"
     cells(config, bench) -> Stages       what there is to measure, in stages whose cells do not wait for one another
-    findings(record) -> list[Finding]    the paper's claims, each seen, not seen or undecided, from the numbers
+    findings(record) -> list[Finding]    the paper's claims, each supported, contradicted or undecided, from the numbers
     section(record) -> Section           the figures, from the numbers, without torch
 
 Only ``cells``, and what its cells call, may import torch. Everything else works from a stored :class:`StudyRecord`.
@@ -23,7 +23,7 @@ from isthmus.core import files
 from isthmus.core.config import Frozen
 from isthmus.core.errors import FileError
 from isthmus.core.types import Record
-from isthmus.studies.evidence import Finding
+from isthmus.studies.old.evidence import ClaimResult
 
 Scale = Literal["tiny", "small", "paper"]
 SCALES: tuple[Scale, ...] = ("tiny", "small", "paper")
@@ -108,7 +108,7 @@ class StudyRecord(Record):
     total: int = 0
     failures: dict[str, str] = Field(default_factory=dict)
     seconds: float = 0.0
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[ClaimResult, ...] = ()
     provenance: dict[str, Any] = Field(default_factory=dict)
 
     @property

@@ -41,7 +41,7 @@ _log = logging.getLogger("isthmus.studies")
 
 
 @dataclass(frozen=True)
-class Cell:
+class Experiment:
     """One measurement of a study.
 
     Attributes:
@@ -60,12 +60,12 @@ class Cell:
         return _plain(self.about)
 
 
-Stages = Generator[Sequence[Cell], Sequence[Mapping[str, Any]], None]
+Stages = Generator[Sequence[Experiment], Sequence[Mapping[str, Any]], None]
 """A study's cells: lists of cells that do not wait for one another; what a list's cells gave is sent back for it, in
 their order and without those that failed."""
 
 
-class Workbench:
+class ResultStore:
     """Keeps cells and models.
 
     Args:
@@ -76,7 +76,7 @@ class Workbench:
     def __init__(self, root: Path, report: Report = lambda what, done, total: None) -> None:
         self.root, self.report = root, report
 
-    def kept(self, cell: Cell) -> dict[str, Any] | None:
+    def kept(self, cell: Experiment) -> dict[str, Any] | None:
         """A cell's measurement with the seconds it took and where it was made; None where there is none.
 
         Raises:
@@ -95,7 +95,7 @@ class Workbench:
             )
         return kept
 
-    def attempt(self, cell: Cell) -> str:
+    def attempt(self, cell: Experiment) -> str:
         """Measure a cell and keep it; returns "", or in one sentence why it failed.
 
         Raises:
@@ -110,7 +110,7 @@ class Workbench:
             return f"{type(error).__name__}: {one_line(error)}"
         return ""
 
-    def part(self, cell: Cell) -> dict[str, Any]:
+    def part(self, cell: Experiment) -> dict[str, Any]:
         """What a piece of a large cell measures, taken from its file or made and kept: a kill costs one piece.
 
         Raises:
@@ -122,7 +122,7 @@ class Workbench:
         value: dict[str, Any] = kept["value"]
         return value
 
-    def _make(self, cell: Cell) -> dict[str, Any]:
+    def _make(self, cell: Experiment) -> dict[str, Any]:
         """Measure a cell and keep it."""
         started = time.monotonic()
         with provenance.uses() as data:
@@ -197,7 +197,7 @@ class Workbench:
         """For one piece of work that takes a while: who is told how far it is."""
         return lambda done, total: self.report(what, done, total)
 
-    def _path(self, cell: Cell) -> Path:
+    def _path(self, cell: Experiment) -> Path:
         return self.root / "cells" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', cell.name)}-{_digest(cell.plain)}.json"
 
 
