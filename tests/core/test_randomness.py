@@ -1,13 +1,46 @@
-"""Keyed randomness: right distributions, and independent of batch, order and position."""
+"""Keyed randomness: right distributions, independent of batch, order and position, and one name per purpose."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+import isthmus
 from isthmus.core import randomness
 
 KEYS = randomness.example_keys(0, torch.arange(3000))
+NUMBER = 7481641200563956638  # of "pgd/target_class"
+PACKAGE = Path(isthmus.__file__).parent
+WITHOUT_A_NAME = {"core/randomness.py", "data/order.py"}  # the seed of example_keys; the fixed order of the data
+
+
+def folds() -> Iterator[tuple[str, ast.Call]]:
+    """The calls of ``fold`` and ``folded`` in the package, each with its file."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            if called in ("fold", "randomness.fold") or called.endswith(".folded"):
+                yield path.relative_to(PACKAGE).as_posix(), node
+
+
+def names_in(node: ast.AST) -> set[tuple[str, int, int]]:
+    """String literals, with line and column; those of an inner call of ``fold`` belong to the outer one too."""
+    constants = [each for each in ast.walk(node) if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+    return {(each.value, each.lineno, each.col_offset) for each in constants}
+
+
+def places() -> dict[str, set[tuple[str, int, int]]]:
+    """Where each name is folded into keys."""
+    found: dict[str, set[tuple[str, int, int]]] = {}
+    for path, call in folds():
+        for name, line, column in set[tuple[str, int, int]]().union(*map(names_in, call.args)):
+            found.setdefault(name, set()).add((path, line, column))
+    return found
 
 
 def splitmix(bits: int) -> int:
@@ -62,3 +95,30 @@ def test_odd_counts_and_shapes():
     assert randomness.normal(KEYS[:2], (3, 5)).shape == (2, 3, 5)
     assert randomness.normal(KEYS[:2], (1,)).shape == (2, 1)
     assert torch.isfinite(randomness.normal(KEYS, (101,))).all()
+
+
+def test_a_name_stands_for_the_same_number_everywhere():
+    assert randomness.number("pgd/target_class") == NUMBER
+    index = torch.arange(4)
+    assert torch.equal(randomness.fold(index, "pgd/target_class"), randomness.fold(index, NUMBER))
+
+
+def test_every_stream_has_a_name():
+    for path, call in folds():
+        purpose = call.args[0 if ast.unparse(call.func).endswith(".folded") else 1]
+        named = isinstance(purpose, ast.Starred) or bool(names_in(purpose))
+        assert named or path in WITHOUT_A_NAME, f"{path}:{call.lineno} folds in a number without a name"
+
+
+def test_every_name_has_one_place():
+    found = places()
+    assert len(found) > 40
+    for name, where in found.items():
+        assert re.fullmatch(r"[a-z0-9_]+/[a-z0-9_]+", name), name
+        assert len(where) == 1, f"{name} is used at {sorted(where)}; share a function if the numbers must repeat"
+
+
+def test_names_collide_neither_with_each_other_nor_with_counters():
+    numbers = [randomness.number(name) for name in places()]
+    assert len(set(numbers)) == len(numbers)
+    assert min(map(abs, numbers)) > 2**20

@@ -91,7 +91,7 @@ def test_batches_are_the_same_as_of_images_in_memory(root: Path) -> None:
 
 def test_a_random_part_is_taken_of_the_file_and_not_of_the_scaled_image(root: Path) -> None:
     split = load(config(root)).train
-    keys = fold(fold(example_keys(4, torch.arange(15)), 2), int.from_bytes(b"crop"))
+    keys = fold(example_keys(4, torch.arange(15)), "batches/epoch", 2, "batches/resized_crop")
     batch = next(Batches(split, 15, seed=4, augment="imagenet").epoch(2))
     for image, index in zip(batch.images, batch.indices.tolist(), strict=True):
         file = root / "train" / split.names[index]  # type: ignore[attr-defined]
@@ -124,7 +124,7 @@ def test_images_in_memory_can_be_cropped_too(channels: int) -> None:
     images = torch.randint(0, 256, (6, channels, 20, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     split = Split(images, torch.arange(6) % 2)
     batch = next(Batches(split, 6, augment="imagenet", shuffle=False).epoch())
-    keys = fold(fold(example_keys(0, torch.arange(6)), 0), int.from_bytes(b"crop"))
+    keys = fold(example_keys(0, torch.arange(6)), "batches/epoch", 0, "batches/resized_crop")
     for row in range(6):
         pixels = images[row].permute(1, 2, 0).numpy().squeeze()
         made = resized_crop(Image.fromarray(np.ascontiguousarray(pixels)), draws(keys)[row].tolist(), (20, 24))

@@ -26,7 +26,6 @@ from isthmus.attacks.engine.counted_model import CountedModel
 from isthmus.attacks.engine.iterative import Search
 from isthmus.attacks.engine.state import EvaluationState
 from isthmus.attacks.threats import Threat
-from isthmus.core import files
 from isthmus.core.config import Component
 
 Perturb = Callable[[Any, CountedModel, Batch, Threat], Tensor]
@@ -46,11 +45,6 @@ class Attack:
     perturb: Perturb | None = None
     search: MakeSearch | None = None
     among: Callable[[EvaluationState, Tensor], Tensor] | None = None
-
-    @property
-    def number(self) -> int:
-        """Identifies the attack in keys: a hash of its label, whatever else is in the suite."""
-        return int(files.sha256(self.label.encode())[:15], 16)
 
     @property
     def restarts(self) -> int:

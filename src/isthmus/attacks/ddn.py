@@ -21,7 +21,6 @@ from isthmus.core.errors import ConfigError
 from isthmus.core.randomness import fold, normal
 
 ALPHA, ALPHA_LEFT = 1.0, 0.01  # step size, and what a cosine leaves of it at the end
-_LOST = -7  # folded into a run's key, with the look, for the direction where the gradient is zero
 
 
 class Config(Component):
@@ -105,5 +104,5 @@ class DecoupledDirection(Search[Sphere]):
         lost = (gradient == 0).flatten(1).all(1)
         if not lost.any():
             return gradient
-        drawn = normal(fold(batch.keys, _LOST, runs.looks), tuple(gradient.shape[1:])).to(gradient)
+        drawn = normal(fold(batch.keys, "ddn/direction", runs.looks), tuple(gradient.shape[1:])).to(gradient)
         return torch.where(per_image(lost, gradient), drawn, gradient)

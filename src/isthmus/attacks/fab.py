@@ -21,7 +21,6 @@ from isthmus.attacks.threats import Threat
 from isthmus.core.config import Component
 from isthmus.core.randomness import fold, normal, uniform
 
-_START = -5  # folded into a run's key for the image it starts from
 _LEAST = 1e-8  # a move is taken to be no shorter, so that shares of two that are zero are defined
 
 
@@ -81,7 +80,7 @@ class Fab(Directed[Runs]):
         return Runs(x, *counters(len(batch), 2 * self.config.steps - 1, x))
 
     def _aside(self, batch: Batch) -> Tensor:
-        keys, shape = fold(batch.keys, _START), tuple(batch.images.shape[1:])
+        keys, shape = fold(batch.keys, "fab/start"), tuple(batch.images.shape[1:])
         drawn = 2 * uniform(keys, shape) - 1 if self.threat.name == "linf" else normal(keys, shape)
         sizes = per_image(self.threat.norm(drawn).clamp(min=_LEAST), drawn)
         return (batch.images + 0.5 * self.threat.eps / sizes * drawn).clamp(0, 1)

@@ -24,7 +24,6 @@ from isthmus.core.randomness import fold
 
 ALPHA_SHARE = 0.01  # of alpha, that is left at the end
 GAMMA_LEFT = 1e-3  # of gamma
-_START = -6  # folded into a run's key for where a restart begins
 
 _DUAL: dict[str, Threat] = {"linf": L1(1.0), "l2": L2(1.0), "l1": Linf(1.0)}
 _NEAREST = {"linf": balls.onto_linf, "l2": balls.onto_l2, "l1": balls.onto_l1}
@@ -136,7 +135,7 @@ class FastMinimumNorm(Search[Follow]):
 
     def _scatter(self, runs: Follow, batch: Batch, wanted: Tensor) -> Tensor:
         """A perturbation drawn uniformly from the ball, plus the gradient wherever that is NaN."""
-        drawn = self.threat.with_eps(1.0).sample(fold(batch.keys, _START), wanted.shape[1:])
+        drawn = self.threat.with_eps(1.0).sample(fold(batch.keys, "fmn/scatter"), wanted.shape[1:])
         return per_image(runs.radius, wanted) * drawn.to(wanted) + torch.where(wanted.isnan(), wanted, 0)
 
 

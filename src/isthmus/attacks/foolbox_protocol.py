@@ -31,7 +31,6 @@ LEVELS, FINER = 1000, 20  # of ε in (0, 1], and again below a success among the
 FIRST_EPS, FACTOR = 0.3, 1.5  # the first ball, and how much larger the next one is while none has sufficed
 STEP_SHARE, STEPS = 1 / 30, 40  # of ε; in one ball
 TRIALS = 20  # balls while growing, and again while bisecting
-_START = -6  # folded into a run's key for where it begins in each ball
 
 
 def scan_fgsm(
@@ -215,5 +214,5 @@ class Bisect(Search[Ball]):
 
 
 def _start(batch: Batch, draw: Tensor, eps: Tensor) -> Tensor:
-    noise = 2 * uniform(fold(batch.keys, _START, draw), tuple(batch.images.shape[1:])) - 1
+    noise = 2 * uniform(fold(batch.keys, "foolbox_protocol/start", draw), tuple(batch.images.shape[1:])) - 1
     return _shifted(batch.images, noise, eps)

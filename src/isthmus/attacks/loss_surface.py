@@ -24,7 +24,6 @@ from isthmus.core.randomness import fold, uniform
 FLAT = 0.01
 """Nats from the loss at the image itself that still count as flat."""
 
-_FIRST, _SECOND = -32, -33  # folded into an example's key for the two directions
 _BATCH = 512
 
 
@@ -121,7 +120,7 @@ def loss_surface(
 
 def random_signs(keys: Int[Tensor, " n"], shape: tuple[int, ...], second: bool = False) -> Float[Tensor, "n c h w"]:
     """A direction of ±1 in every pixel for each key; ``second`` gives another one."""
-    drawn = uniform(fold(keys, _SECOND if second else _FIRST), shape)
+    drawn = uniform(fold(keys, "loss_surface/second" if second else "loss_surface/first"), shape)
     return torch.where(drawn < 0.5, -1.0, 1.0)
 
 
@@ -158,10 +157,10 @@ def worst_signs(
     worst, height = torch.zeros_like(images), images.new_full((len(images),), -torch.inf, dtype=torch.float64)
     with preserve_state(model, device, seed=0):
         for restart in range(restarts):
-            x = threat.random_start(images, fold(keys, restart))
+            x = threat.random_start(images, fold(keys, "loss_surface/start", restart))
             for step in range(steps + 1):
                 x = x.detach().requires_grad_()
-                logits = _logits(model, x, fold(keys, restart, step))
+                logits = _logits(model, x, fold(keys, "loss_surface/pass", restart, step))
                 reached = _exact_ce(logits.detach().double(), labels)
                 higher = reached > height
                 height = torch.where(higher, reached, height)

@@ -35,7 +35,6 @@ NOISES = ("l2", "linf", "white")
 NO_ANSWER = -1
 """In place of a class where logits are NaN or infinite."""
 
-_WHITE = -31  # folded into an example's key for its white noise, apart from the draws of a stochastic model
 _AT_A_TIME = 2**22  # numbers of noise
 
 
@@ -169,7 +168,7 @@ def _white(batch: Batch, radii: Sequence[Tensor]) -> Iterator[Tensor]:
     shape = tuple(batch.images.shape[1:])
     at_a_time = max(1, _AT_A_TIME // math.prod(shape))
     for rung, radius in enumerate(radii):
-        keys = fold(batch.keys, _WHITE, rung)
+        keys = fold(batch.keys, "noise_sweep/white", rung)
         drawn = torch.cat([normal(part, shape) for part in torch.split(keys, at_a_time)])
         yield batch.images + drawn * per_image((radius / drawn.flatten(1).double().norm(dim=1)).float(), drawn)
 

@@ -15,8 +15,6 @@ from isthmus.attacks.threats import Threat
 from isthmus.core.config import Component
 from isthmus.core.randomness import fold, uniform
 
-_AIM = -4  # folded into a run's key for the class it is directed at
-
 Size = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -89,7 +87,7 @@ class Pgd(Directed[Runs]):
         """No class, every wrong class in turn, or one drawn for each run."""
         if self.config.targets != "random":
             return super().aims(number, ranked, scores, keys)
-        drawn = (uniform(fold(keys, _AIM), (1,)) * ranked.shape[1]).long()
+        drawn = (uniform(fold(keys, "pgd/target_class"), (1,)) * ranked.shape[1]).long()
         return ranked.gather(1, drawn).squeeze(1)
 
     def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Runs:

@@ -45,8 +45,6 @@ from isthmus.core.randomness import fold, uniform
 
 Whole = Annotated[int, Field(gt=0)]
 
-_DRAW = -6  # folded into an example's key for whether it is among those drawn
-
 
 class Config(Component):
     """Options of the race. ``results/`` has what most of them are worth, on 200 images each for three models.
@@ -105,7 +103,7 @@ def pick_sample(config: Config, ledger: EvaluationState, keys: Int[Tensor, " n"]
     """The nearest again, and some others drawn by their keys, which are marked."""
     close = nearest(ledger, config.near)
     others = (ledger.standing & ~close).nonzero().squeeze(1)
-    order = uniform(fold(keys[others], _DRAW), (1,)).squeeze(1).argsort(stable=True)
+    order = uniform(fold(keys[others], "race/sample"), (1,)).squeeze(1).argsort(stable=True)
     drawn = others[order[: config.drawn]]
     ledger.marks = torch.zeros_like(ledger.marks).index_fill(0, drawn, 1)
     return close | (ledger.marks > 0)

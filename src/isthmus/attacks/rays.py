@@ -26,7 +26,6 @@ from isthmus.core.config import Component
 from isthmus.core.errors import ConfigError
 from isthmus.core.randomness import fold, uniform
 
-_START = -48  # folded into a run's key for the signs it starts from
 _ACCURACY = 0.01  # of the distance to the boundary
 _INSIDE = 1 - 1e-6  # of ε, so that rounding does not lead out of the ball
 
@@ -90,7 +89,7 @@ class Rays(Search[Ray]):
         """As far as the box allows along equal signs, or random ones after the first run."""
         images = batch.images
         n, endless = len(images), images.new_full((len(images),), torch.inf)
-        drawn = uniform(fold(batch.keys, _START), tuple(images.shape[1:])).to(images)
+        drawn = uniform(fold(batch.keys, "rays/start"), tuple(images.shape[1:])).to(images)
         signs = torch.where(per_image(number > 0, images) & (drawn < 0.5), -1.0, torch.ones_like(images))
         looks, budget = counters(n, self.config.queries - 1, images)
         zeros = torch.zeros_like(endless)
@@ -140,7 +139,7 @@ class Rays(Search[Ray]):
         pixels = shape[1:].numel()
         size = self._size(runs.looks % (_levels(pixels) + 1), pixels)
         block = torch.arange(pixels, device=size.device) // size[:, None]
-        drawn = uniform(fold(batch.keys, _START, runs.looks), (pixels,)).to(batch.images).gather(1, block)
+        drawn = uniform(fold(batch.keys, "rays/direction", runs.looks), (pixels,)).to(batch.images).gather(1, block)
         return torch.where(drawn < 0.5, -1.0, 1.0).to(batch.images).view(shape)
 
     def _tried(self, runs: Ray) -> Float[Tensor, "n c h w"]:

@@ -30,7 +30,6 @@ from isthmus.core.config import Component
 from isthmus.core.errors import ConfigError
 from isthmus.core.randomness import fold, uniform
 
-_FIRST = -16  # the first image's draws; step k's are _FIRST − 1 − k, apart from a random model's, which count up from 0
 _AHEAD = 16  # steps whose random numbers are drawn at once: on a CPU that takes little longer than for one
 _TINY = 1e-12
 _INSIDE = 1 - 1e-6  # of ε, so that rounding does not lead out of the ball
@@ -99,7 +98,7 @@ class Square(Search[Walk]):
 
     def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Walk:
         """At a perturbation of full size everywhere."""
-        x = self.first(batch.images, fold(batch.keys, _FIRST)).contiguous()
+        x = self.first(batch.images, fold(batch.keys, "square/start")).contiguous()
         looks, budget = counters(len(x), self.steps, x)
         gap = x.new_full((len(x),), torch.inf)
         spent = torch.zeros_like(gap, dtype=torch.float64)
@@ -129,7 +128,7 @@ class Square(Search[Walk]):
     ) -> Float[Tensor, "n steps draws"]:
         """A step's numbers depend on the row's key and looks alone, whenever they are drawn."""
         steps = looks[:, None] + torch.arange(_AHEAD, device=looks.device)
-        return uniform(fold(keys[:, None], _FIRST - 1 - steps), (self.draws + x.shape[1],))
+        return uniform(fold(keys[:, None], "square/step", steps), (self.draws + x.shape[1],))
 
     def kept(self, runs: Walk, batch: Batch, rows: Int[Tensor, " some"]) -> None:
         """Note what must be known of the new best images in these rows."""

@@ -24,7 +24,6 @@ from isthmus.core.randomness import fold, normal, uniform
 ULP = 2.0**-23
 """How far one pixel may be off after float32 has rounded originals + perturbation."""
 
-_START = -1  # apart from the draws of a stochastic model, which count up from 0 (see Oracle)
 
 SPARSITY = 0.01
 """Share of the pixels that one ℓ1 step moves; at least one (Tramèr & Boneh 2019, SLIDE with q = 99%)."""
@@ -73,7 +72,7 @@ class Threat(ABC):
 
     def random_start(self, originals: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
         """Originals plus a perturbation drawn uniformly from the ball, clipped to the box."""
-        return (originals + self.sample(fold(keys, _START), originals.shape[1:])).clamp(0, 1)
+        return (originals + self.sample(fold(keys, "threats/start"), originals.shape[1:])).clamp(0, 1)
 
     def contains(self, images: Float[Tensor, "n c h w"], originals: Float[Tensor, "n c h w"]) -> Bool[Tensor, " n"]:
         """Whether images are in the box, exactly, and in the ball, up to float32's rounding.
@@ -151,8 +150,8 @@ class L2(Threat):
 
     def sample(self, keys: Int[Tensor, " n"], shape: tuple[int, ...]) -> Float[Tensor, "n c h w"]:
         """A direction from the normal distribution and a radius ε·u^(1/d), u uniform."""
-        direction = normal(fold(keys, 0), (math.prod(shape),))
-        radius = self.eps * uniform(fold(keys, 1), (1,)) ** (1 / direction.shape[1])
+        direction = normal(fold(keys, "l2/direction"), (math.prod(shape),))
+        radius = self.eps * uniform(fold(keys, "l2/radius"), (1,)) ** (1 / direction.shape[1])
         return (radius * _unit(direction)).view(-1, *shape)
 
     def _steepest(self, images: Tensor, gradient: Tensor) -> Tensor:
@@ -176,8 +175,8 @@ class L1(Threat):
     def sample(self, keys: Int[Tensor, " n"], shape: tuple[int, ...]) -> Float[Tensor, "n c h w"]:
         """Exponentials over their sum and one more, with random signs (Barthe et al. 2005)."""
         count = math.prod(shape)
-        exponentials = -torch.log1p(-uniform(fold(keys, 0), (count + 1,)))
-        signs = torch.where(uniform(fold(keys, 1), (count,)) < 0.5, -1.0, 1.0)
+        exponentials = -torch.log1p(-uniform(fold(keys, "l1/sizes"), (count + 1,)))
+        signs = torch.where(uniform(fold(keys, "l1/signs"), (count,)) < 0.5, -1.0, 1.0)
         sizes = exponentials[:, :count] / exponentials.sum(1, keepdim=True)
         return (self.eps * signs * sizes).view(-1, *shape)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
@@ -18,8 +18,6 @@ from isthmus.attacks.engine.iterative import Runs, Search, counters
 from isthmus.attacks.threats import Threat
 from isthmus.core.config import Component
 from isthmus.core.randomness import fold
-
-_SAMPLE = -16  # sample k's draws are _SAMPLE − k: apart from a random model's, which count up from 0
 
 
 class Config(Component):
@@ -49,10 +47,13 @@ class Uniform(Search[Runs]):
 
     def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Runs:
         """At the first sample; the last one is judged rather than looked at."""
-        x = self.threat.random_start(batch.images, fold(batch.keys, _SAMPLE))
-        return Runs(x, *counters(len(x), self.config.samples - 1, x))
+        looks, budget = counters(len(batch), self.config.samples - 1, batch.images)
+        return Runs(self._sample(batch, looks), looks, budget)
 
     def advance(self, runs: Runs, batch: Batch, answer: Answer) -> None:
         """To the next sample."""
         runs.looks += 1
-        runs.x = self.threat.random_start(batch.images, fold(batch.keys, _SAMPLE - runs.looks))
+        runs.x = self._sample(batch, runs.looks)
+
+    def _sample(self, batch: Batch, number: Int[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
+        return self.threat.random_start(batch.images, fold(batch.keys, "uniform/sample", number))

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 MEASURES = ("ece", "ece_equal_mass", "margin", "overconfidence", "nll", "brier")
 SCALED = ("ece", "nll", "brier")
 """What is told of examples before and after their logits were scaled."""
-_FITTED = -22  # folded into an example's key for whether a temperature is fitted on it
 _FEWEST = 2
 
 
@@ -166,7 +165,7 @@ def _held_out(context: Context, answered: NDArray[np.bool_], share: float) -> ND
     """Which of the answered examples a temperature is fitted on: a fixed share of them, drawn by their keys."""
     from isthmus.core.randomness import fold, uniform
 
-    draws = uniform(fold(context.keys, _FITTED), (1,)).squeeze(1).cpu().numpy()[answered]
+    draws = uniform(fold(context.keys, "calibration/fitted"), (1,)).squeeze(1).cpu().numpy()[answered]
     count = min(max(round(share * draws.size), _FEWEST), draws.size)
     if draws.size - count < _FEWEST:
         raise ModelError(

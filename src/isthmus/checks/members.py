@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from isthmus.checks.context import Context
 
-_MEMBER = -23  # folded into an example's key, since the audited images have the same positions in their own split
-
 
 class Labelled(Protocol):
     """Labelled images that are read when they are needed: a split of data (:class:`isthmus.data.images.Examples`), or
@@ -122,7 +120,7 @@ def answers(
         part = positions[start : start + context.batch_size]
         images = examples.select(part).images
         images = as_float(images) if images.dtype == torch.uint8 else images.float()
-        keys = randomness.fold(randomness.example_keys(context.seed, part.to(device)), _MEMBER)
+        keys = randomness.fold(randomness.example_keys(context.seed, part.to(device)), "members/example")
         for mode, model in modes.items():
             found[mode].append(answer(model, images.to(device), keys).numpy())
     return {mode: np.concatenate(parts) for mode, parts in found.items()}

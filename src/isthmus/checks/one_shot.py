@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from isthmus.checks.context import Context
     from isthmus.checks.dataset_transfer import Config
 
-_SHOT, _TURN, _NOISE = -51, -52, -53  # what a key is folded with, to keep the draws for each purpose apart
-
 
 def one_of_each(labels: Int[Tensor, " m"], draw: int, seed: int) -> Int[Tensor, " k"]:
     """Positions of one example of each class that there is, by ascending class, at random for each draw."""
@@ -24,7 +22,7 @@ def one_of_each(labels: Int[Tensor, " m"], draw: int, seed: int) -> Int[Tensor, 
     from isthmus.core.randomness import example_keys, fold, uniform
 
     classes = labels.bincount().nonzero().squeeze(1)
-    shares = uniform(fold(example_keys(seed, classes), _SHOT, draw), (1,)).squeeze(1)
+    shares = uniform(fold(example_keys(seed, classes), "one_shot/example", draw), (1,)).squeeze(1)
     positions = []
     for label, share in zip(classes.tolist(), shares.tolist(), strict=True):
         own = (labels == label).nonzero().squeeze(1)
@@ -76,11 +74,11 @@ def adapt(
     twin, device = _twin(context.model), context.images.device
     optimizer = torch.optim.SGD([p for p in twin.parameters() if p.requires_grad], lr=config.learning_rate)
     images, labels = images.to(device), labels.to(device)
-    keys = fold(example_keys(context.seed, labels), _TURN, draw)
-    noise = torch.Generator(device).manual_seed(int(fold(keys[:1], _NOISE)) & 0x7FFFFFFF)
+    keys = fold(example_keys(context.seed, labels), "one_shot/adaptation", draw)
+    noise = torch.Generator(device).manual_seed(int(fold(keys[:1], "one_shot/noise")) & 0x7FFFFFFF)
     with torch.enable_grad():
         for step in range(config.steps):
-            angles = (2 * uniform(fold(keys, step), (1,)).squeeze(1) - 1) * config.degrees
+            angles = (2 * uniform(fold(keys, "one_shot/angle", step), (1,)).squeeze(1) - 1) * config.degrees
             turned = rotated(images, angles)
             optimizer.zero_grad()
             if isinstance(twin, Learner):

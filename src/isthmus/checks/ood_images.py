@@ -7,7 +7,6 @@ converted to those that are audited, which the page says, or refused.
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,7 +92,7 @@ def _keys(keys: Tensor, name: str) -> Tensor:
     """Keys of their own, so that the model's noise on an image is not that on another one of the same index."""
     from isthmus.core import randomness
 
-    return randomness.fold(keys, zlib.crc32(name.encode()))
+    return randomness.fold(keys, "ood_images/set", name)
 
 
 def _positions(context: Context) -> NDArray[np.int64]:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from isthmus.checks.context import Context
 
 Floats = NDArray[np.float64]
-_START = -41  # folded into a prototype's key for the noise it grows out of, apart from a stochastic model's draws
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,14 +122,14 @@ def grow(
 
     device, goals = device_of(model, context.images), torch.from_numpy(classes)
     number = torch.tensor([int((classes[:at] == label).sum()) for at, label in enumerate(classes)])
-    keys = fold(example_keys(context.seed, goals), number)
+    keys = fold(example_keys(context.seed, goals), "class_prototypes/number", number)
     mean, std = (torch.from_numpy(of).float().view(-1, 1, 1).to(device) for of in (population.mean, population.std))
     parts = []
     with preserve_state(model, device, context.seed):
         oracle = CountedModel(model)
         for rows in torch.split(torch.arange(len(goals)), context.batch_size):
             own, wanted = keys[rows].to(device), goals[rows].to(device)
-            start = mean + config.noise * std * normal(fold(own, _START), population.shape)
+            start = mean + config.noise * std * normal(fold(own, "class_prototypes/start"), population.shape)
             parts.append(_ascend(oracle, Batch(start, wanted, own, targets=wanted), config))
             progress(int(rows[-1]) + 1, len(goals))
     images, steps, confidence = (torch.cat(column).numpy() for column in zip(*parts, strict=True))

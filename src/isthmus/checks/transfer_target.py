@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from isthmus.data.images import Examples
 
 Floats = NDArray[np.float64]
-_TRANSFER = -54  # folded into an image's key, since the audited images have the same positions in their own set
 _AT_A_TIME = 256  # images that are converted at once
 
 
@@ -96,7 +95,8 @@ def judged(
     progress, logits = share(context.progress, part, parts), list[NDArray[Any]]()
     for rows in torch.split(torch.arange(len(target.positions)), context.batch_size):
         positions = target.positions[rows]
-        keys = randomness.fold(randomness.example_keys(context.seed, positions.to(context.images.device)), _TRANSFER)
+        keys = randomness.example_keys(context.seed, positions.to(context.images.device))
+        keys = randomness.fold(keys, "transfer_target/image")
         logits.append(answer(model, _images(target.test, positions, context), keys).numpy())
         progress(int(rows[-1]) + 1, len(target.positions))
     answers = np.concatenate(logits)

@@ -2,11 +2,16 @@
 
 A counter-based generator: every number is a hash of (key, counter), where a key is itself a hash of whatever
 identifies the example (seed, index, attack, restart, ...). The hash is the 64-bit finaliser of splitmix64
-(Steele, Lea & Flood 2014), computed in wrapping int64 arithmetic, which torch does alike everywhere.
+(Steele, Lea & Flood 2014), computed in wrapping int64 arithmetic, which gives the same bits on every device.
+
+A stream of random numbers has a named purpose: ``fold(keys, "pgd/target_class")``, of the form "module/purpose".
+Counters (steps, restarts, draws, epochs) are folded in as integers, after the name. A test checks that no two places
+in the package use one name by accident and that no two names collide.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from functools import lru_cache
 
@@ -42,12 +47,17 @@ def _mix(bits: Tensor, spare: Tensor | None = None) -> Tensor:
 
 
 @lru_cache(maxsize=4096)
-def _mixed(part: int) -> Tensor:
-    return _mix(_constant(part) + _GAMMA)
+def _mixed(part: int | str) -> Tensor:
+    return _mix(_constant(number(part) if isinstance(part, str) else part) + _GAMMA)
 
 
-def fold(keys: Int[Tensor, "*batch"], *parts: int | Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
-    """New keys from old ones and further identifying numbers, one after another (order matters)."""
+def number(name: str) -> int:
+    """The int64 that a name stands for in :func:`fold`: the first eight bytes of its SHA-256, big-endian."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+
+
+def fold(keys: Int[Tensor, "*batch"], *parts: int | str | Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
+    """New keys from old ones and further identifying names and numbers, one after another (order matters)."""
     for part in parts:
         mixed = _mix(part.to(keys.device, torch.int64) + _GAMMA) if isinstance(part, Tensor) else _mixed(part)
         keys = _mix((keys ^ mixed).add_(_GAMMA))

@@ -18,9 +18,6 @@ from isthmus.data.autoaugment.operations import Operations, draw
 from isthmus.data.crop_flip import crop_flip, moves
 from isthmus.data.cutout import centres, cutout
 
-# Keep the draws for one purpose apart from those for another, and from anybody else's.
-_POLICY, _MOVE, _CUTOUT = (int.from_bytes(word) for word in (b"policy", b"augment", b"cutout"))
-
 
 class Drawn(NamedTuple):
     """What was drawn for n images; None where that part is off.
@@ -71,9 +68,9 @@ def draw_all(augmentation: Augmentation, keys: Int64[Tensor, " n"], height: int,
     """Draw for each key what happens to its image, of this size."""
     policy = augmentation.autoaugment
     return Drawn(
-        operations=None if policy is None else draw(fold(keys, _POLICY), policy),
-        moves=moves(fold(keys, _MOVE)) if augmentation.crop_flip else None,
-        centres=centres(fold(keys, _CUTOUT), height, width) if augmentation.cutout else None,
+        operations=None if policy is None else draw(fold(keys, "augmentation/policy"), policy),
+        moves=moves(fold(keys, "augmentation/crop_flip")) if augmentation.crop_flip else None,
+        centres=centres(fold(keys, "augmentation/cutout"), height, width) if augmentation.cutout else None,
     )
 
 

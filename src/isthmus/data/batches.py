@@ -20,7 +20,6 @@ from isthmus.data.order import shuffled
 from isthmus.data.read import read
 
 # Keep the draws for the order of an epoch, and for the crops where images are read, apart from those for its pictures.
-_ORDER, _CROP = (int.from_bytes(word) for word in (b"order", b"crop"))
 
 
 class Batch(NamedTuple):
@@ -108,12 +107,12 @@ class Batches:
         return self._serve(epoch, start)
 
     def _serve(self, epoch: int, start: int) -> Iterator[Batch]:
-        keys = fold(example_keys(self.seed, torch.arange(len(self.split))), epoch)
-        order = shuffled(fold(keys, _ORDER)) if self.shuffle else torch.arange(len(self.split))
+        keys = fold(example_keys(self.seed, torch.arange(len(self.split))), "batches/epoch", epoch)
+        order = shuffled(fold(keys, "batches/order")) if self.shuffle else torch.arange(len(self.split))
         drawn = draw_all(self._augmentation, keys, *self.split.shape[1:])
         firsts = range(start * self.batch_size, len(self) * self.batch_size, self.batch_size)
         shares = (order[first : first + self.batch_size][self.rank :: self.world] for first in firsts)
-        crops = fold(keys, _CROP) if self._augmentation.resized_crop else None
+        crops = fold(keys, "batches/resized_crop") if self._augmentation.resized_crop else None
         for indices, images in read(self.split, shares, crops):
             yield self._batch(indices, images, drawn)
 

@@ -22,7 +22,6 @@ from isthmus.data.order import balanced
 Limit = Annotated[int, Field(gt=0)] | None
 FolderPath = Annotated[str, Field(min_length=1, max_length=4096)]
 """No system takes a longer one."""
-_RANDOM_LABEL = -21  # folded into an example's key for its random label
 
 
 class DataConfig(Component):
@@ -116,7 +115,7 @@ def _of_classes(data: ImageData, classes: tuple[str, ...]) -> ImageData:
 
 def _random_labels(n: int, classes: int, seed: int) -> Int64[Tensor, " n"]:
     """Uniform, one number for each position: the first of many are those of few."""
-    drawn = uniform(fold(torch.arange(n), seed, _RANDOM_LABEL), (1,)).squeeze(1)
+    drawn = uniform(fold(torch.arange(n), "loading/random_label", seed), (1,)).squeeze(1)
     return (drawn * classes).long().clamp(max=classes - 1)
 
 

@@ -35,8 +35,6 @@ USUAL = pgd.Config(steps=40, loss="ce")
 BLIND = square.Config(queries=1000)
 """What stands for it where no gradient can be had, not even by differentiating what the model does."""
 
-_SAMPLE = -11  # folded into an example's key for whether it is among those drawn
-
 
 @dataclass(frozen=True)
 class Budget:
@@ -388,7 +386,7 @@ class DiagnosisContext:
     def sample(self, among: Bool[Tensor, " n"] | None = None, most: int | None = None) -> Int[Tensor, " some"]:
         """Some of these examples (all by default), drawn by their keys."""
         rows = torch.arange(len(self)) if among is None else among.nonzero().squeeze(1)
-        order = uniform(fold(self.examples.keys.cpu()[rows], _SAMPLE), (1,)).squeeze(1).argsort(stable=True)
+        order = uniform(fold(self.examples.keys.cpu()[rows], "diagnosis/sample"), (1,)).squeeze(1).argsort(stable=True)
         return rows[order[: self.budget.sample if most is None else most]].sort().values
 
     def logits(self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"]) -> Float[Tensor, "n classes"]:

@@ -24,7 +24,6 @@ SHARE = 0.02
 """Length of a difference, in units of ε: short enough for a linear answer, long enough to be no rounding."""
 
 WARN, FAIL = 0.8, 0.5  # rank correlation below which gradients are doubted
-_DIRECTION = -12
 
 
 def examine(suspect: DiagnosisContext) -> Finding:
@@ -40,7 +39,7 @@ def examine(suspect: DiagnosisContext) -> Finding:
     h = SHARE * suspect.threat.eps
     x = suspect.threat.random_start(batch.images, batch.keys).clamp(h, 1 - h)  # so that every step stays in the box
     gradient = suspect.gradients(x, batch, "margin")[1].nan_to_num(0.0, 0.0, 0.0)
-    own, direction = gradient.sign(), normal(fold(batch.keys, _DIRECTION), tuple(x.shape[1:])).to(x).sign()
+    own, direction = gradient.sign(), normal(fold(batch.keys, "differences/direction"), tuple(x.shape[1:])).to(x).sign()
     along = own.flatten(1).any(1) & (torch.arange(len(rows), device=x.device) % 3 == 0)
     direction = torch.where(per_image(along, own), own, direction)
     direction = direction / per_image(suspect.threat.norm(direction), direction)

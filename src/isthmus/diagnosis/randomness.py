@@ -15,7 +15,6 @@ from isthmus.diagnosis.context import DiagnosisContext
 from isthmus.diagnosis.finding import Finding, percent
 
 DRAWS = 8
-_DRAW = -13
 
 
 def examine(suspect: DiagnosisContext) -> Finding:
@@ -24,7 +23,7 @@ def examine(suspect: DiagnosisContext) -> Finding:
     batch = suspect.examples.take(rows)
     if not suspect.random:
         return Finding(test="randomness", status=Status.PASS, reason="The model answers the same image the same way")
-    draws = [suspect.logits(batch.images, fold(batch.keys, _DRAW, draw)) for draw in range(DRAWS)]
+    draws = [suspect.logits(batch.images, fold(batch.keys, "randomness/draw", draw)) for draw in range(DRAWS)]
     answers = torch.stack([logits.argmax(1) for logits in draws])
     usual = answers.mode(0).values
     other = metrics.proportion(int((answers != usual).sum()), answers.numel())

@@ -24,7 +24,6 @@ ROUNDS, STEPS = 3, 150
 MOST = 4096
 """Images that it learns from: each is then seen five times a round, and memory does not grow with what is audited."""
 _BATCH = 128
-_MOVE = -15
 
 
 def transferred(suspect: DiagnosisContext, rows: Int[Tensor, " some"]) -> Attack:
@@ -63,7 +62,7 @@ def _train(suspect: DiagnosisContext) -> nn.Module:
                 torch.autograd.backward(loss)
                 optimizer.step()
             if number + 1 < ROUNDS:
-                moved = _moved(model, examples.folded(_MOVE, number), suspect.threat)
+                moved = _moved(model, examples.folded("substitute/round", number), suspect.threat)
                 more, theirs = _answered(suspect, moved, examples.keys)
                 images, answers = torch.cat([images, more]), torch.cat([answers, theirs])
     suspect.tell()

@@ -16,7 +16,6 @@ from isthmus.diagnosis.finding import Finding
 
 POINTS, RANDOM = 64, 8
 WARN, FAIL = 0.75, 0.5  # share of examples at which the gradient must do better than chance
-_DIRECTION = -14
 
 
 def examine(suspect: DiagnosisContext) -> Finding:
@@ -30,7 +29,7 @@ def examine(suspect: DiagnosisContext) -> Finding:
     along = batch.gap(suspect.logits(threat.project(threat.step(x, gradient, threat.eps), x), batch.keys))
     chance = []
     for number in range(RANDOM):
-        direction = normal(fold(batch.keys, _DIRECTION, number), tuple(x.shape[1:])).to(x)
+        direction = normal(fold(batch.keys, "surface/direction", number), tuple(x.shape[1:])).to(x)
         chance.append(batch.gap(suspect.logits(threat.project(threat.step(x, direction, threat.eps), x), batch.keys)))
     better = along < torch.stack(chance).amin(0)
     start = batch.gap(suspect.logits(x, batch.keys))

@@ -41,7 +41,8 @@ class _Averaged(nn.Module, ABC):
         """Averaged log-probabilities for images in [0, 1]."""
         if keys is None:
             self._calls += 1
-            keys = randomness.fold(torch.arange(images.shape[0], device=images.device), self.seed, self._calls)
+            rows = torch.arange(images.shape[0], device=images.device)
+            keys = randomness.fold(rows, "modes/call", self.seed, self._calls)
         return self.forward_draws(images, keys[:, None])[:, 0]
 
     @abstractmethod

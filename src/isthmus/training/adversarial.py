@@ -31,7 +31,6 @@ from isthmus.training.loss_scale import LossScale
 from isthmus.training.processes import Team
 
 # Keep the draws for starts and for codes apart, and from anybody else's.
-_START, _NOISE = (int.from_bytes(word) for word in (b"attack", b"codes"))
 
 
 class Adversary:
@@ -81,7 +80,7 @@ class Adversary:
             batch: images in [0, 1] as the model would see them, and their positions in the split.
             step: of training, so that every one draws anew.
         """
-        keys = fold(example_keys(self.seed, batch.indices), step)
+        keys = fold(example_keys(self.seed, batch.indices), "adversarial/step", step)
         return batch._replace(images=self.perturb(batch.images, batch.labels, keys))
 
     def perturb(
@@ -97,11 +96,11 @@ class Adversary:
         Raises:
             ModelError: the logits have no gradient with respect to the images.
         """
-        batch = attacked.Batch(images, labels, fold(keys, _START))
+        batch = attacked.Batch(images, labels, fold(keys, "adversarial/start"))
         runs = self.search.begin(batch, torch.zeros_like(labels))
         with _in_mode(self.model, self.settings.batch_norm == "train"):
             for number in range(self.settings.steps):
-                self.search.advance(runs, batch, self._look(runs.x, batch, fold(keys, _NOISE, number)))
+                self.search.advance(runs, batch, self._look(runs.x, batch, fold(keys, "adversarial/noise", number)))
         return runs.x.detach()
 
     def _look(self, images: Tensor, batch: attacked.Batch, keys: Tensor) -> Answer:

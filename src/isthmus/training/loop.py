@@ -54,7 +54,6 @@ from isthmus.training.schedules import RhoController, learning_rate_factor, warm
 # An accuracy this close to chance after the schedule's end is reported as a collapse (fact of the papers: runs with
 # too strong a bottleneck stay at chance).
 COLLAPSE_MARGIN = 0.02
-_KERNEL = -61  # folded into an example's key for the draw of the images that a kernel's width is fitted to
 AT_CHANCE = "Accuracy on the training images is at chance. Try a larger rho or a rho_schedule."
 
 
@@ -170,7 +169,7 @@ class Trainer:
     def _separate(self, epoch: int) -> Tensor:
         """Training images for :meth:`isthmus.models.learner.Learner.fit_kernel`, drawn anew for each epoch."""
         train = self.data.train
-        keys = fold(torch.arange(len(train)), self.recipe.seed, _KERNEL, epoch)
+        keys = fold(torch.arange(len(train)), "training/kernel", self.recipe.seed, epoch)
         chosen = train.select(shuffled(keys)[: self.model.kernel_points])
         return as_float(chosen.images).to(self.fabric.device)
 

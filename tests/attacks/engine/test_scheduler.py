@@ -91,7 +91,7 @@ def play(
     else:
         setting.ledger = ledger
     taken = 0
-    for _ in BatchScheduler(setting, search, 7, 1).run(torch.arange(len(search.plan))):
+    for _ in BatchScheduler(setting, search, "planned", 1).run(torch.arange(len(search.plan))):
         taken += 1
         if taken == looks:
             break
@@ -182,7 +182,7 @@ def test_what_the_model_was_asked_is_on_the_books_of_who_asked():
     search = Script([[NEVER] * 4, [5, 1, 1, 1]], 10)
     setting = situation(2, 8)
     setting.ledger.open_stage(4)
-    for _ in BatchScheduler(setting, search, 7, 1).run(torch.arange(2)):
+    for _ in BatchScheduler(setting, search, "planned", 1).run(torch.arange(2)):
         pass
     assert setting.ledger.forwards.tolist() == [4 * 11, 7]  # a success is asked about twice
     assert setting.oracle.forward_passes == 51

@@ -121,7 +121,7 @@ def test_glass_blur(table: dict[str, tuple[Severity, ...]], severity: int, chann
         smooth = np.uint8(last(filters.quantised(smooth)[0]) * 255 + 0.5)
         smooth = smooth if channels == 3 else smooth[..., 0]
         for turn in range(rounds):
-            visit(smooth, fold(keys(2)[index : index + 1], turn), reach)
+            visit(smooth, fold(keys(2)[index : index + 1], "glass_blur/round", turn), reach)
         theirs.append(smoothed(smooth.reshape(28, 28, channels) / 255, sigma))
     close(blurs.glass_blur(images, (sigma, reach, rounds), keys(2)), theirs)
 
@@ -135,7 +135,7 @@ def visit(image: np.ndarray, key: torch.Tensor, reach: int) -> None:
     size = len(image)
     places = list(range(size - reach, reach, -1))
     offsets = (uniform(key, (2, len(places), len(places)))[0] * 2 * reach).long().numpy() - reach
-    happens = uniform(fold(key, 1), (len(places) ** 2,))[0].view(len(places), -1) < 0.5
+    happens = uniform(fold(key, "glass_blur/exchanged"), (len(places) ** 2,))[0].view(len(places), -1) < 0.5
     for i, row in enumerate(places):
         for j, column in enumerate(places):
             other = row + offsets[0, i, j], column + offsets[1, i, j]
@@ -186,7 +186,8 @@ def test_plasma(size: int, decay: float) -> None:
         grid, rough, step, level = np.zeros((size, size)), 100.0, size, 0
         while step >= 2:
             half, count = step // 2, size // step
-            drawn = [uniform(fold(key, level, which), (count, count))[0].numpy() * 2 - 1 for which in range(3)]
+            names = ("plasma/middles", "plasma/above", "plasma/beside")
+            drawn = [uniform(fold(key, name, level), (count, count))[0].numpy() * 2 - 1 for name in names]
             corners = [(0, 0), (0, step), (step, 0), (step, step)]
             sides = [(-half, 0), (half, 0), (0, -half), (0, half)]
             for which, (down, right, around) in enumerate(
@@ -219,7 +220,7 @@ def test_weather(table: dict[str, tuple[Severity, ...]], severity: int, channels
         key = keys(2)[index : index + 1]
         layer = zoomed(normal(key, (1, 32, 32))[0, 0].double().numpy()[..., None] * deviation + mean, zoom)
         flakes = np.uint8(np.where(layer < threshold, 0, layer.clip(0, 1)) * 255 + 1e-3) / 255
-        angle = uniform(fold(key, 1), ()) * 90 - 135
+        angle = uniform(fold(key, "snow/angle"), ()) * 90 - 135
         falling = last(motion.blur(torch.from_numpy(flakes).float().permute(2, 0, 1)[None], radius, sigma, angle)[0])
         grey = last(image) @ [0.299, 0.587, 0.114] if channels == 3 else last(image)[..., 0]
         white = np.maximum(last(image), grey[..., None] * 1.5 + 0.5)
@@ -301,7 +302,7 @@ def test_elastic_transform(table: dict[str, tuple[Severity, ...]], size: int, bl
         matrix, shift = np.linalg.inv(forward[:, :2]), forward[:, 2]
         source = np.einsum("ij,jhw->ihw", matrix, np.stack([x, y]) - shift[:, None, None])
         warped = [ndimage.map_coordinates(plane, source[::-1], order=1, **beyond) for plane in image]
-        drawn = uniform(fold(key, 1), (2, size, size))[0].double().numpy() * 2 - 1
+        drawn = uniform(fold(key, "elastic_transform/shifts"), (2, size, size))[0].double().numpy() * 2 - 1
         dx, dy = (
             ndimage.gaussian_filter(d, sigma, mode="reflect", truncate=3) * alpha if alpha else d * 0 for d in drawn
         )

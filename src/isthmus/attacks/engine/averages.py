@@ -42,8 +42,6 @@ model with tiny logits, each draw counts as a vote for the class it predicts; pr
 BETS = (0.02, 0.1, 0.3, 0.6, 0.9)
 """Shares of its capital that a test bets on every draw; the test's capital is their mean."""
 
-_READING = -63  # folded into an example's key for the draws of its reading
-
 
 @dataclass(frozen=True)
 class Reading:
@@ -76,7 +74,7 @@ def read(average: Average, images: Float[Tensor, "n c h w"], batch: Batch) -> Re
         average: asks the model.
         images: where, one for each example of the batch.
     """
-    keys = fold(batch.keys, _READING)
+    keys = fold(batch.keys, "averages/reading")
     drawn = average(images, keys, 0, FIRST + BLOCK)
     once, unsure = batch.reached(drawn[:, 0]), are_unsure(drawn)
     drawn = voted(drawn, unsure)

@@ -32,7 +32,7 @@ class Batch(Rows):
     targets: Int[Tensor, " n"] | None = None
     aims: Int[Tensor, " n"] | None = None
 
-    def folded(self, *parts: int | Tensor) -> Batch:
+    def folded(self, *parts: int | str | Tensor) -> Batch:
         """The same examples with keys of their own for one attack, restart, ..."""
         return replace(self, keys=fold(self.keys, *parts))
 

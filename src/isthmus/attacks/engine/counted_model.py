@@ -145,7 +145,7 @@ class CountedModel:
         return torch.cat(found, 1)
 
     def _drawn(self, images: Tensor, keys: Tensor, numbers: Tensor) -> Tensor:
-        answer, each = self._forward_draws, fold(keys[:, None], numbers)
+        answer, each = self._forward_draws, _draw_keys(keys[:, None], numbers)
         assert answer is not None
         with torch.no_grad():
             logits = self._checked(lambda: answer(images.clone(), each).flatten(0, 1), images, each.numel())
@@ -176,7 +176,7 @@ class CountedModel:
         """
         draws = eot if self.random else 1
         answers = [
-            self._once(images, keys if e == 0 else fold(keys, draw, e), objective, draw if e == 0 else 0)
+            self._once(images, keys if e == 0 else fold(keys, "model/eot", draw, e), objective, draw if e == 0 else 0)
             for e in range(draws)
         ]
         return answers[0] if draws == 1 else _mean(answers)
@@ -261,7 +261,7 @@ class CountedModel:
             torch.cuda.empty_cache()
 
     def _forward(self, model: nn.Module, images: Tensor, keys: Tensor, draw: int | Tensor) -> Tensor:
-        options = {"keys": fold(keys, draw)} if self.takes_keys else {}
+        options = {"keys": _draw_keys(keys, draw)} if self.takes_keys else {}
         # A clone, so that a model which works in place changes neither our images nor a leaf of the graph.
         return self._checked(lambda: model(images.clone(), **options), images, len(images))
 
@@ -311,6 +311,11 @@ class CountedModel:
 def forward_draws(model: nn.Module) -> Callable[[Tensor, Tensor], Tensor] | None:
     """The method of that name, where the model's own class has one; one that is passed on would pass by a wrapper."""
     return getattr(model, "forward_draws", None) if hasattr(type(model), "forward_draws") else None
+
+
+def _draw_keys(keys: Int[Tensor, "*batch"], draw: int | Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
+    """Keys of a model's numbered draws."""
+    return fold(keys, "model/draw", draw)
 
 
 def _of(draw: int | Tensor, part: slice) -> int | Tensor:

@@ -18,7 +18,6 @@ from isthmus.core.randomness import fold, uniform
 WAVE = 250
 """Examples between two looks at the interval."""
 
-_ORDER = -5
 
 One = Callable[[Batch, RunOptions, Progress | None], RobustResult]
 
@@ -39,7 +38,7 @@ def until_narrow(
     Returns:
         The result on the examples evaluated, in the order of evaluation; ``examples.keys`` tells which they are.
     """
-    order = uniform(fold(examples.keys.cpu(), _ORDER), (1,)).squeeze(1).argsort(stable=True)
+    order = uniform(fold(examples.keys.cpu(), "early_stopping/order"), (1,)).squeeze(1).argsort(stable=True)
     results: list[RobustResult] = []
     for number, rows in enumerate(torch.split(order, WAVE)):
         own = means if means.save_to is None else replace(means, save_to=_wave_file(means.save_to, number))

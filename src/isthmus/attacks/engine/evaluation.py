@@ -474,4 +474,4 @@ def work(setting: Setting, attack: Attack, rows: Tensor, stage: int) -> Iterator
     if attack.search is None:
         return propose(setting, attack, rows, stage)
     search = attack.search(attack.config, setting.threat, setting.classes)
-    return BatchScheduler(setting, search, attack.number, stage).run(rows)
+    return BatchScheduler(setting, search, attack.label, stage).run(rows)

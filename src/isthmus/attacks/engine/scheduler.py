@@ -65,11 +65,11 @@ class BatchScheduler:
     Args:
         setting: model, examples and ledger; the ledger is entered as it goes.
         search: the attack.
-        attack: number that keys of its runs derive from.
+        attack: its label, from which the keys of its runs derive.
         stage: its position in the ledger's count.
     """
 
-    def __init__(self, setting: Setting, search: Search[Any], attack: int, stage: int) -> None:
+    def __init__(self, setting: Setting, search: Search[Any], attack: str, stage: int) -> None:
         self.search, self.attack, self.stage = search, attack, stage
         self.setting, self.ledger, self.size = setting, setting.ledger, setting.size
         self.keeps_best = setting.oracle.random and search.inside
@@ -155,7 +155,7 @@ class BatchScheduler:
         setting, ledger = self.setting, self.ledger
         aims = torch.full_like(example, -1)
         batch = setting.batch(example)
-        batch.keys = fold(batch.keys, self.attack, number.to(setting.device))
+        batch.keys = fold(batch.keys, "scheduler/run", self.attack, number.to(setting.device))
         keys = batch.keys.cpu()
         if setting.examples.targets is None:
             for each in set(number.tolist()):

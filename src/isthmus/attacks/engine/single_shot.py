@@ -34,7 +34,7 @@ def propose(setting: Setting, attack: Attack, rows: Tensor, stage: int) -> Itera
 def _once(setting: Setting, attack: Attack, rows: Tensor, stage: int, restart: int) -> None:
     assert attack.perturb is not None
     ledger, batch = setting.ledger, setting.batch(rows)
-    own = batch.folded(attack.number, restart)
+    own = batch.folded("single_shot/run", attack.label, restart)
     tries = ledger.tries[rows].to(setting.device)
     before = setting.oracle.backward_passes
     with setting.booked(rows):

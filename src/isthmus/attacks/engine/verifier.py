@@ -51,8 +51,6 @@ TOGETHER = 64
 
 _PATIENCE = 32  # draws that a test plays on even if it loses
 
-_JUDGE, _SCREEN = -2, -3  # folded into an example's key for noise that no attack ever sees
-
 
 class Randomness(Exception):
     """The model answered the same batch differently: start over, with the rule for random models."""
@@ -106,7 +104,7 @@ class Verifier:
         """Logits of the images themselves; of a random model, the ln of its mean probabilities (:meth:`read`)."""
         if self.oracle.random:
             return self.read(batch.images, batch).mean.clamp(min=1e-30).log()
-        return self.oracle.logits(batch.images, fold(batch.keys, _JUDGE))
+        return self.oracle.logits(batch.images, _fresh(batch.keys))
 
     def read(self, images: Float[Tensor, "n c h w"], batch: Batch) -> averages.Reading:
         """What a random model says on average about images, on draws of their own."""
@@ -132,7 +130,7 @@ class Verifier:
         if self.oracle.random:
             broken, gap = self.confirm(images, batch, tries)
             return Verdict(images, sane & broken, sane & gap.isfinite(), gap)
-        logits = self.oracle.logits(images, fold(batch.keys, _JUDGE))
+        logits = self.oracle.logits(images, _fresh(batch.keys))
         finite = sane & logits.isfinite().all(1)
         self.ask_again(images, batch.keys, logits, finite & batch.reached(logits))
         broken, gap = finite & beyond_rounding(batch, logits), batch.gap(logits)
@@ -158,7 +156,7 @@ class Verifier:
         rows = about.nonzero().squeeze(1)
         if self.oracle.random or len(rows) == 0:
             return
-        keys = fold(keys, _JUDGE)
+        keys = _fresh(keys)
         with suppress(ModelError):  # it may take batches of one size alone
             again = self.oracle.logits(images[rows], keys[rows])
             self.repeated = about.long().cpu()
@@ -189,9 +187,7 @@ class Verifier:
             rows = torch.zeros(copies, dtype=torch.int64)
             batch = example.take(rows)
             try:
-                logits = self.oracle.logits(
-                    image.expand(copies, *image.shape[1:]).contiguous(), fold(batch.keys, _JUDGE)
-                )
+                logits = self.oracle.logits(image.expand(copies, *image.shape[1:]).contiguous(), _fresh(batch.keys))
             except ModelError:  # it may need other company
                 return False
             if not bool(batch.reached(logits).all()):
@@ -211,7 +207,7 @@ class Verifier:
         the latest after :data:`MOST_DRAWS` draws; then the attack goes on. Where the first draws are unsure, they count
         as votes (:data:`isthmus.attacks.engine.averages.UNSURE`).
         """
-        first = self.average(images, fold(batch.keys, _SCREEN, tries, _content(images)), 0, SCREEN)
+        first = self.average(images, fold(batch.keys, "verifier/screen", tries, _content(images)), 0, SCREEN)
         total, draws = first.sum(1), torch.full_like(batch.labels, SCREEN)
         mean = first.mean(1).clamp(min=1e-30).log()
         gap = torch.where(first.isfinite().flatten(1).all(1), batch.gap(mean), torch.nan)
@@ -226,7 +222,7 @@ class Verifier:
         needed = tries * (tries + 1) / averages.DOUBT
         for start, count in averages.blocks(MOST_DRAWS):
             some = batch.take(rows)
-            drawn = self.average(images[rows], fold(some.keys, tries[rows]), start, count)
+            drawn = self.average(images[rows], fold(some.keys, "verifier/confirm", tries[rows]), start, count)
             if start == 0:
                 unsure[rows] = averages.are_unsure(torch.cat([first[rows], drawn], 1))
                 total[rows] = averages.voted(first[rows], unsure[rows]).sum(1)
@@ -251,12 +247,12 @@ class Verifier:
 
         They repeat from the keys and the numbers, image by image.
         """
-        keys = fold(keys, _JUDGE)
+        keys = _fresh(keys)
         if self.oracle.takes_keys:
             return self.oracle.draws(images, keys, first, count).softmax(2)
         # A model that draws from the global generators: seeded for each image by itself, it repeats in any batch.
         found = []
-        for image, key in zip(images, fold(keys, first), strict=True):
+        for image, key in zip(images, fold(keys, "verifier/seed", first), strict=True):
             with torch.random.fork_rng(devices=[image.device] if image.is_cuda else []):
                 seed_generators(int(key) & (2**63 - 1), [image.device] if image.is_cuda else [])
                 parts = image.expand(count, *image.shape).contiguous().split(TOGETHER)
@@ -283,6 +279,11 @@ def beyond_rounding(batch: Batch, logits: Tensor) -> Bool[Tensor, " n"]:
     """
     low, high = logits.aminmax(dim=1)
     return batch.reached(logits) & ((batch.gap(logits) < -rounding.slack(logits)) | (high == low))
+
+
+def _fresh(keys: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+    """Keys of noise that no attack sees; the same for every pass on an example, so that its answers repeat."""
+    return fold(keys, "verifier/pass")
 
 
 def _content(images: Float[Tensor, "n c h w"]) -> Int[Tensor, " n"]:

@@ -22,7 +22,6 @@ Operation = Callable[[Tensor, Severity, Tensor], Tensor]
 SMALLEST = 24
 """Pixels a side below which a corruption leaves nothing to recognise: kernels are up to 21 pixels wide."""
 
-_PURPOSE = 0xC0FFEE  # sets these numbers apart from others that are drawn by the same keys
 _AT_ONCE = 2**20  # numbers of a part of a batch; larger ones leave the cache
 _PLAIN: dict[str, Operation] = {
     "gaussian_noise": noise.gaussian_noise,
@@ -104,7 +103,7 @@ def corrupt(
     name = parameters_for(images.shape[1:], parameters)
     operation = _operation(corruption, name, images.shape[1:], frost)
     numbers = TABLES[name][corruption][severity - 1]
-    folded = fold(keys, _PURPOSE, CORRUPTIONS.index(corruption), severity)
+    folded = fold(keys, "corruptions/image", corruption, severity)
     done = torch.empty_like(images)
     side = _map_side(name, images.shape[-1]) if corruption == "fog" else 0
     count = max(1, _AT_ONCE // max(images.shape[1:].numel(), side**2))

@@ -49,7 +49,7 @@ def glass_blur(images: Images, severity: Severity, keys: Keys) -> Images:
     sources = _exchanged if images.shape[1] == 1 else _copied
     height, width = images.shape[2:]
     for turn in range(rounds):
-        taken = sources(fold(keys, turn), height, width, reach)
+        taken = sources(fold(keys, "glass_blur/round", turn), height, width, reach)
         smooth = smooth.flatten(2).gather(2, taken.unsqueeze(1).expand(-1, images.shape[1], -1)).view_as(images)
     return filters.gaussian(smooth, sigma)
 
@@ -90,7 +90,7 @@ def _copied(keys: Keys, height: int, width: int, reach: int) -> Int64[Tensor, "n
 def _exchanged(keys: Keys, height: int, width: int, reach: int) -> Int64[Tensor, "n pixels"]:
     """Which pixel's value each pixel has in the end."""
     places, partner = _partners(keys, height, width, reach)
-    happens = uniform(fold(keys, 1), (len(places),)) < 0.5
+    happens = uniform(fold(keys, "glass_blur/exchanged"), (len(places),)) < 0.5
     partner = torch.where(happens, partner, places).t().contiguous()
     values = torch.arange(height * width, device=keys.device).unsqueeze(1).repeat(1, len(keys))
     for place, other in zip(places.tolist(), partner, strict=True):

@@ -36,7 +36,7 @@ def elastic_transform(images: Images, severity: Severity, keys: Keys, black: boo
     images = _sampled(images, affine, "zeros" if black else "reflection", about_pixels=True)
     if alpha == 0:
         return images
-    noise = uniform(fold(keys, 1), (2, size, size)).double() * 2 - 1
+    noise = uniform(fold(keys, "elastic_transform/shifts"), (2, size, size)).double() * 2 - 1
     smooth = _smoothing(size, sigma).to(images.device)
     shifts = (smooth @ noise @ smooth.t()) * alpha
     moved_places = places + shifts.permute(0, 2, 3, 1)

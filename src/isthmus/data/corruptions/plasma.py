@@ -28,12 +28,12 @@ def plasma(keys: Int64[Tensor, " n"], size: int, decay: float) -> Float[Tensor, 
         half = step // 2
         corners = grid[:, ::step, ::step]
         pairs = corners + corners.roll(-1, 2)
-        middles = _between(pairs + pairs.roll(-1, 1), fold(keys, level, 0), roughness)
+        middles = _between(pairs + pairs.roll(-1, 1), fold(keys, "plasma/middles", level), roughness)
         grid[:, half::step, half::step] = middles
         above = middles + middles.roll(1, 1) + pairs
-        grid[:, ::step, half::step] = _between(above, fold(keys, level, 1), roughness)
+        grid[:, ::step, half::step] = _between(above, fold(keys, "plasma/above", level), roughness)
         beside = middles + middles.roll(1, 2) + corners + corners.roll(-1, 1)
-        grid[:, half::step, ::step] = _between(beside, fold(keys, level, 2), roughness)
+        grid[:, half::step, ::step] = _between(beside, fold(keys, "plasma/beside", level), roughness)
         step, level, roughness = half, level + 1, roughness / decay
     grid -= grid.amin((1, 2), keepdim=True)
     return grid / grid.amax((1, 2), keepdim=True)

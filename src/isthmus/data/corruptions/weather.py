@@ -29,7 +29,7 @@ def snow(images: Images, severity: Severity, keys: Keys) -> Images:
     flakes = mean + deviation * normal(keys, (1, *images.shape[2:]))
     flakes = filters.clipped_zoom(flakes, zoom)
     flakes = filters.quantised(torch.where(flakes < threshold, 0.0, flakes))
-    flakes = motion.blur(flakes, radius, sigma, uniform(fold(keys, 1), ()) * 90.0 - 135.0)
+    flakes = motion.blur(flakes, radius, sigma, uniform(fold(keys, "snow/angle"), ()) * 90.0 - 135.0)
     whitened = torch.maximum(images, _grey(images) * 1.5 + 0.5)
     return torch.lerp(whitened, images, kept) + flakes + flakes.rot90(2, (2, 3))
 

@@ -21,7 +21,6 @@ DIRECTIONS = 48
 """Pairs of values behind one estimate."""
 
 _REACH = 0.1  # length of a difference, in standard deviations of the row's values
-_SPSA = -47
 
 
 class Estimate(torch.autograd.Function):
@@ -54,7 +53,8 @@ def estimate(function: Callable[[Tensor], Tensor], x: Tensor, upstream: Tensor) 
     total = torch.zeros_like(rows)
     with torch.no_grad():
         for number in range(DIRECTIONS):
-            signs = torch.where(uniform(fold(keys, _SPSA, number), tuple(rows.shape[1:])) < 0.5, -1.0, 1.0).to(rows)
+            drawn = uniform(fold(keys, "spsa/signs", number), tuple(rows.shape[1:]))
+            signs = torch.where(drawn < 0.5, -1.0, 1.0).to(rows)
             up, down = (function((rows + way * reach * signs).clamp(low, high).view_as(x)) for way in (1, -1))
             change = ((up - down).view_as(gradients) * gradients).flatten(1).sum(1)
             total += (change.view_as(reach) / (2 * reach)) * signs
