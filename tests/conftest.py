@@ -1,8 +1,6 @@
-"""Shared by all tests: helpers beside a test file can be imported by their name."""
+"""Fixtures and settings that all tests share."""
 
 import os
-import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -11,12 +9,6 @@ from hypothesis import settings
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("fresh", deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
-
-# Here rather than in a hook: conftest files further down import helpers too.
-sys.path += [str(folder) for folder in sorted({path.parent for path in Path(__file__).parent.rglob("*.py")})]
-sys.path.append(
-    str(Path(__file__).parent.parent)
-)  # for the benchmarks, whose faces of other packages are tested against
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -7,9 +7,9 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from attacked_models import Smooth, pictures
 from benchmarks import peers
 from sklearn.datasets import load_digits
+from tests.attacks.attacked_models import Smooth, pictures
 from torch import nn
 from torch.nn import functional
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from attacked_models import PIXELS, SHAPE, Linear, end_of, pictures
 from scipy.optimize import linprog
+from tests.attacks.attacked_models import PIXELS, SHAPE, Linear, end_of, pictures
 
 from isthmus.attacks import fgsm, pgd, robust_accuracy
 from isthmus.attacks.engine.batch import Batch

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from attacked_models import PIXELS, SHAPE, Counting, Linear, Smooth, pictures, subject
+from tests.attacks.attacked_models import PIXELS, SHAPE, Counting, Linear, Smooth, pictures, subject
 from torch import nn
 
 from isthmus.attacks import cw, pgd, robust_accuracy

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from attacked_models import Counting, Noisy, subject
+from tests.attacks.attacked_models import Counting, Noisy, subject
 from torch import nn
 
 from isthmus.attacks import (

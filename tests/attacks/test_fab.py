@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from attacked_models import PIXELS, Linear, Smooth, pictures, subject
 from pydantic import ValidationError
+from tests.attacks.attacked_models import PIXELS, Linear, Smooth, pictures, subject
 from torch import nn
 
 from isthmus.attacks import fab, robust_accuracy

@@ -6,7 +6,7 @@ Square's windows in test_square, the draws of random models in test_attack_engin
 
 import pytest
 import torch
-from attacked_models import Counting, Noisy, Smooth, pictures, subject
+from tests.attacks.attacked_models import Counting, Noisy, Smooth, pictures, subject
 from torch import nn
 
 from isthmus.attacks import Linf, pgd, robust_accuracy, verify_witnesses

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from attacked_models import PIXELS, SHAPE, Linear, Noisy, Smooth, pictures, subject
+from tests.attacks.attacked_models import PIXELS, SHAPE, Linear, Noisy, Smooth, pictures, subject
 from torch import nn
 
 from isthmus.attacks import ddn, fmn, pgd, robust_accuracy

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from attacked_models import PIXELS, SHAPE, Counting, Linear, pictures, subject
+from tests.attacks.attacked_models import PIXELS, SHAPE, Counting, Linear, pictures, subject
 
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer

@@ -6,8 +6,8 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from attacked_models import PIXELS, Counting, Linear, Smooth, pictures, proposing, subject
 from scipy import optimize
+from tests.attacks.attacked_models import PIXELS, Counting, Linear, Smooth, pictures, proposing, subject
 from torch import nn
 
 from isthmus.attacks import bisect_pgd, fmn, robust_accuracy, scan_fgsm

@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from attacked_models import Counting, Linear, Noisy, pictures, subject
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_unbounded import Detached, Overflowing, Stepped, two_classes
+from tests.attacks.attacked_models import Counting, Linear, Noisy, pictures, subject
+from tests.attacks.test_unbounded import Detached, Overflowing, Stepped, two_classes
 
 from isthmus.attacks.noise_sweep import NO_ANSWER, NOISES, _onto_sphere, descend, noise_norm
 from isthmus.core.errors import ConfigError, DataError, ModelError

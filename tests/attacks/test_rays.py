@@ -7,8 +7,8 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from attacked_models import PIXELS, Counting, Linear, pictures, subject
 from benchmarks import peers
+from tests.attacks.attacked_models import PIXELS, Counting, Linear, pictures, subject
 from torch import Tensor, nn
 
 from isthmus.attacks import minimal_norms, rays, robust_accuracy

@@ -4,9 +4,9 @@ from itertools import pairwise
 
 import pytest
 import torch
-from attacked_models import Counting, Noisy, proposing, subject
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tests.attacks.attacked_models import Counting, Noisy, proposing, subject
 
 from isthmus.attacks import L2, Linf, RobustResult, curve, parse_grid, robust_accuracy
 from isthmus.core.errors import DataError, FileError

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from attacked_models import Counting, Linear, Smooth, pictures, subject
+from tests.attacks.attacked_models import Counting, Linear, Smooth, pictures, subject
 from torch import nn
 
 from isthmus.attacks import pgd, robust_accuracy, square

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from attacked_models import Linear, Noisy, Smooth, pictures, proposing, subject
-from test_verify import rewritten
+from tests.attacks.attacked_models import Linear, Noisy, Smooth, pictures, proposing, subject
+from tests.attacks.test_verify import rewritten
 from torch import nn
 
 from isthmus.attacks import Linf, RobustResult, curve, pgd, robust_accuracy

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 import torch
-from attacked_models import Counting, Smooth, pictures
+from tests.attacks.attacked_models import Counting, Smooth, pictures
 
 from isthmus.attacks import RobustResult, robust_accuracy, transfer
 from isthmus.attacks.api import ready

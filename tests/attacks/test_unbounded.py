@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from attacked_models import Counting, Linear, Noisy, pictures, subject
+from tests.attacks.attacked_models import Counting, Linear, Noisy, pictures, subject
 from torch import nn
 
 from isthmus.attacks import robust_accuracy, unbounded

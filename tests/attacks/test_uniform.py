@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from attacked_models import Counting, Linear, pictures, subject
 from scipy import stats
+from tests.attacks.attacked_models import Counting, Linear, pictures, subject
 
 from isthmus.attacks import pgd, robust_accuracy, uniform
 from isthmus.attacks.engine.batch import Batch

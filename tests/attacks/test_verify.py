@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from attacked_models import Linear, Noisy, Smooth, proposing, subject
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tests.attacks.attacked_models import Linear, Noisy, Smooth, proposing, subject
 
 from isthmus.attacks import L1, L2, Linf, RobustResult, curve, robust_accuracy
 from isthmus.attacks.verify import Verification, verify

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from attacked_models import Counting
-from test_robustness_check import Linear, Noisy, Staircase, linear_context
+from tests.attacks.attacked_models import Counting
+from tests.checks.test_robustness_check import Linear, Noisy, Staircase, linear_context
 from torch import nn
 
 from isthmus.attacks.threats import Linf

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from published_sets import cifar10_c, photographs
+from tests.data.shift.published_sets import cifar10_c, photographs
 from torch import nn
 
 import isthmus

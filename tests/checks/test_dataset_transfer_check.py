@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_robustness_check import Noisy
-from test_shift_check import folder, names
+from tests.checks.test_robustness_check import Noisy
+from tests.checks.test_shift_check import folder, names
 from torch import nn
 
 import isthmus

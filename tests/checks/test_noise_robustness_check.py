@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_robustness_check import Linear, Noisy, Staircase, linear_context
+from tests.checks.test_robustness_check import Linear, Noisy, Staircase, linear_context
 from torch import nn
 
 from isthmus.attacks.noise_sweep import noise_norm

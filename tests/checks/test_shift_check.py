@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from published_sets import cifar10_1, cifar10_c
+from tests.data.shift.published_sets import cifar10_1, cifar10_c
 from torch import nn
 
 from isthmus import metrics

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from published_sets import cifar10_1, cifar10_c, photographs
+from tests.data.shift.published_sets import cifar10_1, cifar10_c, photographs
 from torch import nn
 
 from isthmus.checks.shift_outcomes import right, right_under_corruptions

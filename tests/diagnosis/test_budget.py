@@ -11,8 +11,8 @@ import pytest
 import torch
 import typer
 from benchmarks.illusions import ILLUSIONS
+from tests.diagnosis.trained_digits import EPS, SMALL, adversarially_trained, examined, held_out, undefended
 from torch import Tensor, nn
-from trained_digits import EPS, SMALL, adversarially_trained, examined, held_out, undefended
 
 import isthmus
 from isthmus.attacks import Linf

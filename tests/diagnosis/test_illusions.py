@@ -8,8 +8,17 @@ from functools import cache
 import pytest
 import torch
 from benchmarks.illusions import ILLUSIONS
+from tests.diagnosis.trained_digits import (
+    EPS,
+    adversarially_trained,
+    conv_net,
+    digits,
+    examined,
+    fit,
+    held_out,
+    undefended,
+)
 from torch import Tensor, nn
-from trained_digits import EPS, adversarially_trained, conv_net, digits, examined, fit, held_out, undefended
 
 import isthmus
 from isthmus.attacks import Linf, robust_accuracy

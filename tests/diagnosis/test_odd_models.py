@@ -9,8 +9,17 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.illusions import ILLUSIONS
+from tests.diagnosis.trained_digits import (
+    SMALL,
+    adversarially_trained,
+    conv_net,
+    digits,
+    examined,
+    fit,
+    held_out,
+    undefended,
+)
 from torch import Tensor, nn
-from trained_digits import SMALL, adversarially_trained, conv_net, digits, examined, fit, held_out, undefended
 
 import isthmus
 from isthmus import metrics

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from tests.diagnosis.trained_digits import held_out, undefended
 from torch import nn
-from trained_digits import held_out, undefended
 
 from isthmus.attacks import Linf, pgd, robust_accuracy
 from isthmus.attacks.engine.inputs import examples

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from differentiable import probed
+from tests.diagnosis.differentiable import probed
 from torch import Tensor, nn
 
 from isthmus.diagnosis.bpda.model import BPDAModel

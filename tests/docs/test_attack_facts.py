@@ -4,7 +4,7 @@ import re
 from dataclasses import fields
 
 import pytest
-from doc_pages import DOCS, ROOT
+from tests.docs.doc_pages import DOCS, ROOT
 
 from isthmus.attacks import L2, Linf, flags, race, threats
 from isthmus.attacks.engine import averages, early_stopping, optimized_model, rounding, verifier

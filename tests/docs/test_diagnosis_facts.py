@@ -2,7 +2,7 @@
 
 import re
 
-from doc_pages import DOCS, ROOT
+from tests.docs.doc_pages import DOCS, ROOT
 
 from isthmus.diagnosis import context, diagnose, differences, ensemble, follow_up, gradients, harder, one_step
 from isthmus.diagnosis.verdict import NATURAL

@@ -7,7 +7,7 @@ import tomllib
 
 import pytest
 import yaml
-from doc_pages import DOCS, ROOT, blocks, console_lines
+from tests.docs.doc_pages import DOCS, ROOT, blocks, console_lines
 
 from isthmus.cli import app
 from isthmus.core import registry

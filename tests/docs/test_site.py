@@ -7,7 +7,7 @@ import sys
 from html.parser import HTMLParser
 
 import pytest
-from doc_pages import DOCS, PAGES, ROOT
+from tests.docs.doc_pages import DOCS, PAGES, ROOT
 
 LOADS = {
     ("link", "href"): {"stylesheet", "icon", "preconnect", "preload", "dns-prefetch", "modulepreload", "manifest"},

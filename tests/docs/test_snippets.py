@@ -5,7 +5,7 @@ import re
 import pytest
 import typer
 import yaml
-from doc_pages import DOCS, FENCE, PAGES, ROOT, blocks, console_lines
+from tests.docs.doc_pages import DOCS, FENCE, PAGES, ROOT, blocks, console_lines
 
 from isthmus.cli import app
 from isthmus.core.recipe import load_recipe

@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-import sound
-import trials
+from tests.fuzzing import sound, trials
 
 
 @pytest.fixture(scope="session")

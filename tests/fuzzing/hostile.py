@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
-from trials import Payload
+from tests.fuzzing.trials import Payload
 
 from isthmus.core.errors import shown
 

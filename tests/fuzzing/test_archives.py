@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hostile import Draw, pickles, spoiled
 from hypothesis import given
 from hypothesis import strategies as st
-from trials import cases, judge, place
+from tests.fuzzing.hostile import Draw, pickles, spoiled
+from tests.fuzzing.trials import cases, judge, place
 
 import isthmus
 from isthmus.core import files

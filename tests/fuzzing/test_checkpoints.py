@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from hostile import Draw, damaged, forged, joined, parts, pickles, values
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save
-from sound import COUNT, RECIPE, SUITE, THREAT
+from tests.fuzzing.hostile import Draw, damaged, forged, joined, parts, pickles, values
+from tests.fuzzing.sound import COUNT, RECIPE, SUITE, THREAT
+from tests.fuzzing.trials import cases, command, judge, place
 from torch import Tensor, nn
-from trials import cases, command, judge, place
 
 from isthmus.attacks.api import robust_accuracy
 from isthmus.attacks.engine.state import EvaluationState, seal

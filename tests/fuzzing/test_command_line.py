@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hostile import SCALARS, Draw
 from hypothesis import given
 from hypothesis import strategies as st
-from sound import RECIPE
-from trials import FULL, Place, Refused, cases, command, judge, place
+from tests.fuzzing.hostile import SCALARS, Draw
+from tests.fuzzing.sound import RECIPE
+from tests.fuzzing.trials import FULL, Place, Refused, cases, command, judge, place
 
 from isthmus.core.errors import ConfigError
 from isthmus.studies import running

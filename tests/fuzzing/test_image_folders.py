@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hostile import Draw, pickles, spoiled
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from trials import Place, cases, judge, place
+from tests.fuzzing.hostile import Draw, pickles, spoiled
+from tests.fuzzing.trials import Place, cases, judge, place
 
 from isthmus.data.loading import load
 from isthmus.data.read import read

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from headless import CHROMIUM, Browser
-from hostile import Draw
 from hypothesis import given
 from hypothesis import strategies as st
-from trials import cases, judge, place
+from tests.fuzzing.hostile import Draw
+from tests.fuzzing.trials import cases, judge, place
+from tests.report.headless import CHROMIUM, Browser
 
 from isthmus.report import page
 

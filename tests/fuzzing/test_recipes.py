@@ -6,10 +6,10 @@ import json
 
 import pytest
 import yaml
-from hostile import LARGE, SCALARS, Draw, damaged, spoiled, values
 from hypothesis import given
 from hypothesis import strategies as st
-from trials import Place, cases, judge, place
+from tests.fuzzing.hostile import LARGE, SCALARS, Draw, damaged, spoiled, values
+from tests.fuzzing.trials import Place, cases, judge, place
 
 from isthmus.core.recipe import load_recipe
 

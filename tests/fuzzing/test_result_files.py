@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hostile import Draw, damaged, pickles, sealed, spoiled
 from hypothesis import given
 from hypothesis import strategies as st
-from trials import cases, command, judge, place
+from tests.fuzzing.hostile import Draw, damaged, pickles, sealed, spoiled
+from tests.fuzzing.trials import cases, command, judge, place
 
 from isthmus.audits.stored import stored
 from isthmus.core import results

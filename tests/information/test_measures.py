@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_gaussians import FAMILIES, make, reference
+from tests.information.test_gaussians import FAMILIES, make, reference
 from torch.distributions import Categorical
 
 from isthmus.information.codes import Codes

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import report_standins
-import standin_checks
+from tests.report import report_standins, standin_checks
 
 from isthmus.core import registry
 from isthmus.report import page

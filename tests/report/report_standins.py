@@ -1,6 +1,6 @@
 """Five stand-in classifiers in run folders, so that the page is tested on its own and without torch.
 
-To look at their page: ``python tests/report/report_standins.py FOLDER``.
+To look at their page: ``python -m tests.report.report_standins FOLDER``.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def write_runs(root: Path) -> list[Path]:
 if __name__ == "__main__":
     import sys
 
-    import standin_checks
+    from tests.report import standin_checks
 
     from isthmus.core import registry
     from isthmus.report import page

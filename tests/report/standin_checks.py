@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 
 import numpy as np
-from report_standins import EPSILONS, fraction
+from tests.report.report_standins import EPSILONS, fraction
 
 from isthmus.core import registry
 from isthmus.core.types import CheckResult, Figure, Gallery, Mark, Metric, Picture, Section, Series, Table

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import report_standins as standins
-import standin_checks
+from tests.report import report_standins as standins
+from tests.report import standin_checks
 
 from isthmus.core import results
 from isthmus.core.errors import FileError
@@ -148,15 +148,15 @@ def test_what_was_run_is_all_there(read: Reader) -> None:
 def test_the_same_runs_give_the_same_bytes_without_torch(html: str, runs: list[Path], tmp_path: Path) -> None:
     script = (
         "import sys\n"
-        "import standin_checks\n"
-        "from isthmus import registry\n"
+        "from tests.report import standin_checks\n"
+        "from isthmus.core import registry\n"
         "registry.find = standin_checks.find\n"
         "from isthmus.report import page\n"
         "page.write(sys.argv[2:], sys.argv[1])\n"
         "assert 'torch' not in sys.modules, 'torch was imported'\n"
         "assert 'matplotlib.pyplot' not in sys.modules, 'pyplot was imported'\n"
     )
-    environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(__file__).parent)}
+    environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(__file__).parents[2])}
     arguments = [str(tmp_path / "page.html"), *map(str, runs)]
     subprocess.run([sys.executable, "-c", script, *arguments], check=True, env=environment)
     assert (tmp_path / "page.html").read_text("utf-8") == html

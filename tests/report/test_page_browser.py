@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from headless import CHROMIUM, Browser
+from tests.report.headless import CHROMIUM, Browser
 
 pytestmark = [
     pytest.mark.browser,

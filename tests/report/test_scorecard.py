@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import report_standins as standins
-import standin_checks
-from test_page import EVIL, Reader
+from tests.report import report_standins as standins
+from tests.report import standin_checks
+from tests.report.test_page import EVIL, Reader
 
 from isthmus.core.types import CheckResult, Headline, Metric, Section, Status
 from isthmus.report import page, scorecard

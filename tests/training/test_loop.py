@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from recipes import TINY
+from tests.training.recipes import TINY
 from torch import nn
 
 import isthmus

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from recipes import TINY
 from safetensors.torch import load_file
-from test_resume import same, stop_at
+from tests.training.recipes import TINY
+from tests.training.test_resume import same, stop_at
 
 import isthmus
 from isthmus.core.errors import ConfigError, FileError

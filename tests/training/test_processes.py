@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from recipes import TINY
-from two_processes import work
+from tests.training.recipes import TINY
+from tests.training.two_processes import work
 
 import isthmus
 from isthmus.core import registry

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from recipes import TINY
 from safetensors.torch import load_file
+from tests.training.recipes import TINY
 
 import isthmus
 from isthmus.core.errors import ConfigError, FileError, ModelError

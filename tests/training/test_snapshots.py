@@ -5,9 +5,9 @@ import sys
 
 import pytest
 import torch
-from recipes import TINY
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tests.training.recipes import TINY
 
 import isthmus
 from isthmus.audits.target import audit_run

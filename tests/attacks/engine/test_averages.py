@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from attacked_models import Counting, Smooth, pictures, proposing
-from test_faults_of_peers import interrupting
+from tests.attacks.attacked_models import Counting, Smooth, pictures, proposing
+from tests.attacks.test_faults_of_peers import interrupting
 from torch import nn
 
 from isthmus.attacks import Linf, RobustResult, curve, pgd, robust_accuracy

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from attacked_models import Counting, Linear, Noisy, Smooth, pictures, proposing, subject
+from tests.attacks.attacked_models import Counting, Linear, Noisy, Smooth, pictures, proposing, subject
 from torch import nn
 
 from isthmus.attacks import pgd, robust_accuracy

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from attacked_models import Smooth, pictures, subject
+from tests.attacks.attacked_models import Smooth, pictures, subject
 from torch import nn
 
 import isthmus

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from attacked_models import Counting, Smooth, pictures
+from tests.attacks.attacked_models import Counting, Smooth, pictures
 from torch import nn
 
 from isthmus.attacks import Linf, robust_accuracy

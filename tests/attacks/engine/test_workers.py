@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from attacked_models import Noisy, Smooth, proposing, subject
-from sent_models import Cut
+from tests.attacks.attacked_models import Noisy, Smooth, proposing, subject
+from tests.attacks.sent_models import Cut
 
 from isthmus.attacks import Linf, curve, robust_accuracy
 from isthmus.attacks.api import ready
@@ -144,7 +144,7 @@ SCRIPT = '''
 import os, sys, time
 import torch
 from torch import nn
-from attacked_models import Smooth, subject
+from tests.attacks.attacked_models import Smooth, subject
 from isthmus.attacks import Linf, robust_accuracy
 
 HOME = os.getpid() if __name__ == "__main__" else None
@@ -192,7 +192,7 @@ if __name__ == "__main__":
 
 def script(folder: Path, *arguments: str) -> subprocess.Popen:
     (folder / "script.py").write_text(SCRIPT)
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "script.py", *arguments],
         cwd=folder,
@@ -268,7 +268,7 @@ def test_a_script_without_a_guard_is_told_to_have_one(tmp_path):
         "from attacked_models import subject\nfrom isthmus.attacks import robust_accuracy\n"
         "robust_accuracy(*subject(8), 'linf:0.1', ['fgsm'], jobs=2)\n"
     )
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "bare.py"], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 1
     assert 'if __name__ == "__main__":' in done.stderr.splitlines()[-1]

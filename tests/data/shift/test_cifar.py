@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from published_sets import cifar10_1, cifar10_c
+from tests.data.shift.published_sets import cifar10_1, cifar10_c
 
 from isthmus.core import registry
 from isthmus.core.errors import ConfigError, DataError

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from published_sets import photographs
+from tests.data.shift.published_sets import photographs
 
 from isthmus.core.errors import ConfigError, DataError, ModelError
 from isthmus.data.images import as_float
