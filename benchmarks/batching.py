@@ -22,7 +22,7 @@ from torch import nn
 from isthmus.core import files, provenance
 from isthmus.data.batches import Batches
 from isthmus.data.loading import load
-from isthmus.models.backbones import mlp, wide_resnet
+from isthmus.models.backbones import MLP, WideResNet
 
 
 def alternate(batches: Batches, net: nn.Module, steps: int, bf16: bool) -> tuple[float, float]:
@@ -46,12 +46,12 @@ def alternate(batches: Batches, net: nn.Module, steps: int, bf16: bool) -> tuple
 
 def measure() -> list[dict[str, Any]]:
     mnist = Batches(load("mnist").train, 100)
-    classifier = nn.Sequential(mlp.build(mlp.Config(), (1, 28, 28)), nn.LazyLinear(10))
+    classifier = nn.Sequential(MLP().build((1, 28, 28)), nn.LazyLinear(10))
     classifier(torch.zeros(1, 1, 28, 28))
     rows = [_row("MNIST, mlp, batch 100", *alternate(mnist, classifier, 200, bf16=False))]
 
     cifar = Batches(load("cifar10").train, 128, augment="crop_flip", channels_last=True)
-    trunk = wide_resnet.build(wide_resnet.Config(depth=7, width=2), (3, 32, 32))
+    trunk = WideResNet(depth=7, width=2).build((3, 32, 32))
     classifier = nn.Sequential(trunk, nn.LazyLinear(10))
     classifier(torch.zeros(2, 3, 32, 32))
     classifier = classifier.to(memory_format=torch.channels_last)

@@ -17,13 +17,14 @@ from typing import Any
 
 import torch
 
-from isthmus.core import files, provenance, registry
+from isthmus.core import files, provenance
 from isthmus.core.randomness import example_keys
 from isthmus.data.corruptions import frost_photographs
 from isthmus.data.corruptions.apply import corrupt
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
 from isthmus.metrics import CORRUPTIONS, SEVERITIES
+from isthmus.models.backbones import WideResNet
 
 IMAGES, BAR, PASSES, BATCH = 1000, 60.0, 3, 100
 MODELS = ((16, 4), (28, 10))  # depth and width of the wide ResNets
@@ -56,9 +57,8 @@ def corruptions(images: torch.Tensor, frost: Path | None) -> list[dict[str, Any]
 def passes(images: torch.Tensor, models: Sequence[tuple[int, int]] = MODELS) -> list[dict[str, Any]]:
     rows = []
     batch = as_float(images[:BATCH])
-    wide = registry.find("backbones", "wide_resnet")
     for depth, width in models:
-        model = wide.build(wide.Config(depth=depth, width=width), (3, 32, 32)).eval()
+        model = WideResNet(depth=depth, width=width).build((3, 32, 32)).eval()
         with torch.no_grad():
             model(batch[:8])
             with Clock() as clock:

@@ -31,8 +31,7 @@ from torch import Tensor
 from benchmarks.training_step import Stepper, random_data
 from isthmus.core import files, provenance
 from isthmus.core.recipe import load_recipe
-from isthmus.models import from_recipe
-from isthmus.models.hypothesis_factory import hypothesis
+from isthmus.models import factory, hypothesis
 
 BATCH = 250
 CNN: dict[str, Any] = {"model": {"backbone": {"name": "strided_conv"}}, "objective": "deterministic"}
@@ -63,7 +62,7 @@ def clock() -> tuple[str, Callable[[], float]]:
 
 
 def build(given: Mapping[str, Any], num_classes: int = 10) -> torch.nn.Module:
-    model = from_recipe.build(load_recipe({"name": "bench", "data": "mnist", **given}), (1, 28, 28), num_classes)
+    model = factory.build(load_recipe({"name": "bench", "data": "mnist", **given}), (1, 28, 28), num_classes)
     return model.to(device()).eval()
 
 

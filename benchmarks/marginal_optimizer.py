@@ -57,7 +57,9 @@ def train(
     torch.manual_seed(seed)
     backbone = nn.Sequential(nn.Flatten(), nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU())
     objective = {"name": "ceb", "rho": rho}
-    model = isthmus.bottleneck(backbone, 10, objective, DIM, "full", features=256, classifier="mlp")
+    model = isthmus.bottleneck(
+        backbone, 10, objective, DIM, features=256, options={"covariance": "full", "classifier": "mlp"}
+    )
     start = MixtureMarginal(DIM, COMPONENTS)
     marginals = {rate: copy.deepcopy(start) for rate in rates}
     optimizers: list[optim.Optimizer] = [optim.Adam(model.parameters(), 1e-3)]

@@ -21,8 +21,8 @@ from isthmus.core import files, provenance
 from isthmus.information.codes import Codes
 from isthmus.information.gaussians import Gaussian, IdentityGaussian
 from isthmus.models.gaussian_heads import INITIAL_STD, gaussian
-from isthmus.objectives import vib
-from isthmus.objectives.terms import report
+from isthmus.objectives import VIB
+from isthmus.objectives.objective import report
 
 BATCH, DIM, SAMPLES, CLASSES = 100, 256, 12, 10
 
@@ -63,7 +63,7 @@ def measure() -> dict[str, float]:
         codes().cross_entropy(labels).mean().backward()
 
     def whole_objective() -> None:
-        vib.terms(vib.Config(), codes(), labels).total.backward()
+        VIB().terms(codes(), labels).total.backward()
 
     made, ce = codes(), torch.tensor(0.0)
 

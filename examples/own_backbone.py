@@ -46,7 +46,7 @@ class Backbone(nn.Module):
 # --8<-- [start:build]
 def build() -> Bottleneck:
     """An untrained CEB classifier around the backbone: a code of 16 numbers between features and decision."""
-    return isthmus.bottleneck(Backbone(), num_classes=10, objective="ceb", dim=16, samples=4)
+    return isthmus.bottleneck(Backbone(), num_classes=10, objective="ceb", dim=16, options={"samples": 4})
 
 
 # --8<-- [end:build]

@@ -10,6 +10,11 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from isthmus import attacks as attacks
+    from isthmus import data as data
+    from isthmus import metrics as metrics
+    from isthmus import models as models
+    from isthmus import objectives as objectives
     from isthmus.attacks.api import robust_accuracy
     from isthmus.attacks.threats import L1, L2, Linf
     from isthmus.attacks.verify import verify
@@ -17,8 +22,8 @@ if TYPE_CHECKING:
     from isthmus.core.errors import IsthmusError
     from isthmus.core.tradeoff import Rho
     from isthmus.models.factory import bottleneck
-    from isthmus.models.hypothesis_factory import hypothesis
-    from isthmus.models.paired_factory import paired
+    from isthmus.models.hypothesis import hypothesis
+    from isthmus.models.paired import paired
     from isthmus.training.run import Run, load
     from isthmus.training.start import train
 
@@ -32,9 +37,9 @@ _HOMES = {
     "Run": "isthmus.training.run",
     "audit": "isthmus.audits",
     "bottleneck": "isthmus.models.factory",
-    "hypothesis": "isthmus.models.hypothesis_factory",
+    "hypothesis": "isthmus.models.hypothesis",
     "load": "isthmus.training.run",
-    "paired": "isthmus.models.paired_factory",
+    "paired": "isthmus.models.paired",
     "robust_accuracy": "isthmus.attacks.api",
     "train": "isthmus.training.start",
     "verify": "isthmus.attacks.verify",
@@ -59,9 +64,14 @@ __all__ = [
 ]
 
 
+_PACKAGES = ("attacks", "data", "metrics", "models", "objectives")
+
+
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return _version("isthmus")
+    if name in _PACKAGES:
+        return importlib.import_module(f"isthmus.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'isthmus' has no attribute {name!r}; it has: {', '.join(__all__)}")
     value = getattr(importlib.import_module(_HOMES[name]), name)

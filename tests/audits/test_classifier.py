@@ -42,7 +42,7 @@ def test_a_plain_model_is_adopted():
 
 
 def test_a_bottleneck_brings_its_stochastic_mode():
-    model = isthmus.bottleneck(nn.Flatten(), 10, "vib", dim=3, features=64, samples=20)
+    model = isthmus.bottleneck(nn.Flatten(), 10, "vib", dim=3, features=64, options={"samples": 20})
     found = classifier.adopt(model, IMAGES)
     assert found.bottleneck is model
     assert found.stochastic.samples == 20

@@ -21,7 +21,7 @@ PIXELS = 4
 
 def channel(power: float, n: int, **options) -> tuple[isthmus.bottleneck, torch.Tensor]:
     """Images whose features are N(0, power·I) in four dimensions; the code adds unit noise."""
-    model = isthmus.bottleneck(nn.Flatten(), 2, options.pop("objective", "ceb"), features=PIXELS, **options)
+    model = isthmus.bottleneck(nn.Flatten(), 2, options.pop("objective", "ceb"), features=PIXELS, options=options)
     x = math.sqrt(power) * torch.randn(n, 1, 2, 2, generator=torch.Generator().manual_seed(0))
     return model.eval(), x
 

@@ -66,7 +66,7 @@ def run(ctx, *outs, **options):
 def channel(n=120, objective="vib", **options):
     """Images whose code is N(x, I) in four dimensions, with m(z) = N(0, I) for vib."""
     torch.manual_seed(0)
-    model = isthmus.bottleneck(nn.Flatten(), 2, objective, features=4, covariance="identity", **options)
+    model = isthmus.bottleneck(nn.Flatten(), 2, objective, features=4, options={"covariance": "identity", **options})
     images = 0.3 * torch.rand(n, 1, 2, 2, generator=torch.Generator().manual_seed(1))
     return model.eval(), images, (images.flatten(1)[:, 0] > 0.15).long()
 

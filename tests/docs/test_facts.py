@@ -125,7 +125,7 @@ def test_backbones_have_the_sizes_of_their_table():
     for options, *shape, features, parameters in rows:
         config = component("backbones", yaml.safe_load(options))
         with torch.device("meta"):
-            net = registry.find("backbones", config.name).build(config, tuple(map(int, shape)))
+            net = config.build(tuple(map(int, shape)))
         assert net.features == int(features), options
         assert f"{sum(p.numel() for p in net.parameters()):,}" == parameters, options
         seen.add(config.name)

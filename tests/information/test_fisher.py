@@ -197,7 +197,7 @@ def test_an_answer_that_is_not_finite_has_none_that_is_a_number():
 
 def test_our_classifiers_have_both():
     torch.manual_seed(0)
-    model = isthmus.bottleneck(nn.Flatten(), 3, "vib", 2, features=PIXELS, encoder_std_offset=0.0).eval()
+    model = isthmus.bottleneck(nn.Flatten(), 3, "vib", 2, features=PIXELS, options={"encoder_std_offset": 0.0}).eval()
     x = images().float()
     for answer in (model, model.encode):
         found = fisher_information(answer, x)

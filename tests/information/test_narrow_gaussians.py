@@ -19,7 +19,7 @@ from isthmus.information.measures import Measures
 from isthmus.information.mixtures import BatchMixture, uniform_mixture
 from isthmus.information.rates import rate_sandwich
 from isthmus.models.gaussian_heads import CONDITIONAL_FLOOR, gaussian, parameters_per_code
-from isthmus.objectives.terms import residual
+from isthmus.objectives.objective import residual
 
 N, DIM = 6, 4
 DIAGONALS = [1.0, 0.1, 0.01, 0.001]

@@ -3,8 +3,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from isthmus.core import registry
 from isthmus.core.config import component
+from isthmus.models.backbones import MLP, Conv, WideResNet
 from isthmus.models.backbones.wide_resnet import blocks_per_group
 
 SMALL = [
@@ -25,7 +25,7 @@ ids = ["mlp", "conv", "wrn", "wrn-norm-pad", "preact", "preact-mlp", "resnet", "
 def build(options, shape):
     config = component("backbones", options)
     torch.manual_seed(0)
-    return registry.find("backbones", config.name).build(config, shape)
+    return config.build(shape)
 
 
 def count(net):
@@ -160,8 +160,6 @@ def test_the_whole_network_is_one_graph_for_the_compiler(options):
 
 
 def test_configs_refuse_impossible_networks():
-    from isthmus.models.backbones import conv, mlp, wide_resnet
-
-    for config, wrong in [(mlp, {"hidden": ()}), (conv, {"widths": (1, 0, 1)}), (wide_resnet, {"depth": 3})]:
+    for backbone, wrong in [(MLP, {"hidden": ()}), (Conv, {"widths": (1, 0, 1)}), (WideResNet, {"depth": 3})]:
         with pytest.raises(ValidationError):
-            config.Config(**wrong)
+            backbone(**wrong)

@@ -5,26 +5,26 @@ import torch
 
 import isthmus
 from isthmus.core.errors import ConfigError
-from isthmus.models.backbones import basic_cnn
+from isthmus.models.backbones import BasicCNN
 
 
 def build(shape=(1, 32, 32), **options):
     torch.manual_seed(0)
-    return basic_cnn.build(basic_cnn.Config(**options), shape)
+    return BasicCNN(**options).build(shape)
 
 
 def test_with_ten_classes_it_has_the_papers_parameters():
     """Table 3: 2.0k + 73.7k + 102.4k + 2.6k."""
     net = build()
     assert net.features == 256
-    model = isthmus.bottleneck(net, 10, "deterministic", classifier_unit_norm=True)
+    model = isthmus.bottleneck(net, 10, "deterministic", options={"classifier_unit_norm": True})
     assert sum(p.numel() for p in model.parameters()) == 180_906
     sizes = [p.numel() for p in net.parameters() if p.ndim == 4]
     assert sizes == [2048, 73_728, 102_400]
 
 
 def test_every_unit_starts_with_norm_one():
-    model = isthmus.bottleneck(build(), 10, "deterministic", classifier_unit_norm=True)
+    model = isthmus.bottleneck(build(), 10, "deterministic", options={"classifier_unit_norm": True})
     for parameter in model.parameters():
         if parameter.ndim > 1:
             assert torch.allclose(parameter.flatten(1).norm(dim=1), torch.ones(len(parameter)), atol=1e-5)

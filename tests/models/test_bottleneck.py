@@ -15,7 +15,7 @@ from isthmus.core.errors import ConfigError, DataError, ModelError
 from isthmus.core.recipe import load_recipe
 from isthmus.data.loading import load
 from isthmus.information.gaussians import DiagonalGaussian, FullGaussian, IdentityGaussian, kl
-from isthmus.models import from_recipe
+from isthmus.models import factory
 from isthmus.models.gaussian_heads import BackwardEncoder, Encoder, gaussian, parameters_per_code
 from isthmus.models.marginals import MixtureMarginal
 from isthmus.models.modes import StochasticMode
@@ -28,7 +28,8 @@ LABELS = torch.arange(16) % 10
 def small(objective="ceb", **options) -> isthmus.bottleneck:
     torch.manual_seed(0)
     backbone = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU())
-    return isthmus.bottleneck(backbone, 10, objective, features=32, **options)
+    direct = {name: options.pop(name) for name in ("normalize", "class_counts") if name in options}
+    return isthmus.bottleneck(backbone, 10, objective, features=32, **direct, options=options)
 
 
 class CallCount:
@@ -62,7 +63,7 @@ def test_the_vib_model_of_mnist_has_the_published_size():
             "objective": "vib",
         }
     )
-    assert count(from_recipe.build(recipe, (1, 28, 28), 10)) == 2_380_810
+    assert count(factory.build(recipe, (1, 28, 28), 10)) == 2_380_810
 
 
 def test_a_mixture_of_240_in_four_dimensions_has_3600_parameters():
@@ -175,7 +176,9 @@ class TestModes:
         single draws differ; their mean is the gradient of the mean mode.
         """
         torch.manual_seed(0)
-        model = isthmus.bottleneck(nn.Flatten(), 2, "ceb", dim=3, covariance="diagonal", features=64).eval()
+        model = isthmus.bottleneck(
+            nn.Flatten(), 2, "ceb", dim=3, features=64, options={"covariance": "diagonal"}
+        ).eval()
         with torch.no_grad():
             model.encoder.project.bias[3:] = 5.0  # σ near 1/2, and different for every image
         draws, image = 20_000, IMAGES[:1]
@@ -248,7 +251,7 @@ def test_normalisation_lives_inside():
         }
     )
     digits = load("digits")
-    model = from_recipe.build(recipe, (1, 8, 8), 10, digits)
+    model = factory.build(recipe, (1, 8, 8), 10, digits)
     seen = []
     model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     model(IMAGES)
@@ -259,10 +262,10 @@ def test_normalisation_lives_inside():
 def test_building_is_seeded_and_leaves_the_global_generator_alone():
     recipe = load_recipe({"name": "a", "data": "digits", "model": {"backbone": "mlp"}, "objective": "ceb"})
     state = torch.random.get_rng_state()
-    a, b = (from_recipe.build(recipe, (1, 8, 8), 10) for _ in range(2))
+    a, b = (factory.build(recipe, (1, 8, 8), 10) for _ in range(2))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert classifier.fingerprint(a) == classifier.fingerprint(b)
-    other = from_recipe.build(load_recipe(recipe, {"seed": 1}), (1, 8, 8), 10)
+    other = factory.build(load_recipe(recipe, {"seed": 1}), (1, 8, 8), 10)
     assert classifier.fingerprint(other) != classifier.fingerprint(a)
 
 

@@ -14,7 +14,12 @@ def encoder(offset, covariance="diagonal", **options):
     torch.manual_seed(0)
     objective = options.pop("objective", "vib")
     return isthmus.bottleneck(
-        nn.Flatten(), 3, objective, 4, covariance, features=6, encoder_std_offset=offset, **options
+        nn.Flatten(),
+        3,
+        objective,
+        4,
+        features=6,
+        options={"covariance": covariance, "encoder_std_offset": offset, **options},
     )
 
 
@@ -42,8 +47,8 @@ def test_of_a_full_covariance_it_is_the_diagonal_of_the_factor():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"offset": 30.0}, "between -20 and 20"),
-        ({"offset": float("nan")}, "between -20 and 20"),
+        ({"offset": 30.0}, "encoder_std_offset"),
+        ({"offset": float("nan")}, "encoder_std_offset"),
         ({"offset": 0.0, "covariance": "identity"}, "'identity' has none"),
         ({"offset": 0.0, "covariance": "isotropic", "objective": "nonlinear_ib"}, "'isotropic' has none"),
         ({"offset": 0.0, "objective": "deterministic"}, "a deterministic code has no σ"),
@@ -58,7 +63,7 @@ def test_where_it_would_do_nothing_it_is_refused(options, says):
 
 def test_a_recipe_has_it():
     from isthmus.core.recipe import load_recipe
-    from isthmus.models.from_recipe import build
+    from isthmus.models.factory import build
 
     recipe = {
         "name": "offset",

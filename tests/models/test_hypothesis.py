@@ -12,8 +12,8 @@ from torch import nn
 import isthmus
 from isthmus.core.errors import ConfigError, ModelError
 from isthmus.core.recipe import load_recipe
-from isthmus.models.from_recipe import build
-from isthmus.models.hypothesis_factory import hypothesis as module
+from isthmus.models import hypothesis as module
+from isthmus.models.factory import build
 from isthmus.models.injection import Concatenation
 
 
@@ -31,18 +31,25 @@ def naive(model, images):
     return torch.stack(scores, 1)
 
 
+def made(front, trunk, classes, options):
+    """A classifier from arguments of `isthmus.hypothesis` and its options together."""
+    direct = {name: options[name] for name in ("objective", "normalize", "class_counts") if name in options}
+    rest = {name: value for name, value in options.items() if name not in direct}
+    return isthmus.hypothesis(front, trunk, classes, **direct, options=rest)
+
+
 def dense(classes=4, label=None, **options):
     torch.manual_seed(0)
     front = nn.Sequential(nn.Flatten(), nn.Linear(12, 7), nn.BatchNorm1d(7), nn.ReLU())
     trunk = nn.Sequential(nn.Linear(7 + (label or classes), 9), nn.ReLU(), nn.Linear(9, 5), nn.ReLU(), nn.Linear(5, 1))
-    return isthmus.hypothesis(front, trunk, classes, **options)
+    return made(front, trunk, classes, options)
 
 
 def convolutional(classes=4, padding=1, stride=1, label=None, **options):
     torch.manual_seed(0)
     first = nn.Conv2d(1 + (label or classes), 6, 3, stride, padding)
     trunk = nn.Sequential(first, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 1))
-    return isthmus.hypothesis(nn.Identity(), trunk, classes, **options)
+    return made(nn.Identity(), trunk, classes, options)
 
 
 def normed():
@@ -93,7 +100,9 @@ def test_the_fast_path_is_exact_in_float64(seed, classes, n, scale):
 
 
 def test_a_projection_to_one_number_is_a_linear_classifier():
-    model = isthmus.hypothesis(nn.Flatten(), nn.Identity(), 5, "project", width=1, features=12)
+    model = isthmus.hypothesis(
+        nn.Flatten(), nn.Identity(), 5, options={"inject": "project", "width": 1, "features": 12}
+    )
     linear = nn.Linear(12, 5)
     with torch.no_grad():
         linear.weight.copy_(model.injection.weight.squeeze(1))
@@ -105,7 +114,10 @@ def test_a_projection_to_one_number_is_a_linear_classifier():
 def test_projections_are_each_labels_own():
     torch.manual_seed(0)
     model = isthmus.hypothesis(
-        nn.Flatten(), nn.Sequential(nn.ReLU(), nn.Linear(3, 1)), 4, "project", width=3, features=6
+        nn.Flatten(),
+        nn.Sequential(nn.ReLU(), nn.Linear(3, 1)),
+        4,
+        options={"inject": "project", "width": 3, "features": 6},
     )
     images = torch.rand(5, 1, 2, 3)
     weight, bias = model.injection.weight, model.injection.bias
@@ -252,11 +264,11 @@ class Twice(nn.Linear):
 
 
 def behind(first, **options):
-    return isthmus.hypothesis(nn.Flatten(), nn.Sequential(first, nn.ReLU(), nn.Linear(4, 1)), 3, **options)
+    return made(nn.Flatten(), nn.Sequential(first, nn.ReLU(), nn.Linear(4, 1)), 3, options)
 
 
 def project(**options):
-    return isthmus.hypothesis(nn.Flatten(), nn.Identity(), 3, "project", features=12, **options)
+    return made(nn.Flatten(), nn.Identity(), 3, {"inject": "project", "features": 12, **options})
 
 
 FAULTS = {
@@ -265,25 +277,29 @@ FAULTS = {
     "all images get one prediction": lambda: isthmus.hypothesis(nn.Flatten(), nn.Linear(15, 1), 3),
     "Twice, has a forward or hooks": lambda: behind(Twice(15, 4)),
     "Linear, has a forward or hooks": lambda: behind(nn.utils.spectral_norm(nn.Linear(15, 4))),
-    "embedding is .* got 0": lambda: behind(nn.Linear(15, 4), inject="embed", embedding=0),
-    "width is .* got -1": lambda: project(width=-1),
-    "width is .* got 0": lambda: project(width=0),
+    "embedding: .*got 0": lambda: behind(nn.Linear(15, 4), inject="embed", embedding=0),
+    "width: .*got -1": lambda: project(width=-1),
+    "width: .*got 0": lambda: project(width=0),
     "class_counts has 2 numbers for 3 classes": lambda: behind(nn.Linear(15, 4), class_counts=[1, 2]),
     "eliminate=-1 of a trunk of 3 modules: give 1 to 3": lambda: behind(nn.Linear(15, 4), eliminate=-1),
     "eliminate=4 of a trunk": lambda: behind(nn.Linear(15, 4), eliminate=4),
     "elimination_weight must be 0 .* got -1": lambda: dense(
         objective={"name": "energy_based", "elimination_weight": -1}
     ),
-    "needs two classes": lambda: isthmus.hypothesis(nn.Flatten(), nn.Linear(4, 1), 1),
-    "injection 'concat'": lambda: isthmus.hypothesis(nn.Flatten(), nn.Linear(4, 1), 3, "concat"),
+    "two classes": lambda: isthmus.hypothesis(nn.Flatten(), nn.Linear(4, 1), 1),
+    "inject: Input should be": lambda: isthmus.hypothesis(
+        nn.Flatten(), nn.Linear(4, 1), 3, options={"inject": "concat"}
+    ),
     "does not score label hypotheses": lambda: isthmus.hypothesis(nn.Flatten(), nn.Linear(4, 1), 3, objective="ceb"),
     "begins with ReLU": lambda: isthmus.hypothesis(nn.Flatten(), nn.Sequential(nn.ReLU()), 3),
     "begins with nothing": lambda: isthmus.hypothesis(nn.Flatten(), nn.Sequential(), 3),
     "the label alone needs 3": lambda: isthmus.hypothesis(nn.Flatten(), nn.Linear(3, 1), 3),
     "one group": lambda: isthmus.hypothesis(nn.Identity(), nn.Conv2d(4, 2, 3, groups=2), 3),
-    "How many features": lambda: isthmus.hypothesis(nn.Flatten(), nn.Identity(), 3, "project"),
+    "number of features": lambda: isthmus.hypothesis(nn.Flatten(), nn.Identity(), 3, options={"inject": "project"}),
     "eliminate=9": lambda: dense(objective={"name": "energy_based", "rho": 0}, eliminate=9),
-    "they are the same knob": lambda: dense(objective={"name": "energy_based", "rho": 0, "elimination_weight": 1}),
+    "give only one of rho, elimination_weight": lambda: dense(
+        objective={"name": "energy_based", "rho": 0, "elimination_weight": 1}
+    ),
     "use isthmus.hypothesis": lambda: isthmus.bottleneck(nn.Flatten(), 4, "donsker_varadhan", features=12),
 }
 
@@ -306,9 +322,9 @@ CALLS = {
     "a row for each image": lambda: isthmus.hypothesis(nn.Flatten(0), nn.Sequential(nn.Linear(15, 1), nn.ReLU()), 3)(
         torch.rand(2, 1, 3, 4)
     ),
-    "projections take": lambda: isthmus.hypothesis(nn.Flatten(), nn.Identity(), 3, "project", width=1, features=5)(
-        torch.rand(2, 1, 3, 4)
-    ),
+    "projections take": lambda: isthmus.hypothesis(
+        nn.Flatten(), nn.Identity(), 3, options={"inject": "project", "width": 1, "features": 5}
+    )(torch.rand(2, 1, 3, 4)),
 }
 
 
@@ -369,7 +385,7 @@ def test_a_recipe_without_hidden_layers_is_a_linear_classifier():
     [
         ({"hidden": []}, "inject=concatenate adds each label's number .* all images get one prediction"),
         ({"hiden": [3]}, "no key 'hiden'. Did you mean 'hidden'"),
-        ({"hidden": [4], "eliminate": 2}, "eliminate=2, of 1 hidden"),
+        ({"hidden": [4], "eliminate": 2}, "eliminate=2 exceeds the 1 hidden"),
         ({"hidden": [], "inject": "project", "objective": {"name": "ceb", "rho": 2}}, "'ceb' does not score"),
         ({"hidden": [], "inject": "project", "objective": {"name": "energy_based", "rho": 2}}, "hidden has none"),
     ],

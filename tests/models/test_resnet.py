@@ -5,12 +5,12 @@ from torch.nn import functional as F
 
 from isthmus.core.config import component
 from isthmus.core.errors import ConfigError
-from isthmus.models.backbones.resnet import Config, PostActivationBlock, build
+from isthmus.models.backbones.resnet import PostActivationBlock, ResNet
 
 
 def on_meta(depth, width=1, channels=3):
     with torch.device("meta"):
-        return build(Config(depth=depth, width=width), (channels, 224, 224))
+        return ResNet(depth=depth, width=width).build((channels, 224, 224))
 
 
 def count(net):
@@ -88,7 +88,7 @@ def reference(weights, images, blocks):
 
 def test_loaded_weights_compute_what_their_names_say():
     torch.manual_seed(0)
-    net = build(Config(depth=50), (3, 64, 64)).eval()
+    net = ResNet(depth=50).build((3, 64, 64)).eval()
     weights = net.state_dict()
     for name, weight in weights.items():
         if name.endswith(("running_var", "bn3.weight", "downsample.1.weight")):
@@ -107,7 +107,7 @@ def test_loaded_weights_compute_what_their_names_say():
 )
 def test_training_starts_sanely(depth, size, zero_init):
     torch.manual_seed(0)
-    net = build(Config(depth=depth, zero_init=zero_init), (3, size, size))
+    net = ResNet(depth=depth, zero_init=zero_init).build((3, size, size))
     features = net(torch.randn(2, 3, size, size))
     assert features.shape == (2, net.features)
     assert 0.05 < features.square().mean().sqrt() < 20
@@ -119,7 +119,7 @@ def test_training_starts_sanely(depth, size, zero_init):
 
 def test_zero_init_starts_every_block_as_its_shortcut():
     torch.manual_seed(0)
-    block = next(b for b in build(Config(), (3, 64, 64)).layer2[1:] if isinstance(b, PostActivationBlock))
+    block = next(b for b in ResNet().build((3, 64, 64)).layer2[1:] if isinstance(b, PostActivationBlock))
     x = torch.rand(2, 512, 8, 8)
     torch.testing.assert_close(block(x), x)
 

@@ -5,14 +5,13 @@ import torch
 from torch import nn
 
 import isthmus
-from isthmus.core import registry
 from isthmus.core.config import component
 from isthmus.core.errors import ConfigError
 
 
 def build(options, shape):
     config = component("backbones", options)
-    return registry.find("backbones", config.name).build(config, shape)
+    return config.build(shape)
 
 
 def sides(net, shape):

@@ -111,7 +111,7 @@ def test_a_trained_model_keeps_its_whitening(tmp_path):
 
 def test_files_are_read_a_few_at_a_time():
     """Fitting asks for parts, never for all images at once."""
-    from isthmus.models import from_recipe
+    from isthmus.models import factory
 
     images = (correlated(2500) * 255).byte()
     asked = []
@@ -124,7 +124,7 @@ def test_files_are_read_a_few_at_a_time():
     labels = torch.arange(2500) % 2
     split = Watched(images, labels)
     data = ImageData.of("watched", split, Split(images[:4], labels[:4]), ("a", "b"))
-    whitening = Whitening(SHAPE, KEPT).fit(lambda: from_recipe._batches(data.train))
+    whitening = Whitening(SHAPE, KEPT).fit(lambda: factory._batches(data.train))
     assert max(asked) <= 1000
     assert torch.allclose(
         whitening(as_float(images[:5])), fitted(as_float(images), epsilon=1e-5)(as_float(images[:5])), atol=1e-3

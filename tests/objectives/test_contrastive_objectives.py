@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 import isthmus
-from isthmus.core import config, registry
+from isthmus.core import config
 from isthmus.core.errors import ConfigError
 from isthmus.information import contrast
 from isthmus.information.codes import Codes
@@ -103,7 +103,7 @@ def codes(family="full", label_noise=False):
 
 def terms(name, given, rho=1.0, **options):
     chosen = config.component("objectives", {"name": name, "rho": rho, **options})
-    return registry.find("objectives", name).terms(chosen, given, LABELS)
+    return chosen.terms(given, LABELS)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -139,7 +139,7 @@ def test_both_directions_agree_where_both_encoders_do():
     z = encoder.sample(noise)
     same = Codes(z, encoder.scores(z), None, encoder, encoder, label_noise=noise, noise=noise)
     chosen = config.component("objectives", {"name": "bidirectional"})
-    found = registry.find("objectives", "bidirectional").terms(chosen, same, torch.arange(N))
+    found = chosen.terms(same, torch.arange(N))
     torch.testing.assert_close(found.ce, found.reverse_ce)
     assert float(found.residual) == pytest.approx(0, abs=1e-12) == float(found.reverse_residual)
 
@@ -148,7 +148,13 @@ def test_the_consistent_classifier_makes_information_add_up():
     """With m(z) = Σ p(y)·b(z|y), log b − log m = log c − log p(y) per example, so that R − ReX = H(Y) − ce."""
     prior = torch.tensor([0.4, 0.3, 0.2, 0.1])
     model = isthmus.bottleneck(
-        nn.Flatten(), 4, "catgen", 3, "full", features=16, class_counts=[40, 30, 20, 10], samples=2
+        nn.Flatten(),
+        4,
+        "catgen",
+        3,
+        features=16,
+        class_counts=[40, 30, 20, 10],
+        options={"covariance": "full", "samples": 2},
     ).double()
     images, labels = drawn(N, 1, 4, 4).sigmoid(), LABELS
     with torch.no_grad():
@@ -169,8 +175,8 @@ def test_only_encoders_have_parameters(name):
 
 def test_a_consistent_classifier_needs_labels_codes():
     with pytest.raises(ConfigError, match=r"made from b\(z\|y\)"):
-        isthmus.bottleneck(nn.Flatten(), 10, "vib", 4, features=16, classifier="consistent")
-    model = isthmus.bottleneck(nn.Flatten(), 10, "ceb", 4, features=16, classifier="consistent")
+        isthmus.bottleneck(nn.Flatten(), 10, "vib", 4, features=16, options={"classifier": "consistent"})
+    model = isthmus.bottleneck(nn.Flatten(), 10, "ceb", 4, features=16, options={"classifier": "consistent"})
     assert model(torch.rand(3, 1, 4, 4)).shape == (3, 10)
 
 

@@ -10,7 +10,7 @@ import isthmus
 from isthmus.information.f_divergences import DIVERGENCES, Pairs
 from isthmus.information.hypotheses import Hypotheses
 from isthmus.information.mmd import label_information
-from isthmus.objectives import donsker_varadhan, energy_based, f_divergence
+from isthmus.objectives import DonskerVaradhan, EnergyBased, FDivergence
 
 JOINT = torch.tensor([[10.0, 2.0, 1.0], [2.0, 8.0, 2.0], [1.0, 2.0, 10.0], [3.0, 3.0, 6.0]])
 """How often each image of four is seen with each of three labels: 50 pairs, which are the batch."""
@@ -94,7 +94,7 @@ def test_elimination_leaves_less_of_the_label():
         )
         trunk.append(nn.Linear(8, 1))
         objective = {"name": "energy_based", "rho": rho}
-        model = isthmus.hypothesis(nn.Flatten(), trunk, 3, objective=objective, eliminate=4)
+        model = isthmus.hypothesis(nn.Flatten(), trunk, 3, objective=objective, options={"eliminate": 4})
         optimizer = torch.optim.Adam(model.parameters(), 5e-3)
         for _ in range(400):
             optimizer.zero_grad()
@@ -110,14 +110,13 @@ def test_elimination_leaves_less_of_the_label():
 @pytest.mark.parametrize("name", ["donsker_varadhan", "energy_based", *DIVERGENCES])
 def test_totals_and_gradients_are_finite_however_wild_the_scores(name, size):
     if name in DIVERGENCES:
-        module, config = f_divergence, f_divergence.Config(divergence=name)
+        objective = FDivergence(divergence=name)
     else:
-        module = {"donsker_varadhan": donsker_varadhan, "energy_based": energy_based}[name]
-        config = module.Config()
+        objective = {"donsker_varadhan": DonskerVaradhan, "energy_based": EnergyBased}[name]()
     generator = torch.Generator().manual_seed(0)
     scores = (size * torch.randn(12, 5, generator=generator)).requires_grad_()
     labels = torch.arange(12) % 5
-    terms = module.terms(config, Hypotheses(scores, lambda: None), labels)
+    terms = objective.terms(Hypotheses(scores, lambda: None), labels)
     (gradient,) = torch.autograd.grad(terms.total, scores)
     assert math.isfinite(float(terms.total.detach()))
     assert bool(gradient.isfinite().all())
@@ -130,9 +129,9 @@ def test_a_batch_is_a_table_of_its_own_pairs():
     own = scores[torch.arange(6), labels]
     assert float(pairs.expected(scores)) == pytest.approx(float(own.mean()))
     expected = own.mean() - (scores.exp().mean().log())
-    found = donsker_varadhan.terms(donsker_varadhan.Config(), Hypotheses(scores, lambda: None), labels).bound
+    found = DonskerVaradhan().terms(Hypotheses(scores, lambda: None), labels).bound
     assert float(found) == pytest.approx(float(expected))
     # eq. 2 and its ln 4, written out
     js = own.sigmoid().log().mean() + (1 - scores.sigmoid()).log().mean() + math.log(4)
-    found = f_divergence.terms(f_divergence.Config(), Hypotheses(scores, lambda: None), labels).bound
+    found = FDivergence().terms(Hypotheses(scores, lambda: None), labels).bound
     assert float(found) == pytest.approx(float(js))

@@ -132,7 +132,7 @@ def test_an_oracle_s_noise_leaves_the_class_and_nothing_else(bidirectional):
 
     torch.manual_seed(0)
     objective = {"name": "denoising", "rho": 1.0, "bidirectional": bidirectional}
-    model = isthmus.paired(blob_front(), None, objective, 8, "identity", features=64)
+    model = isthmus.paired(blob_front(), None, objective, 8, features=64, options={"covariance": "identity"})
     found = learn(model, draw)
     assert found["i_yz_lower"] == pytest.approx(math.log(10), abs=0.12)
     assert found["i_yz_lower"] < high + 0.02
@@ -168,7 +168,9 @@ def test_every_level_of_a_hierarchy_knows_the_label():
         return points.features, points.labels
 
     torch.manual_seed(0)
-    model = isthmus.bottleneck(blob_front(), 10, {"name": "hierarchical", "rho": 1.0}, 4, features=64, levels=2)
+    model = isthmus.bottleneck(
+        blob_front(), 10, {"name": "hierarchical", "rho": 1.0}, 4, features=64, options={"levels": 2}
+    )
     found = learn(model, draw)
     low, high = blobs.information
     for level in (1, 2):

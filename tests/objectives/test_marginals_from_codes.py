@@ -17,8 +17,8 @@ LABELS = torch.arange(24) % 4
 
 def model(objective="vib", marginal=None, **options):
     torch.manual_seed(0)
-    options = {"dim": 3, "covariance": "full", "features": 16, "samples": 2} | options
-    return isthmus.bottleneck(nn.Flatten(), 4, objective, marginal=marginal, **options)
+    options = {"dim": 3, "covariance": "full", "samples": 2} | options
+    return isthmus.bottleneck(nn.Flatten(), 4, objective, features=16, options={"marginal": marginal, **options})
 
 
 def gradients(net, seed=1):

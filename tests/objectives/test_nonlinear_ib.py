@@ -13,7 +13,7 @@ from isthmus.information.codes import Codes
 from isthmus.information.gaussians import DiagonalGaussian, FullGaussian
 from isthmus.information.kde import fit_kernel_variance, kde_information
 from isthmus.models.bottleneck import Bottleneck
-from isthmus.objectives.nonlinear_ib import Config, terms
+from isthmus.objectives.nonlinear_ib import NonlinearIB
 from isthmus.training.loop import Trainer
 
 
@@ -32,16 +32,16 @@ def still(encoder, classes=3):
 
 def test_equal_codes_say_nothing_and_far_ones_all_there_is():
     labels = torch.arange(4) % 3
-    alike = terms(Config(power=1, rho=0.0), codes(torch.zeros(4, 2)), labels)
+    alike = NonlinearIB(power=1, rho=0.0).terms(codes(torch.zeros(4, 2)), labels)
     assert float(alike.total) == pytest.approx(math.log(3))
-    far = terms(Config(power=1, rho=0.0), codes(1e3 * torch.eye(4)), labels)
+    far = NonlinearIB(power=1, rho=0.0).terms(codes(1e3 * torch.eye(4)), labels)
     assert float(far.total) == pytest.approx(math.log(3) + 0.5 * math.log(4))
     assert float(far.pairwise_lower) == pytest.approx(math.log(4))
 
 
 def test_two_codes_in_closed_form():
     """−ln ½(1 + exp(−d²/2σ²)) above, with 8σ² below."""
-    said = terms(Config(power=1, rho=0.0), codes([[0.0], [3.0]], std=2.0), torch.tensor([0, 1]))
+    said = NonlinearIB(power=1, rho=0.0).terms(codes([[0.0], [3.0]], std=2.0), torch.tensor([0, 1]))
     upper, lower = (-math.log(0.5 * (1 + math.exp(-9 / (divisor * 4)))) for divisor in (2, 8))
     assert float(said.pairwise_upper) == pytest.approx(upper)
     assert float(said.pairwise_lower) == pytest.approx(lower)
@@ -52,10 +52,10 @@ def test_squared_and_weighted_as_they_should_be():
     z = codes(torch.randn(16, 2, generator=torch.Generator().manual_seed(0)))
     labels = torch.arange(16) % 3
     information = float(pairwise.upper(z.encoder.mean, 1.0).mean())
-    squared = terms(Config(rate_weight=0.25), z, labels)
+    squared = NonlinearIB(rate_weight=0.25).terms(z, labels)
     assert float(squared.total - squared.ce) == pytest.approx(0.25 * information**2)
     assert squared.weight == pytest.approx(0.25)
-    free = terms(Config(), z, labels, rho=math.inf)
+    free = NonlinearIB().terms(z, labels, rho=math.inf)
     assert float(free.total) == float(free.ce)
 
 
@@ -65,7 +65,7 @@ def test_gradients_reach_means_and_noise():
 
     def loss(means, log_std):
         encoder = DiagonalGaussian(means, log_std.expand_as(means))
-        return terms(Config(rho=0.0), still(encoder), torch.arange(12) % 3).total
+        return NonlinearIB(rho=0.0).terms(still(encoder), torch.arange(12) % 3).total
 
     assert torch.autograd.gradcheck(loss, (means, log_std))
     loss(means, log_std).backward()
@@ -76,7 +76,9 @@ def test_gradients_reach_means_and_noise():
 def test_the_form_of_2018_is_above_that_of_2019():
     z = codes(torch.randn(200, 2, generator=torch.Generator().manual_seed(2)))
     labels = torch.arange(200) % 3
-    kde, upper = (float(terms(Config(estimate=kind, power=1, rho=0.0), z, labels).total) for kind in ("kde", "upper"))
+    kde, upper = (
+        float(NonlinearIB(estimate=kind, power=1, rho=0.0).terms(z, labels).total) for kind in ("kde", "upper")
+    )
     assert kde != pytest.approx(upper, abs=1e-6)
     assert kde > math.log(3)
 
@@ -85,7 +87,7 @@ def kde_model(kernel_points=50):
     torch.manual_seed(0)
     backbone = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU())
     objective = {"name": "nonlinear_ib", "estimate": "kde", "power": 1, "rho": 0.0, "kernel_points": kernel_points}
-    return isthmus.bottleneck(backbone, 3, objective, 2, features=8, encoder_std=0.1)
+    return isthmus.bottleneck(backbone, 3, objective, 2, features=8, options={"encoder_std": 0.1})
 
 
 def test_the_kernel_keeps_the_width_of_the_separate_images():
@@ -116,10 +118,10 @@ def test_a_kernel_that_was_never_fitted_and_one_for_no_estimate_are_refused():
         kde_model().loss(torch.rand(4, 1, 2, 2), torch.arange(4) % 3)
     with pytest.raises(isthmus.core.errors.ModelError, match="no kernel"):
         kde_model(0).fit_kernel(torch.rand(4, 1, 2, 2))
-    with pytest.raises(ValueError, match="only estimate kde"):
-        Config(kernel_points=1000)
+    with pytest.raises(ValueError, match="estimate kde"):
+        NonlinearIB(kernel_points=1000)
     with pytest.raises(ValueError, match="at least 2"):
-        Config(estimate="kde", kernel_points=1)
+        NonlinearIB(estimate="kde", kernel_points=1)
 
 
 def test_training_fits_the_kernel_anew_at_each_epoch_and_resumes_within_one(tmp_path, monkeypatch):
@@ -158,17 +160,22 @@ def test_training_fits_the_kernel_anew_at_each_epoch_and_resumes_within_one(tmp_
 def test_noise_that_differs_between_images_is_refused():
     backbone = nn.Sequential(nn.Flatten(), nn.Linear(4, 4))
     with pytest.raises(ConfigError, match="isotropic or identity, not diagonal"):
-        isthmus.bottleneck(backbone, 3, "nonlinear_ib", 2, "diagonal", features=4)
+        isthmus.bottleneck(backbone, 3, "nonlinear_ib", 2, features=4, options={"covariance": "diagonal"})
     means = torch.zeros(4, 2)
     full = still(FullGaussian(means, torch.eye(2).expand(4, 2, 2)))
-    with pytest.raises(isthmus.core.errors.ModelError, match="the same for all images"):
-        terms(Config(), full, torch.arange(4) % 3)
+    with pytest.raises(isthmus.core.errors.ModelError, match="covariance isotropic"):
+        NonlinearIB().terms(full, torch.arange(4) % 3)
 
 
 def test_one_standard_deviation_is_trained_and_starts_where_it_is_told():
     backbone = nn.Sequential(nn.Flatten(), nn.Linear(4, 4))
     model = isthmus.bottleneck(
-        backbone, 3, "nonlinear_ib", 2, features=4, classifier="mlp", classifier_hidden=(7,), encoder_std=0.1
+        backbone,
+        3,
+        "nonlinear_ib",
+        2,
+        features=4,
+        options={"classifier": "mlp", "classifier_hidden": (7,), "encoder_std": 0.1},
     )
     images = torch.rand(6, 1, 2, 2)
     std = model.encode(images).std

@@ -21,7 +21,7 @@ import isthmus
 from isthmus.information.codes import Codes
 from isthmus.information.contrast import partner_logits
 from isthmus.models.gaussian_heads import INITIAL_STD, Encoder
-from isthmus.models.pairs import Paired
+from isthmus.models.paired import Paired
 
 CLASSES, DIM, FEATURES, SAMPLES = 4, 3, 6, 2
 OF_LABELS = ["deterministic", "vib", "ceb", "catgen", "bidirectional", "hierarchical"]
@@ -73,7 +73,12 @@ def label_model(name, case, kl):
     torch.manual_seed(case["seed"])
     objective = {"name": name} if name == "deterministic" else {"name": name, "kl": kl}
     model = isthmus.bottleneck(
-        nn.Flatten(), CLASSES, objective, DIM, case["covariance"], features=FEATURES, samples=SAMPLES
+        nn.Flatten(),
+        CLASSES,
+        objective,
+        DIM,
+        features=FEATURES,
+        options={"covariance": case["covariance"], "samples": SAMPLES},
     )
     sharpen(model.encoder, case["sigma"], case["mean"], case["correlated"])
     if model.classifier is not None:
@@ -84,12 +89,11 @@ def label_model(name, case, kl):
 
 def pair_model(name, case, kl):
     torch.manual_seed(case["seed"])
-    module = isthmus.core.registry.find("objectives", name)
     chosen = isthmus.core.config.component("objectives", {"name": name, "kl": kl})
     heads = [Encoder(FEATURES, DIM, case["covariance"]) for _ in range(2)]
     for head in heads:
         sharpen(head, case["sigma"], case["mean"], case["correlated"])
-    return Paired(nn.Flatten(), heads[0], nn.Flatten(), heads[1], lambda *given: module.terms(chosen, *given))
+    return Paired(nn.Flatten(), heads[0], nn.Flatten(), heads[1], chosen)
 
 
 def step(model, case, rho, dtype):
@@ -108,7 +112,7 @@ def step(model, case, rho, dtype):
     else:
         labels = torch.randint(case["classes"], (n,), generator=generator)
         codes = model.draw(model.encode(x), noise, other) if model.stochastic else model.codes(x)
-    terms = model.objective(codes, labels, rho)
+    terms = model.objective.terms(codes, labels, rho)
     gradients = torch.autograd.grad(terms.total, list(model.parameters()), allow_unused=True)
     return terms.scalars(), [g for g in gradients if g is not None], codes
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import isthmus
-from isthmus.core import config, registry
+from isthmus.core import config
 from isthmus.core.errors import ConfigError, DataError, ModelError
 from isthmus.information.codes import Codes
 from isthmus.information.gaussians import DiagonalGaussian, FullGaussian, IdentityGaussian, side_by_side
@@ -40,11 +40,9 @@ def model(objective="predictive", covariance="diagonal", dim=3, samples=2, **opt
         front(),
         objective,
         dim,
-        covariance,
-        samples=samples,
         features=FEATURES,
         partner_features=FEATURES,
-        **options,
+        options={"covariance": covariance, "samples": samples, **options},
     ).double()
     with torch.no_grad():  # scales that depend on the features, as after some training
         for name, value in net.named_parameters():
@@ -61,7 +59,7 @@ def by(name, net, rho=None, seed=3, **options):
     """Another objective on the very same codes."""
     codes = net.codes(X, PARTNER, torch.Generator().manual_seed(seed))
     chosen = config.component("objectives", {"name": name, **options})
-    return registry.find("objectives", name).terms(chosen, codes, torch.arange(K), rho)
+    return chosen.terms(codes, torch.arange(K), rho)
 
 
 @pytest.mark.parametrize("kl", ["closed", "sampled"])
@@ -107,7 +105,7 @@ def test_without_noise_both_encoders_see_the_same():
         noise=codes.label_noise,
     )
     chosen = config.component("objectives", "denoising")
-    found = registry.find("objectives", "denoising").terms(chosen, mirrored, torch.arange(K))
+    found = chosen.terms(mirrored, torch.arange(K))
     assert found.residual.item() == pytest.approx(0.0, abs=1e-12) == found.reverse_residual.item()
     torch.testing.assert_close(found.ce, found.reverse_ce)
     torch.testing.assert_close(found.total, 2 * found.ce)
@@ -146,7 +144,7 @@ def test_scales_add_up_and_each_is_predictive_ceb(covariance):
 
 def by_level(level, rho):
     chosen = config.component("objectives", {"name": "predictive", "kl": "sampled", "rho": rho})
-    return registry.find("objectives", "predictive").terms(chosen, level, torch.arange(K))
+    return chosen.terms(level, torch.arange(K))
 
 
 def test_every_scale_sees_its_window_alone():
@@ -216,7 +214,7 @@ def test_a_single_pair_tells_nothing_and_breaks_nothing(objective):
 
 def test_variances_start_at_one_whatever_the_features():
     torch.manual_seed(0)
-    net = isthmus.paired(nn.Flatten(), None, dim=3, covariance="diagonal", features=2 * STEPS)
+    net = isthmus.paired(nn.Flatten(), None, dim=3, features=2 * STEPS, options={"covariance": "diagonal"})
     for given in (X.float(), 1e3 * X.float()):
         torch.testing.assert_close(net.encode(given).std, torch.ones(K, 3))
         torch.testing.assert_close(net.encode_partner(given).std, torch.ones(K, 3))
@@ -253,21 +251,23 @@ def test_windows_that_cannot_be_cut_are_explained():
         ({"objective": "ceb"}, "learns from labels"),
         ({"objective": "predictve"}, "Did you mean 'predictive'"),
         ({"levels": 2}, "hierarchical and multiscale have several levels"),
-        ({"objective": "multiscale", "levels": 0}, "at least"),
+        ({"objective": "multiscale", "levels": 0}, "got 0"),
         ({"objective": {"name": "multiscale", "offsets": [0.0]}}, "1 offsets of ρ for 2 levels"),
         ({"dim": 0}, "1 or more"),
     ],
 )
 def test_what_cannot_be_built_is_explained(options, message):
+    direct = {name: options[name] for name in ("objective", "dim") if name in options}
+    rest = {name: value for name, value in options.items() if name not in direct}
     with pytest.raises(ConfigError, match=message):
-        isthmus.paired(front(), front(), features=FEATURES, partner_features=FEATURES, **options)
+        isthmus.paired(front(), front(), features=FEATURES, partner_features=FEATURES, **direct, options=rest)
 
 
 def test_fronts_must_give_features():
     net = isthmus.paired(nn.Identity(), front(), features=2, partner_features=FEATURES).double()
     with pytest.raises(ModelError, match=r"The front gives \(7, 4, 2\)"):
         net.loss(X, PARTNER)
-    with pytest.raises(ModelError, match="How many features"):
+    with pytest.raises(ModelError, match="number of features"):
         isthmus.paired(nn.Flatten())
 
 

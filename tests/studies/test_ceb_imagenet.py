@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from isthmus.core import registry
 from isthmus.core.errors import ConfigError
 from isthmus.core.recipe import RhoSchedule, load_recipe
 from isthmus.data.loading import load
 from isthmus.metrics import CORRUPTIONS, wilson
+from isthmus.models.backbones import ResNet
 from isthmus.studies import catalogue, page
 from isthmus.studies.ceb import imagenet_measuring, imagenet_places, textures
 from isthmus.studies.ceb.imagenet import Ball
@@ -234,9 +234,8 @@ def test_variants_differ_in_augmentation_and_width_alone():
 )
 def test_networks_have_the_parameters_of_the_published_ones(depth, width, millions):
     """torchvision's resnet50 has 25.56 million with its head, resnet152 60.19; twice the width nearly four times."""
-    net = registry.find("backbones", "resnet")
     with torch.device("meta"):
-        backbone = net.build(net.Config(depth=depth, width=width), (3, 224, 224))
+        backbone = ResNet(depth=depth, width=width).build((3, 224, 224))
         head = nn.Linear(backbone.features, 1000)
     found = sum(parameter.numel() for part in (backbone, head) for parameter in part.parameters())
     assert found / 1e6 == pytest.approx(millions, abs=0.05)

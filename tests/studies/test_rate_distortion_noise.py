@@ -9,7 +9,7 @@ from isthmus.core.recipe import load_recipe
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
 from isthmus.information.channel import decibels
-from isthmus.models import from_recipe
+from isthmus.models import factory
 from isthmus.studies import catalogue
 from isthmus.studies.old.evidence import Verdict
 from isthmus.studies.old.study import StudyRecord
@@ -96,7 +96,7 @@ def test_ratios_are_of_whitened_images():
     """Noise in whitened images is as large as the check's ratios say, with the whitened image for the signal."""
     data = load({"name": "digits", "train_limit": 200})
     recipe = load_recipe(Config(**TINY_FIGURE).recipe("B", 50, "original", 0))
-    model = from_recipe.build(recipe, data.shape, 10, data)
+    model = factory.build(recipe, data.shape, 10, data)
     images = as_float(data.test.images[:30])
     white = whitening(model)(images)
     seen = inside(model, images)

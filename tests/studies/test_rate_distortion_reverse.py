@@ -11,7 +11,7 @@ from isthmus.core.recipe import load_recipe
 from isthmus.core.types import Gallery
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
-from isthmus.models import from_recipe
+from isthmus.models import factory
 from isthmus.studies import catalogue
 from isthmus.studies.old.drawing import packed, unpacked
 from isthmus.studies.old.evidence import Verdict
@@ -98,7 +98,7 @@ def network(normalize):
         }
     )
     data = load("digits")
-    return from_recipe.build(recipe, data.shape, data.num_classes, data).eval(), as_float(data.test.images)[:50]
+    return factory.build(recipe, data.shape, data.num_classes, data).eval(), as_float(data.test.images)[:50]
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from isthmus.cli.app import main
 from isthmus.core import registry
 from isthmus.core.errors import ConfigError, DataError
 from isthmus.core.recipe import LearningRate, Optimizer, load_recipe
+from isthmus.models.backbones import MLP
 from isthmus.training.optimizers import make_optimizer, norm_parameters
 from isthmus.training.run import ENDED, Run
 from isthmus.training.schedules import warm_up_factor
@@ -75,7 +76,7 @@ def test_the_learning_rate_warms_up_and_the_weight_of_the_rate_rises(run: Run) -
 
 def test_it_starts_as_the_paper_says(run: Run) -> None:
     recipe = run.recipe
-    model = isthmus.models.from_recipe.build(recipe, (3, 32, 32), 1000)
+    model = isthmus.models.factory.build(recipe, (3, 32, 32), 1000)
     weight = model.classifier.weight
     assert weight.shape == (1000, 2048)
     assert weight.std().item() == pytest.approx(0.01, rel=0.01)
@@ -180,9 +181,9 @@ def test_by_default_everything_decays_in_one_group() -> None:
 
 
 def test_a_standard_deviation_is_for_a_linear_classifier() -> None:
-    backbone = registry.find("backbones", "mlp").build(registry.find("backbones", "mlp").Config(hidden=[8]), (1, 4, 4))
+    backbone = MLP(hidden=[8]).build((1, 4, 4))
     with pytest.raises(ConfigError, match="classifier_std=0.01 is for a linear classifier; this one is 'mlp'"):
-        isthmus.bottleneck(backbone, 10, "ceb", 4, classifier="mlp", classifier_std=0.01)
+        isthmus.bottleneck(backbone, 10, "ceb", 4, options={"classifier": "mlp", "classifier_std": 0.01})
 
 
 def test_the_recipe_is_what_the_paper_prints() -> None:

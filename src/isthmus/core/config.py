@@ -14,6 +14,8 @@ from isthmus.core import files, registry
 from isthmus.core.errors import ConfigError, FileError, brief, shown, unknown
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
+FrozenT = TypeVar("FrozenT", bound="Frozen")
+ComponentT = TypeVar("ComponentT", bound="Component")
 
 _MOST_VALUES, _DEEPEST, _MOST_FAULTS = 100_000, 50, 5
 
@@ -75,6 +77,33 @@ def component(kind: str, given: object) -> Component:
     built = validate(registry.load(kind, options["name"]), options, where=f"{registry.KINDS[kind]} {options['name']}")
     assert isinstance(built, Component)
     return built
+
+
+def instance(kind: str, component: Component, base: type[ComponentT]) -> ComponentT:
+    """The component, checked to be an instance of the base class of its kind.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not isinstance(component, base):
+        raise ConfigError(
+            f"{component.name!r} is no {registry.KINDS[kind]}: its class {type(component).__name__} does not subclass "
+            f"{base.__module__}.{base.__name__}."
+        )
+    return component
+
+
+def options(config: type[FrozenT], given: FrozenT | Mapping[str, Any] | None) -> FrozenT:
+    """The options of a function, given as an object, as a mapping of its fields, or not at all.
+
+    Raises:
+        ConfigError: a key or a value is wrong.
+    """
+    if isinstance(given, config):
+        return given
+    if given is not None and not isinstance(given, Mapping):
+        raise ConfigError(f"options must be {config.__name__} or a mapping of its fields; got {shown(given)}.")
+    return validate(config, given or {}, where="options")
 
 
 def _short_form(kind: str, given: str) -> Any:

@@ -20,7 +20,7 @@ from pydantic import (
 
 from isthmus.core.config import Component, Frozen, component, override, parse_overrides, read_yaml, validate
 from isthmus.core.errors import ConfigError, shown, unknown
-from isthmus.core.tradeoff import KNOBS, Rho
+from isthmus.core.tradeoff import TRADE_OFF_NAMES, Rho
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -332,29 +332,39 @@ class Training(Frozen):
         return self
 
 
-class Guesses(Frozen):
-    """Layers that are conditioned on label hypotheses, after the backbone; see :func:`isthmus.hypothesis`.
+class HypothesisInjection(Frozen):
+    """How a label hypothesis enters a network.
 
     Attributes:
-        hidden: sizes of fully-connected layers with ReLU, before the one that ends in a number. None of them puts the
-            hypothesis at the output, with ``inject: project``: an ordinary linear classifier.
-        inject: how a hypothesis enters the first of them.
+        inject: "concatenate" one-hot labels to the features (the paper's way), "embed" labels as learned vectors (for
+            many classes) that are concatenated, or "project" the features by a matrix for each label. A projection to
+            one number with nothing after it is an ordinary linear classifier.
         embedding: size of a learned label vector, for ``inject: embed``.
-        eliminate: after how many of the hidden layers label information is eliminated; all but the last where None.
+    """
+
+    inject: Literal["concatenate", "embed", "project"] = "concatenate"
+    embedding: Positive = 32
+
+
+class HypothesisLayers(HypothesisInjection):
+    """Layers after the backbone that are conditioned on label hypotheses; see :func:`isthmus.hypothesis`.
+
+    Attributes:
+        hidden: sizes of fully connected layers with ReLU, before the one that ends in a number. Without any, and with
+            ``inject: project``, the model is an ordinary linear classifier.
+        eliminate: number of hidden layers after which label information is eliminated; None means all but the last.
     """
 
     hidden: tuple[Positive, ...] = (512, 256, 128)
-    inject: Literal["concatenate", "embed", "project"] = "concatenate"
-    embedding: Positive = 32
     eliminate: Positive | None = None
 
     @property
     def eliminated(self) -> int:
-        """After how many hidden layers, told or not."""
+        """Number of hidden layers after which label information is eliminated."""
         return max(1, len(self.hidden) - 1) if self.eliminate is None else self.eliminate
 
     @model_validator(mode="after")
-    def _looks_at_the_image(self) -> Guesses:
+    def _depends_on_the_image(self) -> HypothesisLayers:
         if not self.hidden and self.inject != "project":
             raise ValueError(
                 f"without hidden layers, inject={self.inject} adds each label's number to the image's, so that all "
@@ -363,9 +373,9 @@ class Guesses(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _one_of_the_layers(self) -> Guesses:
+    def _one_of_the_layers(self) -> HypothesisLayers:
         if self.eliminate is not None and self.eliminate > len(self.hidden):
-            raise ValueError(f"eliminate={self.eliminate}, of {len(self.hidden)} hidden layers")
+            raise ValueError(f"eliminate={self.eliminate} exceeds the {len(self.hidden)} hidden layers")
         return self
 
 
@@ -389,14 +399,37 @@ def _whitening(given: object) -> object:
     return Whiten() if given == "zca" else given
 
 
-class Model(Frozen):
-    """A backbone and the bottleneck around it; see :func:`isthmus.bottleneck` for what None means.
+class BottleneckOptions(Frozen):
+    """The densities of a bottleneck; see :func:`isthmus.bottleneck`.
 
-    Or, with ``hypothesis``, a backbone and layers that are conditioned on label hypotheses; then nothing else is given
-    but ``normalize``.
+    Attributes:
+        dim: size of the code. With None the features are the code (identity or isotropic covariance), or the code is as
+            large as the features (diagonal or full covariance).
+        covariance: of e(z|x): "identity", "isotropic" (one trained standard deviation for all codes), "diagonal" or
+            "full". None means identity for CEB and deterministic models (Fischer & Alemi 2020), isotropic for the
+            nonlinear IB, and diagonal for VIB (Alemi et al. 2017) and hierarchies.
+        encoder_std: initial standard deviation of e(z|x), independent of the features; None means the covariance's
+            default.
+        encoder_std_offset: σ of e(z|x) is softplus(s + encoder_std_offset), where s is an output of the encoder; for a
+            full covariance, the diagonal of L. None means −5 for a diagonal covariance (Alemi et al. 2017, on MNIST)
+            and softplus⁻¹(1) = 0.54 for a full one; 0 is the plain softplus.
+        samples: codes drawn per image, in training and in the stochastic mode.
+        classifier: c(y|z): "linear", "mlp" (two ELU layers of 64), or "consistent" (Bayes' rule on b(z|y), without
+            parameters). None means "consistent" for objectives that learn no classifier (CatGen, bidirectional CEB)
+            and "linear" otherwise.
+        classifier_std: initial weights of a linear classifier are N(0, classifier_std²); None means Glorot-uniform.
+        classifier_unit_norm: initial weights of each class are normal and scaled to norm 1.
+        classifier_hidden: widths of hidden ReLU layers of an "mlp" classifier, in place of its two ELU layers.
+        backward: b(z|y), if the objective needs it: "linear" in the one-hot label, a "table" with a row for each class
+            and no shared bias, or an "mlp" of two ELU layers.
+        marginal: m(z): "standard" (N(0, I)), a learned "mixture", the "batch" (of e(z|x) over its images), or the
+            "classes" (of b(z|y), which is then built). None builds what the objective needs: N(0, I) for VIB, nothing
+            for CEB, whose rate is reported with the mixture of its classes.
+        components: of a mixture marginal.
+        levels: number of codes in a chain image → z_1 → ... → z_L, each with its own c and b; see
+            :class:`isthmus.models.hierarchy.Hierarchy`. None means 2 for a hierarchical objective, and 1 otherwise.
     """
 
-    backbone: SerializeAsAny[Annotated[Component, BeforeValidator(lambda v: component("backbones", v))]]
     dim: Positive | None = None
     covariance: Literal["identity", "isotropic", "diagonal", "full"] | None = None
     encoder_std: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
@@ -410,21 +443,25 @@ class Model(Frozen):
     marginal: Literal["standard", "mixture", "batch", "classes"] | None = None
     components: Positive = 240
     levels: Positive | None = None
+
+
+class Model(BottleneckOptions):
+    """A backbone and the bottleneck around it.
+
+    With ``hypothesis``: a backbone and layers that are conditioned on label hypotheses, without a bottleneck.
+    """
+
+    backbone: SerializeAsAny[Annotated[Component, BeforeValidator(lambda v: component("backbones", v))]]
     normalize: Annotated[Literal["symmetric", "dataset", "none"] | Whiten, BeforeValidator(_whitening)] = "symmetric"
-    hypothesis: Guesses | None = None
+    hypothesis: HypothesisLayers | None = None
 
     @model_validator(mode="after")
-    def _one_assembly(self) -> Model:
-        others = self.model_fields_set - {"backbone", "normalize", "hypothesis"}
-        given = sorted(name for name in others if getattr(self, name) != type(self).model_fields[name].default)
+    def _bottleneck_or_hypothesis(self) -> Model:
+        names = self.model_fields_set & BottleneckOptions.model_fields.keys()
+        given = sorted(name for name in names if getattr(self, name) != BottleneckOptions.model_fields[name].default)
         if self.hypothesis is not None and given:
-            raise ValueError(f"{', '.join(given)} would belong to a bottleneck, which a hypothesis model has none of")
+            raise ValueError(f"{', '.join(given)}: options of a bottleneck, which a hypothesis model does not have")
         return self
-
-
-def default_classifier(objective: Component) -> Literal["linear", "consistent"]:
-    """The form of c(y|z) that goes with an objective where none is named."""
-    return getattr(type(objective), "classifier", "linear")
 
 
 class Recipe(Frozen):
@@ -464,7 +501,7 @@ class Recipe(Frozen):
         if self.model.classifier is None and self.model.hypothesis is None:
             resolved = self.model.model_copy()
             # past the freeze, and past what counts as given
-            object.__setattr__(resolved, "classifier", default_classifier(self.objective))
+            object.__setattr__(resolved, "classifier", getattr(self.objective, "default_classifier", "linear"))
             object.__setattr__(self, "model", resolved)
         return self
 
@@ -488,16 +525,16 @@ def load_recipe(
         given = {"name": Path(source).stem, **read_yaml(source)}
     settings = overrides if isinstance(overrides, Mapping) else parse_overrides(overrides)
     try:
-        return validate(Recipe, override(_without_other_knobs(given, settings), settings), where="recipe")
+        return validate(Recipe, override(_without_other_names(given, settings), settings), where="recipe")
     except RecursionError:
         raise ConfigError(
             "An override goes too deep; a key has as many dots as there are mappings around it."
         ) from None
 
 
-def _without_other_knobs(given: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Where an override sets the trade-off under one of its names, it replaces what the recipe gave under another."""
+def _without_other_names(given: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop the recipe's trade-off if an override sets it, perhaps under another name."""
     objective = given.get("objective")
-    if not isinstance(objective, Mapping) or not any(f"objective.{knob}" in settings for knob in KNOBS):
+    if not isinstance(objective, Mapping) or not any(f"objective.{name}" in settings for name in TRADE_OFF_NAMES):
         return dict(given)
-    return {**given, "objective": {key: value for key, value in objective.items() if key not in KNOBS}}
+    return {**given, "objective": {key: value for key, value in objective.items() if key not in TRADE_OFF_NAMES}}

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -88,6 +89,24 @@ def find(kind: str, name: str) -> Any:
     return _imported(kind, name, _foreign(kind)[name].load)
 
 
+def lazy_attribute(package: str, modules: Mapping[str, str], name: str) -> Any:
+    """Import a public class of a package on first use, for the package's ``__getattr__``.
+
+    Args:
+        package: ``__name__`` of the package.
+        modules: the module of each public class, relative to the package.
+        name: the attribute.
+
+    Raises:
+        AttributeError: the package has no such class.
+    """
+    if name not in modules:
+        raise AttributeError(f"module {package!r} has no attribute {name!r}; it has: {', '.join(modules)}")
+    value = getattr(importlib.import_module(f"{package}.{modules[name]}"), name)
+    setattr(sys.modules[package], name, value)
+    return value
+
+
 def _imported(kind: str, name: str, load: Callable[[], Any]) -> Any:
     try:
         return load()
@@ -106,7 +125,9 @@ def _class_of(found: Any, kind: str, name: str, attribute: str) -> type[Any]:
     """The component class in what was imported: itself, or the class of a module that has this name."""
     if isinstance(found, type) and hasattr(found, "model_fields"):
         return found
-    chosen = getattr(found, "Config", None) or getattr(found, attribute, None)
+    chosen = getattr(found, "Config", None)
+    if chosen is None and attribute != name:
+        chosen = getattr(found, attribute, None)
     if chosen is None and hasattr(found, "__dict__"):
         classes = [
             value for value in vars(found).values() if isinstance(value, type) and hasattr(value, "model_fields")

@@ -1,4 +1,4 @@
-"""One knob for the trade-off between compression and prediction: ρ.
+"""The trade-off parameter ρ between compression and prediction.
 
 Papers weight the information terms by β on the rate, β on the relevance, or γ. All are one number (fact of
 Fischer 2020, eqs. 15-18, and Fischer & Alemi 2020, eqs. 6-7); this file is the only place that converts.
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from isthmus.core.errors import ConfigError
 
-KNOBS = ("rho", "rate_weight", "residual_weight", "relevance_weight", "elimination_weight")
-"""Names under which configs take the trade-off; they are one knob."""
+TRADE_OFF_NAMES = ("rho", "rate_weight", "residual_weight", "relevance_weight", "elimination_weight")
+"""Options of objectives that set the trade-off; only one of them can be given."""
 
 # e^-100, the start of the papers' schedules, is a float32 denormal; 0 times an overflowing rate would be NaN.
 NEGLIGIBLE_WEIGHT = 1e-30

@@ -1,10 +1,9 @@
-"""The bottleneck around a backbone: normalise, features, e(z|x), c(y|z), and b(z|y) and m(z) where there are any."""
+"""The bottleneck around a backbone: normalise, features, e(z|x), c(y|z), and optionally b(z|y) and m(z)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -20,65 +19,70 @@ from isthmus.information.measures import measure
 from isthmus.models.gaussian_heads import BackwardEncoder, Encoder
 from isthmus.models.learner import Learner, Normalizer
 from isthmus.models.noise import Noise, standard_normal
+from isthmus.objectives.objective import BottleneckObjective
 
-Objective = Callable[[Codes, Tensor, float | None], Terms]
+
+@dataclass(frozen=True)
+class Heads:
+    """The densities of a bottleneck.
+
+    Attributes:
+        encoder: e(z|x) on the backbone's features.
+        classifier: c(y|z), from codes (any leading dimensions × dim) to logits. None is the consistent classifier,
+            softmax_y [log b(z|y) + log p(y)], which has no parameters and needs ``backward``.
+        backward: b(z|y), if the objective or an audit needs it.
+        marginal: m(z), a module from a batch's codes to a density.
+    """
+
+    encoder: Encoder
+    classifier: nn.Module | None
+    backward: BackwardEncoder | None = None
+    marginal: nn.Module | None = None
 
 
 class Bottleneck(Learner):
     """A classifier that passes only a code z from its backbone to its decision.
 
-    ``forward`` is the mean mode, c(y|E z), from images in [0, 1] to logits; :class:`StochasticMode` averages samples.
-    With a deterministic objective the code is the mean and there is no noise anywhere.
+    ``forward`` is the mean mode, c(y|E z), from images in [0, 1] to logits;
+    :class:`isthmus.models.modes.StochasticMode` averages over samples. With a deterministic objective the code is the
+    mean, without noise.
 
     Args:
         backbone: any module from images (normalised by ``normalize``) to features, batch × features.
-        encoder: e(z|x) on those features.
-        classifier: c(y|z), from codes (any leading dimensions × dim) to logits. None for the consistent classifier,
-            softmax_y [log b(z|y) + log p(y)], which has no parameters of its own and needs ``backward``.
-        objective: from codes, labels and an optional ρ to the terms of the loss.
-        backward: b(z|y), where the objective or an audit wants one.
-        marginal: m(z), a module from a batch's codes to a density.
-        samples: how many codes are drawn per image in training and in the default stochastic mode.
-        stochastic: False for deterministic codes.
-        label_noise: draw noise for codes from b(z|y), too, in training.
-        kernel_points: images that :meth:`fit_kernel` is to be given at the start of each epoch; 0 where the objective
-            has no kernel that is fitted to separate images.
-        normalize, log_prior: as :class:`isthmus.models.learner.Learner` takes them.
+        heads: the densities on those features.
+        objective: the loss. It also determines whether codes are drawn or deterministic.
+        samples: number of codes drawn per image in training and in the default stochastic mode.
+        normalize, log_prior: see :class:`isthmus.models.learner.Learner`.
     """
 
     def __init__(
         self,
         backbone: nn.Module,
-        encoder: Encoder,
-        classifier: nn.Module | None,
-        objective: Objective,
+        heads: Heads,
+        objective: BottleneckObjective,
         *,
-        backward: BackwardEncoder | None = None,
-        marginal: nn.Module | None = None,
         samples: int = 1,
-        stochastic: bool = True,
-        label_noise: bool = False,
-        kernel_points: int = 0,
         normalize: Normalizer | None = None,
         log_prior: Float[Tensor, "classes"] | None = None,
     ) -> None:
         super().__init__(normalize, log_prior)
         self.backbone = backbone
-        self.encoder = encoder
-        self.classifier = classifier
-        self.backward_encoder = backward
-        self.marginal = marginal
+        self.encoder = heads.encoder
+        self.classifier = heads.classifier
+        self.backward_encoder = heads.backward
+        self.marginal = heads.marginal
         self.objective = objective
+        self.configured = objective.configured
         self.samples = samples
-        self.stochastic = stochastic
-        self.label_noise = label_noise
-        self.kernel_points = kernel_points
+        self.stochastic = objective.stochastic
+        self.kernel_points = objective.kernel_images
         self.kernel_variance: Tensor | None
-        # saved with the weights, so that a run which resumes in the middle of an epoch keeps it
-        self.register_buffer("kernel_variance", torch.tensor(math.nan, dtype=torch.float64) if kernel_points else None)
+        # saved with the weights, so that a run that resumes within an epoch keeps it
+        empty = torch.tensor(math.nan, dtype=torch.float64) if self.kernel_points else None
+        self.register_buffer("kernel_variance", empty)
 
     def encode(self, images: Float[Tensor, "n c h w"]) -> Gaussian:
-        """e(z|x) for images in [0, 1]. Densities leave in float32, whatever autocast does in the backbone.
+        """e(z|x) for images in [0, 1], in float32 even if the backbone runs under autocast.
 
         Raises:
             ModelError: the backbone does not give batch × features.
@@ -105,7 +109,7 @@ class Bottleneck(Learner):
 
     @property
     def noise_dim(self) -> int:
-        """How many numbers of noise one answer takes, see :meth:`answer`."""
+        """Numbers of noise per image and sample that :meth:`answer` takes."""
         return self.encoder.dim
 
     def answer(
@@ -121,7 +125,7 @@ class Bottleneck(Learner):
     def codes(self, images: Float[Tensor, "n c h w"], noise: Noise = None) -> Codes:
         """Encode a batch in [0, 1], draw ``samples`` codes for each image, and classify them.
 
-        ``noise`` is the generator to draw from, torch's global one where None, or a share of a larger batch's noise.
+        ``noise`` is the generator to draw from (None for torch's global one), or a share of a larger batch's noise.
         """
         encoded = self.encode(images)
         if not self.stochastic:
@@ -130,7 +134,7 @@ class Bottleneck(Learner):
         mean = encoded.mean
         drawn = [
             standard_normal(noise, self.samples, len(mean), self.noise_dim, like=mean)
-            for _ in range(1 + self.label_noise)
+            for _ in range(1 + self.objective.uses_label_noise)
         ]
         return self.draw(encoded, *drawn)
 
@@ -140,7 +144,7 @@ class Bottleneck(Learner):
         noise: Float[Tensor, "samples n noise_dim"],
         label_noise: Float[Tensor, "samples n dim"] | None = None,
     ) -> Codes:
-        """Codes from e(z|x) and standard normal noise, with everything the model says about them."""
+        """Codes from e(z|x) and standard normal noise, with all densities that the model has."""
         samples = encoded.sample(noise)
         with torch.autocast(samples.device.type, enabled=False):  # densities are float32, also those of b and m
             codes = Codes(
@@ -168,8 +172,8 @@ class Bottleneck(Learner):
         Args:
             images: in [0, 1].
             labels: class indices.
-            rho: replaces the objective's own trade-off, for schedules; with a warning if its options name one.
-            noise: generator of the sampling noise (torch's global one where None), or a share of a larger batch's.
+            rho: overrides the objective's trade-off, for schedules; warns if the objective's options set one.
+            noise: generator of the sampling noise (None for torch's global one), or a share of a larger batch's noise.
             gather: see :class:`isthmus.models.learner.Learner`.
         """
         with self.checked(images, labels):
@@ -177,23 +181,22 @@ class Bottleneck(Learner):
         with torch.autocast(images.device.type, enabled=False):
             if gather is not None:
                 codes, labels = codes.whole(gather, self.marginal), gather(labels, 0)
-            return self.objective(codes, labels.long(), self.trade_off(rho))
+            return self.objective.terms(codes, labels.long(), self.trade_off(rho))
 
     @torch.no_grad()
     def fit_kernel(self, images: Float[Tensor, "n c h w"]) -> None:
-        """Fit the kernel's width to the codes of these images, as the model encodes them now; nothing else changes.
+        """Fit the kernel width to the codes of these images under the current weights. Nothing else changes.
 
-        In training mode batch normalisation takes the statistics of these images, and leaves its running ones as they
-        were.
+        In training mode, batch normalisation uses the statistics of these images and keeps its running statistics.
 
         Args:
-            images: in [0, 1], two at least.
+            images: in [0, 1], at least two.
 
         Raises:
-            ModelError: the objective has no kernel that is fitted to separate images.
+            ModelError: the objective has no kernel to fit.
         """
         if self.kernel_variance is None:
-            raise ModelError("This model's objective has no kernel that is fitted to separate images (kernel_points).")
+            raise ModelError("This model's objective has no kernel to fit to separate images (kernel_points).")
         kept = {name: value.clone() for name, value in self.named_buffers()}
         with torch.random.fork_rng(enabled=self.training):
             means = self.encode(images).mean
@@ -209,16 +212,16 @@ class Bottleneck(Learner):
     def measure(
         self, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"], noise: torch.Generator | None = None
     ) -> dict[str, Float[Tensor, "n"]]:
-        """What the codes of a batch say, one number per example, in nats; means are the papers' quantities.
+        """Information quantities of a batch, one number per example, in nats; their means are the papers' quantities.
 
         See :func:`isthmus.information.measures.measure` for the names and which of them a model has. Bounds on I(X;Z)
-        compare the images of the batch with one another, so that the lower one cannot exceed ln n. An audit gives the
+        compare the images of the batch with one another, so the lower bound cannot exceed ln n. An audit reports the
         means with intervals.
 
         Args:
             images: in [0, 1].
             labels: class indices.
-            noise: generator of the sampling noise (torch's global one where None).
+            noise: generator of the sampling noise (None for torch's global one).
         """
         codes = self.codes(images, noise)
         with torch.autocast(images.device.type, enabled=False):
@@ -231,9 +234,9 @@ def decision(
     backward: BackwardEncoder | None,
     log_prior: Float[Tensor, "classes"] | None,
 ) -> Float[Tensor, "*any classes"]:
-    """Logits of c(y|z): the classifier's, or without one those of Bayes' rule.
+    """Logits of c(y|z): the classifier's, or without one those of Bayes' rule, log b(z|y) + log p(y).
 
-    These are log b(z|y) + log p(y), the largest of them moved to 0, since float32 has few digits left far from it.
+    The latter are shifted so that the largest is 0, where float32 is most precise.
     """
     if classifier is not None:
         logits: Tensor = classifier(codes)

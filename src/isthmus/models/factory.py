@@ -1,21 +1,23 @@
-"""Building our classifiers: a bottleneck around any backbone."""
+"""Builds classifiers: a bottleneck around any backbone, and the untrained model of a recipe."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from isthmus.core import config, recipe, registry
-from isthmus.core.errors import ConfigError, ModelError
-from isthmus.models.bottleneck import Bottleneck
+from isthmus.core import config, recipe
+from isthmus.core.errors import ConfigError, ModelError, brief
+from isthmus.core.recipe import BottleneckOptions
+from isthmus.data.images import Examples, ImageData, as_float
+from isthmus.models.backbones.backbone import Backbone
+from isthmus.models.backbones.layers import Normalize
+from isthmus.models.bottleneck import Bottleneck, Heads
 from isthmus.models.gaussian_heads import (
     BackwardEncoder,
-    BackwardKind,
     Covariance,
     Encoder,
     elu_layers,
@@ -24,10 +26,16 @@ from isthmus.models.gaussian_heads import (
     relu_mlp,
 )
 from isthmus.models.hierarchy import Hierarchy, Level
-from isthmus.models.learner import Normalizer
+from isthmus.models.hypothesis import hypothesis_of_recipe
+from isthmus.models.learner import Learner, Normalizer, count_features, log_prior_of
 from isthmus.models.marginals import BatchMarginal, ClassMarginal, MixtureMarginal, StandardMarginal
+from isthmus.models.whitening import Whitening
+from isthmus.objectives.label_hypotheses import HypothesisObjective
+from isthmus.objectives.objective import BottleneckObjective, LevelObjective, number_of_levels
+from isthmus.objectives.pairs import PairObjective
 
-LEVEL_WIDTH = 64  # of the layers between the levels of a hierarchy
+LEVEL_WIDTH = 64  # width of the layers between the levels of a hierarchy
+_BATCH = 1000  # images per batch when fitting the normalisation
 
 
 def bottleneck(
@@ -35,186 +43,165 @@ def bottleneck(
     num_classes: int,
     objective: str | Mapping[str, Any] | config.Component = "ceb",
     dim: int | None = None,
-    covariance: Covariance | None = None,
     *,
-    samples: int = 1,
-    classifier: Literal["linear", "mlp", "consistent"] | nn.Module | None = None,
-    backward: BackwardKind = "linear",
-    marginal: Literal["standard", "mixture", "batch", "classes"] | None = None,
-    components: int = 240,
+    classifier: nn.Module | None = None,
     features: int | None = None,
     normalize: Normalizer | None = None,
     class_counts: Sequence[int] | None = None,
-    levels: int | None = None,
-    classifier_std: float | None = None,
-    classifier_unit_norm: bool = False,
-    classifier_hidden: Sequence[int] | None = None,
-    encoder_std: float | None = None,
-    encoder_std_offset: float | None = None,
+    options: BottleneckOptions | Mapping[str, Any] | None = None,
 ) -> Bottleneck:
     """Wrap any backbone into an information-bottleneck classifier.
 
     Args:
         backbone: an ``nn.Module`` from images to features, batch × features.
-        num_classes: how many classes.
-        objective: "deterministic", "vib", "ceb", another of ``isthmus list objectives``, or one with its options:
-            ``{"name": "ceb", "rho": 2}``.
-        dim: size of the code. None makes the features themselves the code (identity or isotropic covariance) or, for
-            the other covariances, a code as large as the features.
-        covariance: "identity", "isotropic" (one trained standard deviation for all codes), "diagonal" or "full". None
-            means identity for CEB and deterministic models (Fischer & Alemi 2020), isotropic for the nonlinear IB, and
-            diagonal otherwise (Alemi et al. 2017), also for hierarchies.
-        samples: codes drawn per image, in training and in the stochastic mode.
-        classifier: c(y|z): "linear", "mlp" (two ELU layers of 64), "consistent" (Bayes' rule on b(z|y), without
-            parameters), or a module from codes to logits. None means "consistent" for objectives that learn no
-            classifier (CatGen, bidirectional CEB) and "linear" otherwise.
-        backward: form of b(z|y), built where the objective needs it: "linear" in the one-hot label, a "table" with a
-            row for each class and no bias that all share, or an "mlp" of two ELU layers.
-        marginal: m(z): "standard" (N(0, I)), a learned "mixture", the "batch" (of e(z|x) over its images), or the
-            "classes" (of b(z|y), which is then built). None builds what the objective needs: N(0, I) for VIB, nothing
-            for CEB, whose rate is reported with the mixture of its classes.
-        components: of a mixture marginal.
-        features: number of features; read from ``backbone.features`` (or ``num_features``) where None.
-        normalize: applied to images in [0, 1] first: a module, or (mean, std) with one number per channel each; None
-            hands them to the backbone as they are.
-        class_counts: how many training examples each class has, so that bounds use the labels' own entropy; equally
-            many where None.
-        levels: how many codes follow one another, image → z_1 → ... → z_L, each with its own c and b; see
-            :class:`isthmus.models.hierarchy.Hierarchy`. None means 2 for a hierarchical objective, and 1 for the
-            others.
-        classifier_std: the weights of a linear classifier start from N(0, classifier_std²); Glorot-uniform where None.
-        classifier_unit_norm: each class's weights start as a normal's draws, scaled to norm 1.
-        classifier_hidden: widths of hidden ReLU layers for an "mlp" classifier, in place of its two ELU layers.
-        encoder_std: standard deviation that e(z|x) starts with, whatever the features; the covariance's own where None.
-        encoder_std_offset: σ of e(z|x) is softplus(s + encoder_std_offset), where s is what the encoder's layer gives;
-            of a full covariance, the diagonal of L. None means −5 for a diagonal covariance (Alemi et al. 2017, on
-            MNIST) and softplus⁻¹(1) = 0.54 for a full one; 0 is the plain softplus. From −20 to 20.
+        num_classes: number of classes.
+        objective: an objective such as ``isthmus.objectives.CEB(rho=2)``, its name ("deterministic", "vib", "ceb", or
+            another of ``isthmus list objectives``), or a mapping such as ``{"name": "ceb", "rho": 2}``.
+        dim: size of the code; overrides ``options.dim``. With None the features are the code (identity or isotropic
+            covariance), or the code is as large as the features (diagonal or full covariance).
+        classifier: a module from codes to logits for c(y|z), in place of ``options.classifier``.
+        features: number of features; None reads ``backbone.features`` or ``backbone.num_features``.
+        normalize: applied to images in [0, 1] first: a module, or (mean, std) with one number per channel each. None
+            passes images to the backbone unchanged.
+        class_counts: number of training examples of each class, so that bounds use the entropy of the labels. None
+            means equally frequent classes.
+        options: the densities e(z|x), c(y|z), b(z|y) and m(z): :class:`isthmus.core.recipe.BottleneckOptions`, or a
+            mapping of its fields such as ``{"covariance": "full"}``.
 
     Raises:
-        ConfigError: an unknown objective or option, one that learns from pairs, levels that the objective does not
-            have, a consistent classifier where it has no b(z|y), or an offset where σ is no softplus.
+        ConfigError: an unknown objective or option, an objective for pairs or label hypotheses, or options that do not
+            fit the objective or one another.
         ModelError: the number of features is unknown.
     """
+    chosen = _bottleneck_objective(objective)
+    settings = config.options(BottleneckOptions, options)
+    if dim is not None:
+        settings = settings.model_copy(update={"dim": dim})
+    builder = _HeadBuilder(chosen, settings, count_features(backbone, features), num_classes, classifier)
+    upper = builder.upper_levels()
+    samples, log_prior = settings.samples, log_prior_of(class_counts, num_classes)
+    if upper:
+        return Hierarchy(
+            backbone, builder.heads(), upper, chosen, samples=samples, normalize=normalize, log_prior=log_prior
+        )
+    return Bottleneck(backbone, builder.heads(), chosen, samples=samples, normalize=normalize, log_prior=log_prior)
+
+
+def _bottleneck_objective(objective: str | Mapping[str, Any] | config.Component) -> BottleneckObjective:
     chosen = config.component("objectives", objective)
-    module = registry.find("objectives", chosen.name)
-    parts: frozenset[str] = module.PARTS
-    if "partners" in parts:
+    if isinstance(chosen, PairObjective):
         raise ConfigError(
             f"The objective {chosen.name!r} learns from pairs without labels; use isthmus.paired, or an objective for "
             "classifiers such as ceb."
         )
-    if "hypotheses" in parts:
+    if isinstance(chosen, HypothesisObjective):
         raise ConfigError(
             f"The objective {chosen.name!r} verifies label hypotheses; use isthmus.hypothesis (in a recipe: "
             "model.hypothesis), or an objective for bottlenecks such as ceb."
         )
-    number = levels_of(chosen, levels)
-    width = count_features(backbone, features)
-    usual: Covariance = "isotropic" if "one_noise" in parts else "identity"
-    cov: Covariance = covariance or ("diagonal" if parts & {"marginal", "levels"} else usual)
-    if "one_noise" in parts and cov not in ("identity", "isotropic"):
-        raise ConfigError(
-            f"The objective {chosen.name!r} compares codes under noise that is the same for all images; use covariance "
-            f"isotropic or identity, not {cov}."
+    return config.instance("objectives", chosen, BottleneckObjective)
+
+
+class _HeadBuilder:
+    """Builds the densities of one model, always in the same order, so that a seed determines the weights."""
+
+    def __init__(
+        self,
+        objective: BottleneckObjective,
+        options: BottleneckOptions,
+        width: int,
+        num_classes: int,
+        classifier: nn.Module | None,
+    ) -> None:
+        self.objective, self.options, self.num_classes = objective, options, num_classes
+        self.levels = number_of_levels(objective, options.levels)
+        self.covariance = _covariance(objective, options.covariance)
+        self.has_marginal = objective.stochastic and (options.marginal is not None or objective.uses_marginal)
+        self.has_backward = objective.uses_backward_encoder or (self.has_marginal and options.marginal == "classes")
+        self.classifier: nn.Module | str = classifier or options.classifier or objective.default_classifier
+        if self.classifier == "consistent" and not self.has_backward:
+            raise ConfigError(
+                f"A consistent classifier is made from b(z|y), which the objective {objective.name!r} does not have; "
+                "use ceb, catgen or bidirectional, or another classifier."
+            )
+        self.encoder = self._encoder(width)
+
+    def heads(self) -> Heads:
+        """The densities of the lowest level."""
+        return Heads(
+            self.encoder,
+            self._decoder(),
+            self._backward() if self.has_backward else None,
+            self._marginal() if self.has_marginal else None,
         )
-    stochastic = "encoder" in parts
-    code = dim or (None if cov in ("identity", "isotropic") else width)
-    # as a level's b starts, since every level pays for what its code says beyond b
-    start = 1.0 if number > 1 and code is not None else encoder_std
-    if encoder_std_offset is not None:
-        _check_offset(encoder_std_offset, cov if stochastic else None, encoder_std, number)
-    encoder = Encoder(width, code, cov if stochastic else "identity", start, encoder_std_offset)
-    has_marginal = stochastic and (marginal is not None or "marginal" in parts)
-    has_backward = "backward" in parts or (has_marginal and marginal == "classes")
-    apart = "marginal" not in parts  # then it is reported, and must not move what is trained
-    head = classifier if classifier is not None else recipe.default_classifier(chosen)
-    if head == "consistent" and not has_backward:
+
+    def upper_levels(self) -> list[Level]:
+        """The levels of a hierarchy above the lowest."""
+        return [self._upper_level() for _ in range(self.levels - 1)]
+
+    def _encoder(self, width: int) -> Encoder:
+        options, covariance = self.options, self.covariance
+        code = options.dim or (None if covariance in ("identity", "isotropic") else width)
+        # every level pays for what its code says beyond b, so it starts as wide as b
+        std = 1.0 if self.levels > 1 and code is not None else options.encoder_std
+        stochastic = self.objective.stochastic
+        if options.encoder_std_offset is not None:
+            _check_offset(covariance if stochastic else None, options.encoder_std, self.levels)
+        return Encoder(width, code, covariance if stochastic else "identity", std, options.encoder_std_offset)
+
+    def _upper_level(self) -> Level:
+        below, dim = LEVEL_WIDTH, self.encoder.dim
+        encoder = nn.Sequential(*elu_layers(dim, below), Encoder(below, dim, self.covariance, initial_std=1.0))
+        given = self.classifier
+        decoder = copy.deepcopy(given) if isinstance(given, nn.Module) else self._decoder()
+        return Level(encoder, decoder, self._backward())
+
+    def _decoder(self) -> nn.Module | None:
+        kind, dim, options = self.classifier, self.encoder.dim, self.options
+        if isinstance(kind, nn.Module):
+            return kind
+        if options.classifier_hidden is not None and kind != "mlp":
+            raise ConfigError(f"classifier_hidden is for an mlp classifier; this one is {kind!r}.")
+        std, unit_norm = options.classifier_std, options.classifier_unit_norm
+        given = f"classifier_std={std}" if std is not None else "classifier_unit_norm" if unit_norm else ""
+        if given and kind != "linear" and options.classifier_hidden is None:
+            raise ConfigError(f"{given} is for a linear classifier; this one is {kind!r}.")
+        if kind == "consistent":
+            return None
+        if kind == "mlp":
+            hidden = options.classifier_hidden
+            return elu_mlp(dim, self.num_classes) if hidden is None else relu_mlp(dim, hidden, self.num_classes)
+        return _linear(dim, self.num_classes, std, unit_norm)
+
+    def _backward(self) -> BackwardEncoder:
+        covariance: Covariance = "diagonal" if self.covariance == "isotropic" else self.covariance
+        return BackwardEncoder(self.num_classes, self.encoder.dim, covariance, self.options.backward)
+
+    def _marginal(self) -> nn.Module:
+        kind, dim = self.options.marginal or "standard", self.encoder.dim
+        detached = not self.objective.uses_marginal  # a rate that is only reported must not train the encoder
+        if kind == "standard":
+            return StandardMarginal(dim)
+        if kind == "mixture":
+            return MixtureMarginal(dim, self.options.components)
+        return BatchMarginal(detached) if kind == "batch" else ClassMarginal(detached)
+
+
+def _covariance(objective: BottleneckObjective, given: Covariance | None) -> Covariance:
+    shared = objective.uses_shared_noise
+    usual: Covariance = "isotropic" if shared else "identity"
+    widest = objective.uses_marginal or isinstance(objective, LevelObjective)
+    found: Covariance = given or ("diagonal" if widest else usual)
+    if shared and found not in ("identity", "isotropic"):
         raise ConfigError(
-            f"A consistent classifier is made from b(z|y), which the objective {chosen.name!r} does not have; use "
-            "ceb, catgen or bidirectional, or another classifier."
+            f"The objective {objective.name!r} compares codes under noise that is the same for all images; use "
+            f"covariance isotropic or identity, not {found}."
         )
-
-    def decoder(lowest: bool = True) -> nn.Module | None:
-        if isinstance(head, nn.Module):
-            return head if lowest else copy.deepcopy(head)
-        if classifier_hidden is not None and head != "mlp":
-            raise ConfigError(f"classifier_hidden is for an mlp classifier; this one is {head!r}.")
-        if head == "mlp" and classifier_hidden is not None:
-            return relu_mlp(encoder.dim, classifier_hidden, num_classes)
-        return _decoder(head, encoder.dim, num_classes, classifier_std, classifier_unit_norm)
-
-    def backward_encoder() -> BackwardEncoder:
-        return BackwardEncoder(num_classes, encoder.dim, "diagonal" if cov == "isotropic" else cov, backward)
-
-    upper = [Level(_above(encoder, cov), decoder(lowest=False), backward_encoder()) for _ in range(number - 1)]
-    model = (partial(Hierarchy, upper) if upper else Bottleneck)(
-        backbone,
-        encoder,
-        decoder(),
-        lambda codes, labels, rho: module.terms(chosen, codes, labels, rho),
-        backward=backward_encoder() if has_backward else None,
-        marginal=_marginal(marginal or "standard", encoder.dim, components, apart) if has_marginal else None,
-        samples=samples,
-        stochastic=stochastic,
-        label_noise="label_noise" in parts,
-        kernel_points=getattr(chosen, "kernel_points", 0),
-        normalize=normalize,
-        log_prior=log_prior_of(class_counts, num_classes),
-    )
-    model.configured = getattr(chosen, "configured", "")
-    return model
+    return found
 
 
-def log_prior_of(counts: Sequence[int] | None, num_classes: int) -> torch.Tensor:
-    """log p(y) in nats from how often each class occurs; of equally frequent ones where not told.
-
-    Raises:
-        ConfigError: not one number for each class.
-    """
-    if counts is not None and len(counts) != num_classes:
-        raise ConfigError(f"class_counts has {len(counts)} numbers for {num_classes} classes; give one for each.")
-    frequencies = torch.ones(num_classes) if counts is None else torch.as_tensor(counts, dtype=torch.float32)
-    return (frequencies / frequencies.sum()).log()
-
-
-def levels_of(objective: config.Component, given: int | None) -> int:
-    """How many levels a model of this objective has.
-
-    Raises:
-        ConfigError: there are none such, or the objective's offsets are of another number of levels.
-    """
-    several = "levels" in registry.find("objectives", objective.name).PARTS
-    number = given if given is not None else 2 if several else 1
-    if number < 1 or (number > 1 and not several):
-        what = "hierarchical and multiscale have several levels" if number > 1 else "there is one at least"
-        raise ConfigError(f"levels = {number} does not go with the objective {objective.name!r}; {what}.")
-    offsets = getattr(objective, "offsets", None)
-    if offsets is not None and len(offsets) != number:
-        raise ConfigError(
-            f"The objective has {len(offsets)} offsets of ρ for {number} levels; give one for each level."
-        )
-    return number
-
-
-def count_features(backbone: nn.Module, given: int | None) -> int:
-    """How many features a backbone gives, as told or as it says itself.
-
-    Raises:
-        ModelError: neither says.
-    """
-    for value in (given, getattr(backbone, "features", None), getattr(backbone, "num_features", None)):
-        if isinstance(value, int):
-            return value
-    raise ModelError(
-        f"How many features does {type(backbone).__name__} give? Pass features=..., or set an integer attribute "
-        "'features' on the backbone."
-    )
-
-
-def _check_offset(offset: float, covariance: Covariance | None, std: float | None, levels: int) -> None:
-    """Raise a ConfigError for an offset that would have no effect; ``covariance`` is None for deterministic codes."""
-    if not -20 <= offset <= 20:
-        raise ConfigError(f"encoder_std_offset lies between -20 and 20; got {offset}.")
+def _check_offset(covariance: Covariance | None, std: float | None, levels: int) -> None:
+    """Raise a ConfigError for an offset without effect; ``covariance`` is None for deterministic codes."""
     if covariance not in ("diagonal", "full"):
         kind = "a deterministic code has no σ" if covariance is None else f"covariance {covariance!r} has none"
         raise ConfigError(
@@ -226,22 +213,9 @@ def _check_offset(offset: float, covariance: Covariance | None, std: float | Non
         raise ConfigError(f"encoder_std_offset does not go with {other}; give one of them.")
 
 
-def _above(below: Encoder, covariance: Covariance) -> nn.Module:
-    return nn.Sequential(
-        *elu_layers(below.dim, LEVEL_WIDTH), Encoder(LEVEL_WIDTH, below.dim, covariance, initial_std=1.0)
-    )
-
-
-def _decoder(kind: str, dim: int, num_classes: int, std: float | None, unit_norm: bool) -> nn.Module | None:
-    given = f"classifier_std={std}" if std is not None else "classifier_unit_norm" if unit_norm else ""
-    if given and kind != "linear":
-        raise ConfigError(f"{given} is for a linear classifier; this one is {kind!r}.")
-    if kind == "consistent":
-        return None
-    if kind == "mlp":
-        return elu_mlp(dim, num_classes)
+def _linear(dim: int, num_classes: int, std: float | None, unit_norm: bool) -> nn.Linear:
     layer = glorot_linear(dim, num_classes)
-    if given:
+    if std is not None or unit_norm:
         nn.init.normal_(layer.weight, std=1.0 if std is None else std)
     if unit_norm:
         with torch.no_grad():
@@ -249,9 +223,70 @@ def _decoder(kind: str, dim: int, num_classes: int, std: float | None, unit_norm
     return layer
 
 
-def _marginal(kind: str, dim: int, components: int, apart: bool) -> nn.Module:
-    if kind == "standard":
-        return StandardMarginal(dim)
-    if kind == "mixture":
-        return MixtureMarginal(dim, components)
-    return BatchMarginal(apart) if kind == "batch" else ClassMarginal(apart)
+def build(
+    given: recipe.Recipe,
+    shape: tuple[int, int, int],
+    num_classes: int,
+    data: ImageData | None = None,
+    class_counts: Sequence[int] | None = None,
+) -> Learner:
+    """Build the untrained model of a recipe. The seed determines the weights; torch's global state does not change.
+
+    Args:
+        given: the recipe.
+        shape: channels, height and width of the images.
+        num_classes: number of classes.
+        data: its training images fit ``normalize: dataset`` and whitening. None if weights will be loaded afterwards,
+            which include the fit.
+        class_counts: number of training examples of each class; None if weights will be loaded afterwards.
+
+    Raises:
+        ConfigError, ModelError: options that do not fit one another or the images, or a model too large for memory.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(given.seed)
+            return _build(given, shape, num_classes, data, class_counts)
+    except (RuntimeError, MemoryError) as error:  # torch's errors for sizes that overflow or exceed memory
+        raise ModelError(
+            f"The recipe's model cannot be built for images of {'×'.join(map(str, shape))} and {num_classes} classes "
+            f"({brief(error)}); give smaller sizes."
+        ) from error
+
+
+def _build(
+    given: recipe.Recipe,
+    shape: tuple[int, int, int],
+    num_classes: int,
+    data: ImageData | None,
+    class_counts: Sequence[int] | None,
+) -> Learner:
+    model = given.model
+    normalizer = _normalizer(model.normalize, shape, data)
+    entering = normalizer.shape if isinstance(normalizer, Whitening) else shape
+    backbone = config.instance("backbones", model.backbone, Backbone).build(entering)
+    if model.hypothesis is not None:
+        return hypothesis_of_recipe(backbone, num_classes, given.objective, model.hypothesis, normalizer, class_counts)
+    return bottleneck(
+        backbone, num_classes, given.objective, normalize=normalizer, class_counts=class_counts, options=model
+    )
+
+
+def _normalizer(
+    kind: Literal["symmetric", "dataset", "none"] | recipe.Whiten, shape: tuple[int, int, int], data: ImageData | None
+) -> nn.Module | None:
+    if kind == "none":
+        return None
+    if kind == "symmetric":
+        return Normalize.symmetric()
+    if isinstance(kind, recipe.Whiten):
+        whitening = Whitening(shape, kind.components, kind.epsilon, kind.size)
+        return whitening if data is None else whitening.fit(lambda: _batches(data.train))
+    mean, std = ((0.0,) * shape[0], (1.0,) * shape[0]) if data is None else (data.mean, data.std)
+    return Normalize(mean, [deviation or 1.0 for deviation in std])  # a constant channel is only shifted
+
+
+def _batches(examples: Examples) -> Iterator[Tensor]:
+    """All images in [0, 1], batch by batch; images in files are decoded as needed."""
+    for part in torch.split(torch.arange(len(examples)), _BATCH):
+        yield as_float(examples.select(part).images)

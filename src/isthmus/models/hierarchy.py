@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,8 +10,10 @@ from torch import Tensor, nn
 
 from isthmus.information.codes import Codes
 from isthmus.information.gaussians import Gaussian
-from isthmus.models.bottleneck import Bottleneck, decision
+from isthmus.models.bottleneck import Bottleneck, Heads, decision
 from isthmus.models.gaussian_heads import BackwardEncoder
+from isthmus.models.learner import Normalizer
+from isthmus.objectives.objective import BottleneckObjective
 
 
 class Level(nn.Module):
@@ -20,7 +21,7 @@ class Level(nn.Module):
 
     Args:
         encoder: a module from codes of the level below (any leading dimensions × dim) to Gaussians.
-        classifier: from this level's codes to logits; None for the consistent one.
+        classifier: from this level's codes to logits; None is the consistent classifier.
         backward: b_i(z_i|y).
     """
 
@@ -38,19 +39,30 @@ class Level(nn.Module):
 
 
 class Hierarchy(Bottleneck):
-    """A bottleneck whose codes are encoded again; the highest level decides.
+    """A bottleneck whose codes are encoded again; the highest level classifies.
 
-    ``encode`` gives e_1(z_1|x), through which alone an image is seen: I(X; Z_1, …, Z_L) = I(X;Z_1). ``decode`` takes
-    codes of the highest level, and ``forward`` goes up from mean to mean. ``backward_encoder``, ``classifier`` and
-    ``marginal`` are the lowest level's.
+    ``encode`` gives e_1(z_1|x), the only access to the image: I(X; Z_1, …, Z_L) = I(X;Z_1). ``decode`` takes codes of
+    the highest level, and ``forward`` goes up from mean to mean. ``backward_encoder``, ``classifier`` and ``marginal``
+    belong to the lowest level.
 
     Args:
-        upper: the levels above the lowest, in order.
-        parts, options: as :class:`isthmus.models.bottleneck.Bottleneck` takes them.
+        backbone, heads: of the lowest level.
+        upper: the levels above it, in order.
+        objective, samples, normalize, log_prior: see :class:`isthmus.models.bottleneck.Bottleneck`.
     """
 
-    def __init__(self, upper: Sequence[Level], *parts: Any, **options: Any) -> None:
-        super().__init__(*parts, **options)
+    def __init__(
+        self,
+        backbone: nn.Module,
+        heads: Heads,
+        upper: Sequence[Level],
+        objective: BottleneckObjective,
+        *,
+        samples: int = 1,
+        normalize: Normalizer | None = None,
+        log_prior: Float[Tensor, "classes"] | None = None,
+    ) -> None:
+        super().__init__(backbone, heads, objective, samples=samples, normalize=normalize, log_prior=log_prior)
         self.upper = nn.ModuleList(upper)
 
     @property
@@ -60,7 +72,7 @@ class Hierarchy(Bottleneck):
 
     @property
     def noise_dim(self) -> int:
-        """Of all levels, since an answer draws z_1, then z_2, ..."""
+        """For all levels, since an answer draws z_1, then z_2, ..."""
         return (1 + len(self.upper)) * self.encoder.dim
 
     def decode(self, codes: Float[Tensor, "*any dim"]) -> Float[Tensor, "*any classes"]:
@@ -93,7 +105,7 @@ class Hierarchy(Bottleneck):
         noise: Float[Tensor, "samples n noise_dim"],
         label_noise: Float[Tensor, "samples n dim"] | None = None,
     ) -> Codes:
-        """The highest level's codes, with everything each level says about its own; ``below`` leads to the others."""
+        """The highest level's codes, with the densities of each level; ``below`` leads to the lower ones."""
         first, *others = noise.chunk(1 + len(self.upper), dim=-1)
         codes = super().draw(encoded, first, label_noise)
         with torch.autocast(noise.device.type, enabled=False):

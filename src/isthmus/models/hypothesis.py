@@ -1,30 +1,185 @@
-"""A classifier that guesses first: every label is a hypothesis, under which the image is looked at and scored.
+"""Classifiers of label hypotheses: score each image under every label ("Guess First", §2.1).
 
-"Guess First to Enable Better Compression and Adversarial Robustness", §2.1. The front is shared by all hypotheses; from
-the injection on, layers are conditioned on each of them.
+The front is shared by all hypotheses; from the injection on, layers are conditioned on each of them. :func:`hypothesis`
+builds such a classifier.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from isthmus.core.errors import ModelError
+from isthmus.core import config
+from isthmus.core.errors import ConfigError, ModelError
+from isthmus.core.recipe import HypothesisInjection, HypothesisLayers
 from isthmus.core.tradeoff import Rho
 from isthmus.core.types import Terms
 from isthmus.information.codes import Gather
 from isthmus.information.hypotheses import Hypotheses
-from isthmus.models.injection import Injection
-from isthmus.models.learner import Learner, Normalizer
+from isthmus.models.gaussian_heads import glorot_linear
+from isthmus.models.injection import Concatenation, Injection, Projection
+from isthmus.models.learner import Learner, Normalizer, count_features, log_prior_of
 from isthmus.models.noise import Noise
+from isthmus.objectives.label_hypotheses import HypothesisObjective
 
-Objective = Callable[[Hypotheses, Tensor, float | None], Terms]
 NUMBERS = 2**22
-"""So many numbers of the first conditioned layer are held at a time; ten hypotheses at once for 800 images of 512."""
+"""Values of the first conditioned layer that are held at once: ten hypotheses for 800 images of 512 features."""
+
+Size = Annotated[int, Field(gt=0)]
+
+
+class HypothesisOptions(HypothesisInjection):
+    """How labels enter the trunk, for :func:`hypothesis`.
+
+    Attributes:
+        eliminate: number of the trunk's modules before the representation from which label information is eliminated
+            at a finite ρ; None means all but the last. With ``inject: project``, 0 is the projection.
+        width: outputs of each projection, for ``inject: project``; None means the number of features.
+        features: number of features, for ``inject: project``; None reads ``front.features`` or ``front.num_features``.
+    """
+
+    eliminate: int | None = None
+    width: Size | None = None
+    features: Size | None = None
+
+
+def hypothesis(
+    front: nn.Module,
+    trunk: nn.Module,
+    num_classes: int,
+    objective: str | Mapping[str, Any] | config.Component = "donsker_varadhan",
+    *,
+    normalize: Normalizer | None = None,
+    class_counts: Sequence[int] | None = None,
+    options: HypothesisOptions | Mapping[str, Any] | None = None,
+) -> Hypothesis:
+    """Build a classifier whose trunk evaluates an image once under each label hypothesis, and scores it.
+
+    ``forward`` gives N×C scores, the logits of the posterior. The front, and the part of the trunk's first layer that
+    depends on its features, are computed once for all hypotheses.
+
+    Args:
+        front: unconditioned layers, an ``nn.Module`` from images to features (batch × features, or batch × channels ×
+            height × width). ``nn.Identity()`` conditions all layers.
+        trunk: conditioned layers that end in one number: an ``nn.Sequential`` that begins with an ``nn.Linear`` or an
+            ``nn.Conv2d`` (or such a layer alone), which takes the features and the label side by side: features +
+            num_classes inputs with ``inject: concatenate``, features + ``embedding`` with ``inject: embed``. With
+            ``inject: project`` it takes the ``width`` outputs of each label's projection, and may be any module. A
+            single layer is no trunk for a concatenation: a label would add the same number to the scores of all images.
+        num_classes: number of classes.
+        objective: an objective such as ``isthmus.objectives.FDivergence(rho=0)``, its name ("donsker_varadhan",
+            "f_divergence" or "energy_based"), or a mapping of its options with its name.
+        normalize: applied to images in [0, 1] first: a module, or (mean, std) of each channel. None passes images to
+            the front unchanged.
+        class_counts: number of training examples of each class, so that bounds use the entropy of the labels.
+        options: see :class:`HypothesisOptions`; a mapping of its fields will do.
+
+    Raises:
+        ConfigError: an unknown objective or option, an objective of another kind, or an ``eliminate`` out of range.
+        ModelError: the trunk cannot take the label, or ends with the layer that takes it; the number of features is
+            unknown.
+    """
+    if not isinstance(num_classes, int) or num_classes < 2:
+        raise ConfigError(f"A classifier needs at least two classes; got num_classes={num_classes!r}.")
+    chosen = _hypothesis_objective(config.component("objectives", objective))
+    settings = config.options(HypothesisOptions, options)
+    layers = list(trunk) if isinstance(trunk, nn.Sequential) else [trunk]
+    injection = _injection(settings, front, layers, num_classes)
+    first = 0 if settings.inject == "project" else 1  # modules of the trunk that the injection contains
+    eliminate = max(first, len(layers) - 1) if settings.eliminate is None else settings.eliminate
+    if not first <= eliminate <= len(layers):
+        raise ConfigError(
+            f"eliminate={eliminate} of a trunk of {len(layers)} modules: give {first} to {len(layers)}, the number of "
+            "modules before the representation."
+        )
+    return Hypothesis(
+        front,
+        injection,
+        nn.Sequential(*layers[first:]),
+        chosen,
+        eliminate=eliminate - first,
+        normalize=normalize,
+        log_prior=log_prior_of(class_counts, num_classes),
+    )
+
+
+def _hypothesis_objective(objective: config.Component) -> HypothesisObjective:
+    if not isinstance(objective, HypothesisObjective):
+        raise ConfigError(
+            f"The objective {objective.name!r} does not score label hypotheses; use donsker_varadhan, f_divergence or "
+            "energy_based, or (in a recipe: without model.hypothesis) isthmus.bottleneck for this one."
+        )
+    return objective
+
+
+def _injection(
+    settings: HypothesisOptions, front: nn.Module, layers: Sequence[nn.Module], num_classes: int
+) -> Injection:
+    if settings.inject == "project":
+        number = count_features(front, settings.features)
+        return Projection(number, settings.width or number, num_classes)
+    if not layers or not isinstance(layers[0], nn.Linear | nn.Conv2d):
+        first = type(layers[0]).__name__ if layers else "nothing"
+        raise ModelError(
+            f"The trunk begins with {first}; a label can be concatenated before an nn.Linear or an nn.Conv2d. "
+            "Give an nn.Sequential that begins with one, or use inject='project'."
+        )
+    injection = Concatenation(layers[0], num_classes, settings.embedding if settings.inject == "embed" else None)
+    if len(layers) == 1:
+        raise ModelError(
+            "A trunk of one layer adds each label's number to the image's, so that all images get one prediction; "
+            "give it a hidden layer, or use inject='project' with width=1 and nn.Identity()."
+        )
+    return injection
+
+
+def hypothesis_of_recipe(
+    front: nn.Module,
+    num_classes: int,
+    objective: config.Component,
+    layers: HypothesisLayers,
+    normalize: nn.Module | None,
+    class_counts: Sequence[int] | None,
+) -> Hypothesis:
+    """The model of a recipe: fully connected layers with ReLU as the trunk, Glorot-uniform."""
+    features = count_features(front, None)
+    if not layers.hidden and _hypothesis_objective(objective).rho < math.inf:
+        raise ConfigError("Label information is eliminated from a hidden layer; model.hypothesis.hidden has none.")
+    project, width = layers.inject == "project", None
+    sizes, trunk = list(layers.hidden), list[nn.Module]()
+    if project:
+        width = sizes[0] if sizes else 1
+        trunk = [nn.ReLU()] if sizes else []
+        sizes = sizes or [width]
+    else:
+        sizes = [features + (num_classes if layers.inject == "concatenate" else layers.embedding), *sizes]
+    for inputs, outputs in itertools.pairwise(sizes):
+        trunk += [glorot_linear(inputs, outputs), nn.ReLU()]
+    if layers.hidden:
+        trunk.append(glorot_linear(sizes[-1], 1))
+    options = HypothesisOptions(
+        inject=layers.inject,
+        embedding=layers.embedding,
+        eliminate=2 * layers.eliminated - project if layers.hidden else None,
+        width=width,
+    )
+    return hypothesis(
+        front,
+        nn.Sequential(*trunk),
+        num_classes,
+        objective,
+        normalize=normalize,
+        class_counts=class_counts,
+        options=options,
+    )
 
 
 class Hypothesis(Learner):
@@ -33,10 +188,11 @@ class Hypothesis(Learner):
     Args:
         front: any module from images (normalised by ``normalize``) to what the injection takes.
         injection: the first conditioned layer.
-        trunk: the others, ending in one number.
-        objective: from hypotheses, labels and an optional ρ to the terms of the loss.
-        eliminate: after how many layers of the trunk label information is eliminated (the injection is not counted).
-        normalize, log_prior: as :class:`isthmus.models.learner.Learner` takes them.
+        trunk: the other layers, ending in one number.
+        objective: the loss.
+        eliminate: number of layers of the trunk before the representation from which label information is eliminated
+            (without the injection).
+        normalize, log_prior: see :class:`isthmus.models.learner.Learner`.
     """
 
     def __init__(
@@ -44,7 +200,7 @@ class Hypothesis(Learner):
         front: nn.Module,
         injection: Injection,
         trunk: nn.Sequential,
-        objective: Objective,
+        objective: HypothesisObjective,
         *,
         eliminate: int,
         normalize: Normalizer | None = None,
@@ -55,14 +211,15 @@ class Hypothesis(Learner):
         self.injection = injection
         self.trunk = trunk
         self.objective = objective
+        self.configured = objective.configured
         self.eliminate = eliminate
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
-        """Scores of every label; the largest is the prediction."""
+        """Scores of all labels; the largest is the prediction."""
         return self._scores(self.features(images))
 
     def features(self, images: Float[Tensor, "n c h w"]) -> Tensor:
-        """What the front says of images in [0, 1], before any hypothesis.
+        """The front's features of images in [0, 1], before any hypothesis.
 
         Raises:
             ModelError: the front does not give one tensor with a row for each image.
@@ -76,7 +233,7 @@ class Hypothesis(Learner):
         return features
 
     def representations(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "hypotheses n d"]:
-        """Outputs of the layer that label information is eliminated from, under each hypothesis."""
+        """Outputs, under each hypothesis, of the layer from which label information is eliminated."""
         return self._representations(self.features(images))
 
     def loss(
@@ -89,9 +246,9 @@ class Hypothesis(Learner):
     ) -> Terms:
         """The objective's terms on one batch; minimise ``terms.total``. There is no noise to draw.
 
-        The elimination's gradient stays in the conditioned layers up to ``eliminate``: neither the front nor the rest
-        of the trunk can hide label information, or take part in removing it ("Guess First", appendices C and F).
-        Arguments are those of every :class:`isthmus.models.learner.Learner`.
+        The elimination's gradient reaches only the conditioned layers up to ``eliminate``: neither the front nor the
+        rest of the trunk can hide label information, or take part in removing it ("Guess First", appendices C and F).
+        Arguments as in :meth:`isthmus.models.learner.Learner.loss`.
         """
         with self.checked(images, labels):
             features = self.features(images)
@@ -103,7 +260,7 @@ class Hypothesis(Learner):
         )
         if gather is not None:
             hypotheses, labels = hypotheses.whole(gather), gather(labels, 0)
-        return self.objective(hypotheses, labels.long(), self.trade_off(rho))
+        return self.objective.terms(hypotheses, labels.long(), self.trade_off(rho))
 
     def _scores(self, features: Tensor) -> Float[Tensor, "n classes"]:
         conditioned = self.injection.begin(features)
@@ -114,7 +271,7 @@ class Hypothesis(Learner):
             if scores.numel() != len(hidden) * len(features):
                 raise ModelError(
                     f"The trunk gives {tuple(scores.shape)} for {len(hidden) * len(features)} pairs of image and "
-                    "label; it has to end in one number for each."
+                    "label; it must end in one number for each."
                 )
             return scores.reshape(len(hidden), len(features))
 
@@ -131,35 +288,36 @@ class Hypothesis(Learner):
 
         return self._each(features, conditioned.width, hidden)
 
-    def _each(self, features: Tensor, width: int, look: Callable[[slice], Tensor]) -> Tensor:
-        """All hypotheses' answers, one under the other; of several pieces each is computed again for its gradient.
+    def _each(self, features: Tensor, width: int, compute: Callable[[slice], Tensor]) -> Tensor:
+        """Outputs of all hypotheses, stacked. With several pieces, each is recomputed in the backward pass.
 
         Args:
-            features: of the images.
-            width: numbers that one hypothesis takes for an image.
-            look: gives the answers of some.
+            features: the images' features.
+            width: size of the first layer's output for one image and hypothesis.
+            compute: gives the outputs of a slice of hypotheses.
         """
         pieces = self._pieces(width * len(features))
         if len(pieces) == 1:
-            return look(pieces[0])
+            return compute(pieces[0])
         if torch.is_grad_enabled():
-            # checkpoints repeat dropout on the devices of the tensors they are handed, and on no other
+            # a checkpoint restores the dropout state only on the devices of its tensor arguments
 
             def again(piece: slice, _: Tensor) -> Tensor:
-                return look(piece)
+                return compute(piece)
 
             return torch.cat([checkpoint(again, piece, features, use_reentrant=False) for piece in pieces])
-        first = look(pieces[0])
-        found = first.new_empty(self.injection.num_classes, *first.shape[1:])  # small answers between large work would
-        found[pieces[0]] = first  # keep the memory of that from being used again
+        first = compute(pieces[0])
+        # allocated at once: small results between large intermediates would fragment memory
+        found = first.new_empty(self.injection.num_classes, *first.shape[1:])
+        found[pieces[0]] = first
         for piece in pieces[1:]:
-            found[piece] = look(piece)
+            found[piece] = compute(piece)
         return found
 
     def _pieces(self, numbers: int) -> list[slice]:
-        """Hypotheses that are looked at together, so that memory need not grow with their number."""
+        """Slices of hypotheses that are computed together, so that memory does not grow with their number."""
         count = self.injection.num_classes
         if self.training and any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in self.trunk.modules()):
-            return [slice(0, count)]  # its statistics are those of all hypotheses together
+            return [slice(0, count)]  # batch statistics are taken over all hypotheses
         size = max(1, min(count, NUMBERS // max(1, numbers)))
         return [slice(start, min(start + size, count)) for start in range(0, count, size)]

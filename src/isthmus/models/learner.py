@@ -1,4 +1,4 @@
-"""What training asks of a model: images to logits, and the terms of its loss on a batch."""
+"""The interface that training needs: images to logits, and the terms of the loss on a batch."""
 
 from __future__ import annotations
 
@@ -26,23 +26,25 @@ Normalizer = nn.Module | tuple[Sequence[float], Sequence[float]]
 
 
 class Learner(nn.Module, ABC):
-    """A classifier that knows its own loss.
+    """A classifier with its loss.
 
     Args:
-        normalize: applied to images first, so that callers always hand in [0, 1]: a module, or (mean, std) with one
+        normalize: applied to images first, so that callers always pass [0, 1]: a module, or (mean, std) with one
             number per channel each.
-        log_prior: log p(y) of the training labels in nats, for bounds on the information about them; equally frequent
-            classes where None. Saved with the weights.
+        log_prior: log p(y) of the training labels in nats, for bounds on the information about them; None means equally
+            frequent classes. Saved with the weights.
 
     Attributes:
-        stochastic: whether its answer has a random mode beside the mean one.
-        configured: the trade-off that the objective's options name, in words; :meth:`loss` warns once that its ``rho``
-            replaces it. Empty where nothing is to be said.
+        stochastic: whether there is a stochastic mode beside the mean mode.
+        configured: the trade-off that the objective's options set, in words. :meth:`loss` warns once if its ``rho``
+            replaces it. Empty if there is none.
+        kernel_points: number of training images that :meth:`fit_kernel` takes at the start of each epoch; 0 for none.
     """
 
     log_prior: Tensor | None
     stochastic: bool = False
     configured: str = ""
+    kernel_points: int = 0
 
     def __init__(self, normalize: Normalizer | None, log_prior: Float[Tensor, "classes"] | None) -> None:
         super().__init__()
@@ -67,10 +69,10 @@ class Learner(nn.Module, ABC):
         Args:
             images: in [0, 1].
             labels: class indices.
-            rho: replaces the objective's own trade-off, for schedules; with a warning if its options name one.
-            noise: generator of sampling noise (torch's global one where None), or a share of a larger batch's.
-            gather: where these images are a process's share of a batch, gives the rows of all processes; the terms are
-                then the whole batch's. None where there are no others.
+            rho: overrides the objective's trade-off, for schedules; warns if the objective's options set one.
+            noise: generator of the sampling noise (None for torch's global one), or a share of a larger batch's noise.
+            gather: collects the rows of all processes if these images are one process's share of a batch; the terms
+                are then those of the whole batch. None for a single process.
 
         Raises:
             DataError: images that are no floating-point tensor, or labels that are not one class index per image.
@@ -78,7 +80,7 @@ class Learner(nn.Module, ABC):
         """
 
     def trade_off(self, rho: float | Rho | None) -> float | None:
-        """ρ for a loss, as a number; None for the objective's own."""
+        """ρ of a loss as a number; None means the objective's ρ."""
         number = as_number(rho)
         if number is not None and self.configured:
             log.warning(
@@ -89,14 +91,14 @@ class Learner(nn.Module, ABC):
 
     @contextmanager
     def checked(self, images: Tensor, labels: Tensor) -> Iterator[None]:
-        """Check a batch; inside, an error of the network says which images it was given."""
+        """Check a batch. Errors of the network inside the block name the shape of the images."""
         if not isinstance(images, Tensor) or not images.is_floating_point():
             kind = str(images.dtype) if isinstance(images, Tensor) else type(images).__name__
             raise DataError(f"The images must be a floating-point tensor in [0, 1]; got {kind}.")
         if not isinstance(labels, Tensor) or labels.shape != images.shape[:1] or labels.is_floating_point():
             given = f"{labels.dtype} of {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
             raise DataError(f"The labels must be a tensor of {len(images)} class indices, one per image; got {given}.")
-        if self.log_prior is not None and labels.device.type == "cpu":  # elsewhere it would wait for the device
+        if self.log_prior is not None and labels.device.type == "cpu":  # on a GPU the check would synchronise
             check_labels(labels.long(), len(self.log_prior))
         try:
             yield
@@ -105,15 +107,39 @@ class Learner(nn.Module, ABC):
                 raise
             raise ModelError(f"The model fails on images of shape {tuple(images.shape)}: {one_line(error)}") from error
 
-    kernel_points: int = 0
-    """Training images that :meth:`fit_kernel` is given at the start of each epoch; 0 where there is nothing to fit."""
-
     def fit_kernel(self, images: Float[Tensor, "n c h w"]) -> None:
-        """Fit what stays the same for an epoch to these images."""
+        """Fit what stays constant for an epoch to these images."""
 
     def fitted_beside(self) -> list[nn.Parameter]:
-        """Parameters of what is fitted on detached codes beside the loss, and must not be moved with it."""
+        """Parameters that are fitted on detached codes, separately from the loss."""
         return []
+
+
+def log_prior_of(counts: Sequence[int] | None, num_classes: int) -> Tensor:
+    """log p(y) in nats from the number of examples of each class; None means equally frequent classes.
+
+    Raises:
+        ConfigError: not one number per class.
+    """
+    if counts is not None and len(counts) != num_classes:
+        raise ConfigError(f"class_counts has {len(counts)} numbers for {num_classes} classes; give one for each.")
+    frequencies = torch.ones(num_classes) if counts is None else torch.as_tensor(counts, dtype=torch.float32)
+    return (frequencies / frequencies.sum()).log()
+
+
+def count_features(backbone: nn.Module, given: int | None) -> int:
+    """The number of features of a backbone: ``given``, or its attribute ``features`` or ``num_features``.
+
+    Raises:
+        ModelError: it is unknown.
+    """
+    for value in (given, getattr(backbone, "features", None), getattr(backbone, "num_features", None)):
+        if isinstance(value, int):
+            return value
+    raise ModelError(
+        f"The number of features of {type(backbone).__name__} is unknown. Pass features=..., or set an integer "
+        "attribute 'features' on the backbone."
+    )
 
 
 def _normalizer(given: object) -> nn.Module:

@@ -9,32 +9,30 @@ from torch import Tensor
 
 from isthmus.core.types import Terms
 from isthmus.information.codes import Codes
-from isthmus.objectives.terms import TradeOff, WeightName, rate_beside, report, residual, weighted_sum
-
-PARTS = frozenset({"encoder", "backward"})
+from isthmus.objectives.objective import InformationObjective, WeightName, report, report_rate, residual
 
 
-class Config(TradeOff):
-    """CEB: ``ce + e^-ρ · ReX``. ρ = 0 aims at the minimum necessary information, I(X;Z) = I(X;Y) = I(Y;Z)."""
+class CEB(InformationObjective):
+    """CEB: ``ce + e^-ρ · ReX``. At ρ = 0 the optimum is the minimum necessary information, I(X;Z) = I(X;Y) = I(Y;Z)."""
 
     information_weight: ClassVar[WeightName] = "residual_weight"
+    uses_backward_encoder: ClassVar[bool] = True
     name: Literal["ceb"] = "ceb"
     rho: float = 3.0
 
+    def terms(self, codes: Codes, labels: Int[Tensor, "batch"], rho: float | None = None) -> Terms:
+        """mean[−log c(y|z) + e^-ρ·(log e(z|x) − log b(z|y))], in nats.
 
-def terms(config: Config, codes: Codes, labels: Int[Tensor, "batch"], rho: float | None = None) -> Terms:
-    """mean[−log c(y|z) + e^-ρ·(log e(z|x) − log b(z|y))], in nats. ``rho`` overrides the config's.
-
-    The rate is only reported; see :func:`isthmus.objectives.terms.rate_beside`.
-    """
-    weight = config.weight(rho)
-    ce = codes.cross_entropy(labels).mean()
-    information = residual(codes, labels, config.kl).mean()
-    return Terms(
-        total=weighted_sum(config, ce, information, weight),
-        ce=ce,
-        weight=weight,
-        residual=information,
-        **rate_beside(codes, labels),
-        **report(codes, labels, ce),
-    )
+        The rate is only reported; see :func:`isthmus.objectives.objective.report_rate`.
+        """
+        weight = self.weight(rho)
+        ce = codes.cross_entropy(labels).mean()
+        information = residual(codes, labels, self.kl).mean()
+        return Terms(
+            total=self.total(ce, information, weight),
+            ce=ce,
+            weight=weight,
+            residual=information,
+            **report_rate(codes, labels),
+            **report(codes, labels, ce),
+        )

@@ -1,27 +1,24 @@
-"""Plain cross-entropy on a deterministic code: the baseline every bottleneck is compared with."""
+"""Cross-entropy on a deterministic code: the baseline of every bottleneck."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxtyping import Int
 from torch import Tensor
 
-from isthmus.core.config import Component
 from isthmus.core.types import Terms
 from isthmus.information.codes import Codes
-from isthmus.objectives.terms import report
-
-PARTS: frozenset[str] = frozenset()
+from isthmus.objectives.objective import BottleneckObjective, report
 
 
-class Config(Component):
-    """Cross-entropy; there is no trade-off to set."""
+class Deterministic(BottleneckObjective):
+    """Cross-entropy without an information term, and hence without a trade-off."""
 
+    stochastic: ClassVar[bool] = False
     name: Literal["deterministic"] = "deterministic"
 
-
-def terms(config: Config, codes: Codes, labels: Int[Tensor, "batch"], rho: float | None = None) -> Terms:
-    """E[−log c(y|f(x))], in nats. ``rho`` is accepted and has no effect: there is no information term."""
-    ce = codes.cross_entropy(labels).mean()
-    return Terms(total=ce, ce=ce, **report(codes, labels, ce))
+    def terms(self, codes: Codes, labels: Int[Tensor, "batch"], rho: float | None = None) -> Terms:
+        """E[−log c(y|f(x))], in nats. ``rho`` is accepted and has no effect."""
+        ce = codes.cross_entropy(labels).mean()
+        return Terms(total=ce, ce=ce, **report(codes, labels, ce))

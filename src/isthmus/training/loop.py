@@ -27,10 +27,10 @@ from isthmus.data.batches import Batch, Batches
 from isthmus.data.images import ImageData, as_float
 from isthmus.data.order import shuffled
 from isthmus.information.tables import entropy
-from isthmus.models import from_recipe
+from isthmus.models import factory
 from isthmus.models.learner import Learner
 from isthmus.models.noise import Noise, Share
-from isthmus.objectives.terms import TradeOff
+from isthmus.objectives.objective import InformationObjective
 from isthmus.training import checkpoints, processes
 from isthmus.training.adversarial import Adversary
 from isthmus.training.averaging import MovingAverage
@@ -67,7 +67,7 @@ class Trainer:
         self.fabric = self.team.fabric
         counts = data.train.labels.bincount(minlength=data.num_classes).tolist()
         self.chance = max(counts) / sum(counts)  # accuracy of the best constant answer
-        model = from_recipe.build(recipe, data.shape, data.num_classes, data, counts)
+        model = factory.build(recipe, data.shape, data.num_classes, data, counts)
         self.model: Learner = model.to(self.fabric.device)
         if self.settings.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -77,7 +77,7 @@ class Trainer:
             self.optimizers["marginal_optimizer"] = make_optimizer(self.settings.marginal_optimizer, marginal)
         objective = recipe.objective
         self.unit = 1.0  # what the loss is multiplied with for a weight of 1 on its cross-entropy
-        if isinstance(objective, TradeOff) and objective.normalize == "rate":
+        if isinstance(objective, InformationObjective) and objective.normalize == "rate":
             self.unit = objective.weight()
         self.average = MovingAverage(self.model, self.settings.ema) if self.settings.ema else None
         self.adversary = Adversary.of_recipe(recipe, self.model, self.team)
@@ -226,7 +226,7 @@ class Trainer:
         means = self._means("window")
         maximum = self.averages.rate_lower_max
         extra = {} if maximum is None else {"rate_lower_max": float(maximum)}
-        metrics.write({"step": self.step, "epoch": epoch} | self._knobs() | means | extra)
+        metrics.write({"step": self.step, "epoch": epoch} | self._trade_off() | means | extra)
         return means
 
     def _means(self, kind: str) -> dict[str, float]:
@@ -237,7 +237,7 @@ class Trainer:
         self.impossible = self.impossible or found
         return means
 
-    def _knobs(self) -> dict[str, float]:
+    def _trade_off(self) -> dict[str, float]:
         rho = self.rho.at(self.step - 1)
         lr = self.optimizers["optimizer"].param_groups[0]["lr"]
         return {"lr": lr} if rho is None else {"lr": lr, "rho": rho}

@@ -19,7 +19,7 @@ from typing import Any
 from isthmus.core import files
 from isthmus.core.errors import FileError
 from isthmus.core.recipe import Recipe, load_recipe
-from isthmus.models import adapters, from_recipe
+from isthmus.models import adapters, factory
 from isthmus.models.learner import Learner
 from isthmus.training import checkpoints
 
@@ -135,7 +135,7 @@ class Run:
         if not files.exists(weights):
             raise FileError(self._missing(step, info.get("status")))
         data = info["data"]
-        model = from_recipe.build(self.recipe, tuple(data["shape"]), len(data["classes"]))
+        model = factory.build(self.recipe, tuple(data["shape"]), len(data["classes"]))
         adapters.load_weights(model, weights)
         expected = (info.get("result") or {}).get("weights_sha256") if step is None else checkpoints.checksum(weights)
         if expected is not None and checkpoints.digest(model.state_dict()) != expected:

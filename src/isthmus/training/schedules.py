@@ -8,7 +8,7 @@ from bisect import bisect_right
 from isthmus.core.config import Component
 from isthmus.core.errors import ConfigError
 from isthmus.core.recipe import LearningRate, RhoSchedule
-from isthmus.objectives.terms import Knob
+from isthmus.objectives.objective import TradeOffObjective
 
 
 def learning_rate_factor(schedule: LearningRate, epoch: int) -> float:
@@ -40,7 +40,7 @@ class RhoController:
     def __init__(
         self, schedule: RhoSchedule | None, objective: Component, steps_per_epoch: int, total: float = math.inf
     ) -> None:
-        if schedule is not None and not isinstance(objective, Knob):
+        if schedule is not None and not isinstance(objective, TradeOffObjective):
             raise ConfigError(
                 f"training.rho_schedule is set, but the objective {objective.name!r} has no rho; remove the schedule."
             )
@@ -52,7 +52,7 @@ class RhoController:
 
     def at(self, step: int) -> float | None:
         """ρ at a step; None for objectives without one."""
-        if not isinstance(self.objective, Knob):
+        if not isinstance(self.objective, TradeOffObjective):
             return None
         target, schedule = self.objective.rho, self.schedule
         if schedule is None:
@@ -74,7 +74,7 @@ class RhoController:
 
     def finished(self, step: int) -> bool:
         """Whether ρ has reached its target."""
-        return not isinstance(self.objective, Knob) or self.at(step) == self.objective.rho
+        return not isinstance(self.objective, TradeOffObjective) or self.at(step) == self.objective.rho
 
     @property
     def _first_stage(self) -> float:
@@ -86,7 +86,7 @@ class RhoController:
         if progress >= 1.0:
             return end
         assert self.schedule is not None
-        assert isinstance(self.objective, Knob)
+        assert isinstance(self.objective, TradeOffObjective)
         if self.schedule.space == "weight":
             first, last = self.objective.weight(start), self.objective.weight(end)
             return self.objective.rho_at_weight(first + progress * (last - first))

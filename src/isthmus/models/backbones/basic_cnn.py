@@ -13,12 +13,12 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from isthmus.core.config import Component
 from isthmus.core.errors import ConfigError
+from isthmus.models.backbones.backbone import Backbone
 from isthmus.models.backbones.layers import unit_norm_
 
 
-class Config(Component):
+class BasicCNN(Backbone):
     """Options of the network.
 
     Attributes:
@@ -31,8 +31,16 @@ class Config(Component):
     width: Annotated[int, Field(gt=0)] = 32
     batch_norm: bool = False
 
+    def build(self, shape: tuple[int, int, int]) -> BasicCNNModule:
+        """The network for images of ``shape`` (channels, height, width).
 
-class BasicCNN(nn.Module):
+        Raises:
+            ConfigError: the images are smaller than 28×28.
+        """
+        return BasicCNNModule(shape, self.width, self.batch_norm)
+
+
+class BasicCNNModule(nn.Module):
     """8×8/2, padded by 3 (TensorFlow's "SAME"); 6×6/2; 5×5; ReLU after each. Each filter starts with norm 1."""
 
     def __init__(self, shape: tuple[int, int, int], width: int, batch_norm: bool) -> None:
@@ -67,12 +75,3 @@ class BasicCNN(nn.Module):
         """Features of normalised images."""
         features: Tensor = self.maps(images)
         return features
-
-
-def build(config: Config, shape: tuple[int, int, int]) -> BasicCNN:
-    """The network for images of ``shape`` (channels, height, width).
-
-    Raises:
-        ConfigError: the images are smaller than 28×28.
-    """
-    return BasicCNN(shape, config.width, config.batch_norm)

@@ -12,21 +12,25 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from isthmus.core.config import Component
+from isthmus.models.backbones.backbone import Backbone
 from isthmus.models.backbones.layers import conv3x3, he_
 
 Width = Annotated[int, Field(gt=0)]
 _GRID = 2  # the last maps are averaged to 2×2 rather than 1×1: where a stroke is tells a 6 from a 9
 
 
-class Config(Component):
+class Conv(Backbone):
     """``widths`` are the channels at full, half and quarter resolution; features are 4 times the last."""
 
     name: Literal["conv"] = "conv"
     widths: tuple[Width, Width, Width] = (24, 48, 96)
 
+    def build(self, shape: tuple[int, int, int]) -> ConvModule:
+        """The network for images of ``shape`` (channels, height, width)."""
+        return ConvModule(shape[0], self.widths)
 
-class ConvNet(nn.Module):
+
+class ConvModule(nn.Module):
     """Convolutions with ReLU at three resolutions, then averages over a 2×2 grid."""
 
     def __init__(self, channels: int, widths: tuple[int, int, int]) -> None:
@@ -50,8 +54,3 @@ class ConvNet(nn.Module):
         """Features of normalised images."""
         features: Tensor = self.layers(images)
         return features
-
-
-def build(config: Config, shape: tuple[int, int, int]) -> ConvNet:
-    """The network for images of ``shape`` (channels, height, width)."""
-    return ConvNet(shape[0], config.widths)

@@ -12,21 +12,30 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from isthmus.core.config import Component
+from isthmus.models.backbones.backbone import Backbone
 from isthmus.models.backbones.layers import check_halved_twice, glorot_
-from isthmus.models.backbones.mlp import MLP
+from isthmus.models.backbones.mlp import MLPModule
 
 _MAPS, _UNITS = (6, 16), (120, 84)
 _UNPADDED = 12  # pixels: below this the second convolution, unpadded, would leave no map to pool
 
 
-class Config(Component):
+class LeNet5(Backbone):
     """No options; 84 features."""
 
     name: Literal["lenet5"] = "lenet5"
 
+    def build(self, shape: tuple[int, int, int]) -> LeNet5Module:
+        """The network for images of ``shape`` (channels, height, width).
 
-class LeNet5(nn.Module):
+        Raises:
+            ConfigError: the images are too small to be pooled twice.
+        """
+        check_halved_twice(self.name, shape)
+        return LeNet5Module(shape)
+
+
+class LeNet5Module(nn.Module):
     """Two 5×5 convolutions with ReLU and 2×2 max pooling, then two fully connected ReLU layers; Glorot-uniform.
 
     The first convolution is padded by 2, in place of the border that LeCun et al. drew around their digits. The second
@@ -49,20 +58,10 @@ class LeNet5(nn.Module):
         )
         glorot_(self.maps)
         height, width = ((side // 2 - 4 + 2 * padding) // 2 for side in (height, width))
-        self.head = MLP(upper * height * width, _UNITS)
+        self.head = MLPModule(upper * height * width, _UNITS)
         self.features = self.head.features
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n features"]:
         """Features of normalised images."""
         features: Tensor = self.head(self.maps(images))
         return features
-
-
-def build(config: Config, shape: tuple[int, int, int]) -> LeNet5:
-    """The network for images of ``shape`` (channels, height, width).
-
-    Raises:
-        ConfigError: the images are too small to be pooled twice.
-    """
-    check_halved_twice(config.name, shape)
-    return LeNet5(shape)

@@ -9,14 +9,14 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from isthmus.core.config import Component
+from isthmus.models.backbones.backbone import Backbone
 from isthmus.models.backbones.layers import glorot_
 
 Activation = Literal["relu", "tanh"]
 BatchNorm = bool | Literal["unscaled"]
 
 
-class Config(Component):
+class MLP(Backbone):
     """Options of the network.
 
     Attributes:
@@ -30,8 +30,12 @@ class Config(Component):
     activation: Activation = "relu"
     batch_norm: BatchNorm = False
 
+    def build(self, shape: tuple[int, int, int]) -> MLPModule:
+        """The network for images of ``shape`` (channels, height, width)."""
+        return MLPModule(math.prod(shape), self.hidden, self.activation, self.batch_norm)
 
-class MLP(nn.Module):
+
+class MLPModule(nn.Module):
     """Flatten, then one Linear and its activation per width; Glorot-uniform weights and zero biases."""
 
     def __init__(
@@ -53,8 +57,3 @@ class MLP(nn.Module):
         """Features of normalised images."""
         features: Tensor = self.layers(images)
         return features
-
-
-def build(config: Config, shape: tuple[int, int, int]) -> MLP:
-    """The network for images of ``shape`` (channels, height, width)."""
-    return MLP(math.prod(shape), config.hidden, config.activation, config.batch_norm)

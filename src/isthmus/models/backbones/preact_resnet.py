@@ -12,14 +12,14 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from isthmus.core.config import Component
-from isthmus.models.backbones.mlp import MLP
+from isthmus.models.backbones.backbone import Backbone
+from isthmus.models.backbones.mlp import MLPModule
 from isthmus.models.backbones.residual import Trunk
 
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
 
-class Config(Component):
+class PreActResNet(Backbone):
     """Depth 18 or 34; ``norm`` False leaves batch normalisation out (see :mod:`isthmus.models.backbones.wide_resnet`).
 
     ``hidden`` are the widths of fully connected ReLU layers after the pooling: (1024, 1024) in Korshunova et al. 2021.
@@ -30,29 +30,28 @@ class Config(Component):
     norm: bool = True
     hidden: tuple[Annotated[int, Field(gt=0)], ...] = ()
 
+    def build(self, shape: tuple[int, int, int]) -> Trunk | PreActResNetModule:
+        """The network for images of ``shape`` (channels, height, width); 512 features, or the last of ``hidden``."""
+        trunk = Trunk(
+            channels=shape[0],
+            widths=(64, 64, 128, 256, 512),
+            strides=(1, 2, 2, 2),
+            blocks=_BLOCKS[self.depth],
+            norm=self.norm,
+            shortcut="conv",
+        )
+        return PreActResNetModule(trunk, self.hidden) if self.hidden else trunk
 
-class Headed(nn.Module):
+
+class PreActResNetModule(nn.Module):
     """A trunk, and fully connected ReLU layers on its features."""
 
     def __init__(self, trunk: Trunk, hidden: tuple[int, ...]) -> None:
         super().__init__()
-        self.trunk, self.head = trunk, MLP(trunk.features, hidden)
+        self.trunk, self.head = trunk, MLPModule(trunk.features, hidden)
         self.features = self.head.features
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n features"]:
         """Features of normalised images."""
         features: Tensor = self.head(self.trunk(images))
         return features
-
-
-def build(config: Config, shape: tuple[int, int, int]) -> Trunk | Headed:
-    """The network for images of ``shape`` (channels, height, width); 512 features, or the last of ``hidden``."""
-    trunk = Trunk(
-        channels=shape[0],
-        widths=(64, 64, 128, 256, 512),
-        strides=(1, 2, 2, 2),
-        blocks=_BLOCKS[config.depth],
-        norm=config.norm,
-        shortcut="conv",
-    )
-    return Headed(trunk, config.hidden) if config.hidden else trunk

@@ -23,7 +23,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from isthmus.core.config import Component
+from isthmus.models.backbones.backbone import Backbone
 from isthmus.models.backbones.layers import conv1x1, conv3x3, he_
 
 _BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -31,7 +31,7 @@ _STEM = 64
 _EXPANSION = 4  # a block gives this many times the channels of its 3×3 convolution
 
 
-class Config(Component):
+class ResNet(Backbone):
     """Depth, and ``width`` times the usual channels in every layer: 2 makes the paper's "50x2" and "152x2".
 
     Attributes:
@@ -43,6 +43,10 @@ class Config(Component):
     depth: Literal[50, 101, 152] = 50
     width: Annotated[int, Field(gt=0)] = 1
     zero_init: bool = True
+
+    def build(self, shape: tuple[int, int, int]) -> ResNetModule:
+        """The network for images of ``shape`` (channels, height, width); it has 2048·width features."""
+        return ResNetModule(shape[0], _BLOCKS[self.depth], self.width, self.zero_init)
 
 
 class PostActivationBlock(nn.Module):
@@ -78,13 +82,13 @@ def stage(inputs: int, width: int, stride: int, blocks: int) -> nn.Sequential:
     )
 
 
-class ResNet(nn.Module):
+class ResNetModule(nn.Module):
     """Stem, four stages and global average pooling: images to ``features`` numbers.
 
     Args:
         blocks: per stage.
         width: times the usual channels.
-        zero_init: see :class:`Config`.
+        zero_init: see :class:`ResNet`.
     """
 
     def __init__(self, channels: int, blocks: Sequence[int], width: int = 1, zero_init: bool = True) -> None:
@@ -110,8 +114,3 @@ class ResNet(nn.Module):
         maps = self.layer4(self.layer3(self.layer2(self.layer1(maps))))
         features: Tensor = maps.mean(dim=(2, 3))
         return features
-
-
-def build(config: Config, shape: tuple[int, int, int]) -> ResNet:
-    """The network for images of ``shape`` (channels, height, width); it has 2048·width features."""
-    return ResNet(shape[0], _BLOCKS[config.depth], config.width, config.zero_init)

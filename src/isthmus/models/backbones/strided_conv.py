@@ -13,14 +13,14 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from isthmus.core.config import Component
+from isthmus.models.backbones.backbone import Backbone
 from isthmus.models.backbones.layers import check_halved_twice, glorot_
-from isthmus.models.backbones.mlp import MLP
+from isthmus.models.backbones.mlp import MLPModule
 
 Width = Annotated[int, Field(gt=0)]
 
 
-class Config(Component):
+class StridedConv(Backbone):
     """``widths`` are the channels of the convolutions, ``hidden`` those of the fully connected layers after them.
 
     Features are as many as the last of ``hidden``, or as the flattened maps have numbers where it is empty.
@@ -30,8 +30,17 @@ class Config(Component):
     widths: tuple[Width, Width] = (32, 64)
     hidden: tuple[Width, ...] = (512, 256, 128)
 
+    def build(self, shape: tuple[int, int, int]) -> StridedConvModule:
+        """The network for images of ``shape`` (channels, height, width).
 
-class StridedConv(nn.Module):
+        Raises:
+            ConfigError: the images are too small to be halved twice.
+        """
+        check_halved_twice(self.name, shape)
+        return StridedConvModule(shape, self.widths, self.hidden)
+
+
+class StridedConvModule(nn.Module):
     """Per width a 4×4 convolution of stride 2, batch normalisation and ReLU; then one Linear and ReLU per hidden width.
 
     Glorot-uniform weights and zero biases, since the paper does not say; convolutions are padded by 1, which is "SAME"
@@ -48,20 +57,10 @@ class StridedConv(nn.Module):
             channels, height, width = outputs, height // 2, width // 2
         self.maps = nn.Sequential(*layers)
         glorot_(self.maps)
-        self.head = MLP(channels * height * width, hidden)
+        self.head = MLPModule(channels * height * width, hidden)
         self.features = self.head.features
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n features"]:
         """Features of normalised images."""
         features: Tensor = self.head(self.maps(images))
         return features
-
-
-def build(config: Config, shape: tuple[int, int, int]) -> StridedConv:
-    """The network for images of ``shape`` (channels, height, width).
-
-    Raises:
-        ConfigError: the images are too small to be halved twice.
-    """
-    check_halved_twice(config.name, shape)
-    return StridedConv(shape, config.widths, config.hidden)

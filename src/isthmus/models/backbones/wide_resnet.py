@@ -16,11 +16,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from isthmus.core.config import Component
+from isthmus.models.backbones.backbone import Backbone
 from isthmus.models.backbones.residual import Init, Shortcut, Trunk
 
 
-class Config(Component):
+class WideResNet(Backbone):
     """Depth×width as in "28×10".
 
     Attributes:
@@ -39,21 +39,20 @@ class Config(Component):
     shortcut: Shortcut = "conv"
     init: Init = "he"
 
+    def build(self, shape: tuple[int, int, int]) -> Trunk:
+        """The network for images of ``shape`` (channels, height, width); it has 64·width features."""
+        k = self.width
+        return Trunk(
+            channels=shape[0],
+            widths=(16, 16 * k, 32 * k, 64 * k),
+            strides=(1, 2, 2),
+            blocks=(blocks_per_group(self.depth),) * 3,
+            norm=self.norm,
+            shortcut=self.shortcut,
+            init=self.init,
+        )
+
 
 def blocks_per_group(depth: int) -> int:
     """Blocks per group: max(1, round((depth − 4)/6)), which covers 6n+4, 62 (a linear head counted) and 7."""
     return max(1, round((depth - 4) / 6))
-
-
-def build(config: Config, shape: tuple[int, int, int]) -> Trunk:
-    """The network for images of ``shape`` (channels, height, width); it has 64·width features."""
-    k = config.width
-    return Trunk(
-        channels=shape[0],
-        widths=(16, 16 * k, 32 * k, 64 * k),
-        strides=(1, 2, 2),
-        blocks=(blocks_per_group(config.depth),) * 3,
-        norm=config.norm,
-        shortcut=config.shortcut,
-        init=config.init,
-    )

@@ -15,7 +15,7 @@ from isthmus.core.randomness import example_keys, normal
 from isthmus.data.toys import Gaussians, Intervals, Points, Rule
 from isthmus.models.bottleneck import Bottleneck
 from isthmus.models.factory import bottleneck
-from isthmus.objectives.terms import rate
+from isthmus.objectives.objective import rate
 from isthmus.studies.closer_look.toys import MODES, ToyConfig, Vib
 from isthmus.studies.store import Experiment, ResultStore, Tell
 
@@ -142,9 +142,8 @@ def _untrained(dim: int, config: ToyConfig, vib: Vib | None, seed: int) -> Bottl
             num_classes=2,
             objective="deterministic" if vib is None else {"name": "vib", "rate_weight": vib.beta},
             dim=None if vib is None else config.dim,
-            samples=config.samples,
             features=dim,
-            encoder_std_offset=None if vib is None else vib.offset,
+            options={"samples": config.samples, "encoder_std_offset": None if vib is None else vib.offset},
         )
     assert model.classifier is not None
     for parameter in model.classifier.parameters():

@@ -13,7 +13,7 @@ from isthmus.data.images import Examples, as_float
 from isthmus.data.loading import load
 from isthmus.data.order import balanced
 from isthmus.information.channel import layer_channel
-from isthmus.models import from_recipe
+from isthmus.models import factory
 from isthmus.studies.old.study import data_options
 from isthmus.studies.store import Experiment, ResultStore
 
@@ -39,7 +39,7 @@ def _cell(config: Config, bench: ResultStore, variant: Variant, seed: int, steps
         run = bench.train(recipe)
         whole = load(recipe["data"])
         chosen = whole.train.select(balanced(whole.train.labels)[:JUDGED])
-        untrained = from_recipe.build(load_recipe(recipe), whole.shape, whole.num_classes, whole)
+        untrained = factory.build(load_recipe(recipe), whole.shape, whole.num_classes, whole)
         looks = []
         for epoch in config.epochs:
             model = run.load(epoch * steps) if epoch else untrained.eval()
