@@ -1,6 +1,8 @@
 """Fixtures and settings that all tests share."""
 
 import os
+import sys
+import warnings
 
 import pytest
 from hypothesis import settings
@@ -18,16 +20,22 @@ def _one_thread():
     torch.set_num_threads(1)  # pytest runs two processes on the two cores it is meant for
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def ray_nodes():
-    """A Ray cluster of two nodes on this machine, each its own raylet with one processor, and a head that has none."""
+    """A Ray cluster of two nodes on this machine, each its own raylet with one processor, and a head that has none.
+
+    Its workers can import what tests import. A test that removes a node adds another.
+    """
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    os.environ["RAY_raylet_start_wait_time_s"] = "180"  # noqa: SIM112  (Ray's name; a busy machine starts them slowly)
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    for _ in range(2):
-        nodes.add_node(num_cpus=1)
-    yield nodes
-    ray.shutdown()
-    nodes.shutdown()
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own
+        patch.setenv("RAY_raylet_start_wait_time_s", "180")  # a busy machine starts them slowly
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        for _ in range(2):
+            nodes.add_node(num_cpus=1)
+        yield nodes
+        ray.shutdown()
+        nodes.shutdown()
