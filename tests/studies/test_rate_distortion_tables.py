@@ -1,6 +1,5 @@
-"""Tables 1 and 2 of the rate-distortion paper: recipes, what the claims say of made-up records, the way on digits."""
+"""Tables 1 and 2 of the rate-distortion paper: recipes, claims on made-up records, and runs on digits."""
 
-import math
 from io import BytesIO
 
 import numpy as np
@@ -8,55 +7,58 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from PIL import Image
+from tests.studies.records import blocks, fraction, measured, record, row, verdicts
 
 from isthmus.core.errors import ConfigError
 from isthmus.core.recipe import load_recipe
-from isthmus.metrics import wilson
 from isthmus.studies import catalogue
-from isthmus.studies.old.evidence import Verdict
-from isthmus.studies.old.study import StudyRecord
-from isthmus.studies.rate_distortion.printed import TABLE_1, TABLE_2
-from isthmus.studies.rate_distortion.readings import GAP, TEST, lead, trained
+from isthmus.studies.paper_values import paper_values
 from isthmus.studies.running import run_study
+from isthmus.studies.verdicts import Verdict
 
 NAMES = {"original": "rate-distortion/table-1", "random": "rate-distortion/table-2"}
 N = 20_000
 
 
-def record(labels, numbers, seeds=5):
-    """Cells from (model, batch) -> (training accuracy, test accuracy), all seeds nearly alike."""
-    cells = {}
-    for (model, batch), (train, test) in numbers.items():
-        for seed in range(seeds):
-            jitter = (seed - (seeds - 1) / 2) * 1e-3
-            cells[f"{model} {batch} {seed}"] = {
-                "model": model, "batch_size": batch, "labels": labels, "seed": seed, "classes": 10, "chance": 0.196,
-                "weight_decay": 0.0 if model == "A" else 0.01, "constant": 2040,
-                "train": [round(N * min(train + jitter / 2, 1)), N], "test": [round(N * (test + jitter)), N],
-            }  # fmt: skip
-    module = catalogue.find(NAMES[labels])
-    return StudyRecord(
-        study=NAMES[labels], scale="small", config=module.Config().plain(), cells=cells, total=len(cells)
-    )
+def printed(table, metric):
+    found = paper_values("rate_distortion", table)
+    return {(e.coords["model"], e.coords["batch_size"]): e.value for e in found if e.metric == metric}
 
 
 def printed_1():
-    return {key: (entry.accuracy.value + entry.gap.value, entry.accuracy.value) for key, entry in TABLE_1.items()}
+    test, gap = (printed("table-1", metric) for metric in ("test accuracy", "gap"))
+    return {key: (test[key] + gap[key], test[key]) for key in test}
 
 
 def printed_2():
-    found = {key: (entry.accuracy.value, entry.accuracy.value - entry.gap.value) for key, entry in TABLE_2.items()}
-    return found | {("B", 32): (0.102, 0.1)}
+    train, gap = (printed("table-2", metric) for metric in ("train accuracy", "gap"))
+    return {key: (train[key], train[key] - gap[key]) for key in train} | {("B", 32): (0.102, 0.1)}
 
 
-def verdicts(labels, numbers, **options):
-    return [each.verdict for each in catalogue.find(NAMES[labels]).findings(record(labels, numbers, **options))]
+def made(labels, numbers, seeds=5, **config):
+    """Experiments from (model, batch) -> (training accuracy, test accuracy), all seeds nearly alike."""
+    experiments = []
+    for (model, batch), (train, test) in numbers.items():
+        for seed in range(seeds):
+            jitter = (seed - (seeds - 1) / 2) * 1e-3
+            rows = [
+                fraction("train_accuracy", round(N * min(train + jitter / 2, 1)), N),
+                fraction("test_accuracy", round(N * (test + jitter)), N),
+                row("constant_accuracy", 0.102, "fraction", N),
+                row("chance", 0.196, "fraction", N),
+            ]
+            experiments.append(measured(rows, {"model": model, "batch_size": batch, "labels": labels, "seed": seed}))
+    models = [model for model in ("A", "B", "B+", "C") if model in {model for model, _ in numbers}]
+    return record(NAMES[labels], experiments, models=models or ("A",), **config)
 
 
-def test_as_printed_the_claims_are_seen():
-    assert verdicts("original", printed_1())[:2] == [Verdict.SUPPORTED] * 2
-    found = verdicts("random", printed_2())
-    assert found == [Verdict.SUPPORTED] * 5
+def judged(labels, numbers, **options):
+    return verdicts(made(labels, numbers, **options))
+
+
+def test_the_printed_numbers_support_the_claims():
+    assert judged("original", printed_1())[:2] == [Verdict.SUPPORTED] * 2
+    assert judged("random", printed_2()) == [Verdict.SUPPORTED] * 5
 
 
 def test_what_the_first_table_does_not_hold_at_every_batch_size():
@@ -64,61 +66,50 @@ def test_what_the_first_table_does_not_hold_at_every_batch_size():
 
     The printed lead of 0.6 points of B over A is within the chance of 20,000 images.
     """
-    found = verdicts("original", printed_1())
+    found = judged("original", printed_1())
     assert found[2:4] == [Verdict.CONTRADICTED, Verdict.UNDECIDED]
     assert found[4:] == [Verdict.SUPPORTED] * 2
 
 
-def test_weight_decay_that_does_nothing_refutes():
+def test_weight_decay_that_does_nothing_contradicts():
     numbers = printed_1()
     numbers |= {("B", batch): numbers["A", batch] for batch in (128, 64, 32)}
-    assert verdicts("original", numbers)[1] == Verdict.CONTRADICTED
+    assert judged("original", numbers)[1] == Verdict.CONTRADICTED
     numbers = printed_2()
     numbers |= {("B", batch): numbers["A", batch] for batch in (128, 32)}
-    assert verdicts("random", numbers)[1] == Verdict.CONTRADICTED
+    assert judged("random", numbers)[1] == Verdict.CONTRADICTED
 
 
 def test_one_seed_and_missing_models_decide_nothing():
-    assert set(verdicts("random", printed_2(), seeds=1)) == {Verdict.UNDECIDED}
+    assert set(judged("random", printed_2(), seeds=1)) == {Verdict.UNDECIDED}
     only = {key: value for key, value in printed_2().items() if key[0] == "A"}
-    assert verdicts("random", only)[1:4] == [Verdict.UNDECIDED] * 3
+    assert judged("random", only)[1:4] == [Verdict.UNDECIDED] * 3
 
 
-def test_the_page_stands_beside_the_print_only_on_svhn():
-    module = catalogue.find(NAMES["random"])
-    (table,) = module.section(record("random", printed_2())).blocks
-    assert sum(line[2] == "printed" for line in table.rows) == len(TABLE_2)
-    other = record("random", printed_2())
-    other = other.model_copy(update={"config": other.config | {"data": "cifar10"}})
-    (table,) = module.section(other).blocks
-    assert all(line[2] == "ours" for line in table.rows)
-    assert catalogue.find(NAMES["random"]).section(other.model_copy(update={"cells": {}})).blocks == ()
+def test_one_batch_size_has_no_large_batch_gap():
+    numbers = {key: value for key, value in printed_2().items() if key[1] == 32}
+    assert judged("random", numbers, batch_sizes=(32,))[3:] == [Verdict.UNDECIDED] * 2
 
 
-def test_a_lead_has_the_chance_of_images_too_and_prints_their_number():
-    """Seeds that agree to a thousandth: what is left is Newcombe's interval, and n is the images it is of."""
-    cells = {model: trained(record("original", {(model, 32): (1.0, accuracy)}, 3), model, 32) for model, accuracy in
-             (("A", 0.8), ("B", 0.85))}  # fmt: skip
-    found = lead(cells["B"], cells["A"], TEST)
-    one, other = (wilson(round(N * each), N) for each in (0.85, 0.8))
-    assert found.low <= 0.05 - math.hypot(0.85 - one.low, other.high - 0.8) + 1e-9
-    assert "n = 20,000, 3 seeds" in str(found)
-    gaps = lead(cells["B"], cells["A"], GAP)
-    assert gaps.high - gaps.low > found.high - found.low
+def test_printed_numbers_are_shown_on_svhn_alone():
+    (table,) = blocks(made("random", printed_2()))
+    assert sum("Table 2" in str(line[2]) for line in table.rows) == 5
+    assert [line for line in table.rows if line[:2] == ("batch size 128", "A, no regulariser")][1][4:] == (
+        "85.0 ± 3.0%", "", "76.0 ± 3.0%", "", "",
+    )  # fmt: skip
+    (table,) = blocks(made("random", printed_2(), data="cifar10"))
+    assert "numbers" not in table.columns
+    assert blocks(made("random", {})) == ()
 
 
-def test_two_runs_that_agree_are_not_said_to_be_without_error():
-    same = record("original", {("C", 32): (0.392, 0.392)}, 1)
-    cells = {"0": next(iter(same.cells.values()))}
-    cells["1"] = cells["0"] | {"seed": 1}
-    (table,) = catalogue.find(NAMES["original"]).section(same.model_copy(update={"cells": cells})).blocks
-    test = table.rows[0][5]
+def test_two_runs_that_agree_have_an_interval_for_the_images():
+    (table,) = blocks(made("original", {("C", 32): (0.392, 0.392)}, seeds=2, data="cifar10"))
+    test = table.rows[0][4]
     assert test.interval.low < test.value < test.interval.high
-    assert "±" not in "".join(map(str, table.rows[0]))
 
 
 def test_recipes_are_the_papers():
-    config = catalogue.find(NAMES["original"]).Config(weight_decay=1e-2)
+    config = catalogue.find(NAMES["original"]).config(weight_decay=1e-2)
     recipe = load_recipe(config.recipe("B", 64, "original", 3))
     assert recipe.training.optimizer.weight_decay == 1e-2
     assert (recipe.training.optimizer.name, recipe.training.optimizer.momentum, recipe.training.optimizer.lr) == (
@@ -130,17 +121,15 @@ def test_recipes_are_the_papers():
     assert len({str(config.recipe(m, b, s, 0)) for m in "ABC" for b in (128, 64) for s in NAMES}) == 12
 
 
-def test_the_whole_way_on_digits(tmp_path):
+def test_a_run_on_digits(tmp_path):
     settings = {"seeds": 1, "models": ["A", "C"], "weight_decay": 0.01, "training.epochs": 20}
-    measured, html = run_study(NAMES["random"], "tiny", settings, tmp_path, show_progress=False)
-    assert measured.complete
-    assert not measured.failures
-    for cell in measured.cells.values():
-        right, of = cell["train"]
-        assert 0 < right <= of == 200
-        assert cell["test"][1] == 359
-    (batch_norm,) = measured.each(model="C")
-    assert batch_norm["train"][0] > 60  # chance is 20
+    found, html = run_study(NAMES["random"], "tiny", settings, tmp_path, show_progress=False)
+    assert found.complete
+    assert not found.failures
+    for name, n in (("train_accuracy", 200), ("test_accuracy", 359)):
+        assert [each.n for each in found.rows().select(name, {})] == [n] * 2
+    (batch_norm,) = found.rows().select("train_accuracy", {"model": "C"})
+    assert batch_norm.value > 0.3  # chance is 0.1
     assert "random labels" in html.read_text("utf-8")
 
 
@@ -169,21 +158,23 @@ SVHN = {
 def test_more_images_for_the_same_model(svhn, tmp_path):
     """B+ is B with the extra images, and its accuracy is compared with B's."""
     settings = {**SVHN, "data": "svhn", "models": ["B", "B+"], "more_data": {"extra": True}}
-    measured, html = run_study(NAMES["original"], "tiny", settings, tmp_path, show_progress=False)
-    assert not measured.failures
-    sizes = {cell["model"]: (cell["train"][1], cell["weight_decay"]) for cell in measured.cells.values()}
-    assert sizes == {"B": (60, 0.01), "B+": (100, 0.01)}
-    assert any("B+" in each.claim for each in measured.findings)
+    found, html = run_study(NAMES["original"], "tiny", settings, tmp_path, show_progress=False)
+    assert not found.failures
+    trained = found.rows().select("train_accuracy", {})
+    assert {each.coords["model"]: (each.n, each.coords["weight_decay"]) for each in trained} == {
+        "B": (60, 0.01), "B+": (100, 0.01),
+    }  # fmt: skip
+    assert any("B+" in each.claim for each in found.claims)
     assert "B+" in html.read_text("utf-8")
 
 
 def test_data_with_options_of_its_own(svhn, tmp_path):
     settings = {**SVHN, "data": {"name": "svhn", "extra": True}, "models": ["A"], "batch_sizes": [32]}
-    measured, _ = run_study(NAMES["original"], "tiny", settings, tmp_path, show_progress=False)
-    (cell,) = measured.cells.values()
-    assert cell["train"][1] == 100
-    (table,) = catalogue.find(NAMES["original"]).section(measured).blocks
-    assert any(line[2] == "printed" for line in table.rows)  # it is SVHN, as the paper's
+    found, _ = run_study(NAMES["original"], "tiny", settings, tmp_path, show_progress=False)
+    (trained,) = found.rows().select("train_accuracy", {})
+    assert trained.n == 100
+    (table,) = blocks(found)
+    assert "numbers" in table.columns  # it is SVHN, as in the paper
 
 
 @pytest.mark.parametrize(
@@ -195,13 +186,13 @@ def test_data_that_the_study_cannot_take(tmp_path, data, message):
         run_study(NAMES["original"], "tiny", {"data": data}, tmp_path, show_progress=False)
 
 
-def test_b_plus_as_printed_is_seen_and_is_no_claim_without_it():
+def test_the_printed_lead_of_b_plus_is_a_claim_only_if_it_was_trained():
     numbers = printed_1()
-    plain = verdicts("original", numbers)
+    plain = judged("original", numbers)
     more = numbers | {
         ("B+", batch): (train + 0.017, test + 0.02) for (m, batch), (train, test) in numbers.items() if m == "B"
     }
-    found = catalogue.find(NAMES["original"]).findings(record("original", more))
+    found = catalogue.find(NAMES["original"]).judge(made("original", more))
     assert len(found) == len(plain) + 1
     assert [each.verdict for each in found if "B+" in each.claim] == [Verdict.SUPPORTED]
 
@@ -209,5 +200,5 @@ def test_b_plus_as_printed_is_seen_and_is_no_claim_without_it():
 def test_every_study_of_the_paper_takes_data_with_options():
     for name in catalogue.names():
         if name.startswith("rate-distortion/"):
-            config = catalogue.find(name).Config(data={"name": "svhn", "extra": True})
+            config = catalogue.find(name).config(data={"name": "svhn", "extra": True})
             assert config.plain()["data"] == {"name": "svhn", "extra": True}

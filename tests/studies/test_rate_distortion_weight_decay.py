@@ -1,10 +1,10 @@
-"""The choice of λ in the rate-distortion studies: the rule on made-up runs, its refusals, and the way on digits."""
+"""The choice of λ in the rate-distortion studies: the rule on made-up runs, its refusals, and a run on digits."""
 
 import pytest
+from tests.studies.records import blocks, fraction, measured, record, row, verdicts
 
 from isthmus.core.errors import ConfigError
 from isthmus.studies import catalogue
-from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.rate_distortion import weight_decay
 from isthmus.studies.running import run_study
 
@@ -13,25 +13,29 @@ N, CONSTANT = 2000, 224
 
 
 def config(**settings):
-    return catalogue.find(NAME).Config(seeds=3, weight_decays=(0.1, 0.01, 0.03), **settings)
+    return catalogue.find(NAME).config(seeds=3, weight_decays=(0.1, 0.01, 0.03), **settings)
 
 
-def answer(cells, rights):
-    """What the runs of one candidate are made to give: one number of right answers for each batch size."""
-    return [
-        {"choice": True, "weight_decay": 0.0, "batch_size": 32, "seed": 3, "train": [right, N], "constant": CONSTANT}
-        for _, right in zip(cells, rights, strict=True)
+def run(right, decay=0.0, batch=32):
+    rows = [
+        fraction(weight_decay.ACCURACY, right, N),
+        row(weight_decay.CONSTANT, CONSTANT / N, "fraction", N),
     ]
+    return measured(rows, {"weight_decay": decay, "batch_size": batch, "seed": 3})
 
 
 def choose(given, *rights):
-    """Drive the stages; returns the candidates that were trained and the config that comes out."""
+    """Drive the stages; returns the candidates that were trained and the config that comes out.
+
+    Args:
+        rights: for each candidate the number of correct predictions at each batch size.
+    """
     stages, tried = weight_decay.chosen(given, None), []
     try:
-        cells = next(stages)
+        experiments = next(stages)
         for each in rights:
-            tried.append({cell.plain["recipe"]["training"]["optimizer"].get("weight_decay", 0.0) for cell in cells})
-            cells = stages.send(answer(cells, each))
+            tried.append({e.plain["recipe"]["training"]["optimizer"].get("weight_decay", 0.0) for e in experiments})
+            experiments = stages.send([run(right) for right in each])
     except StopIteration as over:
         return [each for (each,) in tried], over.value
     raise AssertionError("it asks for more")
@@ -45,15 +49,15 @@ def test_the_smallest_that_stops_the_fitting_at_every_batch_size_is_chosen():
     assert found.recipe("B", 32, "random", 0)["training"]["optimizer"]["weight_decay"] == 0.03
 
 
-def test_the_best_constant_answer_is_chance():
-    at = {"train": [CONSTANT, N], "constant": CONSTANT}
+def test_the_best_constant_prediction_is_chance():
     assert CONSTANT / N > 0.11  # more than a tenth, and still nothing is fitted
-    assert not weight_decay.fits(at)
-    assert not weight_decay.fits(at | {"train": [CONSTANT + 40, N]})
-    assert weight_decay.fits(at | {"train": [CONSTANT + 41, N]})
+    _, found = choose(config(), (2000, 2000), (CONSTANT + 40, CONSTANT))
+    assert found.weight_decay == 0.01
+    tried, _ = choose(config(), (2000, 2000), (CONSTANT + 41, CONSTANT), (CONSTANT, CONSTANT))
+    assert tried[-1] == 0.03
 
 
-def test_where_no_candidate_suffices_nothing_is_chosen():
+def test_if_no_candidate_suffices_nothing_is_chosen():
     fitted = (1500, 1500)
     with pytest.raises(ConfigError, match=r"No weight decay among 0.01, 0.03, 0.1 .* weight_decays"):
         choose(config(), (2000, 2000), fitted, fitted, fitted)
@@ -66,9 +70,9 @@ def test_runs_too_short_to_memorise_choose_nothing():
 
 def test_a_run_that_failed_chooses_nothing():
     stages = weight_decay.chosen(config(), None)
-    cells = next(stages)
+    next(stages)
     with pytest.raises(ConfigError, match="failed"):
-        stages.send(answer(cells[:1], (2000,)))
+        stages.send([run(2000)])
 
 
 @pytest.mark.parametrize("settings", [{"weight_decay": 0.5}, {"models": ("A",)}])
@@ -79,9 +83,9 @@ def test_a_given_one_or_none_at_all_trains_nothing(settings):
 
 
 def test_the_choice_has_a_seed_of_its_own():
-    cells = next(weight_decay.chosen(config(), None))
-    assert {cell.plain["recipe"]["seed"] for cell in cells} == {3}
-    assert [cell.plain["recipe"]["training"]["batch_size"] for cell in cells] == [128, 32]
+    experiments = next(weight_decay.chosen(config(), None))
+    assert {each.plain["recipe"]["seed"] for each in experiments} == {3}
+    assert [each.plain["recipe"]["training"]["batch_size"] for each in experiments] == [128, 32]
 
 
 def test_without_a_choice_there_is_no_recipe_of_b():
@@ -89,40 +93,31 @@ def test_without_a_choice_there_is_no_recipe_of_b():
         config().recipe("B", 32, "random", 0)
 
 
-def test_the_page_shows_the_grid_and_claims_do_not_see_it():
-    runs = {
-        f"choice {decay}": {
-            "choice": True, "weight_decay": decay, "batch_size": 32, "seed": 3, "train": [right, N],
-            "constant": CONSTANT, "test": [200, N], "chance": 0.1, "classes": 10,
-        }
-        for decay, right in ((0.0, N), (0.01, 1200), (0.03, CONSTANT))
-    }  # fmt: skip
-    module = catalogue.find(NAME)
-    record = StudyRecord(study=NAME, scale="small", config=config().plain(), cells=runs, total=3)
-    (table,) = module.section(record).blocks
+def test_the_page_shows_the_candidates_and_no_claim_uses_them():
+    made = record(NAME, [run(right, decay) for decay, right in ((0.0, N), (0.01, 1200), (0.03, CONSTANT))])
+    (table,) = blocks(made)
     assert "λ = 0.03" in table.reading
     assert [(line[0], line[-1]) for line in table.rows] == [("0", "yes"), ("0.01", "yes"), ("0.03", "no")]
-    assert weight_decay.judged(record).cells == {}
-    assert module.findings(record) == module.findings(record.model_copy(update={"cells": {}}))
+    assert verdicts(made) == verdicts(record(NAME, []))
 
 
-def test_a_record_that_stopped_before_the_choice_says_so():
-    cell = {"choice": True, "weight_decay": 0.0, "batch_size": 32, "seed": 3, "train": [N, N], "constant": CONSTANT}
-    record = StudyRecord(study=NAME, scale="small", config=config().plain(), cells={"0": cell}, total=9)
-    (table,) = catalogue.find(NAME).section(record).blocks
+def test_a_record_that_stopped_before_the_choice_shows_that():
+    (table,) = blocks(record(NAME, [run(N)]))
     assert "none was found" in table.reading
 
 
 @pytest.mark.slow
 def test_random_labels_on_digits_are_memorised_without_it_and_not_with_it(tmp_path):
-    """The paper's central claim, in about a minute: with the λ that is chosen, B keeps to the best constant answer."""
+    """The paper's central claim, in about a minute: with the chosen λ, B stays at the best constant prediction."""
     settings = {"seeds": 1, "models": ["A", "B"]}
-    measured, html = run_study(NAME, "tiny", settings, tmp_path, show_progress=False)
-    assert measured.complete
-    assert not measured.failures
-    assert [cell["weight_decay"] for cell in measured.each(choice=True)] == [0.0, 0.03, 0.1]
-    (a,), (b,) = measured.each(model="A"), measured.each(model="B")
-    assert a["train"] == [200, 200]
-    assert b["weight_decay"] == 0.1
-    assert b["train"] == [b["constant"], 200] == [26, 200]
+    found, html = run_study(NAME, "tiny", settings, tmp_path, show_progress=False)
+    assert found.complete
+    assert not found.failures
+    rows = found.rows()
+    tried = rows.select(weight_decay.ACCURACY, {})
+    assert [each.coords["weight_decay"] for each in tried] == [0.0, 0.03, 0.1]
+    (a,), (b,) = (rows.select("train_accuracy", {"model": model}) for model in "AB")
+    assert a.value == 1.0
+    assert b.coords["weight_decay"] == 0.1
+    assert b.value == rows.select("constant_accuracy", {"model": "B"})[0].value == 26 / 200
     assert "How the weight decay was chosen" in html.read_text("utf-8")

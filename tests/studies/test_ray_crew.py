@@ -1,6 +1,5 @@
 """A study on a real Ray cluster of two nodes: the same record as alone, also where workers and nodes are lost."""
 
-import json
 import os
 import signal
 import threading
@@ -37,7 +36,7 @@ def starts(folder):
 
 
 def measured(record):
-    return json.loads(json.dumps(record.cells))
+    return {name: found.plain() for name, found in record.experiments.items()}
 
 
 def kill_trainers(folder, pattern="*"):
@@ -145,6 +144,6 @@ def test_what_ends_its_worker_each_time_fails_alone(tmp_path, ray_nodes):
     finally:
         over.set()
         thread.join()
-    assert len(record.cells) == 2
+    assert len(record.experiments) == 2
     (why,) = record.failures.values()
     assert "lost 3 times" in why

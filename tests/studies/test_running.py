@@ -63,7 +63,7 @@ def test_a_killed_study_goes_on_with_the_same_numbers(done, tmp_path, monkeypatc
         run_study(NAME, "tiny", QUICK, tmp_path, show_progress=False)
     half = StudyRecord.load(tmp_path / NAME / "tiny.json")
     assert (len(half.cells), half.total, half.complete, half.findings) == (3, 6, False, ())
-    assert "Not finished: 3 of 6 cells" in page.render(half)
+    assert "Not finished: 3 of 6 experiments" in page.render(half)
     whole, _ = run_study(NAME, "tiny", QUICK, tmp_path, show_progress=False)
     assert len(calls) == 4 + 3
     assert whole.cells == record.cells

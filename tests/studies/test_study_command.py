@@ -22,9 +22,9 @@ def test_it_ends_with_findings_and_the_page(capsys, tmp_path):
     done = _run(["study", "closer-look/figure-6", "points=50", "--scale", "tiny", "--out", str(tmp_path)], debug=False)
     assert done == 0
     *findings, page = capsys.readouterr().out.splitlines()
-    assert [line.partition(": ")[0] for line in findings] == ["finding", "finding"]
-    assert findings[0].startswith("finding: supported: The label can be predicted")
-    assert findings[1].startswith("finding: undecided: ")
+    assert [line.partition(": ")[0] for line in findings] == ["claim", "claim"]
+    assert findings[0].startswith("claim: supported: The label can be predicted")
+    assert findings[1].startswith("claim: undecided: ")
     assert page == f"page: {tmp_path / 'closer-look' / 'figure-6' / 'tiny.html'}"
     assert (tmp_path / "closer-look" / "figure-6" / "tiny.html").exists()
 

@@ -62,7 +62,7 @@ def test_a_run_that_diverges_ends_no_other(alone, tmp_path, monkeypatch):
     assert record.complete
     assert record.cells == {other: cell for other, cell in alone.cells.items() if other != name}
     text = html.read_text("utf-8")
-    assert "1 of 6 cells could not be measured" in text
+    assert "1 of 6 experiments could not be measured" in text
     assert f"{name} failed: ModelError: Training diverged at step 3." in text
     monkeypatch.setattr(toy_models, "measure", true)
     again, _ = run_study(NAME, "tiny", QUICK, tmp_path, show_progress=False)
@@ -207,7 +207,7 @@ def test_what_is_not_finite_is_a_failure_in_words(tmp_path, monkeypatch):
     record, html = run_study(NAME, "tiny", {**QUICK, "seeds": 1}, tmp_path, show_progress=False)
     assert len(record.failures) == record.total == 3
     assert {finding.verdict for finding in record.findings} == {"undecided"}
-    assert "3 of 3 cells could not be measured" in html.read_text("utf-8")
+    assert "3 of 3 experiments could not be measured" in html.read_text("utf-8")
     assert "something that was measured is not finite" in next(iter(record.failures.values()))
 
 

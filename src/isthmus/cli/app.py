@@ -398,8 +398,8 @@ def study(
     )
     for note in record.notes:
         _echo(f"data: {note}")
-    for finding in record.findings:
-        _echo(f"finding: {finding}")
+    for claim in record.claims:
+        _echo(f"claim: {claim}")
     for apart in record.collapsed:
         _echo(f"collapsed: {apart}", err=True)
     _echo(f"page: {page}")

@@ -42,6 +42,9 @@ COORDINATES: Mapping[str, str] = {
     "objective": "name of the training objective",
     "rho": "trade-off parameter",
     "batch_size": "images in a batch",
+    "weight_decay": "λ, in PyTorch's convention",
+    "labels": 'of the training images: "original" or "random"',
+    "step": "of training, counted from 1",
 }
 """All coordinates that a :class:`Metric` can have, with their meaning."""
 

@@ -179,9 +179,9 @@ def _serve(pipe: Connection, study: str, config: dict[str, Any], root: str, jobs
 
     os.environ["LOCAL_WORLD_SIZE"] = str(jobs)  # as torchrun says to processes that share a machine
     torch.set_num_threads(threads())
-    module = catalogue.find(study)
+    found = catalogue.find(study)
     bench = ResultStore(Path(root), _throttled(pipe))
-    listing = Listing(bench, module.cells(module.Config.model_validate(config), bench))
+    listing = Listing(bench, found.experiments(found.config.model_validate(config), bench))
     # where the parent was killed, the pipe is closed, and here everything ends with the next report
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
         while True:

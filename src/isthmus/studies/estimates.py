@@ -22,8 +22,7 @@ from isthmus.metrics import clopper_pearson, wilson
 
 LEAST_SEEDS = 3
 """Seeds from which on their spread is estimated, and a claim about training can be decided."""
-_MEANS = ("nats", "bits", "decades")  # units of means over seeds that are no shares of images
-Unit = Literal["fraction", "points", "nats", "bits", "decades"]
+_SHARES = ("fraction", "points")  # units that are written as percentages
 Ends = tuple[float, float, float]
 """A value with the ends of its 95% interval over images."""
 
@@ -50,7 +49,7 @@ class Estimate:
     n: int
     seeds: int
     level: float = 0.95
-    unit: Unit = "fraction"
+    unit: str = "fraction"
     of_images: str = "Wilson"
 
     @property
@@ -64,13 +63,13 @@ class Estimate:
         seeds = "t over seeds" if self.seeds >= LEAST_SEEDS else f"{_counted(self.seeds)} alone"
         method = f"{self.of_images} over images, {seeds}" if self.of_images else seeds
         interval = Interval(low=self.low, high=self.high, level=self.level, method=method) if self.known else None
-        unit = self.unit if self.unit in _MEANS else "fraction"
+        unit = "fraction" if self.unit in _SHARES else self.unit
         return Metric(value=self.value, unit=unit, n=self.n, interval=interval)
 
     def __str__(self) -> str:
         """Such as "12.3% (95% interval 10.1% to 14.9%, n = 1,000, 3 seeds)"."""
-        write = {"fraction": percent, "points": points, "nats": nats, "bits": bits, "decades": decades}[self.unit]
-        return f"{write(self.value)} ({self.reach(write(self.low, unit=False), write(self.high))})"
+        low, high = in_unit(self.low, self.unit, name=False), in_unit(self.high, self.unit)
+        return f"{in_unit(self.value, self.unit)} ({self.reach(low, high)})"
 
     def reach(self, low: str, high: str) -> str:
         """What stands behind a value in brackets: the interval, given as text, what it is over, n and seeds."""
@@ -90,7 +89,7 @@ def over_seeds(
     images: tuple[float, float],
     n: int,
     level: float = 0.95,
-    unit: Unit = "fraction",
+    unit: str = "fraction",
     bounds: tuple[float, float] = (-math.inf, math.inf),
     of_images: str = "Wilson",
 ) -> Estimate:
@@ -216,7 +215,7 @@ def pooled(
     return over_seeds(values, images, n, level, bounds=(lowest, highest), of_images="bootstrap")
 
 
-def average(values: Sequence[float], level: float = 0.95, unit: Unit = "nats") -> Estimate:
+def average(values: Sequence[float], level: float = 0.95, unit: str = "nats") -> Estimate:
     """Mean over seeds of a quantity that comes without an interval over images: Student's t over seeds alone.
 
     Raises:
@@ -272,7 +271,7 @@ def difference(first: Estimate, second: Estimate) -> Estimate:
     high = value + math.hypot(first.high - first.value, second.value - second.low)
     n, seeds = min(first.n, second.n), min(first.seeds, second.seeds)
     of_images = first.of_images and second.of_images
-    if first.unit in _MEANS:
+    if first.unit not in _SHARES:
         return Estimate(value, low, high, n, seeds, first.level, first.unit, of_images)
     most = 1.0 if first.unit == second.unit == "fraction" else math.inf
     return Estimate(value, max(low, -most), min(high, most), n, seeds, first.level, "points", of_images)
@@ -301,3 +300,12 @@ def decades(value: float, unit: bool = True) -> str:
 def nats(value: float, unit: bool = True) -> str:
     """2.3026 as "2.303 nats"."""
     return f"{value:.3f}{' nats' * unit}".replace("-", "−")
+
+
+def in_unit(value: float, unit: str, name: bool = True) -> str:
+    """A number as text, with the name of its unit."""
+    writers = {"fraction": percent, "points": points, "nats": nats, "bits": bits, "decades": decades}
+    if unit in writers:
+        return writers[unit](value, name)
+    shown = name and unit not in ("", "cosine", "ratio")
+    return f"{value:.3g}{f' {unit}' * shown}".replace("-", "−")

@@ -6,19 +6,20 @@ import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from isthmus.core import files
 from isthmus.core.errors import FileError, brief
-from isthmus.core.types import Section
 from isthmus.report import blocks, legend
 from isthmus.report.palette import Looks
 from isthmus.studies import catalogue
-from isthmus.studies.old.evidence import Verdict
-from isthmus.studies.old.study import INCOMPLETE, StudyRecord
+from isthmus.studies.verdicts import Verdict
+
+if TYPE_CHECKING:
+    from isthmus.studies.catalogue import AnyRecord
 
 MARKS = {Verdict.SUPPORTED: "pass", Verdict.CONTRADICTED: "fail", Verdict.UNDECIDED: "skipped"}
 
@@ -31,7 +32,7 @@ def write(record: str | Path, out: str | Path) -> Path:
         ConfigError: the record is of a study that is not there.
     """
     out = Path(out)
-    loaded = StudyRecord.load(Path(record))
+    _, loaded = catalogue.load(Path(record))
     try:
         html = render(loaded)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -43,9 +44,9 @@ def write(record: str | Path, out: str | Path) -> Path:
     return out
 
 
-def render(record: StudyRecord) -> str:
+def render(record: AnyRecord) -> str:
     """The page as HTML; the same record gives the same text."""
-    section = _section(record)
+    section = catalogue.find(record.study).section(record)  # type: ignore[arg-type]
     looks = Looks()
     views = blocks.arranged([blocks.view(block, looks, f"block-{i}") for i, block in enumerate(section.blocks)])
     html = (
@@ -66,18 +67,7 @@ def render(record: StudyRecord) -> str:
     return html.encode("utf-8", "replace").decode()
 
 
-def _section(record: StudyRecord) -> Section:
-    """The study's own figures; where cells failed, it may lack what they need, and then there are none."""
-    try:
-        section: Section = catalogue.find(record.study).section(record)
-        return section
-    except INCOMPLETE:
-        if not record.failures:
-            raise
-        return Section(record.study, catalogue.question(record.study))
-
-
-def command(record: StudyRecord) -> str:
+def command(record: AnyRecord) -> str:
     """The command that makes this record, or resumes making it."""
     settings = [f"{key}={json.dumps(value)}" for key, value in record.overrides.items()]
     return shlex.join(["isthmus", "study", record.study, "--scale", record.scale, *settings, *record.options])
@@ -97,13 +87,13 @@ def _environment() -> Environment:
     return environment
 
 
-def _facts(record: StudyRecord) -> list[tuple[str, str]]:
+def _facts(record: AnyRecord) -> list[tuple[str, str]]:
     made: Mapping[str, Any] = record.provenance
     packages = ", ".join(f"{name} {version}" for name, version in (made.get("packages") or {}).items() if version)
     machine = made.get("machine") or {}
     facts = {
         "date": made.get("date"),
-        "measured": f"{len(record.cells)} of {record.total} cells",
+        "measured": f"{record.measured} of {record.total} experiments",
         "time": f"{record.seconds:,.0f} s, training included",
         "machine": ", ".join(f"{value} {'CPUs' if key == 'cpus' else ''}".strip() for key, value in machine.items()),
         "Python and packages": f"{made.get('python')}; {packages}" if packages else None,

@@ -155,9 +155,9 @@ class Worker:
             self._badge.check()
             study, config, root, threads = self._given
             torch.set_num_threads(threads)
-            module = catalogue.find(study)
+            found = catalogue.find(study)
             self._bench = ResultStore(root, self._note)
-            self._listing = Listing(self._bench, module.cells(module.Config.model_validate(config), self._bench))
+            self._listing = Listing(self._bench, found.experiments(found.config.model_validate(config), self._bench))
         return self._bench, self._listing
 
     def _note(self, what: str, done: float, total: float) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isthmus.core import provenance
 from isthmus.core.cluster import Cluster
@@ -15,9 +14,11 @@ from isthmus.core.errors import ConfigError, ModelError, unknown
 from isthmus.studies import catalogue, page
 from isthmus.studies.crews import Alone, Crew, Processes
 from isthmus.studies.display import Display
-from isthmus.studies.old.evidence import ClaimResult, Verdict
-from isthmus.studies.old.study import INCOMPLETE, SCALES, Scale, StudyConfig, StudyRecord, departures
 from isthmus.studies.store import Experiment, ResultStore, Stages
+from isthmus.studies.study import SCALES, Scale, StudyConfig, departures
+
+if TYPE_CHECKING:
+    from isthmus.studies.catalogue import AnyRecord, AnyStudy
 
 
 def run_study(
@@ -28,7 +29,7 @@ def run_study(
     show_progress: bool = True,
     jobs: int = 1,
     cluster: Cluster | None = None,
-) -> tuple[StudyRecord, Path]:
+) -> tuple[AnyRecord, Path]:
     """Run a study, or finish one that was interrupted, and write its page.
 
     Args:
@@ -50,17 +51,16 @@ def run_study(
         ConfigError: an unknown study, scale or option.
         DataError, FileError, ModelError: as in training and attacking.
     """
-    module, chosen = catalogue.find(name), _scale(scale)
+    study, chosen = catalogue.find(name), _scale(scale)
     settings = dict(overrides) if isinstance(overrides, Mapping) else parse_overrides(overrides)
-    preset: StudyConfig = module.SCALES[chosen]
-    config = validate(module.Config, override(preset.model_dump(), settings), where=f"study {name}")
-    record = StudyRecord(
-        study=name,
+    preset: StudyConfig = study.preset(chosen)
+    config = validate(study.config, override(preset.model_dump(), settings), where=f"study {name}")
+    record = study.record(
         scale=chosen,
         overrides=settings,
         options=_options(out, jobs, cluster),
         config=config.plain(),
-        departures=departures(config, module.SCALES["paper"]),
+        departures=departures(config, study.preset("paper")),
         provenance=provenance.collect(),
     )
     if jobs < 1:
@@ -71,13 +71,12 @@ def run_study(
     with Display(name, show_progress) as display:
         crew = _crew(name, config, bench, jobs, cluster, display)
         try:
-            _measure(module.cells(config, bench), bench, crew, kept, display)
+            _measure(study.experiments(config, bench), bench, crew, kept, display)
         finally:
             crew.close()
-    if "data" in record.config and kept.record.cells and not kept.record.data:
+    if "data" in record.config and kept.record.measured and not kept.record.data:
         raise ModelError(f"No cell of {name} says which data it was measured on; delete {bench.root}/cells and repeat.")
-    found = judged(module, kept.record)
-    done = kept.record.model_copy(update={"findings": found, "provenance": provenance.collect()})  # now with the GPU
+    done = kept.judged(study)
     done.save(path)
     return done, page.write(path, path.with_suffix(".html"))
 
@@ -104,21 +103,10 @@ def _crew(
     return Alone(bench, display) if jobs == 1 else Processes(name, config.plain(), bench.root, jobs, display)
 
 
-def judged(module: ModuleType, record: StudyRecord) -> tuple[ClaimResult, ...]:
-    """A study's verdicts; where cells failed, it may lack what they need, and then they are undecided."""
-    try:
-        return tuple(module.findings(record))
-    except INCOMPLETE:
-        if not record.failures:
-            raise
-        reason = f"{len(record.failures)} of {record.total} cells could not be measured."
-        return (ClaimResult(claim="What the paper claims.", verdict=Verdict.UNDECIDED, reason=reason),)
-
-
 class _Kept:
     """The record on disk, rewritten after every cell; its cells are in the order of the plan."""
 
-    def __init__(self, record: StudyRecord, path: Path) -> None:
+    def __init__(self, record: AnyRecord, path: Path) -> None:
         self.record, self._path = record, path
         self._names: list[str] = []
         self._cells: dict[str, dict[str, Any]] = {}
@@ -142,16 +130,23 @@ class _Kept:
         self._failures[cell.name] = why
         self._save()
 
+    def judged(self, study: AnyStudy) -> AnyRecord:
+        """The record with the verdicts on the paper's claims, and with what is known of the machine by now."""
+        values = {name: kept["value"] for name, kept in self._known().items()}
+        claims = study.judge(self.record)  # type: ignore[arg-type]
+        return self.record.filled(values, claims=claims, provenance=provenance.collect())
+
+    def _known(self) -> dict[str, dict[str, Any]]:
+        return {name: self._cells[name] for name in self._names if name in self._cells}
+
     def _save(self) -> None:
-        known = {name: self._cells[name] for name in self._names if name in self._cells}
-        self.record = self.record.model_copy(
-            update={
-                "total": len(self._names),
-                "cells": {name: kept["value"] for name, kept in known.items()},
-                "failures": {name: self._failures[name] for name in self._names if name in self._failures},
-                "seconds": round(sum(kept["seconds"] for kept in known.values()), 2),
-                "data": _together(kept["data"] for kept in known.values()),
-            }
+        known = self._known()
+        self.record = self.record.filled(
+            {name: kept["value"] for name, kept in known.items()},
+            total=len(self._names),
+            failures={name: self._failures[name] for name in self._names if name in self._failures},
+            seconds=round(sum(kept["seconds"] for kept in known.values()), 2),
+            data=_together(kept["data"] for kept in known.values()),
         )
         self.record.save(self._path)
 
@@ -189,7 +184,7 @@ def _measure(stages: Stages, bench: ResultStore, crew: Crew, kept: _Kept, displa
 
 def _count(kept: _Kept, display: Display) -> None:
     record = kept.record
-    display.count(len(record.cells), record.total, len(record.failures))
+    display.count(record.measured, record.total, len(record.failures))
 
 
 def _scale(given: str) -> Scale:

@@ -112,6 +112,21 @@ class StudyRecord(Record):
     provenance: dict[str, Any] = Field(default_factory=dict)
 
     @property
+    def measured(self) -> int:
+        """Number of cells that are there."""
+        return len(self.cells)
+
+    @property
+    def claims(self) -> tuple[ClaimResult, ...]:
+        """The findings."""
+        return self.findings
+
+    def filled(self, values: Mapping[str, Any], **facts: Any) -> StudyRecord:
+        """This record with other cells and facts."""
+        facts = {"findings" if name == "claims" else name: fact for name, fact in facts.items()}
+        return self.model_copy(update={"cells": dict(values), **facts})
+
+    @property
     def complete(self) -> bool:
         """Whether every cell is there, or has failed."""
         return 0 < self.total == len(self.cells) + len(self.failures)

@@ -1,4 +1,4 @@
-"""The tables' models behind their whitening: what they are to whitened images, and to images that are not whitened."""
+"""The tables' models without their whitening: on whitened images, and on images that are not whitened."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _AT_A_TIME = 500  # images
 
 @dataclass(frozen=True, eq=False)
 class Inside:
-    """A model that takes whitened images, squeezed into [0, 1] as audits ask for.
+    """A model that takes whitened images, scaled to [0, 1] as audits require.
 
     Attributes:
         images: of shape n×1×h×w; 0 and 1 are the least and the largest value of all.
@@ -38,7 +38,7 @@ class Inside:
 
 
 def whitening(model: Learner) -> Whitening:
-    """A model's own.
+    """The whitening of a model.
 
     Raises:
         ConfigError: it has none.

@@ -1,0 +1,265 @@
+"""What a study is, as plain data: its options, how it is measured, its claims, its tables and plots, and its record.
+
+A paper's modules define ``STUDIES``, a tuple of :class:`Study`. Only the function that ``Study.measure`` names, and the
+experiments it lists, may import torch; everything else works from a stored :class:`StudyRecord`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import yaml
+from pydantic import BeforeValidator, Field, InstanceOf, ValidationError
+
+from isthmus.core import files
+from isthmus.core.config import Frozen, validate
+from isthmus.core.errors import FileError
+from isthmus.core.types import Record, Section
+from isthmus.studies.blocks import Block, Names, draw
+from isthmus.studies.claims import Claim, OtherClaim, judge_all
+from isthmus.studies.measured import Measured
+from isthmus.studies.rows import Rows
+from isthmus.studies.store import ResultStore, Stages
+from isthmus.studies.verdicts import ClaimResult, Verdict
+
+Scale = Literal["tiny", "small", "paper"]
+SCALES: tuple[Scale, ...] = ("tiny", "small", "paper")
+FORMAT = 2
+"""Version of the format of records."""
+_INCOMPLETE = (ValueError, LookupError, ZeroDivisionError)  # what reading a record may raise that lacks experiments
+
+
+def _data(given: object) -> object:
+    if isinstance(given, Mapping):
+        if not isinstance(given.get("name"), str):
+            raise ValueError("give the name of a data set, or a mapping with its name and its options")
+        own = sorted({"train_limit", "random_labels", "classes"} & set(given))
+        if own:
+            raise ValueError(f"{', '.join(own)} of the data are set by the study, by options of its own")
+    return given
+
+
+Data = Annotated[str | dict[str, Any], BeforeValidator(_data)]
+"""A data set: its name, or a mapping with the name and options, such as ``{"name": "svhn", "extra": true}``."""
+
+
+def data_options(data: str | Mapping[str, Any], **own: Any) -> dict[str, Any]:
+    """A data set as part of a recipe, with options that the study sets."""
+    return {**(dict(data) if isinstance(data, Mapping) else {"name": data}), **own}
+
+
+def data_name(data: str | Mapping[str, Any]) -> str:
+    """The name of a data set, without its options."""
+    return data if isinstance(data, str) else str(data["name"])
+
+
+class StudyConfig(Frozen):
+    """Base of every study's options; the defaults are the paper's, or our reading where it is silent.
+
+    Attributes:
+        departs: options whose default departs from the paper, with what the paper has. Pages list them as departures.
+    """
+
+    departs: ClassVar[Mapping[str, Any]] = {}
+
+
+class StudyRecord(Record):
+    """What a study measured so far: all that its page and its verdicts are made from.
+
+    Attributes:
+        format: version of this format.
+        study: its name, such as "closer-look/figure-1".
+        scale: whose preset the config began from.
+        overrides: settings given on top of that, as dotted keys.
+        options: further options of the command that makes this record, such as ``--out``; no number depends on them.
+        config: all options, resolved.
+        departures: options in which this differs from the paper: name -> [here, there].
+        experiments: name -> what was measured there.
+        total: experiments that belong to the study; fewer are there while it runs.
+        data: of each data set behind the experiments, ``name``, ``fingerprint`` and ``note``.
+        failures: experiments that could not be measured, and why; they belong to the study, too.
+        seconds: time spent on the experiments, training included.
+        claims: the paper's claims with their verdicts; empty until everything is measured.
+        provenance: versions, commit, machine and date.
+    """
+
+    format: int = FORMAT
+    study: str
+    scale: Scale
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    options: tuple[str, ...] = ()
+    config: dict[str, Any]
+    departures: dict[str, tuple[Any, Any]] = Field(default_factory=dict)
+    experiments: dict[str, InstanceOf[Measured]] = Field(default_factory=dict)
+    data: tuple[dict[str, str], ...] = ()
+    total: int = 0
+    failures: dict[str, str] = Field(default_factory=dict)
+    seconds: float = 0.0
+    claims: tuple[ClaimResult, ...] = ()
+    provenance: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def measured(self) -> int:
+        """Number of experiments that are there."""
+        return len(self.experiments)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every experiment is there, or has failed."""
+        return 0 < self.total == len(self.experiments) + len(self.failures)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of these numbers must know of the data, a sentence for each data set."""
+        return list(dict.fromkeys(f"{each['name']}: {each['note']}." for each in self.data if each["note"]))
+
+    @property
+    def collapsed(self) -> list[str]:
+        """Experiments on models that stayed at chance: measured, and kept apart from the others."""
+        return [name for name, found in self.experiments.items() if found.collapsed]
+
+    def rows(self, collapsed: bool = False) -> Rows:
+        """All rows, each with the study's name among its coordinates.
+
+        Args:
+            collapsed: with those of models that stayed at chance.
+        """
+        found = [each for each in self.experiments.values() if collapsed or not each.collapsed]
+        metrics = [metric for each in found for metric in each.metrics]
+        return Rows(metrics, {key: value for each in found for key, value in each.outcomes_by_metric().items()})
+
+    def filled(self, values: Mapping[str, Any], **facts: Any) -> StudyRecord:
+        """This record with other experiments, given as the store keeps them, and other facts."""
+        known = self.experiments
+        experiments = {name: known.get(name) or Measured.from_plain(value) for name, value in values.items()}
+        return self.model_copy(update={"experiments": experiments, **facts})
+
+    def save(self, path: Path) -> None:
+        """Write the record as JSON, atomically."""
+        content = self.model_copy(update={"experiments": {}}).plain()
+        files.write_json(path, content | {"experiments": {k: v.plain() for k, v in self.experiments.items()}})
+
+    @classmethod
+    def load(cls, path: Path) -> StudyRecord:
+        """Read a record.
+
+        Raises:
+            FileError: it is missing, truncated, of another format or something else.
+        """
+        content = files.read_json(path)
+        found = content.get("format", 1) if isinstance(content, dict) else None
+        if found != FORMAT and isinstance(content, dict) and "study" in content:
+            raise FileError(
+                f"{path} has format {found} of study records, and this version reads {FORMAT}; run the study again."
+            )
+        try:
+            experiments = {name: Measured.from_plain(value) for name, value in content.pop("experiments").items()}
+            return cls.model_validate({**content, "experiments": experiments})
+        except (AttributeError, KeyError, TypeError, ValidationError) as error:
+            raise FileError(f"{path} is no record of a study ({error!s:.200}); run the study again.") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """One figure, table or section of a paper.
+
+    Attributes:
+        name: such as "closer-look/figure-1".
+        title: of its page.
+        question: what it asks, one line.
+        config: the class of its options.
+        measure: "module:function", from the options and the store to the experiments in stages
+            (:data:`isthmus.studies.store.Stages`); imported only when they are needed.
+        claims: from the options to the paper's claims.
+        blocks: tables and plots of its page, or a function from the options to them.
+        names: what pages call the values of coordinates, in the order of display.
+    """
+
+    name: str
+    title: str
+    question: str
+    config: type[StudyConfig]
+    measure: str
+    claims: Callable[[Any], Iterable[Claim | OtherClaim]]
+    blocks: Sequence[Block] | Callable[[Any], Sequence[Block]]
+    names: Names = field(default_factory=dict)
+
+    @property
+    def paper(self) -> str:
+        """Folder of the paper's modules."""
+        return self.name.partition("/")[0].replace("-", "_")
+
+    def preset(self, scale: Scale) -> StudyConfig:
+        """The options of a scale, from the paper's ``presets.yaml``; "paper" has the defaults unless it is there."""
+        given = _presets(self.paper).get(self.name.partition("/")[2], {}).get(scale, {})
+        return validate(self.config, given, where=f"preset {scale} of {self.name}")
+
+    def experiments(self, config: StudyConfig, store: ResultStore) -> Stages:
+        """What there is to measure, in stages."""
+        module, _, function = self.measure.partition(":")
+        stages: Stages = getattr(importlib.import_module(module), function)(config, store)
+        return stages
+
+    def record(self, **facts: Any) -> StudyRecord:
+        """An empty record."""
+        return StudyRecord(study=self.name, **facts)
+
+    def load(self, path: Path) -> StudyRecord:
+        """Read a record of this study."""
+        return StudyRecord.load(path)
+
+    def judge(self, record: StudyRecord) -> tuple[ClaimResult, ...]:
+        """The verdicts; undecided if experiments failed that they need."""
+        try:
+            return tuple(judge_all(self.claims(self._options(record)), record.rows()))
+        except _INCOMPLETE:
+            if not record.failures:
+                raise
+            reason = f"{len(record.failures)} of {record.total} experiments could not be measured."
+            return (ClaimResult(claim="What the paper claims.", verdict=Verdict.UNDECIDED, reason=reason),)
+
+    def section(self, record: StudyRecord) -> Section:
+        """The tables and plots of its page; none if experiments failed that they need."""
+        config = self._options(record)
+        blocks = self.blocks(config) if callable(self.blocks) else self.blocks
+        try:
+            return Section(self.title, self.question, tuple(draw(blocks, record, config, self.names)))
+        except _INCOMPLETE:
+            if not record.failures:
+                raise
+            return Section(self.title, self.question)
+
+    def _options(self, record: StudyRecord) -> StudyConfig:
+        return validate(self.config, record.config, where=f"the record of {record.study}")
+
+
+@cache
+def _presets(paper: str) -> dict[str, Any]:
+    path = Path(__file__).parent / paper / "presets.yaml"
+    content: dict[str, Any] = yaml.safe_load(path.read_text("utf-8"))
+    return content
+
+
+def departures(config: StudyConfig, paper: StudyConfig) -> dict[str, tuple[Any, Any]]:
+    """Options in which a config differs from the paper's: dotted name -> (here, there), None where one has none.
+
+    Args:
+        config: the options here.
+        paper: those of the study's paper scale; where they depart from the paper (``departs``), its own count.
+    """
+    here, there = dict(_flat(config.plain())), dict(_flat({**paper.plain(), **paper.departs}))
+    names = [*here, *(name for name in there if name not in here)]
+    return {name: (here.get(name), there.get(name)) for name in names if here.get(name) != there.get(name)}
+
+
+def _flat(content: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value
