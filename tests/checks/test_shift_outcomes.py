@@ -11,7 +11,7 @@ from torch import nn
 from isthmus.checks.shift_outcomes import right, right_under_corruptions
 from isthmus.core import randomness
 from isthmus.core.errors import DataError, ModelError
-from isthmus.data.shift.loading import load
+from isthmus.data.shift.shifted import load
 from isthmus.metrics import measured_mce
 
 CLASSES = ("n01440764", "n01498041", "n01531178")

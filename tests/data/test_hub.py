@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from isthmus.core import registry
 from isthmus.core.errors import DataError
 from isthmus.data import hub
+from isthmus.data.cifar10 import CIFAR10
 from isthmus.data.loading import load
+from isthmus.data.svhn import SVHN
 
 PLACE = "ufldl-stanford/svhn/cropped_digits"
 
@@ -307,16 +308,16 @@ def test_data_of_a_mirror_say_whether_they_are_the_published_ones(svhn: dict[str
     """Recognised by their fingerprint, and said of any part of them; what the hub itself sends needs no note."""
     unknown = load("svhn")
     assert unknown.note == hub.UNKNOWN
-    monkeypatch.setitem(registry.find("data", "svhn").SOURCE.known, unknown.fingerprint, "upside down")
+    monkeypatch.setitem(SVHN.source.known, unknown.fingerprint, "upside down")
     assert load("svhn").note == "upside down"
     part = load({"name": "svhn", "train_limit": 10, "classes": ["1", "7"]})
     assert part.note == "upside down"
     assert part.fingerprint != unknown.fingerprint
-    monkeypatch.setitem(registry.find("data", "svhn").SOURCE.known, unknown.fingerprint, "")
+    monkeypatch.setitem(SVHN.source.known, unknown.fingerprint, "")
     assert load("svhn").note == ""
 
 
 def test_the_mirrored_cifar10_that_went_through_jpeg_is_known() -> None:
-    (note,) = registry.find("data", "cifar10").SOURCE.known.values()
+    (note,) = CIFAR10.source.known.values()
     assert "JPEG at quality 75" in note
     assert "shuffled" in note

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import sys
-from types import ModuleType
 
 import pytest
 import torch
@@ -9,9 +8,9 @@ import torch
 from isthmus.core import registry
 from isthmus.core.config import component
 from isthmus.core.errors import ConfigError, DataError
-from isthmus.data.digits import Config
+from isthmus.data.digits import Digits
 from isthmus.data.images import ImageData
-from isthmus.data.loading import limited, load
+from isthmus.data.loading import load
 
 
 def test_data_sets_are_found_by_file_name() -> None:
@@ -33,7 +32,7 @@ def test_every_config_answers_to_its_file_name_and_has_the_common_options(name: 
     assert (config.name, config.train_limit, config.test_limit) == (name, 5, 7)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("given", ["digits", {"name": "digits"}, Config()])
+@pytest.mark.parametrize("given", ["digits", {"name": "digits"}, Digits()])
 def test_a_name_a_mapping_and_a_config_load_the_same(given: object) -> None:
     assert load(given).fingerprint == load("digits").fingerprint  # type: ignore[arg-type]
 
@@ -48,8 +47,8 @@ def test_unknown_names_options_and_limits_are_config_errors() -> None:
 
 
 def test_limits_keep_balanced_prefixes_of_one_shuffle(tiny: ImageData) -> None:
-    small = limited(tiny, Config(train_limit=12, test_limit=4))
-    smaller = limited(tiny, Config(train_limit=6, test_limit=4))
+    small = Digits(train_limit=12, test_limit=4).limited(tiny)
+    smaller = Digits(train_limit=6, test_limit=4).limited(tiny)
     assert small.train.labels.bincount().tolist() == [4, 4, 4]
     assert torch.equal(small.train.images[:6], smaller.train.images)
     assert len({tiny.fingerprint, small.fingerprint, smaller.fingerprint}) == 3
@@ -57,21 +56,19 @@ def test_limits_keep_balanced_prefixes_of_one_shuffle(tiny: ImageData) -> None:
 
 
 def test_limits_that_do_not_bite_change_nothing(tiny: ImageData) -> None:
-    assert limited(tiny, Config()) is tiny
-    assert limited(tiny, Config(train_limit=30, test_limit=1000)) is tiny
+    assert Digits().limited(tiny) is tiny
+    assert Digits(train_limit=30, test_limit=1000).limited(tiny) is tiny
 
 
 def test_a_train_limit_below_the_number_of_classes_says_so(tiny: ImageData) -> None:
     with pytest.raises(DataError, match=r"train_limit=2 leaves classes of tiny without .* at least 3"):
-        limited(tiny, Config(train_limit=2))
+        Digits(train_limit=2).limited(tiny)
 
 
-def test_a_loader_that_returns_something_else_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    odd = ModuleType("odd")
-    odd.load = lambda config: [1, 2]  # type: ignore[attr-defined]
-    monkeypatch.setattr(registry, "find", lambda kind, name: odd)
+def test_a_dataset_that_reads_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Digits, "read", lambda self: [1, 2])
     with pytest.raises(DataError, match="'digits' must return ImageData; got list"):
-        load(Config())
+        load(Digits())
 
 
 def test_importing_the_room_does_not_import_optional_packages() -> None:
@@ -108,13 +105,13 @@ def test_random_labels_of_few_are_the_first_of_many() -> None:
 
 def test_classes_keep_their_examples_and_take_the_places_they_are_named_in(tiny: ImageData) -> None:
     first, second = tiny.classes[2], tiny.classes[0]
-    pair = limited(tiny, Config(classes=(first, second)))
+    pair = Digits(classes=(first, second)).limited(tiny)
     assert pair.classes == (first, second)
     for split, whole in ((pair.train, tiny.train), (pair.test, tiny.test)):
         assert torch.equal(split.images, whole.images[whole.labels != 1])
         assert torch.equal(split.labels, (whole.labels[whole.labels != 1] == 0).long())
     assert pair.fingerprint != tiny.fingerprint
-    few = limited(tiny, Config(classes=(first, second), train_limit=4))
+    few = Digits(classes=(first, second), train_limit=4).limited(tiny)
     assert few.train.labels.bincount().tolist() == [2, 2]
 
 
@@ -127,6 +124,6 @@ def test_a_pair_of_digits() -> None:
 
 def test_classes_that_there_are_not_or_are_named_twice_are_refused(tiny: ImageData) -> None:
     with pytest.raises(ConfigError, match="class 'seven'"):
-        limited(tiny, Config(classes=("seven", tiny.classes[0])))
+        Digits(classes=("seven", tiny.classes[0])).limited(tiny)
     with pytest.raises(ConfigError, match="named 2 times"):
-        limited(tiny, Config(classes=(tiny.classes[0],) * 2))
+        Digits(classes=(tiny.classes[0],) * 2).limited(tiny)

@@ -70,7 +70,8 @@ def mypackage(folder):
     for group, entries in groups.items():
         lines += [f"[{group}]", *(f"{name} = {value}" for name, value in entries.items())]
         for value in entries.values():
-            shutil.copy(EXAMPLES / f"{value.rpartition('.')[2]}.py", folder / "mypackage")
+            module = value.partition(":")[0].rpartition(".")[2]
+            shutil.copy(EXAMPLES / f"{module}.py", folder / "mypackage")
     (metadata / "entry_points.txt").write_text("\n".join(lines) + "\n")
     registry._foreign.cache_clear()
     yield page

@@ -18,7 +18,7 @@ from tests.fuzzing.trials import cases, judge, place
 
 import isthmus
 from isthmus.core import files
-from isthmus.data.shift.loading import load
+from isthmus.data.shift.shifted import load
 
 SOURCE = Path(isthmus.__file__).parent
 MEMBERS = [

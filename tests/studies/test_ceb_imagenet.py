@@ -387,7 +387,7 @@ def test_the_error_on_imagenet_a_is_that_of_the_trained_model(dry):
     (record, _), out = dry
     folder = next((out / "models").glob("*-ceb5-*"))
     model, root = load_model(folder), out / "data" / "textures-32" / "imagenet-a"
-    from isthmus.data.shift.loading import load as load_shifted
+    from isthmus.data.shift.shifted import load as load_shifted
 
     options = {"name": "imagenet_a", "path": str(root), "size": 32, "shorter": 37, "limit": 4}
     (batch,) = load_shifted(options, textures.CLASSES).batches(100)

@@ -9,7 +9,6 @@ from torch.nn.functional import cross_entropy, softplus
 
 import isthmus
 from isthmus.attacks.threats import THREATS, parse
-from isthmus.core import registry
 from isthmus.core.errors import ConfigError, ModelError
 from isthmus.core.randomness import example_keys
 from isthmus.core.recipe import Adversarial, load_recipe
@@ -90,7 +89,7 @@ def test_the_box_counts_too():
 
 def trainer(tmp_path, overrides=()) -> Trainer:
     recipe = load_recipe(DIGITS, overrides)
-    return Trainer(recipe, registry.find("data", "digits").load(recipe.data), Run(tmp_path))
+    return Trainer(recipe, recipe.data.load(), Run(tmp_path))
 
 
 def seen_by(trainer: Trainer, steps: int = 1):
@@ -240,7 +239,7 @@ def test_it_makes_digits_robust(tmp_path):
     for name, adversarial in (("plain", None), ("pgd", "pgd:7 linf:0.15")):
         settings = {**options, "training.adversarial": adversarial}
         run = isthmus.train(DIGITS, settings, out=tmp_path / name, progress=False)
-        test = registry.find("data", "digits").load(run.recipe.data).test
+        test = run.recipe.data.load().test
         images, labels = as_float(test.images[:40]), test.labels[:40]
         robust[name] = isthmus.robust_accuracy(run.load(), images, labels, parse("linf:0.15"), "fast").accuracy
     assert robust["pgd"] > robust["plain"] + 0.3

@@ -14,7 +14,6 @@ from torch import nn
 import isthmus
 from isthmus.audits.target import judged_on, named
 from isthmus.cli.app import main
-from isthmus.core import registry
 from isthmus.core.errors import ConfigError, DataError
 from isthmus.core.recipe import LearningRate, Optimizer, load_recipe
 from isthmus.models.backbones import MLP
@@ -92,7 +91,7 @@ def test_an_audit_decodes_no_more_than_it_is_asked_for(run: Run, tmp_path: Path,
     target = judged_on(subject, 8)
     assert target.images.shape == (8, 3, 32, 32)
     assert target.labels.bincount().tolist() == [2, 2, 2, 2]
-    whole = registry.find("data", "imagenet").load(run.recipe.data).test
+    whole = run.recipe.data.load().test
     assert torch.equal(target.images, whole.images[target.indices].float() / 255)
     with pytest.raises(SystemExit) as end:
         main(["audit", str(run.path), "--n", "8", "--checks", "accuracy", "--out", str(tmp_path), "--quiet"])

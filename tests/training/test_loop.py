@@ -12,7 +12,6 @@ from torch import nn
 
 import isthmus
 from isthmus.cli import app
-from isthmus.core import registry
 from isthmus.core.errors import ConfigError, DataError, FileError, ModelError
 from isthmus.core.recipe import load_recipe
 from isthmus.information.codes import Codes
@@ -37,7 +36,7 @@ def train(tmp_path, **overrides) -> Run:
 def test_it_learns_real_digits(tmp_path):
     run = isthmus.train(SMALL, {"data.train_limit": None, "training.epochs": 15}, out=tmp_path / "run", progress=False)
     model = run.load()
-    test = registry.find("data", "digits").load(run.recipe.data).test
+    test = run.recipe.data.load().test
     assert evaluate(model, test, {}) == run.info()["result"]["test_accuracy"] > 0.9
 
 
@@ -91,7 +90,7 @@ def test_options_train(tmp_path, overrides):
 @pytest.mark.parametrize(("name", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
 def test_half_precision_reaches_the_backbone_and_not_the_densities(tmp_path, name, dtype):
     recipe = load_recipe(SMALL, {"training.precision": name})
-    data = registry.find("data", "digits").load(recipe.data)
+    data = recipe.data.load()
     trainer = Trainer(recipe, data, Run(tmp_path))
     dtypes = []
     trainer.model.backbone.register_forward_hook(lambda _, __, output: dtypes.append(output.dtype))
@@ -103,7 +102,7 @@ def test_half_precision_reaches_the_backbone_and_not_the_densities(tmp_path, nam
 def half(tmp_path, scale, **overrides):
     """A trainer in fp16 whose loss is scaled by so much."""
     recipe = load_recipe(SMALL, {"training.precision": "fp16", "training.optimizer": {"name": "sgd"}, **overrides})
-    trainer = Trainer(recipe, registry.find("data", "digits").load(recipe.data), Run(tmp_path))
+    trainer = Trainer(recipe, recipe.data.load(), Run(tmp_path))
     trainer.team.loss_scale.restore(trainer.team.loss_scale.facts() | {"scale": scale})
     return trainer
 
@@ -138,7 +137,7 @@ def test_fp16_that_always_overflows_stops_before_a_checkpoint(tmp_path):
 
 def test_gradients_are_clipped(tmp_path):
     recipe = load_recipe(SMALL, {"training.clip_norm": 1e-3, "training.optimizer": {"name": "sgd", "momentum": 0}})
-    trainer = Trainer(recipe, registry.find("data", "digits").load(recipe.data), Run(tmp_path))
+    trainer = Trainer(recipe, recipe.data.load(), Run(tmp_path))
     trainer._step([next(trainer.batches.epoch())])
     norm = torch.stack([p.grad.norm() for p in trainer.model.parameters() if p.grad is not None]).norm()
     assert norm.item() == pytest.approx(1e-3, rel=1e-3)
@@ -146,13 +145,13 @@ def test_gradients_are_clipped(tmp_path):
 
 def test_a_marginal_beside_ceb_has_its_own_optimiser(tmp_path):
     recipe = load_recipe(TINY)
-    trainer = Trainer(recipe, registry.find("data", "digits").load(recipe.data), Run(tmp_path))
+    trainer = Trainer(recipe, recipe.data.load(), Run(tmp_path))
     main, beside = parameter_groups(trainer.model)
     assert {id(p) for p in beside} == {id(p) for p in trainer.model.marginal.parameters()}
     assert not {id(p) for p in main} & {id(p) for p in beside}
     assert set(trainer.optimizers) == {"optimizer", "marginal_optimizer"}
     vib = load_recipe(TINY, {"objective": "vib", "training.rho_schedule": None})
-    trainer = Trainer(vib, registry.find("data", "digits").load(vib.data), Run(tmp_path))
+    trainer = Trainer(vib, vib.data.load(), Run(tmp_path))
     assert set(trainer.optimizers) == {"optimizer"}
 
 
@@ -282,7 +281,7 @@ def test_impossible_terms_end_training_as_a_collapse(tmp_path, monkeypatch):
     assert info["result"]["collapsed"] is info["result"]["impossible"] is True
     assert "residual information is -" in info["result"]["collapse"]
     assert run.metrics()[-1]["collapsed"] is True
-    assert evaluate(run.load(), registry.find("data", "digits").load(run.recipe.data).test, {}) >= 0.0
+    assert evaluate(run.load(), run.recipe.data.load().test, {}) >= 0.0
     monkeypatch.undo()
     assert train(tmp_path, **{"objective.kl": "sampled", "training.log_every": 3}).info() == info  # not trained again
 
@@ -308,7 +307,7 @@ def test_the_average_is_what_is_saved_and_evaluated(tmp_path):
     raw = isthmus.train(SMALL, out=tmp_path / "raw", progress=False)
     averaged, last = run.load(), raw.load()
     assert not torch.equal(averaged.encoder.project.weight, last.encoder.project.weight)
-    test = registry.find("data", "digits").load(run.recipe.data).test
+    test = run.recipe.data.load().test
     assert evaluate(averaged, test, {}) == run.info()["result"]["test_accuracy"]
 
 

@@ -14,7 +14,6 @@ from tests.training.recipes import TINY
 from tests.training.two_processes import work
 
 import isthmus
-from isthmus.core import registry
 from isthmus.core.errors import ConfigError, DataError
 from isthmus.core.recipe import load_recipe
 from isthmus.models.noise import Share, standard_normal
@@ -179,7 +178,7 @@ def test_what_the_first_process_cannot_do_stops_the_others_without_a_word(folder
 
 def trainer(tmp_path: Path, *overrides: dict[str, Any]) -> Trainer:
     chosen = load_recipe(recipe(*overrides))
-    return Trainer(chosen, registry.find("data", "digits").load(chosen.data), Run(tmp_path))
+    return Trainer(chosen, chosen.data.load(), Run(tmp_path))
 
 
 @pytest.mark.parametrize("parts", [2, 4, 16])

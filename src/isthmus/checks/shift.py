@@ -19,7 +19,7 @@ from isthmus.core.types import CheckResult, Figure, Headline, Metric, Section, S
 
 if TYPE_CHECKING:
     from isthmus.checks.context import Context
-    from isthmus.data.shift.testset import Shifted
+    from isthmus.data.shift.shifted import Shifted
 
 
 def _set(given: Any) -> Component:
@@ -109,7 +109,7 @@ def _names(sets: Sequence[Component]) -> list[str]:
 
 
 def _loaded(given: Component, context: Context, config: Config) -> Shifted:
-    from isthmus.data.shift.loading import load
+    from isthmus.data.shift.shifted import load
 
     if given.name in registry.names("shifts"):
         shifted = load(given, config.classes)
@@ -134,8 +134,7 @@ def _test_split(given: Component, context: Context, config: Config) -> Shifted:
     import torch
 
     from isthmus.data.loading import load
-    from isthmus.data.shift.loading import relabelled
-    from isthmus.data.shift.testset import Shifted
+    from isthmus.data.shift.shifted import Shifted, relabelled
 
     data = load(given)
     if config.classes is None and data.num_classes != context.num_classes:

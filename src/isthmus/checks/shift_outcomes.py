@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool
     from torch import Tensor, nn
 
-    from isthmus.data.shift.testset import Shifted
+    from isthmus.data.shift.shifted import Shifted
 
 
 def right(
@@ -64,13 +64,13 @@ def right_under_corruptions(
 
     Args:
         given: the benchmark, "cifar10_c" or "imagenet_c", or its options without corruption and severity.
-        classes: see :func:`isthmus.data.shift.loading.load`.
+        classes: see :func:`isthmus.data.shift.shifted.load`.
         progress: called with (done, total) after each of the 5·len(corruptions) passes.
 
     Raises:
         ModelError, DataError: as :func:`right`, or the corruptions are not all of the same images.
     """
-    from isthmus.data.shift.loading import load
+    from isthmus.data.shift.shifted import load
 
     options = {"name": given} if isinstance(given, str) else dict(given)
     outcomes = {}

@@ -54,7 +54,7 @@ def target_of(context: Context, config: Config) -> Target:
     """
     from isthmus.data.loading import load
     from isthmus.data.order import balanced
-    from isthmus.data.shift.loading import relabelled
+    from isthmus.data.shift.shifted import relabelled
 
     data = load(config.data)
     if config.classes is None and data.num_classes != context.num_classes:

@@ -1,9 +1,8 @@
-"""``folder:PATH``: a user's own images, one folder a class.
+"""``folder:PATH``: images of a user, one folder per class.
 
-Either ``PATH/train/<class>/*.png`` with ``PATH/test/<class>/*.png``, or ``PATH/<class>/*.png`` alone, of
-which a fixed stratified part becomes the test split. ``PATH/test/<class>/*.png`` alone can be audited on. Labels
-follow the alphabetical order of the classes, or the option ``classes``. All images are held in memory, decoded once and
-cached.
+Either ``PATH/train/<class>/*.png`` with ``PATH/test/<class>/*.png``, or ``PATH/<class>/*.png`` alone, of which a fixed
+stratified part becomes the test split. ``PATH/test/<class>/*.png`` alone suffices for an audit. Labels follow the
+alphabetical order of the classes, or the option ``classes``. All images are decoded once, cached and held in memory.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from isthmus.core.errors import DataError
 from isthmus.data.cache import cached
 from isthmus.data.decode import Channels, need_pillow, pixels, progress, stacked
 from isthmus.data.images import ImageData, Split
-from isthmus.data.loading import DataConfig, FolderPath, folder_at, limited
+from isthmus.data.loading import FolderPath, ImageDataset, folder_at
 from isthmus.data.order import stratified
 
 logger = logging.getLogger(__name__)
@@ -32,15 +31,15 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".
 Labelled = list[tuple[Path, int]]
 
 
-class Config(DataConfig):
-    """Options of an image folder.
+class ImageFolder(ImageDataset):
+    """Images in folders.
 
     Attributes:
         path: the folder.
-        size: cut the centre of every image to a square and resample it to size × size pixels; needed unless
-            all have one size already.
+        size: crop the centre of every image to a square and resample it to size × size pixels; needed unless all
+            images have the same size.
         channels: 3 for RGB, 1 for grey; images are converted.
-        test_fraction: part of each class that is tested on, where the folder has no ``train`` and ``test``.
+        test_fraction: fraction of each class for the test split, if the folder has no ``train`` and ``test``.
     """
 
     argument: ClassVar[str | None] = "path"
@@ -51,47 +50,56 @@ class Config(DataConfig):
     channels: Channels = 3
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
 
+    def read(self) -> ImageData:
+        """The images of the folder.
 
-def load(config: Config) -> ImageData:
-    """Load an image folder.
+        Raises:
+            DataError: a folder or file that is missing, empty or unreadable; images of different sizes without
+                ``size``; a test class without training images. The message names the folder or file.
+        """
+        root = folder_at(self.path)
+        try:
+            train, test, classes = _listed(root, self.test_fraction)
+            halves = _halves(root)
+            source = _facts(root, self, train, test)
+        except OSError as error:
+            raise DataError(f"Cannot read the image folder {root}: {error}.") from None
 
-    Raises:
-        DataError: a folder or file that is missing, empty or unreadable; images of different sizes without
-            ``size``; a class that is tested on but not trained on. Names the folder or file.
-    """
-    root = folder_at(config.path)
-    try:
-        train, test, classes = _listed(root, config.test_fraction)
-        halves = _halves(root)
-        source = _facts(root, config, train, test)
-    except OSError as error:
-        raise DataError(f"Cannot read the image folder {root}: {error}.") from None
+        def decode() -> tuple[Split, Split]:
+            need_pillow()
+            # Both at once, so that an image of another size is reported wherever it is.
+            both = _decoded([*train, *test], self)
+            positions = torch.arange(len(both))
+            return both.select(positions[: len(train)]), both.select(positions[len(train) :])
 
-    def decode() -> tuple[Split, Split]:
-        need_pillow()
-        # Both at once, so that an image of another size is named wherever it is.
-        both = _decoded([*train, *test], config)
-        positions = torch.arange(len(both))
-        return both.select(positions[: len(train)]), both.select(positions[len(train) :])
+        if self.classes is None:
+            _warn_of_order(root, classes)
+        data = cached(f"folder-{root.name[:40]}", classes, source, decode)
+        if not halves:
+            note = (
+                f"{self.test_fraction:.0%} of each class, a fixed choice, are the test split, since there is no test/"
+            )
+            data = replace(data, note=note)
+        return replace(data, test_only=halves == ["test"])
 
-    if config.classes is None and (natural := sorted(classes, key=_natural)) != list(classes):
-        logger.warning(
-            "%s: labels follow the alphabetical order of the classes, %s, so that label %d is %r; for another order "
-            "give the option classes.",
-            root,
-            ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else ""),
-            first := next(i for i, name in enumerate(classes) if name != natural[i]),
-            classes[first],
-        )
-    data = cached(f"folder-{root.name[:40]}", classes, source, decode)
-    if not halves:
-        note = f"{config.test_fraction:.0%} of each class, a fixed choice, are the test split, since there is no test/"
-        data = replace(data, note=note)
-    return limited(replace(data, test_only=halves == ["test"]), config)
+
+def _warn_of_order(root: Path, classes: tuple[str, ...]) -> None:
+    natural = sorted(classes, key=_natural)
+    if natural == list(classes):
+        return
+    first = next(i for i, name in enumerate(classes) if name != natural[i])
+    logger.warning(
+        "%s: labels follow the alphabetical order of the classes, %s, so that label %d is %r; for another order "
+        "give the option classes.",
+        root,
+        ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else ""),
+        first,
+        classes[first],
+    )
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Sorts 2 before 10."""
+    """A key that sorts 2 before 10."""
     return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
@@ -124,14 +132,16 @@ def _listed(root: Path, test_fraction: float) -> tuple[Labelled, Labelled, tuple
 
 
 def _labelled(folder: Path, classes: tuple[str, ...] | None) -> tuple[Labelled, tuple[str, ...]]:
-    """The images under <class>/ folders, in order of their names; ``classes`` where they are known."""
+    """The images under <class>/ folders, in order of their names, and the classes."""
     found = _folders(folder)
     if not found:
         raise DataError(f"{folder} has no <class>/ folders with images.")
     classes = classes or tuple(found)
     foreign = [name for name in found if name not in classes]
     if foreign:
-        raise DataError(f"{folder / foreign[0]} is a class that is not trained on (those are: {', '.join(classes)}).")
+        raise DataError(
+            f"{folder / foreign[0]} is a class without training images (those with are: {', '.join(classes)})."
+        )
     return [(file, classes.index(name)) for name in found for file in _images(folder / name)], classes
 
 
@@ -146,24 +156,24 @@ def _images(folder: Path) -> list[Path]:
         raise DataError(f"{folder} holds no image ({', '.join(SUFFIXES)}).")
     others = [file.name for file in files if file.suffix.lower() not in SUFFIXES]
     if others:
-        logger.warning("%s: %d files are not taken for images, such as %s.", folder, len(others), others[0])
+        logger.warning("%s: %d files that are no images are ignored, such as %s.", folder, len(others), others[0])
     return images
 
 
-def _facts(root: Path, config: Config, train: Labelled, test: Labelled) -> Mapping[str, Any]:
+def _facts(root: Path, dataset: ImageFolder, train: Labelled, test: Labelled) -> Mapping[str, Any]:
     """What the decoded images depend on."""
-    # The folder's path is part of it: bitmaps of one size, with their archive's times, look alike anywhere.
+    # The path is included: bitmaps of one size with the times of their archive look alike everywhere.
     listed = [
         [[str(f.relative_to(root)), f.stat().st_size, f.stat().st_mtime_ns] for f, _ in half] for half in (train, test)
     ]
-    return {"folder": str(root), "size": config.size, "channels": config.channels, "files": listed}
+    return {"folder": str(root), "size": dataset.size, "channels": dataset.channels, "files": listed}
 
 
-def _decoded(files: Labelled, config: Config) -> Split:
+def _decoded(files: Labelled, dataset: ImageFolder) -> Split:
     images = []
-    with progress(f"decoding {config.path}", len(files)) as advance:
+    with progress(f"decoding {dataset.path}", len(files)) as advance:
         for file, _ in files:
-            images.append(pixels(file, config.channels, str(file), config.size))
+            images.append(pixels(file, dataset.channels, str(file), dataset.size))
             advance(1)
     advice = "set size to have all resampled to size × size pixels"
     return stacked(images, [label for _, label in files], lambda i: str(files[i][0]), advice)

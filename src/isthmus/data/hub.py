@@ -1,10 +1,10 @@
-"""Data sets of the Hugging Face hub, or of a local mirror of it, read through the ``datasets`` library.
+"""Datasets of the Hugging Face hub, or of a local mirror of it, read through the ``datasets`` library.
 
-``ISTHMUS_DATA`` names a mirror: a folder with the hub's own layout,
-``<org>/<name>/<config>/<split>-00000-of-00001.parquet``. Where it is set, nothing is asked of the network.
+``ISTHMUS_DATA`` names a mirror: a folder with the layout of the hub,
+``<org>/<name>/<config>/<split>-00000-of-00001.parquet``. If it is set, the network is not used.
 
-Rows are streamed: the decoded tensors are cached (see :mod:`isthmus.data.cache`), so a second copy kept by
-``datasets`` would only fill the disk.
+Rows are streamed: the decoded tensors are cached (see :mod:`isthmus.data.cache`), so ``datasets`` need not keep a
+second copy on disk.
 """
 
 from __future__ import annotations
@@ -12,42 +12,37 @@ from __future__ import annotations
 import glob
 import logging
 import os
+from abc import ABC
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar
 
 from isthmus.core.errors import DataError, one_line
 from isthmus.data.cache import cached
 from isthmus.data.decode import Channels, need_pillow, pixels, progress, stacked
 from isthmus.data.images import ImageData, Split
-from isthmus.data.loading import DataConfig, limited
+from isthmus.data.loading import ImageDataset
 
 UNKNOWN = "from a mirror, and not recognised as the published data"
-"""The note on data of a mirror whose fingerprint is none of :attr:`Source.known`."""
+"""Note on data of a mirror whose fingerprint is not in :attr:`Source.known`."""
 _ROWS = 500  # decoded between two updates of the progress bar
-
-
-class HubConfig(DataConfig):
-    """Options of every hub data set: ``revision`` is a commit, tag or branch of the hub's repository."""
-
-    revision: str | None = None
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where on the hub a data set is, and what its columns are called.
+    """Location of a dataset on the hub, and the names of its columns.
 
     Attributes:
-        name: the data set's name in isthmus.
+        name: the dataset's name in isthmus.
         hub_id: ``org/name`` on the hub.
-        config: the hub's word for a variant of a data set; a folder in its repository.
+        config: the hub's name for a variant of a dataset; a folder in its repository.
         image, label: the columns.
         channels: 1 for grey, 3 for RGB.
-        train, test: hub splits that make up our two, one after another.
-        known: what is known of data with these fingerprints, as :attr:`ImageData.note`; "" for the published ones.
+        train, test: hub splits that are concatenated to our two.
+        known: :attr:`ImageData.note` of data with these fingerprints; "" for the published data.
     """
 
     name: str
@@ -62,23 +57,39 @@ class Source:
     known: Mapping[str, str] = field(default_factory=dict)
 
 
-def load(source: Source, config: HubConfig) -> ImageData:
-    """Load a hub data set: from the cache, else from the mirror, else from the hub.
+class HubDataset(ImageDataset, ABC):
+    """A dataset of the hub.
 
-    Raises:
-        DataError: ``datasets`` is not installed, the mirror lacks the data or holds a corrupt file, an image
-            or a label cannot be used, or the hub cannot be reached (says how to use a mirror).
+    Attributes:
+        source: where it is.
+        revision: a commit, tag or branch of the hub's repository.
     """
-    mirror = os.environ.get("ISTHMUS_DATA")
-    origin = _mirrored(source, config, Path(mirror).expanduser()) if mirror else _Hub(source, config.revision)
 
-    def decode() -> tuple[Split, Split]:
-        return _decoded(origin, source.train), _decoded(origin, source.test)
+    source: ClassVar[Source]
+    revision: str | None = None
 
-    facts = {"hub": source.hub_id, "config": source.config, "splits": [source.train, source.test]}
-    data = cached(source.name, source.classes, facts | origin.facts(), decode)
-    unknown = UNKNOWN if mirror else ""
-    return limited(replace(data, note=source.known.get(data.fingerprint, unknown)), config)
+    @property
+    def splits(self) -> Source:
+        """The source with the hub splits that these options select."""
+        return self.source
+
+    def read(self) -> ImageData:
+        """The dataset from the cache, otherwise from the mirror, otherwise from the hub.
+
+        Raises:
+            DataError: ``datasets`` is not installed, the mirror lacks the data or holds a corrupt file, an image or a
+                label cannot be used, or the hub cannot be reached (the message says how to use a mirror).
+        """
+        source, mirror = self.splits, os.environ.get("ISTHMUS_DATA")
+        origin = _mirrored(source, self.revision, Path(mirror).expanduser()) if mirror else _Hub(source, self.revision)
+
+        def decode() -> tuple[Split, Split]:
+            return _decoded(origin, source.train), _decoded(origin, source.test)
+
+        facts = {"hub": source.hub_id, "config": source.config, "splits": [source.train, source.test]}
+        data = cached(source.name, source.classes, facts | origin.facts(), decode)
+        unknown = UNKNOWN if mirror else ""
+        return replace(data, note=source.known.get(data.fingerprint, unknown))
 
 
 @dataclass(frozen=True)
@@ -126,11 +137,11 @@ class _Mirror:
         return f"Cannot read {read}: {reason}. If a file is corrupt, copy it again."
 
 
-def _mirrored(source: Source, config: HubConfig, mirror: Path) -> _Mirror:
-    if config.revision is not None:
+def _mirrored(source: Source, revision: str | None, mirror: Path) -> _Mirror:
+    if revision is not None:
         raise DataError(
-            f"revision={config.revision!r} cannot be chosen from the mirror ISTHMUS_DATA={mirror}, which "
-            "holds only one; unset ISTHMUS_DATA to ask the hub, or leave revision out."
+            f"revision={revision!r} cannot be chosen from the mirror ISTHMUS_DATA={mirror}, which "
+            "holds only one; unset ISTHMUS_DATA to use the hub, or leave revision out."
         )
     folder = mirror / source.hub_id / source.config
     files = {split: _shards(folder, split, source) for split in (*source.train, *source.test)}
@@ -146,7 +157,7 @@ def _shards(folder: Path, split: str, source: Source) -> list[Path]:
     if not files:
         raise DataError(
             f"The mirror has no {folder}/{split}-00000-of-00001.parquet. {_how_to_mirror(source)}; "
-            "or unset ISTHMUS_DATA to ask the hub."
+            "or unset ISTHMUS_DATA to use the hub."
         )
     expected = [f"{split}-{k:05d}-of-{len(files):05d}.parquet" for k in range(len(files))]
     if [file.name for file in files] != expected:
@@ -168,18 +179,18 @@ def _how_to_mirror(source: Source) -> str:
 
 
 def library() -> Any:
-    """``datasets``, where it is installed.
+    """The library ``datasets``.
 
     Raises:
-        DataError: it is not; says how to install it.
+        DataError: it is not installed; the message says how to install it.
     """
     need_pillow()
     try:
         import datasets
     except ImportError as error:
-        need = "Hub data sets need the package datasets"
+        need = "Hub datasets need the package datasets"
         raise DataError(f"{need} ({error}): pip install 'isthmus[hub]'") from None
-    # It logs a file it cannot read, and then raises the same words, which we pass on.
+    # It logs a file that it cannot read, and then raises the same message, which we pass on.
     logging.getLogger("datasets.packaged_modules.parquet.parquet").setLevel(logging.CRITICAL)
     return datasets
 

@@ -1,7 +1,8 @@
-"""From a config to images: what all data sets have in common."""
+"""Base class of datasets, and loading one from a name, a mapping or an object."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,29 +13,27 @@ from jaxtyping import Int64
 from pydantic import Field
 from torch import Tensor
 
-from isthmus.core import provenance, registry
-from isthmus.core.config import Component, component
+from isthmus.core import provenance
+from isthmus.core.config import Component, component, instance
 from isthmus.core.errors import ConfigError, DataError, shown, unknown
 from isthmus.core.randomness import fold, uniform
 from isthmus.data.images import Examples, ImageData, fingerprint
 from isthmus.data.order import balanced
 
 Limit = Annotated[int, Field(gt=0)] | None
-FolderPath = Annotated[str, Field(min_length=1, max_length=4096)]
-"""No system takes a longer one."""
+FolderPath = Annotated[str, Field(min_length=1, max_length=4096)]  # no system allows a longer path
 
 
-class DataConfig(Component):
-    """Options of every data set.
+class ImageDataset(Component, ABC):
+    """Base of every dataset.
 
-    ``classes`` keeps the examples of these classes alone, by name; labels are positions in this list ("3 versus 7").
-
-    ``train_limit`` and ``test_limit`` keep at most that many examples of a split, for small experiments: the
-    first ones of a fixed shuffle in which classes take turns. Classes are then equally frequent even where
-    they were not before.
-
-    ``random_labels`` is a seed, from which every training example draws a label that it keeps: all classes are equally
-    likely, whatever the image shows. They can only be memorised (Zhang et al. 2017). The test split keeps its own.
+    Attributes:
+        classes: keep only the examples of these classes, by name; labels are positions in this list ("3 versus 7").
+        train_limit, test_limit: keep at most this many examples of a split, for small experiments: the first of a fixed
+            shuffle in which classes alternate, so that all classes are equally frequent.
+        random_labels: a seed from which every training example draws a fixed label, uniformly over classes and
+            independently of the image. Such labels can only be memorised (Zhang et al. 2017). Test labels are
+            unchanged.
     """
 
     classes: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
@@ -42,54 +41,66 @@ class DataConfig(Component):
     test_limit: Limit = None
     random_labels: Annotated[int, Field(ge=0, lt=2**31)] | None = None
 
+    @abstractmethod
+    def read(self) -> ImageData:
+        """The whole dataset, before the options of this class.
+
+        Raises:
+            DataError: the data are missing, unreadable or invalid; the message says what to do.
+        """
+
+    def load(self) -> ImageData:
+        """The dataset with its options.
+
+        Raises:
+            ConfigError: an unknown class, or one given twice.
+            DataError: as :meth:`read`; or ``train_limit`` is smaller than the number of classes, or leaves a class
+                without a random label.
+        """
+        data = self.read()
+        if not isinstance(data, ImageData):
+            raise DataError(f"read() of the dataset {self.name!r} must return ImageData; got {type(data).__name__}.")
+        data = self.limited(data)
+        provenance.use(data.name, data.fingerprint, data.note)
+        return data
+
+    def limited(self, data: ImageData) -> ImageData:
+        """``data`` with the options of this class; unchanged if they have no effect."""
+        if self.classes is not None:
+            data = _of_classes(data, self.classes)
+        if self.train_limit is not None and self.train_limit < data.num_classes:
+            raise DataError(
+                f"train_limit={self.train_limit} leaves classes of {data.name} without a training example; "
+                f"give at least {data.num_classes}."
+            )
+        train, test = _first(data.train, self.train_limit), _first(data.test, self.test_limit)
+        if self.random_labels is not None:
+            train = train.labelled(_random_labels(len(train), data.num_classes, self.random_labels))
+        if train is data.train and test is data.test:
+            return data
+        return replace(data, train=train, test=test, fingerprint=fingerprint(train, test))
+
 
 def load(given: Component | str | Mapping[str, Any]) -> ImageData:
-    """Load a data set by name (``"digits"``, ``"folder:PATH"``), by a mapping with options, or by config.
+    """Load a dataset by name (``"digits"``, ``"folder:PATH"``), by a mapping with options, or as an object.
 
     Raises:
         ConfigError: an unknown name or option.
-        DataError: the data are missing, unreadable or not what they should be; says what to do.
+        DataError: the data are missing, unreadable or invalid; the message says what to do.
     """
-    config = component("data", given)
-    data = registry.find("data", config.name).load(config)
-    if not isinstance(data, ImageData):
-        raise DataError(f"load() of the dataset {config.name!r} must return ImageData; got {type(data).__name__}.")
-    provenance.use(data.name, data.fingerprint, data.note)
-    return data
+    return instance("data", component("data", given), ImageDataset).load()
 
 
 def folder_at(path: str) -> Path:
-    """Where a folder is, from the root on.
+    """The absolute path of a folder.
 
     Raises:
-        DataError: the path runs in a circle, or is none.
+        DataError: the path is invalid, or its links form a circle.
     """
     try:
         return Path(path).expanduser().resolve()
     except (OSError, RuntimeError, ValueError) as error:
-        raise DataError(f"{shown(path)} leads to no folder: {error}.") from None
-
-
-def limited(data: ImageData, config: DataConfig) -> ImageData:
-    """Apply the options that all data sets have. Where they do not bite, the data come back as they are.
-
-    Raises:
-        ConfigError: a class that there is not, or one that is named twice.
-        DataError: ``train_limit`` is smaller than the number of classes, or leaves a class without a random label.
-    """
-    if config.classes is not None:
-        data = _of_classes(data, config.classes)
-    if config.train_limit is not None and config.train_limit < data.num_classes:
-        raise DataError(
-            f"train_limit={config.train_limit} leaves classes of {data.name} without a training example; "
-            f"give at least {data.num_classes}."
-        )
-    train, test = _first(data.train, config.train_limit), _first(data.test, config.test_limit)
-    if config.random_labels is not None:
-        train = train.labelled(_random_labels(len(train), data.num_classes, config.random_labels))
-    if train is data.train and test is data.test:
-        return data
-    return replace(data, train=train, test=test, fingerprint=fingerprint(train, test))
+        raise DataError(f"{shown(path)} is no path of a folder: {error}.") from None
 
 
 def _of_classes(data: ImageData, classes: tuple[str, ...]) -> ImageData:
@@ -114,7 +125,7 @@ def _of_classes(data: ImageData, classes: tuple[str, ...]) -> ImageData:
 
 
 def _random_labels(n: int, classes: int, seed: int) -> Int64[Tensor, " n"]:
-    """Uniform, one number for each position: the first of many are those of few."""
+    """Uniform labels by position; a longer list begins with the shorter one."""
     drawn = uniform(fold(torch.arange(n), "loading/random_label", seed), (1,)).squeeze(1)
     return (drawn * classes).long().clamp(max=classes - 1)
 

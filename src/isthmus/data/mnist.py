@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from isthmus.data import hub
-from isthmus.data.images import ImageData
-
-SOURCE = hub.Source(
-    name="mnist",
-    hub_id="ylecun/mnist",
-    config="mnist",
-    image="image",
-    label="label",
-    channels=1,
-    classes=tuple(str(digit) for digit in range(10)),
-    known={"35914650c8beaeed4429263376775b71ac05b224ab7d958a603bb5feac95afaf": ""},
-)
+from isthmus.data.hub import HubDataset, Source
 
 
-class Config(hub.HubConfig):
-    """Options of mnist."""
+class MNIST(HubDataset):
+    """MNIST: 1×28×28, 10 classes."""
 
+    source: ClassVar[Source] = Source(
+        name="mnist",
+        hub_id="ylecun/mnist",
+        config="mnist",
+        image="image",
+        label="label",
+        channels=1,
+        classes=tuple(str(digit) for digit in range(10)),
+        known={"35914650c8beaeed4429263376775b71ac05b224ab7d958a603bb5feac95afaf": ""},
+    )
     name: Literal["mnist"] = "mnist"
-
-
-def load(config: Config) -> ImageData:
-    """Load mnist (see :func:`isthmus.data.hub.load`)."""
-    return hub.load(SOURCE, config)

@@ -1,4 +1,4 @@
-"""Splits whose images stay where they are and are decoded when they are needed: for data larger than memory."""
+"""Splits whose images are decoded from files when needed, for data larger than memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from isthmus.core.errors import DataError
 from isthmus.data.decode import opened
-from isthmus.data.loading import DataConfig
+from isthmus.data.loading import ImageDataset
 from isthmus.data.read import read
 from isthmus.data.resized_crop import Interpolation, resized_crop
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 _LARGEST = 2**28  # pixels of an image after its shorter side was scaled
 
 
-class PhotographConfig(DataConfig):
-    """Options of photographs of many sizes.
+class PhotographDataset(ImageDataset, ABC):
+    """Base of datasets of photographs of many sizes.
 
     Attributes:
         size: images are size × size pixels.
-        shorter: for evaluation the shorter side is scaled to so many pixels first; 256 at size 224, and in the same
-            proportion otherwise, where None.
+        shorter: for evaluation, the shorter side is first scaled to this many pixels; None means 256 at size 224, and
+            the same proportion otherwise.
         interpolation: "bilinear" as in torchvision, or "bicubic" as in Google's implementation for TPUs.
     """
 
@@ -42,7 +42,7 @@ class PhotographConfig(DataConfig):
     interpolation: Interpolation = "bilinear"
 
     @model_validator(mode="after")
-    def _shorter_side_holds_the_crop(self) -> PhotographConfig:
+    def _shorter_side_holds_the_crop(self) -> Self:
         if self.shorter is not None and self.shorter < self.size:
             raise ValueError(f"shorter={self.shorter} leaves no {self.size}×{self.size} pixels to cut out")
         return self
@@ -54,13 +54,13 @@ class PhotographConfig(DataConfig):
 
 
 class Photographs(ABC):
-    """What splits of labelled photographs have in common, wherever the bytes lie; read as RGB, 3 × size × size bytes.
+    """Base of splits of labelled photographs, which are read as RGB, 3 × size × size bytes.
 
     Attributes:
         labels: int64, N, the index of each image's class.
         size: height and width.
-        shorter: the shorter side is scaled to so many pixels, and the centre of size × size is cut out. Training with a
-            resized crop starts from the photograph's own size instead.
+        shorter: the shorter side is scaled to this many pixels, and the centre of size × size is cut out. Training with
+            a resized crop starts from the original photograph instead.
         interpolation: Pillow's filter, antialiased.
     """
 
@@ -79,10 +79,10 @@ class Photographs(ABC):
 
     @property
     def images(self) -> UInt8[Tensor, "n c h w"]:
-        """All images, decoded now: of a whole ImageNet this would be 190 GB, so :meth:`select` some first.
+        """All images, decoded now. For all of ImageNet this would be 190 GB, so :meth:`select` some first.
 
         Raises:
-            DataError: one that is missing or no image; names it.
+            DataError: a file is missing or no image; the message names it.
         """
         return next(read(self, [torch.arange(len(self))]))[1]
 
@@ -96,28 +96,28 @@ class Photographs(ABC):
 
     @abstractmethod
     def opened(self, index: int) -> tuple[Image, str]:
-        """A photograph in its own size, and what it is called in errors.
+        """A photograph in its original size, and its name for error messages.
 
         Raises:
-            DataError: it is missing or no image; names it.
+            DataError: it is missing or no image; the message names it.
         """
 
     @abstractmethod
     def facts(self) -> Iterator[Any]:
-        """What determines images and labels, without the bytes, which would take hours."""
+        """Bytes that determine images and labels, without reading the files, which would take hours."""
 
     def prepared(self, index: int, part: Sequence[float] | None) -> np.ndarray:
-        """One image as size × size × 3 bytes, scaled and cut as ``shorter`` says, or a random part of it.
+        """One image as size × size × 3 bytes, scaled and cropped by ``shorter``, or a random part of it.
 
         Raises:
-            DataError: it is missing, no image, or too long and thin; names it.
+            DataError: it is missing, no image, or too elongated; the message names it.
         """
         image, where = self.opened(index)
         if part is not None:
             return resized_crop(image, part, (self.size, self.size), self.interpolation)
         if max(image.size) * self.shorter**2 // min(image.size) > _LARGEST:
             raise DataError(
-                f"{where} has {image.width}×{image.height} pixels, too long and thin to scale; leave it out."
+                f"{where} has {image.width}×{image.height} pixels, which is too elongated to scale; remove it."
             )
         return central(image, self.shorter, self.size, self.interpolation)
 
@@ -162,12 +162,12 @@ class FileSplit(Photographs):
         return replace(self, labels=labels)
 
     def opened(self, index: int) -> tuple[Image, str]:
-        """A file's photograph, and the file."""
+        """The photograph of a file, and the file's path."""
         file = self.root / self.names[index]
         return opened(file, 3, str(file)), str(file)
 
     def facts(self) -> Iterator[Any]:
-        """Names and lengths of the files, labels, and how they are read; not their bytes, which would take hours."""
+        """Names and lengths of the files, labels and reading options; not the contents, which take hours to read."""
         yield f"{self.size} {self.shorter} {self.interpolation}".encode()
         yield "\n".join(self.names).encode("utf-8", "surrogateescape")
         yield self.lengths.contiguous().numpy()

@@ -1,8 +1,8 @@
-"""``parquet:PATH``: photographs in the shards of a hub data set, decoded when they are needed, never all in memory.
+"""``parquet:PATH``: photographs in the shards of a hub dataset, decoded when needed and never all in memory.
 
-``PATH/<split>-00000-of-00257.parquet`` and so on, at any depth, as ``hf download`` leaves ImageNet and other large
-sets: a column of encoded images, and one of class indices. The library ``datasets`` maps the rows into memory, from
-which each process takes those of its own share of a batch. Images are scaled, cut and standardised as those of
+``PATH/<split>-00000-of-00257.parquet`` and so on, at any depth, the layout of ``hf download`` for ImageNet and other
+large sets: a column of encoded images and one of class indices. The library ``datasets`` maps the rows into memory, and
+each process reads those of its share of a batch. Images are scaled, cropped and standardised like those of
 ``imagenet:PATH``.
 """
 
@@ -25,8 +25,8 @@ from isthmus.core.errors import DataError, brief
 from isthmus.data.decode import need_pillow, opened
 from isthmus.data.imagenet import MEAN, STD
 from isthmus.data.images import ImageData
-from isthmus.data.loading import FolderPath, folder_at, limited
-from isthmus.data.on_demand import PhotographConfig, Photographs
+from isthmus.data.loading import FolderPath, folder_at
+from isthmus.data.on_demand import PhotographDataset, Photographs
 from isthmus.data.resized_crop import Interpolation
 
 if TYPE_CHECKING:
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 Column = Annotated[str, Field(min_length=1)]
 
 
-class Config(PhotographConfig):
-    """Options of photographs in parquet files.
+class ParquetImages(PhotographDataset):
+    """Photographs in parquet files.
 
     Attributes:
         path: the folder with the shards.
-        train, test: names of the splits, with which their files begin; ``validation`` is ImageNet's own.
+        train, test: names of the splits, which begin the file names; ``validation`` is ImageNet's name.
         image, label: names of the columns.
-        size, shorter, interpolation: see :class:`isthmus.data.on_demand.PhotographConfig`.
+        size, shorter, interpolation: see :class:`isthmus.data.on_demand.PhotographDataset`.
     """
 
     argument: ClassVar[str | None] = "path"
@@ -53,6 +53,24 @@ class Config(PhotographConfig):
     test: Column = "validation"
     image: Column = "image"
     label: Column = "label"
+
+    def read(self) -> ImageData:
+        """Map the shards into memory without decoding images.
+
+        ``datasets`` first copies the rows into its own format, once, below ``HF_HOME``, which takes as much disk as the
+        shards.
+
+        Raises:
+            DataError: ``datasets`` is not installed, or shards are missing, unreadable or lack these columns; the
+                message names them.
+        """
+        need_pillow()
+        root = folder_at(self.path)
+        train, classes = _split(root, self.train, self)
+        test, _ = _split(root, self.test, self)
+        if not classes:
+            classes = tuple(map(str, range(int(train.labels.max()) + 1)))
+        return ImageData.of(f"parquet-{root.name[:40]}", train, test, classes, (MEAN, STD))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -88,7 +106,7 @@ class RowSplit(Photographs):
         return replace(self, labels=labels)
 
     def opened(self, index: int) -> tuple[Image, str]:
-        """A row's photograph, and which row of which folder it is."""
+        """The photograph of a row, and its place for error messages."""
         row = int(self.rows[index])
         where = f"{Path(self.origin[0][0]).parent}: row {row} of the split"
         cell = self.table[row][self.image]
@@ -98,7 +116,7 @@ class RowSplit(Photographs):
         return opened(BytesIO(content), 3, where), where
 
     def facts(self) -> Iterator[Any]:
-        """Names and lengths of the files, rows, labels, and how they are read; not their bytes."""
+        """Names and lengths of the files, rows, labels and reading options; not the contents."""
         yield f"{self.size} {self.shorter} {self.interpolation} {self.image}".encode()
         yield "\n".join(f"{Path(name).name} {length}" for name, length in self.origin).encode(
             "utf-8", "surrogateescape"
@@ -107,26 +125,8 @@ class RowSplit(Photographs):
         yield self.labels.contiguous().numpy()
 
 
-def load(config: Config) -> ImageData:
-    """Map the shards into memory; no image is decoded.
-
-    ``datasets`` copies the rows into its own format first, once, below ``HF_HOME``: as much disk as the shards take.
-
-    Raises:
-        DataError: ``datasets`` is not installed, or shards are missing, unreadable or without these columns; names
-            them.
-    """
-    need_pillow()
-    root = folder_at(config.path)
-    train, classes = _split(root, config.train, config)
-    test, _ = _split(root, config.test, config)
-    if not classes:
-        classes = tuple(map(str, range(int(train.labels.max()) + 1)))
-    return limited(ImageData.of(f"parquet-{root.name[:40]}", train, test, classes, (MEAN, STD)), config)
-
-
-def _split(root: Path, name: str, config: Config) -> tuple[RowSplit, tuple[str, ...]]:
-    """A split, and the names of its classes where the files say them."""
+def _split(root: Path, name: str, dataset: ParquetImages) -> tuple[RowSplit, tuple[str, ...]]:
+    """A split, and the names of its classes if the files have them."""
     try:
         found = [(path, path.stat().st_size) for path in sorted(root.rglob(f"{glob.escape(name)}-*.parquet"))]
     except OSError as error:
@@ -134,41 +134,41 @@ def _split(root: Path, name: str, config: Config) -> tuple[RowSplit, tuple[str, 
     if not found:
         raise DataError(
             f"{root} holds no {name}-*.parquet; give the folder that `hf download` filled, and name its splits with "
-            "train=... and test=... where they are called otherwise."
+            "train=... and test=... if they have other names."
         )
-    table, classes = _table([path for path, _ in found], config)
-    labels = np.asarray(table.with_format("numpy")[config.label][:])
+    table, classes = _table([path for path, _ in found], dataset)
+    labels = np.asarray(table.with_format("numpy")[dataset.label][:])
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
         raise DataError(
-            f"The column {config.label} of {root} holds {labels.dtype}; expected a class index in each row."
+            f"The column {dataset.label} of {root} holds {labels.dtype}; expected a class index in each row."
         )
     split = RowSplit(
-        table.select_columns([config.image]),
+        table.select_columns([dataset.image]),
         tuple((str(path), size) for path, size in found),
         torch.arange(len(table)),
         torch.from_numpy(labels.astype(np.int64)),
-        config.image,
-        config.size,
-        config.scaled_to,
-        config.interpolation,
+        dataset.image,
+        dataset.size,
+        dataset.scaled_to,
+        dataset.interpolation,
     )
     return split, classes
 
 
-def _table(paths: list[Path], config: Config) -> tuple[Any, tuple[str, ...]]:
+def _table(paths: list[Path], dataset: ParquetImages) -> tuple[Any, tuple[str, ...]]:
     from isthmus.data.hub import library
 
     datasets = library()
     try:
         table = datasets.load_dataset("parquet", data_files=[glob.escape(str(path)) for path in paths], split="train")
-        lacking = {config.image, config.label} - set(table.column_names)
+        lacking = {dataset.image, dataset.label} - set(table.column_names)
         if lacking:
             raise DataError(
-                f"{paths[0]} has the columns {', '.join(table.column_names)}; expected {config.image} and "
-                f"{config.label}, or name them with image=... and label=...."
+                f"{paths[0]} has the columns {', '.join(table.column_names)}; expected {dataset.image} and "
+                f"{dataset.label}, or name them with image=... and label=...."
             )
-        names = getattr(table.features[config.label], "names", None) or ()
-        return table.cast_column(config.image, datasets.Image(decode=False)), tuple(names)
+        names = getattr(table.features[dataset.label], "names", None) or ()
+        return table.cast_column(dataset.image, datasets.Image(decode=False)), tuple(names)
     except DataError:
         raise
     except Exception as error:  # whatever parquet, Arrow and the file system raise

@@ -11,8 +11,8 @@ from tests.data.shift.published_sets import cifar10_1, cifar10_c
 
 from isthmus.core import registry
 from isthmus.core.errors import ConfigError, DataError
-from isthmus.data.cifar10 import SOURCE
-from isthmus.data.shift.loading import load
+from isthmus.data.cifar10 import CIFAR10
+from isthmus.data.shift.shifted import load
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_cifar_10_1_is_what_the_files_hold(
     monkeypatch.setenv("ISTHMUS_DATA", str(tmp_path))
     shifted = load(f"cifar10_1:{version}")
     assert len(shifted) == shifted.published == count
-    assert shifted.classes == SOURCE.classes
+    assert shifted.classes == CIFAR10.source.classes
     assert torch.equal(shifted.split.images, torch.from_numpy(images).permute(0, 3, 1, 2))
     assert shifted.split.labels.tolist() == labels.tolist()
     assert shifted.choices is None
@@ -54,10 +54,10 @@ def test_the_recommended_version_is_the_default(tmp_path: Path) -> None:
 
 def test_labels_follow_the_order_of_the_classifier_s_classes(newer: Path) -> None:
     own = load({"name": "cifar10_1", "version": "v4", "path": str(newer)})
-    classes = (*sorted(SOURCE.classes, reverse=True), "zebra")
+    classes = (*sorted(CIFAR10.source.classes, reverse=True), "zebra")
     other = load({"name": "cifar10_1", "version": "v4", "path": str(newer)}, classes)
     assert other.classes == classes
-    names = [SOURCE.classes[label] for label in own.split.labels.tolist()]
+    names = [CIFAR10.source.classes[label] for label in own.split.labels.tolist()]
     assert [classes[label] for label in other.split.labels.tolist()] == names
     assert other.occurring.tolist() == [True] * 10 + [False]
 
@@ -185,7 +185,7 @@ def test_labels_that_differ_between_severities_are_refused(tmp_path: Path) -> No
 
 def test_where_files_are_must_be_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = {"name": "cifar10_c", "corruption": "fog", "severity": 1}
-    with pytest.raises(DataError, match=r"Where are the files of CIFAR-10-C\? .*zenodo.*ISTHMUS_DATA.*path"):
+    with pytest.raises(DataError, match=r"CIFAR-10-C is unknown.*zenodo.*ISTHMUS_DATA.*path"):
         load(given)
     monkeypatch.setenv("ISTHMUS_DATA", str(tmp_path))
     with pytest.raises(DataError, match="There is no folder .*hendrycks/CIFAR-10-C with CIFAR-10-C"):

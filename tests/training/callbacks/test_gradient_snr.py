@@ -9,7 +9,7 @@ from torch import nn
 
 import isthmus
 from isthmus.core.errors import ConfigError
-from isthmus.training.callbacks.gradient_snr import GradientSNR
+from isthmus.training.callbacks.gradient_snr import GradientSNRState
 from isthmus.training.loop import Trainer
 
 RECIPE = {
@@ -32,7 +32,7 @@ def watch(gradients, largest=1e6, **options):
     """The callback after steps with these gradients, of a layer whose weights are all 1."""
     layer = nn.Linear(gradients.shape[2], gradients.shape[1], bias=True)
     nn.init.ones_(layer.weight)
-    callback = GradientSNR(layer, largest, **options)
+    callback = GradientSNRState(layer, largest, **options)
     for gradient in gradients:
         layer.weight.grad = gradient.clone()
         callback.gradients()
@@ -83,7 +83,7 @@ def test_an_epoch_does_not_know_the_last():
     gradients = torch.randn(20, 4, 4, generator=torch.Generator().manual_seed(3))
     alone, _ = watch(gradients[10:])
     _, callback = watch(gradients[:10])
-    callback.forget()
+    callback.reset()
     (weight,) = callback.weights.values()
     for gradient in gradients[10:]:
         weight.grad = gradient.clone()
@@ -94,7 +94,7 @@ def test_an_epoch_does_not_know_the_last():
 def test_only_weights_that_are_trained_are_watched():
     model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
     model[0].weight.requires_grad_(False)
-    assert list(GradientSNR(model, 1.0).weights) == ["2.weight"]
+    assert list(GradientSNRState(model, 1.0).weights) == ["2.weight"]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import isthmus
 from isthmus.core.errors import ConfigError
 from isthmus.data.images import ImageData, Split
 from isthmus.training.callbacks.activations import LOGITS, activations, layers_of
-from isthmus.training.callbacks.information_plane import Config, build
+from isthmus.training.callbacks.information_plane import InformationPlane
 
 RECIPE = {
     "name": "plane",
@@ -97,7 +97,7 @@ class Brightness(nn.Module):
 def test_layers_with_known_information():
     """64 images, of which an injective layer keeps ln 64, a constant one nothing, and the label one bit of both."""
     labels = torch.arange(64) % 2
-    said = build(Config(samples=64, bins=100), Brightness(), made(labels), 0).end_epoch()
+    said = InformationPlane(samples=64, bins=100).build(Brightness(), made(labels), 0).end_epoch()
     assert said["layers"]["whole"] == pytest.approx([6.0, 1.0])
     assert said["layers"]["nothing"] == pytest.approx([0.0, 0.0])
     assert said["layers"]["label"] == pytest.approx([1.0, 1.0])

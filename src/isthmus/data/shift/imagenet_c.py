@@ -1,14 +1,13 @@
 """ImageNet-C (Hendrycks & Dietterich 2019): ImageNet's validation images under a corruption at a severity, 3×224×224.
 
-The files are those of the published archives, ``<corruption>/<severity>/<WordNet id>/*.JPEG``, whether or not each
-archive (noise, blur, weather, digital, extra) was unpacked in a folder of its own. The images are tested on as they
-are, without resizing.
+The files are those of the published archives, ``<corruption>/<severity>/<WordNet id>/*.JPEG``; each archive (noise,
+blur, weather, digital, extra) may or may not have its own folder. The images are not resized.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -16,69 +15,62 @@ from pydantic import Field
 from isthmus.core.errors import DataError
 from isthmus.data.decode import pixels
 from isthmus.data.on_demand import FileSplit
-from isthmus.data.shift import folders
-from isthmus.data.shift.corruptions import CorruptionConfig, group_of
-from isthmus.data.shift.loading import Published, limited, located
-from isthmus.data.shift.testset import Shifted
+from isthmus.data.shift.files import hash_names, list_images, require_classes
+from isthmus.data.shift.shifted import CorruptedTestSet, Published, Shifted
+from isthmus.metrics.corruption import GROUPS
 
-PUBLISHED = Published(
-    title="ImageNet-C",
-    place="hendrycks/ImageNet-C",
-    get="Unpack noise.tar, blur.tar, weather.tar and digital.tar of https://zenodo.org/records/2235448 in "
-    "MIRROR/hendrycks/ImageNet-C.",
-)
 SIZE = 50_000
 
 
-class Config(CorruptionConfig):
-    """One ``corruption`` at one ``severity``; ``size`` is the height and width that its images have."""
+class ImageNetC(CorruptedTestSet):
+    """One ``corruption`` at one ``severity``; ``size`` is the height and width of the images."""
 
+    published: ClassVar[Published] = Published(
+        title="ImageNet-C",
+        place="hendrycks/ImageNet-C",
+        get="Unpack noise.tar, blur.tar, weather.tar and digital.tar of https://zenodo.org/records/2235448 in "
+        "MIRROR/hendrycks/ImageNet-C.",
+    )
     name: Literal["imagenet_c"] = "imagenet_c"
     size: Annotated[int, Field(gt=0)] = 224
 
+    def read(self, classes: tuple[str, ...] | None) -> Shifted:
+        """List the files of one corruption at one severity.
 
-def load(config: Config, classes: tuple[str, ...] | None) -> Shifted:
-    """List one corruption at one severity (see :func:`isthmus.data.shift.loading.load`).
-
-    A copy that is not complete is tested on as it is, with a warning that gives the number of images.
-    """
-    classes = folders.given(classes, PUBLISHED)
-    place = folder(located(config, PUBLISHED), config)
-    split = folders.listing(place, classes, PUBLISHED, config.size, config.size, "bilinear")
-    _check_size(split, config.size)
-    shifted = Shifted(
-        name=f"imagenet_c, {config.corruption}, severity {config.severity}",
-        classes=classes,
-        split=split,
-        positions=torch.arange(len(split)),
-        published=SIZE,
-        examples=folders.examples(split),
-    )
-    return limited(shifted, config)
-
-
-def _check_size(split: FileSplit, size: int) -> None:
-    """The first image tells: all come from one run of one program."""
-    file = split.root / split.names[0]
-    height, width, _ = pixels(file, 3, str(file)).shape
-    if (height, width) != (size, size):
-        raise DataError(
-            f"{file} is {height}×{width}; expected {size}×{size}, since images of {PUBLISHED.title} are not scaled. "
-            "Set size to what they are, if the classifier takes that."
+        An incomplete copy is used as it is, with a warning that gives the number of images.
+        """
+        classes = require_classes(classes, self.published)
+        split = list_images(self.folder(), classes, self.published, self.size, self.size, "bilinear")
+        self._check_size(split)
+        return Shifted(
+            name=f"imagenet_c, {self.corruption}, severity {self.severity}",
+            classes=classes,
+            split=split,
+            positions=torch.arange(len(split)),
+            published=SIZE,
+            examples=hash_names(split),
         )
 
+    def folder(self) -> Path:
+        """The folder with the images of this corruption at this severity.
 
-def folder(root: Path, config: Config) -> Path:
-    """Where the images of one corruption at one severity lie below ``root``.
+        Raises:
+            DataError: it does not exist; the message says how to get the files.
+        """
+        root, severity = super().folder(), str(self.severity)
+        group = next(group for group, names in GROUPS.items() if self.corruption in names)  # the archive's name
+        places = [root / self.corruption / severity, root / group / self.corruption / severity]
+        for place in places:
+            if place.is_dir():
+                return place
+        raise DataError(f"There is no folder {places[0]}, nor {places[1]}. {self.published.advice}")
 
-    Raises:
-        DataError: there are none; says how to get them.
-    """
-    places = [root / config.corruption, root / group_of(config.corruption) / config.corruption]
-    for place in places:
-        if (place / str(config.severity)).is_dir():
-            return place / str(config.severity)
-    raise DataError(
-        f"There is no folder {places[0] / str(config.severity)}, nor {places[1] / str(config.severity)}. "
-        f"{PUBLISHED.advice}"
-    )
+    def _check_size(self, split: FileSplit) -> None:
+        # the first image suffices, since one program wrote all of them
+        file = split.root / split.names[0]
+        height, width, _ = pixels(file, 3, str(file)).shape
+        if (height, width) != (self.size, self.size):
+            raise DataError(
+                f"{file} is {height}×{width}; expected {self.size}×{self.size}, since images of {self.published.title} "
+                "are not scaled. Set size to the size of the images, if the classifier accepts it."
+            )

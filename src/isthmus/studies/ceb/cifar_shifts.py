@@ -7,10 +7,9 @@ from functools import partial
 from typing import Any
 
 from isthmus.checks.shift_outcomes import right, right_under_corruptions
-from isthmus.core import registry
-from isthmus.core.config import component
+from isthmus.core.config import component, instance
 from isthmus.core.errors import DataError
-from isthmus.data.shift.loading import load, located
+from isthmus.data.shift.shifted import ShiftedTestSet, load
 from isthmus.metrics import CORRUPTIONS, errors_by_severity, measured_mce
 from isthmus.studies.ceb.cifar import CifarConfig
 from isthmus.studies.ceb.cifar_choice import Model
@@ -61,7 +60,7 @@ def absent(given: Given, data: str) -> str:
     corrupted = options["name"] == CORRUPTED
     config = component("shifts", {**options, "corruption": "fog", "severity": 1} if corrupted else options)
     try:
-        folder = located(config, registry.find("shifts", config.name).PUBLISHED)  # type: ignore[arg-type]
+        folder = instance("shifts", config, ShiftedTestSet).folder()
     except DataError as error:
         return str(error)
     version = getattr(config, "version", "")

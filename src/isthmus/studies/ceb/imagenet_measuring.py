@@ -23,7 +23,7 @@ from isthmus.core.types import Metric
 from isthmus.data.images import ImageData, as_float
 from isthmus.data.loading import load
 from isthmus.data.order import balanced
-from isthmus.data.shift.loading import load as load_shifted
+from isthmus.data.shift.shifted import load as load_shifted
 from isthmus.metrics import measured_mce, wilson
 from isthmus.metrics.corruption import ALEXNET, CORRUPTIONS
 from isthmus.studies.ceb import imagenet_places
@@ -190,7 +190,7 @@ class Examined:
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
     """A set that is not complete would say so 75 times for every model; every number has its n."""
-    loading = logging.getLogger("isthmus.data.shift.loading")
+    loading = logging.getLogger("isthmus.data.shift.shifted")
     before = loading.level
     loading.setLevel(logging.ERROR)
     try:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from isthmus.core.errors import ConfigError, DataError
-from isthmus.data.shift import imagenet_a, imagenet_c
-from isthmus.data.shift.loading import located
+from isthmus.data.shift.imagenet_a import ImageNetA
+from isthmus.data.shift.imagenet_c import ImageNetC
 from isthmus.metrics.corruption import CORRUPTIONS, SEVERITIES
 from isthmus.studies.ceb import textures
 from isthmus.studies.ceb.imagenet import ImageNetConfig
@@ -63,12 +63,11 @@ def _missing(corrupted: dict[str, Any], adversarial: dict[str, Any]) -> dict[str
     for corruption in CORRUPTIONS:
         try:
             for severity in SEVERITIES:
-                given = imagenet_c.Config(**corrupted, corruption=corruption, severity=severity)
-                imagenet_c.folder(located(given, imagenet_c.PUBLISHED), given)
+                ImageNetC(**corrupted, corruption=corruption, severity=severity).folder()
         except DataError as error:
             found[corruption] = str(error)
     try:
-        located(imagenet_a.Config(**adversarial), imagenet_a.PUBLISHED)
+        ImageNetA(**adversarial).folder()
     except DataError as error:
         found[ADVERSARIAL] = str(error)
     return found

@@ -18,28 +18,32 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from isthmus.data.images import ImageData
-from isthmus.training.callbacks.callback import Callback, CallbackConfig
+from isthmus.training.callbacks.callback import Callback, CallbackState
 
 
-class Config(CallbackConfig):
-    """Options of the gradients' SNR.
+class GradientSNR(Callback):
+    """The signal-to-noise ratio of the stochastic gradient of each layer.
 
     Attributes:
-        largest: what a ratio without any noise is called, and every larger one.
-        normalize_noise: divide the noise by ‖W‖₂, as the signal is; false leaves it as it is printed.
+        largest: upper limit of reported ratios; a ratio without noise gets this value.
+        normalize_noise: divide the noise by ‖W‖₂, like the signal; false follows the printed formula.
     """
 
     name: Literal["gradient_snr"] = "gradient_snr"
     largest: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e6
     normalize_noise: bool = True
 
+    def build(self, model: nn.Module, data: ImageData, seed: int) -> GradientSNRState:
+        """The ratios of a model; needs neither data nor seed."""
+        return GradientSNRState(model, self.largest, self.normalize_noise)
 
-class GradientSNR(Callback):
-    """Weights of at least two dimensions that are trained, by name.
+
+class GradientSNRState(CallbackState):
+    """Running moments of the gradients of all trained weights of at least two dimensions.
 
     Args:
-        model: whose ``grad`` is looked at.
-        largest, normalize_noise: see :class:`Config`.
+        model: the model whose gradients are measured.
+        largest, normalize_noise: see :class:`GradientSNR`.
     """
 
     def __init__(self, model: nn.Module, largest: float, normalize_noise: bool = True) -> None:
@@ -51,7 +55,7 @@ class GradientSNR(Callback):
 
     @torch.no_grad()
     def gradients(self) -> None:
-        """Take in one step's gradients: a subtraction, a norm and an addition over all weights."""
+        """Add the gradients of one step: a subtraction, a norm and an addition over all weights."""
         self.count += 1
         found = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.weights.values()]
         means = list(self.means.values())
@@ -62,22 +66,22 @@ class GradientSNR(Callback):
 
     @torch.no_grad()
     def end_epoch(self) -> dict[str, dict[str, float | None]]:
-        """``{layer: {"signal", "noise", "snr"}}``; None for each where there were fewer than two steps."""
-        said: dict[str, dict[str, float | None]] = {}
+        """``{layer: {"signal", "noise", "snr"}}``; None for each after fewer than two steps."""
+        ratios: dict[str, dict[str, float | None]] = {}
         for (name, weight), squares in zip(self.weights.items(), self.squares, strict=True):
             size, mean = float(weight.float().norm()), float(self.means[name].norm())
             if self.count < 2 or size == 0:
-                said[name] = dict.fromkeys(("signal", "noise", "snr"))
+                ratios[name] = dict.fromkeys(("signal", "noise", "snr"))
                 continue
             signal, noise = mean / size, math.sqrt(float(squares) / self.count)
             if self.normalize_noise:
                 noise /= size
             snr = min(signal / noise, self.largest) if noise > 0 else (self.largest if signal > 0 else 0.0)
-            said[name] = {"signal": signal, "noise": noise, "snr": snr}
-        return said
+            ratios[name] = {"signal": signal, "noise": noise, "snr": snr}
+        return ratios
 
-    def forget(self) -> None:
-        """Begin a new epoch."""
+    def reset(self) -> None:
+        """Start a new epoch."""
         self.count = 0
         torch._foreach_zero_([*self.means.values(), *self.squares])
 
@@ -88,13 +92,8 @@ class GradientSNR(Callback):
         return {**means, **squares, "count": torch.tensor(self.count)}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on in the middle of an epoch."""
+        """Resume within an epoch."""
         self.count = int(tensors["count"])
         for name, squares in zip(self.weights, self.squares, strict=True):
             self.means[name].copy_(tensors[f"mean.{name}"])
             squares.copy_(tensors[f"squares.{name}"])
-
-
-def build(config: Config, model: nn.Module, data: ImageData, seed: int) -> GradientSNR:
-    """The callback of a model; needs neither data nor seed."""
-    return GradientSNR(model, config.largest, config.normalize_noise)

@@ -1,9 +1,9 @@
-"""Where each layer stands in the information plane, epoch by epoch: what it says of the image, what of the label.
+"""The position of each layer in the information plane, epoch by epoch: its information about image and label.
 
 Figure 3 of "A Rate-Distortion Theory of Adversarial Examples", after Shwartz-Ziv & Tishby 2017: activations of some
-training images are binned so that all bins of a layer are equally full, anew at every look. A deterministic layer then
-says Î(X;T) = Ĥ(T) of the image, and Î(T;Y) = Ĥ(T) − Ĥ(T|Y) of the label. With real numbers for activations I(X;T)
-itself is infinite: these are about binned layers, and lower bounds.
+training images are binned so that all bins of a layer are equally full, again for every report. A deterministic layer
+then has Î(X;T) = Ĥ(T) about the image and Î(T;Y) = Ĥ(T) − Ĥ(T|Y) about the label. With real-valued activations I(X;T)
+is infinite: the estimates hold for binned layers, and are lower bounds.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from isthmus.data.images import ImageData, as_float
 from isthmus.data.order import balanced
 from isthmus.information.binning import Binning, information_plane
 from isthmus.training.callbacks.activations import activations, layers_of
-from isthmus.training.callbacks.callback import Callback, CallbackConfig
+from isthmus.training.callbacks.callback import Callback, CallbackState
 
 
-class Config(CallbackConfig):
-    """Options of the information plane.
+class InformationPlane(Callback):
+    """The information plane of the layers.
 
     Attributes:
-        samples: so many training images, class-balanced; no more than there are.
-        bins: of each layer.
-        layers: names of modules; all nonlinear ones where empty. The logits are always there.
+        samples: number of training images, class-balanced; at most all.
+        bins: number of bins of each layer.
+        layers: names of modules; empty means all nonlinear ones. The logits are always included.
     """
 
     name: Literal["information_plane"] = "information_plane"
@@ -35,11 +35,20 @@ class Config(CallbackConfig):
     bins: Annotated[int, Field(gt=1)] = 30
     layers: tuple[str, ...] = ()
 
+    def build(self, model: nn.Module, data: ImageData, seed: int) -> InformationPlaneState:
+        """The plane of a model; the images do not depend on the seed.
 
-class InformationPlane(Callback):
-    """Looks at the same images at the end of each epoch, with the labels that the model is trained on."""
+        Raises:
+            ConfigError: see :func:`isthmus.training.callbacks.activations.layers_of`.
+        """
+        layers_of(model, self.layers)  # reports wrong names before training
+        return InformationPlaneState(self, model, data)
 
-    def __init__(self, config: Config, model: nn.Module, data: ImageData) -> None:
+
+class InformationPlaneState(CallbackState):
+    """The same images at the end of each epoch, with the labels that the model is trained on."""
+
+    def __init__(self, config: InformationPlane, model: nn.Module, data: ImageData) -> None:
         self.config, self.model = config, model
         chosen = data.train.select(balanced(data.train.labels)[: config.samples])
         self.images, self.labels = as_float(chosen.images), chosen.labels
@@ -54,13 +63,3 @@ class InformationPlane(Callback):
             "label_entropy_bits": entropy / math.log(2.0),
             "layers": {name: [layer.i_xt_bits, layer.i_ty_bits] for name, layer in plane.items()},
         }
-
-
-def build(config: Config, model: nn.Module, data: ImageData, seed: int) -> InformationPlane:
-    """The callback of a model; the images do not depend on the seed.
-
-    Raises:
-        ConfigError: see :func:`isthmus.training.callbacks.activations.layers_of`.
-    """
-    layers_of(model, config.layers)  # its faults are the recipe's
-    return InformationPlane(config, model, data)

@@ -1,0 +1,148 @@
+"""Components by `module:Name`: of every kind, in recipes, in Python, and from saved runs."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import isthmus
+from isthmus.core import registry
+from isthmus.core.config import component
+from isthmus.core.errors import ConfigError
+from isthmus.core.recipe import load_recipe
+from isthmus.training.run import Run
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+MINE = """
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from isthmus.data.images import Split
+from isthmus.data.shift.shifted import Published, Shifted, ShiftedTestSet
+from isthmus.models.backbones.backbone import Backbone
+from isthmus.training.callbacks.callback import Callback, CallbackState
+
+
+class Net(Backbone):
+    width: int = 8
+
+    def build(self, shape):
+        net = nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], self.width), nn.ReLU())
+        net.features = self.width
+        return net
+
+
+class Count(Callback):
+    def build(self, model, data, seed):
+        return Counter()
+
+
+class Counter(CallbackState):
+    def __init__(self):
+        self.steps = 0
+
+    def gradients(self):
+        self.steps += 1
+
+    def end_epoch(self):
+        return {"steps": self.steps}
+
+
+class Dark(ShiftedTestSet):
+    published: ClassVar[Published] = Published("Dark", "nowhere", "Draw it.")
+
+    def read(self, classes):
+        split = Split(torch.zeros(6, 1, 8, 8, dtype=torch.uint8), torch.arange(6) % 2)
+        return Shifted("dark", classes, split, torch.arange(6), 6, "dark")
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    package = tmp_path / "minepackage"
+    package.mkdir()
+    (package / "mine.py").write_text(MINE)
+    for name in ("squared_rate", "stripes"):
+        (package / f"{name}.py").write_text((EXAMPLES / f"{name}.py").read_text("utf-8"))
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    yield tmp_path
+    for name in [name for name in sys.modules if name.partition(".")[0] == "minepackage"]:
+        del sys.modules[name]
+
+
+RECIPE = {
+    "name": "mine",
+    "data": {"name": "minepackage.stripes:Stripes", "noise": 0.1},
+    "model": {"backbone": {"name": "minepackage.mine:Net", "width": 16}, "dim": 2},
+    "objective": {"name": "minepackage.squared_rate:SquaredRate", "rho": 3},
+    "training": {"epochs": 2, "batch_size": 32, "callbacks": ["minepackage.mine:Count"]},
+}
+
+
+def test_a_recipe_of_own_components_trains_is_saved_loaded_and_audited(mine):
+    run = isthmus.train(RECIPE, out=mine / "run", progress=False)
+    observed = [line["observed"] for line in run.metrics() if "observed" in line]
+    assert [each["minepackage.mine:Count"]["steps"] for each in observed] == [16, 32]
+    recipe = Run(mine / "run").recipe
+    assert recipe == load_recipe(RECIPE)
+    assert recipe.model.backbone.width == 16
+    data = component("data", recipe.data).load()
+    images, labels = data.test.images[:40].float() / 255, data.test.labels[:40]
+    model = isthmus.load(mine / "run")
+    audit = isthmus.audit(model, images, labels, threat=isthmus.Linf(0.1), checks=["accuracy"])
+    assert audit.results["accuracy"].metrics["accuracy"].n == 40
+
+
+def test_the_command_line_reads_them(mine):
+    (mine / "mine.yaml").write_text(yaml.safe_dump(RECIPE))
+    command = ["train", "mine.yaml", "training.epochs=1", "--out", "run"]
+    done = subprocess.run([sys.executable, "-m", "isthmus", *command], cwd=mine, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert Run(mine / "run").recipe.objective.rho == 3
+
+
+def test_shifted_test_sets_can_be_own_components(mine):
+    from isthmus.data.shift.shifted import load
+
+    shifted = load("minepackage.mine:Dark", ["even", "odd"])
+    assert len(shifted) == 6
+    assert torch.equal(shifted.split.labels, torch.arange(6) % 2)
+
+
+def test_objects_are_used_as_they_are(mine):
+    squared_rate = importlib.import_module("minepackage.squared_rate").SquaredRate(rho=2)
+    model = isthmus.bottleneck(torch.nn.Flatten(), 2, squared_rate, 3, features=4)
+    assert model.objective is squared_rate
+    assert model.marginal is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"objective": "minepackage.mine:Net"}, "no objective"),
+        ({"model": {"backbone": "minepackage.mine:Count"}}, "no backbone"),
+        ({"training": {"callbacks": ["minepackage.mine:Net"]}}, "no callback"),
+        ({"data": "minepackage.mine:Net"}, "no dataset"),
+        ({"objective": "minepackage.mine:Missing"}, "Missing"),
+        ({"objective": "nopackage.mine:Net"}, "nopackage"),
+        ({"objective": "minepackage.mine:torch"}, "no component"),
+    ],
+)
+def test_components_of_another_kind_are_refused(mine, change, message):
+    with pytest.raises(ConfigError, match=message):
+        isthmus.train(RECIPE | change, out=mine / "run", progress=False)
+
+
+@pytest.mark.parametrize("kind", ["objectives", "backbones", "data", "shifts", "callbacks"])
+def test_every_component_is_a_class_named_like_its_file(kind):
+    for name in registry.names(kind):
+        found = registry.load(kind, name)
+        assert found.model_fields["name"].default == name
+        assert found.__name__ != "Config"
