@@ -23,7 +23,7 @@ from isthmus.core import files, provenance, registry, results
 from isthmus.core.cluster import Cluster
 from isthmus.core.errors import ConfigError, DataError, FileError, ModelError
 from isthmus.core.types import Status
-from isthmus.data import digits
+from isthmus.data import Digits
 from isthmus.data.images import as_float
 from isthmus.data.order import balanced
 from isthmus.report.page import write
@@ -34,7 +34,7 @@ CHECKS = ["accuracy", ROBUSTNESS, "calibration", "information"]
 
 @pytest.fixture(scope="module")
 def data() -> tuple[torch.Tensor, torch.Tensor]:
-    test = digits.load(digits.Config()).test
+    test = Digits().load().test
     return as_float(test.images[:100]), test.labels[:100]
 
 
@@ -629,7 +629,7 @@ class TestPositions:
         )
         monkeypatch.syspath_prepend(tmp_path)
         options = {"model": "some_nets:build", "data": "digits", "checks": ["accuracy"], "show_progress": False}
-        test = digits.load(digits.Config()).test
+        test = Digits().load().test
         for count, chosen, indices in [
             (30, "balanced first 30 of the test split", balanced(test.labels)[:30]),
             (10**6, "all", torch.arange(len(test))),

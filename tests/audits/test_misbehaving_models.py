@@ -13,7 +13,7 @@ from isthmus.attacks import Linf
 from isthmus.attacks.engine import memory
 from isthmus.core.errors import ModelError
 from isthmus.core.types import Status
-from isthmus.data import digits
+from isthmus.data import Digits
 from isthmus.data.images import as_float
 
 CHECKS = [
@@ -30,7 +30,7 @@ CHECKS_OF_CODES = ["information", {"name": "ood_detection", "attacked": 5}]
 
 @pytest.fixture(scope="module")
 def data():
-    test = digits.load(digits.Config()).test
+    test = Digits().load().test
     return as_float(test.images[:24]), test.labels[:24]
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 import isthmus
 from isthmus.audits.target import audit_run
 from isthmus.core.errors import ConfigError, DataError
-from isthmus.data import folder
+from isthmus.data.folder import ImageFolder
 from isthmus.data.loading import load
 
 Pictures = Callable[..., np.ndarray]
@@ -57,7 +57,7 @@ def test_class_folders_alone_are_split_by_a_fixed_stratified_fraction(
     tmp_path: Path, fill: Callable[..., np.ndarray]
 ) -> None:
     everything = np.concatenate([fill(tmp_path / "all" / name, n, seed=n) for name, n in (("a", 10), ("b", 20))])
-    config = folder.Config(path=str(tmp_path / "all"), test_fraction=0.3)
+    config = ImageFolder(path=str(tmp_path / "all"), test_fraction=0.3)
     data, again = load(config), load(config)
     assert data.fingerprint == again.fingerprint
     assert data.test.labels.bincount().tolist() == [3, 6]
@@ -162,7 +162,7 @@ def test_files_that_are_no_images_are_left_out_with_a_warning(parted: Path, capl
     (parted / "train" / "cat" / ".hidden").write_text("")
     (parted / "train" / ".git").mkdir()
     assert load(f"folder:{parted}").fingerprint == before
-    assert "1 files are not taken for images, such as notes.txt" in caplog.text
+    assert "1 files that are no images are ignored, such as notes.txt" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_folders_that_cannot_be_used_are_named(tmp_path: Path, parted: Path, fil
     )
     fails(tmp_path / "half" / "train" / "a", "a has no <class>/ folders")
     fill(parted / "test" / "fish", 1)
-    fails(parted, r"test/fish is a class that is not trained on \(those are: cat, dog\)")
+    fails(parted, r"test/fish is a class without training images .*cat, dog")
 
 
 def test_a_folder_that_may_not_be_read_is_an_error_of_the_data(parted: Path, monkeypatch: pytest.MonkeyPatch) -> None:

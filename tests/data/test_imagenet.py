@@ -11,8 +11,8 @@ from PIL import Image
 
 from isthmus.core.errors import ConfigError, DataError
 from isthmus.core.randomness import example_keys, fold
-from isthmus.data import imagenet
 from isthmus.data.batches import Batches
+from isthmus.data.imagenet import MEAN, STD, ImageNet
 from isthmus.data.images import Split, as_float
 from isthmus.data.loading import load
 from isthmus.data.on_demand import FileSplit, central
@@ -36,8 +36,8 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "ilsvrc"
 
 
-def config(root: Path, **options: object) -> imagenet.Config:
-    return imagenet.Config(path=str(root), size=32, **options)  # type: ignore[arg-type]
+def config(root: Path, **options: object) -> ImageNet:
+    return ImageNet(path=str(root), size=32, **options)  # type: ignore[arg-type]
 
 
 def test_folders_are_the_classes_in_the_order_of_their_names(root: Path) -> None:
@@ -46,7 +46,7 @@ def test_folders_are_the_classes_in_the_order_of_their_names(root: Path) -> None
     assert data.shape == (3, 224, 224)
     assert data.train.labels.tolist() == [0] * 5 + [1] * 5 + [2] * 5
     assert data.test.labels.tolist() == [0, 0, 1, 1, 2, 2]
-    assert (data.mean, data.std) == (imagenet.MEAN, imagenet.STD)
+    assert (data.mean, data.std) == (MEAN, STD)
 
 
 def test_no_file_is_opened_before_it_is_needed(root: Path) -> None:
@@ -153,7 +153,7 @@ def test_limits_keep_files_unread(root: Path) -> None:
     data = load(config(root, train_limit=6, test_limit=3))
     assert isinstance(data.train, FileSplit)
     assert data.train.labels.bincount().tolist() == [2, 2, 2]
-    assert (len(data.test), data.mean) == (3, imagenet.MEAN)
+    assert (len(data.test), data.mean) == (3, MEAN)
 
 
 def unlink_val(root: Path) -> None:
@@ -182,7 +182,7 @@ def empty_class(root: Path) -> None:
     [
         (unlink_val, "has no folder val; give the folder that holds train/<class>/ and val/<class>/"),
         (flatten_val, "val has no <class>/ folders"),
-        (foreign_class, "n99999999 is a class that is not trained on"),
+        (foreign_class, "n99999999 is a class without training images"),
         (empty_class, "train/n01440764 holds no image"),
     ],
 )
