@@ -67,8 +67,8 @@ def test_pages_are_whole(site):
 def test_the_reference_lists_what_is_public(site):
     html = "".join(page.read_text("utf-8") for page in (site / "reference").glob("*.html"))
     for path in (
-        "auditing.running.audit",
-        "classifier.assembly.bottleneck",
+        "audits.running.audit",
+        "models.factory.bottleneck",
         "training.start.train",
         "attacks.api.robust_accuracy",
     ):
