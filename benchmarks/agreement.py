@@ -105,7 +105,7 @@ def standing(
 
     def ours(images: Tensor, labels: Tensor) -> Tensor:
         result = robust_accuracy(model.model, images, labels, threat, [pair.ours], BATCH, seed)
-        return torch.where(result.witnesses.isnan(), images, result.witnesses)
+        return result.adversarial
 
     theirs = attack(pair.peer, model, threat, pair.steps, seed)
     return tuple(measure(run, model, images, labels, threat, BATCH).robust for run in (ours, theirs))  # type: ignore[return-value]
@@ -161,7 +161,7 @@ def distances(pair: Pair, model: Counting, images: Tensor, labels: Tensor, norm:
     run = attack(pair.peer, model, norm, pair.steps)
     with torch.random.fork_rng():
         peers = torch.cat([run(*part).detach() for part in zip(images.split(BATCH), labels.split(BATCH), strict=True)])
-    own = minimal_norms(model.model, images, labels, norm.name, [pair.ours], batch_size=BATCH).witnesses
+    own = minimal_norms(model.model, images, labels, norm.name, [pair.ours], batch_size=BATCH).adversarial
     ours, theirs = (sizes(model, images, labels, found, norm) for found in (own, peers))
     return {
         "peer": pair.peer,

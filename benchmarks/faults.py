@@ -95,7 +95,7 @@ def checks(out: Path) -> Any:
 
 def witnesses(out: Path) -> Any:
     result = RobustResult.load(out / "witnesses.safetensors")
-    return [result.accuracy, result.broken.tolist(), result.witnesses.nan_to_num().sum().item(), result.complete]
+    return [result.accuracy, result.broken.tolist(), result.adversarial.nan_to_num().sum().item(), result.complete]
 
 
 def cells(out: Path) -> Any:

@@ -57,13 +57,13 @@ def averaged(model: nn.Module, images: Tensor) -> Tensor:
 def through_margins(model: nn.Module, images: Tensor, labels: Tensor, ways: Tensor, chances: Tensor) -> Tensor:
     """The mean of σ(margin / 3): a draw that is won or lost by far counts for less, but not for nothing."""
     answers = logits(model, images, ways)
-    margins = losses.margin(answers.flatten(0, 1), labels.repeat(len(ways))).view(len(ways), -1)
+    margins = losses.margin_loss(answers.flatten(0, 1), labels.repeat(len(ways))).view(len(ways), -1)
     return (chances[:, None] * (margins / 3).sigmoid()).sum(0)
 
 
 def through_probabilities(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """ln of the largest other mean probability less that of the label's."""
-    return losses.margin(averaged(model, images).log(), labels)
+    return losses.margin_loss(averaged(model, images).log(), labels)
 
 
 def ascended(images: Tensor, start: Tensor, steps: int, value: Callable[[Tensor], Tensor]) -> Tensor:
@@ -103,7 +103,7 @@ def main() -> None:
     for stage in range(4):
         for rows in track((lead > 0).nonzero().squeeze(1).split(TOGETHER), description=f"stage {stage + 1}"):
             found = attacked(stage, model, images[rows], closest[rows], labels[rows])
-            now = -losses.margin(averaged(model, found), labels[rows])
+            now = -losses.margin_loss(averaged(model, found), labels[rows])
             better = now < lead[rows]
             closest[rows[better]], lead[rows[better]] = found[better], now[better]
         left = metrics.accuracy((lead > 0).numpy())

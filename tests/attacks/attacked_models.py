@@ -92,14 +92,16 @@ def subject(n: int = 48) -> tuple[Smooth, Tensor, Tensor]:
 
 def end_of(module, config, model: nn.Module, batch: Batch, threat: Threat) -> Tensor:
     """Where an attack's first run ends on each example, success or not, unjudged."""
-    oracle = CountedModel(model)
+    counted_model = CountedModel(model)
     if hasattr(module, "perturb"):
-        return module.perturb(config, oracle, batch, threat)
-    search = module.search(config, threat, int(oracle.logits(batch.images, batch.keys).shape[1]))
-    runs = search.begin(batch, torch.zeros(len(batch), dtype=torch.int64))
-    while (runs.looks < runs.budget).any():
-        answer = oracle.look(runs.x, batch.keys, lambda logits: search.objective(runs, batch, logits), draw=runs.looks)
-        search.advance(runs, batch, answer)
+        return module.perturb(config, counted_model, batch, threat)
+    search = module.search(config, threat, int(counted_model.logits(batch.images, batch.keys).shape[1]))
+    runs = search.init(batch, torch.zeros(len(batch), dtype=torch.int64))
+    while (runs.step < runs.budget).any():
+        answer = counted_model.query(
+            runs.x, batch.keys, lambda logits: search.objective(runs, batch, logits), draw=runs.step
+        )
+        search.step(runs, batch, answer)
     return runs.x
 
 
@@ -110,4 +112,4 @@ def proposing(function, label: str = "test", **options) -> Attack:
         name: str = label
         restarts: int = 1
 
-    return Attack(label, Config(**options), lambda config, oracle, batch, threat: function(batch, threat))
+    return Attack(label, Config(**options), lambda config, counted_model, batch, threat: function(batch, threat))

@@ -63,7 +63,7 @@ def test_a_descent_is_adams_on_the_loss_of_the_paper():
     model, images = Smooth(), pictures(3, low=0.2, high=0.8)
     labels, const = model(images).argmax(1), torch.tensor([0.05, 0.5, 5.0])
     batch, attack = batch_of(images, labels), cw.CarliniWagner(cw.Config(abort_early=False, confidence=0.2))
-    runs = attack.begin(batch, torch.zeros(3, dtype=torch.int64))
+    runs = attack.init(batch, torch.zeros(3, dtype=torch.int64))
     runs.const = const.clone()
     start = ((2 * images.double() - 1) * 0.999999).atanh()
     shift = torch.zeros_like(start, requires_grad=True)
@@ -72,7 +72,7 @@ def test_a_descent_is_adams_on_the_loss_of_the_paper():
         x = runs.x.clone().requires_grad_()
         value = attack.objective(runs, batch, model(x))
         (gradient,) = torch.autograd.grad(value.sum(), x)
-        attack.advance(runs, batch, Answer(model(x).detach(), value.detach().float(), gradient))
+        attack.step(runs, batch, Answer(model(x).detach(), value.detach().float(), gradient))
         seen = (torch.tanh(start + shift) + 1) / 2
         logits = model(seen)
         others = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
@@ -93,31 +93,31 @@ def told(values):
 def test_weights_grow_tenfold_until_one_suffices_and_are_bisected_then():
     batch = batch_of(pictures(3, low=0.3, high=0.7), torch.zeros(3, dtype=torch.int64))
     attack = cw.CarliniWagner(cw.Config(steps=1, binary_search_steps=6))
-    runs = attack.begin(batch, torch.zeros(3, dtype=torch.int64))
+    runs = attack.init(batch, torch.zeros(3, dtype=torch.int64))
     outcomes = [[-1, -1, 1], [-1, -1, 1], [-1, 1, -1], [-1, 1, -1], [-1, -1, 1], [-1, 1, 1]]
     tried = []
     for outcome in outcomes:
         tried.append(runs.const.clone())
-        attack.advance(runs, batch, told([float(v) for v in outcome]))
+        attack.step(runs, batch, told([float(v) for v in outcome]))
     expected = [
         [0.01, 0.1, 1, 10, 100, 1000],
         [0.01, 0.1, 1, 0.55, 0.325, 0.4375],
         [0.01, 0.005, 0.0025, 0.00375, 0.004375, 0.0040625],
     ]
     torch.testing.assert_close(torch.stack(tried, 1), torch.tensor(expected))
-    assert (runs.looks >= runs.budget).all()
+    assert (runs.step >= runs.budget).all()
 
 
 def test_each_weight_begins_anew_at_the_image():
     model, images = Smooth(), pictures(4)
     labels = model(images).argmax(1)
     batch, attack = batch_of(images, labels), cw.CarliniWagner(cw.Config(steps=3, abort_early=False))
-    runs = attack.begin(batch, torch.zeros(4, dtype=torch.int64))
+    runs = attack.init(batch, torch.zeros(4, dtype=torch.int64))
     first = runs.x.clone()
     torch.testing.assert_close(first, images, rtol=0, atol=2e-6)
     for step in range(6):
         assert torch.equal(runs.x, first) == (step % 3 == 0)
-        attack.advance(runs, batch, Answer(torch.zeros(4, 3), torch.full((4,), -1.0), torch.ones(4, *SHAPE)))
+        attack.step(runs, batch, Answer(torch.zeros(4, 3), torch.full((4,), -1.0), torch.ones(4, *SHAPE)))
     assert (runs.mean == 0).all()
     assert (runs.square == 0).all()
 
@@ -125,9 +125,9 @@ def test_each_weight_begins_anew_at_the_image():
 def test_a_row_that_stalls_goes_on_alone_to_the_next_weight():
     batch = batch_of(pictures(2, low=0.3, high=0.7), torch.zeros(2, dtype=torch.int64))
     attack = cw.CarliniWagner(cw.Config(steps=50))
-    runs = attack.begin(batch, torch.zeros(2, dtype=torch.int64))
+    runs = attack.init(batch, torch.zeros(2, dtype=torch.int64))
     for step in range(6):  # a loss that stays, and one that falls
-        attack.advance(runs, batch, told([-1.0, -1.0 / (step + 1)]))
+        attack.step(runs, batch, told([-1.0, -1.0 / (step + 1)]))
     assert runs.tried.tolist() == [1, 0]
     assert runs.step.tolist() == [0, 6]
 
@@ -156,7 +156,7 @@ def test_in_a_ball_it_ends_at_the_first_success_inside():
     counting = Counting(model)
     result = robust_accuracy(counting, images, labels, threat, [cw.Config(steps=100)])
     assert result.accuracy == 0
-    assert threat.contains(result.witnesses, images).all()
+    assert threat.contains(result.adversarial, images).all()
     whole = minimal_norms(model, images, labels, "l2", [cw.Config(steps=100)])
     assert result.backward_passes < 0.8 * whole.backward_passes
 

@@ -52,7 +52,7 @@ ATTACKS = [
     fmn.Config(steps=30),
     ddn.Config(steps=30),
     cw.Config(steps=60, binary_search_steps=2, learning_rate=0.05),
-    race.Config(scout=4, rounds=((9, 4), (1, 6)), long=6, queries=20, drawn=4),
+    race.Config(optimized_model=4, rounds=((9, 4), (1, 6)), long=6, queries=20, drawn=4),
 ]
 ONLY = {"cw": ("l2",), "ddn": ("l2",), "rays": ("linf", "l2")}
 BOUNDARY = ("fab", "fmn", "ddn", "cw", "uniform", "rays")  # end where a random model's lead is too small to be sure of
@@ -75,13 +75,13 @@ def test_witnesses_are_inside_ball_and_box_and_misclassified(attack, threat):
     threat = reach(attack, threat)
     result = robust_accuracy(model, images, labels, threat, [attack])
     assert {None, "clean"} < set(result.broken_by) <= {None, "clean", *labels_of(attack)}
-    found, originals = result.witnesses[result.broken].double(), images[result.broken].double()
+    found, originals = result.adversarial[result.broken].double(), images[result.broken].double()
     assert found.min() >= 0
     assert found.max() <= 1
     sizes = np.linalg.norm((found - originals).flatten(1).numpy(), ORDER[threat.name], axis=1)
     assert sizes.max() <= threat.eps + 1e-5
     assert (model(found).argmax(1) != labels[result.broken]).all()
-    assert result.witnesses[~result.broken].isnan().all()
+    assert result.adversarial[~result.broken].isnan().all()
 
 
 def test_the_numbers_agree_with_the_examples(attack, threat):
@@ -89,7 +89,7 @@ def test_the_numbers_agree_with_the_examples(attack, threat):
     result = robust_accuracy(model, images, labels, threat, [attack])
     correct = model(images).argmax(1) == labels
     assert torch.equal(result.correct, correct)
-    assert torch.equal(result.witnesses[~correct], images[~correct])
+    assert torch.equal(result.adversarial[~correct], images[~correct])
     assert [by == "clean" for by in result.broken_by] == (~correct).tolist()
     assert result.accuracy == int((~result.broken).sum()) / len(images)
     assert list(result.by_attack) == ["clean", *labels_of(attack)]
@@ -120,7 +120,7 @@ def test_accuracy_never_rises_along_a_curve(attack, threat):
         assert not (smaller.broken & ~larger.broken).any()
     assert results[0].accuracy > results[-1].accuracy
     for result in results:
-        assert result.threat.contains(result.witnesses[result.broken], images[result.broken]).all()
+        assert result.threat.contains(result.adversarial[result.broken], images[result.broken]).all()
 
 
 def test_batch_size_and_order_change_nothing(attack, threat):
@@ -132,7 +132,7 @@ def test_batch_size_and_order_change_nothing(attack, threat):
             model, images[order], labels[order], threat, [attack], batch_size, seed=3, indices=order
         )
         assert torch.equal(other.broken, whole.broken[order])
-        torch.testing.assert_close(other.witnesses, whole.witnesses[order], equal_nan=True, rtol=0, atol=1e-6)
+        torch.testing.assert_close(other.adversarial, whole.adversarial[order], equal_nan=True, rtol=0, atol=1e-6)
         passes = [(result.forward_passes, result.backward_passes) for result in (other, whole)]
         if batch_size == 1:  # runs follow one another, and nothing is spent beside one that succeeds
             assert all(alone <= together for alone, together in zip(*passes, strict=True))
@@ -145,15 +145,15 @@ def test_passes_are_counted_exactly(attack, threat):
     counting = Counting(model)
     result = robust_accuracy(counting, images, labels, threat, [attack], batch_size=10)
     assert (result.forward_passes, result.backward_passes) == (counting.forwards, counting.backwards)
-    assert int(result.ledger.forwards.sum()) <= result.forward_passes
-    probes = result.forward_passes - int(result.ledger.forwards.sum())
+    assert int(result.state.forwards.sum()) <= result.forward_passes
+    probes = result.forward_passes - int(result.state.forwards.sum())
     assert probes == 3 * PROBE  # whether the model is random, and what an example takes in memory
-    assert result.backward_passes - int(result.ledger.backwards.sum()) == PROBE
+    assert result.backward_passes - int(result.state.backwards.sum()) == PROBE
     broken_later = result.correct & result.broken
     if attack.name == "pgd":  # those that fall leave early
         runs = attack.restarts * {"all": 2}.get(attack.targets, 1)
         ceiling = int(result.correct.sum()) * attack.steps * runs
-        assert int(result.ledger.backwards.sum()) <= ceiling - int(broken_later.sum())
+        assert int(result.state.backwards.sum()) <= ceiling - int(broken_later.sum())
 
 
 def test_the_model_and_the_caller_notice_nothing(attack, threat):
@@ -185,7 +185,7 @@ def test_a_targeted_attack_hits_its_target(attack, threat):
     wide = reach(attack, threat).with_eps(reach(attack, threat).eps * 2)
     result = robust_accuracy(model, images, labels, wide, [attack], targets=targets)
     hit = result.broken
-    assert (model(result.witnesses[hit]).argmax(1) == targets[hit]).all()
+    assert (model(result.adversarial[hit]).argmax(1) == targets[hit]).all()
     assert set(labels_of(attack)) & set(result.broken_by)
     assert result.targeted
     assert result.clean_accuracy == float((model(images).argmax(1) == labels).double().mean())
@@ -231,7 +231,7 @@ def test_what_scouts_and_half_precision_find_holds_in_float32(attack, threat):
     plain = robust_accuracy(model, images, labels, wide, [attack])
     rough = robust_accuracy(model, images, labels, wide, [attack], bf16=True)
     for result in (plain, rough):
-        found = result.witnesses[result.broken]
+        found = result.adversarial[result.broken]
         assert (model(found).argmax(1) != labels[result.broken]).all()
         assert wide.contains(found, images[result.broken]).all()
     assert abs(plain.accuracy - rough.accuracy) <= 4 / 24

@@ -29,24 +29,24 @@ def batch_of(images, labels, **others) -> Batch:
 
 def course(model, batch, threat, config):
     """The images found by each projection of a run per example, and the looks it took."""
-    search, oracle = fab.search(config, threat, 3), CountedModel(model)
+    search, counted_model = fab.search(config, threat, 3), CountedModel(model)
     assert len(batch) == 1
-    runs, found = search.begin(batch, torch.zeros(1, dtype=torch.int64)), []
-    while int(runs.looks) < int(runs.budget):
-        answer = oracle.look(runs.x, batch.keys, lambda logits: search.objective(runs, batch, logits))
-        search.advance(runs, batch, answer)
-        if runs.looks % 2 == 1:
+    runs, found = search.init(batch, torch.zeros(1, dtype=torch.int64)), []
+    while int(runs.step) < int(runs.budget):
+        answer = counted_model.query(runs.x, batch.keys, lambda logits: search.objective(runs, batch, logits))
+        search.step(runs, batch, answer)
+        if runs.step % 2 == 1:
             found.append(runs.x.clone())
-    return found, int(runs.looks)
+    return found, int(runs.step)
 
 
-def published(model, image, label, aim, threat, steps, alpha_max=0.1, eta=1.05, beta=0.9):
+def published(model, image, label, target_class, threat, steps, alpha_max=0.1, eta=1.05, beta=0.9):
     """Algorithm 1 of the paper for one image, as written there: it looks twice in every step."""
     x, found, falls = image.clone(), [], 0
     for _ in range(steps):
         leaf = x.clone().requires_grad_()
         logits = model(leaf[None])[0]
-        f = logits[aim] - logits[label]
+        f = logits[target_class] - logits[label]
         (w,) = torch.autograd.grad(f, leaf)
         f = f.detach().float()
         gaps = torch.stack([-f, ((x - image) * w).sum() - f])[:, None]
@@ -103,12 +103,12 @@ def test_at_the_walls_of_the_box_it_attains_the_constrained_optimum(threat):
 def test_its_course_is_that_of_the_published_algorithm(threat, steps):
     model, images, labels = subject(n=8)
     for image, label in zip(images, labels, strict=True):
-        aim = (label + 1) % 3
-        expected, _ = published(model, image, int(label), int(aim), threat, steps)
-        batch = batch_of(image[None], label[None], aims=aim[None])
-        found, looks = course(model, batch, threat, fab.Config(steps=steps))
+        target_class = (label + 1) % 3
+        expected, _ = published(model, image, int(label), int(target_class), threat, steps)
+        batch = batch_of(image[None], label[None], target_class=target_class[None])
+        found, step = course(model, batch, threat, fab.Config(steps=steps))
         torch.testing.assert_close(torch.cat(found), torch.stack(expected), rtol=0, atol=1e-5)
-        assert looks == 2 * steps - 1
+        assert step == 2 * steps - 1
 
 
 @every
@@ -119,8 +119,8 @@ def test_a_step_costs_one_backward_and_two_forward_passes(threat):
     labels = torch.zeros(6, dtype=torch.int64)
     result = robust_accuracy(model, images, labels, threat, [fab.Config(steps=7, restarts=2)])
     assert result.accuracy == 1
-    assert result.ledger.backwards.tolist() == [7 * 2 * 2] * 6
-    assert result.ledger.forwards.tolist() == [1 + 2 * 7 * 2 * 2] * 6
+    assert result.state.backwards.tolist() == [7 * 2 * 2] * 6
+    assert result.state.forwards.tolist() == [1 + 2 * 7 * 2 * 2] * 6
 
 
 def test_there_is_a_run_for_every_aim_and_restart():
@@ -129,9 +129,14 @@ def test_there_is_a_run_for_every_aim_and_restart():
         search = fab.search(fab.Config(targets=targets, restarts=3), Linf(0.1), classes)
         assert search.runs == 3 * expected
     search = fab.search(fab.Config(targets=2, restarts=2), Linf(0.1), 5)
-    aims = [search.aims(number, ranked, torch.empty(2, 0), torch.zeros(2)).tolist() for number in range(search.runs)]
-    assert aims == [[3, 2], [1, 0], [3, 2], [1, 0]]
-    assert fab.search(fab.Config(targets=0), Linf(0.1), 5).aims(0, ranked, torch.empty(2, 0), torch.zeros(2)) is None
+    target_class = [
+        search.target_class(number, ranked, torch.empty(2, 0), torch.zeros(2)).tolist() for number in range(search.runs)
+    ]
+    assert target_class == [[3, 2], [1, 0], [3, 2], [1, 0]]
+    assert (
+        fab.search(fab.Config(targets=0), Linf(0.1), 5).target_class(0, ranked, torch.empty(2, 0), torch.zeros(2))
+        is None
+    )
 
 
 @every
@@ -139,11 +144,11 @@ def test_restarts_begin_half_way_out_and_first_runs_at_the_image(threat):
     images, labels = pictures(6, low=0.4, high=0.6), torch.zeros(6, dtype=torch.int64)
     search = fab.search(fab.Config(targets=2, restarts=3), threat, 3)
     number = torch.arange(6)
-    runs = search.begin(batch_of(images, labels), number)
+    runs = search.init(batch_of(images, labels), number)
     half = torch.full((4,), threat.eps / 2)
     assert torch.equal(runs.x[:2], images[:2])
     torch.testing.assert_close(threat.norm(runs.x - images)[2:], half, rtol=1e-4, atol=0)
-    aimed = search.begin(batch_of(images, labels, targets=labels + 1), number)
+    aimed = search.init(batch_of(images, labels, targets=labels + 1), number)
     assert torch.equal(aimed.x[:1], images[:1])
     assert (aimed.x[1:] != images[1:]).flatten(1).any(1).all()
 
@@ -182,11 +187,11 @@ def test_where_gradients_are_nan_the_example_is_set_aside(threat):
     model, images = Spoilt(), pictures(12)
     labels = model(images).argmax(1)
     sick = images.flatten(1)[:, 0] > 0.5
-    batch = batch_of(images, labels, aims=(labels + 1) % 3)
+    batch = batch_of(images, labels, target_class=(labels + 1) % 3)
     search = fab.search(fab.Config(), threat, 3)
-    runs = search.begin(batch, torch.zeros(12, dtype=torch.int64))
-    answer = CountedModel(model).look(runs.x, batch.keys, lambda logits: search.objective(runs, batch, logits))
-    search.advance(runs, batch, answer)
+    runs = search.init(batch, torch.zeros(12, dtype=torch.int64))
+    answer = CountedModel(model).query(runs.x, batch.keys, lambda logits: search.objective(runs, batch, logits))
+    search.step(runs, batch, answer)
     assert torch.equal(runs.x.isnan().flatten(1).any(1), sick)
     result = robust_accuracy(model, images, labels, threat, [fab.Config(steps=3)])
     assert not result.broken[sick].any()
@@ -194,11 +199,11 @@ def test_where_gradients_are_nan_the_example_is_set_aside(threat):
 
 @every
 def test_a_dead_gradient_leaves_a_run_where_it_is(threat):
-    batch = batch_of(pictures(4), torch.zeros(4, dtype=torch.int64), aims=torch.ones(4, dtype=torch.int64))
+    batch = batch_of(pictures(4), torch.zeros(4, dtype=torch.int64), target_class=torch.ones(4, dtype=torch.int64))
     search = fab.search(fab.Config(), threat, 3)
-    runs = search.begin(batch, torch.zeros(4, dtype=torch.int64))
+    runs = search.init(batch, torch.zeros(4, dtype=torch.int64))
     logits = torch.tensor([[1.0, 0.0, 0.0]]).expand(4, -1)
-    search.advance(runs, batch, Answer(logits, batch.difference(logits), torch.zeros_like(batch.images)))
+    search.step(runs, batch, Answer(logits, batch.difference(logits), torch.zeros_like(batch.images)))
     assert torch.equal(runs.x, batch.images)
 
 
@@ -211,7 +216,7 @@ def test_a_targeted_evaluation_goes_for_the_target_in_every_run(threat):
     wide = threat.with_eps(2 * threat.eps)
     result = robust_accuracy(model, images, labels, wide, [fab.Config(steps=15)], targets=targets)
     assert result.broken.any()
-    assert (model(result.witnesses[result.broken]).argmax(1) == targets[result.broken]).all()
+    assert (model(result.adversarial[result.broken]).argmax(1) == targets[result.broken]).all()
 
 
 def test_an_image_that_is_all_wall_stays_in_the_box():
@@ -219,7 +224,7 @@ def test_an_image_that_is_all_wall_stays_in_the_box():
     images = torch.stack([torch.zeros(1, 4, 4), torch.ones(1, 4, 4)])
     labels = model(images).argmax(1)
     result = robust_accuracy(model, images, labels, Linf(1.0), [fab.Config(steps=10)])
-    found = result.witnesses[result.broken]
+    found = result.adversarial[result.broken]
     assert ((found >= 0) & (found <= 1)).all()
 
 

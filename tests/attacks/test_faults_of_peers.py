@@ -72,9 +72,9 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_end(tmp_path, suite, afte
     assert path.exists()
     resumed = robust_accuracy(model, images, labels, Linf(0.05), suite, 16, save_to=path)
     assert resumed.complete
-    for name in ("broken", "stage", "run", "look", "aim", "gap"):
-        assert torch.equal(getattr(resumed.ledger, name), getattr(whole.ledger, name)), name
-    assert torch.equal(resumed.witnesses.nan_to_num(-1), whole.witnesses.nan_to_num(-1))
+    for name in ("broken", "stage", "run", "step", "target_class", "margin"):
+        assert torch.equal(getattr(resumed.state, name), getattr(whole.state, name)), name
+    assert torch.equal(resumed.adversarial.nan_to_num(-1), whole.adversarial.nan_to_num(-1))
     again = robust_accuracy(Counting(model), images, labels, Linf(0.05), suite, 16)
     at_once = robust_accuracy(model, images, labels, Linf(0.05), suite, 16, save_to=path)
     assert torch.equal(at_once.broken, again.broken)
@@ -131,8 +131,8 @@ def test_a_random_models_evaluation_goes_on_with_the_same_draws(tmp_path):
     with pytest.raises(Interrupted):
         robust_accuracy(Noisy(plain, 0.2), images, labels, Linf(0.08), suite, 8, save_to=path, progress=interrupting(9))
     resumed = robust_accuracy(Noisy(plain, 0.2), images, labels, Linf(0.08), suite, 8, save_to=path)
-    for name in ("broken", "stage", "run", "look", "tries"):
-        assert torch.equal(getattr(resumed.ledger, name), getattr(whole.ledger, name)), name
+    for name in ("broken", "stage", "run", "step", "tries"):
+        assert torch.equal(getattr(resumed.state, name), getattr(whole.state, name)), name
 
 
 def test_a_result_of_views_and_strides_can_be_saved(tmp_path):
@@ -144,7 +144,7 @@ def test_a_result_of_views_and_strides_can_be_saved(tmp_path):
     result.save(tmp_path / "result")
     again = RobustResult.load(tmp_path / "result")
     assert torch.equal(again.broken, result.broken)
-    assert torch.equal(again.witnesses[again.broken], result.witnesses[result.broken])
+    assert torch.equal(again.adversarial[again.broken], result.adversarial[result.broken])
 
 
 def test_another_evaluation_is_not_taken_for_this_one(tmp_path):
@@ -177,14 +177,14 @@ def test_logits_times_a_thousand_change_nothing_for_a_suite_and_are_flagged():
     expected = robust_accuracy(plain, images, labels, Linf(0.05), SHORT)
     scaled = robust_accuracy(Scaled(plain, 4096.0), images, labels, Linf(0.05), SHORT)
     assert scaled.accuracy <= expected.accuracy + 1 / 60
-    assert expected.flags == ()
-    blind = robust_accuracy(Scaled(plain, 4096.0), images, labels, Linf(0.05), ["apgd:10"])
-    assert blind.accuracy > expected.accuracy
-    assert "exactly zero" in blind.flags[0]
-    (flag,) = robust_accuracy(Scaled(plain, 1e6), images, labels, Linf(0.05), "fgsm").flags
+    assert expected.warnings == ()
+    zero_gradients = robust_accuracy(Scaled(plain, 4096.0), images, labels, Linf(0.05), ["apgd:10"])
+    assert zero_gradients.accuracy > expected.accuracy
+    assert "exactly zero" in zero_gradients.warnings[0]
+    (flag,) = robust_accuracy(Scaled(plain, 1e6), images, labels, Linf(0.05), "fgsm").warnings
     assert flag.startswith("100% of the gradients that attacks saw were exactly zero")
-    assert robust_accuracy(plain, images, labels, Linf(0.05), "fgsm").flags == ()
-    assert robust_accuracy(plain, images, labels, Linf(0.05), "uniform").flags == ()
+    assert robust_accuracy(plain, images, labels, Linf(0.05), "fgsm").warnings == ()
+    assert robust_accuracy(plain, images, labels, Linf(0.05), "uniform").warnings == ()
 
 
 def test_what_only_random_search_breaks_is_flagged():
@@ -201,7 +201,7 @@ def test_what_only_random_search_breaks_is_flagged():
     plain, images, labels = subject()
     result = robust_accuracy(Stairs(plain), images, labels, Linf(0.15), ["apgd:10", "square:200"])
     assert result.by_attack["apgd-ce"] - result.by_attack["square"] > 0.1
-    assert any("Random search broke" in flag for flag in result.flags)
+    assert any("Random search broke" in flag for flag in result.warnings)
 
 
 # --- scoring the last iterate only ---
@@ -220,7 +220,7 @@ def test_a_success_on_the_way_counts_even_if_the_run_leaves_it_again():
     config = pgd.Config(steps=20, step_size=0.01, random_start=False)
     result = robust_accuracy(Shell(), images, torch.tensor([0]), Linf(0.4), [config])
     assert result.broken.all()
-    assert 0 < int(result.ledger.look[0]) < 20
+    assert 0 < int(result.state.step[0]) < 20
 
 
 # --- memory ---
@@ -246,7 +246,7 @@ def test_running_out_of_memory_halves_the_batch_and_goes_on(suite):
     expected = robust_accuracy(model, images, labels, Linf(0.05), suite)
     result = robust_accuracy(Small(model, 5), images, labels, Linf(0.05), suite, 48)
     assert torch.equal(result.broken, expected.broken)
-    torch.testing.assert_close(result.witnesses, expected.witnesses, equal_nan=True, rtol=0, atol=1e-6)
+    torch.testing.assert_close(result.adversarial, expected.adversarial, equal_nan=True, rtol=0, atol=1e-6)
     with pytest.raises(ModelError, match="not fit into memory even with a single image"):
         robust_accuracy(Small(model, 0), images, labels, Linf(0.05), suite)
 

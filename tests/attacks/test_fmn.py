@@ -25,8 +25,8 @@ def linear(classes, norm, n=16, low=0.35, high=0.65):
     sizes = torch.full((n, classes), torch.inf, dtype=torch.float64)
     for row, (image, label) in enumerate(zip(images.flatten(1).double(), labels.tolist(), strict=True)):
         for other in set(range(classes)) - {label}:
-            gap = float(logits[row, label] - logits[row, other])
-            sizes[row, other] = least(norm, weight[other] - weight[label], image, gap)
+            margin = float(logits[row, label] - logits[row, other])
+            sizes[row, other] = least(norm, weight[other] - weight[label], image, margin)
     return model, images, labels, sizes.amin(1)
 
 
@@ -49,22 +49,22 @@ def test_least_is_the_margin_over_the_dual_norm_away_from_the_walls(norm):
     assert least(norm, uphill, image, 0.3) == pytest.approx(expected)
 
 
-def least(norm, uphill, image, gap):
+def least(norm, uphill, image, margin):
     """Least ‖δ‖ in the box with ⟨uphill, δ⟩ = gap."""
     room, gains = torch.where(uphill > 0, 1 - image, image), uphill.abs()
     if norm == "l1":
         order = gains.argsort(descending=True)
         used = 0.0
         for gain, most in zip(gains[order].tolist(), room[order].tolist(), strict=True):
-            if gap <= gain * most:
-                return used + gap / gain
-            used, gap = used + most, gap - gain * most
+            if margin <= gain * most:
+                return used + margin / gain
+            used, margin = used + most, margin - gain * most
         return torch.inf
     low, high = 0.0, 100.0
     for _ in range(100):
         middle = (low + high) / 2
         delta = torch.minimum(room, middle * (gains if norm == "l2" else torch.ones_like(gains)))
-        low, high = (middle, high) if float(delta @ gains) < gap else (low, middle)
+        low, high = (middle, high) if float(delta @ gains) < margin else (low, middle)
     return float(torch.linalg.vector_norm(delta, ord=2 if norm == "l2" else torch.inf))
 
 
@@ -87,10 +87,10 @@ def test_the_first_ball_reaches_a_little_beyond_the_linearised_boundary(norm):
     images = pictures(5, low=0.3, high=0.7)
     attack = fmn.search(fmn.Config(), THREATS[norm](1.0), 2)
     batch = batch_of(images)
-    runs = attack.begin(batch, torch.zeros(5, dtype=torch.int64))
+    runs = attack.init(batch, torch.zeros(5, dtype=torch.int64))
     gradient = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(0))
     short = torch.linspace(0.1, 0.5, 5)
-    attack.advance(runs, batch, Answer(torch.tensor([[1.0, 0.0]] * 5), -short, gradient))
+    attack.step(runs, batch, Answer(torch.tensor([[1.0, 0.0]] * 5), -short, gradient))
     expected = 1.05 * short / torch.linalg.vector_norm(gradient.flatten(1), dim=1, ord=DUAL[norm])
     torch.testing.assert_close(runs.radius, expected)
     assert (THREATS[norm](1.0).norm(runs.x - images) <= expected * (1 + 1e-5)).all()
@@ -99,12 +99,12 @@ def test_the_first_ball_reaches_a_little_beyond_the_linearised_boundary(norm):
 def test_the_ball_shrinks_after_success_and_grows_after_failure():
     images = pictures(2, low=0.3, high=0.7)
     attack, batch = fmn.FastMinimumNorm(fmn.Config(steps=1000), L2(1.0), 2), batch_of(images)
-    runs = attack.begin(batch, torch.zeros(2, dtype=torch.int64))
+    runs = attack.init(batch, torch.zeros(2, dtype=torch.int64))
     runs.radius, runs.best = torch.full((2,), 0.2), torch.full((2,), 0.3)
     gradient = torch.zeros(2, *SHAPE)
     logits = torch.tensor([[0.0, 1.0], [1.0, 0.0]])  # of the label 0: the first row has succeeded
     runs.x = images + 0.25 / PIXELS**0.5
-    attack.advance(runs, batch, Answer(logits, torch.tensor([1.0, -1.0]), gradient))
+    attack.step(runs, batch, Answer(logits, torch.tensor([1.0, -1.0]), gradient))
     torch.testing.assert_close(runs.radius, torch.tensor([0.2 * 0.95, 0.2 * 1.05]))
     torch.testing.assert_close(runs.best, torch.tensor([0.25, 0.3]))
 
@@ -158,8 +158,8 @@ def test_ddn_knows_no_other_norm():
 def test_ddn_leaves_a_plateau_in_a_random_direction():
     images = pictures(3, low=0.3, high=0.7)
     attack, batch = ddn.DecoupledDirection(ddn.Config(initial_norm=0.2)), batch_of(images)
-    runs = attack.begin(batch, torch.zeros(3, dtype=torch.int64))
-    attack.advance(runs, batch, Answer(torch.tensor([[1.0, 0.0]] * 3), torch.zeros(3), torch.zeros(3, *SHAPE)))
+    runs = attack.init(batch, torch.zeros(3, dtype=torch.int64))
+    attack.step(runs, batch, Answer(torch.tensor([[1.0, 0.0]] * 3), torch.zeros(3), torch.zeros(3, *SHAPE)))
     steps = (runs.x - images).flatten(1)
     torch.testing.assert_close(steps.norm(dim=1), torch.full((3,), 0.2 * 1.05))
     assert torch.linalg.matrix_rank(steps) == 3

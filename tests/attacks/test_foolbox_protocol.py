@@ -96,16 +96,16 @@ def rounds(outcomes):
     images = pictures(1, low=0.4, high=0.6)
     batch = Batch(images, torch.zeros(1, dtype=torch.int64), example_keys(0, torch.arange(1)))
     attack = Bisect()
-    runs = attack.begin(batch, torch.zeros(1, dtype=torch.int64))
+    runs = attack.init(batch, torch.zeros(1, dtype=torch.int64))
     tried = []
     for won in outcomes:
-        assert runs.looks < runs.budget
+        assert runs.step < runs.budget
         tried.append(float(runs.eps))
         assert float((runs.x - images).abs().max()) <= tried[-1]
         runs.step[0] = 40
         logits = torch.tensor([[0.0, 1.0]]) if won else torch.tensor([[1.0, 0.0]])
-        attack.advance(runs, batch, Answer(logits, torch.zeros(1), torch.ones(1, *SHAPE)))
-    return tried, bool(runs.looks >= runs.budget)
+        attack.step(runs, batch, Answer(logits, torch.zeros(1), torch.ones(1, *SHAPE)))
+    return tried, bool(runs.step >= runs.budget)
 
 
 def test_balls_grow_by_half_up_to_twenty_times():
@@ -127,14 +127,14 @@ def test_within_a_ball_forty_steps_of_a_thirtieth_are_taken():
     images = pictures(1, low=0.4, high=0.6)
     batch = Batch(images, torch.zeros(1, dtype=torch.int64), example_keys(0, torch.arange(1)))
     attack = Bisect()
-    runs = attack.begin(batch, torch.zeros(1, dtype=torch.int64))
+    runs = attack.init(batch, torch.zeros(1, dtype=torch.int64))
     start = runs.x.clone()
     silent = Answer(torch.tensor([[1.0, 0.0]]), torch.zeros(1), torch.ones(1, *SHAPE))
     for step in range(1, 41):
-        attack.advance(runs, batch, silent)
+        attack.step(runs, batch, silent)
         expected = torch.minimum(start + step * 0.01, (images + 0.3)).clamp(0, 1)
         torch.testing.assert_close(runs.x, expected, rtol=0, atol=1e-5)
-    attack.advance(runs, batch, silent)
+    attack.step(runs, batch, silent)
     assert float(runs.eps) == pytest.approx(0.45)
     assert not torch.equal(runs.x, start)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from isthmus.attacks.losses import LOSSES, ce, dlr, dlr_directed, log_odds, margin
+from isthmus.attacks.losses import LOSSES, ce, directed_dlr, dlr, log_odds, margin, margin_loss
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, 2.5]])
 LABELS = torch.tensor([0, 2])
@@ -13,7 +13,8 @@ LABELS = torch.tensor([0, 2])
 def test_values_by_definition():
     p = LOGITS.softmax(1)[torch.arange(2), LABELS]
     torch.testing.assert_close(ce(LOGITS, LABELS), -p.log())
-    torch.testing.assert_close(margin(LOGITS, LABELS), torch.tensor([-1.5, 0.5]))
+    torch.testing.assert_close(margin(LOGITS, LABELS), torch.tensor([1.5, -0.5]))
+    torch.testing.assert_close(margin_loss(LOGITS, LABELS), torch.tensor([-1.5, 0.5]))
     torch.testing.assert_close(log_odds(LOGITS, LABELS), ((1 - p) / p).log())
     torch.testing.assert_close(functional.softplus(log_odds(LOGITS, LABELS)), ce(LOGITS, LABELS))
 
@@ -40,10 +41,10 @@ def test_the_dlr_loss_knows_neither_scale_nor_shift(classes, name):
     """Identity 15, in float64 up to its guard against a division by zero."""
     generator = torch.Generator().manual_seed(classes)
     logits = torch.randn(50, classes, generator=generator).double()
-    labels, aims = torch.zeros(50, dtype=torch.int64), torch.full((50,), classes - 1)
+    labels, target_class = torch.zeros(50, dtype=torch.int64), torch.full((50,), classes - 1)
 
     def value(z):
-        return dlr(z, labels) if name == "dlr" else dlr_directed(z, labels, aims)
+        return dlr(z, labels) if name == "dlr" else directed_dlr(z, labels, target_class)
 
     torch.testing.assert_close(value(37 * logits + 5), value(logits), rtol=1e-8, atol=1e-8)
 
@@ -53,7 +54,7 @@ def test_the_directed_dlr_loss_has_a_gradient_for_every_aim(classes):
     logits = torch.randn(20, classes, generator=torch.Generator().manual_seed(1)).double().requires_grad_()
     labels = logits.argmax(1)
     for shift in range(1, classes):
-        (gradient,) = torch.autograd.grad(dlr_directed(logits, labels, (labels + shift) % classes).sum(), logits)
+        (gradient,) = torch.autograd.grad(directed_dlr(logits, labels, (labels + shift) % classes).sum(), logits)
         assert (gradient.abs().sum(1) > 1e-6).all()
 
 
@@ -61,11 +62,11 @@ def test_the_dlr_losses_are_those_of_the_paper():
     logits = torch.tensor([[5.0, 3.0, 2.0, 1.0, 0.0]])
     assert dlr(logits, torch.tensor([0])).item() == pytest.approx((3 - 5) / (5 - 2))
     assert dlr(logits, torch.tensor([1])).item() == pytest.approx((5 - 3) / (5 - 2))
-    directed = dlr_directed(logits, torch.tensor([0]), torch.tensor([3]))
+    directed = directed_dlr(logits, torch.tensor([0]), torch.tensor([3]))
     assert directed.item() == pytest.approx((1 - 5) / (5 - (2 + 1) / 2))
 
 
 def test_with_two_classes_the_dlr_losses_are_the_margin():
     logits, labels = torch.tensor([[1.0, 3.0], [2.0, -1.0]]), torch.tensor([0, 0])
-    assert torch.equal(dlr(logits, labels), margin(logits, labels))
-    assert torch.equal(dlr_directed(logits, labels, torch.tensor([1, 1])), margin(logits, labels))
+    assert torch.equal(dlr(logits, labels), margin_loss(logits, labels))
+    assert torch.equal(directed_dlr(logits, labels, torch.tensor([1, 1])), margin_loss(logits, labels))

@@ -23,11 +23,11 @@ ORDER = {"linf": torch.inf, "l2": 2, "l1": 1}
 def test_every_witness_has_the_size_that_is_said_and_is_misclassified(norm):
     model, images, labels = subject()
     found = minimal_norms(model, images, labels, norm, ["fmn:30"])
-    sizes = torch.linalg.vector_norm((found.witnesses.double() - images.double()).flatten(1), dim=1, ord=ORDER[norm])
+    sizes = torch.linalg.vector_norm((found.adversarial.double() - images.double()).flatten(1), dim=1, ord=ORDER[norm])
     torch.testing.assert_close(found.sizes, sizes)
-    assert (model(found.witnesses).argmax(1) != labels).all()
-    assert found.witnesses.min() >= 0
-    assert found.witnesses.max() <= 1
+    assert (model(found.adversarial).argmax(1) != labels).all()
+    assert found.adversarial.min() >= 0
+    assert found.adversarial.max() <= 1
 
 
 def test_clean_errors_have_size_zero_and_are_their_own_witnesses():
@@ -35,8 +35,8 @@ def test_clean_errors_have_size_zero_and_are_their_own_witnesses():
     found = minimal_norms(model, images, labels, "l2", ["fmn:10"])
     wrong = model(images).argmax(1) != labels
     assert torch.equal(found.sizes == 0, wrong)
-    assert torch.equal(found.witnesses[wrong], images[wrong])
-    assert torch.equal(found.adversarial, found.witnesses)  # one was found for every example
+    assert torch.equal(found.adversarial[wrong], images[wrong])
+    assert torch.equal(found.adversarial, found.adversarial)  # one was found for every example
     assert [by == "clean" for by in found.found_by] == wrong.tolist()
     assert found.accuracy(0) == 1 - float(wrong.double().mean())
 
@@ -59,7 +59,7 @@ def test_where_nothing_is_found_the_norm_is_infinite():
     found = minimal_norms(model, images, labels, "linf", ["fmn:20"])
     assert found.sizes.isinf().all()
     assert found.found_by == (None,) * 5
-    assert found.witnesses.isnan().all()
+    assert found.adversarial.isnan().all()
     assert torch.equal(found.adversarial, images)
     assert found.median == math.inf
     assert found.accuracy(1.0) == 1
@@ -231,7 +231,7 @@ def test_with_many_classes_each_target_is_as_far_as_its_own_region(norm):
     exact = np.array([nearest(norm, model, image, int(target)) for image, target in zip(images, farthest, strict=True)])
     assert (found.sizes.numpy() >= exact * (1 - 1e-5)).all()
     np.testing.assert_allclose(found.sizes.numpy(), exact, rtol=0.06, atol=2e-3)
-    assert torch.equal(model(found.witnesses).argmax(1), farthest)
+    assert torch.equal(model(found.adversarial).argmax(1), farthest)
     assert torch.equal(found.targets, farthest)
     assert untargeted.targets is None
     assert (untargeted.sizes <= found.sizes + 1e-3).all()
@@ -252,7 +252,7 @@ def test_foolbox_s_protocol_goes_to_the_target_too(measure):
     found = measure(model, images, labels, targets=targets)
     reached = found.sizes.isfinite()
     assert reached.any()
-    assert torch.equal(model(found.witnesses[reached]).argmax(1), targets[reached])
+    assert torch.equal(model(found.adversarial[reached]).argmax(1), targets[reached])
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_the_other_attacks_go_to_the_target_as_well(attack):
     found = minimal_norms(model, images, labels, "l2", [attack], targets=targets)
     reached = found.sizes.isfinite()
     assert reached.any()
-    assert torch.equal(model(found.witnesses[reached]).argmax(1), targets[reached])
+    assert torch.equal(model(found.adversarial[reached]).argmax(1), targets[reached])
 
 
 def test_what_already_is_the_target_has_size_zero_and_other_clean_errors_are_attacked():

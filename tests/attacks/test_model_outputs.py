@@ -86,8 +86,8 @@ def test_one_number_is_adopted_as_two_classes(shape, of):
 def test_an_audit_of_one_number(of):
     audit = isthmus.audit(One(of=of), IMAGES, LABELS, Linf(EPS), ["accuracy", "diagnosis"], data="points")
     assert audit.results["accuracy"].metrics["accuracy"].value == 1
-    assert audit.verdict.status == "holds"
-    assert audit.verdict.corrected == pytest.approx(CERTAIN)
+    assert audit.checked.status == "holds"
+    assert audit.checked.corrected == pytest.approx(CERTAIN)
     findings = {f["test"]: f for f in audit.results["diagnosis"].details["modes"]["mean"]["findings"]}
     assert ("probabilities" in findings["outputs"]["reason"]) == (of is torch.sigmoid)
 

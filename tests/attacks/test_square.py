@@ -10,7 +10,7 @@ from torch import nn
 from isthmus.attacks import pgd, robust_accuracy, square
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.square_windows import HALVINGS, Windows, bump, bumps, sides
+from isthmus.attacks.square_windows import HALVINGS, SquareWindows, bump, bumps, sides
 from isthmus.attacks.threats import L1, L2, Linf, Threat
 from isthmus.core.errors import ConfigError
 from isthmus.core.randomness import example_keys
@@ -27,12 +27,12 @@ def batch_of(images, labels=None):
 def started(threat, images, **options):
     """A search, its runs and their batch, before the first look."""
     search, batch = square.search(square.Config(**options), threat, 3), batch_of(images)
-    return search, search.begin(batch, torch.zeros(len(images), dtype=torch.int64)), batch
+    return search, search.init(batch, torch.zeros(len(images), dtype=torch.int64)), batch
 
 
-def seen(gap):
+def seen(margin):
     """What a model says that gives class 0 these margins."""
-    return Answer(torch.stack([gap, torch.zeros_like(gap)], 1), torch.empty(0), torch.empty(0))
+    return Answer(torch.stack([margin, torch.zeros_like(margin)], 1), torch.empty(0), torch.empty(0))
 
 
 def two_classes(seed=0, offset=20.0):
@@ -48,7 +48,7 @@ def test_in_linf_it_ends_at_the_optimum_of_a_linear_model():
     model, weight = two_classes()
     images = pictures(8, low=0.3, high=0.7)
     result = robust_accuracy(model, images, torch.zeros(8, dtype=torch.int64), Linf(0.1), ["square:1200"])
-    drop = model(images)[:, 0] - result.ledger.gap
+    drop = model(images)[:, 0] - result.state.margin
     torch.testing.assert_close(drop, (0.1 * weight.abs().sum()).expand(8), rtol=1e-5, atol=0)
 
 
@@ -60,7 +60,7 @@ def test_in_l2_and_l1_it_comes_near_where_weights_are_smooth(threat):
     images = 0.4 + 0.2 * torch.rand(6, 1, 12, 12, generator=torch.Generator().manual_seed(0))
     result = robust_accuracy(model, images, torch.zeros(6, dtype=torch.int64), threat, ["square:700"])
     best = threat.eps * (weight.norm() if isinstance(threat, L2) else weight.abs().max())
-    drop = (model(images)[:, 0] - result.ledger.gap) / best
+    drop = (model(images)[:, 0] - result.state.margin) / best
     assert drop.max() <= 1 + 1e-5
     assert drop.min() >= 0.6
 
@@ -84,7 +84,7 @@ def test_in_l2_weights_that_are_all_equal_are_as_hard_for_the_original():
         lead = model(images[:1])[:, 0] - model(images[:1])[:, 1]
         return (lead - found) / optimum
 
-    ours = fall(robust_accuracy(model, images, labels, threat, [f"square:{queries}"]).ledger.gap)
+    ours = fall(robust_accuracy(model, images, labels, threat, [f"square:{queries}"]).state.margin)
     original = []
     for seed in range(3):
         peer = torchattacks.Square(model, norm="L2", eps=threat.eps, n_queries=queries, n_restarts=1)
@@ -125,12 +125,12 @@ class Sealed(nn.Module):
 def test_hidden_gradients_do_not_help():
     model, images, labels = subject()
     masked = Terraced(model)
-    blind = robust_accuracy(masked, images, labels, Linf(0.08), [pgd.Config(random_start=False)])
-    assert blind.accuracy == blind.clean_accuracy
+    zero_gradients = robust_accuracy(masked, images, labels, Linf(0.08), [pgd.Config(random_start=False)])
+    assert zero_gradients.accuracy == zero_gradients.clean_accuracy
     result = robust_accuracy(masked, images, labels, Linf(0.08), ["square:300"])
     white = robust_accuracy(model, images, labels, Linf(0.08), ["pgd"])
-    assert result.accuracy <= white.accuracy + 2 / 48 < blind.accuracy
-    assert result.ledger.backwards.sum() == 0
+    assert result.accuracy <= white.accuracy + 2 / 48 < zero_gradients.accuracy
+    assert result.state.backwards.sum() == 0
 
 
 @pytest.mark.parametrize("threat", THREATS, ids=str)
@@ -138,7 +138,7 @@ def test_a_model_without_gradients_is_attacked_like_any(threat):
     model, images, labels = subject(16)
     sealed, plain = (robust_accuracy(each, images, labels, threat, ["square:60"]) for each in (Sealed(model), model))
     assert torch.equal(sealed.broken, plain.broken)
-    torch.testing.assert_close(sealed.witnesses, plain.witnesses, equal_nan=True)
+    torch.testing.assert_close(sealed.adversarial, plain.adversarial, equal_nan=True)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
@@ -158,7 +158,7 @@ def test_who_stands_has_cost_every_query_and_none_more(threat, queries, restarts
     attack = square.Config(queries=queries, restarts=restarts)
     result = robust_accuracy(counting, images, torch.zeros(5, dtype=torch.int64), threat, [attack], batch_size=3)
     clean = result.forward_passes - 5 * queries * restarts
-    assert result.forward_passes == counting.forwards == result.ledger.forwards.sum() + (clean - 5)
+    assert result.forward_passes == counting.forwards == result.state.forwards.sum() + (clean - 5)
     none = robust_accuracy(counting, images, torch.zeros(5, dtype=torch.int64), threat, ["fgsm"], batch_size=3)
     assert clean == none.forward_passes - 2 * 5
 
@@ -170,16 +170,16 @@ def test_who_stands_has_cost_every_query_and_none_more(threat, queries, restarts
 def test_only_what_is_strictly_better_is_kept(threat):
     search, runs, batch = started(threat, pictures(4), queries=50)
     first = runs.x.clone()
-    search.advance(runs, batch, seen(torch.tensor([3.0, 3.0, 3.0, torch.nan])))
+    search.step(runs, batch, seen(torch.tensor([3.0, 3.0, 3.0, torch.nan])))
     assert torch.equal(runs.best, first)
     second = runs.x.clone()
     assert not torch.equal(second, first)
-    search.advance(runs, batch, seen(torch.tensor([2.0, 3.0, 4.0, 1.0])))
+    search.step(runs, batch, seen(torch.tensor([2.0, 3.0, 4.0, 1.0])))
     kept = [torch.equal(runs.best[row], second[row]) for row in range(4)]
     assert kept == [True, False, False, True]
     assert torch.equal(runs.best[1:3], first[1:3])
-    assert runs.gap.tolist() == [2, 3, 3, 1]
-    assert runs.looks.tolist() == [2] * 4
+    assert runs.margin.tolist() == [2, 3, 3, 1]
+    assert runs.step.tolist() == [2] * 4
 
 
 @pytest.mark.parametrize("threat", THREATS, ids=str)
@@ -190,7 +190,7 @@ def test_every_candidate_is_inside_ball_and_box(threat, shape):
     generator = torch.Generator().manual_seed(1)
     for _ in range(60):
         assert threat.contains(runs.x, images).all()
-        search.advance(runs, batch, seen(torch.randn(6, generator=generator)))
+        search.step(runs, batch, seen(torch.randn(6, generator=generator)))
 
 
 @pytest.mark.parametrize("threat", THREATS, ids=str)
@@ -199,8 +199,8 @@ def test_images_may_lie_in_memory_as_they_like(threat):
     found = []
     for layout in (torch.contiguous_format, torch.channels_last):
         search, runs, batch = started(threat, images.contiguous(memory_format=layout), queries=50)
-        for gap in (5.0, 4.0, 6.0, 3.0):
-            search.advance(runs, batch, seen(torch.full((5,), gap)))
+        for margin in (5.0, 4.0, 6.0, 3.0):
+            search.step(runs, batch, seen(torch.full((5,), margin)))
         found.append(runs)
     torch.testing.assert_close(found[0].x, found[1].x)
     torch.testing.assert_close(found[0].best, found[1].best)
@@ -210,9 +210,9 @@ def test_images_may_lie_in_memory_as_they_like(threat):
 def test_in_linf_a_window_of_each_channel_moves_to_the_wall_of_the_ball(shape):
     images = 0.3 + 0.4 * torch.rand(40, *shape, generator=torch.Generator().manual_seed(0))
     search, runs, batch = started(Linf(0.1), images, queries=400)
-    search.advance(runs, batch, seen(torch.ones(40)))
+    search.step(runs, batch, seen(torch.ones(40)))
     for step in range(1, 12):
-        search.advance(runs, batch, seen(torch.full((40,), 2.0)))
+        search.step(runs, batch, seen(torch.full((40,), 2.0)))
         side = int(sides(0.8, 399, *shape[1:], CPU)[step])
         delta = (runs.x - images) / 0.1
         torch.testing.assert_close(delta.abs(), torch.ones_like(delta))
@@ -220,8 +220,8 @@ def test_in_linf_a_window_of_each_channel_moves_to_the_wall_of_the_ball(shape):
             where = (runs.x[row] != runs.best[row]).any(0).nonzero()
             if len(where):  # else the stripes there had its signs already
                 assert (where.amax(0) - where.amin(0) < side).all()
-    places = {tuple((runs.x[row] != runs.best[row]).any(0).flatten().tolist()) for row in range(40)}
-    assert len(places) > 20
+    slots = {tuple((runs.x[row] != runs.best[row]).any(0).flatten().tolist()) for row in range(40)}
+    assert len(slots) > 20
 
 
 def test_it_starts_from_stripes_in_linf():
@@ -241,9 +241,9 @@ def test_in_l2_and_l1_one_window_gains_what_another_loses(power, channels):
     images = torch.full((30, channels, 12, 12), 0.5)
     search, runs, batch = started(threat, images, queries=2000)
     torch.testing.assert_close(threat.norm(runs.x - images), torch.full((30,), 0.5), rtol=1e-4, atol=0)
-    search.advance(runs, batch, seen(torch.ones(30)))
+    search.step(runs, batch, seen(torch.ones(30)))
     for step in range(1, 10):
-        search.advance(runs, batch, seen(torch.full((30,), 2.0)))
+        search.step(runs, batch, seen(torch.full((30,), 2.0)))
         # nowhere near the box, so that all of the ball is always spent
         torch.testing.assert_close(threat.norm(runs.x - images), torch.full((30,), 0.5), rtol=1e-5, atol=0)
         side = int(bumps(0.8, 1999, 12, 12, CPU, power)[0][step])
@@ -279,7 +279,7 @@ def test_windows_shrink_as_in_the_paper_at_any_budget():
 def test_every_place_is_possible_and_equally_likely():
     place = torch.rand(40_000, 2, generator=torch.Generator().manual_seed(0))
     side = torch.arange(40_000) % 4 + 1
-    windows = Windows.drawn(place, side, torch.Size((40_000, 1, 4, 3)))
+    windows = SquareWindows.drawn(place, side, torch.Size((40_000, 1, 4, 3)))
     for length in (1, 2, 3, 4):
         top, left = windows.first[side == length].unbind(1)
         counts = torch.bincount(top * 4 + left, minlength=16).view(4, 4)
@@ -290,22 +290,26 @@ def test_every_place_is_possible_and_equally_likely():
 
 def test_the_last_row_and_column_of_a_large_image_are_reached_but_seldom():
     place = torch.rand(40_000, 2, generator=torch.Generator().manual_seed(0))
-    windows = Windows.drawn(place, torch.full((40_000,), 3), torch.Size((40_000, 1, 16, 16)))
+    windows = SquareWindows.drawn(place, torch.full((40_000,), 3), torch.Size((40_000, 1, 16, 16)))
     counts = torch.bincount(windows.first[:, 0], minlength=14)
     often = 40_000 / (13 + 64 / 256)
     assert (counts[:13] - often).abs().max() < 5 * math.sqrt(often)
     assert abs(counts[13] - often / 4) < 5 * math.sqrt(often / 4)
-    whole = Windows.drawn(place, torch.full((40_000,), 16), torch.Size((40_000, 1, 16, 16)))
+    whole = SquareWindows.drawn(place, torch.full((40_000,), 16), torch.Size((40_000, 1, 16, 16)))
     assert not whole.first.any()
 
 
 def test_windows_of_different_sizes_share_a_tensor():
-    windows = Windows.drawn(torch.tensor([[0.99, 0.99], [0.0, 0.99]]), torch.tensor([1, 3]), torch.Size((2, 2, 5, 3)))
+    windows = SquareWindows.drawn(
+        torch.tensor([[0.99, 0.99], [0.0, 0.99]]), torch.tensor([1, 3]), torch.Size((2, 2, 5, 3))
+    )
     flat = torch.zeros(2, 2, 15).scatter_(2, windows.cells(torch.Size((2, 2, 5, 3))), 1.0)
     assert flat.view(2, 2, 5, 3).sum((2, 3)).tolist() == [[1, 1], [9, 9]]
     assert flat.view(2, 2, 5, 3)[0, :, 4, 2].tolist() == [1, 1]
     assert windows.counted.sum(2).flatten().tolist() == [1, 9]
-    other = Windows.drawn(torch.tensor([[0.99, 0.99], [0.4, 0.99]]), torch.tensor([1, 3]), torch.Size((2, 2, 5, 3)))
+    other = SquareWindows.drawn(
+        torch.tensor([[0.99, 0.99], [0.4, 0.99]]), torch.tensor([1, 3]), torch.Size((2, 2, 5, 3))
+    )
     assert (windows.hold(other) & other.counted).sum(2).flatten().tolist() == [1, 6]
 
 
@@ -319,8 +323,8 @@ def test_rows_do_not_depend_on_their_neighbours(threat):
     for size in (1, 7):
         part = robust_accuracy(model, images, labels, threat, ["square:80"], batch_size=size)
         assert torch.equal(part.broken, whole.broken)
-        assert torch.equal(part.ledger.look, whole.ledger.look)
-        torch.testing.assert_close(part.witnesses, whole.witnesses, equal_nan=True, rtol=0, atol=1e-6)
+        assert torch.equal(part.state.step, whole.state.step)
+        torch.testing.assert_close(part.adversarial, whole.adversarial, equal_nan=True, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("threat", THREATS, ids=str)
@@ -331,11 +335,11 @@ def test_a_run_that_joins_later_walks_as_it_would_alone(threat):
 
     def walk(runs, batch, rows, steps):
         for _ in range(steps):
-            search.advance(runs, batch, seen(gaps[rows, runs.looks]))
+            search.step(runs, batch, seen(gaps[rows, runs.step]))
         return runs
 
     def begun(rows):
-        return search.begin(whole.take(rows), torch.zeros(len(rows), dtype=torch.int64)), whole.take(rows)
+        return search.init(whole.take(rows), torch.zeros(len(rows), dtype=torch.int64)), whole.take(rows)
 
     early, late = torch.tensor([0, 1]), torch.tensor([2, 3, 4])
     alone = [walk(*begun(rows), rows, steps) for rows, steps in ((early, 57), (late, 50))]

@@ -143,22 +143,22 @@ class Wrapper(nn.Module):
 def test_draws_in_one_pass_are_those_of_many_and_are_counted_alike(kind):
     images, _ = images_at(0.55, 7)
     keys, model = example_keys(3, torch.arange(7)), kind(1.0)
-    oracle, alone = CountedModel(model), CountedModel(Margin(1.0))
-    oracle.rows = 30
-    found = oracle.draws(images, keys, 2, 10)
+    counted_model, alone = CountedModel(model), CountedModel(Margin(1.0))
+    counted_model.rows = 30
+    found = counted_model.draws(images, keys, 2, 10)
     expected = torch.stack([alone.logits(images, keys, draw) for draw in range(2, 12)], 1)
     torch.testing.assert_close(found, expected)
-    assert oracle.forward_passes == alone.forward_passes == 70
+    assert counted_model.forward_passes == alone.forward_passes == 70
     assert max(model.rows) <= 30
     assert len(model.rows) <= 3
 
 
 def test_a_wrapper_that_passes_attributes_on_is_not_passed_by():
     images, _ = images_at(0.55, 4)
-    oracle = CountedModel(Wrapper(Shared(1.0)))
+    counted_model = CountedModel(Wrapper(Shared(1.0)))
     keys = example_keys(3, torch.arange(4))
-    expected = torch.stack([oracle.logits(images, keys, draw) for draw in range(5)], 1)
-    torch.testing.assert_close(oracle.draws(images, keys, 0, 5), expected)
+    expected = torch.stack([counted_model.logits(images, keys, draw) for draw in range(5)], 1)
+    torch.testing.assert_close(counted_model.draws(images, keys, 0, 5), expected)
 
 
 def test_an_undecided_reading_takes_few_passes():
@@ -235,8 +235,10 @@ def test_three_numbers_of_images_that_nothing_can_move():
 def test_the_number_is_read_on_draws_that_chose_nothing():
     """A hundred lucky draws to choose from, and all images are right on average: the reading is not deceived."""
     images, labels = images_at(0.53, 150)
-    blind = Noisy(Linear(torch.zeros(2, 16), torch.tensor([0.3, 0.0])), 1.0)
-    result = robust_accuracy(blind, images, labels, Linf(0.1), [pgd.Config(steps=5, restarts=20), "uniform:50"])
+    zero_gradients = Noisy(Linear(torch.zeros(2, 16), torch.tensor([0.3, 0.0])), 1.0)
+    result = robust_accuracy(
+        zero_gradients, images, labels, Linf(0.1), [pgd.Config(steps=5, restarts=20), "uniform:50"]
+    )
     assert result.accuracy >= 0.98
     assert result.one_evaluation.value == pytest.approx(1 - phi(-0.3 / math.sqrt(2)), abs=4 * 0.5 / math.sqrt(150))
     assert result.confident.value >= result.accuracy
@@ -255,8 +257,8 @@ def test_an_image_that_is_wrong_on_average_but_not_surely_counts():
     assert result.confident.value >= 0.9
     broken = result.broken
     assert set(result.broken_by) <= {"fgsm", None}
-    assert (images[broken] - result.witnesses[broken]).abs().flatten(1).amax(1).max() <= 0.2 + 1e-6
-    assert (result.ledger.lead[broken] > 0).all()
+    assert (images[broken] - result.adversarial[broken]).abs().flatten(1).amax(1).max() <= 0.2 + 1e-6
+    assert (result.state.lead[broken] > 0).all()
 
 
 def test_a_deterministic_model_has_one_number():
@@ -264,7 +266,7 @@ def test_a_deterministic_model_has_one_number():
     result = robust_accuracy(model, images, labels, Linf(0.05), ["fgsm"])
     assert result.average == result.one_evaluation == result.confident
     assert result.average.value == result.accuracy
-    assert "nearest" not in result.ledger.columns()
+    assert "nearest" not in result.state.columns()
 
 
 def test_the_numbers_survive_saving_joining_and_verification(tmp_path):
@@ -286,13 +288,13 @@ def test_confidence_that_was_claimed_and_is_not_there_is_found(tmp_path):
     images, labels = images_at(0.499, 40)
     model = Margin(1.0)
     result = robust_accuracy(model, images, labels, Linf(0.01), STILL)
-    assert (result.broken & ~result.ledger.sure).any()
-    ledger = result.ledger.take(torch.arange(40))
-    ledger.sure[:] = ledger.broken
-    done = verify(replace(result, ledger=ledger), model)
+    assert (result.broken & ~result.state.sure).any()
+    state = result.state.take(torch.arange(40))
+    state.sure[:] = state.broken
+    done = verify(replace(result, state=state), model)
     assert not done.agrees
     assert done.verified == done.claimed
-    assert set(done.reasons) == {"the witness is not misclassified with the confidence that is recorded"}
+    assert set(done.reasons) == {"the adversarial image is not misclassified with the recorded confidence"}
 
 
 def test_an_older_files_random_result_is_refused_and_a_deterministic_one_is_read(tmp_path):

@@ -18,15 +18,15 @@ from isthmus.core.randomness import example_keys
 @pytest.fixture(scope="module")
 def case():
     """Images, the labels that model B gives them, model B, and what PGD found on model A, which errs on some."""
-    images, near, far = pictures(40), Smooth(seed=0), Smooth(seed=0)
+    images, nearest_margin, far = pictures(40), Smooth(seed=0), Smooth(seed=0)
     with torch.no_grad():
         for parameter in far.parameters():
             noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
             parameter += 0.25 * noise
-    labels = near(images).argmax(1)
+    labels = nearest_margin(images).argmax(1)
     found = robust_accuracy(far, images, labels, Linf(0.15), ["pgd:10"], seed=5)
     assert {"clean", "pgd"} <= set(found.broken_by)
-    return images, labels, near, found
+    return images, labels, nearest_margin, found
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def by_hand(model, labels, found):
     """Which witnesses of attacks the model gets wrong."""
     rows = (found.broken & (found.stage > 0)).nonzero().squeeze(1)
     wrong = torch.zeros(len(labels), dtype=torch.bool)
-    wrong[rows] = model(found.witnesses[rows]).argmax(1) != labels[rows]
+    wrong[rows] = model(found.adversarial[rows]).argmax(1) != labels[rows]
     return wrong
 
 
@@ -51,7 +51,7 @@ def test_what_the_other_models_witnesses_break_is_what_judging_them_says(case, s
     for attack in (transferred(found), transfer.Config(results=(saved,)), f"transfer:{saved}"):
         result = robust_accuracy(model, images, labels, Linf(0.15), [attack])
         assert torch.equal(result.broken, expected)
-        assert torch.equal(result.witnesses[expected], found.witnesses[expected])
+        assert torch.equal(result.adversarial[expected], found.adversarial[expected])
         assert result.attacks == ("clean", "transfer")
 
 
@@ -63,8 +63,8 @@ def test_each_standing_example_costs_one_forward_pass(case):
     again = (
         2 * (result.broken & (result.stage > 0)).long()
     )  # each success is asked about again, and verified at the end
-    assert result.ledger.forwards.tolist() == (2 + again).tolist()
-    assert result.ledger.backwards.sum() == 0
+    assert result.state.forwards.tolist() == (2 + again).tolist()
+    assert result.state.backwards.sum() == 0
 
 
 @pytest.mark.parametrize("threat", [Linf(0.05), Linf(0.4), L2(0.3), L1(0.8)], ids=str)
@@ -72,13 +72,13 @@ def test_witnesses_from_another_ball_are_brought_into_this_one(case, threat):
     images, labels, model, found = case
     result = robust_accuracy(model, images, labels, threat, [transferred(found)])
     rows = (found.broken & (found.stage > 0)).nonzero().squeeze(1)
-    inside = threat.contains(found.witnesses[rows], images[rows])
+    inside = threat.contains(found.adversarial[rows], images[rows])
     assert inside.all() == (threat == Linf(0.4))
     brought = torch.where(
-        inside.view(-1, 1, 1, 1), found.witnesses[rows], threat.project(found.witnesses[rows], images[rows])
+        inside.view(-1, 1, 1, 1), found.adversarial[rows], threat.project(found.adversarial[rows], images[rows])
     )
     assert torch.equal(result.broken[rows], model(brought).argmax(1) != labels[rows])
-    assert threat.contains(result.witnesses[result.broken], images[result.broken]).all()
+    assert threat.contains(result.adversarial[result.broken], images[result.broken]).all()
 
 
 def test_order_number_seed_and_batch_size_do_not_matter(case, saved):
@@ -119,7 +119,7 @@ def test_a_target_must_be_reached(case):
     targets = (labels + 1) % 3
     result = robust_accuracy(model, images, labels, Linf(0.15), [transferred(found)], targets=targets)
     rows = (found.broken & (found.stage > 0)).nonzero().squeeze(1)
-    assert torch.equal(result.broken[rows], model(found.witnesses[rows]).argmax(1) == targets[rows])
+    assert torch.equal(result.broken[rows], model(found.adversarial[rows]).argmax(1) == targets[rows])
 
 
 def test_a_minus_zero_is_a_zero(case):
@@ -151,10 +151,10 @@ def test_results_of_other_examples_are_warned_of(case, saved, size, caplog):
 
 
 def test_images_of_another_shape_are_refused(case):
-    witnesses = transferred(case[3])
+    adversarial = transferred(case[3])
     batch = Batch(torch.zeros(1, 3, 4, 4), torch.zeros(1, dtype=torch.int64), example_keys(0, torch.arange(1)))
     with pytest.raises(ConfigError, match=r"of shape \(1, 4, 4\), these are of \(3, 4, 4\)"):
-        witnesses.perturb(witnesses.config, None, batch, Linf(0.1))
+        adversarial.perturb(adversarial.config, None, batch, Linf(0.1))
 
 
 def test_a_missing_or_damaged_file_is_named_before_anything_runs(tmp_path):
@@ -176,5 +176,5 @@ def test_an_attack_can_be_sent_to_another_process_and_says_what_it_is_of(case, s
     assert other.config.digest == attack.config.digest
     assert other.config.source == str(saved)
     half = RobustResult.load(saved)
-    half.ledger.broken[:20] = False
+    half.state.broken[:20] = False
     assert transferred(half).config.digest != attack.config.digest

@@ -14,13 +14,13 @@ from isthmus.attacks.unbounded import ascend
 from isthmus.core.errors import ConfigError, DataError, ModelError
 
 
-def two_classes(n=12, gap=6.0, **options):
+def two_classes(n=12, margin=6.0, **options):
     """A linear model, images it calls class 0, and each one's ℓ2 and ℓ∞ distance from class 1.
 
     Grey is ``gap`` from class 1, in units of logits.
     """
     weight = torch.randn(1, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    model = Linear(torch.cat([weight, torch.zeros(1, 16)]), torch.tensor([gap - float(weight.sum()) / 2, 0.0]))
+    model = Linear(torch.cat([weight, torch.zeros(1, 16)]), torch.tensor([margin - float(weight.sum()) / 2, 0.0]))
     images = pictures(n, **options)
     gaps = model(images)[:, 0].detach()
     assert (gaps > 0).all()
@@ -154,14 +154,14 @@ def test_other_faults_are_named_too():
 def test_in_a_suite_only_what_is_inside_counts(threat):
     model, images, labels = subject()
     result = robust_accuracy(model, images, labels, threat, [unbounded.Config(steps=60, norm="linf")])
-    assert threat.contains(result.witnesses[result.broken], images[result.broken]).all()
+    assert threat.contains(result.adversarial[result.broken], images[result.broken]).all()
     assert result.accuracy < result.clean_accuracy
 
 
 def test_on_the_way_through_the_ball_success_ends_a_run():
-    model, images, far, _ = two_classes(gap=1.0, low=0.45, high=0.55)
+    model, images, far, _ = two_classes(margin=1.0, low=0.45, high=0.55)
     attack = unbounded.Config(steps=400, step_size=0.01, loss="margin")
     result = robust_accuracy(model, images, torch.zeros(12, dtype=torch.int64), L2(1), [attack])
     assert result.broken.all()
-    torch.testing.assert_close(result.ledger.look, (far / 0.01).ceil().long())
+    torch.testing.assert_close(result.state.step, (far / 0.01).ceil().long())
     assert (result.sizes <= far + 0.01 + 1e-5).all()

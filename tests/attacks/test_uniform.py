@@ -26,10 +26,10 @@ def test_every_sample_is_a_new_one_inside_the_ball(threat):
     images = pictures(6)
     batch = Batch(images, torch.zeros(6, dtype=torch.int64), example_keys(0, torch.arange(6)))
     search = uniform.search(uniform.Config(samples=20), threat, 3)
-    runs = search.begin(batch, torch.zeros(6, dtype=torch.int64))
+    runs = search.init(batch, torch.zeros(6, dtype=torch.int64))
     seen = [runs.x]
     for _ in range(int(runs.budget[0])):
-        search.advance(runs, batch, None)
+        search.step(runs, batch, None)
         seen.append(runs.x)
     assert len(seen) == 20
     assert all(threat.contains(x, images).all() for x in seen)
@@ -44,8 +44,8 @@ def test_every_sample_is_one_forward_pass(samples):
     result = robust_accuracy(counting, images, labels, Linf(0.1), [uniform.Config(samples=samples)], batch_size=3)
     assert result.accuracy == 1
     assert result.forward_passes == counting.forwards
-    assert result.ledger.forwards.tolist() == [1 + samples] * 5
-    assert result.ledger.backwards.sum() == 0
+    assert result.state.forwards.tolist() == [1 + samples] * 5
+    assert result.state.backwards.sum() == 0
 
 
 def test_success_is_as_likely_as_the_ball_says():

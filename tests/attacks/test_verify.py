@@ -71,19 +71,19 @@ def test_the_model_stays_as_it_was(found):
 
 
 def replaced_witness(tensors, facts):
-    tensors["witnesses"][2] = tensors["witnesses"][2].flip(-1)
+    tensors["adversarial"][2] = tensors["adversarial"][2].flip(-1)
 
 
 def original_as_witness(tensors, facts):
-    tensors["witnesses"][2] = tensors["originals"][tensors["stage"][tensors["broken"]] > 0][2]
+    tensors["adversarial"][2] = tensors["images"][tensors["broken"] & (tensors["stage"] > 0)][2]
 
 
 def witness_out_of_the_box(tensors, facts):
-    tensors["witnesses"][2].view(-1)[:] = 1.01
+    tensors["adversarial"][2].view(-1)[:] = 1.01
 
 
 def witness_of_nans(tensors, facts):
-    tensors["witnesses"][2] = torch.nan
+    tensors["adversarial"][2] = torch.nan
 
 
 def label_changed(tensors, facts):
@@ -108,14 +108,14 @@ def fewer_passes(tensors, facts):
 
 
 FORGERIES = {
-    replaced_witness: "the witness is outside the ball",
-    original_as_witness: "the witness is not misclassified",
-    witness_out_of_the_box: "the witness is outside the box [0, 1]",
-    witness_of_nans: "there is no witness",
-    label_changed: "the original is not classified as recorded",
-    smaller_threat: "the witness is outside the ball",
+    replaced_witness: "the adversarial image is outside the ball",
+    original_as_witness: "the adversarial image is not misclassified",
+    witness_out_of_the_box: "the adversarial image is outside the box [0, 1]",
+    witness_of_nans: "there is no adversarial image",
+    label_changed: "the clean image is not classified as recorded",
+    smaller_threat: "the adversarial image is outside the ball",
     wider_threat: None,
-    standing_and_broken: "is recorded as broken and as standing at once",
+    standing_and_broken: "is recorded as broken and as robust at once",
     fewer_passes: None,
 }
 
@@ -148,10 +148,10 @@ def test_accuracy_follows_from_what_is_proven(found):
     """One witness taken away: exactly one example more stands."""
     model, _, _, result = found
     row = int((result.stage > 0).nonzero()[0])
-    ledger = result.ledger.take(torch.arange(48))
-    ledger.witnesses[row] = result.examples.images[row]
-    done = verify(replace(result, ledger=ledger), model)
-    assert done.failures == {row: "the witness is not misclassified"}
+    state = result.state.take(torch.arange(48))
+    state.adversarial[row] = result.examples.images[row]
+    done = verify(replace(result, state=state), model)
+    assert done.failures == {row: "the adversarial image is not misclassified"}
     assert done.verified == (result.robust.sum() + 1) / 48
     assert done.proven == done.broken - 1
 
@@ -162,7 +162,7 @@ def test_another_model_is_told_apart_by_what_transfers(found):
     other = Smooth(seed=5)
     done = verify(result, other, images=images, labels=labels)
     with torch.no_grad():
-        right = other(torch.where(result.broken[:, None, None, None], result.witnesses, images)).argmax(1) == labels
+        right = other(torch.where(result.broken[:, None, None, None], result.adversarial, images)).argmax(1) == labels
     assert not done.agrees
     assert done.verified == right.float().mean().item()
     assert done.examples_match
@@ -186,13 +186,13 @@ def test_an_example_that_is_said_to_stand_must_at_least_be_classified_right(foun
     """Two clean errors left out of the record: without the data nobody can tell, with it everybody."""
     model, images, labels, result = found
     hidden = (result.stage == 0).nonzero().squeeze(1)[:2]
-    ledger = result.ledger.take(torch.arange(48))
-    ledger.broken[hidden], ledger.stage[hidden], ledger.correct[hidden] = False, -1, True
-    claim = replace(result, ledger=ledger)
+    state = result.state.take(torch.arange(48))
+    state.broken[hidden], state.stage[hidden], state.correct[hidden] = False, -1, True
+    claim = replace(result, state=state)
     assert claim.accuracy > result.accuracy
     done = verify(claim, model, images=images, labels=labels)
     assert set(done.failures) == set(hidden.tolist())
-    assert done.reasons == {"stands, but its original is misclassified": 2}
+    assert done.reasons == {"is recorded as robust, but its clean image is misclassified": 2}
     assert done.verified == result.accuracy
 
 
@@ -203,11 +203,11 @@ def test_a_random_models_lucky_draw_proves_nothing():
     images, labels = torch.full((40, 1, 4, 4), 0.5), torch.zeros(40, dtype=torch.int64)
     result = robust_accuracy(noisy, images, labels, Linf(0.1), [proposing(lambda batch, threat: batch.images)])
     assert verify(result, noisy, images=images, labels=labels).agrees
-    ledger = result.ledger.take(torch.arange(40))
+    state = result.state.take(torch.arange(40))
     forged = result.robust
-    ledger.broken[forged], ledger.stage[forged], ledger.witnesses[forged] = True, 1, images[forged]
-    done = verify(replace(result, ledger=ledger, random=False), noisy)
-    assert done.reasons["the witness is not misclassified"] >= 0.9 * forged.sum()
+    state.broken[forged], state.stage[forged], state.adversarial[forged] = True, 1, images[forged]
+    done = verify(replace(result, state=state, random=False), noisy)
+    assert done.reasons["the adversarial image is not misclassified"] >= 0.9 * forged.sum()
 
 
 def test_examples_set_aside_count_as_neither():

@@ -116,8 +116,8 @@ def witnesses(home) -> Path:
 
 def same(a: RobustResult, b: RobustResult) -> bool:
     """Whether two results broke the same examples, with the same witnesses, in the same way."""
-    columns = ("correct", "broken", "stage", "witnesses", "run", "look", "aim")
-    pairs = [(getattr(a.ledger, name), getattr(b.ledger, name)) for name in columns]
+    columns = ("correct", "broken", "stage", "adversarial", "run", "step", "target_class")
+    pairs = [(getattr(a.state, name), getattr(b.state, name)) for name in columns]
     return all(torch.equal(x.nan_to_num(-7), y.nan_to_num(-7)) for x, y in pairs) and a.attacks == b.attacks
 
 
@@ -165,11 +165,11 @@ def test_a_claim_that_does_not_hold_is_exit_code_two(home, witnesses, tmp_path):
     with safe_open(witnesses, framework="pt") as file:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    tensors["witnesses"][0] = tensors["originals"][tensors["stage"][tensors["broken"]] > 0][0].float() / 255
+    tensors["adversarial"][0] = tensors["images"][tensors["broken"] & (tensors["stage"] > 0)][0].float() / 255
     save_file(tensors, tmp_path / "forged", metadata)
     done = isthmus("verify", tmp_path / "forged", *FAST, cwd=home)
     assert done.returncode == 2
-    assert "1 × the witness is not misclassified" in done.stdout
+    assert "1 × the adversarial image is not misclassified" in done.stdout
     assert "checksum: the file is NOT as it was written" in done.stdout
     assert done.stderr.startswith("Error: what ")
     other = isthmus("verify", witnesses, "--model", "theirs:build", cwd=home)  # other weights: another model

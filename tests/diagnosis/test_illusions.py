@@ -116,8 +116,8 @@ def test_what_is_broken_has_a_witness_that_breaks_it():
     result = found.result
     images, labels = held_out()
     broken = result.broken
-    assert (ILLUSIONS["quantised"](model)(result.witnesses[broken]).argmax(1) != labels[broken]).all()
-    assert Linf(EPS).contains(result.witnesses[broken], images[broken]).all()
+    assert (ILLUSIONS["quantised"](model)(result.adversarial[broken]).argmax(1) != labels[broken]).all()
+    assert Linf(EPS).contains(result.adversarial[broken], images[broken]).all()
 
 
 def test_an_honest_bottleneck_holds_in_both_modes():

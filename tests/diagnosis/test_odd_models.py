@@ -174,7 +174,7 @@ def test_a_detector_of_attacked_pixels_is_seen_through_on_the_grid(answer):
     found = examined(model)
     assert found.verdict.corrected <= 0.03
     assert found.follow_ups["on_grid"].value <= 0.03
-    witnesses = found.result.witnesses[found.result.broken]
+    witnesses = found.result.adversarial[found.result.broken]
     with torch.no_grad():
         assert (model(witnesses).argmax(1) != held_out()[1][found.result.broken]).all()
     assert Linf(0.3).contains(witnesses, held_out()[0][found.result.broken]).all()
@@ -320,7 +320,7 @@ def test_answers_that_are_not_finite_hide_nothing_and_are_not_right():
     assert (found.verdict.status, found.verdict.corrected) == ("broken", 0.0)
     assert not found.usual[~answered].any()
     assert finding(found, "gradients").metrics["lost"].value > 0.5
-    witnesses = found.result.witnesses[found.result.broken & answered]
+    witnesses = found.result.adversarial[found.result.broken & answered]
     assert not witnesses.isnan().any()
     with torch.no_grad():  # a sum in another batch rounds differently
         assert model(witnesses).isfinite().all(1).double().mean() > 0.9
@@ -399,13 +399,13 @@ def measured(right: int, n: int) -> Metric:
 def test_a_report_that_surely_exceeds_what_is_left_is_overstated_whoever_made_it():
     """A digit classifier keeps 52 of 100 images against PGD and 34 against all attacks: the paired gap is certain."""
     usual, left = np.arange(100) < 52, np.arange(100) < 34
-    gap = metrics.paired_difference(left, usual)
-    told = verdict(None, measured(52, 100), measured(34, 100), gap, 0.1, failed=("ensemble", "restarts"))
+    margin = metrics.paired_difference(left, usual)
+    told = verdict(None, measured(52, 100), measured(34, 100), margin, 0.1, failed=("ensemble", "restarts"))
     assert told.status == "overstated"
     assert "18.0 points more" in told.reason
     assert "failed tests: ensemble, restarts" in told.reason
-    assert verdict(0.52, measured(52, 100), measured(34, 100), gap, 0.1).status == "overstated"
-    same = verdict(0.40, measured(52, 100), measured(34, 100), gap, 0.1)
+    assert verdict(0.52, measured(52, 100), measured(34, 100), margin, 0.1).status == "overstated"
+    same = verdict(0.40, measured(52, 100), measured(34, 100), margin, 0.1)
     assert (same.status, "not shown to differ" in same.reason) == ("holds", True)
     few = metrics.paired_difference(np.arange(100) < 50, usual)
     some = verdict(None, measured(52, 100), measured(50, 100), few, 0.1, failed=("restarts",))
@@ -415,14 +415,14 @@ def test_a_report_that_surely_exceeds_what_is_left_is_overstated_whoever_made_it
 @pytest.mark.parametrize("status", ["overstated", "broken"])
 def test_doubts_excuse_no_number_that_is_too_high(status):
     left = 34 if status == "overstated" else 0
-    gap = metrics.paired_difference(np.arange(100) < left, np.arange(100) < 52)
-    told = verdict(0.52, measured(52, 100), measured(left, 100), gap, 0.1, doubts=("restarts broke off",))
+    margin = metrics.paired_difference(np.arange(100) < left, np.arange(100) < 52)
+    told = verdict(0.52, measured(52, 100), measured(left, 100), margin, 0.1, doubts=("restarts broke off",))
     assert told.status == status
 
 
 def test_doubts_leave_a_number_that_may_be_right_undecided():
-    gap = metrics.paired_difference(np.arange(100) < 34, np.arange(100) < 52)
-    told = verdict(0.34, measured(52, 100), measured(34, 100), gap, 0.1, doubts=("restarts broke off",))
+    margin = metrics.paired_difference(np.arange(100) < 34, np.arange(100) < 52)
+    told = verdict(0.34, measured(52, 100), measured(34, 100), margin, 0.1, doubts=("restarts broke off",))
     assert (told.status, "restarts broke off" in told.reason) == ("undecided", True)
 
 

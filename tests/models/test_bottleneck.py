@@ -183,8 +183,8 @@ class TestModes:
             model.encoder.project.bias[3:] = 5.0  # σ near 1/2, and different for every image
         draws, image = 20_000, IMAGES[:1]
         batch = Batch(image.expand(draws, -1, -1, -1), torch.zeros(draws, dtype=torch.int64), torch.arange(draws))
-        counted = CountedModel(StochasticMode(model, samples=1))
-        found = counted.look(batch.images, batch.keys, lambda logits: losses.margin(logits, batch.labels)).gradient
+        query = CountedModel(StochasticMode(model, samples=1)).query
+        found = query(batch.images, batch.keys, lambda logits: losses.margin_loss(logits, batch.labels)).gradient
         x = image.clone().requires_grad_()
         logits = model(x)
         analytic = torch.autograd.grad(logits[0, 1] - logits[0, 0], x)[0]

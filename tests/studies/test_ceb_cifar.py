@@ -276,7 +276,7 @@ def test_a_surrogate_takes_the_whole_way_where_witnesses_stop_at_the_boundary():
     other = cifar_transfers.attack(source, 5, "source")
     result = robust_accuracy(target, images, labels, threat, [other])
     assert result.broken.all()
-    torch.testing.assert_close(result.witnesses, images - 0.08)
+    torch.testing.assert_close(result.adversarial, images - 0.08)
     assert source.weight.requires_grad
     assert source.weight.grad is None
     # orthogonal features do not transfer

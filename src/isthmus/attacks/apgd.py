@@ -13,7 +13,7 @@ from torch import Tensor
 from isthmus.attacks.apgd_l1 import SparseApgd
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.engine.iterative import Directed, Runs, Search, counters
+from isthmus.attacks.engine.iterative import AttackState, Directed, IterativeAttack, counters
 from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.threats import L1, Threat
 from isthmus.core.config import Component
@@ -49,7 +49,7 @@ class Config(Component):
         return f"apgd-{self.loss}{'-t' if self.targets else ''}"
 
 
-def search(config: Config, threat: Threat, classes: int) -> Search[Any]:
+def search(config: Config, threat: Threat, classes: int) -> IterativeAttack[Any]:
     """Ascent with momentum from a random start, and a step size that halves where a window of steps gains too little.
 
     In ℓ1 it is :mod:`isthmus.attacks.apgd_l1`.
@@ -59,7 +59,7 @@ def search(config: Config, threat: Threat, classes: int) -> Search[Any]:
 
 
 @dataclass
-class Climb(Runs):
+class Climb(AttackState):
     """A run of APGD: where it was, the best it saw, and the bookkeeping of its step size."""
 
     previous: Float[Tensor, "n c h w"]
@@ -83,18 +83,18 @@ class Apgd(Directed[Climb]):
         self.runs = max(targets, 1) * restarts
         self.eot = eot
 
-    def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Climb:
+    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> Climb:
         """Uniformly in the ball."""
         return self.climb(self.threat.random_start(batch.images, batch.keys), self.steps)
 
     def climb(self, x: Float[Tensor, "n c h w"], steps: int | Int[Tensor, " n"]) -> Climb:
         """Runs from these images with a first step of 2ε; so many steps, the same for all or one for each."""
         n = len(x)
-        looks, budget = counters(n, steps, x)
+        step, budget = counters(n, steps, x)
         low = x.new_full((n,), -torch.inf)
         return Climb(
             x=x,
-            looks=looks,
+            step=step,
             budget=budget,
             previous=x.clone(),
             best=x.clone(),
@@ -103,21 +103,21 @@ class Apgd(Directed[Climb]):
             loss=low.clone(),
             size=x.new_full((n,), 2 * self.threat.eps),
             window=_share(budget, FIRST_WINDOW),
-            counted=torch.zeros_like(looks),
-            rises=torch.zeros_like(looks),
+            counted=torch.zeros_like(step),
+            rises=torch.zeros_like(step),
             loss_before=low.clone(),
-            halved=torch.ones_like(looks, dtype=torch.bool),
+            halved=torch.ones_like(step, dtype=torch.bool),
         )
 
-    def advance(self, runs: Climb, batch: Batch, answer: Answer) -> None:
+    def step(self, runs: Climb, batch: Batch, answer: Answer) -> None:
         """Note what was seen, perhaps halve the step and return to the best, then step."""
         gradient = self._note(runs, answer)
         self._step(runs, batch, gradient)
-        runs.looks += 1
+        runs.step += 1
 
     def _note(self, runs: Climb, answer: Answer) -> Tensor:
         """Enter loss and gradient at x; at the end of a window, rewind runs that gained too little there."""
-        began = runs.looks > 0
+        began = runs.step > 0
         better = answer.loss > runs.best_loss
         runs.best = torch.where(per_image(better, runs.x), runs.x, runs.best)
         runs.best_gradient = torch.where(per_image(better, runs.x), answer.gradient, runs.best_gradient)
@@ -148,7 +148,7 @@ class Apgd(Directed[Climb]):
 
     def _step(self, runs: Climb, batch: Batch, gradient: Tensor) -> None:
         stepped = self.threat.project(self.threat.step(runs.x, gradient, runs.size), batch.images)
-        share = per_image(torch.where(runs.looks > 0, MOMENTUM, 1.0), stepped)
+        share = per_image(torch.where(runs.step > 0, MOMENTUM, 1.0), stepped)
         moved = runs.x + share * (stepped - runs.x) + (1 - share) * (runs.x - runs.previous)
         runs.previous, runs.x = runs.x, self.threat.project(moved, batch.images)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.engine.iterative import Directed, Runs, counters
+from isthmus.attacks.engine.iterative import AttackState, Directed, counters
 from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.threats import Threat
 
@@ -23,7 +23,7 @@ RADII, SHARES = (3.0, 2.0, 1.0), (0.3, 0.3, 0.4)  # in units of ε and of the bu
 
 
 @dataclass
-class SparseClimb(Runs):
+class SparseClimb(AttackState):
     """A run in ℓ1: the best it saw, and the bookkeeping of its step's size and sparsity."""
 
     best: Float[Tensor, "n c h w"]
@@ -55,18 +55,18 @@ class SparseApgd(Directed[SparseClimb]):
         self.inside = not widely
         self.balls = [threat.with_eps(radius * threat.eps) for radius in (RADII if widely else (1.0,))]
 
-    def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> SparseClimb:
+    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> SparseClimb:
         """Uniformly in the widest ball."""
         return self.climb(self.balls[0].random_start(batch.images, batch.keys), self.steps)
 
     def climb(self, x: Float[Tensor, "n c h w"], steps: int | Int[Tensor, " n"]) -> SparseClimb:
         """Runs from these images."""
         n = len(x)
-        looks, budget = counters(n, steps, x)
+        step, budget = counters(n, steps, x)
         low = x.new_full((n,), -torch.inf)
         return SparseClimb(
             x=x,
-            looks=looks,
+            step=step,
             budget=budget,
             best=x.clone(),
             best_gradient=torch.zeros_like(x),
@@ -74,15 +74,15 @@ class SparseApgd(Directed[SparseClimb]):
             size=x.new_full((n,), self.balls[0].eps),
             share=x.new_full((n,), FIRST_SHARE),
             pixels=x.new_full((n,), float(x[0].numel())),
-            counted=torch.zeros_like(looks),
-            phase=torch.zeros_like(looks),
+            counted=torch.zeros_like(step),
+            phase=torch.zeros_like(step),
         )
 
-    def advance(self, runs: SparseClimb, batch: Batch, answer: Answer) -> None:
+    def step(self, runs: SparseClimb, batch: Batch, answer: Answer) -> None:
         """Note what was seen, adapt the step now and then, step; and enter the next ball when it is time."""
         gradient = self._note(runs, batch, answer)
         stepped = runs.x + per_image(runs.size, runs.x) * self._direction(runs, gradient)
-        runs.looks += 1
+        runs.step += 1
         runs.x = self._project(runs, self._entering(runs, batch, stepped), batch)
 
     def _note(self, runs: SparseClimb, batch: Batch, answer: Answer) -> Tensor:
@@ -129,7 +129,7 @@ class SparseApgd(Directed[SparseClimb]):
         if len(self.balls) == 1:
             return stepped
         ends = torch.tensor(self.shares, device=runs.x.device).cumsum(0)
-        phase = (runs.looks[:, None] >= (ends * runs.budget[:, None]).round()[:, :-1]).sum(1)
+        phase = (runs.step[:, None] >= (ends * runs.budget[:, None]).round()[:, :-1]).sum(1)
         new = (phase > runs.phase).nonzero().squeeze(1)
         if len(new) == 0:
             return stepped

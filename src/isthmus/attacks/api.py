@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from isthmus.attacks.attack import Attack
 from isthmus.attacks.engine import inputs, memory, workers
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.counted_model import Spent
+from isthmus.attacks.engine.counted_model import BudgetExhausted
 from isthmus.attacks.engine.early_stopping import until_narrow
 from isthmus.attacks.engine.evaluate import evaluate
 from isthmus.attacks.engine.evaluation import Progress, RunOptions, monotone
@@ -97,27 +97,27 @@ def robust_accuracy(
     """
     chosen = _threat(parse(threat) if isinstance(threat, str) else threat)
     attacks, examples = ready(suite, chosen.name), _examples(model, images, labels, targets, seed, indices)
-    means, told = _means(batch_size, jobs, bf16, save_to, verify), monotone(teller(progress))
+    options, told = _means(batch_size, jobs, bf16, save_to, verify), monotone(teller(progress))
     if max_queries is not None:
         asked = memory.most_queries(len(examples))  # of copies, which may be of a service
-        means = replace(means, passes=inputs.check_whole(max_queries, "max_queries") - asked)
+        options = replace(options, passes=inputs.check_whole(max_queries, "max_queries") - asked)
         if until is not None:
             raise ConfigError("max_queries and until both end an evaluation; give one of them.")
     model = memory.without(model, examples.images, chosen)
 
-    def one(part: Batch, means: RunOptions, progress: Progress | None) -> RobustResult:
-        return evaluate(model, part, chosen, attacks, seed=seed, means=means, progress=progress)
+    def one(part: Batch, options: RunOptions, progress: Progress | None) -> RobustResult:
+        return evaluate(model, part, chosen, attacks, seed=seed, options=options, progress=progress)
 
     with workers.kept():
         if until is None:
             try:
-                return one(examples, means, told)
-            except Spent:
+                return one(examples, options, told)
+            except BudgetExhausted:
                 raise ConfigError(
                     f"max_queries={max_queries} does not even cover the clean images, {len(examples)} of them, and the "
                     f"test for memory, up to {memory.most_queries(len(examples))}; allow more, or attack fewer."
                 ) from None
-        return until_narrow(one, examples, inputs.check_share(until, "until"), means, told)
+        return until_narrow(one, examples, inputs.check_share(until, "until"), options, told)
 
 
 def expected_queries(suite: Suite, threat: Threat, classes: int) -> int:
@@ -165,21 +165,23 @@ def curve(
     grid = _ascending(threats)
     attacks = ready(suite, grid[0].name)
     examples = _examples(model, images, labels, targets, seed, indices)
-    means, told = _means(batch_size, jobs, bf16, None, verify), monotone(teller(progress))
+    options, told = _means(batch_size, jobs, bf16, None, verify), monotone(teller(progress))
     model = memory.without(model, examples.images, grid[-1])
 
-    def one(position: int, known: RobustResult | None, means: RunOptions) -> RobustResult:
+    def one(position: int, known: RobustResult | None, options: RunOptions) -> RobustResult:
         tell = _part(told, position, len(grid))
-        return evaluate(model, examples, grid[position], attacks, seed=seed, means=means, progress=tell, known=known)
+        return evaluate(
+            model, examples, grid[position], attacks, seed=seed, options=options, progress=tell, known=known
+        )
 
     results: list[RobustResult] = []
     with workers.kept():
         for position in range(len(grid)):
             # of a random model every ε is attacked anew: what is wrong on average is not yet wrong with confidence
             known = results[-1] if results and not results[-1].random else None
-            results.append(one(position, known, means))
+            results.append(one(position, known, options))
             if results[-1].random and not results[0].random:  # found out late: all are judged by one rule
-                results = _again(results, one, replace(means, random=True))
+                results = _again(results, one, replace(options, random=True))
     for position in range(1, len(grid)) if results[0].random else ():
         results[position] = results[position].absorb(results[position - 1])
     for position in reversed(range(len(grid) - 1)):
@@ -188,10 +190,12 @@ def curve(
 
 
 def _again(
-    results: list[RobustResult], one: Callable[[int, RobustResult | None, RunOptions], RobustResult], means: RunOptions
+    results: list[RobustResult],
+    one: Callable[[int, RobustResult | None, RunOptions], RobustResult],
+    options: RunOptions,
 ) -> list[RobustResult]:
     """The smaller ε of a curve once more, for a model that is random after all; with the passes of both times."""
-    smaller = [one(position, None, means).after(lost) for position, lost in enumerate(results[:-1])]
+    smaller = [one(position, None, options).after(lost) for position, lost in enumerate(results[:-1])]
     return [*smaller, results[-1]]
 
 
@@ -294,7 +298,7 @@ def teller(progress: Progress | bool | None) -> Progress | None:
     if not isinstance(progress, bool):
         return progress
     show = line()
-    return (lambda at: show(f"{at.attack}, {at.standing} of {at.n} robust", at.done, at.total)) if progress else None
+    return (lambda at: show(f"{at.attack}, {at.robust} of {at.n} robust", at.done, at.total)) if progress else None
 
 
 def _part(progress: Progress | None, position: int, parts: int) -> Progress | None:

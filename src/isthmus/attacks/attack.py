@@ -23,13 +23,13 @@ from torch import Tensor
 
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import CountedModel
-from isthmus.attacks.engine.iterative import Search
+from isthmus.attacks.engine.iterative import IterativeAttack
 from isthmus.attacks.engine.state import EvaluationState
 from isthmus.attacks.threats import Threat
 from isthmus.core.config import Component
 
 Perturb = Callable[[Any, CountedModel, Batch, Threat], Tensor]
-MakeSearch = Callable[[Any, Threat, int], Search[Any]]
+MakeSearch = Callable[[Any, Threat, int], IterativeAttack[Any]]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.engine.iterative import Runs, Search, counters
+from isthmus.attacks.engine.iterative import AttackState, IterativeAttack, counters
 from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.threats import L2, Threat
 from isthmus.core.config import Component
@@ -53,7 +53,7 @@ class Config(Component):
     eot: Annotated[int, Field(gt=0)] = 1
 
 
-def search(config: Config, threat: Threat, classes: int) -> Search[Descent]:
+def search(config: Config, threat: Threat, classes: int) -> IterativeAttack[Descent]:
     """Descend ‖x' − x̃‖² + c·max(0, z_y − max_{j≠y} z_j + κ), for one c after another.
 
     In a ball the search ends at the first adversarial image inside it; without one (see
@@ -68,7 +68,7 @@ def search(config: Config, threat: Threat, classes: int) -> Search[Descent]:
 
 
 @dataclass
-class Descent(Runs):
+class Descent(AttackState):
     """Adam's state at one weight, and the bisection of weights.
 
     Attributes:
@@ -88,12 +88,12 @@ class Descent(Runs):
     low: Float[Tensor, " n"]
     high: Float[Tensor, " n"]
     tried: Int[Tensor, " n"]
-    step: Int[Tensor, " n"]
+    adam_step: Int[Tensor, " n"]
     won: Bool[Tensor, " n"]
     loss: Float[Tensor, " n"]
 
 
-class CarliniWagner(Search[Descent]):
+class CarliniWagner(IterativeAttack[Descent]):
     """Each row at its own weight and step."""
 
     inside = False
@@ -102,14 +102,14 @@ class CarliniWagner(Search[Descent]):
         self.config, self.eot = config, config.eot
         self.every = max(config.steps // CHECKS, 1)
 
-    def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Descent:
+    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> Descent:
         """At the image, with the first weight."""
         n = len(batch)
         w = _into_tanh_space(batch.images)
-        looks, budget = counters(n, self.config.steps * self.config.binary_search_steps, w)
+        step, budget = counters(n, self.config.steps * self.config.binary_search_steps, w)
         return Descent(
             x=_out_of_tanh_space(w),
-            looks=looks,
+            step=step,
             budget=budget,
             w=w,
             mean=torch.zeros_like(w),
@@ -117,23 +117,23 @@ class CarliniWagner(Search[Descent]):
             const=w.new_full((n,), self.config.initial_const),
             low=w.new_zeros(n),
             high=w.new_full((n,), torch.inf),
-            tried=torch.zeros_like(looks),
-            step=torch.zeros_like(looks),
-            won=torch.zeros_like(looks, dtype=torch.bool),
+            tried=torch.zeros_like(step),
+            adam_step=torch.zeros_like(step),
+            won=torch.zeros_like(step, dtype=torch.bool),
             loss=w.new_full((n,), torch.inf),
         )
 
     def objective(self, runs: Descent, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
         """max_{j≠y} z_j − z_y, or z_t − max_{j≠t} z_j for a target; the rest of the loss needs no model."""
-        return -batch.gap(logits)
+        return -batch.margin(logits)
 
-    def advance(self, runs: Descent, batch: Batch, answer: Answer) -> None:
+    def step(self, runs: Descent, batch: Batch, answer: Answer) -> None:
         """One step of Adam; then the next weight, where this one's steps are spent or in vain."""
         short = self.config.confidence - answer.loss  # logits short of success with confidence
         away = runs.x - (0.5 + SHRINK * (batch.images - 0.5))  # from the image as tanh space gives it back
         loss = away.square().flatten(1).sum(1) + runs.const * short.clamp(min=0)
         runs.won |= short < 0
-        runs.looks += 1
+        runs.step += 1
         over = self._over(runs, loss)
         # a product rather than a selection, so that a gradient of NaN reaches the image, and the judge
         pull = (runs.const * (short > 0)).to(away.dtype)
@@ -143,20 +143,20 @@ class CarliniWagner(Search[Descent]):
 
     def _over(self, runs: Descent, loss: Tensor) -> Tensor:
         """Count a step; says which rows are through with their weight."""
-        compared = (runs.step % self.every == 0) & self.config.abort_early
+        compared = (runs.adam_step % self.every == 0) & self.config.abort_early
         stalled = compared & (loss > STALLED * runs.loss)
         runs.loss = torch.where(compared, loss, runs.loss)
-        runs.step += 1
-        return stalled | (runs.step >= self.config.steps)
+        runs.adam_step += 1
+        return stalled | (runs.adam_step >= self.config.steps)
 
     def _descend(self, runs: Descent, gradient: Tensor) -> None:
         """Adam (Kingma & Ba 2015, algorithm 1) in w, where dx/dw = ½(1 − tanh² w) = 2x(1 − x)."""
         gradient *= (2 * runs.x).mul_(1 - runs.x)
         runs.mean.lerp_(gradient, 1 - BETA_1)
         runs.square.mul_(BETA_2).addcmul_(gradient, gradient, value=1 - BETA_2)
-        step = runs.step.double()
-        size = (self.config.learning_rate / (1 - BETA_1**step)).float()
-        spread = (1 - BETA_2**step).rsqrt().float()
+        adam_step = runs.adam_step.double()
+        size = (self.config.learning_rate / (1 - BETA_1**adam_step)).float()
+        spread = (1 - BETA_2**adam_step).rsqrt().float()
         divisor = runs.square.sqrt().mul_(per_image(spread, gradient)).add_(TINY)
         runs.w -= (runs.mean * per_image(size, gradient)).div_(divisor)
         runs.x = _out_of_tanh_space(runs.w)
@@ -169,12 +169,12 @@ class CarliniWagner(Search[Descent]):
         runs.const = torch.where(over, following, runs.const)
         runs.tried += over
         last = over & (runs.tried >= self.config.binary_search_steps)
-        runs.budget = torch.where(last, runs.looks, runs.budget)
+        runs.budget = torch.where(last, runs.step, runs.budget)
         again = (over & ~last).nonzero().squeeze(1)
         runs.w[again] = _into_tanh_space(batch.images[again])
         runs.x[again] = _out_of_tanh_space(runs.w[again])
         runs.mean[again], runs.square[again] = 0.0, 0.0
-        runs.step[again], runs.won[again], runs.loss[again] = 0, False, torch.inf
+        runs.adam_step[again], runs.won[again], runs.loss[again] = 0, False, torch.inf
 
 
 def _into_tanh_space(images: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.engine.iterative import Runs, Search, counters
+from isthmus.attacks.engine.iterative import AttackState, IterativeAttack, counters
 from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.threats import L2, Threat
 from isthmus.core.config import Component
@@ -41,7 +41,7 @@ class Config(Component):
     eot: Annotated[int, Field(gt=0)] = 1
 
 
-def search(config: Config, threat: Threat, classes: int) -> Search[Sphere]:
+def search(config: Config, threat: Threat, classes: int) -> IterativeAttack[Sphere]:
     """Step along the gradient of the cross-entropy and rescale to a norm that follows the boundary.
 
     In a ball the search ends at the first adversarial image inside it. The paper rounds images to 256 levels; here
@@ -56,7 +56,7 @@ def search(config: Config, threat: Threat, classes: int) -> Search[Sphere]:
 
 
 @dataclass
-class Sphere(Runs):
+class Sphere(AttackState):
     """A sphere about each image.
 
     Attributes:
@@ -68,7 +68,7 @@ class Sphere(Runs):
     widest: Float[Tensor, " n"]
 
 
-class DecoupledDirection(Search[Sphere]):
+class DecoupledDirection(IterativeAttack[Sphere]):
     """DDN, each row with its own norm."""
 
     inside = False
@@ -77,32 +77,32 @@ class DecoupledDirection(Search[Sphere]):
         self.config, self.eot = config, config.eot
         self.unit = L2(1.0)
 
-    def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Sphere:
+    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> Sphere:
         """At the image."""
         x = batch.images.clone()
-        looks, budget = counters(len(x), self.config.steps, x)
+        step, budget = counters(len(x), self.config.steps, x)
         widest = self.unit.norm(torch.maximum(x, 1 - x))
-        return Sphere(x, looks, budget, torch.full_like(widest, self.config.initial_norm), widest)
+        return Sphere(x, step, budget, torch.full_like(widest, self.config.initial_norm), widest)
 
     def objective(self, runs: Sphere, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
         """The cross-entropy against the label, or its negative against the target."""
         return batch.ascend("ce", logits)
 
-    def advance(self, runs: Sphere, batch: Batch, answer: Answer) -> None:
+    def step(self, runs: Sphere, batch: Batch, answer: Answer) -> None:
         """Turn the perturbation towards the gradient, then rescale it."""
-        cosine = (1 + torch.cos(math.pi * runs.looks / runs.budget)) / 2
+        cosine = (1 + torch.cos(math.pi * runs.step / runs.budget)) / 2
         alpha = ALPHA_LEFT + (ALPHA - ALPHA_LEFT) * cosine
         delta = self.unit.step(runs.x, self._direction(runs, batch, answer.gradient), alpha) - batch.images
         factor = torch.where(batch.reached(answer.logits), 1 - self.config.gamma, 1 + self.config.gamma)
         runs.radius = torch.minimum(runs.radius * factor, runs.widest)
         scale = runs.radius / self.unit.norm(delta).clamp(min=1e-12)
         runs.x = (batch.images + per_image(scale, delta) * delta).clamp_(0, 1)
-        runs.looks += 1
+        runs.step += 1
 
     def _direction(self, runs: Sphere, batch: Batch, gradient: Tensor) -> Tensor:
         """The gradient; where it is zero throughout, a direction drawn at random."""
         lost = (gradient == 0).flatten(1).all(1)
         if not lost.any():
             return gradient
-        drawn = normal(fold(batch.keys, "ddn/direction", runs.looks), tuple(gradient.shape[1:])).to(gradient)
+        drawn = normal(fold(batch.keys, "ddn/direction", runs.step), tuple(gradient.shape[1:])).to(gradient)
         return torch.where(per_image(lost, gradient), drawn, gradient)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.engine.iterative import Directed, Runs, Search, counters
+from isthmus.attacks.engine.iterative import AttackState, Directed, IterativeAttack, counters
 from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.hyperplane import PROJECTIONS
 from isthmus.attacks.threats import Threat
@@ -49,7 +49,7 @@ class Config(Component):
     beta: Annotated[float, Field(gt=0, lt=1)] = 0.9
 
 
-def search(config: Config, threat: Threat, classes: int) -> Search[Runs]:
+def search(config: Config, threat: Threat, classes: int) -> IterativeAttack[AttackState]:
     """Project iterate and original onto z_t = z_y, linearised at the iterate, and go between the two; step back inside.
 
     An adversarial image counts where it lies in the ball; one outside still guides the run.
@@ -57,7 +57,7 @@ def search(config: Config, threat: Threat, classes: int) -> Search[Runs]:
     return Fab(config, threat, classes)
 
 
-class Fab(Directed[Runs]):
+class Fab(Directed[AttackState]):
     """FAB in ℓ∞, ℓ2 and ℓ1: a look with a gradient to project by and one forward only, to check it, in turn."""
 
     inside = False
@@ -68,7 +68,7 @@ class Fab(Directed[Runs]):
         self.runs = max(self.targets, 1) * config.restarts
         self.project = PROJECTIONS[threat.name]
 
-    def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Runs:
+    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> AttackState:
         """At the image where a run is the first with its aim, else in a random direction at a distance of ε/2.
 
         In a targeted evaluation all runs have one aim.
@@ -77,7 +77,7 @@ class Fab(Directed[Runs]):
         x, later = batch.images.clone(), (number >= firsts).nonzero().squeeze(1)
         if len(later):
             x[later] = self._aside(batch.take(later))
-        return Runs(x, *counters(len(batch), 2 * self.config.steps - 1, x))
+        return AttackState(x, *counters(len(batch), 2 * self.config.steps - 1, x))
 
     def _aside(self, batch: Batch) -> Tensor:
         keys, shape = fold(batch.keys, "fab/start"), tuple(batch.images.shape[1:])
@@ -85,15 +85,15 @@ class Fab(Directed[Runs]):
         sizes = per_image(self.threat.norm(drawn).clamp(min=_LEAST), drawn)
         return (batch.images + 0.5 * self.threat.eps / sizes * drawn).clamp(0, 1)
 
-    def objective(self, runs: Runs, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+    def objective(self, runs: AttackState, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
         """z_t − z_y, which is 0 at the boundary."""
         return batch.difference(logits)
 
-    def wants(self, runs: Runs) -> Bool[Tensor, " n"]:
+    def wants(self, runs: AttackState) -> Bool[Tensor, " n"]:
         """A gradient at every other look: a projection's image is only checked, since most are left again."""
-        return runs.looks % 2 == 0
+        return runs.step % 2 == 0
 
-    def advance(self, runs: Runs, batch: Batch, answer: Answer) -> None:
+    def step(self, runs: AttackState, batch: Batch, answer: Answer) -> None:
         """After a look with a gradient, project; after a check, step back from what is adversarial."""
         wants = self.wants(runs)
         rows = wants.nonzero().squeeze(1)
@@ -104,7 +104,7 @@ class Fab(Directed[Runs]):
         if len(rows):
             x, originals = runs.x.index_select(0, rows), batch.images.index_select(0, rows)
             runs.x[rows] = x.sub_(originals).mul_(self.config.beta).add_(originals)
-        runs.looks += 1
+        runs.step += 1
 
     def _step(self, x: Tensor, originals: Tensor, values: Tensor, gradient: Tensor) -> Tensor:
         """Between the two projections, nearer to the iterate's, and η times as far as they lie."""

@@ -20,8 +20,8 @@ class Config(Component):
     loss: Literal["ce", "margin", "log_odds", "dlr"] = "ce"
 
 
-def perturb(config: Config, oracle: CountedModel, batch: Batch, threat: Threat) -> Float[Tensor, "n c h w"]:
+def perturb(config: Config, counted_model: CountedModel, batch: Batch, threat: Threat) -> Float[Tensor, "n c h w"]:
     """clip(x + ε·sign ∇CE) in ℓ∞, and its like in the other norms: one forward and one backward pass."""
     x = batch.images
-    answer = oracle.look(x, batch.keys, lambda logits: batch.ascend(config.loss, logits))
+    answer = counted_model.query(x, batch.keys, lambda logits: batch.ascend(config.loss, logits))
     return threat.project(threat.step(x, answer.gradient, threat.eps), x)

@@ -16,7 +16,7 @@ from torch import Tensor
 from isthmus.attacks import balls
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.engine.iterative import Runs, Search, counters
+from isthmus.attacks.engine.iterative import AttackState, IterativeAttack, counters
 from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.threats import L1, L2, Linf, Threat
 from isthmus.core.config import Component
@@ -51,7 +51,7 @@ class Config(Component):
     eot: Annotated[int, Field(gt=0)] = 1
 
 
-def search(config: Config, threat: Threat, classes: int) -> Search[Follow]:
+def search(config: Config, threat: Threat, classes: int) -> IterativeAttack[Follow]:
     """Step along the gradient of max_{j≠y} z_j − z_y and project onto a ball: smaller after success, else larger.
 
     In a ball (``threat``) the search ends at the first adversarial image inside it; without one (see
@@ -61,7 +61,7 @@ def search(config: Config, threat: Threat, classes: int) -> Search[Follow]:
 
 
 @dataclass
-class Follow(Runs):
+class Follow(AttackState):
     """A ball about each image.
 
     Attributes:
@@ -77,7 +77,7 @@ class Follow(Runs):
     scattered: Bool[Tensor, " n"]
 
 
-class FastMinimumNorm(Search[Follow]):
+class FastMinimumNorm(IterativeAttack[Follow]):
     """FMN in one norm, each row with its own ball."""
 
     inside = False
@@ -87,37 +87,37 @@ class FastMinimumNorm(Search[Follow]):
         self.runs, self.eot = config.restarts, config.eot
         self.aimed = classes - 2  # runs directed at a class; the first finds the likeliest wrong one by itself
 
-    def aims(
+    def target_class(
         self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
     ) -> Int[Tensor, " n"] | None:
         """No class first, then the wrong classes in turn, but for the likeliest."""
         return ranked[:, number] if 1 <= number <= self.aimed else None
 
-    def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Follow:
+    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> Follow:
         """At the image: one look there tells how far the boundary is."""
         x = batch.images.clone()
-        looks, budget = counters(len(x), self.config.steps, x)
+        step, budget = counters(len(x), self.config.steps, x)
         endless = x.new_full((len(x),), torch.inf)
         widest = self.threat.norm(torch.maximum(x, 1 - x))
         scattered = number > (self.aimed if batch.targets is None else 0)
-        return Follow(x, looks, budget, endless, widest, endless.clone(), scattered)
+        return Follow(x, step, budget, endless, widest, endless.clone(), scattered)
 
     def objective(self, runs: Follow, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
         """max_{j≠y} z_j − z_y; z_t − z_y where the run is directed, z_t − max_{j≠t} z_j for a target."""
         return batch.difference(logits)
 
-    def advance(self, runs: Follow, batch: Batch, answer: Answer) -> None:
+    def step(self, runs: Follow, batch: Batch, answer: Answer) -> None:
         """Resize the ball, then step and project."""
-        cosine = (1 + torch.cos(math.pi * runs.looks / runs.budget)) / 2
+        cosine = (1 + torch.cos(math.pi * runs.step / runs.budget)) / 2
         gamma = GAMMA_LEFT + (self.config.gamma - GAMMA_LEFT) * cosine
         alpha = self.config.alpha * (ALPHA_SHARE + (1 - ALPHA_SHARE) * cosine)
         self._resize(runs, batch, answer, gamma)
         wanted = _EUCLIDEAN.step(runs.x, answer.gradient, alpha) - batch.images
-        lost = runs.scattered & (runs.looks == 0)
+        lost = runs.scattered & (runs.step == 0)
         if lost.any():
             wanted = torch.where(per_image(lost, wanted), self._scatter(runs, batch, wanted), wanted)
         runs.x = within(self.threat.name, batch.images, wanted, runs.radius)
-        runs.looks += 1
+        runs.step += 1
 
     def _resize(self, runs: Follow, batch: Batch, answer: Answer, gamma: Tensor) -> None:
         """Shrink after success and grow after failure; before any success reach beyond the linearised boundary."""

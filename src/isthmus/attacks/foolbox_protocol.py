@@ -19,7 +19,7 @@ from isthmus.attacks.attack import Attack
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer, CountedModel
 from isthmus.attacks.engine.evaluation import Progress
-from isthmus.attacks.engine.iterative import Runs, Search, counters
+from isthmus.attacks.engine.iterative import AttackState, IterativeAttack, counters
 from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.engine.verifier import beyond_rounding
 from isthmus.attacks.minimal_norm import MinimalNorms, minimal_norms
@@ -103,24 +103,24 @@ def bisect_pgd(
     )
 
 
-def _scan(config: Component, oracle: CountedModel, batch: Batch, threat: Threat) -> Float[Tensor, "n c h w"]:
+def _scan(config: Component, counted_model: CountedModel, batch: Batch, threat: Threat) -> Float[Tensor, "n c h w"]:
     """The image at each example's first level that succeeds; the original where none does."""
-    answer = oracle.look(batch.images, batch.keys, lambda logits: batch.ascend("ce", logits))
+    answer = counted_model.query(batch.images, batch.keys, lambda logits: batch.ascend("ce", logits))
     direction = torch.where(answer.gradient.isnan(), answer.gradient, answer.gradient.sign())
     grid = torch.arange(1, LEVELS + 1, dtype=torch.float64, device=direction.device) / LEVELS
-    coarse = _first_success(oracle, batch, direction, grid.expand(len(batch), -1))
+    coarse = _first_success(counted_model, batch, direction, grid.expand(len(batch), -1))
     again = ((coarse >= 0) & (coarse < FINER)).nonzero().squeeze(1)
     eps = torch.where(coarse >= 0, grid[coarse.clamp(min=0)], 0)
     if len(again):
         finer = eps[again, None] * torch.arange(1, FINER + 1, device=direction.device) / FINER
-        at = _first_success(oracle, batch.take(again), direction[again], finer)
+        at = _first_success(counted_model, batch.take(again), direction[again], finer)
         # the last of the finer levels has succeeded before, whatever rounding or noise make of it now
         eps[again] = finer.gather(1, at.where(at >= 0, FINER - 1)[:, None]).squeeze(1)
     return _shifted(batch.images, direction, eps)
 
 
 def _first_success(
-    oracle: CountedModel, batch: Batch, direction: Tensor, grid: Float[Tensor, "n levels"]
+    counted_model: CountedModel, batch: Batch, direction: Tensor, grid: Float[Tensor, "n levels"]
 ) -> Int[Tensor, " n"]:
     """Position of the first ε in each row of the grid that succeeds, −1 where none does.
 
@@ -134,7 +134,7 @@ def _first_success(
         rows = left.repeat_interleave(width)
         eps = grid[left, level : level + width].flatten()
         some = batch.take(rows)
-        logits = oracle.logits(_shifted(some.images, direction[rows], eps), some.keys)
+        logits = counted_model.logits(_shifted(some.images, direction[rows], eps), some.keys)
         hit = beyond_rounding(some, logits).view(-1, width)
         some_hit = hit.any(1)
         found[left[some_hit]] = level + hit[some_hit].int().argmax(1)
@@ -147,24 +147,24 @@ def _shifted(images: Tensor, direction: Tensor, eps: Tensor) -> Tensor:
 
 
 @dataclass
-class Ball(Runs):
+class Ball(AttackState):
     """PGD in one ball, and the bisection of balls.
 
     Attributes:
         eps, low, high: radius of the ball, the largest that did not suffice (0 until one has not while bisecting), and
             the smallest that did (∞ before one has).
         trial: balls tried in this phase, growing or bisecting.
-        step: steps taken in this one.
+        ball_step: steps taken in this one.
     """
 
     eps: Float[Tensor, " n"]
     low: Float[Tensor, " n"]
     high: Float[Tensor, " n"]
     trial: Int[Tensor, " n"]
-    step: Int[Tensor, " n"]
+    ball_step: Int[Tensor, " n"]
 
 
-class Bisect(Search[Ball]):
+class Bisect(IterativeAttack[Ball]):
     """Each row in its own ball, at its own step."""
 
     inside = False
@@ -172,29 +172,29 @@ class Bisect(Search[Ball]):
     def __init__(self, bisections: int = TRIALS) -> None:
         self.bisections = bisections
 
-    def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Ball:
+    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> Ball:
         """At random in the first ball."""
         n = len(batch)
-        looks, budget = counters(n, 2 * TRIALS * (STEPS + 1), batch.images)
+        step, budget = counters(n, 2 * TRIALS * (STEPS + 1), batch.images)
         eps = batch.images.new_full((n,), FIRST_EPS)
-        high, whole = torch.full_like(eps, torch.inf), torch.zeros_like(looks)
+        high, whole = torch.full_like(eps, torch.inf), torch.zeros_like(step)
         x = _start(batch, whole, eps)
-        return Ball(x, looks, budget, eps, torch.zeros_like(eps), high, whole, whole.clone())
+        return Ball(x, step, budget, eps, torch.zeros_like(eps), high, whole, whole.clone())
 
     def objective(self, runs: Ball, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
         """The cross-entropy."""
         return batch.ascend("ce", logits)
 
-    def advance(self, runs: Ball, batch: Batch, answer: Answer) -> None:
+    def step(self, runs: Ball, batch: Batch, answer: Answer) -> None:
         """A step; or the next ball, where this one's look succeeded or was the last."""
         won = batch.reached(answer.logits)
-        runs.looks += 1
-        over = won | (runs.step >= STEPS)
+        runs.step += 1
+        over = won | (runs.ball_step >= STEPS)
         direction = torch.where(answer.gradient.isnan(), answer.gradient, answer.gradient.sign())
         eps = per_image(runs.eps, direction)
         moved = (runs.x - batch.images).add_(STEP_SHARE * eps * direction).clamp(-eps, eps)
         runs.x = moved.add_(batch.images).clamp_(0, 1)
-        runs.step += 1
+        runs.ball_step += 1
         if over.any():
             self._next_ball(runs, batch, over, won)
 
@@ -207,10 +207,10 @@ class Bisect(Search[Ball]):
         runs.low = torch.where(over & ~won & ~growing, runs.eps, runs.low)
         following = torch.where(growing & ~won, runs.eps * FACTOR, (runs.low + runs.high) / 2)
         runs.eps = torch.where(over, following, runs.eps)
-        runs.budget = torch.where(spent, runs.looks, runs.budget)
+        runs.budget = torch.where(spent, runs.step, runs.budget)
         again = (over & ~spent).nonzero().squeeze(1)
-        runs.x[again] = _start(batch.take(again), runs.looks[again], runs.eps[again])
-        runs.step[again] = 0
+        runs.x[again] = _start(batch.take(again), runs.step[again], runs.eps[again])
+        runs.ball_step[again] = 0
 
 
 def _start(batch: Batch, draw: Tensor, eps: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """Least perturbations that bring an image onto a hyperplane without leaving the box [0, 1].
 
-Find δ with w·δ = gap and 0 ≤ x + δ ≤ 1 of least norm (Croce & Hein 2020, arXiv:1907.02044, section 2.1). Every pixel
-moves in the one direction that helps, by at most the room the box leaves there; the norms differ in who moves how far.
-Where even the farthest corner of the box is on the near side of the hyperplane, that corner is as close as it gets.
+Find δ with w·δ = residual and 0 ≤ x + δ ≤ 1 of least norm (Croce & Hein 2020, arXiv:1907.02044, section 2.1). Every
+pixel moves in the one direction that helps, by at most the room the box leaves there; the norms differ in who moves how
+far. Where even the farthest corner of the box is on the near side of the hyperplane, that corner is as close as it
+gets.
 
 Points are a stack of several per hyperplane (FAB projects the iterate and the original onto the same one), so that the
 work which depends on w alone is done once. A NaN anywhere in a row makes all of its result NaN.
@@ -17,109 +18,109 @@ from jaxtyping import Float
 from torch import Tensor
 
 Projection = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""From points (m×n×d), normals (n×d) and gaps (m×n) to perturbations (m×n×d)."""
+"""From points (m×n×d), normals (n×d) and residuals (m×n) to perturbations (m×n×d)."""
 
 _FEW = 8  # in l1 an eighth of the pixels mostly suffices
 
 
 def onto_linf(
-    points: Float[Tensor, "m n d"], normals: Float[Tensor, "n d"], gaps: Float[Tensor, "m n"]
+    points: Float[Tensor, "m n d"], normals: Float[Tensor, "n d"], residuals: Float[Tensor, "m n"]
 ) -> Float[Tensor, "m n d"]:
     """Least ‖δ‖_∞: all pixels that w depends on move by one amount λ, those with less room by what they have.
 
     Args:
         points: images in [0, 1], flattened.
         normals: w, one for each of the n columns of points.
-        gaps: w·δ wanted.
+        residuals: w·δ wanted.
     """
-    direction, room = _ways(points, normals, gaps)
+    direction, room = _ways(points, normals, residuals)
     sizes = normals.abs()
-    amount = _amount(sizes, None, room, gaps.abs())
+    amount = _amount(sizes, None, room, residuals.abs())
     return torch.minimum(room, amount).mul_(direction)
 
 
 def onto_l2(
-    points: Float[Tensor, "m n d"], normals: Float[Tensor, "n d"], gaps: Float[Tensor, "m n"]
+    points: Float[Tensor, "m n d"], normals: Float[Tensor, "n d"], residuals: Float[Tensor, "m n"]
 ) -> Float[Tensor, "m n d"]:
     """Least ‖δ‖₂: pixels move in proportion to |w|, those with less room by what they have.
 
     Args:
         points: images in [0, 1], flattened.
         normals: w, one for each of the n columns of points.
-        gaps: w·δ wanted.
+        residuals: w·δ wanted.
     """
-    direction, room = _ways(points, normals, gaps)
+    direction, room = _ways(points, normals, residuals)
     sizes = normals.abs()
     speeds = sizes / _or_one(sizes.amax(-1, keepdim=True))  # in [0, 1]: squares of 1e-30 would vanish
-    amount = _amount(sizes, speeds, room, gaps.abs())
+    amount = _amount(sizes, speeds, room, residuals.abs())
     return torch.minimum(room, amount * speeds).mul_(direction)
 
 
 def onto_l1(
-    points: Float[Tensor, "m n d"], normals: Float[Tensor, "n d"], gaps: Float[Tensor, "m n"]
+    points: Float[Tensor, "m n d"], normals: Float[Tensor, "n d"], residuals: Float[Tensor, "m n"]
 ) -> Float[Tensor, "m n d"]:
     """Least ‖δ‖₁: pixels use up their room one after another, those with the largest |w| first.
 
     Args:
         points: images in [0, 1], flattened.
         normals: w, one for each of the n columns of points.
-        gaps: w·δ wanted.
+        residuals: w·δ wanted.
     """
-    direction, room = _ways(points, normals, gaps)
+    direction, room = _ways(points, normals, residuals)
     sizes = normals.abs()
     few = max(1, sizes.shape[-1] // _FEW)
-    moves, enough = _greedy(*sizes.topk(few), room, gaps.abs())
+    moves, enough = _greedy(*sizes.topk(few), room, residuals.abs())
     rows = (~enough).any(0).nonzero().squeeze(1)  # seldom many: sorting all pixels takes five times as long
     if len(rows):
-        moves[:, rows], _ = _greedy(*sizes[rows].sort(descending=True), room[:, rows], gaps[:, rows].abs())
+        moves[:, rows], _ = _greedy(*sizes[rows].sort(descending=True), room[:, rows], residuals[:, rows].abs())
     return moves.mul_(direction)
 
 
-def _greedy(sizes: Tensor, order: Tensor, room: Tensor, gaps: Tensor) -> tuple[Tensor, Tensor]:
-    """Use up room in this order of pixels until gap is reached; and whether these pixels suffice."""
+def _greedy(sizes: Tensor, order: Tensor, room: Tensor, residuals: Tensor) -> tuple[Tensor, Tensor]:
+    """Use up room in this order of pixels until residual is reached; and whether these pixels suffice."""
     order = order.expand(*room.shape[:-1], -1)
     at_most = room.gather(-1, order)
     gains = at_most * sizes
     total = gains.cumsum(-1)
-    left = gaps.unsqueeze(-1) - (total - gains)  # for this pixel and those after it
+    left = residuals.unsqueeze(-1) - (total - gains)  # for this pixel and those after it
     moves = torch.minimum((left / _or_one(sizes)).clamp_(min=0), at_most)
-    return torch.zeros_like(room).scatter_(-1, order, moves), total[..., -1] >= gaps
+    return torch.zeros_like(room).scatter_(-1, order, moves), total[..., -1] >= residuals
 
 
 PROJECTIONS: dict[str, Projection] = {"linf": onto_linf, "l2": onto_l2, "l1": onto_l1}
 """By the name of a threat."""
 
 
-def _ways(points: Tensor, normals: Tensor, gaps: Tensor) -> tuple[Tensor, Tensor]:
+def _ways(points: Tensor, normals: Tensor, residuals: Tensor) -> tuple[Tensor, Tensor]:
     """The sign with which each pixel moves, and how far it can; both 0 where w is.
 
     In plain arithmetic, since selecting by masks takes torch many times as long on a CPU.
     """
-    direction = normals.sign() * gaps.sign().unsqueeze(-1)
+    direction = normals.sign() * residuals.sign().unsqueeze(-1)
     return direction, direction.clamp(min=0).addcmul_(direction, points, value=-1)
 
 
-def _amount(sizes: Tensor, speeds: Tensor | None, room: Tensor, gaps: Tensor) -> Tensor:
-    """The λ at which Σ sizes·min(λ·speeds, room) = gap, m×n×1; the largest number there is where no λ suffices.
+def _amount(sizes: Tensor, speeds: Tensor | None, room: Tensor, residuals: Tensor) -> Tensor:
+    """The λ at which Σ sizes·min(λ·speeds, room) = residual, m×n×1; the largest number there is where no λ suffices.
 
     The sum is concave and piecewise linear in λ, so Newton's method from λ = 0 only ever grows, and each step but the
     last clips another pixel: it ends at the exact root. That takes four to eight steps of a few passes over the pixels,
     a tenth of the time of sorting them by where they clip. A settled row stays, whatever the others do.
     """
     slopes = sizes if speeds is None else sizes * speeds
-    amount = torch.zeros_like(gaps)
+    amount = torch.zeros_like(residuals)
     for _ in range(room.shape[-1] + 1):
         moved = torch.minimum(room, amount.unsqueeze(-1) if speeds is None else amount.unsqueeze(-1) * speeds)
-        missing = gaps - (moved * sizes).sum(-1)
+        missing = residuals - (moved * sizes).sum(-1)
         slope = torch.sub(room, moved, out=moved).sign_().mul_(slopes).sum(-1)
         larger = amount + missing / slope
-        grows = (slope > 0) & (larger > amount * (1 + torch.finfo(gaps.dtype).eps))
+        grows = (slope > 0) & (larger > amount * (1 + torch.finfo(residuals.dtype).eps))
         if not grows.any():
             break
         amount = torch.where(grows, larger, amount)
     most = (room * sizes).sum(-1)
-    amount = torch.where(gaps >= most, torch.finfo(gaps.dtype).max, amount)
-    return (amount + 0 * (gaps + most)).unsqueeze(-1)  # comparisons let a NaN pass unseen; this does not
+    amount = torch.where(residuals >= most, torch.finfo(residuals.dtype).max, amount)
+    return (amount + 0 * (residuals + most)).unsqueeze(-1)  # comparisons let a NaN pass unseen; this does not
 
 
 def _or_one(sizes: Tensor) -> Tensor:

@@ -34,8 +34,13 @@ def ce(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> Float[T
 
 
 def margin(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """max_{j≠y} z_j − z_y, positive where another class wins (Carlini & Wagner 2017 without the clamp)."""
-    return _others(logits, labels).amax(1) - own(logits, labels)
+    """z_y − max_{j≠y} z_j, positive if the prediction is the label."""
+    return own(logits, labels) - _others(logits, labels).amax(1)
+
+
+def margin_loss(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Minus the :func:`margin` (Carlini & Wagner 2017 without the clamp)."""
+    return -margin(logits, labels)
 
 
 def log_odds(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -53,25 +58,25 @@ def dlr(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> Float[
     Unchanged by a·z + b with a > 0, so that no scaling of logits can hide its gradient. Two classes leave no
     third logit to scale by; there it is the margin.
     """
-    return _scaled(margin(logits, labels), logits)
+    return _scaled(margin_loss(logits, labels), logits)
 
 
-def dlr_directed(
-    logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"], aims: Int[Tensor, " n"]
+def directed_dlr(
+    logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"], target_class: Int[Tensor, " n"]
 ) -> Float[Tensor, " n"]:
     """(z_t − z_y) / (z₍₁₎ − ½(z₍₃₎ + z₍₄₎)) (Croce & Hein 2020, eq. 7).
 
     With three classes ½(z₍₂₎ + z₍₃₎) takes the place of the last two: against z₍₃₎ alone, the loss directed at the
     third class would be −1 throughout.
     """
-    return _scaled(margin_directed(logits, labels, aims), logits, fourth=True)
+    return _scaled(directed_margin_loss(logits, labels, target_class), logits, fourth=True)
 
 
-def margin_directed(
-    logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"], aims: Int[Tensor, " n"]
+def directed_margin_loss(
+    logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"], target_class: Int[Tensor, " n"]
 ) -> Float[Tensor, " n"]:
     """z_t − z_y, what MultiTargeted ascends (Gowal et al. 2019, arXiv:1910.09338)."""
-    return own(logits, aims) - own(logits, labels)
+    return own(logits, target_class) - own(logits, labels)
 
 
 def probability(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -80,16 +85,22 @@ def probability(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -
     For random models: averaged over draws (``eot``), it is what their average prediction is wrong by. Where a draw is
     decided its gradient vanishes, so that only those count that can still be won.
     """
-    return margin(logits.softmax(1), labels)
+    return margin_loss(logits.softmax(1), labels)
 
 
-LOSSES: dict[str, Loss] = {"ce": ce, "margin": margin, "log_odds": log_odds, "dlr": dlr, "probability": probability}
+LOSSES: dict[str, Loss] = {
+    "ce": ce,
+    "margin": margin_loss,
+    "log_odds": log_odds,
+    "dlr": dlr,
+    "probability": probability,
+}
 DIRECTED: dict[str, Directed] = {
-    "ce": lambda logits, labels, aims: -ce(logits, aims),
-    "margin": margin_directed,
-    "log_odds": lambda logits, labels, aims: -log_odds(logits, aims),
-    "dlr": dlr_directed,
-    "probability": lambda logits, labels, aims: margin_directed(logits.softmax(1), labels, aims),
+    "ce": lambda logits, labels, target_class: -ce(logits, target_class),
+    "margin": directed_margin_loss,
+    "log_odds": lambda logits, labels, target_class: -log_odds(logits, target_class),
+    "dlr": directed_dlr,
+    "probability": lambda logits, labels, target_class: directed_margin_loss(logits.softmax(1), labels, target_class),
 }
 
 
@@ -110,10 +121,10 @@ def _others(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.masked_fill(mask, -torch.inf)
 
 
-def _scaled(gap: Tensor, logits: Tensor, fourth: bool = False) -> Tensor:
+def _scaled(margin: Tensor, logits: Tensor, fourth: bool = False) -> Tensor:
     classes = logits.shape[1]
     if classes < 3:
-        return gap
+        return margin
     top = logits.topk(min(classes, 4 if fourth else 3), dim=1).values
     scale = top[:, 0] - (top[:, 1:] if fourth and classes == 3 else top[:, 2:]).mean(1)
-    return gap / (scale + _TINY)
+    return margin / (scale + _TINY)

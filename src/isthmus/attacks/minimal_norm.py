@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
@@ -14,7 +14,7 @@ from isthmus.attacks.api import Suite, ready, teller
 from isthmus.attacks.engine import inputs
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.evaluation import Evaluation, Progress, RunOptions
-from isthmus.attacks.engine.verifier import Verdict, Verifier
+from isthmus.attacks.engine.verifier import Verifier, VerifierResult
 from isthmus.attacks.result import CLEAN
 from isthmus.attacks.threats import THREATS, Threat
 from isthmus.core.errors import ConfigError, DataError, unknown
@@ -53,9 +53,9 @@ class MinimalNorms:
         return len(self.sizes)
 
     @property
-    def witnesses(self) -> Float[Tensor, "n c h w"]:
-        """:attr:`adversarial` where an adversarial image was found, NaN elsewhere. Do not give it to a model whole."""
-        return self.adversarial.masked_fill((self.stage < 0)[:, None, None, None], torch.nan)
+    def found(self) -> Bool[Tensor, " n"]:
+        """Whether an adversarial image was found; clean errors count."""
+        return self.stage >= 0
 
     @property
     def found_by(self) -> tuple[str | None, ...]:
@@ -125,18 +125,18 @@ def minimal_norms(
     inputs.check_model(model)
     examples = inputs.examples(images, labels, targets=targets, seed=seed, indices=indices)
     # norms are noted as they are found, each success asked about twice; nothing is left to check
-    means = RunOptions(None if batch_size is None else inputs.check_whole(batch_size, "batch_size"), verify=False)
+    options = RunOptions(None if batch_size is None else inputs.check_whole(batch_size, "batch_size"), verify=False)
     device = device_of(model, examples.images)
     with preserve_state(model, device, seed):
         evaluation = Evaluation(
-            model, examples, _whole_box(norm, examples.images), suite, seed, means, teller(progress)
+            model, examples, _whole_box(norm, examples.images), suite, seed, options, teller(progress)
         )
         for attack in suite:
             if attack.search is not None:
-                attack.search(attack.config, evaluation.setting.threat, 2)  # whether it knows the norm, before any pass
+                attack.search(attack.config, evaluation.context.threat, 2)  # whether it knows the norm, before any pass
         smallest = Smallest(evaluation)
-        evaluation.setting.judge = smallest
-        evaluation.begin(None)
+        evaluation.context.verifier = smallest
+        evaluation.init(None)
         evaluation.run()
     return smallest.summary()
 
@@ -151,14 +151,14 @@ class Smallest(Verifier):
     """
 
     def __init__(self, evaluation: Evaluation) -> None:
-        super().__init__(evaluation.setting.oracle, evaluation.setting.threat)
+        super().__init__(evaluation.context.counted_model, evaluation.context.threat)
         self.evaluation = evaluation
-        images, keys = evaluation.setting.examples.images.cpu(), evaluation.setting.examples.keys.cpu()
+        images, keys = evaluation.context.examples.images.cpu(), evaluation.context.examples.keys.cpu()
         self.keys, self.rows = keys.sort()
         if (self.keys[1:] == self.keys[:-1]).any():
             raise DataError("The indices name an example twice; each may occur once.")
         self.sizes = torch.full((len(images),), torch.inf, dtype=torch.float64)
-        self.witnesses = torch.full(images.shape, torch.nan)
+        self.adversarial = torch.full(images.shape, torch.nan)
         self.stage = torch.full((len(images),), -1)
 
     @property
@@ -170,19 +170,19 @@ class Smallest(Verifier):
         """Forget every norm."""
         super().start_over()
         self.sizes.fill_(torch.inf)
-        self.witnesses.fill_(torch.nan)
+        self.adversarial.fill_(torch.nan)
         self.stage.fill_(-1)
 
-    def proposals(self, images: Float[Tensor, "n c h w"], batch: Batch, tries: Int[Tensor, " n"]) -> Verdict:
+    def proposals(self, images: Float[Tensor, "n c h w"], batch: Batch, tries: Int[Tensor, " n"]) -> VerifierResult:
         """Judge what would be a new smallest perturbation, and note it; the verdict is never "broken"."""
         n = len(images)
         rows = self.rows[torch.searchsorted(self.keys, batch.keys.cpu())]
         hopeless = self._size(images, batch.images) >= self.sizes[rows]  # false for NaN, which is for the judge
         idle = torch.zeros(n, dtype=torch.bool, device=images.device)
-        verdict = Verdict(images, idle, ~idle, images.new_full((n,), torch.inf))
+        checked = VerifierResult(images, idle, ~idle, images.new_full((n,), torch.inf))
         asked = (~hopeless).nonzero().squeeze(1)
         if len(asked) == 0:
-            return verdict
+            return checked
         at = asked.to(images.device)
         some, counted = batch.take(at), tries[at]
         found = super().proposals(images[at], some, counted)
@@ -190,15 +190,15 @@ class Smallest(Verifier):
             self.repeated = torch.zeros(n, dtype=torch.int64).index_copy(0, asked.cpu(), self.repeated)
         tries[at] = counted
         self._note(rows[asked], found, some.images)
-        verdict.finite[at], verdict.gap[at] = found.finite, found.gap.to(verdict.gap)
-        return replace(verdict, images=images.index_copy(0, at, found.images))
+        checked.finite[at], checked.margin[at] = found.finite, found.margin.to(checked.margin)
+        return replace(checked, images=images.index_copy(0, at, found.images))
 
-    def _note(self, rows: Tensor, found: Verdict, originals: Tensor) -> None:
+    def _note(self, rows: Tensor, found: VerifierResult, originals: Tensor) -> None:
         size = self._size(found.images, originals)
         better = found.broken.cpu() & (size < self.sizes[rows])
         if better.any():
             won = rows[better]
-            self.sizes[won], self.witnesses[won] = size[better], found.images.cpu()[better]
+            self.sizes[won], self.adversarial[won] = size[better], found.images.cpu()[better]
             self.stage[won] = self.evaluation.at + 1
 
     def _size(self, images: Tensor, originals: Tensor) -> Tensor:
@@ -206,19 +206,19 @@ class Smallest(Verifier):
 
     def summary(self) -> MinimalNorms:
         """What is known: the notes, with clean errors and what the evaluation set aside."""
-        ledger, targets = self.evaluation.setting.ledger, self.evaluation.setting.examples.targets
-        wrong = ledger.broken  # only the clean image itself can break an example here
+        state, targets = self.evaluation.context.state, self.evaluation.context.examples.targets
+        wrong = state.broken  # only the clean image itself can break an example here
         sizes = self.sizes.masked_fill(wrong, 0)
-        aside = ~ledger.standing & ~wrong & sizes.isinf()
-        images, found = self.evaluation.setting.examples.images.cpu(), self.stage >= 0
+        aside = ~state.robust & ~wrong & sizes.isinf()
+        images, found = self.evaluation.context.examples.images.cpu(), self.stage >= 0
         return MinimalNorms(
             norm=self.threat.name,
             attacks=(CLEAN, *(attack.label for attack in self.evaluation.attacks)),
             sizes=sizes.masked_fill(aside, torch.nan),
-            adversarial=torch.where((found & ~wrong)[:, None, None, None], self.witnesses, images),
+            adversarial=torch.where((found & ~wrong)[:, None, None, None], self.adversarial, images),
             stage=self.stage.masked_fill(wrong, 0),
-            forward_passes=self.oracle.forward_passes,
-            backward_passes=self.oracle.backward_passes,
+            forward_passes=self.counted_model.forward_passes,
+            backward_passes=self.counted_model.backward_passes,
             targets=None if targets is None else targets.cpu(),
         )
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.engine.iterative import Directed, Runs, Search, counters
+from isthmus.attacks.engine.iterative import AttackState, Directed, IterativeAttack, counters
 from isthmus.attacks.threats import L1, Threat
 from isthmus.core.config import Component
 
@@ -40,12 +40,12 @@ class Config(Component):
     eot: Annotated[int, Field(gt=0)] = 1
 
 
-def search(config: Config, threat: Threat, classes: int) -> Search[Runs]:
+def search(config: Config, threat: Threat, classes: int) -> IterativeAttack[AttackState]:
     """Ascend z_t − z_y for each wrong class t; an example is broken if any class wins, whichever was meant."""
     return MultiTargeted(config, threat, classes)
 
 
-class MultiTargeted(Directed[Runs]):
+class MultiTargeted(Directed[AttackState]):
     """Every target once, then all of them again from new starts."""
 
     loss = "margin"  # directed, z_t − z_y
@@ -55,19 +55,19 @@ class MultiTargeted(Directed[Runs]):
         self.targets = min(config.targets or classes - 1, classes - 1)
         self.runs = self.targets * config.restarts
 
-    def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Runs:
+    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> AttackState:
         """Uniformly in the ball."""
         x = self.threat.random_start(batch.images, batch.keys)
-        return Runs(x, *counters(len(batch), self.config.steps, x))
+        return AttackState(x, *counters(len(batch), self.config.steps, x))
 
-    def advance(self, runs: Runs, batch: Batch, answer: Answer) -> None:
+    def step(self, runs: AttackState, batch: Batch, answer: Answer) -> None:
         """A step of ε/4, ε/8 or ε/16 along the steepest ascent, projected; in ℓ1 after a first one to the optimum."""
-        share = runs.looks / runs.budget
+        share = runs.step / runs.budget
         halvings = (share >= 0.5).long() + (share >= 0.75)
         size = self.threat.eps * FIRST_STEP * torch.pow(0.5, halvings)
         x = self.threat.project(self.threat.step(runs.x, answer.gradient, size), batch.images)
-        first = runs.looks == 0
+        first = runs.step == 0
         if isinstance(self.threat, L1) and first.any():
             x[first] = self.threat.linear_optimum(answer.gradient[first], batch.images[first])
         runs.x = x
-        runs.looks += 1
+        runs.step += 1

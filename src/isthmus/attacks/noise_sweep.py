@@ -111,19 +111,19 @@ def descend(
     device = device_of(model, batch.images)
     found = list[tuple[Tensor, Tensor]]()
     with preserve_state(model, device, seed):
-        oracle = CountedModel(model)
+        counted_model = CountedModel(model)
         for done, rows in enumerate(torch.split(torch.arange(len(batch)), size)):
             part = batch.take(rows).to(device)
             if not done:
                 probe = part.take(torch.arange(1))
-                inputs.check_classes(part, oracle.logits(probe.images, probe.keys).shape[1])
+                inputs.check_classes(part, counted_model.logits(probe.images, probe.keys).shape[1])
             report = _counted(progress, done * size * len(ladder), len(rows), len(batch) * len(ladder))
             norms = (part.images.double() - origin).flatten(1).norm(dim=1)
             radii = [noise_norm(norms, snr) for snr in ladder]
-            found.append(_down(oracle, part, noise, radii, loss, report))
+            found.append(_down(counted_model, part, noise, radii, loss, report))
         progress(1, 1)
     predicted, sizes = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
-    return Descent(predicted, sizes, oracle.forward_passes, oracle.backward_passes)
+    return Descent(predicted, sizes, counted_model.forward_passes, counted_model.backward_passes)
 
 
 def check_ladder(ladder: Sequence[float]) -> None:
@@ -141,21 +141,26 @@ def _counted(progress: Callable[[int, int], None], before: int, rows: int, total
 
 
 def _down(
-    oracle: CountedModel, batch: Batch, noise: str, radii: Sequence[Tensor], loss: str, report: Callable[[int], None]
+    counted_model: CountedModel,
+    batch: Batch,
+    noise: str,
+    radii: Sequence[Tensor],
+    loss: str,
+    report: Callable[[int], None],
 ) -> tuple[Int64[Tensor, "rungs n"], Float64[Tensor, "rungs n"]]:
     """Predictions and sizes of a batch, rung by rung, whose noise has these norms."""
-    looks: Iterable[tuple[Tensor, Answer]]
+    step: Iterable[tuple[Tensor, Answer]]
     if noise == "white":
-        looks = ((x, oracle.look(x, batch.keys, None, draw=rung)) for rung, x in enumerate(_white(batch, radii)))
+        step = ((x, counted_model.query(x, batch.keys, None, draw=rung)) for rung, x in enumerate(_white(batch, radii)))
     else:
         direction = DIRECTIONS[noise]
 
         def move(rung: int, x: Tensor, gradient: Tensor) -> Tensor:
             return _onto_sphere(x, batch.images, direction.step(torch.zeros_like(x), gradient, 1.0), radii[rung])
 
-        looks = climb(oracle, batch, loss, move, len(radii))
+        step = climb(counted_model, batch, loss, move, len(radii))
     predicted, sizes = [], []
-    for rung, (x, answer) in enumerate(looks):
+    for rung, (x, answer) in enumerate(step):
         predicted.append(torch.where(answer.finite, answer.logits.argmax(1), NO_ANSWER).cpu())
         sizes.append((x - batch.images).flatten(1).double().norm(dim=1).cpu())
         report(rung)

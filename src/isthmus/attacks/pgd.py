@@ -10,7 +10,7 @@ from torch import Tensor
 
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.engine.iterative import Directed, Runs, Search, counters
+from isthmus.attacks.engine.iterative import AttackState, Directed, IterativeAttack, counters
 from isthmus.attacks.threats import Threat
 from isthmus.core.config import Component
 from isthmus.core.randomness import fold, uniform
@@ -64,7 +64,7 @@ class Config(Component):
         return eps * (self.relative_step_size or 2.5 / self.steps)
 
 
-def search(config: Config, threat: Threat, classes: int) -> Search[Runs]:
+def search(config: Config, threat: Threat, classes: int) -> IterativeAttack[AttackState]:
     """x ← project(x + α·direction of ∇loss), ``steps`` times or until the example is misclassified.
 
     Success is read from the very logits that the gradient comes from.
@@ -72,7 +72,7 @@ def search(config: Config, threat: Threat, classes: int) -> Search[Runs]:
     return Pgd(config, threat, classes)
 
 
-class Pgd(Directed[Runs]):
+class Pgd(Directed[AttackState]):
     """PGD with steps of one size, or of sizes that fall linearly."""
 
     def __init__(self, config: Config, threat: Threat, classes: int) -> None:
@@ -81,22 +81,22 @@ class Pgd(Directed[Runs]):
         self.runs = config.restarts * max(self.targets, 1)
         self.size = config.size(threat.eps)
 
-    def aims(
+    def target_class(
         self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
     ) -> Int[Tensor, " n"] | None:
         """No class, every wrong class in turn, or one drawn for each run."""
         if self.config.targets != "random":
-            return super().aims(number, ranked, scores, keys)
+            return super().target_class(number, ranked, scores, keys)
         drawn = (uniform(fold(keys, "pgd/target_class"), (1,)) * ranked.shape[1]).long()
         return ranked.gather(1, drawn).squeeze(1)
 
-    def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Runs:
+    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> AttackState:
         """Uniformly in the ball, or at the image."""
         x = self.threat.random_start(batch.images, batch.keys) if self.config.random_start else batch.images.clone()
-        return Runs(x, *counters(len(batch), self.config.steps, x))
+        return AttackState(x, *counters(len(batch), self.config.steps, x))
 
-    def advance(self, runs: Runs, batch: Batch, answer: Answer) -> None:
+    def step(self, runs: AttackState, batch: Batch, answer: Answer) -> None:
         """One step along the steepest ascent, projected."""
-        size = self.size * (1 - runs.looks / self.config.steps) if self.config.decay else self.size
+        size = self.size * (1 - runs.step / self.config.steps) if self.config.decay else self.size
         runs.x = self.threat.project(self.threat.step(runs.x, answer.gradient, size), batch.images)
-        runs.looks += 1
+        runs.step += 1

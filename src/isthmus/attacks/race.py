@@ -37,7 +37,7 @@ from isthmus.attacks.apgd_l1 import SparseApgd, SparseClimb
 from isthmus.attacks.attack import Attack
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.engine.iterative import Search
+from isthmus.attacks.engine.iterative import IterativeAttack
 from isthmus.attacks.engine.state import EvaluationState
 from isthmus.attacks.threats import L1, Threat
 from isthmus.core.config import Component
@@ -60,7 +60,7 @@ class Config(Component):
     """
 
     name: Literal["race"] = "race"
-    scout: Annotated[int, Field(gt=0)] = 20
+    optimized_model: Annotated[int, Field(gt=0)] = 20
     rounds: Annotated[tuple[tuple[Whole, Whole], ...], Field(min_length=1)] = ((9, 10), (3, 30), (1, 100))
     patience: Annotated[float, Field(gt=0)] = 2.0
     near: Annotated[float, Field(gt=0, le=1)] = 0.1
@@ -79,7 +79,7 @@ class Config(Component):
 def stages(config: Config) -> Sequence[Attack]:
     """The race as attacks in order, each on the examples that its rule picks."""
     return (
-        Attack("scout", apgd.Config(steps=config.scout), search=apgd.search),
+        Attack("scout", apgd.Config(steps=config.optimized_model), search=apgd.search),
         Attack("race", config, search=race),
         Attack("near", config, search=near, among=partial(pick_near, config)),
         Attack(
@@ -92,34 +92,34 @@ def stages(config: Config) -> Sequence[Attack]:
 # --- who goes on ---
 
 
-def pick_near(config: Config, ledger: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+def pick_near(config: Config, state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
     """The nearest of those that stand; and the classes, from now on, in the order of the race."""
-    rounds = _widths(config, ledger.ranked.shape[1])
-    ledger.ranked = _by_score(ledger.ranked, ledger.scores[:, : rounds[0]])
-    return nearest(ledger, config.near)
+    rounds = _widths(config, state.ranked.shape[1])
+    state.ranked = _by_score(state.ranked, state.scores[:, : rounds[0]])
+    return nearest(state, config.near)
 
 
-def pick_sample(config: Config, ledger: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+def pick_sample(config: Config, state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
     """The nearest again, and some others drawn by their keys, which are marked."""
-    close = nearest(ledger, config.near)
-    others = (ledger.standing & ~close).nonzero().squeeze(1)
+    close = nearest(state, config.near)
+    others = (state.robust & ~close).nonzero().squeeze(1)
     order = uniform(fold(keys[others], "race/sample"), (1,)).squeeze(1).argsort(stable=True)
     drawn = others[order[: config.drawn]]
-    ledger.marks = torch.zeros_like(ledger.marks).index_fill(0, drawn, 1)
-    return close | (ledger.marks > 0)
+    state.marks = torch.zeros_like(state.marks).index_fill(0, drawn, 1)
+    return close | (state.marks > 0)
 
 
-def pick_rest_if_needed(ledger: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+def pick_rest_if_needed(state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
     """All that Square was not tried on, if it broke one that was drawn; else nobody."""
-    untried = ledger.done == 0
-    return untried & bool((ledger.broken & (ledger.marks > 0)).any())
+    untried = state.done == 0
+    return untried & bool((state.broken & (state.marks > 0)).any())
 
 
-def nearest(ledger: EvaluationState, share: float) -> Bool[Tensor, " n"]:
+def nearest(state: EvaluationState, share: float) -> Bool[Tensor, " n"]:
     """This share of the standing examples, rounded up: those with the smallest gaps."""
-    rows = ledger.standing.nonzero().squeeze(1)
-    chosen = rows[ledger.gap[rows].argsort(stable=True)[: math.ceil(share * len(rows))]]
-    return torch.zeros_like(ledger.standing).index_fill(0, chosen, True)
+    rows = state.robust.nonzero().squeeze(1)
+    chosen = rows[state.margin[rows].argsort(stable=True)[: math.ceil(share * len(rows))]]
+    return torch.zeros_like(state.robust).index_fill(0, chosen, True)
 
 
 def _widths(config: Config, others: int) -> list[int]:
@@ -137,17 +137,17 @@ def _by_score(classes: Int[Tensor, "n classes"], scores: Float[Tensor, "n scores
 # --- how they run ---
 
 
-def race(config: Config, threat: Threat, classes: int) -> Search[Any]:
+def race(config: Config, threat: Threat, classes: int) -> IterativeAttack[Any]:
     """Successive halving over the classes that a run is directed at."""
     return SparseRace(config, threat, classes) if isinstance(threat, L1) else ClimbingRace(config, threat, classes)
 
 
-def near(config: Config, threat: Threat, classes: int) -> Search[Any]:
+def near(config: Config, threat: Threat, classes: int) -> IterativeAttack[Any]:
     """Long runs towards the best classes and on the cross-entropy."""
     return SparseNear(config, threat, classes) if isinstance(threat, L1) else ClimbingNear(config, threat, classes)
 
 
-class Race(Search[Any]):
+class Race(IterativeAttack[Any]):
     """Rounds of directed runs on the DLR loss: fewer classes and more steps each time."""
 
     threat: Threat
@@ -165,7 +165,7 @@ class Race(Search[Any]):
         """All of the rounds before: they choose who takes part."""
         return max(first for first in self.firsts if first <= number)
 
-    def aims(
+    def target_class(
         self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
     ) -> Int[Tensor, " n"] | None:
         """In the first round the classes as ranked; in each later one the best of the round before."""
@@ -176,7 +176,7 @@ class Race(Search[Any]):
             classes = _by_score(classes[:, :width], scores[:, first : first + width])
         raise AssertionError(number)
 
-    def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Any:
+    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> Any:
         """Uniformly in the ball."""
         start = self.threat.random_start(batch.images, batch.keys)
         return self.climb(start, self.lengths.to(number.device)[number])
@@ -191,9 +191,9 @@ class ClimbingRace(Race, Apgd):
 
     def _close_window(self, runs: Climb, due: Tensor, halve: Tensor) -> None:
         gain = runs.best_loss - runs.loss_before
-        windows_left = (runs.budget - runs.looks) / runs.window
+        windows_left = (runs.budget - runs.step) / runs.window
         hopeless = due & (runs.best_loss + self.patience * gain * windows_left < 0)
-        runs.budget = torch.where(hopeless, runs.looks + 1, runs.budget)
+        runs.budget = torch.where(hopeless, runs.step + 1, runs.budget)
         super()._close_window(runs, due, halve)
 
 
@@ -206,21 +206,21 @@ class SparseRace(Race, SparseApgd):
         SparseApgd.__init__(self, "margin", config.long, threat, targets=classes - 1, widely=False)
         Race.__init__(self, config, classes)
 
-    def advance(self, runs: SparseClimb, batch: Batch, answer: Answer) -> None:
+    def step(self, runs: SparseClimb, batch: Batch, answer: Answer) -> None:
         """As APGD in ℓ1, but for the first step."""
-        first = runs.looks == 0
-        super().advance(runs, batch, answer)
+        first = runs.step == 0
+        super().step(runs, batch, answer)
         if first.any():
             runs.x[first] = self.threat.linear_optimum(answer.gradient[first], batch.images[first])
 
 
-class Near(Search[Any]):
+class Near(IterativeAttack[Any]):
     """The three best classes and the cross-entropy, from two starts each."""
 
     starts, best = 2, 3
     targets: int
 
-    def aims(
+    def target_class(
         self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
     ) -> Int[Tensor, " n"] | None:
         """The best classes in turn, then none: that run ascends the cross-entropy."""
@@ -229,9 +229,9 @@ class Near(Search[Any]):
 
     def objective(self, runs: Any, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
         """Directed DLR where there is an aim, else the cross-entropy."""
-        if batch.aims is None or batch.targets is not None:
+        if batch.target_class is None or batch.targets is not None:
             return batch.ascend("dlr", logits)
-        return torch.where(batch.aims >= 0, batch.ascend("dlr", logits), batch.ascend("ce", logits))
+        return torch.where(batch.target_class >= 0, batch.ascend("dlr", logits), batch.ascend("ce", logits))
 
 
 class ClimbingNear(Near, Apgd):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.engine.iterative import Runs, Search, counters
+from isthmus.attacks.engine.iterative import AttackState, IterativeAttack, counters
 from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.threats import L2, Linf, Threat
 from isthmus.core.config import Component
@@ -44,7 +44,7 @@ class Config(Component):
     restarts: Annotated[int, Field(gt=0)] = 1
 
 
-def search(config: Config, threat: Threat, classes: int) -> Search[Ray]:
+def search(config: Config, threat: Threat, classes: int) -> IterativeAttack[Ray]:
     """Flip blocks of a direction of signs, and keep what brings the boundary nearer.
 
     Raises:
@@ -56,7 +56,7 @@ def search(config: Config, threat: Threat, classes: int) -> Search[Ray]:
 
 
 @dataclass
-class Ray(Runs):
+class Ray(AttackState):
     """A direction, and the one that is tried in its place.
 
     Attributes:
@@ -76,7 +76,7 @@ class Ray(Runs):
     high: Float[Tensor, " n"]
 
 
-class Rays(Search[Ray]):
+class Rays(IterativeAttack[Ray]):
     """RayS, each row with its own direction."""
 
     gradient: ClassVar[bool] = False
@@ -85,19 +85,19 @@ class Rays(Search[Ray]):
     def __init__(self, config: Config, threat: Threat) -> None:
         self.config, self.threat, self.runs = config, threat, config.restarts
 
-    def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Ray:
+    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> Ray:
         """As far as the box allows along equal signs, or random ones after the first run."""
         images = batch.images
         n, endless = len(images), images.new_full((len(images),), torch.inf)
         drawn = uniform(fold(batch.keys, "rays/start"), tuple(images.shape[1:])).to(images)
         signs = torch.where(per_image(number > 0, images) & (drawn < 0.5), -1.0, torch.ones_like(images))
-        looks, budget = counters(n, self.config.queries - 1, images)
+        step, budget = counters(n, self.config.queries - 1, images)
         zeros = torch.zeros_like(endless)
-        runs = Ray(images.clone(), looks, budget, signs, endless, looks - 1, looks.clone(), zeros, endless.clone())
+        runs = Ray(images.clone(), step, budget, signs, endless, step - 1, step.clone(), zeros, endless.clone())
         runs.x = self._at(batch, signs, self._farthest(images))
         return runs
 
-    def advance(self, runs: Ray, batch: Batch, answer: Answer) -> None:
+    def step(self, runs: Ray, batch: Batch, answer: Answer) -> None:
         """Halve the interval that holds the boundary, or try the next direction."""
         hit = batch.reached(answer.logits) & answer.finite
         tried = self._tried(runs)
@@ -109,8 +109,8 @@ class Rays(Search[Ray]):
         runs.signs = torch.where(per_image(found, tried), tried, runs.signs)
         runs.radius = torch.where(found, runs.high, runs.radius)
         self._next(runs, batch, found | runs.high.isinf())
-        runs.looks += 1
-        last = runs.looks >= runs.budget
+        runs.step += 1
+        last = runs.step >= runs.budget
         where = torch.where(last & runs.radius.isfinite(), runs.radius, self._distance(runs, batch))
         direction = torch.where(per_image(last & runs.radius.isfinite(), tried), runs.signs, self._tried(runs))
         runs.x = self._at(batch, direction, where)
@@ -137,17 +137,17 @@ class Rays(Search[Ray]):
         """Random signs of blocks, in turn large and small."""
         shape = batch.images.shape
         pixels = shape[1:].numel()
-        size = self._size(runs.looks % (_levels(pixels) + 1), pixels)
+        size = self._size(runs.step % (_levels(pixels) + 1), pixels)
         block = torch.arange(pixels, device=size.device) // size[:, None]
-        drawn = uniform(fold(batch.keys, "rays/direction", runs.looks), (pixels,)).to(batch.images).gather(1, block)
+        drawn = uniform(fold(batch.keys, "rays/direction", runs.step), (pixels,)).to(batch.images).gather(1, block)
         return torch.where(drawn < 0.5, -1.0, 1.0).to(batch.images).view(shape)
 
     def _tried(self, runs: Ray) -> Float[Tensor, "n c h w"]:
         """The direction with one block flipped, or itself."""
         flat = runs.signs.flatten(1)
         size = self._size(runs.level, flat.shape[1])
-        places = torch.arange(flat.shape[1], device=flat.device)
-        flipped = (places // size[:, None] == runs.block[:, None]) & (runs.level >= 0)[:, None]
+        slots = torch.arange(flat.shape[1], device=flat.device)
+        flipped = (slots // size[:, None] == runs.block[:, None]) & (runs.level >= 0)[:, None]
         return torch.where(flipped, -flat, flat).view_as(runs.signs)
 
     @staticmethod

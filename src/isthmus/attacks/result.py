@@ -1,77 +1,60 @@
-"""What a robustness evaluation found, example by example, with the adversarial images that prove it."""
+"""The result of a robustness evaluation: what happened to each example, and the adversarial images that prove it."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import Field, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from isthmus import metrics
-from isthmus.attacks import flags
+from isthmus.attacks import result_file, result_warnings
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.state import EvaluationState, check_columns, seal
+from isthmus.attacks.engine.state import EvaluationState
 from isthmus.attacks.threats import Threat, parse
-from isthmus.core import files
-from isthmus.core.errors import ConfigError, DataError, FileError, brief
-from isthmus.core.types import Interval, Metric, Record
+from isthmus.core.types import Interval, Metric
 from isthmus.metrics import wilson
 
-Count = Annotated[int, Field(ge=0)]
-Size = Annotated[int, Field(gt=0)]
-
 CLEAN = "clean"
-_LARGEST = 2**26  # numbers in one image that a file may claim
-_ABSORBED = 4096  # rows of another result that are looked at together
-_FORMAT = "isthmus robust result 3"
-_OLD = "isthmus robust result 2"  # the same of deterministic models; of random ones it held the confident count alone
-_ADDED = ("unbroken", "closest")  # a file of an earlier version lacks them
-_READ = ("lead", "draws", "once", "sure")
-_KEPT = ("correct", "broken", "stage", "gap", "run", "look", "aim", "forwards", "backwards", "blind", "tries")
+_ABSORBED = 4096  # rows of another result that are compared at once
 
 
 @dataclass(frozen=True)
 class RobustResult:
     """Robustness of one classifier on N examples against one threat. Every tensor is on the CPU.
 
-    Each example is exactly one of: broken (its witness is misclassified, inside ball and box), invalid (set
-    aside because something was NaN or infinite; neither robust nor broken), or still standing.
+    Each example is exactly one of three: broken (its adversarial image is misclassified, inside ball and box), invalid
+    (logits, gradient or proposal were NaN or infinite), or robust.
 
-    A random model has three robust accuracies, all read at the image that came closest to the attacker's success, on
-    draws that no attack has seen: :attr:`average`, which ``accuracy``, ``robust`` and ``broken`` follow;
-    :attr:`one_evaluation`, the papers' rule; and :attr:`confident`. Of a deterministic model the three are one.
+    A random model has three robust accuracies. All are computed at the image with the smallest margin found, on draws
+    that no attack has seen: :attr:`average`, which ``accuracy``, ``robust`` and ``broken`` follow;
+    :attr:`one_evaluation`, the papers' rule; and :attr:`confident`. For a deterministic model the three are equal.
 
     Attributes:
         threat: norm and ε.
         attacks: labels of the attacks in the order they ran; the first is "clean", the unperturbed image.
-        examples: images, labels, keys, and targets if an attack had to reach a given class.
-        ledger: what was found, one row per example; see :class:`isthmus.attacks.engine.state.EvaluationState`.
-        forward_passes: example-passes through the model, all in all; likewise ``backward_passes``.
-        random: whether the model answers at random; then examples are broken by its average over fresh draws
+        examples: images, labels, keys, and the targets of a targeted evaluation.
+        state: one row per example; see :class:`isthmus.attacks.engine.state.EvaluationState`.
+        forward_passes, backward_passes: example-passes through the model.
+        random: whether the model is random. Its examples are broken by its average over fresh draws
             (:mod:`isthmus.attacks.engine.averages`).
-        complete: false where the evaluation was interrupted: what stands has not met every attack.
+        complete: False if the evaluation was interrupted. Robust examples have then not met every attack.
         spent: example-passes, forward and backward, of each of ``attacks``.
-        seed: what the examples' keys were made from, together with their positions in the data set.
-        verified: whether every adversarial example was checked on a further forward pass at the end.
-            Of a random model, whether its average was read there.
-        unconfirmed: examples that this check did not confirm. They count as robust; see :attr:`flags`.
-        verification_passes: what the check took; counted in ``forward_passes``, too.
-        exhausted: whether the budget of passes or time ended it; not kept in a file.
+        seed: the examples' keys derive from it and from their positions in the data set.
+        verified: whether every adversarial image was checked on a further forward pass at the end. For a random model,
+            whether its average was computed there.
+        unconfirmed: examples that this check did not confirm. They count as robust; see :attr:`warnings`.
+        verification_passes: forward passes of that check, included in ``forward_passes``.
+        exhausted: whether a limit on passes or time ended the evaluation; not kept in a file.
     """
 
     threat: Threat
     attacks: tuple[str, ...]
     examples: Batch
-    ledger: EvaluationState
+    state: EvaluationState
     forward_passes: int
     backward_passes: int
     random: bool = False
@@ -84,17 +67,19 @@ class RobustResult:
     exhausted: bool = False
 
     def __len__(self) -> int:
-        return len(self.ledger)
+        return len(self.state)
+
+    # --- example by example ---
 
     @property
     def correct(self) -> Bool[Tensor, " n"]:
         """Whether the clean image is classified as its label."""
-        return self.ledger.correct
+        return self.state.correct
 
     @property
     def broken(self) -> Bool[Tensor, " n"]:
-        """Whether a witness was found. Clean errors count as broken."""
-        return self.ledger.broken
+        """Whether an adversarial image was found. Clean errors count as broken."""
+        return self.state.broken
 
     @property
     def invalid(self) -> Bool[Tensor, " n"]:
@@ -103,67 +88,60 @@ class RobustResult:
 
     @property
     def robust(self) -> Bool[Tensor, " n"]:
-        """Examples that still stand: neither broken nor invalid."""
-        return self.ledger.standing
+        """Examples that are neither broken nor invalid."""
+        return self.state.robust
 
     @property
     def stage(self) -> Int[Tensor, " n"]:
-        """Position in ``attacks`` of what broke or invalidated the example; −1 where it still stands."""
-        return self.ledger.stage
+        """Position in ``attacks`` of what broke or invalidated the example; −1 if it is robust."""
+        return self.state.stage
+
+    @property
+    def broken_by(self) -> tuple[str | None, ...]:
+        """Label of the attack that broke each example; None if it is not broken."""
+        stages = zip(self.stage.tolist(), self.broken.tolist(), strict=True)
+        return tuple(self.attacks[stage] if broken else None for stage, broken in stages)
 
     @property
     def adversarial(self) -> Float[Tensor, "n c h w"]:
-        """An image for every example, finite and inside ball and box: what to give the model in place of ``images``.
+        """An image for every example, finite and inside ball and box.
 
-        Broken examples have their adversarial image, which for a clean error is the clean image. All others, robust
-        and invalid, have the clean image; of a random model the image that came closest to the attack's success.
-
-        So of a deterministic model with no example invalid and no targets, ``(model(adversarial).argmax(1) ==
-        labels)`` has the mean :attr:`accuracy`.
-
-        Raises:
-            DataError: the result is from a file of an earlier version, which kept no image of robust examples.
+        For a broken example it is the adversarial image, which for a clean error is the clean image. For all others it
+        is the clean image; for a random model, the image with the smallest margin found. For a deterministic model
+        without invalid examples or targets, ``(model(adversarial).argmax(1) == labels)`` has the mean
+        :attr:`accuracy`.
         """
-        others = self.examples.images if self.ledger.nearest is None else self.ledger.nearest
-        images = torch.where(self.broken[:, None, None, None], self.witnesses, others)
-        if images.isnan().any():
-            raise DataError(
-                "The file of this result is from an earlier version of isthmus and has no images of robust examples; "
-                "use `witnesses` and `broken`, or run the evaluation again."
-            )
-        return images
-
-    @property
-    def witnesses(self) -> Float[Tensor, "n c h w"]:
-        """:attr:`adversarial` of broken examples alone, and NaN for all others. Do not give it to a model whole."""
-        return self.ledger.witnesses
+        others = self.examples.images if self.state.nearest is None else self.state.nearest
+        return torch.where(self.broken[:, None, None, None], self.state.adversarial, others)
 
     @property
     def sizes(self) -> Float[Tensor, " n"]:
-        """‖δ‖ of each witness in the threat's norm; NaN where not broken."""
-        return self.threat.norm(self.witnesses.double() - self.examples.images.double()).float()
+        """‖δ‖ of each adversarial image in the threat's norm; NaN if the example is not broken."""
+        return self.threat.norm(self.state.adversarial.double() - self.examples.images.double()).float()
 
     @property
     def keys(self) -> Int[Tensor, " n"]:
-        """Keys of the examples, from which a random model's noise at judging derives."""
+        """Keys of the examples. A random model's noise during verification derives from them."""
         return self.examples.keys
 
     @property
     def targeted(self) -> bool:
         """Whether an attack had to reach a given class.
 
-        Then "broken" means it did, and ``accuracy`` is the share of examples that it could not bring there.
+        Then "broken" means that it did, and ``accuracy`` is the fraction of examples for which it could not.
         """
         return self.examples.targets is not None
 
+    # --- summaries ---
+
     @property
     def accuracy(self) -> float:
-        """Share of all N examples that still stand. An upper bound on what a stronger attack would leave.
+        """Fraction of all N examples that are robust: an upper bound on the accuracy under a stronger attack.
 
-        Of a random model, the share that its average prediction gets right (:attr:`average`). Where that was not read,
-        since the evaluation was interrupted or ``verify`` was off, the share not shown to be wrong with confidence.
+        For a random model, the fraction that its average prediction gets right (:attr:`average`). If that was not
+        computed, because the evaluation was interrupted or ``verify`` was off, the fraction not confidently wrong.
         """
-        return self._share(self.robust)
+        return self._fraction(self.robust)
 
     @property
     def interval(self) -> Interval:
@@ -171,59 +149,55 @@ class RobustResult:
         return wilson(int(self.robust.sum()), len(self))
 
     @property
-    def average(self) -> Metric:
-        """Share of examples that the average prediction over many draws gets right, with a 95% interval over examples.
-
-        This is :attr:`accuracy`. Not measured where a random model's evaluation was interrupted or not verified.
-        """
-        return self._measured(self.robust)
-
-    @property
-    def one_evaluation(self) -> Metric:
-        """The papers' rule: share of examples that one evaluation gets right, the first draw of the final reading.
-
-        One evaluation averages as many samples of the code as the model does itself, 12 in the papers.
-        """
-        return self._measured(self.robust if self.ledger.once is None else ~self.invalid & ~self.ledger.once)
-
-    @property
-    def confident(self) -> Metric:
-        """Share of examples whose average prediction is not shown to be wrong with 99% confidence each."""
-        return self._measured(self.robust if self.ledger.sure is None else ~self.invalid & ~self.ledger.sure)
-
-    def _measured(self, right: Tensor) -> Metric:
-        if self.random and not self.verified:
-            note = "the average was not read: the evaluation was interrupted, or verify was off"
-            return Metric(value=None, unit="fraction", n=len(self), note=note)
-        return metrics.proportion(int(right.sum()), len(self))
-
-    @property
     def clean_accuracy(self) -> float:
-        """Share of all N examples whose clean image is classified as its label."""
-        return self._share(self.correct)
-
-    @property
-    def broken_by(self) -> tuple[str | None, ...]:
-        """Label of the attack that broke each example; None where it is not broken."""
-        stages = zip(self.stage.tolist(), self.broken.tolist(), strict=True)
-        return tuple(self.attacks[stage] if broken else None for stage, broken in stages)
+        """Fraction of all N examples whose clean image is classified as its label."""
+        return self._fraction(self.correct)
 
     @property
     def by_attack(self) -> dict[str, float]:
-        """Accuracy left after each attack, in the order they ran."""
-        standing = [(self.stage < 0) | (self.stage > position) for position in range(len(self.attacks))]
-        return {label: self._share(left) for label, left in zip(self.attacks, standing, strict=True)}
+        """Robust accuracy after each attack, in the order they ran."""
+        robust = [(self.stage < 0) | (self.stage > position) for position in range(len(self.attacks))]
+        return {label: self._fraction(mask) for label, mask in zip(self.attacks, robust, strict=True)}
 
     @property
-    def flags(self) -> tuple[str, ...]:
-        """Signs that :attr:`accuracy` may be too good, each with what to do; see :mod:`isthmus.attacks.flags`."""
-        return flags.flags(self)
+    def average(self) -> Metric:
+        """Fraction of examples that the average prediction over many draws gets right, with a 95% interval.
 
-    def _share(self, mask: Tensor) -> float:
+        This is :attr:`accuracy`. It is not measured if a random model's evaluation was interrupted or not verified.
+        """
+        return self._metric(self.robust)
+
+    @property
+    def one_evaluation(self) -> Metric:
+        """The papers' rule: fraction of examples that one evaluation gets right, the first draw of the final reading.
+
+        One evaluation averages over the number of codes that the model itself samples, 12 in the papers.
+        """
+        return self._metric(self.robust if self.state.once is None else ~self.invalid & ~self.state.once)
+
+    @property
+    def confident(self) -> Metric:
+        """Fraction of examples whose average prediction is not shown to be wrong with 99% confidence each."""
+        return self._metric(self.robust if self.state.sure is None else ~self.invalid & ~self.state.sure)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Signs that :attr:`accuracy` may be too high, each with advice; see :mod:`isthmus.attacks.result_warnings`."""
+        return result_warnings.warnings(self)
+
+    def _metric(self, right: Tensor) -> Metric:
+        if self.random and not self.verified:
+            note = "the average was not computed: the evaluation was interrupted, or verify was off"
+            return Metric(value=None, unit="fraction", n=len(self), note=note)
+        return metrics.proportion(int(right.sum()), len(self))
+
+    def _fraction(self, mask: Tensor) -> float:
         return int(mask.sum()) / len(self)
 
+    # --- combining results ---
+
     def after(self, lost: RobustResult) -> RobustResult:
-        """This result, with the passes of an attempt that was given up; they are booked on the clean images."""
+        """This result, plus the passes of an attempt that was given up; they are added to those of "clean"."""
         return replace(
             self,
             forward_passes=self.forward_passes + lost.forward_passes,
@@ -232,76 +206,35 @@ class RobustResult:
         )
 
     def absorb(self, other: RobustResult) -> RobustResult:
-        """Take over another result's witnesses that happen to lie inside this result's ball.
+        """Take over adversarial images of another result that lie inside this result's ball.
 
-        Of a random model also those that are wrong with confidence, where this result's own are not.
+        For a random model also those that are confidently wrong, if this result's own are not.
 
         Args:
             other: a result of the same attacks, model and examples at another ε.
         """
         assert other.attacks == self.attacks
-        ledger = self.ledger.take(torch.arange(len(self)))
+        state = self.state.take(torch.arange(len(self)))
         wanted = self.robust & other.broken
-        if self.ledger.sure is not None and other.ledger.sure is not None:
-            wanted |= ~self.ledger.sure & other.ledger.sure & ~self.invalid
+        if self.state.sure is not None and other.state.sure is not None:
+            wanted |= ~self.state.sure & other.state.sure & ~self.invalid
         for part in torch.split(wanted.nonzero().squeeze(1), _ABSORBED):
-            rows = part[self.threat.contains(other.witnesses[part], self.examples.images[part])]
-            found = other.ledger.take(rows)
-            found.forwards, found.backwards = ledger.forwards[rows], ledger.backwards[rows]
-            ledger.put(rows, found)
-        return replace(self, ledger=ledger)
-
-    def save(self, path: str | Path) -> None:
-        """Write everything to one safetensors file, atomically, with the clean image of every example.
-
-        Adversarial images take four bytes per pixel, and so do clean ones unless they come from 8-bit images (one).
-
-        Raises:
-            FileError: it cannot be written; an older file stays as it was.
-        """
-        rows = self.broken.nonzero().squeeze(1)
-        attacked = (self.broken & (self.stage > 0)).nonzero().squeeze(1)
-        columns = self.ledger.columns()
-        tensors = {name: columns[name] for name in (*_KEPT, *(_READ if self.random else ()))}
-        tensors |= {"labels": self.examples.labels, "keys": self.keys}
-        tensors |= {
-            "originals": _packed(self.examples.images[rows]),
-            "witnesses": self.witnesses[attacked],
-        }
-        if not self.examples.images.isnan().any():  # not from a file of an earlier version
-            tensors["unbroken"] = _packed(self.examples.images[~self.broken])
-        if self.ledger.nearest is not None:
-            tensors["closest"] = self.ledger.nearest[~self.broken]
-        if self.examples.targets is not None:
-            tensors["targets"] = self.examples.targets
-        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        facts = {
-            "threat": str(self.threat),
-            "attacks": self.attacks,
-            "shape": tuple(self.witnesses.shape),
-            "forward_passes": self.forward_passes,
-            "backward_passes": self.backward_passes,
-            "random": self.random,
-            "complete": self.complete,
-            "spent": self.spent,
-            "seed": self.seed,
-            "verified": self.verified,
-            "unconfirmed": self.unconfirmed,
-            "verification_passes": self.verification_passes,
-        }
-        text = json.dumps(facts)
-        files.write_bytes(path, save(tensors, {"format": _FORMAT, "facts": text, "seal": seal(tensors, text)}))
+            rows = part[self.threat.contains(other.state.adversarial[part], self.examples.images[part])]
+            found = other.state.take(rows)
+            found.forwards, found.backwards = state.forwards[rows], state.backwards[rows]
+            state.put(rows, found)
+        return replace(self, state=state)
 
     @classmethod
     def joined(cls, results: Sequence[RobustResult]) -> RobustResult:
-        """One result of several for the same model, threat and attacks on different examples, in this order."""
+        """One result from several for the same model, threat and attacks on different examples, in this order."""
         first, *others = results
-        ledger, examples = first.ledger.closed(), first.examples
+        state, examples = first.state.closed(), first.examples
         for other in others:
-            ledger, examples = ledger.joined(other.ledger.closed()), examples.joined(other.examples)
+            state, examples = state.joined(other.state.closed()), examples.joined(other.examples)
         return replace(
             first,
-            ledger=ledger,
+            state=state,
             examples=examples,
             forward_passes=sum(result.forward_passes for result in results),
             backward_passes=sum(result.backward_passes for result in results),
@@ -313,131 +246,30 @@ class RobustResult:
             verification_passes=sum(result.verification_passes for result in results),
         )
 
+    # --- files ---
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to one safetensors file, atomically, including the clean images.
+
+        Adversarial images take four bytes per pixel. Clean images take one if they are 8-bit images, else four.
+
+        Raises:
+            FileError: it cannot be written; an older file is left unchanged.
+        """
+        facts = {
+            name: getattr(self, name) for name in result_file.Facts.model_fields if name not in ("threat", "shape")
+        }
+        shape = tuple(self.examples.images.shape)
+        facts_record = result_file.Facts(threat=str(self.threat), shape=shape, **facts)
+        result_file.write(path, self.examples, self.state, facts_record)
+
     @classmethod
     def load(cls, path: str | Path) -> RobustResult:
         """Read a file that :meth:`save` wrote; runs no code from it.
 
         Raises:
-            FileError: it is missing, truncated, or something else.
+            FileError: it is missing, truncated, of an older version, or something else.
         """
-        files.check_regular(path)
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") not in (_FORMAT, _OLD):
-                    raise FileError(f"{path} is not a robustness result of this version of isthmus.")
-                facts = _Facts.model_validate_json(metadata["facts"], strict=True)
-                if facts.random and metadata["format"] == _OLD:
-                    raise FileError(
-                        f"{path} holds the result of a random model from an older version of isthmus, which counted an "
-                        "example as broken only with 99% confidence; run the evaluation again."
-                    )
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return _assembled(tensors, facts)
-        except FileNotFoundError:
-            raise FileError(f"There is no file {path}.") from None
-        except (
-            SafetensorError,
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            IndexError,
-            RuntimeError,
-            ConfigError,
-        ) as error:
-            reason = "its facts are not those of a result" if isinstance(error, ValidationError) else brief(error)
-            raise FileError(
-                f"{path} is not a readable robustness result ({reason}); run the evaluation again."
-            ) from None
-
-
-def is_sealed(path: str | Path) -> bool:
-    """Whether a file that :meth:`RobustResult.load` reads still has the content that was saved, by its SHA-256."""
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    return bool(seal(tensors, metadata["facts"]) == metadata.get("seal"))
-
-
-class _Facts(Record):
-    """What a file says of its tensors."""
-
-    threat: str
-    attacks: Annotated[tuple[str, ...], Field(min_length=1)]
-    shape: tuple[Size, Size, Size, Size]
-    forward_passes: Count
-    backward_passes: Count
-    random: bool
-    complete: bool
-    spent: tuple[Count, ...]
-    seed: int
-    verified: bool = False
-    unconfirmed: Count = 0
-    verification_passes: Count = 0
-
-
-def _check(tensors: dict[str, Tensor], facts: _Facts) -> None:
-    """Whether tensors and facts belong together, before there is memory for what they claim.
-
-    Raises:
-        ValueError: they do not.
-    """
-    broken, stage, image = tensors["broken"], tensors["stage"], facts.shape[1:]
-    check_columns({name: tensors[name] for name in (*_KEPT, *(_READ if facts.random else ()))}, facts.shape)
-    check_columns({"stage": tensors["labels"]}, facts.shape)
-    check_columns({"stage": tensors["keys"]}, facts.shape)
-    check_columns({"stage": tensors.get("targets", tensors["labels"])}, facts.shape)
-    count = len(facts.attacks)
-    if not ((stage >= -1) & (stage < count)).all() or not len(set(facts.attacks)) == len(facts.spent) == count:
-        raise ValueError("its stages are not those of its attacks")
-    needed = {"originals": broken, "witnesses": broken & (stage > 0), "unbroken": ~broken, "closest": ~broken}
-    for name, rows in needed.items():
-        if name in _ADDED and name not in tensors:
-            continue
-        if tuple(tensors[name].shape) != (int(rows.sum()), *image) or math.prod(image) > _LARGEST:
-            raise ValueError(f"its {name} have the shape {tuple(tensors[name].shape)}, of images {facts.shape}")
-        if name in _ADDED and not tensors[name].isfinite().all():
-            raise ValueError(f"its {name} have NaN or infinite pixels")
-
-
-def _assembled(tensors: dict[str, Tensor], facts: _Facts) -> RobustResult:
-    _check(tensors, facts)
-    broken, stage = tensors["broken"], tensors["stage"]
-    images = torch.full(facts.shape, torch.nan)
-    images[broken] = _unpacked(tensors["originals"])
-    if "unbroken" in tensors:
-        images[~broken] = _unpacked(tensors["unbroken"])
-    kept = (*_KEPT, *(_READ if facts.random else ()))
-    ledger = replace(EvaluationState.new(images), **{name: tensors[name] for name in kept})
-    if "closest" in tensors:
-        ledger.nearest = images.clone()
-        ledger.nearest[~broken] = tensors["closest"]
-    ledger.witnesses[broken] = images[broken]
-    ledger.witnesses[broken & (stage > 0)] = tensors["witnesses"]
-    examples = Batch(images, tensors["labels"], tensors["keys"], tensors.get("targets"))
-    return RobustResult(
-        threat=parse(facts.threat),
-        attacks=facts.attacks,
-        examples=examples,
-        ledger=ledger,
-        forward_passes=facts.forward_passes,
-        backward_passes=facts.backward_passes,
-        random=facts.random,
-        complete=facts.complete,
-        spent=facts.spent,
-        seed=facts.seed,
-        verified=facts.verified,
-        unconfirmed=facts.unconfirmed,
-        verification_passes=facts.verification_passes,
-    )
-
-
-def _packed(images: Tensor) -> Tensor:
-    """Images as bytes where that loses nothing."""
-    levels = (images * 255).round()
-    return levels.to(torch.uint8) if torch.equal(levels / 255, images) else images
-
-
-def _unpacked(images: Tensor) -> Tensor:
-    return images.float() / 255 if images.dtype == torch.uint8 else images
+        examples, state, facts = result_file.read(path)
+        known = facts.model_dump(exclude={"threat", "shape"})
+        return cls(threat=parse(facts.threat), examples=examples, state=state, **known)

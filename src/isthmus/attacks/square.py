@@ -22,9 +22,9 @@ from torch.nn import functional
 
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.engine.iterative import Runs, Search, counters
+from isthmus.attacks.engine.iterative import AttackState, IterativeAttack, counters
 from isthmus.attacks.engine.rows import per_image
-from isthmus.attacks.square_windows import Windows, bump, bumps, sides
+from isthmus.attacks.square_windows import SquareWindows, bump, bumps, sides
 from isthmus.attacks.threats import L1, L2, Linf, Threat
 from isthmus.core.config import Component
 from isthmus.core.errors import ConfigError
@@ -53,7 +53,7 @@ class Config(Component):
     restarts: Annotated[int, Field(gt=0)] = 1
 
 
-def search(config: Config, threat: Threat, classes: int) -> Search[Walk]:
+def search(config: Config, threat: Threat, classes: int) -> IterativeAttack[Walk]:
     """Change one window at a time, and keep what lowers the margin.
 
     Raises:
@@ -67,7 +67,7 @@ def search(config: Config, threat: Threat, classes: int) -> Search[Walk]:
 
 
 @dataclass
-class Walk(Runs):
+class Walk(AttackState):
     """A run of Square: ``x`` is the candidate.
 
     Attributes:
@@ -79,13 +79,13 @@ class Walk(Runs):
     """
 
     best: Float[Tensor, "n c h w"]
-    gap: Float[Tensor, " n"]
+    margin: Float[Tensor, " n"]
     spent: Float[Tensor, " n"]
     ahead: Float[Tensor, "n steps draws"]
     since: Int[Tensor, " n"]
 
 
-class Square(Search[Walk]):
+class Square(IterativeAttack[Walk]):
     """What is common to all norms: keep the better image, draw the next window."""
 
     gradient: ClassVar[bool] = False
@@ -96,38 +96,38 @@ class Square(Search[Walk]):
         self.runs = config.restarts
         self.steps = config.queries - 1  # the last candidate is judged, not looked at
 
-    def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Walk:
+    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> Walk:
         """At a perturbation of full size everywhere."""
         x = self.first(batch.images, fold(batch.keys, "square/start")).contiguous()
-        looks, budget = counters(len(x), self.steps, x)
-        gap = x.new_full((len(x),), torch.inf)
-        spent = torch.zeros_like(gap, dtype=torch.float64)
-        ahead = self._ahead(batch.keys, looks, x)
-        return Walk(x, looks, budget, best=x.clone(), gap=gap, spent=spent, ahead=ahead, since=looks.clone())
+        step, budget = counters(len(x), self.steps, x)
+        margin = x.new_full((len(x),), torch.inf)
+        spent = torch.zeros_like(margin, dtype=torch.float64)
+        ahead = self._ahead(batch.keys, step, x)
+        return Walk(x, step, budget, best=x.clone(), margin=margin, spent=spent, ahead=ahead, since=step.clone())
 
-    def advance(self, runs: Walk, batch: Batch, answer: Answer) -> None:
+    def step(self, runs: Walk, batch: Batch, answer: Answer) -> None:
         """Keep the candidate where it is strictly better, and change another window of the best."""
-        gap = batch.gap(answer.logits)
-        better = (gap < runs.gap).nonzero().squeeze(1)
+        margin = batch.margin(answer.logits)
+        better = (margin < runs.margin).nonzero().squeeze(1)
         if len(better):  # usually few rows, so that copying them costs less than choosing among all pixels
-            runs.gap[better], runs.best[better] = gap[better], runs.x[better]
+            runs.margin[better], runs.best[better] = margin[better], runs.x[better]
             self.kept(runs, batch, better)
         runs.x = self.candidate(runs, batch.images, self._drawn(runs, batch.keys))
-        runs.looks += 1
+        runs.step += 1
 
     def _drawn(self, runs: Walk, keys: Int[Tensor, " n"]) -> Float[Tensor, "n draws"]:
         """The numbers of every row's step; where one has none left, all are given new ones."""
-        at = runs.looks - runs.since
+        at = runs.step - runs.since
         if (at >= _AHEAD).any():
-            runs.ahead, runs.since = self._ahead(keys, runs.looks, runs.x), runs.looks.clone()
+            runs.ahead, runs.since = self._ahead(keys, runs.step, runs.x), runs.step.clone()
             at = torch.zeros_like(at)
         return runs.ahead[torch.arange(len(at), device=at.device), at]
 
     def _ahead(
-        self, keys: Int[Tensor, " n"], looks: Int[Tensor, " n"], x: Float[Tensor, "n c h w"]
+        self, keys: Int[Tensor, " n"], step: Int[Tensor, " n"], x: Float[Tensor, "n c h w"]
     ) -> Float[Tensor, "n steps draws"]:
         """A step's numbers depend on the row's key and looks alone, whenever they are drawn."""
-        steps = looks[:, None] + torch.arange(_AHEAD, device=looks.device)
+        steps = step[:, None] + torch.arange(_AHEAD, device=step.device)
         return uniform(fold(keys[:, None], "square/step", steps), (self.draws + x.shape[1],))
 
     def kept(self, runs: Walk, batch: Batch, rows: Int[Tensor, " some"]) -> None:
@@ -159,8 +159,8 @@ class Stripes(Square):
     ) -> Float[Tensor, "n c h w"]:
         """In a window of the best, x₀ ± ε."""
         shape = images.shape
-        side = sides(self.config.p_init, self.steps, *shape[2:], images.device)[runs.looks]
-        cells = Windows.drawn(drawn[:, :2], side, shape).cells(shape)
+        side = sides(self.config.p_init, self.steps, *shape[2:], images.device)[runs.step]
+        cells = SquareWindows.drawn(drawn[:, :2], side, shape).cells(shape)
         moved = images.flatten(2).gather(2, cells) + self.threat.eps * _signs(drawn[:, 2:, None])
         return _changed(runs, (cells, moved.clamp_(0, 1)))
 
@@ -205,7 +205,7 @@ class Bumps(Square):
         """Two windows of the best changed: one bumped, the other wiped."""
         shape, originals, best = images.shape, images.flatten(2), runs.best.flatten(2)
         every, which, shapes = bumps(self.config.p_init, self.steps, *shape[2:], images.device, self.power)
-        here, there = (Windows.drawn(drawn[:, i : i + 2], every[runs.looks], shape) for i in (0, 2))
+        here, there = (SquareWindows.drawn(drawn[:, i : i + 2], every[runs.step], shape) for i in (0, 2))
         at, wiped = here.cells(shape), there.cells(shape)
         base, blank = originals.gather(2, at), originals.gather(2, wiped)
         before = best.gather(2, at) - base
@@ -213,7 +213,7 @@ class Bumps(Square):
         own = self._total(before, counted)
         freed = self._total(best.gather(2, wiped) - blank, counted & ~here.hold(there))
         unspent = (self.eps**self.power - runs.spent).clamp(min=0)[:, None, None]
-        hill = shapes[..., : len(here.offsets), : len(here.offsets)][which[runs.looks], (drawn[:, 4] >= 0.5).long()]
+        hill = shapes[..., : len(here.offsets), : len(here.offsets)][which[runs.step], (drawn[:, 4] >= 0.5).long()]
         new = hill.flatten(1)[:, None] * _signs(drawn[:, 5:, None]) + before / (self._length(own) + _TINY)
         share = self._length(unspent / shape[1] + own + freed)
         new *= share / (self._length(self._total(new, counted)) + _TINY)

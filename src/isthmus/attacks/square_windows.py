@@ -22,7 +22,7 @@ is a gain: on MNIST in ℓ2 (ε = 2, 1,000 queries) 1.3 points fewer stand. So t
 
 
 @dataclass(frozen=True)
-class Windows:
+class SquareWindows:
     """A window in each of n images, all in tensors as large as the largest needs.
 
     A smaller window repeats its last row and column: what is written to a pixel twice is the same both times.
@@ -65,7 +65,7 @@ class Windows:
         """Cells that repeat no other."""
         return _crossings(self.offsets <= self.last[:, :, None])
 
-    def hold(self, other: Windows) -> Bool[Tensor, "n 1 a*a"]:
+    def hold(self, other: SquareWindows) -> Bool[Tensor, "n 1 a*a"]:
         """Cells of other windows that lie in these."""
         offsets = other.lines - self.first[:, :, None]
         return _crossings((offsets >= 0) & (offsets <= self.last[:, :, None]))

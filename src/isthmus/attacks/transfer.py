@@ -83,9 +83,9 @@ def transferred(result: RobustResult) -> Attack:
 
 
 def _attack(result: RobustResult, source: str) -> Attack:
-    witnesses = Witnesses(result)
-    digest = fingerprint((witnesses.images, torch.tensor(list(b"".join(witnesses.rows)), dtype=torch.uint8)))
-    return Attack("transfer", Source(source=source, digest=digest), perturb=witnesses.perturb)
+    adversarial = Witnesses(result)
+    digest = fingerprint((adversarial.images, torch.tensor(list(b"".join(adversarial.rows)), dtype=torch.uint8)))
+    return Attack("transfer", Source(source=source, digest=digest), perturb=adversarial.perturb)
 
 
 class Witnesses:
@@ -98,14 +98,14 @@ class Witnesses:
     def __init__(self, result: RobustResult) -> None:
         originals, useful = result.examples.images, result.broken & (result.stage > 0)
         there = originals.isfinite().flatten(1).all(1)  # a saved result lacks the images of examples that stand
-        self.images = result.witnesses[useful]
+        self.images = result.adversarial[useful]
         self.rows = {name: row for row, name in enumerate(_names(originals[useful]))}
         self.known, self.lacking = set(_names(originals[there])), int((~there).sum())
         self.strangers: set[bytes] = set()
         self.met = self.warned = False
 
     def perturb(
-        self, config: Component, oracle: CountedModel, batch: Batch, threat: Threat
+        self, config: Component, counted_model: CountedModel, batch: Batch, threat: Threat
     ) -> Float[Tensor, "n c h w"]:
         """The witness where there is one, else the image as it is.
 

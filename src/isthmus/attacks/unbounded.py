@@ -22,7 +22,7 @@ from isthmus.attacks import losses
 from isthmus.attacks.engine import inputs
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer, CountedModel
-from isthmus.attacks.engine.iterative import Runs, Search, counters
+from isthmus.attacks.engine.iterative import AttackState, IterativeAttack, counters
 from isthmus.attacks.threats import L2, Linf, Threat
 from isthmus.core.config import Component
 from isthmus.core.errors import ConfigError, unknown
@@ -53,12 +53,12 @@ class Config(Component):
     loss: Literal["ce", "margin", "log_odds", "dlr"] = "ce"
 
 
-def search(config: Config, threat: Threat, classes: int) -> Search[Runs]:
+def search(config: Config, threat: Threat, classes: int) -> IterativeAttack[AttackState]:
     """x ← x + α·direction of ∇loss, from the image itself, whatever the threat."""
     return Unbounded(config)
 
 
-class Unbounded(Search[Runs]):
+class Unbounded(IterativeAttack[AttackState]):
     """PGD without the projection."""
 
     inside = False
@@ -66,18 +66,18 @@ class Unbounded(Search[Runs]):
     def __init__(self, config: Config) -> None:
         self.config, self.direction = config, DIRECTIONS[config.norm]
 
-    def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Runs:
+    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> AttackState:
         """At the image."""
-        return Runs(batch.images.clone(), *counters(len(batch), self.config.steps, batch.images))
+        return AttackState(batch.images.clone(), *counters(len(batch), self.config.steps, batch.images))
 
-    def objective(self, runs: Runs, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+    def objective(self, runs: AttackState, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
         """The loss."""
         return batch.ascend(self.config.loss, logits)
 
-    def advance(self, runs: Runs, batch: Batch, answer: Answer) -> None:
+    def step(self, runs: AttackState, batch: Batch, answer: Answer) -> None:
         """One step."""
         runs.x = self.direction.step(runs.x, answer.gradient, self.config.step_size)
-        runs.looks += 1
+        runs.step += 1
 
 
 @dataclass(frozen=True)
@@ -143,11 +143,11 @@ def ascend(
     recorded = sorted({*range(0, last + 1, stride), last})
     device = device_of(model, batch.images)
     with preserve_state(model, device, seed):
-        oracle = CountedModel(model)
+        counted_model = CountedModel(model)
         first = batch.take(torch.arange(1)).to(device)
-        inputs.check_classes(batch, oracle.logits(first.images, first.keys).shape[1])
+        inputs.check_classes(batch, counted_model.logits(first.images, first.keys).shape[1])
         climbs = [
-            _climb(oracle, batch.take(rows).to(device), DIRECTIONS[norm], step_size, loss, recorded)
+            _climb(counted_model, batch.take(rows).to(device), DIRECTIONS[norm], step_size, loss, recorded)
             for rows in torch.split(torch.arange(len(batch)), size)
         ]
     correct, finite, l2, linf, sane = torch.stack(climbs).sum(0).T
@@ -156,7 +156,7 @@ def ascend(
 
 
 def climb(
-    oracle: CountedModel, batch: Batch, loss: str, move: Callable[[int, Tensor, Tensor], Tensor], steps: int
+    counted_model: CountedModel, batch: Batch, loss: str, move: Callable[[int, Tensor, Tensor], Tensor], steps: int
 ) -> Iterator[tuple[Float[Tensor, "n c h w"], Answer]]:
     """Where a batch is before each of so many moves along the gradient, and after the last, with the model's answer.
 
@@ -169,17 +169,17 @@ def climb(
     x = batch.images
     for step in range(steps + 1):
         objective = (lambda logits: batch.ascend(loss, logits)) if step < steps else None
-        answer = oracle.look(x, batch.keys, objective, draw=step)
+        answer = counted_model.query(x, batch.keys, objective, draw=step)
         yield x, answer
         if objective is not None:
             x = move(step, x, answer.gradient)
 
 
 def _climb(
-    oracle: CountedModel, batch: Batch, direction: Threat, size: float, loss: str, recorded: list[int]
+    counted_model: CountedModel, batch: Batch, direction: Threat, size: float, loss: str, recorded: list[int]
 ) -> Float[Tensor, "records 5"]:
     """Sums over a batch after each recorded number of steps; see :func:`_tally`."""
-    path = climb(oracle, batch, loss, lambda _, x, gradient: direction.step(x, gradient, size), recorded[-1])
+    path = climb(counted_model, batch, loss, lambda _, x, gradient: direction.step(x, gradient, size), recorded[-1])
     return torch.stack([_tally(x, batch, answer) for step, (x, answer) in enumerate(path) if step in recorded])
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.engine.iterative import Runs, Search, counters
+from isthmus.attacks.engine.iterative import AttackState, IterativeAttack, counters
 from isthmus.attacks.threats import Threat
 from isthmus.core.config import Component
 from isthmus.core.randomness import fold
@@ -32,12 +32,12 @@ class Config(Component):
     samples: Annotated[int, Field(ge=2)] = 100
 
 
-def search(config: Config, threat: Threat, classes: int) -> Search[Runs]:
+def search(config: Config, threat: Threat, classes: int) -> IterativeAttack[AttackState]:
     """Images drawn independently and uniformly from the ball, and clipped to the box."""
     return Uniform(config, threat)
 
 
-class Uniform(Search[Runs]):
+class Uniform(IterativeAttack[AttackState]):
     """Samples without memory: each look sees a new one."""
 
     gradient: ClassVar[bool] = False
@@ -45,15 +45,15 @@ class Uniform(Search[Runs]):
     def __init__(self, config: Config, threat: Threat) -> None:
         self.config, self.threat = config, threat
 
-    def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Runs:
+    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> AttackState:
         """At the first sample; the last one is judged rather than looked at."""
-        looks, budget = counters(len(batch), self.config.samples - 1, batch.images)
-        return Runs(self._sample(batch, looks), looks, budget)
+        step, budget = counters(len(batch), self.config.samples - 1, batch.images)
+        return AttackState(self._sample(batch, step), step, budget)
 
-    def advance(self, runs: Runs, batch: Batch, answer: Answer) -> None:
+    def step(self, runs: AttackState, batch: Batch, answer: Answer) -> None:
         """To the next sample."""
-        runs.looks += 1
-        runs.x = self._sample(batch, runs.looks)
+        runs.step += 1
+        runs.x = self._sample(batch, runs.step)
 
     def _sample(self, batch: Batch, number: Int[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
         return self.threat.random_start(batch.images, fold(batch.keys, "uniform/sample", number))

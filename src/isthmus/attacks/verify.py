@@ -1,14 +1,14 @@
-"""Checking a result that somebody hands over, from nothing but its witnesses, their originals and the model.
+"""Verify a robustness result from its adversarial images and the model alone.
 
-No attack runs and nothing the file says is believed: every example that it calls broken must have a witness inside ball
-and box that the model misclassifies on a fresh forward pass in float32. So a robust accuracy that verifies is an upper
-bound on the model's, whoever claims it. What no file can prove is that an example stands.
+No attack runs, and no claim of the file is trusted: every example recorded as broken must have an adversarial image
+inside ball and box that the model misclassifies on a fresh forward pass in float32. A verified robust accuracy is
+therefore an upper bound on the model's. No file can prove that an example is robust.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,35 +21,36 @@ from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import CountedModel
 from isthmus.attacks.engine.inputs import check_classes, check_model, check_whole, tensor
 from isthmus.attacks.engine.verifier import Randomness, Verifier
-from isthmus.attacks.result import RobustResult, is_sealed
+from isthmus.attacks.result import RobustResult
+from isthmus.attacks.result_file import is_sealed
 from isthmus.attacks.threats import Threat
 from isthmus.core import files
 from isthmus.core.errors import DataError
 from isthmus.core.preserve_state import device_of, preserve_state
 
-_MISRECORDED = "the original is not classified as recorded"  # by another model, or under another label; no less broken
-_UNSURE = "the witness is not misclassified with the confidence that is recorded"  # but it is on average
+_MISRECORDED = "the clean image is not classified as recorded"  # by another model or under another label
+_UNSURE = "the adversarial image is not misclassified with the recorded confidence"  # but on average it is
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What became of a claimed robust accuracy when it was recomputed.
+    """A claimed robust accuracy, and what a recomputation confirms.
 
     Attributes:
-        threat: the ball that witnesses were held to: the file's, so look whether it is the one you mean.
+        threat: the ball that adversarial images must lie in. It is the file's; check that it is the one you mean.
         n: examples.
         claimed: robust accuracy that the result states.
-        verified: robust accuracy that this model has left on its witnesses: the share of examples not proven to
-            be broken, and were not set aside as invalid (for which the result is believed).
+        verified: robust accuracy of this model on the result's adversarial images: the fraction of examples neither
+            proven to be broken nor recorded as invalid (which is not checked).
         broken: how many examples are claimed to be broken.
         proven: how many of them are.
         failures: row of each example whose record does not hold, with the reason.
-        largest: largest ‖δ‖ of a witness, in the threat's norm; 0 where nothing is broken.
-        examples_match: whether originals and labels are those of the data set, bit for bit; None if it was not given.
-        intact: whether the file is as it was written (its SHA-256); None for a result that came in memory.
-        complete: false where the evaluation was interrupted; what it says of broken examples holds even so.
-        examples: SHA-256 of images and labels, the ones that were given where they match, else the result's own.
-        attacks: what the result names. Nobody can verify that these attacks ran, or that the rest stood against them.
+        largest: largest ‖δ‖ of an adversarial image, in the threat's norm; 0 if nothing is broken.
+        examples_match: whether clean images and labels equal those of the data set; None if it was not given.
+        intact: whether the file is as it was written (its SHA-256); None for a result in memory.
+        complete: False if the evaluation was interrupted; what it records of broken examples holds nevertheless.
+        examples: SHA-256 of images and labels: the given ones if they match, else the result's own.
+        attacks: the attacks that the result names. That they ran, and failed on the rest, cannot be verified.
     """
 
     threat: Threat
@@ -74,7 +75,7 @@ class Verification:
 
     @property
     def reasons(self) -> dict[str, int]:
-        """How many examples failed for which reason, most frequent first."""
+        """Number of failures for each reason, most frequent first."""
         return dict(Counter(self.failures.values()).most_common())
 
 
@@ -86,19 +87,19 @@ def verify(
     labels: Int[Tensor, " n"] | ArrayLike | None = None,
     batch_size: int = 256,
 ) -> Verification:
-    """Recompute a robust accuracy from its witnesses.
+    """Recompute a robust accuracy from its adversarial images.
 
-    A model that answers a successful image differently when asked again is random, whatever the result says. A random
-    model's average is read on the very draws that it was read on first, which repeat from the examples' keys.
-    Of a model that remembers what it was asked, fresh copies are asked (:mod:`isthmus.attacks.engine.memory`). Another
-    model than the one attacked may be given: what fails then did not transfer to it.
+    A model whose answer to a successful image changes from pass to pass is random, whatever the result states. The
+    average of a random model is computed on the same draws as in the evaluation, which repeat from the examples' keys.
+    A model that remembers its inputs is replaced by fresh copies (:mod:`isthmus.attacks.engine.memory`). Another model
+    than the attacked one may be given: failures are then examples that did not transfer to it.
 
     Args:
-        result: a result, or the file that holds one. What has been changed in a file after it was written is found by
-            the file's checksum; whoever changes that too must still find witnesses that hold.
-        model: from images in [0, 1] to logits; afterwards as it was.
-        images, labels: the examples as the data set has them, in the result's order; without them nothing is known
-            of the originals but what the result says.
+        result: a result, or the file that holds one. The file's checksum reveals later changes; even with a new
+            checksum, false adversarial images fail.
+        model: from images in [0, 1] to logits; left as it was.
+        images, labels: the examples of the data set, in the result's order. Without them the clean images are not
+            checked.
         batch_size: examples at a time.
 
     Raises:
@@ -111,24 +112,21 @@ def verify(
         raise DataError("Images and labels of the data set go together; give both or neither.")
     claim = result if isinstance(result, RobustResult) else RobustResult.load(result)
     intact = None if isinstance(result, RobustResult) else is_sealed(result)
-    given = None if images is None or labels is None else (tensor(images, "images"), tensor(labels, "labels"))
-    match = None if given is None else _match(claim, *given)
-    device, held = device_of(model, claim.examples.images), _held(claim.examples)
-    if held.any():
-        model = memory.without(model, claim.examples.images[held], claim.threat)
+    match = None
+    if images is not None and labels is not None:
+        match = _match(claim, tensor(images, "images"), tensor(labels, "labels"))
+    device, examples = device_of(model, claim.examples.images), claim.examples
+    model = memory.without(model, examples.images, claim.threat)
     with preserve_state(model, device, 0):
-        examples = (
-            replace(claim.examples, images=given[0].cpu().float()) if match and given is not None else claim.examples
-        )
-        failures = _failures(claim, examples, model, device, check_whole(batch_size, "batch_size"))
+        failures = _failures(claim, model, device, check_whole(batch_size, "batch_size"))
     unproven = torch.zeros(len(claim), dtype=torch.bool)
     unproven[[row for row, reason in failures.items() if reason not in (_MISRECORDED, _UNSURE)]] = True
-    stands = torch.where(unproven, claim.broken, claim.robust)
+    robust = torch.where(unproven, claim.broken, claim.robust)
     return Verification(
         threat=claim.threat,
         n=len(claim),
         claimed=claim.accuracy,
-        verified=int(stands.sum()) / len(claim),
+        verified=int(robust.sum()) / len(claim),
         broken=int(claim.broken.sum()),
         proven=int((claim.broken & ~unproven).sum()),
         failures=failures,
@@ -142,87 +140,77 @@ def verify(
 
 
 def _match(claim: RobustResult, images: Tensor, labels: Tensor) -> bool:
-    """Whether the originals that the result holds, and all labels, are these bit for bit."""
+    """Whether the result's clean images and labels equal these bit for bit."""
     if images.shape != claim.examples.images.shape or not torch.equal(labels.cpu().long(), claim.examples.labels):
         return False
-    held = _held(claim.examples)
-    return torch.equal(images.cpu().float()[held], claim.examples.images[held])
+    return torch.equal(images.cpu().float(), claim.examples.images)
 
 
-def _held(examples: Batch) -> Bool[Tensor, " n"]:
-    """Examples whose image is there."""
-    return ~examples.images.flatten(1).isnan().any(1)
-
-
-def _failures(
-    claim: RobustResult, examples: Batch, model: nn.Module, device: torch.device, size: int
-) -> dict[int, str]:
-    """Rows whose record does not hold, of those whose image is there."""
-    rows = (_held(examples) | claim.broken).nonzero().squeeze(1)
-    if not len(rows):
-        return {}
-    judge = Verifier(CountedModel(model), claim.threat)
-    judge.oracle.rows = size
-    judge.oracle.random = claim.random or _is_random(judge.oracle, examples.take(rows), device)
+def _failures(claim: RobustResult, model: nn.Module, device: torch.device, size: int) -> dict[int, str]:
+    """Rows whose record does not hold, with the reason."""
+    verifier = Verifier(CountedModel(model), claim.threat)
+    verifier.counted_model.rows = size
+    verifier.counted_model.random = claim.random or _is_random(verifier.counted_model, claim.examples, device)
     try:
-        return _found(judge, claim, examples, device, rows, size)
+        return _found(verifier, claim, device, size)
     except Randomness:
-        judge.oracle.random = True
-        return _found(judge, claim, examples, device, rows, size)
+        verifier.counted_model.random = True
+        return _found(verifier, claim, device, size)
 
 
-def _found(
-    judge: Verifier, claim: RobustResult, examples: Batch, device: torch.device, rows: Tensor, size: int
-) -> dict[int, str]:
+def _found(verifier: Verifier, claim: RobustResult, device: torch.device, size: int) -> dict[int, str]:
     found: dict[int, str] = {}
-    for part in torch.split(rows, size):
-        faults = _faults(judge, examples.take(part).to(device), claim, part)
+    for part in torch.split(torch.arange(len(claim)), size):
+        faults = _faults(verifier, claim.examples.take(part).to(device), claim, part)
         for reason, failed in faults.items():
             for row in part[failed.cpu()].tolist():
                 found.setdefault(row, reason)
     return dict(sorted(found.items()))
 
 
-def _is_random(oracle: CountedModel, examples: Batch, device: torch.device) -> bool:
-    return oracle.takes_keys or optimized_model.is_random(oracle, examples, device)
+def _is_random(counted_model: CountedModel, examples: Batch, device: torch.device) -> bool:
+    return counted_model.takes_keys or optimized_model.is_random(counted_model, examples, device)
 
 
-def _faults(judge: Verifier, batch: Batch, claim: RobustResult, rows: Tensor) -> dict[str, Bool[Tensor, " n"]]:
-    """What can be wrong with examples, the gravest first, and with which of them it is."""
-    ledger = claim.ledger.take(rows).to(batch.images.device)
-    broken, robust = ledger.broken, ledger.standing & ~ledger.broken
-    witnesses = torch.where(broken[:, None, None, None], ledger.witnesses, batch.images)
-    logits = judge.clean(batch)
+def _faults(verifier: Verifier, batch: Batch, claim: RobustResult, rows: Tensor) -> dict[str, Bool[Tensor, " n"]]:
+    """Possible faults, the gravest first, and which examples have them."""
+    state = claim.state.take(rows).to(batch.images.device)
+    broken, robust = state.broken, state.robust & ~state.broken
+    adversarial = torch.where(broken[:, None, None, None], state.adversarial, batch.images)
+    logits = verifier.clean(batch)
     check_classes(batch, logits.shape[1])
     finite = logits.isfinite().all(1)
     correct = finite & (logits.argmax(1) == batch.labels)
-    flat = witnesses.flatten(1)
-    wrong, gone, sure = _wrong(judge, witnesses, batch)
-    claimed = ledger.sure if ledger.sure is not None and claim.verified else torch.zeros_like(broken)
-    random = judge.oracle.random  # then an original that is wrong on average, but not surely, stands
-    attacked = broken & (ledger.stage > 0)
+    flat = adversarial.flatten(1)
+    wrong, not_finite, sure = _wrong(verifier, adversarial, batch)
+    recorded = state.sure if state.sure is not None and claim.verified else torch.zeros_like(broken)
+    random = verifier.counted_model.random  # then a clean image may be wrong on average, but not confidently
+    attacked = broken & (state.stage > 0)
     clean = broken & ~attacked
-    aim = "classified as its target" if batch.targets is not None else "misclassified"
+    wanted = "classified as its target" if batch.targets is not None else "misclassified"
     return {
-        "is recorded as broken and as standing at once": broken & (ledger.stage < 0),
-        "there is no witness": broken & ~flat.isfinite().all(1),
-        "the witness is outside the box [0, 1]": broken & ((flat < 0) | (flat > 1)).any(1),
-        "the witness is outside the ball": broken & ~judge.threat.contains(witnesses, batch.images),
-        "the model gives NaN or infinity on the witness": broken & gone,
-        f"the witness is not {aim}": attacked & ~wrong,
-        f"the original is not {aim}, though recorded so": clean
+        "is recorded as broken and as robust at once": broken & (state.stage < 0),
+        "there is no adversarial image": broken & ~flat.isfinite().all(1),
+        "the adversarial image is outside the box [0, 1]": broken & ((flat < 0) | (flat > 1)).any(1),
+        "the adversarial image is outside the ball": broken & ~verifier.threat.contains(adversarial, batch.images),
+        "the model gives NaN or infinity on the adversarial image": broken & not_finite,
+        f"the adversarial image is not {wanted}": attacked & ~wrong,
+        f"the clean image is not {wanted}, though recorded so": clean
         & ~(wrong if random else finite & batch.reached(logits)),
-        f"stands, but its original is {aim}": robust & finite & batch.reached(logits) & (not random),
-        _UNSURE: broken & claimed & ~sure,
-        _MISRECORDED: correct != ledger.correct,
+        f"is recorded as robust, but its clean image is {wanted}": robust
+        & finite
+        & batch.reached(logits)
+        & (not random),
+        _UNSURE: broken & recorded & ~sure,
+        _MISRECORDED: correct != state.correct,
     }
 
 
-def _wrong(judge: Verifier, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Whether images are classified as wanted, whether some logit is not finite, and whether they surely are."""
-    if judge.oracle.random:
-        reading = judge.read(images, batch)
+def _wrong(verifier: Verifier, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Whether images reach the attacker's goal, whether a logit is not finite, and whether they reach it surely."""
+    if verifier.counted_model.random:
+        reading = verifier.read(images, batch)
         return reading.wrong, ~reading.mean.isfinite().all(1), reading.sure
-    logits = judge.oracle.logits(images, batch.keys)
-    judge.ask_again(images, batch.keys, logits, batch.reached(logits) & logits.isfinite().all(1))
+    logits = verifier.counted_model.logits(images, batch.keys)
+    verifier.ask_again(images, batch.keys, logits, batch.reached(logits) & logits.isfinite().all(1))
     return batch.reached(logits), ~logits.isfinite().all(1), batch.reached(logits)

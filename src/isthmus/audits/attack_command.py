@@ -296,7 +296,7 @@ def _lines(result: RobustResult) -> Iterator[str]:
     if result.verified:
         checked = "the average was read" if result.random else "adversarial examples were verified"
         yield f"{checked} at the end, in {result.verification_passes:,} of these passes"
-    yield from (f"note: {flag}" for flag in result.flags)
+    yield from (f"note: {warning}" for warning in result.warnings)
     if not result.complete:
         why = "the budget of queries is spent" if result.exhausted else "interrupted"
         yield f"{why}: what stands has not met every attack; robust accuracy is at most this"
@@ -370,6 +370,6 @@ class Board:
     def __rich__(self) -> RenderableType:
         lines = Table.grid(padding=(0, 2))
         for label, at in list(self.seen.items()):
-            share = at.standing / at.n
-            lines.add_row(Text(label), f"{percent(share)} {between(wilson(at.standing, at.n))}", f"of {at.n:,}")
+            share = at.robust / at.n
+            lines.add_row(Text(label), f"{percent(share)} {between(wilson(at.robust, at.n))}", f"of {at.n:,}")
         return Group(lines, self.bar.get_renderable())

@@ -180,7 +180,7 @@ def _arrays(found: Diagnosis) -> dict[str, NDArray[Any]]:
         "reported_standing": found.usual.numpy(),
         "corrected_standing": result.robust.numpy(),
         "broken": rows.numpy(),
-        "witnesses": result.witnesses[rows].numpy().astype(np.float32),
+        "witnesses": result.adversarial[rows].numpy().astype(np.float32),
     }
 
 

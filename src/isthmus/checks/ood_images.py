@@ -207,7 +207,7 @@ def _adversarial(out: Component, name: str, context: Context, attacked: int, pro
     )
     tried = found.sizes > 0  # right on the clean image; NaN, without an answer there, compares as false
     won = (tried & found.sizes.isfinite()).nonzero().squeeze(1)
-    witnesses = found.witnesses[won]
+    adversarial = found.adversarial[won]
     success = metrics.proportion(len(won), int(tried.sum()))
     mean = float(found.sizes[won].mean()) if len(won) else math.nan
     size = f", at a mean ℓ2 distance of {mean:.3g}" if len(won) else ""
@@ -218,7 +218,7 @@ def _adversarial(out: Component, name: str, context: Context, attacked: int, pro
         said,
         _keys(context.keys[won.to(context.keys.device)], name),
         _positions(context)[won.numpy()],
-        lambda rows: witnesses[rows].to(context.images.device),
+        lambda rows: adversarial[rows].to(context.images.device),
         notice,
         success,
     )

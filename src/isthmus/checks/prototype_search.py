@@ -151,7 +151,7 @@ def _ascend(oracle: CountedModel, batch: Batch, config: Config) -> tuple[Tensor,
     for step in range(config.steps + 1):
         part, x = batch.take(rows), images[rows]
         objective = (lambda logits, of=part: of.ascend(config.loss, logits)) if step < config.steps else None
-        answer = oracle.look(x, part.keys, objective, draw=step)
+        answer = oracle.query(x, part.keys, objective, draw=step)
         chances = answer.logits.double().softmax(1).gather(1, part.labels[:, None]).squeeze(1)
         confidence[rows] = chances.where(answer.finite, torch.nan)
         there = confidence[rows] >= config.confidence

@@ -166,15 +166,15 @@ class _Tally:
         self.standing[attack, level] = result.robust.numpy()
         self.passes[attack] += result.forward_passes, result.backward_passes
         self.invalid |= result.invalid.numpy()
-        ledger = result.ledger
-        if ledger.lead is not None and ledger.once is not None and ledger.sure is not None:
+        state = result.state
+        if state.lead is not None and state.once is not None and state.sure is not None:
             self.random = True
-            self.confident[attack, level] = ~(ledger.sure | result.invalid).numpy()
-            self.once[attack, level] = (ledger.once | result.invalid).numpy()
-            self.lead[attack, level] = np.nan_to_num(ledger.lead.numpy(), nan=-np.inf)
+            self.confident[attack, level] = ~(state.sure | result.invalid).numpy()
+            self.once[attack, level] = (state.once | result.invalid).numpy()
+            self.lead[attack, level] = np.nan_to_num(state.lead.numpy(), nan=-np.inf)
         self.correct = result.correct.numpy()
         nearer = result.broken.numpy() & (level < self.level)
-        self.witnesses[nearer] = result.witnesses.numpy()[nearer]
+        self.witnesses[nearer] = result.adversarial.numpy()[nearer]
         self.level[nearer] = level
 
     def readings(self) -> dict[str, Bools]:

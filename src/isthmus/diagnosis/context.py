@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from isthmus.attacks import apgd, pgd, square, transfer
 from isthmus.attacks.api import Suite, ready
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.counted_model import CountedModel, Spent
+from isthmus.attacks.engine.counted_model import BudgetExhausted, CountedModel
 from isthmus.attacks.engine.evaluate import evaluate
 from isthmus.attacks.engine.evaluation import RunOptions
 from isthmus.attacks.result import RobustResult
@@ -122,7 +122,7 @@ class DiagnosisContext:
             self.random = self.best.random
             self.probabilities = self._answers_probabilities()
             _ = self.opaque
-        except Spent as spent:
+        except BudgetExhausted as spent:
             granted = (
                 f"{budget.passes} passes for each image" if budget.seconds is None else f"{budget.seconds} seconds"
             )
@@ -153,13 +153,13 @@ class DiagnosisContext:
             Spent: the budget does not cover them.
         """
         if self.spent + forwards + backwards > self.bound:
-            raise Spent("passes")
+            raise BudgetExhausted("passes")
         self.forwards, self.backwards = self.forwards + forwards, self.backwards + backwards
 
     @property
     def classes(self) -> int:
         """How many logits the model gives."""
-        return self.best.ledger.ranked.shape[1] + 1
+        return self.best.state.ranked.shape[1] + 1
 
     @property
     def chance(self) -> float:
@@ -177,7 +177,7 @@ class DiagnosisContext:
         attack = BLIND if self.opaque else USUAL
         try:
             found = self._attack("usual", [attack], self.usual_scout, self.clean)
-        except Spent:
+        except BudgetExhausted:
             found = replace(self.clean, complete=False)
         self.exhausted |= not found.complete
         if (found.invalid & self.answered).any():
@@ -214,7 +214,7 @@ class DiagnosisContext:
         self.__dict__.pop("usual_scout", None)
         self.__dict__.update(has_gradient=has_gradient, opaque=opaque)
         self.guide = LogProbabilities(self.model) if self.probabilities and has_gradient else None
-        self.best.ledger.stage[~self.answered] = 0  # set aside, whatever stands for their answer now
+        self.best.state.stage[~self.answered] = 0  # set aside, whatever stands for their answer now
         self.clean = _without_witnesses(self.best)
 
     @cached_property
@@ -283,7 +283,7 @@ class DiagnosisContext:
         """
         found = self._attack(called, suite, scout, known, rows, threat, judge)
         if not found.complete:
-            raise Spent(called)
+            raise BudgetExhausted(called)
         return found
 
     def _attack(
@@ -300,11 +300,11 @@ class DiagnosisContext:
         attacks = [replace(each, label=f"{called}/{each.label}") for each in ready(suite, self.threat.name)]
         chosen = torch.arange(len(self)) if rows is None else rows
         base = self.clean if threat is not None else self.best if known is None else known
-        ledger, examples = base.ledger, self.examples
+        state, examples = base.state, self.examples
         if rows is not None:  # of all of them a copy would be as large as the data
-            ledger, examples = ledger.take(rows), examples.take(rows)
-        tries = torch.maximum(ledger.tries, self.best.ledger.tries[chosen])  # a level is spent once
-        part = replace(base, ledger=replace(ledger, tries=tries), examples=examples)
+            state, examples = state.take(rows), examples.take(rows)
+        tries = torch.maximum(state.tries, self.best.state.tries[chosen])  # a level is spent once
+        part = replace(base, state=replace(state, tries=tries), examples=examples)
         found = self._evaluated(examples, attacks, part, scout, threat, judge)
         if threat is None:
             self._remember(chosen, found)
@@ -323,7 +323,9 @@ class DiagnosisContext:
         if not self.finite:
             scout = Finite(scout or self.model)
         asked, ball = judge or self.model, threat or self.threat
-        means = RunOptions(scout=scout, random=self.random, passes=self.bound - self.spent, deadline=self.deadline)
+        options = RunOptions(
+            optimized_model=scout, random=self.random, passes=self.bound - self.spent, deadline=self.deadline
+        )
         try:
             found = evaluate(
                 asked,
@@ -331,11 +333,11 @@ class DiagnosisContext:
                 ball,
                 attacks,
                 seed=self.seed,
-                means=means,
+                options=options,
                 progress=lambda snapshot: self.tell(snapshot.passes),
                 known=known,
             )
-        except Spent as spent:
+        except BudgetExhausted as spent:
             self.forwards += spent.forwards
             self.backwards += spent.backwards
             raise
@@ -353,9 +355,9 @@ class DiagnosisContext:
             return
         for seen in ("usual", "strong"):
             self.__dict__.pop(seen, None)
-        ledger = before.ledger.take(torch.arange(len(before)))
-        ledger.reopen((before.broken & (before.stage > 0)).nonzero().squeeze(1))  # counts even if the budget ends here
-        self.best = replace(before, ledger=ledger)
+        state = before.state.take(torch.arange(len(before)))
+        state.reopen((before.broken & (before.stage > 0)).nonzero().squeeze(1))  # counts even if the budget ends here
+        self.best = replace(before, state=state)
         self.best = self._evaluated(self.examples, [], None, None)
         self.clean = _without_witnesses(self.best)
         if (before.broken & (before.stage > 0)).any():
@@ -366,15 +368,15 @@ class DiagnosisContext:
         best = self.best
         new = (found.broken & (found.stage > 0) & best.robust[rows]).nonzero().squeeze(1)
         labels = [*best.attacks, *(label for label in found.attacks if label not in best.attacks)]
-        ledger, entries = best.ledger.take(torch.arange(len(best))), found.ledger.take(new)
+        state, entries = best.state.take(torch.arange(len(best))), found.state.take(new)
         entries.stage = torch.tensor([labels.index(found.attacks[at]) for at in entries.stage.tolist()]).long()
-        for name, column in ledger.columns().items():
+        for name, column in state.columns().items():
             if name not in ("done", "scores", "marks"):  # of the attack that ran last
                 column[rows[new]] = getattr(entries, name)
-        ledger.tries[rows] = torch.maximum(ledger.tries[rows], found.ledger.tries)
-        nearer = (found.ledger.gap < ledger.gap[rows]).nonzero().squeeze(1)
-        ledger.gap[rows[nearer]] = found.ledger.gap[nearer]
-        self.best = replace(best, attacks=tuple(labels), ledger=ledger, spent=(0,) * len(labels))
+        state.tries[rows] = torch.maximum(state.tries[rows], found.state.tries)
+        nearer = (found.state.margin < state.margin[rows]).nonzero().squeeze(1)
+        state.margin[rows[nearer]] = found.state.margin[nearer]
+        self.best = replace(best, attacks=tuple(labels), state=state, spent=(0,) * len(labels))
 
     # --- asking the model ---
 
@@ -391,30 +393,30 @@ class DiagnosisContext:
 
     def logits(self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"]) -> Float[Tensor, "n classes"]:
         """The model's answers, counted."""
-        oracle = self._oracle()
+        counted_model = self._counted()
         with torch.no_grad():
-            answer = oracle.logits(images, keys)
-        self.forwards += oracle.forward_passes
+            answer = counted_model.logits(images, keys)
+        self.forwards += counted_model.forward_passes
         return answer
 
-    def _oracle(self, scout: nn.Module | None = None) -> CountedModel:
+    def _counted(self, scout: nn.Module | None = None) -> CountedModel:
         """The model, for as many passes as are left."""
-        oracle = CountedModel(self.model, scout)
-        oracle.limit, oracle.deadline = self.bound - self.spent, self.deadline
-        return oracle
+        counted_model = CountedModel(self.model, scout)
+        counted_model.limit, counted_model.deadline = self.bound - self.spent, self.deadline
+        return counted_model
 
     def gradients(
         self, images: Float[Tensor, "n c h w"], batch: Batch, loss: str
     ) -> tuple[Float[Tensor, "n classes"], Float[Tensor, "n c h w"]]:
         """Logits, and the gradient of a loss against the labels, counted."""
-        oracle = self._oracle(self.usual_scout)
-        answer = oracle.look(images, batch.keys, lambda logits: batch.ascend(loss, logits))
-        self.forwards += oracle.forward_passes
-        self.backwards += oracle.backward_passes
+        counted_model = self._counted(self.usual_scout)
+        answer = counted_model.query(images, batch.keys, lambda logits: batch.ascend(loss, logits))
+        self.forwards += counted_model.forward_passes
+        self.backwards += counted_model.backward_passes
         return answer.logits, answer.gradient
 
 
 def _without_witnesses(result: RobustResult) -> RobustResult:
     """What is known of each example, without images as large as the data; those that count are in ``best``."""
-    nothing = torch.full((1, 1, 1, 1), torch.nan).expand_as(result.witnesses)
-    return replace(result, ledger=replace(result.ledger, witnesses=nothing))
+    nothing = torch.full((1, 1, 1, 1), torch.nan).expand_as(result.state.adversarial)
+    return replace(result, state=replace(result.state, adversarial=nothing))

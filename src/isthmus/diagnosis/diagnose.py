@@ -10,7 +10,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from isthmus import metrics
-from isthmus.attacks.engine.counted_model import Spent
+from isthmus.attacks.engine.counted_model import BudgetExhausted
 from isthmus.attacks.result import RobustResult
 from isthmus.core.errors import IsthmusError
 from isthmus.core.types import Metric, Status
@@ -105,15 +105,15 @@ def diagnose(suspect: DiagnosisContext, claimed: float | None = None) -> Diagnos
     if not suspect.usual.complete:
         cut.insert(0, "usual attack")
     reported, corrected = suspect.reported.numpy(), suspect.best.robust.numpy()
-    gap = metrics.paired_difference(reported & corrected, reported)
+    margin = metrics.paired_difference(reported & corrected, reported)
     found = verdict(
         claimed,
         metrics.accuracy(reported),
         metrics.accuracy(corrected),
-        gap,
+        margin,
         suspect.chance,
         failed=_failed(findings),
-        doubts=_doubts(suspect, findings, tried, gap),
+        doubts=_doubts(suspect, findings, tried, margin),
         untested=_untested(suspect, findings),
         not_tried=tuple(name.replace("_", " ") for name in dict.fromkeys(cut)),
     )
@@ -147,7 +147,7 @@ def _failed(findings: list[Finding]) -> tuple[str, ...]:
 
 
 def _doubts(
-    suspect: DiagnosisContext, findings: list[Finding], tried: dict[str, Metric], gap: Metric
+    suspect: DiagnosisContext, findings: list[Finding], tried: dict[str, Metric], margin: Metric
 ) -> tuple[str, ...]:
     """Why nothing can be said for a number that was not shown to be too high."""
     doubts = []
@@ -158,7 +158,7 @@ def _doubts(
     if suspect.opaque:
         doubts.append("the model gives no gradient, so that only attacks without one could be tried")
     impossible = next((finding.details.get("impossible") for finding in findings if finding.test == "radius"), None)
-    if impossible and not (gap.interval and gap.interval.low > 0):
+    if impossible and not (margin.interval and margin.interval.low > 0):
         doubts.append(f"{impossible}, and no attack broke more: none is shown to work on this model")
     return tuple(doubts)
 
@@ -181,7 +181,7 @@ def _asked(name: str, test: Test, suspect: DiagnosisContext, cut: list[str]) -> 
     try:
         if not suspect.exhausted:
             return test(suspect)
-    except Spent:
+    except BudgetExhausted:
         suspect.exhausted = True
     except Exception as error:  # somebody else's model may do anything
         return Finding(test=name, status=Status.ERROR, reason=_said(error))
@@ -217,7 +217,7 @@ def _follow_up(
                 continue
             try:
                 remedy(suspect)
-            except Spent:
+            except BudgetExhausted:
                 suspect.exhausted = True
                 cut.append(name)
                 tried[name] = metrics.accuracy(suspect.best.robust.numpy()).model_copy(update={"note": CUT})

@@ -78,7 +78,7 @@ def examine(suspect: DiagnosisContext) -> Finding:
 
 def _central(suspect: DiagnosisContext, batch: Batch, x: Tensor, direction: Tensor, h: float) -> Float[Tensor, " n"]:
     """(f(x + h·d) − f(x − h·d)) / 2h of minus the gap to success."""
-    there, back = (-batch.gap(suspect.logits(x + way * h * direction, batch.keys)) for way in (1, -1))
+    there, back = (-batch.margin(suspect.logits(x + way * h * direction, batch.keys)) for way in (1, -1))
     return (there - back) / (2 * h)
 
 

@@ -18,13 +18,13 @@ def examine(suspect: DiagnosisContext) -> Finding:
     """Accuracy against the usual attack minus accuracy against the ensemble and all that was found before it."""
     usual, strong = suspect.reported, suspect.answered & ~suspect.strong.broken
     left, at_first = metrics.accuracy(strong.numpy()), metrics.accuracy(usual.numpy())
-    gap = metrics.paired_difference((usual & strong).numpy(), usual.numpy())
-    status = judged(gap.interval.low if gap.interval else None, WARN, FAIL)
+    margin = metrics.paired_difference((usual & strong).numpy(), usual.numpy())
+    status = judged(margin.interval.low if margin.interval else None, WARN, FAIL)
     return Finding(
         test="ensemble",
         status=status,
         reason=f"{percent(at_first.value)} stand against PGD, {percent(left.value)} against "
         f"the suite {suspect.budget.ensemble} as well",
-        metrics={"accuracy_ensemble": left, "usual_minus_ensemble": gap},
+        metrics={"accuracy_ensemble": left, "usual_minus_ensemble": margin},
         remedies={Status.FAIL: ("bpda", "restarts", "search"), Status.WARN: ("restarts", "search")}.get(status, ()),
     )

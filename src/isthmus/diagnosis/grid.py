@@ -73,6 +73,6 @@ def within(eps: float, count: int) -> float:
 
 def on_grid(result: RobustResult, count: int) -> RobustResult:
     """The same result with its witnesses on the grid."""
-    ledger = result.ledger.take(torch.arange(len(result)))
-    ledger.witnesses = snapped(ledger.witnesses, count)
-    return replace(result, ledger=ledger)
+    state = result.state.take(torch.arange(len(result)))
+    state.adversarial = snapped(state.adversarial, count)
+    return replace(result, state=state)

@@ -33,7 +33,9 @@ class Neighbours(Component):
 def attack(examples: Batch, config: Neighbours | None = None) -> Attack:
     """Towards the nearest (ℓ2) of these examples that have another label."""
 
-    def perturb(config: Neighbours, oracle: CountedModel, batch: Batch, threat: Threat) -> Float[Tensor, "n c h w"]:
+    def perturb(
+        config: Neighbours, counted_model: CountedModel, batch: Batch, threat: Threat
+    ) -> Float[Tensor, "n c h w"]:
         others = examples.images.to(batch.images)
         distances = torch.cdist(batch.images.flatten(1), others.flatten(1))
         same = batch.labels[:, None] == examples.labels.to(batch.labels.device)[None]
@@ -41,9 +43,9 @@ def attack(examples: Batch, config: Neighbours | None = None) -> Attack:
         best, least = batch.images.clone(), torch.full_like(distances[:, 0], torch.inf)
         for there in nearest.T:
             x = threat.project(others[there], batch.images)
-            gap = batch.gap(oracle.look(x, batch.keys, None).logits)
-            better = gap < least
-            best[better], least[better] = x[better], gap[better]
+            margin = batch.margin(counted_model.query(x, batch.keys, None).logits)
+            better = margin < least
+            best[better], least[better] = x[better], margin[better]
         return best
 
     return Attack("neighbours", config or Neighbours(), perturb=perturb)

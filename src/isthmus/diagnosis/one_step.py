@@ -15,13 +15,13 @@ def examine(suspect: DiagnosisContext) -> Finding:
     many = suspect.reported.numpy()
     fell = suspect.attack("one_step", [fgsm.Config()], scout=suspect.usual_scout, known=suspect.clean).broken
     one = (suspect.answered & ~fell).numpy()
-    gap = metrics.paired_difference(one, many, 0.99)
+    margin = metrics.paired_difference(one, many, 0.99)
     left, at_last = metrics.accuracy(one), metrics.accuracy(many)
-    status = judged(gap.interval.low if gap.interval else None, WARN, FAIL)
+    status = judged(margin.interval.low if margin.interval else None, WARN, FAIL)
     return Finding(
         test="one_step",
         status=status,
         reason=f"{percent(left.value)} stand against one step (FGSM), {percent(at_last.value)} against PGD",
-        metrics={"accuracy_one_step": left, "pgd_minus_fgsm": gap},
+        metrics={"accuracy_one_step": left, "pgd_minus_fgsm": margin},
         remedies=("bpda", "rescaled") if status != "pass" else (),
     )

@@ -27,7 +27,7 @@ def examine(suspect: DiagnosisContext) -> Finding:
     answers = torch.stack([logits.argmax(1) for logits in draws])
     usual = answers.mode(0).values
     other = metrics.proportion(int((answers != usual).sum()), answers.numel())
-    spread = torch.stack([batch.gap(logits) for logits in draws]).std(0).median()
+    spread = torch.stack([batch.margin(logits) for logits in draws]).std(0).median()
     return Finding(
         test="randomness",
         status=Status.WARN,

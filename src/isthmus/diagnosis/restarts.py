@@ -19,7 +19,7 @@ def examine(suspect: DiagnosisContext) -> Finding:
     more, left = suspect.budget.restarts, suspect.usual.accuracy
 
     def curve(found: RobustResult) -> dict[str, Any]:
-        fell = found.ledger.run[found.broken].bincount(minlength=more)[:more].cumsum(0)
+        fell = found.state.run[found.broken].bincount(minlength=more)[:more].cumsum(0)
         accuracy = [left, *(left * (1 - count / len(found)) for count in fell.tolist())]
         return {"restarts": list(range(1, more + 2)), "accuracy": accuracy}
 

@@ -21,7 +21,7 @@ def examine(suspect: DiagnosisContext) -> Finding:
 
     def curve(found: RobustResult) -> dict[str, Any]:
         grid = torch.linspace(0, steps, 11).long().tolist()
-        fell = [int((found.broken & (found.ledger.look <= at)).sum()) / len(found) for at in grid]
+        fell = [int((found.broken & (found.state.step <= at)).sum()) / len(found) for at in grid]
         return {"steps": grid, "accuracy": [left * (1 - share) for share in fell]}
 
     return harder.examine(suspect, "steps", {"steps": steps}, f"{USUAL.steps} steps", f"{steps} steps", curve)

@@ -26,13 +26,13 @@ def examine(suspect: DiagnosisContext) -> Finding:
     batch, threat = suspect.examples.take(rows), suspect.threat
     x = batch.images
     _, gradient = suspect.gradients(x, batch, "margin")
-    along = batch.gap(suspect.logits(threat.project(threat.step(x, gradient, threat.eps), x), batch.keys))
+    along = batch.margin(suspect.logits(threat.project(threat.step(x, gradient, threat.eps), x), batch.keys))
     chance = []
     for number in range(RANDOM):
         direction = normal(fold(batch.keys, "surface/direction", number), tuple(x.shape[1:])).to(x)
-        chance.append(batch.gap(suspect.logits(threat.project(threat.step(x, direction, threat.eps), x), batch.keys)))
+        chance.append(batch.margin(suspect.logits(threat.project(threat.step(x, direction, threat.eps), x), batch.keys)))
     better = along < torch.stack(chance).amin(0)
-    start = batch.gap(suspect.logits(x, batch.keys))
+    start = batch.margin(suspect.logits(x, batch.keys))
     scale = start.abs().clamp(min=1e-12)
     share = metrics.proportion(int(better.sum()), len(rows))
     high = share.interval.high if share.interval else 1.0

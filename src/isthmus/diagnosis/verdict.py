@@ -44,7 +44,7 @@ def verdict(
     claimed: float | None,
     reported: Metric,
     corrected: Metric,
-    gap: Metric,
+    margin: Metric,
     chance: float,
     failed: tuple[str, ...] = (),
     doubts: tuple[str, ...] = (),
@@ -69,8 +69,8 @@ def verdict(
     assert said is not None
     assert left is not None
     assert corrected.interval is not None
-    assert gap.interval is not None
-    too_high = said > corrected.interval.high if claimed is not None else bool(failed) and gap.interval.low > NATURAL
+    assert margin.interval is not None
+    too_high = said > corrected.interval.high if claimed is not None else bool(failed) and margin.interval.low > NATURAL
     interval = f"{corrected.interval.level:.0%} interval {percent(corrected.interval.low)} to "
     what = f"{percent(left)} ({interval}{percent(corrected.interval.high)}, n = {corrected.n:,}) that are left"
     by = f"{100 * (said - left):.1f} points"
@@ -85,7 +85,7 @@ def verdict(
         status, reason = "overstated", f"{percent(said)} is {by} more than the {what}"
     elif said < corrected.interval.low:
         reason = f"{percent(said)} is less than the {what}"
-    elif claimed is None and gap.interval.low > 0:
+    elif claimed is None and margin.interval.low > 0:
         natural = f"not shown to exceed the {100 * NATURAL:g} that sound attacks differ by"
         reason = f"{percent(said)} is {by} more than the {what}, {'and no test failed' if not failed else natural}"
     else:

@@ -63,7 +63,7 @@ class Adversary:
         self.autocast, self.loss_scale = autocast, loss_scale or LossScale(None)
         self.view = _view(model, settings)
         options = settings.model_dump(include={"steps", "step_size", "random_start", "loss"})
-        self.search = pgd.Pgd(pgd.Config(**options), self.threat, classes=0)
+        self.pgd = pgd.Pgd(pgd.Config(**options), self.threat, classes=0)
 
     @classmethod
     def of_recipe(cls, recipe: Recipe, model: Learner, team: Team) -> Adversary | None:
@@ -97,10 +97,10 @@ class Adversary:
             ModelError: the logits have no gradient with respect to the images.
         """
         batch = attacked.Batch(images, labels, fold(keys, "adversarial/start"))
-        runs = self.search.begin(batch, torch.zeros_like(labels))
+        runs = self.pgd.init(batch, torch.zeros_like(labels))
         with _in_mode(self.model, self.settings.batch_norm == "train"):
             for number in range(self.settings.steps):
-                self.search.advance(runs, batch, self._look(runs.x, batch, fold(keys, "adversarial/noise", number)))
+                self.pgd.step(runs, batch, self._look(runs.x, batch, fold(keys, "adversarial/noise", number)))
         return runs.x.detach()
 
     def _look(self, images: Tensor, batch: attacked.Batch, keys: Tensor) -> Answer:

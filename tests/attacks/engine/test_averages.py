@@ -90,7 +90,7 @@ def sure():
 
 def clearly_right(model: nn.Module, result: RobustResult) -> int:
     """How many broken images 1,000 further draws find right on average, by more than the sampling error."""
-    images, labels = result.witnesses[result.broken], result.examples.labels[result.broken]
+    images, labels = result.adversarial[result.broken], result.examples.labels[result.broken]
     with torch.no_grad():
         mean = sum(model(images).softmax(1) for _ in range(1000)) / 1000
     own = mean.gather(1, labels[:, None])[:, 0]
@@ -115,8 +115,8 @@ def test_what_success_costs_is_booked_on_the_example_that_succeeded(sure):
     assert whole.robust.any()
     for batch_size in (1, 7):
         parts = robust_accuracy(plain, images, labels, Linf(EPS), SUITE, batch_size)
-        assert torch.equal(parts.ledger.forwards, whole.ledger.forwards)
-        assert torch.equal(parts.ledger.backwards, whole.ledger.backwards)
+        assert torch.equal(parts.state.forwards, whole.state.forwards)
+        assert torch.equal(parts.state.backwards, whole.state.backwards)
 
 
 def test_every_pass_of_both_attempts_is_counted(sure):
@@ -138,7 +138,7 @@ def test_what_is_known_from_the_start_and_what_is_found_out_late_give_one_result
             Hesitant(plain), Batch(images, labels, keys), Linf(EPS), ready(SUITE), 0, RunOptions(random=random), None
         )
         torch.manual_seed(0)
-        evaluation.begin(None)
+        evaluation.init(None)
         evaluation.run()
         return evaluation.result()
 
@@ -221,8 +221,8 @@ def test_a_worker_tells_that_the_model_is_random(sure):
     model, attack = Counting(Hesitant(plain)), ready([SUITE[1]])[0]
     keys = example_keys(0, torch.arange(len(images)))
     evaluation = Evaluation(model, Batch(images, labels, keys), Linf(EPS), [attack], 0, RunOptions(), None)
-    evaluation.begin(None)
-    evaluation.setting.ledger.open_stage(1)
+    evaluation.init(None)
+    evaluation.context.state.open_stage(1)
     spent = model.forwards, model.backwards
     kit = Kit(model, 0, False, settings(1))
     parts = list(Server(kit).parts(_order(evaluation, attack, torch.arange(len(images)))))
@@ -248,11 +248,11 @@ def test_verification_asks_twice_too(sure):
     moved = torch.cat([images[:8], more[(confidence > 0.6) & (confidence < 0.8)][:20]])  # the first few are certain
     labels = plain(moved).argmax(1)
     honest = robust_accuracy(plain, moved, labels, Linf(0.1), [proposing(lambda batch, threat: batch.images)])
-    ledger = honest.ledger.take(torch.arange(len(moved)))
-    ledger.broken[8:], ledger.stage[8:], ledger.witnesses[8:] = True, 1, moved[8:]
-    done = verify(replace(honest, ledger=ledger), Hesitant(plain))
+    state = honest.state.take(torch.arange(len(moved)))
+    state.broken[8:], state.stage[8:], state.adversarial[8:] = True, 1, moved[8:]
+    done = verify(replace(honest, state=state), Hesitant(plain))
     assert done.proven <= 1
-    assert done.reasons["the witness is not misclassified"] >= 19
+    assert done.reasons["the adversarial image is not misclassified"] >= 19
 
 
 class Crowded(nn.Module):
@@ -278,11 +278,11 @@ def test_what_the_last_pass_does_not_confirm_is_not_reported(tmp_path):
     assert (result.accuracy, result.verified) == (1.0, True)
     assert result.unconfirmed == int(bright.sum()) > 0
     assert result.verification_passes == result.unconfirmed * 2
-    assert "did not confirm it" in result.flags[0]
+    assert "did not confirm it" in result.warnings[0]
     assert verify(result, Crowded(images)).agrees
     result.save(tmp_path / "result")
     loaded = RobustResult.load(tmp_path / "result")
-    assert (loaded.unconfirmed, loaded.verified, loaded.flags) == (result.unconfirmed, True, result.flags)
+    assert (loaded.unconfirmed, loaded.verified, loaded.warnings) == (result.unconfirmed, True, result.warnings)
     unchecked = robust_accuracy(Crowded(images), images, labels, Linf(0.1), suite, 16, verify=False)
     assert not unchecked.verified
     assert unchecked.accuracy == 1 - int(bright.sum()) / 20

@@ -46,7 +46,7 @@ def test_what_is_outside_the_ball_is_brought_back_before_it_counts(threat):
 def test_an_overshooting_attack_is_clipped_rather_than_dropped():
     model, images, labels = subject()
     clipped = robust_accuracy(model, images, labels, Linf(0.08), ["fgsm"])
-    directions = clipped.witnesses - images
+    directions = clipped.adversarial - images
 
     def overshoot(batch, threat):
         rows = [int((images == image).flatten(1).all(1).nonzero()) for image in batch.images]
@@ -79,7 +79,7 @@ def test_a_proposal_inside_is_kept_to_the_bit():
     by_attack = [row for row, by in enumerate(result.broken_by) if by == "test"]
     assert by_attack
     for row in by_attack:
-        assert any(torch.equal(result.witnesses[row], image) for image in proposals.values())
+        assert any(torch.equal(result.adversarial[row], image) for image in proposals.values())
 
 
 @pytest.mark.parametrize("answer", [lambda images: images[:, :, :2], lambda images: None, lambda images: images[:1]])
@@ -122,7 +122,7 @@ def test_examples_with_nan_logits_are_set_aside_and_counted():
     assert torch.equal(result.invalid, bad)
     assert not (result.broken & bad).any()
     assert not (result.robust & bad).any()
-    assert result.witnesses[bad].isnan().all()
+    assert result.adversarial[bad].isnan().all()
     assert int(result.broken.sum() + result.invalid.sum() + result.robust.sum()) == len(images)
     assert result.backward_passes == PROBE + int(result.correct.sum())
     assert result.accuracy == int((~result.broken & ~result.invalid).sum()) / len(images)
@@ -206,7 +206,7 @@ def test_the_callers_modes_do_not_matter(inside):
     with inside():
         result = robust_accuracy(model, images, labels, Linf(0.05), QUICK)
     assert torch.equal(result.broken, expected.broken)
-    assert torch.equal(result.witnesses.nan_to_num(), expected.witnesses.nan_to_num())
+    assert torch.equal(result.adversarial.nan_to_num(), expected.adversarial.nan_to_num())
 
 
 def test_a_foreign_random_model_gives_repeatable_answers():
@@ -261,7 +261,7 @@ def test_tiny_logits_do_not_hide_their_gradient():
 # --- stochastic models ---
 
 
-def blind(lead: float) -> Linear:
+def zero_gradients(lead: float) -> Linear:
     """Logits that ignore the image: no attack can do anything, however often it draws."""
     return Linear(torch.zeros(2, 16), torch.tensor([lead, 0.0]))
 
@@ -271,7 +271,10 @@ def test_lucky_draws_do_not_break_a_random_model(lead):
     """Each draw alone is wrong in a quarter to a third of all cases, but the average is right."""
     images, labels = pictures(200), torch.zeros(200, dtype=torch.int64)
     suite = [{"name": "pgd", "steps": 30, "restarts": 3}]
-    for model in (Noisy(blind(lead), sigma=1.0), Wrapped(blind(lead), after=lambda x, z: z + torch.randn_like(z))):
+    for model in (
+        Noisy(zero_gradients(lead), sigma=1.0),
+        Wrapped(zero_gradients(lead), after=lambda x, z: z + torch.randn_like(z)),
+    ):
         result = robust_accuracy(model, images, labels, Linf(0.1), suite)
         assert result.random
         assert result.clean_accuracy - result.accuracy <= 0.02  # 90 proposals each, wrongly believed at most 1 in 100
@@ -279,7 +282,7 @@ def test_lucky_draws_do_not_break_a_random_model(lead):
 
 def test_a_random_model_that_is_wrong_on_average_is_broken():
     images, labels = pictures(50), torch.zeros(50, dtype=torch.int64)
-    result = robust_accuracy(Noisy(blind(-1.0), sigma=1.0), images, labels, Linf(0.1), [pgd.Config(steps=5)])
+    result = robust_accuracy(Noisy(zero_gradients(-1.0), sigma=1.0), images, labels, Linf(0.1), [pgd.Config(steps=5)])
     assert result.accuracy <= 0.02
 
 
@@ -291,7 +294,7 @@ def test_every_look_sees_new_noise_and_the_judges_noise_is_its_own():
     # the same keys come back only where it is found out whether the model is random, and what an example takes; and
     # where the image that came closest is the one that a run ends at; and each image is read twice on one set of draws,
     # as it is and where it ended up
-    read = int(result.ledger.draws.sum())
+    read = int(result.state.draws.sum())
     assert len(model.seen) - len(set(model.seen)) <= 2 * PROBE + 2 * SCREEN * len(images) + 2 * read
     assert len(set(model.seen)) >= read + len(images) * SCREEN + int(result.robust.sum()) * 5 * 2
 
@@ -328,9 +331,9 @@ def test_progress_rises_to_its_total():
     result = robust_accuracy(model, images, labels, Linf(0.05), suite, 10, progress=seen.append)
     assert {at.total for at in seen} == {2 * 48}
     assert [at.done for at in seen] == sorted(at.done for at in seen)
-    assert [at.standing for at in seen] == sorted((at.standing for at in seen), reverse=True)
+    assert [at.robust for at in seen] == sorted((at.robust for at in seen), reverse=True)
     assert {at.attack for at in seen} == {"fgsm", "pgd"}
-    assert (seen[-1].done, seen[-1].standing, seen[-1].n) == (96, round(result.accuracy * 48), 48)
+    assert (seen[-1].done, seen[-1].robust, seen[-1].n) == (96, round(result.accuracy * 48), 48)
 
 
 def test_an_exhausted_pool_costs_nothing():

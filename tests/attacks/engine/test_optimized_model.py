@@ -37,9 +37,9 @@ def images_of(channels: int = 1, n: int = 30, size: int = 9) -> torch.Tensor:
     return torch.rand(n, channels, size, size, generator=torch.Generator().manual_seed(1))
 
 
-def answer(oracle: CountedModel, images):
+def answer(counted_model: CountedModel, images):
     keys = torch.zeros(len(images), dtype=torch.int64)
-    return oracle.look(images, keys, lambda logits: (logits * torch.arange(1.0, 5.0)).sum(1))
+    return counted_model.query(images, keys, lambda logits: (logits * torch.arange(1.0, 5.0)).sum(1))
 
 
 @pytest.mark.parametrize(
@@ -53,10 +53,10 @@ def test_a_scout_has_the_models_logits_and_gradient(channels, options):
     model = conv_net(channels)
     model[0] = nn.Conv2d(channels, 8, 3, **options)
     images = images_of(channels, size=11)
-    oracle = optimized_model.oracle(model, False, images[:4])
-    assert oracle.scout is not model
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in oracle.scout.modules())
-    expected, said = answer(CountedModel(model), images), answer(oracle, images)
+    counted_model = optimized_model.wrap(model, False, images[:4])
+    assert counted_model.optimized_model is not model
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in counted_model.optimized_model.modules())
+    expected, said = answer(CountedModel(model), images), answer(counted_model, images)
     torch.testing.assert_close(said.logits, expected.logits, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(said.gradient, expected.gradient, rtol=1e-3, atol=1e-4)
 
@@ -65,10 +65,10 @@ def test_features_are_flattened_as_they_lie_in_memory():
     from isthmus.attacks.engine.channels_last import FlattenChannelsLast
 
     model, images = conv_net(), images_of()
-    flat = optimized_model.oracle(model, False, images[:4]).scout
+    flat = optimized_model.wrap(model, False, images[:4]).optimized_model
     assert sum(isinstance(module, FlattenChannelsLast) for module in flat.modules()) == 1
     twice = nn.Sequential(model[0], model[6], flatten := nn.Flatten(), linear := nn.Linear(32, 32), flatten, linear)
-    kept = optimized_model.oracle(twice.eval(), False, images[:4]).scout
+    kept = optimized_model.wrap(twice.eval(), False, images[:4]).optimized_model
     assert not any(isinstance(module, FlattenChannelsLast) for module in kept.modules()), "the layer serves twice"
 
 
@@ -88,7 +88,7 @@ def test_a_model_that_works_in_place_is_attacked_and_changes_nothing_of_ours():
     before = images.clone()
     result = robust_accuracy(model, images, model(images.clone()).argmax(1), Linf(0.1), "pgd:5")
     assert torch.equal(images, before)
-    assert result.threat.contains(result.witnesses[result.broken], images[result.broken]).all()
+    assert result.threat.contains(result.adversarial[result.broken], images[result.broken]).all()
 
 
 def test_the_model_itself_is_left_alone():
@@ -158,10 +158,10 @@ class Viewed(nn.Module):
 @pytest.mark.parametrize("columns", [False, True])
 def test_a_model_that_flattens_with_view_has_a_faster_copy(columns, capfd, caplog):
     model, images = Viewed(columns).eval(), images_of()
-    oracle = optimized_model.oracle(model, False, images[:4])
-    assert not oracle.exact
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in oracle.scout.modules())
-    expected, said = answer(CountedModel(model), images), answer(oracle, images)
+    counted_model = optimized_model.wrap(model, False, images[:4])
+    assert not counted_model.exact
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in counted_model.optimized_model.modules())
+    expected, said = answer(CountedModel(model), images), answer(counted_model, images)
     torch.testing.assert_close(said.gradient, expected.gradient, rtol=1e-3, atol=1e-4)
     assert capfd.readouterr() == ("", "")
     assert not caplog.records
@@ -184,7 +184,7 @@ class ViewedAndForked(Viewed):
 def test_a_model_without_a_faster_copy_is_named_once(capfd, caplog):
     model, images = ViewedAndForked().eval(), images_of()
     for _ in range(2):
-        assert optimized_model.oracle(model, False, images[:4]).exact
+        assert optimized_model.wrap(model, False, images[:4]).exact
     assert [record.message.split(" (")[0] for record in caplog.records] == [
         "No faster copy of ViewedAndForked could be made"
     ]
@@ -196,7 +196,7 @@ def test_models_that_cannot_be_rewritten_are_attacked_all_the_same(make):
     model, images = make().eval(), images_of()
     labels = model(images).argmax(1)
     result = robust_accuracy(model, images, labels, Linf(0.2), ["apgd:10"])
-    assert (model(result.witnesses[result.broken]).argmax(1) != labels[result.broken]).all()
+    assert (model(result.adversarial[result.broken]).argmax(1) != labels[result.broken]).all()
     assert result.clean_accuracy == 1
 
 
@@ -204,7 +204,7 @@ def test_a_scout_that_says_something_else_is_not_used(monkeypatch):
     model, images = conv_net(), images_of()
     monkeypatch.setattr(optimized_model, "_rewritten", lambda model: conv_net(padding_mode="circular"))
     monkeypatch.setattr(optimized_model.copy, "deepcopy", lambda model: conv_net(padding_mode="circular"))
-    assert optimized_model.oracle(model, False, images[:4]).exact
+    assert optimized_model.wrap(model, False, images[:4]).exact
 
 
 def test_what_a_lying_scout_finds_does_not_count(monkeypatch):

@@ -43,8 +43,8 @@ def examples():
 
 def same(first, second, but=()):
     """Whether what is known of every example is the same, but for some columns and what other batches round."""
-    columns, others = first.ledger.columns(), second.ledger.columns()
-    rounded = {"gap", "scores"}
+    columns, others = first.state.columns(), second.state.columns()
+    rounded = {"margin", "scores"}
     return all(
         torch.allclose(columns[name].nan_to_num(), others[name].nan_to_num(), rtol=0, atol=1e-6 * (name in rounded))
         for name in set(columns) - set(but)
@@ -110,7 +110,7 @@ def test_who_is_lost_takes_nothing_along(ray_nodes, examples, kill):
         ray_nodes.add_node(num_cpus=1)
     assert lost
     # what was spent on a run that was lost half-way is spent, and counts
-    assert same(alone, found, but={"forwards", "backwards", "blind"})
+    assert same(alone, found, but={"forwards", "backwards", "zero_gradients"})
     assert found.forward_passes >= alone.forward_passes
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.context import Setting
+from isthmus.attacks.engine.context import EvaluationContext
 from isthmus.attacks.engine.counted_model import Answer, CountedModel
-from isthmus.attacks.engine.iterative import Runs, Search, counters
+from isthmus.attacks.engine.iterative import AttackState, IterativeAttack, counters
 from isthmus.attacks.engine.scheduler import SOON, BatchScheduler
 from isthmus.attacks.engine.state import EvaluationState
 from isthmus.attacks.engine.verifier import Verifier
@@ -31,12 +31,12 @@ class Bright(nn.Module):
 
 
 @dataclass
-class Scripted(Runs):
+class Scripted(AttackState):
     example: Tensor
     number: Tensor
 
 
-class Script(Search[Scripted]):
+class Script(IterativeAttack[Scripted]):
     """Run k of example i succeeds at look ``plan[i][k]``, and its witness tells k."""
 
     gradient = False
@@ -51,12 +51,12 @@ class Script(Search[Scripted]):
     def after(self, number):
         return self.barriers[number]
 
-    def aims(self, number, ranked, scores, keys):
+    def target_class(self, number, ranked, scores, keys):
         for row in scores.tolist():
             assert all(score == score for score in row[: self.barriers[number]]), "it began before the barrier"
         return ranked[:, 0]
 
-    def begin(self, batch, number):
+    def init(self, batch, number):
         example = (batch.images[:, 0, 0, 1] * 100).round().long()
         self.begun += list(zip(example.tolist(), number.tolist(), strict=True))
         runs = Scripted(batch.images.clone(), *counters(len(batch), self.budget, batch.images), example, number)
@@ -64,46 +64,46 @@ class Script(Search[Scripted]):
         return runs
 
     def show(self, runs):
-        success = runs.looks + 1 >= self.plan[runs.example, runs.number]
+        success = runs.step + 1 >= self.plan[runs.example, runs.number]
         runs.x[:, 0, 0, 0] = torch.where(success, 0.51 + 0.01 * runs.number, 0.45 - 0.01 * runs.number)
 
-    def advance(self, runs: Scripted, batch: Batch, answer: Answer) -> None:
-        runs.looks += 1
+    def step(self, runs: Scripted, batch: Batch, answer: Answer) -> None:
+        runs.step += 1
         self.show(runs)
 
 
-def situation(n: int, size: int) -> Setting:
+def situation(n: int, size: int) -> EvaluationContext:
     images = torch.full((n, 1, 1, 2), 0.4)
     images[:, 0, 0, 1] = torch.arange(n) / 100
     batch = Batch(images, torch.zeros(n, dtype=torch.int64), torch.arange(n) + 1000)
-    ledger = EvaluationState.new(images)
-    ledger.ranked = torch.ones(n, 1, dtype=torch.int64)
-    return Setting(Verifier(CountedModel(Bright()), Linf(0.3)), batch, ledger, torch.device("cpu"), size)
+    state = EvaluationState.new(images)
+    state.ranked = torch.ones(n, 1, dtype=torch.int64)
+    return EvaluationContext(Verifier(CountedModel(Bright()), Linf(0.3)), batch, state, torch.device("cpu"), size)
 
 
 def play(
-    search: Script, size: int, ledger: EvaluationState | None = None, looks: int = NEVER
+    search: Script, size: int, state: EvaluationState | None = None, step: int = NEVER
 ) -> tuple[EvaluationState, int]:
     """The ledger after so many looks at most, and the looks."""
-    setting = situation(len(search.plan), size)
-    if ledger is None:
-        setting.ledger.open_stage(search.runs)
+    context = situation(len(search.plan), size)
+    if state is None:
+        context.state.open_stage(search.runs)
     else:
-        setting.ledger = ledger
+        context.state = state
     taken = 0
-    for _ in BatchScheduler(setting, search, "planned", 1).run(torch.arange(len(search.plan))):
+    for _ in BatchScheduler(context, search, "planned", 1).run(torch.arange(len(search.plan))):
         taken += 1
-        if taken == looks:
+        if taken == step:
             break
-    return setting.ledger, taken
+    return context.state, taken
 
 
 def first_success(plan: list[int], budget: int) -> int:
     """The lowest run that succeeds: at one of its looks, or where it stands when its budget is spent."""
-    return next((number for number, look in enumerate(plan) if look <= budget + 1), -1)
+    return next((number for number, step in enumerate(plan) if step <= budget + 1), -1)
 
 
-FOUND = ("broken", "stage", "run", "look", "aim", "gap", "witnesses")
+FOUND = ("broken", "stage", "run", "step", "target_class", "margin", "adversarial")
 
 
 def same(one: EvaluationState, other: EvaluationState) -> bool:
@@ -120,18 +120,18 @@ plans = st.integers(1, 5).flatmap(
 @given(plans, st.integers(1, 12), st.integers(1, 25))
 @settings(max_examples=150)
 def test_the_lowest_run_that_succeeds_counts_whatever_the_batch(plan, size, budget):
-    ledger, _ = play(Script(plan, budget), size)
-    assert ledger.run.tolist() == [first_success(each, budget) for each in plan]
-    assert same(ledger, play(Script(plan, budget), 1)[0])
-    stands = ledger.standing
-    assert (ledger.done[stands] == len(plan[0])).all(), "who stands has spent all runs"
-    assert not ledger.scores[stands].isnan().any()
+    state, _ = play(Script(plan, budget), size)
+    assert state.run.tolist() == [first_success(each, budget) for each in plan]
+    assert same(state, play(Script(plan, budget), 1)[0])
+    stands = state.robust
+    assert (state.done[stands] == len(plan[0])).all(), "who stands has spent all runs"
+    assert not state.scores[stands].isnan().any()
 
 
 @given(plans, st.integers(1, 12), st.integers(1, 25), st.integers(1, 40))
 @settings(max_examples=100)
-def test_one_that_was_stopped_goes_on_to_the_same_end(plan, size, budget, looks):
-    stopped, _ = play(Script(plan, budget), size, looks=looks)
+def test_one_that_was_stopped_goes_on_to_the_same_end(plan, size, budget, step):
+    stopped, _ = play(Script(plan, budget), size, step=step)
     again, _ = play(Script(plan, budget), 5, stopped)
     assert same(again, play(Script(plan, budget), size)[0])
 
@@ -153,36 +153,36 @@ def test_the_first_run_goes_alone_at_first():
 
 def test_a_full_line_goes_run_by_run():
     search = Script([[NEVER] * 2] * 12, 10)
-    _, looks = play(search, 4)
+    _, step = play(search, 4)
     assert [number for _, number in search.begun] == [0] * 12 + [1] * 12
-    assert looks == 12 * 2 * 10 // 4, "no place was ever empty"
+    assert step == 12 * 2 * 10 // 4, "no place was ever empty"
 
 
 def test_a_later_success_waits_for_the_earlier_runs_and_cuts_the_later_ones_short():
     search = Script([[18, 2, NEVER]], 20)
-    ledger, looks = play(search, 8)
-    assert (ledger.run.item(), ledger.look.item()) == (0, 17)
-    assert looks == 18
+    state, step = play(search, 8)
+    assert (state.run.item(), state.step.item()) == (0, 17)
+    assert step == 18
     search = Script([[NEVER, 2, NEVER]], 20)
-    ledger, looks = play(search, 8)
-    assert ledger.run.item() == 1
-    assert ledger.witnesses[0, 0, 0, 0].item() == pytest.approx(0.52)
-    assert looks == 20, "the first run was over, and nobody waited for the third"
+    state, step = play(search, 8)
+    assert state.run.item() == 1
+    assert state.adversarial[0, 0, 0, 0].item() == pytest.approx(0.52)
+    assert step == 20, "the first run was over, and nobody waited for the third"
 
 
 def test_a_run_waits_for_those_that_choose_it():
     barriers = [0, 0, 0, 3, 3, 5]
     search = Script([[NEVER] * 6] * 2, 10, barriers)
-    _, looks = play(search, 64)
-    assert looks == SOON + 10 + 10 + 10
+    _, step = play(search, 64)
+    assert step == SOON + 10 + 10 + 10
     assert sorted(search.begun) == [(i, k) for i in range(2) for k in range(6)]
 
 
 def test_what_the_model_was_asked_is_on_the_books_of_who_asked():
     search = Script([[NEVER] * 4, [5, 1, 1, 1]], 10)
-    setting = situation(2, 8)
-    setting.ledger.open_stage(4)
-    for _ in BatchScheduler(setting, search, "planned", 1).run(torch.arange(2)):
+    context = situation(2, 8)
+    context.state.open_stage(4)
+    for _ in BatchScheduler(context, search, "planned", 1).run(torch.arange(2)):
         pass
-    assert setting.ledger.forwards.tolist() == [4 * 11, 7]  # a success is asked about twice
-    assert setting.oracle.forward_passes == 51
+    assert context.state.forwards.tolist() == [4 * 11, 7]  # a success is asked about twice
+    assert context.counted_model.forward_passes == 51

@@ -17,7 +17,7 @@ from tests.attacks.sent_models import Cut
 from isthmus.attacks import Linf, curve, robust_accuracy
 from isthmus.attacks.api import ready
 from isthmus.attacks.engine import workers
-from isthmus.attacks.engine.context import Setting
+from isthmus.attacks.engine.context import EvaluationContext
 from isthmus.attacks.engine.counted_model import CountedModel
 from isthmus.attacks.engine.evaluation import Evaluation, RunOptions, work
 from isthmus.attacks.engine.inputs import examples
@@ -31,7 +31,7 @@ SUITE = ["fgsm", {"name": "pgd", "restarts": 3, "steps": 12}]
 
 def same(a: RobustResult, b: RobustResult) -> bool:
     """Whether two results are one another's equal: witnesses, passes of each example, and all."""
-    ours, theirs = a.ledger.columns(), b.ledger.columns()
+    ours, theirs = a.state.columns(), b.state.columns()
     if a.random:  # who is confirmed together shares what that costs; only the sum is exact
         del ours["forwards"]
     equal = [torch.equal(x.nan_to_num(-7), theirs[name].nan_to_num(-7)) for name, x in ours.items()]
@@ -56,9 +56,9 @@ def test_one_crew_serves_all_attacks_and_a_whole_curve(monkeypatch):
     from isthmus.attacks.engine import processes
 
     crews = []
-    begin = processes.Processes.__init__
+    init = processes.Processes.__init__
     monkeypatch.setattr(
-        processes.Processes, "__init__", lambda self, *given: (crews.append(self), begin(self, *given))[1]
+        processes.Processes, "__init__", lambda self, *given: (crews.append(self), init(self, *given))[1]
     )
     model, images, labels = subject(24)
     grid = [Linf(0.01), Linf(0.03)]
@@ -79,11 +79,15 @@ class Hand:
 
     def gather(self, seconds):
         number, order = self.orders.pop()
-        oracle, rows = CountedModel(Smooth()), torch.arange(len(order.ledger))
-        here = Setting(Verifier(oracle, order.threat), order.examples, order.ledger, torch.device("cpu"), order.size)
+        counted_model, rows = CountedModel(Smooth()), torch.arange(len(order.state))
+        here = EvaluationContext(
+            Verifier(counted_model, order.threat), order.examples, order.state, torch.device("cpu"), order.size
+        )
         for _ in work(here, order.attack, rows, order.stage):
             pass
-        return [(number, workers.Part(rows, order.ledger, oracle.forward_passes, oracle.backward_passes, True))]
+        return [
+            (number, workers.Part(rows, order.state, counted_model.forward_passes, counted_model.backward_passes, True))
+        ]
 
     def close(self):
         self.closed = True
@@ -94,7 +98,7 @@ def test_any_crew_will_do():
     batch, attacks = examples(images, labels), ready(SUITE)
     evaluation = Evaluation(model, batch, Linf(0.03), attacks, 0, RunOptions(None, jobs=3), None)
     evaluation.pool = crew = Hand()
-    evaluation.begin(None)
+    evaluation.init(None)
     evaluation.run()
     assert same(evaluation.result(), robust_accuracy(model, images, labels, Linf(0.03), SUITE))
     workers.close(evaluation)
@@ -134,7 +138,7 @@ def test_a_choice_of_examples_may_be_a_closure():
     model, images, labels = subject(24)
     chosen = torch.arange(24) < 12
     (attack,) = ready("fgsm")
-    some = replace(attack, among=lambda ledger, keys: chosen)
+    some = replace(attack, among=lambda state, keys: chosen)
     result = robust_accuracy(model, images, labels, Linf(0.1), [some], jobs=2)
     assert not (result.broken & ~chosen & result.correct).any()
     assert (result.broken & chosen & result.correct).any()
@@ -232,8 +236,8 @@ def test_a_worker_that_comes_to_grief_is_told_of_and_nothing_is_lost(tmp_path, g
     said, errors = process.communicate()
     assert re.search(words, said), said + errors
     assert errors == ""
-    ledger, _ = EvaluationState.load(tmp_path / "kept.safetensors")
-    assert ledger.ranked.shape == (24, 2)
+    state, _ = EvaluationState.load(tmp_path / "kept.safetensors")
+    assert state.ranked.shape == (24, 2)
     assert nobody_left(process.pid)
 
 

@@ -100,7 +100,7 @@ def read(average: Average, images: Float[Tensor, "n c h w"], batch: Batch) -> Re
     mean = total / draws[:, None]
     finite, side = mean.isfinite().all(1), 0 if batch.targets is None else 1
     wrong = finite & batch.reached(mean)
-    lead = -batch.gap(mean)
+    lead = -batch.margin(mean)
     sure = wrong & (most[:, side] >= 1 / DOUBT)
     return Reading(mean.float(), wrong, once, sure, lead.float(), draws)
 

@@ -30,7 +30,7 @@ class Batch(Rows):
     labels: Int[Tensor, " n"]
     keys: Int[Tensor, " n"]
     targets: Int[Tensor, " n"] | None = None
-    aims: Int[Tensor, " n"] | None = None
+    target_class: Int[Tensor, " n"] | None = None
 
     def folded(self, *parts: int | str | Tensor) -> Batch:
         """The same examples with keys of their own for one attack, restart, ..."""
@@ -41,9 +41,9 @@ class Batch(Rows):
         predicted = logits.argmax(1)
         return predicted != self.labels if self.targets is None else predicted == self.targets
 
-    def gap(self, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
-        """How far from success, in units of logits: z_y − max_{j≠y} z_j, or max_{j≠t} z_j − z_t. Negative beyond."""
-        return -margin(logits, self.labels) if self.targets is None else margin(logits, self.targets)
+    def margin(self, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+        """z_y − max_{j≠y} z_j, or in a targeted evaluation max_{j≠t} z_j − z_t: negative once the attack succeeds."""
+        return margin(logits, self.labels) if self.targets is None else -margin(logits, self.targets)
 
     def ascend(self, loss: str, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
         """What to ascend: a loss against the label, directed at the aim where there is one; or towards the target.
@@ -53,20 +53,22 @@ class Batch(Rows):
         """
         if self.targets is not None:
             return -LOSSES[loss](logits, self.targets)
-        if self.aims is None:
+        if self.target_class is None:
             return LOSSES[loss](logits, self.labels)
-        aimed = self.aims >= 0
+        aimed = self.target_class >= 0
         if aimed.all():
-            return DIRECTED[loss](logits, self.labels, self.aims)
+            return DIRECTED[loss](logits, self.labels, self.target_class)
         free = LOSSES[loss](logits, self.labels)
-        return torch.where(aimed, DIRECTED[loss](logits, self.labels, self.aims.clamp(min=0)), free)
+        return torch.where(aimed, DIRECTED[loss](logits, self.labels, self.target_class.clamp(min=0)), free)
 
     def difference(self, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
         """z_t − z_y for the row's aim (or target), else z_j − z_y for the largest other logit: the nearest decision."""
         if self.targets is not None:
-            return -margin(logits, self.targets)
-        if self.aims is None:
-            return margin(logits, self.labels)
+            return margin(logits, self.targets)
+        if self.target_class is None:
+            return -margin(logits, self.labels)
         return torch.where(
-            self.aims >= 0, own(logits, self.aims.clamp(min=0)) - own(logits, self.labels), margin(logits, self.labels)
+            self.target_class >= 0,
+            own(logits, self.target_class.clamp(min=0)) - own(logits, self.labels),
+            -margin(logits, self.labels),
         )

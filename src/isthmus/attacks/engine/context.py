@@ -17,7 +17,7 @@ from isthmus.attacks.threats import Threat
 
 
 @dataclass
-class Setting:
+class EvaluationContext:
     """Examples under attack.
 
     Attributes:
@@ -28,29 +28,29 @@ class Setting:
         size: examples at a time, at most.
     """
 
-    judge: Verifier
+    verifier: Verifier
     examples: Batch
-    ledger: EvaluationState
+    state: EvaluationState
     device: torch.device
     size: int
 
     def __post_init__(self) -> None:
-        self.oracle.rows = self.size
+        self.counted_model.rows = self.size
 
     @property
-    def oracle(self) -> CountedModel:
+    def counted_model(self) -> CountedModel:
         """The model that attacks ask."""
-        return self.judge.oracle
+        return self.verifier.counted_model
 
     @property
     def threat(self) -> Threat:
         """The ball around each example."""
-        return self.judge.threat
+        return self.verifier.threat
 
     @property
     def classes(self) -> int:
         """How many logits the model gives; known once it was asked."""
-        return self.ledger.ranked.shape[1] + 1
+        return self.state.ranked.shape[1] + 1
 
     def batch(self, rows: Tensor) -> Batch:
         """These examples where the model is."""
@@ -63,14 +63,17 @@ class Setting:
         In equal shares, after what the judge asked about some of them again; of what is left over the first get one
         pass more.
         """
-        self.judge.take_repeated()
-        forwards, backwards = self.oracle.forward_passes, self.oracle.backward_passes
+        self.verifier.take_repeated()
+        forwards, backwards = self.counted_model.forward_passes, self.counted_model.backward_passes
         yield
-        forwards, backwards = self.oracle.forward_passes - forwards, self.oracle.backward_passes - backwards
-        repeated = self.judge.take_repeated()
+        forwards, backwards = (
+            self.counted_model.forward_passes - forwards,
+            self.counted_model.backward_passes - backwards,
+        )
+        repeated = self.verifier.take_repeated()
         if repeated is not None:
-            self.ledger.forwards.index_add_(0, rows, repeated)
+            self.state.forwards.index_add_(0, rows, repeated)
             forwards -= int(repeated.sum())
-        for column, passes in ((self.ledger.forwards, forwards), (self.ledger.backwards, backwards)):
+        for column, passes in ((self.state.forwards, forwards), (self.state.backwards, backwards)):
             each, rest = divmod(passes, len(rows))
             column.index_add_(0, rows, each + (torch.arange(len(rows)) < rest).long())

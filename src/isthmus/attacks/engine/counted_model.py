@@ -43,7 +43,7 @@ class Answer:
         return self.logits.isfinite().all(1)
 
 
-class Spent(Exception):
+class BudgetExhausted(Exception):
     """The passes or the time that were granted are spent; nothing was asked that is not counted.
 
     Attributes:
@@ -74,9 +74,11 @@ class CountedModel:
         autocast: a lower precision for the scout's passes, such as ``torch.bfloat16``.
     """
 
-    def __init__(self, model: nn.Module, scout: nn.Module | None = None, autocast: torch.dtype | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, optimized_model: nn.Module | None = None, autocast: torch.dtype | None = None
+    ) -> None:
         self._model = model
-        self.scout = model if scout is None else scout
+        self.optimized_model = model if optimized_model is None else optimized_model
         self._autocast = autocast
         self.takes_keys = bool(getattr(model, "takes_keys", False))
         self.random = self.takes_keys
@@ -94,7 +96,7 @@ class CountedModel:
     @property
     def exact(self) -> bool:
         """Whether attacks see the very model that judges, in its own precision."""
-        return self.scout is self._model and self._autocast is None
+        return self.optimized_model is self._model and self._autocast is None
 
     def check(self, passes: int) -> None:
         """Whether so many further passes are granted.
@@ -103,9 +105,9 @@ class CountedModel:
             Spent: they are not, or the deadline has passed.
         """
         if self.limit is not None and self.forward_passes + self.backward_passes + passes > self.limit:
-            raise Spent("passes")
+            raise BudgetExhausted("passes")
         if self.deadline is not None and time.monotonic() > self.deadline:
-            raise Spent("time")
+            raise BudgetExhausted("time")
 
     def took_over(self, other: CountedModel) -> CountedModel:
         """This oracle, with what another one was asked on its count."""
@@ -151,7 +153,7 @@ class CountedModel:
             logits = self._checked(lambda: answer(images.clone(), each).flatten(0, 1), images, each.numel())
         return logits.reshape(*each.shape, -1)
 
-    def look(
+    def query(
         self,
         images: Float[Tensor, "n c h w"],
         keys: Int[Tensor, " n"],
@@ -208,14 +210,14 @@ class CountedModel:
 
     def _scouted(self, images: Tensor, keys: Tensor, draw: int | Tensor) -> Tensor:
         with torch.no_grad(), self._precision(images.device):
-            return self._forward(self.scout, images, keys, draw)
+            return self._forward(self.optimized_model, images, keys, draw)
 
     def _gradient(self, images: Tensor, keys: Tensor, objective: Objective, draw: int | Tensor) -> Answer:
         self.check(2 * len(images))
         with torch.enable_grad():
             leaf = images.detach().requires_grad_()
             with self._precision(images.device):
-                logits = self._forward(self.scout, leaf, keys, draw)
+                logits = self._forward(self.optimized_model, leaf, keys, draw)
             values = objective(logits)
             gradient, fault = None, ""
             if values.requires_grad:

@@ -23,7 +23,7 @@ One = Callable[[Batch, RunOptions, Progress | None], RobustResult]
 
 
 def until_narrow(
-    evaluate: One, examples: Batch, half_width: float, means: RunOptions, progress: Progress | None
+    evaluate: One, examples: Batch, half_width: float, options: RunOptions, progress: Progress | None
 ) -> RobustResult:
     """Evaluate examples in an order drawn from their keys until the interval of robust accuracy is narrow enough.
 
@@ -41,12 +41,12 @@ def until_narrow(
     order = uniform(fold(examples.keys.cpu(), "early_stopping/order"), (1,)).squeeze(1).argsort(stable=True)
     results: list[RobustResult] = []
     for number, rows in enumerate(torch.split(order, WAVE)):
-        own = means if means.save_to is None else replace(means, save_to=_wave_file(means.save_to, number))
+        own = options if options.save_to is None else replace(options, save_to=_wave_file(options.save_to, number))
         try:
             results.append(evaluate(examples.take(rows), own, _shifted(progress, results, examples, order)))
-            if results[-1].random and not means.random:  # waves to come know, and those before are judged anew
-                means = replace(means, random=True)
-                results = [_anew(evaluate, each, means, at) for at, each in enumerate(results)]
+            if results[-1].random and not options.random:  # waves to come know, and those before are judged anew
+                options = replace(options, random=True)
+                results = [_anew(evaluate, each, options, at) for at, each in enumerate(results)]
         except KeyboardInterrupt as stop:
             parts = [*results, stop.result] if isinstance(stop, Interrupted) else results
             if not parts:
@@ -59,13 +59,13 @@ def until_narrow(
     return together
 
 
-def _anew(evaluate: One, known: RobustResult, means: RunOptions, number: int) -> RobustResult:
+def _anew(evaluate: One, known: RobustResult, options: RunOptions, number: int) -> RobustResult:
     """A wave by the rule for random models, where it was not judged by it."""
     if known.random:
         return known
-    own = means if means.save_to is None else replace(means, save_to=_wave_file(means.save_to, number))
+    own = options if options.save_to is None else replace(options, save_to=_wave_file(options.save_to, number))
     found = evaluate(known.examples, own, None)
-    return found if means.save_to is not None else found.after(known)
+    return found if options.save_to is not None else found.after(known)
 
 
 def _wave_file(path: Path, number: int) -> Path:
@@ -90,9 +90,7 @@ def _shifted(progress: Progress | None, results: list[RobustResult], examples: B
     def tell(at: Snapshot) -> None:
         per = at.total // at.n
         progress(
-            at._replace(
-                done=before * per + at.done, total=len(order) * per, standing=stood + at.standing, n=before + at.n
-            )
+            at._replace(done=before * per + at.done, total=len(order) * per, robust=stood + at.robust, n=before + at.n)
         )
 
     return tell

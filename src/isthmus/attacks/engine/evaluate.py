@@ -15,7 +15,7 @@ from torch import nn
 from isthmus.attacks.attack import Attack
 from isthmus.attacks.engine import workers
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.counted_model import Spent
+from isthmus.attacks.engine.counted_model import BudgetExhausted
 from isthmus.attacks.engine.evaluation import Evaluation, Progress, RunOptions
 from isthmus.attacks.result import RobustResult
 from isthmus.attacks.threats import Threat
@@ -29,7 +29,7 @@ def evaluate(
     attacks: Sequence[Attack],
     *,
     seed: int = 0,
-    means: RunOptions = RunOptions(),
+    options: RunOptions = RunOptions(),
     progress: Progress | None = None,
     known: RobustResult | None = None,
 ) -> RobustResult:
@@ -56,18 +56,18 @@ def evaluate(
             what was known by then, and not ``complete``.
     """
     with preserve_state(model, device_of(model, examples.images), seed):
-        evaluation = Evaluation(model, examples, threat, attacks, seed, means, progress)
+        evaluation = Evaluation(model, examples, threat, attacks, seed, options, progress)
         try:
-            evaluation.begin(known)
+            evaluation.init(known)
             evaluation.run()
         except KeyboardInterrupt:
             if not evaluation.looked:
                 raise
             raise Interrupted(evaluation.interrupted()) from None
-        except Spent as spent:
+        except BudgetExhausted as spent:
             if not evaluation.looked:
-                oracle = evaluation.setting.oracle
-                spent.forwards, spent.backwards = oracle.forward_passes, oracle.backward_passes
+                counted_model = evaluation.context.counted_model
+                spent.forwards, spent.backwards = counted_model.forward_passes, counted_model.backward_passes
                 raise
             return replace(evaluation.interrupted(), exhausted=True)
         finally:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from isthmus.attacks.attack import Attack
 from isthmus.attacks.engine import optimized_model, saved_state, workers
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.context import Setting
-from isthmus.attacks.engine.counted_model import CountedModel, Spent
+from isthmus.attacks.engine.context import EvaluationContext
+from isthmus.attacks.engine.counted_model import BudgetExhausted, CountedModel
 from isthmus.attacks.engine.inputs import check_classes
 from isthmus.attacks.engine.scheduler import BatchScheduler
 from isthmus.attacks.engine.single_shot import propose
@@ -50,7 +50,7 @@ class Snapshot(NamedTuple):
     done: float
     total: int
     attack: str
-    standing: int
+    robust: int
     n: int
     passes: int = 0
 
@@ -95,7 +95,7 @@ class RunOptions:
     jobs: int = 1
     bf16: bool = False
     save_to: Path | None = None
-    scout: nn.Module | None = None
+    optimized_model: nn.Module | None = None
     verify: bool = True
     random: bool = False
     passes: int | None = None
@@ -103,7 +103,7 @@ class RunOptions:
 
 
 class Evaluation:
-    """Attacks on examples, how far they are, and the file that remembers it. Call :meth:`begin`, then :meth:`run`.
+    """Attacks on examples, how far they are, and the file that remembers it. Call :meth:`init`, then :meth:`run`.
 
     Attributes:
         setting: model, examples and ledger.
@@ -124,22 +124,24 @@ class Evaluation:
         threat: Threat,
         attacks: Sequence[Attack],
         seed: int,
-        means: RunOptions,
+        options: RunOptions,
         progress: Progress | None,
     ) -> None:
         self.model, self.attacks = model, list(attacks)
-        self.seed, self.means, self.progress = seed, means, progress
+        self.seed, self.options, self.progress = seed, options, progress
         device = device_of(model, examples.images)
-        if means.passes is not None and means.passes < optimized_model.PROBING:
-            raise Spent("passes")
-        oracle = (
-            optimized_model.oracle(model, means.bf16, examples.images[: optimized_model.PROBE].to(device))
-            if means.scout is None
-            else CountedModel(model, means.scout, torch.bfloat16 if means.bf16 else None)
+        if options.passes is not None and options.passes < optimized_model.PROBING:
+            raise BudgetExhausted("passes")
+        counted_model = (
+            optimized_model.wrap(model, options.bf16, examples.images[: optimized_model.PROBE].to(device))
+            if options.optimized_model is None
+            else CountedModel(model, options.optimized_model, torch.bfloat16 if options.bf16 else None)
         )
-        oracle.limit, oracle.deadline = means.passes, means.deadline
-        size = means.batch_size or optimized_model.BATCH_SIZE
-        self.setting = Setting(Verifier(oracle, threat), examples, EvaluationState.new(examples.images), device, size)
+        counted_model.limit, counted_model.deadline = options.passes, options.deadline
+        size = options.batch_size or optimized_model.BATCH_SIZE
+        self.context = EvaluationContext(
+            Verifier(counted_model, threat), examples, EvaluationState.new(examples.images), device, size
+        )
         self.labels = [CLEAN, *(attack.label for attack in attacks)]
         self.looked = False
         self.verified = False
@@ -153,7 +155,7 @@ class Evaluation:
 
     # --- beginning ---
 
-    def begin(self, known: RobustResult | None) -> None:
+    def init(self, known: RobustResult | None) -> None:
         """Take up a saved evaluation or what is known, or look at the clean images."""
         try:
             self._begin(known)
@@ -161,19 +163,19 @@ class Evaluation:
             self._start_over()
 
     def _begin(self, known: RobustResult | None) -> None:
-        setting, path = self.setting, self.means.save_to
-        oracle = setting.oracle
+        context, path = self.context, self.options.save_to
+        counted_model = context.counted_model
         there = path if path is not None and files.exists(path) else None
         if there is not None:
             self._take_up(there)
         elif known is not None:
             self._go_on_from(known)
         random = (
-            oracle.takes_keys
-            or self.means.random
-            or optimized_model.is_random(oracle, setting.examples, setting.device)
+            counted_model.takes_keys
+            or self.options.random
+            or optimized_model.is_random(counted_model, context.examples, context.device)
         )
-        if random and self.looked and not oracle.random:  # what is known was judged by the rule for others
+        if random and self.looked and not counted_model.random:  # what is known was judged by the rule for others
             raise Randomness
         if random:
             self._turn_random()
@@ -185,47 +187,49 @@ class Evaluation:
 
     def _ready(self) -> None:
         """Look at the clean images, unless they are known, and find a batch size."""
-        setting = self.setting
+        context = self.context
         if not self.looked:
             self._look_at_clean_images()
-        setting.oracle.classes = setting.classes
-        fits = optimized_model.batch_size(setting.oracle, setting.examples, setting.device)
-        setting.size = setting.oracle.rows = self.means.batch_size or fits
+        context.counted_model.classes = context.classes
+        fits = optimized_model.batch_size(context.counted_model, context.examples, context.device)
+        context.size = context.counted_model.rows = self.options.batch_size or fits
         self._book(CLEAN)
 
     def _start_over(self) -> None:
         """Begin anew with the rule for random models; what was spent until now is booked on the clean images."""
-        setting, old = self.setting, self.setting.ledger
-        setting.judge.start_over()
-        setting.ledger = EvaluationState.new(setting.examples.images)
-        setting.ledger = replace(setting.ledger, forwards=old.forwards, backwards=old.backwards, blind=old.blind)
+        context, old = self.context, self.context.state
+        context.verifier.start_over()
+        context.state = EvaluationState.new(context.examples.images)
+        context.state = replace(
+            context.state, forwards=old.forwards, backwards=old.backwards, zero_gradients=old.zero_gradients
+        )
         self.labels = [CLEAN, *(attack.label for attack in self.attacks)]
         self.spent = dict.fromkeys(self.labels, 0)
         self.at, self.members, self.decided = 0, None, None
         self.looked = self.verified = False
         self._turn_random()
-        seed_generators(self.seed, [setting.device] if setting.device.type == "cuda" else [])
+        seed_generators(self.seed, [context.device] if context.device.type == "cuda" else [])
         self._ready()
         self.save()
 
     def _turn_random(self) -> None:
         """Keep what a random model needs; an image that came near in another ball may lie outside this one."""
-        setting = self.setting
-        setting.oracle.random, images = True, setting.examples.images.cpu()
-        ledger = setting.ledger
-        if ledger.nearest is None or ledger.near is None:
-            setting.ledger = ledger.for_random(images)
+        context = self.context
+        context.counted_model.random, images = True, context.examples.images.cpu()
+        state = context.state
+        if state.nearest is None or state.nearest_margin is None:
+            context.state = state.for_random(images)
             return
-        outside = ~setting.threat.contains(ledger.nearest, images)
-        ledger.nearest[outside], ledger.near[outside] = images[outside], torch.inf
+        outside = ~context.threat.contains(state.nearest, images)
+        state.nearest[outside], state.nearest_margin[outside] = images[outside], torch.inf
 
     def _go_on_from(self, known: RobustResult) -> None:
         """What a result at a smaller ε decided stays decided; only its passes are not of this evaluation."""
         self.labels = [*known.attacks, *(a.label for a in self.attacks if a.label not in known.attacks)]
         self.spent = dict.fromkeys(self.labels, 0)
         self.decided = known.stage >= 0
-        ledger = self.setting.ledger = known.ledger.take(torch.arange(len(known)))
-        for spent in (ledger.forwards, ledger.backwards, ledger.blind):
+        state = self.context.state = known.state.take(torch.arange(len(known)))
+        for spent in (state.forwards, state.backwards, state.zero_gradients):
             spent.zero_()
         if known.random:
             self._turn_random()
@@ -233,33 +237,33 @@ class Evaluation:
 
     def _look_at_clean_images(self) -> None:
         """Judge the images themselves: errors are broken by "clean", and NaN or infinite logits set aside."""
-        setting, found, within = self.setting, [], True
-        ledger, examples = setting.ledger, setting.examples
-        for rows in torch.split(torch.arange(len(examples)), setting.size):
-            batch = setting.batch(rows)
-            with setting.booked(rows):
+        context, found, within = self.context, [], True
+        state, examples = context.state, context.examples
+        for rows in torch.split(torch.arange(len(examples)), context.size):
+            batch = context.batch(rows)
+            with context.booked(rows):
                 logits, sure = self._read_clean(batch)
                 check_classes(examples, logits.shape[1])
                 finite, predicted = logits.isfinite().all(1), logits.argmax(1)
                 errs = finite & ((predicted != batch.labels) | batch.reached(logits))
-                setting.judge.ask_again(batch.images, batch.keys, logits, errs)
+                context.verifier.ask_again(batch.images, batch.keys, logits, errs)
                 wrong = batch.reached(logits) if sure is None else sure
-            ledger.correct[rows] = (finite & (predicted == batch.labels)).cpu()
+            state.correct[rows] = (finite & (predicted == batch.labels)).cpu()
             broken = (finite & wrong).cpu()
-            ledger.broken[rows], ledger.gap[rows] = broken, batch.gap(logits).float().cpu()
-            if ledger.near is not None:
-                ledger.near[rows] = ledger.gap[rows]
-            ledger.stage[rows[broken | ~finite.cpu()]] = 0
-            within &= setting.oracle.one_logit and outputs.are_probabilities(logits[:, 1])
+            state.broken[rows], state.margin[rows] = broken, batch.margin(logits).float().cpu()
+            if state.nearest_margin is not None:
+                state.nearest_margin[rows] = state.margin[rows]
+            state.stage[rows[broken | ~finite.cpu()]] = 0
+            within &= context.counted_model.one_logit and outputs.are_probabilities(logits[:, 1])
             found.append(logits.scatter(1, batch.labels[:, None], -torch.inf).argsort(1, descending=True)[:, :-1].cpu())
         if within and (examples.labels == 0).any():
             raise ModelError(
                 "The model gives one number in [0, 1] for each image, as probabilities are; a single logit means "
                 "class 1 where it is positive. Return log-odds (torch.logit), or two columns."
             )
-        ledger.ranked = torch.cat(found)
-        ledger.witnesses[ledger.broken] = examples.images.cpu()[ledger.broken]
-        if not (ledger.broken | ledger.standing).any():
+        state.ranked = torch.cat(found)
+        state.adversarial[state.broken] = examples.images.cpu()[state.broken]
+        if not (state.broken | state.robust).any():
             raise ModelError(
                 "The model's logits are NaN or infinite on every clean image: training diverged, or the "
                 "weights are of another model."
@@ -268,10 +272,10 @@ class Evaluation:
 
     def _read_clean(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Logits of clean images; for a random model the ln of mean probabilities, and whether they surely succeed."""
-        judge = self.setting.judge
-        if not judge.oracle.random:
-            return judge.clean(batch), None
-        reading = judge.read(batch.images, batch)
+        verifier = self.context.verifier
+        if not verifier.counted_model.random:
+            return verifier.clean(batch), None
+        reading = verifier.read(batch.images, batch)
         return reading.mean.clamp(min=1e-30).log(), reading.sure
 
     # --- the file ---
@@ -280,53 +284,53 @@ class Evaluation:
     def _facts(self) -> dict[str, Any]:
         """What makes this evaluation another than one that a file may hold."""
         return {
-            "threat": str(self.setting.threat),
+            "threat": str(self.context.threat),
             "attacks": [[a.label, a.config.model_dump(mode="json")] for a in self.attacks],
             "seed": self.seed,
-            "examples": optimized_model.fingerprint(self.setting.examples.columns().values()),
+            "examples": optimized_model.fingerprint(self.context.examples.columns().values()),
             "model": optimized_model.fingerprint(self.model.state_dict().values()),
         }
 
     def save(self) -> None:
         """Write the evaluation to its file, where it has one."""
-        if self.means.save_to is None:
+        if self.options.save_to is None:
             return
-        oracle = self.setting.oracle
+        counted_model = self.context.counted_model
         now = {
             "facts": self._facts,
             "labels": self.labels,
             "at": self.at,
             "members": None if self.members is None else self.members.tolist(),
-            "passes": [oracle.forward_passes, oracle.backward_passes],
-            "random": oracle.random,
+            "passes": [counted_model.forward_passes, counted_model.backward_passes],
+            "random": counted_model.random,
             "verified": self.verified,
             "unconfirmed": self.unconfirmed,
             "verification_passes": self.verification_passes,
             "spent": self.spent,
         }
         began = time.monotonic()
-        self.setting.ledger.save(self.means.save_to, json.dumps(now))
+        self.context.state.save(self.options.save_to, json.dumps(now))
         self._saved = time.monotonic()
         self._pause = max(SAVE_EVERY, _WRITING * (self._saved - began))
 
     def _take_up(self, path: Path) -> None:
-        ledger, now = saved_state.load(path, json.loads(json.dumps(self._facts)), self.setting, self.attacks)
-        self.setting.ledger, self.labels, self.at, self.looked = ledger, now.labels, now.at, True
+        state, now = saved_state.load(path, json.loads(json.dumps(self._facts)), self.context, self.attacks)
+        self.context.state, self.labels, self.at, self.looked = state, now.labels, now.at, True
         self.members = None if now.members is None else torch.tensor(now.members, dtype=torch.int64)
-        self.setting.oracle.forward_passes, self.setting.oracle.backward_passes = now.passes
-        self.spent, self.setting.oracle.random = now.spent, now.random
+        self.context.counted_model.forward_passes, self.context.counted_model.backward_passes = now.passes
+        self.spent, self.context.counted_model.random = now.spent, now.random
         self.verified, self.unconfirmed = now.verified, now.unconfirmed
         self.verification_passes = now.verification_passes
 
     def _check_what_is_claimed(self, path: Path) -> None:
         """Witnesses in the file must hold: equal weights do not make an equal model."""
-        setting, ledger = self.setting, self.setting.ledger
-        ledger.settle()
-        rows = (ledger.broken & (ledger.stage > 0)).nonzero().squeeze(1)
-        for part in torch.split(rows, setting.size) if len(rows) and not setting.oracle.random else ():
-            images = ledger.witnesses[part].to(setting.device)
-            verdict = setting.judge.proposals(images, setting.batch(part), ledger.tries[part])
-            if not verdict.broken.all():
+        context, state = self.context, self.context.state
+        state.settle()
+        rows = (state.broken & (state.stage > 0)).nonzero().squeeze(1)
+        for part in torch.split(rows, context.size) if len(rows) and not context.counted_model.random else ():
+            images = state.adversarial[part].to(context.device)
+            checked = context.verifier.proposals(images, context.batch(part), state.tries[part])
+            if not checked.broken.all():
                 raise FileError(
                     f"{path} holds an evaluation of a model that answers otherwise, though its weights are these; "
                     "delete it to begin anew, or choose another path."
@@ -343,25 +347,25 @@ class Evaluation:
             self._run()
 
     def _run(self) -> None:
-        ledger = self.setting.ledger
+        state = self.context.state
         while self.at < len(self.attacks):
             attack = self.attacks[self.at]
             if self.members is None:
                 self.members = self._members(attack)
-                ledger.open_stage(attack.runs(self.setting.threat, self.setting.classes))
+                state.open_stage(attack.runs(self.context.threat, self.context.classes))
             for _ in self._work(attack, self.members):
                 self._book(attack.label)
                 self._tell(attack)
-                self.setting.oracle.check(0)  # of what workers asked
+                self.context.counted_model.check(0)  # of what workers asked
                 if time.monotonic() - self._saved > self._pause:
                     self.save()
             self.at, self.members = self.at + 1, None
             self.save()
             self._tell(attack)
-        if self.means.verify and not self.verified:
-            before = self.setting.oracle.forward_passes
-            self._read() if self.setting.oracle.random else self._verify()
-            self.verified, self.verification_passes = True, self.setting.oracle.forward_passes - before
+        if self.options.verify and not self.verified:
+            before = self.context.counted_model.forward_passes
+            self._read() if self.context.counted_model.random else self._verify()
+            self.verified, self.verification_passes = True, self.context.counted_model.forward_passes - before
             self.save()
 
     def _read(self) -> None:
@@ -369,93 +373,93 @@ class Evaluation:
 
         What an earlier result decided stays decided. An example that is not finite there is set aside.
         """
-        setting, ledger = self.setting, self.setting.ledger
-        chosen = ledger.standing | ledger.broken
+        context, state = self.context, self.context.state
+        chosen = state.robust | state.broken
         chosen &= True if self.decided is None else ~self.decided
         found = []
-        for rows in torch.split(chosen.nonzero().squeeze(1), setting.size) if chosen.any() else ():
-            with setting.booked(rows):
-                found.append((rows, setting.judge.read(self._closest(rows).to(setting.device), setting.batch(rows))))
+        for rows in torch.split(chosen.nonzero().squeeze(1), context.size) if chosen.any() else ():
+            with context.booked(rows):
+                found.append((rows, context.verifier.read(self._closest(rows).to(context.device), context.batch(rows))))
         for rows, reading in found:  # all of them or none: an interrupted reading begins again
             images, wrong = self._closest(rows), reading.wrong.cpu()
-            lost = ledger.broken[rows] & ~wrong
+            lost = state.broken[rows] & ~wrong
             self.unconfirmed += int(lost.sum())
-            ledger.reopen(rows[lost])
-            new = wrong & ~ledger.broken[rows]
-            ledger.enter(rows, reading)
-            ledger.settle_on(rows[new], images[new])
+            state.reopen(rows[lost])
+            new = wrong & ~state.broken[rows]
+            state.enter(rows, reading)
+            state.settle_on(rows[new], images[new])
         self._book(self.labels[-1])
 
     def _closest(self, rows: Tensor) -> Tensor:
         """The adversarial example of each row, or the image that came closest to one."""
-        ledger = self.setting.ledger
-        assert ledger.nearest is not None
-        broken = ledger.broken[rows][:, None, None, None]
-        return torch.where(broken, ledger.witnesses[rows], ledger.nearest[rows])
+        state = self.context.state
+        assert state.nearest is not None
+        broken = state.broken[rows][:, None, None, None]
+        return torch.where(broken, state.adversarial[rows], state.nearest[rows])
 
     def _verify(self) -> None:
         """Check adversarial examples on a further pass; those that it does not confirm count as robust."""
-        setting, ledger = self.setting, self.setting.ledger
-        new = ledger.broken if self.decided is None else ledger.broken & ~self.decided
+        context, state = self.context, self.context.state
+        new = state.broken if self.decided is None else state.broken & ~self.decided
         for stage, label in enumerate(self.labels[1:], 1):  # clean errors were asked about twice already
-            found = (new & (ledger.stage == stage)).nonzero().squeeze(1)
-            for rows in torch.split(found, setting.size) if len(found) else ():
-                images, batch = ledger.witnesses[rows].to(setting.device), setting.batch(rows)
-                with setting.booked(rows):
-                    refuted = rows[~setting.judge.holds(images, batch).cpu()]
+            found = (new & (state.stage == stage)).nonzero().squeeze(1)
+            for rows in torch.split(found, context.size) if len(found) else ():
+                images, batch = state.adversarial[rows].to(context.device), context.batch(rows)
+                with context.booked(rows):
+                    refuted = rows[~context.verifier.holds(images, batch).cpu()]
                 self.unconfirmed += len(refuted)
-                ledger.reopen(refuted)
+                state.reopen(refuted)
             self._book(label)
 
     def _members(self, attack: Attack) -> Tensor:
-        chosen = self.setting.ledger.standing
+        chosen = self.context.state.robust
         if attack.among is not None:
-            chosen = chosen & attack.among(self.setting.ledger, self.setting.examples.keys.cpu())
+            chosen = chosen & attack.among(self.context.state, self.context.examples.keys.cpu())
         return chosen.nonzero().squeeze(1)
 
     def _work(self, attack: Attack, members: Tensor) -> Iterator[None]:
         if len(members) > 1 and workers.jobs(self) > 1:
             return workers.run(self, attack, members)
-        return work(self.setting, attack, members, self.labels.index(attack.label))
+        return work(self.context, attack, members, self.labels.index(attack.label))
 
     def _book(self, label: str) -> None:
         """Put the passes that are on no stage's account yet on this one's."""
-        oracle = self.setting.oracle
-        self.spent[label] += oracle.forward_passes + oracle.backward_passes - sum(self.spent.values())
+        counted_model = self.context.counted_model
+        self.spent[label] += counted_model.forward_passes + counted_model.backward_passes - sum(self.spent.values())
 
     def _tell(self, attack: Attack) -> None:
         if self.progress is None:
             return
-        ledger, members = self.setting.ledger, self.members
-        n, share = len(ledger), 1.0
+        state, members = self.context.state, self.members
+        n, share = len(state), 1.0
         if members is not None and len(members):
-            runs = max(ledger.scores.shape[1], 1)
-            over = torch.where(ledger.standing[members], ledger.done[members], runs)
+            runs = max(state.scores.shape[1], 1)
+            over = torch.where(state.robust[members], state.done[members], runs)
             share = float(over.sum()) / (runs * len(members))
         done = (self.at + (share if members is not None else 0)) * n
-        standing, spent = int(ledger.standing.sum()), sum(self.spent.values())
-        self.progress(Snapshot(done, len(self.attacks) * n, attack.label, standing, n, spent))
+        robust, spent = int(state.robust.sum()), sum(self.spent.values())
+        self.progress(Snapshot(done, len(self.attacks) * n, attack.label, robust, n, spent))
 
     # --- what came of it ---
 
     def interrupted(self) -> RobustResult:
         """What is known after an interruption at any moment; saved, too."""
-        self.setting.ledger.settle()
+        self.context.state.settle()
         self._book(self.attacks[min(self.at, len(self.attacks) - 1)].label if self.attacks else CLEAN)
         self.save()
         return self.result(complete=False)
 
     def result(self, complete: bool = True) -> RobustResult:
         """What is known now."""
-        setting = self.setting
+        context = self.context
         return RobustResult(
-            threat=setting.threat,
+            threat=context.threat,
             attacks=tuple(self.labels),
-            examples=setting.examples.to(torch.device("cpu")),
-            ledger=setting.ledger,
-            forward_passes=setting.oracle.forward_passes,
-            backward_passes=setting.oracle.backward_passes,
-            random=setting.oracle.random,
+            examples=context.examples.to(torch.device("cpu")),
+            state=context.state,
+            forward_passes=context.counted_model.forward_passes,
+            backward_passes=context.counted_model.backward_passes,
+            random=context.counted_model.random,
             complete=complete,
             spent=tuple(self.spent[label] for label in self.labels),
             seed=self.seed,
@@ -465,13 +469,13 @@ class Evaluation:
         )
 
 
-def work(setting: Setting, attack: Attack, rows: Tensor, stage: int) -> Iterator[None]:
+def work(context: EvaluationContext, attack: Attack, rows: Tensor, stage: int) -> Iterator[None]:
     """One attack on these examples, in this process; yields whenever the ledger is in order.
 
     Args:
         stage: the attack's position in the ledger's count.
     """
     if attack.search is None:
-        return propose(setting, attack, rows, stage)
-    search = attack.search(attack.config, setting.threat, setting.classes)
-    return BatchScheduler(setting, search, attack.label, stage).run(rows)
+        return propose(context, attack, rows, stage)
+    search = attack.search(attack.config, context.threat, context.classes)
+    return BatchScheduler(context, search, attack.label, stage).run(rows)

@@ -21,7 +21,7 @@ from isthmus.attacks.engine.rows import Rows
 
 
 @dataclass
-class Runs(Rows):
+class AttackState(Rows):
     """Where runs are; attacks add columns of their own.
 
     Attributes:
@@ -31,14 +31,14 @@ class Runs(Rows):
     """
 
     x: Float[Tensor, "n c h w"]
-    looks: Int[Tensor, " n"]
+    step: Int[Tensor, " n"]
     budget: Int[Tensor, " n"]
 
 
-R = TypeVar("R", bound=Runs)
+R = TypeVar("R", bound=AttackState)
 
 
-class Search(ABC, Generic[R]):
+class IterativeAttack(ABC, Generic[R]):
     """An iterative attack with its options, for one threat and model.
 
     Attributes:
@@ -53,7 +53,7 @@ class Search(ABC, Generic[R]):
     gradient: ClassVar[bool] = True
     inside: bool = True
 
-    def aims(
+    def target_class(
         self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
     ) -> Int[Tensor, " n"] | None:
         """The class that each example's run of this number is directed at; None, or −1, for no class in particular.
@@ -72,7 +72,7 @@ class Search(ABC, Generic[R]):
         return 0
 
     @abstractmethod
-    def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> R:
+    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> R:
         """New runs for examples whose keys belong to this very run.
 
         Args:
@@ -81,7 +81,7 @@ class Search(ABC, Generic[R]):
         """
 
     def objective(self, runs: R, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
-        """The values whose gradient :meth:`advance` wants. Never asked of a search without ``gradient``."""
+        """The values whose gradient :meth:`step` wants. Never asked of a search without ``gradient``."""
         raise NotImplementedError
 
     def wants(self, runs: R) -> Bool[Tensor, " n"] | None:
@@ -89,11 +89,11 @@ class Search(ABC, Generic[R]):
         return None
 
     @abstractmethod
-    def advance(self, runs: R, batch: Batch, answer: Answer) -> None:
+    def step(self, runs: R, batch: Batch, answer: Answer) -> None:
         """Move every run to the image it looks at next, given what it saw; counts a look, in place."""
 
 
-class Directed(Search[R]):
+class Directed(IterativeAttack[R]):
     """Runs that ascend a loss towards the wrong classes in turn, the likeliest first.
 
     Attributes:
@@ -104,7 +104,7 @@ class Directed(Search[R]):
     targets: int
     loss: str
 
-    def aims(
+    def target_class(
         self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
     ) -> Int[Tensor, " n"] | None:
         """The wrong classes in turn, from the likeliest."""
@@ -117,5 +117,5 @@ class Directed(Search[R]):
 
 def counters(n: int, budget: int | Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
     """Columns ``looks`` and ``budget`` of runs that begin; the budget is one for all or one for each."""
-    looks = torch.zeros(n, dtype=torch.int64, device=like.device)
-    return looks, looks + torch.as_tensor(budget, device=like.device)
+    step = torch.zeros(n, dtype=torch.int64, device=like.device)
+    return step, step + torch.as_tensor(budget, device=like.device)

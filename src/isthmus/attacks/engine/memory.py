@@ -62,7 +62,7 @@ def remembers(model: nn.Module, images: Float[Tensor, "n c h w"], threat: Threat
     rows = torch.linspace(0, len(images) - 1, min(len(images), IMAGES)).long()
     some, rows = images[rows.to(images.device)].to(device, torch.float32), rows.to(device)
     keys = example_keys(seed, rows)
-    near = torch.where(
+    nearest_margin = torch.where(
         (torch.arange(len(rows), device=device) % 2 == 0)[:, None, None, None],
         threat.random_start(some, keys),
         threat.with_eps(threat.eps / 4).random_start(some, keys),
@@ -78,8 +78,10 @@ def remembers(model: nn.Module, images: Float[Tensor, "n c h w"], threat: Threat
         return functional.pad(last.float(), (0, 1))  # a binary classifier may answer with one column
 
     try:
-        alone = answers(near)
-        return rounding.differ(alone, answers(some, near)) and not rounding.differ(alone, answers(near, near))
+        alone = answers(nearest_margin)
+        return rounding.differ(alone, answers(some, nearest_margin)) and not rounding.differ(
+            alone, answers(nearest_margin, nearest_margin)
+        )
     except Exception:  # somebody else's model may be impossible to copy, or answer with anything
         return None
 

@@ -39,7 +39,7 @@ PROBING = 96
 _COPIES = 12  # images of a row that an attack keeps, with room for temporaries
 
 
-def oracle(model: nn.Module, bf16: bool, probe: Tensor) -> CountedModel:
+def wrap(model: nn.Module, bf16: bool, probe: Tensor) -> CountedModel:
     """An oracle whose attacks ask a scout where one agrees with the model on the probe.
 
     Args:
@@ -64,9 +64,9 @@ def _scout(asked: CountedModel, model: nn.Module, probe: Tensor) -> nn.Module | 
     for make in ways:
         try:  # somebody else's model may be impossible to copy, to trace or to fold
             faster: nn.Module = make().eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            scout = CountedModel(model, faster)
-            agreed = _agree(expected, _answers(scout, probe))
-            asked.took_over(scout)
+            optimized_model = CountedModel(model, faster)
+            agreed = _agree(expected, _answers(optimized_model, probe))
+            asked.took_over(optimized_model)
             if agreed:
                 return faster
         except Exception as error:
@@ -137,7 +137,7 @@ def _answers(asked: CountedModel, probe: Tensor) -> list[Answer]:
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand(probe.shape, generator=generator).to(probe.device)
     keys = torch.zeros(len(probe), dtype=torch.int64, device=probe.device)
-    return [asked.look(images, keys, lambda z: (z * z).sum(1)) for images in (probe, 1 - probe, noise)]
+    return [asked.query(images, keys, lambda z: (z * z).sum(1)) for images in (probe, 1 - probe, noise)]
 
 
 def _agree(ours: list[Answer], theirs: list[Answer]) -> bool:
@@ -152,17 +152,17 @@ def _agree(ours: list[Answer], theirs: list[Answer]) -> bool:
     return True
 
 
-def is_random(oracle: CountedModel, examples: Batch, device: torch.device) -> bool:
+def is_random(counted_model: CountedModel, examples: Batch, device: torch.device) -> bool:
     """Whether the model answers the first few images differently each time, by more than rounding.
 
     A model that is random on other images alone is found out later, by
     :meth:`isthmus.attacks.engine.verifier.Verifier.ask_again`.
     """
     batch = examples.take(torch.arange(min(len(examples), PROBE))).to(device)
-    return rounding.differ(*(oracle.logits(batch.images, batch.keys) for _ in range(2)))
+    return rounding.differ(*(counted_model.logits(batch.images, batch.keys) for _ in range(2)))
 
 
-def batch_size(oracle: CountedModel, examples: Batch, device: torch.device) -> int:
+def batch_size(counted_model: CountedModel, examples: Batch, device: torch.device) -> int:
     """How many examples fit: the largest power of two whose activations take at most half of the free memory.
 
     What one example takes is counted on a probe, as the bytes that autograd keeps for the backward pass; so this asks
@@ -176,9 +176,13 @@ def batch_size(oracle: CountedModel, examples: Batch, device: torch.device) -> i
         held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    weights = {t.untyped_storage().data_ptr() for ts in (oracle.scout.parameters(), oracle.scout.buffers()) for t in ts}
+    weights = {
+        t.untyped_storage().data_ptr()
+        for ts in (counted_model.optimized_model.parameters(), counted_model.optimized_model.buffers())
+        for t in ts
+    }
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor), suppress(ModelError):
-        oracle.look(batch.images, batch.keys, lambda logits: batch.ascend("ce", logits))
+        counted_model.query(batch.images, batch.keys, lambda logits: batch.ascend("ce", logits))
     each = sum(size for at, size in held.items() if at not in weights) // len(batch)
     each += _COPIES * batch.images[0].numel() * batch.images.element_size()
     fits = _free_memory(device) // 2 // max(each, 1)

@@ -106,7 +106,7 @@ class RayCrew:
             if isinstance(said, Exception):
                 raise said
             # what is known is known to the next worker, too
-            self._orders[number].ledger.put(said.rows, said.ledger)
+            self._orders[number].state.put(said.rows, said.state)
             if said.over:
                 del self._busy[ready]
                 staff.back(worker)

@@ -9,14 +9,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from isthmus.attacks.attack import Attack
-from isthmus.attacks.engine.context import Setting
+from isthmus.attacks.engine.context import EvaluationContext
 from isthmus.attacks.engine.state import EvaluationState
-from isthmus.attacks.result import CLEAN, Count
+from isthmus.attacks.result import CLEAN
+from isthmus.attacks.result_file import Count
 from isthmus.core.errors import FileError
 from isthmus.core.types import Record
 
 
-class Saved(Record):
+class SavedProgress(Record):
     """What stands beside the ledger.
 
     Attributes:
@@ -44,8 +45,8 @@ class Saved(Record):
 
 
 def load(
-    path: Path, facts: dict[str, Any], setting: Setting, attacks: Sequence[Attack]
-) -> tuple[EvaluationState, Saved]:
+    path: Path, facts: dict[str, Any], context: EvaluationContext, attacks: Sequence[Attack]
+) -> tuple[EvaluationState, SavedProgress]:
     """Read the file of an evaluation that is about to go on.
 
     Args:
@@ -54,9 +55,9 @@ def load(
     Raises:
         FileError: it is damaged, something else, or another evaluation.
     """
-    ledger, text = EvaluationState.load(path)
+    state, text = EvaluationState.load(path)
     try:
-        saved = Saved.model_validate_json(text, strict=True)
+        saved = SavedProgress.model_validate_json(text, strict=True)
     except ValidationError:
         raise FileError(f"{path} does not say what evaluation it holds; delete it to begin anew.") from None
     other = [name for name, fact in facts.items() if saved.facts.get(name) != fact]
@@ -66,32 +67,34 @@ def load(
             "path."
         )
     if (
-        (saved.random and ledger.nearest is None)
-        or not _whole(ledger, saved, setting)
-        or not _of_stages(ledger, saved, setting, attacks)
+        (saved.random and state.nearest is None)
+        or not _whole(state, saved, context)
+        or not _of_stages(state, saved, context, attacks)
     ):
         raise FileError(f"{path} contradicts itself, so it was not written by isthmus; delete it to begin anew.")
-    return ledger, saved
+    return state, saved
 
 
-def _whole(ledger: EvaluationState, saved: Saved, setting: Setting) -> bool:
+def _whole(state: EvaluationState, saved: SavedProgress, context: EvaluationContext) -> bool:
     """Whether it is about these examples, and points at no row or class that is not there."""
-    n, classes = len(setting.examples), ledger.ranked.shape[1] + 1
-    ranked = bool(((ledger.ranked >= 0) & (ledger.ranked < classes)).all())
+    n, classes = len(context.examples), state.ranked.shape[1] + 1
+    ranked = bool(((state.ranked >= 0) & (state.ranked < classes)).all())
     members = all(row < n for row in saved.members or ())
-    return ranked and members and ledger.witnesses.shape == setting.examples.images.shape
+    return ranked and members and state.adversarial.shape == context.examples.images.shape
 
 
-def _of_stages(ledger: EvaluationState, saved: Saved, setting: Setting, attacks: Sequence[Attack]) -> bool:
+def _of_stages(
+    state: EvaluationState, saved: SavedProgress, context: EvaluationContext, attacks: Sequence[Attack]
+) -> bool:
     """Whether its stages are those of the attacks, and its runs those of the present one."""
     needed = {CLEAN, *(attack.label for attack in attacks)}
     if not needed <= set(saved.labels) or set(saved.labels) != set(saved.spent):
         return False
-    if not bool(((ledger.stage >= -1) & (ledger.stage < len(saved.labels))).all()):
+    if not bool(((state.stage >= -1) & (state.stage < len(saved.labels))).all()):
         return False
     if saved.members is None:
         return saved.at <= len(attacks)
     if saved.at >= len(attacks):
         return False
-    runs = attacks[saved.at].runs(setting.threat, ledger.ranked.shape[1] + 1)
-    return ledger.scores.shape[1] == runs and bool(((ledger.done >= 0) & (ledger.done <= runs)).all())
+    runs = attacks[saved.at].runs(context.threat, state.ranked.shape[1] + 1)
+    return state.scores.shape[1] == runs and bool(((state.done >= 0) & (state.done <= runs)).all())

@@ -21,13 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isthmus.attacks import flags
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.context import Setting
+from isthmus.attacks.engine.context import EvaluationContext
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.engine.iterative import Runs, Search
+from isthmus.attacks.engine.iterative import AttackState, IterativeAttack
 from isthmus.attacks.engine.rows import Rows
-from isthmus.attacks.engine.verifier import Verdict
+from isthmus.attacks.engine.verifier import VerifierResult
 from isthmus.core.randomness import fold
 
 SOON = 8
@@ -35,13 +34,13 @@ SOON = 8
 
 
 @dataclass
-class Places(Rows):
+class Slots(Rows):
     """Who is in the batch: the example's row in the ledger, its run's number, and the run's best so far."""
 
     example: Tensor
     number: Tensor
     tries: Tensor
-    gap: Tensor
+    margin: Tensor
     closest: Tensor
 
 
@@ -51,12 +50,12 @@ class Found(Rows):
 
     example: Tensor
     number: Tensor
-    look: Tensor
-    aim: Tensor
+    step: Tensor
+    target_class: Tensor
     images: Tensor
     broken: Tensor
     finite: Tensor
-    gap: Tensor
+    margin: Tensor
 
 
 class BatchScheduler:
@@ -69,34 +68,34 @@ class BatchScheduler:
         stage: its position in the ledger's count.
     """
 
-    def __init__(self, setting: Setting, search: Search[Any], attack: str, stage: int) -> None:
+    def __init__(self, context: EvaluationContext, search: IterativeAttack[Any], attack: str, stage: int) -> None:
         self.search, self.attack, self.stage = search, attack, stage
-        self.setting, self.ledger, self.size = setting, setting.ledger, setting.size
-        self.keeps_best = setting.oracle.random and search.inside
-        self.side_by_side = search.runs > 1 and not setting.judge.in_turn
+        self.context, self.state, self.size = context, context.state, context.size
+        self.keeps_best = context.counted_model.random and search.inside
+        self.side_by_side = search.runs > 1 and not context.verifier.in_turn
         self.waiting: deque[int] = deque()
         self.numbers = torch.arange(search.runs)
         self.after = torch.tensor([search.after(number) for number in range(search.runs)])
-        self.begun = torch.full((len(self.ledger),), -1)  # the last run of each example that was begun here
+        self.begun = torch.full((len(self.state),), -1)  # the last run of each example that was begun here
         self.found: Found | None = None  # successes that wait for their examples' earlier runs
-        self._places: Places | None = None
+        self._slots: Slots | None = None
         self.batch: Batch
-        self.runs: Runs
+        self.runs: AttackState
 
     @property
-    def places(self) -> Places:
+    def slots(self) -> Slots:
         """Who is in the batch, while there is one."""
-        assert self._places is not None
-        return self._places
+        assert self._slots is not None
+        return self._slots
 
     def run(self, rows: Tensor) -> Iterator[None]:
         """Work through these examples' runs; yields after every look, when the ledger is in order."""
-        left = rows[self.ledger.standing[rows] & (self.ledger.done[rows] < self.search.runs)]
+        left = rows[self.state.robust[rows] & (self.state.done[rows] < self.search.runs)]
         # those that are behind go first, so that an evaluation taken up again goes on as it would have
-        self.waiting.extend(left[self.ledger.done[left].argsort(stable=True)].tolist())
+        self.waiting.extend(left[self.state.done[left].argsort(stable=True)].tolist())
         if len(left) > self.size:  # batches of one size, rather than full ones and a small last one
             self.size = math.ceil(len(left) / math.ceil(len(left) / self.size))
-        while self.waiting or self._places is not None:
+        while self.waiting or self._slots is not None:
             self._fill()
             self._step()
             yield
@@ -104,7 +103,7 @@ class BatchScheduler:
     # --- who is next ---
 
     def _fill(self) -> None:
-        free = self.size - (0 if self._places is None else len(self._places))
+        free = self.size - (0 if self._slots is None else len(self._slots))
         if free <= 0:
             return
         example = torch.tensor([self.waiting.popleft() for _ in range(min(free, len(self.waiting)))], dtype=torch.int64)
@@ -115,16 +114,16 @@ class BatchScheduler:
             example, number = torch.cat([example, beside[0]]), torch.cat([number, beside[1]])
         if len(example) == 0:
             return
-        places, batch, runs = self._begin(example, number)
-        if self._places is None:
-            self._places, self.batch, self.runs = places, batch, runs
+        slots, batch, runs = self._begin(example, number)
+        if self._slots is None:
+            self._slots, self.batch, self.runs = slots, batch, runs
         else:
-            self._places = self._places.joined(places)
+            self._slots = self._slots.joined(slots)
             self.batch, self.runs = self.batch.joined(batch), self.runs.joined(runs)
 
     def _open(self, example: Tensor) -> Tensor:
         """Which runs of these examples neither are over nor were begun."""
-        return self.ledger.scores[example].isnan() & (self.numbers > self.begun[example, None])
+        return self.state.scores[example].isnan() & (self.numbers > self.begun[example, None])
 
     def _next(self, example: Tensor) -> Tensor:
         """The number of each example's next run; the first of those that are open."""
@@ -132,9 +131,9 @@ class BatchScheduler:
 
     def _beside(self, example: Tensor, free: int) -> tuple[Tensor, Tensor]:
         """Further runs of these and other examples with runs under way: at most so many, one of each before another."""
-        if self._places is not None:
-            settled = (self.runs.looks.cpu() >= SOON) | (self._places.number > 0)
-            example = torch.cat([example, self._places.example[settled]])
+        if self._slots is not None:
+            settled = (self.runs.step.cpu() >= SOON) | (self._slots.number > 0)
+            example = torch.cat([example, self._slots.example[settled]])
         if self.found is not None:
             example = example[~torch.isin(example, self.found.example)]
         example = torch.tensor(sorted(set(example.tolist())), dtype=torch.int64)
@@ -142,7 +141,7 @@ class BatchScheduler:
         while len(example) and free > 0:
             example = example[self._open(example).any(1)]
             number = self._next(example)
-            awaited = self.ledger.scores[example].isnan() & (self.numbers < self.after[number, None])
+            awaited = self.state.scores[example].isnan() & (self.numbers < self.after[number, None])
             example, number = (column[~awaited.any(1)][:free] for column in (example, number))
             self.begun[example] = number
             more.append((example, number))
@@ -151,24 +150,24 @@ class BatchScheduler:
             return example[:0], example[:0]
         return torch.cat([example for example, _ in more]), torch.cat([number for _, number in more])
 
-    def _begin(self, example: Tensor, number: Tensor) -> tuple[Places, Batch, Runs]:
-        setting, ledger = self.setting, self.ledger
-        aims = torch.full_like(example, -1)
-        batch = setting.batch(example)
-        batch.keys = fold(batch.keys, "scheduler/run", self.attack, number.to(setting.device))
+    def _begin(self, example: Tensor, number: Tensor) -> tuple[Slots, Batch, AttackState]:
+        context, state = self.context, self.state
+        target_class = torch.full_like(example, -1)
+        batch = context.batch(example)
+        batch.keys = fold(batch.keys, "scheduler/run", self.attack, number.to(context.device))
         keys = batch.keys.cpu()
-        if setting.examples.targets is None:
+        if context.examples.targets is None:
             for each in set(number.tolist()):
                 those = number == each
                 of = example[those]
-                aimed = self.search.aims(each, ledger.ranked[of], ledger.scores[of], keys[those])
+                aimed = self.search.target_class(each, state.ranked[of], state.scores[of], keys[those])
                 if aimed is not None:
-                    aims[those] = aimed
-        batch.aims = aims.to(setting.device)
-        runs = self.search.begin(batch, number.to(setting.device))
-        gap = torch.full((len(example),), torch.inf, device=setting.device)
+                    target_class[those] = aimed
+        batch.target_class = target_class.to(context.device)
+        runs = self.search.init(batch, number.to(context.device))
+        margin = torch.full((len(example),), torch.inf, device=context.device)
         best = runs.x.clone() if self.keeps_best else runs.x.new_empty(len(example), 0)
-        return Places(example, number, ledger.tries[example].to(setting.device), gap, best), batch, runs
+        return Slots(example, number, state.tries[example].to(context.device), margin, best), batch, runs
 
     # --- a step ---
 
@@ -178,27 +177,27 @@ class BatchScheduler:
         finite = answer.finite
         reached = batch.reached(answer.logits) & finite
         if self.search.inside:
-            self._remember(slice(None), runs.x, torch.where(finite, batch.gap(answer.logits), torch.inf))
+            self._remember(slice(None), runs.x, torch.where(finite, batch.margin(answer.logits), torch.inf))
         if self.keeps_best:
             reached = torch.zeros_like(reached)  # at the boundary it is often a lucky draw: judged at the run's end
         asked = (reached | ~finite).nonzero().squeeze(1)
         leaves = torch.zeros(len(batch), dtype=torch.bool)
         if len(asked) and not self.search.inside:
             # roughly: the judge looks closely, and in float64
-            threat = self.setting.threat
+            threat = self.context.threat
             inside = threat.norm(runs.x[asked] - batch.images[asked]) <= 1.0001 * threat.eps
             asked = asked[inside | ~finite[asked]]
         if len(asked):
             leaves[asked.cpu()] = self._decide(asked, runs.x[asked]) | ~finite[asked].cpu()
-        self.search.advance(runs, batch, answer)
-        over = (runs.looks >= runs.budget).cpu() & ~leaves
+        self.search.step(runs, batch, answer)
+        over = (runs.step >= runs.budget).cpu() & ~leaves
         if over.any():
             self._finish(over.nonzero().squeeze(1))
             leaves |= over
         if leaves.any():
             self._leave(leaves)
 
-    def _look(self, batch: Batch, runs: Runs) -> Answer:
+    def _look(self, batch: Batch, runs: AttackState) -> Answer:
         wants = self.search.wants(runs) if self.search.gradient else None
         if wants is None or wants.all():
             return self._look_at(None, batch, runs, self.search.gradient)
@@ -214,61 +213,63 @@ class BatchScheduler:
                 whole.loss[rows], whole.gradient[rows] = answer.loss, answer.gradient
         return whole
 
-    def _look_at(self, rows: Tensor | None, batch: Batch, runs: Runs, gradient: bool) -> Answer:
+    def _look_at(self, rows: Tensor | None, batch: Batch, runs: AttackState, gradient: bool) -> Answer:
         """Look for these rows of the batch (None: all); books the passes."""
         objective = (lambda logits: self.search.objective(runs, batch, logits)) if gradient else None
-        example = self.places.example if rows is None else self.places.example[rows.cpu()]
-        with self.setting.booked(example):
-            answer = self.setting.oracle.look(runs.x, batch.keys, objective, draw=runs.looks, eot=self.search.eot)
+        example = self.slots.example if rows is None else self.slots.example[rows.cpu()]
+        with self.context.booked(example):
+            answer = self.context.counted_model.query(
+                runs.x, batch.keys, objective, draw=runs.step, eot=self.search.eot
+            )
         if gradient:
-            self.ledger.blind.index_add_(0, example, flags.all_zero(answer.gradient).long().cpu())
+            self.state.zero_gradients.index_add_(0, example, (~answer.gradient.flatten(1).any(1)).long().cpu())
         return answer
 
-    def _remember(self, rows: Tensor | slice, images: Tensor, gap: Tensor) -> None:
+    def _remember(self, rows: Tensor | slice, images: Tensor, margin: Tensor) -> None:
         """Keep the smallest gap of each run; of a random model's runs the image, too, to be judged at the end."""
-        places = self.places
+        slots = self.slots
         if self.keeps_best:
-            closer = (gap < places.gap[rows]).nonzero().squeeze(1)
-            places.closest[closer if isinstance(rows, slice) else rows[closer]] = images[closer]
-        places.gap[rows] = torch.minimum(places.gap[rows], gap)
+            closer = (margin < slots.margin[rows]).nonzero().squeeze(1)
+            slots.closest[closer if isinstance(rows, slice) else rows[closer]] = images[closer]
+        slots.margin[rows] = torch.minimum(slots.margin[rows], margin)
 
     def _decide(self, rows: Tensor, images: Tensor) -> Tensor:
         """Have images judged; says which of them decide their examples."""
-        setting, example = self.setting, self.places.example[rows.cpu()]
+        context, example = self.context, self.slots.example[rows.cpu()]
         batch = self.batch.take(rows)
-        batch.keys = setting.examples.keys[example].to(setting.device)
-        tries = self.places.tries[rows]
-        with setting.booked(example):
-            verdict = setting.judge.proposals(images, batch, tries)
-        self.places.tries[rows] = tries
-        self.ledger.approach(example, verdict, self.stage, self.places.number[rows.cpu()])
+        batch.keys = context.examples.keys[example].to(context.device)
+        tries = self.slots.tries[rows]
+        with context.booked(example):
+            checked = context.verifier.proposals(images, batch, tries)
+        self.slots.tries[rows] = tries
+        self.state.approach(example, checked, self.stage, self.slots.number[rows.cpu()])
         if self.search.inside:
-            self._remember(rows, verdict.images, torch.where(verdict.finite, verdict.gap, torch.inf))
-        decided = verdict.broken | ~verdict.finite
+            self._remember(rows, checked.images, torch.where(checked.finite, checked.margin, torch.inf))
+        decided = checked.broken | ~checked.finite
         if decided.any():
-            self._find(rows[decided], verdict, decided)
+            self._find(rows[decided], checked, decided)
         return decided.cpu()
 
     def _finish(self, rows: Tensor) -> None:
         """Runs whose budget is spent: judge where they stand, and a random model's best."""
-        at = rows.to(self.setting.device)
+        at = rows.to(self.context.device)
         decided = self._decide(at, self.runs.x[at])
         if self.keeps_best and not decided.all():
             again = at[~decided.to(at.device)]
-            self._decide(again, self.places.closest[again])
+            self._decide(again, self.slots.closest[again])
 
     # --- what was found ---
 
-    def _find(self, rows: Tensor, verdict: Verdict, decided: Tensor) -> None:
+    def _find(self, rows: Tensor, checked: VerifierResult, decided: Tensor) -> None:
         """Note what runs in these rows found where no earlier run of the same example may yet find something."""
-        here, places = rows.cpu(), self.places
-        aims = self.batch.columns()["aims"]
+        here, slots = rows.cpu(), self.slots
+        target_class = self.batch.columns()["target_class"]
         found = Found(
-            places.example[here],
-            places.number[here],
-            self.runs.looks[rows].cpu(),
-            aims[rows].cpu(),
-            *(column[decided].cpu() for column in (verdict.images, verdict.broken, verdict.finite, verdict.gap)),
+            slots.example[here],
+            slots.number[here],
+            self.runs.step[rows].cpu(),
+            target_class[rows].cpu(),
+            *(column[decided].cpu() for column in (checked.images, checked.broken, checked.finite, checked.margin)),
         )
         if self.side_by_side:
             found = self._first(found if self.found is None else self.found.joined(found))
@@ -278,47 +279,51 @@ class BatchScheduler:
         """Finds that no earlier run of their example can overtake any more; those that one still may are kept."""
         lowest = torch.full_like(self.begun, self.search.runs)
         lowest.scatter_reduce_(0, found.example, found.number, "amin")
-        found = found.take((found.number == lowest[found.example]) & self.ledger.standing[found.example])
-        if self._places is not None:
-            lowest.scatter_reduce_(0, self._places.example, self._places.number, "amin")
+        found = found.take((found.number == lowest[found.example]) & self.state.robust[found.example])
+        if self._slots is not None:
+            lowest.scatter_reduce_(0, self._slots.example, self._slots.number, "amin")
         first = found.number == lowest[found.example]
         self.found = None if first.all() else found.take(~first)
         return found.take(first)
 
     def _note(self, found: Found) -> None:
-        ledger, example = self.ledger, found.example
-        ledger.run[example], ledger.look[example], ledger.aim[example] = found.number, found.look, found.aim
-        ledger.note(example, Verdict(found.images, found.broken, found.finite, found.gap), self.stage)
+        state, example = self.state, found.example
+        state.run[example], state.step[example], state.target_class[example] = (
+            found.number,
+            found.step,
+            found.target_class,
+        )
+        state.note(example, VerifierResult(found.images, found.broken, found.finite, found.margin), self.stage)
 
     def _leave(self, leaves: Tensor) -> None:
         """Take runs out of the batch, and with them the later ones of their examples where one has found something."""
-        places, ledger = self.places, self.ledger
+        slots, state = self.slots, self.state
         over = leaves
         if self.side_by_side:
             until = torch.full_like(self.begun, self.search.runs)
             if self.found is not None:
                 until[self.found.example] = self.found.number
-            later = places.number >= until[places.example]
-            over, leaves = leaves & ~later, leaves | later | ~ledger.standing[places.example]
-        example = places.example[over]
-        self._enter(example, places.number[over], places.gap.cpu()[over])
-        ledger.tries[example] = places.tries.cpu()[over]
+            later = slots.number >= until[slots.example]
+            over, leaves = leaves & ~later, leaves | later | ~state.robust[slots.example]
+        example = slots.example[over]
+        self._enter(example, slots.number[over], slots.margin.cpu()[over])
+        state.tries[example] = slots.tries.cpu()[over]
         stay = (~leaves).nonzero().squeeze(1)
-        self._places = places.take(stay) if len(stay) else None
+        self._slots = slots.take(stay) if len(stay) else None
         if len(stay):
             self.batch, self.runs = self.batch.take(stay), self.runs.take(stay)
         if self.found is not None:
             self._note(self._first(self.found))
-        goes_on = ledger.standing[example] & self._open(example).any(1)
-        if self._places is not None and self.side_by_side:
-            goes_on &= ~torch.isin(example, self._places.example)
+        goes_on = state.robust[example] & self._open(example).any(1)
+        if self._slots is not None and self.side_by_side:
+            goes_on &= ~torch.isin(example, self._slots.example)
         self.waiting.extend(dict.fromkeys(example[goes_on].tolist()))
 
-    def _enter(self, example: Tensor, number: Tensor, gap: Tensor) -> None:
+    def _enter(self, example: Tensor, number: Tensor, margin: Tensor) -> None:
         """Into the ledger: runs that are over, and how close they came."""
-        ledger = self.ledger
-        ledger.scores[example, number] = gap
-        ledger.done.index_add_(0, example, torch.ones_like(example))
+        state = self.state
+        state.scores[example, number] = margin
+        state.done.index_add_(0, example, torch.ones_like(example))
         if self.search.inside:
-            stands = ledger.standing[example]
-            ledger.gap.scatter_reduce_(0, example[stands], gap[stands], "amin")
+            stands = state.robust[example]
+            state.margin.scatter_reduce_(0, example[stands], margin[stands], "amin")

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from isthmus.attacks.attack import Attack
-from isthmus.attacks.engine.context import Setting
+from isthmus.attacks.engine.context import EvaluationContext
 from isthmus.attacks.engine.inputs import check_proposals
 
 
-def propose(setting: Setting, attack: Attack, rows: Tensor, stage: int) -> Iterator[None]:
+def propose(context: EvaluationContext, attack: Attack, rows: Tensor, stage: int) -> Iterator[None]:
     """Try such an attack on these examples, with new keys for each restart and only on those left.
 
     Yields after every batch, when the ledger is in order.
@@ -23,29 +23,29 @@ def propose(setting: Setting, attack: Attack, rows: Tensor, stage: int) -> Itera
     Raises:
         ConfigError: it returned something other than one image per example.
     """
-    ledger = setting.ledger
+    state = context.state
     for restart in range(attack.restarts):
-        left = rows[ledger.standing[rows] & (ledger.done[rows] <= restart)]
-        for part in torch.split(left, setting.size) if len(left) else ():
-            _once(setting, attack, part, stage, restart)
+        left = rows[state.robust[rows] & (state.done[rows] <= restart)]
+        for part in torch.split(left, context.size) if len(left) else ():
+            _once(context, attack, part, stage, restart)
             yield
 
 
-def _once(setting: Setting, attack: Attack, rows: Tensor, stage: int, restart: int) -> None:
+def _once(context: EvaluationContext, attack: Attack, rows: Tensor, stage: int, restart: int) -> None:
     assert attack.perturb is not None
-    ledger, batch = setting.ledger, setting.batch(rows)
+    state, batch = context.state, context.batch(rows)
     own = batch.folded("single_shot/run", attack.label, restart)
-    tries = ledger.tries[rows].to(setting.device)
-    before = setting.oracle.backward_passes
-    with setting.booked(rows):
-        given = attack.perturb(attack.config, setting.oracle, own, setting.threat)
+    tries = state.tries[rows].to(context.device)
+    before = context.counted_model.backward_passes
+    with context.booked(rows):
+        given = attack.perturb(attack.config, context.counted_model, own, context.threat)
         proposals = check_proposals(given, batch.images, attack.label)
-        if setting.oracle.backward_passes > before:  # a gradient that is zero leaves the image where it was
-            ledger.blind[rows] += (proposals == batch.images).flatten(1).all(1).cpu()
-        verdict = setting.judge.proposals(proposals, batch, tries)
-    ledger.tries[rows] = tries.cpu()
-    ledger.approach(rows, verdict, stage, restart)
-    gap = torch.where(verdict.finite, verdict.gap, torch.inf).float().cpu()
-    ledger.gap[rows] = ledger.gap[rows].minimum(gap)
-    ledger.run[rows[ledger.note(rows, verdict, stage)]] = restart
-    ledger.done[rows], ledger.scores[rows, restart] = restart + 1, gap
+        if context.counted_model.backward_passes > before:  # a gradient that is zero leaves the image where it was
+            state.zero_gradients[rows] += (proposals == batch.images).flatten(1).all(1).cpu()
+        checked = context.verifier.proposals(proposals, batch, tries)
+    state.tries[rows] = tries.cpu()
+    state.approach(rows, checked, stage, restart)
+    margin = torch.where(checked.finite, checked.margin, torch.inf).float().cpu()
+    state.margin[rows] = state.margin[rows].minimum(margin)
+    state.run[rows[state.note(rows, checked, stage)]] = restart
+    state.done[rows], state.scores[rows, restart] = restart + 1, margin

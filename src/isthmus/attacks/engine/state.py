@@ -16,11 +16,11 @@ from torch import Tensor
 from isthmus.attacks.engine.averages import Reading
 from isthmus.attacks.engine.optimized_model import fingerprint
 from isthmus.attacks.engine.rows import Rows
-from isthmus.attacks.engine.verifier import Verdict
+from isthmus.attacks.engine.verifier import VerifierResult
 from isthmus.core import files
 from isthmus.core.errors import FileError, brief
 
-_FORMAT = "isthmus evaluation 3"
+_FORMAT = "isthmus evaluation 4"
 
 
 @dataclass
@@ -54,23 +54,23 @@ class EvaluationState(Rows):
     correct: Bool[Tensor, " n"]
     broken: Bool[Tensor, " n"]
     stage: Int[Tensor, " n"]
-    witnesses: Float[Tensor, "n c h w"]
-    gap: Float[Tensor, " n"]
+    adversarial: Float[Tensor, "n c h w"]
+    margin: Float[Tensor, " n"]
     run: Int[Tensor, " n"]
-    look: Int[Tensor, " n"]
-    aim: Int[Tensor, " n"]
+    step: Int[Tensor, " n"]
+    target_class: Int[Tensor, " n"]
     forwards: Int[Tensor, " n"]
     backwards: Int[Tensor, " n"]
-    blind: Int[Tensor, " n"]
+    zero_gradients: Int[Tensor, " n"]
     tries: Int[Tensor, " n"]
     ranked: Int[Tensor, "n others"]
     done: Int[Tensor, " n"]
     scores: Float[Tensor, "n runs"]
     marks: Int[Tensor, " n"]
     nearest: Float[Tensor, "n c h w"] | None = None
-    near: Float[Tensor, " n"] | None = None
-    near_stage: Int[Tensor, " n"] | None = None
-    near_run: Int[Tensor, " n"] | None = None
+    nearest_margin: Float[Tensor, " n"] | None = None
+    nearest_stage: Int[Tensor, " n"] | None = None
+    nearest_run: Int[Tensor, " n"] | None = None
     lead: Float[Tensor, " n"] | None = None
     draws: Int[Tensor, " n"] | None = None
     once: Bool[Tensor, " n"] | None = None
@@ -89,14 +89,14 @@ class EvaluationState(Rows):
             correct=torch.zeros(n, dtype=torch.bool),
             broken=torch.zeros(n, dtype=torch.bool),
             stage=whole(-1),
-            witnesses=torch.full(images.shape, torch.nan),
-            gap=torch.full((n,), torch.inf),
+            adversarial=torch.full(images.shape, torch.nan),
+            margin=torch.full((n,), torch.inf),
             run=whole(-1),
-            look=whole(-1),
-            aim=whole(-1),
+            step=whole(-1),
+            target_class=whole(-1),
             forwards=whole(0),
             backwards=whole(0),
-            blind=whole(0),
+            zero_gradients=whole(0),
             tries=whole(0),
             ranked=torch.zeros(n, 0, dtype=torch.int64),
             done=whole(0),
@@ -110,10 +110,10 @@ class EvaluationState(Rows):
         return self._with(
             {
                 "nearest": images.detach().cpu().float().clone(),
-                "near": torch.full_like(self.gap, torch.inf),
-                "near_stage": none.clone(),
-                "near_run": none - 1,
-                "lead": torch.full_like(self.gap, torch.nan),
+                "nearest_margin": torch.full_like(self.margin, torch.inf),
+                "nearest_stage": none.clone(),
+                "nearest_run": none - 1,
+                "lead": torch.full_like(self.margin, torch.nan),
                 "draws": none.clone(),
                 "once": never.clone(),
                 "sure": never.clone(),
@@ -121,7 +121,7 @@ class EvaluationState(Rows):
         )
 
     @property
-    def standing(self) -> Bool[Tensor, " n"]:
+    def robust(self) -> Bool[Tensor, " n"]:
         """Examples neither broken nor set aside."""
         return self.stage < 0
 
@@ -130,36 +130,36 @@ class EvaluationState(Rows):
         self.done = torch.zeros_like(self.done)
         self.scores = torch.full((len(self), runs), torch.nan)
 
-    def note(self, rows: Tensor, verdict: Verdict, stage: int) -> Bool[Tensor, " n"]:
+    def note(self, rows: Tensor, checked: VerifierResult, stage: int) -> Bool[Tensor, " n"]:
         """Enter verdicts on these examples; says (on the CPU) which are decided by them."""
-        broken, finite = verdict.broken.cpu(), verdict.finite.cpu()
+        broken, finite = checked.broken.cpu(), checked.finite.cpu()
         decided = broken | ~finite
         won = rows[broken]
-        self.witnesses[won] = verdict.images[verdict.broken].cpu()
-        self.gap[won] = verdict.gap[verdict.broken].float().cpu()
+        self.adversarial[won] = checked.images[checked.broken].cpu()
+        self.margin[won] = checked.margin[checked.broken].float().cpu()
         self.broken[won] = True
         self.stage[rows[decided]] = stage  # last: an example that was interrupted before this still stands
         return decided
 
-    def approach(self, rows: Tensor, verdict: Verdict, stage: int, runs: Tensor | int) -> None:
+    def approach(self, rows: Tensor, checked: VerifierResult, stage: int, runs: Tensor | int) -> None:
         """Of a random model, keep proposals that came closer than what is known of these examples, each named once."""
         if self.nearest is None:
             return
-        assert self.near is not None
-        assert self.near_stage is not None
-        assert self.near_run is not None
-        gap = verdict.gap.float().cpu()
-        closer = verdict.finite.cpu() & (gap < self.near[rows])
+        assert self.nearest_margin is not None
+        assert self.nearest_stage is not None
+        assert self.nearest_run is not None
+        margin = checked.margin.float().cpu()
+        closer = checked.finite.cpu() & (margin < self.nearest_margin[rows])
         at = rows[closer]
-        self.nearest[at] = verdict.images[closer.to(verdict.images.device)].cpu()
-        self.near_run[at] = runs[closer] if isinstance(runs, Tensor) else runs
-        self.near_stage[at], self.near[at] = stage, gap[closer]
+        self.nearest[at] = checked.images[closer.to(checked.images.device)].cpu()
+        self.nearest_run[at] = runs[closer] if isinstance(runs, Tensor) else runs
+        self.nearest_stage[at], self.nearest_margin[at] = stage, margin[closer]
 
     def reopen(self, rows: Tensor) -> None:
         """What was found of these examples does not hold: they stand."""
-        self.stage[rows], self.broken[rows], self.witnesses[rows] = -1, False, torch.nan
-        self.gap[rows] = self.gap[rows].abs()
-        for column in (self.run, self.look, self.aim):
+        self.stage[rows], self.broken[rows], self.adversarial[rows] = -1, False, torch.nan
+        self.margin[rows] = self.margin[rows].abs()
+        for column in (self.run, self.step, self.target_class):
             column[rows] = -1
 
     def enter(self, rows: Tensor, reading: Reading) -> None:
@@ -170,20 +170,20 @@ class EvaluationState(Rows):
         assert self.sure is not None
         self.lead[rows], self.draws[rows] = reading.lead.cpu(), reading.draws.cpu()
         self.once[rows], self.sure[rows] = reading.once.cpu(), reading.sure.cpu()
-        self.stage[rows[~reading.mean.isfinite().all(1).cpu() & self.standing[rows]]] = 0
+        self.stage[rows[~reading.mean.isfinite().all(1).cpu() & self.robust[rows]]] = 0
 
     def settle_on(self, rows: Tensor, images: Tensor) -> None:
         """These images, the nearest of their examples, are wrong on average: they count as adversarial examples."""
-        assert self.near_stage is not None
-        assert self.near_run is not None
-        self.witnesses[rows], self.broken[rows], self.gap[rows] = images, True, -self.gap[rows].abs()
-        self.run[rows], self.stage[rows] = self.near_run[rows], self.near_stage[rows]
+        assert self.nearest_stage is not None
+        assert self.nearest_run is not None
+        self.adversarial[rows], self.broken[rows], self.margin[rows] = images, True, -self.margin[rows].abs()
+        self.run[rows], self.stage[rows] = self.nearest_run[rows], self.nearest_stage[rows]
 
     def settle(self) -> None:
         """After an interruption at any moment: what was entered by half was not entered."""
-        half = self.broken & self.standing
+        half = self.broken & self.robust
         self.broken[half] = False
-        self.witnesses[half] = torch.nan
+        self.adversarial[half] = torch.nan
 
     def closed(self) -> Self:
         """The same without what only the present attack needs."""
@@ -214,7 +214,7 @@ class EvaluationState(Rows):
                         f"{path} is not an evaluation that this version of isthmus began; choose another path."
                     )
                 columns = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                check_columns(columns, columns["witnesses"].shape)
+                check_columns(columns, columns["adversarial"].shape)
                 if seal(columns, metadata["facts"]) != metadata["seal"]:
                     raise ValueError("its content does not match its own checksum")
                 return cls(**columns), metadata["facts"]
@@ -237,7 +237,9 @@ def check_columns(columns: Mapping[str, Tensor], shape: Sequence[int]) -> None:
     for name, like in EvaluationState.new(none).for_random(none).columns().items():
         if name not in columns:
             continue
-        expected = (*shape,) if name in ("witnesses", "nearest") else (shape[0], *columns[name].shape[1:])[: like.dim()]
+        expected = (
+            (*shape,) if name in ("adversarial", "nearest") else (shape[0], *columns[name].shape[1:])[: like.dim()]
+        )
         if columns[name].dtype != like.dtype or tuple(columns[name].shape) != tuple(expected):
             raise ValueError(f"its column {name} is {columns[name].dtype} of shape {tuple(columns[name].shape)}")
 

@@ -57,7 +57,7 @@ class Randomness(Exception):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class VerifierResult:
     """What the judge found, one row per proposal.
 
     Attributes:
@@ -70,7 +70,7 @@ class Verdict:
     images: Float[Tensor, "n c h w"]
     broken: Bool[Tensor, " n"]
     finite: Bool[Tensor, " n"]
-    gap: Float[Tensor, " n"]
+    margin: Float[Tensor, " n"]
 
 
 class Verifier:
@@ -81,15 +81,15 @@ class Verifier:
         threat: ball that witnesses must lie in.
     """
 
-    def __init__(self, oracle: CountedModel, threat: Threat) -> None:
-        self.oracle, self.threat = oracle, threat
+    def __init__(self, counted_model: CountedModel, threat: Threat) -> None:
+        self.counted_model, self.threat = counted_model, threat
         self.repeated: Tensor | None = None  # how often each row of the last batch was asked about once more
         self.one_draw_a_pass = False  # whether all rows of a pass share their noise; known once it was seen
 
     @property
     def in_turn(self) -> bool:
         """Whether a verdict depends on what was proposed for the example before, as a random model's level does."""
-        return self.oracle.random
+        return self.counted_model.random
 
     def take_repeated(self) -> Int[Tensor, " n"] | None:
         """How often each row of the last batch was asked about once more; None where none was, or it was taken."""
@@ -98,19 +98,19 @@ class Verifier:
 
     def start_over(self) -> None:
         """From here on, the model is random; what was judged before is not believed."""
-        self.oracle.random = True
+        self.counted_model.random = True
 
     def clean(self, batch: Batch) -> Float[Tensor, "n classes"]:
         """Logits of the images themselves; of a random model, the ln of its mean probabilities (:meth:`read`)."""
-        if self.oracle.random:
+        if self.counted_model.random:
             return self.read(batch.images, batch).mean.clamp(min=1e-30).log()
-        return self.oracle.logits(batch.images, _fresh(batch.keys))
+        return self.counted_model.logits(batch.images, _fresh(batch.keys))
 
     def read(self, images: Float[Tensor, "n c h w"], batch: Batch) -> averages.Reading:
         """What a random model says on average about images, on draws of their own."""
         return averages.read(self.average, images, batch)
 
-    def proposals(self, images: Float[Tensor, "n c h w"], batch: Batch, tries: Int[Tensor, " n"]) -> Verdict:
+    def proposals(self, images: Float[Tensor, "n c h w"], batch: Batch, tries: Int[Tensor, " n"]) -> VerifierResult:
         """Judge one proposal for each example.
 
         Args:
@@ -127,17 +127,17 @@ class Verifier:
             projected = self.threat.project(images, batch.images)
             images = torch.where(per_image(inside, images), images, projected)
             sane &= self.threat.contains(images, batch.images)
-        if self.oracle.random:
-            broken, gap = self.confirm(images, batch, tries)
-            return Verdict(images, sane & broken, sane & gap.isfinite(), gap)
-        logits = self.oracle.logits(images, _fresh(batch.keys))
+        if self.counted_model.random:
+            broken, margin = self.confirm(images, batch, tries)
+            return VerifierResult(images, sane & broken, sane & margin.isfinite(), margin)
+        logits = self.counted_model.logits(images, _fresh(batch.keys))
         finite = sane & logits.isfinite().all(1)
         self.ask_again(images, batch.keys, logits, finite & batch.reached(logits))
-        broken, gap = finite & beyond_rounding(batch, logits), batch.gap(logits)
+        broken, margin = finite & beyond_rounding(batch, logits), batch.margin(logits)
         maybe = finite & ~broken & batch.reached(logits) & ~rounding.alike(logits)
         for row in maybe.nonzero().squeeze(1).tolist():
             broken[row] = self._again(images[row : row + 1], batch.take(torch.tensor([row])))
-        return Verdict(images, broken, finite, gap)
+        return VerifierResult(images, broken, finite, margin)
 
     def ask_again(
         self,
@@ -154,15 +154,15 @@ class Verifier:
             Randomness: the answers differ by more than rounding, and so do those to the whole batch.
         """
         rows = about.nonzero().squeeze(1)
-        if self.oracle.random or len(rows) == 0:
+        if self.counted_model.random or len(rows) == 0:
             return
         keys = _fresh(keys)
         with suppress(ModelError):  # it may take batches of one size alone
-            again = self.oracle.logits(images[rows], keys[rows])
+            again = self.counted_model.logits(images[rows], keys[rows])
             self.repeated = about.long().cpu()
             if not rounding.differ(logits[rows], again):
                 return
-        if any(rounding.differ(logits, self.oracle.logits(images, keys)) for _ in range(REPEATS)):
+        if any(rounding.differ(logits, self.counted_model.logits(images, keys)) for _ in range(REPEATS)):
             raise Randomness
 
     def holds(self, images: Float[Tensor, "n c h w"], batch: Batch) -> Bool[Tensor, " n"]:
@@ -172,7 +172,7 @@ class Verifier:
             Randomness: it answers the same batch in more than one way.
         """
         inside = self.threat.contains(images, batch.images)
-        logits = self.oracle.logits(images, batch.keys)
+        logits = self.counted_model.logits(images, batch.keys)
         right = ~(logits.isfinite().all(1) & batch.reached(logits))
         self.ask_again(images, batch.keys, logits, right)
         return inside & ~right
@@ -187,7 +187,7 @@ class Verifier:
             rows = torch.zeros(copies, dtype=torch.int64)
             batch = example.take(rows)
             try:
-                logits = self.oracle.logits(image.expand(copies, *image.shape[1:]).contiguous(), _fresh(batch.keys))
+                logits = self.counted_model.logits(image.expand(copies, *image.shape[1:]).contiguous(), _fresh(batch.keys))
             except ModelError:  # it may need other company
                 return False
             if not bool(batch.reached(logits).all()):
@@ -210,12 +210,12 @@ class Verifier:
         first = self.average(images, fold(batch.keys, "verifier/screen", tries, _content(images)), 0, SCREEN)
         total, draws = first.sum(1), torch.full_like(batch.labels, SCREEN)
         mean = first.mean(1).clamp(min=1e-30).log()
-        gap = torch.where(first.isfinite().flatten(1).all(1), batch.gap(mean), torch.nan)
-        rows = (batch.reached(mean) & gap.isfinite()).nonzero().squeeze(1)
+        margin = torch.where(first.isfinite().flatten(1).all(1), batch.margin(mean), torch.nan)
+        rows = (batch.reached(mean) & margin.isfinite()).nonzero().squeeze(1)
         broken = torch.zeros(len(batch), dtype=torch.bool, device=images.device)
         unsure = broken.clone()
         if len(rows) == 0:
-            return broken, gap
+            return broken, margin
         tries[rows] += 1
         rival = mean.scatter(1, batch.labels[:, None], -torch.inf).argmax(1)
         wealth = torch.ones(len(batch), len(averages.BETS), dtype=torch.float64, device=images.device)
@@ -237,8 +237,8 @@ class Verifier:
             rows = rows[goes_on]
             if len(rows) == 0:
                 break
-        gap = torch.where(gap.isfinite(), batch.gap((total / draws[:, None]).clamp(min=1e-30).log()), gap)
-        return broken, torch.where(broken, -gap.abs(), gap)
+        margin = torch.where(margin.isfinite(), batch.margin((total / draws[:, None]).clamp(min=1e-30).log()), margin)
+        return broken, torch.where(broken, -margin.abs(), margin)
 
     def average(
         self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"], first: int, count: int
@@ -248,8 +248,8 @@ class Verifier:
         They repeat from the keys and the numbers, image by image.
         """
         keys = _fresh(keys)
-        if self.oracle.takes_keys:
-            return self.oracle.draws(images, keys, first, count).softmax(2)
+        if self.counted_model.takes_keys:
+            return self.counted_model.draws(images, keys, first, count).softmax(2)
         # A model that draws from the global generators: seeded for each image by itself, it repeats in any batch.
         found = []
         for image, key in zip(images, fold(keys, "verifier/seed", first), strict=True):
@@ -262,14 +262,14 @@ class Verifier:
     def _drawn(self, copies: Float[Tensor, "draws c h w"], keys: Int[Tensor, " draws"]) -> Float[Tensor, "draws k"]:
         """Independent answers to copies of an image: from one pass, unless all rows of a pass share their noise."""
         if not self.one_draw_a_pass:
-            answers = self.oracle.logits(copies, keys)
+            answers = self.counted_model.logits(copies, keys)
             if len(copies) > 1 and rounding.differ(answers, answers[:1].expand_as(answers)):
                 return answers
-            again = (self.oracle.logits(copies[:1], keys[:1]).expand_as(answers) for _ in range(ALIKE))
+            again = (self.counted_model.logits(copies[:1], keys[:1]).expand_as(answers) for _ in range(ALIKE))
             self.one_draw_a_pass = any(rounding.differ(answers, each) for each in again)
             if not self.one_draw_a_pass:  # it is not random here
                 return answers
-        return torch.cat([self.oracle.logits(copies[:1], keys[:1]) for _ in copies])
+        return torch.cat([self.counted_model.logits(copies[:1], keys[:1]) for _ in copies])
 
 
 def beyond_rounding(batch: Batch, logits: Tensor) -> Bool[Tensor, " n"]:
@@ -278,7 +278,7 @@ def beyond_rounding(batch: Batch, logits: Tensor) -> Bool[Tensor, " n"]:
     No rounding makes all logits equal: a constant answer counts as the class that argmax makes of it.
     """
     low, high = logits.aminmax(dim=1)
-    return batch.reached(logits) & ((batch.gap(logits) < -rounding.slack(logits)) | (high == low))
+    return batch.reached(logits) & ((batch.margin(logits) < -rounding.slack(logits)) | (high == low))
 
 
 def _fresh(keys: Int[Tensor, " n"]) -> Int[Tensor, " n"]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.attacks.engine import optimized_model
-from isthmus.attacks.engine.context import Setting
+from isthmus.attacks.engine.context import EvaluationContext
 from isthmus.attacks.engine.counted_model import CountedModel
 from isthmus.attacks.engine.evaluation import work
 from isthmus.attacks.engine.state import EvaluationState
@@ -81,33 +81,33 @@ class Server:
 
     def parts(self, order: Order) -> Iterator[Part]:
         """Work on an order; what changed, every second or so and at the end."""
-        setting, rows = self._setting(order), torch.arange(len(order.ledger))
-        seen, last = _marks(order.ledger), time.monotonic()
+        context, rows = self._setting(order), torch.arange(len(order.state))
+        seen, last = _marks(order.state), time.monotonic()
         random = False
         try:
-            for _ in work(setting, order.attack, rows, order.stage):
+            for _ in work(context, order.attack, rows, order.stage):
                 if time.monotonic() - last > INTERVAL:
-                    yield self._part(setting, seen, over=False)
-                    seen, last = _marks(order.ledger), time.monotonic()
+                    yield self._part(context, seen, over=False)
+                    seen, last = _marks(order.state), time.monotonic()
         except Randomness:
             random = True
-        yield replace(self._part(setting, seen, over=True), random=random)
+        yield replace(self._part(context, seen, over=True), random=random)
 
-    def _setting(self, order: Order) -> Setting:
+    def _setting(self, order: Order) -> EvaluationContext:
         device = device_of(self._kit.model, torch.empty(0))
         if self._oracle is None:
             probe = order.examples.images[: optimized_model.PROBE].to(device)
-            self._oracle = optimized_model.oracle(self._kit.model, self._kit.bf16, probe)
+            self._oracle = optimized_model.wrap(self._kit.model, self._kit.bf16, probe)
         self._oracle.random = order.random
-        return Setting(Verifier(self._oracle, order.threat), order.examples, order.ledger, device, order.size)
+        return EvaluationContext(Verifier(self._oracle, order.threat), order.examples, order.state, device, order.size)
 
-    def _part(self, setting: Setting, seen: Tensor, over: bool) -> Part:
-        oracle, told = setting.oracle, self._told
-        rows = (_marks(setting.ledger) != seen).any(0).nonzero().squeeze(1)
-        self._told = oracle.forward_passes, oracle.backward_passes
-        return Part(rows, setting.ledger.take(rows), self._told[0] - told[0], self._told[1] - told[1], over)
+    def _part(self, context: EvaluationContext, seen: Tensor, over: bool) -> Part:
+        counted_model, told = context.counted_model, self._told
+        rows = (_marks(context.state) != seen).any(0).nonzero().squeeze(1)
+        self._told = counted_model.forward_passes, counted_model.backward_passes
+        return Part(rows, context.state.take(rows), self._told[0] - told[0], self._told[1] - told[1], over)
 
 
-def _marks(ledger: EvaluationState) -> Tensor:
+def _marks(state: EvaluationState) -> Tensor:
     """Columns of which one at least changes whenever anything about an example does: no pass is left uncounted."""
-    return torch.stack([ledger.forwards, ledger.backwards, ledger.tries, ledger.done, ledger.stage])
+    return torch.stack([state.forwards, state.backwards, state.tries, state.done, state.stage])

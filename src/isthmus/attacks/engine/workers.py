@@ -48,7 +48,7 @@ class Order:
     size: int
     random: bool
     examples: Batch
-    ledger: EvaluationState
+    state: EvaluationState
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Part:
     """
 
     rows: Tensor
-    ledger: EvaluationState
+    state: EvaluationState
     forwards: int
     backwards: int
     over: bool
@@ -161,50 +161,50 @@ def hiring(agency: Agency) -> Iterator[None]:
 
 def _agency(evaluation: Evaluation) -> Agency | None:
     # a scout of its own may be a function that only lives here
-    return _AGENCY.get() if evaluation.means.jobs == 1 and evaluation.means.scout is None else None
+    return _AGENCY.get() if evaluation.options.jobs == 1 and evaluation.options.optimized_model is None else None
 
 
 def jobs(evaluation: Evaluation) -> int:
     """How many workers share an evaluation's attacks; 1 for this process alone."""
     agency = _agency(evaluation)
-    return evaluation.means.jobs if agency is None else agency.jobs
+    return evaluation.options.jobs if agency is None else agency.jobs
 
 
 def _crew(evaluation: Evaluation) -> Crew:
     from isthmus.attacks.engine.processes import Processes
 
     if evaluation.pool is None:
-        means, crews, agency = evaluation.means, _KEPT.get(), _agency(evaluation)
+        options, crews, agency = evaluation.options, _KEPT.get(), _agency(evaluation)
         if agency is not None:
-            evaluation.pool = agency.crew(evaluation.model, evaluation.seed, means.bf16)
+            evaluation.pool = agency.crew(evaluation.model, evaluation.seed, options.bf16)
             return evaluation.pool
-        key = (id(evaluation.model), evaluation.seed, means.jobs, means.bf16)
+        key = (id(evaluation.model), evaluation.seed, options.jobs, options.bf16)
         known = crews.get(key) if crews else None
-        evaluation.pool = known or Processes(evaluation.model, evaluation.seed, means.jobs, means.bf16)
+        evaluation.pool = known or Processes(evaluation.model, evaluation.seed, options.jobs, options.bf16)
         if crews is not None:
             crews[key] = evaluation.pool
     return evaluation.pool
 
 
 def _order(evaluation: Evaluation, attack: Attack, share: Tensor) -> Order:
-    setting = evaluation.setting
+    context = evaluation.context
     return Order(
         replace(attack, among=None),  # has chosen already, and may be a function that only lives here
-        setting.threat,
+        context.threat,
         evaluation.labels.index(attack.label),
-        setting.size,
-        setting.oracle.random,
-        setting.examples.take(share).to(torch.device("cpu")),
-        setting.ledger.take(share),
+        context.size,
+        context.counted_model.random,
+        context.examples.take(share).to(torch.device("cpu")),
+        context.state.take(share),
     )
 
 
 def _enter(evaluation: Evaluation, share: Tensor, part: Part) -> None:
-    rows, setting = share[part.rows], evaluation.setting
+    rows, context = share[part.rows], evaluation.context
     try:
-        setting.ledger.put(rows, part.ledger)
+        context.state.put(rows, part.state)
     except KeyboardInterrupt:  # Ctrl-C between two columns: what is half entered would be no valid result
-        setting.ledger.put(rows, part.ledger)
+        context.state.put(rows, part.state)
         raise
-    setting.oracle.forward_passes += part.forwards
-    setting.oracle.backward_passes += part.backwards
+    context.counted_model.forward_passes += part.forwards
+    context.counted_model.backward_passes += part.backwards

@@ -58,7 +58,7 @@ class Surrogate:
         x = threat.random_start(batch.images, batch.keys)
         with preserve_state(self.source, x.device, seed=0):
             for _ in range(config.steps):
-                answer = source.look(x, batch.keys, lambda logits: batch.ascend("ce", logits))
+                answer = source.query(x, batch.keys, lambda logits: batch.ascend("ce", logits))
                 x = threat.project(threat.step(x, answer.gradient, size), batch.images)
         return x
 

@@ -96,11 +96,11 @@ def by_run(result: RobustResult, runs: int) -> list[int]:
         result: of one attack alone.
         runs: how many runs it had for each example.
     """
-    broken = torch.bincount(result.ledger.run[result.stage == 1], minlength=runs)
+    broken = torch.bincount(result.state.run[result.stage == 1], minlength=runs)
     before = int((result.stage != 0).sum())
     return [before, *(before - broken.cumsum(0)).tolist()]
 
 
 def blind(result: RobustResult) -> list[int]:
     """Looks at which the gradient was exactly zero, so that the attack could not move; and looks in all."""
-    return [int(result.ledger.blind.sum()), result.backward_passes]
+    return [int(result.state.zero_gradients.sum()), result.backward_passes]

@@ -95,7 +95,7 @@ def _in_batches(source: nn.Module, subject: Subject, work: Callable[[_Look, Batc
     keys: Int[Tensor, " n"] = example_keys(0, subject.indices)
 
     def look(x: Tensor, batch: Batch) -> Tensor:
-        return oracle.look(x, batch.keys, lambda logits: batch.ascend("ce", logits)).gradient
+        return oracle.query(x, batch.keys, lambda logits: batch.ascend("ce", logits)).gradient
 
     with preserve_state(source, device, seed=0):
         parts = [
