@@ -129,7 +129,7 @@ def test_a_row_that_stalls_goes_on_alone_to_the_next_weight():
     for step in range(6):  # a loss that stays, and one that falls
         attack.step(runs, batch, told([-1.0, -1.0 / (step + 1)]))
     assert runs.tried.tolist() == [1, 0]
-    assert runs.step.tolist() == [0, 6]
+    assert runs.adam_step.tolist() == [0, 6]
 
 
 def test_nothing_depends_on_batch_mates():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -70,7 +71,7 @@ def write(path: str | Path, examples: Batch, state: EvaluationState, facts: Fact
     if examples.targets is not None:
         tensors["targets"] = examples.targets
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    text = facts.model_dump_json()
+    text = json.dumps(facts.model_dump())
     files.write_bytes(path, save(tensors, {"format": _FORMAT, "facts": text, "seal": seal(tensors, text)}))
 
 
