@@ -52,7 +52,7 @@ ATTACKS = [
     fmn.Config(steps=30),
     ddn.Config(steps=30),
     cw.Config(steps=60, binary_search_steps=2, learning_rate=0.05),
-    race.Config(optimized_model=4, rounds=((9, 4), (1, 6)), long=6, queries=20, drawn=4),
+    race.Config(scout=4, rounds=((9, 4), (1, 6)), long=6, queries=20, drawn=4),
 ]
 ONLY = {"cw": ("l2",), "ddn": ("l2",), "rays": ("linf", "l2")}
 BOUNDARY = ("fab", "fmn", "ddn", "cw", "uniform", "rays")  # end where a random model's lead is too small to be sure of
@@ -81,7 +81,7 @@ def test_witnesses_are_inside_ball_and_box_and_misclassified(attack, threat):
     sizes = np.linalg.norm((found - originals).flatten(1).numpy(), ORDER[threat.name], axis=1)
     assert sizes.max() <= threat.eps + 1e-5
     assert (model(found).argmax(1) != labels[result.broken]).all()
-    assert result.adversarial[~result.broken].isnan().all()
+    assert result.state.adversarial[~result.broken].isnan().all()
 
 
 def test_the_numbers_agree_with_the_examples(attack, threat):

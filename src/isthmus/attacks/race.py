@@ -60,7 +60,7 @@ class Config(Component):
     """
 
     name: Literal["race"] = "race"
-    optimized_model: Annotated[int, Field(gt=0)] = 20
+    scout: Annotated[int, Field(gt=0)] = 20
     rounds: Annotated[tuple[tuple[Whole, Whole], ...], Field(min_length=1)] = ((9, 10), (3, 30), (1, 100))
     patience: Annotated[float, Field(gt=0)] = 2.0
     near: Annotated[float, Field(gt=0, le=1)] = 0.1
@@ -79,7 +79,7 @@ class Config(Component):
 def stages(config: Config) -> Sequence[Attack]:
     """The race as attacks in order, each on the examples that its rule picks."""
     return (
-        Attack("scout", apgd.Config(steps=config.optimized_model), search=apgd.search),
+        Attack("scout", apgd.Config(steps=config.scout), search=apgd.search),
         Attack("race", config, search=race),
         Attack("near", config, search=near, among=partial(pick_near, config)),
         Attack(
