@@ -12,7 +12,7 @@ from torch import Tensor
 
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.engine.iterative import Runs, Search, counters
+from isthmus.attacks.engine.iterative import AttackState, IterativeAttack, counters
 from isthmus.attacks.threats import Threat
 from isthmus.core.config import Component
 
@@ -32,24 +32,24 @@ class Config(Component):
 
 
 @dataclass
-class Rolling(Runs):
+class Rolling(AttackState):
     """Where runs are, and the sum of gradients so far."""
 
     velocity: Float[Tensor, "n c h w"]
 
 
-def search(config: Config, threat: Threat, classes: int) -> Search[Rolling]:
+def search(config: Config, threat: Threat, classes: int) -> IterativeAttack[Rolling]:
     """Steps along the sum of gradients, each divided by its mean size."""
     return Momentum(config, threat)
 
 
-class Momentum(Search[Rolling]):
+class Momentum(IterativeAttack[Rolling]):
     """One run per example, from the image itself."""
 
     def __init__(self, config: Config, threat: Threat) -> None:
         self.config, self.threat = config, threat
 
-    def begin(self, batch: Batch, number: Int[Tensor, " n"]) -> Rolling:
+    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> Rolling:
         """At the image; ``number`` is for attacks with several runs."""
         x = batch.images.clone()
         return Rolling(x, *counters(len(x), self.config.steps, x), velocity=torch.zeros_like(x))
@@ -58,10 +58,10 @@ class Momentum(Search[Rolling]):
         """The cross-entropy, or what leads to the target in a targeted evaluation."""
         return batch.ascend("ce", logits)
 
-    def advance(self, runs: Rolling, batch: Batch, answer: Answer) -> None:
-        """A step of every row, by what that row saw and did before; counts the look."""
+    def step(self, runs: Rolling, batch: Batch, answer: Answer) -> None:
+        """A step of every row, by what that row saw and did before; counts the step."""
         size = answer.gradient.abs().mean((1, 2, 3), keepdim=True)
         runs.velocity = self.config.decay * runs.velocity + answer.gradient / size.clamp(min=1e-12)
         stepped = self.threat.step(runs.x, runs.velocity, self.threat.eps / self.config.steps)
         runs.x = self.threat.project(stepped, batch.images)
-        runs.looks += 1
+        runs.step += 1

@@ -6,7 +6,7 @@ from dataclasses import fields
 import pytest
 from tests.docs.doc_pages import DOCS, ROOT
 
-from isthmus.attacks import L2, Linf, flags, race, threats
+from isthmus.attacks import L2, Linf, race, result_warnings, threats
 from isthmus.attacks.engine import averages, early_stopping, optimized_model, rounding, verifier
 from isthmus.attacks.engine.evaluation import SAVE_EVERY
 from isthmus.attacks.engine.state import EvaluationState
@@ -61,7 +61,7 @@ def test_norms_and_gradients(row):
             module.search(config, Linf(0.1), 10)
 
 
-def test_every_column_of_the_ledger_is_described():
+def test_every_column_of_the_state_is_described():
     described = set(re.findall(r"`(\w+)`", " ".join(row[0] for row in rows("## What comes back"))))
     assert {field.name for field in fields(EvaluationState)} <= described
 
@@ -83,7 +83,7 @@ def test_thresholds_are_those_of_the_code():
     assert "batches of 1, 3 and 8 copies" in FLAT
     assert threats.ULP == 2.0**-23
     assert "2<sup>−23</sup> in every pixel" in FLAT
-    assert f"more than {flags.BLIND:.0%} of the gradients" in FLAT
+    assert f"more than {result_warnings.BLIND:.0%} of the gradients" in FLAT
     assert f"waves of {early_stopping.WAVE}" in FLAT
     assert f"about every {SAVE_EVERY:g} seconds" in FLAT
     most = optimized_model.BATCH_SIZE

@@ -30,7 +30,8 @@ def examine(suspect: DiagnosisContext) -> Finding:
     chance = []
     for number in range(RANDOM):
         direction = normal(fold(batch.keys, "surface/direction", number), tuple(x.shape[1:])).to(x)
-        chance.append(batch.margin(suspect.logits(threat.project(threat.step(x, direction, threat.eps), x), batch.keys)))
+        moved = threat.project(threat.step(x, direction, threat.eps), x)
+        chance.append(batch.margin(suspect.logits(moved, batch.keys)))
     better = along < torch.stack(chance).amin(0)
     start = batch.margin(suspect.logits(x, batch.keys))
     scale = start.abs().clamp(min=1e-12)

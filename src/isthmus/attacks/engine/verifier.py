@@ -187,7 +187,9 @@ class Verifier:
             rows = torch.zeros(copies, dtype=torch.int64)
             batch = example.take(rows)
             try:
-                logits = self.counted_model.logits(image.expand(copies, *image.shape[1:]).contiguous(), _fresh(batch.keys))
+                logits = self.counted_model.logits(
+                    image.expand(copies, *image.shape[1:]).contiguous(), _fresh(batch.keys)
+                )
             except ModelError:  # it may need other company
                 return False
             if not bool(batch.reached(logits).all()):
