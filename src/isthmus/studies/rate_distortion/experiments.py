@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,6 @@ from isthmus.models import factory
 from isthmus.models.learner import Learner
 from isthmus.studies.blocks import packed
 from isthmus.studies.measured import fraction, measured
-from isthmus.studies.old.laboratory import ask, judged
 from isthmus.studies.rate_distortion import weight_decay
 from isthmus.studies.rate_distortion.configs import (
     Activation,
@@ -41,6 +41,7 @@ from isthmus.studies.rate_distortion.configs import (
 from isthmus.studies.rate_distortion.whitened import inside, without
 from isthmus.studies.store import Experiment, ResultStore, Stages
 from isthmus.studies.study import data_options
+from isthmus.studies.trained_models import EvaluationImages, evaluation_images, run_check, test_accuracy
 from isthmus.training.evaluation import count_right
 from isthmus.training.run import Run
 
@@ -128,7 +129,7 @@ def _gradients(
 
     def measure() -> dict[str, Any]:
         run = store.train(recipe)
-        rows = [_test_accuracy(run)]
+        rows = [test_accuracy(run)]
         for epoch, observed in _observed(run, "gradient_snr"):
             for layer, parts in enumerate(observed.values(), 1):
                 for part in ("signal", "noise", "snr"):
@@ -142,12 +143,6 @@ def _gradients(
 def _observed(run: Run, callback: str) -> Iterable[tuple[int, dict[str, Any]]]:
     """Epochs, counted from 1, with what a callback recorded."""
     return ((line["epoch"] + 1, line["observed"][callback]) for line in run.metrics() if "observed" in line)
-
-
-def _test_accuracy(run: Run) -> Metric:
-    info = run.info()
-    n = info["data"]["test"]
-    return fraction("test_accuracy", round(info["result"]["test_accuracy"] * n), n)
 
 
 def plane(config: PlaneConfig, store: ResultStore) -> Stages:
@@ -177,7 +172,7 @@ def _plane(config: PlaneConfig, store: ResultStore, seed: int, random: bool) -> 
             Metric(name="label_entropy", value=observed[0][1]["label_entropy_bits"], unit="bits", n=n),
             Metric(name="pixel_entropy", value=bound, unit="bits", n=len(pixels)),
             Metric(name="train_accuracy", value=result["epoch_accuracy"], unit="fraction", n=len(pixels)),
-            _test_accuracy(run),
+            test_accuracy(run),
         ]
         return measured(rows, {"labels": labels, "seed": seed})
 
@@ -213,11 +208,10 @@ def prototypes(config: PrototypesConfig, store: ResultStore) -> Stages:
     settings = ("images", "each", "space", "step_size", "confidence", "steps")
 
     def measure(model: Model, seed: int, run: Run) -> dict[str, Any]:
-        images, labels, indices, classes = judged(config.data, config.train_limit, config.images)
-        learner, unit = run.load(), 1.0
+        data, learner, unit = evaluation_images(config.data, config.train_limit, config.images), run.load(), 1.0
         if config.space == "whitened":
-            seen = inside(learner, images)
-            learner, images, unit = seen.model, seen.images, seen.unit
+            seen = inside(learner, data.images)
+            learner, data, unit = seen.model, replace(data, images=seen.images), seen.unit
         check = {
             "name": "class_prototypes",
             "each": config.each,
@@ -225,8 +219,8 @@ def prototypes(config: PrototypesConfig, store: ResultStore) -> Stages:
             "step_size": config.step_size / unit,
             "steps": config.steps,
         }
-        found = ask(learner, images, labels, indices, check, store.telling("growing prototypes"))
-        population = Population.of(images.numpy(), labels.numpy())
+        found = run_check(learner, data, check, store.telling("growing prototypes"))
+        population = Population.of(data.images.numpy(), data.labels.numpy())
         reached = found.arrays["prototype_steps"] >= 0
         own, count = _own_class(found, population, reached), len(reached)
         names = ("steps", "relative_distance", "similarity", "image_similarity")
@@ -234,9 +228,9 @@ def prototypes(config: PrototypesConfig, store: ResultStore) -> Stages:
             fraction("reached", int(reached.sum()), count),
             fraction("own_class", own, count),
             *(found.metrics[name].named(name) for name in names if found.metrics[name].value is not None),
-            _test_accuracy(run),
+            test_accuracy(run),
         ]
-        details = {"pictures": _pictures(found, learner, images, labels, classes, population)} if seed == 0 else {}
+        details = {"pictures": _pictures(found, learner, data, population)} if seed == 0 else {}
         return measured(rows, {"model": model, "seed": seed}, details=details)
 
     return _each_model(config, store, "prototypes", settings, measure)
@@ -256,19 +250,14 @@ def _own_class(found: CheckResult, population: Population, reached: np.ndarray) 
 
 @torch.no_grad()
 def _pictures(
-    found: CheckResult,
-    model: Learner,
-    images: Tensor,
-    labels: Tensor,
-    classes: tuple[str, ...],
-    population: Population,
+    found: CheckResult, model: Learner, data: EvaluationImages, population: Population
 ) -> dict[str, list[list[str]]]:
     """Rows of pictures with captions, one a class: the first image, the first prototype, the mean."""
     rows: dict[str, list[list[str]]] = {"image": [], "prototype": [], "mean of the class": []}
-    mean = population.mean.tolist()
+    images, classes, mean = data.images, data.classes, population.mean.tolist()
     device = next(model.parameters()).device
     for label in np.unique(population.labels).tolist():
-        image = images[(labels == label).nonzero()[0]]
+        image = images[(data.labels == label).nonzero()[0]]
         # C's predictions depend on the batch, so it is as large as in the audit
         probabilities = model(torch.cat([image, images[:255]]).to(device))[0].softmax(0).cpu()
         predicted = f"{classes[int(probabilities.argmax())]}, {float(probabilities.max()):.3f}"
@@ -290,19 +279,18 @@ def noise(config: NoiseConfig, store: ResultStore) -> Stages:
     settings = ("images", "space", "noises", "high", "low", "spacing")
 
     def measure(model: Model, seed: int, run: Run) -> dict[str, Any]:
-        images, labels, indices, _ = judged(config.data, config.train_limit, config.images)
-        learner, origin = run.load(), 0.0
+        data, learner, origin = evaluation_images(config.data, config.train_limit, config.images), run.load(), 0.0
         if config.space == "whitened":
-            seen = inside(learner, images)
-            learner, images, origin = seen.model, seen.images, seen.origin
+            seen = inside(learner, data.images)
+            learner, data, origin = seen.model, replace(data, images=seen.images), seen.origin
         options = {name: getattr(config, name) for name in ("high", "low", "spacing")}
         check = {"name": "noise_robustness", "noises": list(config.noises), **options, "origin": origin}
-        found = ask(learner, images, labels, indices, check, store.telling("adding noise"))
-        entropy, n = found.details["label_entropy_bits"], len(labels)
+        found = run_check(learner, data, check, store.telling("adding noise"))
+        entropy, n = found.details["label_entropy_bits"], len(data)
         rows = [
             Metric(name="label_entropy", value=entropy, unit="bits", n=n),
             Metric(name="chance", value=2**-entropy, unit="fraction", n=n),
-            _test_accuracy(run),
+            test_accuracy(run),
         ]
         for kind in config.noises:
             rows.append(found.metrics[f"kept_{kind}"].named("kept", noise=kind))
@@ -342,7 +330,7 @@ def _spheres(config: SphereConfig, store: ResultStore, variant: Variant, seed: i
         whole = load(recipe["data"])
         chosen = whole.train.select(balanced(whole.train.labels)[:_CODES])
         untrained = factory.build(load_recipe(recipe), whole.shape, whole.num_classes, whole)
-        rows, drawn = [_test_accuracy(run)], {}
+        rows, drawn = [test_accuracy(run)], {}
         for epoch in config.epochs:
             model = run.load(epoch * steps) if epoch else untrained.eval()
             codes, right = _codes(model, chosen)
@@ -405,17 +393,18 @@ def transfer(config: TransferConfig, store: ResultStore) -> Stages:
     settings = ("target", "images", "whitened", "draws", "steps", "learning_rate", "degrees")
 
     def measure(model: Model, seed: int, run: Run) -> dict[str, Any]:
-        images, labels, indices, _ = judged(config.data, config.train_limit, _OWN)
+        data = evaluation_images(config.data, config.train_limit, _OWN)
         learner, others = run.load(), load(config.target)
         if not config.whitened:
-            learner, images = without(learner, images)
+            learner, images = without(learner, data.images)
+            data = replace(data, images=images)
         options = {name: getattr(config, name) for name in ("draws", "steps", "learning_rate", "degrees")}
         number = config.images or len(others.test)
         check = {"name": "dataset_transfer", "data": config.target, "images": number, **options}
-        found = ask(learner, images, labels, indices, check, store.telling("on other data"))
+        found = run_check(learner, data, check, store.telling("on other data"))
         rows = [_signed(metric.named(name)) for name, metric in found.metrics.items() if metric.value is not None]
         details = {"bins": found.details["bins"]} if seed == 0 else {}
-        return measured([*rows, _test_accuracy(run)], {"model": model, "seed": seed}, details=details)
+        return measured([*rows, test_accuracy(run)], {"model": model, "seed": seed}, details=details)
 
     return _each_model(config, store, "transfer", settings, measure)
 
