@@ -19,7 +19,7 @@ import torch
 
 from isthmus.core import files, provenance
 from isthmus.core.randomness import example_keys
-from isthmus.data.corruptions import frost_photographs
+from isthmus.data.corruptions import weather
 from isthmus.data.corruptions.apply import corrupt
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
@@ -42,7 +42,7 @@ class Clock:
 
 
 def corruptions(images: torch.Tensor, frost: Path | None) -> list[dict[str, Any]]:
-    photographs = None if frost is None else frost_photographs.load(frost, 3, shrunk=True)
+    photographs = None if frost is None else weather.load_frost(frost, 3, shrunk=True)
     keys, rows = example_keys(0, torch.arange(len(images))), []
     for name in CORRUPTIONS:
         if name == "frost" and photographs is None:
@@ -71,7 +71,7 @@ def passes(images: torch.Tensor, models: Sequence[tuple[int, int]] = MODELS) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frost", type=Path, default=frost_photographs.installed())
+    parser.add_argument("--frost", type=Path, default=weather.frost_folder())
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=None, help="write the numbers as JSON")
     given = parser.parse_args()

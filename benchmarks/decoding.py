@@ -29,7 +29,7 @@ from PIL import Image
 from isthmus.core import files, provenance
 from isthmus.data.batches import Batches
 from isthmus.data.loading import load
-from isthmus.data.read import threads
+from isthmus.data.prefetch import threads
 
 WIDTH, HEIGHT, QUALITY, GRAIN, BATCH, CLASSES = 500, 375, 90, 12.0, 100, 2
 

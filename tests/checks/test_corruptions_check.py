@@ -18,7 +18,7 @@ from isthmus.core.config import component
 from isthmus.core.errors import ConfigError, DataError
 from isthmus.core.randomness import example_keys
 from isthmus.core.types import Headline, Status
-from isthmus.data.corruptions import frost_photographs
+from isthmus.data.corruptions import weather
 from isthmus.data.corruptions.apply import corrupt
 from isthmus.metrics import CORRUPTIONS
 
@@ -152,7 +152,7 @@ def test_alexnet_is_the_baseline_of_imagenets_classifiers_alone() -> None:
 
 
 def test_frost_is_skipped_and_said_so_where_there_are_no_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frost_photographs, "installed", lambda: None)
+    monkeypatch.setattr(weather, "frost_folder", lambda: None)
     ctx = context(n=4)
     result = corruptions.run(ctx, config(severities=[5]))
     assert set(result.details["errors"]["mean"]) == {*CORRUPTIONS} - {"frost"}

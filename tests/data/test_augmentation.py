@@ -6,8 +6,7 @@ from isthmus.core.randomness import example_keys
 from isthmus.core.recipe import AUGMENTATIONS, Augmentation
 from isthmus.data.augmentation import augment, draw_all
 from isthmus.data.autoaugment.apply import apply
-from isthmus.data.crop_flip import crop_flip
-from isthmus.data.cutout import cutout
+from isthmus.data.crops import crop_flip, cutout
 
 IMAGES = torch.randint(0, 256, (50, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 KEYS = example_keys(1, torch.arange(50))

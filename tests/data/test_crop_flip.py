@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.core.randomness import example_keys
-from isthmus.data.crop_flip import MOVES, crop_flip, moves
+from isthmus.data.crops import MOVES, crop_flip, draw_moves
 
 
 def slowly(image: np.ndarray, move: int) -> np.ndarray:
@@ -37,9 +37,9 @@ def test_the_move_in_the_middle_leaves_an_image_alone_and_its_twin_mirrors_it() 
 
 def test_moves_are_uniform_and_a_function_of_the_key() -> None:
     keys = example_keys(3, torch.arange(162_000))
-    drawn = moves(keys)
+    drawn = draw_moves(keys)
     counts = drawn.bincount(minlength=MOVES)
     assert len(counts) == MOVES
     chi_squared = float(((counts - 1000.0) ** 2 / 1000).sum())
     assert 80 < chi_squared < 260  # mean 161, standard deviation 18
-    assert torch.equal(moves(keys[100:200]), drawn[100:200])
+    assert torch.equal(draw_moves(keys[100:200]), drawn[100:200])

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.core.randomness import example_keys
-from isthmus.data.cutout import centres, cutout
+from isthmus.data.crops import cutout, draw_centres
 
 
 def slowly(image: np.ndarray, row: int, column: int, side: int) -> np.ndarray:
@@ -27,18 +27,18 @@ def slowly(image: np.ndarray, row: int, column: int, side: int) -> np.ndarray:
 )
 def test_cutout_equals_a_slow_one(channels: int, height: int, width: int, side: int, seed: int) -> None:
     images = np.random.default_rng(seed).integers(1, 256, (20, channels, height, width), dtype=np.uint8)
-    places = centres(example_keys(seed, torch.arange(20)), height, width)
+    places = draw_centres(example_keys(seed, torch.arange(20)), height, width)
     expected = np.stack([slowly(image, *place, side) for image, place in zip(images, places.tolist(), strict=True)])
     np.testing.assert_array_equal(cutout(torch.from_numpy(images), places, side).numpy(), expected)
 
 
 def test_centres_are_uniform_and_a_function_of_the_key() -> None:
     keys = example_keys(3, torch.arange(60_000))
-    drawn = centres(keys, 6, 10)
+    drawn = draw_centres(keys, 6, 10)
     counts = (drawn[:, 0] * 10 + drawn[:, 1]).bincount(minlength=60)
     assert len(counts) == 60
     assert 20 < float(((counts - 1000.0) ** 2 / 1000).sum()) < 120  # mean 59, standard deviation 11
-    assert torch.equal(centres(keys[100:200], 6, 10), drawn[100:200])
+    assert torch.equal(draw_centres(keys[100:200], 6, 10), drawn[100:200])
 
 
 def test_a_square_inside_takes_side_by_side_pixels() -> None:

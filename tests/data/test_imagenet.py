@@ -12,11 +12,11 @@ from PIL import Image
 from isthmus.core.errors import ConfigError, DataError
 from isthmus.core.randomness import example_keys, fold
 from isthmus.data.batches import Batches
+from isthmus.data.crops import draw_parts, resized_crop
 from isthmus.data.imagenet import MEAN, STD, ImageNet
 from isthmus.data.images import Split, as_float
 from isthmus.data.loading import load
 from isthmus.data.on_demand import FileSplit, central
-from isthmus.data.resized_crop import draws, resized_crop
 
 WNIDS = ("n01440764", "n01443537", "n02102040")
 
@@ -95,7 +95,7 @@ def test_a_random_part_is_taken_of_the_file_and_not_of_the_scaled_image(root: Pa
     batch = next(Batches(split, 15, seed=4, augment="imagenet").epoch(2))
     for image, index in zip(batch.images, batch.indices.tolist(), strict=True):
         file = root / "train" / split.names[index]  # type: ignore[attr-defined]
-        made = resized_crop(Image.open(file), draws(keys[index : index + 1])[0].tolist(), (32, 32))
+        made = resized_crop(Image.open(file), draw_parts(keys[index : index + 1])[0].tolist(), (32, 32))
         assert torch.equal(image, as_float(torch.from_numpy(made.copy()).permute(2, 0, 1)))
 
 
@@ -127,7 +127,7 @@ def test_images_in_memory_can_be_cropped_too(channels: int) -> None:
     keys = fold(example_keys(0, torch.arange(6)), "batches/epoch", 0, "batches/resized_crop")
     for row in range(6):
         pixels = images[row].permute(1, 2, 0).numpy().squeeze()
-        made = resized_crop(Image.fromarray(np.ascontiguousarray(pixels)), draws(keys)[row].tolist(), (20, 24))
+        made = resized_crop(Image.fromarray(np.ascontiguousarray(pixels)), draw_parts(keys)[row].tolist(), (20, 24))
         assert torch.equal(batch.images[row], as_float(torch.from_numpy(made.copy()).permute(2, 0, 1)))
 
 

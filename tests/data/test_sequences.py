@@ -56,5 +56,5 @@ def test_the_generator_alone_decides():
 def test_what_is_no_stationary_process_is_refused(matrix, lag, message):
     with pytest.raises(ValueError, match=message):
         Autoregression(matrix, lag)
-    with pytest.raises(ValueError, match="one step at least"):
+    with pytest.raises(ValueError, match="at least one step"):
         VECTOR.sample(1, 0, 1, torch.Generator())

@@ -19,7 +19,7 @@ from tests.fuzzing.hostile import Draw, pickles, spoiled
 from tests.fuzzing.trials import Place, cases, judge, place
 
 from isthmus.data.loading import load
-from isthmus.data.read import read
+from isthmus.data.prefetch import read
 
 GREY = np.arange(64, dtype=np.uint8).reshape(8, 8) * 3
 COLOUR = np.stack([GREY, GREY.T, 255 - GREY], axis=2)

@@ -127,7 +127,7 @@ def _needs(
     parameters: str, corruptions: Sequence[str], channels: int, frost: str | None
 ) -> tuple[tuple[Tensor, ...] | None, dict[str, str]]:
     """Frost's photographs where they are needed and there, and what cannot be done for want of files or Pillow."""
-    from isthmus.data.corruptions import frost_photographs
+    from isthmus.data.corruptions import weather
     from isthmus.data.decode import need_pillow
 
     skipped = {}
@@ -137,14 +137,14 @@ def _needs(
         skipped = {name: str(error) for name in ("frost", "jpeg_compression") if name in corruptions}
     if "frost" not in corruptions or "frost" in skipped:
         return None, skipped
-    folder = frost or frost_photographs.installed()
+    folder = frost or weather.frost_folder()
     if folder is None:
         skipped["frost"] = (
             "Frost is added from photographs that are not ours to ship; name the folder that holds them in the option "
-            f"frost. {frost_photographs.GET}"
+            f"frost. {weather.GET}"
         )
         return None, skipped
-    return frost_photographs.load(folder, channels, shrunk=parameters == "cifar10_c"), skipped
+    return weather.load_frost(folder, channels, shrunk=parameters == "cifar10_c"), skipped
 
 
 def published(

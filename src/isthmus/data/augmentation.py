@@ -1,6 +1,6 @@
-"""What happens to training images: AutoAugment, crop and flip, cutout, in this order, all of it keyed by example.
+"""Augmentation of training images: AutoAugment, crop and flip, cutout, in this order, with one key per example.
 
-A resized crop comes before all of them: it is taken where images are read (:mod:`isthmus.data.read`).
+A resized crop comes first, when images are read (:mod:`isthmus.data.prefetch`).
 """
 
 from __future__ import annotations
@@ -15,17 +15,16 @@ from isthmus.core.randomness import fold
 from isthmus.core.recipe import Augmentation
 from isthmus.data.autoaugment.apply import apply
 from isthmus.data.autoaugment.operations import Operations, draw
-from isthmus.data.crop_flip import crop_flip, moves
-from isthmus.data.cutout import centres, cutout
+from isthmus.data.crops import crop_flip, cutout, draw_centres, draw_moves
 
 
 class Drawn(NamedTuple):
-    """What was drawn for n images; None where that part is off.
+    """Random choices for n images; None for parts that are off.
 
     Attributes:
         operations: for :func:`isthmus.data.autoaugment.apply.apply`.
-        moves: int64, n, for :func:`isthmus.data.crop_flip.crop_flip`.
-        centres: int64, n×2, for :func:`isthmus.data.cutout.cutout`.
+        moves: int64, n, for :func:`isthmus.data.crops.crop_flip`.
+        centres: int64, n×2, for :func:`isthmus.data.crops.cutout`.
     """
 
     operations: Operations | None
@@ -33,7 +32,7 @@ class Drawn(NamedTuple):
     centres: Int64[Tensor, "n 2"] | None
 
     def at(self, indices: Int64[Tensor, " m"]) -> Drawn:
-        """What was drawn for some of the images, in this order."""
+        """The choices for some of the images, in this order."""
         return Drawn(
             None if self.operations is None else self.operations.at(indices),
             None if self.moves is None else self.moves.index_select(0, indices),
@@ -42,11 +41,11 @@ class Drawn(NamedTuple):
 
 
 def check(augmentation: Augmentation, shape: tuple[int, ...]) -> None:
-    """Check that images of this shape (C, H, W) can be augmented so.
+    """Check that images of this shape (C, H, W) can be augmented.
 
     Raises:
-        DataError: AutoAugment or a resized crop of images of neither 1 nor 3 channels, or a cutout that may leave
-            nothing of an image.
+        DataError: AutoAugment or a resized crop of images with neither 1 nor 3 channels, or a cutout that can cover a
+            whole image.
     """
     channels, height, width = shape
     if augmentation.autoaugment is not None and channels not in (1, 3):
@@ -65,32 +64,32 @@ def check(augmentation: Augmentation, shape: tuple[int, ...]) -> None:
 
 
 def draw_all(augmentation: Augmentation, keys: Int64[Tensor, " n"], height: int, width: int) -> Drawn:
-    """Draw for each key what happens to its image, of this size."""
+    """Draw the choices for each key and images of this size."""
     policy = augmentation.autoaugment
     return Drawn(
         operations=None if policy is None else draw(fold(keys, "augmentation/policy"), policy),
-        moves=moves(fold(keys, "augmentation/crop_flip")) if augmentation.crop_flip else None,
-        centres=centres(fold(keys, "augmentation/cutout"), height, width) if augmentation.cutout else None,
+        moves=draw_moves(fold(keys, "augmentation/crop_flip")) if augmentation.crop_flip else None,
+        centres=draw_centres(fold(keys, "augmentation/cutout"), height, width) if augmentation.cutout else None,
     )
 
 
 def augment(images: UInt8[Tensor, "n c h w"], drawn: Drawn, augmentation: Augmentation) -> UInt8[Tensor, "n c h w"]:
-    """Do to each image what was drawn for it.
+    """Augment each image by its choices.
 
     Args:
-        drawn: from :func:`draw_all`, on the CPU wherever the images are.
-        augmentation: what it was drawn for.
+        drawn: from :func:`draw_all`, on the CPU even for images elsewhere.
+        augmentation: the options that it was drawn for.
     """
     if drawn.operations is not None:
         images = apply(images, drawn.operations)
     if drawn.moves is not None:
-        images = crop_flip(images, _beside(images, drawn.moves))
+        images = crop_flip(images, _to_device_of(images, drawn.moves))
     if drawn.centres is not None:
-        images = cutout(images, _beside(images, drawn.centres), augmentation.cutout)
+        images = cutout(images, _to_device_of(images, drawn.centres), augmentation.cutout)
     return images
 
 
-def _beside(images: Tensor, numbers: Tensor) -> Tensor:
+def _to_device_of(images: Tensor, numbers: Tensor) -> Tensor:
     if images.is_cuda:
         return numbers.pin_memory().to(images.device, non_blocking=True)
     return numbers.to(images.device)

@@ -17,7 +17,7 @@ from isthmus.core.recipe import Augmentation, named_augmentation
 from isthmus.data.augmentation import Drawn, augment, check, draw_all
 from isthmus.data.images import Examples, as_float
 from isthmus.data.order import shuffled
-from isthmus.data.read import read
+from isthmus.data.prefetch import read
 
 # Keep the draws for the order of an epoch, and for the crops where images are read, apart from those for its pictures.
 

@@ -1,4 +1,4 @@
-"""Image files to bytes: Pillow, with errors that name the file, and a progress bar."""
+"""Decoding of image files with Pillow, with errors that name the file, and a progress bar."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _EIGHT_BIT = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr",
 
 
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
-"""Pillow goes by the content, not by the suffix, and knows formats for which it starts other programs (PostScript)."""
+"""Allowed formats. Pillow detects them by content, and would start other programs for some (PostScript)."""
 
 
 def need_pillow() -> None:
-    """Say how to install Pillow where it is missing, before any work is done.
+    """Check that Pillow is installed, before any work is done.
 
     Raises:
-        DataError: Pillow cannot be imported.
+        DataError: it is not; the message says how to install it.
     """
     try:
         import PIL.Image  # noqa: F401
@@ -42,8 +42,8 @@ def pixels(file: Path | BytesIO, channels: Channels, where: str, size: int | Non
     """Decode one image to uint8, height × width × channels.
 
     Args:
-        where: names the image in errors.
-        size: cut the centre to a square and resample it to ``size`` × ``size`` (bilinear, antialiased).
+        where: name of the image for errors.
+        size: crop the centre to a square and resample it to ``size`` × ``size`` (bilinear, antialiased).
 
     Raises:
         DataError: not an image, truncated, or with more than 8 bits a channel (which Pillow would clip).
@@ -57,7 +57,7 @@ def pixels(file: Path | BytesIO, channels: Channels, where: str, size: int | Non
 
 
 def opened(file: Path | BytesIO, channels: Channels, where: str) -> Image:
-    """Decode one image to Pillow's mode RGB or L, in its own size; errors as in :func:`pixels`."""
+    """Decode one image to Pillow's mode RGB or L, in its original size; errors as in :func:`pixels`."""
     from PIL import Image
 
     try:
@@ -75,11 +75,11 @@ def stacked(images: Sequence[np.ndarray], labels: Sequence[int], where: Callable
     """Stack decoded images and labels into a split.
 
     Args:
-        where: names the image at a position, for the error.
-        advice: what to do about images of different sizes.
+        where: gives the name of the image at a position, for errors.
+        advice: what to do if images have different sizes.
 
     Raises:
-        DataError: there are none, or not all of one size.
+        DataError: no images, or images of different sizes.
     """
     for index, image in enumerate(images):
         if image.shape != images[0].shape:
@@ -93,7 +93,7 @@ def stacked(images: Sequence[np.ndarray], labels: Sequence[int], where: Callable
 
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on stderr if that is a terminal; call what it gives with the number newly done."""
+    """A progress bar on stderr if that is a terminal; yields a function that advances it."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -48,7 +48,7 @@ class Examples(Protocol):
 
     def prepared(self, index: int, part: Sequence[float] | None) -> np.ndarray:
         """One image as height × width × channels bytes: as it is served, or of a random part of it, which numbers of
-        :func:`isthmus.data.resized_crop.draws` stand for."""
+        :func:`isthmus.data.crops.draws` stand for."""
 
     def facts(self) -> Iterator[Any]:
         """Bytes that determine the images and labels, for a fingerprint."""
@@ -103,7 +103,7 @@ class Split:
         """One image as height × width × channels bytes, or a random part of it (of 1 or 3 channels) in its place."""
         from PIL import Image
 
-        from isthmus.data.resized_crop import resized_crop
+        from isthmus.data.crops import resized_crop
 
         pixels = self.images[index].permute(1, 2, 0).contiguous().numpy()
         if part is None:

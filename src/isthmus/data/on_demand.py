@@ -15,10 +15,10 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from isthmus.core.errors import DataError
+from isthmus.data.crops import Interpolation, resized_crop
 from isthmus.data.decode import opened
 from isthmus.data.loading import ImageDataset
-from isthmus.data.read import read
-from isthmus.data.resized_crop import Interpolation, resized_crop
+from isthmus.data.prefetch import read
 
 if TYPE_CHECKING:
     from PIL.Image import Image

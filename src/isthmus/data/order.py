@@ -1,4 +1,4 @@
-"""Orders of examples that never change: the same in any process, on any machine, with any torch."""
+"""Fixed orders of examples, independent of process, machine and torch version."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def shuffled(keys: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
 
 
 def balanced(labels: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
-    """A fixed shuffle in which every prefix has equally many of each class (±1), until a class runs out.
+    """A fixed shuffle in which every prefix has equally many examples of each class (±1), until a class is exhausted.
 
-    A longer prefix contains a shorter one, so results on 100 and on 1000 examples share the first 100.
+    Results on 100 and on 1000 examples share the first 100.
     """
     order = _fixed_shuffle(len(labels))
     return order[_ranks(labels)[order].argsort(stable=True)]
 
 
 def stratified(labels: Int64[Tensor, " n"], fraction: float) -> tuple[Int64[Tensor, " k"], Int64[Tensor, " m"]]:
-    """A fixed split into two: of each class, ``fraction`` (rounded) goes to the second part, but never all.
+    """A fixed split in two: ``fraction`` (rounded) of each class goes to the second part, but never all of it.
 
     Returns:
         Positions of the first and of the second part, each in increasing order.
@@ -42,7 +42,7 @@ def _fixed_shuffle(n: int) -> Tensor:
 
 
 def _ranks(labels: Tensor) -> Tensor:
-    """Position of each example among those of its class, in the fixed shuffle."""
+    """Rank of each example within its class, in the fixed shuffle."""
     order = _fixed_shuffle(len(labels))
     by_class = order[labels[order].argsort(stable=True)]
     counts = labels.bincount()

@@ -22,12 +22,12 @@ from pydantic import Field
 from torch import Tensor
 
 from isthmus.core.errors import DataError, brief
+from isthmus.data.crops import Interpolation
 from isthmus.data.decode import need_pillow, opened
 from isthmus.data.imagenet import MEAN, STD
 from isthmus.data.images import ImageData
 from isthmus.data.loading import FolderPath, folder_at
 from isthmus.data.on_demand import PhotographDataset, Photographs
-from isthmus.data.resized_crop import Interpolation
 
 if TYPE_CHECKING:
     from PIL.Image import Image

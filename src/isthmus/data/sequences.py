@@ -18,8 +18,8 @@ from isthmus.information.jointly_gaussian import canonical_correlations, gaussia
 
 
 @dataclass(frozen=True, eq=False)
-class Windows:
-    """Past and future of independent sequences, cut at the same time: each n × steps × channels, float32."""
+class PastFuture:
+    """Past and future of independent sequences, cut at the same time step: each n × steps × channels, float32."""
 
     past: Float[Tensor, "n before channels"]
     future: Float[Tensor, "n after channels"]
@@ -32,12 +32,12 @@ class Windows:
 class Autoregression:
     """x_t = A·x_{t−lag} + ε_t with ε_t ~ N(0, I), in its stationary state.
 
-    Lag 1 is the first-order Markov process; with a larger lag as many independent ones alternate, so that what tells
-    the next step lies ``lag`` steps back and nowhere nearer.
+    Lag 1 is the first-order Markov process. With a larger lag, ``lag`` independent processes alternate, so that only
+    the step ``lag`` steps back predicts the next one.
 
     Attributes:
-        matrix: A, rows of channels × channels; all its eigenvalues lie inside the unit circle.
-        lag: how many steps back the next step looks.
+        matrix: A, rows of channels × channels; all eigenvalues are inside the unit circle.
+        lag: distance to the step that the next one depends on.
 
     Raises:
         ValueError: the matrix is not square, the process is not stationary, or the lag is below 1.
@@ -78,7 +78,7 @@ class Autoregression:
         symmetric: np.ndarray = (sigma + sigma.T) / 2
         return symmetric
 
-    def sample(self, count: int, past: int, future: int, generator: torch.Generator) -> Windows:
+    def sample(self, count: int, past: int, future: int, generator: torch.Generator) -> PastFuture:
         """Independent sequences, each cut after its first ``past`` steps."""
         _check_lengths(past, future)
         noise = torch.randn(count, past + future, self.channels, generator=generator, dtype=torch.float64)
@@ -88,7 +88,7 @@ class Autoregression:
             start = t < self.lag
             steps.append(noise[:, t] @ root.T if start else steps[t - self.lag] @ a.T + noise[:, t])
         sequence = torch.stack(steps, 1).float()
-        return Windows(sequence[:, :past], sequence[:, past:])
+        return PastFuture(sequence[:, :past], sequence[:, past:])
 
     def window_covariance(self, steps: int) -> Float[np.ndarray, "steps*channels steps*channels"]:
         """Cov of ``steps`` steps in a row: Cov(x_t, x_{t−k·lag}) = A^k·Σ, and 0 at all other distances."""
@@ -111,4 +111,4 @@ class Autoregression:
 
 def _check_lengths(past: int, future: int) -> None:
     if min(past, future) < 1:
-        raise ValueError(f"past and future need one step at least; got {past} and {future}")
+        raise ValueError(f"past and future need at least one step; got {past} and {future}")

@@ -175,7 +175,7 @@ def _serve(pipe: Connection, study: str, config: dict[str, Any], root: str, jobs
 
     import torch
 
-    from isthmus.data.read import threads
+    from isthmus.data.prefetch import threads
 
     os.environ["LOCAL_WORLD_SIZE"] = str(jobs)  # as torchrun says to processes that share a machine
     torch.set_num_threads(threads())

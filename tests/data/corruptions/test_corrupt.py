@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from isthmus.core.errors import ConfigError, DataError
 from isthmus.core.randomness import example_keys
-from isthmus.data.corruptions import frost_photographs
+from isthmus.data.corruptions import weather
 from isthmus.data.corruptions.apply import corrupt, parameters_for
 from isthmus.data.corruptions.parameters import TABLES
 from isthmus.metrics import CORRUPTIONS
@@ -174,21 +174,21 @@ def five(tmp_path: Path) -> Path:
     """A folder with the five photographs: their columns' numbers, so that one sees which are taken."""
     folder = tmp_path / "imagecorruptions" / "frost"
     folder.mkdir(parents=True)
-    for number, name in enumerate(frost_photographs.FILES):
+    for number, name in enumerate(weather.FROST_FILES):
         columns = np.broadcast_to(np.arange(250, dtype=np.uint8)[None, :, None], (200 + number, 250, 3))
         Image.fromarray(np.ascontiguousarray(columns)).save(folder / name, quality=100)
     return folder
 
 
 def test_photographs_of_frost_are_read_whole_or_shrunk(five: Path) -> None:
-    whole = frost_photographs.load(five, 1, shrunk=False)
+    whole = weather.load_frost(five, 1, shrunk=False)
     assert [tuple(photo.shape) for photo in whole] == [(1, 200 + n, 250) for n in range(5)]
-    shrunk = frost_photographs.load(five, 3, shrunk=True)
+    shrunk = weather.load_frost(five, 3, shrunk=True)
     assert torch.equal(shrunk[0][0, 0], torch.arange(2, 250, 5).byte())
     assert [photo.shape[1] for photo in shrunk] == [round((200 + n) / 5) for n in range(5)]
     (five / "frost3.png").unlink()
     with pytest.raises(DataError, match="lacks frost3.png"):
-        frost_photographs.load(five, 3, shrunk=True)
+        weather.load_frost(five, 3, shrunk=True)
 
 
 def test_photographs_are_found_in_the_package_that_has_them_without_importing_it(
@@ -196,5 +196,5 @@ def test_photographs_are_found_in_the_package_that_has_them_without_importing_it
 ) -> None:
     (five.parent / "__init__.py").write_text("raise ImportError('as the real one does')")
     monkeypatch.syspath_prepend(str(five.parent.parent))
-    assert frost_photographs.installed() == five
-    assert frost_photographs.PACKAGE not in sys.modules
+    assert weather.frost_folder() == five
+    assert weather.PACKAGE not in sys.modules

@@ -13,9 +13,9 @@ from PIL import Image
 from scipy import ndimage, stats
 
 from isthmus.core.randomness import example_keys, fold, normal, uniform
-from isthmus.data.corruptions import blurs, digital, elastic, filters, motion, noise, weather
+from isthmus.data.corruptions import blurs, digital, filters, noise, weather
 from isthmus.data.corruptions.parameters import CIFAR10_C, IMAGENET_C, MNIST_C, Severity
-from isthmus.data.corruptions.plasma import plasma
+from isthmus.data.corruptions.weather import plasma
 
 CASES = [
     pytest.param(table, severity, id=f"{name}-{severity}")
@@ -157,7 +157,7 @@ def test_motion_blur(degrees: float, radius: int, sigma: float) -> None:
         places = y + np.ceil(tap * np.sin(turn) - 0.5), x + np.ceil(tap * np.cos(turn) - 0.5)
         for n, c in np.ndindex(2, 3):
             theirs[n, c] += weight * ndimage.map_coordinates(images[n, c].double(), places, order=0, mode="nearest")
-    ours = motion.blur(images, radius, sigma, torch.full((2,), degrees))
+    ours = blurs.blur_along(images, radius, sigma, torch.full((2,), degrees))
     np.testing.assert_allclose(ours.numpy(), theirs, atol=0.5 / 255 + 1e-6)  # rounded to bytes
     assert (ours * 255 - (ours * 255).round()).abs().max() < 1e-4
 
@@ -170,9 +170,9 @@ def test_motion_blurs_directions_are_those_of_the_paper() -> None:
         return images
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(motion, "blur", record)
-        for operation, low, high in ((motion.motion_blur, -45, 45), (weather.snow, -135, -45)):
-            table = CIFAR10_C["motion_blur" if operation is motion.motion_blur else "snow"]
+        patch.setattr(blurs, "blur_along", record)
+        for operation, low, high in ((blurs.motion_blur, -45, 45), (weather.snow, -135, -45)):
+            table = CIFAR10_C["motion_blur" if operation is blurs.motion_blur else "snow"]
             operation(torch.zeros(4000, 1, 28, 28), table[0], keys(4000))
             drawn = seen["degrees"].numpy()
             assert stats.kstest(drawn, "uniform", args=(low, high - low)).pvalue > 1e-3
@@ -221,7 +221,9 @@ def test_weather(table: dict[str, tuple[Severity, ...]], severity: int, channels
         layer = zoomed(normal(key, (1, 32, 32))[0, 0].double().numpy()[..., None] * deviation + mean, zoom)
         flakes = np.uint8(np.where(layer < threshold, 0, layer.clip(0, 1)) * 255 + 1e-3) / 255
         angle = uniform(fold(key, "snow/angle"), ()) * 90 - 135
-        falling = last(motion.blur(torch.from_numpy(flakes).float().permute(2, 0, 1)[None], radius, sigma, angle)[0])
+        falling = last(
+            blurs.blur_along(torch.from_numpy(flakes).float().permute(2, 0, 1)[None], radius, sigma, angle)[0]
+        )
         grey = last(image) @ [0.299, 0.587, 0.114] if channels == 3 else last(image)[..., 0]
         white = np.maximum(last(image), grey[..., None] * 1.5 + 0.5)
         theirs.append(kept * last(image) + (1 - kept) * white + falling + falling[::-1, ::-1])
@@ -310,7 +312,7 @@ def test_elastic_transform(table: dict[str, tuple[Severity, ...]], size: int, bl
         bent = [ndimage.map_coordinates(plane, (y + dy, x + dx), order=1, mode=mode) for plane in warped]
         theirs.append(np.stack(bent, -1))
     # coordinates are float32 there: a hundred-thousandth of a pixel between black and white
-    close(elastic.elastic_transform(images, table["elastic_transform"][severity], keys(2), black), theirs, 2e-4)
+    close(digital.elastic_transform(images, table["elastic_transform"][severity], keys(2), black), theirs, 2e-4)
 
 
 def test_bytes_are_rounded_down_and_none_is_lost() -> None:

@@ -1,5 +1,4 @@
-"""Carrying out what was drawn: stage by stage, all images of a batch that one family of operations
-concerns at once."""
+"""Apply drawn operations stage by stage, with each family of operations on all of its images at once."""
 
 from __future__ import annotations
 
@@ -9,33 +8,32 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from isthmus.data.autoaugment.enhance import color, sharpness
+from isthmus.data.autoaugment.color import color, map_bytes, sharpness
 from isthmus.data.autoaugment.geometry import move
 from isthmus.data.autoaugment.operations import BYTEWISE, KINDS, LEVELS, MOVING, Operations, cutout_side
-from isthmus.data.autoaugment.tables import map_bytes
-from isthmus.data.cutout import paint_squares
+from isthmus.data.crops import paint_squares
 
 GREY = (125, 122, 113)
-"""What a sub-policy's cutout paints: CIFAR-10's mean colour, in bytes and as Google's released code writes it."""
+"""Colour of a sub-policy's cutout: the mean of CIFAR-10, in bytes, as in Google's released code."""
 
 _GRID = 32
 _SIDES = torch.tensor([cutout_side(level) for level in range(LEVELS)], device="cpu")
 
 
 def apply(images: UInt8[Tensor, "n c h w"], operations: Operations) -> UInt8[Tensor, "n c h w"]:
-    """Carry out each image's operations; images of 1 or 3 channels, of any size.
+    """Apply each image's operations; images have 1 or 3 channels and any size.
 
     Args:
-        operations: from :func:`isthmus.data.autoaugment.operations.draw`, on the CPU wherever the images are, since
-            they say how to group them.
+        operations: from :func:`isthmus.data.autoaugment.operations.draw`, on the CPU even for images elsewhere, since
+            they determine the grouping.
     """
     for stage in zip(*(part.unbind(1) for part in operations), strict=True):
-        images = _carry_out(images, torch.stack(stage))
+        images = _apply_stage(images, torch.stack(stage))
     return images
 
 
-def _carry_out(images: Tensor, drawn: Int64[Tensor, "3 n"]) -> Tensor:
-    """One stage: images sorted by family, each family's stretch changed, and all put back in their places."""
+def _apply_stage(images: Tensor, drawn: Int64[Tensor, "3 n"]) -> Tensor:
+    """One stage: sort images by family, change each family's range, and restore the order."""
     families = _FAMILY_OF.index_select(0, drawn[0])
     order = families.argsort()
     ends = families.bincount(minlength=len(_FAMILIES)).cumsum(0).tolist()

@@ -1,7 +1,7 @@
-"""Rotating, shearing and shifting: for each pixel the one it comes from, looked up, so that a batch costs one gather.
+"""Rotation, shear and translation by a table of source pixels, so that a batch costs one gather.
 
-Nearest neighbours and black from outside, as in Pillow's Image.transform and Image.rotate by default, including their
-fixed-point arithmetic (16 bits of fraction).
+Nearest neighbours, black outside, and fixed-point arithmetic with 16 fractional bits, as in Pillow's Image.transform
+and Image.rotate by default.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def move(
     Args:
         kinds: indices of these operations in :data:`isthmus.data.autoaugment.operations.KINDS`, one for each image.
         levels: 0 to 9.
-        variants: below 512 for the other way.
+        variants: values below 512 select the opposite direction.
     """
     count, channels, height, width = images.shape
-    other_way = (variants < VARIANTS // 2).long()
-    chosen = ((kinds - _FIRST) * LEVELS + levels) * 2 + other_way
+    opposite = (variants < VARIANTS // 2).long()
+    chosen = ((kinds - _FIRST) * LEVELS + levels) * 2 + opposite
     sources = _sources(height, width, images.device).index_select(0, chosen)
     sources = sources.unsqueeze(1).expand(count, channels, height * width)
     return pad(images.flatten(2), (0, 1)).gather(2, sources).view_as(images)
@@ -44,17 +44,17 @@ def move(
 
 @lru_cache(maxsize=4)
 def _sources(height: int, width: int, device: torch.device) -> Int64[Tensor, "moves pixels"]:
-    """For each operation, level and way, and each pixel of the result: where it comes from, or one past the end.
+    """The source of each pixel for each operation, level and direction; one past the end means outside.
 
     The table takes 0.8 MB for 32×32 images.
     """
-    ways = [
+    tables = [
         source_pixels(matrix(kind, level, sign, height, width), height, width)
         for kind in MOVING
         for level in range(LEVELS)
         for sign in (1, -1)
     ]
-    return torch.stack(ways).to(device)
+    return torch.stack(tables).to(device)
 
 
 def matrix(kind: str, level: int, sign: int, height: int, width: int) -> Matrix:
@@ -70,7 +70,7 @@ def matrix(kind: str, level: int, sign: int, height: int, width: int) -> Matrix:
 
 
 def _rotation(angle: int, height: int, width: int) -> Matrix:
-    """Counter-clockwise by ``angle`` degrees around the middle; Pillow takes the angle modulo 360."""
+    """Counter-clockwise by ``angle`` degrees around the centre; Pillow takes the angle modulo 360."""
     turn = -math.radians(angle % 360)
     cosine, sine = round(math.cos(turn), 15), round(math.sin(turn), 15)
     x, y = width / 2, height / 2
@@ -78,7 +78,7 @@ def _rotation(angle: int, height: int, width: int) -> Matrix:
 
 
 def source_pixels(coefficients: Matrix, height: int, width: int) -> Int64[Tensor, " pixels"]:
-    """Index into a flattened image for each pixel of the result; ``height · width`` where that lies outside."""
+    """Index into the flattened image for each pixel of the result; ``height · width`` means outside."""
     a, b, c, d, e, f = coefficients
     column = torch.arange(width).view(1, -1)
     row = torch.arange(height).view(-1, 1)

@@ -1,9 +1,9 @@
-"""Which operations there are, how strong a level of each is, and drawing them by keys.
+"""The operations of AutoAugment, the strength of each level, and drawing them by keys.
 
-Levels run from 0 to 9; each says m below. Sources: Cubuk et al. 2019 (https://arxiv.org/abs/1805.09501), table 6, and
+Levels m run from 0 to 9. Sources: Cubuk et al. 2019 (https://arxiv.org/abs/1805.09501), table 6, and
 the integers of Google's released code: for CIFAR-10 tensorflow/models, research/autoaugment/augmentation_transforms.py,
-and for ImageNet tensorflow/tpu, models/official/efficientnet/autoaugment.py, where posterizing and solarizing count the
-other way.
+and for ImageNet tensorflow/tpu, models/official/efficientnet/autoaugment.py, where the levels of posterizing and
+solarizing are reversed.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from isthmus.data.autoaugment.policies import POLICIES, SubPolicy
 
 LEVELS = 10
 VARIANTS = 1024
-"""A number below this is drawn with each operation: the lower half turns, shears or shifts the other way, and a cutout
-takes it as its place on a grid of 32×32."""
+"""With each operation, a number below this is drawn. The lower half reverses rotations, shears and translations; a
+cutout uses it as its position on a grid of 32×32."""
 
 FIXED = ("invert", "posterize", "solarize", "brightness", "posterize_to", "solarize_from")
-"""Each byte becomes another one, whatever the image. The last two are those of ImageNet: more at a lower level."""
+"""A fixed map of bytes. The last two are those of ImageNet, stronger at a lower level."""
 BYTEWISE = (*FIXED, "autocontrast", "equalize", "contrast")
-"""Each byte of a channel becomes another one, depending on the image."""
+"""A map of the bytes of each channel, which may depend on the image."""
 MOVING = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 KINDS = ("none", *BYTEWISE, "color", "sharpness", *MOVING, "cutout")
 KIND = {name: number for number, name in enumerate(KINDS)}
@@ -53,12 +53,12 @@ def solarize_from_threshold(level: int) -> int:
 
 
 def enhancement(level: int) -> float:
-    """Factor of color, contrast, brightness and sharpness: .1 + .18 m, where 1 leaves an image alone."""
+    """Factor of color, contrast, brightness and sharpness: .1 + .18 m, where 1 is the identity."""
     return level * 1.8 / 10 + 0.1
 
 
 def degrees(level: int) -> int:
-    """Angle of a rotation to either side: 3 m."""
+    """Angle of a rotation to either side, in degrees: 3 m."""
     return 3 * level
 
 
@@ -68,7 +68,7 @@ def shear(level: int) -> float:
 
 
 def pixels(level: int) -> int:
-    """How far a translation shifts to either side: m pixels, whatever the size of the image."""
+    """Translation to either side: m pixels, for any image size."""
     return level
 
 
@@ -78,7 +78,7 @@ def cutout_side(level: int) -> int:
 
 
 class Operations(NamedTuple):
-    """What happens to each of n images, stage by stage; two stages, as a sub-policy has.
+    """The operations of n images in the two stages of a sub-policy.
 
     Attributes:
         kinds: int64, n×2, indices into :data:`KINDS`.
@@ -91,12 +91,12 @@ class Operations(NamedTuple):
     variants: Int64[Tensor, "n 2"]
 
     def at(self, indices: Int64[Tensor, " m"]) -> Operations:
-        """Those of some images, in this order."""
+        """The operations of some images, in this order."""
         return Operations(*(part.index_select(0, indices) for part in self))
 
 
 def draw(keys: Int64[Tensor, " n"], policy: str) -> Operations:
-    """Draw a sub-policy for each key, and with their probabilities which of its operations happen, and how.
+    """Draw a sub-policy for each key, which of its operations are applied, and their variants.
 
     Args:
         policy: "published", "released" or "imagenet", a key of :data:`isthmus.data.autoaugment.policies.POLICIES`.

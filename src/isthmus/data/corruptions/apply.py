@@ -1,4 +1,4 @@
-"""Corrupting a batch of bytes by name and severity, each image by its own key."""
+"""Corrupt a batch of bytes by name and severity, with one key per image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from isthmus.core.errors import ConfigError, DataError, unknown
 from isthmus.core.randomness import fold
-from isthmus.data.corruptions import blurs, digital, elastic, frost_photographs, motion, noise, weather
+from isthmus.data.corruptions import blurs, digital, noise, weather
 from isthmus.data.corruptions.filters import quantised
 from isthmus.data.corruptions.parameters import PLASMA, SIZES, TABLES, Severity
 from isthmus.data.images import as_float
@@ -20,16 +20,16 @@ from isthmus.metrics.corruption import CORRUPTIONS, SEVERITIES
 Operation = Callable[[Tensor, Severity, Tensor], Tensor]
 
 SMALLEST = 24
-"""Pixels a side below which a corruption leaves nothing to recognise: kernels are up to 21 pixels wide."""
+"""Smallest image side in pixels: kernels are up to 21 pixels wide, so that smaller images become unrecognisable."""
 
-_AT_ONCE = 2**20  # numbers of a part of a batch; larger ones leave the cache
+_AT_ONCE = 2**20  # numbers per part of a batch, so that a part fits into the cache
 _PLAIN: dict[str, Operation] = {
     "gaussian_noise": noise.gaussian_noise,
     "shot_noise": noise.shot_noise,
     "impulse_noise": noise.impulse_noise,
     "defocus_blur": blurs.defocus_blur,
     "glass_blur": blurs.glass_blur,
-    "motion_blur": motion.motion_blur,
+    "motion_blur": blurs.motion_blur,
     "zoom_blur": blurs.zoom_blur,
     "snow": weather.snow,
     "brightness": digital.brightness,
@@ -40,27 +40,27 @@ _PLAIN: dict[str, Operation] = {
 
 
 def parameters_for(shape: Sequence[int], named: str | None = None) -> str:
-    """The published set whose parameters images of a shape get: "cifar10_c", "imagenet_c" or "mnist_c".
+    """The published set whose parameters apply to images of a shape: "cifar10_c", "imagenet_c" or "mnist_c".
 
     Args:
         shape: channels, height and width.
-        named: one of these sets, for images of another size; by the size where None.
+        named: one of these sets, for images of another size; None chooses by size.
 
     Raises:
-        ConfigError: there is no such set.
-        DataError: images that are not square, not of 1 or 3 channels, or of a size that needs ``named`` or has none.
+        ConfigError: the set is unknown.
+        DataError: images that are not square, do not have 1 or 3 channels, are too small, or need ``named``.
     """
     channels, height, width = shape
     given = f"images of {channels}×{height}×{width} (channels, height, width)"
     if named is not None and named not in TABLES:
         raise ConfigError(unknown("set of corruption parameters", named, TABLES))
     if channels not in (1, 3) or height != width:
-        raise DataError(f"Corruptions are of square images with 1 or 3 channels; got {given}.")
+        raise DataError(f"Corruptions need square images with 1 or 3 channels; got {given}.")
     if height < SMALLEST or (named is None and height not in SIZES):
         sizes = ", ".join(f"{size}×{size}" for size in SIZES)
         raise DataError(
             f"Corruptions are published for images of {sizes} pixels; got {given}. Resize them, or, from "
-            f"{SMALLEST}×{SMALLEST} pixels on, say whose parameters to use: `parameters` is one of {', '.join(TABLES)}."
+            f"{SMALLEST}×{SMALLEST} pixels on, choose the parameters: `parameters` is one of {', '.join(TABLES)}."
         )
     return named or SIZES[height]
 
@@ -75,21 +75,21 @@ def corrupt(
 ) -> UInt8[Tensor, "n c h w"]:
     """Images under one corruption at one severity, as bytes, on the images' device.
 
-    The published sets are bytes, too, and rounded down. An image's result depends on the image, its key, corruption and
-    severity alone; between devices it may differ by one level, where a value lies on the edge between two.
+    The published sets are bytes, too, and rounded down. The result depends only on the image, its key, corruption and
+    severity. Between devices, values at a rounding boundary may differ by one level.
 
     Args:
         images: N×C×H×W bytes with 1 or 3 channels.
         corruption: one of :data:`isthmus.metrics.CORRUPTIONS`.
         severity: 1 to 5.
-        keys: one for each image (:func:`isthmus.core.randomness.example_keys`), on the images' device.
-        parameters: whose; see :func:`parameters_for`.
-        frost: photographs (:func:`isthmus.data.corruptions.frost_photographs.load`), which "frost" needs.
+        keys: one per image (:func:`isthmus.core.randomness.example_keys`), on the images' device.
+        parameters: name of the published set; see :func:`parameters_for`.
+        frost: photographs (:func:`isthmus.data.corruptions.weather.load_frost`), which "frost" needs.
 
     Raises:
         ConfigError: no such corruption, severity or set of parameters.
-        DataError: images of a wrong type, size or channels, another number of keys, or frost without photographs that
-            are larger than the images.
+        DataError: images of a wrong type, size or number of channels, a wrong number of keys, or frost without
+            photographs that are larger than the images.
     """
     if corruption not in CORRUPTIONS:
         raise ConfigError(unknown("corruption", corruption, CORRUPTIONS))
@@ -119,18 +119,18 @@ def _operation(corruption: str, name: str, shape: Sequence[int], frost: Sequence
     if corruption == "fog":
         return partial(weather.fog, size=_map_side(name, size))
     if corruption == "elastic_transform":
-        return partial(elastic.elastic_transform, black=name == "mnist_c")
+        return partial(digital.elastic_transform, black=name == "mnist_c")
     if corruption != "frost":
         return _PLAIN[corruption]
     if not frost:
-        raise DataError(f"Frost needs photographs of frost. {frost_photographs.GET}")
+        raise DataError(f"Frost needs photographs of frost. {weather.GET}")
     if any(len(photograph) != channels or min(photograph.shape[1:]) <= size for photograph in frost):
         raise DataError(f"Photographs of frost must have {channels} channels and more than {size}×{size} pixels.")
     return partial(weather.frost, photographs=frost)
 
 
 def _map_side(name: str, size: int) -> int:
-    """Side of fog's height map: the published one's, or the next power of two that holds the image."""
+    """Side of the height map of fog: the published side, or the next power of two that covers the image."""
     side = PLASMA[name]
     while side < size:
         side *= 2

@@ -1,6 +1,8 @@
-"""Blur without motion: defocus, glass and zoom."""
+"""Blurs: defocus, glass, zoom, and motion as ImageMagick implements it."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import torch
@@ -15,11 +17,45 @@ Images = Float[Tensor, "n c h w"]
 Keys = Int64[Tensor, " n"]
 
 
+def motion_blur(images: Images, severity: Severity, keys: Keys) -> Images:
+    """``severity`` is (radius, σ) in pixels; each image is blurred in a direction of its own, −45° to 45°."""
+    radius, sigma = severity
+    return blur_along(images, radius, sigma, uniform(keys, ()) * 90.0 - 45.0)
+
+
+def blur_along(images: Images, radius: float, sigma: float, degrees: Float[Tensor, " n"]) -> Images:
+    """What ``MagickMotionBlurImage(radius, sigma, angle)`` makes of images of 8 bits, rounded to 8 bits.
+
+    The published scripts read it back from a PNG that ImageMagick writes, in which half of the bytes are one level off.
+
+    Tap i = 0 … 2⌈radius⌉ has weight exp(−i²/2σ²), and lies i pixels along (cos, sin) of the angle, rounded to a whole
+    pixel, halves down; the rim is repeated outwards.
+
+    Args:
+        degrees: clockwise from the direction of rows, as rows count downwards.
+    """
+    taps = torch.arange(2 * math.ceil(radius) + 1, dtype=torch.float64, device=images.device)
+    weights = torch.exp(-(taps**2) / (2.0 * sigma**2))
+    weights /= weights.sum()
+    turn = torch.deg2rad(degrees.double())[:, None]
+    across = torch.ceil(taps * turn.cos() - 0.5).long()
+    down = torch.ceil(taps * turn.sin() - 0.5).long()
+    height, width = images.shape[2:]
+    row = torch.arange(height, device=images.device)
+    column = torch.arange(width, device=images.device)
+    flat, total = images.flatten(2), torch.zeros_like(images).flatten(2)
+    for tap, weight in enumerate(weights.tolist()):
+        rows = (row + down[:, tap, None]).clamp_(0, height - 1) * width
+        places = (rows[:, :, None] + (column + across[:, tap, None]).clamp_(0, width - 1)[:, None]).flatten(1)
+        total += weight * flat.gather(2, places.unsqueeze(1).expand_as(flat))
+    return total.mul_(255.0).round_().div_(255.0).view_as(images)
+
+
 def defocus_blur(images: Images, severity: Severity, keys: Keys) -> Images:
-    """Correlate with a disk: its radius in pixels, and the deviation of the Gaussian that smooths its rim."""
+    """Correlate with a disk; ``severity`` is its radius in pixels and the σ of the Gaussian that smooths its edge."""
     kernel = filters.disk(*severity)
     reach = len(kernel) // 2
-    inside = int((kernel[reach] > 0).sum()) // 2  # what lies beyond is zero
+    inside = int((kernel[reach] > 0).sum()) // 2  # zero outside
     kept = slice(reach - inside, reach + inside + 1)
     return filters.correlate(images, kernel[kept, kept], "reflect")
 
@@ -39,10 +75,10 @@ def zoom_blur(images: Images, severity: Severity, keys: Keys) -> Images:
 def glass_blur(images: Images, severity: Severity, keys: Keys) -> Images:
     """Smooth, exchange each pixel with a near one, smooth again: ``severity`` is (σ, reach in pixels, rounds).
 
-    Pixels are visited from the lower right to the upper left, and a partner lies at most ``reach`` rows and columns
-    before and fewer than that after. In the scripts of ImageNet-C and CIFAR-10-C the exchange of a pixel of several
-    channels only copies (its two sides are views of one array), and so it does here for 3 channels. Images of one
-    channel exchange values, and each with probability ½, as in MNIST-C's.
+    Pixels are visited from the lower right to the upper left. A partner is at most ``reach`` rows and columns before,
+    and fewer than that after. The scripts of ImageNet-C and CIFAR-10-C only copy where they mean to exchange (both
+    sides are views of one array), and so does this for 3 channels. Images of one channel exchange values, each with
+    probability ½, as in the script of MNIST-C.
     """
     sigma, reach, rounds = severity[0], int(severity[1]), int(severity[2])
     smooth = filters.quantised(filters.gaussian(images, sigma))
@@ -59,7 +95,7 @@ def _visited(size: int, reach: int, device: torch.device) -> Int64[Tensor, " k"]
 
 
 def _partners(keys: Keys, height: int, width: int, reach: int) -> tuple[Int64[Tensor, " k"], Int64[Tensor, "n k"]]:
-    """Places of the visited pixels in order, and of each image's partners for them, as positions in a flat image."""
+    """Positions in a flat image of the visited pixels, in order, and of their partners in each image."""
     rows, columns = (_visited(size, reach, keys.device) for size in (height, width))
     offsets = (uniform(keys, (2, len(rows), len(columns))) * (2 * reach)).long() - reach
     partner = (rows[:, None] + offsets[:, 0]) * width + columns + offsets[:, 1]
@@ -67,10 +103,10 @@ def _partners(keys: Keys, height: int, width: int, reach: int) -> tuple[Int64[Te
 
 
 def _copied(keys: Keys, height: int, width: int, reach: int) -> Int64[Tensor, "n pixels"]:
-    """Which pixel each pixel is in the end a copy of.
+    """The pixel that each pixel is finally a copy of.
 
-    A partner that was visited before is itself a copy. Such chains lead to ever later places, and are followed all at
-    once, each round twice as far.
+    A partner that was visited before is itself a copy. Such chains lead to ever later positions; all are followed at
+    once, by pointer doubling.
     """
     places, partner = _partners(keys, height, width, reach)
     whole = torch.arange(height * width, device=keys.device)
@@ -78,17 +114,17 @@ def _copied(keys: Keys, height: int, width: int, reach: int) -> Int64[Tensor, "n
     was_visited[places] = True
     source = whole.repeat(len(keys), 1)
     source[:, places] = partner
-    goes_on = was_visited[source] & (source > whole)  # later places are visited first
-    following = torch.where(goes_on, source, whole)  # the next copy of a chain; its last one stays
-    while goes_on.any():
+    unfinished = was_visited[source] & (source > whole)  # later places are visited first
+    following = torch.where(unfinished, source, whole)  # the next copy of a chain; the last one is fixed
+    while unfinished.any():
         further = following.gather(1, following)
-        goes_on = further != following
+        unfinished = further != following
         following = further
     return source.gather(1, following)
 
 
 def _exchanged(keys: Keys, height: int, width: int, reach: int) -> Int64[Tensor, "n pixels"]:
-    """Which pixel's value each pixel has in the end."""
+    """The pixel whose value each pixel finally has."""
     places, partner = _partners(keys, height, width, reach)
     happens = uniform(fold(keys, "glass_blur/exchanged"), (len(places),)) < 0.5
     partner = torch.where(happens, partner, places).t().contiguous()

@@ -1,8 +1,8 @@
-"""What each corruption's five severities are, for three sizes of images: no code.
+"""The parameters of each corruption at its five severities, for three image sizes.
 
 Sources: the scripts that made the published sets, ``make_cifar_c.py`` and ``make_imagenet_c.py`` of
-hendrycks/robustness, and ``corruptions.py`` of google-research/mnist-c (Mu & Gilmer 2019). What the numbers of one
-severity mean stands with each operation.
+hendrycks/robustness, and ``corruptions.py`` of google-research/mnist-c (Mu & Gilmer 2019). The
+docstring of each operation explains its numbers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 Severity = tuple[float, ...]
 Table = Mapping[str, tuple[Severity, ...]]
-"""Of each corruption severities 1 to 5."""
+"""Severities 1 to 5 of each corruption."""
 
 
 def _alone(*values: float) -> tuple[Severity, ...]:
@@ -71,7 +71,7 @@ IMAGENET_C: Table = MappingProxyType(
         "fog": ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)),
         "brightness": _alone(0.1, 0.2, 0.3, 0.4, 0.5),
         "contrast": _alone(0.4, 0.3, 0.2, 0.1, 0.05),
-        # the script multiplies by 244, not by the images' 224 pixels; these are shares of 224
+        # the script multiplies by 244 instead of the images' 224 pixels; these are fractions of 224
         "elastic_transform": tuple((244 / 224 * a, 244 / 224 * b, 244 / 224 * c) for a, b, c in _ELASTIC),
         "pixelate": _alone(0.6, 0.5, 0.4, 0.3, 0.25),
         "jpeg_compression": _alone(25, 18, 15, 10, 7),
@@ -83,11 +83,11 @@ MNIST_C: Table = MappingProxyType(
         "elastic_transform": _ELASTIC,
     }
 )
-"""MNIST-C's script has ImageNet-C's numbers but for the elastic transform's, which it takes of 28 pixels."""
+"""The script of MNIST-C has the numbers of ImageNet-C except for the elastic transform, which uses 28 pixels."""
 
 TABLES: Mapping[str, Table] = MappingProxyType({"cifar10_c": CIFAR10_C, "imagenet_c": IMAGENET_C, "mnist_c": MNIST_C})
-"""By the name of the published set."""
+"""Parameters by the name of the published set."""
 SIZES: Mapping[int, str] = MappingProxyType({28: "mnist_c", 32: "cifar10_c", 224: "imagenet_c"})
-"""Which set's parameters images of so many pixels a side get."""
+"""The set whose parameters apply, by image side in pixels."""
 PLASMA: Mapping[str, int] = MappingProxyType({"mnist_c": 256, "cifar10_c": 32, "imagenet_c": 256})
-"""Side of the map that fog is cut from."""
+"""Side of the height map of fog."""

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from isthmus.core.errors import DataError, brief
 from isthmus.core.files import DAMAGED, check_regular, sha256
+from isthmus.data.crops import Interpolation
 from isthmus.data.decode import need_pillow
 from isthmus.data.imagenet import class_folders, image_files
 from isthmus.data.on_demand import FileSplit
-from isthmus.data.resized_crop import Interpolation
 from isthmus.data.shift.shifted import Published, listed
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal, Self
 import torch
 from pydantic import Field, model_validator
 
-from isthmus.data.resized_crop import Interpolation
+from isthmus.data.crops import Interpolation
 from isthmus.data.shift.files import hash_names, list_images, require_classes
 from isthmus.data.shift.shifted import Published, Shifted, ShiftedTestSet
 

@@ -1,6 +1,6 @@
-"""Reading the images of batches: those in memory at once, those in files by threads that work ahead.
+"""Reads the images of batches: from memory at once, from files by threads that read ahead.
 
-Pillow lets other threads run while it decodes and scales, so threads suffice; each process of a run has its own.
+Pillow releases the interpreter lock while it decodes and scales, so threads suffice; each process has its own.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from isthmus.data.crops import draw_parts
 from isthmus.data.images import Examples, Split
-from isthmus.data.resized_crop import draws
 
 AHEAD = 2
-"""Batches that are being read while another one is in use."""
+"""Batches that are read ahead while another one is in use."""
 
 Pending = tuple[Tensor, Tensor, list[Future[None]]]
 
@@ -26,14 +26,13 @@ Pending = tuple[Tensor, Tensor, list[Future[None]]]
 def read(
     split: Examples, shares: Iterable[Int64[Tensor, " b"]], crops: Int64[Tensor, " n"] | None = None
 ) -> Iterator[tuple[Int64[Tensor, " b"], UInt8[Tensor, "b c h w"]]]:
-    """The images of each share, a list of positions in the split.
+    """Yield positions and images of each share, a list of positions in the split.
 
     Args:
-        crops: keys of all examples; each image is then a random part of its own, see
-            :func:`isthmus.data.resized_crop.resized_crop`.
+        crops: keys of all examples; each image is then a random part, see :func:`isthmus.data.crops.resized_crop`.
 
     Raises:
-        DataError: a file that is missing or no image; names it.
+        DataError: a file is missing or no image; the message names it.
     """
     if isinstance(split, Split) and crops is None:
         for indices in shares:
@@ -43,7 +42,7 @@ def read(
 
 
 def threads() -> int:
-    """How many threads decode: one for each core that this process may use, shared with the processes beside it."""
+    """Number of decoding threads: the cores that this process may use, divided by the local processes."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
@@ -58,14 +57,14 @@ def _read_ahead(split: Examples, shares: Iterable[Tensor], crops: Tensor | None)
                 yield _finish(pending.popleft())
         while pending:
             yield _finish(pending.popleft())
-    finally:  # also where nobody asks for the next batch any more
+    finally:  # also if the caller stops iterating
         pool.shutdown(cancel_futures=True)
 
 
 def _start(pool: ThreadPoolExecutor, split: Examples, indices: Tensor, crops: Tensor | None) -> Pending:
     images = torch.empty((len(indices), *split.shape), dtype=torch.uint8)
     rows = images.numpy()
-    parts = [None] * len(indices) if crops is None else draws(crops.index_select(0, indices)).tolist()
+    parts = [None] * len(indices) if crops is None else draw_parts(crops.index_select(0, indices)).tolist()
 
     def fill(row: int, index: int) -> None:
         rows[row] = split.prepared(index, parts[row]).transpose(2, 0, 1)

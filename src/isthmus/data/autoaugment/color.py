@@ -1,4 +1,7 @@
-"""Operations that map each byte by itself: one table of 256 bytes for each image and channel, looked up at once."""
+"""Changes of colour: tables of 256 bytes, and blending with a duller image as Pillow's ImageEnhance does.
+
+Operations that map each byte separately look up one table for each image and channel. Blending computes
+``dull + factor · (image − dull)`` in float32, clips, and drops the fraction, which reproduces Pillow's rounding."""
 
 from __future__ import annotations
 
@@ -8,16 +11,63 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from isthmus.data.autoaugment.enhance import blend, luma
 from isthmus.data.autoaugment.operations import (
     FIXED,
     KIND,
     LEVELS,
+    enhancement,
     posterize_bits,
     posterize_to_bits,
     solarize_from_threshold,
     solarize_threshold,
 )
+
+_FACTORS = torch.tensor([enhancement(level) for level in range(LEVELS)], dtype=torch.float32, device="cpu")
+
+
+def color(images: UInt8[Tensor, "k c h w"], levels: Int64[Tensor, " k"]) -> UInt8[Tensor, "k c h w"]:
+    """Blend with the grey image (ImageEnhance.Color)."""
+    return blend(luma(images), images, levels)
+
+
+def sharpness(images: UInt8[Tensor, "k c h w"], levels: Int64[Tensor, " k"]) -> UInt8[Tensor, "k c h w"]:
+    """Blend with the smoothed image (ImageEnhance.Sharpness)."""
+    return blend(smooth(images), images, levels)
+
+
+def blend(
+    dull: UInt8[Tensor, "k #c #h #w"], images: UInt8[Tensor, "k c h w"], levels: Int64[Tensor, " k"]
+) -> UInt8[Tensor, "k c h w"]:
+    """Blend each image with its dull version by the factor of its level.
+
+    Args:
+        levels: 0 to 9, see :func:`isthmus.data.autoaugment.operations.enhancement`.
+    """
+    factors = _FACTORS.to(levels.device).index_select(0, levels).view(-1, 1, 1, 1)
+    base = dull.float()
+    return (images - base).mul_(factors).add_(base).clamp_(0.0, 255.0).byte()
+
+
+def luma(images: UInt8[Tensor, "k c h w"]) -> UInt8[Tensor, "k 1 h w"]:
+    """Grey value of each pixel: ITU-R 601-2 in fixed point, as Pillow's mode "L"; grey images are unchanged."""
+    if images.shape[1] == 1:
+        return images
+    red, green, blue = images.int().unbind(1)
+    return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).byte().unsqueeze(1)
+
+
+def smooth(images: UInt8[Tensor, "k c h w"]) -> UInt8[Tensor, "k c h w"]:
+    """Weighted mean of 3×3 pixels with centre weight 5 of 13 (ImageFilter.SMOOTH); the border is unchanged."""
+    height, width = images.shape[2:]
+    smoothed = images.clone()
+    if min(height, width) < 3:
+        return smoothed
+    wide = images.short()
+    rows = wide[:, :, :-2] + wide[:, :, 1:-1] + wide[:, :, 2:]
+    sums = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * wide[:, :, 1:-1, 1:-1]
+    smoothed[:, :, 1:-1, 1:-1] = ((2 * sums + 13) // 26).byte()  # to the nearest; 13 is odd, so there are no ties
+    return smoothed
+
 
 _LAST_FIXED = KIND[FIXED[-1]]
 
@@ -65,13 +115,13 @@ def autocontrast(values: Int64[Tensor, "k c p"]) -> UInt8[Tensor, "k c 256"]:
     """Tables that stretch each channel from its darkest and brightest pixel to 0 and 255 (ImageOps.autocontrast)."""
     low, high = (bound.unsqueeze(2).double() for bound in values.aminmax(dim=2))
     byte = torch.arange(256, dtype=torch.float64, device=values.device)
-    scale = torch.full_like(low, 255.0) / (high - low)  # a number divided by a tensor is rounded twice
+    scale = torch.full_like(low, 255.0) / (high - low)  # a Python number divided by a tensor would be rounded twice
     stretched = (byte * scale - low * scale).clamp(0.0, 255.0)
     return torch.where(high > low, stretched, byte).byte()
 
 
 def equalize(values: Int64[Tensor, "k c p"]) -> UInt8[Tensor, "k c 256"]:
-    """Tables that make each channel's histogram as even as they can (ImageOps.equalize)."""
+    """Tables that make each channel's histogram as uniform as possible (ImageOps.equalize)."""
     images, channels, count = values.shape
     first = torch.arange(images * channels, device=values.device).view(images, channels, 1) * 256
     histogram = (values + first).flatten().bincount(minlength=images * channels * 256).view(images, channels, 256)
@@ -86,6 +136,6 @@ def contrast(images: UInt8[Tensor, "k c h w"], levels: Int64[Tensor, " k"]) -> U
     """Tables that blend with the mean grey of the image (ImageEnhance.Contrast)."""
     grey = luma(images).flatten(1)
     count = grey.shape[1]
-    mean = (2 * grey.sum(1) + count) // (2 * count)  # to the nearest, halves up
+    mean = (2 * grey.sum(1) + count) // (2 * count)  # to the nearest, ties up
     byte = torch.arange(256, dtype=torch.uint8, device=images.device).expand(len(images), 1, 1, 256)
     return blend(mean.byte().view(-1, 1, 1, 1), byte, levels).flatten(2)
