@@ -98,7 +98,9 @@ def main(out: Path, epochs: int, count: int) -> isthmus.Audit:
     images, labels = as_float(data.test.images[:count]), data.test.labels[:count]
     print(accuracies(model, images, labels))
 
-    audit = isthmus.audit(model, images, labels, threat=isthmus.Linf(0.1), name="own backbone")
+    audit = isthmus.audit(
+        model, images, labels, threat=isthmus.Linf(0.1), options=isthmus.AuditOptions(name="own backbone")
+    )
     for name, result in audit.results.items():
         print(f"{name}: {result.status}. {result.reason}")
     page = audit.save(out / "own-backbone.html")

@@ -102,11 +102,18 @@ def test_light_imports_stay_light(code):
 
 
 def test_the_page_is_drawn_without_torch():
-    checks = "accuracy, calibration, corruptions, ood_detection, information, diagnosis, robustness, shift"
-    checks += ", noise_robustness, class_prototypes, dataset_transfer"
-    assert "torch" not in modules_after(
-        f"import isthmus.report.page, isthmus.report.terminal\nfrom isthmus.checks import {checks}"
-    )
+    sections = sorted(path.stem for path in (SOURCE / "report" / "sections").glob("[a-z]*.py"))
+    assert "robustness" in sections
+    imports = f"from isthmus.report.sections import {', '.join(sections)}"
+    assert "torch" not in modules_after(f"import isthmus.report.page, isthmus.report.terminal\n{imports}")
+
+
+def test_checks_import_no_display_code():
+    display = {name for name in FILES if name.startswith("isthmus.report.")} | {"matplotlib", "jinja2"}
+    for name in FILES:
+        if name.startswith("isthmus.checks."):
+            assert not GRAPH[name] & display, name
+            assert "matplotlib" not in FILES[name].read_text("utf-8"), name
 
 
 def test_every_public_name_can_be_had():

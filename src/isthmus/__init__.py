@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from isthmus.attacks.api import robust_accuracy
     from isthmus.attacks.threats import L1, L2, Linf
     from isthmus.attacks.verify import verify
-    from isthmus.audits import Audit, audit
+    from isthmus.audits import Audit, AuditOptions, audit
     from isthmus.core.errors import IsthmusError
     from isthmus.core.tradeoff import Rho
     from isthmus.models.factory import bottleneck
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Audit": "isthmus.audits",
+    "AuditOptions": "isthmus.audits",
     "IsthmusError": "isthmus.core.errors",
     "L1": "isthmus.attacks.threats",
     "L2": "isthmus.attacks.threats",
@@ -49,6 +50,7 @@ __all__ = [
     "L1",
     "L2",
     "Audit",
+    "AuditOptions",
     "IsthmusError",
     "Linf",
     "Rho",

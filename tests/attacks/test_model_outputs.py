@@ -84,10 +84,10 @@ def test_one_number_is_adopted_as_two_classes(shape, of):
 
 @pytest.mark.parametrize("of", [lambda z: z, torch.sigmoid])
 def test_an_audit_of_one_number(of):
-    audit = isthmus.audit(One(of=of), IMAGES, LABELS, Linf(EPS), ["accuracy", "diagnosis"], data="points")
-    assert audit.results["accuracy"].metrics["accuracy"].value == 1
-    assert audit.checked.status == "holds"
-    assert audit.checked.corrected == pytest.approx(CERTAIN)
+    audit = isthmus.audit(One(of=of), IMAGES, LABELS, Linf(EPS), ["accuracy", "diagnosis"])
+    assert audit.results["accuracy"].metrics.one("accuracy", mode="mean").value == 1
+    assert audit.verdict.status == "holds"
+    assert audit.verdict.corrected == pytest.approx(CERTAIN)
     findings = {f["test"]: f for f in audit.results["diagnosis"].details["modes"]["mean"]["findings"]}
     assert ("probabilities" in findings["outputs"]["reason"]) == (of is torch.sigmoid)
 
@@ -132,8 +132,8 @@ def test_classes_that_are_never_given_set_nothing_aside(threat):
 
 
 def test_an_audit_of_classes_that_are_never_given():
-    audit = isthmus.audit(Masked(-torch.inf), IMAGES, LABELS + 2, Linf(EPS), ["accuracy", "calibration"], data="points")
-    assert audit.results["accuracy"].metrics["accuracy"].value == 1
+    audit = isthmus.audit(Masked(-torch.inf), IMAGES, LABELS + 2, Linf(EPS), ["accuracy", "calibration"])
+    assert audit.results["accuracy"].metrics.one("accuracy", mode="mean").value == 1
     assert audit.results["calibration"].status != "error"
 
 

@@ -1,6 +1,4 @@
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -8,11 +6,12 @@ import torch
 from torch import nn
 
 from isthmus.attacks.threats import Linf
-from isthmus.checks import accuracy
+from isthmus.checks import Accuracy
 from isthmus.checks.context import Context
 from isthmus.core import results
 from isthmus.core.types import CheckResult, Status
 from isthmus.models.modes import AveragedDraws
+from isthmus.report.sections import accuracy as page
 
 
 class Told(nn.Module):
@@ -41,25 +40,24 @@ def noisy():
 
 
 def run(ctx, **options):
-    return accuracy.run(ctx, accuracy.Config(**options))
+    return Accuracy(**options).run(ctx)
 
 
 def test_counts_what_is_right(noisy):
     scores, labels = noisy
     result = run(context(scores, labels))
     correct = scores.argmax(1) == labels
-    metric = result.metrics["accuracy"]
+    metric = result.metrics.one("accuracy", mode="mean")
     assert (metric.value, metric.n, metric.interval.method) == (correct.mean(), 300, "Wilson")
     np.testing.assert_array_equal(result.arrays["correct"], correct)
-    assert "ties" not in result.metrics
+    assert "ties" not in result.metrics.names()
     confusion = result.arrays["confusion"]
     assert confusion.sum() == 300
     np.testing.assert_array_equal(confusion.sum(1), np.bincount(labels))
     np.testing.assert_array_equal(confusion.sum(0), np.bincount(scores.argmax(1), minlength=4))
-    assert [entry["value"] for entry in result.details["per_class"]] == pytest.approx(
-        [correct[labels == k].mean() for k in range(4)]
-    )
-    assert result.status is Status.PASS
+    recalls = [result.metrics.one("accuracy", mode="mean", **{"class": k}) for k in range(4)]
+    assert [recall.value for recall in recalls] == pytest.approx([correct[labels == k].mean() for k in range(4)])
+    assert result.status is Status.MEASURED
 
 
 @pytest.mark.parametrize("answer", [0, 1])
@@ -67,24 +65,23 @@ def test_a_constant_answer_fails_also_where_it_is_the_majoritys(answer):
     labels = np.repeat([0, 1, 2], [60, 25, 15])
     result = run(context(np.tile(np.eye(3)[answer], (100, 1)), labels))
     assert result.status is Status.FAIL
-    assert "constant answer" in result.reason
-    assert result.details["chance"] == 0.6
+    assert result.thresholds["accuracy"] == result.details["chance"] == 0.6
 
 
 def test_coin_tosses_fail_and_a_single_class_is_judged_against_one_in_c():
     random = np.random.default_rng(1)
     assert run(context(random.random((500, 5)), random.integers(5, size=500))).status is Status.FAIL
-    assert run(context(np.tile(np.eye(5)[2], (40, 1)), [2] * 40)).status is Status.PASS
+    assert run(context(np.tile(np.eye(5)[2], (40, 1)), [2] * 40)).status is Status.MEASURED
 
 
 def test_both_modes_and_their_difference(noisy):
     scores, labels = noisy
     ctx = context(scores, labels, stochastic=nn.Sequential(Told(), nn.Hardtanh(0, 0.5)))
     result = run(ctx)
-    assert {"accuracy", "stochastic_accuracy", "stochastic_gain"} == set(result.metrics)
-    gain = result.metrics["stochastic_accuracy"].value - result.metrics["accuracy"].value
-    assert result.metrics["stochastic_gain"].value == pytest.approx(gain)
-    assert "clean accuracy, stochastic" in accuracy.section({"a": result}).columns
+    assert result.metrics.select(mode="stochastic").names() == ["accuracy"]
+    gain = result.metrics.one("accuracy", mode="stochastic").value - result.metrics.one("accuracy", mode="mean").value
+    assert result.metrics.one("stochastic_gain").value == pytest.approx(gain)
+    assert "clean accuracy, stochastic" in page.section({"a": result}).columns
 
 
 def test_batch_size_changes_nothing(noisy):
@@ -98,15 +95,15 @@ def test_a_stored_result_gives_the_same_section(noisy, tmp_path):
     result = run(context(*noisy))
     results.save_result(tmp_path, result)
     loaded = results.load_result(tmp_path, "accuracy")
-    assert accuracy.section({"a": loaded}) == accuracy.section({"a": result})
+    assert page.section({"a": loaded}) == page.section({"a": result})
 
 
 def test_the_section_compares_classifiers_in_words(noisy):
     scores, labels = noisy
     good, perfect = run(context(scores, labels)), run(context(np.eye(4)[labels], labels))
-    section = accuracy.section({"good": good, "perfect": perfect})
+    section = page.section({"good": good, "perfect": perfect})
     figure, table = section.blocks
-    assert "perfect is right 100.0% of the time on every class" in figure.reading
+    assert "perfect has an accuracy of 100.0% on every class" in figure.reading
     assert [series.group for series in figure.series] == ["good", "perfect"]
     confusion = good.arrays["confusion"] - np.diag(good.arrays["confusion"].diagonal())
     (_, wrong, listed), perfectly = table.rows
@@ -115,9 +112,9 @@ def test_the_section_compares_classifiers_in_words(noisy):
     assert listed.startswith("2→1 (")
     assert confusion[2, 1] == confusion.max()
     assert section.columns["clean accuracy"]["perfect"].value == 1.0
-    assert section.headlines["good"].metric == good.metrics["accuracy"]
-    many = accuracy.section({str(k): good for k in range(4)} | {"perfect": perfect})
-    assert "perfect is most often right (100.0%)" in many.blocks[0].reading
+    assert section.headlines["good"].metric == good.metrics.one("accuracy", mode="mean")
+    many = page.section({str(k): good for k in range(4)} | {"perfect": perfect})
+    assert "perfect has the highest accuracy (100.0%)" in many.blocks[0].reading
 
 
 def test_confusions_of_single_images_are_no_pattern():
@@ -125,20 +122,14 @@ def test_confusions_of_single_images_are_no_pattern():
     scores = np.eye(4)[labels.numpy()]
     scores[0] = scores[1]
     once = run(context(scores, labels))
-    assert once.metrics["accuracy"].value == 39 / 40
-    assert len(accuracy.section({"once": once}).blocks) == 1
+    assert once.metrics.one("accuracy", mode="mean").value == 39 / 40
+    assert len(page.section({"once": once}).blocks) == 1
 
 
 def test_nothing_measured_shows_nothing():
     skipped = CheckResult(check="accuracy", status=Status.ERROR, reason="no")
-    assert accuracy.section({"a": skipped}).blocks == ()
-    assert accuracy.section({}).columns == {"clean accuracy": {}}
-
-
-@pytest.mark.parametrize("check", ["accuracy", "calibration", "robustness"])
-def test_pages_are_drawn_without_torch(check):
-    code = f"import sys, isthmus.checks.{check} as c; c.section({{}}); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    assert page.section({"a": skipped}).blocks == ()
+    assert page.section({}).columns == {"clean accuracy": {}}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -148,15 +139,18 @@ def test_answers_that_are_not_finite_are_wrong(noisy, value):
     scores[:30, 1] = value
     result = run(context(scores, labels))
     correct = (scores.argmax(1) == labels)[30:].sum() / 300
-    assert result.metrics["accuracy"].value == pytest.approx(correct)
-    assert (result.metrics["not_finite"].value, result.metrics["not_finite"].n) == (0.1, 300)
+    assert result.metrics.one("accuracy", mode="mean").value == pytest.approx(correct)
+    assert (result.metrics.one("not_finite", mode="mean").value, result.metrics.one("not_finite", mode="mean").n) == (
+        0.1,
+        300,
+    )
     assert result.status is Status.WARN
     assert "images whose logits are NaN or infinite count as wrong: 30" in result.reason
     assert (result.arrays["predicted"][:30] == -1).all()
     assert result.arrays["confusion"].sum() == 270
-    recalls = result.details["per_class"]
-    assert [entry["n"] for entry in recalls] == np.bincount(labels).tolist()
-    assert accuracy.section({"a": result}).blocks
+    recalls = [result.metrics.one("accuracy", mode="mean", **{"class": k}) for k in range(4)]
+    assert [recall.n for recall in recalls] == np.bincount(labels).tolist()
+    assert page.section({"a": result}).blocks
 
 
 def test_the_mode_of_missing_answers_is_named(noisy):
@@ -165,8 +159,8 @@ def test_the_mode_of_missing_answers_is_named(noisy):
     scores = scores.copy()
     scores[:3, 0] = 0.0
     result = run(context(scores, labels, stochastic=stochastic))
-    assert "not_finite" not in result.metrics
-    assert result.metrics["stochastic_not_finite"].value >= 3 / 300
+    assert result.metrics.get("not_finite", mode="mean") is None
+    assert result.metrics.one("not_finite", mode="stochastic").value >= 3 / 300
     assert "in stochastic mode" in result.reason
 
 
@@ -212,20 +206,20 @@ def test_pixels_on_another_scale_are_named_as_the_cause():
     labels = (images.mean((1, 2, 3)) > 0.5).long()
     result = run(Context(model=Bytes(), images=images, labels=labels, threat=Linf(0.1), num_classes=2))
     assert result.status is Status.FAIL
-    assert "With pixels in [0, 255] 100.0% would be right: the model likely expects them so" in result.reason
+    assert "With pixels in [0, 255] 100.0% would be right" in result.reason
 
 
 def test_of_few_images_no_cause_is_named():
     result = run(context(np.eye(2), [0, 1]))
     assert result.status is Status.FAIL
-    assert result.reason.endswith("which is not above what one constant answer reaches, 50.0%.")
+    assert "likely" not in result.reason
 
 
 def test_otherwise_the_weights_are_named_as_the_cause():
     random = np.random.default_rng(1)
     assert "the weights are likely untrained" in run(context(random.random((500, 5)), [0, 1, 2, 3, 4] * 100)).reason
     reason = run(context(np.tile(np.eye(3)[1], (90, 1)), [0, 1, 2] * 30)).reason
-    assert "Nearly all answers are class 1" in reason
+    assert "Nearly all predictions are class 1" in reason
 
 
 class Normalising(nn.Module):
@@ -271,5 +265,5 @@ def test_ties_of_the_two_largest_logits_are_warned_of(noisy):
     scores[:7, 2:] = 1.0
     result = run(context(scores, labels))
     assert result.status is Status.WARN
-    assert result.metrics["ties"].value == pytest.approx(7 / 300)
+    assert result.metrics.one("ties", mode="mean").value == pytest.approx(7 / 300)
     assert "7 images are equal" in result.reason

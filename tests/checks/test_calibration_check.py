@@ -4,11 +4,12 @@ import torch
 from torch import nn
 
 from isthmus.attacks.threats import Linf
-from isthmus.checks import calibration
+from isthmus.checks import Calibration
 from isthmus.checks.context import Context
 from isthmus.core import results
 from isthmus.core.errors import ModelError
 from isthmus.core.types import CheckResult, Status
+from isthmus.report.sections import calibration as page
 
 
 class Sharpened(nn.Module):
@@ -40,19 +41,19 @@ def context(n=1500, power=1.0, batch_size=256, stochastic=None, seed=0):
 
 
 def run(ctx, **options):
-    return calibration.run(ctx, calibration.Config(**({"resamples": 200} | options)))
+    return Calibration(**({"resamples": 200} | options)).run(ctx)
 
 
 def test_a_calibrated_classifier_passes():
     result = run(context())
     assert result.status is Status.PASS
-    assert result.metrics["ece"].interval.low == 0.0
-    gap = result.metrics["overconfidence"]
+    assert result.metrics.one("ece", mode="mean").interval.low == 0.0
+    gap = result.metrics.one("overconfidence", mode="mean")
     assert gap.interval.low < 0 < gap.interval.high
     bins = result.details["bins"]["mean"]
     assert len(bins["equal_width"]) == 20
     assert sum(b["n"] for b in bins["equal_width"]) == sum(b["n"] for b in bins["equal_mass"]) == 1500
-    assert "a is not shown to be over- or underconfident." in calibration.section({"a": result}).blocks[0].reading
+    assert "a is not shown to be over- or underconfident." in page.section({"a": result}).blocks[0].reading
 
 
 @pytest.mark.parametrize(("power", "side"), [(3.0, "overconfident"), (0.3, "underconfident")])
@@ -60,10 +61,12 @@ def test_sharpening_is_overconfident_and_flattening_underconfident(power, side):
     result = run(context(power=power))
     assert result.status is Status.WARN
     assert "above 5.0%" in result.reason
-    size = f"{100 * abs(result.metrics['overconfidence'].value):.1f} points"
-    assert calibration.section({"m": result}).blocks[0].reading == f"m is {side} by {size} on average."
-    assert result.metrics["nll"].value > run(context()).metrics["nll"].value  # a proper score prefers the truth
-    assert result.metrics["brier"].value > run(context()).metrics["brier"].value
+    size = f"{100 * abs(result.metrics.one('overconfidence', mode='mean').value):.1f} points"
+    assert page.section({"m": result}).blocks[0].reading == f"m is {side} by {size} on average."
+    assert (
+        result.metrics.one("nll", mode="mean").value > run(context()).metrics.one("nll", mode="mean").value
+    )  # a proper score prefers the truth
+    assert result.metrics.one("brier", mode="mean").value > run(context()).metrics.one("brier", mode="mean").value
 
 
 def test_a_higher_threshold_does_not_warn():
@@ -74,20 +77,20 @@ def test_the_stochastic_mode_is_measured_and_can_warn():
     result = run(context(stochastic=Sharpened(4.0)))
     assert result.status is Status.WARN
     assert "in stochastic mode" in result.reason
-    table = calibration.section({"m": result}).blocks[1]
+    table = page.section({"m": result}).blocks[1]
     assert [row[0] for row in table.rows] == ["m", "m (stochastic)"]
-    assert table.rows[1][1] == result.metrics["stochastic_ece"]
+    assert table.rows[1][1] == result.metrics.one("ece", mode="stochastic")
     assert "in mean mode" not in result.reason
-    shown = calibration.section({"m": result})
-    assert shown.headlines["m"].metric == result.metrics["stochastic_ece"], "the warning stands beside its own number"
+    shown = page.section({"m": result})
+    assert shown.headlines["m"].metric == result.metrics.one("ece", mode="stochastic"), (
+        "the warning stands beside its own number"
+    )
     assert shown.headlines["m"].note == "stochastic mode"
     assert list(shown.columns) == ["ECE", "ECE, stochastic"]
 
 
 def test_the_diagram_has_a_series_per_classifier_and_the_identity():
-    section = calibration.section(
-        {"calm": run(context()), "sure": run(context(power=3.0)), "surer": run(context(power=5.0))}
-    )
+    section = page.section({"calm": run(context()), "sure": run(context(power=3.0)), "surer": run(context(power=5.0))})
     figure = section.blocks[0]
     assert figure.identity
     assert [series.name for series in figure.series] == ["calm", "sure", "surer"]
@@ -105,7 +108,7 @@ def test_results_depend_on_the_seed_alone_and_survive_storage(tmp_path):
     assert one.model_dump() != run(context(seed=1)).model_dump()
     results.save_result(tmp_path, one)
     loaded = results.load_result(tmp_path, "calibration")
-    assert calibration.section({"a": loaded}) == calibration.section({"a": one})
+    assert page.section({"a": loaded}) == page.section({"a": one})
     np.testing.assert_array_equal(loaded.arrays["confidence"], one.arrays["confidence"])
     assert one.arrays["confidence"].shape == one.arrays["nll"].shape == (1500,)
 
@@ -115,13 +118,13 @@ def test_certain_and_right_has_no_error():
     labels = ctx.images.flatten(1).argmax(1)
     certain = Context(model=Sharpened(1e4), images=ctx.images, labels=labels, num_classes=4, threat=Linf(0.1))
     result = run(certain)
-    assert result.metrics["ece"].value == pytest.approx(0.0, abs=1e-4)
+    assert result.metrics.one("ece", mode="mean").value == pytest.approx(0.0, abs=1e-4)
     assert result.status is Status.PASS
 
 
 def test_nothing_measured_shows_nothing():
     skipped = CheckResult(check="calibration", status=Status.SKIPPED, reason="no")
-    assert calibration.section({"a": skipped}).blocks == ()
+    assert page.section({"a": skipped}).blocks == ()
 
 
 class Missing(Sharpened):
@@ -157,22 +160,33 @@ def test_no_answer_at_all_is_an_error_in_one_sentence():
 def test_a_temperature_is_judged_on_what_it_was_not_fitted_on(power, stochastic):
     ctx = context(power=power, stochastic=None if stochastic is None else Sharpened(stochastic))
     result = run(ctx, temperature=0.5)
-    assert result.metrics["temperature"].value == pytest.approx(power, rel=0.15)  # dividing by it gives power 1
-    assert result.metrics["temperature"].n + result.metrics["ece_after"].n == 1500
-    assert result.metrics["ece_after"].interval.low == 0.0
-    assert result.metrics["ece_before"].value > 3 * result.metrics["ece_after"].value
-    assert result.metrics["nll_after"].value < result.metrics["nll_before"].value
+    assert result.metrics.one("temperature", mode="mean").value == pytest.approx(
+        power, rel=0.15
+    )  # dividing by it gives power 1
+    assert (
+        result.metrics.one("temperature", mode="mean").n + result.metrics.one("ece", mode="mean", scaling="after").n
+        == 1500
+    )
+    assert result.metrics.one("ece", mode="mean", scaling="after").interval.low == 0.0
+    assert (
+        result.metrics.one("ece", mode="mean", scaling="before").value
+        > 3 * result.metrics.one("ece", mode="mean", scaling="after").value
+    )
+    assert (
+        result.metrics.one("nll", mode="mean", scaling="after").value
+        < result.metrics.one("nll", mode="mean", scaling="before").value
+    )
     if stochastic is not None:
-        assert result.metrics["stochastic_temperature"].value == pytest.approx(stochastic, rel=0.15)
-    table = calibration.section({"m": result}).blocks[-1]
+        assert result.metrics.one("temperature", mode="stochastic").value == pytest.approx(stochastic, rel=0.15)
+    table = page.section({"m": result}).blocks[-1]
     assert [row[0] for row in table.rows] == (["m"] if stochastic is None else ["m", "m (stochastic)"])
-    assert table.rows[0][1] == result.metrics["temperature"]
+    assert table.rows[0][1] == result.metrics.one("temperature", mode="mean")
 
 
 def test_who_fits_the_temperature_does_not_depend_on_the_batch():
     one, other = (run(context(power=2.0, batch_size=size), temperature=0.3) for size in (64, 1500))
     assert one.model_dump() == other.model_dump()
-    assert one.metrics["temperature"].n == 450
+    assert one.metrics.one("temperature", mode="mean").n == 450
 
 
 def test_too_few_to_fit_and_judge():
@@ -185,14 +199,15 @@ def test_the_margin_is_the_largest_probability_less_the_second():
     ordered = np.sort(context(n=300).images.flatten(1).double().numpy(), 1)
     ordered /= ordered.sum(1, keepdims=True)
     np.testing.assert_allclose(result.arrays["margin"], ordered[:, -1] - ordered[:, -2], atol=1e-5)
-    assert result.metrics["margin"].value == pytest.approx(result.arrays["margin"].mean())
+    assert result.metrics.one("margin", mode="mean").value == pytest.approx(result.arrays["margin"].mean())
     assert sum(b["n"] for b in result.details["bins"]["mean"]["margin"]) == 300
-    figure = calibration.section({"m": result}).blocks[2]
+    figure = page.section({"m": result}).blocks[2]
     assert figure.title == "Accuracy over the prediction margin"
     assert not figure.identity
 
 
 def test_the_debiased_error_is_smaller_and_near_zero_for_a_calibrated_classifier():
     found = run(context()).metrics
-    assert found["ece_debiased"].value < found["ece"].value
-    assert abs(found["ece_debiased"].value) < 0.015
+    debiased = found.one("ece_debiased", mode="mean").value
+    assert debiased < found.one("ece", mode="mean").value
+    assert abs(debiased) < 0.015

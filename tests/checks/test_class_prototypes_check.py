@@ -10,19 +10,19 @@ from tests.checks.test_robustness_check import Linear, Noisy, Staircase, linear_
 from torch import nn
 
 from isthmus.attacks.threats import Linf
-from isthmus.checks import class_prototypes
+from isthmus.checks.class_prototypes import Population
 from isthmus.checks.context import Context
-from isthmus.checks.prototype_search import Population
 from isthmus.core import results
 from isthmus.core.config import component
 from isthmus.core.errors import ConfigError, ModelError
 from isthmus.core.types import CheckResult, Gallery, Status
+from isthmus.report.sections import class_prototypes as page
 
 WEIGHT = 3 * torch.linspace(-1, 1, 12)
 
 
 def run(ctx, **options):
-    return class_prototypes.run(ctx, component("checks", {"name": "class_prototypes"} | options))
+    return component("checks", {"name": "class_prototypes"} | options).run(ctx)
 
 
 def linear(n=60, **options):
@@ -45,10 +45,10 @@ def test_a_linear_classifier_has_its_closed_form():
         assert np.abs(start - mean).max() > 0
         before = 2 * sign * float((start - 0.5) @ WEIGHT.numpy())
         assert taken == math.ceil((needed - before) / (0.02 * 2 * float(WEIGHT.norm())))
-    assert result.metrics["steps"].value == steps.mean()
-    assert result.metrics["reached"].value == 1.0
+    assert result.metrics.one("steps", mode="mean").value == steps.mean()
+    assert result.metrics.one("reached", mode="mean").value == 1.0
     assert (result.arrays["prototype_confidence"] >= 0.9995).all()
-    assert result.status is Status.PASS
+    assert result.status is Status.MEASURED
 
 
 def test_measures_are_of_the_images_around_their_mean():
@@ -57,7 +57,7 @@ def test_measures_are_of_the_images_around_their_mean():
     images = ctx.images.double().numpy()
     mean = images.mean((0, 2, 3))[:, None, None]
     away = (result.arrays["prototypes"] - mean).reshape(2, -1)
-    found = {name: metric.value for name, metric in result.metrics.items()}
+    found = {metric.name: metric.value for metric in result.metrics}
     assert found["distance"] == pytest.approx(np.linalg.norm(away, axis=1).mean())
     usual = np.linalg.norm((images - mean).reshape(60, -1), axis=1).mean()
     assert found["relative_distance"] == pytest.approx(found["distance"] / usual)
@@ -91,24 +91,24 @@ def test_who_does_not_get_there_is_named():
     ctx = linear()
     result = run(Context(Blind(), ctx.images, ctx.labels, 3, Linf(0.1)), steps=150)
     assert result.arrays["prototype_steps"].tolist()[2] == -1
-    assert result.metrics["reached"].value == pytest.approx(2 / 3)
-    assert result.metrics["steps"].n == 2
-    assert result.status is Status.WARN
-    assert result.reason.startswith("2 of 3 prototypes grow out of noise")
+    assert result.metrics.one("reached", mode="mean").value == pytest.approx(2 / 3)
+    assert result.metrics.one("steps", mode="mean").n == 2
+    assert result.status is Status.MEASURED
+    assert result.reason.startswith("2 of 3 prototypes")
     assert "150 steps are not enough in mean mode for 2." in result.reason
     assert np.isnan(result.arrays["class_means"][2]).all()
-    gallery = class_prototypes.section({"a": result}).blocks[0]
+    gallery = page.section({"a": result}).blocks[0]
     captions = [picture.caption for _, pictures in gallery.rows for picture in pictures]
-    assert any("class 2" in caption and "not there" in caption for caption in captions)
+    assert any("class 2" in caption and "not reached" in caption for caption in captions)
 
 
 def test_without_gradient_nothing_grows():
     ctx = linear()
     still = run(Context(Staircase(Linear(WEIGHT)), ctx.images, ctx.labels, 2, Linf(0.1)), steps=5)
-    assert still.status is Status.WARN
-    assert still.metrics["similarity"].value is None
-    assert still.metrics["steps"].note == "none to measure"
-    assert class_prototypes.section({"a": still}).blocks
+    assert still.status is Status.MEASURED
+    assert still.metrics.one("similarity", mode="mean").value is None
+    assert still.metrics.one("steps", mode="mean").note == "none to measure"
+    assert page.section({"a": still}).blocks
 
     class Detached(Linear):
         def forward(self, images):
@@ -129,9 +129,9 @@ class Fading(Linear):
 def test_an_answer_that_is_lost_on_the_way_is_no_confidence():
     result = run(linear_context(Fading(0.1 * WEIGHT), n=60), steps=200)
     assert np.isnan(result.arrays["prototype_confidence"]).all()
-    assert result.metrics["reached"].value == 0
-    assert result.status is Status.WARN
-    assert class_prototypes.section({"a": result}).blocks
+    assert result.metrics.one("reached", mode="mean").value == 0
+    assert result.status is Status.MEASURED
+    assert page.section({"a": result}).blocks
 
 
 def test_who_is_there_asks_for_nothing_more():
@@ -147,7 +147,7 @@ def test_more_prototypes_and_other_batches_leave_the_first_as_they_are():
     ctx = linear(stochastic=Noisy(Linear(WEIGHT)))
     few = run(ctx)
     more = run(linear(stochastic=Noisy(Linear(WEIGHT)), batch_size=3), each=3)
-    assert more.metrics["reached"].n == 6
+    assert more.metrics.one("reached", mode="mean").n == 6
     for name in ("prototypes", "stochastic_prototypes"):
         np.testing.assert_allclose(more.arrays[name][:2], few.arrays[name], atol=1e-6)
         assert len({image.tobytes() for image in more.arrays[name]}) == 6
@@ -155,7 +155,7 @@ def test_more_prototypes_and_other_batches_leave_the_first_as_they_are():
     np.testing.assert_allclose(one.arrays["prototypes"], few.arrays["prototypes"][1:], atol=1e-6)
     other = run(linear(seed=1))
     assert (other.arrays["prototypes"] != few.arrays["prototypes"]).any()
-    table = class_prototypes.section({"ceb": few}).blocks[-1]
+    table = page.section({"ceb": few}).blocks[-1]
     assert [row[0] for row in table.rows] == ["ceb", "ceb (stochastic)"]
 
 
@@ -168,7 +168,7 @@ def test_the_page_shows_what_is_stored(tmp_path):
     result = run(linear_context(Linear(0.5 * WEIGHT), n=60), each=12)
     results.save_result(tmp_path, result)
     loaded = results.load_result(tmp_path, "class_prototypes")
-    before, after = (class_prototypes.section({"a": one}) for one in (result, loaded))
+    before, after = (page.section({"a": one}) for one in (result, loaded))
     assert after.columns == before.columns
     assert after.blocks[-1] == before.blocks[-1]
     gallery = after.blocks[0]
@@ -185,12 +185,12 @@ def test_the_page_shows_what_is_stored(tmp_path):
     expected = np.rint(255 * result.arrays["prototypes"][0].clip(0, 1)).transpose(1, 2, 0)
     np.testing.assert_array_equal(picture.image, expected)
     assert enlarged.image.min() == 0 or enlarged.image.max() == 255
-    assert "are cut for show" in gallery.reading
-    two = class_prototypes.section({"a": result, "b": loaded})
+    assert "outside [0, 1]" in gallery.reading
+    two = page.section({"a": result, "b": loaded})
     assert [block.title for block in two.blocks] == ["Prototypes: a", "Prototypes: b", "From label to image"]
     assert set(two.headlines) == {"a", "b"}
 
 
 def test_nothing_measured_shows_nothing():
     failed = CheckResult(check="class_prototypes", status=Status.ERROR, reason="no")
-    assert class_prototypes.section({"a": failed}).blocks == ()
+    assert page.section({"a": failed}).blocks == ()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.checks.metric_helpers import plain
 from tests.checks.test_robustness_check import Noisy
 from tests.checks.test_shift_check import folder, names
 from torch import nn
@@ -13,15 +14,15 @@ from torch import nn
 import isthmus
 from isthmus import metrics
 from isthmus.attacks.threats import Linf
-from isthmus.checks import dataset_transfer
+from isthmus.checks.adaptation import Adaptation, adapt, obstacle, one_of_each, rotated
 from isthmus.checks.context import Context
-from isthmus.checks.one_shot import adapt, obstacle, one_of_each, rotated
 from isthmus.core import results
 from isthmus.core.config import component
 from isthmus.core.errors import ConfigError, DataError, ModelError
 from isthmus.core.types import CheckResult, Status
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
+from isthmus.report.sections import dataset_transfer as page
 
 
 def linear(seed=0, features=64):
@@ -37,7 +38,7 @@ def context(model=None, n=60, shape=(1, 8, 8), **options):
 
 def run(ctx, data="digits", **options):
     given = {"name": "dataset_transfer", "data": data, "resamples": 100, "draws": 2} | options
-    return dataset_transfer.run(ctx, component("checks", given))
+    return component("checks", given).run(ctx)
 
 
 def digits(result):
@@ -59,14 +60,16 @@ def test_what_is_judged_is_the_other_data():
     np.testing.assert_array_equal(result.arrays["zero_shot_correct"], right)
     ordered = logits.double().softmax(1).sort(1).values
     np.testing.assert_allclose(result.arrays["zero_shot_margin"], ordered[:, -1] - ordered[:, -2], atol=1e-6)
-    assert result.metrics["zero_shot_accuracy"] == metrics.accuracy(right)
-    assert result.metrics["zero_shot_margin"].value == pytest.approx((ordered[:, -1] - ordered[:, -2]).mean().item())
-    assert "one_shot_accuracy" not in result.metrics
+    assert plain(result.metrics.one("accuracy", mode="mean", shots=0)) == metrics.accuracy(right)
+    assert result.metrics.one("margin", mode="mean", shots=0).value == pytest.approx(
+        (ordered[:, -1] - ordered[:, -2]).mean().item()
+    )
+    assert not result.metrics.select(shots=1)
     counts = np.bincount(labels.numpy())
     assert counts.max() - counts.min() <= 1
     few, many = run(ctx, images=10, draws=0), run(ctx, images=300, draws=0)
     np.testing.assert_array_equal(many.arrays["transfer_index"][:10], few.arrays["transfer_index"])
-    assert many.metrics["zero_shot_accuracy"].n == 300
+    assert many.metrics.one("accuracy", mode="mean", shots=0).n == 300
 
 
 class Reads(nn.Module):
@@ -81,15 +84,15 @@ def test_labels_are_matched_by_name_and_images_converted(tmp_path):
     given = folder(tmp_path / "mine", {name: number for number, name in enumerate(names())})
     ctx = context(Reads(), n=20, shape=(3, 12, 12))
     result = run(ctx, given, classes=names(), draws=0)
-    assert result.metrics["zero_shot_accuracy"].value == 1.0
-    assert run(ctx, given, classes=names()[::-1], draws=0).metrics["zero_shot_accuracy"].value == 0.0
+    assert result.metrics.one("accuracy", mode="mean", shots=0).value == 1.0
+    assert run(ctx, given, classes=names()[::-1], draws=0).metrics.one("accuracy", mode="mean", shots=0).value == 0.0
     assert (
         "resampled from 8×8 to 12×12 pixels and given their grey value in all three channels"
         in (result.details["notice"])
     )
-    assert result.details["notice"] in dataset_transfer.section({"a": result}).blocks[-1].reading
+    assert result.details["notice"] in page.section({"a": result}).blocks[-1].reading
     assert result.status is Status.PASS
-    assert result.metrics["zero_shot_margin_error"].value == pytest.approx(0, abs=1e-6)
+    assert result.metrics.one("margin_error", mode="mean", shots=0).value == pytest.approx(0, abs=1e-6)
 
 
 def test_what_does_not_fit_is_said(tmp_path):
@@ -104,7 +107,7 @@ def test_what_does_not_fit_is_said(tmp_path):
         run(context(), "digit")
     with pytest.raises(ConfigError, match="data: Field required"):
         component("checks", "dataset_transfer")
-    assert component("checks", "transfer:digits").data.name == "digits"
+    assert component("checks", "dataset_transfer:digits").data.name == "digits"
 
 
 class Sure(nn.Module):
@@ -118,16 +121,16 @@ class Sure(nn.Module):
 def test_margins_that_are_off_raise_a_warning(tmp_path):
     given = folder(tmp_path / "mine", {name: number for number, name in enumerate(names())})
     result = run(context(Sure(), n=20), given, classes=names(), draws=0)
-    assert result.metrics["zero_shot_accuracy"].value == 0.5
-    assert result.metrics["zero_shot_overconfidence"].value == pytest.approx(0.5)
+    assert result.metrics.one("accuracy", mode="mean", shots=0).value == 0.5
+    assert result.metrics.one("overconfidence", mode="mean", shots=0).value == pytest.approx(0.5)
     assert result.status is Status.WARN
-    assert "margins are off by 50.0%" in result.reason
+    assert "calibration error of the margin is 50.0%" in result.reason
 
 
 def test_chance_raises_a_warning():
     result = run(context(linear(seed=3), n=40), draws=0)
     assert result.status is Status.WARN
-    assert "not shown to be above the 10.0% of a constant answer" in result.reason
+    assert "not shown to be above the 10.0%" in result.reason
 
 
 class Gaps(nn.Module):
@@ -148,7 +151,7 @@ def test_answers_that_are_not_finite_are_wrong_and_have_no_margin():
     assert 0 < dark.sum() < 60
     np.testing.assert_array_equal(np.isnan(result.arrays["zero_shot_margin"]), dark)
     assert not result.arrays["zero_shot_correct"][dark].any()
-    assert result.metrics["zero_shot_margin"].n == (~dark).sum()
+    assert result.metrics.one("margin", mode="mean", shots=0).n == (~dark).sum()
     assert f"count as wrong and have no margin: {dark.sum()} in mean mode and {dark.sum()} in one-shot mode" in (
         result.reason
     )
@@ -162,7 +165,7 @@ def test_answers_that_are_not_finite_are_wrong_and_have_no_margin():
 def test_a_copy_takes_the_steps_of_plain_descent_and_the_model_none():
     ctx = context()
     before = copy.deepcopy(ctx.model.state_dict())
-    config = component("checks", {"name": "dataset_transfer", "data": "digits", "degrees": 0, "learning_rate": 0.1})
+    config = Adaptation(draws=1, steps=10, learning_rate=0.1, degrees=0)
     train = load("digits").train
     chosen = one_of_each(train.labels, 0, 0)
     images, labels = as_float(train.images[chosen]), train.labels[chosen]
@@ -184,10 +187,7 @@ def test_one_shot_numbers_are_those_of_the_copies():
     ctx = context(n=200)
     result = run(ctx, draws=3, learning_rate=0.3)
     images, labels = digits(result)
-    train, config = (
-        load("digits").train,
-        component("checks", {"name": "dataset_transfer", "data": "digits", "learning_rate": 0.3}),
-    )
+    train, config = load("digits").train, Adaptation(draws=3, steps=10, learning_rate=0.3, degrees=10.0)
     rights = []
     for draw, chosen in enumerate(result.arrays["one_shot_examples"]):
         chosen = torch.from_numpy(chosen)
@@ -197,9 +197,13 @@ def test_one_shot_numbers_are_those_of_the_copies():
     np.testing.assert_array_equal(result.arrays["one_shot_correct"], rights)
     assert len({row.tobytes() for row in result.arrays["one_shot_examples"]}) == 3
     found = result.metrics
-    assert found["one_shot_accuracy"].value == pytest.approx(np.mean(rights))
-    assert found["one_shot_gain"].value == pytest.approx(np.mean(rights) - found["zero_shot_accuracy"].value)
-    assert found["one_shot_gain"].interval.low > 0.1  # random classes before, examples of the right ones after
+    assert found.one("accuracy", mode="mean", shots=1).value == pytest.approx(np.mean(rights))
+    assert found.one("gain", mode="mean", shots=1).value == pytest.approx(
+        np.mean(rights) - found.one("accuracy", mode="mean", shots=0).value
+    )
+    assert (
+        found.one("gain", mode="mean", shots=1).interval.low > 0.1
+    )  # random classes before, examples of the right ones after
     assert "after one example of each class" in result.reason
 
 
@@ -211,10 +215,10 @@ def test_copies_that_are_all_wrong_leave_room_for_doubt(tmp_path):
         ctx.model[1].weight.zero_()
         ctx.model[1].bias.copy_(torch.arange(10) * 10.0)
     result = run(ctx, given, classes=names(), steps=1, learning_rate=1e-6)
-    found = result.metrics["one_shot_accuracy"]
+    found = result.metrics.one("accuracy", mode="mean", shots=1)
     assert found.value == pytest.approx(0.1)
     assert found.interval.low <= metrics.wilson(2, 20).low
-    gain = result.metrics["one_shot_gain"]
+    gain = result.metrics.one("gain", mode="mean", shots=1)
     assert gain.value == 0
     assert gain.interval.low < -0.05 < 0.05 < gain.interval.high
 
@@ -235,9 +239,9 @@ def test_batches_and_the_noise_of_a_mode_change_nothing():
     one, other = (run(ctx) for ctx in noisy)
     for name in one.arrays:
         np.testing.assert_allclose(one.arrays[name], other.arrays[name], atol=1e-5, err_msg=name)
-    assert {"zero_shot_accuracy", "stochastic_zero_shot_accuracy", "one_shot_accuracy"} <= set(one.metrics)
-    assert "stochastic_one_shot_accuracy" not in one.metrics
-    table = dataset_transfer.section({"m": one}).blocks[-1]
+    found = [(metric.coords["mode"], metric.coords["shots"]) for metric in one.metrics.select("accuracy")]
+    assert found == [("mean", 0), ("stochastic", 0), ("mean", 1)]
+    table = page.section({"m": one}).blocks[-1]
     assert [row[0] for row in table.rows] == ["m", "m (stochastic)"]
 
 
@@ -266,9 +270,9 @@ class Stubborn(nn.Module):
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"model": Reads()}, "do not depend on parameters"),
+        ({"model": Reads()}, "do not depend on trainable parameters"),
         ({"model": Stubborn()}, "cannot be copied (not this one)"),
-        ({"draws": 12}, "answers at random"),
+        ({"draws": 12}, "predictions are random"),
     ],
     ids=["nothing to fit", "no copy", "random"],
 )
@@ -276,9 +280,8 @@ def test_what_cannot_be_adapted_is_judged_as_it_is(options, why):
     result = run(context(**options))
     assert why in result.details["not_adapted"]
     assert why in result.reason
-    assert "zero_shot_accuracy" in result.metrics
-    assert not any(name.startswith("one_shot") for name in result.metrics)
-    assert why in dataset_transfer.section({"a": result}).blocks[-1].reading
+    assert {metric.coords["shots"] for metric in result.metrics} == {0}
+    assert why in page.section({"a": result}).blocks[-1].reading
 
 
 def test_a_bottleneck_is_adapted_by_its_own_loss(monkeypatch):
@@ -309,8 +312,8 @@ def test_the_page_is_drawn_from_what_is_stored(tmp_path):
     result = run(context(n=200), learning_rate=0.3)
     results.save_result(tmp_path, result)
     loaded = results.load_result(tmp_path, "dataset_transfer")
-    section = dataset_transfer.section({"a": loaded})
-    assert section == dataset_transfer.section({"a": result})
+    section = page.section({"a": loaded})
+    assert section == page.section({"a": result})
     titles = [block.title for block in section.blocks]
     assert titles == [
         "Margins on digits, zero-shot",
@@ -330,7 +333,7 @@ def test_the_page_is_drawn_from_what_is_stored(tmp_path):
     table = section.blocks[-1]
     assert len(table.columns) == len(table.rows[0])
     assert "means over 2 copies" in table.reading
-    two = dataset_transfer.section({"a": result, "b": run(context(n=200), draws=0)})
+    two = page.section({"a": result, "b": run(context(n=200), draws=0)})
     assert [series.group for series in two.blocks[0].series] == ["a", "b"]
     assert two.blocks[0].marks == ()
     assert [series.group for series in two.blocks[2].series] == ["a"]
@@ -345,4 +348,4 @@ def test_progress_only_moves_forward():
 
 def test_nothing_measured_shows_nothing():
     failed = CheckResult(check="dataset_transfer", status=Status.ERROR, reason="no")
-    assert dataset_transfer.section({"a": failed}).blocks == ()
+    assert page.section({"a": failed}).blocks == ()

@@ -7,15 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.stats import mannwhitneyu
+from tests.checks.metric_helpers import plain
 from torch import nn
 
 import isthmus
 from isthmus import metrics
 from isthmus.attacks.threats import Linf
-from isthmus.audits import request
-from isthmus.checks import memorisation
+from isthmus.audits import AuditOptions, request
+from isthmus.checks import Memorisation
 from isthmus.checks.context import Context
-from isthmus.checks.members import InMemory, TrainedOn, alike
+from isthmus.checks.memorisation import balanced_like
+from isthmus.checks.trained_on import InMemory, TrainedOn
 from isthmus.core import provenance, registry, results
 from isthmus.core.config import component
 from isthmus.core.errors import DataError, ModelError
@@ -23,6 +25,7 @@ from isthmus.core.types import CheckResult, Status
 from isthmus.data.images import Split
 from isthmus.data.loading import load
 from isthmus.data.on_demand import FileSplit
+from isthmus.report.sections import memorisation as page
 
 
 class Reads(nn.Module):
@@ -60,20 +63,24 @@ def context(training, audited, scale=10.0, stochastic=None, batch_size=64):
 
 
 def run(ctx, **options):
-    return memorisation.run(ctx, component("checks", {"name": "memorisation", "resamples": 200, **options}))
+    return component("checks", {"name": "memorisation", "resamples": 200, **options}).run(ctx)
 
 
 def test_gap_and_auroc_are_what_they_are_said_to_be():
     result = run(context(written(400, 400), written(400, 300, seed=1)))
     found, arrays = result.metrics, result.arrays
-    assert found["training_accuracy"] == metrics.proportion(400, 400)
-    assert found["accuracy"] == metrics.proportion(300, 400)
-    assert found["generalisation_gap"].value == pytest.approx(0.25)
-    assert found["generalisation_gap"].interval.method == "Newcombe, independent"
+    assert plain(found.one("training_accuracy", mode="mean")) == metrics.proportion(400, 400)
+    assert plain(found.one("accuracy", mode="mean")) == metrics.proportion(300, 400)
+    assert found.one("generalisation_gap", mode="mean").value == pytest.approx(0.25)
+    assert found.one("generalisation_gap", mode="mean").interval.method == "Newcombe, independent"
     new, old = arrays["nll"], arrays["training_nll"]
-    assert found["loss_gap"].value == pytest.approx(new.mean() - old.mean())
-    assert found["loss_gap"].interval.low < found["loss_gap"].value < found["loss_gap"].interval.high
-    assert found["membership_auroc"].value == pytest.approx(mannwhitneyu(new, old).statistic / 400**2)
+    assert found.one("loss_gap", mode="mean").value == pytest.approx(new.mean() - old.mean())
+    assert (
+        found.one("loss_gap", mode="mean").interval.low
+        < found.one("loss_gap", mode="mean").value
+        < found.one("loss_gap", mode="mean").interval.high
+    )
+    assert found.one("membership_auroc", mode="mean").value == pytest.approx(mannwhitneyu(new, old).statistic / 400**2)
     assert result.status is Status.WARN
     assert "the gap is above 5.0%" in result.reason
 
@@ -83,15 +90,15 @@ def test_the_gap_is_the_advantage_of_taking_right_answers_for_members():
     result = run(context(written(300, 290), written(200, 120, seed=1)))
     taken = {side: result.arrays[name] for side, name in (("member", "training_correct"), ("new", "correct"))}
     advantage = taken["member"].mean() - taken["new"].mean()
-    assert result.metrics["generalisation_gap"].value == pytest.approx(advantage)
+    assert result.metrics.one("generalisation_gap", mode="mean").value == pytest.approx(advantage)
 
 
 def test_who_generalises_perfectly_passes_and_the_loss_tells_nothing():
     result = run(context(written(1000, 900), written(1000, 900, seed=1)))
     assert result.status is Status.PASS
-    low, high = (getattr(result.metrics["membership_auroc"].interval, end) for end in ("low", "high"))
+    low, high = (getattr(result.metrics.one("membership_auroc", mode="mean").interval, end) for end in ("low", "high"))
     assert low < 0.5 < high
-    assert "not shown to be above 5.0%, nor that AUROC to be above 60.0%" in result.reason
+    assert "not shown to be above 5.0%, nor the AUROC to be above 60.0%" in result.reason
 
 
 def test_a_loss_can_tell_where_accuracy_cannot():
@@ -99,11 +106,11 @@ def test_a_loss_can_tell_where_accuracy_cannot():
     images, labels = written(100, 100)
     sure = torch.where(images >= 0.6, 1.0, 0.0)
     result = run(context((sure, labels), (images, labels)))
-    assert result.metrics["generalisation_gap"].value == 0.0
-    assert result.metrics["membership_auroc"].value == 1.0
-    assert "exact" in result.metrics["membership_auroc"].interval.method
+    assert result.metrics.one("generalisation_gap", mode="mean").value == 0.0
+    assert result.metrics.one("membership_auroc", mode="mean").value == 1.0
+    assert "exact" in result.metrics.one("membership_auroc", mode="mean").interval.method
     assert result.status is Status.WARN
-    assert "that AUROC is above 60.0%" in result.reason
+    assert "the AUROC is above 60.0%" in result.reason
     assert "the gap is above" not in result.reason
     assert run(context((sure, labels), (images, labels)), membership=1.0).status is Status.PASS
 
@@ -118,20 +125,23 @@ def test_a_stochastic_mode_is_measured_and_can_warn():
     training, audited = written(200, 200), written(200, 200, seed=1)
     audited[0][:, 0, 0, 0] = 0
     result = run(context(training, audited, scale=0.0, stochastic=Forgets(10.0)))
-    assert result.metrics["generalisation_gap"].value == 0.0
-    assert result.metrics["stochastic_generalisation_gap"].value > 0.5
-    assert "the gap in stochastic mode is above 5.0%" in result.reason
-    table = memorisation.section({"m": result}).blocks[0]
+    assert result.metrics.one("generalisation_gap", mode="mean").value == 0.0
+    assert result.metrics.one("generalisation_gap", mode="stochastic").value > 0.5
+    assert "the gap in stochastic mode" in result.reason
+    table = page.section({"m": result}).blocks[0]
     assert [row[0] for row in table.rows] == ["m", "m (stochastic)"]
-    headline = memorisation.section({"m": result}).headlines["m"]
-    assert (headline.metric, headline.note) == (result.metrics["stochastic_generalisation_gap"], "stochastic mode")
+    headline = page.section({"m": result}).headlines["m"]
+    assert (headline.metric, headline.note) == (
+        result.metrics.one("generalisation_gap", mode="stochastic"),
+        "stochastic mode",
+    )
 
 
 def test_without_training_examples_it_is_skipped_and_says_what_to_do():
     result = run(context(None, written(10, 10)))
     assert result.status is Status.SKIPPED
     assert "`trained_on`" in result.reason
-    assert memorisation.section({"m": result}).blocks == ()
+    assert page.section({"m": result}).blocks == ()
 
 
 @given(
@@ -141,18 +151,18 @@ def test_without_training_examples_it_is_skipped_and_says_what_to_do():
 )
 def test_as_many_of_each_class_are_shown_as_are_audited(training, audited, most):
     labels, wanted = torch.tensor(training), torch.tensor(audited)
-    whole = alike(labels, wanted)
+    whole = balanced_like(labels, wanted)
     assert len(set(whole.tolist())) == len(whole)
     counts = [min(training.count(k), audited.count(k)) for k in range(6)]
     assert labels[whole].bincount(minlength=6).tolist() == counts
-    assert alike(labels, wanted, most).tolist() == whole[:most].tolist()
+    assert balanced_like(labels, wanted, most).tolist() == whole[:most].tolist()
 
 
 def test_fewer_keep_the_shares_of_classes():
     labels = torch.arange(3000) % 3
     audited = torch.tensor([0] * 600 + [1] * 300)
     for most in (30, 90, 450):
-        chosen = labels[alike(labels, audited, most)].bincount(minlength=3)
+        chosen = labels[balanced_like(labels, audited, most)].bincount(minlength=3)
         assert chosen.tolist() == [most * 2 // 3, most // 3, 0]
 
 
@@ -204,9 +214,9 @@ def test_images_in_files_are_read_as_they_are_shown(tmp_path):
     ctx = context(in_memory, audited)
     from_files = run(Context(**{**vars(ctx), "trained_on": TrainedOn(files, "abc")}))
     assert from_files.metrics == run(ctx).metrics
-    known = request.trained_on(files, (3, 2, 2))
+    known = request.training_examples(files, (3, 2, 2))
     assert known.examples is files
-    assert known.hash != request.trained_on(files.labelled(labels.flip(0)), (3, 2, 2)).hash
+    assert known.hash != request.training_examples(files.labelled(labels.flip(0)), (3, 2, 2)).hash
 
 
 class Missing(Reads):
@@ -225,10 +235,10 @@ def test_answers_that_are_not_finite_are_wrong_have_no_loss_and_are_counted():
     assert result.status is Status.WARN
     assert "are NaN or infinite count as wrong and have no loss: 5" in result.reason
     shown = len(result.arrays["training_index"])
-    assert result.metrics["training_accuracy"].value == pytest.approx((shown - 3) / shown)
-    assert result.metrics["loss_gap"].n == min(shown - 3, 78)
+    assert result.metrics.one("training_accuracy", mode="mean").value == pytest.approx((shown - 3) / shown)
+    assert result.metrics.one("loss_gap", mode="mean").n == min(shown - 3, 78)
     assert np.isnan(result.arrays["training_nll"]).sum() == 3
-    assert memorisation.section({"m": result}).blocks
+    assert page.section({"m": result}).blocks
     training[0].flatten(1)[:, 3] = 0
     with pytest.raises(ModelError, match="In mean mode no training image has finite logits"):
         run(Context(**{**vars(context(training, audited)), "model": Missing(10.0)}))
@@ -236,11 +246,11 @@ def test_answers_that_are_not_finite_are_wrong_have_no_loss_and_are_counted():
 
 def test_few_examples_have_no_interval_rather_than_a_wrong_one():
     result = run(context(written(1, 1), written(1, 1, seed=1)))
-    assert result.metrics["membership_auroc"].value is None
-    assert result.metrics["loss_gap"].interval is None
+    assert result.metrics.one("membership_auroc", mode="mean").value is None
+    assert result.metrics.one("loss_gap", mode="mean").interval is None
     assert result.status is Status.PASS
     assert "AUROC" not in result.reason
-    assert memorisation.section({"m": result}).blocks
+    assert page.section({"m": result}).blocks
 
 
 def test_a_data_set_is_named_where_nobody_gave_the_examples():
@@ -248,7 +258,7 @@ def test_a_data_set_is_named_where_nobody_gave_the_examples():
     images, labels = data.test.images[:50].float() / 255, data.test.labels[:50]
     ctx = Context(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), images, labels, 10, Linf(0.1))
     result = run(ctx, data="digits", images=20)
-    assert result.metrics["training_accuracy"].n == 20
+    assert result.metrics.one("training_accuracy", mode="mean").n == 20
     assert result.details["known"] == len(data.train)
     assert "trained_on" not in result.details
     assert component("checks", "memorisation:digits") == component("checks", {"name": "memorisation", "data": "digits"})
@@ -268,18 +278,18 @@ def test_the_page_is_drawn_from_what_is_stored(tmp_path):
     results.save_result(tmp_path, result)
     stored = results.load_result(tmp_path, "memorisation")
     other = run(context(written(100, 80), written(100, 80, seed=1)))
-    section = memorisation.section({"a": stored, "b": other})
-    assert section == memorisation.section({"a": result, "b": other})
+    section = page.section({"a": stored, "b": other})
+    assert section == page.section({"a": result, "b": other})
     table, curves, spreads = section.blocks
     assert table.reading.startswith("a has the widest gap: 30.0 points")
     assert [series.name for series in curves.series] == ["a", "b"]
-    assert f"{100 * result.metrics['membership_auroc'].value:.1f}% for a" in curves.reading
+    assert f"{100 * result.metrics.one('membership_auroc', mode='mean').value:.1f}% for a" in curves.reading
     for series in spreads.series:
         assert sum(series.y) == pytest.approx(1.0)
-    assert list(section.columns) == ["gap to training accuracy", "AUROC of membership"]
-    assert section.headlines["a"].metric == result.metrics["generalisation_gap"]
+    assert list(section.columns) == ["generalisation gap", "AUROC of membership"]
+    assert section.headlines["a"].metric == result.metrics.one("generalisation_gap", mode="mean")
     skipped = CheckResult(check="memorisation", status=Status.SKIPPED, reason="no")
-    assert memorisation.section({"a": skipped}).columns == {}
+    assert page.section({"a": skipped}).columns == {}
 
 
 class TestInAnAudit:
@@ -299,13 +309,14 @@ class TestInAnAudit:
     def test_it_is_asked_by_default_where_the_training_examples_are_known(self, model, audited, data, monkeypatch):
         monkeypatch.setattr(request, "DEFAULT_CHECKS", ("accuracy",))
         assert list(isthmus.audit(model, *audited, "linf:0.1").results) == ["accuracy"]
-        both = isthmus.audit(model, *audited, "linf:0.1", trained_on=data.train)
+        both = isthmus.audit(model, *audited, "linf:0.1", options=AuditOptions(trained_on=data.train))
         assert list(both.results) == ["accuracy", "memorisation"]
         assert both.record.trained_on == isthmus.data.images.fingerprint(data.train)
 
     def test_stored_results_are_used_again_for_the_same_examples_alone(self, model, audited, data, tmp_path):
         def made(trained_on, *checks):
-            found = isthmus.audit(model, *audited, "linf:0.1", checks, trained_on=trained_on, out=tmp_path / "a")
+            options = AuditOptions(trained_on=trained_on)
+            found = isthmus.audit(model, *audited, "linf:0.1", checks, out=tmp_path / "a", options=options)
             return [result.provenance["date"] for result in found.results.values()]
 
         facts, clock = provenance.collect(), iter(range(100))
@@ -339,12 +350,12 @@ class TestInAnAudit:
     )
     def test_what_does_not_fit_is_explained(self, model, audited, data, change, message):
         with pytest.raises(DataError, match=message):
-            isthmus.audit(model, *audited, "linf:0.1", [], trained_on=change(data))
+            isthmus.audit(model, *audited, "linf:0.1", [], options=AuditOptions(trained_on=change(data)))
 
 
 def test_memorised_noise_is_seen_in_a_run_and_its_own_data_are_shown(tmp_path, caplog):
     """Labels drawn at random can only be learned by heart: a network that does is at chance on new images."""
-    from isthmus.audits.target import audit_run
+    from isthmus.audits.target import ModelSource, audit_run
 
     recipe = {
         "name": "noise",
@@ -354,22 +365,22 @@ def test_memorised_noise_is_seen_in_a_run_and_its_own_data_are_shown(tmp_path, c
         "training": {"epochs": 60, "batch_size": 32},
     }
     trained = isthmus.train(recipe, out=tmp_path / "noise", progress=False)
-    audit_run(trained.path, checks=["memorisation"], show_progress=False)
+    audit_run(ModelSource(trained.path), checks=["memorisation"])
     found = results.load_result(trained.path / "audit", "memorisation")
     assert found.details["known"] == 120
-    assert found.metrics["training_accuracy"].value > 0.9
-    assert found.metrics["accuracy"].value < 0.3
+    assert found.metrics.one("training_accuracy", mode="mean").value > 0.9
+    assert found.metrics.one("accuracy", mode="mean").value < 0.3
     assert found.status is Status.WARN
 
-    audit_run(trained.path, data="digits", checks=["memorisation"], out=tmp_path / "other", show_progress=False)
+    audit_run(ModelSource(trained.path, data="digits", out=tmp_path / "other"), checks=["memorisation"])
     assert results.load_result(tmp_path / "other" / "audit", "memorisation").status is Status.SKIPPED
 
     info = trained.info()
     trained.write_info({**info, "data": {**info["data"], "fingerprint": "0" * 64}})
-    audit_run(trained.path, checks=["memorisation"], out=tmp_path / "moved", show_progress=False)
+    audit_run(ModelSource(trained.path, out=tmp_path / "moved"), checks=["memorisation"])
     assert results.load_result(tmp_path / "moved" / "audit", "memorisation").status is Status.SKIPPED
     assert "is not as it was when" in caplog.text
 
 
 def test_its_name_is_its_file():
-    assert registry.find("checks", "memorisation") is memorisation
+    assert registry.load("checks", "memorisation") is Memorisation

@@ -10,14 +10,14 @@ import isthmus
 from isthmus import metrics
 from isthmus.attacks.threats import Linf
 from isthmus.audits.classifier import adopt
-from isthmus.checks import ood_detection
 from isthmus.checks.context import Context
 from isthmus.checks.ood_images import adapted
-from isthmus.checks.ood_scores import left_out, scores
+from isthmus.checks.ood_scores import Score, scores, unavailable
 from isthmus.core import results
 from isthmus.core.config import component
 from isthmus.core.errors import ConfigError, DataError
 from isthmus.core.types import Status
+from isthmus.report.sections import ood_detection as page
 
 
 class Halves(nn.Module):
@@ -60,7 +60,12 @@ def context(model=None, images=None, labels=None, **options):
 
 def run(ctx, *outs, **options):
     options = {"name": "ood_detection", "resamples": 100} | ({"outs": outs} if outs else {}) | options
-    return ood_detection.run(ctx, component("checks", options))
+    return component("checks", options).run(ctx)
+
+
+def at(found, metric, out, score, mode="mean"):
+    """A metric of a score, which is of a mode unless it is of the code."""
+    return found.metrics.one(metric, data=out, score=score, **({} if mode is None else {"mode": mode}))
 
 
 def channel(n=120, objective="vib", **options):
@@ -75,34 +80,34 @@ def test_noise_is_noticed_and_a_flip_to_another_class_is_not():
     """Of noise both halves are equally bright; a flipped image is as good an image of the other class."""
     found = run(context())
     for score in ("entropy", "max_probability"):
-        assert found.metrics[f"uniform_noise_{score}_auroc"].value == 1.0
-        assert found.metrics[f"uniform_noise_{score}_fpr95_in"].value == 0.0
-        assert found.metrics[f"vertical_flip_{score}_auroc"].value == pytest.approx(0.5, abs=1e-3)
+        assert at(found, "auroc", "uniform_noise", score).value == 1.0
+        assert at(found, "fpr95_in", "uniform_noise", score).value == 0.0
+        assert at(found, "auroc", "vertical_flip", score).value == pytest.approx(0.5, abs=1e-3)
         np.testing.assert_allclose(found.arrays[f"vertical_flip_{score}"], found.arrays[f"in_{score}"], rtol=1e-3)
     assert found.status is Status.WARN
-    assert "no score is shown to tell vertical flips from the audited images" in found.reason
+    assert "no score is shown to separate vertical flips" in found.reason
     assert "100.0% (95% interval" in found.reason
-    assert set(found.metrics) == {
-        f"{out}_{score}_{metric}"
+    assert {(m.coords["data"], m.coords["score"], m.name) for m in found.metrics} == {
+        (out, score, metric)
         for out in ("uniform_noise", "vertical_flip")
         for score in ("entropy", "max_probability", "energy")
         for metric in metrics.DETECTION
     }
-    assert run(context(), "uniform_noise").status is Status.PASS
+    assert run(context(), "uniform_noise").status is Status.MEASURED
 
 
 def test_a_constant_classifier_tells_nothing():
     found = run(context(Halves(blind=True)))
-    assert {m.value for name, m in found.metrics.items() if name.endswith("auroc")} == {0.5}
+    assert {metric.value for metric in found.metrics.select("auroc")} == {0.5}
     assert found.status is Status.WARN
-    assert "tell uniform noise and vertical flips" in found.reason
+    assert "separate uniform noise and vertical flips" in found.reason
 
 
 def test_the_numbers_are_those_of_the_stored_scores():
     found = run(context(Halves(gain=4.0)), "uniform_noise")
     inside, outside = (found.arrays[f"{which}_entropy"] for which in ("in", "uniform_noise"))
     assert inside.shape == outside.shape == (60,)
-    assert found.metrics["uniform_noise_entropy_aupr_out"].value == metrics.aupr(inside, outside, "out")
+    assert at(found, "aupr_out", "uniform_noise", "entropy").value == metrics.aupr(inside, outside, "out")
     np.testing.assert_allclose(inside, metrics.entropy(Halves(gain=4.0)(halves()[0]).numpy()), rtol=1e-6)
     np.testing.assert_array_equal(found.arrays["uniform_noise_index"], np.arange(60))
 
@@ -116,7 +121,7 @@ def test_the_rate_of_a_gaussian_channel_is_its_closed_form():
     np.testing.assert_allclose(at_mean.arrays["in_rate"], expected, atol=1e-5)
     assert run(ctx, samples=400).arrays["in_rate"].mean() == pytest.approx(expected.mean(), abs=0.03)
     # noise is brighter than images of at most 0.3
-    assert at_mean.metrics["uniform_noise_rate_auroc"].interval.low > 0.97
+    assert at(at_mean, "auroc", "uniform_noise", "rate", None).interval.low > 0.97
     assert "by rate R" in at_mean.reason
     assert at_mean.details["left_out"] == {"residual": "the model has no backward encoder b(z|y)"}
 
@@ -143,7 +148,7 @@ def test_a_marginal_of_the_batch_is_no_standard():
     np.testing.assert_allclose(ours.arrays["in_rate"], theirs.arrays["in_rate"], rtol=1e-4, atol=1e-5)
     model, images, labels = channel(objective="vib", marginal="batch")
     found = run(context(model, images, labels), "uniform_noise")
-    assert "stays the same" in found.details["left_out"]["rate"]
+    assert "fixed marginal" in found.details["left_out"]["rate"]
     assert "in_rate" not in found.arrays
 
 
@@ -163,10 +168,11 @@ def test_results_depend_neither_on_the_batch_size_nor_on_the_order(levels):
 def test_both_modes_are_measured():
     model, images, labels = channel(objective="ceb")
     found = run(context(model, images, labels), "vertical_flip")
-    assert "stochastic_vertical_flip_entropy_auroc" in found.metrics
+    assert at(found, "auroc", "vertical_flip", "entropy", "stochastic").value is not None
     assert "stochastic_in_max_probability" in found.arrays
-    assert not any("stochastic" in name and ("energy" in name or "rate" in name) for name in found.metrics)
-    rows = [row[1] for row in ood_detection.section({"m": found}).blocks[1].rows]
+    assert {m.coords["score"] for m in found.metrics.select(mode="stochastic")} == {"entropy", "max_probability"}
+    assert {m.coords["score"] for m in found.metrics.select(mode=None)} == {"rate", "residual"}
+    rows = [row[1] for row in page.section({"m": found}).blocks[1].rows]
     assert rows == [
         "entropy",
         "maximum probability",
@@ -200,11 +206,11 @@ class Sure(Halves):
 )
 def test_energy_needs_a_level(form, reason):
     found = run(context(Sure(form)), "uniform_noise")
-    assert ("uniform_noise_energy_auroc" in found.metrics) == (reason is None)
+    assert bool(found.metrics.select(score="energy")) == (reason is None)
     assert reason is None or reason in found.details["left_out"]["energy"]
     plain = run(context(Halves(gain=4.0)), "uniform_noise")
-    for name in ("uniform_noise_entropy_auroc", "uniform_noise_max_probability_fpr95_in"):
-        assert found.metrics[name].value == pytest.approx(plain.metrics[name].value)
+    for place in (("auroc", "uniform_noise", "entropy"), ("fpr95_in", "uniform_noise", "max_probability")):
+        assert at(found, *place).value == pytest.approx(at(plain, *place).value)
 
 
 class Missing(Halves):
@@ -223,9 +229,9 @@ def test_images_without_an_answer_are_left_out_and_counted():
     bright = int(np.isnan(found.arrays["uniform_noise_entropy"]).sum())
     assert 10 < bright < 50
     assert f"left out: {bright} of uniform noise and 3 of the audited ones" in found.reason
-    assert found.metrics["uniform_noise_entropy_fpr95_in"].n == 60 - bright
-    assert found.metrics["uniform_noise_entropy_auroc"].n == 120 - 3 - bright
-    section = ood_detection.section({"m": found})
+    assert at(found, "fpr95_in", "uniform_noise", "entropy").n == 60 - bright
+    assert at(found, "auroc", "uniform_noise", "entropy").n == 120 - 3 - bright
+    section = page.section({"m": found})
     assert len(section.blocks) == 3
 
 
@@ -235,21 +241,21 @@ def test_a_single_image_is_too_few():
     assert found.status is Status.SKIPPED
     assert found.reason.startswith("Fewer than two images have a score")
     assert not found.metrics
-    assert ood_detection.section({"m": found}).blocks == ()
+    assert page.section({"m": found}).blocks == ()
 
 
 def test_adversarial_images_are_the_nearest_that_the_attack_finds():
     """C&W ends at the boundary between both classes, where a classifier is least sure of all."""
     ctx = context(Halves(gain=10.0))
     found = run(ctx, {"name": "cw", "steps": 60, "learning_rate": 0.05, "initial_const": 1.0}, attacked=20)
-    assert found.metrics["cw_attack_success"].value == 1.0
-    assert found.metrics["cw_attack_success"].n == 20
+    assert found.metrics.one("attack_success", data="cw").value == 1.0
+    assert found.metrics.one("attack_success", data="cw").n == 20
     assert found.arrays["cw_entropy"].min() > found.arrays["in_entropy"].max()
-    assert found.metrics["cw_entropy_auroc"].value == 1.0
-    assert found.metrics["cw_entropy_fpr95_in"].n == 20
+    assert at(found, "auroc", "cw", "entropy").value == 1.0
+    assert at(found, "fpr95_in", "cw", "entropy").n == 20
     np.testing.assert_array_equal(found.arrays["cw_index"], np.arange(20))
-    curve, table, _ = ood_detection.section({"m": found}).blocks
-    assert "adversarial images (C&W)" in curve.title
+    curve, table, _ = page.section({"m": found}).blocks
+    assert "adversarial examples (C&W)" in curve.title
     assert table.columns[-1] == "attack success"
     assert "succeeded on 20 of 20 images that are classified correctly, at a mean ℓ2 distance of" in table.reading
 
@@ -258,17 +264,17 @@ def test_images_that_are_wrong_anyway_are_not_attacked():
     images, labels = halves()
     labels[:5] = 1 - labels[:5]
     found = run(context(Halves(gain=10.0), images, labels), {"name": "fmn", "steps": 20}, attacked=20)
-    assert found.metrics["fmn_attack_success"].n == 15
+    assert found.metrics.one("attack_success", data="fmn").n == 15
     np.testing.assert_array_equal(found.arrays["fmn_index"], np.arange(5, 20))
 
 
 def test_an_attack_without_success_leaves_nothing_to_measure():
     labels = torch.ones(60, dtype=torch.long)
     found = run(context(Halves(blind=True), labels=labels), "cw:5", "uniform_noise", attacked=10)
-    assert found.metrics["cw_attack_success"].value is None
-    assert "fewer than two images have a score of adversarial images (C&W)" in found.reason
-    assert "cw_entropy_auroc" not in found.metrics
-    assert all(cell is None for cell in ood_detection.section({"m": found}).blocks[0].rows[0][2:7])
+    assert found.metrics.one("attack_success", data="cw").value is None
+    assert "fewer than two images have a score of adversarial examples (C&W)" in found.reason
+    assert not found.metrics.select("auroc", data="cw")
+    assert all(cell is None for cell in page.section({"m": found}).blocks[0].rows[0][2:7])
     assert run(context(Halves(blind=True), labels=labels), "cw:5", attacked=10).status is Status.SKIPPED
 
 
@@ -279,7 +285,7 @@ def test_another_data_set_is_converted_with_notice():
     assert (out["name"], out["n"]) == ("digits", 60)
     expected = "resampled from 8×8 to 12×12 pixels and given their grey value in all three channels"
     assert out["notice"] == f"Images of digits were {expected}."
-    assert expected in ood_detection.section({"m": found}).blocks[1].reading
+    assert expected in page.section({"m": found}).blocks[1].reading
     assert len(set(found.arrays["digits_index"])) == 60
     with pytest.raises(DataError, match="1 channels and the audited ones have 2"):
         run(context(Halves(), *halves(channels=2)), "digits")
@@ -291,7 +297,7 @@ def test_a_data_set_against_itself_is_not_told_apart():
 
     test = load("digits").test
     found = run(context(Halves(gain=8.0), as_float(test.images[:150]), test.labels[:150] % 2), "digits", resamples=300)
-    interval = found.metrics["digits_entropy_auroc"].interval
+    interval = at(found, "auroc", "digits", "entropy").interval
     assert interval.low < 0.5 < interval.high
     assert found.details["outs"][0]["notice"] == ""
 
@@ -318,7 +324,7 @@ def test_any_folder_of_images(tmp_path):
     out = found.details["outs"][0]
     assert out["n"] == 3
     assert out["name"] == f"folder_{tmp_path.name}".replace("-", "_").lower()
-    assert "cut and resampled to 8×8 pixels" in out["notice"]
+    assert "cropped and resampled to 8×8 pixels" in out["notice"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="hold no image"):
         run(context(), f"folder:{tmp_path}/empty")
@@ -382,11 +388,11 @@ def test_the_page_compares_classifiers_and_survives_storage(tmp_path):
     }
     results.save_result(tmp_path, of["code"])
     loaded = results.load_result(tmp_path, "ood_detection")
-    section = ood_detection.section(of)
-    assert ood_detection.section(of | {"code": loaded}) == section
+    section = page.section(of)
+    assert page.section(of | {"code": loaded}) == section
     for name, result in of.items():
         best = [
-            max(m.value for key, m in result.metrics.items() if out in key and key.endswith("_auroc"))
+            max(metric.value for metric in result.metrics.select("auroc", data=out))
             for out in ("uniform_noise", "vertical_flip")
         ]
         headline = section.headlines[name]
@@ -422,13 +428,14 @@ def test_scores_of_any_images_can_be_had_alone():
     found = scores(adopted, images, batch_size=50, samples=4)
     assert model.training
     assert set(found) == {
-        *("entropy", "max_probability", "energy", "rate", "residual"),
-        *("stochastic_entropy", "stochastic_max_probability"),
+        *(Score(name, "mean") for name in ("entropy", "max_probability", "energy")),
+        *(Score(name, "stochastic") for name in ("entropy", "max_probability")),
+        *(Score("rate"), Score("residual")),
     }
     other = scores(adopted, torch.rand(30, 1, 2, 2, generator=torch.Generator().manual_seed(3)), samples=4)
-    measured = metrics.detection_metrics(found["rate"], other["rate"], seed=0, resamples=50)
+    measured = metrics.detection_metrics(found[Score("rate")], other[Score("rate")], seed=0, resamples=50)
     assert measured["auroc"].n == 150
-    assert left_out(adopted, model(images).detach().numpy()) == {}
+    assert unavailable(adopted, model(images).detach().numpy()) == {}
 
 
 def test_an_audit_of_a_bottleneck_on_digits(tmp_path):
@@ -449,12 +456,12 @@ def test_an_audit_of_a_bottleneck_on_digits(tmp_path):
     arguments = (as_float(test.images), test.labels, "linf:0.1", checks)
     audit = isthmus.audit(model, *arguments, out=tmp_path / "audit")
     found = audit.results["ood_detection"]
-    assert found.status is Status.PASS, found.reason
-    assert found.metrics["uniform_noise_rate_auroc"].interval.low > 0.9
-    rate = audit.results["information"].metrics["rate"].value
+    assert found.status is Status.MEASURED, found.reason
+    assert at(found, "auroc", "uniform_noise", "rate", None).interval.low > 0.9
+    rate = audit.results["information"].metrics.one("rate").value
     assert found.arrays["in_rate"].mean() == pytest.approx(rate, abs=0.3), "both checks mean the same R"
-    page = audit.save(tmp_path / "page.html").read_text()
-    assert "Does the classifier notice images that it was not made for?" in page
-    assert "ROC curves: vertical flips" in page
+    html = audit.save(tmp_path / "page.html").read_text()
+    assert "Does it detect out-of-distribution images?" in html
+    assert "ROC curves: vertical flips" in html
     again = isthmus.audit(model, *arguments, out=tmp_path / "audit")
     assert again.results["ood_detection"].provenance == found.provenance, "nothing was run again"

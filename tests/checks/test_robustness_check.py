@@ -1,18 +1,19 @@
 import numpy as np
 import pytest
 import torch
+from tests.checks.metric_helpers import plain
 from torch import nn
 
 from isthmus.attacks.threats import L2, Linf
-from isthmus.checks import robustness
+from isthmus.checks import Robustness
 from isthmus.checks.context import Context
-from isthmus.checks.security_curve import Curve, Unbounded
-from isthmus.checks.warning_signs import telltales
+from isthmus.checks.security_curve import Curve, Unbounded, warning_signs
 from isthmus.core import randomness, results
 from isthmus.core.config import component
 from isthmus.core.errors import ConfigError
-from isthmus.core.types import CheckResult, Status
+from isthmus.core.types import CheckResult, Metrics, Status
 from isthmus.metrics import accuracy
+from isthmus.report.sections import robustness as page
 
 QUICK = ({"name": "fgsm"}, {"name": "pgd", "steps": 8})
 
@@ -69,7 +70,13 @@ def linear_context(model=None, threat=None, n=120, **options):
 
 def run(ctx, **options):
     config = component("checks", {"name": "robustness", "attacks": QUICK, "levels": 3} | options)
-    return robustness.run(ctx, config)
+    return config.run(ctx)
+
+
+def worst(result, mode="mean", metric="robust_accuracy"):
+    """A metric at the audit's ε."""
+    at = {"norm": result.details["norm"], "eps": result.details["eps"][-1]}
+    return result.metrics.one(metric, mode=mode, **at)
 
 
 def closed_form(ctx, dual):
@@ -89,14 +96,17 @@ def test_a_linear_classifier_has_its_closed_form(threat, dual):
     ctx = linear_context(threat=threat)
     result = run(ctx)
     expected = closed_form(ctx, dual)
-    np.testing.assert_array_equal(result.arrays["standing"], expected)
+    np.testing.assert_array_equal(result.arrays["robust"], expected)
     assert 0.05 < expected[-1].mean() < expected[0].mean() == pytest.approx(0.9)
-    assert result.metrics["robust_accuracy"] == accuracy(expected[-1])
-    assert result.metrics[f"robust_accuracy_at_{threat.eps / 3:.4g}"] == accuracy(expected[1])
+    assert plain(worst(result)) == accuracy(expected[-1])
+    smaller = result.metrics.one("robust_accuracy", mode="mean", norm=threat.name, eps=threat.eps / 3)
+    assert plain(smaller) == accuracy(expected[1])
+    alone = result.metrics.one("robust_accuracy", mode="mean", norm=threat.name, eps=threat.eps, attack="pgd")
+    assert alone.value >= worst(result).value
     smallest = result.arrays["smallest_eps"]
     np.testing.assert_array_equal(smallest == 0, ~expected[0])
     np.testing.assert_array_equal(np.isinf(smallest), expected[-1])
-    assert result.status is Status.PASS
+    assert result.status is Status.MEASURED
     assert "not decided by this check" in result.reason
 
 
@@ -104,10 +114,10 @@ def test_confidence_that_rounds_the_cross_entropy_to_zero_is_no_robustness():
     ctx = linear_context(n=60)
     sure = linear_context(Linear(2000 * torch.linspace(-1, 1, 12)), n=60)
     expected = closed_form(ctx, lambda w: w.abs().sum())
-    result = robustness.run(sure, robustness.Config(levels=3, unbounded=0))
-    np.testing.assert_array_equal(result.arrays["standing"], expected)
+    result = Robustness(levels=3, unbounded=0).run(sure)
+    np.testing.assert_array_equal(result.arrays["robust"], expected)
     fooled = run(sure, unbounded=0)  # with the cross-entropy, as in the papers
-    assert fooled.metrics["robust_accuracy"].value > 0.5 > result.metrics["robust_accuracy"].value
+    assert worst(fooled).value > 0.5 > worst(result).value
 
 
 def test_the_gallery_holds_real_adversarial_images():
@@ -123,11 +133,13 @@ def test_the_gallery_holds_real_adversarial_images():
         assert 0 < fact["eps"] <= 0.06
         change = np.abs(after.astype(float) - before.astype(float)).max() / 255
         assert change <= fact["eps"] + 1 / 255
-    section = robustness.section({"linear": result})
+    section = page.section({"linear": result})
     (name, pictures), *_ = section.blocks[-1].rows
     assert name == "linear"
     assert len(pictures) == 3 * 8
-    assert {"class", "taken", "difference"} <= {word for p in pictures for word in p.caption.replace(",", "").split()}
+    assert {"class", "predicted", "difference"} <= {
+        word for p in pictures for word in p.caption.replace(",", "").split()
+    }
 
 
 def test_batch_size_changes_nothing():
@@ -144,9 +156,9 @@ def test_batch_size_changes_nothing():
 def test_modes_are_both_attacked_and_shown_apart():
     weight = torch.linspace(-1, 1, 12)
     result = run(linear_context(stochastic=Noisy(Linear(weight)), n=60))
-    assert {"robust_accuracy", "stochastic_robust_accuracy"} <= set(result.metrics)
-    assert "stochastic_standing_pgd" in result.arrays
-    section = robustness.section({"ceb": result})
+    assert {metric.coords["mode"] for metric in result.metrics} == {"mean", "stochastic"}
+    assert "stochastic_robust_pgd" in result.arrays
+    section = page.section({"ceb": result})
     mean, stochastic = section.blocks[0].series
     assert (mean.name, mean.style, stochastic.name, stochastic.style) == (
         "ceb (mean)",
@@ -157,15 +169,16 @@ def test_modes_are_both_attacked_and_shown_apart():
     assert mean.group == stochastic.group == "ceb"
     assert list(section.columns) == ["robust accuracy at ℓ∞ 0.06", "robust accuracy at ℓ∞ 0.06, stochastic"]
     assert [row[0] for row in section.blocks[1].rows] == ["ceb", "ceb (stochastic)"]
-    three = [result.metrics[f"stochastic_robust_accuracy{which}"] for which in ("_one_evaluation", "", "_confident")]
+    names = ("robust_accuracy_one_evaluation", "robust_accuracy", "robust_accuracy_confident")
+    three = [worst(result, "stochastic", name) for name in names]
     assert section.blocks[2].rows == (("ceb (stochastic)", "ℓ∞ 0.06", *three),)
     assert [metric.n for metric in three] == [60] * 3
     assert three[1].value <= three[2].value
-    assert "robust_accuracy_confident" not in result.metrics
+    assert not result.metrics.select("robust_accuracy_confident", mode="mean")
     for name in ("one_evaluation", "confident"):
-        standing = result.arrays[f"stochastic_standing_{name}"]
-        assert standing.shape == result.arrays["stochastic_standing"].shape
-        assert standing[-1].mean() == result.metrics[f"stochastic_robust_accuracy_{name}"].value
+        robust = result.arrays[f"stochastic_robust_{name}"]
+        assert robust.shape == result.arrays["stochastic_robust"].shape
+        assert robust[-1].mean() == worst(result, "stochastic", f"robust_accuracy_{name}").value
 
 
 def test_missing_gradients_raise_a_warning():
@@ -175,7 +188,10 @@ def test_missing_gradients_raise_a_warning():
     assert result.status is Status.WARN
     assert "become the same grey" in result.reason
     assert result.details["modes"]["mean"]["unbounded"]["eps"] == 0.5
-    assert "the curve flatters: masked" in robustness.section({"masked": result}).blocks[0].reading
+    assert (
+        "Signs of weak attacks, so that the curve is too high: masked"
+        in page.section({"masked": result}).blocks[0].reading
+    )
 
 
 def test_an_attack_weaker_than_one_step_raises_a_warning():
@@ -195,42 +211,45 @@ def curve(alone, unbounded=None, invalid=0):
         correct=np.ones(n, dtype=bool),
         alone=alone,
         worst=worst,
-        witnesses=np.zeros((n, 1, 1, 1), dtype=np.float32),
+        adversarial=np.zeros((n, 1, 1, 1), dtype=np.float32),
         invalid=invalid,
         passes={},
         unbounded=unbounded,
     )
 
 
-def test_telltales_say_what_they_saw_and_ignore_chance():
+def test_warning_signs_ignore_chance():
     n = np.arange(200)
     falling = [n % 2 == 0, n % 4 == 0]
-    assert telltales(curve({"fgsm": falling, "pgd": falling})) == []
+    assert warning_signs(curve({"fgsm": falling, "pgd": falling})) == []
     rising = [n % 4 == 0, n % 2 == 0]
-    assert telltales(curve({"pgd": rising})) == ["pgd breaks 25.0% fewer examples at ε = 0.2 than at 0.1"]
+    assert warning_signs(curve({"pgd": rising})) == ["pgd breaks 25.0% fewer examples at ε = 0.2 than at 0.1"]
     jitter = [falling[0], falling[0] | (n < 2)]
-    assert telltales(curve({"pgd": jitter})) == []
+    assert warning_signs(curve({"pgd": jitter})) == []
     one_step_jumps_over_what_is_near = curve({"fgsm": rising, "pgd": [n % 4 == 0] * 2})
-    assert telltales(one_step_jumps_over_what_is_near) == []
+    assert warning_signs(one_step_jumps_over_what_is_near) == []
     apart = curve({"fgsm": [n % 5 > 0] * 2, "pgd": [n % 5 < 3] * 2})
-    assert telltales(apart) == ["all attacks together break 20.0% more examples than pgd, the strongest of them"]
+    assert warning_signs(apart) == ["all attacks together break 20.0% more examples than pgd, the strongest of them"]
     tied = curve({"fgsm": [n % 5 > 1] * 2, "pgd": [n % 5 < 3] * 2})
-    assert telltales(tied) == ["all attacks together break 40.0% more examples than fgsm or pgd, the strongest of them"]
-    nearly = curve({"fgsm": [n > 2] * 2, "pgd": [n % 5 < 3] * 2})
-    assert telltales(nearly) == []
-    grey = Unbounded(0.5, accuracy(n < 40), constant=0.1)
-    assert telltales(curve({"pgd": falling}, grey)) == [
-        "20.0% stand at ε = 0.5, where all images can become the same grey and at most 10.0% can be right"
+    assert warning_signs(tied) == [
+        "all attacks together break 40.0% more examples than fgsm or pgd, the strongest of them"
     ]
-    assert telltales(curve({"pgd": falling}, Unbounded(0.5, accuracy(n < 20), constant=0.1))) == []
-    assert "not finite" in telltales(curve({"pgd": falling}, invalid=3))[0]
+    nearly = curve({"fgsm": [n > 2] * 2, "pgd": [n % 5 < 3] * 2})
+    assert warning_signs(nearly) == []
+    grey = Unbounded(0.5, accuracy(n < 40), constant=0.1)
+    assert warning_signs(curve({"pgd": falling}, grey)) == [
+        "20.0% are robust at ε = 0.5, where all images can become the same grey and at most 10.0% can be classified "
+        "correctly"
+    ]
+    assert warning_signs(curve({"pgd": falling}, Unbounded(0.5, accuracy(n < 20), constant=0.1))) == []
+    assert "not finite" in warning_signs(curve({"pgd": falling}, invalid=3))[0]
 
 
 def test_a_stored_result_gives_the_same_section(tmp_path):
     result = run(linear_context(n=40))
     results.save_result(tmp_path, result)
     loaded = results.load_result(tmp_path, "robustness")
-    before, after = robustness.section({"a": result}), robustness.section({"a": loaded})
+    before, after = page.section({"a": result}), page.section({"a": loaded})
     assert after.blocks[:2] == before.blocks[:2]
     assert after.columns == before.columns
     for (_, one), (_, other) in zip(before.blocks[2].rows, after.blocks[2].rows, strict=True):
@@ -243,39 +262,43 @@ def test_the_section_compares_classifiers_and_keeps_norms_apart():
     weight = torch.linspace(-1, 1, 12)
     firm, weak = run(linear_context(n=40)), run(linear_context(Linear(-weight), n=40))
     other = run(linear_context(threat=L2(0.1), n=40))
-    section = robustness.section({"firm": firm, "weak": weak, "round": other})
+    section = page.section({"firm": firm, "weak": weak, "round": other})
     first, second = section.blocks[:2]
-    left = [100 * r.metrics["robust_accuracy"].value for r in (firm, weak)]
-    assert first.reading.startswith(f"At ℓ∞ 0.06, firm keeps {left[0]:.1f}% (95% interval")
-    assert f"the most of 2, and weak {left[1]:.1f}%, the least" in first.reading
+    left = [100 * worst(r).value for r in (firm, weak)]
+    assert first.reading.startswith(f"At ℓ∞ 0.06, firm has a robust accuracy of {left[0]:.1f}% (95% interval")
+    assert f"the highest of 2; weak has {left[1]:.1f}%, the lowest" in first.reading
     assert "overlap" not in first.reading
-    alike = robustness.section({"a": firm, "b": run(linear_context(Linear(weight, bias=0.2), n=40))})
-    assert "the least; not shown to differ from a, whose intervals overlap." in alike.blocks[0].reading
-    assert "so does every other" in robustness.section({"a": firm, "b": firm}).blocks[0].reading
+    alike = page.section({"a": firm, "b": run(linear_context(Linear(weight, bias=0.2), n=40))})
+    assert "the lowest; not shown to differ from a, whose intervals overlap." in alike.blocks[0].reading
+    assert "so has every other" in page.section({"a": firm, "b": firm}).blocks[0].reading
     assert [series.name for series in second.series] == ["round"]
     assert second.x_label.startswith("ℓ2")
     assert list(section.columns) == ["robust accuracy at ℓ∞ 0.06", "robust accuracy at ℓ2 0.1"]
-    assert section.headlines["firm"].metric == firm.metrics["robust_accuracy"]
+    assert section.headlines["firm"].metric == worst(firm)
     assert section.headlines["firm"].label == section.headlines["weak"].label != section.headlines["round"].label
     assert all(row[-1] > 0 for row in section.blocks[2].rows)  # passes per image
 
 
-def left_standing(threat, counts, clean=40, gallery=()):
-    """A stored result in which so many of 40 images stand after each attack, at the one ε of the grid."""
-    alone = {
-        attack: [accuracy(np.arange(40) < k).model_dump() for k in (clean, left)] for attack, left in counts.items()
-    }
-    worst = accuracy(np.arange(40) < min(counts.values()))
-    modes = {"worst": [accuracy(np.arange(40) < clean).model_dump(), worst.model_dump()], "alone": alone}
-    modes |= {"passes": {}, "telltales": []}
+def result_of(threat, robust, clean=40, gallery=()):
+    """A stored result in which this many of 40 images are robust to each attack, at the one ε of the grid."""
     norm, _, eps = threat.partition(":")
-    details = {"threat": threat, "norm": norm, "eps": [0.0, float(eps)], "attacks": counts, "modes": {"mean": modes}}
+    at = {"mode": "mean", "norm": norm, "eps": float(eps)}
+    found = {attack: accuracy(np.arange(40) < count) for attack, count in robust.items()}
+    details = {"threat": threat, "norm": norm, "eps": [float(eps)], "attacks": robust, "mode": "mean"}
+    details["modes"] = {"mean": {"passes": {}, "warning_signs": [], "rules": []}}
+    details["gallery"] = [{"index": 0, "label": 1, "predicted": 2, "eps": eps} for eps in gallery]
     return CheckResult(
         check="robustness",
-        status=Status.PASS,
+        status=Status.MEASURED,
         reason="",
-        metrics={"robust_accuracy": worst},
-        details=details | {"gallery": [{"index": 0, "label": 1, "predicted": 2, "eps": eps} for eps in gallery]},
+        metrics=Metrics(
+            [
+                accuracy(np.arange(40) < clean).named("accuracy", mode="mean"),
+                accuracy(np.arange(40) < min(robust.values())).named("robust_accuracy", **at),
+                *(metric.named("robust_accuracy", attack=attack, **at) for attack, metric in found.items()),
+            ]
+        ),
+        details=details,
         arrays={
             name: np.zeros((len(gallery), 2, 2, 1), np.uint8) for name in ("gallery_original", "gallery_adversarial")
         },
@@ -283,50 +306,48 @@ def left_standing(threat, counts, clean=40, gallery=()):
 
 
 def test_only_classifiers_under_the_same_threat_are_ranked():
-    small, large = left_standing("linf:0.02", {"pgd": 38}), left_standing("linf:0.2", {"pgd": 1})
-    reading = robustness.section({"a": small, "b": large}).blocks[0].reading
+    small, large = result_of("linf:0.02", {"pgd": 38}), result_of("linf:0.2", {"pgd": 1})
+    reading = page.section({"a": small, "b": large}).blocks[0].reading
     assert reading.startswith(
-        "They were attacked at different ε (a up to ℓ∞ 0.02 and b up to ℓ∞ 0.2), so only those attacked at the same "
-        "one are ranked here. At ℓ∞ 0.02, a keeps 95.0%"
+        "They were attacked at different ε (a up to ℓ∞ 0.02 and b up to ℓ∞ 0.2), so only equal ε are compared here. "
+        "At ℓ∞ 0.02, a has a robust accuracy of 95.0%"
     )
-    assert "At ℓ∞ 0.2, b keeps 2.5%" in reading
-    assert "the most of" not in reading
-    three = robustness.section({"a": small, "b": large, "c": left_standing("linf:0.02", {"pgd": 4})}).blocks[0].reading
+    assert "At ℓ∞ 0.2, b has a robust accuracy of 2.5%" in reading
+    assert "the highest of" not in reading
+    three = page.section({"a": small, "b": large, "c": result_of("linf:0.02", {"pgd": 4})}).blocks[0].reading
     assert "a and c up to ℓ∞ 0.02 and b up to" in three
-    assert "the most of 2, and c 10.0%, the least" in three
+    assert "the highest of 2; c has 10.0%, the lowest" in three
 
 
 def test_ties_are_named_and_nobody_wins_them():
-    alike, apart = left_standing("linf:0.1", {"fgsm": 9, "pgd": 9}), left_standing("linf:0.1", {"fgsm": 9, "pgd": 2})
-    table = robustness.section({"a": alike, "b": alike}).blocks[1]
-    assert table.reading.startswith(
-        "By itself, least is left standing by fgsm and pgd (which leave equally many) for 2 of"
-    )
-    reading = robustness.section({"a": alike, "b": apart}).blocks[1].reading
-    assert "fgsm and pgd (which leave equally many) for 1 of 2 and pgd for 1 of 2" in reading
-    curves = robustness.section({"a": alike, "b": alike, "c": apart}).blocks[0]
-    assert "the most of 3 together with b, and c 5.0%, the least" in curves.reading
+    alike, apart = result_of("linf:0.1", {"fgsm": 9, "pgd": 9}), result_of("linf:0.1", {"fgsm": 9, "pgd": 2})
+    table = page.section({"a": alike, "b": alike}).blocks[1]
+    assert table.reading.startswith("The strongest attack by itself is fgsm and pgd for 2 of 2")
+    reading = page.section({"a": alike, "b": apart}).blocks[1].reading
+    assert "fgsm and pgd for 1 of 2 and pgd for 1 of 2" in reading
+    curves = page.section({"a": alike, "b": alike, "c": apart}).blocks[0]
+    assert "the highest of 3 together with b; c has 5.0%, the lowest" in curves.reading
 
 
 def test_the_gallery_speaks_of_the_pictures_it_shows():
     first, both = ([0.1, 0.1, 0.1, 0.1, 0.02], [0.1, 0.05, 0.05])
-    found = {"a": left_standing("linf:0.1", {"pgd": 9}, gallery=first)}
-    found |= {name: left_standing("linf:0.1", {"pgd": 9}, gallery=both) for name in "bcd"}
-    gallery = robustness.section(found).blocks[-1]
+    found = {"a": result_of("linf:0.1", {"pgd": 9}, gallery=first)}
+    found |= {name: result_of("linf:0.1", {"pgd": 9}, gallery=both) for name in "bcd"}
+    gallery = page.section(found).blocks[-1]
     assert gallery.reading.endswith("; b, c and d each lose one of them at ε = 0.05.")
-    found["d"] = left_standing("l2:0.1", {"pgd": 9}, gallery=both)
-    assert robustness.section(found).blocks[-1].reading.endswith("of its grid that suffices.")
+    found["d"] = result_of("l2:0.1", {"pgd": 9}, gallery=both)
+    assert page.section(found).blocks[-1].reading.endswith("of its grid.")
 
 
 def test_budgets_and_grids():
     ctx = linear_context(n=20)
-    quick = robustness.run(ctx, robustness.Config())
-    assert quick.details["eps"] == pytest.approx([0, 0.015, 0.03, 0.045, 0.06])
+    quick = Robustness().run(ctx)
+    assert quick.details["eps"] == pytest.approx([0.015, 0.03, 0.045, 0.06])
     pgd = {name: quick.details["attacks"]["pgd"][name] for name in ("steps", "restarts", "loss")}
     assert pgd == {"steps": 40, "restarts": 2, "loss": "log_odds"}
     assert "at ℓ∞ 0.06 (95%" in quick.reason
     given = run(ctx, grid=(0.05, 0.01))
-    assert given.details["eps"] == [0.0, 0.01, 0.05, 0.06]
+    assert given.details["eps"] == [0.01, 0.05, 0.06]
     with pytest.raises(ConfigError, match=r"beyond the audit's threat linf:0\.06"):
         run(ctx, grid=(0.1,))
     with pytest.raises(ConfigError, match="fgsm"):
@@ -345,9 +366,9 @@ def test_a_classifier_that_nothing_breaks_has_no_gallery():
     result = run(ctx)
     assert result.details["gallery"] == []
     assert result.arrays["gallery_original"].shape == (0, 2, 2, 3)
-    assert len(robustness.section({"constant": result}).blocks) == 2
+    assert len(page.section({"constant": result}).blocks) == 2
 
 
 def test_nothing_measured_shows_nothing():
     failed = CheckResult(check="robustness", status=Status.ERROR, reason="no")
-    assert robustness.section({"a": failed}).blocks == ()
+    assert page.section({"a": failed}).blocks == ()

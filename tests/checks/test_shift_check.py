@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.checks.metric_helpers import plain
 from tests.data.shift.published_sets import cifar10_1, cifar10_c
 from torch import nn
 
 from isthmus import metrics
 from isthmus.attacks.threats import Linf
-from isthmus.checks import shift
 from isthmus.checks.context import Context
 from isthmus.core import results
 from isthmus.core.config import component
 from isthmus.core.errors import ConfigError, DataError
 from isthmus.core.types import Headline, Status
+from isthmus.report.sections import shift as page
 
 
 class Reads(nn.Module):
@@ -35,7 +36,7 @@ def context(labels, values=None, indices=None, shape=(3, 32, 32)):
 
 
 def run(ctx, *sets, **options):
-    return shift.run(ctx, component("checks", {"name": "shift", "sets": list(sets), **options}))
+    return component("checks", {"name": "shift", "sets": list(sets), **options}).run(ctx)
 
 
 def test_other_images_are_compared_as_independent(tmp_path):
@@ -43,9 +44,9 @@ def test_other_images_are_compared_as_independent(tmp_path):
     correct = images[:, 0, 0, 0] % 10 == labels  # a tenth of them
     audited = np.arange(300) % 10
     result = run(context(audited), {"name": "cifar10_1", "version": "v4", "path": str(tmp_path)})
-    assert result.metrics["accuracy"].value == 1.0
-    assert result.metrics["cifar10_1_v4_accuracy"] == metrics.accuracy(correct)
-    loss = result.metrics["cifar10_1_v4_loss"]
+    assert result.metrics.one("accuracy", mode="mean").value == 1.0
+    assert plain(result.metrics.one("accuracy", mode="mean", data="cifar10_1_v4")) == metrics.accuracy(correct)
+    loss = result.metrics.one("accuracy_loss", mode="mean", data="cifar10_1_v4")
     assert loss.value == pytest.approx(1 - correct.mean())
     assert loss.interval.method == "Newcombe, independent"
     assert result.status is Status.WARN
@@ -62,7 +63,7 @@ def test_the_same_images_are_compared_one_by_one(tmp_path):
     after = (10 * where + 3) % 255 % 10 == where % 10
     assert result.arrays["cifar10_c_fog_3_correct"].tolist() == after.tolist() == [False, True, False, False]
     expected = metrics.paired_difference(after.numpy(), np.array([True, False, True, True]))
-    assert result.metrics["cifar10_c_fog_3_loss"] == expected
+    assert plain(result.metrics.one("accuracy_loss", mode="mean", data="cifar10_c_fog_3")) == expected
     assert expected.interval.method == "Newcombe, paired"
 
 
@@ -94,8 +95,8 @@ def test_a_data_set_is_matched_by_the_names_of_classes(tmp_path):
     given = folder(tmp_path / "mine", {name: number for number, name in enumerate(names())})
     ctx = context(np.arange(20) % 10, shape=(1, 8, 8))
     result = run(ctx, given, classes=names())
-    assert result.metrics["folder_mine_accuracy"].value == 1.0
-    assert run(ctx, given, classes=names()[::-1]).metrics["folder_mine_accuracy"].value == 0.0
+    assert result.metrics.one("accuracy", mode="mean", data="folder_mine").value == 1.0
+    assert run(ctx, given, classes=names()[::-1]).metrics.one("accuracy", mode="mean", data="folder_mine").value == 0.0
     assert result.status is Status.PASS
     assert "no loss is shown" in result.reason
 
@@ -122,14 +123,19 @@ def test_the_page_is_drawn_from_what_is_stored(tmp_path):
     result = run(context(np.arange(50) % 10), {"name": "cifar10_1", "version": "v4", "path": str(tmp_path / "new")})
     results.save_result(tmp_path, result)
     loaded = results.load_result(tmp_path, "shift")
-    section = shift.section({"a": loaded, "b": loaded})
-    assert section == shift.section({"a": result, "b": result})
+    section = page.section({"a": loaded, "b": loaded})
+    assert section == page.section({"a": result, "b": result})
     figure, table = section.blocks
-    assert figure.series[0].y == (result.metrics["cifar10_1_v4_loss"].value,)
+    assert figure.series[0].y == (result.metrics.one("accuracy_loss", mode="mean", data="cifar10_1_v4").value,)
     assert [row[0] for row in table.rows] == ["a", "b"]
-    assert section.columns["loss under shift"]["a"].value == result.metrics["cifar10_1_v4_loss"].value
-    said = result.details["sets"][0]["said"]
-    assert section.headlines["b"] == Headline(result.metrics["cifar10_1_v4_loss"], "accuracy lost", note=said)
+    assert (
+        section.columns["loss under shift"]["a"].value
+        == result.metrics.one("accuracy_loss", mode="mean", data="cifar10_1_v4").value
+    )
+    title = result.details["sets"][0]["title"]
+    assert section.headlines["b"] == Headline(
+        result.metrics.one("accuracy_loss", mode="mean", data="cifar10_1_v4"), "accuracy lost", note=title
+    )
     json.dumps(component("checks", {"name": "shift", "sets": ["cifar10_1"]}).plain())
 
 

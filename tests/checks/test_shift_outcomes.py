@@ -8,7 +8,7 @@ import torch
 from tests.data.shift.published_sets import cifar10_1, cifar10_c, photographs
 from torch import nn
 
-from isthmus.checks.shift_outcomes import right, right_under_corruptions
+from isthmus.checks.shift import correct_predictions, correct_under_corruptions
 from isthmus.core import randomness
 from isthmus.core.errors import DataError, ModelError
 from isthmus.data.shift.shifted import load
@@ -53,7 +53,7 @@ def newer(tmp_path: Path) -> tuple[dict[str, object], torch.Tensor]:
 
 def test_each_image_is_judged_by_its_own_label(newer: tuple[dict[str, object], torch.Tensor]) -> None:
     options, expected = newer
-    assert torch.equal(right(Reads(), load(options), batch_size=300), expected)
+    assert torch.equal(correct_predictions(Reads(), load(options), batch_size=300), expected)
     assert 100 < int(expected.sum()) < 400
 
 
@@ -61,17 +61,17 @@ def test_the_result_does_not_depend_on_the_batch_size_even_of_noise(
     newer: tuple[dict[str, object], torch.Tensor],
 ) -> None:
     shifted = load(newer[0])
-    whole = right(Noisy(), shifted, batch_size=5000)
-    assert torch.equal(right(Noisy(), shifted, batch_size=77), whole)
-    assert not torch.equal(right(Noisy(), shifted, batch_size=77, seed=1), whole)
+    whole = correct_predictions(Noisy(), shifted, batch_size=5000)
+    assert torch.equal(correct_predictions(Noisy(), shifted, batch_size=77), whole)
+    assert not torch.equal(correct_predictions(Noisy(), shifted, batch_size=77, seed=1), whole)
     # nor on which other images are tested on
     some = shifted.first(100)
-    assert torch.equal(right(Noisy(), some), whole[some.positions])
+    assert torch.equal(correct_predictions(Noisy(), some), whole[some.positions])
 
 
 def test_the_model_is_left_as_it_was(newer: tuple[dict[str, object], torch.Tensor]) -> None:
     model = Reads().train()
-    right(model, load({**newer[0], "limit": 10}))
+    correct_predictions(model, load({**newer[0], "limit": 10}))
     assert model.training
     assert model.seen_training == [False]
 
@@ -79,13 +79,13 @@ def test_the_model_is_left_as_it_was(newer: tuple[dict[str, object], torch.Tenso
 def test_logits_that_are_no_numbers_count_as_wrong(newer: tuple[dict[str, object], torch.Tensor]) -> None:
     options, expected = newer
     shifted = load(options)
-    found = right(Reads(broken=3), shifted)
+    found = correct_predictions(Reads(broken=3), shifted)
     assert torch.equal(found, expected & (shifted.split.labels != 3))
 
 
 def test_a_model_of_other_classes_is_refused(newer: tuple[dict[str, object], torch.Tensor]) -> None:
     with pytest.raises(ModelError, match="loaded for 10 classes"):
-        right(Reads(classes=100), load(newer[0]))
+        correct_predictions(Reads(classes=100), load(newer[0]))
 
 
 def test_imagenet_a_is_read_both_ways(tmp_path: Path) -> None:
@@ -98,8 +98,8 @@ def test_imagenet_a_is_read_both_ways(tmp_path: Path) -> None:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return torch.tensor([[1.0, 0.0, 2.0]]).expand(len(images), 3)
 
-    assert right(Prefers(), shifted).tolist() == [True, True, False, False]
-    assert right(Prefers(), shifted, restricted=False).tolist() == [False] * 4
+    assert correct_predictions(Prefers(), shifted).tolist() == [True, True, False, False]
+    assert correct_predictions(Prefers(), shifted, restricted=False).tolist() == [False] * 4
 
 
 def test_corruptions_are_paired_and_give_the_mce(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_corruptions_are_paired_and_give_the_mce(tmp_path: Path) -> None:
         cifar10_c(tmp_path, corruption, written=10_000 if corruption == "fog" else 0)
     options = {"name": "cifar10_c", "path": str(tmp_path), "limit": 200}
     steps: list[tuple[int, int]] = []
-    outcomes = right_under_corruptions(
+    outcomes = correct_under_corruptions(
         Reads(),
         options,
         corruptions=("fog", "snow"),
@@ -132,4 +132,4 @@ def test_corruptions_of_different_images_are_refused(tmp_path: Path) -> None:
         photographs(tmp_path / "fog" / str(severity), CLASSES[0], [(16, 16)] * (3 if severity < 4 else 2))
     options = {"name": "imagenet_c", "path": str(tmp_path), "size": 16}
     with pytest.raises(DataError, match="fog, severity 4 is not of the same images"):
-        right_under_corruptions(Reads(classes=3), options, CLASSES, corruptions=("fog",))
+        correct_under_corruptions(Reads(classes=3), options, CLASSES, corruptions=("fog",))

@@ -17,7 +17,7 @@ from isthmus.attacks.result import RobustResult
 from isthmus.core import files, results
 from isthmus.core.config import read_yaml
 from isthmus.core.errors import FileError
-from isthmus.core.types import CheckResult, Interval, Metric, Status
+from isthmus.core.types import CheckResult, Interval, Metric, Metrics, Status
 from isthmus.models.adapters import load_weights
 from isthmus.training import checkpoints
 
@@ -100,11 +100,13 @@ class TestResults:
         check="accuracy",
         status=Status.PASS,
         reason="because",
-        metrics={
-            "accuracy": Metric(value=0.5, unit="fraction", n=2, interval=Interval(low=0.1, high=0.9, method="Wilson")),
-            "nll": Metric(value=float("inf"), unit="nats", n=2),
-            "missing": Metric(value=None, unit="nats", n=0, note="not measured"),
-        },
+        metrics=Metrics(
+            [
+                Metric(value=0.5, unit="fraction", n=2, interval=Interval(low=0.1, high=0.9, method="Wilson")),
+                Metric(name="nll", value=float("inf"), unit="nats", n=2, coords={"mode": "mean", "eps": 0.1}),
+                Metric(name="missing", value=None, unit="nats", n=0, note="not measured"),
+            ]
+        ),
         details={"bins": [1, 2]},
         arrays={"correct": np.array([True, False])},
     )
@@ -113,7 +115,7 @@ class TestResults:
         results.save_result(tmp_path, self.result)
         found = results.load_result(tmp_path, "accuracy")
         assert found.plain() == self.result.plain()
-        assert found.metrics["nll"].value == float("inf")
+        assert found.metrics.one("nll", mode="mean", eps=0.1).value == float("inf")
         assert np.array_equal(found.arrays["correct"], self.result.arrays["correct"])
         assert results.saved_checks(tmp_path) == ["accuracy"]
 

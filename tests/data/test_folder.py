@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import isthmus
-from isthmus.audits.target import audit_run
+from isthmus.audits.target import ModelSource, audit_run
 from isthmus.core.errors import ConfigError, DataError
 from isthmus.data.folder import ImageFolder
 from isthmus.data.loading import load
@@ -90,7 +90,7 @@ def test_a_test_split_alone_is_audited_on_and_not_trained_on(
         "from torch import nn\ndef build(): return nn.Sequential(nn.Flatten(), nn.Linear(126, 2))\n"
     )
     monkeypatch.chdir(tmp_path)
-    page = audit_run(None, model="pets_cnn:build", data=f"folder:{parted}", checks=["accuracy"], show_progress=False)
+    page = audit_run(ModelSource(model="pets_cnn:build", data=f"folder:{parted}"), checks=["accuracy"])
     assert page.exists()
 
 

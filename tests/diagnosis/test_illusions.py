@@ -132,7 +132,7 @@ def test_an_honest_bottleneck_holds_in_both_modes():
             optimiser.zero_grad()
             model.loss(images[rows], labels[rows], rho=-math.log(0.1)).total.backward()
             optimiser.step()
-    audit = isthmus.audit(model, *held_out(60), "linf:0.1", [{"name": "diagnosis", "sample": 30}], data="digits")
+    audit = isthmus.audit(model, *held_out(60), "linf:0.1", [{"name": "diagnosis", "sample": 30}])
     modes = audit.results["diagnosis"].details["modes"]
     assert set(modes) == {"mean", "stochastic"}
     assert {mode: found["verdict"]["status"] for mode, found in modes.items()} == dict.fromkeys(modes, "holds")

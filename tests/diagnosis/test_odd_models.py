@@ -428,13 +428,13 @@ def test_doubts_leave_a_number_that_may_be_right_undecided():
 
 def test_an_audit_of_a_claim_that_does_not_hold():
     images, labels = held_out(60)
-    audit = isthmus.audit(undefended(), images, labels, "linf:0.3", ["diagnosis"], claimed="60%", data="digits")
+    audit = isthmus.audit(undefended(), images, labels, "linf:0.3", ["diagnosis"], claimed="60%")
     assert audit.verdict.status == "broken"
     assert (audit.verdict.reported, audit.verdict.corrected) == (0.6, 0.0)
     result = audit.results["diagnosis"]
     assert result.status == "fail"
     broken = result.arrays["broken"]
     with torch.no_grad():
-        answers = undefended()(torch.from_numpy(result.arrays["witnesses"])).argmax(1).numpy()
+        answers = undefended()(torch.from_numpy(result.arrays["adversarial"])).argmax(1).numpy()
     assert (answers != labels.numpy()[broken]).all()
-    assert np.array_equal(np.flatnonzero(~result.arrays["corrected_standing"]), broken)
+    assert np.array_equal(np.flatnonzero(~result.arrays["corrected_robust"]), broken)

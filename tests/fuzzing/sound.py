@@ -6,7 +6,7 @@ from pathlib import Path
 
 from isthmus.attacks.api import robust_accuracy
 from isthmus.audits import attack_command
-from isthmus.audits.target import audit_run
+from isthmus.audits.target import ModelSource, audit_run
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
 from isthmus.training.run import Run
@@ -25,7 +25,7 @@ THREAT, SUITE, COUNT = "linf:0.3", "fgsm,pgd:3", 10
 def make(run: Path) -> Path:
     """A trained run with its checkpoint, an audit of it, witnesses, and an evaluation as a killed attack leaves it."""
     train(RECIPE, out=run, progress=False)
-    audit_run(run, threat=THREAT, count=COUNT, checks=["accuracy", "calibration", "information"], show_progress=False)
+    audit_run(ModelSource(run, count=COUNT), THREAT, ["accuracy", "calibration", "information"])
     out = run / "witnesses.safetensors"
     attack_command.attack(run, threat=THREAT, suite=SUITE, count=COUNT, out=out, show_progress=False)
     test = load(Run(run).recipe.data).test

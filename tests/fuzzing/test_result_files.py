@@ -18,7 +18,7 @@ from tests.fuzzing.trials import cases, command, judge, place
 
 from isthmus.audits.stored import stored
 from isthmus.core import results
-from isthmus.report import subjects
+from isthmus.report import loading
 from isthmus.studies import page as study_page
 from isthmus.studies.study import StudyRecord
 from isthmus.training.run import Run
@@ -98,7 +98,7 @@ def _misplaced(path: Path, how: str) -> None:
 
 
 READERS: dict[str, Callable[[Path], Any]] = {
-    "page": lambda run: subjects.load_all([run]),
+    "page": lambda run: loading.load_all([run]),
     "audit": lambda run: stored(run / "audit", results.load_record(run / "audit"), {"accuracy", "information"}),
     "metrics": lambda run: Run(run).metrics(),
     "recipe": lambda run: Run(run).recipe,

@@ -11,7 +11,7 @@ from torch import nn
 
 import isthmus
 from isthmus.audits.classifier import adopt
-from isthmus.checks import information
+from isthmus.checks import Information
 from isthmus.checks.context import Context
 from isthmus.core import randomness
 from isthmus.core.errors import ConfigError
@@ -151,12 +151,12 @@ def test_it_fits_the_contract_and_can_be_measured():
     images, labels = IMAGES.repeat(20, 1, 1, 1), LABELS.repeat(20)
     images = (images + 0.05 * torch.randn(images.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
     context = Context(net, images, labels, CLASSES, isthmus.Linf(0.1), adopted.stochastic, net, batch_size=50)
-    found = information.run(context, information.Config()).metrics
-    assert set(found) >= {"rate", "residual", "rate_lower", "rate_upper", "i_yz_lower"}
+    found = Information().run(context).metrics
+    assert set(found.names()) >= {"rate", "residual", "rate_lower", "rate_upper", "i_yz_lower"}
     with torch.no_grad():
         expected = kl(net.encode(images), net.backward_encoder()[labels]).mean()
-    assert found["residual"].value == pytest.approx(float(expected), abs=0.15)
-    assert found["rate_lower"].value <= found["rate_upper"].value
+    assert found.one("residual").value == pytest.approx(float(expected), abs=0.15)
+    assert found.one("rate_lower").value <= found.one("rate_upper").value
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,13 @@ from pathlib import Path
 import pytest
 from tests.report import report_standins, standin_checks
 
-from isthmus.core import registry
-from isthmus.report import page
-from isthmus.report.subjects import load_all
+from isthmus.report import page, sections
+from isthmus.report.loading import load_all
 
 
 @pytest.fixture(autouse=True)
 def stand_in_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "find", standin_checks.find)
+    monkeypatch.setattr(sections, "find", standin_checks.find)
 
 
 @pytest.fixture(scope="session")
@@ -25,5 +24,5 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="session")
 def html(runs: list[Path]) -> str:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "find", standin_checks.find)
+        patch.setattr(sections, "find", standin_checks.find)
         return page.render(load_all(runs))

@@ -13,7 +13,7 @@ import numpy as np
 
 from isthmus.core import files, results
 from isthmus.core.results import AuditRecord
-from isthmus.core.types import CheckResult, Interval, Metric, Status
+from isthmus.core.types import CheckResult, Interval, Metric, Metrics, Status
 
 N = 360
 COMMIT = "4f0c2f0e8b1d5a6c7e9f00112233445566778899"
@@ -27,21 +27,23 @@ MODELS = {  # name: (clean accuracy, how fast it falls with ε, rate in nats, EC
 EPSILONS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 
 
-def fraction(value: float) -> Metric:
+def fraction(value: float, name: str = "", **coords: str) -> Metric:
     half = 1.96 * math.sqrt(max(value * (1 - value), 1e-3) / N)
     interval = Interval(low=max(0.0, value - half), high=min(1.0, value + half), method="Wilson")
-    return Metric(value=value, unit="fraction", n=N, interval=interval)
+    return Metric(name=name, value=value, unit="fraction", n=N, interval=interval, coords=coords)
 
 
-def nats(value: float) -> Metric:
+def nats(value: float, name: str) -> Metric:
     interval = Interval(low=value - 0.08, high=value + 0.08, method="bootstrap over examples")
-    return Metric(value=value, unit="nats", n=N, interval=interval)
+    return Metric(name=name, value=value, unit="nats", n=N, interval=interval)
 
 
 def accuracy(name: str) -> CheckResult:
     clean = MODELS[name][0]
     reason = f"{clean:.1%} of {N} are right, chance is 10%."
-    return CheckResult(check="accuracy", status=Status.PASS, reason=reason, metrics={"accuracy": fraction(clean)})
+    return CheckResult(
+        check="accuracy", status=Status.PASS, reason=reason, metrics=Metrics([fraction(clean, "accuracy")])
+    )
 
 
 def robustness(name: str, images: np.ndarray) -> CheckResult:
@@ -55,7 +57,7 @@ def robustness(name: str, images: np.ndarray) -> CheckResult:
         check="robustness",
         status=Status.FAIL if left < 0.5 else Status.WARN if left < 0.6 else Status.PASS,
         reason=f"PGD leaves {left:.1%} right at ε = 0.1.",
-        metrics={mode: fraction(curve[3]) for mode, curve in curves.items()},
+        metrics=Metrics(fraction(curve[3], "robust_accuracy", mode=mode) for mode, curve in curves.items()),
         details={"curves": curves},
         arrays={"adversarial": np.clip(images + noise, 0, 255).astype(np.uint8)},
     )
@@ -68,7 +70,7 @@ def calibration(name: str) -> CheckResult:
         check="calibration",
         status=Status.PASS if ece < 0.05 else Status.WARN,
         reason=f"Confidence is off by {ece:.1%} on average.",
-        metrics={"ece": fraction(ece)},
+        metrics=Metrics([fraction(ece, "ece")]),
         details={"bins": [(c, min(1.0, c + 2 * ece)) for c in confidences]},
     )
 
@@ -78,13 +80,10 @@ def information(name: str) -> CheckResult:
     if rate is None:
         reason = "A deterministic classifier has no e(z|x) to measure."
         return CheckResult(check="information", status=Status.SKIPPED, reason=reason)
-    missing = Metric(value=None, unit="nats", n=N, note="no b(z|y)")
-    metrics = {
-        "rate": nats(rate),
-        "relevance": nats(2.302 - 3 * (1 - clean)),
-        "residual": nats(rate - 2.2) if name.startswith("ceb") else missing,
-    }
-    return CheckResult(check="information", status=Status.PASS, reason="The bounds agree.", metrics=metrics)
+    missing = Metric(name="residual", value=None, unit="nats", n=N, note="no b(z|y)")
+    residual = nats(rate - 2.2, "residual") if name.startswith("ceb") else missing
+    metrics = Metrics([nats(rate, "rate"), nats(2.302 - 3 * (1 - clean), "relevance"), residual])
+    return CheckResult(check="information", status=Status.MEASURED, reason="The bounds agree.", metrics=metrics)
 
 
 def digits(count: int = 6) -> np.ndarray:
@@ -164,8 +163,7 @@ if __name__ == "__main__":
 
     from tests.report import standin_checks
 
-    from isthmus.core import registry
-    from isthmus.report import page
+    from isthmus.report import page, sections
 
-    registry.find = standin_checks.find  # type: ignore[assignment]
+    sections.find = standin_checks.find
     print(page.write(write_runs(Path(sys.argv[1])), Path(sys.argv[1]) / "page.html"))

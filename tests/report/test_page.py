@@ -21,9 +21,9 @@ from tests.report import standin_checks
 
 from isthmus.core import results
 from isthmus.core.errors import FileError
-from isthmus.core.types import CheckResult, Figure, Interval, Mark, Metric, Section, Series, Status, Table
-from isthmus.report import page, scorecard
-from isthmus.report.subjects import Subject, load, load_all
+from isthmus.core.types import CheckResult, Figure, Interval, Mark, Metric, Metrics, Section, Series, Status, Table
+from isthmus.report import page, statuses
+from isthmus.report.loading import AuditedModel, load, load_all
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
@@ -129,7 +129,7 @@ def test_every_figure_has_its_reading_and_a_label(read: Reader) -> None:
 def test_the_summary_is_in_words(read: Reader) -> None:
     assert "Five classifiers on digits, audited" in read.words
     assert "Each was audited on the same 360 images with seed 0." in read.words
-    assert "Of 20 checks, 12 passed, 4 gave a warning, 3 failed and 1 was skipped." in read.words
+    assert "Of 20 checks, 4 measured, 8 passed, 4 gave a warning, 3 failed and 1 was skipped." in read.words
 
 
 def test_what_was_run_is_all_there(read: Reader) -> None:
@@ -149,14 +149,16 @@ def test_the_same_runs_give_the_same_bytes_without_torch(html: str, runs: list[P
     script = (
         "import sys\n"
         "from tests.report import standin_checks\n"
-        "from isthmus.core import registry\n"
-        "registry.find = standin_checks.find\n"
-        "from isthmus.report import page\n"
+        "from isthmus.report import page, sections\n"
+        "sections.find = standin_checks.find\n"
         "page.write(sys.argv[2:], sys.argv[1])\n"
         "assert 'torch' not in sys.modules, 'torch was imported'\n"
         "assert 'matplotlib.pyplot' not in sys.modules, 'pyplot was imported'\n"
     )
-    environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | {
+        "PYTHONHASHSEED": "7",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path]),
+    }
     arguments = [str(tmp_path / "page.html"), *map(str, runs)]
     subprocess.run([sys.executable, "-c", script, *arguments], check=True, env=environment)
     assert (tmp_path / "page.html").read_text("utf-8") == html
@@ -172,10 +174,10 @@ def evil_section(found: object) -> Section:
 
 def test_every_text_is_escaped(runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(standin_checks.SECTIONS, "accuracy", evil_section)
-    subject = load(runs[-1])
-    record = subject.record.model_copy(update={"data": EVIL, "settings": {EVIL: EVIL}})
-    reasons = {name: one.model_copy(update={"reason": EVIL}) for name, one in subject.results.items()}
-    html = page.render([replace(subject, name=EVIL, record=record, results=reasons, folder=EVIL)])
+    model = load(runs[-1])
+    record = model.record.model_copy(update={"data": EVIL, "settings": {EVIL: EVIL}})
+    reasons = {name: one.model_copy(update={"reason": EVIL}) for name, one in model.results.items()}
+    html = page.render([replace(model, name=EVIL, record=record, results=reasons, folder=EVIL)])
     read = Reader(html)
     assert "script" not in read.tags
     assert read.faults == []
@@ -184,13 +186,13 @@ def test_every_text_is_escaped(runs: list[Path], monkeypatch: pytest.MonkeyPatch
 
 
 def test_each_status_has_its_word_and_its_reason(runs: list[Path]) -> None:
-    subject = load(runs[0])
+    model = load(runs[0])
     changed = {
         status.value: CheckResult(check=status.value, status=status, reason=f"Because of {status.value}.")
         for status in Status
     }
-    html = page.render([replace(subject, results=changed)])
-    for status, word in scorecard.WORDS.items():
+    html = page.render([replace(model, results=changed)])
+    for status, word in statuses.WORDS.items():
         assert re.search(rf'<span class="badge {status.value}">\s*<svg.*?</svg>{word}</span>', html, re.DOTALL)
         assert f"Because of {status.value}." in html
 
@@ -212,8 +214,8 @@ def test_one_classifier_alone(runs: list[Path]) -> None:
 
 def test_an_audit_in_memory_has_no_folder_to_redraw(runs: list[Path]) -> None:
     whole = load(runs[0])
-    subject = Subject("mine", None, whole.record.provenance, whole.record, whole.results)
-    assert "audit in memory" in page.render([subject])
+    model = AuditedModel("mine", None, whole.record.provenance, whole.record, whole.results)
+    assert "audit in memory" in page.render([model])
 
 
 def test_numbers_that_cannot_be_compared_are_said_to_be_so(runs: list[Path]) -> None:
@@ -232,9 +234,9 @@ def test_what_only_some_can_have_is_no_difference_in_settings(runs: list[Path]) 
 
 
 def test_different_options_of_a_check_are_a_difference(runs: list[Path]) -> None:
-    def with_steps(subject: Subject, steps: int) -> Subject:
-        harder = subject.results["robustness"].model_copy(update={"options": {"name": "robustness", "steps": steps}})
-        return replace(subject, results={**subject.results, "robustness": harder})
+    def with_steps(model: AuditedModel, steps: int) -> AuditedModel:
+        harder = model.results["robustness"].model_copy(update={"options": {"name": "robustness", "steps": steps}})
+        return replace(model, results={**model.results, "robustness": harder})
 
     first, second = (load(folder) for folder in runs[:2])
     read = Reader(page.render([with_steps(first, 40), with_steps(second, 100)]))
@@ -256,7 +258,7 @@ def test_collapsed_training_and_broken_checks_are_said_first(runs: list[Path]) -
     )
     head = read.words.partition("Scorecard")[0]
     assert "deterministic collapsed in training" in head
-    assert "Not everything was measured: calibration of vib-rho4 broke off with an error." in head
+    assert "Not everything was measured: calibration of vib-rho4 ended with an error." in head
 
 
 INF, NAN = math.inf, math.nan
@@ -290,7 +292,7 @@ def test_numbers_that_are_not_finite_are_shown_and_break_nothing(
     monkeypatch.setitem(standin_checks.SECTIONS, "accuracy", odd_section)
     folder = shutil.copytree(runs[0], tmp_path / "odd")
     result = results.load_result(folder / "audit", "accuracy")
-    metrics = {"accuracy": Metric(value=NAN, unit="nats", n=3), "gap": Metric(value=INF, unit="nats", n=3)}
+    metrics = Metrics(Metric(name=name, value=v, unit="nats", n=3) for name, v in (("accuracy", NAN), ("gap", INF)))
     results.save_result(folder / "audit", result.model_copy(update={"metrics": metrics}))
     html = page.render(load_all([folder, *runs[1:]]))
     read = Reader(html)
@@ -300,27 +302,31 @@ def test_numbers_that_are_not_finite_are_shown_and_break_nothing(
     assert not re.search(r"\b(nan|inf)\b", html.partition("</style>")[2])
 
 
-def test_a_check_that_is_not_installed_shows_its_numbers(runs: list[Path]) -> None:
-    found = CheckResult(check="my_own", status=Status.PASS, reason="Fine.", metrics={"gap": standins.fraction(0.125)})
-    read = Reader(page.render([replace(load(runs[0]), results={"my_own": found})]))
+def test_a_check_without_a_section_shows_its_metrics_by_coordinates(runs: list[Path], tmp_path: Path) -> None:
+    metrics = [standins.fraction(0.125, "gap"), standins.fraction(0.25, "gap", mode="stochastic")]
+    found = CheckResult(check="my_own", status=Status.PASS, reason="Fine.", metrics=Metrics(metrics))
+    folder = shutil.copytree(runs[0], tmp_path / "own")
+    results.save_result(folder / "audit", found)
+    read = Reader(page.render([load(folder)]))
     assert "My own" in read.headings
+    assert "classifier mode gap" in read.words
+    assert "stochastic 25.0%" in read.words
     assert "12.5%" in read.words
-    assert "is not installed here" in read.words
 
 
 def test_a_result_that_cannot_be_drawn_is_one_sentence(runs: list[Path]) -> None:
-    subject = load(runs[1])
-    broken = subject.results["robustness"].model_copy(update={"details": {}})
+    model = load(runs[1])
+    broken = model.results["robustness"].model_copy(update={"details": {}})
     with pytest.raises(FileError, match=r"check 'robustness' for vib-rho4 cannot be drawn .* run the audit again"):
-        page.render([replace(subject, results={"robustness": broken})])
+        page.render([replace(model, results={"robustness": broken})])
 
 
 def test_a_picture_that_cannot_be_drawn_is_one_sentence(runs: list[Path]) -> None:
-    subject = load(runs[1])
+    model = load(runs[1])
     arrays = {"adversarial": np.zeros((2, 8, 8), np.float32)}
-    broken = subject.results["robustness"].model_copy(update={"arrays": arrays})
+    broken = model.results["robustness"].model_copy(update={"arrays": arrays})
     with pytest.raises(FileError, match="uint8"):
-        page.render([replace(subject, results={"robustness": broken})])
+        page.render([replace(model, results={"robustness": broken})])
 
 
 def test_write_returns_the_page_and_ignores_it_among_the_runs(runs: list[Path], tmp_path: Path) -> None:

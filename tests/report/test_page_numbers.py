@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from isthmus.core import format
 from isthmus.core.types import Interval, Metric, Section, Table
-from isthmus.report import curves, numbers, summary, tables
-from isthmus.report.subjects import Subject, load
+from isthmus.report import curves, summary, tables
+from isthmus.report.loading import AuditedModel, load
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ from isthmus.report.subjects import Subject, load
     ],
 )
 def test_numbers(value: float, text: str) -> None:
-    assert numbers.number(value) == text
+    assert format.number(value) == text
 
 
 def metric(value: float | None, unit: str = "nats", low: float = 0.0, high: float = 1.0, n: int = 50) -> Metric:
@@ -39,38 +40,38 @@ def metric(value: float | None, unit: str = "nats", low: float = 0.0, high: floa
 
 
 def test_fractions_are_percent() -> None:
-    assert numbers.value_text(metric(0.9717, "fraction")) == "97.2%"
-    assert numbers.value_text(metric(0.0042, "fraction", 0.001, 0.01)) == "0.42%"
-    assert numbers.interval_text(metric(0.5, "fraction", 0.41234, 0.6)) == "41.2–60.0"
-    assert numbers.interval_text(metric(0.0, "fraction", 0.0, 0.08), level=True) == "95% 0.0–8.0"
+    assert format.value_text(metric(0.9717, "fraction")) == "97.2%"
+    assert format.value_text(metric(0.0042, "fraction", 0.001, 0.01)) == "0.42%"
+    assert format.interval_text(metric(0.5, "fraction", 0.41234, 0.6)) == "41.2–60.0"
+    assert format.interval_text(metric(0.0, "fraction", 0.0, 0.08), level=True) == "95% 0.0–8.0"
 
 
 def test_what_is_not_finite_has_a_word_or_a_sign() -> None:
     unbounded = metric(math.inf, low=1.0, high=math.inf)
-    assert (numbers.value_text(unbounded), numbers.interval_text(unbounded)) == ("∞ nats", "1.00–∞")
-    assert numbers.value_text(metric(-math.inf, "fraction")) == "−∞"
+    assert (format.value_text(unbounded), format.interval_text(unbounded)) == ("∞ nats", "1.00–∞")
+    assert format.value_text(metric(-math.inf, "fraction")) == "−∞"
     lost = metric(math.nan, low=math.nan, high=math.nan)
-    assert numbers.in_words(lost) == "not a number (95% interval unknown, n\u00a0=\u00a050)"
-    assert numbers.value_text(metric(math.nan, "fraction")) == "not a number"
-    assert numbers.quantity(math.nan, "fraction") == "not a number"
+    assert format.in_words(lost) == "not a number (95% interval unknown, n\u00a0=\u00a050)"
+    assert format.value_text(metric(math.nan, "fraction")) == "not a number"
+    assert format.quantity(math.nan, "fraction") == "not a number"
 
 
 def test_units_and_signs() -> None:
-    assert numbers.value_text(metric(2.303)) == "2.30 nats"
-    assert numbers.value_text(metric(2.303), unit=False) == "2.30"
-    assert numbers.interval_text(metric(0.1, low=-0.5, high=0.7)) == "−0.50 to 0.70"
+    assert format.value_text(metric(2.303)) == "2.30 nats"
+    assert format.value_text(metric(2.303), unit=False) == "2.30"
+    assert format.interval_text(metric(0.1, low=-0.5, high=0.7)) == "−0.50 to 0.70"
     tiny = metric(-5.7e-6, low=-0.0284, high=0.0247)
-    assert (numbers.value_text(tiny), numbers.interval_text(tiny)) == ("0.000 nats", "−0.028 to 0.025")
-    assert numbers.value_text(metric(None)) == "not measured"
-    assert numbers.interval_text(metric(None)) == ""
-    assert numbers.in_words(metric(2.0, low=1.9, high=2.1)) == ("2.00 nats (95% interval 1.90–2.10, n\u00a0=\u00a050)")
+    assert (format.value_text(tiny), format.interval_text(tiny)) == ("0.000 nats", "−0.028 to 0.025")
+    assert format.value_text(metric(None)) == "not measured"
+    assert format.interval_text(metric(None)) == ""
+    assert format.in_words(metric(2.0, low=1.9, high=2.1)) == ("2.00 nats (95% interval 1.90–2.10, n\u00a0=\u00a050)")
 
 
 def test_counts_and_lists() -> None:
-    assert numbers.count(1, "classifier") == "one classifier"
-    assert numbers.count(13, "classifier") == "13 classifiers"
-    assert numbers.listing(["a", "b", "c"]) == "a, b and c"
-    assert numbers.listing([]) == ""
+    assert format.count(1, "classifier") == "one classifier"
+    assert format.count(13, "classifier") == "13 classifiers"
+    assert format.listed(["a", "b", "c"]) == "a, b and c"
+    assert format.listed([]) == ""
 
 
 def test_what_a_column_shares_goes_to_its_header() -> None:
@@ -148,5 +149,5 @@ def test_no_training_no_section(runs: list[Path]) -> None:
     assert curves.section([with_lines(runs[0], [])]) is None
 
 
-def with_lines(folder: Path, lines: list[dict[str, object]]) -> Subject:
+def with_lines(folder: Path, lines: list[dict[str, object]]) -> AuditedModel:
     return replace(load(folder), training=tuple(lines))

@@ -13,10 +13,10 @@ from tests.report import report_standins as standins
 from tests.report import standin_checks
 from tests.report.test_page import EVIL, Reader
 
-from isthmus.core.types import CheckResult, Headline, Metric, Section, Status
+from isthmus.core.types import CheckResult, Headline, Metric, Metrics, Section, Status
 from isthmus.report import page, scorecard
+from isthmus.report.loading import AuditedModel, load
 from isthmus.report.scorecard import COLUMNS, QUESTIONS, Question
-from isthmus.report.subjects import Subject, load
 
 MANY = COLUMNS + 1
 Found = Mapping[str, CheckResult]
@@ -33,11 +33,11 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(standin_checks.SECTIONS, check, bare(section))
 
 
-def one(folder: Path) -> Subject:
+def one(folder: Path) -> AuditedModel:
     return replace(load(folder), training=())
 
 
-def several(runs: list[Path], number: int) -> list[Subject]:
+def several(runs: list[Path], number: int) -> list[AuditedModel]:
     return [replace(one(runs[1]), name=f"net {place}") for place in range(number)]
 
 
@@ -47,8 +47,8 @@ def card(html: str) -> str:
     return section.partition('<details class="all">')[0]
 
 
-def answered(sections: Mapping[str, Section], subjects: list[Subject]) -> dict[str, Question]:
-    return {question.text: question for question in scorecard.questions(sections, subjects)}
+def answered(sections: Mapping[str, Section], models: list[AuditedModel]) -> dict[str, Question]:
+    return {question.text: question for question in scorecard.questions(sections, models)}
 
 
 @pytest.mark.parametrize("number", [1, COLUMNS, MANY])
@@ -77,10 +77,10 @@ def test_what_was_not_asked_says_how_to_ask_and_is_not_passed(runs: list[Path], 
     html = card(page.render(several(runs, number)))
     for check in ("diagnosis", "corruptions", "ood_detection", "memorisation"):
         line = html.partition(QUESTIONS[check].text)[2].partition("</code>")[0]
-        assert re.fullmatch(r"(</th><td colspan=\"\d+\">| <span>)not asked; ask with <code>--checks \w+", line)
+        assert re.fullmatch(r"(</th><td colspan=\"\d+\">| <span>)Not run\. Add <code>--checks \w+", line)
         assert line.endswith(check)
-    assert "not asked; ask with <code>--checks shift:cifar10_1</code>" in html
-    assert Counter(re.findall(r'class="badge (\w+)"', html)) == {"pass": 3 * number, "fail": number}
+    assert "Not run. Add <code>--checks shift:cifar10_1</code>." in html
+    assert Counter(re.findall(r'class="badge (\w+)"', html)) == {"pass": 2 * number, "measured": number, "fail": number}
 
 
 def test_the_number_is_the_checks_own_with_its_interval_and_n(runs: list[Path]) -> None:
@@ -88,8 +88,8 @@ def test_the_number_is_the_checks_own_with_its_interval_and_n(runs: list[Path]) 
     sections = {"accuracy": Section("A", "", columns={"other": {"a": standins.fraction(0.5)}}, headlines={
         "a": Headline(metric, "what it is", "holds", "of the few"),
     })}  # fmt: skip
-    subject = replace(one(runs[0]), name="a")
-    question = answered(sections, [subject])["How often is it right?"]
+    model = replace(one(runs[0]), name="a")
+    question = answered(sections, [model])[QUESTIONS["accuracy"].text]
     (answer,) = question.answers
     assert question.small == ("what it is", "n\u00a0=\u00a0360")
     assert answer.cell is not None
@@ -112,32 +112,32 @@ def test_a_check_of_somebody_else_appears_with_its_first_column(
     assert "How wide is it? width, mm, n = 7 warning 2.50" in words
     assert 'href="#check-my_own"' in html
     assert re.search(r"Nobodys pass Beside each number", words), "no number, but a line"
-    assert html.index("How much of an image") < html.index("How wide is it?"), "after ours"
+    assert html.index(QUESTIONS["information"].text) < html.index("How wide is it?"), "after ours"
 
 
 def test_nothing_is_answered_where_nothing_was_asked(runs: list[Path]) -> None:
     """Skipped, broken off and not run: whatever numbers there are, none stands on the scorecard."""
     whole = one(runs[1])
-    numbers = {"accuracy": standins.fraction(0.75)}
+    numbers = Metrics([standins.fraction(0.75, "accuracy")])
     for status in (Status.SKIPPED, Status.ERROR, None):
         result = CheckResult(check="accuracy", status=status or Status.PASS, reason="Why.", metrics=numbers)
         others = {} if status is None else {"accuracy": result}
-        subjects = [whole, replace(whole, name="b", results={**others, "robustness": whole.results["robustness"]})]
-        sections = page.sections(subjects)
-        question = answered(sections, subjects)["How often is it right?"]
+        models = [whole, replace(whole, name="b", results={**others, "robustness": whole.results["robustness"]})]
+        sections = page.sections(models)
+        question = answered(sections, models)[QUESTIONS["accuracy"].text]
         assert [answer.cell is None for answer in question.answers] == [False, True]
-        assert question.answers[1].finding.status is status
+        assert question.answers[1].outcome.status is status
         if status is not None:
-            alone = answered(page.sections(subjects[1:]), subjects[1:])["How often is it right?"]
+            alone = answered(page.sections(models[1:]), models[1:])[QUESTIONS["accuracy"].text]
             assert alone.small == ()
-    assert "75.0%" not in card(page.render(subjects))
+    assert "75.0%" not in card(page.render(models))
 
 
 def test_numbers_of_two_kinds_are_told_apart_in_their_cells() -> None:
-    subjects = [Subject(name, None, {}, None, {"ood_detection": PASSED}) for name in "ab"]  # type: ignore[arg-type]
+    models = [AuditedModel(name, None, {}, None, {"ood_detection": PASSED}) for name in "ab"]  # type: ignore[arg-type]
     headlines = {name: Headline(standins.fraction(0.9), f"AUROC of {name}") for name in "ab"}
-    question = answered({"ood_detection": Section("D", "", headlines=headlines)}, subjects)[
-        "Does it notice foreign images?"
+    question = answered({"ood_detection": Section("D", "", headlines=headlines)}, models)[
+        QUESTIONS["ood_detection"].text
     ]
     assert question.small == ("n\u00a0=\u00a0360",)
     assert [answer.notes for answer in question.answers] == [("AUROC of a",), ("AUROC of b",)]

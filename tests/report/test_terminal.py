@@ -7,10 +7,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from isthmus.core.types import CheckResult, Metric, Status
+from isthmus.core.format import in_words
+from isthmus.core.types import CheckResult, Metric, Metrics, Status
 from isthmus.metrics import proportion
-from isthmus.report import numbers, page, terminal
-from isthmus.report.subjects import Subject, load_all
+from isthmus.report import page, terminal
+from isthmus.report.loading import AuditedModel, load_all
 
 NAMES = ("determ", "vib-rho0", "vib-rho4", "ceb-rho0", "ceb-rho4")
 
@@ -22,8 +23,8 @@ def shown(table: object, width: int = 80) -> str:
     return capture.get()
 
 
-def named(runs: list[Path]) -> list[Subject]:
-    return [replace(subject, name=name) for subject, name in zip(load_all(runs), NAMES, strict=True)]
+def named(runs: list[Path]) -> list[AuditedModel]:
+    return [replace(model, name=name) for model, name in zip(load_all(runs), NAMES, strict=True)]
 
 
 def test_five_classifiers_fit_eighty_columns(runs: list[Path]) -> None:
@@ -37,11 +38,11 @@ def test_five_classifiers_fit_eighty_columns(runs: list[Path]) -> None:
 
 
 def test_everything_but_a_pass_is_said_with_its_reason(runs: list[Path]) -> None:
-    subjects = named(runs)
+    models = named(runs)
     lost = CheckResult(check="calibration", status=Status.ERROR, reason="RuntimeError: [0] out of " + "memory " * 100)
-    collapsed = replace(subjects[1], run={**subjects[1].run, "result": {"collapsed": True}})
-    broken = replace(subjects[4], results={**subjects[4].results, "calibration": lost})
-    text = shown(terminal.remarks([subjects[0], collapsed, broken]))
+    collapsed = replace(models[1], run={**models[1].run, "result": {"collapsed": True}})
+    broken = replace(models[4], results={**models[4].results, "calibration": lost})
+    text = shown(terminal.remarks([models[0], collapsed, broken]))
     lines = text.splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[0].split()[:2] == ["collapsed", "vib-rho0"]
@@ -56,30 +57,32 @@ def test_everything_but_a_pass_is_said_with_its_reason(runs: list[Path]) -> None
 
 
 def test_nothing_to_say_is_not_said(runs: list[Path]) -> None:
-    subject = named(runs)[0]
-    passed = {"accuracy": subject.results["accuracy"]}
-    assert terminal.remarks([replace(subject, results=passed)]).row_count == 0
+    model = named(runs)[0]
+    passed = {"accuracy": model.results["accuracy"]}
+    assert terminal.remarks([replace(model, results=passed)]).row_count == 0
 
 
 def test_a_name_is_no_markup(runs: list[Path]) -> None:
-    subject = replace(load_all(runs)[0], name="[red]a[/red]")
-    assert "[red]a[/red]" in shown(terminal.comparison([subject]), 120)
-    assert "[red]a[/red]" in shown(terminal.remarks([subject]), 120)
+    model = replace(load_all(runs)[0], name="[red]a[/red]")
+    assert "[red]a[/red]" in shown(terminal.comparison([model]), 120)
+    assert "[red]a[/red]" in shown(terminal.remarks([model]), 120)
 
 
-def checked(check: str, metrics: dict[str, Metric], **details: object) -> CheckResult:
+def checked(check: str, metrics: Metrics, **details: object) -> CheckResult:
     return CheckResult(check=check, status=Status.PASS, reason="so", metrics=metrics, details=details)
 
 
-def doubted(subject: Subject, word: str, reported: Metric, modes: int = 1) -> Subject:
+def doubted(model: AuditedModel, word: str, reported: Metric, modes: int = 1) -> AuditedModel:
     """An audit with a verdict on 100 of its images."""
     left = proportion(69, 100)
     verdict = {"status": word, "reported_metric": reported.model_dump(), "corrected_metric": left.model_dump()}
     verdict |= {"reported": reported.value, "corrected": left.value, "reason": "so"}
-    found = {"verdict": verdict, "findings": [], "follow_ups": {}, "passes": {"forward": 1, "backward": 1}}
-    details = {"threat": "linf:0.1", "verdict": verdict, "mode": "mean", "modes": dict.fromkeys("ab"[:modes], found)}
-    metrics = {"reported_accuracy": reported, "corrected_accuracy": left}
-    return replace(subject, results={**subject.results, "diagnosis": checked("diagnosis", metrics, **details)})
+    found = {"verdict": verdict, "findings": [], "follow_ups": {}, "passes": {"forward": 1, "backward": 1, "bound": 9}}
+    details = {"threat": "linf:0.1", "norm": "linf", "eps": 0.1, "verdict": verdict, "mode": "mean"}
+    details["modes"] = dict.fromkeys(("mean", "stochastic")[:modes], found)
+    at = {"mode": "mean", "norm": "linf", "eps": 0.1}
+    metrics = Metrics([reported.named("reported_accuracy", **at), left.named("corrected_accuracy", **at)])
+    return replace(model, results={**model.results, "diagnosis": checked("diagnosis", metrics, **details)})
 
 
 def test_numbers_of_different_n_each_carry_their_own(runs: list[Path]) -> None:
@@ -88,19 +91,23 @@ def test_numbers_of_different_n_each_carry_their_own(runs: list[Path]) -> None:
     titles = [line.split("│")[1].strip() for line in text.splitlines() if line.startswith("│")]
     assert {"n\u00a0=\u00a0100", "n\u00a0=\u00a0360"} <= set(titles), "beside the title, where all of a row have it"
     assert text.splitlines()[-1].strip() == "95% intervals below each value"
-    mixed = {"accuracy": checked("accuracy", {"accuracy": proportion(50, 120)}, **first.results["accuracy"].details)}
+    mixed = {
+        "accuracy": checked(
+            "accuracy", Metrics([proportion(50, 120).named("accuracy")]), **first.results["accuracy"].details
+        )
+    }
     text = shown(terminal.comparison([first, replace(second, results={**second.results, **mixed})]))
     assert " n\u00a0=\u00a0120 │" in text, "beside each number, where they differ"
 
 
 def test_a_claim_has_no_n_and_no_interval(runs: list[Path]) -> None:
     claim = Metric(value=0.65, unit="fraction", n=0, note="claimed")
-    subject = doubted(named(runs)[0], "holds", claim)
-    text = shown(terminal.comparison([subject]))
+    model = doubted(named(runs)[0], "holds", claim)
+    text = shown(terminal.comparison([model]))
     assert "n\u00a0=\u00a00" not in text
     assert "claimed" in text
-    assert numbers.in_words(claim) == "65.0% (claimed)"
-    assert "n\u00a0=\u00a00" not in page.render([subject])
+    assert in_words(claim) == "65.0% (claimed)"
+    assert "n\u00a0=\u00a00" not in page.render([model])
 
 
 def test_every_verdict_is_said_in_a_line_with_the_number_to_cite(runs: list[Path]) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 import isthmus
-from isthmus.audits.target import judged_on, named
+from isthmus.audits.target import ModelSource, target_of
 from isthmus.cli.app import main
 from isthmus.core.errors import ConfigError, DataError
 from isthmus.core.recipe import LearningRate, Optimizer, load_recipe
@@ -87,8 +87,7 @@ def test_it_starts_as_the_paper_says(run: Run) -> None:
 
 
 def test_an_audit_decodes_no_more_than_it_is_asked_for(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    subject = named(run.path, None, None, None, None)
-    target = judged_on(subject, 8)
+    target = target_of(ModelSource(run.path, count=8))
     assert target.images.shape == (8, 3, 32, 32)
     assert target.labels.bincount().tolist() == [2, 2, 2, 2]
     whole = run.recipe.data.load().test
@@ -96,15 +95,14 @@ def test_an_audit_decodes_no_more_than_it_is_asked_for(run: Run, tmp_path: Path,
     with pytest.raises(SystemExit) as end:
         main(["audit", str(run.path), "--n", "8", "--checks", "accuracy", "--out", str(tmp_path), "--quiet"])
     assert end.value.code == 0
-    assert json.loads((tmp_path / "audit" / "accuracy.json").read_text())["metrics"]["accuracy"]["n"] == 8
+    assert json.loads((tmp_path / "audit" / "accuracy.json").read_text())["metrics"][0]["n"] == 8
 
 
 def test_more_test_images_than_fit_into_memory_are_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("isthmus.audits.target.LARGEST", 5 * 4 * 3 * 32 * 32)
-    subject = named(run.path, None, None, None, None)
-    with pytest.raises(DataError, match=r"16 test images of 3×32×32 .* judge on at most 5 of them, such as --n 1000"):
-        judged_on(subject, None)
-    assert len(judged_on(subject, 4).images) == 4
+    with pytest.raises(DataError, match=r"16 test images of 3×32×32 .* audit on at most 5 of them, such as --n 1000"):
+        target_of(ModelSource(run.path))
+    assert len(target_of(ModelSource(run.path, count=4)).images) == 4
 
 
 def test_the_same_command_does_not_train_again(run: Run, photographs: Path, capsys: pytest.CaptureFixture) -> None:

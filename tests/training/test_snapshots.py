@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from tests.training.recipes import TINY
 
 import isthmus
-from isthmus.audits.target import audit_run
+from isthmus.audits.target import ModelSource, audit_run
 from isthmus.core.errors import ConfigError, FileError
 from isthmus.training.loop import Trainer
 
@@ -90,9 +90,7 @@ def test_impossible_steps_are_refused(tmp_path, steps, said):
 
 def test_a_snapshot_is_audited_beside_the_end(whole):
     """Calibration during training: one page that compares the model at chosen steps."""
-    pages = [
-        audit_run(whole.path, checks=["calibration"], count=100, step=step, show_progress=False) for step in (20, None)
-    ]
+    pages = [audit_run(ModelSource(whole.path, count=100, step=step), checks=["calibration"]) for step in (20, None)]
     assert pages[0] == whole.path / "step-20" / "page.html"
     assert "tiny, step 20" in pages[0].read_text()
     out = whole.path / "both.html"

@@ -24,8 +24,8 @@ from isthmus.attacks.result import RobustResult
 from isthmus.attacks.threats import parse
 from isthmus.attacks.verify import Verification
 from isthmus.attacks.verify import verify as recompute
-from isthmus.audits.target import judged_on, named
-from isthmus.checks.at_chance import FEWEST
+from isthmus.audits.target import ModelSource, named_model, target_of
+from isthmus.checks.accuracy import MIN_IMAGES
 from isthmus.checks.diagnosis import ADVERSARIAL
 from isthmus.core.config import Component
 from isthmus.core.errors import ConfigError, FileError, printable
@@ -86,7 +86,7 @@ def attack(
     ball, half_width = parse(threat), None if until is None else parse_share(until)
     if out is not None and os.path.isdir(out):
         raise ConfigError(f"--out names a file; {out} is a folder.")
-    target = judged_on(named(run, model, weights, data, None), count)
+    target = target_of(ModelSource(run, model, weights, data, count))
     path = out or target.folder / file_name(suite, str(ball), len(target.labels))
     if not force:
         _check_free(path)
@@ -201,7 +201,7 @@ def verify(
         raise FileError(f"{witnesses} is about {claim.threat}, and --threat {threat} is to be verified.")
     if count is not None and count != len(claim):
         raise FileError(f"{witnesses} holds {len(claim):,} examples, and --n {count} are to be verified.")
-    subject = named(run, model, weights, data, None)
+    subject = named_model(ModelSource(run, model, weights, data))
     images, labels = (None, None) if subject.data is None else _examples_of(claim, subject.data)
     return recompute(witnesses, subject.model, images=images, labels=labels)
 
@@ -249,7 +249,7 @@ def above_chance(result: RobustResult) -> bool:
     """Whether the clean accuracy is above that of the best constant answer, by the lower end of its interval."""
     labels = result.examples.labels
     counts = labels.bincount()
-    if len(labels) < FEWEST or int(counts.max()) == len(labels):
+    if len(labels) < MIN_IMAGES or int(counts.max()) == len(labels):
         return True  # too few, or too alike, to say
     return wilson(int(result.correct.sum()), len(labels)).low > int(counts.max()) / len(labels)
 

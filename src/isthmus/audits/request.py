@@ -1,4 +1,4 @@
-"""What an audit is asked: threat, checks, images and labels, what was trained on, each fault one sentence."""
+"""Validate the inputs of an audit: threat, checks, images and labels, training examples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from isthmus.attacks.engine import inputs
 from isthmus.attacks.threats import Threat, parse
-from isthmus.checks.members import InMemory, TrainedOn
+from isthmus.checks.trained_on import InMemory, TrainedOn
 from isthmus.core import config, files
 from isthmus.core.config import Component
 from isthmus.core.errors import ConfigError, DataError
@@ -19,7 +19,7 @@ from isthmus.data.images import ImageData, check_images, fingerprint
 
 DEFAULT_CHECKS = ("diagnosis", "accuracy", "robustness", "calibration", "information", "ood_detection")
 WITH_TRAINING = ("memorisation",)
-"""What an audit is asked besides where it knows what the classifier was trained on."""
+"""Further default checks if training examples are given."""
 
 
 def threat_of(given: Threat | str) -> Threat:
@@ -37,23 +37,23 @@ def threat_of(given: Threat | str) -> Threat:
 def configs(
     checks: Sequence[str | Mapping[str, Any] | Component] | None, trained_on: bool = False, passes: int | None = None
 ) -> list[Component]:
-    """The checks' options, with all defaults filled in; all of :data:`DEFAULT_CHECKS` for None.
+    """The checks as components; all of :data:`DEFAULT_CHECKS` for None.
 
     Args:
-        trained_on: whether the training examples are known; then None means :data:`WITH_TRAINING` too.
-        passes: of the check ``diagnosis``; its own option where None.
+        trained_on: whether training examples are given; then None means :data:`WITH_TRAINING` too.
+        passes: option of the check ``diagnosis``; unchanged if None.
 
     Raises:
         ConfigError: an unknown check or option, or a check that is given twice.
     """
     usual = (*DEFAULT_CHECKS, *WITH_TRAINING) if trained_on else DEFAULT_CHECKS
-    asked = usual if checks is None else [checks] if isinstance(checks, str) else checks
-    configs = [config.component("checks", item) for item in asked]
+    given = usual if checks is None else [checks] if isinstance(checks, str) else checks
+    configs = [config.component("checks", item) for item in given]
     twice = [name for name, count in Counter(check.name for check in configs).items() if count > 1]
     if twice:
         raise ConfigError(
-            f"The check {twice[0]!r} is given twice, and an audit keeps one result a check; leave one out, or audit "
-            "again with the other options and another folder."
+            f"The check {twice[0]!r} is given twice, but an audit stores one result per check; leave one out, or "
+            "audit again with the other options and another folder."
         )
     if passes is None:
         return configs
@@ -77,8 +77,8 @@ def examples(images: object, labels: object, indices: object) -> tuple[Tensor, T
     return images.float(), numbers, positions
 
 
-def trained_on(given: Any, shape: tuple[int, ...]) -> TrainedOn | None:
-    """What a classifier was trained on: images in [0, 1] with labels, or a split of data, which stays where it lies.
+def training_examples(given: Any, shape: tuple[int, ...]) -> TrainedOn | None:
+    """Training examples: images in [0, 1] with labels, or a split of data, which is not copied.
 
     Args:
         shape: channels, height and width of the audited images.
@@ -118,8 +118,8 @@ def _labelled(images: object, labels: object, which: str) -> tuple[Tensor, Tenso
     return images, numbers
 
 
-def share(claimed: float | str | None) -> float | None:
-    """A claimed robust accuracy, in [0, 1], also from text: ``"53%"``, ``"0.53"``; None where nothing is claimed.
+def claimed_accuracy(claimed: float | str | None) -> float | None:
+    """A claimed robust accuracy, in [0, 1], also from text: ``"53%"``, ``"0.53"``; None if nothing is claimed.
 
     Raises:
         ConfigError: anything else.
@@ -132,5 +132,5 @@ def share(claimed: float | str | None) -> float | None:
     except (TypeError, ValueError):
         value = -1.0
     if rest or isinstance(claimed, bool) or not 0 <= value <= 1:
-        raise ConfigError(f"A claimed robust accuracy is a share such as 0.53 or 53%, from 0 to 1; got {claimed!r}.")
+        raise ConfigError(f"A claimed robust accuracy is a fraction such as 0.53 or 53%, from 0 to 1; got {claimed!r}.")
     return value

@@ -1,4 +1,4 @@
-"""What a folder already holds of an audit: results that another run would only repeat are not made again."""
+"""Stored results of an audit, and whether they can be reused."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Stored:
-    """What a folder holds about the model, data and settings that are asked about now."""
+    """Stored results about the same model, data and settings."""
 
     record: AuditRecord | None
     results: Mapping[str, CheckResult]
 
-    def answering(self, check: Component, record: AuditRecord) -> CheckResult | None:
-        """The result that another run of a check would only repeat: same options, made by the same code, and where it
-        looked at what the classifier was trained on, of the same training examples."""
+    def reusable(self, check: Component, record: AuditRecord) -> CheckResult | None:
+        """The stored result of a check, if another run would repeat it.
+
+        It has the same options, was made by the same version of the code and, if it depends on the training examples,
+        on the same ones.
+        """
         result = self.results.get(check.name)
         if result is None or result.status is Status.ERROR or result.options != check.plain():
             return None
@@ -36,8 +39,8 @@ class Stored:
         return result if _code(result.provenance) == _code(record.provenance) else None
 
 
-def stored(folder: Path, record: AuditRecord, asked: set[str]) -> Stored:
-    """What the folder holds about the same model, data and settings; anything else there is moved aside.
+def stored(folder: Path, record: AuditRecord, checks: set[str]) -> Stored:
+    """Results in the folder about the same model, data and settings; anything else there is moved aside.
 
     Damaged results are left out: their checks run again.
     """
@@ -60,7 +63,7 @@ def stored(folder: Path, record: AuditRecord, asked: set[str]) -> Stored:
             )
         return Stored(None, {})
     found = {}
-    for name in asked.intersection(results.saved_checks(folder)):
+    for name in checks.intersection(results.saved_checks(folder)):
         try:
             found[name] = results.load_result(folder, name)
         except FileError as error:
@@ -78,7 +81,7 @@ _EXACT = {
 
 
 def _difference(old: AuditRecord, new: AuditRecord) -> str:
-    """In what the question of a stored audit is another one; empty where it is the same."""
+    """How a stored audit differs from a new one; "" if it does not."""
     named = [words for name, words in _EXACT.items() if getattr(old, name) != getattr(new, name)]
     if not named and not classifier.same_answers(old.answers, new.answers):
         named = ["model"]
@@ -86,7 +89,7 @@ def _difference(old: AuditRecord, new: AuditRecord) -> str:
 
 
 def _code(made: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Version and commit of isthmus that made something; a checkout with changes is known by its ``+`` alone."""
+    """Version and commit of isthmus that made a result; a checkout with changes has only a ``+``."""
     packages = made.get("packages")
     return packages.get("isthmus") if isinstance(packages, Mapping) else None, made.get("commit")
 

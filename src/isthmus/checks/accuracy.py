@@ -1,251 +1,225 @@
-"""How often is the classifier right on clean images?"""
+"""Accuracy on clean images, and the likely cause if it is at chance."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
 
 from isthmus import metrics
-from isthmus.checks.at_chance import likely_cause
-from isthmus.checks.views import (
-    MEAN,
-    chance,
-    clean_logits,
-    column,
-    extreme,
-    finite,
-    headlines,
-    in_mode,
-    interval,
-    labels,
-    listed,
-    measured,
-    not_finite,
-    percent,
-)
-from isthmus.core.config import Component
-from isthmus.core.types import CheckResult, Figure, Mark, Metric, Section, Series, Status, Table
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.counted_model import CountedModel
+from isthmus.attacks.engine.verifier import Verifier
+from isthmus.checks.check import Check, chance, in_mode, not_finite
+from isthmus.checks.context import MEAN, STOCHASTIC, Context, finite, predict
+from isthmus.core.format import interval, percent
+from isthmus.core.types import CheckResult, Metric, Metrics, Status
+from isthmus.models import batch_statistics
+from isthmus.models.modes import AveragedDraws
 
-if TYPE_CHECKING:
-    from isthmus.checks.context import Context
+MIN_IMAGES = 20
+"""With fewer images, the lower end of the interval does not show whether a classifier is at chance."""
 
-_CONFUSIONS_SHOWN = 3
-_CLASSES_SHOWN = 30
+_CLASSES_NAMED = 5
+_IMAGES_PER_CLASS = 5  # on average, from which a permutation of the labels is recognised
+_ONE_CLASS = 0.99  # of the predictions
 
 
-class Config(Component):
-    """``level`` is that of every interval."""
+class Accuracy(Check):
+    """Accuracy with its Wilson interval, in mean mode and, if there is one, in stochastic mode.
+
+    Metrics: ``accuracy`` by mode and by mode and class; ``stochastic_gain``, the difference of the modes;
+    ``not_finite`` by mode, the fraction of images with NaN or infinite logits, which count as wrong; and ``ties``, the
+    fraction of images whose two largest logits are equal. The last two only if there are any.
+
+    Fails if the lower end of the interval in mean mode does not exceed the accuracy of the best constant prediction,
+    which is the fraction of the most frequent label (1/C if all examples have the same label). The reason then names
+    the likely cause. Warns at ``not_finite``, at ``ties``, and if the statistics of the first batch differ from those
+    that the model's batch normalisation stores (:mod:`isthmus.models.batch_statistics`).
+
+    Arrays: ``label``, ``predicted`` (−1 if logits are not finite) and ``correct`` (and ``stochastic_...``), one per
+    example; ``confusion``, counts of (true, predicted), C×C, of predictions with finite logits.
+
+    Attributes:
+        level: confidence level of every interval.
+    """
 
     name: Literal["accuracy"] = "accuracy"
     level: Annotated[float, Field(gt=0, lt=1)] = 0.95
 
-
-def run(context: Context, config: Config) -> CheckResult:
-    """Accuracy with its Wilson interval, in mean mode and, where there is one, in stochastic mode.
-
-    Fails where the accuracy in mean mode is not above chance: where the interval's lower end does not exceed
-    the accuracy of the best constant answer, which is the share of the most frequent label (1/C where all
-    examples have the same label); the reason then names the likely cause. Warns where logits are NaN or infinite:
-    such an answer counts as wrong; where the two largest logits of an image are equal (``ties``); and where the images
-    of the first batch differ from what the model's batch normalisation remembers
-    (:mod:`isthmus.models.batch_statistics`).
-
-    Arrays: ``label``, ``predicted`` (−1 where logits are not finite) and ``correct`` (and ``stochastic_...``), one
-    per example; ``confusion``, counts of (true, predicted), C×C, of the finite answers.
-    """
-    truth = labels(context)
-    arrays: dict[str, NDArray[Any]] = {"label": truth}
-    found: dict[str, Metric] = {}
-    missing: dict[str, int] = {}
-    for mode, logits in _answers(context).items():
-        answered = finite(logits)
-        predicted = np.where(answered, logits.argmax(axis=1), -1)
-        missing[mode] = int((~answered).sum())
-        arrays[in_mode("predicted", mode)] = predicted
-        arrays[in_mode("correct", mode)] = predicted == truth
-        found[in_mode("accuracy", mode)] = metrics.accuracy(predicted == truth, config.level)
-    if "stochastic_correct" in arrays:
-        difference = metrics.paired_difference(arrays["correct"], arrays["stochastic_correct"], config.level)
-        found["stochastic_gain"] = difference
-    found |= {
-        in_mode("not_finite", mode): metrics.proportion(count, truth.size, config.level)
-        for mode, count in missing.items()
-        if count
-    }
-    arrays["confusion"] = _confusion(truth, arrays["predicted"], context.num_classes)
-    constant = chance(truth, context.num_classes)
-    status, reason = _judge(found["accuracy"], constant, not_finite(missing, "count as wrong"))
-    if status is Status.FAIL:
-        reason = f"{reason} {likely_cause(context, truth, arrays['confusion'], constant)}".rstrip()
-    if ties := _ties(context.logits.numpy()):
-        status = Status.WARN if status is Status.PASS else status
-        found["ties"] = metrics.proportion(ties, truth.size, config.level)
-        reason += (
-            f" The two largest logits of {ties} images are equal: argmax takes the first class, on clean and attacked "
-            "images alike."
+    def run(self, context: Context) -> CheckResult:
+        """Measure accuracy."""
+        truth = context.truth
+        arrays: dict[str, NDArray[Any]] = {"label": truth}
+        missing: dict[str, int] = {}
+        for mode, logits in _logits(context).items():
+            with_logits = finite(logits)
+            predicted = np.where(with_logits, logits.argmax(axis=1), -1)
+            missing[mode] = int((~with_logits).sum())
+            arrays[in_mode("predicted", mode)] = predicted
+            arrays[in_mode("correct", mode)] = predicted == truth
+        arrays["confusion"] = _confusion(truth, arrays["predicted"], context.num_classes)
+        ties = _ties(context.logits.numpy())
+        found = self._metrics(context, arrays, missing, ties)
+        constant = chance(truth, context.num_classes)
+        status, reason = _judge(found.one("accuracy", mode=MEAN), constant, not_finite(missing, "count as wrong"))
+        if status is Status.FAIL:
+            reason = f"{reason} {_likely_cause(context, truth, arrays['confusion'], constant)}".rstrip()
+        warnings = [_tied(ties)] if ties else []
+        warnings += [unusual] if (unusual := _unusual(context)) else []
+        if status is Status.MEASURED and warnings:
+            status = Status.WARN
+        remark = [_averaged(context.draws)] if context.draws > 1 else []
+        return CheckResult(
+            check=self.name,
+            status=status,
+            reason=" ".join([reason, *warnings, *remark]),
+            metrics=found,
+            thresholds={"accuracy": constant, "not_finite": 0.0, "ties": 0.0},
+            details={"chance": constant, "draws": context.draws},
+            arrays=arrays,
         )
-    if unusual := _unusual(context):
-        status = Status.WARN if status is Status.PASS else status
-        reason += f" {unusual}"
-    if context.draws > 1:
-        reason += (
-            f" The classifier answers at random; other checks average {context.draws} draws, this one as many as it "
-        )
-        reason += "takes to know the average."
-    return CheckResult(
-        check="accuracy",
-        status=status,
-        reason=reason,
-        metrics=found,
-        details={
-            "chance": constant,
-            "per_class": _per_class(truth, arrays["correct"], context.num_classes, config.level),
-            "draws": context.draws,
-        },
-        arrays=arrays,
-    )
+
+    def _metrics(
+        self, context: Context, arrays: dict[str, NDArray[Any]], missing: dict[str, int], ties: int
+    ) -> Metrics:
+        truth, n = arrays["label"], len(arrays["label"])
+        found = [
+            metrics.accuracy(arrays[in_mode("correct", mode)], self.level).named("accuracy", mode=mode)
+            for mode in missing
+        ]
+        if STOCHASTIC in missing:
+            gain = metrics.paired_difference(arrays["correct"], arrays["stochastic_correct"], self.level)
+            found.append(gain.named("stochastic_gain"))
+        found += [
+            metrics.proportion(count, n, self.level).named("not_finite", mode=mode)
+            for mode, count in missing.items()
+            if count
+        ]
+        if ties:
+            found.append(metrics.proportion(ties, n, self.level).named("ties", mode=MEAN))
+        classes = context.num_classes
+        right, of = np.bincount(truth[arrays["correct"]], minlength=classes), np.bincount(truth, minlength=classes)
+        for label in np.flatnonzero(of):
+            recall = metrics.proportion(int(right[label]), int(of[label]), self.level)
+            found.append(recall.named("accuracy", mode=MEAN, **{"class": int(label)}))
+        return Metrics(found)
 
 
-def _answers(context: Context) -> dict[str, NDArray[Any]]:
-    """Logits of each mode; of a foreign model that answers at random, the ln of probabilities averaged over many draws.
+def _logits(context: Context) -> dict[str, NDArray[Any]]:
+    """Logits of each mode; for a foreign model with random predictions, ln of probabilities averaged over many draws.
 
-    As many as tell which class leads on average (:mod:`isthmus.attacks.engine.averages`), as for images under attack.
+    As many draws as are needed to know the class that leads on average (:mod:`isthmus.attacks.engine.averages`), as
+    for images under attack.
     """
-    import torch
-
-    from isthmus.attacks.engine.batch import Batch
-    from isthmus.attacks.engine.counted_model import CountedModel
-    from isthmus.attacks.engine.verifier import Verifier
-    from isthmus.models.modes import AveragedDraws
-
-    found = dict(clean_logits(context))
+    found: dict[str, NDArray[Any]] = dict(context.clean_logits())
     if isinstance(context.model, AveragedDraws):
-        judge = Verifier(CountedModel(AveragedDraws(context.model.model, 1, context.seed).eval()), context.threat)
+        single = AveragedDraws(context.model.model, 1, context.seed).eval()
+        verifier = Verifier(CountedModel(single), context.threat)
         batch = Batch(context.images, context.labels, context.keys)
         parts = torch.split(torch.arange(len(batch), device=batch.images.device), context.batch_size)
-        found[MEAN] = np.concatenate([judge.clean(batch.take(rows)).cpu().numpy() for rows in parts])
+        found[MEAN] = np.concatenate([verifier.clean(batch.take(rows)).cpu().numpy() for rows in parts])
     return found
 
 
 def _ties(logits: NDArray[np.float32]) -> int:
-    """How many images have two largest logits that are equal."""
+    """Number of images whose two largest logits are equal."""
     top = np.partition(logits[finite(logits)], -2, axis=1)[:, -2:]
     return int((top[:, 0] == top[:, 1]).sum())
 
 
-def _unusual(context: Context) -> str | None:
-    from isthmus.checks.context import answer
-    from isthmus.models import batch_statistics
+def _tied(ties: int) -> str:
+    return (
+        f"The two largest logits of {ties} images are equal: argmax takes the first class, on clean and attacked "
+        "images alike."
+    )
 
+
+def _averaged(draws: int) -> str:
+    return (
+        f"The classifier's predictions are random. Other checks average {draws} draws; this one averages until the "
+        "leading class is known."
+    )
+
+
+def _unusual(context: Context) -> str | None:
     model, images, keys = context.model, context.images[: context.batch_size], context.keys
-    return batch_statistics.warning(model, lambda shown: answer(model, shown, keys[: len(shown)]), images)
+    return batch_statistics.warning(model, lambda shown: predict(model, shown, keys[: len(shown)]), images)
 
 
 def _confusion(truth: NDArray[Any], predicted: NDArray[Any], classes: int) -> NDArray[np.int64]:
-    answered = predicted >= 0
-    counts = np.bincount((truth * classes + predicted)[answered], minlength=classes * classes)
+    known = predicted >= 0
+    counts = np.bincount((truth * classes + predicted)[known], minlength=classes * classes)
     return counts.reshape(classes, classes)
-
-
-def _per_class(truth: NDArray[Any], correct: NDArray[Any], classes: int, level: float) -> list[dict[str, Any]]:
-    """Recall of each class, in the order of the classes; classes without examples are not measured."""
-    right, n = np.bincount(truth[correct], minlength=classes), np.bincount(truth, minlength=classes)
-    return [metrics.proportion(int(k), int(m), level).model_dump() for k, m in zip(right, n, strict=True)]
 
 
 def _judge(accuracy: Metric, constant: float, missing: str) -> tuple[Status, str]:
     assert accuracy.interval is not None
-    said = f"{percent(accuracy.value)} of {accuracy.n} clean images are classified correctly{interval(accuracy)}"
+    measured = f"{percent(accuracy.value)} of {accuracy.n} clean images are classified correctly{interval(accuracy)}"
     if accuracy.interval.low <= constant:
-        return (
-            Status.FAIL,
-            f"{said}, which is not above what one constant answer reaches, {percent(constant)}{missing}.",
-        )
-    status = Status.WARN if missing else Status.PASS
-    return status, f"{said}; one constant answer would reach {percent(constant)}{missing}."
+        return Status.FAIL, f"{measured}, not above the {percent(constant)} of a constant prediction{missing}."
+    status = Status.WARN if missing else Status.MEASURED
+    return status, f"{measured}; a constant prediction would reach {percent(constant)}{missing}."
 
 
-def section(results: Mapping[str, CheckResult]) -> Section:
-    """Accuracy by class, the most frequent confusions, and the column "clean accuracy" (of each mode)."""
-    shown = measured(results)
-    columns = {"clean accuracy": column(shown, "accuracy")}
-    if stochastic := column(shown, "stochastic_accuracy"):
-        columns["clean accuracy, stochastic"] = stochastic
-    blocks: list[Figure | Table] = [_by_class(shown), *_confusions(shown)] if shown else []
-    question = "How often is the classifier right on clean images?"
-    return Section("Accuracy", question, tuple(blocks), columns, headlines(shown, "accuracy", "clean accuracy"))
+def _likely_cause(context: Context, truth: NDArray[Any], confusion: NDArray[np.int64], chance: float) -> str:
+    """The likely cause of an accuracy at chance, and a remedy, in a sentence; "" if there are too few images."""
+    if len(truth) < MIN_IMAGES:
+        return ""
+    return _permuted(confusion, chance) or _other_range(context, truth, chance) or _weights(confusion)
 
 
-def _by_class(shown: Mapping[str, CheckResult]) -> Figure:
-    series, weakest = [], []
-    for name, result in shown.items():
-        recalls = [Metric.model_validate(entry) for entry in result.details["per_class"]]
-        known = [(k, r) for k, r in enumerate(recalls) if r.value is not None]
-        hardest = sorted(known, key=lambda pair: pair[1].value or 0.0)
-        least = percent(hardest[0][1].value)
-        classes = [str(k) for k, r in hardest if percent(r.value) == least]
-        which = f"class{'es' if len(classes) > 1 else ''} {listed(classes)}"
-        if len(classes) > 5:
-            which = f"{len(classes)} of {len(known)} classes"
-        alike = len(classes) == len(known) > 1
-        weakest.append(
-            f"{name} is {f'right {least} of the time on every class' if alike else f'weakest on {which} ({least})'}"
-        )
-        # A thousand classes make no readable plot; the hardest are the ones to look at.
-        series.append(_recall_series(name, sorted(hardest[:_CLASSES_SHOWN], key=lambda pair: pair[0])))
-    reading = "; ".join(weakest) + "." if len(shown) <= 3 else _extremes(shown)
-    marks = (Mark("one constant answer", y=max(r.details["chance"] for r in shown.values())),)
-    return Figure("Accuracy by class", reading, "class", "accuracy", tuple(series), marks, y_range=(0.0, 1.0))
-
-
-def _recall_series(name: str, recalls: list[tuple[int, Metric]]) -> Series:
-    return Series(
-        name,
-        x=tuple(float(k) for k, _ in recalls),
-        y=tuple(r.value or 0.0 for _, r in recalls),
-        low=tuple(r.interval.low for _, r in recalls if r.interval),
-        high=tuple(r.interval.high for _, r in recalls if r.interval),
-        style="points",
-        group=name,
-    )
-
-
-def _extremes(shown: Mapping[str, CheckResult]) -> str:
-    found = column(shown, "accuracy")
-    most, least = extreme(found), extreme(found, largest=False)
-    high, low = (percent(found[each.names[0]].value) for each in (most, least))
-    if not most.others:
-        return f"Over all classes, {'all are' if len(found) > 1 else f'{most.names[0]} is'} right {high} of the time."
-    verbs = ["is" if len(each.names) == 1 else "are" for each in (most, least)]
+def _permuted(confusion: NDArray[np.int64], chance: float) -> str:
+    """Whether the confusion matrix is nearly a permutation: then another order of the labels is right."""
+    true, predicted = linear_sum_assignment(confusion, maximize=True)
+    right, n = int(confusion[true, predicted].sum()), int(confusion.sum())
+    # with few images, the best of all orders is above chance by selection alone
+    if n < _IMAGES_PER_CLASS * len(confusion) or right / n < (1 + chance) / 2:
+        return ""
+    moved = [f"{a}→{b}" for a, b in zip(true.tolist(), predicted.tolist(), strict=True) if a != b]
+    shown = ", ".join(moved[:_CLASSES_NAMED]) + (", ..." if len(moved) > _CLASSES_NAMED else "")
     return (
-        f"Over all classes, {listed(most.names)} {verbs[0]} most often right ({high}) and {listed(least.names)} "
-        f"least often ({low}){most.caveat}."
+        f"With the classes in another order ({shown}) {percent(right / n)} would be right: the labels are likely "
+        "permuted; give them in the order of the model's logits."
     )
 
 
-def _confusions(shown: Mapping[str, CheckResult]) -> list[Table]:
-    """The most frequent confusions, a row for each classifier; no table where none occurred twice."""
-    found = {name: _repeated(result.arrays["confusion"]) for name, result in shown.items()}
-    if not any(found.values()):
-        return []
-    rows = [
-        (name, int((~result.arrays["correct"]).sum()), ", ".join(found[name]) or "none")
-        for name, result in shown.items()
-    ]
-    reading = (
-        f"Class taken for another, and how many images: confusions of at least two images, at most {_CONFUSIONS_SHOWN} "
-        "of each classifier."
+def _other_range(context: Context, truth: NDArray[Any], chance: float) -> str:
+    """Whether images on another scale are classified better: the model then expects that scale."""
+    mean = context.images.mean((0, 2, 3), keepdim=True)
+    std = context.images.std((0, 2, 3), keepdim=True).clamp(min=1e-6)
+    scales: dict[str, Callable[[Tensor], Tensor]] = {
+        "[0, 255]": lambda images: images * 255,
+        "[-1, 1]": lambda images: 2 * images - 1,
+        "standardised form (mean 0, standard deviation 1)": lambda images: (images - mean) / std,
+    }
+    for scale, change in scales.items():
+        right = int((_predicted(context, change) == truth).sum())
+        if metrics.wilson(right, len(truth)).low > chance:
+            return (
+                f"With pixels in {scale} {percent(right / len(truth))} would be right: the model likely expects this "
+                "range; convert images from [0, 1] inside the model."
+            )
+    return ""
+
+
+def _predicted(context: Context, change: Callable[[Tensor], Tensor]) -> NDArray[Any]:
+    parts = zip(*(torch.split(values, context.batch_size) for values in (context.images, context.keys)), strict=True)
+    return torch.cat([predict(context.model, change(images), keys).argmax(1) for images, keys in parts]).numpy()
+
+
+def _weights(confusion: NDArray[np.int64]) -> str:
+    predictions = confusion.sum(0)
+    largest = int(predictions.argmax())
+    one_class = predictions[largest] > _ONE_CLASS * max(predictions.sum(), 1)
+    same = f"Nearly all predictions are class {largest}. " if one_class else ""
+    return (
+        f"{same}Neither another order of the classes nor another range of pixels helps: the weights are likely "
+        "untrained, not loaded, or of another model."
     )
-    return [Table("Most frequent confusions", reading, ("classifier", "wrong", "confusions"), tuple(rows))]
-
-
-def _repeated(confusion: NDArray[np.int64]) -> list[str]:
-    """Confusions of at least two examples, the most frequent first: "5→6 (3)"."""
-    wrong = confusion - np.diag(confusion.diagonal())
-    places = np.argsort(-wrong, axis=None, kind="stable")[:_CONFUSIONS_SHOWN]
-    pairs = [(int(place // len(wrong)), int(place % len(wrong))) for place in places]
-    return [f"{true}→{predicted} ({wrong[true, predicted]})" for true, predicted in pairs if wrong[true, predicted] > 1]

@@ -1,4 +1,4 @@
-"""What a check may look at: one classifier, the images to judge it on, and the audit's settings."""
+"""The input of a check: one classifier, the audited images, and the audit's settings."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from jaxtyping import Float, Int
-    from torch import Tensor, nn
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
-    from isthmus.attacks.threats import Threat
-    from isthmus.checks.members import TrainedOn
+from isthmus.attacks.threats import Threat
+from isthmus.checks.trained_on import TrainedOn
+from isthmus.core import randomness
+
+MEAN, STOCHASTIC = "mean", "stochastic"
 
 
 def _silent(_done: int, _total: int) -> None:
@@ -25,24 +30,23 @@ class Context:
     """The input of every check.
 
     Attributes:
-        model: from float images in [0, 1], N×C×H×W, to logits, in eval mode, on ``device``. For a bottleneck this is
-            its mean mode.
-        stochastic: the same model's stochastic mode, where it has one.
-        bottleneck: the model itself where it is one of ours (has ``encode``), for measures of information.
+        model: from float images in [0, 1], N×C×H×W, to logits, in eval mode, on ``device``. The mean mode of a
+            bottleneck.
+        stochastic: the stochastic mode of the same model, if it has one.
+        bottleneck: the model itself if it has ``encode``, for measures of information.
         images, labels: the audited examples, on ``device``.
-        threat: norm and largest ε; checks that scan ε go from 0 up to it.
-        draws: how many passes :attr:`model` averages; more than 1 for a foreign model that answers at random.
-        remembers: whether the model's answers depend on what it was asked before; then :attr:`model` asks a fresh copy
-            each time. None where that could not be tested.
-        indices: positions of the examples in their data set; 0..N−1 where None.
-        trained_on: the examples that the model was trained on; None where they are not known. A check that looks at
-            them puts their hash into its result's ``details["trained_on"]``, and None where it had none to look at, so
-            that the result is not taken for one about other examples.
-        claimed: the robust accuracy that somebody reports, in [0, 1]; None where nobody does.
+        threat: norm and largest ε; checks that scan ε go from 0 to it.
+        draws: passes that :attr:`model` averages; more than 1 for a foreign model with random predictions.
+        remembers: whether predictions depend on earlier calls; then :attr:`model` calls a fresh copy each time. None
+            if that could not be tested.
+        indices: positions of the examples in their data set; 0..N−1 if None.
+        trained_on: the training examples; None if unknown. A check that uses them stores their hash, or None, as
+            ``details["trained_on"]``, so that an audit with other training examples does not reuse the result.
+        claimed: the robust accuracy that is claimed elsewhere, in [0, 1]; None if there is no claim.
         budget: "quick" or "full".
         seed: every random choice derives from it and the example's index.
-        progress: call it with (done, total) now and then.
-        folder: where the audit's files lie, for files besides a check's own result; None in memory.
+        progress: called with (done, total).
+        folder: the audit's folder, for files besides the result; None in memory.
     """
 
     model: nn.Module
@@ -63,15 +67,25 @@ class Context:
     batch_size: int = 256
     progress: Callable[[int, int], None] = field(default=_silent, repr=False)
 
+    @property
+    def modes(self) -> dict[str, nn.Module]:
+        """The classifier in mean mode and, if it has one, in stochastic mode."""
+        return {MEAN: self.model} | ({} if self.stochastic is None else {STOCHASTIC: self.stochastic})
+
     @cached_property
     def keys(self) -> Int[Tensor, "n"]:
         """One random key per example (see :mod:`isthmus.core.randomness`), on ``device``."""
-        import torch
+        return randomness.example_keys(self.seed, self.positions.to(self.images.device))
 
-        from isthmus.core import randomness
+    @property
+    def positions(self) -> Int[Tensor, "n"]:
+        """Positions of the examples in their data set."""
+        return torch.arange(len(self.labels)) if self.indices is None else self.indices
 
-        positions = torch.arange(len(self.labels)) if self.indices is None else self.indices
-        return randomness.example_keys(self.seed, positions.to(self.images.device))
+    @property
+    def truth(self) -> NDArray[np.int64]:
+        """The true labels."""
+        return np.asarray(self.labels.cpu().numpy(), dtype=np.int64)
 
     @cached_property
     def logits(self) -> Float[Tensor, "n classes"]:
@@ -84,15 +98,18 @@ class Context:
         assert self.stochastic is not None
         return _logits(self.stochastic, self)
 
+    def clean_logits(self) -> dict[str, NDArray[np.float32]]:
+        """Logits or log-probabilities on the clean images, by mode."""
+        found = {MEAN: self.logits.numpy()}
+        return found if self.stochastic is None else found | {STOCHASTIC: self.stochastic_logits.numpy()}
 
-def answer(model: nn.Module, images: Float[Tensor, "b c h w"], keys: Int[Tensor, "b"]) -> Float[Tensor, "b classes"]:
-    """A mode's answer to a batch, without gradients, float32 on the CPU.
 
-    A stochastic mode draws an example's noise from its key, so that no answer depends on the batch. The model is shown
+def predict(model: nn.Module, images: Float[Tensor, "b c h w"], keys: Int[Tensor, "b"]) -> Float[Tensor, "b classes"]:
+    """Logits of one mode for a batch, without gradients, float32 on the CPU.
+
+    A stochastic mode draws an example's noise from its key, so that no prediction depends on the batch. The model gets
     a copy of the images, which it may change in place.
     """
-    import torch
-
     with torch.no_grad():
         options = {"keys": keys} if getattr(model, "takes_keys", False) else {}
         logits: Tensor = model(images.clone(), **options)
@@ -100,7 +117,15 @@ def answer(model: nn.Module, images: Float[Tensor, "b c h w"], keys: Int[Tensor,
 
 
 def _logits(model: nn.Module, context: Context) -> Tensor:
-    import torch
-
     parts = (torch.split(values, context.batch_size) for values in (context.images, context.keys))
-    return torch.cat([answer(model, images, keys) for images, keys in zip(*parts, strict=True)])
+    return torch.cat([predict(model, images, keys) for images, keys in zip(*parts, strict=True)])
+
+
+def finite(logits: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether all logits of an example are finite: bool[n]."""
+    return np.asarray(np.isfinite(logits).all(axis=1), dtype=np.bool_)
+
+
+def correct(logits: NDArray[Any], truth: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether an example has finite logits and is classified correctly: bool[n]."""
+    return np.asarray(finite(logits) & (logits.argmax(axis=1) == truth), dtype=np.bool_)

@@ -1,48 +1,91 @@
-"""How often is the classifier right on images that noise, blur, weather or compression has changed?"""
+"""Accuracy on images that are corrupted by noise, blur, weather or compression."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
+from torch import Tensor
 
 from isthmus import metrics
-from isthmus.checks import corruptions_page
-from isthmus.checks.corruption_outcomes import Bools, Outcomes, applied, published
-from isthmus.checks.views import MEAN, in_mode, interval, listed, not_finite, percent, points
-from isthmus.core.config import Component
+from isthmus.checks.check import Check, in_mode, not_finite
+from isthmus.checks.context import MEAN, Context, correct, finite, predict
+from isthmus.checks.shift import correct_under_corruptions
 from isthmus.core.errors import DataError, unknown
-from isthmus.core.types import CheckResult, Metric, Section, Status
+from isthmus.core.format import corruption_title, interval, listed, percent, points
+from isthmus.core.types import CheckResult, Coordinate, Metric, Metrics, Status
+from isthmus.data.corruptions import weather
+from isthmus.data.corruptions.apply import corrupt, parameters_for
+from isthmus.data.decode import need_pillow
+from isthmus.data.images import as_float
 from isthmus.metrics import ALEXNET, ALEXNET_CLEAN, CORRUPTIONS, SEVERITIES
 from isthmus.metrics.corruption_intervals import RELATIVE
 
-if TYPE_CHECKING:
-    from isthmus.checks.context import Context
-
 SEVERITIES_OF: Mapping[str, tuple[int, ...]] = {"quick": (1, 3, 5), "full": SEVERITIES}
-"""Which severities each budget measures where the config names none."""
+"""The severities of each budget, if the option names none."""
 _IMAGENET_CLASSES = 1000
 
-Share = Annotated[float, Field(ge=0, le=1)]
+Bools = NDArray[np.bool_]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Baseline = tuple[Mapping[str, Any], float | None]
+"""A baseline's errors under corruption and on clean images."""
 
 
-class Config(Component):
-    """Which corruptions, and of which images.
+@dataclass(frozen=True)
+class Outcomes:
+    """Which images are classified correctly under which corruption.
+
+    Attributes:
+        right: mode -> corruption -> bool[severities, n].
+        clean: mode -> bool[n] on the same images without corruption; empty if these are not available.
+        missing: mode -> number of predictions with NaN or infinite logits; they count as wrong.
+        skipped: corruption -> why it was not measured.
+        rounded: whether the images were rounded to bytes first.
+        gallery: uint8[corruptions, h, w, c], the first image under each corruption at the last severity.
+    """
+
+    right: dict[str, dict[str, Bools]]
+    clean: dict[str, Bools] = field(default_factory=dict)
+    missing: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    rounded: bool = False
+    gallery: NDArray[np.uint8] | None = None
+
+
+class Corruptions(Check):
+    """Error under the corruptions of Hendrycks & Dietterich 2019, with intervals over images.
+
+    The audited images are corrupted here, or a published set is read. Every image counts with all its corrupted
+    versions.
+
+    Metrics, each by mode: ``mean_error`` over corruptions and severities, and by ``corruption``; ``added_error``, that
+    less the error on clean images, and by ``corruption``; ``mce`` and ``relative_mce`` if there is a baseline;
+    ``accuracy`` on clean images, by ``severity`` (mean over corruptions), and by ``corruption`` and ``severity``;
+    ``accuracy_loss`` by ``corruption`` and ``severity``. A published set has no clean images, so what needs them is
+    absent.
+
+    A measurement without a threshold. Warns if logits are NaN or infinite; these count as wrong. Skipped if the images
+    have a size that no published parameters fit.
+
+    Arrays, in mean mode and again with ``stochastic_`` before the name: ``correct_NAME`` bool[severities, n] for each
+    corruption; ``clean_correct`` bool[n], not for a published set. And ``gallery`` uint8[corruptions, h, w, c], the
+    first image under each corruption.
 
     Attributes:
         corruptions: those to measure; an mCE over fewer than all 15 is not the benchmark's.
-        severities: 1 to 5; (1, 3, 5) with the quick budget where None and all with the full one. An mCE needs all.
+        severities: 1 to 5; if None, (1, 3, 5) with the quick budget and all with the full one. An mCE needs all.
         parameters: "cifar10_c", "imagenet_c" or "mnist_c", for images of another size than theirs.
-        frost: the folder with the photographs for frost; where None, the package ``imagecorruptions`` is looked for.
-        benchmark: a published set, "cifar10_c" or "imagenet_c", in place of the audited images.
-        path: its folder, where that is not in ``ISTHMUS_DATA``.
-        limit: of its images.
+        frost: the folder with the photographs for frost; if None, those of the package ``imagecorruptions``.
+        benchmark: a published set, "cifar10_c" or "imagenet_c", instead of the audited images.
+        path: its folder, unless that is in ``ISTHMUS_DATA``.
+        limit: number of its images.
         classes: names of the classifier's classes, in the order of its logits; ImageNet-C needs them.
         baseline: whose errors an mCE divides by: "alexnet", "none", or errors in [0, 1] of each corruption (five, by
-            severity, or their mean). Where None, AlexNet for a classifier of 1,000 classes under ImageNet-C's
+            severity, or their mean). If None, AlexNet for a classifier of 1,000 classes under ImageNet-C's
             corruptions, otherwise none.
         baseline_clean: the baseline's error on clean images, for the relative mCE.
     """
@@ -56,8 +99,8 @@ class Config(Component):
     path: Annotated[str, Field(min_length=1)] | None = None
     limit: Annotated[int, Field(gt=0)] | None = None
     classes: tuple[str, ...] | None = None
-    baseline: Literal["alexnet", "none"] | dict[str, Share | tuple[Share, ...]] | None = None
-    baseline_clean: Share | None = None
+    baseline: Literal["alexnet", "none"] | dict[str, Fraction | tuple[Fraction, ...]] | None = None
+    baseline_clean: Fraction | None = None
 
     @field_validator("corruptions")
     @classmethod
@@ -84,95 +127,186 @@ class Config(Component):
             metrics.corruption_errors(self.baseline, None, self.corruptions)  # says what does not fit
         return self
 
+    def run(self, context: Context) -> CheckResult:
+        """Measure the error under corruption.
 
-def run(context: Context, config: Config) -> CheckResult:
-    """Accuracy under each corruption at each severity, the mean error, and an mCE where there is a baseline.
-
-    Passes where it was measured: how much is enough is not for this check to say. Warns where logits are NaN or
-    infinite, which counts as wrong. Skipped where corruptions are not defined for images of this size.
-
-    Arrays, in mean mode and again with ``stochastic_`` before the name: ``correct_fog`` etc., bool[severities, n];
-    ``clean_correct``, bool[n], on the same images, which a published set does not come with. And ``gallery``
-    uint8[corruptions, h, w, c], the first image under each corruption.
-
-    Raises:
-        DataError: files of a published set or of frost are missing or damaged.
-    """
-    from isthmus.data.corruptions.apply import parameters_for
-
-    parameters: str
-    severities: tuple[int, ...]
-    if config.benchmark:
-        source = {key: getattr(config, key) for key in ("path", "limit")} | {"name": config.benchmark}
-        outcomes = published(context, source, config.classes, config.corruptions)
-        severities, parameters = SEVERITIES, config.benchmark
-    else:
-        try:
-            parameters = parameters_for(context.images.shape[1:], config.parameters)
-        except DataError as error:
-            return CheckResult(check="corruptions", status=Status.SKIPPED, reason=str(error))
-        severities = config.severities or SEVERITIES_OF[context.budget]
-        outcomes = applied(context, parameters, config.corruptions, severities, config.frost)
-    found: dict[str, Metric] = {}
-    for mode, right in outcomes.right.items():
-        summed = _summary(right, outcomes.clean.get(mode), severities, context, _baseline(config, parameters, context))
-        found |= {in_mode(name, mode): metric for name, metric in summed.items()}
-    missing = not_finite(outcomes.missing, "count as wrong") if any(outcomes.missing.values()) else ""
-    return CheckResult(
-        check="corruptions",
-        status=Status.WARN if missing else Status.PASS,
-        reason=_reason(outcomes, found, severities, missing),
-        metrics=found,
-        details={
-            "severities": list(severities),
-            "parameters": parameters,
-            "benchmark": config.benchmark,
-            "skipped": outcomes.skipped,
-            "rounded": outcomes.rounded,
-            "shown": list(outcomes.right[MEAN]) if outcomes.gallery is not None else [],
-            "modes": {
-                mode: _details(right, outcomes.clean.get(mode), context.seed) for mode, right in outcomes.right.items()
+        Raises:
+            DataError: files of a published set or of frost are missing or damaged.
+        """
+        severities: tuple[int, ...]
+        parameters: str
+        if self.benchmark:
+            outcomes, severities, parameters = self._published(context), SEVERITIES, self.benchmark
+        else:
+            try:
+                parameters = parameters_for(context.images.shape[1:], self.parameters)
+            except DataError as error:
+                return CheckResult(check=self.name, status=Status.SKIPPED, reason=str(error))
+            severities = self.severities or SEVERITIES_OF[context.budget]
+            outcomes = self._applied(context, parameters, severities)
+        baseline = self._baseline(parameters, context)
+        found = Metrics(
+            metric.named(metric.name, mode=mode)
+            for mode, right in outcomes.right.items()
+            for metric in _metrics(right, outcomes.clean.get(mode), severities, context.seed, baseline)
+        )
+        missing = not_finite(outcomes.missing, "count as wrong")
+        return CheckResult(
+            check=self.name,
+            status=Status.WARN if missing else Status.MEASURED,
+            reason=_reason(outcomes, found, severities, missing),
+            metrics=found,
+            thresholds={"not_finite": 0.0},
+            details={
+                "corruptions": list(outcomes.right[MEAN]),
+                "severities": list(severities),
+                "parameters": parameters,
+                "benchmark": self.benchmark,
+                "skipped": outcomes.skipped,
+                "rounded": outcomes.rounded,
+                "modes": list(outcomes.right),
+                "errors": {mode: _errors(right) for mode, right in outcomes.right.items()},
             },
-            "errors": {mode: _errors(right) for mode, right in outcomes.right.items()},
-        },
-        arrays=_arrays(outcomes),
-    )
+            arrays=_arrays(outcomes),
+        )
+
+    def _baseline(self, parameters: str, context: Context) -> Baseline | None:
+        imagenet = parameters == "imagenet_c" and context.num_classes == _IMAGENET_CLASSES
+        given = self.baseline or ("alexnet" if imagenet else "none")
+        if isinstance(given, dict):
+            return given, self.baseline_clean
+        return (ALEXNET, ALEXNET_CLEAN) if given == "alexnet" else None
+
+    def _applied(self, context: Context, parameters: str, severities: Sequence[int]) -> Outcomes:
+        """Corrupt the audited images, batch by batch, and classify them in all modes."""
+        pixels = context.images * 255.0
+        levels = pixels.round()
+        photographs, skipped = _needs(parameters, self.corruptions, len(context.images[0]), self.frost)
+        measured = [name for name in self.corruptions if name not in skipped]
+        if not measured:
+            raise DataError(f"No corruption can be measured: {' '.join(skipped.values())}")
+        right = {mode: np.zeros((len(measured), len(severities), len(context.labels)), bool) for mode in context.modes}
+        missing, gallery = dict.fromkeys(context.modes, 0), []
+        for number, name in enumerate(measured):
+            for place, severity in enumerate(severities):
+                found, lost, first = _classified(context, levels.byte(), (name, severity, parameters, photographs))
+                for mode in context.modes:
+                    right[mode][number, place] = found[mode]
+                    missing[mode] += lost[mode]
+                context.progress(number * len(severities) + place + 1, len(measured) * len(severities))
+            gallery.append(first)
+        return Outcomes(
+            right={mode: dict(zip(measured, rows, strict=True)) for mode, rows in right.items()},
+            clean={mode: correct(logits, context.truth) for mode, logits in context.clean_logits().items()},
+            missing=missing,
+            skipped=skipped,
+            rounded=bool((pixels - levels).abs().max() > 1e-3),
+            gallery=np.stack(gallery),
+        )
+
+    def _published(self, context: Context) -> Outcomes:
+        """Classify a published set of corrupted images in all modes, at its five severities."""
+        source = {"name": self.benchmark, "path": self.path, "limit": self.limit}
+        passes, right = 5 * len(self.corruptions), {}
+        for number, (mode, model) in enumerate(context.modes.items()):
+
+            def progress(done: int, _total: int, before: int = number * passes) -> None:
+                context.progress(before + done, passes * len(context.modes))
+
+            right[mode] = correct_under_corruptions(
+                model, source, self.classes, self.corruptions, context.batch_size, context.seed, progress
+            )
+        return Outcomes(right)
 
 
-def _baseline(config: Config, parameters: str, context: Context) -> tuple[Mapping[str, Any], float | None] | None:
-    """The baseline's errors under corruption and on clean images."""
-    imagenet = parameters == "imagenet_c" and context.num_classes == _IMAGENET_CLASSES
-    given = config.baseline or ("alexnet" if imagenet else "none")
-    if isinstance(given, dict):
-        return given, config.baseline_clean
-    return (ALEXNET, ALEXNET_CLEAN) if given == "alexnet" else None
+def _classified(
+    context: Context, images: Tensor, settings: tuple[str, int, str, Any]
+) -> tuple[dict[str, Bools], dict[str, int], NDArray[np.uint8]]:
+    """One corruption at one severity: right answers and missing logits by mode, and the first image."""
+    name, severity, parameters, photographs = settings
+    parts: dict[str, list[NDArray[Any]]] = {mode: [] for mode in context.modes}
+    shown: NDArray[np.uint8] | None = None
+    for first in range(0, len(images), context.batch_size):
+        rows = slice(first, first + context.batch_size)
+        keys = context.keys[rows]
+        corrupted = corrupt(images[rows], name, severity, keys, parameters, photographs)
+        if shown is None:
+            shown = corrupted[0].permute(1, 2, 0).cpu().numpy()
+        for mode, model in context.modes.items():
+            parts[mode].append(predict(model, as_float(corrupted), keys).numpy())
+    assert shown is not None
+    logits = {mode: np.concatenate(found) for mode, found in parts.items()}
+    right = {mode: correct(found, context.truth) for mode, found in logits.items()}
+    return right, {mode: int((~finite(found)).sum()) for mode, found in logits.items()}, shown
+
+
+def _needs(
+    parameters: str, corruptions: Sequence[str], channels: int, frost: str | None
+) -> tuple[tuple[Tensor, ...] | None, dict[str, str]]:
+    """Photographs for frost, if needed and available, and corruptions that lack files or Pillow, with the reason."""
+    skipped = {}
+    try:
+        need_pillow()
+    except DataError as error:
+        skipped = {name: str(error) for name in ("frost", "jpeg_compression") if name in corruptions}
+    if "frost" not in corruptions or "frost" in skipped:
+        return None, skipped
+    folder = frost or weather.frost_folder()
+    if folder is None:
+        skipped["frost"] = (
+            "Frost is added from photographs that are not part of isthmus; name their folder in the option frost. "
+            f"{weather.GET}"
+        )
+        return None, skipped
+    return weather.load_frost(folder, channels, shrunk=parameters == "cifar10_c"), skipped
+
+
+def _metrics(
+    right: Mapping[str, Bools], clean: Bools | None, severities: tuple[int, ...], seed: int, baseline: Baseline | None
+) -> list[Metric]:
+    """All metrics of one mode."""
+    found = _summary(right, clean, severities, seed, baseline)
+    if clean is not None:
+        found.append(metrics.accuracy(clean).named("accuracy"))
+    stacked = np.stack(list(right.values()))
+    for place, severity in enumerate(severities):
+        over = metrics.mean(stacked[:, place].mean(axis=0), "fraction", seed)
+        found.append(over.named("accuracy", severity=severity))
+    for name, rows in right.items():
+        found.append(metrics.measured_error({name: rows}, seed).named("mean_error", corruption=name))
+        if clean is not None:
+            found.append(metrics.measured_error({name: rows}, seed, clean).named("added_error", corruption=name))
+        for severity, row in zip(severities, rows, strict=True):
+            at: dict[str, Coordinate] = {"corruption": name, "severity": severity}
+            found.append(metrics.accuracy(row).named("accuracy", **at))
+            if clean is not None:
+                found.append(metrics.paired_difference(row, clean).named("accuracy_loss", **at))
+    return found
 
 
 def _summary(
-    right: Mapping[str, Bools],
-    clean: Bools | None,
-    severities: tuple[int, ...],
-    context: Context,
-    baseline: tuple[Mapping[str, Any], float | None] | None,
-) -> dict[str, Metric]:
-    found = {"mean_error": metrics.measured_error(right, context.seed)}
+    right: Mapping[str, Bools], clean: Bools | None, severities: tuple[int, ...], seed: int, baseline: Baseline | None
+) -> list[Metric]:
+    found = [metrics.measured_error(right, seed).named("mean_error")]
     if clean is not None:
-        found["added_error"] = metrics.measured_error(right, context.seed, clean)
+        found.append(metrics.measured_error(right, seed, clean).named("added_error"))
     if baseline is None:
         return found
     errors, clean_error = baseline
     names = list(right)
-    found["mce"] = _over_baseline(severities, right, lambda: metrics.measured_mce(right, context.seed, errors, names))
+    mce = _over_baseline(severities, right, lambda: metrics.measured_mce(right, seed, errors, names))
+    found.append(mce.named("mce"))
     if clean_error is not None and clean is not None:
         pair = errors, clean_error
-        found["relative_mce"] = _over_baseline(
-            severities, right, lambda: metrics.measured_relative_mce(right, clean, context.seed, pair, names)
+        relative = _over_baseline(
+            severities, right, lambda: metrics.measured_relative_mce(right, clean, seed, pair, names)
         )
+        found.append(relative.named("relative_mce"))
     return found
 
 
 def _over_baseline(severities: tuple[int, ...], right: Mapping[str, Bools], measure: Callable[[], Metric]) -> Metric:
-    """A mean relative to the baseline, with a note where it is not the benchmark's or cannot be formed."""
+    """A mean relative to the baseline, with a note if it is not the benchmark's or cannot be formed."""
     n = next(iter(right.values())).shape[1]
     if severities != SEVERITIES:
         return Metric(value=None, unit=RELATIVE, n=n, note="needs all five severities")
@@ -184,28 +318,8 @@ def _over_baseline(severities: tuple[int, ...], right: Mapping[str, Bools], meas
     return found.model_copy(update={"note": part})
 
 
-def _details(right: Mapping[str, Bools], clean: Bools | None, seed: int) -> dict[str, Any]:
-    """Numbers of each corruption, and the mean accuracy over corruptions at each severity, clean images first."""
-    each = {}
-    for name, rows in right.items():
-        each[name] = {
-            "accuracy": [metrics.accuracy(row).model_dump() for row in rows],
-            "error": metrics.measured_error({name: rows}, seed).model_dump(),
-        }
-        if clean is not None:
-            each[name]["lost"] = [metrics.paired_difference(row, clean).model_dump() for row in rows]
-            each[name]["added"] = metrics.measured_error({name: rows}, seed, clean).model_dump()
-    stacked = np.stack(list(right.values()))
-    over = [metrics.mean(stacked[:, place].mean(axis=0), "fraction", seed) for place in range(stacked.shape[1])]
-    return {
-        "corruptions": each,
-        "by_severity": [metric.model_dump() for metric in over],
-        "clean": None if clean is None else metrics.accuracy(clean).model_dump(),
-    }
-
-
 def _errors(right: Mapping[str, Bools]) -> dict[str, list[float]]:
-    """Errors by severity, in the form that the option ``baseline`` takes where there are five."""
+    """Errors by severity, in the form that the option ``baseline`` takes if there are five."""
     return {name: [float(error) for error in errors] for name, errors in metrics.errors_by_severity(right).items()}
 
 
@@ -218,26 +332,21 @@ def _arrays(outcomes: Outcomes) -> dict[str, NDArray[Any]]:
     return arrays if outcomes.gallery is None else arrays | {"gallery": outcomes.gallery}
 
 
-def _reason(outcomes: Outcomes, found: Mapping[str, Metric], severities: tuple[int, ...], missing: str) -> str:
-    right, error = outcomes.right[MEAN], found["mean_error"]
+def _reason(outcomes: Outcomes, found: Metrics, severities: tuple[int, ...], missing: str) -> str:
+    right, error = outcomes.right[MEAN], found.one("mean_error", mode=MEAN)
     wrong = {name: percent(1 - float(rows.mean())) for name, rows in right.items()}
     most = percent(1 - min(float(rows.mean()) for rows in right.values()))
-    worst = listed([corruptions_page.spoken(name) for name in wrong if wrong[name] == most])
-    said = (
+    worst = listed([corruption_title(name) for name in wrong if wrong[name] == most])
+    reason = (
         f"Over {len(right)} corruptions at severities {listed([str(s) for s in severities])}, {percent(error.value)} "
-        f"of the answers to {error.n} images are wrong{interval(error)}"
+        f"of the predictions for {error.n} images are wrong{interval(error)}"
     )
-    if "added_error" in found:
-        added = found["added_error"].value or 0.0
-        said += f", {points(added)} {'more' if added >= 0 else 'fewer'} than of the clean images"
-    said += f"; most under {worst}, {most}{missing}."
+    if added := found.get("added_error", mode=MEAN):
+        difference = added.value or 0.0
+        reason += f", {points(difference)} {'more' if difference >= 0 else 'fewer'} than for the clean images"
+    reason += f"; most under {worst}, {most}{missing}."
     if outcomes.rounded:
-        said += " The images were rounded to bytes before they were corrupted."
+        reason += " The images were rounded to bytes before they were corrupted."
     for name, why in outcomes.skipped.items():
-        said += f" Not measured: {corruptions_page.spoken(name)}. {why}"
-    return said
-
-
-def section(results: Mapping[str, CheckResult]) -> Section:
-    """Accuracy against severity, a table by corruption, the summary, and how the corruptions look."""
-    return corruptions_page.section(results)
+        reason += f" Not measured: {corruption_title(name)}. {why}"
+    return reason

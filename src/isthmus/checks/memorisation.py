@@ -1,62 +1,70 @@
-"""Does the classifier know the examples that it was trained on better than new ones?"""
+"""Memorisation: are training examples classified better than new ones?"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+import torch
+from jaxtyping import Int64
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, SerializeAsAny
+from torch import Tensor
 
 from isthmus import metrics
-from isthmus.checks import memorisation_page
-from isthmus.checks.members import TrainedOn, alike, answers
-from isthmus.checks.views import (
-    MEAN,
-    STOCHASTIC,
-    blamed,
-    clean_logits,
-    correct,
-    finite,
-    in_mode,
-    interval,
-    labels,
-    listed,
-    not_finite,
-    percent,
-    points,
-)
+from isthmus.checks.check import Check, Progress, in_mode, mode_with, not_finite
+from isthmus.checks.context import MEAN, STOCHASTIC, Context, correct, finite, predict
+from isthmus.checks.trained_on import Labelled, TrainedOn
 from isthmus.core import config as configs
+from isthmus.core import randomness
 from isthmus.core.config import Component
 from isthmus.core.errors import DataError, ModelError
-from isthmus.core.types import CheckResult, Metric, Section, Status
-
-if TYPE_CHECKING:
-    from jaxtyping import Int64
-    from torch import Tensor
-
-    from isthmus.checks.context import Context
+from isthmus.core.format import interval, listed, percent, points
+from isthmus.core.types import CheckResult, Metric, Metrics, Status
+from isthmus.data.images import as_float
+from isthmus.data.loading import load
+from isthmus.data.order import balanced
 
 UNKNOWN = (
-    "Which examples it was trained on is not known; give them as `trained_on`, or name their data set, such as "
+    "The training examples are not known; give them as `trained_on`, or name their data set, such as "
     "memorisation:cifar10."
 )
+
+Outcomes = tuple[NDArray[np.bool_], NDArray[np.float64]]
+"""Whether each image is classified correctly, and its loss, NaN if its logits are not finite."""
 
 
 def _data(given: Any) -> Component:
     return configs.component("data", given)
 
 
-class Config(Component):
-    """Which training examples, and when to warn.
+class Memorisation(Check):
+    """Accuracy and loss on training images and on the audited ones, and how well the loss separates the two.
+
+    There are as many training images of each class as are audited (:func:`balanced_like`), without augmentation. The
+    audited images are assumed to be new and from the same population; any other difference, such as their source,
+    counts as a gap too.
+
+    Metrics by mode: ``training_accuracy``; ``accuracy``, of the audited images; ``generalisation_gap``, their
+    difference. The gap is also the advantage (true less false positive rate) of the attack that takes every correctly
+    classified image for a training image (Yeom et al. 2018, theorem 2). ``loss_gap``, the audited images' mean negative
+    log-likelihood less the training images', in nats. ``membership_auroc``, P(loss of an audited image > loss of a
+    training image), ties half: the area under the ROC curve of the attack that takes images of small loss for training
+    images (Yeom et al. 2018); 0.5 is chance.
+
+    Warns if, in either mode, the whole interval of the gap lies above ``threshold`` or that of the AUROC above
+    ``membership``, and if logits are NaN or infinite: these predictions are wrong and have no loss. Skipped if no
+    training examples are known.
+
+    Arrays: ``correct`` and ``nll`` (nats; NaN if logits are not finite) of the audited images, ``training_correct`` and
+    ``training_nll``, the same with ``stochastic_`` before it, and ``training_index``, positions in the training split.
 
     Attributes:
-        data: the data set whose training split the classifier was trained on ("cifar10", with options as mappings), for
-            a model whose audit was given no training examples. It may stand after a colon, ``memorisation:cifar10``.
-        images: show at most so many of them; as many as are audited where None, and never more.
-        threshold: a generalisation gap above it is worth a warning.
-        membership: an AUROC of membership above it is, too.
+        data: the data set whose training split the classifier was trained on ("cifar10", with options as mappings), if
+            the audit was given no training examples. Short form: ``memorisation:cifar10``.
+        images: most training images; if None, as many as are audited. Never more than that.
+        threshold: warn above this generalisation gap.
+        membership: warn above this AUROC of membership.
         resamples: of every bootstrap.
     """
 
@@ -68,144 +76,168 @@ class Config(Component):
     membership: Annotated[float, Field(ge=0.5, le=1)] = 0.6
     resamples: Annotated[int, Field(gt=0)] = 1000
 
+    def run(self, context: Context) -> CheckResult:
+        """Measure memorisation.
 
-def run(context: Context, config: Config) -> CheckResult:
-    """Accuracy and loss on training images beside those on the audited ones, and how well the loss tells them apart.
+        Raises:
+            DataError: the data set of ``data`` does not fit, or no training example has an audited class.
+            ModelError: in a mode, no image of either kind has finite logits.
+        """
+        known = self._trained_on(context)
+        if known is None:
+            return CheckResult(check=self.name, status=Status.SKIPPED, reason=UNKNOWN, details={"trained_on": None})
+        positions = balanced_like(known.examples.labels, context.labels, self.images)
+        if not len(positions):
+            raise DataError("No training example has the class of an audited image, so there is nothing to compare.")
+        truth = known.examples.labels[positions.to(known.examples.labels.device)].cpu().numpy().astype(np.int64)
+        trained = predictions(context, known.examples, positions, context.progress)
+        found: list[Metric] = []
+        arrays: dict[str, NDArray[Any]] = {"training_index": positions.numpy()}
+        missing: dict[str, int] = {}
+        for mode, logits in context.clean_logits().items():
+            missing[mode] = int((~finite(logits)).sum() + (~finite(trained[mode])).sum())
+            training = _outcomes(trained[mode], truth, "training", mode)
+            audited = _outcomes(logits, context.truth, "audited", mode)
+            found += [metric.named(metric.name, mode=mode) for metric in self._measures(training, audited, context)]
+            for prefix, (right, loss) in (("training_", training), ("", audited)):
+                arrays |= {in_mode(f"{prefix}correct", mode): right, in_mode(f"{prefix}nll", mode): loss}
+        whole = Metrics(found)
+        status, mode, reason = self._judge(whole, not_finite(missing, "count as wrong and have no loss"))
+        details: dict[str, Any] = {"known": len(known.examples), "modes": list(missing), "mode": mode}
+        if self.data is None:
+            details["trained_on"] = known.hash
+        return CheckResult(
+            check=self.name,
+            status=status,
+            reason=reason,
+            metrics=whole,
+            thresholds=self._thresholds | {"not_finite": 0.0},
+            details=details,
+            arrays=arrays,
+        )
 
-    The training images are as many of each class as are audited (:func:`isthmus.checks.members.alike`), without
-    augmentation. The audited images are taken to be new and from the same population; what else differs between the
-    two, such as where they were gathered, counts as a gap too.
+    @property
+    def _thresholds(self) -> dict[str, float]:
+        return {"generalisation_gap": self.threshold, "membership_auroc": self.membership}
 
-    ``generalisation_gap`` is training less audited accuracy; it is also the advantage (true less false positive rate)
-    of whoever takes every image that is answered rightly for a training image (Yeom et al. 2018, theorem 2).
-    ``loss_gap`` is the audited images' mean negative log-likelihood less the training images', in nats.
-    ``membership_auroc`` is P(loss of an audited image > loss of a training image), ties half: the area under the ROC
-    curve of the attack that takes images of small loss for training images (Yeom et al. 2018); 0.5 is chance.
+    def _trained_on(self, context: Context) -> TrainedOn | None:
+        """The training examples: of the named data set, else those that the audit was given."""
+        if self.data is None:
+            return context.trained_on
+        data = load(self.data)
+        shape = tuple(context.images.shape[1:])
+        if data.shape != shape or data.num_classes != context.num_classes:
+            raise DataError(
+                f"{data.name} has {data.num_classes} classes and images of {'×'.join(map(str, data.shape))}, and the "
+                f"audit {context.num_classes} classes and images of {'×'.join(map(str, shape))} (C, H, W); name the "
+                "data that the classifier was trained on, with the options it was trained with."
+            )
+        return TrainedOn(data.training_split(), data.fingerprint)
 
-    Warns where, in either mode, the whole interval of the gap lies above ``config.threshold`` or that of the AUROC
-    above ``config.membership``, and where logits are NaN or infinite: these are wrong answers without a loss. Skipped
-    where no training examples are known.
+    def _measures(self, training: Outcomes, audited: Outcomes, context: Context) -> list[Metric]:
+        (right_before, loss_before), (right_now, loss_now) = training, audited
+        member, new = (loss[~np.isnan(loss)] for loss in (loss_before, loss_now))
+        auroc = metrics.detection_metrics(member, new, context.seed, resamples=self.resamples)["auroc"]
+        if auroc.value is None:
+            auroc = auroc.model_copy(update={"note": "needs two images of either kind"})
+        loss_gap = metrics.mean_difference(member, new, "nats", context.seed, resamples=self.resamples)
+        return [
+            metrics.accuracy(right_before).named("training_accuracy"),
+            metrics.accuracy(right_now).named("accuracy"),
+            metrics.difference(right_now, right_before).named("generalisation_gap"),
+            loss_gap.named("loss_gap"),
+            auroc.named("membership_auroc"),
+        ]
 
-    Arrays: ``correct`` and ``nll`` (nats; NaN where logits are not finite) of the audited images, ``training_correct``
-    and ``training_nll``, the same with ``stochastic_`` before it, and ``training_index``, positions in the training
-    split.
+    def _judge(self, found: Metrics, missing: str) -> tuple[Status, str, str]:
+        """Status, the mode that it is of, and the reason."""
+        names = {"generalisation_gap": "the gap", "membership_auroc": "the AUROC"}
+        above = {
+            mode: [
+                f"{names[name]}{self._in_other_mode(metric, mode)} is above {percent(limit)}"
+                for name, limit in self._thresholds.items()
+                if (metric := found.get(name, mode=mode)) and metric.interval and metric.interval.low > limit
+            ]
+            for mode in (MEAN, STOCHASTIC)
+        }
+        before, now, gap, auroc = (
+            found.one(name, mode=MEAN)
+            for name in ("training_accuracy", "accuracy", "generalisation_gap", "membership_auroc")
+        )
+        reason = (
+            f"{percent(before.value)} of {before.n} training images are classified correctly, "
+            f"{points(gap.value or 0.0)} {'more' if (gap.value or 0.0) >= 0 else 'fewer'} than of {now.n} new "
+            f"ones{interval(gap)}"
+        )
+        if auroc.value is not None:
+            reason += f"; the loss separates the two with an AUROC of {percent(auroc.value)}{interval(auroc)}"
+        if any(above.values()):
+            signs = listed([sign for each in above.values() for sign in each])
+            return Status.WARN, mode_with(above), f"{reason}; {signs}{missing}."
+        below = f"the gap is not shown to be above {percent(self.threshold)}"
+        if auroc.value is not None:
+            below += f", nor the AUROC to be above {percent(self.membership)}"
+        return Status.WARN if missing else Status.PASS, MEAN, f"{reason}; {below}{missing}."
+
+    @staticmethod
+    def _in_other_mode(metric: Metric, mode: str) -> str:
+        """In another mode than the mean, the number itself, since the reason gives only the mean mode's."""
+        return "" if mode == MEAN else f" in {mode} mode, {percent(metric.value)}{interval(metric)},"
+
+
+def balanced_like(
+    labels: Int64[Tensor, " n"], audited: Int64[Tensor, " m"], most: int | None = None
+) -> Int64[Tensor, " k"]:
+    """Positions of as many examples of each class as are audited, or of all if there are fewer.
+
+    Both sets then have the same class frequencies, as far as the data allow it. The choice is always the same: the
+    first of each class in the fixed shuffle of :func:`isthmus.data.order.balanced`. A smaller ``most`` keeps the
+    frequencies and gives the first of the same positions.
+    """
+    labels, audited = labels.cpu(), audited.cpu()
+    order = balanced(labels)
+    classes = labels[order]
+    wanted = audited.bincount(minlength=int(classes.max()) + 1)[classes]
+    counts = classes.bincount()
+    by_class = classes.argsort(stable=True)
+    ranks = torch.empty_like(order)
+    ranks[by_class] = torch.arange(len(order)) - (counts.cumsum(0) - counts)[classes[by_class]]
+    kept = ranks < wanted
+    progress = (ranks[kept] + 0.5) / wanted[kept]
+    return order[kept][progress.argsort(stable=True)][:most]
+
+
+def predictions(
+    context: Context,
+    examples: Labelled,
+    positions: Int64[Tensor, " k"],
+    progress: Progress = lambda _done, _total: None,
+) -> dict[str, NDArray[Any]]:
+    """Logits or log-probabilities, by mode, of the examples at these positions, read batch by batch.
+
+    Args:
+        progress: called with (done, total) examples.
 
     Raises:
-        DataError: the data set of ``config.data`` does not fit, or no training example has an audited class.
-        ModelError: in a mode, no image of either kind has finite logits.
+        DataError: a file is missing or no image.
     """
-    known = _trained_on(context, config)
-    if known is None:
-        return CheckResult(check="memorisation", status=Status.SKIPPED, reason=UNKNOWN, details={"trained_on": None})
-    positions = _chosen(known, context, config)
-    before = known.examples.labels[positions.to(known.examples.labels.device)].cpu().numpy().astype(np.int64)
-    now = labels(context)
-    trained = answers(context, known.examples, positions, context.progress)
-    found: dict[str, Metric] = {}
-    arrays: dict[str, NDArray[Any]] = {"training_index": positions.numpy()}
-    missing: dict[str, int] = {}
-    for mode, logits in clean_logits(context).items():
-        sides = {"training": (trained[mode], before), "audited": (logits, now)}
-        missing[mode] = sum(int((~finite(given)).sum()) for given, _ in sides.values())
-        outcomes = {side: _outcomes(*given, side, mode) for side, given in sides.items()}
-        found |= {in_mode(name, mode): m for name, m in _measures(outcomes, context.seed, config.resamples).items()}
-        for side, (right, loss) in outcomes.items():
-            prefix = "training_" if side == "training" else ""
-            arrays |= {in_mode(f"{prefix}correct", mode): right, in_mode(f"{prefix}nll", mode): loss}
-    status, mode, reason = _judge(found, config, not_finite(missing, "count as wrong and have no loss"))
-    details: dict[str, Any] = {"known": len(known.examples), "modes": list(missing), "mode": mode}
-    if config.data is None:
-        details["trained_on"] = known.hash
-    return CheckResult(
-        check="memorisation", status=status, reason=reason, metrics=found, details=details, arrays=arrays
-    )
+    device = context.images.device
+    found: dict[str, list[NDArray[Any]]] = {mode: [] for mode in context.modes}
+    for start in range(0, len(positions), context.batch_size):
+        progress(start, len(positions))
+        rows = positions[start : start + context.batch_size]
+        images = examples.select(rows).images
+        images = as_float(images) if images.dtype == torch.uint8 else images.float()
+        keys = randomness.fold(randomness.example_keys(context.seed, rows.to(device)), "memorisation/example")
+        for mode, model in context.modes.items():
+            found[mode].append(predict(model, images.to(device), keys).numpy())
+    return {mode: np.concatenate(parts) for mode, parts in found.items()}
 
 
-def _trained_on(context: Context, config: Config) -> TrainedOn | None:
-    """The training examples: of the data set that is named, else those that the audit was given."""
-    if config.data is None:
-        return context.trained_on
-    from isthmus.data.loading import load
-
-    data = load(config.data)
-    shape = tuple(context.images.shape[1:])
-    if data.shape != shape or data.num_classes != context.num_classes:
-        raise DataError(
-            f"{data.name} has {data.num_classes} classes and images of {'×'.join(map(str, data.shape))}, and the audit "
-            f"{context.num_classes} classes and images of {'×'.join(map(str, shape))} (C, H, W); name the data that "
-            "the classifier was trained on, with the options it was trained with."
-        )
-    return TrainedOn(data.training_split(), data.fingerprint)
-
-
-def _chosen(known: TrainedOn, context: Context, config: Config) -> Int64[Tensor, " k"]:
-    positions = alike(known.examples.labels, context.labels, config.images)
-    if not len(positions):
-        raise DataError("No training example has the class of an audited image, so there is nothing to compare.")
-    return positions
-
-
-def _outcomes(
-    logits: NDArray[Any], truth: NDArray[np.int64], side: str, mode: str
-) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Whether each image is answered rightly, and its loss, NaN where it has no answer."""
-    answered = finite(logits)
-    if not answered.any():
+def _outcomes(logits: NDArray[Any], truth: NDArray[np.int64], side: str, mode: str) -> Outcomes:
+    known = finite(logits)
+    if not known.any():
         raise ModelError(f"In {mode} mode no {side} image has finite logits, so there is no loss to compare.")
     loss = np.full(len(truth), np.nan)
-    loss[answered] = metrics.nll(logits[answered], truth[answered])
+    loss[known] = metrics.nll(logits[known], truth[known])
     return correct(logits, truth), loss
-
-
-def _measures(
-    outcomes: Mapping[str, tuple[NDArray[np.bool_], NDArray[np.float64]]], seed: int, resamples: int
-) -> dict[str, Metric]:
-    (right_before, loss_before), (right_now, loss_now) = outcomes["training"], outcomes["audited"]
-    member, new = (loss[~np.isnan(loss)] for loss in (loss_before, loss_now))
-    auroc = metrics.detection_metrics(member, new, seed, resamples=resamples)["auroc"]
-    if auroc.value is None:
-        auroc = auroc.model_copy(update={"note": "needs two images of either kind"})
-    return {
-        "training_accuracy": metrics.accuracy(right_before),
-        "accuracy": metrics.accuracy(right_now),
-        "generalisation_gap": metrics.difference(right_now, right_before),
-        "loss_gap": metrics.mean_difference(member, new, "nats", seed, resamples=resamples),
-        "membership_auroc": auroc,
-    }
-
-
-def _judge(found: Mapping[str, Metric], config: Config, missing: str) -> tuple[Status, str, str]:
-    """Status, the mode that it is of, and why."""
-    limits = {"generalisation_gap": config.threshold, "membership_auroc": config.membership}
-    words = {"generalisation_gap": "the gap", "membership_auroc": "that AUROC"}
-    above = {
-        mode: [
-            f"{words[name]} in {mode} mode is above {percent(limit)}: {percent(metric.value)}{interval(metric)}"
-            if mode != MEAN
-            else f"{words[name]} is above {percent(limit)}"
-            for name, limit in limits.items()
-            if (metric := found.get(in_mode(name, mode))) and metric.interval and metric.interval.low > limit
-        ]
-        for mode in (MEAN, STOCHASTIC)
-    }
-    before, gap, auroc = (found[name] for name in ("training_accuracy", "generalisation_gap", "membership_auroc"))
-    said = (
-        f"{percent(before.value)} of {before.n} images that it was trained on are classified correctly, "
-        f"{points(gap.value or 0.0)} {'more' if (gap.value or 0.0) >= 0 else 'fewer'} than of {found['accuracy'].n} "
-        f"new ones{interval(gap)}"
-    )
-    if auroc.value is not None:
-        said += f"; by their loss the ones are told from the others with an AUROC of {percent(auroc.value)}"
-        said += interval(auroc)
-    if any(above.values()):
-        return Status.WARN, blamed(above), f"{said}; {listed([each for of in above.values() for each in of])}{missing}."
-    status = Status.WARN if missing else Status.PASS
-    held = f"the gap is not shown to be above {percent(config.threshold)}"
-    if auroc.value is not None:
-        held += f", nor that AUROC to be above {percent(config.membership)}"
-    return status, MEAN, f"{said}; {held}{missing}."
-
-
-def section(results: Mapping[str, CheckResult]) -> Section:
-    """Who is told by the loss, how the losses are spread, all measures in both modes, and two columns."""
-    return memorisation_page.section(results)

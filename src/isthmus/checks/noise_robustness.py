@@ -1,63 +1,76 @@
-"""How much do answers still tell of the labels as noise grows, worst-case noise and white noise of the same size?"""
+"""Information that predictions transmit about labels under growing noise: adversarial, and white of the same size."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
+from torch import nn
 
 from isthmus import metrics
-from isthmus.checks import noise_robustness_page
-from isthmus.checks.noise_curves import Curve, Told, curves
-from isthmus.checks.noise_robustness_page import SPOKEN
-from isthmus.checks.security_curve import share
-from isthmus.checks.views import (
-    MEAN,
-    STOCHASTIC,
-    blamed,
-    chance,
-    in_mode,
-    interval,
-    labels,
-    listed,
-    not_finite,
-    percent,
-)
-from isthmus.core.config import Component
-from isthmus.core.types import CheckResult, Metric, Section, Status
-
-if TYPE_CHECKING:
-    from isthmus.attacks.noise_sweep import Descent
-    from isthmus.checks.context import Context
+from isthmus.attacks.noise_sweep import NO_ANSWER, Descent, descend
+from isthmus.checks.check import Check, Progress, chance, in_mode, mode_with, not_finite, part
+from isthmus.checks.context import MEAN, Context
+from isthmus.checks.noise_curves import Curve, LabelEntropy, curves
+from isthmus.core.format import interval, listed, percent
+from isthmus.core.types import CheckResult, Metric, Metrics, Status
 
 Noise = Literal["white", "l2", "linf"]
+Curves = Mapping[str, Curve]
+"""The curves of one mode, by kind of noise."""
+
+NOISES = {"white": "white noise", "l2": "ℓ2 steps", "linf": "sign steps"}
 
 SPACING = {"quick": 2.0, "full": 1.0}
-"""dB between the ratios that each budget measures, where the config names none."""
+"""dB between the ratios of each budget, if the option is None."""
 
-AS_MUCH_NOISE = 20 * math.log10(2)
-"""At this ratio and below, ‖δ‖₂ ≥ ‖x‖₂: every image can be made black, and so all of them the same."""
+EQUAL_SIZE = 20 * math.log10(2)
+"""At this ratio and below, ‖δ‖₂ ≥ ‖x‖₂: every image can be made black, so all can become the same."""
 
-_UNMOVED = 0.01  # a larger share of images without a gradient is a sign
-_FALL = 0.5  # accuracy that falls by more from one ratio to the next leaves something unseen between them
+_UNMOVED = 0.01  # a larger fraction of images without a gradient is a sign of masking
+_FALL = 0.5  # a larger fall of accuracy between two ratios may hide something between them
 
 
-class Config(Component):
-    """Which noise, over which signal-to-noise ratios.
+class NoiseRobustness(Check):
+    """I(T;Y) of predicted class T and label Y against the signal-to-noise ratio, for noise of unlimited range.
+
+    After "A Rate-Distortion Theory of Adversarial Examples", figure 5, see :mod:`isthmus.attacks.noise_sweep`. Images
+    are not clipped to [0, 1]. Logits that are not finite count as a symbol of their own, and as wrong.
+
+    Metrics by mode: ``information_bits`` and ``accuracy``, on clean images, and by ``noise`` and ``snr``. By mode and
+    noise: ``information_kept``, the fraction of H(Y) that is transmitted, averaged over the ratios from ``high`` to
+    ``low`` dB (trapezoid rule); ``information_gap``, that of white noise less this one's; and ``accuracy``, the
+    fraction of the ratios at which, and at all above which, an image is right, averaged over the images.
+
+    ``information_kept`` uses, at each ratio, the least that is transmitted there or at any higher one, since an
+    adversary may also make less noise. Information that returns as noise grows is not the image's but the adversary's,
+    whose choice of a wrong class depends on the right one; with two classes, all of it returns once every prediction is
+    wrong.
+
+    I(T;Y) is not measured if random predictions would seem to transmit half of H(Y), as for many classes and few images
+    (:func:`isthmus.metrics.transmission.expected_at_random`). Accuracy is always measured.
+
+    A measurement without a threshold. Warns at signs that steps along the gradient are not the worst case: images right
+    throughout although all can be made black, more than 1% of images without a gradient, less information lost to steps
+    than to white noise. Warns if accuracy falls by more than half between two ratios: information may have fallen and
+    returned in between. Warns if logits are not finite. Skipped if all images have one label: H(Y) is 0.
+
+    Arrays, in mean mode and again with ``stochastic_`` before the name: ``predicted_white`` etc., int32[1 + ratios, n],
+    the clean image first, −1 if logits are not finite.
 
     Attributes:
         noises: "white" (Gaussian), "l2" (steps along the gradient), "linf" (along its sign). A model without gradients
-            can be asked about "white" alone.
-        high: ratio of the least noise, in dB. At 60 it is a thousandth of the image, less than rounding to bytes is.
-        low: of the most. At 6 there is as much noise as image, and no classifier can be asked for more.
-        spacing: dB from one ratio to the next; 2, or 1 with the full budget, where None. Each costs a step.
+            supports "white" only.
+        high: ratio of the least noise, in dB. At 60 it is a thousandth of the image, less than rounding to bytes.
+        low: ratio of the most noise. At 6 there is as much noise as image, and no classifier can be robust.
+        spacing: dB from one ratio to the next; if None 2, or 1 with the full budget. Each costs a step.
         loss: what the steps ascend; "log_odds" has the direction of the cross-entropy, without its rounding to zero.
-        origin: the value of a pixel without signal, 0 for black. Images that were scaled and shifted into [0, 1], as
-            whitened ones have to be, give what 0 became, so that ratios are those before.
+        origin: the value of a pixel without signal, 0 for black. For images that were scaled and shifted into [0, 1],
+            such as whitened ones, give the value that 0 became, so that ratios are those before.
         resamples: of the bootstraps.
     """
 
@@ -75,170 +88,147 @@ class Config(Component):
         if self.low >= self.high:
             raise ValueError(f"low must be below high, both in dB; got {self.low:g} and {self.high:g}")
         if len(set(self.noises)) < len(self.noises):
-            raise ValueError(f"each of the noises is asked for once; got {', '.join(self.noises)}")
+            raise ValueError(f"each noise may be named once; got {', '.join(self.noises)}")
         return self
 
+    def run(self, context: Context) -> CheckResult:
+        """Measure information and accuracy under noise.
 
-def run(context: Context, config: Config) -> CheckResult:
-    """I(T;Y) of predicted class T and label Y against the signal-to-noise ratio, for noise that knows no bounds.
+        Raises:
+            ModelError: the model has no gradient, and other noise than white is requested.
+        """
+        truth = context.truth
+        if (truth == truth[0]).all():
+            reason = "All images have the same label, so no information about it can be transmitted."
+            return CheckResult(check=self.name, status=Status.SKIPPED, reason=reason)
+        ratios, entropy = self._ratios(context.budget), LabelEntropy.of(truth, context.num_classes)
+        signal = np.asarray((context.images != self.origin).flatten(1).any(1).cpu().numpy(), dtype=np.bool_)
+        by_mode: dict[str, Curves] = {}
+        arrays: dict[str, NDArray[Any]] = {}
+        passes: dict[str, dict[str, list[int]]] = {}
+        missing: dict[str, int] = {}
+        for position, (mode, model) in enumerate(context.modes.items()):
+            found = self._sweeps(model, context, ratios, part(context.progress, position, len(context.modes)))
+            by_mode[mode] = curves(found, entropy, ratios, signal, context.seed, self.resamples)
+            predicted = {noise: of.predicted.numpy().astype(np.int32) for noise, of in found.items()}
+            arrays |= {in_mode(f"predicted_{noise}", mode): values for noise, values in predicted.items()}
+            missing[mode] = int((np.concatenate(list(predicted.values())) == NO_ANSWER).any(axis=0).sum())
+            passes[mode] = {noise: [of.forward_passes, of.backward_passes] for noise, of in found.items()}
+        whole = Metrics(metric for mode, of in by_mode.items() for metric in _metrics(of, ratios, mode))
+        signs = {mode: _signs(of, entropy, ratios) for mode, of in by_mode.items()}
+        warnings = [f"{sign} ({mode} mode)" for mode, of in signs.items() for sign in of]
+        lost = not_finite(missing, "count as wrong, with a symbol of their own") + _unseen(by_mode)
+        return CheckResult(
+            check=self.name,
+            status=Status.WARN if warnings or lost else Status.MEASURED,
+            reason=self._reason(whole, entropy, warnings, lost),
+            metrics=whole,
+            details={
+                "snr": ratios,
+                "noises": {noise: NOISES[noise] for noise in self.noises},
+                "label_entropy_bits": entropy.bits,
+                "unmoved": {
+                    mode: {noise: curve.unmoved for noise, curve in of.items()} for mode, of in by_mode.items()
+                },
+                "passes": passes,
+                "mode": mode_with(signs),
+            },
+            arrays=arrays,
+        )
 
-    After "A Rate-Distortion Theory of Adversarial Examples", figure 5, see :mod:`isthmus.attacks.noise_sweep`. Images
-    are not clipped to [0, 1]. No answer (logits that are not finite) is a symbol of its own, and wrong.
-
-    ``kept_l2`` and so on are one number a curve: the share of H(Y) that is transmitted, averaged over the ratios from
-    ``config.high`` to ``config.low`` dB (trapezoid rule). What counts at a ratio is the least that is transmitted there
-    or at any higher one, for who may make so much noise may make less. Information that returns as noise grows is not
-    the image's but the adversary's, whose choice of a wrong class depends on the right one; of two classes all of it
-    returns, once every answer is wrong. ``gap_l2`` is ``kept_white`` less ``kept_l2``. ``accuracy_l2`` is the same for
-    accuracy: the share of the ratios at which, and at all above which, an image is right, averaged over the images.
-
-    I(T;Y) is not measured where answers at random would seem to tell half of H(Y) already, as they do of many classes
-    in few images (:func:`isthmus.metrics.transmission.expected_at_random`). Accuracy is measured all the same.
-
-    Passes where it was measured: how much is enough is not for this check to say. Warns at signs that steps along the
-    gradient are not the worst case: images right throughout although all can be made black, more than 1% of images
-    without a gradient, less information lost to steps than to white noise. Warns where accuracy falls by more than half
-    between two ratios: information may have fallen and come back unseen. Warns where answers are not finite.
-    Skipped where all images have one label: H(Y) is 0.
-
-    Arrays, in mean mode and again with ``stochastic_`` before the name: ``predicted_white`` etc.,
-    int32[1 + ratios, n], the clean image first, −1 without an answer.
-
-    Raises:
-        ModelError: the model has no gradient, and other noise than white is asked for.
-    """
-    from isthmus.attacks.noise_sweep import NO_ANSWER, descend
-
-    truth = labels(context)
-    if (truth == truth[0]).all():
-        said = "All images have the same label, so that there is nothing to tell of it."
-        return CheckResult(check="noise_robustness", status=Status.SKIPPED, reason=said)
-    ladder, told = _ladder(config, context.budget), Told.of(truth, context.num_classes)
-    signal = np.asarray((context.images != config.origin).flatten(1).any(1).cpu().numpy(), dtype=np.bool_)
-    modes = {MEAN: context.model} | ({} if context.stochastic is None else {STOCHASTIC: context.stochastic})
-    of_modes: dict[str, dict[str, Curve]] = {}
-    arrays: dict[str, NDArray[Any]] = {}
-    passes: dict[str, dict[str, list[int]]] = {}
-    missing: dict[str, int] = {}
-    for position, (mode, model) in enumerate(modes.items()):
-        progress = share(context.progress, position, len(modes))
-        found: dict[str, Descent] = {
+    def _sweeps(
+        self, model: nn.Module, context: Context, ratios: Sequence[float], progress: Progress
+    ) -> dict[str, Descent]:
+        return {
             noise: descend(
                 model,
                 context.images,
                 context.labels,
                 noise,
-                ladder,
-                loss=config.loss,
-                origin=config.origin,
+                ratios,
+                loss=self.loss,
+                origin=self.origin,
                 seed=context.seed,
                 indices=context.indices,
                 batch_size=context.batch_size,
-                progress=share(progress, number, len(config.noises)),
+                progress=part(progress, number, len(self.noises)),
             )
-            for number, noise in enumerate(config.noises)
+            for number, noise in enumerate(self.noises)
         }
-        of_modes[mode] = curves(found, told, ladder, signal, context.seed, config.resamples)
-        predicted = {noise: of.predicted.numpy().astype(np.int32) for noise, of in found.items()}
-        arrays |= {in_mode(f"predicted_{noise}", mode): values for noise, values in predicted.items()}
-        missing[mode] = int((np.concatenate(list(predicted.values())) == NO_ANSWER).any(axis=0).sum())
-        passes[mode] = {noise: [of.forward_passes, of.backward_passes] for noise, of in found.items()}
-    measured = {in_mode(name, mode): metric for mode, of in of_modes.items() for name, metric in _metrics(of).items()}
-    by_mode = {mode: _signs(of, told, ladder) for mode, of in of_modes.items()}
-    signs = [f"{sign} ({mode} mode)" for mode, of in by_mode.items() for sign in of]
-    lost = not_finite(missing, "have an answer of their own, and a wrong one") + _unseen(of_modes)
-    return CheckResult(
-        check="noise_robustness",
-        status=Status.WARN if signs or lost else Status.PASS,
-        reason=_reason(measured, told, config, signs, lost),
-        metrics=measured,
-        details={
-            "snr": ladder,
-            "label_entropy_bits": told.entropy,
-            "modes": {mode: {noise: _details(curve) for noise, curve in of.items()} for mode, of in of_modes.items()},
-            "passes": passes,
-            "mode": blamed(by_mode),
-        },
-        arrays=arrays,
-    )
+
+    def _ratios(self, budget: str) -> list[float]:
+        """Ratios in dB from high to low, evenly spaced but for the last."""
+        spacing = self.spacing or SPACING[budget]
+        count = math.ceil((self.high - self.low) / spacing - 1e-9)
+        return [*(self.high - spacing * step for step in range(count)), self.low]
+
+    def _reason(self, found: Metrics, entropy: LabelEntropy, warnings: list[str], lost: str) -> str:
+        over = f"averaged over {self.low:g} to {self.high:g} dB"
+        clean = found.one("information_bits", mode=MEAN).value
+        name = "accuracy" if clean is None else "information_kept"
+        measured = {noise: found.one(name, mode=MEAN, noise=noise) for noise in self.noises}
+        each = listed([f"{percent(m.value)} under {NOISES[noise]}{interval(m)}" for noise, m in measured.items()])
+        if clean is None:
+            reason = f"Accuracy, {over}, is {each}; information is not measured: {entropy.obstacle}{lost}"
+        else:
+            reason = (
+                f"Predictions for clean images transmit {clean:.2f} of the labels' {entropy.bits:.2f} bits; of the "
+            )
+            reason += f"latter, {over}, {each} {'is' if len(measured) == 1 else 'are'} kept{lost}"
+        if warnings:
+            return f"{reason}. But steps along the gradient may not be the worst case: {'; '.join(warnings)}."
+        return f"{reason}."
 
 
-def _ladder(config: Config, budget: str) -> list[float]:
-    """Ratios in dB from high to low, evenly spaced but for the last."""
-    spacing = config.spacing or SPACING[budget]
-    count = math.ceil((config.high - config.low) / spacing - 1e-9)
-    return [*(config.high - spacing * rung for rung in range(count)), config.low]
+def _metrics(of: Curves, ratios: Sequence[float], mode: str) -> list[Metric]:
+    """Averages first, then each ratio."""
+    first = next(iter(of.values()))
+    found = [
+        first.information[0].named("information_bits", mode=mode),
+        metrics.accuracy(first.right[0]).named("accuracy", mode=mode),
+    ]
+    found += [curve.kept.named("information_kept", mode=mode, noise=noise) for noise, curve in of.items()]
+    found += [curve.gap.named("information_gap", mode=mode, noise=noise) for noise, curve in of.items() if curve.gap]
+    found += [curve.accuracy.named("accuracy", mode=mode, noise=noise) for noise, curve in of.items()]
+    for noise, curve in of.items():
+        for snr, bits, right in zip(ratios, curve.information[1:], curve.right[1:], strict=True):
+            found.append(bits.named("information_bits", mode=mode, noise=noise, snr=snr))
+            found.append(metrics.accuracy(right).named("accuracy", mode=mode, noise=noise, snr=snr))
+    return found
 
 
-def _metrics(of: Mapping[str, Curve]) -> dict[str, Metric]:
-    found = {"transmitted_bits": next(iter(of.values())).information[0]}
-    found |= {f"kept_{noise}": curve.kept for noise, curve in of.items()}
-    found |= {f"gap_{noise}": curve.gap for noise, curve in of.items() if curve.gap is not None}
-    return found | {f"accuracy_{noise}": curve.accuracy for noise, curve in of.items()}
-
-
-def _details(curve: Curve) -> dict[str, Any]:
-    return {
-        "information_bits": [metric.model_dump() for metric in curve.information],
-        "accuracy": [metrics.accuracy(row).model_dump() for row in curve.right],
-        "unmoved": curve.unmoved,
-    }
-
-
-def _signs(of: Mapping[str, Curve], told: Told, ladder: list[float]) -> list[str]:
-    """Signs that the adversarial noise is not the worst there is."""
+def _signs(of: Curves, entropy: LabelEntropy, ratios: Sequence[float]) -> list[str]:
+    """Signs that the adversarial noise is not the worst case."""
     signs = []
-    n, most = told.labels.size, chance(told.labels, told.classes)
+    n, most = entropy.labels.size, chance(entropy.labels, entropy.classes)
     for noise, curve in of.items():
         if noise == "white":
             continue
-        steps = SPOKEN[noise]
-        standing = metrics.accuracy(curve.right.all(axis=0))
-        if ladder[-1] <= AS_MUCH_NOISE and standing.interval and standing.interval.low > most:
+        steps = NOISES[noise]
+        robust = metrics.accuracy(curve.right.all(axis=0))
+        if ratios[-1] <= EQUAL_SIZE and robust.interval and robust.interval.low > most:
             signs.append(
-                f"{percent(standing.value)} stay right under {steps} down to {ladder[-1]:g} dB, where all images can "
-                f"be made black and at most {percent(most)} can be right"
+                f"{percent(robust.value)} stay right under {steps} down to {ratios[-1]:g} dB, where all images can be "
+                f"made black and at most {percent(most)} can be right"
             )
         if curve.unmoved > _UNMOVED * n:
-            signs.append(f"the gradient of {curve.unmoved} of {n} images is zero, so that {steps} leave them alone")
+            signs.append(f"the gradient of {curve.unmoved} of {n} images is zero, so that {steps} do not change them")
         if curve.gap is not None and curve.gap.interval is not None and curve.gap.interval.high < 0:
             signs.append(f"{steps} cost less information than white noise of the same size")
     return signs
 
 
-def _unseen(of_modes: Mapping[str, Mapping[str, Curve]]) -> str:
-    """A clause about curves that fall from one ratio to the next as if over a cliff; nothing where there are none."""
+def _unseen(by_mode: Mapping[str, Curves]) -> str:
+    """A clause about curves that fall steeply from one ratio to the next; "" if there are none."""
     falls = [
-        f"{SPOKEN[noise]} ({mode} mode)"
-        for mode, of in of_modes.items()
+        f"{NOISES[noise]} ({mode} mode)"
+        for mode, of in by_mode.items()
         for noise, curve in of.items()
         if -np.diff(curve.right.mean(axis=1)).min() > _FALL
     ]
     if not falls:
         return ""
     return (
-        f"; accuracy falls by more than half between two ratios under {listed(falls)}, where information may have come "
-        "back unseen: ask with a smaller spacing"
+        f"; accuracy falls by more than half between two ratios under {listed(falls)}, where information may have "
+        "returned in between: use a smaller spacing"
     )
-
-
-def _reason(found: Mapping[str, Metric], told: Told, config: Config, signs: list[str], lost: str) -> str:
-    over = f"averaged over {config.low:g} to {config.high:g} dB"
-    clean = found["transmitted_bits"].value
-    measured = {noise: found[f"{'accuracy' if clean is None else 'kept'}_{noise}"] for noise in config.noises}
-    each = listed([f"{percent(m.value)} under {SPOKEN[noise]}{interval(m)}" for noise, m in measured.items()])
-    if clean is None:
-        said = f"Accuracy, {over}, is {each}; information is not measured: {told.obstacle}{lost}"
-    else:
-        said = (
-            f"Answers to clean images tell {clean:.2f} of the labels' {told.entropy:.2f} bits; of all these, {over}, "
-        )
-        said += f"{each} {'is' if len(measured) == 1 else 'are'} kept{lost}"
-    if signs:
-        return f"{said}. But there are signs that steps along the gradient are not the worst case: {'; '.join(signs)}."
-    return f"{said}."
-
-
-def section(results: Mapping[str, CheckResult]) -> Section:
-    """Information and accuracy against the ratio in mean mode, the averages of both modes, a column for each noise."""
-    return noise_robustness_page.section(results)

@@ -1,57 +1,134 @@
-"""Images that a classifier was not made for: noise, flips, other data sets, a user's folder, adversarial images.
+"""Out-of-distribution images: noise, flips, other data sets, a user's folder, adversarial examples.
 
 Every image depends on the audit's seed and its own index alone. Images of another size or number of channels are
-converted to those that are audited, which the page says, or refused.
+converted to those of the audited images, which the page reports, or refused.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+import torch
+from jaxtyping import Int
 from numpy.typing import NDArray
+from PIL import ImageOps
+from PIL.Image import Resampling
+from pydantic import BeforeValidator, Field, SerializeAsAny
+from torch import Tensor
 
 from isthmus import metrics
+from isthmus.attacks.minimal_norm import minimal_norms
+from isthmus.checks.check import Progress
+from isthmus.checks.context import Context
 from isthmus.checks.image_conversion import adapted, conversion
-from isthmus.checks.ood_sources import Folder, UniformNoise, VerticalFlip
-from isthmus.core import registry
-from isthmus.core.config import Component
-from isthmus.core.errors import DataError
+from isthmus.core import randomness, registry
+from isthmus.core.config import Component, component, validate
+from isthmus.core.errors import ConfigError, DataError, unknown
 from isthmus.core.types import Metric
+from isthmus.data.decode import need_pillow, opened
+from isthmus.data.folder import SUFFIXES
+from isthmus.data.images import as_float
+from isthmus.data.loading import load
+from isthmus.data.order import balanced
 
-if TYPE_CHECKING:
-    from jaxtyping import Int
-    from torch import Tensor
+ATTACKS = ("cw", "ddn", "fab", "fmn")
+"""Attacks that search for the smallest ℓ2 perturbation. Other attacks end at the border of the ball, far away."""
 
-    from isthmus.checks.context import Context
-
-Progress = Callable[[int, int], None]
 ATTACKED = {"quick": 100, "full": 1000}
-"""Images that an attack is tried on, by the audit's budget."""
+"""Images that are attacked, by the audit's budget."""
 
-_AT_A_TIME = 2**22  # numbers of noise
+_AT_ONCE = 2**22  # numbers of noise
+
+
+class UniformNoise(Component):
+    """Every pixel from U(0, 1); as many images as are audited."""
+
+    name: Literal["uniform_noise"] = "uniform_noise"
+
+
+class VerticalFlip(Component):
+    """The audited images upside down: the hardest of the sets of Fischer 2020, after Alemi et al. 2018."""
+
+    name: Literal["vertical_flip"] = "vertical_flip"
+
+
+class Folder(Component):
+    """Image files anywhere below a folder, in order of their paths; subfolders are not classes.
+
+    At most as many as are audited, evenly spread. Each is cropped to the audited images' proportions around its centre
+    and resampled to their size.
+    """
+
+    argument: ClassVar[str | None] = "path"
+    name: Literal["folder"] = "folder"
+    path: Annotated[str, Field(min_length=1)]
+
+
+_OWN: dict[str, type[Component]] = {"uniform_noise": UniformNoise, "vertical_flip": VerticalFlip, "folder": Folder}
+
+
+def configured(given: object) -> Component:
+    """An out-distribution from ``"vertical_flip"``, ``"mnist"``, ``"folder:PATH"``, ``"cw:100"`` or a mapping with
+    options.
+
+    Raises:
+        ConfigError: it is neither one of ours nor a data set nor such an attack, or an option does not fit.
+    """
+    if isinstance(given, Component):
+        return given
+    options = given if isinstance(given, Mapping) else {"name": given}
+    name, colon, argument = str(options.get("name")).partition(":")
+    if own := _OWN.get(name):
+        if colon and own.argument is None:
+            raise ConfigError(f"The out-distribution {name!r} takes nothing after a colon; got {given!r}.")
+        after = {str(own.argument): argument} if colon else {}
+        return validate(own, {**options, "name": name, **after}, where=f"out-distribution {name}")
+    if name in ATTACKS:
+        return component("attacks", given)
+    if name in registry.names("data"):
+        return component("data", given)
+    known = {*_OWN, *registry.names("data"), *ATTACKS}
+    raise ConfigError(unknown("out-distribution", name if "name" in options else given, known))
+
+
+OutDistribution = SerializeAsAny[Annotated[Component, BeforeValidator(configured)]]
+
+
+def names_of(outs: Sequence[Component]) -> list[str]:
+    """A short name for each: a folder's is its own, and the second of a name ends in ``_2``."""
+    seen: Counter[str] = Counter()
+    names = []
+    for out in outs:
+        given = f"folder_{Path(out.path).resolve().name}" if isinstance(out, Folder) else out.name
+        name = re.sub(r"[^A-Za-z0-9]+", "_", given).strip("_").lower()
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return names
 
 
 @dataclass(frozen=True, eq=False)
 class OutImages:
-    """Out-of-distribution images, made or converted when they are asked for.
+    """Out-of-distribution images, made or converted on demand.
 
     Attributes:
-        name: in the names of metrics and arrays.
-        said: in sentences.
-        keys: what the noise of the model's answer to each derives from.
+        name: the coordinate ``data`` of metrics, and part of the names of arrays.
+        title: in sentences.
+        keys: the model's noise on each image derives from them.
         indices: which image of its source each is.
         take: from positions to images in [0, 1], on the audited images' device.
-        notice: what was done to them, as a sentence.
-        success: share of attacked images for which there is an adversarial one.
+        notice: how they were made, as a sentence.
+        success: fraction of attacked images with an adversarial example.
     """
 
     name: str
-    said: str
+    title: str
     keys: Int[Tensor, " n"]
     indices: NDArray[np.int64]
     take: Callable[[Tensor], Tensor]
@@ -62,19 +139,17 @@ class OutImages:
         return len(self.keys)
 
     def __getitem__(self, part: slice) -> Tensor:
-        import torch
-
         return self.take(torch.arange(len(self))[part])
 
 
-def drawn(out: Component, name: str, context: Context, attacked: int | None, progress: Progress) -> OutImages:
+def out_images(out: Component, name: str, context: Context, attacked: int | None, progress: Progress) -> OutImages:
     """The images of one out-distribution for an audit.
 
     Args:
-        attacked: how many of the first audited images an attack gets; by the audit's budget where None.
+        attacked: number of audited images to attack, the first; by the audit's budget if None.
 
     Raises:
-        DataError: images that are missing or cannot be read, or that have channels that cannot be converted.
+        DataError: images are missing or cannot be read, or have channels that cannot be converted.
         ConfigError, ModelError: see :func:`isthmus.attacks.minimal_norm.minimal_norms`.
     """
     if isinstance(out, UniformNoise):
@@ -89,44 +164,30 @@ def drawn(out: Component, name: str, context: Context, attacked: int | None, pro
 
 
 def _keys(keys: Tensor, name: str) -> Tensor:
-    """Keys of their own, so that the model's noise on an image is not that on another one of the same index."""
-    from isthmus.core import randomness
-
+    """Distinct keys, so that the model's noise on an image differs from that on another one of the same index."""
     return randomness.fold(keys, "ood_images/set", name)
-
-
-def _positions(context: Context) -> NDArray[np.int64]:
-    return np.arange(len(context.labels)) if context.indices is None else context.indices.cpu().numpy()
 
 
 def _flipped(name: str, context: Context) -> OutImages:
     def take(rows: Tensor) -> Tensor:
         return context.images[rows.to(context.images.device)].flip(-2)
 
-    return OutImages(name, "vertical flips", _keys(context.keys, name), _positions(context), take)
+    return OutImages(name, "vertical flips", _keys(context.keys, name), context.positions.cpu().numpy(), take)
 
 
 def _noise(name: str, context: Context) -> OutImages:
-    import torch
-
-    from isthmus.core import randomness
-
     keys, shape = _keys(context.keys, name), tuple(context.images.shape[1:])
-    size = max(1, _AT_A_TIME // math.prod(shape))
+    size = max(1, _AT_ONCE // math.prod(shape))
 
     def take(rows: Tensor) -> Tensor:
         parts = torch.split(keys[rows.to(keys.device)], size)
         return torch.cat([randomness.uniform(part, shape) for part in parts])
 
-    return OutImages(name, "uniform noise", _keys(keys, name), _positions(context), take)
+    return OutImages(name, "uniform noise", _keys(keys, name), context.positions.cpu().numpy(), take)
 
 
 def _data(out: Component, name: str, context: Context) -> OutImages:
-    """The test split, or a class-balanced choice of as many as are audited."""
-    from isthmus.core import randomness
-    from isthmus.data.loading import load
-    from isthmus.data.order import balanced
-
+    """The test split, or as many of it as are audited, class-balanced."""
     test = load(out).test
     chosen = balanced(test.labels)[: len(context.labels)]
     keys = randomness.example_keys(context.seed, chosen.to(context.keys.device))
@@ -134,28 +195,19 @@ def _data(out: Component, name: str, context: Context) -> OutImages:
 
 
 def _converted(
-    name: str, said: str, images: Tensor, indices: NDArray[np.int64], keys: Tensor, context: Context
+    name: str, title: str, images: Tensor, indices: NDArray[np.int64], keys: Tensor, context: Context
 ) -> OutImages:
     """Bytes of any size as images of the audited size and channels."""
-    from isthmus.data.images import as_float
-
     given, wanted = tuple(images.shape[1:]), tuple(context.images.shape[1:])
-    notice = conversion(said, given, wanted, "Leave it out of the check's outs.")
+    notice = conversion(title, given, wanted, "Leave it out of the check's outs.")
 
     def take(rows: Tensor) -> Tensor:
         return adapted(as_float(images[rows]), wanted).to(context.images.device)
 
-    return OutImages(name, said, keys, indices, take, notice)
+    return OutImages(name, title, keys, indices, take, notice)
 
 
 def _folder(out: Folder, name: str, context: Context) -> OutImages:
-    import torch
-    from PIL import ImageOps
-    from PIL.Image import Resampling
-
-    from isthmus.core import randomness
-    from isthmus.data.decode import need_pillow, opened
-
     need_pillow()
     channels, height, width = context.images.shape[1:]
     root = Path(out.path).expanduser().resolve()
@@ -174,12 +226,10 @@ def _folder(out: Folder, name: str, context: Context) -> OutImages:
     found = _converted(name, f"the folder {root.name}", images, chosen, _keys(keys, name), context)
     if sizes == {(width, height)}:
         return found
-    return replace(found, notice=f"Images of {found.said} were cut and resampled to {height}×{width} pixels.")
+    return replace(found, notice=f"Images of {found.title} were cropped and resampled to {height}×{width} pixels.")
 
 
 def _listed(root: Path) -> list[Path]:
-    from isthmus.data.folder import SUFFIXES
-
     if not root.is_dir():
         raise DataError(f"There is no folder {root}.")
     found = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
@@ -190,10 +240,7 @@ def _listed(root: Path) -> list[Path]:
 
 
 def _adversarial(out: Component, name: str, context: Context, attacked: int, progress: Progress) -> OutImages:
-    """Adversarial images of the mean mode, the nearest in ℓ2 that the attack finds, of images it gets right."""
-
-    from isthmus.attacks.minimal_norm import minimal_norms
-
+    """Adversarial examples of the mean mode, as near in ℓ2 as the attack finds, of correctly classified images."""
     found = minimal_norms(
         context.model,
         context.images[:attacked],
@@ -205,19 +252,19 @@ def _adversarial(out: Component, name: str, context: Context, attacked: int, pro
         indices=None if context.indices is None else context.indices[:attacked],
         progress=lambda at: progress(int(at.done), int(at.total)),
     )
-    tried = found.sizes > 0  # right on the clean image; NaN, without an answer there, compares as false
-    won = (tried & found.sizes.isfinite()).nonzero().squeeze(1)
-    adversarial = found.adversarial[won]
-    success = metrics.proportion(len(won), int(tried.sum()))
-    mean = float(found.sizes[won].mean()) if len(won) else math.nan
-    size = f", at a mean ℓ2 distance of {mean:.3g}" if len(won) else ""
-    notice = f"The attack succeeded on {len(won)} of {int(tried.sum())} images that are classified correctly{size}."
-    said = f"adversarial images ({'C&W' if out.name == 'cw' else out.name})"
+    tried = found.sizes > 0  # right on the clean image; NaN, without finite logits, compares as false
+    broken = (tried & found.sizes.isfinite()).nonzero().squeeze(1)
+    adversarial = found.adversarial[broken]
+    success = metrics.proportion(len(broken), int(tried.sum()))
+    mean = float(found.sizes[broken].mean()) if len(broken) else math.nan
+    size = f", at a mean ℓ2 distance of {mean:.3g}" if len(broken) else ""
+    notice = f"The attack succeeded on {len(broken)} of {int(tried.sum())} images that are classified correctly{size}."
+    title = f"adversarial examples ({'C&W' if out.name == 'cw' else out.name})"
     return OutImages(
         name,
-        said,
-        _keys(context.keys[won.to(context.keys.device)], name),
-        _positions(context)[won.numpy()],
+        title,
+        _keys(context.keys[broken.to(context.keys.device)], name),
+        context.positions.cpu().numpy()[broken.numpy()],
         lambda rows: adversarial[rows].to(context.images.device),
         notice,
         success,

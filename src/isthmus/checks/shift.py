@@ -1,25 +1,35 @@
-"""How much accuracy is lost on test sets that were gathered anew, or changed, after the classifier was made?"""
+"""Accuracy lost on shifted test sets: gathered anew, or changed, after the classifier was made."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+import torch
+from jaxtyping import Bool
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, SerializeAsAny
+from torch import Tensor, nn
 
 from isthmus import metrics
-from isthmus.checks.views import correct, interval, labels, listed, measured, percent, points
+from isthmus.checks.check import Check
+from isthmus.checks.context import MEAN, Context, correct, predict
 from isthmus.core import config as configs
-from isthmus.core import registry
+from isthmus.core import randomness, registry
 from isthmus.core.config import Component
 from isthmus.core.errors import ConfigError, DataError
-from isthmus.core.types import CheckResult, Figure, Headline, Metric, Section, Series, Status, Table
+from isthmus.core.format import interval, listed, percent, points
+from isthmus.core.preserve_state import device_of, preserve_state
+from isthmus.core.types import CheckResult, Metrics, Status
+from isthmus.data.loading import load as load_data
+from isthmus.data.shift.shifted import Shifted, relabelled
+from isthmus.data.shift.shifted import load as load_shifted
+from isthmus.metrics import CORRUPTIONS, SEVERITIES
 
-if TYPE_CHECKING:
-    from isthmus.checks.context import Context
-    from isthmus.data.shift.shifted import Shifted
+PAIRED = ("cifar10_c", "imagenet_c")
+_DISTINGUISHING = ("version", "corruption", "severity")  # options that distinguish sets of one name
 
 
 def _set(given: Any) -> Component:
@@ -32,18 +42,25 @@ _ONE = BeforeValidator(lambda given: (given,) if isinstance(given, str) else giv
 TestSet = SerializeAsAny[Annotated[Component, BeforeValidator(_set)]]
 
 
-class Config(Component):
-    """Which test sets.
+class Shift(Check):
+    """Accuracy on each shifted test set, and the loss compared with the audited images, in mean mode.
+
+    For the same images before and after, the interval of the loss is Newcombe's for paired proportions; for other
+    images, his for independent ones. Warns if the whole interval of a loss lies above ``threshold``.
+
+    Metrics: ``accuracy`` of the audited images, and ``accuracy`` and ``accuracy_loss`` by ``data``.
+
+    Arrays: ``correct`` of the audited images, and ``NAME_correct`` of each set, bool.
 
     Attributes:
         sets: published sets under shift (``isthmus list shifts``: "cifar10_1", "imagenet_a", …, with options as
-            mappings), or data sets ("folder:PATH", "svhn"), of which the test split counts. A single one may stand
-            after a colon, ``shift:cifar10_1:v4``.
+            mappings), or data sets ("folder:PATH", "svhn"), whose test split is used. The short form names a single
+            one, ``shift:cifar10_1:v4``.
         classes: names of the classifier's classes in the order of its logits, by which labels are matched. CIFAR-10's
-            sets know their own; ImageNet's need them. A data set without them must have its classes in this very order.
-        paired: the sets hold the audited data set's own test images in their order, changed: each audited image is
-            compared with itself. CIFAR-10-C and ImageNet-C are paired whatever this says.
-        threshold: a loss of accuracy above it is worth a warning.
+            sets know their own; ImageNet's need them. A data set must otherwise have its classes in this order.
+        paired: the sets hold the audited data set's test images in their order, changed: each audited image is
+            compared with itself. CIFAR-10-C and ImageNet-C are always paired.
+        threshold: warn above this loss of accuracy.
     """
 
     argument: ClassVar[str | None] = "sets"
@@ -53,116 +70,115 @@ class Config(Component):
     paired: bool = False
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.05
 
+    def run(self, context: Context) -> CheckResult:
+        """Measure accuracy on every set.
 
-PAIRED = ("cifar10_c", "imagenet_c")
-_TELLING = ("version", "corruption", "severity")  # options that tell one set of a name from another
+        Raises:
+            ConfigError: two sets with one name.
+            DataError: a set is missing or damaged, has images of another shape or other classes, or lacks the audited
+                images although they are to be paired.
+        """
+        clean = correct(context.logits.numpy(), context.truth)
+        names = _names(self.sets)
+        found = [metrics.accuracy(clean).named("accuracy", mode=MEAN)]
+        arrays: dict[str, NDArray[Any]] = {"correct": clean}
+        facts = []
+        for number, (name, given) in enumerate(zip(names, self.sets, strict=True)):
+            shifted, paired = self._loaded(given, context), self.paired or given.name in PAIRED
+            if paired:
+                shifted = _select(shifted, _rows(shifted, context))
+            there = correct_predictions(context.model, shifted, context.batch_size, seed=context.seed).numpy()
+            loss = (metrics.paired_difference if paired else metrics.difference)(there, clean)
+            found += [
+                metrics.accuracy(there).named("accuracy", mode=MEAN, data=name),
+                loss.named("accuracy_loss", mode=MEAN, data=name),
+            ]
+            arrays[f"{name}_correct"] = there
+            facts.append({"name": name, "title": shifted.name, "paired": paired, "n": len(there)})
+            context.progress(number + 1, len(names))
+        whole = Metrics(found)
+        status, reason = self._judge(whole, facts)
+        return CheckResult(
+            check=self.name,
+            status=status,
+            reason=reason,
+            metrics=whole,
+            thresholds={"accuracy_loss": self.threshold},
+            details={"sets": facts},
+            arrays=arrays,
+        )
 
+    def _loaded(self, given: Component, context: Context) -> Shifted:
+        if given.name in registry.names("shifts"):
+            shifted = load_shifted(given, self.classes)
+        else:
+            shifted = self._test_split(given, context)
+        if len(shifted.classes) != context.num_classes:
+            raise DataError(
+                f"{shifted.name} was loaded for {len(shifted.classes)} classes, and the classifier has "
+                f"{context.num_classes}; give `classes` in the order of its logits."
+            )
+        shape = tuple(context.images.shape[1:])
+        if shifted.split.shape != shape:
+            raise DataError(
+                f"{shifted.name} has images of {'×'.join(map(str, shifted.split.shape))}, and the audited ones are "
+                f"{'×'.join(map(str, shape))} (C, H, W); give a set of the same shape."
+            )
+        return shifted
 
-def run(context: Context, config: Config) -> CheckResult:
-    """Accuracy on each set, and how much less that is than on the audited images, with intervals, in mean mode.
+    def _test_split(self, given: Component, context: Context) -> Shifted:
+        """The test split of a data set, with its labels in the order of the classifier's classes."""
+        data = load_data(given)
+        if self.classes is None and data.num_classes != context.num_classes:
+            raise DataError(
+                f"{data.name} has {data.num_classes} classes, and the classifier {context.num_classes}; give "
+                "`classes`, their names in the order of its logits."
+            )
+        order, classes = relabelled(data.test.labels, data.classes, self.classes, data.name)
+        positions = torch.arange(len(data.test))
+        return Shifted(data.name, classes, data.test.labelled(order), positions, len(data.test), data.fingerprint)
 
-    Of the same images before and after, the interval of the difference is Newcombe's for paired proportions; of other
-    images, his for independent ones. Warns where the whole interval of a loss lies above ``config.threshold``.
-
-    Arrays: ``correct`` of the audited images, and ``NAME_correct`` of each set, bool.
-
-    Raises:
-        ConfigError: two sets with one name.
-        DataError: a set is missing or damaged, has images of another shape or other classes, or lacks the audited
-            images where they are to be paired.
-    """
-    from isthmus.checks.shift_outcomes import right
-
-    clean = correct(context.logits.numpy(), labels(context))
-    names = _names(config.sets)
-    found: dict[str, Metric] = {"accuracy": metrics.accuracy(clean)}
-    arrays: dict[str, NDArray[Any]] = {"correct": clean}
-    facts = []
-    for number, (name, given) in enumerate(zip(names, config.sets, strict=True)):
-        shifted = _loaded(given, context, config)
-        paired = config.paired or given.name in PAIRED
-        rows = _rows(shifted, context) if paired else None
-        judged = shifted if rows is None else _select(shifted, rows)
-        there = right(context.model, judged, context.batch_size, seed=context.seed).numpy()
-        found[f"{name}_accuracy"] = metrics.accuracy(there)
-        found[f"{name}_loss"] = (metrics.paired_difference if paired else metrics.difference)(there, clean)
-        arrays[f"{name}_correct"] = there
-        facts.append({"name": name, "said": shifted.name, "paired": paired, "n": len(there)})
-        context.progress(number + 1, len(names))
-    status, reason = _judge(found, facts, config.threshold)
-    return CheckResult(
-        check="shift", status=status, reason=reason, metrics=found, details={"sets": facts}, arrays=arrays
-    )
+    def _judge(self, found: Metrics, facts: Sequence[Mapping[str, Any]]) -> tuple[Status, str]:
+        losses = {fact["title"]: found.one("accuracy_loss", mode=MEAN, data=fact["name"]) for fact in facts}
+        above = [title for title, loss in losses.items() if loss.interval and loss.interval.low > self.threshold]
+        worst = max(losses, key=lambda title: losses[title].value or 0.0)
+        loss = losses[worst]
+        size = f"{'' if len(losses) == 1 else 'most of all '}on {worst}, by {points(loss.value or 0.0)}{interval(loss)}"
+        falls = "Accuracy falls" if (loss.value or 0.0) > 0 else "Accuracy does not fall; it changes"
+        if above:
+            return Status.WARN, f"{falls} {size}; the loss is above {percent(self.threshold)} on {listed(above)}."
+        return Status.PASS, f"{falls} {size}; no loss is shown to be above {percent(self.threshold)}."
 
 
 def _names(sets: Sequence[Component]) -> list[str]:
-    """A short name for each: the component's, with what tells it from others of the kind."""
+    """A short name for each: the component's, with the options that distinguish it from others of its kind."""
     names = []
     for given in sets:
-        told = [str(value) for key, value in given.plain(given_only=True).items() if key in _TELLING]
+        options = [str(value) for key, value in given.plain(given_only=True).items() if key in _DISTINGUISHING]
         folder = [str(getattr(given, "path", "")).rstrip("/").rpartition("/")[2]] if given.name == "folder" else []
-        names.append("_".join([given.name, *told, *folder]))
+        names.append("_".join([given.name, *options, *folder]))
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"The test set {twice[0]!r} is given twice; leave one out.")
     return names
 
 
-def _loaded(given: Component, context: Context, config: Config) -> Shifted:
-    from isthmus.data.shift.shifted import load
-
-    if given.name in registry.names("shifts"):
-        shifted = load(given, config.classes)
-    else:
-        shifted = _test_split(given, context, config)
-    if len(shifted.classes) != context.num_classes:
-        raise DataError(
-            f"{shifted.name} was loaded for {len(shifted.classes)} classes, and the classifier has "
-            f"{context.num_classes}; give `classes` in the order of its logits."
-        )
-    shape = tuple(context.images.shape[1:])
-    if shifted.split.shape != shape:
-        raise DataError(
-            f"{shifted.name} has images of {'×'.join(map(str, shifted.split.shape))}, and the audited ones are "
-            f"{'×'.join(map(str, shape))} (C, H, W); give a set of the same shape."
-        )
-    return shifted
-
-
-def _test_split(given: Component, context: Context, config: Config) -> Shifted:
-    """The test split of a data set, with its labels in the order of the classifier's classes."""
-    import torch
-
-    from isthmus.data.loading import load
-    from isthmus.data.shift.shifted import Shifted, relabelled
-
-    data = load(given)
-    if config.classes is None and data.num_classes != context.num_classes:
-        raise DataError(
-            f"{data.name} has {data.num_classes} classes, and the classifier {context.num_classes}; give `classes`, "
-            "their names in the order of its logits."
-        )
-    order, classes = relabelled(data.test.labels, data.classes, config.classes, data.name)
-    positions = torch.arange(len(data.test))
-    return Shifted(data.name, classes, data.test.labelled(order), positions, len(data.test), data.fingerprint)
-
-
 def _rows(shifted: Shifted, context: Context) -> NDArray[np.int64]:
-    """Where in the set each audited image is.
+    """Positions of the audited images in the set.
 
     Raises:
-        DataError: one of them is not there, or has another label.
+        DataError: one of them is missing, or has another label.
     """
-    wanted = np.arange(len(context.labels)) if context.indices is None else context.indices.cpu().numpy()
+    wanted = context.positions.tolist()
     place = {int(position): row for row, position in enumerate(shifted.positions.tolist())}
-    missing = [int(position) for position in wanted if int(position) not in place]
+    missing = [position for position in wanted if position not in place]
     if missing:
         raise DataError(
             f"{shifted.name} is to be paired with the audited images, but lacks {len(missing)} of them, the first at "
             f"position {missing[0]}; audit images of the same test set, without a limit on this one."
         )
-    rows = np.array([place[int(position)] for position in wanted], dtype=np.int64)
-    others = int((shifted.split.labels.numpy()[rows] != labels(context)).sum())
+    rows = np.array([place[position] for position in wanted], dtype=np.int64)
+    others = int((shifted.split.labels.numpy()[rows] != context.truth).sum())
     if others:
         raise DataError(
             f"{shifted.name} is to be paired with the audited images, but {others} of {len(rows)} labels differ: these "
@@ -172,76 +188,68 @@ def _rows(shifted: Shifted, context: Context) -> NDArray[np.int64]:
 
 
 def _select(shifted: Shifted, rows: NDArray[np.int64]) -> Shifted:
-    from dataclasses import replace
-
-    import torch
-
     chosen = torch.from_numpy(rows)
     return replace(shifted, split=shifted.split.select(chosen), positions=shifted.positions[chosen])
 
 
-def _judge(found: Mapping[str, Metric], facts: Sequence[Mapping[str, Any]], threshold: float) -> tuple[Status, str]:
-    losses = {fact["said"]: found[f"{fact['name']}_loss"] for fact in facts}
-    above = [name for name, loss in losses.items() if loss.interval and loss.interval.low > threshold]
-    worst = max(losses, key=lambda name: losses[name].value or 0.0)
-    loss = losses[worst]
-    size = points(loss.value or 0.0)
-    said = f"{'' if len(losses) == 1 else 'most of all '}on {worst}, by {size}{interval(loss)}"
-    lost = "Accuracy falls" if (loss.value or 0.0) > 0 else "Accuracy does not fall; it changes"
-    if above:
-        return Status.WARN, f"{lost} {said}; the loss is above {percent(threshold)} on {listed(above)}."
-    return Status.PASS, f"{lost} {said}; no loss is shown to be above {percent(threshold)}."
+def correct_predictions(
+    model: nn.Module, shifted: Shifted, batch_size: int = 256, restricted: bool = True, seed: int = 0
+) -> Bool[Tensor, " n"]:
+    """Whether each image is classified correctly, on the CPU, in the order of the set.
+
+    The model is in eval mode meanwhile and afterwards as it was. If a logit is NaN or the greatest is infinite, the
+    prediction counts as wrong. A stochastic mode draws an image's noise from its position in the published set and
+    ``seed``.
+
+    Args:
+        model: from float images in [0, 1], N×C×H×W, to logits, one for each of ``shifted.classes``.
+        batch_size: affects memory and time; results agree up to rounding.
+        restricted: choose among the classes that the set's authors allow, which is how numbers on ImageNet-A are
+            published; otherwise among all. Other sets have no such choice.
+
+    Raises:
+        ModelError: the model has another number of classes.
+        DataError: a file cannot be read.
+    """
+    device = device_of(model, shifted.positions)
+    found = []
+    with preserve_state(model, device, seed), torch.no_grad():
+        for images, labels, positions in shifted.batches(batch_size, device):
+            logits = predict(model, images, randomness.example_keys(seed, positions))
+            found.append(shifted.predictions(logits, restricted) == labels.cpu())
+    return torch.cat(found)
 
 
-def section(results: Mapping[str, CheckResult]) -> Section:
-    """Losses as a figure, everything as a table, and a column for the largest loss."""
-    shown = measured(results)
-    return Section(
-        "Natural shift",
-        "How much accuracy is lost on test sets that were gathered anew, or changed?",
-        (_figure(shown), _table(shown)) if shown else (),
-        {"loss under shift": {name: _worst(result)[1] for name, result in shown.items()}},
-        {name: Headline(_worst(result)[1], "accuracy lost", note=_worst(result)[0]) for name, result in shown.items()},
-    )
+def correct_under_corruptions(
+    model: nn.Module,
+    given: str | Mapping[str, Any],
+    classes: Sequence[str] | None = None,
+    corruptions: Sequence[str] = CORRUPTIONS,
+    batch_size: int = 256,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> dict[str, NDArray[np.bool_]]:
+    """Outcomes of each corruption at all severities, 5×n, as :func:`isthmus.metrics.measured_mce` takes them.
 
+    Args:
+        given: the benchmark, "cifar10_c" or "imagenet_c", or its options without corruption and severity.
+        classes: see :func:`isthmus.data.shift.shifted.load`.
+        progress: called with (done, total) after each of the 5·len(corruptions) passes.
 
-def _worst(result: CheckResult) -> tuple[str, Metric]:
-    """The set on which most is lost, and how much."""
-    losses = ((each["said"], result.metrics[f"{each['name']}_loss"]) for each in result.details["sets"])
-    return max(losses, key=lambda pair: pair[1].value or 0.0)
-
-
-def _figure(shown: Mapping[str, CheckResult]) -> Figure:
-    series = []
-    for name, result in shown.items():
-        losses = [result.metrics[f"{each['name']}_loss"] for each in result.details["sets"]]
-        series.append(
-            Series(
-                name,
-                tuple(float(place) for place in range(1, len(losses) + 1)),
-                tuple(loss.value or 0.0 for loss in losses),
-                tuple(loss.interval.low if loss.interval else 0.0 for loss in losses),
-                tuple(loss.interval.high if loss.interval else 0.0 for loss in losses),
-                style="points",
-                group=name,
-            )
-        )
-    said = dict.fromkeys(each["said"] for result in shown.values() for each in result.details["sets"])
-    order = "; ".join(f"{place}: {name}" for place, name in enumerate(said, 1))
-    return Figure("Accuracy lost", f"{order}.", "test set", "accuracy lost", tuple(series))
-
-
-def _table(shown: Mapping[str, CheckResult]) -> Table:
-    rows: list[tuple[str | float | Metric | None, ...]] = []
-    for classifier, result in shown.items():
-        for each in result.details["sets"]:
-            compared = "the same images" if each["paired"] else "other images"
-            values = (result.metrics[f"{each['name']}_{what}"] for what in ("accuracy", "loss"))
-            rows.append((classifier, each["said"], compared, result.metrics["accuracy"], *values))
-    return Table(
-        "Test sets under shift",
-        "The loss is accuracy on the audited images less that on the set; its interval is paired where both are the "
-        "same images.",
-        ("classifier", "set", "compared with", "accuracy, audited", "accuracy", "loss"),
-        tuple(rows),
-    )
+    Raises:
+        ModelError, DataError: as :func:`correct_predictions`, or the corruptions are not all of the same images.
+    """
+    options = {"name": given} if isinstance(given, str) else dict(given)
+    outcomes = {}
+    examples: str | None = None
+    for number, corruption in enumerate(corruptions):
+        rows = []
+        for severity in SEVERITIES:
+            shifted = load_shifted({**options, "corruption": corruption, "severity": severity}, classes)
+            if examples not in (None, shifted.examples):
+                raise DataError(f"{shifted.name} is not of the same images as those before it; complete the copy.")
+            examples = shifted.examples
+            rows.append(correct_predictions(model, shifted, batch_size, seed=seed).numpy())
+            progress(number * len(SEVERITIES) + severity, len(corruptions) * len(SEVERITIES))
+        outcomes[corruption] = np.stack(rows)
+    return outcomes

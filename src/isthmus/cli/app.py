@@ -18,7 +18,7 @@ from isthmus.core.errors import ConfigError, IsthmusError, brief, foreign_code, 
 
 if TYPE_CHECKING:
     from isthmus.core.cluster import Cluster
-    from isthmus.report.subjects import Subject
+    from isthmus.report.loading import AuditedModel
 
 app = typer.Typer(
     name="isthmus",
@@ -155,30 +155,26 @@ def audit(
     check that was asked for broke off with an error, or the classifier is no better than a constant answer; results
     and page are written even so.
     """
-    from isthmus.audits import DEFAULT_CHECKS, WITH_TRAINING
-    from isthmus.audits.target import audit_run
+    from isthmus.audits import DEFAULT_CHECKS, WITH_TRAINING, AuditOptions
+    from isthmus.audits.target import ModelSource, audit_run
 
     if jobs is not None and executor == "local":
         raise ConfigError("--jobs of an audit are workers on a cluster, for --executor ray; this machine works in one.")
     names = [name.strip() for name in checks.split(",")] if checks is not None else None
     page = audit_run(
-        run,
-        model=model,
-        weights=weights,
-        data=data,
-        threat=threat,
-        count=n,
-        checks=names,
-        budget="full" if full else "quick",
-        claimed=claimed,
-        passes=passes,
-        max_queries=max_queries,
-        seed=seed,
-        out=out,
-        step=step,
-        batch_size=batch_size,
-        show_progress=not quiet,
-        cluster=_cluster(executor, address, jobs, worker_cpus, worker_gpus),
+        ModelSource(run, model, weights, data, n, out, step),
+        threat,
+        names,
+        "full" if full else "quick",
+        claimed,
+        seed,
+        AuditOptions(
+            passes=passes,
+            max_queries=max_queries,
+            batch_size=batch_size,
+            progress=not quiet,
+            cluster=_cluster(executor, address, jobs, worker_cpus, worker_gpus),
+        ),
     )
     subjects = _show([page.parent])
     _echo(f"page: {page}")
@@ -322,7 +318,7 @@ def report(
     """Draw one page that compares audited runs, from their results alone."""
     from isthmus.core import files
     from isthmus.report import page
-    from isthmus.report.subjects import is_audited
+    from isthmus.report.loading import is_audited
 
     given = [run for run in runs if files.real(run) != files.real(out)]  # "runs/* --out runs/index.html", called again
     left_out = [run for run in given if files.exists(run) and not is_audited(run)]
@@ -461,12 +457,12 @@ def list_names(
         _wrapped(f"{each}: {', '.join(catalogue.names() if each == 'studies' else registry.names(each))}")
 
 
-def _show(folders: list[Path]) -> list[Subject]:
+def _show(folders: list[Path]) -> list[AuditedModel]:
     """Print the comparison table, what did not pass and why, and the verdicts."""
     from rich.console import Console
 
     from isthmus.report import terminal
-    from isthmus.report.subjects import load_all
+    from isthmus.report.loading import load_all
 
     subjects = load_all(folders)
     console = Console()
@@ -479,7 +475,7 @@ def _show(folders: list[Path]) -> list[Subject]:
     return subjects
 
 
-def _stop_at_errors(subjects: Sequence[Subject], asked: Sequence[str]) -> None:
+def _stop_at_errors(subjects: Sequence[AuditedModel], asked: Sequence[str]) -> None:
     """End with exit code 2 where a check that was asked for broke off, so that no script takes that for a success."""
     from isthmus.core.types import Status
 
@@ -494,18 +490,18 @@ def _stop_at_errors(subjects: Sequence[Subject], asked: Sequence[str]) -> None:
         raise typer.Exit(2)
 
 
-def _stop_at_chance(subjects: Sequence[Subject], asked: Sequence[str]) -> None:
+def _stop_at_chance(subjects: Sequence[AuditedModel], asked: Sequence[str]) -> None:
     """End with exit code 2 where a classifier is no better than a constant answer, or collapsed in training."""
-    from isthmus.checks.at_chance import FEWEST
+    from isthmus.checks.accuracy import MIN_IMAGES
 
     for subject in subjects:
         reason = subject.collapse if subject.collapsed else ""
         for check, name in (("accuracy", "accuracy"), ("diagnosis", "clean_accuracy")):
             result = subject.results.get(check) if check in asked else None
-            metric = result.metrics.get(name) if result is not None else None
-            if result is None or metric is None or metric.interval is None or metric.n < FEWEST:
+            metric = result.metrics.get(name, mode="mean") if result is not None else None
+            if result is None or metric is None or metric.interval is None or metric.n < MIN_IMAGES:
                 continue
-            if metric.interval.low <= result.details.get("chance", -1.0):  # results of earlier versions lack it
+            if metric.interval.low <= result.details["chance"]:
                 said = f"{metric.value:.1%} of {metric.n:,} clean images are classified correctly."
                 reason = reason or (result.reason if check == "accuracy" else said)
         if reason:
@@ -513,7 +509,7 @@ def _stop_at_chance(subjects: Sequence[Subject], asked: Sequence[str]) -> None:
             raise typer.Exit(2)
 
 
-def _stop_at_illusions(subjects: Sequence[Subject], asked: Sequence[str]) -> None:
+def _stop_at_illusions(subjects: Sequence[AuditedModel], asked: Sequence[str]) -> None:
     """End with exit code 3, 4 or 5 where a robust accuracy is overstated, broken or undecided; the gravest counts."""
     if "diagnosis" not in asked:
         return

@@ -1,10 +1,10 @@
-"""Results of an audit on disk: one JSON per check, with the arrays behind it beside it, and a record of the whole.
+"""Results of an audit on disk: one JSON per check, its arrays beside it, and a record of the whole.
 
 ::
 
     audit/audit.json        what was audited, with what, when (an AuditRecord)
     audit/<check>.json      a CheckResult, with the check's options and who made it
-    audit/<check>.npz       its per-example arrays, where it has any
+    audit/<check>.npz       its per-example arrays, if it has any
 """
 
 from __future__ import annotations
@@ -22,19 +22,22 @@ from isthmus.core.types import CheckResult, Record
 
 RecordT = TypeVar("RecordT", bound=Record)
 
+FORMAT = 2
+"""Version of these files. It is increased whenever a stored name changes its meaning."""
+
 
 class AuditRecord(Record):
-    """What an audit did: everything needed to repeat it and to tell whether a stored result still applies.
+    """The inputs of an audit: all that is needed to repeat it and to decide whether a stored result still applies.
 
     Attributes:
         model_hash: SHA-256 of the model's class name, parameters and buffers.
-        structure_hash: SHA-256 of what the model prints as; tells models of equal weights and other layers apart.
-        answers: a few numbers that change when the model's answers on the audited images do; they tell apart what
-            neither weights nor layers show. See :func:`isthmus.audits.classifier.answers`.
+        structure_hash: SHA-256 of the model's printed form; distinguishes models with equal weights and other layers.
+        answers: a few numbers that change with the model's predictions on the audited images; they distinguish models
+            with equal weights and layers. See :func:`isthmus.audits.classifier.answers`.
         data_hash: SHA-256 of the audited images, their labels and their positions in the data set.
-        trained_on: SHA-256 of what the model was trained on, as far as the audit was told; of the last audit here. A
-            result for which that matters says so itself, as ``trained_on`` in its details.
-        settings: the audit's arguments that determine the numbers. A check's own options stand in its result.
+        trained_on: SHA-256 of the training examples, if given; of the last audit here. A result that depends on them
+            stores it as ``trained_on`` in its details.
+        settings: the audit's arguments that determine the numbers. A check's options are in its result.
         provenance: of the last audit that made a result; each result has its own.
     """
 
@@ -54,23 +57,23 @@ class AuditRecord(Record):
 
 def save_record(folder: Path, record: AuditRecord) -> None:
     """Write ``audit.json`` atomically."""
-    files.write_json(folder / "audit.json", record.plain())
+    files.write_json(folder / "audit.json", {"format": FORMAT, **record.plain()})
 
 
 def load_record(folder: Path) -> AuditRecord:
     """Read ``audit.json``.
 
     Raises:
-        FileError: it is missing, corrupt, or not an audit record.
+        FileError: it is missing, corrupt, in another format, or not an audit record.
     """
     return _parse(AuditRecord, folder / "audit.json")
 
 
 def save_result(folder: Path, result: CheckResult) -> None:
-    """Write one check's arrays and JSON. The JSON comes last: where it is, the result is whole."""
+    """Write one check's arrays and JSON. The JSON is written last: if it exists, the result is complete."""
     if result.arrays:
         files.write_arrays(folder / f"{result.check}.npz", result.arrays)
-    content = result.plain()
+    content = {"format": FORMAT, **result.plain()}
     content["arrays"] = sorted(result.arrays)
     if result.arrays:
         content["arrays_hash"] = _hash(result.arrays)
@@ -81,12 +84,12 @@ def load_result(folder: Path, check: str) -> CheckResult:
     """Read one check's result with its arrays.
 
     Raises:
-        FileError: a file is missing, corrupt or truncated, or the arrays are not those that the JSON was written for.
+        FileError: a file is missing, corrupt or truncated, written in another format, or the arrays do not
+            belong to the JSON.
     """
     path = folder / f"{check}.json"
-    content = files.read_json(path)
-    named = content.pop("arrays", []) if isinstance(content, dict) else []
-    expected = content.pop("arrays_hash", None) if isinstance(content, dict) else None
+    content = _read(path)
+    named, expected = content.pop("arrays", []), content.pop("arrays_hash", None)
     result = _validated(CheckResult, content, path)
     if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
         raise FileError(f"{path} does not say which arrays belong to it; delete it to have it made again.")
@@ -118,7 +121,24 @@ def saved_checks(folder: Path) -> list[str]:
 
 
 def _parse(kind: type[RecordT], path: Path) -> RecordT:
-    return _validated(kind, files.read_json(path), path)
+    return _validated(kind, _read(path), path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The content of a file in the current format, without its version."""
+    content = files.read_json(path)
+    if not isinstance(content, dict):
+        raise FileError(
+            f"{path} is no result of isthmus ({type(content).__name__}); delete it and run the audit again."
+        )
+    version = content.pop("format", 1)
+    if version != FORMAT:
+        writer = "an older" if isinstance(version, int) and version < FORMAT else "another"
+        raise FileError(
+            f"{path} was written by {writer} version of isthmus (file format {version!r}, expected {FORMAT}); run the "
+            "audit again."
+        )
+    return content
 
 
 def _validated(kind: type[RecordT], content: Any, path: Path) -> RecordT:

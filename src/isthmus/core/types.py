@@ -128,8 +128,13 @@ class Terms:
 
 
 class Status(StrEnum):
-    """Outcome of a check. Skipped is never shown as passed."""
+    """Outcome of a check.
 
+    ``measured`` is a number without a threshold. ``pass``, ``warn`` and ``fail`` compare with the thresholds that the
+    result states. ``skipped`` means that the check does not apply, and is never shown as passed.
+    """
+
+    MEASURED = "measured"
     PASS = "pass"
     WARN = "warn"
     FAIL = "fail"
@@ -278,13 +283,14 @@ class CheckResult(Record):
     """What one check found about one classifier.
 
     Attributes:
-        reason: one sentence that says why the status is what it is.
-        metrics: the numbers, by name, in the order to show them.
-        details: JSON-able facts that :func:`section` needs to draw the page (curves, bins, settings).
+        reason: one sentence that explains the status.
+        metrics: the numbers, in order of display.
+        thresholds: what the status compares metrics with, by the metric's name; empty for a mere measurement.
+        details: JSON-able facts that the page needs (bins, settings, names).
         arrays: per-example arrays behind the numbers, saved beside the JSON as ``.npz``.
-        options: the check's options with all defaults filled in; the audit sets them, and what follows.
-        provenance: when, where and with which versions this very result was made.
-        seconds: how long the check took.
+        options: the check's options with all defaults filled in. The audit sets this and the following fields.
+        provenance: date, machine and versions that made this result.
+        seconds: duration of the check.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -292,7 +298,8 @@ class CheckResult(Record):
     check: str
     status: Status
     reason: str
-    metrics: dict[str, Metric] = Field(default_factory=dict)
+    metrics: Metrics = Field(default_factory=Metrics)
+    thresholds: dict[str, float] = Field(default_factory=dict)
     details: dict[str, Any] = Field(default_factory=dict)
     arrays: dict[str, np.ndarray] = Field(default_factory=dict, exclude=True, repr=False)
     options: dict[str, Any] = Field(default_factory=dict)

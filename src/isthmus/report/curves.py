@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from isthmus.core.format import quantity
 from isthmus.core.types import Figure, Section, Series
-from isthmus.report import numbers
-from isthmus.report.subjects import Subject
+from isthmus.report.loading import AuditedModel
 
 MOST_POINTS = 60
 
@@ -26,17 +26,17 @@ _CURVES = {
 Curve = list[tuple[float, float]]
 
 
-def section(subjects: Sequence[Subject]) -> Section | None:
+def section(models: Sequence[AuditedModel]) -> Section | None:
     """Training curves of the classifiers that have them; None where none has."""
-    figures = tuple(figure for key in _CURVES if (figure := _figure(key, subjects)))
+    figures = tuple(figure for key in _CURVES if (figure := _figure(key, models)))
     if not figures:
         return None
     question = "Did training settle, and how much information did it keep on the way?"
     return Section("How training went", question, figures)
 
 
-def _figure(key: str, subjects: Sequence[Subject]) -> Figure | None:
-    curves = {subject.name: _curve(key, subject.training) for subject in subjects}
+def _figure(key: str, models: Sequence[AuditedModel]) -> Figure | None:
+    curves = {model.name: _curve(key, model.training) for model in models}
     series = tuple(
         Series(name, tuple(x for x, _ in curve), tuple(y for _, y in curve), group=name)
         for name, curve in curves.items()
@@ -53,7 +53,7 @@ def _reading(key: str, series: Sequence[Series]) -> str:
     unit = "fraction" if "accuracy" in key else "nats"
     ends = {one.name: one.y[-1] for one in series}
     low, high = min(ends, key=lambda name: ends[name]), max(ends, key=lambda name: ends[name])
-    least, most = numbers.quantity(ends[low], unit), numbers.quantity(ends[high], unit)
+    least, most = quantity(ends[low], unit), quantity(ends[high], unit)
     if least == most:
         text = f"It ends at {least} for {'each of them' if len(ends) > 1 else low}"
     else:

@@ -1,9 +1,9 @@
-"""The page: subjects in, one HTML file out that opens anywhere, offline, in light and dark and on paper."""
+"""The page: one HTML file about audited models, self-contained, in light and dark and for paper."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +11,16 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from isthmus.core import files, registry
-from isthmus.core.errors import ConfigError, FileError
-from isthmus.core.types import CheckResult, Section, Status, Table
+from isthmus.core import files
+from isthmus.core.errors import FileError
+from isthmus.core.types import CheckResult, Section, Status
 from isthmus.report import blocks, curves, legend, scorecard, summary, tables
+from isthmus.report import sections as drawn
+from isthmus.report.loading import AuditedModel, load_all
 from isthmus.report.palette import Looks
-from isthmus.report.provenance import account
-from isthmus.report.scorecard import Finding, in_order
-from isthmus.report.subjects import Subject, load_all
+from isthmus.report.provenance import provenance
+from isthmus.report.scorecard import Outcome, in_order
+from isthmus.report.sections import generic
 from isthmus.report.tables import Column
 
 
@@ -29,7 +31,7 @@ class Chapter:
     anchor: str
     title: str
     question: str
-    findings: list[Finding]
+    outcomes: list[Outcome]
     blocks: list[blocks.View]
     columns: list[Column]
 
@@ -43,49 +45,49 @@ def write(run_folders: Sequence[str | Path], out: str | Path) -> Path:
         FileError: a folder or file cannot be used, or the page cannot be written.
     """
     out = Path(out)
-    subjects = load_all([folder for folder in run_folders if files.real(folder) != files.real(out)])
-    files.write_bytes(out, render(subjects).encode())
+    models = load_all([folder for folder in run_folders if files.real(folder) != files.real(out)])
+    files.write_bytes(out, render(models).encode())
     return out
 
 
-def render(subjects: Sequence[Subject]) -> str:
-    """The page as HTML; the same subjects give the same text.
+def render(models: Sequence[AuditedModel]) -> str:
+    """The page as HTML; the same models give the same text.
 
     Raises:
         FileError: a stored result cannot be shown by this version's check.
     """
-    shown = sections(subjects)
-    looks = Looks(subject.name for subject in subjects)
-    chapters = [_chapter(check, section, subjects, looks) for check, section in shown.items()]
-    training = curves.section(subjects)
+    shown = sections(models)
+    looks = Looks(model.name for model in models)
+    chapters = [_chapter(check, section, models, looks) for check, section in shown.items()]
+    training = curves.section(models)
     template = _environment().get_template("page.html.j2")
     html = template.render(
-        title=summary.title(subjects),
-        lead=summary.lead(subjects),
-        cautions=summary.cautions(subjects),
-        ranges=summary.ranges(list(shown.values()), len(subjects)),
-        names=[subject.name for subject in subjects],
-        questions=scorecard.questions(shown, subjects),
-        in_columns=len(subjects) <= scorecard.COLUMNS,
+        title=summary.title(models),
+        lead=summary.lead(models),
+        cautions=summary.cautions(models),
+        ranges=summary.ranges(list(shown.values()), len(models)),
+        names=[model.name for model in models],
+        questions=scorecard.questions(shown, models),
+        in_columns=len(models) <= scorecard.COLUMNS,
         chapters=chapters,
         comparison=[chapter for chapter in chapters if chapter.columns],
         footnote=tables.footnote([column for chapter in chapters for column in chapter.columns]),
         training=_body("training", training, looks) if training else None,
-        accounts=[account(subject) for subject in subjects],
-        folders=[shlex.quote(subject.folder) for subject in subjects if subject.folder],
+        provenances=[provenance(model) for model in models],
+        folders=[shlex.quote(model.folder) for model in models if model.folder],
         swatch=lambda label: legend.swatch(looks.of(name), kind="points") if (name := looks.owner(label)) else "",
     )
     return html.encode("utf-8", "replace").decode()  # JSON can hold half a surrogate pair, a file cannot
 
 
-def sections(subjects: Sequence[Subject]) -> dict[str, Section]:
-    """What every check has to show about these classifiers, by the check's name, in the page's order.
+def sections(models: Sequence[AuditedModel]) -> dict[str, Section]:
+    """The section of every check about these classifiers, by the check's name, in the page's order.
 
     Raises:
         FileError: see :func:`render`.
     """
-    checks = in_order({check for subject in subjects for check in subject.results})
-    return {check: _section(check, subjects) for check in checks}
+    checks = in_order({check for model in models for check in model.results})
+    return {check: _section(check, models) for check in checks}
 
 
 def _environment() -> Environment:
@@ -101,26 +103,18 @@ def _environment() -> Environment:
     return environment
 
 
-def _section(check: str, subjects: Sequence[Subject]) -> Section:
-    """Ask the check how to show itself. One that is not installed here still shows its numbers."""
-    shown = {s.name: s.results[check] for s in subjects if check in s.results and _measured(s.results[check])}
+def _section(check: str, models: Sequence[AuditedModel]) -> Section:
+    """The section of a check, from the results that hold something."""
+    shown = {model.name: model.results[check] for model in models if _has_content(model.results.get(check))}
     if not shown:
-        return Section(_title(check), "")
-    try:
-        module = registry.find("checks", check)
-    except ConfigError:
-        return _plain(check, shown, "is not installed here, so its numbers are shown without its figures")
-    if not hasattr(module, "section"):
-        return _plain(check, shown, "has no `section` of its own, so its metrics are shown as they are")
+        return Section(generic.title(check), "")
     with _explained(check, shown):
-        section = module.section(shown)
-    assert isinstance(section, Section)
-    return section
+        return drawn.find(check)(shown)
 
 
 @contextmanager
 def _explained(check: str, names: Iterable[str]) -> Iterator[None]:
-    """What a check's section stumbles over is a fault of the stored file, said in one sentence."""
+    """An error while a section is drawn is a fault of the stored file, reported in one sentence."""
     try:
         yield
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
@@ -131,32 +125,20 @@ def _explained(check: str, names: Iterable[str]) -> Iterator[None]:
         ) from error
 
 
-def _measured(result: CheckResult) -> bool:
-    return bool(result.metrics) or result.status not in (Status.SKIPPED, Status.ERROR)
+def _has_content(result: CheckResult | None) -> bool:
+    return result is not None and (bool(len(result.metrics)) or result.status not in (Status.SKIPPED, Status.ERROR))
 
 
-def _plain(check: str, results: Mapping[str, CheckResult], why: str) -> Section:
-    """A section of a check's metrics, for one that does not say how to show them."""
-    names = list(dict.fromkeys(name for result in results.values() for name in result.metrics))
-    rows = tuple((who, *(result.metrics.get(name) for name in names)) for who, result in results.items())
-    reading = f"The check {check!r} {why}."
-    return Section(_title(check), "", (Table("Measured numbers", reading, ("classifier", *names), rows),))
-
-
-def _title(check: str) -> str:
-    return check.replace("_", " ").capitalize()
-
-
-def _chapter(check: str, section: Section, subjects: Sequence[Subject], looks: Looks) -> Chapter:
+def _chapter(check: str, section: Section, models: Sequence[AuditedModel], looks: Looks) -> Chapter:
     columns = [
-        tables.column(title, [metrics.get(subject.name) for subject in subjects])
+        tables.column(title, [metrics.get(model.name) for model in models])
         for title, metrics in section.columns.items()
     ]
-    findings = scorecard.findings(check, subjects)
+    outcomes = scorecard.outcomes(check, models)
     anchor = scorecard.anchor(check)
-    with _explained(check, (subject.name for subject in subjects)):
+    with _explained(check, (model.name for model in models)):
         body = _body(anchor, section, looks)
-    return Chapter(anchor, section.title, section.question, findings, body, columns)
+    return Chapter(anchor, section.title, section.question, outcomes, body, columns)
 
 
 def _body(anchor: str, section: Section, looks: Looks) -> list[blocks.View]:

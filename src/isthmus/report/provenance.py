@@ -1,4 +1,4 @@
-"""What was run: everything a reader needs to repeat the numbers of one classifier."""
+"""Provenance: everything that is needed to reproduce the numbers of one classifier."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from isthmus.report.subjects import Subject, as_mapping, training_provenance
+from isthmus.report.loading import AuditedModel, as_mapping, training_provenance
 
 _SHORT = 12  # characters of a hash that are enough to recognise it
 _LONG_LIST = 12
@@ -16,8 +16,8 @@ _SHOWN_ELSEWHERE = {"recipe", "given", "provenance", "starts", "data"}
 
 
 @dataclass(frozen=True)
-class Account:
-    """One classifier's entry under "What was run": a line, facts by name, and whole settings as YAML."""
+class Provenance:
+    """One classifier's entry under "What was run": a line, facts by name, and all settings as YAML."""
 
     name: str
     line: str
@@ -25,12 +25,12 @@ class Account:
     settings: list[tuple[str, str]]
 
 
-def account(subject: Subject) -> Account:
-    """Collect what is known about how a classifier was made and audited."""
-    record, run = subject.record, subject.run
+def provenance(model: AuditedModel) -> Provenance:
+    """Collect how a classifier was trained and audited."""
+    record, run = model.record, model.run
     facts = [("Model", record.model), ("Model hash", record.model_hash)]
-    if subject.recipe:
-        facts += [("Trained with seed", _text(subject.recipe.get("seed")))]
+    if model.recipe:
+        facts += [("Trained with seed", _text(model.recipe.get("seed")))]
         facts += [*_origin("Trained", training_provenance(run)), ("Training data", _text(run.get("data")))]
     facts += [
         ("Audit data", f"{record.data}, n = {record.n:,}, {record.num_classes} classes"),
@@ -40,12 +40,12 @@ def account(subject: Subject) -> Account:
     ]
     rest = {key: value for key, value in run.items() if key not in _SHOWN_ELSEWHERE}
     facts += [(key.replace("_", " ").capitalize(), _text(value)) for key, value in rest.items()]
-    facts += _older_results(subject)
-    options = {check: _unnamed(result.options) for check, result in subject.results.items() if result.options}
-    settings = [("Recipe", subject.recipe or {}), ("Audit settings", record.settings), ("Options of checks", options)]
-    return Account(
-        subject.name,
-        _line(subject),
+    facts += _older_results(model)
+    options = {check: _unnamed(result.options) for check, result in model.results.items() if result.options}
+    settings = [("Recipe", model.recipe or {}), ("Audit settings", record.settings), ("Options of checks", options)]
+    return Provenance(
+        model.name,
+        _line(model),
         facts,
         [(title, _yaml(content)) for title, content in settings if content],
     )
@@ -55,10 +55,10 @@ def _unnamed(options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in options.items() if key != "name"}
 
 
-def _older_results(subject: Subject) -> list[tuple[str, str]]:
-    """Commit and date of results that another state of the code made than the audit's last ones."""
-    last = subject.record.provenance.get("commit")
-    made = {check: result.provenance for check, result in subject.results.items() if result.provenance}
+def _older_results(model: AuditedModel) -> list[tuple[str, str]]:
+    """Commit and date of results of another commit than the audit's last ones."""
+    last = model.record.provenance.get("commit")
+    made = {check: result.provenance for check, result in model.results.items() if result.provenance}
     return [
         (f"{check.replace('_', ' ').capitalize()} made at", f"{_text(facts.get('commit'))}, {_text(facts.get('date'))}")
         for check, facts in made.items()
@@ -66,17 +66,17 @@ def _older_results(subject: Subject) -> list[tuple[str, str]]:
     ]
 
 
-def _line(subject: Subject) -> str:
-    """The heart of a run in one line: objective, backbone, seed, n, and the start of the model's hash."""
-    recipe = subject.recipe or {}
+def _line(model: AuditedModel) -> str:
+    """A run in one line: objective, backbone, seed, n, and the start of the model's hash."""
+    recipe = model.recipe or {}
     backbone = as_mapping(recipe.get("model")).get("backbone")
     parts = [_component(part) for part in (recipe.get("objective"), backbone) if part]
     parts += [f"seed {recipe['seed']}"] if "seed" in recipe else []
-    return " · ".join([*parts, f"n = {subject.record.n:,}", f"model {subject.record.model_hash[:_SHORT]}"])
+    return " · ".join([*parts, f"n = {model.record.n:,}", f"model {model.record.model_hash[:_SHORT]}"])
 
 
 def _component(config: object) -> str:
-    """A component by its name and its numbers: "ceb (rho 2.0)"."""
+    """A component by its name and numeric options: "ceb (rho 2.0)"."""
     if not isinstance(config, Mapping):
         return str(config)
     numbers = [f"{key} {value}" for key, value in config.items() if type(value) in (int, float)]
@@ -84,7 +84,7 @@ def _component(config: object) -> str:
 
 
 def _origin(done: str, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Date, commit, versions and machine; "not recorded" where a file does not say."""
+    """Date, commit, versions and machine; "not recorded" if missing."""
     packages = as_mapping(facts.get("packages"))
     versions = [f"{name} {version or 'not installed'}" for name, version in packages.items()]
     python = [f"python {facts['python']}"] if "python" in facts else []

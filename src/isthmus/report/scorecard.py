@@ -1,4 +1,4 @@
-"""The scorecard: every question of an audit in a line, with each classifier's answer in one number, asked or not."""
+"""The scorecard: a line for every question of an audit, with each classifier's answer in one number."""
 
 from __future__ import annotations
 
@@ -8,46 +8,39 @@ from dataclasses import dataclass
 
 from isthmus.core.types import CheckResult, Headline, Section, Status
 from isthmus.report import tables
-from isthmus.report.subjects import Subject
+from isthmus.report.loading import AuditedModel
+from isthmus.report.statuses import WORDS
 from isthmus.report.tables import Cell
 
 COLUMNS = 5
-"""With more classifiers than this they stand in rows and the questions in columns, which are never many."""
-
-WORDS = {
-    Status.PASS: "pass",
-    Status.WARN: "warning",
-    Status.FAIL: "fail",
-    Status.SKIPPED: "skipped",
-    Status.ERROR: "error",
-}
+"""With more classifiers, they form the rows and the questions the columns."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """A question that is on every scorecard, and an example of how to ask it where the check's name is not enough."""
+    """A question that is on every scorecard, and what to pass to ``--checks`` if the check's name is not enough."""
 
     text: str
-    ask: str = ""
+    option: str = ""
 
 
 QUESTIONS: Mapping[str, Known] = {
-    "diagnosis": Known("Is its robustness real?"),
-    "accuracy": Known("How often is it right?"),
-    "robustness": Known("How often is it right under attack?"),
-    "corruptions": Known("How often is it wrong on corrupted images?"),
-    "shift": Known("Does it hold on images gathered anew?", "shift:cifar10_1"),
-    "calibration": Known("Does it know how sure it may be?"),
-    "ood_detection": Known("Does it notice foreign images?"),
-    "memorisation": Known("Does it know training images better?"),
-    "information": Known("How much of an image does its code keep?"),
+    "diagnosis": Known("Is its robustness genuine?"),
+    "accuracy": Known("How accurate is it on clean images?"),
+    "robustness": Known("How accurate is it under attack?"),
+    "corruptions": Known("How often does it misclassify corrupted images?"),
+    "shift": Known("How much accuracy does it lose on shifted test sets?", "shift:cifar10_1"),
+    "calibration": Known("Is its confidence calibrated?"),
+    "ood_detection": Known("Does it detect out-of-distribution images?"),
+    "memorisation": Known("Does it memorise training images?"),
+    "information": Known("How much information does its code contain?"),
 }
 """The page's order of checks is this one; others follow by name."""
 
 
 @dataclass(frozen=True)
-class Finding:
-    """How one check ended for one classifier; ``status`` None means that it was not run."""
+class Outcome:
+    """The outcome of one check for one classifier; ``status`` None means that it was not run."""
 
     name: str
     status: Status | None
@@ -61,9 +54,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Answer:
-    """One classifier's: how the check ended, and the number in small and large print; ``cell`` None is no number."""
+    """One classifier's answer: the outcome, the number, and notes; ``cell`` None is no number."""
 
-    finding: Finding
+    outcome: Outcome
     cell: Cell | None = None
     word: str = ""
     notes: tuple[str, ...] = ()
@@ -71,18 +64,18 @@ class Answer:
 
 @dataclass(frozen=True)
 class Question:
-    """A line of the scorecard; without answers nobody was asked, and ``ask`` says how.
+    """A line of the scorecard. Without answers the check was not run, and ``option`` is the option that adds it.
 
     Attributes:
         anchor: of the check's section, which the question links to.
-        small: what all its numbers are, their unit and n, where they have these in common.
+        small: what all its numbers have in common: meaning, unit and n.
     """
 
     text: str
     anchor: str
     small: tuple[str, ...] = ()
     answers: tuple[Answer, ...] = ()
-    ask: str = ""
+    option: str = ""
 
 
 def in_order(checks: set[str]) -> list[str]:
@@ -95,38 +88,38 @@ def anchor(check: str) -> str:
     return "check-" + re.sub(r"[^A-Za-z0-9_]", "-", check)
 
 
-def findings(check: str, subjects: Sequence[Subject]) -> list[Finding]:
-    """How a check ended for each classifier."""
-    return [_finding(subject.name, subject.results.get(check)) for subject in subjects]
+def outcomes(check: str, models: Sequence[AuditedModel]) -> list[Outcome]:
+    """The outcome of a check for each classifier."""
+    return [_outcome(model.name, model.results.get(check)) for model in models]
 
 
-def _finding(name: str, result: CheckResult | None) -> Finding:
+def _outcome(name: str, result: CheckResult | None) -> Outcome:
     if result is None:
-        return Finding(name, None, "This audit has no result of this check.")
-    return Finding(name, result.status, result.reason)
+        return Outcome(name, None, "This audit has no result of this check.")
+    return Outcome(name, result.status, result.reason)
 
 
-def questions(sections: Mapping[str, Section], subjects: Sequence[Subject]) -> list[Question]:
-    """The scorecard: what was asked and what was not, in the page's order.
+def questions(sections: Mapping[str, Section], models: Sequence[AuditedModel]) -> list[Question]:
+    """All lines of the scorecard, in the page's order.
 
     Args:
-        sections: of the checks that were asked, by the check's name.
+        sections: of the checks that were run, by the check's name.
     """
     lines = []
     for check in in_order({*QUESTIONS, *sections}):
         known = QUESTIONS.get(check)
         if check in sections:
-            lines.append(_asked(check, sections[check], subjects, known))
+            lines.append(_answered(check, sections[check], models, known))
         elif known is not None:
-            lines.append(Question(known.text, anchor(check), ask=f"--checks {known.ask or check}"))
+            lines.append(Question(known.text, anchor(check), option=f"--checks {known.option or check}"))
     return lines
 
 
-def _asked(check: str, section: Section, subjects: Sequence[Subject], known: Known | None) -> Question:
-    ended, given = findings(check, subjects), _headlines(section)
-    # what was skipped, broke off or was not run has no answer, whatever numbers it left
+def _answered(check: str, section: Section, models: Sequence[AuditedModel], known: Known | None) -> Question:
+    ended, given = outcomes(check, models), _headlines(section)
+    # a check that was skipped, not run or ended by an error has no answer, even if it stored numbers
     found = [
-        None if finding.status in (None, Status.SKIPPED, Status.ERROR) else given.get(finding.name) for finding in ended
+        None if outcome.status in (None, Status.SKIPPED, Status.ERROR) else given.get(outcome.name) for outcome in ended
     ]
     labels = {headline.label for headline in found if headline}
     shared = labels.pop() if len(labels) == 1 else ""
@@ -137,15 +130,15 @@ def _asked(check: str, section: Section, subjects: Sequence[Subject], known: Kno
 
 
 def _headlines(section: Section) -> Mapping[str, Headline]:
-    """The check's own, or its first column for comparison."""
+    """The section's headlines, or else its first column."""
     if section.headlines or not section.columns:
         return section.headlines
     label, metrics = next(iter(section.columns.items()))
     return {name: Headline(metric, label) for name, metric in metrics.items()}
 
 
-def _answer(finding: Finding, headline: Headline | None, cell: Cell, shared: str) -> Answer:
+def _answer(outcome: Outcome, headline: Headline | None, cell: Cell, shared: str) -> Answer:
     if headline is None:
-        return Answer(finding)
+        return Answer(outcome)
     notes = (headline.note, cell.note, "" if shared else headline.label)
-    return Answer(finding, cell, headline.word, tuple(note for note in notes if note))
+    return Answer(outcome, cell, headline.word, tuple(note for note in notes if note))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from isthmus.core.format import NOT_MEASURED, interval_text, level_text, listed, number, size, value_text
 from isthmus.core.types import Metric, Table
-from isthmus.report import numbers
 
 Value = str | float | Metric | None
 
@@ -42,16 +42,16 @@ def column(title: str, values: Sequence[Value]) -> Column:
     metrics = [value for value in values if isinstance(value, Metric)]
     units = {metric.unit for metric in metrics} - {"fraction"}
     sizes = {metric.n for metric in metrics if metric.value is not None}
-    levels = {numbers.level_text(metric.interval) for metric in metrics if metric.interval}
+    levels = {level_text(metric.interval) for metric in metrics if metric.interval}
     unit = units.pop() if len(units) == 1 and all(metric.unit != "fraction" for metric in metrics) else ""
     n = sizes.pop() if len(sizes) == 1 else None
     small = [unit] if unit and unit not in title else []
     if n:
-        small.append(numbers.size(n))
+        small.append(size(n))
     plain = [value for value in values if isinstance(value, int | float)]
     whole = all(float(value).is_integer() for value in plain)
     cells = tuple(_cell(value, not unit, n is None, len(levels) > 1, whole) for value in values)
-    made = {f"{numbers.level_text(m.interval)} {m.interval.method}": None for m in metrics if m.interval}
+    made = {f"{level_text(m.interval)} {m.interval.method}": None for m in metrics if m.interval}
     return Column(title, tuple(small), cells, tuple(made))
 
 
@@ -71,21 +71,21 @@ def footnote(columns: Sequence[Column]) -> str:
         return ""
     if len(users) == 1:
         return f"Below each value: its interval, {next(iter(users))}."
-    each = (f"{made} for {numbers.listing(titles)}" for made, titles in users.items())
+    each = (f"{made} for {listed(titles)}" for made, titles in users.items())
     return f"Below each value: its interval, {'; '.join(each)}."
 
 
 def _cell(value: Value, unit: bool, n: bool, level: bool, whole: bool) -> Cell:
     if value is None:
-        return Cell(numbers.NOT_MEASURED)
+        return Cell(NOT_MEASURED)
     if isinstance(value, str):
         return Cell(value)
     if not isinstance(value, Metric):
-        return Cell(f"{value:,.0f}" if whole else numbers.number(float(value)), numeric=True)
+        return Cell(f"{value:,.0f}" if whole else number(float(value)), numeric=True)
     return Cell(
-        numbers.value_text(value, unit),
-        numbers.interval_text(value, level),
-        numbers.size(value.n) if n and value.n and value.value is not None else "",
+        value_text(value, unit),
+        interval_text(value, level),
+        size(value.n) if n and value.n and value.value is not None else "",
         value.note,
         numeric=value.value is not None,
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from isthmus.audits import DEFAULT_CHECKS, WITH_TRAINING
-from isthmus.audits.target import audit_run
+from isthmus.audits import DEFAULT_CHECKS, WITH_TRAINING, AuditOptions
+from isthmus.audits.target import ModelSource, audit_run
 from isthmus.core.recipe import Recipe, load_recipe
 from isthmus.report import page
 from isthmus.training.start import train
@@ -53,6 +53,6 @@ def run_demo(out: Path, show_progress: bool = True) -> Path:
     folders = []
     for recipe in recipes():
         run = train(recipe, out=out / recipe.name, progress=show_progress)
-        audit_run(run.path, threat=THREAT, checks=CHECKS, show_progress=show_progress)
+        audit_run(ModelSource(run.path), THREAT, CHECKS, options=AuditOptions(progress=show_progress))
         folders.append(run.path)
     return page.write(folders, out / "page.html")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from isthmus.attacks.api import robust_accuracy
 from isthmus.attacks.result import RobustResult
 from isthmus.attacks.threats import Threat
-from isthmus.audits import audit
+from isthmus.audits import AuditOptions, audit
 from isthmus.core.files import sha256
 from isthmus.core.preserve_state import device_of
 from isthmus.core.randomness import example_keys
@@ -230,8 +230,6 @@ def run_check(model: nn.Module, data: EvaluationImages, check: dict[str, Any], t
         data.labels,
         "l2:1",  # an audit needs one
         [check],
-        indices=data.indices,
-        debug=True,
-        progress=lambda _, done, total: tell(done, total),
+        options=AuditOptions(indices=data.indices, debug=True, progress=lambda _, done, total: tell(done, total)),
     )
     return found.results[check["name"]]

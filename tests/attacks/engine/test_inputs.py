@@ -178,7 +178,7 @@ def test_progress_is_a_line_on_stderr(capsys, progress):
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.endswith(": 100%\n") if progress else said.err == ""
-    isthmus.audit(model, images, labels, Linf(0.1), ["accuracy"], progress=progress)
+    isthmus.audit(model, images, labels, Linf(0.1), ["accuracy"], options=isthmus.AuditOptions(progress=progress))
     assert ("accuracy: " in capsys.readouterr().err) is progress
 
 

@@ -2,7 +2,7 @@
 
 The files are those of the published archive, ``<WordNet id>/*.jpg``. Its authors resize the shorter side to 256, crop
 the centre of 224×224, and let a classifier choose among the 200 classes. This module does the same;
-``restricted=False`` of :func:`isthmus.checks.shift_outcomes.right` chooses among all classes.
+``restricted=False`` of :func:`isthmus.checks.shift.correct_predictions` chooses among all classes.
 """
 
 from __future__ import annotations

@@ -54,6 +54,6 @@ def _cell(
 
 def _kept(result: CheckResult) -> dict[str, Any]:
     kept: dict[str, Any] = {"bins": [each for each in result.details["bins"]["mean"]["equal_width"] if each["n"]]}
-    kept |= {name: ends(result.metrics[name]) for name in MEASURES}
+    kept |= {name: ends(result.metrics.one(name, mode="mean")) for name in MEASURES}
     correct = result.arrays["correct"]
     return {**kept, "right": int(correct.sum())}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from isthmus.checks.views import bin_series
 from isthmus.core.types import Figure, Mark, Section, Table
 from isthmus.metrics import Bin
+from isthmus.report.sections.common import bin_series
 from isthmus.studies import catalogue
 from isthmus.studies.ceb import calibration_claims
 from isthmus.studies.ceb.calibration_claims import judged, kept_steps, measured, models

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from isthmus.checks.shift_outcomes import right, right_under_corruptions
+from isthmus.checks.shift import correct_predictions, correct_under_corruptions
 from isthmus.core.config import component, instance
 from isthmus.core.errors import DataError
 from isthmus.data.shift.shifted import ShiftedTestSet, load
@@ -75,10 +75,10 @@ def _measure(laboratory: Laboratory, given: Given, key: tuple[Any, Any, int]) ->
     subject = laboratory.subject(kind, rho, seed)
     model, facts = subject.modes["mean"], {"shift": title(given), "kind": kind, "rho": rho, "seed": seed}
     if _options(given)["name"] != CORRUPTED:
-        outcome = right(model, load(given, subject.classes))
+        outcome = correct_predictions(model, load(given, subject.classes))
         return {**facts, "n": len(outcome), "right": int(outcome.sum())}
     tell = laboratory.bench.telling(title(given))
-    outcomes = right_under_corruptions(model, given, subject.classes, progress=tell)
+    outcomes = correct_under_corruptions(model, given, subject.classes, progress=tell)
     average = measured_mce(outcomes, seed=0, baseline=None)
     assert average.interval is not None
     errors = {name: list(values) for name, values in errors_by_severity(outcomes).items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from isthmus.checks.ood_sources import configured, named
+from isthmus.checks.ood_images import configured, names_of
 from isthmus.core.config import Component
 from isthmus.core.types import CheckResult
 from isthmus.studies.old.image_models import Kind, title
@@ -19,7 +19,7 @@ def cells(config: Config, bench: ResultStore) -> list[Experiment]:
     """A cell for every model, seed and out-distribution."""
     laboratory = Laboratory(config, bench)
     asked = [configured(out) for out in config.outs]
-    outs = list(zip(named(asked), asked, strict=True))
+    outs = list(zip(names_of(asked), asked, strict=True))
     return [_cell(config, bench, laboratory, model, *out) for model in config.every() for out in outs]
 
 
@@ -55,14 +55,16 @@ def _cell(
 
 
 def _kept(result: CheckResult, out: str) -> dict[str, Any]:
-    scores: dict[str, dict[str, list[float]]] = {score: {} for score in result.details["scores"]}
-    for score, kept in scores.items():
-        mode, plain = ("stochastic_", score[11:]) if score.startswith("stochastic_") else ("", score)
+    scores: dict[str, dict[str, list[float]]] = {}
+    for score in result.details["scores"]:
+        coords = {key: score[key] for key in ("score", "mode") if key in score}
+        prefix = "stochastic_" if coords.get("mode") == "stochastic" else ""
+        kept = scores[prefix + coords["score"]] = {}
         for name in ("fpr95_in", "auroc", "aupr_in"):
-            metric = result.metrics.get(f"{mode}{out}_{plain}_{name}")
+            metric = result.metrics.get(name, data=out, **coords)
             if metric is not None and metric.value is not None and metric.interval is not None:
                 kept[name] = [metric.value, metric.interval.low, metric.interval.high]
-    success = result.metrics.get(f"{out}_attack_success")
+    success = result.metrics.get("attack_success", data=out)
     (facts,) = result.details["outs"]
     return {
         "outside": facts["n"],

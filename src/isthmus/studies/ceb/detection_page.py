@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from isthmus.checks.ood_detection_page import spoken as score_name
+from isthmus.checks.ood_scores import SCORES
 from isthmus.core.types import Figure, Section, Table
 from isthmus.studies import catalogue
 from isthmus.studies.ceb.detection_claims import measured, outs, scored, spoken, success
@@ -98,3 +98,9 @@ def _impossible() -> Table:
         columns=("images", "model", "FPR at 95% TPR", "AUROC as printed", "AUROC at least"),
         rows=tuple(lines),
     )
+
+
+def score_name(score: str) -> str:
+    """A score for readers: "stochastic_entropy" as "entropy, stochastic"."""
+    plain = score.removeprefix("stochastic_")
+    return SCORES[plain] if plain == score else f"{SCORES[plain]}, stochastic"

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from isthmus.attacks.threats import parse
-from isthmus.checks import shift_outcomes as testing
+from isthmus.checks import shift
 from isthmus.core.errors import DataError
 from isthmus.core.types import Metric
 from isthmus.data.images import ImageData, as_float
@@ -141,7 +141,7 @@ class Examined:
 
         def make() -> dict[str, Any]:
             self.bench.report("testing on ImageNet-A", 0, 0)
-            right = testing.right(self.model, load_shifted(options, self.data.classes))
+            right = shift.correct_predictions(self.model, load_shifted(options, self.data.classes))
             return {"wrong": int((~right).sum()), "n": len(right)}
 
         found = self._part("imagenet-a", {**self.about, "set": options}, make)
@@ -174,7 +174,7 @@ class Examined:
         def make() -> dict[str, Any]:
             tell = self.bench.telling(f"testing under {corruption}")
             first = load_shifted({**options, "corruption": corruption, "severity": 1}, self.data.classes)
-            right = testing.right_under_corruptions(
+            right = shift.correct_under_corruptions(
                 self.model, options, self.data.classes, [corruption], progress=tell
             )[corruption]
             wrong = "".join(map(str, (~right).sum(0)))  # of each image at how many severities, 0 to 5

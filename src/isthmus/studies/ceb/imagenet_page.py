@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from isthmus.core.format import NOT_MEASURED
 from isthmus.core.types import Figure, Metric, Section, Series, Table
-from isthmus.report.numbers import NOT_MEASURED
 from isthmus.studies import catalogue
 from isthmus.studies.ceb.imagenet import VARIANTS
 from isthmus.studies.ceb.imagenet_claims import named

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from isthmus.attacks.threats import Linf, parse
-from isthmus.checks import diagnosis
+from isthmus.checks import Diagnosis
 from isthmus.checks.context import Context
 from isthmus.core.preserve_state import device_of
 from isthmus.studies.guess_first.printed import L2, LINF
@@ -81,14 +81,14 @@ def _diagnosed(config: TableConfig, subject: Subject, tell: Tell) -> dict[str, A
         budget=config.budget,
         progress=tell,
     )
-    found = diagnosis.run(context, diagnosis.Config(ensemble=config.suite, modes=("mean",)))
+    found = Diagnosis(ensemble=config.suite, modes=("mean",)).run(context)
     (details,) = found.details["modes"].values()
     return {
         "n": len(context.labels),
         "status": found.status.value,
         "verdict": details["verdict"]["status"],
-        "reported": int(found.arrays["reported_standing"].sum()),
-        "corrected": int(found.arrays["corrected_standing"].sum()),
+        "reported": int(found.arrays["reported_robust"].sum()),
+        "corrected": int(found.arrays["corrected_robust"].sum()),
         "tests": {each["test"]: [each["status"], each["reason"]] for each in details["findings"]},
         "follow_ups": {each: metric["value"] for each, metric in details["follow_ups"].items()},
         "reason": found.reason,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from isthmus.attacks.api import robust_accuracy
 from isthmus.attacks.result import RobustResult
 from isthmus.attacks.threats import Threat
-from isthmus.audits import audit
+from isthmus.audits import AuditOptions, audit
 from isthmus.core.files import sha256
 from isthmus.core.types import CheckResult
 from isthmus.data.images import as_float
@@ -163,9 +163,7 @@ def ask(
         labels,
         "l2:1",  # an audit wants one
         [check],
-        indices=indices,
-        debug=True,
-        progress=lambda _, done, total: tell(done, total),
+        options=AuditOptions(indices=indices, debug=True, progress=lambda _, done, total: tell(done, total)),
     )
     return found.results[check["name"]]
 

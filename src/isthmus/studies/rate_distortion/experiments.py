@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isthmus.checks.class_prototypes_page import enlarged
-from isthmus.checks.prototype_search import Population, cosine
+from isthmus.checks.class_prototypes import Population, cosine
 from isthmus.core.recipe import load_recipe
 from isthmus.core.types import CheckResult, Coordinate, Metric
 from isthmus.data.images import Examples, as_float
@@ -22,6 +21,7 @@ from isthmus.information.channel import layer_channel
 from isthmus.information.discrete import independent_entropy
 from isthmus.models import factory
 from isthmus.models.learner import Learner
+from isthmus.report.sections.class_prototypes import enlarged
 from isthmus.studies.blocks import packed
 from isthmus.studies.measured import fraction, measured
 from isthmus.studies.rate_distortion import weight_decay
@@ -47,6 +47,7 @@ from isthmus.training.run import Run
 
 _CODES = 10_000  # training images that a layer's power and noise are measured with
 _OWN = 100  # images of a model's own data, from which an audit learns what it takes
+_SHOTS = ("zero_shot", "one_shot")
 
 Coords = Mapping[str, Coordinate]
 
@@ -227,13 +228,18 @@ def prototypes(config: PrototypesConfig, store: ResultStore) -> Stages:
         rows = [
             fraction("reached", int(reached.sum()), count),
             fraction("own_class", own, count),
-            *(found.metrics[name].named(name) for name in names if found.metrics[name].value is not None),
+            *_rows(found.metrics.get(name, mode="mean") or found.metrics.one(name) for name in names),
             test_accuracy(run),
         ]
         details = {"pictures": _pictures(found, learner, data, population)} if seed == 0 else {}
         return measured(rows, {"model": model, "seed": seed}, details=details)
 
     return _each_model(config, store, "prototypes", settings, measure)
+
+
+def _rows(found: Iterable[Metric]) -> list[Metric]:
+    """The measured ones, without the coordinates of the check."""
+    return [metric.model_copy(update={"coords": {}}) for metric in found if metric.value is not None]
 
 
 def _own_class(found: CheckResult, population: Population, reached: np.ndarray) -> int:
@@ -293,26 +299,27 @@ def noise(config: NoiseConfig, store: ResultStore) -> Stages:
             test_accuracy(run),
         ]
         for kind in config.noises:
-            rows.append(found.metrics[f"kept_{kind}"].named("kept", noise=kind))
-            curve = found.details["modes"]["mean"][kind]
-            rows += _noisy(kind, curve, found.details["snr"], n)
+            kept = found.metrics.one("information_kept", mode="mean", noise=kind)
+            rows.append(kept.model_copy(update={"name": "kept", "coords": {"noise": kind}}))
+            rows += _noisy(kind, found, n)
         return measured(rows, {"model": model, "seed": seed})
 
     return _each_model(config, store, "noise", settings, measure)
 
 
-def _noisy(kind: str, curve: Mapping[str, Any], ratios: Sequence[float], n: int) -> Iterable[Metric]:
-    """Rows of one kind of noise; a curve begins with the clean image."""
-    for name in ("information_bits", "accuracy"):
-        (clean, *values), unit = (each["value"] for each in curve[name]), "bits" if name != "accuracy" else "fraction"
-        short = name.removesuffix("_bits")
-        yield Metric(name=f"clean_{short}", value=clean, unit=unit, n=n, coords={"noise": kind})
-        for snr, value in zip(ratios, values, strict=True):
-            coords: dict[str, Coordinate] = {"noise": kind, "snr": snr}
+def _noisy(kind: str, found: CheckResult, n: int) -> Iterable[Metric]:
+    """Rows of one kind of noise; those of the clean image are named ``clean_...``."""
+    for name, short in (("information_bits", "information"), ("accuracy", "accuracy")):
+        clean = found.metrics.one(name, mode="mean")
+        yield Metric(name=f"clean_{short}", value=clean.value, unit=clean.unit, n=n, coords={"noise": kind})
+        for metric in found.metrics.select(name, mode="mean", noise=kind):
+            if "snr" not in metric.coords:
+                continue
+            coords: dict[str, Coordinate] = {"noise": kind, "snr": metric.coords["snr"]}
             if name == "accuracy":
-                yield fraction(short, round(value * n), n, **coords)
+                yield fraction(short, round((metric.value or 0.0) * n), n, **coords)
             else:
-                yield Metric(name=short, value=value, unit=unit, n=n, coords=coords)
+                yield Metric(name=short, value=metric.value, unit=metric.unit, n=n, coords=coords)
 
 
 def spheres(config: SphereConfig, store: ResultStore) -> Stages:
@@ -402,7 +409,9 @@ def transfer(config: TransferConfig, store: ResultStore) -> Stages:
         number = config.images or len(others.test)
         check = {"name": "dataset_transfer", "data": config.target, "images": number, **options}
         found = run_check(learner, data, check, store.telling("on other data"))
-        rows = [_signed(metric.named(name)) for name, metric in found.metrics.items() if metric.value is not None]
+        by_shots = found.metrics.select(mode="mean")
+        named = (m.model_copy(update={"name": f"{_SHOTS[int(m.coords['shots'])]}_{m.name}"}) for m in by_shots)
+        rows = [_signed(metric) for metric in _rows(named)]
         details = {"bins": found.details["bins"]} if seed == 0 else {}
         return measured([*rows, test_accuracy(run)], {"model": model, "seed": seed}, details=details)
 

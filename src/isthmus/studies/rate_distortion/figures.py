@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from isthmus.checks.views import bin_series, share_series
 from isthmus.core.types import Coordinate, Figure
 from isthmus.metrics import Bin
+from isthmus.report.sections.common import bin_series, share_series
 from isthmus.studies.blocks import Block, Curves, Pictures, Pivot, Scatter
 from isthmus.studies.claims import Claim, Comparison
 from isthmus.studies.paper_values import paper_value

@@ -1,9 +1,10 @@
 """Who has the largest value, and whether anybody is shown to differ from that."""
 
-from isthmus.checks import calibration_page, memorisation_page
-from isthmus.checks.views import blamed, extreme
-from isthmus.core.types import CheckResult, Status
+from isthmus.checks.check import mode_with
+from isthmus.core.types import CheckResult, Metrics, Status
 from isthmus.metrics import proportion
+from isthmus.report.sections import calibration, memorisation
+from isthmus.report.sections.common import extreme
 
 
 def test_ties_are_named_together():
@@ -22,11 +23,11 @@ def test_a_caption_names_no_winner_among_ties():
             check="memorisation",
             status=Status.PASS,
             reason="",
-            metrics={"generalisation_gap": gap, "ece": gap},
+            metrics=Metrics(gap.named(name, mode="mean") for name in ("generalisation_gap", "ece")),
             details={"modes": ["mean"], "bins": {"mean": {}}},
         )
 
-    for table, what in ((memorisation_page._gaps, "gap"), (calibration_page._table, "expected calibration error")):
+    for table, what in ((memorisation._gaps, "gap"), (calibration._table, "expected calibration error")):
         alike = table({name: result(3) for name in ("determ", "vib", "ceb")}).reading
         assert "determ" not in alike
         assert what in alike
@@ -35,5 +36,5 @@ def test_a_caption_names_no_winner_among_ties():
 
 
 def test_a_warning_is_of_the_mode_that_has_the_signs():
-    assert blamed({"mean": [], "stochastic": ["a"]}) == "stochastic"
-    assert blamed({"mean": ["a"], "stochastic": ["a"]}) == blamed({"mean": [], "stochastic": []}) == "mean"
+    assert mode_with({"mean": [], "stochastic": ["a"]}) == "stochastic"
+    assert mode_with({"mean": ["a"], "stochastic": ["a"]}) == mode_with({"mean": [], "stochastic": []}) == "mean"

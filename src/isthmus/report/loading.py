@@ -1,4 +1,4 @@
-"""What the page compares: audited classifiers, each read from a run folder's plain files."""
+"""Audited models, each read from the plain files of a run folder."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from isthmus.core.types import CheckResult
 
 
 @dataclass(frozen=True)
-class Subject:
-    """One audited classifier.
+class AuditedModel:
+    """One audited model.
 
     Attributes:
-        name: how the page calls it; unique on one page.
-        recipe: the resolved recipe where we trained it, else None.
+        name: its name on the page, unique there.
+        recipe: the resolved recipe if isthmus trained it, else None.
         provenance: versions, commit, machine and date of its training, else of its audit.
-        record: what the audit was made with.
-        results: check name -> what it found.
-        run: the whole of ``run.json`` where we trained it.
+        record: the audit's inputs and settings.
+        results: results by check name.
+        run: the content of ``run.json`` if isthmus trained it.
         training: one mapping per line of ``metrics.jsonl``.
         folder: the run folder's name, without the path to it.
     """
@@ -40,7 +40,7 @@ class Subject:
 
     @property
     def collapsed(self) -> bool:
-        """Whether its training ended at chance, or with numbers that are impossible."""
+        """Whether its training ended at chance, or with impossible numbers."""
         return as_mapping(self.run.get("result")).get("collapsed") is True
 
     @property
@@ -50,10 +50,8 @@ class Subject:
         return str(as_mapping(self.run.get("result")).get("collapse", default))
 
 
-def load(folder: str | Path) -> Subject:
-    """Read one run folder: ``run.json`` and ``metrics.jsonl`` where there are any, and its audit.
-
-    The folder of an audit alone will do too.
+def load(folder: str | Path) -> AuditedModel:
+    """Read one run folder: ``run.json`` and ``metrics.jsonl``, if there, and its audit. An audit folder works too.
 
     Raises:
         FileError: no such folder, no finished audit in it, or a file that is corrupt or truncated.
@@ -74,7 +72,7 @@ def load(folder: str | Path) -> Subject:
         )
     run = _run(folder / "run.json")
     recipe = as_mapping(run.get("recipe"))
-    return Subject(
+    return AuditedModel(
         name=str(recipe.get("name") or record.model or folder.name),
         recipe=recipe or None,
         provenance=training_provenance(run) or record.provenance,
@@ -87,13 +85,13 @@ def load(folder: str | Path) -> Subject:
 
 
 def training_provenance(run: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Where a run was trained (a resumed one: its last start); empty where ``run.json`` does not say."""
+    """Provenance of a run's training (if resumed: of its last start); empty if ``run.json`` has none."""
     starts = run.get("starts")
     return as_mapping(run.get("provenance") or (starts[-1] if isinstance(starts, list) and starts else None))
 
 
 def is_audited(folder: str | Path) -> bool:
-    """Whether a folder holds an audit with a check that ended, sound or damaged."""
+    """Whether a folder holds an audit with a finished check, sound or damaged."""
     audit = _audit_folder(Path(folder))
     return audit is not None and bool(results.saved_checks(audit))
 
@@ -109,8 +107,8 @@ def _no_audit(folder: Path) -> str:
     return f"{folder} holds no audit; run `isthmus audit {folder}` first."
 
 
-def load_all(folders: Sequence[str | Path]) -> list[Subject]:
-    """Read several run folders, each once, and give every classifier a name of its own.
+def load_all(folders: Sequence[str | Path]) -> list[AuditedModel]:
+    """Read several run folders, each once, and give every model a distinct name.
 
     Raises:
         FileError: see :func:`load`; or no folder was given.
@@ -123,29 +121,29 @@ def load_all(folders: Sequence[str | Path]) -> list[Subject]:
     return distinct([load(folder) for folder in once.values()])
 
 
-def distinct(subjects: Sequence[Subject]) -> list[Subject]:
-    """Tell classifiers of one name apart: by seed where seeds differ, then by folder, then by number."""
-    subjects = list(subjects)
-    distinguish: tuple[Callable[[int, Subject], str], ...] = (
-        lambda _, subject: f"seed {seed}" if (seed := (subject.recipe or {}).get("seed")) is not None else "",
-        lambda _, subject: subject.folder,
+def distinct(models: Sequence[AuditedModel]) -> list[AuditedModel]:
+    """Distinguish models of one name: by seed if seeds differ, then by folder, then by number."""
+    models = list(models)
+    distinguish: tuple[Callable[[int, AuditedModel], str], ...] = (
+        lambda _, model: f"seed {seed}" if (seed := (model.recipe or {}).get("seed")) is not None else "",
+        lambda _, model: model.folder,
         lambda index, _: f"no. {index + 1}",
     )
     for tell in distinguish:
-        clashes = Counter(subject.name for subject in subjects)
-        hints = {i: tell(i, s) for i, s in enumerate(subjects) if clashes[s.name] > 1}
+        clashes = Counter(model.name for model in models)
+        hints = {i: tell(i, s) for i, s in enumerate(models) if clashes[s.name] > 1}
         # a hint that all namesakes share would only lengthen their names
-        useful = {i for i, hint in hints.items() if hint and _differs(i, hints, subjects)}
-        subjects = [replace(s, name=f"{s.name} · {hints[i]}") if i in useful else s for i, s in enumerate(subjects)]
-    return subjects
+        useful = {i for i, hint in hints.items() if hint and _differs(i, hints, models)}
+        models = [replace(s, name=f"{s.name} · {hints[i]}") if i in useful else s for i, s in enumerate(models)]
+    return models
 
 
-def _differs(index: int, hints: Mapping[int, str], subjects: Sequence[Subject]) -> bool:
-    return any(hints[i] != hints[index] for i in hints if subjects[i].name == subjects[index].name)
+def _differs(index: int, hints: Mapping[int, str], models: Sequence[AuditedModel]) -> bool:
+    return any(hints[i] != hints[index] for i in hints if models[i].name == models[index].name)
 
 
 def as_mapping(value: object) -> Mapping[str, Any]:
-    """The value where it is a mapping, else an empty one: files may hold anything."""
+    """The value if it is a mapping, else an empty one: files may hold anything."""
     return value if isinstance(value, Mapping) else {}
 
 

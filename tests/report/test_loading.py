@@ -11,7 +11,7 @@ import pytest
 
 from isthmus.core import files
 from isthmus.core.errors import FileError
-from isthmus.report.subjects import distinct, is_audited, load, load_all
+from isthmus.report.loading import distinct, is_audited, load, load_all
 
 
 @pytest.fixture
@@ -20,25 +20,25 @@ def run(runs: list[Path], tmp_path: Path) -> Path:
 
 
 def test_a_run_folder_is_read_whole(run: Path) -> None:
-    subject = load(run)
-    assert subject.name == "ceb-rho0"
-    assert subject.recipe is not None
-    assert subject.recipe["objective"] == {"name": "ceb", "rho": 0.0}
-    assert subject.provenance["commit"].startswith("4f0c")
-    assert set(subject.results) == {"accuracy", "robustness", "calibration", "information"}
-    assert subject.results["robustness"].arrays["adversarial"].shape == (6, 8, 8)
-    assert len(subject.training) == 20
+    model = load(run)
+    assert model.name == "ceb-rho0"
+    assert model.recipe is not None
+    assert model.recipe["objective"] == {"name": "ceb", "rho": 0.0}
+    assert model.provenance["commit"].startswith("4f0c")
+    assert set(model.results) == {"accuracy", "robustness", "calibration", "information"}
+    assert model.results["robustness"].arrays["adversarial"].shape == (6, 8, 8)
+    assert len(model.training) == 20
 
 
 def test_a_foreign_classifier_has_an_audit_alone(run: Path) -> None:
     (run / "run.json").unlink()
     (run / "metrics.jsonl").unlink()
     for folder in (run, run / "audit"):
-        subject = load(folder)
-        assert subject.name == "ceb-rho0"
-        assert subject.recipe is None
-        assert subject.training == ()
-        assert subject.provenance == subject.record.provenance
+        model = load(folder)
+        assert model.name == "ceb-rho0"
+        assert model.recipe is None
+        assert model.training == ()
+        assert model.provenance == model.record.provenance
 
 
 def test_half_a_last_line_of_metrics_is_no_fault(run: Path) -> None:
@@ -60,7 +60,9 @@ def truncate(path: Path) -> None:
             lambda run: truncate(run / "audit" / "audit.json"),
             r"audit\.json is not a readable JSON file .*delete",
         ),
-        (lambda run: (run / "audit" / "audit.json").write_text("{}"), r"audit\.json is not a result that"),
+        (lambda run: (run / "audit" / "audit.json").write_text("{}"), r"audit\.json was written by an older version"),
+        (lambda run: (run / "audit" / "audit.json").write_text('{"format": 2}'), r"audit\.json is not a result that"),
+        (lambda run: (run / "audit" / "audit.json").write_text("[]"), r"audit\.json is no result of isthmus \(list\)"),
         (
             lambda run: truncate(run / "audit" / "accuracy.json"),
             r"accuracy\.json is not a readable JSON .*delete",
@@ -106,10 +108,10 @@ def test_a_folder_of_runs_is_told_from_a_run(run: Path) -> None:
 
 
 def test_whether_training_collapsed_is_in_its_result(run: Path) -> None:
-    subject = load(run)
-    assert not subject.collapsed
-    assert replace(subject, run={**subject.run, "result": {"collapsed": True}}).collapsed
-    assert not replace(subject, run={**subject.run, "result": None}).collapsed
+    model = load(run)
+    assert not model.collapsed
+    assert replace(model, run={**model.run, "result": {"collapsed": True}}).collapsed
+    assert not replace(model, run={**model.run, "result": None}).collapsed
 
 
 def test_a_file_is_no_run_folder(run: Path) -> None:
@@ -124,18 +126,18 @@ def test_no_folder_at_all_is_said_so() -> None:
 
 def test_a_folder_given_twice_is_shown_once(runs: list[Path]) -> None:
     folders = [runs[1], runs[0], runs[1].parent / "." / runs[1].name]
-    assert [subject.name for subject in load_all(folders)] == ["vib-rho4", "deterministic"]
+    assert [model.name for model in load_all(folders)] == ["vib-rho4", "deterministic"]
 
 
 def test_namesakes_are_told_apart(run: Path) -> None:
-    subject = load(run)
-    recipe = dict(subject.recipe or {})
-    seeds = distinct([subject, replace(subject, recipe=recipe | {"seed": 3})])
+    model = load(run)
+    recipe = dict(model.recipe or {})
+    seeds = distinct([model, replace(model, recipe=recipe | {"seed": 3})])
     assert [one.name for one in seeds] == ["ceb-rho0 · seed 0", "ceb-rho0 · seed 3"]
-    folders = distinct([subject, replace(subject, folder="second")])
+    folders = distinct([model, replace(model, folder="second")])
     assert [one.name for one in folders] == ["ceb-rho0 · ceb-rho0", "ceb-rho0 · second"]
-    assert [one.name for one in distinct([subject, subject])] == ["ceb-rho0 · no. 1", "ceb-rho0 · no. 2"]
-    mixed = distinct([subject, subject, replace(subject, recipe=recipe | {"seed": 3})])
+    assert [one.name for one in distinct([model, model])] == ["ceb-rho0 · no. 1", "ceb-rho0 · no. 2"]
+    mixed = distinct([model, model, replace(model, recipe=recipe | {"seed": 3})])
     assert len({one.name for one in mixed}) == 3
 
 

@@ -1,12 +1,14 @@
-"""Numbers as a reader wants them: fractions in percent, no needless digits, intervals beside values."""
+"""Numbers in text: fractions in percent, few digits, intervals beside values."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from isthmus.core.types import Interval, Metric
 
 NOT_MEASURED = "not measured"
+NORMS = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}
 _WORDS = (
     "no",
     "one",
@@ -30,9 +32,36 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
     return f"{word} {noun if number == 1 else plural or noun + 's'}"
 
 
-def listing(words: list[str], join: str = "and") -> str:
-    """``["a", "b", "c"]`` as "a, b and c"."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {join} {words[-1]}" if words else ""
+def listed(items: Sequence[str], join: str = "and") -> str:
+    """Items as a phrase: "", "a", "a and b", "a, b and c"."""
+    return f"{', '.join(items[:-1])} {join} {items[-1]}" if len(items) > 1 else "".join(items)
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction to one decimal: 0.973 as "97.3%"."""
+    return "an unknown fraction" if fraction is None else f"{100 * fraction:.1f}%"
+
+
+def points(difference: float) -> str:
+    """The size of a difference of fractions in percentage points: −0.031 as "3.1 points"."""
+    return f"{100 * abs(difference):.1f} points"
+
+
+def interval(metric: Metric) -> str:
+    """The interval of a fraction as " (95% interval 95.1% to 98.2%)"; "" if it has none."""
+    found = metric.interval
+    return f" ({found.level:.0%} interval {percent(found.low)} to {percent(found.high)})" if found else ""
+
+
+def threat_title(text: str) -> str:
+    """A threat for readers: "linf:0.1" as "ℓ∞ 0.1"."""
+    norm, _, eps = text.partition(":")
+    return f"{NORMS.get(norm, norm)} {eps}"
+
+
+def corruption_title(name: str) -> str:
+    """The name of a corruption for readers: "jpeg_compression" as "JPEG compression"."""
+    return name.replace("_", " ").replace("jpeg", "JPEG")
 
 
 def number(value: float) -> str:
@@ -48,7 +77,7 @@ def quantity(value: float, unit: str) -> str:
 
 
 def value_text(metric: Metric, unit: bool = True) -> str:
-    """A metric's value, with its unit unless the place around it (a table's header) already says it."""
+    """A metric's value, with its unit unless a table's header already names it."""
     if metric.value is None:
         return NOT_MEASURED
     if metric.unit == "fraction":
@@ -58,7 +87,7 @@ def value_text(metric: Metric, unit: bool = True) -> str:
 
 
 def interval_text(metric: Metric, level: bool = False) -> str:
-    """A metric's interval, to the same decimals as its value: "95.8–98.3"; with its level if asked for."""
+    """A metric's interval, to the same decimals as its value: "95.8–98.3"; with its level on request."""
     if metric.interval is None or metric.value is None:
         return ""
     interval, scale = metric.interval, 100 if metric.unit == "fraction" else 1

@@ -1,8 +1,8 @@
 """What the scorecard says of a verdict."""
 
 from isthmus import metrics
-from isthmus.checks.diagnosis_page import _headlines
-from isthmus.core.types import CheckResult, Status
+from isthmus.core.types import CheckResult, Metrics, Status
+from isthmus.report.sections.diagnosis import _headlines
 
 
 def result(word: str, mode: str, left: int, n: int = 40) -> CheckResult:
@@ -10,7 +10,7 @@ def result(word: str, mode: str, left: int, n: int = 40) -> CheckResult:
     corrected = metrics.proportion(left, n)
     verdict = {"status": word, "reported": 0.55, "corrected": left / n, "corrected_metric": corrected.model_dump()}
     details = {"threat": "linf:0.1", "verdict": verdict, "mode": mode}
-    return CheckResult(check="diagnosis", status=Status.PASS, reason="", metrics={"x": corrected}, details=details)
+    return CheckResult(check="diagnosis", status=Status.PASS, reason="", metrics=Metrics([corrected]), details=details)
 
 
 def test_the_verdict_goes_before_what_is_left_of_what_was_reported() -> None:
@@ -18,4 +18,4 @@ def test_the_verdict_goes_before_what_is_left_of_what_was_reported() -> None:
     assert (found["a"].word, found["a"].note) == ("overstated", "55.0% reported")
     assert (found["b"].word, found["b"].note) == ("holds", "55.0% reported, stochastic mode")
     assert found["a"].metric == metrics.proportion(10, 40)
-    assert found["a"].label == found["b"].label == "robust accuracy after all tests, ℓ∞\u00a00.1"
+    assert found["a"].label == found["b"].label == "robust accuracy after all attacks, ℓ∞\u00a00.1"

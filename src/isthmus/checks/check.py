@@ -1,0 +1,63 @@
+"""The base class of checks, and small functions that several checks share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isthmus.checks.context import MEAN, Context
+from isthmus.core.config import Component
+from isthmus.core.format import listed
+from isthmus.core.types import CheckResult
+
+Progress = Callable[[int, int], None]
+
+
+class Check(Component):
+    """A measurement of one classifier. Its fields are its options."""
+
+    @abstractmethod
+    def run(self, context: Context) -> CheckResult:
+        """Measure the classifier of ``context``."""
+
+
+def chance(truth: NDArray[np.int64], classes: int) -> float:
+    """Accuracy of the best constant prediction: the fraction of the most frequent label.
+
+    If all examples have the same label, that would be 1; then 1/C is returned.
+    """
+    most = float(np.bincount(truth).max() / truth.size)
+    return most if most < 1.0 else 1.0 / classes
+
+
+def not_finite(missing: Mapping[str, int], consequence: str) -> str:
+    """A clause about examples with NaN or infinite logits; "" if there are none.
+
+    Args:
+        missing: number of such examples by mode.
+        consequence: how they are treated, such as "count as wrong".
+    """
+    counts = {mode: count for mode, count in missing.items() if count}
+    if not counts:
+        return ""
+    several = len(missing) > 1
+    parts = [f"{count}{f' in {mode} mode' if several else ''}" for mode, count in counts.items()]
+    return f"; images whose logits are NaN or infinite {consequence}: {listed(parts)}"
+
+
+def in_mode(array: str, mode: str) -> str:
+    """Name of a stored array in a mode: ``nll`` in mean mode is ``stochastic_nll`` in stochastic mode."""
+    return array if mode == MEAN else f"{mode}_{array}"
+
+
+def mode_with(signs: Mapping[str, object]) -> str:
+    """The first mode with signs of a problem; mean mode if there is none."""
+    return next((mode for mode, found in signs.items() if found), MEAN)
+
+
+def part(progress: Progress, position: int, parts: int) -> Progress:
+    """Progress of one of ``parts`` equally long tasks, reported as progress of the whole; ``position`` is from 0."""
+    return lambda done, total: progress(position * total + done, parts * total)
