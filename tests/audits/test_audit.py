@@ -20,8 +20,8 @@ from isthmus.audits.target import ModelSource, audit_run
 from isthmus.checks.context import Context
 from isthmus.cli import app
 from isthmus.core import files, provenance, registry, results
-from isthmus.core.cluster import Cluster
 from isthmus.core.errors import ConfigError, DataError, FileError, ModelError
+from isthmus.core.ray_cluster import Cluster
 from isthmus.core.types import Status
 from isthmus.data import Digits
 from isthmus.data.images import as_float

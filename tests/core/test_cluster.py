@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from isthmus.core.cluster import Badge, Cluster, Staff, losses
+from isthmus.core.cluster import Badge, Staff, losses
 from isthmus.core.errors import ConfigError
+from isthmus.core.ray_cluster import Cluster
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")  # Ray's own
 

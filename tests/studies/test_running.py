@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from isthmus.core.cluster import Cluster
 from isthmus.core.errors import ConfigError, FileError
+from isthmus.core.ray_cluster import Cluster
 from isthmus.studies import page, running
 from isthmus.studies.closer_look import toy_models
 from isthmus.studies.display import Display

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -12,13 +11,14 @@ import pytest
 
 from isthmus.core.config import override, validate
 from isthmus.core.errors import ConfigError, ModelError
-from isthmus.studies import page
+from isthmus.core.execution import InProcess, Outcome
+from isthmus.core.process_pool import ProcessPool
+from isthmus.studies import catalogue, running
 from isthmus.studies.closer_look import toy_models
-from isthmus.studies.crews import Processes
-from isthmus.studies.display import Display
 from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.running import run_study
 from isthmus.studies.store import ResultStore
+from isthmus.studies.tasks import ExperimentTask, shared_file
 from isthmus.training.checkpoints import read
 
 NAME = "closer-look/figure-5"
@@ -82,19 +82,55 @@ def test_what_no_cell_would_survive_ends_the_study_at_once(tmp_path):
         )
 
 
-def test_a_worker_that_is_killed_costs_one_cell_until_the_next_call(tmp_path):
-    """SIGKILL of a worker in the middle of its work."""
-    slow = {**QUICK, "steps": 100_000, "seeds": 1, "betas": [0.01]}
-    module = page.catalogue.find(NAME)
-    config = module.Config.model_validate({**module.SCALES["tiny"].model_dump(), **slow})
-    cells = next(module.cells(config, ResultStore(tmp_path)))
-    with Display("test", shown=False) as display:
-        crew = Processes(NAME, config.plain(), tmp_path, 1, display)
-        work = crew.work(0, cells, [0, 1])
-        crew._hire()
-        os.kill(crew._workers[0].process.pid, signal.SIGKILL)
-        assert next(work) == (0, f"its process ended (exit code {-signal.SIGKILL})")
-        crew.close()
+def prepared(name, tmp_path, executor, settings):
+    """The task of a study's workers, and its store and first experiments."""
+    study = catalogue.find(name)
+    config = validate(study.config, override(study.preset("tiny").model_dump(), settings), where="test")
+    store = ResultStore(tmp_path)
+    return ExperimentTask(name, config.plain(), tmp_path, executor), store, next(study.experiments(config, store))
+
+
+def test_a_killed_workers_experiment_runs_again(tmp_path):
+    def kill(shard, report):
+        if not killed:
+            (worker,) = pool._busy
+            os.kill(worker.process.pid, signal.SIGKILL)
+            killed.append(report)
+
+    killed = []
+    with ProcessPool(1) as pool:
+        task, store, experiments = prepared(NAME, tmp_path, pool, QUICK)
+        outcomes = [outcome for outcome in pool.map(task, [(0, 0)], kill) if outcome is not None]
+    assert [(outcome.value, outcome.lost) for outcome in outcomes] == [("", "")]
+    assert killed == [("starting", 0.0, 0.0)]
+    assert store.kept(experiments[0]) is not None
+
+
+def test_a_worker_that_does_not_see_the_folder_says_so(tmp_path):
+    with shared_file(tmp_path) as token:
+        _, store, _ = prepared(NAME, tmp_path, InProcess(), QUICK)
+        config = validate(catalogue.find(NAME).config, catalogue.find(NAME).preset("tiny").model_dump(), where="test")
+        task = ExperimentTask(NAME, config.plain(), tmp_path, InProcess(), token)
+        assert task._begin().root == store.root
+    with pytest.raises(ConfigError, match=r"all machines\s+share"):
+        ExperimentTask(NAME, config.plain(), tmp_path, InProcess(), token)((0, 0), print)
+
+
+class Losing(InProcess):
+    """Loses the workers of the first two shards, of the second one when it was measured."""
+
+    def map(self, task, shards, report=lambda shard, value: None):
+        for outcome in super().map(task, shards[1:], report):
+            yield Outcome(outcome.shard + 1, outcome.value, "lost 3 times" if outcome.shard == 0 else "")
+        yield Outcome(0, lost="lost 3 times")
+
+
+def test_an_experiment_that_loses_its_workers_fails_alone(alone, tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "_executor", lambda jobs, cluster: Losing())
+    record, _ = run_study(NAME, "tiny", QUICK, tmp_path, show_progress=False)
+    first = next(iter(alone.cells))
+    assert record.failures == {first: "lost 3 times"}
+    assert record.cells == {name: cell for name, cell in alone.cells.items() if name != first}
 
 
 HELD = f"""
@@ -161,40 +197,19 @@ SLOW = {  # steps of more than the 0.2 s between two reports, so that one is due
 
 
 def test_ctrl_c_has_every_process_save_what_it_is_at(tmp_path):
-    module = page.catalogue.find("ceb/fashion")
-    config = validate(module.Config, override(module.SCALES["tiny"].model_dump(), SLOW), where="test")
-    cells = next(module.cells(config, ResultStore(tmp_path)))
-    with Display("test", shown=False) as display:
-        crew = Processes("ceb/fashion", config.plain(), tmp_path, 1, display)
-        work = crew.work(0, cells, [0])
-        work_on(crew, work, until=lambda: any(_lines(each) > 1 for each in tmp_path.glob("models/*/metrics.jsonl")))
-        crew.close()
+    with ProcessPool(1) as pool:
+        task, _, _ = prepared("ceb/fashion", tmp_path, pool, SLOW)
+        for outcome in pool.map(task, [(0, 0)]):
+            assert outcome is None
+            if any(_lines(each) > 1 for each in tmp_path.glob("models/*/metrics.jsonl")):
+                break
+        assert pool.stop(60.0) == []
     (checkpoint,) = tmp_path.glob("models/*/checkpoint.safetensors")
     assert read(checkpoint)[1]["step"] >= 2
 
 
-def work_on(crew, work, until):
-    """Let a crew of which nothing is over yet go on for so long; its reports are heard meanwhile."""
-    listening = threading.Thread(target=lambda: next(work, None), daemon=True)
-    listening.start()
-    while not until():
-        assert listening.is_alive()
-        time.sleep(0.05)
-
-
 def _lines(path):
     return len(path.read_text().splitlines())
-
-
-def test_no_more_processes_than_cells(tmp_path):
-    module = page.catalogue.find(NAME)
-    config = module.Config.model_validate({**module.SCALES["tiny"].model_dump(), **QUICK, "seeds": 1})
-    cells = next(module.cells(config, ResultStore(tmp_path)))
-    with Display("test", shown=False) as display:
-        crew = Processes(NAME, config.plain(), tmp_path, 8, display)
-        assert list(crew.work(0, cells, [0])) == [(0, "")]
-        assert len(crew._workers) == 1
-        crew.close()
 
 
 def test_two_cells_of_one_name_are_a_mistake(tmp_path):

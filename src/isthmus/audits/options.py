@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from isthmus.core.cluster import Cluster
+from isthmus.core.ray_cluster import Cluster
 from isthmus.data.images import Examples
 
 Progress = Callable[[str, int, int], None]

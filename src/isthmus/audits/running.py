@@ -30,10 +30,10 @@ from isthmus.audits.stored import stored
 from isthmus.checks.check import Check
 from isthmus.checks.context import Context
 from isthmus.core import files, provenance, results
-from isthmus.core.cluster import Cluster
 from isthmus.core.config import Component
 from isthmus.core.errors import ConfigError, IsthmusError, ModelError, foreign_code, unknown
 from isthmus.core.preserve_state import device_of, preserve_state
+from isthmus.core.ray_cluster import Cluster
 from isthmus.core.results import AuditRecord
 from isthmus.core.types import CheckResult, Status
 from isthmus.data.images import check_labels

@@ -17,7 +17,7 @@ import typer
 from isthmus.core.errors import ConfigError, IsthmusError, brief, foreign_code, out_of_memory, printable, unknown
 
 if TYPE_CHECKING:
-    from isthmus.core.cluster import Cluster
+    from isthmus.core.ray_cluster import Cluster
     from isthmus.report.loading import AuditedModel
 
 app = typer.Typer(
@@ -428,7 +428,7 @@ class _Lines(logging.Formatter):
 
 def _cluster(executor: str, address: str | None, jobs: int | None, cpus: int, gpus: float) -> Cluster | None:
     """Where workers are hired, as the options of a verb say; None for this machine's own processes."""
-    from isthmus.core.cluster import Cluster
+    from isthmus.core.ray_cluster import Cluster
 
     if executor not in EXECUTORS:
         raise ConfigError(unknown("executor", executor, EXECUTORS))

@@ -7,92 +7,20 @@ schedules: Ray places workers, and whoever hired them hands out the work and doe
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from isthmus.core import provenance
 from isthmus.core.errors import ConfigError, FileError, one_line
+from isthmus.core.ray_cluster import Cluster
 
 LOSSES = 3
 """So often one piece of work may lose its worker, before it counts as what ends workers."""
 _PASSED_ON = ("ISTHMUS_DATA", "PYTHONPATH")
 """Settings of the caller's environment that workers get."""
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """Where workers are hired, and of what size.
-
-    Attributes:
-        address: of a Ray cluster, such as "auto" or "ray://head:10001"; None for that of ``RAY_ADDRESS``, or else a
-            cluster of this machine's own, which ends with this process.
-        workers: how many at most; None for as many as the cluster has room for.
-        cpus: processors of each, and threads it computes with.
-        gpus: of each; a fraction shares one.
-
-    Raises:
-        ConfigError: numbers that are no size.
-    """
-
-    address: str | None = None
-    workers: int | None = None
-    cpus: int = 1
-    gpus: float = 0.0
-
-    def __post_init__(self) -> None:
-        if (self.workers is not None and self.workers < 1) or self.cpus < 1 or self.gpus < 0:
-            raise ConfigError(
-                f"A worker needs a processor at least, and there must be one; got workers={self.workers}, "
-                f"cpus={self.cpus}, gpus={self.gpus:g}."
-            )
-
-    def connect(self) -> Any:
-        """The module ``ray``, connected.
-
-        Raises:
-            ConfigError: Ray is not installed, or there is no cluster at the address.
-        """
-        try:
-            import ray
-        except ImportError:
-            raise ConfigError("Workers on a cluster need Ray: pip install 'isthmus[ray]'.") from None
-        if not ray.is_initialized():
-            environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-            try:
-                ray.init(
-                    self.address,
-                    runtime_env={"env_vars": environment},
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                )
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                raise ConfigError(
-                    f"There is no Ray cluster at {self.address or os.environ.get('RAY_ADDRESS') or 'this machine'} "
-                    f"({one_line(error)}); start one with `ray start --head`, and give its address."
-                ) from None
-        return ray
-
-    def room(self) -> int:
-        """How many workers to hire: those asked for, or those that fit into the cluster as it is.
-
-        Raises:
-            ConfigError: not one fits.
-        """
-        have: Mapping[str, float] = self.connect().cluster_resources()
-        fit = int(have.get("CPU", 0.0) // self.cpus)
-        if self.gpus:
-            fit = min(fit, int(have.get("GPU", 0.0) / self.gpus + 1e-9))
-        if fit < 1:
-            raise ConfigError(
-                f"No worker of {self.cpus} processors and {self.gpus:g} GPUs fits into the cluster, which has "
-                f"{have.get('CPU', 0.0):g} and {have.get('GPU', 0.0):g} in all."
-            )
-        return fit if self.workers is None else min(self.workers, fit)
 
 
 class Staff:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isthmus.core import provenance
-from isthmus.core.cluster import Cluster
 from isthmus.core.config import override, parse_overrides, validate
 from isthmus.core.errors import ConfigError, ModelError, unknown
+from isthmus.core.execution import Executor, InProcess
+from isthmus.core.process_pool import LAST_WORDS, ProcessPool
+from isthmus.core.ray_cluster import Cluster, RayExecutor
 from isthmus.studies import catalogue, page
-from isthmus.studies.crews import Alone, Crew, Processes
 from isthmus.studies.display import Display
 from isthmus.studies.store import Experiment, ResultStore, Stages
 from isthmus.studies.study import SCALES, Scale, StudyConfig, departures
+from isthmus.studies.tasks import ExperimentTask, here, shared_file
 
 if TYPE_CHECKING:
     from isthmus.studies.catalogue import AnyRecord, AnyStudy
@@ -68,12 +73,16 @@ def run_study(
     path = Path(out) / name / f"{chosen}.json"
     bench = ResultStore(Path(out))
     kept = _Kept(record, path)
-    with Display(name, show_progress) as display:
-        crew = _crew(name, config, bench, jobs, cluster, display)
+    with (
+        Display(name, show_progress) as display,
+        _executor(jobs, cluster) as executor,
+        shared_file(bench.root) if cluster is not None else nullcontext("") as token,
+    ):
+        task = ExperimentTask(name, config.plain(), bench.root, executor, token)
         try:
-            _measure(study.experiments(config, bench), bench, crew, kept, display)
+            _measure(study.experiments(config, bench), bench, executor, task, kept, display)
         finally:
-            crew.close()
+            executor.stop(LAST_WORDS)  # running experiments save what they are at
     if "data" in record.config and kept.record.measured and not kept.record.data:
         raise ModelError(f"No cell of {name} says which data it was measured on; delete {bench.root}/cells and repeat.")
     done = kept.judged(study)
@@ -93,14 +102,10 @@ def _options(out: str | Path, jobs: int, cluster: Cluster | None) -> tuple[str, 
     return tuple(part for option in given.items() for part in option)
 
 
-def _crew(
-    name: str, config: StudyConfig, bench: ResultStore, jobs: int, cluster: Cluster | None, display: Display
-) -> Crew:
+def _executor(jobs: int, cluster: Cluster | None) -> Executor:
     if cluster is not None:
-        from isthmus.studies.ray_crew import RayCrew
-
-        return RayCrew(name, config.plain(), bench.root, cluster, display)
-    return Alone(bench, display) if jobs == 1 else Processes(name, config.plain(), bench.root, jobs, display)
+        return RayExecutor(cluster)
+    return ProcessPool(jobs) if jobs > 1 else InProcess()
 
 
 class _Kept:
@@ -156,11 +161,12 @@ def _together(parts: Iterable[Sequence[dict[str, str]]]) -> tuple[dict[str, str]
     return tuple({each["fingerprint"]: each for part in parts for each in part}.values())
 
 
-def _measure(stages: Stages, bench: ResultStore, crew: Crew, kept: _Kept, display: Display) -> None:
-    """Every cell of a study, stage by stage: looked up where it was measured before, else measured by the crew."""
+def _measure(
+    stages: Stages, bench: ResultStore, executor: Executor, task: ExperimentTask, kept: _Kept, display: Display
+) -> None:
+    """Every cell of a study, stage by stage: looked up where it was measured before, else measured."""
     values: list[Mapping[str, Any]] | None = None
-    stage = 0
-    while True:
+    for stage in itertools.count():
         try:
             cells = stages.send(values) if values is not None else next(stages)
         except StopIteration:
@@ -170,16 +176,26 @@ def _measure(stages: Stages, bench: ResultStore, crew: Crew, kept: _Kept, displa
         for number, found in known.items():
             kept.put(cells[number], found)
         _count(kept, display)
-        for number, why in crew.work(stage, cells, [number for number in range(len(cells)) if number not in known]):
-            if why:
+        left = [cell for number, cell in enumerate(cells) if number not in known]
+        shards = [(stage, number) for number in range(len(cells)) if number not in known]
+        tell = partial(_show, display, left)
+        for outcome in executor.map(here(bench, cells) if isinstance(executor, InProcess) else task, shards, tell):
+            if outcome is None:
+                continue
+            display.idle(outcome.shard)
+            number, why = shards[outcome.shard][1], outcome.lost or outcome.value
+            if not outcome.value and (measured := bench.kept(cells[number])):  # or lost when it was measured
+                known[number] = measured
+                kept.put(cells[number], measured)
+            else:
                 kept.fail(cells[number], why)
                 display.failed(cells[number].name, why)
-            elif found := bench.kept(cells[number]):
-                known[number] = found
-                kept.put(cells[number], found)
             _count(kept, display)
         values = [known[number]["value"] for number in sorted(known)]
-        stage += 1
+
+
+def _show(display: Display, cells: Sequence[Experiment], shard: int, report: tuple[str, float, float]) -> None:
+    display.at(shard, cells[shard].name, *report)
 
 
 def _count(kept: _Kept, display: Display) -> None:

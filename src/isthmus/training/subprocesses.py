@@ -17,7 +17,7 @@ from pathlib import Path
 from isthmus.core import files
 from isthmus.core.errors import ConfigError, FileError, ModelError
 from isthmus.core.recipe import Recipe
-from isthmus.training import processes, start
+from isthmus.training import interrupts, processes, start
 from isthmus.training.monitor import Watch, in_words
 from isthmus.training.run import Run
 
@@ -80,6 +80,8 @@ def _launch(devices: int, arguments: list[str], log: Path, run: Run, progress: W
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     return process.wait(_OFTEN)
                 _tell(run, progress)
+                if interrupts.Interrupt().asked:
+                    raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

@@ -12,8 +12,8 @@ from isthmus.attacks.api import robust_accuracy
 from isthmus.attacks.engine import ray_workers, workers
 from isthmus.attacks.engine.ray_workers import RayAgency
 from isthmus.attacks.threats import Linf
-from isthmus.core.cluster import Cluster
 from isthmus.core.errors import ModelError
+from isthmus.core.ray_cluster import Cluster
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")  # Ray's own
 SUITE = ["fgsm", {"name": "apgd", "steps": 10}, {"name": "square", "queries": 50}]

@@ -18,9 +18,10 @@ from torch import nn
 
 from isthmus.attacks.engine.worker_task import Kit, Server, apply, packed_error, settings
 from isthmus.attacks.engine.workers import Order, Part
-from isthmus.core.cluster import LOSSES, Badge, Cluster, Staff, losses
+from isthmus.core.cluster import LOSSES, Badge, Staff, losses
 from isthmus.core.errors import ModelError
 from isthmus.core.preserve_state import device_of, preserve_state
+from isthmus.core.ray_cluster import Cluster
 
 KEPT = 4
 """Models that a worker keeps: mean mode, stochastic mode, and substitutes of either."""

@@ -1,7 +1,5 @@
 """A study on a real Ray cluster of two nodes: the same record as alone, also where workers and nodes are lost."""
 
-import os
-import signal
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -9,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from isthmus.core.cluster import Cluster
+from isthmus.core.ray_cluster import Cluster
 from isthmus.studies.running import run_study
 from isthmus.training.run import Run
 
@@ -37,13 +35,6 @@ def starts(folder):
 
 def measured(record):
     return {name: found.plain() for name, found in record.experiments.items()}
-
-
-def kill_trainers(folder, pattern="*"):
-    """Kill whoever trains a model in the folder."""
-    for pid in trainers(folder, pattern):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
 
 
 def trainers(folder, pattern="*"):
@@ -100,17 +91,6 @@ def test_two_nodes_give_the_record_of_one_process(tmp_path, ray_nodes):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_loses_nothing(tmp_path, ray_nodes, alone):
-    with once_trained(tmp_path, 5, lambda: kill_trainers(tmp_path)) as done:
-        record, _ = run_study(NAME, "tiny", LONGER, tmp_path, show_progress=False, cluster=Cluster(ray_nodes.address))
-    assert done
-    assert record.complete
-    assert not record.failures
-    assert measured(record) == alone
-    assert max(starts(tmp_path)) > 1
-
-
-@pytest.mark.slow
 def test_a_lost_node_loses_nothing(tmp_path, ray_nodes, alone):
     def remove():
         (trainer, *_) = trainers(tmp_path)
@@ -125,25 +105,3 @@ def test_a_lost_node_loses_nothing(tmp_path, ray_nodes, alone):
     assert not record.failures
     assert measured(record) == alone
     assert max(starts(tmp_path)) > 1
-
-
-@pytest.mark.slow
-def test_what_ends_its_worker_each_time_fails_alone(tmp_path, ray_nodes):
-    """Two of three cells are measured; the third is given up after a few workers."""
-
-    def killer():
-        while not over.is_set():
-            kill_trainers(tmp_path, "*-A-*")
-            time.sleep(0.1)
-
-    over = threading.Event()
-    thread = threading.Thread(target=killer)
-    thread.start()
-    try:
-        record, _ = run_study(NAME, "tiny", LONGER, tmp_path, show_progress=False, cluster=Cluster(ray_nodes.address))
-    finally:
-        over.set()
-        thread.join()
-    assert len(record.experiments) == 2
-    (why,) = record.failures.values()
-    assert "lost 3 times" in why
