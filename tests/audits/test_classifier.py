@@ -59,10 +59,10 @@ def test_a_bottleneck_brings_its_stochastic_mode():
         (Returns(lambda x: x), r"shape \(2, 1, 8, 8\) for 2 images; expected \(2, classes\)"),
         (Returns(lambda x: x.flatten(1)[:, :0]), "binary classifier"),
         (Returns(lambda x: x.flatten(1) * float("nan")), "NaN or infinities"),
-        (nn.Linear(3, 3), "cannot take images of shape"),
+        (nn.Linear(3, 3), "fails on images of shape"),
         (Returns(lambda x: x.flatten(1) if len(x) == 2 else fails(ValueError("a batch is 2"))), "a batch is 2"),
-        (Returns(lambda x: fails(AssertionError("only 32x32"))), "cannot take images of .*only 32x32"),
-        (Returns(lambda x: fails(KeyError("x"))), "cannot take images of .*KeyError"),
+        (Returns(lambda x: fails(AssertionError("only 32x32"))), "fails on images of .*only 32x32"),
+        (Returns(lambda x: fails(KeyError("x"))), "fails on images of .*KeyError"),
     ],
 )
 def test_misfits_are_explained(model, message):

@@ -1,4 +1,4 @@
-"""The contract of a classifier, and adopting anybody's model into it."""
+"""The contract of a classifier, and how any model is adapted to it."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from isthmus.models.bottleneck import Bottleneck
 from isthmus.models.modes import AveragedDraws, StochasticMode, seeded
 
 SAMPLES = 12  # codes, or passes, averaged in a stochastic mode, unless the model was trained with more
-_PROBED = 8  # images, spread over those that are given
+_PROBED = 8  # images, evenly spread
 BATCH = 256
-"""Of all images, in which each is asked about twice: a model may be random where it is unsure alone."""
-_MANY = 64  # of them, to tell what kind of answers these are
-_DRAWS = 8  # passes that have to agree: a model that tosses one coin a pass is missed once in 128
+"""Batch size of the test for random predictions on all images: a model may be random only where it is uncertain."""
+_MANY = 64  # images that show the kind of output
+_DRAWS = 8  # passes that must agree: a model that tosses one coin per pass is missed once in 128
 _PROJECTIONS = 16
 
 NOT_FINITE = (
-    "The model's logits hold NaN or infinities on every clean image that was tried: training diverged, or the weights "
-    "are of another model. Check the weights, or train with a smaller learning rate."
+    "The model's logits contain NaN or infinities on every clean image: training diverged, or the weights are of "
+    "another model. Check the weights, or train with a smaller learning rate."
 )
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A model that has been looked at: it fits the contract, and what kind it is.
+    """A model that fits the contract, and its properties.
 
     Attributes:
-        model: in eval mode, images to logits; the mean mode of a bottleneck. A model that draws noise of its own
-            stands here as :class:`isthmus.models.modes.AveragedDraws`.
-        bottleneck: the model itself where it has ``encode``, else None.
-        stochastic: its stochastic mode, where its codes are random, else None.
-        draws: how many passes ``model`` averages, since single ones answer at random; 1 for all other models.
-        remembers: whether its answers depend on what it was asked before; then ``model`` asks a fresh copy each time.
-            None where that is not known: the model cannot be copied.
+        model: in eval mode, images to logits; the mean mode of a bottleneck. A model with random
+            predictions is wrapped in :class:`isthmus.models.modes.AveragedDraws`.
+        bottleneck: the model itself if it has ``encode``, else None.
+        stochastic: its stochastic mode if its codes are random, else None.
+        draws: passes that ``model`` averages, if single predictions are random; 1 for all other models.
+        remembers: whether predictions depend on earlier calls; then ``model`` calls a fresh copy each time. None if
+            unknown, since the model cannot be copied.
         fingerprint: SHA-256 of class name, parameters and buffers.
-        structure: SHA-256 of what the model prints as.
+        structure: SHA-256 of the model's printed form.
     """
 
     model: nn.Module
@@ -67,18 +67,17 @@ def adopt(
     threat: Threat | None = None,
     batch_size: int = BATCH,
 ) -> Classifier:
-    """Check that a model fits the contract, on a few images, and tell what kind it is.
+    """Check on a few images that a model fits the contract, and find its properties.
 
-    Whether it answers at random is asked of all images, since it may be so where it is unsure alone. A model that is
-    random away from these images alone is found out by attacks.
+    Random predictions are tested on all images, since they may occur only where the model is uncertain. Attacks detect
+    a model that is random only away from these images.
 
-    Whether it remembers is asked where a threat is given, before anything else, of copies
-    (:func:`isthmus.attacks.engine.memory.remembers`).
+    If a threat is given, memory is tested first, on copies (:func:`isthmus.attacks.engine.memory.remembers`).
 
-    Puts the model into eval mode; global random generators are afterwards as before.
+    Puts the model into eval mode; global random generators are restored.
 
     Raises:
-        ModelError: it is no module, cannot take the images, its answer is not N rows of logits, or no row is finite.
+        ModelError: it is no module, fails on the images, its output is not N rows of logits, or no row is finite.
     """
     check_model(model)
     with contextlib.suppress(NotImplementedError):  # torch.export's modules keep the mode they were exported in
@@ -86,7 +85,7 @@ def adopt(
     few = _spread(images, min(_PROBED, batch_size))
     remembers = False if threat is None else memory.remembers(model, images, threat, seed)
     given, model = model, _fitted(memory.Fresh(model).eval() if remembers else model, images, seed, batch_size)
-    _probe(model, images[:2], seed)  # a batch of another size: a model made for one size alone is seen here
+    _probe(model, images[:2], seed)  # another batch size, to detect a model made for only one
     logits = _probe(model, few, seed)
     if not torch.isfinite(logits).all(1).any():
         raise ModelError(NOT_FINITE)
@@ -110,12 +109,12 @@ def adopt(
 
 
 def _spread(images: Tensor, most: int) -> Tensor:
-    """Some of the images, from first to last."""
+    """Some of the images, evenly spread."""
     return images[torch.linspace(0, len(images) - 1, min(len(images), most)).long().to(images.device)]
 
 
 def _fitted(model: nn.Module, images: Tensor, seed: int, batch_size: int) -> nn.Module:
-    """The model, or a view of it that gives finite logits of at least two classes where it gives others."""
+    """The model, or a wrapper that gives finite logits of at least two classes."""
     some = _spread(images, min(_MANY, batch_size))
     answer = _answer(model, some, seed)
     if outputs.is_one(answer, len(some)):
@@ -126,11 +125,11 @@ def _fitted(model: nn.Module, images: Tensor, seed: int, batch_size: int) -> nn.
 
 
 def _probe(model: nn.Module, images: Tensor, seed: int) -> Tensor:
-    """The model's answer, checked."""
+    """The model's logits, checked."""
     logits = _answer(model, images, seed)
     if not isinstance(logits, Tensor):
         raise ModelError(
-            f"The model returned {type(logits).__name__} where a tensor of logits is expected; wrap it in a module "
+            f"The model returned {type(logits).__name__} instead of a tensor of logits; wrap it in a module "
             "that returns the logits alone."
         )
     if logits.dim() != 2 or logits.shape[0] != images.shape[0] or logits.shape[1] < 2:
@@ -142,9 +141,9 @@ def _probe(model: nn.Module, images: Tensor, seed: int) -> Tensor:
 
 
 def _answer(model: nn.Module, images: Tensor, seed: int) -> Any:
-    """Whatever the model says with the global generators at ``seed``."""
+    """The model's output with the global generators at ``seed``."""
     shape = tuple(images.shape[1:])
-    # noise from keys is no chance: the same keys give the same answer
+    # noise from keys is reproducible: the same keys give the same output
     keys = randomness.example_keys(0, torch.arange(len(images), device=images.device))
     options = {"keys": keys} if getattr(model, "takes_keys", False) else {}
     try:
@@ -155,8 +154,8 @@ def _answer(model: nn.Module, images: Tensor, seed: int) -> Any:
     except Exception as error:
         if out_of_memory(error):
             raise
-        fault = " ".join(str(error).split()) or "it gives no reason"
-        raise ModelError(f"The model cannot take images of shape {shape}: {fault} ({type(error).__name__})") from error
+        fault = " ".join(str(error).split()) or "no reason given"
+        raise ModelError(f"The model fails on images of shape {shape}: {fault} ({type(error).__name__})") from error
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -173,15 +172,15 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def structure(model: nn.Module) -> str:
-    """SHA-256 of the model's class name and of what it prints as, without addresses in memory: its layers."""
+    """SHA-256 of the model's class name and its printed form without memory addresses: its layers."""
     return files.sha256(type(model).__name__.encode(), re.sub(r" at 0x[0-9a-fA-F]+", "", repr(model)).encode())
 
 
 def answers(logits: Float[Tensor, "n classes"]) -> tuple[float, ...]:
-    """A few numbers that change when a model's answers do, for :func:`same_answers`.
+    """A few numbers that change with a model's predictions, for :func:`same_answers`.
 
     The size of all logits (root of the mean square of a row), then 16 projections of them on fixed random signs.
-    A hash of rounded logits would not do: of ten thousand numbers some always lie so close to where rounding jumps that
+    A hash of rounded logits would not work: of ten thousand numbers some are so close to a rounding boundary that
     another number of threads moves them across. Logits that are not finite count as 0.
     """
     rows = torch.nan_to_num(logits.detach().cpu().double(), nan=0.0, posinf=0.0, neginf=0.0)

@@ -235,14 +235,14 @@ def audit_bar(name: str, checks: Sequence[str], shown: bool) -> Iterator[audits.
     with bar:
         task = bar.add_task(name, total=len(checks))
 
-        def tell(check: str, done: int, total: int) -> None:
+        def report(check: str, done: int, total: int) -> None:
             bar.update(
                 task,
                 description=f"{name}: {_progress(check, done, total)}",
                 completed=checks.index(check) + done / max(total, 1),
             )
 
-        yield tell
+        yield report
 
 
 def _progress(check: str, done: int, total: int) -> str:

@@ -36,7 +36,7 @@ class DatasetTransfer(Check):
     other's training split and rotated a little at each step (:mod:`isthmus.checks.adaptation`), in mean mode. The
     audited model is not changed. Numbers are means over ``draws`` such copies, with intervals for other draws and other
     images; the one-shot ``margin_error`` and the figure are of the first copy. A model that cannot be adapted is
-    measured zero-shot only, and the reason says why.
+    measured zero-shot only, and the reason explains it.
 
     Warns if zero-shot accuracy is not shown to be above that of the best constant prediction, if the whole interval of
     the margin's error lies above ``threshold``, and if logits are NaN or infinite: these predictions are wrong and have
@@ -201,7 +201,7 @@ class DatasetTransfer(Check):
 def _no_narrower(mean: Metric, one: Metric, least: float) -> Metric:
     """A mean over copies whose interval is at least as wide as that of one copy.
 
-    If every copy is wrong on every image, the variance over copies is 0, which says nothing about other images.
+    If every copy is wrong on every image, the variance over copies is 0, whatever would happen on other images.
     """
     if mean.value is None or mean.interval is None or one.value is None or one.interval is None:
         return mean

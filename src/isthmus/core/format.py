@@ -121,7 +121,7 @@ def _metric_decimals(metric: Metric) -> int | None:
     interval = metric.interval
     sizes = [abs(metric.value or 0.0), abs(interval.high - interval.low) / 2 if interval else 0.0]
     ends = [abs(interval.low), abs(interval.high)] if interval else []
-    # the finite ends count only where nothing better is finite
+    # finite ends count only if nothing better is finite
     finite = [size for size in sizes if math.isfinite(size)] or [end for end in ends if math.isfinite(end)]
     scale = max(finite, default=0.0)
     return _percent_decimals(scale) if metric.unit == "fraction" else _decimals(scale)

@@ -3,7 +3,7 @@
 ::
 
     audit/audit.json        what was audited, with what, when (an AuditRecord)
-    audit/<check>.json      a CheckResult, with the check's options and who made it
+    audit/<check>.json      a CheckResult, with the check's options and provenance
     audit/<check>.npz       its per-example arrays, if it has any
 """
 
@@ -146,8 +146,8 @@ def _validated(kind: type[RecordT], content: Any, path: Path) -> RecordT:
         return kind.model_validate(content)
     except ValidationError as error:
         fault = error.errors()[0]
-        where = ".".join(str(part) for part in fault["loc"])[:200] or "the file"
+        place = ".".join(str(part) for part in fault["loc"])[:200] or "the file"
         raise FileError(
-            f"{path} is not a result that this version of isthmus wrote ({where}: {fault['msg']}); "
+            f"{path} is not a result that this version of isthmus wrote ({place}: {fault['msg']}); "
             "delete it to have it made again."
         ) from None

@@ -51,7 +51,7 @@ COORDINATES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Terms:
-    """What an objective says about one batch: scalars in nats, averaged over the batch.
+    """Terms of an objective on one batch: scalars in nats, averaged over the batch.
 
     Only ``total`` and ``marginal_nll`` carry gradients. ``None`` means "not measured", never zero.
 
@@ -60,25 +60,25 @@ class Terms:
         ce: classification cross-entropy E[−log c(y|z)].
         accuracy: fraction of the batch that the averaged prediction gets right, in [0, 1] (not nats).
         weight: the weight on the information term that ``total`` used.
-        i_yz_lower: H(Y) − ce, a lower bound on I(Y;Z); H(Y) is that of the training labels, ln C where not told.
+        i_yz_lower: H(Y) − ce, a lower bound on I(Y;Z); H(Y) is that of the training labels, ln C if unknown.
         rate: R = E[log e(z|x) − log m(z)], an upper bound on I(X;Z).
         residual: ReX = E[log e(z|x) − log b(z|y)], an upper bound on I(X;Z|Y).
-        reverse_ce: of codes that are drawn from b(z|y), picking their own image among the batch's.
+        reverse_ce: cross-entropy of identifying, among the batch's images, the one of a code drawn from b(z|y).
         reverse_residual: E[log b(z|y) − log e(z|x)] of such codes, an upper bound on I(Y;Z|X).
         rate_lower: InfoNCE bound, at most I(X;Z) and at most ln(batch).
         rate_upper: leave-one-out bound, at least I(X;Z) in expectation.
-        consistency_gap: E[log b(z|y) − log m(z)] − E[log c(y|z) − log p(y)]: two accounts of I(Y;Z), of which the first
-            takes H(Z) − H(Z|Y) and the second H(Y) − H(Y|Z). Its absolute value is :attr:`consistency`.
+        consistency_gap: E[log b(z|y) − log m(z)] − E[log c(y|z) − log p(y)]: two estimates of I(Y;Z), as
+            H(Z) − H(Z|Y) and as H(Y) − H(Y|Z). Its absolute value is :attr:`consistency`.
         marginal_nll: E[−log m(z)] on detached codes, the loss of a learned marginal that must not touch the
             encoder.
         pairwise_upper, pairwise_lower: bounds on I(X;Z) for the inputs of this batch alone, from distances between
-            their codes' means (Kolchinsky, Tracey & Wolpert 2019); neither exceeds ln(batch), however much more of the
-            image a code says.
+            their codes' means (Kolchinsky, Tracey & Wolpert 2019); neither exceeds ln(batch), even if I(X;Z)
+            does.
         bound: what a classifier of label hypotheses maximises, a lower bound on an f-divergence between true pairs and
             all pairs of image and label.
         elimination: Σ over hypotheses of MMD², what ``total`` minimises of the labels in the hidden representations;
             no nats.
-        elimination_unbiased: the same with the unbiased estimate, which is 0 in expectation where nothing is left.
+        elimination_unbiased: the same with the unbiased estimate, which is 0 in expectation if no information is left.
         levels: terms of each level of a hierarchy Z_1, …, Z_L, lowest first. ``total`` is then the sum of theirs;
             ``ce``, ``accuracy``, ``i_yz_lower`` and ``consistency_gap`` are the highest level's, which decides; the
             rates and ``residual`` are the lowest's, since I(X; Z_1, …, Z_L) = I(X;Z_1).
@@ -106,9 +106,9 @@ class Terms:
 
     @property
     def consistency(self) -> Tensor | None:
-        """|consistency_gap|: the consistency metric (Fischer 2020, eq. 8); 0 where both accounts of I(Y;Z) agree.
+        """|consistency_gap|: the consistency metric (Fischer 2020, eq. 8); 0 if both estimates of I(Y;Z) agree.
 
-        Of several batches take the absolute value of the mean gap: a mean of absolute values never gets to 0.
+        For several batches, take the absolute value of the mean gap: a mean of absolute values never reaches 0.
         """
         return None if self.consistency_gap is None else self.consistency_gap.abs()
 
@@ -154,7 +154,7 @@ class Record(BaseModel):
 
 
 class Interval(Record):
-    """A confidence interval; ``method`` names how it was made ("Wilson", "bootstrap over examples", ...)."""
+    """A confidence interval; ``method`` is how it was computed ("Wilson", "bootstrap over examples", ...)."""
 
     low: float
     high: float
@@ -334,7 +334,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot as plain data. ``reading`` is one line that says what it shows, from the data at hand."""
+    """A plot as plain data. ``reading`` is one line that describes what it shows."""
 
     title: str
     reading: str
@@ -376,13 +376,13 @@ class Table:
 
 @dataclass(frozen=True)
 class Headline:
-    """A check's answer about one classifier in one number, for the scorecard.
+    """The main number of a check about one classifier, for the scorecard.
 
     Attributes:
         metric: the number, with n and interval.
-        label: what it is, in words: "clean accuracy". Classifiers with the same label are compared.
-        word: what goes before it where a word says more, such as a verdict.
-        note: what else one must know of this very number, in a few words.
+        label: its meaning in words: "clean accuracy". Classifiers with the same label are compared.
+        word: a word before the number, such as a verdict.
+        note: further information about this number, in a few words.
     """
 
     metric: Metric
@@ -393,12 +393,12 @@ class Headline:
 
 @dataclass(frozen=True)
 class Section:
-    """How the page shows one check, for one or several classifiers."""
+    """The page's section about one check, for one or several classifiers."""
 
     title: str
     question: str
     blocks: tuple[Figure | Gallery | Table, ...] = ()
     columns: Mapping[str, Mapping[str, Metric]] = field(default_factory=dict)
-    """What this check adds to the comparison table: column title -> classifier name -> metric."""
+    """Columns of the comparison table: title -> classifier name -> metric."""
     headlines: Mapping[str, Headline] = field(default_factory=dict)
-    """What the scorecard shows, by classifier name; the first of ``columns`` where there is none."""
+    """Numbers of the scorecard, by classifier name; the first of ``columns`` if empty."""

@@ -1,31 +1,33 @@
-"""Blocks of a section as the template wants them: figures drawn, pictures encoded, tables with footnotes."""
+"""Blocks of a section for the template: figures drawn, pictures encoded, tables with footnotes."""
 
 from __future__ import annotations
 
+import base64
+import io
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
 import numpy as np
 from markupsafe import Markup
+from PIL import Image
 
 from isthmus.core.types import Figure, Gallery, Picture, Table
 from isthmus.report import figures, legend, tables
 from isthmus.report.legend import Entry
 from isthmus.report.palette import Looks
 from isthmus.report.panels import split
-from isthmus.report.png import data_uri
 from isthmus.report.tables import Column
 
 MOST_ROWS = 400
-"""Figures with more points than this show no table of them; the results' JSON has them all."""
+"""Figures with more points show no table of them; the results' JSON has them all."""
 
 _LARGE_ENOUGH = 64
-"""Smaller pictures are enlarged, each pixel to a square: viewers and printers would blur them."""
+"""Smaller pictures are enlarged, each pixel to a square, since viewers and printers would blur them."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """One panel: its title (the classifier ``group`` where it is about one) and its ``<svg>``."""
+    """One panel: its title (the classifier ``group`` if it is about one) and its ``<svg>``."""
 
     title: str
     group: str
@@ -92,7 +94,7 @@ def view(block: Figure | Gallery | Table, looks: Looks, name: str) -> View:
 
 
 def arranged(views: list[View]) -> list[View]:
-    """Figures of one drawing stand in pairs; one that is left without a neighbour gets the row to itself."""
+    """Pair figures of one drawing; one without a neighbour gets a whole row."""
     result: list[View] = []
     waiting = False
     for one, following in zip_longest(views, views[1:]):
@@ -115,7 +117,7 @@ def _figure(figure: Figure, looks: Looks, name: str) -> FigureView:
 
 
 def _points(figure: Figure) -> list[Column]:
-    """The numbers behind a figure as a table, for those who cannot see it or want to quote it."""
+    """The numbers behind a figure as a table, for screen readers and citation."""
     rows = [
         (
             one.name if one.group in ("", one.name) or one.group in one.name else f"{one.group}, {one.name}",
@@ -137,4 +139,17 @@ def _thumbnail(picture: Picture) -> Thumbnail:
     times = max(1, _LARGE_ENOUGH // max(image.shape[:2]))
     image = image.repeat(times, axis=0).repeat(times, axis=1)
     height, width = image.shape[:2]
-    return Thumbnail(data_uri(image), picture.caption, width, height, times > 1)
+    return Thumbnail(_data_uri(image), picture.caption, width, height, times > 1)
+
+
+def _data_uri(image: np.ndarray) -> str:
+    """A picture as the address of an ``<img>`` without a file.
+
+    Raises:
+        ValueError: it is not uint8, height × width × (1 or 3).
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3) or image.size == 0:
+        raise ValueError(f"a picture is uint8, height × width × (1 or 3); got {image.dtype} of shape {image.shape}")
+    buffer = io.BytesIO()
+    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

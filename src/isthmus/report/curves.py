@@ -1,4 +1,4 @@
-"""How training went: the metrics of each run as curves over its epochs."""
+"""Training curves: the metrics of each run over its epochs."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ Curve = list[tuple[float, float]]
 
 
 def section(models: Sequence[AuditedModel]) -> Section | None:
-    """Training curves of the classifiers that have them; None where none has."""
+    """Training curves of the models that have them; None if none has."""
     figures = tuple(figure for key in _CURVES if (figure := _figure(key, models)))
     if not figures:
         return None
-    question = "Did training settle, and how much information did it keep on the way?"
+    question = "Did training converge, and how much information did the code contain on the way?"
     return Section("How training went", question, figures)
 
 
@@ -63,7 +63,7 @@ def _reading(key: str, series: Sequence[Series]) -> str:
 
 
 def _curve(key: str, lines: Sequence[Mapping[str, Any]]) -> Curve:
-    """One point per epoch, or per bin of epochs where there are many."""
+    """One point per epoch, or per bin of epochs if there are many."""
     whole_epochs = _measured(f"epoch_{key}", lines)
     measured = whole_epochs if len(whole_epochs) > 1 else _measured(key, lines)
     width = max(1.0, max((epoch for epoch, _ in measured), default=0.0) / MOST_POINTS)

@@ -1,4 +1,4 @@
-"""Figures from plain data: matplotlib draws, :mod:`isthmus.report.svg` makes the drawing part of the page."""
+"""Figures from plain data, drawn with matplotlib and put into the page by :mod:`isthmus.report.svg`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from isthmus.report.palette import DASHES, GRID, MUTED, NEUTRAL, PAPER, Look, Lo
 from isthmus.report.panels import Panel, group
 
 FEW_POINTS = 12
-"""Up to so many points of a line get a marker each; longer lines get about eight."""
+"""Lines of up to this many points get a marker at each; longer lines get about eight."""
 
 # About as large as the page shows them, so that text keeps its size: width, height and text size in points.
 _SHAPES = {"whole": (440, 295, 12.0), "half": (430, 290, 12.0), "multiples": (205, 195, 11.5)}
@@ -40,7 +40,7 @@ def draw(figure: Figure, panels: Sequence[Panel], looks: Looks, name: str) -> li
 
 
 def layout(figure: Figure, panels: Sequence[Panel]) -> str:
-    """How the drawings of a figure stand: "whole" (one), "half" (a few large) or "multiples" (small)."""
+    """Layout of a figure's drawings: "whole" (one), "half" (a few large ones) or "multiples" (small ones)."""
     return "whole" if len(panels) == 1 else "multiples" if figure.identity or len(panels) > 4 else "half"
 
 
@@ -85,7 +85,7 @@ def _draw_panel(
 
 
 def _furnish(axes: Axes, figure: Figure, text: float, ranges: tuple[Range, Range]) -> None:
-    """Quiet axes: a grid behind, no frame, the y axis's name where nobody tilts the head to read it."""
+    """Axes with a grid behind and no frame; the name of the y axis is above it, horizontal."""
     axes.patch.set_visible(False)
     axes.spines[:].set_visible(False)
     axes.spines["bottom"].set(visible=True, color=MUTED, linewidth=0.8)
@@ -153,9 +153,9 @@ def _draw_bars(axes: Axes, series: Series, look: Look, index: int, of: int) -> N
 
 
 def _aside(series: Series, siblings: Sequence[Series]) -> float:
-    """How far along x to shift a row of points, so that those of several classifiers stand side by side.
+    """Shift of a row of points along x, so that those of several classifiers are side by side.
 
-    Beside lines they stay where they are: the axis says where that is.
+    Next to lines they are not shifted, so that the axis is right.
     """
     if any(one.style in ("line", "dashed") for one in siblings):
         return 0.0
@@ -187,7 +187,7 @@ def _ranges(figure: Figure) -> tuple[Range, Range]:
 
 
 def _drawable(series: Series, limits: Range) -> Series:
-    """The series with gaps in place of values that are infinite or no number, and intervals that end where axes do."""
+    """The series with gaps for values that are not finite, and intervals clipped to the axes."""
     kept = np.isfinite(np.array(series.x, float))
     y = np.array(series.y, float)
     y[~np.isfinite(y)] = np.nan
@@ -207,7 +207,7 @@ def _is_finite(mark: Mark) -> bool:
 
 
 def _reach(series: Series) -> Sequence[float]:
-    """Where a series lies along x; bars stand half a step beyond their first and last place."""
+    """The extent of a series along x; bars reach half a step beyond their first and last position."""
     x = [value for value in series.x if np.isfinite(value)]
     if series.style != "bars" or not x:
         return x
@@ -230,7 +230,7 @@ def _span(values: Sequence[float], margin: float) -> Range:
 
 
 def _widened(limits: Range) -> Range:
-    """A little room, so that what lies on the border is drawn whole."""
+    """Limits with a margin, so that points on the border are drawn completely."""
     room = 0.03 * (limits[1] - limits[0])
     return limits[0] - room, limits[1] + room
 

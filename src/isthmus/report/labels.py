@@ -1,4 +1,4 @@
-"""Names beside reference lines and points, put where they hide the least."""
+"""Labels of reference lines and points, placed where they hide least."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _COMMANDS = {Path.MOVETO: "M", Path.LINETO: "L", Path.CURVE3: "Q", Path.CURVE4: 
 
 @dataclass(frozen=True)
 class Entry:
-    """A swatch with its name; ``parts`` are a classifier's variants, each with a swatch of its own."""
+    """A swatch with its name; ``parts`` are a classifier's variants, each with its swatch."""
 
     swatch: Markup
     name: str
@@ -28,7 +28,7 @@ class Entry:
 
 
 def entries(figure: Figure, panels: Sequence[Panel], looks: Looks) -> list[Entry]:
-    """What a reader needs to tell a figure's series apart, beyond what titles above the panels say."""
+    """Legend entries that distinguish a figure's series, beyond the titles of the panels."""
     if len(panels) == 1:
         found = [_classifier(name, panels[0], looks) for name in unique(group(one) for one in figure.series)]
     elif panels[0].group:  # each panel is one classifier, in its colour: only its variants are to be named

@@ -129,9 +129,9 @@ def distinct(models: Sequence[AuditedModel]) -> list[AuditedModel]:
         lambda _, model: model.folder,
         lambda index, _: f"no. {index + 1}",
     )
-    for tell in distinguish:
+    for hint_of in distinguish:
         clashes = Counter(model.name for model in models)
-        hints = {i: tell(i, s) for i, s in enumerate(models) if clashes[s.name] > 1}
+        hints = {i: hint_of(i, s) for i, s in enumerate(models) if clashes[s.name] > 1}
         # a hint that all namesakes share would only lengthen their names
         useful = {i for i, hint in hints.items() if hint and _differs(i, hints, models)}
         models = [replace(s, name=f"{s.name} · {hints[i]}") if i in useful else s for i, s in enumerate(models)]

@@ -1,4 +1,4 @@
-"""How a classifier looks: one colour and one marker everywhere on the page, told apart without colour too.
+"""One colour and one marker for each classifier on the page, distinguishable without colour too.
 
 Figures are drawn in sentinel colours, which :mod:`isthmus.report.svg` turns into CSS variables, so that one
 drawing serves light and dark. The colours themselves are in ``templates/style.css``; a test holds their
@@ -23,7 +23,7 @@ VARIABLES = {
     PAPER: "var(--paper)",
     **{sentinel: f"var(--series-{index})" for index, sentinel in enumerate(_SERIES)},
 }
-"""Sentinel colour -> what the page writes in its place."""
+"""Sentinel colour -> its CSS variable."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Look:
 
 
 NEUTRAL = Look(MUTED, "")
-"""For what belongs to no classifier, and for those that stand back in a small multiple."""
+"""For what belongs to no classifier, and for the others in a small multiple."""
 
 
 class Looks:

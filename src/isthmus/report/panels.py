@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from isthmus.core.types import Figure, Series
 
 MANY_LINES = 6
-"""More lines than this in one drawing cannot be told apart."""
+"""More lines than this in one drawing cannot be distinguished."""
 
 
 @dataclass(frozen=True)
@@ -16,10 +16,10 @@ class Panel:
     """One drawing of a figure.
 
     Attributes:
-        title: what sets this drawing apart from its neighbours; empty where it is the whole figure.
+        title: what distinguishes this drawing from its neighbours; "" if it is the whole figure.
         series: drawn in full.
         ghosts: drawn in grey behind, for comparison.
-        group: the classifier this drawing is about, where it is about one.
+        group: the classifier of this drawing, if it has only one.
     """
 
     title: str
@@ -31,7 +31,7 @@ class Panel:
 def split(figure: Figure) -> tuple[Panel, ...]:
     """Divide a figure into drawings.
 
-    Reliability diagrams (``identity``), bars, and points with intervals at places of their own get one drawing for
+    Reliability diagrams (``identity``), bars, and points with intervals at different positions get one drawing for
     each of more than two classifiers. Too many lines are divided by variant (mean mode, stochastic mode, ...) where
     there are several, else by classifier with the others in grey.
     """
@@ -49,18 +49,18 @@ def split(figure: Figure) -> tuple[Panel, ...]:
 
 
 def _scattered(figure: Figure) -> bool:
-    """Whether points with intervals stand at so many places that those of several classifiers cross one another."""
+    """Whether points with intervals have so many positions that those of several classifiers overlap."""
     rows = [series.x for series in figure.series if series.style == "points" and series.low is not None]
     return bool(rows) and len({x for row in rows for x in row}) > 2 * max(map(len, rows))
 
 
 def group(series: Series) -> str:
-    """The classifier a series belongs to; a series without one stands for itself."""
+    """The classifier that a series belongs to; its own name if it has none."""
     return series.group or series.name
 
 
 def variant(series: Series) -> str:
-    """What a series says beyond its classifier's name: "stochastic" of a series "ceb-rho2 (stochastic)"."""
+    """The part of a series' name beside its classifier's: "stochastic" of "ceb-rho2 (stochastic)"."""
     name, owner = series.name, group(series)
     rest = name.removeprefix(owner) if name.startswith(owner) else name.removesuffix(owner)
     return rest.strip(" \t·,:;–—-()[]")
@@ -82,5 +82,5 @@ def _not_of_group(figure: Figure, name: str) -> tuple[Series, ...]:
 def _of_variant(figure: Figure, name: str) -> tuple[Series, ...]:
     """Series of a variant, and those of classifiers that have no variants: a yardstick in every drawing."""
     chosen = [series for series in figure.series if variant(series) in (name, "")]
-    # the panel's title says what a dash would have said
+    # the panel's title replaces the dash
     return tuple(replace(one, style="line") if one.style == "dashed" else one for one in chosen)

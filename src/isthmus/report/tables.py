@@ -1,4 +1,4 @@
-"""Tables in which every number shows its interval and n; what a whole column shares, its header says once."""
+"""Tables in which every number shows its interval and n; what a column shares is in its header."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Value = str | float | Metric | None
 
 @dataclass(frozen=True)
 class Cell:
-    """Text of one cell: the value, and below it the interval, n and a note where there is one."""
+    """Text of one cell: the value, and below it the interval, n and a note if there is one."""
 
     text: str
     interval: str = ""
@@ -38,7 +38,7 @@ class Column:
 
 
 def column(title: str, values: Sequence[Value]) -> Column:
-    """Build a column; what all its metrics share goes to the header. A number that was claimed has no n."""
+    """Build a column; what all its metrics share goes to the header. A claimed number has no n."""
     metrics = [value for value in values if isinstance(value, Metric)]
     units = {metric.unit for metric in metrics} - {"fraction"}
     sizes = {metric.n for metric in metrics if metric.value is not None}
