@@ -23,6 +23,7 @@ COORDINATES: Mapping[str, str] = {
     "mode": 'how a stochastic classifier predicts: "mean" or "stochastic"',
     "attack": "name of the attack; absent for the worst case over all attacks",
     "norm": '"linf", "l2" or "l1"',
+    "access": 'of an attacker to the model: "white" box, or "black" box if it calls a substitute',
     "eps": "perturbation size, in units of images in [0, 1]",
     "noise": 'kind of noise: "white", "l2" or "linf"',
     "snr": "signal-to-noise ratio in dB",
@@ -43,6 +44,7 @@ COORDINATES: Mapping[str, str] = {
     "rho": "trade-off parameter",
     "batch_size": "images in a batch",
     "weight_decay": "λ, in PyTorch's convention",
+    "hypothesis": "index of the class that a prediction is conditioned on",
     "labels": 'of the training images: "original" or "random"',
     "step": "of training, counted from 1",
 }

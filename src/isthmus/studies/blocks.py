@@ -56,6 +56,7 @@ class Curves:
         panels: coordinates, of whose values each combination is a plot of its own.
         interval: draw 95% intervals.
         seed: draw this seed alone.
+        paper: the paper's table whose numbers are drawn as points: a printed metric belongs to the line of its name.
     """
 
     title: str
@@ -73,6 +74,7 @@ class Curves:
     marks: tuple[Mark, ...] = ()
     x_range: Range | None = None
     y_range: Range | None = None
+    paper: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +170,7 @@ def _table(block: Pivot, context: _Context) -> Iterator[Table]:
         yield Table(block.title, context.text(block.reading), columns, tuple(lines))
 
 
-def _printed(block: Pivot, context: _Context) -> list[PaperValue]:
+def _printed(block: Pivot | Curves, context: _Context) -> list[PaperValue]:
     if not block.paper:
         return []
     given = context.facts.get("data", "")
@@ -191,6 +193,7 @@ def _plots(block: Curves, context: _Context) -> Iterator[Figure]:
             name = ", ".join(context.name(key, value) for key, value in line.items()) or block.y_label
             x = block.x.at(**own, **seed) if isinstance(block.x, Quantity) else block.x
             series.append(_series(name, x, y.at(**own), block, context.rows))
+        series += _paper_points(block, panel, [each.name for each in series if each.x], context)
         title = ", ".join([block.title, *(context.name(key, value) for key, value in panel.items())])
         kept = tuple(each for each in series if each.x)
         if kept:
@@ -221,6 +224,18 @@ def _series(name: str, x: str | Quantity, y: Quantity, block: Curves, rows: Rows
         ends = {"low": tuple(each.low for _, each in known), "high": tuple(each.high for _, each in known)}
     values = tuple(each.value for _, each in known)
     return Series(name, tuple(across), values, style=block.style, group=name, **ends)
+
+
+def _paper_points(
+    block: Curves, panel: Mapping[str, Coordinate], lines: Sequence[str], context: _Context
+) -> Iterator[Series]:
+    """What the paper prints beside each line, if anything."""
+    printed = [each for each in _printed(block, context) if panel.items() <= each.coords.items()]
+    for name in lines:
+        points = [(float(each.coords[str(block.x)]), each.value) for each in printed if each.metric == name]
+        if points:
+            x, y = zip(*points, strict=True)
+            yield Series(f"{name}, paper", x, y, style="points", group=name)
 
 
 def _having(key: str, panels: Sequence[str], context: _Context) -> Iterator[tuple[str, Any]]:
