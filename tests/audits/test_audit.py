@@ -6,6 +6,7 @@ import logging
 import random
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -239,7 +240,7 @@ def test_an_error_of_an_installed_check_names_its_module_and_line(model, data, t
     installed(CHECK.replace("def run(self, context):", "def run(self, context):\n        {}['key']"))
     reason = isthmus.audit(model, *data, isthmus.Linf(0.1), ["bright"]).results["bright"].reason
     assert reason.startswith("KeyError: 'key', raised in theirpackage.bright (")
-    assert reason.endswith("bright.py, line 12), which is not part of isthmus")
+    assert reason.endswith("bright.py, line 11), which is not part of isthmus")
 
 
 def test_a_module_that_cannot_be_imported_is_not_called_ours(model, data, installed, capsys):
@@ -368,6 +369,20 @@ def test_progress_is_told_by_check(model, data):
         assert shares == sorted(shares)
     assert {check for check, _, _ in seen} == {"accuracy", "robustness", "calibration", "information"}
     assert all(done <= total for _, done, total in seen)
+
+
+def test_rows_are_tidy_and_become_a_table_if_pandas_is_there(model, data, monkeypatch):
+    audit = isthmus.audit(model, *data, "linf:0.1", ["accuracy", "calibration"], options=isthmus.AuditOptions(name="m"))
+    rows = audit.rows()
+    (accuracy,) = [row for row in rows if row["name"] == "accuracy" and "class" not in row]
+    assert (accuracy["model"], accuracy["check"], accuracy["mode"], accuracy["n"]) == ("m", "accuracy", "mean", 100)
+    assert accuracy["low"] <= accuracy["value"] <= accuracy["high"]
+    assert len(rows) == sum(len(result.metrics) for result in audit.results.values())
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=list))
+    assert audit.to_dataframe() == rows
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ConfigError, match="pip install pandas"):
+        audit.to_dataframe()
 
 
 def test_results_are_plain_json(model, data, tmp_path):

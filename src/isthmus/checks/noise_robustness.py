@@ -123,6 +123,7 @@ class NoiseRobustness(Check):
             status=Status.WARN if warnings or lost else Status.MEASURED,
             reason=self._reason(whole, entropy, warnings, lost),
             metrics=whole,
+            thresholds={"not_finite": 0.0, "unmoved": _UNMOVED, "information_gap": 0.0},
             details={
                 "snr": ratios,
                 "noises": {noise: NOISES[noise] for noise in self.noises},

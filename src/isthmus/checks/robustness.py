@@ -96,6 +96,7 @@ class Robustness(Check):
             status=status,
             reason=reason,
             metrics=found,
+            thresholds={"unbounded_accuracy": grey.constant} if (grey := curves[MEAN].unbounded) else {},
             details={
                 "threat": str(context.threat),
                 "norm": context.threat.name,
