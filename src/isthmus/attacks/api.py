@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from isthmus.attacks.attack import Attack
-from isthmus.attacks.engine import inputs, memory, workers
+from isthmus.attacks.engine import inputs, memory
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import BudgetExhausted
 from isthmus.attacks.engine.early_stopping import until_narrow
@@ -23,9 +24,10 @@ from isthmus.attacks.engine.progress import line
 from isthmus.attacks.result import CLEAN, RobustResult
 from isthmus.attacks.suites import IN_L1, LABELS, STAGES, SUITES
 from isthmus.attacks.threats import Threat, parse
-from isthmus.core import registry
+from isthmus.core import execution, registry
 from isthmus.core.config import Component, component
 from isthmus.core.errors import ConfigError, unknown
+from isthmus.core.process_pool import ProcessPool
 
 Suite = str | Mapping[str, Any] | Component | Attack | Iterable[str | Mapping[str, Any] | Component | Attack]
 
@@ -97,7 +99,7 @@ def robust_accuracy(
     """
     chosen = _threat(parse(threat) if isinstance(threat, str) else threat)
     attacks, examples = ready(suite, chosen.name), _examples(model, images, labels, targets, seed, indices)
-    options, told = _means(batch_size, jobs, bf16, save_to, verify), monotone(teller(progress))
+    options, told = _means(batch_size, bf16, save_to, verify), monotone(teller(progress))
     if max_queries is not None:
         asked = memory.most_queries(len(examples))  # of copies, which may be of a service
         options = replace(options, passes=inputs.check_whole(max_queries, "max_queries") - asked)
@@ -108,7 +110,7 @@ def robust_accuracy(
     def one(part: Batch, options: RunOptions, progress: Progress | None) -> RobustResult:
         return evaluate(model, part, chosen, attacks, seed=seed, options=options, progress=progress)
 
-    with workers.kept():
+    with sharing(jobs):
         if until is None:
             try:
                 return one(examples, options, told)
@@ -165,7 +167,7 @@ def curve(
     grid = _ascending(threats)
     attacks = ready(suite, grid[0].name)
     examples = _examples(model, images, labels, targets, seed, indices)
-    options, told = _means(batch_size, jobs, bf16, None, verify), monotone(teller(progress))
+    options, told = _means(batch_size, bf16, None, verify), monotone(teller(progress))
     model = memory.without(model, examples.images, grid[-1])
 
     def one(position: int, known: RobustResult | None, options: RunOptions) -> RobustResult:
@@ -175,7 +177,7 @@ def curve(
         )
 
     results: list[RobustResult] = []
-    with workers.kept():
+    with sharing(jobs):
         for position in range(len(grid)):
             # of a random model every ε is attacked anew: what is wrong on average is not yet wrong with confidence
             known = results[-1] if results and not results[-1].random else None
@@ -273,10 +275,20 @@ def _examples(model: object, images: Any, labels: Any, targets: Any, seed: int, 
     return inputs.examples(images, labels, targets=targets, seed=seed, indices=indices)
 
 
-def _means(batch_size: int | None, jobs: int, bf16: bool, save_to: str | Path | None, verify: bool) -> RunOptions:
+def _means(batch_size: int | None, bf16: bool, save_to: str | Path | None, verify: bool) -> RunOptions:
     size = None if batch_size is None else inputs.check_whole(batch_size, "batch_size")
     path = None if save_to is None else Path(save_to)
-    return RunOptions(size, inputs.check_whole(jobs, "jobs"), bf16, path, verify=verify)
+    return RunOptions(size, bf16, path, verify=verify)
+
+
+@contextmanager
+def sharing(jobs: int) -> Iterator[None]:
+    """Inside, so many processes share every attack; with one job, the executor in use does, if there is one."""
+    if inputs.check_whole(jobs, "jobs") == 1:
+        yield
+        return
+    with ProcessPool(jobs) as pool, execution.using(pool):
+        yield
 
 
 def _threat(threat: object) -> Threat:

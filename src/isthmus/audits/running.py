@@ -16,9 +16,8 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from isthmus.attacks.engine import inputs, workers
+from isthmus.attacks.engine import inputs
 from isthmus.attacks.engine.progress import line
-from isthmus.attacks.engine.ray_workers import RayAgency
 from isthmus.attacks.threats import Threat
 from isthmus.audits import classifier
 from isthmus.audits.classifier import NOT_FINITE, Classifier
@@ -29,11 +28,11 @@ from isthmus.audits.result import Audit
 from isthmus.audits.stored import stored
 from isthmus.checks.check import Check
 from isthmus.checks.context import Context
-from isthmus.core import files, provenance, results
+from isthmus.core import execution, files, provenance, results
 from isthmus.core.config import Component
 from isthmus.core.errors import ConfigError, IsthmusError, ModelError, foreign_code, unknown
 from isthmus.core.preserve_state import device_of, preserve_state
-from isthmus.core.ray_cluster import Cluster
+from isthmus.core.ray_cluster import Cluster, RayExecutor
 from isthmus.core.results import AuditRecord
 from isthmus.core.types import CheckResult, Status
 from isthmus.data.images import check_labels
@@ -165,7 +164,7 @@ def _workers(cluster: Cluster | None) -> Iterator[None]:
     if cluster is None:
         yield
         return
-    with RayAgency(cluster) as agency, workers.hiring(agency):
+    with RayExecutor(cluster) as executor, execution.using(executor):
         yield
 
 

@@ -115,7 +115,7 @@ _current: ContextVar[Executor] = ContextVar("executor")
 
 @contextmanager
 def using(executor: Executor) -> Iterator[None]:
-    """Inside, :func:`current` is this executor."""
+    """Inside, :func:`current` is this executor, which attacks use."""
     token = _current.set(executor)
     try:
         yield
@@ -123,9 +123,9 @@ def using(executor: Executor) -> Iterator[None]:
         _current.reset(token)
 
 
-def current() -> Executor:
-    """The executor in use; without :func:`using`, this process."""
-    return _current.get(None) or InProcess()
+def current() -> Executor | None:
+    """The executor in use; None outside :func:`using`."""
+    return _current.get(None)
 
 
 # --- messages ---

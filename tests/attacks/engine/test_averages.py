@@ -14,10 +14,11 @@ from isthmus.attacks.api import ready
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.evaluate import Interrupted
 from isthmus.attacks.engine.evaluation import Evaluation, RunOptions
-from isthmus.attacks.engine.worker_task import Kit, Server, settings
-from isthmus.attacks.engine.workers import _order
+from isthmus.attacks.engine.stage import AttackTask, SharedStage
+from isthmus.attacks.engine.verifier import Randomness
 from isthmus.attacks.verify import verify
 from isthmus.audits.classifier import adopt
+from isthmus.core.execution import InProcess
 from isthmus.core.randomness import example_keys
 from isthmus.diagnosis.context import QUICK, DiagnosisContext
 
@@ -223,13 +224,11 @@ def test_a_worker_tells_that_the_model_is_random(sure):
     evaluation = Evaluation(model, Batch(images, labels, keys), Linf(EPS), [attack], 0, RunOptions(), None)
     evaluation.init(None)
     evaluation.context.state.open_stage(1)
-    spent = model.forwards, model.backwards
-    kit = Kit(model, 0, False, settings(1))
-    parts = list(Server(kit).parts(_order(evaluation, attack, torch.arange(len(images)))))
-    assert parts[-1].over
-    assert parts[-1].random
-    told = sum(part.forwards for part in parts), sum(part.backwards for part in parts)
-    assert told == (model.forwards - spent[0], model.backwards - spent[1])
+    counted = evaluation.context.counted_model
+    shared = SharedStage(InProcess(), AttackTask.of(InProcess(), model, False), evaluation.context, attack, 1, 0)
+    with pytest.raises(Randomness):
+        list(shared.run(torch.arange(len(images))))
+    assert (counted.forward_passes, counted.backward_passes) == (model.forwards, model.backwards)
 
 
 @pytest.mark.slow

@@ -13,7 +13,6 @@ from dataclasses import replace
 from torch import nn
 
 from isthmus.attacks.attack import Attack
-from isthmus.attacks.engine import workers
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import BudgetExhausted
 from isthmus.attacks.engine.evaluation import Evaluation, Progress, RunOptions
@@ -70,8 +69,6 @@ def evaluate(
                 spent.forwards, spent.backwards = counted_model.forward_passes, counted_model.backward_passes
                 raise
             return replace(evaluation.interrupted(), exhausted=True)
-        finally:
-            workers.close(evaluation)
         return evaluation.result()
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,18 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.attacks.attack import Attack
-from isthmus.attacks.engine import optimized_model, saved_state, workers
+from isthmus.attacks.engine import optimized_model, saved_state
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.context import EvaluationContext
 from isthmus.attacks.engine.counted_model import BudgetExhausted, CountedModel
 from isthmus.attacks.engine.inputs import check_classes
-from isthmus.attacks.engine.scheduler import BatchScheduler
-from isthmus.attacks.engine.single_shot import propose
+from isthmus.attacks.engine.stage import AttackTask, SharedStage, Underway, run_stage, runs_over
 from isthmus.attacks.engine.state import EvaluationState
 from isthmus.attacks.engine.verifier import Randomness, Verifier
 from isthmus.attacks.result import CLEAN, RobustResult
 from isthmus.attacks.threats import Threat
-from isthmus.core import files
+from isthmus.core import execution, files
 from isthmus.core.errors import FileError, ModelError
 from isthmus.core.preserve_state import device_of, seed_generators
 from isthmus.models import outputs
@@ -78,7 +78,6 @@ class RunOptions:
 
     Attributes:
         batch_size: examples at a time; None to find it from memory.
-        jobs: processes on this machine.
         bf16: gradients in bfloat16; success is judged in float32 all the same.
         save_to: file that keeps the evaluation as it goes; one of the same evaluation is taken up.
         scout: what attacks ask instead of the model, in this process; the model still judges. It takes what the model
@@ -92,7 +91,6 @@ class RunOptions:
     """
 
     batch_size: int | None = None
-    jobs: int = 1
     bf16: bool = False
     save_to: Path | None = None
     optimized_model: nn.Module | None = None
@@ -114,7 +112,6 @@ class Evaluation:
         at: attacks that are over.
         members: rows that the present one is tried on, once chosen.
         spent: example-passes of each stage.
-        pool: the workers, once there are any.
     """
 
     def __init__(
@@ -150,7 +147,6 @@ class Evaluation:
         self.at = 0
         self.members: Tensor | None = None
         self.spent = dict.fromkeys(self.labels, 0)
-        self.pool: workers.Crew | None = None
         self._saved, self._pause = time.monotonic(), SAVE_EVERY
 
     # --- beginning ---
@@ -353,12 +349,7 @@ class Evaluation:
             if self.members is None:
                 self.members = self._members(attack)
                 state.open_stage(attack.runs(self.context.threat, self.context.classes))
-            for _ in self._work(attack, self.members):
-                self._book(attack.label)
-                self._tell(attack)
-                self.context.counted_model.check(0)  # of what workers asked
-                if time.monotonic() - self._saved > self._pause:
-                    self.save()
+            self._attack(attack, self.members)
             self.at, self.members = self.at + 1, None
             self.save()
             self._tell(attack)
@@ -367,6 +358,23 @@ class Evaluation:
             self._read() if self.context.counted_model.random else self._verify()
             self.verified, self.verification_passes = True, self.context.counted_model.forward_passes - before
             self.save()
+
+    def _attack(self, attack: Attack, members: Tensor) -> None:
+        try:
+            with closing(self._steps(attack, members)) as steps:  # closed, it takes in what workers have found
+                for step in steps:
+                    underway = step or Underway()
+                    self._book(attack.label)
+                    self._tell(attack, underway)
+                    self.context.counted_model.check(underway.forwards + underway.backwards)
+                    if time.monotonic() - self._saved > self._pause:
+                        self.save()
+        except (Randomness, BudgetExhausted):
+            raise
+        except Exception:
+            self.context.state.settle()
+            self.save()
+            raise
 
     def _read(self) -> None:
         """Read a random model's average at the image that came closest to each example's success: that is what counts.
@@ -417,27 +425,35 @@ class Evaluation:
             chosen = chosen & attack.among(self.context.state, self.context.examples.keys.cpu())
         return chosen.nonzero().squeeze(1)
 
-    def _work(self, attack: Attack, members: Tensor) -> Iterator[None]:
-        if len(members) > 1 and workers.jobs(self) > 1:
-            return workers.run(self, attack, members)
-        return work(self.context, attack, members, self.labels.index(attack.label))
+    def _steps(self, attack: Attack, members: Tensor) -> Generator[Underway | None, None, None]:
+        """Run an attack step by step, by workers if there are any; gives what they have not handed in yet."""
+        context, stage, executor = self.context, self.labels.index(attack.label), execution.current()
+        # an optimised model that was given, or a verifier with a memory, may live in this process alone
+        local = self.options.optimized_model is not None or type(context.verifier) is not Verifier
+        if executor is None or local or len(members) < 2:
+            yield from run_stage(context, attack, members, stage)
+            return
+        task = AttackTask.of(executor, self.model, self.options.bf16)
+        with closing(SharedStage(executor, task, context, attack, stage, self.seed).run(members)) as shared:
+            yield from shared
 
     def _book(self, label: str) -> None:
         """Put the passes that are on no stage's account yet on this one's."""
         counted_model = self.context.counted_model
         self.spent[label] += counted_model.forward_passes + counted_model.backward_passes - sum(self.spent.values())
 
-    def _tell(self, attack: Attack) -> None:
+    def _tell(self, attack: Attack, underway: Underway | None = None) -> None:
         if self.progress is None:
             return
+        underway = underway or Underway()
         state, members = self.context.state, self.members
         n, share = len(state), 1.0
         if members is not None and len(members):
             runs = max(state.scores.shape[1], 1)
-            over = torch.where(state.robust[members], state.done[members], runs)
-            share = float(over.sum()) / (runs * len(members))
+            share = (runs_over(state, members) + underway.runs) / (runs * len(members))
         done = (self.at + (share if members is not None else 0)) * n
-        robust, spent = int(state.robust.sum()), sum(self.spent.values())
+        robust = int(state.robust.sum()) - underway.decided
+        spent = sum(self.spent.values()) + underway.forwards + underway.backwards
         self.progress(Snapshot(done, len(self.attacks) * n, attack.label, robust, n, spent))
 
     # --- what came of it ---
@@ -467,15 +483,3 @@ class Evaluation:
             unconfirmed=self.unconfirmed,
             verification_passes=self.verification_passes,
         )
-
-
-def work(context: EvaluationContext, attack: Attack, rows: Tensor, stage: int) -> Iterator[None]:
-    """One attack on these examples, in this process; yields whenever the ledger is in order.
-
-    Args:
-        stage: the attack's position in the ledger's count.
-    """
-    if attack.search is None:
-        return propose(context, attack, rows, stage)
-    search = attack.search(attack.config, context.threat, context.classes)
-    return BatchScheduler(context, search, attack.label, stage).run(rows)

@@ -1,4 +1,4 @@
-"""Workers: what several processes find is what one would, and whatever ends them, nothing is lost or left over."""
+"""Attacks in shards: workers find what one process finds, and whatever ends them, nothing is lost or left over."""
 
 import os
 import re
@@ -14,29 +14,35 @@ import torch
 from tests.attacks.attacked_models import Noisy, Smooth, proposing, subject
 from tests.attacks.sent_models import Cut
 
+import isthmus
 from isthmus.attacks import Linf, curve, robust_accuracy
 from isthmus.attacks.api import ready
-from isthmus.attacks.engine import workers
-from isthmus.attacks.engine.context import EvaluationContext
-from isthmus.attacks.engine.counted_model import CountedModel
-from isthmus.attacks.engine.evaluation import Evaluation, RunOptions, work
-from isthmus.attacks.engine.inputs import examples
+from isthmus.attacks.engine.stage import Underway
 from isthmus.attacks.engine.state import EvaluationState
-from isthmus.attacks.engine.verifier import Verifier
 from isthmus.attacks.result import RobustResult
+from isthmus.core import execution
 from isthmus.core.errors import ConfigError, ModelError
+from isthmus.core.execution import InProcess
+from isthmus.core.process_pool import ProcessPool
 
+PATHS = [Path(__file__).parents[3], Path(isthmus.__file__).parents[1]]
 SUITE = ["fgsm", {"name": "pgd", "restarts": 3, "steps": 12}]
 
 
+SPENT = {"forwards", "backwards", "blind"}
+"""Columns that depend on which runs of an example go side by side, and so on the size of a shard."""
+
+
 def same(a: RobustResult, b: RobustResult) -> bool:
-    """Whether two results are one another's equal: witnesses, passes of each example, and all."""
+    """Whether two results say the same of every example; passes agree where no run is cut short by another."""
     ours, theirs = a.state.columns(), b.state.columns()
-    if a.random:  # who is confirmed together shares what that costs; only the sum is exact
-        del ours["forwards"]
-    equal = [torch.equal(x.nan_to_num(-7), theirs[name].nan_to_num(-7)) for name, x in ours.items()]
-    totals = [(r.forward_passes, r.backward_passes, r.spent, r.attacks, r.complete) for r in (a, b)]
-    return all(equal) and totals[0] == totals[1]
+    return (a.attacks, a.complete) == (b.attacks, b.complete) and all(
+        torch.equal(ours[name].nan_to_num(-7), theirs[name].nan_to_num(-7)) for name in ours.keys() - SPENT
+    )
+
+
+def passes(result: RobustResult) -> tuple[int, ...]:
+    return result.forward_passes, result.backward_passes, *result.spent
 
 
 @pytest.mark.parametrize("kind", ["untargeted", "targeted", "random"])
@@ -50,59 +56,89 @@ def test_two_workers_find_what_one_process_finds(kind):
     )
     assert 0 < alone.accuracy < alone.clean_accuracy or kind == "targeted"
     assert same(alone, shared)
+    unbooked = [result.forward_passes - int(result.state.forwards.sum()) for result in (alone, shared)]
+    assert unbooked[0] == unbooked[1]
 
 
-def test_one_crew_serves_all_attacks_and_a_whole_curve(monkeypatch):
-    from isthmus.attacks.engine import processes
-
-    crews = []
-    init = processes.Processes.__init__
-    monkeypatch.setattr(
-        processes.Processes, "__init__", lambda self, *given: (crews.append(self), init(self, *given))[1]
-    )
+def test_one_pool_runs_all_attacks_and_a_whole_curve(monkeypatch):
+    pools, started = [], []
+    monkeypatch.setattr("isthmus.attacks.api.ProcessPool", lambda jobs: (pools.append(ProcessPool(jobs)), pools[-1])[1])
+    start = ProcessPool._start
+    monkeypatch.setattr(ProcessPool, "_start", lambda self: (started.append(self), start(self))[1])
     model, images, labels = subject(24)
     grid = [Linf(0.01), Linf(0.03)]
     shared = curve(model, images, labels, grid, SUITE, jobs=2)
     assert all(same(*pair) for pair in zip(curve(model, images, labels, grid, SUITE), shared, strict=True))
-    assert len(crews) == 1
-    assert not crews[0]._workers, "they are gone"
+    assert started == [pools[0]] * 2
+    assert not pools[0]._all(), "they are gone"
 
 
-class Hand:
-    """A crew that works in this very process: what another kind of crew has to do, and no more."""
+class Counting(InProcess):
+    """Shards in this process; keeps their sizes."""
 
-    def __init__(self) -> None:
-        self.orders, self.closed = [], False
+    workers = 3
 
-    def send(self, orders):
-        self.orders = list(enumerate(orders))
+    def __init__(self):
+        self.sizes = []
 
-    def gather(self, seconds):
-        number, order = self.orders.pop()
-        counted_model, rows = CountedModel(Smooth()), torch.arange(len(order.state))
-        here = EvaluationContext(
-            Verifier(counted_model, order.threat), order.examples, order.state, torch.device("cpu"), order.size
-        )
-        for _ in work(here, order.attack, rows, order.stage):
-            pass
-        return [
-            (number, workers.Part(rows, order.state, counted_model.forward_passes, counted_model.backward_passes, True))
-        ]
-
-    def close(self):
-        self.closed = True
+    def map(self, task, shards, report=lambda shard, value: None):
+        self.sizes += [len(shard.state) for shard in shards]
+        yield from super().map(task, shards, report)
 
 
-def test_any_crew_will_do():
+@pytest.mark.parametrize(("batch_size", "count"), [(4, 6), (16, 2), (256, 1)])
+def test_any_executor_gets_a_few_even_shards_for_each_worker(batch_size, count):
     model, images, labels = subject(30)
-    batch, attacks = examples(images, labels), ready(SUITE)
-    evaluation = Evaluation(model, batch, Linf(0.03), attacks, 0, RunOptions(None, jobs=3), None)
-    evaluation.pool = crew = Hand()
-    evaluation.init(None)
-    evaluation.run()
-    assert same(evaluation.result(), robust_accuracy(model, images, labels, Linf(0.03), SUITE))
-    workers.close(evaluation)
-    assert crew.closed
+    with execution.using(executor := Counting()):
+        found = robust_accuracy(model, images, labels, Linf(0.03), ["pgd"], batch_size)
+    alone = robust_accuracy(model, images, labels, Linf(0.03), ["pgd"], batch_size)
+    assert same(found, alone)
+    assert passes(found) == passes(alone)
+    assert len(executor.sizes) == count * executor.workers
+    assert sum(executor.sizes) == alone.correct.sum()
+    assert max(executor.sizes) - min(executor.sizes) <= 1
+
+
+class Lossy(Counting):
+    """One shard's worker is lost half-way, and the shard runs again."""
+
+    def map(self, task, shards, report=lambda shard, value: None):
+        for number in range(len(shards)):
+            report(number, Underway(forwards=50, backwards=40))
+            report(number, Underway())
+        yield from super().map(task, shards, report)
+
+
+def test_passes_of_a_lost_worker_are_counted():
+    model, images, labels = subject(6)
+    alone = robust_accuracy(model, images, labels, Linf(0.03), ["pgd"], 256)
+    with execution.using(Lossy()):
+        found = robust_accuracy(model, images, labels, Linf(0.03), ["pgd"], 256)
+    assert same(found, alone)
+    assert found.forward_passes == alone.forward_passes + 3 * 50
+    assert found.backward_passes == alone.backward_passes + 3 * 40
+
+
+def test_progress_and_the_limit_of_queries_see_what_workers_have_not_handed_in():
+    class Slow(Counting):
+        def map(self, task, shards, report=lambda shard, value: None):
+            for number in range(len(shards)):
+                report(number, Underway(runs=1, decided=1, forwards=100 * number, backwards=0))
+                yield None
+            yield from super().map(task, shards, report)
+
+    seen = []
+    model, images, labels = subject(30)
+    with execution.using(Slow()):
+        found = robust_accuracy(model, images, labels, Linf(0.001), ["pgd"], 32, progress=seen.append)
+        limited = robust_accuracy(model, images, labels, Linf(0.001), ["pgd"], 32, max_queries=600)
+    first, *_, last = seen
+    assert (last.done, last.total) == (30, 30)
+    assert seen[1].done == pytest.approx(2 * 30 / int(found.correct.sum()))
+    assert seen[1].robust == first.robust - 1
+    assert seen[2].passes == seen[1].passes + 200
+    assert limited.exhausted
+    assert not limited.complete
 
 
 class Unpicklable(Smooth):
@@ -127,7 +163,7 @@ def test_what_cannot_be_sent_is_said_with_the_way_out():
     model, images, labels = subject(12)
     with pytest.raises(ConfigError, match=r"model cannot be sent .*cannot be pickled \(.*lambda.*\); use jobs=1"):
         robust_accuracy(Unpicklable(), images, labels, Linf(0.1), ["fgsm"], jobs=2)
-    with pytest.raises(ConfigError, match=r"cannot unpickle the model \(ModuleNotFoundError.*or use jobs=1"):
+    with pytest.raises(ConfigError, match=r"cannot unpickle the model \(ModuleNotFoundError.*use jobs=1"):
         robust_accuracy(Hidden(), images, labels, Linf(0.1), ["fgsm"], jobs=2)
     local = proposing(lambda batch, threat: batch.images)
     with pytest.raises(ConfigError, match=r"attack 'test' cannot be sent"):
@@ -147,6 +183,8 @@ def test_a_choice_of_examples_may_be_a_closure():
 SCRIPT = '''
 import os, sys, time
 import torch
+
+import isthmus
 from torch import nn
 from tests.attacks.attacked_models import Smooth, subject
 from isthmus.attacks import Linf, robust_accuracy
@@ -196,7 +234,7 @@ if __name__ == "__main__":
 
 def script(folder: Path, *arguments: str) -> subprocess.Popen:
     (folder / "script.py").write_text(SCRIPT)
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, PATHS)), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "script.py", *arguments],
         cwd=folder,
@@ -227,7 +265,7 @@ def _session_of(path: Path) -> int:
 @pytest.mark.parametrize(
     ("grief", "words"),
     [
-        ("dies", r"ModelError A worker process was killed by signal 9 \(SIGKILL\)"),
+        ("dies", r"ModelError .* killed by signal 9 \(SIGKILL\), perhaps for lack of memory, 3 times"),
         ("fails", r"ModelError The model fails on .*: no more"),
     ],
 )
@@ -269,10 +307,10 @@ def test_workers_go_when_their_parent_is_killed(tmp_path):
 
 def test_a_script_without_a_guard_is_told_to_have_one(tmp_path):
     (tmp_path / "bare.py").write_text(
-        "from attacked_models import subject\nfrom isthmus.attacks import robust_accuracy\n"
+        "from tests.attacks.attacked_models import subject\nfrom isthmus.attacks import robust_accuracy\n"
         "robust_accuracy(*subject(8), 'linf:0.1', ['fgsm'], jobs=2)\n"
     )
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, PATHS)), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "bare.py"], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 1
     assert 'if __name__ == "__main__":' in done.stderr.splitlines()[-1]
