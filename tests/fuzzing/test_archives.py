@@ -134,12 +134,9 @@ OWN_PROCESSES = (
     "a pipe between processes of one command, which started one another; no file, and no other machine's word"
 )
 ALLOWED = {
-    ("attacks/engine/processes.py", "pickle.loads"): OWN_PROCESSES,
-    (
-        "attacks/engine/worker_task.py",
-        "pickle.loads",
-    ): "of bytes that the line before made, to see whether an error survives",
-    ("attacks/engine/ray_workers.py", "pickle.loads"): "Ray's own channel between workers that the command hired",
+    ("core/process_pool.py", "pickle.loads"): OWN_PROCESSES,
+    ("core/execution.py", "pickle.loads"): f"{OWN_PROCESSES}; or bytes that the line before made",
+    ("core/ray_cluster.py", "pickle.loads"): "Ray's own channel between workers that the command started",
     ("core/config.py", "yaml.load"): "with a SafeLoader that refuses more",
 }
 
