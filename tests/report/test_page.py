@@ -130,7 +130,7 @@ def test_every_figure_has_its_reading_and_a_label(read: Reader) -> None:
 def test_the_summary_is_in_words(read: Reader) -> None:
     assert "Five classifiers on digits, audited" in read.words
     assert "Each was audited on the same 360 images with seed 0." in read.words
-    assert "Of 20 checks, 4 measured, 8 passed, 4 gave a warning, 3 failed and 1 was skipped." in read.words
+    assert "Of 20 checks, 4 were measured, 8 passed, 4 gave a warning, 3 failed and 1 was skipped." in read.words
 
 
 def test_what_was_run_is_all_there(read: Reader) -> None:

@@ -14,7 +14,7 @@ WORDS = {
 }
 
 OUTCOMES = {
-    Status.MEASURED: "measured",
+    Status.MEASURED: "{} measured",
     Status.PASS: "passed",
     Status.WARN: "gave a warning",
     Status.FAIL: "failed",

@@ -168,7 +168,9 @@ def _by_attack(shown: Results) -> Table:
 
 def _by_attack_reading(shown: Results) -> str:
     strongest = Counter(_strongest(result) for result in shown.values())
-    parts = [f"{listed(attacks)} for {count} of {len(shown)}" for attacks, count in strongest.items()]
+    parts = [
+        listed(attacks) + (f" for {n} of {len(shown)}" if len(shown) > 1 else "") for attacks, n in strongest.items()
+    ]
     return f"The strongest attack by itself is {listed(parts)}; an image is robust only if all attacks fail."
 
 
