@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from isthmus.core import config
 from isthmus.core.config import override, parse_overrides
 from isthmus.core.errors import ConfigError, FileError, IsthmusError
-from isthmus.core.recipe import AUGMENTATIONS, Augmentation, Recipe, load_recipe
+from isthmus.core.recipe import Recipe, load_recipe
+from isthmus.core.training_options import AUGMENTATIONS, Augmentation
 
 GOOD = {"name": "run", "data": "digits", "model": {"backbone": "mlp"}, "objective": "ceb"}
 

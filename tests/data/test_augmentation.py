@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from isthmus.core.randomness import example_keys
-from isthmus.core.recipe import AUGMENTATIONS, Augmentation
+from isthmus.core.training_options import AUGMENTATIONS, Augmentation
 from isthmus.data.augmentation import augment, draw_all
 from isthmus.data.autoaugment.apply import apply
 from isthmus.data.crops import crop_flip, cutout

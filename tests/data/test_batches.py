@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.core.errors import ConfigError, DataError
-from isthmus.core.recipe import Augmentation
+from isthmus.core.training_options import Augmentation
 from isthmus.data.batches import Batch, Batches
 from isthmus.data.images import Split, as_float
 

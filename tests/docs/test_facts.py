@@ -19,7 +19,7 @@ from isthmus.checks.ood_images import ATTACKED
 from isthmus.checks.ood_scores import SAMPLES, SCORES
 from isthmus.core import registry
 from isthmus.core.config import component
-from isthmus.core.recipe import RHO_SCHEDULES
+from isthmus.core.training_options import RHO_SCHEDULES
 from isthmus.core.types import Status, Terms
 from isthmus.report.scorecard import QUESTIONS
 

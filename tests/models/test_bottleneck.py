@@ -19,7 +19,7 @@ from isthmus.models import factory
 from isthmus.models.gaussian_heads import BackwardEncoder, Encoder, gaussian, parameters_per_code
 from isthmus.models.marginals import MixtureMarginal
 from isthmus.models.modes import StochasticMode
-from isthmus.training.averaging import MovingAverage
+from isthmus.training.optimizers import MovingAverage
 
 IMAGES = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(16) % 10

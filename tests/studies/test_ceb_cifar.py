@@ -11,7 +11,8 @@ from isthmus.attacks import Linf, robust_accuracy
 from isthmus.attacks.pgd import Config as Pgd
 from isthmus.attacks.transfer import transferred
 from isthmus.core.errors import ConfigError
-from isthmus.core.recipe import Adversarial, load_recipe
+from isthmus.core.recipe import load_recipe
+from isthmus.core.training_options import Adversarial
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
 from isthmus.data.order import balanced

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from isthmus.core.errors import ConfigError
-from isthmus.core.recipe import RhoSchedule, load_recipe
+from isthmus.core.recipe import load_recipe
+from isthmus.core.training_options import RhoSchedule
 from isthmus.data.loading import load
 from isthmus.metrics import CORRUPTIONS, wilson
 from isthmus.models.backbones import ResNet

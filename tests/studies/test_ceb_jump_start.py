@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from isthmus.core.recipe import RHO_SCHEDULES, load_recipe
+from isthmus.core.recipe import load_recipe
+from isthmus.core.training_options import RHO_SCHEDULES
 from isthmus.studies import catalogue
 from isthmus.studies.old.study import SCALES, departures
 from isthmus.studies.running import run_study

@@ -11,7 +11,8 @@ import isthmus
 from isthmus.attacks.threats import THREATS, parse
 from isthmus.core.errors import ConfigError, ModelError
 from isthmus.core.randomness import example_keys
-from isthmus.core.recipe import Adversarial, load_recipe
+from isthmus.core.recipe import load_recipe
+from isthmus.core.training_options import Adversarial
 from isthmus.core.types import Terms
 from isthmus.data.images import as_float
 from isthmus.models.learner import Learner
@@ -184,7 +185,7 @@ def test_in_fp16_no_scale_of_the_loss_leads_out_of_the_threat(tmp_path, scale):
     for threat in ("linf:0.1", "l2:0.5", "l1:3"):
         overrides = {"training.precision": "fp16", "training.adversarial": f"pgd:3 {threat}"}
         one = trainer(tmp_path, overrides)
-        one.team.loss_scale.restore(one.team.loss_scale.facts() | {"scale": scale})
+        one.group.loss_scale.restore(one.group.loss_scale.facts() | {"scale": scale})
         (batch,), (images,) = seen_by(one)
         assert one.adversary.threat.contains(images, batch.images).all()
 

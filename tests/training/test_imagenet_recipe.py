@@ -15,7 +15,8 @@ import isthmus
 from isthmus.audits.target import ModelSource, target_of
 from isthmus.cli.app import main
 from isthmus.core.errors import ConfigError, DataError
-from isthmus.core.recipe import LearningRate, Optimizer, load_recipe
+from isthmus.core.recipe import load_recipe
+from isthmus.core.training_options import LearningRate, Optimizer
 from isthmus.models.backbones import MLP
 from isthmus.training.optimizers import make_optimizer, norm_parameters
 from isthmus.training.run import ENDED, Run

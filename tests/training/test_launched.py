@@ -12,10 +12,10 @@ from isthmus.core import files
 from isthmus.core.errors import ConfigError, ModelError
 from isthmus.core.recipe import load_recipe
 from isthmus.studies.store import ResultStore
-from isthmus.training import start, subprocesses
-from isthmus.training.monitor import in_words
+from isthmus.training import start, torchrun
+from isthmus.training.progress import format_terms
 from isthmus.training.run import ENDED, Run
-from isthmus.training.subprocesses import train_apart
+from isthmus.training.torchrun import train_with_torchrun
 
 RECIPE: dict[str, Any] = {
     "name": "apart",
@@ -55,7 +55,7 @@ def test_two_processes_train_a_study_s_model_in_its_folder(bench: ResultStore, p
 def test_a_finished_run_is_taken_up_without_starting_anything(
     bench: ResultStore, pair: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subprocesses, "_launch", lambda *_: pytest.fail("nothing is left to train"))
+    monkeypatch.setattr(torchrun, "_launch", lambda *_: pytest.fail("nothing is left to train"))
     assert bench.train(of(2)).path == pair.path
 
 
@@ -69,20 +69,20 @@ def test_what_counts_is_the_folder_and_not_the_exit_code(
         return 1
 
     folder = tmp_path / "moved"
-    monkeypatch.setattr(subprocesses, "_launch", aborting)
+    monkeypatch.setattr(torchrun, "_launch", aborting)
     try:
-        assert train_apart(pair.recipe, folder, quiet).info()["status"] in ENDED
+        assert train_with_torchrun(pair.recipe, folder, quiet).info()["status"] in ENDED
     finally:
         folder.rename(pair.path)
 
 
 def test_progress_is_read_from_the_metrics(pair: Run) -> None:
     told: list[tuple[float, float, str]] = []
-    subprocesses._tell(pair, lambda *at: told.append(at))
+    torchrun._report_progress(pair, lambda *at: told.append(at))
     ((done, total, terms),) = told
     assert (done, total) == (20, 20)
-    assert terms == in_words({key: value for key, value in pair.metrics()[-2].items() if key != "step"})
-    subprocesses._tell(Run(pair.path / "nothing here"), lambda *at: told.append(at))
+    assert terms == format_terms({key: value for key, value in pair.metrics()[-2].items() if key != "step"})
+    torchrun._report_progress(Run(pair.path / "nothing here"), lambda *at: told.append(at))
     assert len(told) == 1
 
 
@@ -95,9 +95,9 @@ def test_a_failure_is_said_with_the_sentence_of_the_process(tmp_path: Path, monk
         log.write_text(said)
         return 1
 
-    monkeypatch.setattr(subprocesses, "_launch", failing)
+    monkeypatch.setattr(torchrun, "_launch", failing)
     with pytest.raises(ModelError, match=r"run \(exit code 1\): Error: Training diverged at step 3\.") as error:
-        train_apart(load_recipe(of(2)), tmp_path / "run", quiet)
+        train_with_torchrun(load_recipe(of(2)), tmp_path / "run", quiet)
     assert str(tmp_path / "run.log") in str(error.value)
 
 
@@ -107,7 +107,7 @@ def test_a_failure_is_said_with_the_sentence_of_the_process(tmp_path: Path, monk
 )
 def test_without_a_sentence_of_ours_the_last_words_count(text: str, expected: str, tmp_path: Path) -> None:
     (tmp_path / "log").write_text(text)
-    assert subprocesses._last_words(tmp_path / "log") == expected
+    assert torchrun._last_message(tmp_path / "log") == expected
 
 
 def test_whoever_is_interrupted_has_the_processes_save_first(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_whoever_is_interrupted_has_the_processes_save_first(tmp_path: Path) -> 
     assert process.stdout is not None
 
     def interrupted() -> None:
-        with subprocesses._ended_with_us(process):
+        with torchrun._terminated_on_exit(process):
             assert pipe.readline() == b"ready\n"
             raise KeyboardInterrupt
 
@@ -137,7 +137,7 @@ def test_whoever_is_interrupted_has_the_processes_save_first(tmp_path: Path) -> 
 
 def test_several_machines_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nodes=2, but processes are started on this machine alone"):
-        train_apart(load_recipe(of(1, nodes=2)), tmp_path / "run", quiet)
+        train_with_torchrun(load_recipe(of(1, nodes=2)), tmp_path / "run", quiet)
 
 
 def test_a_run_that_others_train_is_waited_for(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def half(tmp_path, scale, **overrides):
     """A trainer in fp16 whose loss is scaled by so much."""
     recipe = load_recipe(SMALL, {"training.precision": "fp16", "training.optimizer": {"name": "sgd"}, **overrides})
     trainer = Trainer(recipe, recipe.data.load(), Run(tmp_path))
-    trainer.team.loss_scale.restore(trainer.team.loss_scale.facts() | {"scale": scale})
+    trainer.group.loss_scale.restore(trainer.group.loss_scale.facts() | {"scale": scale})
     return trainer
 
 
@@ -123,8 +123,8 @@ def test_in_fp16_a_step_that_overflows_is_left_out_and_the_loss_scaled_less(tmp_
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     trainer._step([next(trainer.batches.epoch())])
     assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
-    assert trainer.team.loss_scale.facts()["scale"] == 2.0**39
-    trainer.team.loss_scale.restore(trainer.team.loss_scale.facts() | {"scale": 2.0**10})
+    assert trainer.group.loss_scale.facts()["scale"] == 2.0**39
+    trainer.group.loss_scale.restore(trainer.group.loss_scale.facts() | {"scale": 2.0**10})
     trainer._step([next(trainer.batches.epoch())])
     assert not all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
 
@@ -132,7 +132,7 @@ def test_in_fp16_a_step_that_overflows_is_left_out_and_the_loss_scaled_less(tmp_
 def test_fp16_that_always_overflows_stops_before_a_checkpoint(tmp_path):
     trainer = half(tmp_path, 2.0**-15)
     with pytest.raises(ModelError, match="gradients overflow in fp16.*training.precision=float32"):
-        trainer.team.loss_scale.check(3)
+        trainer.group.loss_scale.check(3)
 
 
 def test_gradients_are_clipped(tmp_path):

@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Normal
 
 from isthmus.core.types import Terms
-from isthmus.training.monitor import Averages, impossible
+from isthmus.training.monitor import TermAverages, impossible
 
 
 def batch(rate_lower, i_yz_lower, gap):
@@ -20,7 +20,7 @@ def batch(rate_lower, i_yz_lower, gap):
 
 def test_lengths_are_those_of_the_means():
     """A mean of absolute values would be 1 and 0.5 here, and never come down to 0."""
-    averages = Averages(i_xy=2.0)
+    averages = TermAverages(i_xy=2.0)
     averages.add(batch(3.0, 2.0, 0.5), examples=10)
     averages.add(batch(1.0, 2.0, -0.5), examples=10)
     found = averages.take("window")
@@ -69,7 +69,7 @@ def test_samples_of_a_divergence_stay_above_the_limit():
 
 
 def test_what_was_not_measured_has_no_length():
-    averages = Averages(i_xy=2.0)
+    averages = TermAverages(i_xy=2.0)
     one = torch.ones(())
     averages.add(Terms(total=one, ce=one, accuracy=one, i_yz_lower=one), examples=4)
     assert not {"mni_distance", "consistency"} & set(averages.take("epoch"))

@@ -6,7 +6,7 @@ import pytest
 
 from isthmus.core import config
 from isthmus.core.errors import ConfigError
-from isthmus.core.recipe import LearningRate, RhoSchedule, Training
+from isthmus.core.training_options import LearningRate, RhoSchedule, Training
 from isthmus.training.schedules import RhoController, learning_rate_factor
 
 EPOCH = 100

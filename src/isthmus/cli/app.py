@@ -73,11 +73,11 @@ def train(
 
     Ends with exit code 2 if training collapsed: accuracy at chance, or a loss or a bound that is impossible.
     """
-    from isthmus.training.processes import speaks
+    from isthmus.training.processes import is_first_process
     from isthmus.training.start import train as start
 
     run = start(recipe, overrides or [], out=out, progress=not quiet)
-    if not speaks():
+    if not is_first_process():
         return
     result = run.info()["result"]
     _echo(f"test accuracy: {100 * result['test_accuracy']:.2f}%")

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from isthmus.core import files, registry
 from isthmus.core.errors import ConfigError, FileError, brief, shown, unknown
 
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 FrozenT = TypeVar("FrozenT", bound="Frozen")
 ComponentT = TypeVar("ComponentT", bound="Component")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from isthmus.core.errors import DataError
 from isthmus.core.randomness import fold
-from isthmus.core.recipe import Augmentation
+from isthmus.core.training_options import Augmentation
 from isthmus.data.autoaugment.apply import apply
 from isthmus.data.autoaugment.operations import Operations, draw
 from isthmus.data.crops import crop_flip, cutout, draw_centres, draw_moves

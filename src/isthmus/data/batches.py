@@ -13,7 +13,7 @@ from torch import Tensor
 
 from isthmus.core.errors import DataError
 from isthmus.core.randomness import example_keys, fold
-from isthmus.core.recipe import Augmentation, named_augmentation
+from isthmus.core.training_options import Augmentation, named_augmentation
 from isthmus.data.augmentation import Drawn, augment, check, draw_all
 from isthmus.data.images import Examples, as_float
 from isthmus.data.order import shuffled
@@ -46,8 +46,8 @@ class Batches:
     Attributes:
         batch_size: images a batch over all processes together.
         shuffle: a new order each epoch; otherwise the split's own.
-        augment: a name of :data:`isthmus.core.recipe.AUGMENTATIONS` such as "crop_flip", or an
-            :class:`isthmus.core.recipe.Augmentation`.
+        augment: a name of :data:`isthmus.core.training_options.AUGMENTATIONS` such as "crop_flip", or an
+            :class:`isthmus.core.training_options.Augmentation`.
         drop_last: leave out a last batch that is smaller than the others.
         channels_last: memory format of the images.
         device: where batches go, from pinned memory and without waiting where that is a GPU.

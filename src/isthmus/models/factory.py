@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from isthmus.core import config, recipe
 from isthmus.core.errors import ConfigError, ModelError, brief
-from isthmus.core.recipe import BottleneckOptions
+from isthmus.core.model_options import BottleneckOptions, Whiten
 from isthmus.data.images import Examples, ImageData, as_float
 from isthmus.models.backbones.backbone import Backbone
 from isthmus.models.backbones.layers import Normalize
@@ -65,7 +65,7 @@ def bottleneck(
             passes images to the backbone unchanged.
         class_counts: number of training examples of each class, so that bounds use the entropy of the labels. None
             means equally frequent classes.
-        options: the densities e(z|x), c(y|z), b(z|y) and m(z): :class:`isthmus.core.recipe.BottleneckOptions`, or a
+        options: the densities e(z|x), c(y|z), b(z|y) and m(z): :class:`isthmus.core.model_options.BottleneckOptions`, or a
             mapping of its fields such as ``{"covariance": "full"}``.
 
     Raises:
@@ -273,13 +273,13 @@ def _build(
 
 
 def _normalizer(
-    kind: Literal["symmetric", "dataset", "none"] | recipe.Whiten, shape: tuple[int, int, int], data: ImageData | None
+    kind: Literal["symmetric", "dataset", "none"] | Whiten, shape: tuple[int, int, int], data: ImageData | None
 ) -> nn.Module | None:
     if kind == "none":
         return None
     if kind == "symmetric":
         return Normalize.symmetric()
-    if isinstance(kind, recipe.Whiten):
+    if isinstance(kind, Whiten):
         whitening = Whitening(shape, kind.components, kind.epsilon, kind.size)
         return whitening if data is None else whitening.fit(lambda: _batches(data.train))
     mean, std = ((0.0,) * shape[0], (1.0,) * shape[0]) if data is None else (data.mean, data.std)

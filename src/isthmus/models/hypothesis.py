@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from isthmus.core import config
 from isthmus.core.errors import ConfigError, ModelError
-from isthmus.core.recipe import HypothesisInjection, HypothesisLayers
+from isthmus.core.model_options import HypothesisInjection, HypothesisLayers
 from isthmus.core.tradeoff import Rho
 from isthmus.core.types import Terms
 from isthmus.information.codes import Gather

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from isthmus.core.recipe import Positive
+from isthmus.core.config import Positive
 from isthmus.core.types import Coordinate
 from isthmus.studies.study import StudyConfig
 

@@ -171,9 +171,9 @@ class ResultStore:
 
         folder = self.root / "models" / named.name
         if named.training.devices * named.training.nodes > 1:
-            from isthmus.training.subprocesses import train_apart
+            from isthmus.training.torchrun import train_with_torchrun
 
-            run = train_apart(named, folder, tell)
+            run = train_with_torchrun(named, folder, tell)
         else:
             run = train(named, out=folder, progress=tell, wait=True)
         data = run.info()["data"]

@@ -115,7 +115,7 @@ def _telling(report: Report) -> Tell:
         except KeyboardInterrupt:  # from an executor that sends no signal
             from isthmus.training import interrupts
 
-            interrupts.ask()
+            interrupts.request_stop()
             if kind != "training":  # which leaves a checkpoint first
                 raise
 

@@ -1,9 +1,9 @@
-"""Adversarial training: a batch is attacked before the model learns from it (Madry et al. 2018, arXiv:1706.06083).
+"""Adversarial training: attack each batch before the model learns from it (Madry et al. 2018, arXiv:1706.06083).
 
 Training minimises E[max_δ L(x + δ, y)] over the perturbations δ of a threat. PGD (:mod:`isthmus.attacks.pgd`)
 approximates the inner maximum. It ascends a loss of the model's logits, whatever the objective; the objective's terms
 are then those of the adversarial images. All randomness derives from (seed, step, example), so that a resumed run,
-several processes and parts of a batch attack every image alike.
+several processes and gradient accumulation attack every image in the same way.
 """
 
 from __future__ import annotations
@@ -22,29 +22,28 @@ from isthmus.attacks.engine.counted_model import Answer
 from isthmus.attacks.threats import parse
 from isthmus.core.errors import ConfigError, ModelError
 from isthmus.core.randomness import example_keys, fold
-from isthmus.core.recipe import Adversarial, Recipe
+from isthmus.core.recipe import Recipe
+from isthmus.core.training_options import Adversarial
 from isthmus.data.batches import Batch
 from isthmus.models.bottleneck import Bottleneck
 from isthmus.models.learner import Learner
 from isthmus.models.modes import StochasticMode
 from isthmus.training.loss_scale import LossScale
-from isthmus.training.processes import Team
-
-# Keep the draws for starts and for codes apart, and from anybody else's.
+from isthmus.training.processes import ProcessGroup
 
 
 class Adversary:
-    """Makes adversarial images for a model in training; changes neither its parameters nor its buffers.
+    """Computes adversarial images for a model in training, without changing its parameters or buffers.
 
     Args:
         settings: the attack, its threat and mode.
         model: the model in training.
         seed: of all starts and noise.
-        autocast: makes the context of the model's forward passes, for mixed precision.
+        autocast: context manager of the forward passes, for mixed precision.
         loss_scale: multiplies the loss before its gradient is taken, as in training.
 
     Raises:
-        ConfigError: the threat cannot be read, or stochastic mode is asked of a model that has none.
+        ConfigError: an invalid threat, or stochastic mode for a model without it.
     """
 
     def __init__(
@@ -66,19 +65,19 @@ class Adversary:
         self.pgd = pgd.Pgd(pgd.Config(**options), self.threat, classes=0)
 
     @classmethod
-    def of_recipe(cls, recipe: Recipe, model: Learner, team: Team) -> Adversary | None:
-        """The adversary of a recipe; None where it trains on the images themselves."""
+    def of_recipe(cls, recipe: Recipe, model: Learner, group: ProcessGroup) -> Adversary | None:
+        """The adversary of a recipe; None without adversarial training."""
         settings = recipe.training.adversarial
         if settings is None:
             return None
-        return cls(settings, model, recipe.seed, team.fabric.autocast, team.loss_scale)
+        return cls(settings, model, recipe.seed, group.fabric.autocast, group.loss_scale)
 
     def attack(self, batch: Batch, step: int) -> Batch:
         """The same batch with adversarial images.
 
         Args:
-            batch: images in [0, 1] as the model would see them, and their positions in the split.
-            step: of training, so that every one draws anew.
+            batch: images in [0, 1] after augmentation, and their positions in the split.
+            step: the training step, which keys the random draws.
         """
         keys = fold(example_keys(self.seed, batch.indices), "adversarial/step", step)
         return batch._replace(images=self.perturb(batch.images, batch.labels, keys))
@@ -90,8 +89,8 @@ class Adversary:
 
         Args:
             images: in [0, 1].
-            labels: true classes; the attack leads away from them.
-            keys: what all randomness of an image derives from (:mod:`isthmus.core.randomness`).
+            labels: true classes, from which the attack leads away.
+            keys: one per image, for its random draws (:mod:`isthmus.core.randomness`).
 
         Raises:
             ModelError: the logits have no gradient with respect to the images.
@@ -104,7 +103,7 @@ class Adversary:
         return runs.x.detach()
 
     def _look(self, images: Tensor, batch: attacked.Batch, keys: Tensor) -> Answer:
-        """Logits and the gradient of the mean loss; zero where a gradient overflowed, so that such a pixel stays."""
+        """Logits and the gradient of the mean loss. A gradient that overflowed is set to zero."""
         leaf = images.detach().requires_grad_()
         options = {"keys": keys} if isinstance(self.view, StochasticMode) else {}
         with self.autocast():
@@ -113,14 +112,14 @@ class Adversary:
         (gradient,) = torch.autograd.grad(self.loss_scale.scaled(values.mean()), leaf, allow_unused=True)
         if gradient is None:
             raise ModelError(
-                "The model's logits have no gradient with respect to its images, so that adversarial training has "
-                "nothing to follow; remove what detaches them, or training.adversarial."
+                "The model's logits have no gradient with respect to its images, so that adversarial training is "
+                "impossible; remove what detaches them, or training.adversarial."
             )
         return Answer(logits.detach(), values.detach(), torch.where(gradient.isfinite(), gradient, 0.0))
 
 
 def _view(model: Learner, settings: Adversarial) -> nn.Module:
-    """What is attacked: the model, or its stochastic mode.
+    """The model to attack: itself, or its stochastic mode.
 
     Raises:
         ConfigError: the model has no stochastic mode.
@@ -129,15 +128,15 @@ def _view(model: Learner, settings: Adversarial) -> nn.Module:
         return model
     if not isinstance(model, Bottleneck) or not model.stochastic:
         raise ConfigError(
-            "training.adversarial.mode=stochastic attacks a bottleneck's random codes, but this model has none; use "
-            "mode=mean."
+            "training.adversarial.mode=stochastic attacks the random codes of a bottleneck, but this model has none; "
+            "use mode=mean."
         )
     return StochasticMode(model, model.samples)
 
 
 @contextmanager
 def _in_mode(model: nn.Module, training: bool) -> Iterator[None]:
-    """The model in train or eval mode; afterwards its mode and its buffers are what they were."""
+    """The model in train or eval mode; restores its mode and its buffers afterwards."""
     before, kept = model.training, [(buffer, buffer.clone()) for buffer in model.buffers()]
     model.train(training)
     try:

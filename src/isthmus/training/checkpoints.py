@@ -27,15 +27,15 @@ log = logging.getLogger(__name__)
 
 
 def before(path: Path) -> Path:
-    """Where the checkpoint before the present one lies, for where that one is damaged."""
+    """Path of the previous checkpoint, which is used if the current one is damaged."""
     return path.with_name(f"{path.stem}-before{path.suffix}")
 
 
 def write(path: Path, tensors: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, Any]) -> None:
-    """Write groups of tensors and JSON-able facts; the checkpoint that was there is kept as :func:`before`.
+    """Write groups of tensors and JSON-able facts; the existing checkpoint is kept as :func:`before`.
 
     Raises:
-        FileError: the disk is full; the previous checkpoint stays.
+        FileError: the disk is full; the existing checkpoint is unchanged.
     """
     flat = {
         f"{group}.{name}": value.detach().cpu().contiguous()
@@ -44,8 +44,8 @@ def write(path: Path, tensors: Mapping[str, Mapping[str, Tensor]], facts: Mappin
     }
     header = {"format": FORMAT, "facts": json.dumps(facts), "sha256": digest(flat)}
     content = save(flat, header)
-    with contextlib.suppress(OSError):  # a file system without links keeps one checkpoint
-        link = path.with_name(f".{before(path).name}.link.part")  # a name by which leftovers are known
+    with contextlib.suppress(OSError):  # a file system without hard links keeps one checkpoint
+        link = path.with_name(f".{before(path).name}.link.part")  # recognised as a leftover
         link.unlink(missing_ok=True)
         os.link(path, link)
         link.replace(before(path))
@@ -53,15 +53,15 @@ def write(path: Path, tensors: Mapping[str, Mapping[str, Tensor]], facts: Mappin
 
 
 def exists(path: Path) -> bool:
-    """Whether there is something to resume from."""
+    """Whether there is a checkpoint."""
     return path.exists() or before(path).exists()
 
 
 def read_last_good(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """What :func:`read` gives; where the file is damaged or gone, the checkpoint before it, and a warning.
+    """Read the checkpoint, or with a warning the previous one if it is damaged or missing.
 
     Raises:
-        FileError: both are damaged, or there is none before it.
+        FileError: both are damaged, or there is no previous one.
     """
     try:
         return read(path)
@@ -72,12 +72,12 @@ def read_last_good(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, 
             groups, facts = read(before(path))
         except FileError:
             raise error from None
-        log.warning("%s is damaged; training goes on from the checkpoint before it, of step %s.", path, facts["step"])
+        log.warning("%s is damaged; training resumes from the previous checkpoint, of step %s.", path, facts["step"])
         return groups, facts
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of named CPU tensors: names, shapes and bytes; safetensors itself does not notice a flipped bit."""
+    """SHA-256 of named CPU tensors: names, shapes and bytes; safetensors does not detect a flipped bit."""
     parts: list[Any] = []
     for name, value in sorted(tensors.items()):
         parts += [f"{name}{tuple(value.shape)}".encode(), value.contiguous().reshape(-1).view(torch.uint8).numpy()]
@@ -85,10 +85,10 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def checksum(path: Path) -> str | None:
-    """The digest that a safetensors file says its tensors have; None where it says none.
+    """The digest in the header of a safetensors file; None if there is none.
 
     Raises:
-        FileError: it is no such file.
+        FileError: it is not a safetensors file.
     """
     files.check_regular(path)
     try:
@@ -99,7 +99,7 @@ def checksum(path: Path) -> str | None:
 
 
 def read(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """Read what :func:`write` wrote.
+    """Read a file of :func:`write`.
 
     Raises:
         FileError: the file is truncated, corrupt, or of another format.
@@ -114,11 +114,11 @@ def read(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
             facts = files.parse_json(header["facts"])
             flat = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
         if digest(flat) != header["sha256"]:
-            raise ValueError("its content does not match its own checksum")
+            raise ValueError("its content does not match its checksum")
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise FileError(
-            f"The checkpoint {path} cannot be read ({brief(error)}). Delete it to train again from the start; metrics "
-            "written so far are kept until then."
+            f"The checkpoint {path} cannot be read ({brief(error)}). Delete it to train again from the start; "
+            "metrics are kept until then."
         ) from None
     for key, value in flat.items():
         group, _, name = key.partition(".")
@@ -137,10 +137,10 @@ def optimizer_tensors(optimizer: optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put state from :func:`optimizer_tensors` back, in the memory layout of the parameters it belongs to.
+    """Restore the state of :func:`optimizer_tensors` in the memory layout of the parameters.
 
-    Fused optimisers walk parameters and moments side by side in memory: a channels-last parameter with contiguous
-    moments would be updated with the moments of other weights.
+    Fused optimisers traverse parameters and moments in memory order: a channels-last parameter with contiguous moments
+    would be updated with the moments of other weights.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}

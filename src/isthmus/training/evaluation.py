@@ -1,4 +1,4 @@
-"""How many images of a split a model in training gets right, without disturbing its training."""
+"""Accuracy of a model on a split, without changing its training state."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _BYTES = 40_000_000  # of a batch: 1000 small images, 265 of 224×224
 
 
 def evaluate(model: Learner, split: Examples, weights: Mapping[str, Tensor], channels_last: bool = False) -> float:
-    """Mean-mode accuracy on a split in [0, 1], with some weights replaced (a moving average)."""
+    """Mean-mode accuracy on a split, in [0, 1], with some weights replaced (by a moving average)."""
     return int(count_right(model, split, weights, channels_last)) / len(split)
 
 
 @torch.no_grad()
 def count_right(model: Learner, split: Examples, weights: Mapping[str, Tensor], channels_last: bool = False) -> Tensor:
-    """How many images of a split the mean mode gets right; see :func:`evaluate`."""
+    """Number of images of a split that the mean mode classifies correctly; see :func:`evaluate`."""
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device

@@ -1,4 +1,4 @@
-"""Ctrl-C between two steps: the first one waits for a place where stopping loses nothing."""
+"""Ctrl-C during training: the first one stops after the current step, when a checkpoint can be written."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_ASKED = threading.Event()
+_STOP = threading.Event()
 
 
 class Interrupt:
-    """Whether somebody asked to stop."""
+    """Whether training should stop."""
 
     def __init__(self) -> None:
         self.signalled = False
 
     @property
-    def asked(self) -> bool:
-        """By Ctrl-C, or through :func:`ask`."""
-        return self.signalled or _ASKED.is_set()
+    def requested(self) -> bool:
+        """By Ctrl-C or :func:`request_stop`."""
+        return self.signalled or _STOP.is_set()
 
 
-def ask() -> None:
-    """Have all training of this process stop where nothing is lost, now and from now on.
+def request_stop() -> None:
+    """Stop all training of this process after the current step, now and in future.
 
-    For a worker whose training runs in another thread, where no signal arrives.
+    For a worker that trains in another thread, which receives no signals.
     """
-    _ASKED.set()
+    _STOP.set()
 
 
 @contextmanager
-def deferred() -> Iterator[Interrupt]:
-    """Turn the first SIGINT into a flag to look at; the second one interrupts at once, as always.
+def deferred_interrupt() -> Iterator[Interrupt]:
+    """Turn the first SIGINT into a flag; a second one interrupts at once.
 
-    A signal in the middle of an optimiser's step would leave weights that have moved and a count that has not.
-    Outside the main thread signals cannot be caught, and none arrive.
+    A signal within an optimiser's step would leave weights that have moved and a counter that has not. Outside the main
+    thread signals cannot be caught, and none arrive.
     """
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():

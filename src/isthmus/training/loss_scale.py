@@ -1,4 +1,4 @@
-"""The loss's scale in half precision (fp16), without which small gradients would be zero there."""
+"""The scale of the loss in half precision (fp16), which keeps small gradients above zero."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor, optim
 from isthmus.training.monitor import diverged
 
 LEAST = 2.0**-14
-"""With a smaller scale every step of the last dozens has overflowed, so that nothing is learned."""
+"""At a smaller scale, dozens of successive steps have overflowed, and nothing is learned."""
 
 
 class LossScale:
-    """Does nothing in other precisions.
+    """Scales the loss and unscales its gradients in fp16; does nothing in other precisions.
 
     Args:
-        scaler: multiplies the loss before its gradients are taken; None in other precisions.
+        scaler: multiplies the loss before the backward pass; None in other precisions.
     """
 
     def __init__(self, scaler: torch.amp.GradScaler | None) -> None:
@@ -29,13 +29,13 @@ class LossScale:
         return loss if self.scaler is None else self.scaler.scale(loss)
 
     def unscale(self, optimizers: Collection[optim.Optimizer]) -> None:
-        """Divide gradients by the scale. They are averages over processes: what overflowed in one has in all."""
+        """Divide gradients by the scale. They are averages over processes, so all see an overflow of one."""
         if self.scaler is not None:
             for optimizer in optimizers:
                 self.scaler.unscale_(optimizer)
 
     def take_steps(self, optimizers: Collection[optim.Optimizer]) -> None:
-        """A step of each. One whose gradients overflowed takes none, and the scale is smaller from then on."""
+        """One step of each optimiser. Steps with overflowed gradients are skipped, and the scale is reduced."""
         for optimizer in optimizers:
             if self.scaler is None:
                 optimizer.step()
@@ -45,19 +45,19 @@ class LossScale:
             self.scaler.update()
 
     def facts(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """State for a checkpoint."""
         return {} if self.scaler is None else self.scaler.state_dict()
 
     def restore(self, facts: dict[str, Any]) -> None:
-        """Go on with a checkpoint's scale."""
+        """Restore the scale of a checkpoint."""
         if self.scaler is not None:
             self.scaler.load_state_dict(facts)
 
     def check(self, step: int) -> None:
-        """Stop where every step overflows.
+        """Stop the run if every step overflows.
 
         Raises:
-            ModelError: the scale has sunk below :data:`LEAST`.
+            ModelError: the scale has fallen below :data:`LEAST`.
         """
         if self.scaler is not None and self.scaler.get_scale() < LEAST:
-            raise diverged(step, f"gradients overflow in fp16 even where the loss is scaled by {LEAST:g}")
+            raise diverged(step, f"gradients overflow in fp16 even with a loss scale of {LEAST:g}")

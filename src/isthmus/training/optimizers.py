@@ -1,4 +1,4 @@
-"""Optimisers, and which parameters each of them moves."""
+"""Optimisers, the parameters that each of them moves, and the moving average of the weights."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Collection
 from typing import Any
 
 import torch
-from torch import nn, optim
+from torch import Tensor, nn, optim
 
-from isthmus.core.recipe import Optimizer
+from isthmus.core.training_options import Optimizer
 from isthmus.models.learner import Learner
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm, nn.LayerNorm)
@@ -17,12 +17,12 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm, nn.LayerN
 def make_optimizer(
     settings: Optimizer, parameters: list[nn.Parameter], norms: Collection[nn.Parameter] = ()
 ) -> optim.Optimizer:
-    """Adam or SGD with PyTorch's conventions, fused into one kernel a step.
+    """Adam or SGD with PyTorch's conventions, fused into one kernel per step.
 
     Args:
-        norms: those of the parameters that belong to normalisation layers; without decay where the settings say so.
+        norms: parameters of normalisation layers, which have no weight decay if ``settings.decay_norm`` is False.
     """
-    groups = parameters if settings.decay_norm else _apart(parameters, norms)
+    groups = parameters if settings.decay_norm else _grouped(parameters, norms)
     if settings.name == "adam":
         return optim.Adam(groups, settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True)
     optimizer = optim.SGD(
@@ -41,8 +41,8 @@ def make_optimizer(
 def _start_late(optimizer: optim.Optimizer, *_: Any) -> None:
     """Give momentum 0 to a parameter whose first gradient comes later than those of others.
 
-    b(z|y) has none while its term has weight 0, at the start of a schedule. The fused kernel takes buffers of all
-    parameters or of none; from 0, the first step is what it would have been.
+    b(z|y) has none while its term has weight 0, at the start of a schedule. The fused kernel needs buffers for all
+    parameters or for none; starting from 0 does not change the first step.
     """
     moved = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     missing = [p for p in moved if optimizer.state[p].get("momentum_buffer") is None]
@@ -51,7 +51,7 @@ def _start_late(optimizer: optim.Optimizer, *_: Any) -> None:
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
-def _apart(parameters: list[nn.Parameter], norms: Collection[nn.Parameter]) -> list[dict[str, Any]]:
+def _grouped(parameters: list[nn.Parameter], norms: Collection[nn.Parameter]) -> list[dict[str, Any]]:
     undecayed = {id(parameter) for parameter in norms}
     groups: list[dict[str, Any]] = [
         {"params": [parameter for parameter in parameters if id(parameter) not in undecayed]},
@@ -67,7 +67,39 @@ def norm_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 
 def parameter_groups(model: Learner) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Parameters the objective moves, and those that are fitted beside it."""
+    """Parameters that the objective trains, and those that are fitted separately."""
     beside = model.fitted_beside()
     apart = {id(parameter) for parameter in beside}
     return [parameter for parameter in model.parameters() if id(parameter) not in apart], beside
+
+
+class MovingAverage:
+    """Exponential moving average of the parameters, ``Σ (1−d)·d^(t−s)·w_s / (1 − d^t)``; buffers are not averaged.
+
+    The zero-debias of Kingma & Ba makes it exact from the first step (up to rounding). Starting from the initial
+    weights instead, as some implementations do, keeps them in the average for thousands of steps.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.steps = 0
+        self._parameters = dict(model.named_parameters())
+        self.shadow = {name: torch.zeros_like(value) for name, value in self._parameters.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Add the current weights; call once after every optimiser step."""
+        self.steps += 1
+        torch._foreach_lerp_(list(self.shadow.values()), list(self._parameters.values()), 1.0 - self.decay)
+
+    @torch.no_grad()
+    def weights(self) -> dict[str, Tensor]:
+        """The debiased average, by parameter name.
+
+        Raises:
+            ValueError: no step was added yet.
+        """
+        if self.steps == 0:
+            raise ValueError("the moving average is empty: call update() first")
+        scale = 1.0 / (1.0 - self.decay**self.steps)
+        return {name: value * scale for name, value in self.shadow.items()}

@@ -1,8 +1,8 @@
-"""Several processes that train one model together: starting them, and all that they say to one another.
+"""Data-parallel training of one model in several processes: starting them, and their communication.
 
-Each sees its share of every batch. Gradients are averaged over the processes before the optimiser's step, so that all
-take the same step from the same weights; then optimisers, moving averages and schedules need no exchange. One process
-needs none of this, and nothing here changes what it computes.
+Each process sees its share of every batch. Gradients are averaged over the processes before the optimiser's step, so
+that all take the same step from the same weights; optimisers, moving averages and schedules need no communication. With
+a single process nothing here has an effect.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from isthmus.core.errors import ConfigError
-from isthmus.core.recipe import Training
+from isthmus.core.training_options import Training
 from isthmus.core.types import Terms
 from isthmus.information.codes import Gather
 from isthmus.training.loss_scale import LossScale
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 Result = TypeVar("Result")
-_STOPPED = 2  # exit code of a process that stops because the first one said why
+_STOPPED = 2  # exit code of a process that stops because the first process failed
 
 
-class Team:
-    """This process among those that train one model.
+class ProcessGroup:
+    """This process in the group that trains one model.
 
     Attributes:
         fabric: device and precision.
-        loss_scale: what fp16 needs.
-        rank, world: number of this process, and how many there are.
-        first: whether this is the one that writes files and speaks.
+        loss_scale: for fp16.
+        rank, world: number of this process, and number of processes.
+        first: whether this is the one that writes files and prints.
     """
 
     def __init__(self, fabric: Fabric, loss_scale: LossScale) -> None:
@@ -46,19 +46,19 @@ class Team:
         self.rank, self.world = fabric.global_rank, fabric.world_size
         self.first = self.rank == 0
         self.gather: Gather | None = self._gather if self.world > 1 else None
-        self._asked: Tensor | None = None
+        self._requested: Tensor | None = None
 
     @property
     def device(self) -> torch.device:
-        """Where this process computes."""
+        """The device of this process."""
         return self.fabric.device
 
-    def first_does(self, work: Callable[[], Result]) -> Result:
-        """Let the first process do something and tell the others what came of it; all wait for it.
+    def on_first(self, work: Callable[[], Result]) -> Result:
+        """Run ``work`` in the first process, and return its result in all processes, which wait for it.
 
         Raises:
             Exception: what ``work`` raises, in the first process.
-            SystemExit: in the others, which have nothing to add.
+            SystemExit: in the others.
         """
         if self.world == 1:
             return work()
@@ -74,20 +74,20 @@ class Team:
         return result
 
     @contextmanager
-    def first_holds(self, what: AbstractContextManager[None]) -> Iterator[None]:
-        """Enter a context in the first process alone; the others go on once it is entered."""
+    def hold_on_first(self, what: AbstractContextManager[None]) -> Iterator[None]:
+        """Enter a context in the first process only; the others continue once it is entered."""
         with ExitStack() as stack:
-            self.first_does(lambda: stack.enter_context(what))
+            self.on_first(lambda: stack.enter_context(what))
             yield
 
     def _gather(self, share: Tensor, dim: int) -> Tensor:
-        """All processes' rows of a batch, of which every ``world``-th is this one's, in the whole batch's order."""
+        """The rows of all processes in the order of the whole batch; every ``world``-th row is from this process."""
         gathered: Tensor = _Gathered.apply(share.movedim(dim, 0), self.rank, self.world)  # type: ignore[no-untyped-call]
         return gathered.movedim(0, dim)
 
     @torch.no_grad()
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace gradients by their mean over the processes, in one exchange."""
+        """Replace gradients by their mean over the processes, in one all-reduce."""
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if self.world == 1 or not gradients:
             return
@@ -99,7 +99,7 @@ class Team:
 
     @torch.no_grad()
     def mean(self, parts: Sequence[Terms]) -> Terms:
-        """Terms of a whole batch from those of its equal parts, which all processes have alike.
+        """Terms of a whole batch from those of its equal parts; equal in all processes.
 
         Bounds that compare the examples of a batch are then means of bounds on smaller batches.
         """
@@ -109,42 +109,43 @@ class Team:
         return _with_tensors(parts[0], iter(measured.unbind()))
 
     def total(self, count: Tensor) -> int:
-        """Sum of a number over the processes."""
+        """Sum of a count over the processes."""
         if self.world > 1:
             distributed.all_reduce(count)
         return int(count)
 
-    def anyone(self, asked: bool) -> bool:
-        """Whether any process was asked to stop; with several, as of the call before, so that nobody waits for it."""
+    def any_process(self, requested: bool) -> bool:
+        """Whether any process should stop. With several processes, as of the previous call, to avoid waiting."""
         if self.world == 1:
-            return asked
-        before = self._asked is not None and bool(self._asked)
-        self._asked = torch.tensor(float(asked), device=self.device)
-        distributed.all_reduce(self._asked, distributed.ReduceOp.MAX)
+            return requested
+        before = self._requested is not None and bool(self._requested)
+        self._requested = torch.tensor(float(requested), device=self.device)
+        distributed.all_reduce(self._requested, distributed.ReduceOp.MAX)
         return before
 
     @torch.no_grad()
-    def share_state(self, model: nn.Module) -> None:
-        """Give all processes the first one's parameters and buffers."""
-        self._share([*model.parameters(), *model.buffers()])
+    def broadcast_state(self, model: nn.Module) -> None:
+        """Broadcast the parameters and buffers of the first process."""
+        self._broadcast([*model.parameters(), *model.buffers()])
 
     @torch.no_grad()
-    def share_buffers(self, model: nn.Module) -> None:
-        """Give all processes the first one's buffers: the running statistics of batch normalisation."""
-        self._share(model.buffers())
+    def broadcast_buffers(self, model: nn.Module) -> None:
+        """Broadcast the buffers of the first process: the running statistics of batch normalisation."""
+        self._broadcast(model.buffers())
 
-    def _share(self, tensors: Iterable[Tensor]) -> None:
+    def _broadcast(self, tensors: Iterable[Tensor]) -> None:
         if self.world > 1:
             for tensor in tensors:
                 distributed.broadcast(tensor, 0)
 
 
 class _Gathered(torch.autograd.Function):
-    """Rows of all processes, with the gradient of what all of them compute from these alike.
+    """Rows of all processes, with the gradient of the loss that every process computes from all of them.
 
-    Each process then has the loss of the whole batch, and the same gradient of every row. It hands its own rows theirs
-    ``world`` times, since the mean over processes follows: of parameters behind the rows that makes the sum over all
-    rows, and of those beyond, which every process sees whole, the gradient itself. Nothing is sent on the way back.
+    Each process has the loss of the whole batch, and hence the gradient of every row. It multiplies the gradient of its
+    own rows by ``world``, because gradients are then averaged over processes: parameters before the gather get the sum
+    over all rows, and parameters after it, which see all rows in every process, their gradient. The backward pass needs
+    no communication.
     """
 
     @staticmethod
@@ -159,21 +160,21 @@ class _Gathered(torch.autograd.Function):
         return gradients[0][context.rank :: context.world] * context.world, None, None
 
 
-class NoMetrics(MetricsFile):
-    """For a process beside the one that writes: nothing is opened or written."""
+class NullMetricsFile(MetricsFile):
+    """Metrics file of a process that does not write: does nothing."""
 
     def __init__(self, path: Path, keep: int = 0, tensorboard: bool = False) -> None:
         self.path = path
 
     def write(self, line: dict[str, Any]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def position(self) -> int:
-        """Nothing is on disk."""
+        """Always 0."""
         return 0
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 def _tensors(terms: Terms) -> list[Tensor]:
@@ -189,14 +190,13 @@ def _with_tensors(terms: Terms, values: Iterator[Tensor]) -> Terms:
     return replace(terms, **found)
 
 
-def start(settings: Training) -> Team:
-    """Start the processes that a recipe asks for, or join those that torchrun, ``fabric run`` or Slurm's srun started.
+def start(settings: Training) -> ProcessGroup:
+    """Start the processes of a recipe, or join those that torchrun, ``fabric run`` or Slurm's srun started.
 
-    Without such a launcher the others are made here, by running this very command again.
+    Without such a launcher, the other processes are started here, by running the same command again.
 
     Raises:
-        ConfigError: fewer GPUs than asked for, or the launcher started another number of processes, or asks for
-            something else than the recipe.
+        ConfigError: fewer GPUs than requested, or the launcher's settings differ from those of the recipe.
     """
     from lightning_fabric import Fabric  # 2 s of imports that only training needs
     from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
@@ -204,17 +204,17 @@ def start(settings: Training) -> Team:
 
     kind = accelerator(settings)
     world = settings.devices * settings.nodes
-    under_fabric = "LT_CLI_USED" in os.environ  # which is torchrun, and sets up the process group by itself
+    under_fabric = "LT_CLI_USED" in os.environ  # it is torchrun, and sets up the process group
     if distributed.is_available() and distributed.is_torchelastic_launched():
         launcher, started = "fabric run" if under_fabric else "torchrun", int(os.environ["WORLD_SIZE"])
-    elif world > 1 and SLURMEnvironment.detect():  # a single process may well be in a job that has more tasks
+    elif world > 1 and SLURMEnvironment.detect():  # a single process may run in a job with more tasks
         launcher, started = "srun", int(os.environ["SLURM_NTASKS"])
     else:
-        launcher, started = "nobody", world
+        launcher, started = "no launcher", world
     if started != world:
         raise ConfigError(
             f"{launcher} started {started} processes, but training.devices={settings.devices} on "
-            f"training.nodes={settings.nodes} are {world}; set them to what {launcher} was given."
+            f"training.nodes={settings.nodes} are {world}; set them to the values given to {launcher}."
         )
     loss_scale = LossScale(torch.amp.GradScaler(kind) if settings.precision == "fp16" else None)
     mixed = {"bf16": "bf16-mixed", "fp16": "16-mixed"}.get(settings.precision)
@@ -226,20 +226,20 @@ def start(settings: Training) -> Team:
             strategy="ddp" if world > 1 else "auto",
             plugins=MixedPrecision(mixed, kind, loss_scale.scaler) if mixed else Precision(),  # type: ignore[arg-type]
         )
-    except (ValueError, RuntimeError) as error:  # what the launcher's environment says is not what we say
-        raise ConfigError(f"The recipe and what started this process do not agree: {error}") from None
+    except (ValueError, RuntimeError) as error:  # the environment of the launcher contradicts these options
+        raise ConfigError(f"The recipe and the launcher of this process disagree: {error}") from None
     if world > 1 and not under_fabric:
         fabric.launch()
     if world > 1:
-        os.environ.setdefault("LOCAL_WORLD_SIZE", str(settings.devices))  # as torchrun does, for whoever shares cores
-    return Team(fabric, loss_scale)
+        os.environ.setdefault("LOCAL_WORLD_SIZE", str(settings.devices))  # as torchrun does; decoding threads read it
+    return ProcessGroup(fabric, loss_scale)
 
 
 def accelerator(settings: Training) -> str:
-    """ "cpu" or "cuda", whichever a recipe asks for or there is.
+    """The accelerator of a recipe, "cpu" or "cuda"; "auto" chooses what is available.
 
     Raises:
-        ConfigError: fewer GPUs than asked for.
+        ConfigError: fewer GPUs than requested.
     """
     # Not Fabric's "auto": it would pick Apple's MPS, which has no float64, and the bounds are computed in float64.
     name: str = settings.accelerator
@@ -252,6 +252,6 @@ def accelerator(settings: Training) -> str:
     return name
 
 
-def speaks() -> bool:
-    """Whether this process is the one that prints: the only one, or the first of several."""
+def is_first_process() -> bool:
+    """Whether this is the only process or the first of several, which prints."""
     return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0

@@ -1,4 +1,4 @@
-"""The run folder: everything needed to repeat, resume, audit and show one training run.
+"""The run folder: everything needed to repeat, resume, audit and display one training run.
 
 ::
 
@@ -25,7 +25,7 @@ from isthmus.training import checkpoints
 
 
 def _as_model(path: Path) -> str:
-    """The options for a file that was given where a run folder is expected."""
+    """Command-line options for a file that was given instead of a run folder."""
     if path.suffix == ".py":
         return f"--model {path.stem}:FUNCTION"
     weights = f" --weights {path}" if path.suffix == ".safetensors" else ""
@@ -33,7 +33,7 @@ def _as_model(path: Path) -> str:
 
 
 ENDED = ("finished", "collapsed")
-"""What the status of a run is once it has its weights."""
+"""Statuses of runs that have their weights."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,13 @@ class Run:
             raise FileError(f"There is no run folder {self.path}; train one with: isthmus train RECIPE.")
         if not self.path.is_dir():
             raise FileError(
-                f"{self.path} is a file; a run folder is what `isthmus train` writes. A model of your own is named by "
+                f"{self.path} is a file; a run folder is what `isthmus train` writes. Name your own model by "
                 f"the function that builds it: {_as_model(self.path)} --data DATA."
             )
         content = files.read_json(self.path / "run.json")
         if lacking := _lacking(content):
             raise FileError(
-                f"{self.path / 'run.json'} describes no run (it has no {lacking}); restore it, or delete the folder "
+                f"{self.path / 'run.json'} is not valid (it has no {lacking}); restore it, or delete the folder "
                 "and train again."
             )
         assert isinstance(content, dict)
@@ -92,7 +92,7 @@ class Run:
 
     @property
     def recipe(self) -> Recipe:
-        """The resolved recipe. A mixture of a run of before ``training.marginal_optimizer`` was moved at 1e-3."""
+        """The resolved recipe. Runs from before ``training.marginal_optimizer`` trained a mixture with 1e-3."""
         stored = self.info()["recipe"]
         training = stored.get("training")
         if isinstance(training, dict) and dict(stored.get("model") or {}).get("marginal") == "mixture":
@@ -100,7 +100,7 @@ class Run:
         return load_recipe(stored)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All metric lines written so far; a last line cut off by a kill is left out.
+        """All lines of metrics written so far, without a truncated last line.
 
         Raises:
             FileError: the file cannot be read, or a line before the last is not JSON.
@@ -124,10 +124,10 @@ class Run:
         """The trained model, in eval mode on the CPU.
 
         Args:
-            step: the model as it was after this step, one of ``training.snapshots``; at the end where None.
+            step: load the model after this step, one of ``training.snapshots``; None means the final model.
 
         Raises:
-            FileError: the run is not finished or keeps no weights of that step, or a file is corrupt.
+            FileError: the run is not finished or has no weights of this step, or a file is corrupt.
             ModelError: the weights do not fit the recipe.
         """
         info = self.info()
@@ -143,13 +143,13 @@ class Run:
                 ("run.json", "Delete it and run") if step is None else ("its header", "Delete the folder and run")
             )
             raise FileError(
-                f"{weights} does not match the checksum in {where}: it is damaged, or of another run. {how} the same "
+                f"{weights} does not match the checksum in {where}: it is damaged, or from another run. {how} the same "
                 "`isthmus train` command again."
             )
         return model.eval()
 
     def _missing(self, step: int | None, status: object) -> str:
-        again = f"(status: {status}); run the same `isthmus train` command again to finish it."
+        again = f"(status: {status}); to finish it, run the same `isthmus train` command again."
         if step is None:
             return f"{self.path} has no weights yet {again}"
         kept = self.recipe.training.snapshots
@@ -157,13 +157,13 @@ class Run:
             return f"{self.path} has no weights of step {step} yet {again}"
         known = f"those of {', '.join(map(str, kept))}" if kept else "none"
         return (
-            f"{self.path} keeps no weights of step {step} (training.snapshots: {known}). Train again with it among "
-            "them, in another folder."
+            f"{self.path} has no weights of step {step} (training.snapshots: {known}). Train again in another folder, "
+            "with this step among the snapshots."
         )
 
 
 def _lacking(content: object) -> str:
-    """What the content of ``run.json`` must have, and has not; empty where nothing is missing."""
+    """The name of a missing part of ``run.json``; empty if it is complete."""
     if not isinstance(content, dict):
         return "recipe"
     for name, kind in (("recipe", dict), ("data", dict), ("status", str), ("starts", list)):
@@ -181,7 +181,7 @@ def load(path: str | Path, step: int | None = None) -> Learner:
     """Load the trained model of a run folder, in eval mode on the CPU. Loading never runs code.
 
     Args:
-        step: the model as it was after this step, one of ``training.snapshots``; at the end where None.
+        step: load the model after this step, one of ``training.snapshots``; None means the final model.
 
     Raises:
         FileError: no such folder, an unfinished run, no weights of that step, or a corrupt file.

@@ -7,31 +7,31 @@ from bisect import bisect_right
 
 from isthmus.core.config import Component
 from isthmus.core.errors import ConfigError
-from isthmus.core.recipe import LearningRate, RhoSchedule
+from isthmus.core.training_options import LearningRate, RhoSchedule
 from isthmus.objectives.objective import TradeOffObjective
 
 
 def learning_rate_factor(schedule: LearningRate, epoch: int) -> float:
-    """What multiplies the base learning rate in an epoch (counted from 0): a staircase."""
+    """Factor on the base learning rate in an epoch (counted from 0): a staircase."""
     drops = epoch // schedule.every if schedule.every else bisect_right(schedule.milestones, epoch)
     return schedule.factor**drops
 
 
 def warm_up_factor(schedule: LearningRate, epochs: float) -> float:
-    """What multiplies the learning rate besides, after so many epochs and parts of one: a line from 0 to 1."""
+    """Additional factor on the learning rate after ``epochs`` (possibly fractional): linear from 0 to 1."""
     return min(1.0, epochs / schedule.warmup_epochs) if schedule.warmup_epochs else 1.0
 
 
 class RhoController:
     """ρ at every step, with the accuracy gate of Fischer & Alemi 2020.
 
-    The gate is the only state: ``released_at``, the step at which it opened, goes into checkpoints.
+    The only state is ``released_at``, the step at which the gate opened; checkpoints store it.
 
     Args:
-        schedule: the recipe's, or None for a constant ρ.
-        objective: config of the objective, whose ρ is the target.
+        schedule: of the recipe, or None for a constant ρ.
+        objective: its ρ is the target.
         steps_per_epoch: for schedules given in epochs.
-        total: steps of the whole run, for schedules that take at most a share of it.
+        total: steps of the whole run, for schedules limited to a fraction of it.
 
     Raises:
         ConfigError: a schedule for an objective without ρ.
@@ -65,7 +65,7 @@ class RhoController:
         return self._between(schedule.hold, target, (step - self.released_at) / max(length, 1e-9))
 
     def end_epoch(self, next_step: int, accuracy: float) -> None:
-        """Open the gate where the first stage is over and the epoch's mean training accuracy exceeds it."""
+        """Open the gate if the first stage is over and the epoch's mean training accuracy exceeds it."""
         schedule = self.schedule
         if schedule is None or schedule.hold is None or self.released_at is not None:
             return
@@ -90,6 +90,6 @@ class RhoController:
         if self.schedule.space == "weight":
             first, last = self.objective.weight(start), self.objective.weight(end)
             return self.objective.rho_at_weight(first + progress * (last - first))
-        if math.isinf(start) or math.isinf(end):  # a line from or to infinity stays where it is until it arrives
+        if math.isinf(start) or math.isinf(end):  # from or to infinity, ρ jumps at the end
             return start
         return start + progress * (end - start)

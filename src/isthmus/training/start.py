@@ -1,4 +1,4 @@
-"""Starting a training run, or going on with one: the public entry to training."""
+"""Start or resume a training run: the public entry point of training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from isthmus.core.recipe import Recipe, load_recipe
 from isthmus.data.images import ImageData
 from isthmus.data.loading import load
 from isthmus.training.loop import Trainer
-from isthmus.training.monitor import Watch
+from isthmus.training.progress import ProgressCallback
 from isthmus.training.run import ENDED, Run
 
 
@@ -22,27 +22,27 @@ def train(
     overrides: Sequence[str] | Mapping[str, Any] = (),
     *,
     out: str | Path | None = None,
-    progress: bool | Watch = True,
+    progress: bool | ProgressCallback = True,
     wait: bool = False,
     **more: Any,
 ) -> Run:
-    """Train a recipe into a run folder, or go on where an interrupted run of the same recipe stopped.
+    """Train a recipe into a run folder, or resume an interrupted run of the same recipe.
 
     Args:
         source: a YAML file, a mapping, or a ready recipe.
         overrides: ``["objective.rho=2"]`` or ``{"objective.rho": 2}``; keywords set top-level keys (``seed=3``).
-        out: the run folder; ``runs/<name>`` where None. A finished run of the same recipe is returned as it is, and so
-            is a collapsed one.
-        progress: draw a progress bar where stderr is a terminal; or who is told how far it is.
-        wait: until another process that trains this very run is done, instead of refusing.
+        out: the run folder; None means ``runs/<name>``. A finished or collapsed run of the same recipe is returned
+            unchanged.
+        progress: show a progress bar if stderr is a terminal; or a function to call with the progress.
+        wait: if another process trains this run, wait for it instead of failing.
 
     Returns:
-        The run; its weights are the moving average where ``training.ema`` is set. Its status is "collapsed" where
-        training accuracy ended at chance, or where training was ended because its terms were impossible, such as a
-        rate below 0; ``run.info()["result"]["collapse"]`` says which.
+        The run; its weights are the moving average if ``training.ema`` is set. Its status is "collapsed" if training
+        accuracy ended at chance, or if training stopped because its terms were impossible, such as a rate below 0;
+        ``run.info()["result"]["collapse"]`` is the reason.
 
     Raises:
-        ConfigError: a fault in the recipe, or a folder that holds a run of another recipe.
+        ConfigError: an invalid recipe, or a folder with a run of another recipe.
         DataError, FileError, ModelError: missing data, files that cannot be read or written, a diverged loss.
     """
     settings = overrides if isinstance(overrides, Mapping) else parse_overrides(overrides)
@@ -52,14 +52,14 @@ def train(
     described = _describe(recipe, data)
     if _finished(run, described):
         return run
-    trainer = Trainer(recipe, data, run)  # before anything is written: its faults are the recipe's
-    team = trainer.team
-    with team.first_holds(files.exclusive(run.path, "training", wait)):
-        if team.first_does(lambda: wait and _finished(run, described)):  # by then
+    trainer = Trainer(recipe, data, run)  # before anything is written, since it validates the recipe further
+    group = trainer.group
+    with group.hold_on_first(files.exclusive(run.path, "training", wait)):
+        if group.on_first(lambda: wait and _finished(run, described)):  # finished meanwhile
             return run
-        info = team.first_does(lambda: _note_start(run, described))
+        info = group.on_first(lambda: _note_start(run, described))
         trainer.fit(progress)
-        team.first_does(lambda: run.write_info(info | _ended(trainer.result())))
+        group.on_first(lambda: run.write_info(info | _ended(trainer.result())))
     return run
 
 
@@ -68,10 +68,10 @@ def _ended(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def finished(recipe: Recipe, out: Path) -> Run | None:
-    """The run in a folder where it is of this recipe and over; None where it is not, or not yet.
+    """The finished run of this recipe in a folder; None if there is none, or if it is unfinished.
 
     Raises:
-        ConfigError: the folder holds a run of another recipe, or of other data.
+        ConfigError: the folder has a run of another recipe or of other data.
         DataError, FileError: as :func:`train`.
     """
     run = Run(out)
@@ -79,7 +79,7 @@ def finished(recipe: Recipe, out: Path) -> Run | None:
 
 
 def wait_for_others(out: Path) -> None:
-    """Wait until no other process trains a run folder."""
+    """Wait until no other process trains in this run folder."""
     if out.exists():
         with files.exclusive(out, "training", wait=True):
             pass
@@ -102,12 +102,12 @@ def _describe(recipe: Recipe, data: ImageData) -> dict[str, Any]:
 
 
 def _finished(run: Run, described: dict[str, Any]) -> bool:
-    """Whether the folder holds this run, finished with its weights; another run there is an error."""
+    """Whether the folder has this run, finished with its weights; another run is an error."""
     if not files.exists(run.path / "run.json"):
         return False
     info = run.info()
-    known = {**info["data"], "note": described["data"]["note"]}  # what is said of the same data may change
-    recorded = {"recipe": run.recipe.plain(), "data": known}  # with the defaults of options that are newer
+    known = {**info["data"], "note": described["data"]["note"]}  # the note about the same data may change
+    recorded = {"recipe": run.recipe.plain(), "data": known}  # adds defaults of newer options
     for part in ("recipe", "data"):
         different = _differences(recorded[part], described[part])
         if different:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from isthmus.core.recipe import Positive
+from isthmus.core.config import Positive
 from isthmus.studies.ceb import calibration_claims, calibration_page, fashion
 from isthmus.studies.ceb.sweeps import ChosenConfig
 from isthmus.studies.old.image_models import Kind

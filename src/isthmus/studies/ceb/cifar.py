@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from isthmus.core.recipe import Positive
+from isthmus.core.config import Positive
 from isthmus.studies.ceb.sweeps import Curve, SweepConfig
 from isthmus.studies.old.image_models import Eps, Kind
 from isthmus.studies.store import ResultStore, Stages

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from isthmus.core.recipe import Positive
+from isthmus.core.config import Positive
 from isthmus.studies.ceb import cifar, cifar_28x10_claims, cifar_28x10_page
 from isthmus.studies.ceb.cifar import CifarConfig
 from isthmus.studies.old.image_models import Kind

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from isthmus.core.recipe import Positive
+from isthmus.core.config import Positive
 from isthmus.studies.ceb import cifar, cifar_62x7, cifar_62x7_claims, cifar_62x7_page
 from isthmus.studies.old.image_models import Kind
 from isthmus.studies.old.study import scales

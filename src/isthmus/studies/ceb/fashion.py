@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from isthmus.core.recipe import Positive
+from isthmus.core.config import Positive
 from isthmus.studies.ceb import fashion_claims, fashion_page
 from isthmus.studies.ceb.sweeps import Curve, SweepConfig
 from isthmus.studies.old.image_models import Eps, Kind

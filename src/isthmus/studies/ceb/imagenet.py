@@ -11,8 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from isthmus.core.config import Frozen
-from isthmus.core.recipe import Positive
+from isthmus.core.config import Frozen, Positive
 from isthmus.studies.old.image_models import Eps, title
 from isthmus.studies.old.study import StudyConfig
 from isthmus.studies.store import ResultStore, Stages

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from isthmus.core.recipe import Positive
+from isthmus.core.config import Positive
 from isthmus.core.tradeoff import Rho
 from isthmus.studies.closer_look import presets
 from isthmus.studies.old import image_models

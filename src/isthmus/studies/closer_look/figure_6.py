@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from isthmus.core.recipe import Positive
+from isthmus.core.config import Positive
 from isthmus.core.types import Figure, Mark, Section, Series, Table
 from isthmus.metrics import proportion, wilson
 from isthmus.studies import catalogue

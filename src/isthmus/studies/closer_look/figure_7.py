@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from isthmus.core.recipe import Positive
+from isthmus.core.config import Positive
 from isthmus.core.types import Figure, Mark, Section, Table
 from isthmus.studies import catalogue
 from isthmus.studies.closer_look import toys

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from isthmus.core.recipe import Positive
+from isthmus.core.config import Positive
 from isthmus.core.types import Figure, Section, Series, Table
 from isthmus.studies import catalogue
 from isthmus.studies.closer_look.presets import DIGITS_TINY, MNIST_SMALL, MnistConfig

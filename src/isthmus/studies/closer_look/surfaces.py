@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from pydantic import Field
 
-from isthmus.core.recipe import Positive
+from isthmus.core.config import Positive
 from isthmus.core.types import Figure, Gallery, Picture, Section, Series, Table
 from isthmus.studies import catalogue
 from isthmus.studies.closer_look import cifar

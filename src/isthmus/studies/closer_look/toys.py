@@ -9,7 +9,8 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field
 from scipy.special import bdtr
 
-from isthmus.core.recipe import Positive, StdOffset
+from isthmus.core.config import Positive
+from isthmus.core.model_options import StdOffset
 from isthmus.core.types import Figure, Mark, Metric, Series, Table
 from isthmus.studies.old.drawing import Row, Value, band
 from isthmus.studies.old.evidence import Estimate, gap, share

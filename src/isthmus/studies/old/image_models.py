@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from isthmus.core.config import Frozen
-from isthmus.core.recipe import Positive
+from isthmus.core.config import Frozen, Positive
 from isthmus.core.types import Metric
 from isthmus.studies.old.evidence import Estimate, share
 from isthmus.studies.old.study import StudyConfig, StudyRecord

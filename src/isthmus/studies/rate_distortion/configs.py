@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from isthmus.core.config import Fraction, Positive
 from isthmus.core.errors import ConfigError
-from isthmus.core.recipe import Fraction, Positive
 from isthmus.studies.study import Data, StudyConfig, data_name, data_options
 
 Model = Literal["A", "B", "B+", "C"]

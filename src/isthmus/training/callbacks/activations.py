@@ -1,4 +1,4 @@
-"""What the layers of any model answer to images, captured by hooks."""
+"""Outputs of the layers of any model, captured by hooks."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ NONLINEAR = (
     nn.Hardtanh,
     nn.Hardswish,
 )
-"""Modules whose answers are a layer's by default."""
+"""Modules that count as layers by default."""
 LOGITS = "logits"
-"""What the answer of the model itself is called."""
+"""Name of the output of the model."""
 
 
 def layers_of(model: nn.Module, named: Sequence[str] = ()) -> dict[str, nn.Module]:
-    """The layers to look at, by their names in the model and in its order: those named, or all nonlinear modules.
+    """The named layers, or all nonlinear modules, by name in the order of the model.
 
     Raises:
-        ConfigError: a name that the model has not, or no nonlinear module where none is named.
+        ConfigError: an unknown name, or no name and no nonlinear module.
     """
     modules = dict(model.named_modules())
     if not named:
@@ -47,7 +47,7 @@ def layers_of(model: nn.Module, named: Sequence[str] = ()) -> dict[str, nn.Modul
         }
         if not found:
             raise ConfigError(
-                f"{type(model).__name__} has no module such as nn.ReLU to look at; name layers: "
+                f"{type(model).__name__} has no module such as nn.ReLU; name layers: "
                 f"{', '.join(name for name in modules if name)}."
             )
         return found
@@ -61,55 +61,55 @@ def layers_of(model: nn.Module, named: Sequence[str] = ()) -> dict[str, nn.Modul
 def activations(
     model: nn.Module, images: Float[Tensor, "n c h w"], layers: Sequence[str] = (), batch_size: int = 500
 ) -> dict[str, Float[Tensor, "n units"]]:
-    """What each layer answers, flattened, float32 on the CPU; and the logits, as "logits".
+    """Output of each layer, flattened, float32 on the CPU; and the logits, as "logits".
 
-    The model answers in eval mode and is left as it was. A layer that a model uses several times has several answers,
+    The model runs in eval mode, and its mode is restored. A layer that a model uses several times has several outputs,
     "name", "name.2", and so on.
 
     Args:
-        images: in [0, 1], on any device; they go to the model's.
-        layers: names of modules; all nonlinear ones where empty.
+        images: in [0, 1], on any device.
+        layers: names of modules; empty means all nonlinear ones.
 
     Raises:
         ConfigError: see :func:`layers_of`.
     """
     device = next((each.device for each in model.parameters()), images.device)
     kept: dict[str, list[Tensor]] = {}
-    with _listening(layers_of(model, layers)) as heard, _answering(model):
+    with _recording(layers_of(model, layers)) as outputs, _eval_mode(model):
         for part in torch.split(images, batch_size):
-            heard.clear()
+            outputs.clear()
             answer = model(part.to(device))
-            for name, value in (*heard.items(), (LOGITS, answer)):
+            for name, value in (*outputs.items(), (LOGITS, answer)):
                 kept.setdefault(name, []).append(value.detach().float().flatten(1).cpu())
     return {name: torch.cat(parts) for name, parts in kept.items()}
 
 
 @contextmanager
-def _listening(layers: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    heard: dict[str, Tensor] = {}
+def _recording(layers: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
+    outputs: dict[str, Tensor] = {}
 
     def hook(name: str) -> Any:
-        def hear(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        def record(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
             number, key = 1, name
-            while key in heard:
+            while key in outputs:
                 number += 1
                 key = f"{name}.{number}"
             # a copy, in case the next layer works in place
-            heard[key] = output.detach().clone()
+            outputs[key] = output.detach().clone()
 
-        return hear
+        return record
 
     handles = [module.register_forward_hook(hook(name)) for name, module in layers.items()]
     try:
-        yield heard
+        yield outputs
     finally:
         for handle in handles:
             handle.remove()
 
 
 @contextmanager
-def _answering(model: nn.Module) -> Iterator[None]:
-    """In eval mode, and afterwards every module in the mode that it was in."""
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode; restores the mode of every module afterwards."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

@@ -2,9 +2,9 @@
 
 Figure 2 of "A Rate-Distortion Theory of Adversarial Examples", after Shwartz-Ziv & Tishby 2017: over the batches of an
 epoch the signal is ‖mean ∇_W L‖₂ / ‖W‖₂ and the noise ‖std ∇_W L‖₂ / ‖W‖₂, where std is taken element by element. The
-caption prints the noise without ‖W‖₂, which ``normalize_noise: false`` takes literally: the ratio then falls as weights
-grow. The second norm is the root of the covariance's trace, a single number, so that no second moment of every weight
-is kept: a running mean (Welford) of as many numbers as there are weights, and one sum of squares a layer.
+caption prints the noise without ‖W‖₂; ``normalize_noise: false`` follows it literally, and the ratio then falls as
+weights grow. The second norm is the root of the trace of the covariance, so that no second moment per weight is needed:
+a running mean (Welford) per weight and one sum of squares per layer suffice.
 """
 
 from __future__ import annotations
