@@ -1,4 +1,4 @@
-"""Models from elsewhere: built by a function that a command names, with weights that run no code."""
+"""Models of other packages: built by a named function, with weights that run no code."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from isthmus.core.preserve_state import no_exit
 
 
 def foreign(build_path: str, weights: str | Path | None = None) -> nn.Module:
-    """Build somebody else's model: call ``package.module:function`` and load safetensors weights into it.
+    """Build a model of another package: call ``package.module:function`` and load safetensors weights into it.
 
-    The current folder is importable, as it is for ``python -m``.
+    The current folder is importable, as for ``python -m``.
 
     Raises:
-        ModelError: the path names no function, the function fails or returns no module, or the weights do not fit.
+        ModelError: the path is not that of a function, the function fails or returns no module, or the weights do not
+            fit.
         FileError: the weights cannot be read.
     """
     module_name, colon, function = build_path.partition(":")
@@ -33,23 +34,23 @@ def foreign(build_path: str, weights: str | Path | None = None) -> nn.Module:
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     if module_name.startswith("."):
-        raise ModelError(f"Cannot find {build_path!r}: give the module's whole name, without a leading dot.")
-    # What stands there is somebody else's code: it may fail with anything, or end the program.
+        raise ModelError(f"Cannot find {build_path!r}: give the full name of the module, without a leading dot.")
+    # Code of another package may raise anything, or exit.
     try:
         with no_exit():
             builder = getattr(importlib.import_module(module_name), function)
     except (ImportError, AttributeError) as error:
-        raise ModelError(f"Cannot find {build_path!r}: {_said(error)}.") from error
+        raise ModelError(f"Cannot find {build_path!r}: {_described(error)}.") from error
     except Exception as error:
-        raise ModelError(f"Importing {module_name!r} failed: {_said(error)}.") from error
+        raise ModelError(f"Importing {module_name!r} failed: {_described(error)}.") from error
     if not callable(builder):
-        raise ModelError(f"{build_path!r} is no function but {type(builder).__name__}; name one that builds the model.")
+        raise ModelError(f"{build_path!r} is {type(builder).__name__}; give a function that builds the model.")
     try:
         with no_exit():
             model = builder()
     except Exception as error:
         raise ModelError(
-            f"{build_path}() failed: {_said(error)}. It is called without arguments and must return an nn.Module."
+            f"{build_path}() failed: {_described(error)}. It is called without arguments and must return an nn.Module."
         ) from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"{build_path}() returned {type(model).__name__}; it must return an nn.Module.")
@@ -58,18 +59,18 @@ def foreign(build_path: str, weights: str | Path | None = None) -> nn.Module:
     return model
 
 
-def _said(error: Exception) -> str:
-    """An error as part of one sentence: its kind and its words, on one line."""
+def _described(error: Exception) -> str:
+    """Type and message of an error on one line."""
     words = " ".join(str(error).split()).rstrip(".")
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Load a safetensors file into a model, name by name and shape by shape; never runs code.
+    """Load a safetensors file into a model, checking names, shapes and types; never runs code.
 
     Raises:
-        FileError: the file is missing, truncated or no safetensors file.
-        ModelError: names or shapes differ; the message names the first few.
+        FileError: the file is missing, truncated or not a safetensors file.
+        ModelError: names, shapes or types differ; the message lists the first few.
     """
     files.check_regular(path)
     try:
@@ -100,11 +101,11 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
         hint = _prefix_hint(set(expected), set(state))
         raise ModelError(f"The weights in {path} do not fit the model: {'; '.join(faults[:3])}{more}.{hint}")
-    model.load_state_dict(state, strict=False)  # what is missing is another name of what is there
+    model.load_state_dict(state, strict=False)  # missing names share their tensor with a given one
 
 
 def _missing(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    """Names that a file lacks; one of several names of a shared weight suffices, as safetensors writes them."""
+    """Names that a file lacks; for a shared weight one of its names suffices, as safetensors writes it."""
     given = {(value.data_ptr(), value.shape) for name, value in expected.items() if name in state}
     return [
         name
@@ -114,7 +115,7 @@ def _missing(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> lis
 
 
 def _prefix_hint(expected: set[str], given: set[str]) -> str:
-    """What to do if all names differ by a prefix, as after DataParallel, torch.compile or in a larger module."""
+    """Advice if all names differ by a prefix, as after DataParallel, torch.compile or in a larger module."""
     for longer, shorter, advice in (
         (given, expected, "Remove {!r} from the beginning of the file's names"),
         (expected, given, "Add {!r} to the beginning of the file's names"),

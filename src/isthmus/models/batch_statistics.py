@@ -1,7 +1,7 @@
-"""Are images, to a model's first batch normalisation, like those that it was trained on?
+"""Compare images with the running statistics of a model's first batch normalisation.
 
-Its running statistics remember the training images. Images that are normalised twice or not at all, or in another range
-than the model's, differ from them by far more than test images do.
+The running statistics describe the training images. Images that are normalised twice, not at all or to another range
+differ from them by far more than test images do.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 UNUSUAL = 0.6
-"""A shift that test images do not have. On small networks for Fashion-MNIST 20 test images shift by at most 0.13 and
-50 of a single class by at most 0.47, images that are normalised wrongly by at least 0.67."""
+"""A shift beyond that of test images. On small networks for Fashion-MNIST, 20 test images shift by at most 0.13, 50 of
+a single class by at most 0.47, and wrongly normalised images by at least 0.67."""
 
 FEWEST = 20
-"""Images whose statistics are worth a comparison."""
+"""Smallest number of images to compare."""
 
-Ask = Callable[[Tensor], object]
-"""Shows images to the model."""
+Forward = Callable[[Tensor], object]
+"""Runs the model on images."""
 
 
-class _Seen:
-    """Moments of what reaches the first batch normalisation that runs, channel by channel."""
+class _Moments:
+    """Moments per channel of the input of the first batch normalisation that runs."""
 
     def __init__(self) -> None:
         self.module: _BatchNorm | None = None
@@ -42,13 +42,13 @@ class _Seen:
         self.total, self.squares = self.total + x.sum(1), self.squares + x.square().sum(1)
 
 
-def shift(model: nn.Module, ask: Ask, images: Float[Tensor, "n c h w"]) -> float | None:
-    """How far the statistics of images are from the running statistics of the first batch normalisation.
+def shift(model: nn.Module, forward: Forward, images: Float[Tensor, "n c h w"]) -> float | None:
+    """Distance between the statistics of images and the running statistics of the first batch normalisation.
 
-    The median over its channels of |μ − μ_run|/σ_run + |ln(σ/σ_run)|: 0 where they agree. None for a model without
-    batch normalisation in eval mode, or with one that keeps no statistics.
+    The median over channels of |μ − μ_run|/σ_run + |ln(σ/σ_run)|, 0 if they agree. None for a model without batch
+    normalisation in eval mode, or without running statistics.
     """
-    seen = _Seen()
+    seen = _Moments()
     hooks = [
         layer.register_forward_pre_hook(seen)
         for layer in model.modules()
@@ -56,7 +56,7 @@ def shift(model: nn.Module, ask: Ask, images: Float[Tensor, "n c h w"]) -> float
     ]
     try:
         if hooks:
-            ask(images)
+            forward(images)
     finally:
         for hook in hooks:
             hook.remove()
@@ -69,9 +69,9 @@ def shift(model: nn.Module, ask: Ask, images: Float[Tensor, "n c h w"]) -> float
     return float(apart.median())
 
 
-def warning(model: nn.Module, ask: Ask, images: Float[Tensor, "n c h w"]) -> str | None:
-    """What is likely wrong with the normalisation of images; None where nothing is, or where that cannot be told."""
-    found = shift(model, ask, images) if len(images) >= FEWEST else None
+def warning(model: nn.Module, forward: Forward, images: Float[Tensor, "n c h w"]) -> str | None:
+    """The likely fault in the normalisation of images; None if there is none, or too little evidence."""
+    found = shift(model, forward, images) if len(images) >= FEWEST else None
     if found is None or found <= UNUSUAL:
         return None
     mean, std = images.mean((0, 2, 3), keepdim=True), images.std((0, 2, 3), keepdim=True).clamp(min=1e-3)
@@ -79,15 +79,15 @@ def warning(model: nn.Module, ask: Ask, images: Float[Tensor, "n c h w"]) -> str
         "images in [0, 255]": 255 * images,
         "images in [-1, 1]": 2 * images - 1,
         "images normalised once more (normalisation is missing)": (images - mean) / std,
-        "images normalised once less (normalisation is done twice)": mean + std * images,
+        "images normalised once less (normalisation is applied twice)": mean + std * images,
     }
     shifts: dict[str, float] = {}
     for name, changed in remedies.items():
-        with suppress(Exception):  # somebody else's model may refuse such images
-            shifts[name] = shift(model, ask, changed) or 0.0
+        with suppress(Exception):  # the model may reject such images
+            shifts[name] = shift(model, forward, changed) or 0.0
     best = min(shifts, key=lambda name: shifts[name], default=None)
-    likely = f"; with {best} they would agree" if best is not None and shifts[best] < UNUSUAL / 2 else ""
+    likely = f"; with {best}, they would agree" if best is not None and shifts[best] < UNUSUAL / 2 else ""
     return (
-        "What reaches the first batch normalisation differs from its running statistics by "
-        f"{found:.1f} standard deviations{likely}. Is normalisation missing, done twice, or that of another range?"
+        "The input of the first batch normalisation differs from its running statistics by "
+        f"{found:.1f} standard deviations{likely}. Is normalisation missing, applied twice, or for another range?"
     )

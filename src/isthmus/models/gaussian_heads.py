@@ -19,16 +19,16 @@ BackwardKind = Literal["linear", "table", "mlp"]
 # al. 2017); full covariances and every backward encoder start at 1, where log-densities are tame.
 INITIAL_STD = {"identity": 1.0, "isotropic": 1.0, "diagonal": math.log1p(math.exp(-5.0)), "full": 1.0}
 FULL_FLOOR = 1e-5  # keeps the diagonal of L away from 0
-# The least standard deviation of a coordinate given those before it, as a share of what they account for. It bounds the
-# condition number of L: in 4 dimensions ‖L⁻¹‖ is at most about 1e8 of the code's inverse scale, at which densities in
-# float64 are right to 1e-6 nats. Next to nothing changes where coordinates are not nearly copies of one another.
+# The least standard deviation of a coordinate given those before it, relative to the part that they explain. It bounds
+# the condition number of L: in 4 dimensions ‖L⁻¹‖ is at most about 1e8 times the inverse scale of the code, where
+# float64 densities are accurate to 1e-6 nats. It matters only if coordinates are nearly copies of one another.
 CONDITIONAL_FLOOR = 1e-2
 
 
 def parameters_per_code(covariance: Covariance, dim: int) -> int:
-    """How many numbers describe one Gaussian: dim, 2·dim, or dim + dim·(dim+1)/2 (14 at dim = 4).
+    """Number of parameters of one Gaussian: dim, 2·dim, or dim + dim·(dim+1)/2 (14 at dim = 4).
 
-    An isotropic one has dim of its own: its one scale is that of all codes.
+    An isotropic one has dim, since all codes share one scale.
     """
     full = dim + dim * (dim + 1) // 2
     return {"identity": dim, "isotropic": dim, "diagonal": 2 * dim, "full": full}[covariance]
@@ -37,13 +37,13 @@ def parameters_per_code(covariance: Covariance, dim: int) -> int:
 def gaussian(raw: Float[Tensor, "*batch parameters"], covariance: Covariance, dim: int, initial_std: float) -> Gaussian:
     """Gaussians from unconstrained parameters: means first, then scales through a softplus shifted to ``initial_std``.
 
-    Computed in float32 at least, whatever autocast does around it.
+    Computed at least in float32, even under autocast.
     """
     raw = raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw
     if covariance == "identity":
         return IdentityGaussian(raw)
     if covariance == "isotropic":
-        raise ValueError("an isotropic Gaussian's scale is not among its own parameters; use Encoder")
+        raise ValueError("the scale of an isotropic Gaussian is not among these parameters; use Encoder")
     mean, scale = raw[..., :dim], raw[..., dim:]
     shift = math.log(math.expm1(initial_std))
     if covariance == "diagonal":
@@ -66,17 +66,17 @@ class Encoder(nn.Module):
     """e(z|x): one linear layer from features to Gaussian parameters.
 
     With identity or isotropic covariance and ``dim`` equal to None the features themselves are the means (Fischer &
-    Alemi 2020). Isotropic noise has one standard deviation for all codes and coordinates, which is trained (Kolchinsky,
-    Tracey & Wolpert 2019). Standard deviations start near what :data:`INITIAL_STD` says, or at ``initial_std`` exactly,
-    whatever the features.
+    Alemi 2020). Isotropic noise has one trained standard deviation for all codes and coordinates (Kolchinsky, Tracey &
+    Wolpert 2019). Standard deviations start near :data:`INITIAL_STD`, or exactly at ``initial_std``, independent of the
+    features.
 
     Args:
         std_offset: σ = softplus(s + std_offset), where s is the layer's output: −5 (the default of a diagonal
-            covariance) is what Alemi et al. 2017 took on MNIST, 0 is the plain softplus. Of a full covariance it is
+            covariance) follows Alemi et al. 2017 on MNIST, 0 is the plain softplus. For a full covariance it applies to
             the diagonal of L.
 
     Raises:
-        ValueError: a covariance that needs a ``dim`` has none, or one without a softplus has a ``std_offset``.
+        ValueError: a covariance without the ``dim`` that it needs, or with a ``std_offset`` but no softplus.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Encoder(nn.Module):
         super().__init__()
         if std_offset is not None and (covariance not in ("diagonal", "full") or initial_std is not None):
             given = f"covariance {covariance!r}" if initial_std is None else f"initial_std={initial_std:g}"
-            raise ValueError(f"std_offset is the offset in a softplus of its own; it does not go with {given}")
+            raise ValueError(f"std_offset is the offset in a softplus; it does not go with {given}")
         if dim is None and covariance not in ("identity", "isotropic"):
             raise ValueError(f"covariance {covariance!r} needs parameters beside the means: give a dim")
         self.dim = features if dim is None else dim
@@ -119,8 +119,8 @@ class BackwardEncoder(nn.Module):
     """b(z|y): Gaussians for all classes at once.
 
     Args:
-        kind: "linear" in the one-hot label (the papers' form); a "table" with a row for each class, which is the same
-            without the bias that all classes share; or an "mlp" of two ELU layers.
+        kind: "linear" in the one-hot label (the papers' form); a "table" with a row for each class, the same without
+            the shared bias; or an "mlp" of two ELU layers.
     """
 
     one_hot: Tensor
@@ -138,12 +138,12 @@ class BackwardEncoder(nn.Module):
         self.layers = forms[kind](num_classes, outputs)
 
     def forward(self) -> Gaussian:
-        """A batch of as many Gaussians as there are classes."""
+        """The Gaussians of all classes, as a batch."""
         return gaussian(self.layers(self.one_hot), self.covariance, self.dim, initial_std=1.0)
 
 
 class Table(nn.Module):
-    """A row of numbers for each class, Glorot-uniform like the weights of a linear layer from one-hot labels."""
+    """A row of parameters for each class, Glorot-uniform like the weights of a linear layer on one-hot labels."""
 
     def __init__(self, classes: int, outputs: int) -> None:
         super().__init__()
@@ -151,12 +151,12 @@ class Table(nn.Module):
         nn.init.xavier_uniform_(self.weight)
 
     def forward(self, one_hot: Float[Tensor, "classes classes"]) -> Float[Tensor, "classes outputs"]:
-        """The rows of all classes, in order: what the product with their one-hot labels is, without making it."""
+        """The rows of all classes in order, which equal the product with their one-hot labels."""
         return self.weight
 
 
 def glorot_linear(inputs: int, outputs: int) -> nn.Linear:
-    """A linear layer as the papers' frameworks start it: Glorot-uniform weights, zero biases."""
+    """A linear layer with the initialisation of the papers' frameworks: Glorot-uniform weights, zero biases."""
     layer = nn.Linear(inputs, outputs)
     nn.init.xavier_uniform_(layer.weight)
     nn.init.zeros_(layer.bias)
@@ -174,7 +174,7 @@ def elu_mlp(inputs: int, outputs: int, width: int = 64) -> nn.Sequential:
 
 
 def relu_mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
-    """Hidden ReLU layers of these widths."""
+    """Hidden ReLU layers of these widths, and a linear output layer."""
     layers: list[nn.Module] = []
     for width in hidden:
         layers += [glorot_linear(inputs, width), nn.ReLU()]

@@ -1,7 +1,7 @@
-"""How a label hypothesis enters a network: by concatenation, by a learned embedding, or by a projection of its own.
+"""How a label hypothesis enters a network: by concatenation, by a learned embedding, or by a projection per label.
 
-A first layer is linear in what comes before it and in the label, so that the part of the features is computed once for
-all hypotheses, and each hypothesis adds its own: exactly what concatenation computes, without computing it C times.
+The first layer is linear in the features and in the label. So the part of the features is computed once for all
+hypotheses, and each hypothesis adds its part: the exact result of concatenation, at a fraction of the cost.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ Inject = Literal["concatenate", "embed", "project"]
 
 @dataclass(frozen=True)
 class Conditioned:
-    """The first layer of a batch, ready to be asked under some of the hypotheses.
+    """The first layer of a batch, to be evaluated under some of the hypotheses.
 
     Attributes:
-        under: gives its output under these labels.
-        width: how many numbers that is for each image and label.
+        under: its output under these labels.
+        width: size of that output for one image and label.
     """
 
     under: Callable[[slice], Float[Tensor, "labels n *rest"]]
@@ -39,33 +39,33 @@ class Injection(nn.Module, ABC):
     """The first layer under each hypothesis.
 
     Attributes:
-        num_classes: how many hypotheses there are.
+        num_classes: number of hypotheses.
     """
 
     num_classes: int
 
     @abstractmethod
     def begin(self, features: Tensor) -> Conditioned:
-        """Compute what all hypotheses share.
+        """Compute the part that all hypotheses share.
 
         Raises:
-            ModelError: the features are not what the layer takes.
+            ModelError: the features do not fit the layer.
         """
 
 
 class Concatenation(Injection):
     """A linear or convolutional layer on [features, label]: W·[h, u_k] + b = (W_h·h + b) + W_u·u_k.
 
-    The label's numbers u_k come after the features, for a convolution as constant maps.
+    The label's vector u_k comes after the features, for a convolution as constant maps.
 
     Args:
-        layer: as it would be without the fast path; its weights stay where they are.
-        num_classes: how many hypotheses.
-        embedding: size of a learned u_k (standard normal at first); one-hot labels where None.
+        layer: the layer on the concatenation; its weights are used in place.
+        num_classes: number of hypotheses.
+        embedding: size of a learned u_k (initially standard normal); None means one-hot labels.
 
     Raises:
         ModelError: the layer has fewer inputs than the label needs, is a convolution of several groups or with padding
-            other than zeros, or does more than its weight and bias say (a forward of its own, hooks).
+            other than zeros, or has a custom forward or hooks, which would not run.
     """
 
     def __init__(self, layer: nn.Linear | nn.Conv2d, num_classes: int, embedding: int | None = None) -> None:
@@ -77,7 +77,7 @@ class Concatenation(Injection):
         if self.own < 1:
             raise ModelError(
                 f"The trunk's first layer takes {inputs} inputs, of which the label alone needs {inputs - self.own}; "
-                "it has to take the features and the label."
+                "it must take the features and the label."
             )
         if isinstance(layer, nn.Conv2d) and (layer.groups != 1 or layer.padding_mode != "zeros"):
             raise ModelError(
@@ -87,7 +87,7 @@ class Concatenation(Injection):
         plain = nn.Linear if isinstance(layer, nn.Linear) else nn.Conv2d
         if type(layer).forward is not plain.forward or layer._forward_pre_hooks or layer._forward_hooks:
             raise ModelError(
-                f"The trunk's first layer, {type(layer).__name__}, has a forward or hooks of its own, which would not "
+                f"The trunk's first layer, {type(layer).__name__}, has a custom forward or hooks, which would not "
                 f"run: only its weight and bias are used. Give a plain nn.{plain.__name__} (parametrizations of "
                 "torch.nn.utils.parametrize are fine)."
             )
@@ -108,7 +108,7 @@ class Concatenation(Injection):
 
         def under(labels: slice) -> Tensor:
             of_labels = self._weights_of(labels, of_the_label)
-            if isinstance(layer, nn.Conv2d):  # of a constant plane: constant, but near the padding
+            if isinstance(layer, nn.Conv2d):  # a constant plane gives a constant, except near the padding
                 plane = of_labels.new_ones(1, 1, *features.shape[2:])
                 maps = _convolved(layer, plane, of_labels.flatten(0, 1)[:, None], None)
                 of_labels = maps.view(*of_labels.shape[:2], *maps.shape[2:])
@@ -117,7 +117,7 @@ class Concatenation(Injection):
         return Conditioned(under, math.prod(shared.shape[1:]))
 
     def _weights_of(self, labels: slice, weight: Float[Tensor, "out e *kernel"]) -> Float[Tensor, "labels out *kernel"]:
-        """W_u·u_k, laid out so that adding it to the features' part leaves that as it lies."""
+        """W_u·u_k, in the memory layout of the features' part."""
         if self.embedding is None:
             return weight[:, labels].transpose(0, 1).contiguous()
         return torch.einsum("oe...,le->lo...", weight, self.embedding.weight[labels])
@@ -128,12 +128,12 @@ def _convolved(layer: nn.Conv2d, images: Tensor, weight: Tensor, bias: Tensor | 
 
 
 class Projection(Injection):
-    """A linear layer of each label's own: P_k·h + b_k. With one output and nothing after it, a linear classifier.
+    """One linear layer per label: P_k·h + b_k. With one output and no further layer, a linear classifier.
 
     Args:
         features: size of h.
-        width: of the projection.
-        num_classes: how many hypotheses; the weights are as many matrices, Glorot-uniform each.
+        width: outputs of the projection.
+        num_classes: number of hypotheses, each with a Glorot-uniform matrix.
     """
 
     def __init__(self, features: int, width: int, num_classes: int) -> None:
@@ -145,7 +145,7 @@ class Projection(Injection):
         nn.init.uniform_(self.weight, -limit, limit)
 
     def begin(self, features: Tensor) -> Conditioned:
-        """Nothing is shared but the features."""
+        """Only the features are shared."""
         if features.dim() != 2 or features.shape[1] != self.weight.shape[2]:
             raise ModelError(
                 f"The front gives {tuple(features.shape)}; the labels' projections take batch x {self.weight.shape[2]}."

@@ -1,6 +1,6 @@
-"""Marginals m(z): the standard normal, a learned mixture of full-covariance Gaussians, and mixtures of e and of b.
+"""Marginals m(z): the standard normal, a learned mixture of full-covariance Gaussians, and mixtures of e and b.
 
-Each is a module from a batch's codes (of which the first two need nothing) to a density.
+Each is a module from a batch's codes to a density; the first two ignore the codes.
 """
 
 from __future__ import annotations
@@ -52,31 +52,31 @@ class BatchMarginal(nn.Module):
     """m(z) = (1/K) Σ_k e(z|x_k) over the batch, without parameters.
 
     Args:
-        apart: without gradients, for objectives that report a rate and do not minimise it.
+        detached: without gradients, for objectives that report a rate and do not minimise it.
     """
 
-    def __init__(self, apart: bool) -> None:
+    def __init__(self, detached: bool) -> None:
         super().__init__()
-        self.apart = apart
+        self.detached = detached
 
     def forward(self, codes: Codes) -> BatchMixture:
         """The density, of these codes' encoders."""
         assert codes.encoder is not None
-        return BatchMixture(codes.encoder.detach() if self.apart else codes.encoder)
+        return BatchMixture(codes.encoder.detach() if self.detached else codes.encoder)
 
 
 class ClassMarginal(nn.Module):
-    """m(z) = Σ_y p(y)·b(z|y), without parameters but those of b.
+    """m(z) = Σ_y p(y)·b(z|y), without further parameters.
 
     Args:
-        apart: as in :class:`BatchMarginal`.
+        detached: as in :class:`BatchMarginal`.
     """
 
-    def __init__(self, apart: bool) -> None:
+    def __init__(self, detached: bool) -> None:
         super().__init__()
-        self.apart = apart
+        self.detached = detached
 
     def forward(self, codes: Codes) -> Mixture:
         """The density, of these codes' backward encoders."""
         assert codes.backward is not None
-        return Mixture(codes.backward.detach() if self.apart else codes.backward, codes.prior)
+        return Mixture(codes.backward.detach() if self.detached else codes.backward, codes.prior)

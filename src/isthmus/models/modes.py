@@ -1,4 +1,4 @@
-"""Views of models that answer at random: class probabilities averaged over draws, repeatable from keys."""
+"""Views of stochastic models: class probabilities averaged over draws, reproducible from keys."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from isthmus.core import files, randomness
 from isthmus.models.bottleneck import Bottleneck
 
 NUMBERS = 2**20
-"""Numbers of codes' noise that are held at a time, at least those of one draw of every image."""
+"""Most random numbers held at once; at least one draw of every image."""
 
 
 class _Averaged(nn.Module, ABC):
-    """What both views share: ln of the class probabilities averaged over S samples, repeatable from keys.
+    """Base of both views: ln of the class probabilities averaged over S samples, reproducible from keys.
 
-    Without keys every call draws fresh noise from (seed, number of the call, position in the batch).
+    Without keys every call draws new noise from (seed, number of the call, position in the batch).
     """
 
     takes_keys = True
@@ -52,17 +52,17 @@ class _Averaged(nn.Module, ABC):
         """Logits of each image for several keys (see :class:`isthmus.attacks.engine.counted_model.CountedModel`)."""
 
     def _averaged(self, logits: Float[Tensor, "samples *any n classes"]) -> Float[Tensor, "*any n classes"]:
-        # Classes before images: over a short last dimension, torch's log_softmax takes ten times as long.
+        # Classes before images: log_softmax over a short last dimension takes ten times as long.
         each = torch.log_softmax(logits.mT.contiguous(), -2)
         return torch.logsumexp(each, 0).mT - math.log(self.samples)
 
 
 class StochasticMode(_Averaged):
-    """A view of a bottleneck that answers with ln (1/S) Σ_s c(y|z_s), z_s ~ e(z|x): log-probabilities as logits.
+    """Stochastic mode of a bottleneck: ln (1/S) Σ_s c(y|z_s), z_s ~ e(z|x), log-probabilities as logits.
 
-    Noise comes from ``keys``, one per image, so that an example's answer does not depend on its batch. Without keys
-    every call draws fresh noise. Attacks that call it with new keys at each step attack the expectation (EOT with S
-    draws per step).
+    Noise derives from ``keys``, one per image, so that predictions do not depend on the rest of the batch. Without keys
+    every call draws new noise. Attacks that call it with new keys at each step attack the expectation (EOT with S draws
+    per step).
     """
 
     model: Bottleneck
@@ -80,17 +80,16 @@ class StochasticMode(_Averaged):
 
 
 class AveragedDraws(_Averaged):
-    """A view of a model that draws noise of its own: ln (1/S) Σ_s p_s(y|x), each p_s from another pass.
+    """A view of a model that draws its own noise: ln (1/S) Σ_s p_s(y|x), each p_s from another pass.
 
-    The noise comes from the global generators (torch's, numpy's, Python's), which are seeded for each call from its
-    keys and put back afterwards. So a call repeats, and an attack that calls it with new keys at each step attacks the
-    expectation. Batch independence is impossible here: the model itself decides who in a batch gets which noise, so
-    answers depend on the batch, and results on the batch size. A model with a generator of its own does not repeat
-    either.
+    The noise comes from the global generators of torch, numpy and Python, which are seeded for each call from its keys
+    and restored afterwards. So calls are reproducible, and an attack that uses new keys at each step attacks the
+    expectation. The model itself assigns noise to the images of a batch, so predictions depend on the batch, and
+    results on the batch size. A model with its own generator is not reproducible.
     """
 
     def forward_draws(self, images: Tensor, keys: Tensor) -> Tensor:
-        """Averages over S passes for each column of keys; a pass of its own for each, since rows may share noise."""
+        """Averages over S passes for each column of keys; separate passes, since rows may share noise."""
         found = []
         for column in keys.T:
             seed = int(files.sha256(column.contiguous().cpu().numpy())[:15], 16)
@@ -102,17 +101,14 @@ class AveragedDraws(_Averaged):
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Inside, the global generators of torch (on the CPU and ``device``), numpy and Python start from a seed.
-
-    Afterwards they are as before.
-    """
+    """Seed the global generators of torch (CPU and ``device``), numpy and Python, and restore them afterwards."""
     cuda = [device] if device.type == "cuda" else []
     numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
     try:
         with torch.random.fork_rng(devices=cuda):
             torch.default_generator.manual_seed(seed)
-            for place in cuda:
-                with torch.cuda.device(place):
+            for index in cuda:
+                with torch.cuda.device(index):
                     torch.cuda.manual_seed(seed)
             np.random.seed(seed % 2**32)  # noqa: NPY002
             random.seed(seed)

@@ -1,4 +1,4 @@
-"""Where the noise of codes comes from: a generator, or this process's share of what one process would draw."""
+"""Sources of the noise of codes: a generator, or a process's share of the noise of a whole batch."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Share:
-    """The noise of some rows of a batch, as whoever sees the whole batch draws it.
+class NoiseShare:
+    """The noise of some rows of a batch, as drawn for the whole batch.
 
-    An example's noise then depends on its place in the whole batch, and not on how many processes or parts share it.
+    The noise of an example then depends on its position in the whole batch, not on the number of processes or parts.
 
     Attributes:
-        generator: where the whole batch's noise comes from.
-        batch: examples in the whole batch.
-        rows: those that this share holds.
+        generator: draws the noise of the whole batch.
+        batch: number of examples in the whole batch.
+        rows: the rows of this share.
     """
 
     generator: torch.Generator
@@ -25,13 +25,13 @@ class Share:
     rows: slice
 
 
-Noise = torch.Generator | Share | None
-"""None is torch's global generator."""
+Noise = torch.Generator | NoiseShare | None
+"""None means torch's global generator."""
 
 
 def standard_normal(noise: Noise, samples: int, n: int, dim: int, like: Tensor) -> Tensor:
-    """Standard normal numbers, samples × n × dim, of the type and on the device of ``like``."""
-    if not isinstance(noise, Share):
+    """Standard normal numbers, samples × n × dim, in the dtype and on the device of ``like``."""
+    if not isinstance(noise, NoiseShare):
         return torch.randn((samples, n, dim), generator=noise, device=like.device, dtype=like.dtype)
     shape = (samples, noise.batch, dim)
     return torch.randn(shape, generator=noise.generator, device=like.device, dtype=like.dtype)[:, noise.rows]

@@ -1,4 +1,4 @@
-"""What a classifier may answer with besides finite logits of all classes: a single number, and −∞ for some classes."""
+"""Outputs of classifiers other than finite logits of all classes: a single number, and −∞ for some classes."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 FLOOR = 1e15
-"""What stands for −∞ is −1e15, and lower where that is not far below all others; its square is finite in float32."""
+"""Replacement of −∞ is −1e15, or lower if that is not far below all other logits; its square is finite in float32."""
 
 
 def is_one(answer: object, n: int) -> bool:
-    """Whether an answer about n images is one number each: of shape n or n×1."""
+    """Whether the output for n images is one number each, of shape n or n×1."""
     return isinstance(answer, Tensor) and tuple(answer.shape) in ((n,), (n, 1))
 
 
 def two(z: Float[Tensor, "n *one"]) -> Float[Tensor, "n 2"]:
-    """The logits 0 and z, whose softmax is 1 − σ(z) and σ(z): class 1 where z is positive."""
+    """The logits 0 and z, whose softmax is 1 − σ(z) and σ(z): class 1 if z is positive."""
     column = z.reshape(-1, 1)
     return torch.cat([torch.zeros_like(column), column], 1)
 
 
 def are_probabilities(z: Tensor) -> bool:
-    """Whether all numbers lie in [0, 1]; as logits of a classifier they would all mean class 1."""
+    """Whether all numbers are in [0, 1]; as logits they would all mean class 1."""
     return bool(((z >= 0) & (z <= 1)).all())
 
 
 def floored(logits: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
-    """The same with a number far below all others in place of −∞, of whose differences losses can be made.
+    """Replace −∞ by a number far below all other logits, so that losses of differences are finite.
 
-    A class that is never given is often masked so; the logarithm of a probability of zero is −∞ as well. Where all are
-    −∞ there is no answer, and they stay.
+    Classes are often masked by −∞, and the logarithm of a probability of zero is −∞, too. A row with only −∞ has no
+    prediction and is unchanged.
     """
     never = torch.isneginf(logits)
     if not never.any():
@@ -43,7 +43,7 @@ def floored(logits: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
 
 
 class Floored(nn.Module):
-    """A view of a classifier whose logits may be −∞, with numbers far below all others in their place."""
+    """A view of a classifier that replaces logits of −∞; see :func:`floored`."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class TwoColumns(nn.Module):
 
     Args:
         model: from images to n or n×1 numbers.
-        probabilities: whether these are σ(z) instead; then the answer is 1 − σ(z) and σ(z).
+        probabilities: whether these are σ(z) instead; then the output is 1 − σ(z) and σ(z).
     """
 
     def __init__(self, model: nn.Module, *, probabilities: bool = False) -> None:

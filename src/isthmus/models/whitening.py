@@ -1,8 +1,8 @@
 """Whitening inside the model: grey images, their leading principal components, rotated back (ZCA).
 
 x ↦ U (Λ + ε)^(−½) Uᵀ (x − μ), where the columns of U are the leading eigenvectors of the training images' covariance
-and Λ their eigenvalues (Bell & Sejnowski 1997; section 4 of "A Rate-Distortion Theory of Adversarial Examples"). What
-it was fitted to is saved with the weights, and nothing but training images goes into it.
+and Λ their eigenvalues (Bell & Sejnowski 1997; section 4 of "A Rate-Distortion Theory of Adversarial Examples"). It is
+fitted to training images only, and saved with the weights.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from torch import Tensor, nn
 from isthmus.core.errors import ConfigError
 
 GREY = (0.299, 0.587, 0.114)
-"""Of red, green and blue: NTSC, which is ITU-R BT.601."""
+"""Weights of red, green and blue: NTSC, which is ITU-R BT.601."""
 
 
 class Whitening(nn.Module):
-    """From images in [0, 1] to whitened grey images of ``size``×``size``, or of their own size where None.
+    """From images in [0, 1] to whitened grey images of ``size``×``size``, or of the original size.
 
     Args:
         shape: channels (1 or 3), height and width of the images.
-        components: how many principal components are kept.
+        components: number of principal components.
         epsilon: added to every eigenvalue.
-        size: images are first scaled to so many pixels a side, bilinearly; None to leave them.
+        size: images are first scaled bilinearly to this many pixels per side; None does not scale them.
 
     Raises:
         ConfigError: channels that are neither grey nor RGB, or more components than pixels.
@@ -44,12 +44,12 @@ class Whitening(nn.Module):
         super().__init__()
         channels, height, width = shape
         if channels not in (1, 3):
-            raise ConfigError(f"Whitening makes grey images of grey or RGB ones; these have {channels} channels.")
+            raise ConfigError(f"Whitening needs grey or RGB images; these have {channels} channels.")
         self.sides = (height, width) if size is None else (size, size)
         pixels = math.prod(self.sides)
         if components > pixels:
             raise ConfigError(
-                f"{components} principal components of images of {self.sides[0]}×{self.sides[1]} were asked for; there "
+                f"{components} principal components of images of {self.sides[0]}×{self.sides[1]} are too many: there "
                 f"are {pixels}. Give fewer, or scale the images up with size."
             )
         self.epsilon, self.resized = epsilon, size is not None
@@ -59,7 +59,7 @@ class Whitening(nn.Module):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of what comes out."""
+        """Channels, height and width of the output."""
         return (1, *self.sides)
 
     def grey(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n pixels"]:
@@ -74,10 +74,10 @@ class Whitening(nn.Module):
 
     @torch.no_grad()
     def fit(self, batches: Callable[[], Iterable[Float[Tensor, "n c h w"]]]) -> Whitening:
-        """Take mean, eigenvectors and eigenvalues (of the covariance over N) from training images; returns itself.
+        """Compute mean, eigenvectors and eigenvalues (of the covariance over N) of training images; returns itself.
 
         Args:
-            batches: gives all images, in [0, 1]; called twice, so that no two large sums are subtracted.
+            batches: yields all images, in [0, 1]; called twice, for a numerically stable covariance.
         """
         pixels = len(self.mean)
         total, count = torch.zeros(pixels, dtype=torch.float64), 0
@@ -97,7 +97,7 @@ class Whitening(nn.Module):
         return self
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 height width"]:
-        """Whitened images; in float32 whatever autocast does around it, since small eigenvalues scale rounding up."""
+        """Whitened images; in float32 even under autocast, since small eigenvalues amplify rounding errors."""
         with torch.autocast(images.device.type, enabled=False):
             components = (self.grey(images) - self.mean) @ self.basis.T
             whitened: Tensor = (components * self.scales) @ self.basis

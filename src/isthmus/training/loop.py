@@ -30,7 +30,7 @@ from isthmus.data.order import shuffled
 from isthmus.information.tables import entropy
 from isthmus.models import factory
 from isthmus.models.learner import Learner
-from isthmus.models.noise import Noise, Share
+from isthmus.models.noise import Noise, NoiseShare
 from isthmus.objectives.objective import InformationObjective
 from isthmus.training import checkpoints, processes
 from isthmus.training.adversarial import Adversary
@@ -212,7 +212,7 @@ class Trainer:
             return generator
         size = self.batches.batch_size
         rows = slice(number * size + self.group.rank, (number + 1) * size, self.group.world)
-        return Share(generator, self.settings.batch_size, rows)
+        return NoiseShare(generator, self.settings.batch_size, rows)
 
     def _log(self, metrics: MetricsFile, epoch: int) -> dict[str, float]:
         means = self._means("window")

@@ -38,7 +38,7 @@ class ProcessGroup:
         fabric: device and precision.
         loss_scale: for fp16.
         rank, world: number of this process, and number of processes.
-        first: whether this is the one that writes files and prints.
+        first: whether this process writes files and prints.
     """
 
     def __init__(self, fabric: Fabric, loss_scale: LossScale) -> None:

@@ -1,6 +1,6 @@
-"""Three convolutions without pooling: the "basic CNN" of CleverHans's tutorials, as the SVHN study has it.
+"""Three convolutions without pooling: the "basic CNN" of CleverHans's tutorials, as in the SVHN study.
 
-On 32×32 grey images 8×8 kernels of stride 2 leave 32 maps of 16×16, 6×6 kernels of stride 2 leave 64 of 6×6, and 5×5
+On 32×32 grey images, 8×8 kernels of stride 2 give 32 maps of 16×16, 6×6 kernels of stride 2 give 64 of 6×6, and 5×5
 kernels 64 of 2×2. These 256 numbers are the features; with ten classes there are 180,906 parameters (table 3 of "A
 Rate-Distortion Theory of Adversarial Examples").
 """
@@ -23,8 +23,8 @@ class BasicCNN(Backbone):
 
     Attributes:
         width: channels of the first convolution; the others have twice as many.
-        batch_norm: after the first two ReLUs, over the batch at hand, while training and ever after: there are no
-            running averages, so that an answer depends on the other images of its batch. That is the paper's model C.
+        batch_norm: after the first two ReLUs, with the statistics of the current batch, also in eval mode: there are no
+            running averages, so predictions depend on the rest of the batch. This is the paper's model C.
     """
 
     name: Literal["basic_cnn"] = "basic_cnn"
@@ -52,7 +52,7 @@ class BasicCNNModule(nn.Module):
             second = (first - 6) // 2 + 1
             sides.append(second - 4)
         if min(sides) < 1:
-            raise ConfigError(f"basic_cnn needs images of 28×28 pixels at least; these have {height}×{width_}.")
+            raise ConfigError(f"basic_cnn needs images of at least 28×28 pixels; these have {height}×{width_}.")
 
         def normed(maps: int) -> list[nn.Module]:
             return [nn.BatchNorm2d(maps, track_running_stats=False)] if batch_norm else []

@@ -1,7 +1,6 @@
-"""A small convolutional network, the default for small images: five 3×3 convolutions, no normalisation
-layers.
+"""A small convolutional network, the default for small images: five 3×3 convolutions without normalisation.
 
-About 156,000 parameters at the default widths. It trains in seconds on 8×8 digits and is sound up to 64×64.
+About 156,000 parameters at the default widths. It trains in seconds on 8×8 digits and suits images up to 64×64.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from isthmus.models.backbones.backbone import Backbone
 from isthmus.models.backbones.layers import conv3x3, he_
 
 Width = Annotated[int, Field(gt=0)]
-_GRID = 2  # the last maps are averaged to 2×2 rather than 1×1: where a stroke is tells a 6 from a 9
+_GRID = 2  # the last maps are averaged to 2×2 rather than 1×1: the position of a stroke distinguishes 6 from 9
 
 
 class Conv(Backbone):

@@ -1,4 +1,4 @@
-"""Pieces that several networks share: input normalisation, initialisers and convolutions."""
+"""Building blocks of networks: input normalisation, initialisers and convolutions."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def check_halved_twice(name: str, shape: tuple[int, int, int]) -> None:
     """
     if min(shape[1:]) < _HALVED_TWICE:
         raise ConfigError(
-            f"{name} halves height and width twice; images of {shape[1]}×{shape[2]} are too small for that. "
-            f"Give images of {_HALVED_TWICE}×{_HALVED_TWICE} pixels at least, or use mlp."
+            f"{name} halves height and width twice; images of {shape[1]}×{shape[2]} are too small. "
+            f"Give images of at least {_HALVED_TWICE}×{_HALVED_TWICE} pixels, or use mlp."
         )
 
 
 def glorot_(module: nn.Module) -> None:
-    """Glorot-uniform weights ±√(6/(fan_in + fan_out)) and zero biases: how the papers' frameworks start."""
+    """Glorot-uniform weights ±√(6/(fan_in + fan_out)) and zero biases: the initialisation of the papers' frameworks."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
             nn.init.xavier_uniform_(layer.weight)
@@ -68,7 +68,7 @@ def glorot_(module: nn.Module) -> None:
 
 
 def he_(module: nn.Module) -> None:
-    """He-normal weights, std √(2/fan_in), and zero biases: ReLU layers keep the scale of activations."""
+    """He-normal weights, std √(2/fan_in), and zero biases: ReLU layers preserve the scale of activations."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -78,9 +78,9 @@ def he_(module: nn.Module) -> None:
 
 @torch.no_grad()
 def unit_norm_(module: nn.Module) -> None:
-    """Filters from a normal, cut off at two standard deviations, each scaled to ℓ2 norm 1; zero biases.
+    """Filters from a normal truncated at two standard deviations, each scaled to ℓ2 norm 1; zero biases.
 
-    As CleverHans's tutorials start: all units answer inputs of one norm alike, however many inputs they have.
+    The initialisation of CleverHans's tutorials, independent of the number of inputs.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
@@ -93,10 +93,10 @@ def unit_norm_(module: nn.Module) -> None:
 
 @torch.no_grad()
 def delta_orthogonal_(module: nn.Module) -> None:
-    """Convolutions that start as an orthogonal matrix at their kernel's centre and zero around it; zero biases.
+    """Convolutions with an orthogonal matrix at the centre of the kernel and zeros around it; zero biases.
 
-    Such a layer keeps every norm where it does not narrow, so that depth costs no scale (Xiao et al. 2018,
-    https://arxiv.org/abs/1806.05393, algorithm 2, at gain 1). Only kernels of odd size have a centre.
+    Such a layer preserves norms unless it reduces channels, at any depth (Xiao et al. 2018,
+    https://arxiv.org/abs/1806.05393, algorithm 2, at gain 1). For kernels of odd size.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
@@ -108,7 +108,7 @@ def delta_orthogonal_(module: nn.Module) -> None:
 
 
 def conv1x1(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
-    """A 1×1 convolution without bias, at every ``stride``-th place."""
+    """A 1×1 convolution without bias, with stride ``stride``."""
     return nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False)
 
 

@@ -1,8 +1,8 @@
-"""LeNet-5 as it is used today: ReLU, max pooling, and every map sees every map below (after LeCun et al. 1998).
+"""LeNet-5 in its modern form: ReLU, max pooling, fully connected maps (after LeCun et al. 1998).
 
 On 28×28 images it is the usual network of 61,706 parameters with ten classes: 6 maps of 5×5, pooled, 16 maps of 5×5,
-pooled to 5×5, then 120 and 84 units. Guess First (arXiv 2001.03311, appendix F) trains one like it as the substitute
-that black-box attacks look at.
+pooled to 5×5, then 120 and 84 units. Guess First (arXiv 2001.03311, appendix F) trains one like it as the
+substitute model of black-box attacks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from isthmus.models.backbones.layers import check_halved_twice, glorot_
 from isthmus.models.backbones.mlp import MLPModule
 
 _MAPS, _UNITS = (6, 16), (120, 84)
-_UNPADDED = 12  # pixels: below this the second convolution, unpadded, would leave no map to pool
+_UNPADDED = 12  # pixels; on smaller images the unpadded second convolution would leave no map to pool
 
 
 class LeNet5(Backbone):
@@ -38,9 +38,8 @@ class LeNet5(Backbone):
 class LeNet5Module(nn.Module):
     """Two 5×5 convolutions with ReLU and 2×2 max pooling, then two fully connected ReLU layers; Glorot-uniform.
 
-    The first convolution is padded by 2, in place of the border that LeCun et al. drew around their digits. The second
-    is unpadded, as theirs; on images of fewer than 12 pixels' side it is padded by 2 as well, so that 8×8 digits leave
-    16 maps of 2×2.
+    The first convolution is padded by 2, in place of the border around the digits of LeCun et al. The second is
+    unpadded like theirs; for images below 12 pixels it is padded by 2, so that 8×8 digits give 16 maps of 2×2.
     """
 
     def __init__(self, shape: tuple[int, int, int]) -> None:

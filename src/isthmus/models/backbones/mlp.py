@@ -21,8 +21,8 @@ class MLP(Backbone):
 
     Attributes:
         hidden: widths of the layers; the last one is the number of features.
-        activation: after each of them.
-        batch_norm: after each activation; "unscaled" without the trained scale γ.
+        activation: after each layer.
+        batch_norm: after each activation; "unscaled" does not train the scale γ.
     """
 
     name: Literal["mlp"] = "mlp"

@@ -20,7 +20,7 @@ _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
 
 class PreActResNet(Backbone):
-    """Depth 18 or 34; ``norm`` False leaves batch normalisation out (see :mod:`isthmus.models.backbones.wide_resnet`).
+    """Depth 18 or 34; ``norm`` False omits batch normalisation (see :mod:`isthmus.models.backbones.wide_resnet`).
 
     ``hidden`` are the widths of fully connected ReLU layers after the pooling: (1024, 1024) in Korshunova et al. 2021.
     """

@@ -24,7 +24,7 @@ class PoolPad(nn.Module):
         self.pool = nn.AvgPool2d(stride, ceil_mode=True) if stride > 1 else nn.Identity()
 
     def forward(self, x: Float[Tensor, "n inputs h w"]) -> Float[Tensor, "n outputs h2 w2"]:
-        """Pooled and widened, half of the new channels before the old ones and half behind."""
+        """Pooled and widened, with half of the new channels before the old ones and half after."""
         before = self.extra // 2
         return nn.functional.pad(self.pool(x), (0, 0, 0, 0, before, self.extra - before))
 
@@ -32,9 +32,9 @@ class PoolPad(nn.Module):
 class PreActivationBlock(nn.Module):
     """x + conv(act(conv(act(x)))), act = norm and ReLU (He et al. 2016b, "Identity mappings").
 
-    Where the shape changes, the shortcut takes act(x) through a 1×1 convolution or :class:`PoolPad`.
-    With ``init`` "he" and no norm, the last convolution starts at zero, so that a block starts as its shortcut and
-    depth costs no stability (Zhang et al. 2019, "Fixup", and De & Smith 2020).
+    If the shape changes, the shortcut maps act(x) through a 1×1 convolution or :class:`PoolPad`. With ``init`` "he" and
+    no norm, the last convolution starts at zero, so that a block starts as its shortcut and deep networks are stable
+    (Zhang et al. 2019, "Fixup", and De & Smith 2020).
     """
 
     def __init__(
@@ -61,8 +61,8 @@ class PreActivationBlock(nn.Module):
 
 
 def activation(channels: int, norm: bool) -> nn.Module:
-    """ReLU, after batch normalisation where ``norm`` is set."""
-    # Not in place: without norm the input is also the shortcut.
+    """ReLU, after batch normalisation if ``norm``."""
+    # not in place: without norm the input is also the shortcut
     return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU()) if norm else nn.ReLU()
 
 

@@ -6,11 +6,11 @@ fourth stage halve height and width in the 3×3 of their first block, as torchvi
 the paper do ("v1.5"); He et al. halve in the 1×1 before it.
 
 Parameters without a head: 23.51, 42.50 and 58.14 million at depth 50, 101 and 152, and 93.91, 169.77 and 232.25 million
-where every layer is twice as wide.
+with all layers twice as wide.
 
-Parameters and buffers are named as in torchvision's resnet50, resnet101 and resnet152, whose weights load once their
-head, ``fc.weight`` and ``fc.bias``, is left out. They expect images normalised by ImageNet's means and standard
-deviations. torchvision's wide_resnet50_2 is another network: it widens the 3×3 convolutions alone.
+Parameters and buffers are named as in torchvision's resnet50, resnet101 and resnet152, whose weights load without
+their head, ``fc.weight`` and ``fc.bias``. They expect images normalised by ImageNet's means and standard
+deviations. torchvision's wide_resnet50_2 is a different network: it widens only the 3×3 convolutions.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ResNet(Backbone):
 
     Attributes:
         zero_init: the scale of each block's last batch normalisation starts at 0, so that a block starts as its
-            shortcut (Goyal et al. 2017); as in the paper's implementation. torchvision starts at 1.
+            shortcut (Goyal et al. 2017); as in the paper's implementation; torchvision starts at 1.
     """
 
     name: Literal["resnet"] = "resnet"
@@ -52,7 +52,7 @@ class ResNet(Backbone):
 class PostActivationBlock(nn.Module):
     """relu(x + F(x)), F three convolutions: 1×1 down to ``width`` channels, 3×3, and 1×1 up to 4·width.
 
-    Where the shape changes, the shortcut is a 1×1 convolution with batch normalisation. torchvision calls this block
+    If the shape changes, the shortcut is a 1×1 convolution with batch normalisation. torchvision calls this block
     a bottleneck.
     """
 

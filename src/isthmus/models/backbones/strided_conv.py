@@ -1,8 +1,8 @@
 """Two strided convolutions with batch normalisation, then fully connected layers: the network of Guess First
 (arXiv 2001.03311, appendix F).
 
-On MNIST the convolutions leave 64 maps of 7×7. With ``hidden`` empty these 3,136 numbers are the features: the front of
-a classifier whose fully connected layers are conditioned on a label hypothesis.
+On MNIST the convolutions give 64 maps of 7×7. With ``hidden`` empty these 3,136 numbers are the features, for a
+classifier whose fully connected layers are conditioned on label hypotheses.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Width = Annotated[int, Field(gt=0)]
 class StridedConv(Backbone):
     """``widths`` are the channels of the convolutions, ``hidden`` those of the fully connected layers after them.
 
-    Features are as many as the last of ``hidden``, or as the flattened maps have numbers where it is empty.
+    The number of features is the last of ``hidden``, or the size of the flattened maps if it is empty.
     """
 
     name: Literal["strided_conv"] = "strided_conv"
@@ -43,8 +43,8 @@ class StridedConv(Backbone):
 class StridedConvModule(nn.Module):
     """Per width a 4×4 convolution of stride 2, batch normalisation and ReLU; then one Linear and ReLU per hidden width.
 
-    Glorot-uniform weights and zero biases, since the paper does not say; convolutions are padded by 1, which is "SAME"
-    for images whose sides are multiples of 4.
+    Glorot-uniform weights and zero biases, since the paper does not specify them; convolutions are padded by 1, which
+    is "SAME" for images whose sides are multiples of 4.
     """
 
     def __init__(self, shape: tuple[int, int, int], widths: tuple[int, int], hidden: tuple[int, ...]) -> None:

@@ -5,8 +5,8 @@ the blocks per group, round((depth − 4)/6) and at least 1: 4 at depth 28, 10 a
 norm and a 10-class linear head: 28×10 has 36.48 million, 62×7 46.35 million; 7×2 without norm, on one
 channel, has 0.301 million before its head.
 
-Batch normalisation is off by default: it is what removed the robustness to ℓ∞ attacks of CEB's 28×10
-(Fischer & Alemi 2020; their 62×7 has it). Without it the network has no biases either, and starts stably because
+Batch normalisation is off by default, since it removed the robustness of CEB's 28×10 to ℓ∞ attacks (Fischer & Alemi
+2020; their 62×7 has it). Without it the network has no biases either, and starts stably because
 every block starts as its shortcut, or because every convolution keeps norms (``init``).
 """
 
@@ -25,11 +25,11 @@ class WideResNet(Backbone):
 
     Attributes:
         norm: batch normalisation before every ReLU.
-        shortcut: where the shape changes, a 1×1 convolution ("conv"), or average pooling and zero channels
+        shortcut: if the shape changes, a 1×1 convolution ("conv"), or average pooling and zero channels
             ("pad", as in AutoAugment's networks, but without their extra skips over whole groups).
-        init: "he", He-normal convolutions, of which the last of each block starts at zero where there is no norm; or
-            "delta_orthogonal", orthogonal matrices at the kernels' centres (Xiao et al. 2018), as Alemi et al. 2018
-            start the wide ResNet of "Uncertainty in the variational information bottleneck".
+        init: "he", He-normal convolutions, where the last of each block starts at zero without norm; or
+            "delta_orthogonal", orthogonal matrices at the kernels' centres (Xiao et al. 2018), as in Alemi et al. 2018
+            for the wide ResNet of "Uncertainty in the variational information bottleneck".
     """
 
     name: Literal["wide_resnet"] = "wide_resnet"
