@@ -257,7 +257,7 @@ class TestForeign:
             ("their_nets:needs", r"needs\(\) failed: TypeError: .*without arguments"),
             ("their_nets:breaks", r"breaks\(\) failed: AssertionError: no weights here"),
             ("their_nets:leaves", r"leaves\(\) failed: ModelError: The model ends the program"),
-            ("their_nets:number", "is no function but int"),
+            ("their_nets:number", "is int; give a function"),
             (".their_nets:build", "without a leading dot"),
             ("bad_nets:build", "Importing 'bad_nets' failed: SyntaxError"),
             ("failing_nets:build", "Importing 'failing_nets' failed: OSError: no such mount"),

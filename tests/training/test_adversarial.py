@@ -288,7 +288,7 @@ def test_mistakes_are_explained(given, message):
         ({"training.adversarial": "pgd:7 linff:0.1"}, "training.adversarial.threat: .*no threat 'linff'.*'linf'"),
         ({"training.adversarial": "pgd:7 linf:8"}, "training.adversarial.threat: .*Did you mean 8/255"),
         ({"training.adversarial": "pgd:7 0.1"}, "training.adversarial.threat: A threat is written norm:ε"),
-        ({"training.adversarial.mode": "stochastic"}, "mode=stochastic attacks a bottleneck's random codes.*mode=mean"),
+        ({"training.adversarial.mode": "stochastic"}, "mode=stochastic attacks the random codes.*mode=mean"),
         (
             {"training.adversarial.mode": "stochastic", "objective": "energy_based", **OBJECTIVES["energy_based"]},
             "mode=stochastic",

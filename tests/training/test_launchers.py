@@ -102,7 +102,7 @@ def test_a_launcher_that_asks_for_something_else_is_explained(monkeypatch: pytes
     monkeypatch.setenv("LT_CLI_USED", "1")
     monkeypatch.setenv("LT_ACCELERATOR", "cuda")
     settings = load_recipe(RECIPE, {"training.devices": 1}).training
-    with pytest.raises(ConfigError, match=r"do not agree: .*accelerator='cpu'"):
+    with pytest.raises(ConfigError, match=r"disagree: .*accelerator='cpu'"):
         processes.start(settings)
 
 
@@ -112,7 +112,7 @@ def test_tasks_of_slurm_that_a_recipe_does_not_know_of_are_explained(monkeypatch
     with pytest.raises(ConfigError, match=r"srun started 4 processes, but training.devices=2 on .* are 2"):
         processes.start(load_recipe(RECIPE).training)
     monkeypatch.setenv("SLURM_NTASKS", "2")  # and Lightning wants to know how many of them are on this node
-    with pytest.raises(ConfigError, match=r"do not agree: .*--ntasks-per-node=2"):
+    with pytest.raises(ConfigError, match=r"disagree: .*--ntasks-per-node=2"):
         processes.start(load_recipe(RECIPE).training)
     monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "2")
     processes.start(load_recipe(RECIPE, {"training.devices": 1}).training)  # one process may do what it likes

@@ -339,7 +339,7 @@ def test_unfinished_missing_and_foreign_folders_are_explained(tmp_path):
     with pytest.raises(FileError, match="There is no file"):
         isthmus.load(tmp_path)
     (tmp_path / "run.json").write_text("[]")
-    with pytest.raises(FileError, match="describes no run"):
+    with pytest.raises(FileError, match="is not valid"):
         isthmus.load(tmp_path)
 
 

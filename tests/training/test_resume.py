@@ -248,7 +248,7 @@ def test_a_damaged_checkpoint_costs_no_more_than_the_one_before_it(whole, tmp_pa
         content[-5] ^= 1
         path.write_bytes(content if damage == "bit flipped" else content[:1000])
     run = isthmus.train(TINY, out=tmp_path / "run", progress=False)
-    assert f"goes on from the checkpoint before it, of step {step}" in caplog.text
+    assert f"resumes from the previous checkpoint, of step {step}" in caplog.text
     assert same(run, whole)
     assert run.metrics() == whole.metrics()
     assert not checkpoints.before(path).exists(), "a finished run keeps one"

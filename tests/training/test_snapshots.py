@@ -80,7 +80,7 @@ def test_what_was_not_kept_is_said(whole):
 
 @pytest.mark.parametrize(
     ("steps", "said"),
-    [([121], "asks for the weights of step 121, but the run has 120 steps"), ([45, 20], "ascending"), ([0], "greater")],
+    [([121], "includes step 121, but the run has 120 steps"), ([45, 20], "ascending"), ([0], "greater")],
 )
 def test_impossible_steps_are_refused(tmp_path, steps, said):
     with pytest.raises(ConfigError, match=said):

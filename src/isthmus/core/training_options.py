@@ -54,11 +54,12 @@ class Optimizer(Frozen):
 
 
 class MarginalOptimizer(Optimizer):
-    """Optimiser of a mixture m(z) that the objective only reports (CEB and related ones), on −E log m(z) of detached codes.
+    """Optimiser of a mixture m(z) that the objective only reports (CEB and related ones), on −E log m(z) of detached
+    codes.
 
-    The learning rate is constant. At 1e-2, after 1,000 steps with CEB at ρ = 0, the mixture is 0.03 to 0.06 nats above a
-    refit, compared with 0.17 to 0.21 at 1e-3 and 0.10 to 0.12 at 3e-2 (results/benchmarks/marginal-optimizer.json); 3e-3
-    is as good within 0.01, and at ρ = 3 worse by 0.01 to 0.03. VIB minimises its rate over m, too, with
+    The learning rate is constant. At 1e-2, after 1,000 steps with CEB at ρ = 0, the mixture is 0.03 to 0.06 nats above
+    a refit, compared with 0.17 to 0.21 at 1e-3 and 0.10 to 0.12 at 3e-2 (results/benchmarks/marginal-optimizer.json);
+    3e-3 is as good within 0.01, and at ρ = 3 worse by 0.01 to 0.03. VIB minimises its rate over m, too, with
     ``training.optimizer``.
     """
 
@@ -135,8 +136,8 @@ class Augmentation(Frozen):
     """Augmentation of training images, in this order, drawn for each example and epoch.
 
     Attributes:
-        resized_crop: crop 8 to 100% of an image's area, scale it to the data's size and mirror half of the images; image
-            files are cropped before they are scaled down.
+        resized_crop: crop 8 to 100% of an image's area, scale it to the data's size and mirror half of the images;
+            image files are cropped before they are scaled down.
         autoaugment: a sub-policy of AutoAugment per image: of the paper's 25 for CIFAR-10 (``published``), of the 95 of
             Google's code for it (``released``), or of the paper's 25 for ``imagenet``.
         crop_flip: pad by 4 black pixels, crop at random and mirror half of the images.
@@ -219,7 +220,8 @@ class Adversarial(Frozen):
         random_start: start uniformly in the ball rather than at the image itself.
         loss: what the attack ascends, from :mod:`isthmus.attacks.losses`; the cross-entropy of the prediction as in the
             paper.
-        mode: which prediction of a stochastic bottleneck is attacked: "mean", c(y|E z), as in evaluations by default; or "stochastic", the average of c(y|z) over ``model.samples`` codes, drawn at every step of the attack.
+        mode: which prediction of a stochastic bottleneck is attacked: "mean", c(y|E z), as in evaluations by default;
+            or "stochastic", the average of c(y|z) over ``model.samples`` codes, drawn at every step of the attack.
         batch_norm: "eval" attacks the network with its running statistics, and without dropout, as it is evaluated;
             "train" with the statistics of the attacked batch, as in Madry et al. Neither changes running statistics.
     """
@@ -258,11 +260,11 @@ def _callback(given: object) -> Component:
 class Training(Frozen):
     """Options of the training loop.
 
-    ``devices`` processes on each of ``nodes`` machines share every batch of ``batch_size`` images evenly; each splits its
-    share into ``accumulate`` parts before the optimiser's step. With ``adversarial`` the model learns from adversarial
-    images, and the training accuracy is that on them. The weights after each step in ``snapshots`` are kept, too.
-    ``callbacks`` report at the end of epochs. ``marginal_optimizer`` is for a mixture that the objective does not
-    minimise over.
+    ``devices`` processes on each of ``nodes`` machines share every batch of ``batch_size`` images evenly; each splits
+    its share into ``accumulate`` parts before the optimiser's step. With ``adversarial`` the model learns from
+    adversarial images, and the training accuracy is that on them. The weights after each step in ``snapshots`` are
+    kept, too. ``callbacks`` report at the end of epochs. ``marginal_optimizer`` is for a mixture that the objective
+    does not minimise over.
     """
 
     epochs: Positive = 20

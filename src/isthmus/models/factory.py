@@ -65,8 +65,8 @@ def bottleneck(
             passes images to the backbone unchanged.
         class_counts: number of training examples of each class, so that bounds use the entropy of the labels. None
             means equally frequent classes.
-        options: the densities e(z|x), c(y|z), b(z|y) and m(z): :class:`isthmus.core.model_options.BottleneckOptions`, or a
-            mapping of its fields such as ``{"covariance": "full"}``.
+        options: the densities e(z|x), c(y|z), b(z|y) and m(z): :class:`isthmus.core.model_options.BottleneckOptions`,
+            or a mapping of its fields such as ``{"covariance": "full"}``.
 
     Raises:
         ConfigError: an unknown objective or option, an objective for pairs or label hypotheses, or options that do not

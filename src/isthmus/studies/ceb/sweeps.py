@@ -49,8 +49,9 @@ class FamilyConfig(ImageConfig):
         first_seed: where seeds begin, so that another machine can add more of them to a sweep.
         kl: how the information term is computed: "sampled" is the papers' own form, log-density ratios of the same
             samples that classify; "closed" has less variance where there is a closed form.
-        rho_schedule: how training reaches a bottleneck's ρ: a name of :data:`isthmus.core.training_options.RHO_SCHEDULES`, or the
-            options of :class:`isthmus.core.training_options.RhoSchedule`; None for this ρ from the first step. "jump_start"
+        rho_schedule: how training reaches a bottleneck's ρ: a name of
+            :data:`isthmus.core.training_options.RHO_SCHEDULES`, or the options of
+            :class:`isthmus.core.training_options.RhoSchedule`; None for this ρ from the first step. "jump_start"
             descends from ρ = 10 in 1,500 steps, or in two thirds of a shorter run. The papers say nothing of it for
             Fashion-MNIST; without it, models with ρ ≤ 1 are far from trained after some thousand steps.
         scheduled: bottlenecks with ρ up to this have the schedule.
