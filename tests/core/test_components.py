@@ -3,6 +3,7 @@
 import importlib
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -146,3 +147,11 @@ def test_every_component_is_a_class_named_like_its_file(kind):
         found = registry.load(kind, name)
         assert found.model_fields["name"].default == name
         assert found.__name__ != "Config"
+
+
+@pytest.mark.parametrize("target", ["minepackage.squared_rate:SquaredRate", "minepackage.squared_rate"])
+def test_an_entry_point_names_a_class_or_a_module(mine, monkeypatch, target):
+    entry = EntryPoint("squared", target, "isthmus.objectives")
+    monkeypatch.setattr(registry, "_foreign", lambda kind: {"squared": entry} if kind == "objectives" else {})
+    chosen = component("objectives", {"name": "squared", "rho": 2})
+    assert (type(chosen).__name__, chosen.name, chosen.rho) == ("SquaredRate", "squared", 2)

@@ -122,7 +122,7 @@ def _imported(kind: str, name: str, load: Callable[[], Any]) -> Any:
 
 
 def _class_of(found: Any, kind: str, name: str, attribute: str) -> type[Any]:
-    """The component class in what was imported: itself, or the class of a module that has this name."""
+    """The component class in what was imported: itself, or the class of a module with this name, or its only class."""
     if isinstance(found, type) and hasattr(found, "model_fields"):
         return found
     chosen = getattr(found, "Config", None)
@@ -133,7 +133,12 @@ def _class_of(found: Any, kind: str, name: str, attribute: str) -> type[Any]:
             value for value in vars(found).values() if isinstance(value, type) and hasattr(value, "model_fields")
         ]
         named = [each for each in classes if (field := each.model_fields.get("name")) and field.default == name]
-        chosen = named[0] if named else None
+        defined = [
+            each
+            for each in classes
+            if each.__module__ == getattr(found, "__name__", "") and "name" in each.model_fields
+        ]
+        chosen = named[0] if named else defined[0] if len(defined) == 1 else None
     if not (isinstance(chosen, type) and hasattr(chosen, "model_fields")):
         raise ConfigError(
             f"The {KINDS[kind]} {name!r} is no component: {getattr(found, '__name__', found)!r} must be, or hold, a "
