@@ -1,4 +1,4 @@
-"""Serving a split in batches: any of them can be made again alone, and images in memory cost no Python each."""
+"""Batches of a split; each can be reproduced separately."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ from isthmus.data.images import Examples, as_float
 from isthmus.data.order import shuffled
 from isthmus.data.prefetch import read
 
-# Keep the draws for the order of an epoch, and for the crops where images are read, apart from those for its pictures.
-
 
 class Batch(NamedTuple):
     """One batch, on its device.
@@ -40,23 +38,23 @@ class Batch(NamedTuple):
 class Batches:
     """The batches of a split, epoch by epoch.
 
-    Order and augmentation are functions of (seed, epoch, example) alone. A resumed run therefore continues in
-    the middle of an epoch with bitwise the same batches, and several processes together serve what one would.
+    Order and augmentation depend only on (seed, epoch, example). So a resumed run continues within an epoch with
+    bitwise the same batches, and several processes together yield the batches of one.
 
     Attributes:
-        batch_size: images a batch over all processes together.
-        shuffle: a new order each epoch; otherwise the split's own.
+        batch_size: images per batch, over all processes.
+        shuffle: a new order each epoch; otherwise the order of the split.
         augment: a name of :data:`isthmus.core.training_options.AUGMENTATIONS` such as "crop_flip", or an
             :class:`isthmus.core.training_options.Augmentation`.
-        drop_last: leave out a last batch that is smaller than the others.
+        drop_last: skip a last batch that is smaller than the others.
         channels_last: memory format of the images.
-        device: where batches go, from pinned memory and without waiting where that is a GPU.
-        rank, world: this process and how many there are; each serves every ``world``-th example of a batch.
+        device: of the batches; transfers to a GPU are asynchronous from pinned memory.
+        rank, world: number of this process and number of processes; each yields every ``world``-th example of a batch.
 
     Raises:
-        ConfigError: ``augment`` is a name that does not exist.
-        DataError: ``drop_last`` would leave nothing, or the images do not fit their augmentation.
-        ValueError: several processes without ``drop_last``, or a batch size they cannot share evenly.
+        ConfigError: ``augment`` is an unknown name.
+        DataError: ``drop_last`` would skip all images, or the images do not fit the augmentation.
+        ValueError: several processes without ``drop_last``, or a batch size that they cannot share evenly.
     """
 
     split: Examples = field(repr=False)
@@ -92,7 +90,7 @@ class Batches:
         return named_augmentation(self.augment)
 
     def __len__(self) -> int:
-        """Batches an epoch."""
+        """Batches per epoch."""
         n = len(self.split)
         return n // self.batch_size if self.drop_last else -(-n // self.batch_size)
 
@@ -119,7 +117,7 @@ class Batches:
     def _batch(self, indices: Tensor, images: Tensor, drawn: Drawn) -> Batch:
         images = self._moved(images)
         labels = self._moved(self.split.labels.index_select(0, indices))
-        # augmented as bytes and where they go: a quarter of the transfer
+        # transferred and augmented as bytes: a quarter of the size
         images = augment(images, drawn.at(indices), self._augmentation)
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)

@@ -1,7 +1,7 @@
-"""Decoded images on disk: decode once, then map the tensors back in a fraction of a second.
+"""Cache of decoded images: decode once, then map the tensors in a fraction of a second.
 
-One safetensors file for each source lies in ``ISTHMUS_CACHE`` (default ``~/.cache/isthmus``). It is only a
-cache: a corrupt file is made again, and one that cannot be written costs another decoding, never a result.
+There is one safetensors file for each source in ``ISTHMUS_CACHE`` (default ``~/.cache/isthmus``). A corrupt file is
+replaced; if a file cannot be written, images are decoded again next time.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from isthmus.data.images import ImageData, Split
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 1  # raise it when decoding changes, so that older files are not read
+_FORMAT = 1  # increase when decoding changes, so that older files are not read
 
 
 def cached(
     name: str, classes: tuple[str, ...], source: Mapping[str, Any], decode: Callable[[], tuple[Split, Split]]
 ) -> ImageData:
-    """Return the data set of a source, from the cache where it has it.
+    """Return the dataset of a source, from the cache if possible.
 
     Args:
-        name: the data set's name; also how its cache file begins.
+        name: the dataset's name; also the beginning of the file name.
         source: JSON-able facts that determine the decoded images (ids, options, file sizes and times).
-        decode: makes the train and test splits when the cache has none.
+        decode: makes the train and test splits if they are not cached.
 
     Raises:
-        DataError: what ``decode`` raises, or there is no home folder and no ``ISTHMUS_CACHE``.
+        DataError: raised by ``decode``, or there is neither a home folder nor ``ISTHMUS_CACHE``.
     """
     path = _path(name, source)
     try:
@@ -60,7 +60,7 @@ def _path(name: str, source: Mapping[str, Any]) -> Path:
 
 
 def folder() -> Path:
-    """Where decoded images are kept: ``ISTHMUS_CACHE``, or ``~/.cache/isthmus``."""
+    """The folder of the cache: ``ISTHMUS_CACHE``, or ``~/.cache/isthmus``."""
     given = os.environ.get("ISTHMUS_CACHE")
     try:
         return Path(given).expanduser() if given else Path.home() / ".cache" / "isthmus"
@@ -78,7 +78,7 @@ def _read(path: Path, name: str, classes: tuple[str, ...]) -> ImageData | None:
         )
     data = ImageData.of(name, train, test, classes)
     if data.fingerprint != fingerprint:
-        raise DataError("its bytes are not the ones that were written")
+        raise DataError("its bytes have changed since they were written")
     return data
 
 

@@ -1,4 +1,4 @@
-"""Labelled images, in memory or wherever they lie, and the checks that images and labels of any origin must pass."""
+"""Labelled images in memory or in files, and the checks of images and labels of any origin."""
 
 from __future__ import annotations
 
@@ -22,13 +22,12 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 class Examples(Protocol):
-    """The labelled images of one split, wherever they lie: :class:`Split` holds them in memory,
-    :class:`isthmus.data.on_demand.FileSplit` decodes files when it is asked for them, and
-    :class:`isthmus.data.parquet.RowSplit` rows of a table."""
+    """The labelled images of one split: in memory (:class:`Split`), or decoded when needed from files
+    (:class:`isthmus.data.on_demand.FileSplit`) or rows of a table (:class:`isthmus.data.parquet.RowSplit`)."""
 
     @property
     def images(self) -> UInt8[Tensor, "n c h w"]:
-        """All of them at once; of files, only of as many as fit into memory (see :meth:`select`)."""
+        """All images at once; for files, :meth:`select` as many as fit into memory first."""
 
     @property
     def labels(self) -> Int64[Tensor, " n"]:
@@ -47,8 +46,8 @@ class Examples(Protocol):
         """The same images with other labels."""
 
     def prepared(self, index: int, part: Sequence[float] | None) -> np.ndarray:
-        """One image as height × width × channels bytes: as it is served, or of a random part of it, which numbers of
-        :func:`isthmus.data.crops.draws` stand for."""
+        """One image as height × width × channels bytes: whole, or the random part given by numbers of
+        :func:`isthmus.data.crops.draw_parts`."""
 
     def facts(self) -> Iterator[Any]:
         """Bytes that determine the images and labels, for a fingerprint."""
@@ -100,7 +99,7 @@ class Split:
         return Split(self.images, labels)
 
     def prepared(self, index: int, part: Sequence[float] | None) -> np.ndarray:
-        """One image as height × width × channels bytes, or a random part of it (of 1 or 3 channels) in its place."""
+        """One image as height × width × channels bytes, or a random part of it (of 1 or 3 channels)."""
         from PIL import Image
 
         from isthmus.data.crops import resized_crop
@@ -120,21 +119,20 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """A classification data set: what training and auditing read.
+    """A classification dataset.
 
-    A class that the test split lacks is allowed (small test sets); a class without a training example is not:
-    nothing could be learned about it, and the backward encoder b(z|y) of a CEB model would stay random there.
+    The test split may lack a class (small test sets), the training split may not: nothing could be learned about it,
+    and the backward encoder b(z|y) of a CEB model would stay random there.
 
     Attributes:
-        name: the data set's name, as reports show it.
+        name: the dataset's name in reports.
         classes: names of the classes; a label is a position in this tuple.
         fingerprint: SHA-256 (hex) over the shapes and bytes of all four tensors, or over names and sizes of files.
             :meth:`of` computes it.
-        statistics: mean and standard deviation of each channel, where they are known; computed from the train split
-            where None.
-        note: what a reader of numbers from these data must know, such as how they differ from the published ones; ""
-            if there is nothing.
-        test_only: whether there are only test images; ``train`` is then one of each class, for shapes alone.
+        statistics: mean and standard deviation of each channel; None computes them from the train split.
+        note: what a reader of results on these data must know, such as differences from the published ones; "" for
+            nothing.
+        test_only: there are only test images; ``train`` then has one of each class, which only defines the shape.
 
     Raises:
         DataError: splits of different image shapes, fewer than two classes, a label out of range, or a class
@@ -215,7 +213,7 @@ class ImageData:
         squares = torch.zeros_like(total)
         for start in range(0, len(self.train), 500):
             values = images[start : start + 500].float()
-            # A row of squared bytes sums exactly in float32 (to 258 wide): threads cannot change the result.
+            # sums of squared bytes over a row (up to width 258) are exact in float32: threads cannot change them
             total += values.sum(-1).double().sum((0, 2))
             squares += values.square().sum(-1).double().sum((0, 2))
         count = images.numel() / self.shape[0]
@@ -225,7 +223,7 @@ class ImageData:
 
 
 def fingerprint(*splits: Examples) -> str:
-    """SHA-256 (hex) over what determines some splits, such as shapes and bytes of their tensors."""
+    """SHA-256 (hex) of the facts of some splits, such as shapes and bytes of their tensors."""
     return sha256(*(fact for split in splits for fact in split.facts()))
 
 
@@ -235,10 +233,10 @@ def as_float(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
 
 
 def check_images(images: Float[Tensor, "n c h w"], what: str = "images") -> None:
-    """Check images that a user hands over: a float tensor N×C×H×W, finite, in [0, 1].
+    """Check images of a user: a float tensor N×C×H×W, finite, in [0, 1].
 
     Raises:
-        DataError: one sentence with what was given, what is allowed and how to mend it.
+        DataError: what was given, what is allowed and how to fix it.
     """
     if not isinstance(images, Tensor):
         raise DataError(f"{what} must be a torch tensor N×C×H×W; got {type(images).__name__}.")
@@ -258,17 +256,17 @@ def _range_fault(images: Tensor, low: float, high: float) -> str:
         return f" and be finite; image {first[0]} holds {float(images[tuple(first)])}."
     given = f"; these range from {low:.6g} to {high:.6g}."
     if low < 0.0:
-        return f"{given} They look standardised: pass them as they were before, and let the model standardise."
+        return f"{given} They look standardised: pass them before standardisation, which belongs into the model."
     if 1.5 < high <= 255.0:
         return f"{given} They look like bytes: divide by 255."
-    return f"{given} Clamp them if that is a rounding error, otherwise rescale."
+    return f"{given} Clamp them if this is a rounding error, otherwise rescale."
 
 
 def check_labels(labels: Int64[Tensor, " n"], num_classes: int, what: str = "labels") -> None:
-    """Check labels that a user hands over: an integer tensor of N class indices.
+    """Check labels of a user: an integer tensor of N class indices.
 
     Raises:
-        DataError: not integers, not one-dimensional, or out of range; names the first bad index and value.
+        DataError: not integers, not one-dimensional, or out of range; the message names the first bad index and value.
     """
     if not isinstance(labels, Tensor):
         raise DataError(f"{what} must be a torch tensor of class indices; got {type(labels).__name__}.")

@@ -1,7 +1,7 @@
-"""Noise functions X' = f(X, U): what they destroy need not be told (Fischer 2020, Appendix C.3.1).
+"""Noise functions X' = f(X, U), which destroy irrelevant information (Fischer 2020, Appendix C.3.1).
 
-Each takes images in [0, 1] (or other numbers, where it says so), N×C×H×W, and gives as many of the same shape and
-dtype. What is random comes from the generator, which must be on the images' device.
+Each maps images in [0, 1] (or other numbers, if so documented), N×C×H×W, to images of the same shape and dtype. Random
+numbers come from the generator, which must be on the images' device.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def mask(images: Images, share: float, generator: torch.Generator, size: int = 1
 
 
 def blur(images: Images, sigma: float) -> Images:
-    """Low-pass by a Gaussian of ``sigma`` pixels, cut off at 3σ, borders repeated: high frequencies are lost.
+    """Low-pass by a Gaussian of ``sigma`` pixels, truncated at 3σ, borders repeated: destroys high frequencies.
 
     Raises:
         ValueError: a sigma that is not positive.
@@ -60,7 +60,7 @@ def blur(images: Images, sigma: float) -> Images:
 
 
 def shift(images: Images, most: int, generator: torch.Generator) -> Images:
-    """Move each image by up to ``most`` pixels both ways, uniformly; what comes in is black. Where things are is lost.
+    """Move each image by up to ``most`` pixels in both directions, uniformly, filled with black: destroys positions.
 
     Raises:
         ValueError: a negative distance.
@@ -78,10 +78,10 @@ def shift(images: Images, most: int, generator: torch.Generator) -> Images:
 
 
 def same_class(labels: Int[Tensor, " n"], generator: torch.Generator) -> Int[Tensor, " n"]:
-    """The oracle: for each example the index of a random one of its class, itself among them.
+    """The oracle: for each example, the index of a random example of its class, possibly itself.
 
-    Pairs (x, x[index]) share the class and nothing else, so that a code that tells them tells the class: ln C nats for
-    C equally frequent classes, learned without a label in the loss (Fischer 2020, Appendix C.3.1).
+    Pairs (x, x[index]) share only the class, so a code with the shared information has the class: ln C nats for C
+    equally frequent classes, learned without a label in the loss (Fischer 2020, Appendix C.3.1).
     """
     order = torch.argsort(labels, stable=True)
     counts = torch.bincount(labels)

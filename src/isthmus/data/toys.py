@@ -1,8 +1,8 @@
-"""Toy problems whose answers are known in closed form: two of Korshunova et al. 2021 (section 3.3), and blobs.
+"""Toy problems with closed-form solutions: two of Korshunova et al. 2021 (section 3.3), and blobs.
 
-Points are rows of numbers, not images. In the first two problems labels are 0 or 1, and y = 2·label − 1 is the sign
-that the papers write. A linear rule answers 1 where w·x + b > 0; how often it is right, clean and under attack, is a
-formula for both, so that what a trained classifier measures can be held against what its own weights imply.
+Points are rows of numbers, not images. In the first two problems labels are 0 or 1, and y = 2·label − 1 is the papers'
+sign. A linear rule predicts 1 if w·x + b > 0. Its clean accuracy and its accuracy under attack are formulas for both
+problems, so that measurements of a trained classifier can be compared with the values implied by its weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Samples of a toy problem: features n × d (float32), and labels n; of two classes 0 and 1."""
+    """Samples of a toy problem: features n × d (float32) and labels n."""
 
     features: Float[Tensor, "n d"]
     labels: Int[Tensor, " n"]
@@ -28,13 +28,13 @@ class Points:
 
     @property
     def signs(self) -> Float[Tensor, " n"]:
-        """y of every point, −1 or 1."""
+        """y of each point, −1 or 1."""
         return 2.0 * self.labels - 1.0
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A linear rule: label 1 where w·x + b > 0."""
+    """A linear rule: label 1 if w·x + b > 0."""
 
     weights: tuple[float, ...]
     bias: float = 0.0
@@ -42,13 +42,14 @@ class Rule:
 
 @dataclass(frozen=True)
 class Intervals:
-    """Two features, one that always tells the label and one that mostly does (Korshunova et al. 2021, section 3.3).
+    """Two features, one that always determines the label and one that mostly does (Korshunova et al. 2021, section
+    3.3).
 
     y is −1 or 1, equally often; x₁ ~ y·U(0, ``reach``); x₂ ~ y·U(0, 1) with probability ``reliability``, else
-    −y·U(0, 1). The information bottleneck's optimum reads sign(x₁) alone: ln 2 nats, always right, whatever x₂ is.
+    −y·U(0, 1). The information bottleneck's optimum uses only sign(x₁): ln 2 nats, always correct, for any x₂.
 
     Attributes:
-        reliability: how often x₂ lies on its label's side.
+        reliability: probability that x₂ is on the side of its label.
         reach: length of x₁'s interval.
     """
 
@@ -67,33 +68,33 @@ class Intervals:
         return self._points(labels, x1, torch.where(agrees, x2, -x2))
 
     def rare(self, count: int, generator: torch.Generator) -> Points:
-        """Points whose x₂ lies on the wrong side throughout, x₁ as ever: the paper's robust set (its appendix)."""
+        """Points with x₂ always on the wrong side, and x₁ unchanged: the paper's robust set (its appendix)."""
         labels, x1, x2 = self._draw(count, generator)
         return self._points(labels, x1, -x2)
 
     def shifted(self, points: Points, eps: float = 1.0) -> Points:
-        """Points whose x₂ an attacker moved by ``eps`` against the label (the attack of section 3.3)."""
+        """Points whose x₂ was moved by ``eps`` against the label (the attack of section 3.3)."""
         moved = points.features.clone()
         moved[:, 1] -= eps * points.signs
         return Points(moved, points.labels)
 
     def accuracy(self, rule: Rule) -> float:
-        """How often a linear rule is right on :meth:`sample`."""
+        """Accuracy of a linear rule on :meth:`sample`."""
         p = self.reliability
         return p * self._on_interval(rule, 0.0) + (1 - p) * self._on_interval(rule, -1.0)
 
     def accuracy_on_rare(self, rule: Rule) -> float:
-        """How often a linear rule is right on :meth:`rare`; 0 for sign(x₂), 1 for sign(x₁)."""
+        """Accuracy of a linear rule on :meth:`rare`; 0 for sign(x₂), 1 for sign(x₁)."""
         return self._on_interval(rule, -1.0)
 
     def accuracy_when_shifted(self, rule: Rule, eps: float = 1.0) -> float:
-        """How often a linear rule is right on :meth:`shifted` points."""
+        """Accuracy of a linear rule on :meth:`shifted` points."""
         p = self.reliability
         return p * self._on_interval(rule, -eps) + (1 - p) * self._on_interval(rule, -1.0 - eps)
 
     @property
     def information_of_second(self) -> float:
-        """I(sign x₂; Y) in nats: ln 2 less the entropy of ``reliability``; .368 nats (.531 bits) at 0.9."""
+        """I(sign x₂; Y) in nats: ln 2 minus the entropy of ``reliability``; .368 nats (.531 bits) at 0.9."""
         p = self.reliability
         return math.log(2) + sum(q * math.log(q) for q in (p, 1 - p) if q > 0)
 
@@ -107,19 +108,19 @@ class Intervals:
         return Points(features * (2.0 * labels - 1.0).unsqueeze(1), labels)
 
     def _on_interval(self, rule: Rule, start: float) -> float:
-        """Accuracy where y·x₂ is uniform in [start, start + 1]."""
+        """Accuracy if y·x₂ is uniform in [start, start + 1]."""
         first, second = _numbers(rule, 2)
-        # y = 1 is right where w₁x₁ + w₂x₂ + b > 0; mirrored, y = −1 is right where the same exceeds +b instead of −b
+        # y = 1 is correct if w₁x₁ + w₂x₂ > −b; by symmetry, y = −1 is correct if the same exceeds +b
         return 0.5 * sum(exceeds(first * self.reach, second, sign - second * start) for sign in (-rule.bias, rule.bias))
 
 
 @dataclass(frozen=True)
 class Gaussians:
-    """One feature that is mostly right, and many that are each a little so (Tsipras et al. 2019, arXiv:1805.12152).
+    """One feature that is mostly correct, and many that are weakly correlated with the label (Tsipras et al. 2019,
+    arXiv:1805.12152).
 
     y is −1 or 1, equally often; x₁ = y with probability ``reliability``, else −y; the other ``others`` features are
-    N(``shift``·y, 1). An attacker with ε = 2·``shift`` moves these to N(−``shift``·y, 1): then x₁ alone is worth
-    trusting.
+    N(``shift``·y, 1). An attacker with ε = 2·``shift`` moves these to N(−``shift``·y, 1): then only x₁ is reliable.
     """
 
     reliability: float = 0.95
@@ -147,16 +148,16 @@ class Gaussians:
         return Points(moved, points.labels)
 
     def accuracy(self, rule: Rule) -> float:
-        """How often a linear rule is right."""
+        """Accuracy of a linear rule."""
         return self._with_shift(rule, self.shift)
 
     def accuracy_under_attack(self, rule: Rule) -> float:
-        """How often a linear rule is right on :meth:`attacked` points."""
+        """Accuracy of a linear rule on :meth:`attacked` points."""
         return self._with_shift(rule, -self.shift)
 
     @property
     def bayes(self) -> Rule:
-        """The most accurate rule: weights ln(p / (1 − p)) and 2·``shift``; right in 99.947%, under attack in 0.576%."""
+        """The most accurate rule: weights ln(p / (1 − p)) and 2·``shift``; accuracy 99.947%, under attack 0.576%."""
         p = self.reliability
         return Rule((math.log(p / (1 - p)), *(2.0 * self.shift,) * self.others))
 
@@ -172,10 +173,10 @@ class Gaussians:
 
 @dataclass(frozen=True)
 class Blobs:
-    """Equally frequent classes, each a standard Gaussian blob around a centre of its own, all equally far apart.
+    """Equally frequent classes, each a standard Gaussian blob around its centre, all centres equally far apart.
 
     Attributes:
-        classes: C, and as many features.
+        classes: C, also the number of features.
         distance: between any two centres, in standard deviations of a blob.
     """
 
@@ -190,9 +191,9 @@ class Blobs:
 
     @property
     def information(self) -> tuple[float, float]:
-        """I(X;Y) in nats, from below and from above: ln C less Fano's bound on what confusions may cost, and ln C.
+        """Lower and upper bound on I(X;Y) in nats: ln C minus Fano's bound on H(Y|X), and ln C.
 
-        The likeliest class is wrong with a probability p of at most (C − 1)·Q(distance/2), so that H(Y|X) is at most
+        The most likely class is wrong with probability p at most (C − 1)·Q(distance/2), so H(Y|X) is at most
         h(p) + p·ln(C − 1).
         """
         highest = math.log(self.classes)
@@ -222,7 +223,7 @@ def exceeds(first: float, second: float, threshold: float) -> float:
 
 
 def _positive(mean: float, spread: float) -> float:
-    """P(N(mean, spread²) > 0); without spread whether the mean is."""
+    """P(N(mean, spread²) > 0); for zero spread, whether the mean is positive."""
     return 0.5 * math.erfc(-mean / (spread * math.sqrt(2))) if spread > 0 else float(mean > 0)
 
 
