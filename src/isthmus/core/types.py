@@ -60,8 +60,8 @@ class Terms:
     Attributes:
         total: the loss to minimise, ``ce + weight · information``.
         ce: classification cross-entropy E[−log c(y|z)].
-        accuracy: fraction of the batch that the averaged prediction gets right, in [0, 1] (not nats).
-        weight: the weight on the information term that ``total`` used.
+        accuracy: accuracy of the averaged prediction on the batch, in [0, 1] (not nats).
+        weight: the weight of the information term in ``total``.
         i_yz_lower: H(Y) − ce, a lower bound on I(Y;Z); H(Y) is that of the training labels, ln C if unknown.
         rate: R = E[log e(z|x) − log m(z)], an upper bound on I(X;Z).
         residual: ReX = E[log e(z|x) − log b(z|y)], an upper bound on I(X;Z|Y).
@@ -76,14 +76,14 @@ class Terms:
         pairwise_upper, pairwise_lower: bounds on I(X;Z) for the inputs of this batch alone, from distances between
             their codes' means (Kolchinsky, Tracey & Wolpert 2019); neither exceeds ln(batch), even if I(X;Z)
             does.
-        bound: what a classifier of label hypotheses maximises, a lower bound on an f-divergence between true pairs and
-            all pairs of image and label.
-        elimination: Σ over hypotheses of MMD², what ``total`` minimises of the labels in the hidden representations;
-            no nats.
+        bound: the objective of a classifier of label hypotheses, a lower bound on an f-divergence between true pairs
+            and all pairs of image and label.
+        elimination: Σ over hypotheses of MMD², the label information in the hidden representations that ``total``
+            minimises; not in nats.
         elimination_unbiased: the same with the unbiased estimate, which is 0 in expectation if no information is left.
         levels: terms of each level of a hierarchy Z_1, …, Z_L, lowest first. ``total`` is then the sum of theirs;
-            ``ce``, ``accuracy``, ``i_yz_lower`` and ``consistency_gap`` are the highest level's, which decides; the
-            rates and ``residual`` are the lowest's, since I(X; Z_1, …, Z_L) = I(X;Z_1).
+            ``ce``, ``accuracy``, ``i_yz_lower`` and ``consistency_gap`` are the highest level's, which classifies;
+            the rates and ``residual`` are the lowest's, since I(X; Z_1, …, Z_L) = I(X;Z_1).
     """
 
     total: Tensor

@@ -1,1 +1,1 @@
-"""Training: one readable loop, its schedules, and run folders that survive anything."""
+"""Training: the loop, its schedules, checkpoints and run folders."""

@@ -13,8 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from isthmus.core.config import Frozen
-from isthmus.core.config import Positive
+from isthmus.core.config import Frozen, Positive
 from isthmus.studies.image_models import Eps
 from isthmus.studies.study import Data, StudyConfig, data_name, data_options
 
