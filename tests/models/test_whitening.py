@@ -81,7 +81,8 @@ def test_gradients_reach_the_images():
 
 
 @pytest.mark.parametrize(
-    ("shape", "said"), [((1, 3, 3), "there are 9. Give fewer"), ((2, 8, 8), "grey or RGB ones; these have 2 channels")]
+    ("shape", "said"),
+    [((1, 3, 3), "there are 9. Give fewer"), ((2, 8, 8), "grey or RGB images; these have 2 channels")],
 )
 def test_what_cannot_be_whitened_is_said(shape, said):
     with pytest.raises(ConfigError, match=said):
