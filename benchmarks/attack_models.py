@@ -1,8 +1,8 @@
-"""Small classifiers to attack, from undefended to well defended, trained once and kept in benchmarks/.cache.
+"""Small classifiers for attack benchmarks, from undefended to adversarially trained; kept in benchmarks/.cache.
 
     python -m benchmarks.attack_models [NAME ...]
 
-Trains those that are missing: a few minutes each on one core. Needs a mirror of the hub (ISTHMUS_DATA).
+Trains missing models, a few minutes each on one core. Needs a mirror of the hub (ISTHMUS_DATA).
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ CACHE = Path(__file__).parent / ".cache"
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained: ordinarily, or on PGD's adversarial images (Madry et al. 2018, arXiv:1706.06083).
+    """Training of a model, ordinary or adversarial with PGD (Madry et al. 2018, arXiv:1706.06083).
 
     Attributes:
-        eps: radius of the ℓ∞ ball that training attacks in; 0 trains on clean images.
-        steps: PGD steps, one number for each epoch. Few at first: early epochs need no strong attack. Zeros with eps 0.
-        reach: total length of all PGD steps in units of ε, so a step is reach·ε / steps, at most 1.25 ε.
-        warm_up: epochs over which ε grows to its value; at a large ε from the start, nothing is learned.
-        peak: highest learning rate of Adam, reached after 3/10 of the training; linear from 0 and back to 0.
+        eps: radius of the ℓ∞ ball of adversarial training; 0 for clean images.
+        steps: PGD steps of each epoch; early epochs need only a weak attack. Zeros if eps is 0.
+        reach: total length of all PGD steps in units of ε; a step is reach·ε / steps, at most 1.25 ε.
+        warm_up: epochs over which ε grows to its value; training with a large ε from the start fails.
+        peak: highest learning rate of Adam, reached linearly after 3/10 of the training; then linear to 0.
     """
 
     data: str
@@ -57,19 +57,19 @@ RECIPES = {
     "small": Recipe("fashion_mnist", eps=0.0, steps=(0, 0), width=8),
     "large": Recipe("fashion_mnist", eps=0.0, steps=(0, 0), width=64),
 }
-"""``undefended`` is three epochs of ordinary training: AutoAttack leaves none of the first 1,000 test images standing.
-After one epoch 13 do, after two epochs 2.
+"""``undefended`` is trained for three epochs: AutoAttack breaks all of the first 1,000 test images (after one epoch all
+but 13, after two all but 2).
 """
 
 FOUR = ("undefended", "trained-53", "trained-74", "mnist-03")
-"""Those that attacks are compared on; the others are for the verdict alone."""
+"""Models on which attacks are compared; the others are for the panel of verdicts."""
 
 RADII = {"fashion_mnist": 0.1, "mnist": 0.3}
-"""The ε, in ℓ∞, that the models of each data set are attacked at."""
+"""ε in ℓ∞ at which the models of each data set are attacked."""
 
 
 class ConvNet(nn.Module):
-    """Two strided convolutions with batch norm and two linear layers: 28×28 grey images in [0, 1] to 10 logits."""
+    """Two strided convolutions with batch norm and two linear layers, from 1×28×28 images in [0, 1] to 10 logits."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ def _convolution(before: int, after: int) -> tuple[nn.Module, ...]:
 
 
 def build(name: str) -> ConvNet:
-    """The model of that name in eval mode: from the cache, or trained where its recipe is not the cached one's."""
+    """The named model in eval mode, from the cache or, if its recipe has changed, trained."""
     recipe = RECIPES[name]
     path = CACHE / f"{name}.safetensors"
     model = ConvNet(recipe.width)
@@ -101,7 +101,7 @@ def build(name: str) -> ConvNet:
 
 
 def test_images(name: str, n: int) -> tuple[Tensor, Tensor]:
-    """The first n test images of the data a model was trained for, as floats in [0, 1], and their labels."""
+    """The first n test images of a model's data set, as floats in [0, 1], and their labels."""
     test = load(RECIPES[name].data).test
     return as_float(test.images[:n]), test.labels[:n]
 
@@ -165,7 +165,7 @@ def _pgd(
 
 
 def _loss(model: ConvNet, images: Tensor, labels: Tensor) -> Tensor:
-    # bf16 halves the time; the weights, and all that is measured later, are float32
+    # bf16 halves the time; the weights and all measurements are float32
     with torch.autocast(images.device.type, torch.bfloat16):
         logits = model(images)
     return nn.functional.cross_entropy(logits.float(), labels)
@@ -173,7 +173,7 @@ def _loss(model: ConvNet, images: Tensor, labels: Tensor) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RECIPES)}; all without any")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(RECIPES)}; default: all")
     for name in parser.parse_args().names or RECIPES:
         build(name)
         print(f"{name}: {CACHE / name}.safetensors", flush=True)

@@ -1,4 +1,4 @@
-"""Planted illusions of robustness: wrappers of a classifier that defeat the usual attack, and not a better one."""
+"""Illusions of robustness: wrappers of a classifier that defeat a weak attack but not a strong one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.nn import functional
 
 
 class Around(nn.Module):
-    """A classifier with something done to its images or its logits."""
+    """Base of classifiers with transformed images or logits."""
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
@@ -32,21 +32,21 @@ class Around(nn.Module):
         return self.logits(self.base(self.images(images)))
 
 
-class EarlyAnswers(Around):
-    """A cache: an image near one that was asked before gets the answer to that one, as of the first 1,000."""
+class Cache(Around):
+    """A cache of the first 1,000 queries: an image near one of them gets its logits."""
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__(base)
-        self.seen: list[tuple[Tensor, Tensor]] = []
+        self.cache: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, images: Tensor) -> Tensor:
         logits = super().forward(images)
-        if self.seen:
-            asked, answers = (torch.cat(each) for each in zip(*self.seen, strict=True))
-            distance, nearest = torch.cdist(images.flatten(1), asked.flatten(1), p=torch.inf).min(1)
-            logits = torch.where((distance <= 0.3)[:, None], answers[nearest], logits)
-        if sum(len(asked) for asked, _ in self.seen) < 1000:
-            self.seen.append((images.detach().clone(), logits.detach()))
+        if self.cache:
+            queries, cached = (torch.cat(each) for each in zip(*self.cache, strict=True))
+            distance, nearest = torch.cdist(images.flatten(1), queries.flatten(1), p=torch.inf).min(1)
+            logits = torch.where((distance <= 0.3)[:, None], cached[nearest], logits)
+        if sum(len(queries) for queries, _ in self.cache) < 1000:
+            self.cache.append((images.detach().clone(), logits.detach()))
         return logits
 
 
@@ -81,21 +81,21 @@ class Noise(Flip):
 
 
 class ShatteredGradient(Around):
-    """A backward pass that has little to do with the forward pass."""
+    """A backward pass unrelated to the forward pass."""
 
     def images(self, images: Tensor) -> Tensor:
         return Noise.apply(images)
 
 
 class Quantised(Around):
-    """Images rounded to 8 levels; no gradient passes."""
+    """Images rounded to 8 levels, which has no gradient."""
 
     def images(self, images: Tensor) -> Tensor:
         return (images * 7).round() / 7
 
 
 class Thermometer(Around):
-    """Each pixel as how many of 10 thresholds it exceeds (Buckman et al. 2018); no gradient passes."""
+    """Each pixel as the number of 10 thresholds that it exceeds (Buckman et al. 2018), which has no gradient."""
 
     def images(self, images: Tensor) -> Tensor:
         thresholds = torch.linspace(0.05, 0.95, 10, device=images.device)
@@ -103,7 +103,7 @@ class Thermometer(Around):
 
 
 class JpegLike(Around):
-    """Blocks of 4×4 pixels, their cosine coefficients rounded to steps of 0.4."""
+    """Cosine coefficients of 4×4 blocks, rounded to multiples of 0.4."""
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__(base)
@@ -138,7 +138,7 @@ class RandomResizing(Around):
 
 
 class DropoutOn(Around):
-    """Half of the pixels dropped, at test time, too."""
+    """Dropout of half the pixels at test time."""
 
     def images(self, images: Tensor) -> Tensor:
         return functional.dropout(images, 0.5, training=True)
@@ -152,21 +152,21 @@ class Saturated(Around):
 
 
 class Temperature(Around):
-    """Logits as a network distilled at temperature 100 gives them (Papernot et al. 2016)."""
+    """Logits as of a network distilled at temperature 100 (Papernot et al. 2016)."""
 
     def logits(self, logits: Tensor) -> Tensor:
         return 100 * logits
 
 
 class HalfPrecision(Around):
-    """Log-probabilities computed in float16, where small probabilities are zero."""
+    """Log-probabilities computed in float16, which rounds small probabilities to zero."""
 
     def logits(self, logits: Tensor) -> Tensor:
         return (20 * logits).softmax(1).half().float().clamp(min=1e-8).log()
 
 
 class WinnersTakeAll(Around):
-    """Of the pixels of each 4×4 block, only the largest 5 count (after Xiao, Zhong & Zheng 2020)."""
+    """Only the largest 5 pixels of each 4×4 block (after Xiao, Zhong & Zheng 2020)."""
 
     def images(self, images: Tensor) -> Tensor:
         n, c, h, w = images.shape
@@ -177,49 +177,49 @@ class WinnersTakeAll(Around):
 
 
 class BatchLeak(Around):
-    """Logits relative to the batch's mean: an image's answer depends on who else is there."""
+    """Logits relative to the mean of the batch: predictions depend on the rest of the batch."""
 
     def logits(self, logits: Tensor) -> Tensor:
         return logits - 1.0 * logits.mean(0, keepdim=True) if len(logits) > 1 else logits
 
 
 class Ranks(Around):
-    """Logits answered as ranks: an argsort of an argsort."""
+    """Ranks of the logits: an argsort of an argsort."""
 
     def logits(self, logits: Tensor) -> Tensor:
         return logits.argsort(1).argsort(1).float()
 
 
 class PairwiseVotes(Around):
-    """A vote for a class for each other one whose logit it exceeds, by ``heaviside``."""
+    """The number of other classes whose logit each class exceeds, by ``heaviside``."""
 
     def logits(self, logits: Tensor) -> Tensor:
         return torch.heaviside(logits[:, :, None] - logits[:, None], logits.new_tensor(0.5)).sum(2)
 
 
 class LeastCost(Around):
-    """One-hot, of the class of least cost."""
+    """One-hot label of the class of least cost."""
 
     def logits(self, logits: Tensor) -> Tensor:
         return functional.one_hot((-logits).argmin(1), logits.shape[1]).float()
 
 
 class Bucketised(Around):
-    """Logits as numbers of buckets of width 1."""
+    """Logits as indices of buckets of width 1."""
 
     def logits(self, logits: Tensor) -> Tensor:
         return torch.bucketize(logits, torch.arange(-40.0, 41.0, device=logits.device)).float()
 
 
 class Searched(Around):
-    """Each logit's place in the image's own sorted logits."""
+    """Position of each logit in the image's sorted logits."""
 
     def logits(self, logits: Tensor) -> Tensor:
         return torch.searchsorted(logits.sort(1).values.contiguous(), logits.contiguous()).double()
 
 
 class AboveKth(Around):
-    """A vote for every class that is no less than the k-th smallest, for each k."""
+    """For each class, the number of k for which its logit is at least the k-th smallest."""
 
     def logits(self, logits: Tensor) -> Tensor:
         classes = logits.shape[1]
@@ -228,7 +228,7 @@ class AboveKth(Around):
 
 
 class Scattered(Around):
-    """Points by rank, as in an election: written by a sort's indices."""
+    """Points by rank, scattered by the indices of a sort."""
 
     def logits(self, logits: Tensor) -> Tensor:
         order = logits.sort(1).indices
@@ -237,7 +237,7 @@ class Scattered(Around):
 
 
 class LookedUp(Around):
-    """Pixels as entries of a table of 16 shades, in bytes."""
+    """Pixels looked up in a table of 16 shades."""
 
     def images(self, images: Tensor) -> Tensor:
         shades = torch.linspace(0, 1, 16, device=images.device)
@@ -272,13 +272,13 @@ class Codebook(Around):
 
 
 class JpegFile(Around):
-    """Images written as JPEG files and read again, by PIL, behind ``.byte()``."""
+    """Images written to JPEG files and read again by PIL, after ``.byte()``."""
 
     def images(self, images: Tensor) -> Tensor:
         pixels = (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        return torch.stack([self.through_a_file(each) for each in pixels]).to(images.device)
+        return torch.stack([self.compressed(each) for each in pixels]).to(images.device)
 
-    def through_a_file(self, pixels: Any) -> Tensor:
+    def compressed(self, pixels: Any) -> Tensor:
         file = io.BytesIO()
         Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(file, "JPEG", quality=75)
         read = np.array(Image.open(file))
@@ -286,11 +286,11 @@ class JpegFile(Around):
 
 
 class JpegBatch(JpegFile):
-    """The same, all images in one array."""
+    """The same, with all images in one array."""
 
     def images(self, images: Tensor) -> Tensor:
         pixels = (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        read = np.stack([(255 * self.through_a_file(each)).permute(1, 2, 0).round().byte().numpy() for each in pixels])
+        read = np.stack([(255 * self.compressed(each)).permute(1, 2, 0).round().byte().numpy() for each in pixels])
         return torch.from_numpy(read).permute(0, 3, 1, 2).to(images.device).float() / 255
 
 
@@ -301,7 +301,7 @@ ILLUSIONS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "quantised": Quantised,
     "thermometer": Thermometer,
     "JPEG-like": JpegLike,
-    "early answers": EarlyAnswers,
+    "early answers": Cache,
     "random noise": RandomNoise,
     "random resizing": RandomResizing,
     "dropout left on": DropoutOn,

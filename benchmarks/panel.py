@@ -1,9 +1,10 @@
-"""The battery against planted illusions and honest models: is every illusion seen through, and nobody accused?
+"""The diagnosis on illusions of robustness and on sound models: is every illusion exposed, and does every sound model
+hold?
 
     python -m benchmarks.panel [--n 500] [--names NAME ...] [--out results/benchmarks/panel.json]
 
-Illusions are put upon the undefended network of :mod:`benchmarks.attack_models`, so that what is left of each should be
-what is left of it: nothing. Needs a mirror of the hub (ISTHMUS_DATA). Written after every model.
+Illusions wrap the undefended network of :mod:`benchmarks.attack_models`, so the corrected accuracy of each should be
+that of the network: zero. Needs a mirror of the hub (ISTHMUS_DATA). The file is written after every model.
 """
 
 from __future__ import annotations
@@ -24,23 +25,23 @@ from torch import nn
 
 import isthmus
 from benchmarks.attack_models import build
-from benchmarks.honest import HONEST, Honest, certain
 from benchmarks.illusions import ILLUSIONS
+from benchmarks.sound_models import SOUND_MODELS, Case, exact_accuracy
 from isthmus.core import files, provenance
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
 
 BASE = "undefended"
-UNFOOLED = ("early answers", "random noise", "random resizing", "dropout left on")
-"""Illusions that PGD sees through by itself: asked about is a claim, the accuracy at random points of the ball."""
+CLAIMED = ("early answers", "random noise", "random resizing", "dropout left on")
+"""Illusions that PGD breaks, diagnosed with a claim instead: the accuracy at random points of the ball."""
 
 
-def examined(name: str, case: Honest, n: int) -> dict[str, Any]:
-    """One model's verdict with what it rests on, for each of its modes."""
+def diagnosed(name: str, case: Case, n: int) -> dict[str, Any]:
+    """The verdict on a model and its evidence, for each mode."""
     test, threat = load(case.data).test, isthmus.Linf(case.eps)
     images, labels = as_float(test.images[:n]), test.labels[:n]
     model = case.make()
-    claim = isthmus.robust_accuracy(model, images, labels, threat, "uniform:2").accuracy if name in UNFOOLED else None
+    claim = isthmus.robust_accuracy(model, images, labels, threat, "uniform:2").accuracy if name in CLAIMED else None
     start = time.perf_counter()
     audit = isthmus.audit(model, images, labels, threat, ["diagnosis"], claimed=claim, name=name, data=case.data)
     found = audit.results["diagnosis"].details
@@ -50,12 +51,12 @@ def examined(name: str, case: Honest, n: int) -> dict[str, Any]:
         "eps": case.eps,
         "seconds": time.perf_counter() - start,
         "commit": provenance.commit(),
-        "closed_form": certain(model, images, labels, case.eps) if name.startswith("linear") else None,
+        "closed_form": exact_accuracy(model, images, labels, case.eps) if name.startswith("linear") else None,
         "modes": {
             mode: {
                 "verdict": each["verdict"],
-                "failed": [finding["test"] for finding in each["findings"] if finding["status"] == "fail"],
-                "warned": [finding["test"] for finding in each["findings"] if finding["status"] == "warn"],
+                "failed": [test["test"] for test in each["tests"] if test["status"] == "fail"],
+                "warned": [test["test"] for test in each["tests"] if test["status"] == "warn"],
                 "follow_ups": {follow_up: metric["value"] for follow_up, metric in each["follow_ups"].items()},
                 "passes": each["passes"],
             }
@@ -64,18 +65,18 @@ def examined(name: str, case: Honest, n: int) -> dict[str, Any]:
     }
 
 
-def cases() -> dict[str, Honest]:
-    """Everything that is examined, by name."""
+def cases() -> dict[str, Case]:
+    """All models, by name."""
 
-    def planted(make: Callable[[nn.Module], nn.Module]) -> Honest:
-        return Honest(lambda: make(build(BASE)).eval(), HONEST[BASE].data, HONEST[BASE].eps)
+    def illusion(make: Callable[[nn.Module], nn.Module]) -> Case:
+        return Case(lambda: make(build(BASE)).eval(), SOUND_MODELS[BASE].data, SOUND_MODELS[BASE].eps)
 
-    return HONEST | {name: planted(make) for name, make in ILLUSIONS.items()}
+    return SOUND_MODELS | {name: illusion(make) for name, make in ILLUSIONS.items()}
 
 
 def show(results: dict[str, Any]) -> None:
-    """As a table, and as rows of results/README.md."""
-    table = Table(title="The battery's verdicts; reported by PGD-40 on the cross-entropy, or claimed")
+    """Print a table, and its rows for results/README.md."""
+    table = Table(title="Verdicts; reported is the accuracy against PGD-40 on the cross-entropy, or a claim")
     columns = ("model", "verdict", "reported", "corrected", "failed tests", "passes per image", "seconds")
     for column in columns:
         table.add_column(column, justify="left" if column in ("model", "verdict", "failed tests") else "right")
@@ -118,7 +119,7 @@ def main() -> None:
     }
     for name in given.names:
         torch.manual_seed(0)
-        results["models"][name] = examined(name, known[name], given.n)
+        results["models"][name] = diagnosed(name, known[name], given.n)
         files.write_json(given.out, results)
     show(results)
 

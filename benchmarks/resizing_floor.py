@@ -1,11 +1,10 @@
-"""How robust is the average over random resizings itself? An attack on it that no noise disturbs.
+"""How robust is the average over random resizings? A noise-free attack on the exact average.
 
     python -m benchmarks.resizing_floor [--n 500]
 
-The panel's random resizing shrinks an image to one of eight sizes, at a random place: 204 ways in all. Their exact
-average is a deterministic classifier. It is attacked here through the margins of 48 ways at a time, then of all ways,
-and then through its own probabilities; what stands is read from the exact average. Needs a mirror of the hub
-(ISTHMUS_DATA).
+The panel's random resizing shrinks an image to one of eight sizes, at a random position: 204 outcomes in all. Their
+exact average is a deterministic classifier. The attack uses the margins of 48 outcomes at a time, then of all outcomes,
+and then the average probabilities; accuracy is that of the exact average. Needs a mirror of the hub (ISTHMUS_DATA).
 """
 
 from __future__ import annotations
@@ -24,50 +23,52 @@ from isthmus import metrics
 from isthmus.attacks import losses
 
 EPS, SIDE, SMALLEST = 0.1, 28, 21
-TOGETHER = 25
-WAYS = [
+BATCH_SIZE = 25
+OUTCOMES = [
     (size, left, top)
     for size in range(SMALLEST, SIDE + 1)
     for left in range(SIDE - size + 1)
     for top in range(SIDE - size + 1)
 ]
-CHANCES = torch.tensor([1 / (SIDE - size + 1) ** 2 for size, _, _ in WAYS]) / (SIDE - SMALLEST + 1)
-"""Of each way: the size is drawn first, then the place."""
+PROBABILITIES = torch.tensor([1 / (SIDE - size + 1) ** 2 for size, _, _ in OUTCOMES]) / (SIDE - SMALLEST + 1)
+"""Probability of each outcome: the size is drawn first, then the position."""
 
 
-def logits(model: nn.Module, images: Tensor, ways: Tensor) -> Tensor:
-    """Ways × images × classes."""
+def logits(model: nn.Module, images: Tensor, outcomes: Tensor) -> Tensor:
+    """Logits: outcomes × images × classes."""
     shrunk = {
         size: functional.interpolate(images, size=(size, size), mode="bilinear")
-        for size in {WAYS[way][0] for way in ways.tolist()}
+        for size in {OUTCOMES[outcome][0] for outcome in outcomes.tolist()}
     }
     views = [
         functional.pad(shrunk[size], (left, SIDE - size - left, top, SIDE - size - top))
-        for size, left, top in (WAYS[way] for way in ways.tolist())
+        for size, left, top in (OUTCOMES[outcome] for outcome in outcomes.tolist())
     ]
     return model(torch.cat(views)).view(len(views), len(images), -1)
 
 
 def averaged(model: nn.Module, images: Tensor) -> Tensor:
-    """Class probabilities averaged over every size and place."""
-    every = torch.arange(len(WAYS))
-    return (CHANCES[:, None, None] * logits(model, images, every).softmax(2)).sum(0)
+    """Class probabilities averaged over all sizes and positions."""
+    every = torch.arange(len(OUTCOMES))
+    return (PROBABILITIES[:, None, None] * logits(model, images, every).softmax(2)).sum(0)
 
 
-def through_margins(model: nn.Module, images: Tensor, labels: Tensor, ways: Tensor, chances: Tensor) -> Tensor:
-    """The mean of σ(margin / 3): a draw that is won or lost by far counts for less, but not for nothing."""
-    answers = logits(model, images, ways)
-    margins = losses.margin_loss(answers.flatten(0, 1), labels.repeat(len(ways))).view(len(ways), -1)
-    return (chances[:, None] * (margins / 3).sigmoid()).sum(0)
+def through_margins(
+    model: nn.Module, images: Tensor, labels: Tensor, outcomes: Tensor, probabilities: Tensor
+) -> Tensor:
+    """The mean of σ(margin / 3), in which draws with a large margin count less."""
+    answers = logits(model, images, outcomes)
+    margins = losses.margin_loss(answers.flatten(0, 1), labels.repeat(len(outcomes))).view(len(outcomes), -1)
+    return (probabilities[:, None] * (margins / 3).sigmoid()).sum(0)
 
 
 def through_probabilities(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """ln of the largest other mean probability less that of the label's."""
+    """ln of the largest other average probability minus that of the label."""
     return losses.margin_loss(averaged(model, images).log(), labels)
 
 
-def ascended(images: Tensor, start: Tensor, steps: int, value: Callable[[Tensor], Tensor]) -> Tensor:
-    """Sign steps with momentum that fall linearly from ε."""
+def ascend(images: Tensor, start: Tensor, steps: int, value: Callable[[Tensor], Tensor]) -> Tensor:
+    """Ascend by sign steps with momentum, whose size falls linearly from ε."""
     low, high, momentum = (images - EPS).clamp(0, 1), (images + EPS).clamp(0, 1), torch.zeros_like(images)
     x = start
     for step in range(steps):
@@ -79,17 +80,17 @@ def ascended(images: Tensor, start: Tensor, steps: int, value: Callable[[Tensor]
 
 
 def attacked(stage: int, model: nn.Module, images: Tensor, start: Tensor, labels: Tensor) -> Tensor:
-    """One stage of the attack; those after the first start from what came closest before."""
+    """One stage of the attack; stages after the first start from the best images so far."""
     if stage == 0:
         start = (images + EPS * (2 * torch.rand_like(images) - 1)).clamp(0, 1)
     if stage < 2:
         some = torch.full((48,), 1 / 48)
-        draw = lambda: torch.multinomial(CHANCES, 48, replacement=True)  # noqa: E731
-        return ascended(images, start, 60, lambda x: through_margins(model, x, labels, draw(), some))
+        draw = lambda: torch.multinomial(PROBABILITIES, 48, replacement=True)  # noqa: E731
+        return ascend(images, start, 60, lambda x: through_margins(model, x, labels, draw(), some))
     if stage == 2:
-        every = torch.arange(len(WAYS))
-        return ascended(images, start, 60, lambda x: through_margins(model, x, labels, every, CHANCES))
-    return ascended(images, start, 100, lambda x: through_probabilities(model, x, labels))
+        every = torch.arange(len(OUTCOMES))
+        return ascend(images, start, 60, lambda x: through_margins(model, x, labels, every, PROBABILITIES))
+    return ascend(images, start, 100, lambda x: through_probabilities(model, x, labels))
 
 
 def main() -> None:
@@ -101,7 +102,7 @@ def main() -> None:
     images, labels = test_images(BASE, given.n)
     closest, lead = images.clone(), torch.full((given.n,), torch.inf)
     for stage in range(4):
-        for rows in track((lead > 0).nonzero().squeeze(1).split(TOGETHER), description=f"stage {stage + 1}"):
+        for rows in track((lead > 0).nonzero().squeeze(1).split(BATCH_SIZE), description=f"stage {stage + 1}"):
             found = attacked(stage, model, images[rows], closest[rows], labels[rows])
             now = -losses.margin_loss(averaged(model, found), labels[rows])
             better = now < lead[rows]
@@ -110,8 +111,8 @@ def main() -> None:
         interval = left.interval
         assert interval is not None
         print(f"after stage {stage + 1}: {left.value:.1%} ({interval.low:.1%} to {interval.high:.1%})", flush=True)
-    standing = (lead > 0).nonzero().squeeze(1)
-    print(f"mean probability by which the label leads there: {[round(x, 3) for x in lead[standing].tolist()]}")
+    robust = (lead > 0).nonzero().squeeze(1)
+    print(f"lead of the label's average probability on robust examples: {[round(x, 3) for x in lead[robust].tolist()]}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""How long and how many passes the command takes to a verdict, on a small network and 500 Fashion-MNIST images.
+"""Time and passes of the command until the verdict, for a small network and 500 Fashion-MNIST images.
 
     python -m benchmarks.verdict_time [--budgets quick full] [--out results/benchmarks/verdict-time.json]
 
-Runs `isthmus audit` as a process, start-up and page included: all checks, and the verdict's alone. Needs a mirror of
-the hub (ISTHMUS_DATA); trains the network where it is not cached.
+Runs `isthmus audit` as a process, including start-up and page: once with all checks, once with the diagnosis alone.
+Needs a mirror of the hub (ISTHMUS_DATA); trains the network if it is not cached.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ DONE = (0, 3, 4, 5)
 
 
 def trained_53() -> nn.Module:
-    """The network, as `--model benchmarks.verdict_time:trained_53` builds it."""
+    """The network, for `--model benchmarks.verdict_time:trained_53`."""
     return build("trained-53")
 
 
 def seconds(budget: str, checks: str | None) -> dict[str, Any]:
-    """What one command took, and the verdict in its last lines."""
+    """Run one command, and return its time, passes and verdict."""
     with tempfile.TemporaryDirectory() as folder:
         given = ["--model", "benchmarks.verdict_time:trained_53", "--data", "fashion_mnist", "--threat", "linf:0.1"]
         given += ["--n", str(N), f"--{budget}", "--out", folder, "--quiet", *(["--checks", checks] if checks else [])]
@@ -55,7 +55,7 @@ def seconds(budget: str, checks: str | None) -> dict[str, Any]:
 
 
 def _cost(result: CheckResult | None) -> dict[str, Any]:
-    """The verdict, passes for each image, and at most how many there were to be."""
+    """The verdict, the passes per image, and their limit."""
     if result is None:
         return {}
     passes, verdict = result.details["modes"][result.details["mode"]]["passes"], result.details["verdict"]

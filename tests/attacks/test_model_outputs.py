@@ -88,8 +88,8 @@ def test_an_audit_of_one_number(of):
     assert audit.results["accuracy"].metrics.one("accuracy", mode="mean").value == 1
     assert audit.verdict.status == "holds"
     assert audit.verdict.corrected == pytest.approx(CERTAIN)
-    findings = {f["test"]: f for f in audit.results["diagnosis"].details["modes"]["mean"]["findings"]}
-    assert ("probabilities" in findings["outputs"]["reason"]) == (of is torch.sigmoid)
+    tests = {f["test"]: f for f in audit.results["diagnosis"].details["modes"]["mean"]["tests"]}
+    assert ("probabilities" in tests["outputs"]["reason"]) == (of is torch.sigmoid)
 
 
 def test_two_logits_have_the_softmax_of_a_sigmoid():

@@ -160,8 +160,8 @@ def test_a_model_with_a_cache_gets_the_numbers_of_one_without(data):
     one, other = (isthmus.audit(model, images, labels, "linf:0.1", checks) for model in (Cache(), Normalised(False)))
     assert one.verdict.corrected == other.verdict.corrected < 0.5
     assert one.results["robustness"].metrics == other.results["robustness"].metrics
-    findings = {each["test"]: each for each in one.results["diagnosis"].details["modes"]["mean"]["findings"]}
-    assert findings["history"]["status"] == "fail"
+    tests = {each["test"]: each for each in one.results["diagnosis"].details["modes"]["mean"]["tests"]}
+    assert tests["statefulness"]["status"] == "fail"
     assert one.results["diagnosis"].status != Status.PASS
 
 
@@ -219,6 +219,6 @@ class Uncopyable(Normalised):
 
 def test_a_model_that_cannot_be_copied_is_not_said_to_be_without_memory(data):
     audit = isthmus.audit(Uncopyable(False), *data, "linf:0.1", [CHECKS[0]])
-    findings = {each["test"]: each for each in audit.results["diagnosis"].details["modes"]["mean"]["findings"]}
-    assert findings["history"]["status"] == "skipped"
+    tests = {each["test"]: each for each in audit.results["diagnosis"].details["modes"]["mean"]["tests"]}
+    assert tests["statefulness"]["status"] == "skipped"
     assert "history" in audit.verdict.untested

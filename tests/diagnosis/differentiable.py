@@ -1,4 +1,4 @@
-"""Which torch functions have a derivative that is zero or undefined almost everywhere: asked of torch itself."""
+"""Find out from torch which of its functions have a derivative that is zero or undefined almost everywhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def reals(*shape: int) -> Tensor:
-    """Numbers in [0.1, 0.9] that want a gradient, and that may be changed in place."""
+    """Numbers in [0.1, 0.9] that require a gradient, and may be changed in place."""
     return (torch.rand(*shape) * 0.8 + 0.1).requires_grad_() * 1
 
 
@@ -78,7 +78,7 @@ ARGUMENTS: tuple[Callable[[], tuple[Any, ...]], ...] = (
     lambda: (_x(), 0.1, 0, torch.quint8),
     lambda: (_x(), 0.1, 0, 0, 15),
 )
-"""Arguments that functions are tried on, until some give them a gradient."""
+"""Arguments that are tried on a function until some have a gradient."""
 
 
 def leaves(value: Any) -> Iterator[Tensor]:
@@ -91,10 +91,10 @@ def leaves(value: Any) -> Iterator[Tensor]:
 
 
 def probed(function: Callable[..., Any]) -> set[str]:
-    """What became of a function's gradient, over all arguments that it takes.
+    """Outcomes of differentiating a function, over all arguments that it accepts.
 
-    ``ok`` (somewhere not zero), ``zero``, ``none`` (a tensor without), ``undefined`` (the backward pass raises) or
-    ``no tensor``; empty where it takes none of them.
+    ``ok`` (not zero everywhere), ``zero``, ``none`` (a tensor without a gradient), ``undefined`` (the backward pass
+    raises) or ``no tensor``; empty if it accepts none of them.
     """
     found: set[str] = set()
     for make in ARGUMENTS:
@@ -102,7 +102,7 @@ def probed(function: Callable[..., Any]) -> set[str]:
         given = [x for x in leaves(list(args)) if x.requires_grad]
         try:
             made = function(*args)
-        except Exception:  # not its arguments
+        except Exception:  # it does not accept these arguments
             continue
         results = list(leaves(made))
         attached = [x for x in results if x.requires_grad]

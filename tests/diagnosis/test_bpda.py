@@ -1,4 +1,4 @@
-"""A gradient that follows the forward pass, through everything that usually cuts or bends it."""
+"""BPDA: a gradient that follows the forward pass, through operations that cut or distort it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch import Tensor, nn
 from isthmus.diagnosis.bpda.model import BPDAModel
 
 
-class Trick(nn.Module):
-    """A linear model behind a trick that is, but for its backward pass, the identity."""
+class LinearAfter(nn.Module):
+    """A linear model after a function, which is the identity apart from its backward pass."""
 
-    def __init__(self, trick) -> None:
+    def __init__(self, function) -> None:
         super().__init__()
-        self.trick, self.linear = trick, nn.Linear(12, 4)
+        self.function, self.linear = function, nn.Linear(12, 4)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.linear(self.trick(images).flatten(1))
+        return self.linear(self.function(images).flatten(1))
 
 
-class Bent(torch.autograd.Function):
+class ZeroBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)
@@ -35,7 +35,7 @@ class Bent(torch.autograd.Function):
         return torch.zeros_like(gradient)
 
 
-class BentLate(torch.autograd.Function):
+class ZeroBackwardWithSetupContext(torch.autograd.Function):
     @staticmethod
     def forward(x):
         return x * 1.0
@@ -64,8 +64,8 @@ def hooked_and_unhooked(x):
     return x
 
 
-class Opaque(torch.autograd.Function):
-    """Its forward cannot be seen into, and would fail on a tensor that has a gradient."""
+class OutsideTorch(torch.autograd.Function):
+    """Its forward pass leaves torch, and fails on a tensor with a gradient."""
 
     @staticmethod
     def forward(ctx, x):
@@ -77,7 +77,7 @@ class Opaque(torch.autograd.Function):
         return torch.zeros_like(gradient)
 
 
-class OpaqueQuietly(Opaque):
+class OutsideTorchWithGradient(OutsideTorch):
     @staticmethod
     def forward(ctx, x):
         return torch.tensor(x.tolist())
@@ -101,12 +101,12 @@ IDENTITIES = {
     "detach": lambda x: x.detach(),
     "data": lambda x: x.data * 1.0,
     "no_grad": without_grad,
-    "custom function": Bent.apply,
-    "custom function with setup_context": BentLate.apply,
+    "custom function": ZeroBackward.apply,
+    "custom function with setup_context": ZeroBackwardWithSetupContext.apply,
     "hook": hooked,
     "removed hook": hooked_and_unhooked,
-    "opaque custom function": Opaque.apply,
-    "quietly opaque custom function": OpaqueQuietly.apply,
+    "opaque custom function": OutsideTorch.apply,
+    "quietly opaque custom function": OutsideTorchWithGradient.apply,
     "inference_mode": in_inference_mode,
     "decorated with inference_mode": torch.inference_mode()(lambda x: x * 1.0),
     "copied by torch.tensor": lambda x: torch.tensor(x, dtype=torch.float32),
@@ -128,9 +128,9 @@ def gradient(model: nn.Module, images: Tensor) -> Tensor:
 
 @pytest.mark.filterwarnings("ignore:To copy construct")
 @pytest.mark.parametrize("name", IDENTITIES)
-def test_what_cuts_the_graph_does_not(name):
+def test_operations_that_cut_the_graph_have_the_gradient_of_the_identity(name):
     torch.manual_seed(0)
-    model, images = Trick(IDENTITIES[name]), torch.rand(5, 1, 3, 4)
+    model, images = LinearAfter(IDENTITIES[name]), torch.rand(5, 1, 3, 4)
     expected = model.linear.weight[0].expand(5, -1).view_as(images)
     torch.testing.assert_close(gradient(BPDAModel(model), images), expected)
 
@@ -178,13 +178,13 @@ STEPS = {
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_steps_let_the_gradient_through(name):
+def test_step_functions_have_the_gradient_of_the_identity(name):
     torch.manual_seed(0)
-    model, images = Trick(STEPS[name]), torch.rand(5, 1, 3, 4)
-    honest = BPDAModel(model)
-    torch.testing.assert_close(honest(images.clone().requires_grad_()), model(images))
+    model, images = LinearAfter(STEPS[name]), torch.rand(5, 1, 3, 4)
+    bpda = BPDAModel(model)
+    torch.testing.assert_close(bpda(images.clone().requires_grad_()), model(images))
     expected = model.linear.weight[0].expand(5, -1).view_as(images)
-    torch.testing.assert_close(gradient(honest, images), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(gradient(bpda, images), expected, rtol=1e-4, atol=1e-5)
 
 
 def masked(x):
@@ -198,34 +198,34 @@ INTEGERS = {
     "one_hot": lambda x: torch.nn.functional.one_hot((16 * x).long(), 16).argmax(-1) / 16,
     "mask": lambda x: x * torch.zeros(2)[(16 * x).to(torch.bool).long()],
     "several indices": lambda x: torch.eye(16)[(16 * x).long(), (16 * x).long()],
-    "own integers": lambda x: x * torch.ones(3)[torch.linspace(0, 2, 4).long()],
-    "own numbers": lambda x: x * len(range(torch.tensor(2.7).long().item())),
+    "integers without a gradient": lambda x: x * torch.ones(3)[torch.linspace(0, 2, 4).long()],
+    "Python numbers": lambda x: x * len(range(torch.tensor(2.7).long().item())),
     "masked": masked,
     "bool": lambda x: x * (x.to(torch.bool) & torch.ones(3, 4, dtype=torch.bool)),
 }
 
 
 @pytest.mark.parametrize("name", INTEGERS)
-def test_integers_are_still_indices_and_masks(name):
+def test_integers_and_booleans_still_work_as_indices_and_masks(name):
     torch.manual_seed(0)
-    model, images = Trick(INTEGERS[name]), torch.rand(5, 1, 3, 4)
+    model, images = LinearAfter(INTEGERS[name]), torch.rand(5, 1, 3, 4)
     torch.testing.assert_close(BPDAModel(model)(images.clone().requires_grad_()), model(images))
 
 
 def test_weights_in_other_precisions():
     torch.manual_seed(0)
     images = torch.rand(5, 1, 3, 4)
-    half = Trick(lambda x: x.half())
+    half = LinearAfter(lambda x: x.half())
     half.linear.half()
     torch.testing.assert_close(gradient(BPDAModel(half), images), gradient(half, images))
-    double = Trick(lambda x: x.half().double())
+    double = LinearAfter(lambda x: x.half().double())
     double.linear.double()
     expected = double.linear.weight[0].expand(5, -1).view_as(images).float()
     torch.testing.assert_close(gradient(BPDAModel(double), images), expected)
 
 
 def test_a_clamp_of_infinity_keeps_its_value():
-    model = Trick(lambda x: torch.log(x).clamp(min=-50))
+    model = LinearAfter(lambda x: torch.log(x).clamp(min=-50))
     images = torch.zeros(2, 1, 3, 4)
     assert torch.equal(BPDAModel(model)(images.clone().requires_grad_()), model(images))
 
@@ -243,16 +243,16 @@ THRESHOLDS = {
 @pytest.mark.parametrize("name", THRESHOLDS)
 def test_a_threshold_has_the_sign_of_its_slope(name):
     torch.manual_seed(0)
-    model, images = Trick(THRESHOLDS[name]), torch.rand(5, 1, 3, 4)
-    honest = BPDAModel(model)
-    torch.testing.assert_close(honest(images.clone().requires_grad_()), model(images))
-    found = gradient(honest, images)
+    model, images = LinearAfter(THRESHOLDS[name]), torch.rand(5, 1, 3, 4)
+    bpda = BPDAModel(model)
+    torch.testing.assert_close(bpda(images.clone().requires_grad_()), model(images))
+    found = gradient(bpda, images)
     weight = model.linear.weight[0].expand(5, -1).view_as(images)
     near = (images - 0.5).abs() < 0.3
     assert (found.sign() == weight.sign())[near].all()
 
 
-def test_an_honest_model_is_what_it_was_bit_for_bit():
+def test_a_differentiable_model_is_unchanged_bit_for_bit():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3)).eval()
     images = torch.rand(6, 1, 4, 3)
@@ -260,7 +260,7 @@ def test_an_honest_model_is_what_it_was_bit_for_bit():
     assert torch.equal(gradient(BPDAModel(model), images), gradient(model, images))
 
 
-def test_autograd_is_as_before_afterwards():
+def test_torch_is_restored_afterwards():
     def now():
         module = torch.nn.Module
         hooks = module._get_backward_hooks, module._get_backward_pre_hooks
@@ -268,44 +268,44 @@ def test_autograd_is_as_before_afterwards():
 
     before = now(), torch.is_grad_enabled()
     with pytest.raises(ZeroDivisionError):
-        BPDAModel(Trick(lambda x: x / (1 // 0)))(torch.rand(2, 1, 3, 4))
-    gradient(BPDAModel(Trick(without_grad)), torch.rand(2, 1, 3, 4))
+        BPDAModel(LinearAfter(lambda x: x / (1 // 0)))(torch.rand(2, 1, 3, 4))
+    gradient(BPDAModel(LinearAfter(without_grad)), torch.rand(2, 1, 3, 4))
     assert (now(), torch.is_grad_enabled()) == before
     assert "apply" not in vars(torch.autograd.function._SingleLevelFunction)
     leaf = torch.rand(3, requires_grad=True)
-    assert torch.equal(torch.autograd.grad(BentLate.apply(leaf).sum(), leaf)[0], -torch.ones(3))
+    assert torch.equal(torch.autograd.grad(ZeroBackwardWithSetupContext.apply(leaf).sum(), leaf)[0], -torch.ones(3))
     with torch.inference_mode():
         assert (leaf * 1).is_inference()
 
 
 class Last(nn.Module):
-    """Uses a custom function after the inner watcher has gone."""
+    """Uses a custom function after the inner interception has ended."""
 
     def forward(self, logits: Tensor) -> Tensor:
-        return Bent.apply(logits)
+        return ZeroBackward.apply(logits)
 
 
 @pytest.mark.parametrize("name", ["custom function", "detach", "no_grad"])
-def test_one_inside_another(name):
+def test_nested_models(name):
     torch.manual_seed(0)
-    model, images = Trick(IDENTITIES[name]), torch.rand(5, 1, 3, 4)
-    twice = BPDAModel(nn.Sequential(BPDAModel(Trick(IDENTITIES[name])), Last()))
+    model, images = LinearAfter(IDENTITIES[name]), torch.rand(5, 1, 3, 4)
+    twice = BPDAModel(nn.Sequential(BPDAModel(LinearAfter(IDENTITIES[name])), Last()))
     twice.model[0].model.linear = model.linear
     assert torch.equal(gradient(twice, images), gradient(BPDAModel(model), images))
-    assert torch.autograd.grad(Bent.apply(images.requires_grad_()).sum(), images)[0].count_nonzero() == 0
+    assert torch.autograd.grad(ZeroBackward.apply(images.requires_grad_()).sum(), images)[0].count_nonzero() == 0
 
 
-def test_threads_do_not_meet():
-    """While one thread is inside a watched model, another one comes and goes, and a third watches nothing."""
+def test_threads_are_independent():
+    """While one thread runs an intercepted model, another enters and leaves, and a third is not intercepted."""
     torch.manual_seed(0)
     inside, go, found = threading.Event(), threading.Event(), {}
 
     def waits(x):
         inside.set()
         assert go.wait(600)
-        return Bent.apply(x)
+        return ZeroBackward.apply(x)
 
-    slow, quick, images = Trick(waits), Trick(Bent.apply), torch.rand(5, 1, 3, 4)
+    slow, quick, images = LinearAfter(waits), LinearAfter(ZeroBackward.apply), torch.rand(5, 1, 3, 4)
 
     def run():
         found["slow"] = gradient(BPDAModel(slow), images)
@@ -335,7 +335,7 @@ HOOKS = {
 
 @pytest.mark.filterwarnings("ignore:Using a non-full backward hook:FutureWarning")
 @pytest.mark.parametrize("kind", HOOKS)
-def test_hooks_on_modules_do_not_bend_the_gradient(kind):
+def test_hooks_on_modules_do_not_change_the_gradient(kind):
     torch.manual_seed(0)
     model, images = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.Linear(4, 3)), torch.rand(5, 1, 3, 4)
     expected = gradient(model, images)
@@ -345,18 +345,18 @@ def test_hooks_on_modules_do_not_bend_the_gradient(kind):
     assert gradient(model, images).count_nonzero() == 0
 
 
-def test_a_custom_function_that_fails_says_so():
-    class Failing(Bent):
+def test_an_error_in_a_custom_function_is_raised():
+    class Failing(ZeroBackward):
         @staticmethod
         def forward(ctx, x):
             raise KeyError("as before")
 
     with pytest.raises(KeyError, match="as before"):
-        gradient(BPDAModel(Trick(Failing.apply)), torch.rand(2, 1, 3, 4))
+        gradient(BPDAModel(LinearAfter(Failing.apply)), torch.rand(2, 1, 3, 4))
 
 
-def test_remainders_alone_have_no_gradient():
-    found = gradient(BPDAModel(Trick(lambda x: torch.remainder(x, 0.3) + 0 * x)), torch.rand(2, 1, 3, 4))
+def test_remainders_have_no_gradient():
+    found = gradient(BPDAModel(LinearAfter(lambda x: torch.remainder(x, 0.3) + 0 * x)), torch.rand(2, 1, 3, 4))
     assert found.count_nonzero() == 0
 
 
@@ -380,7 +380,7 @@ SATURATED = {
 
 
 @pytest.mark.parametrize("name", SATURATED)
-def test_a_saturated_output_can_have_a_direction(name):
+def test_a_saturated_output_can_have_a_gradient(name):
     torch.manual_seed(0)
     model, images = Saturated(SATURATED[name]), torch.rand(5, 1, 3, 4)
     free = BPDAModel(model, unsaturated="gradients")
@@ -422,7 +422,7 @@ HARD = {
 
 
 class Hard(nn.Module):
-    """Only the label, one-hot."""
+    """Returns only the label, one-hot."""
 
     def __init__(self, hard) -> None:
         super().__init__()
@@ -433,16 +433,16 @@ class Hard(nn.Module):
 
 
 @pytest.mark.parametrize("name", HARD)
-def test_a_hard_label_has_the_direction_of_what_it_was_chosen_from(name):
+def test_a_hard_label_has_the_gradient_direction_of_the_logits(name):
     torch.manual_seed(0)
     model, images = Hard(HARD[name]), torch.rand(40, 1, 3, 4)
-    scout = BPDAModel(model)
+    bpda = BPDAModel(model)
     answer = model(images)
     assert set(answer.unique().tolist()) == {-1e9, 1e9}
-    torch.testing.assert_close(scout(images.clone().requires_grad_()), answer, rtol=1e-6, atol=0)
+    torch.testing.assert_close(bpda(images.clone().requires_grad_()), answer, rtol=1e-6, atol=0)
     label = answer.argmax(1)
     leaf = images.clone().requires_grad_()
-    (found,) = torch.autograd.grad(scout(leaf).gather(1, label[:, None]).sum(), leaf)
+    (found,) = torch.autograd.grad(bpda(leaf).gather(1, label[:, None]).sum(), leaf)
     (expected,) = torch.autograd.grad(
         model.linear(leaf.flatten(1)).log_softmax(1).gather(1, label[:, None]).sum(), leaf
     )
@@ -450,22 +450,22 @@ def test_a_hard_label_has_the_direction_of_what_it_was_chosen_from(name):
 
 
 @pytest.mark.parametrize("name", ["one_hot", "rows of a table", "scatter", "scatter_", "set by index"])
-def test_a_hard_label_can_have_the_value_of_what_it_was_chosen_from(name):
+def test_a_hard_label_can_have_the_value_of_the_logits(name):
     torch.manual_seed(0)
     model, images = Hard(HARD[name]), torch.rand(40, 1, 3, 4).requires_grad_()
-    valued = BPDAModel(model, unsaturated="values")(images)
-    torch.testing.assert_close(valued, 1e9 * (2 * model.linear(images.flatten(1)) - 1))
+    soft_values = BPDAModel(model, unsaturated="values")(images)
+    torch.testing.assert_close(soft_values, 1e9 * (2 * model.linear(images.flatten(1)) - 1))
 
 
 def test_a_softmax_can_have_the_value_of_its_logarithm():
     images = torch.rand(40, 12).requires_grad_()
-    valued = BPDAModel(nn.Softmax(1), unsaturated="values")(images)
-    torch.testing.assert_close(valued, images.log_softmax(1))
+    soft_values = BPDAModel(nn.Softmax(1), unsaturated="values")(images)
+    torch.testing.assert_close(soft_values, images.log_softmax(1))
 
 
-def test_without_gradients_the_images_are_left_alone_too():
+def test_images_are_not_changed_without_gradients_either():
     images = torch.rand(2, 1, 3, 4)
     before = images.clone()
     with torch.no_grad():
-        BPDAModel(Trick(lambda x: x.mul_(2)))(images)
+        BPDAModel(LinearAfter(lambda x: x.mul_(2)))(images)
     assert torch.equal(images, before)

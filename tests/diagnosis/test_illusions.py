@@ -1,4 +1,4 @@
-"""Every planted illusion is seen through, and no honest model is accused."""
+"""Every illusion of robustness is exposed, and sound models hold."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.diagnosis.trained_digits import (
     EPS,
     adversarially_trained,
     conv_net,
+    diagnosed,
     digits,
-    examined,
     fit,
     held_out,
     undefended,
@@ -22,28 +22,29 @@ from torch import Tensor, nn
 
 import isthmus
 from isthmus.attacks import Linf, robust_accuracy
-from isthmus.diagnosis.context import QUICK
-from isthmus.diagnosis.diagnose import TESTS, Diagnosis
+from isthmus.diagnosis.budget import QUICK
+from isthmus.diagnosis.diagnose import Diagnosis
+from isthmus.diagnosis.tests import TESTS
 
 CLAIMED = {"early answers", "random noise", "random resizing", "dropout left on"}
-"""Illusions that the usual attack, on this model, sees through by itself: only a claim can be wrong about them."""
+"""Illusions that the baseline attack breaks on this model, so that only a claim can be wrong about them."""
 
-SELDOM = {"JPEG batch", "searchsorted", "points by rank", "short mantissa", "low bits off", "kthvalue votes"}
-"""Illusions that differ little from others here."""
+SIMILAR = {"JPEG batch", "searchsorted", "points by rank", "short mantissa", "low bits off", "kthvalue votes"}
+"""Illusions that differ little from others, tested less often."""
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SELDOM else []) for name in ILLUSIONS]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SIMILAR else []) for name in ILLUSIONS]
 )
-def test_an_illusion_is_seen_through(name):
+def test_an_illusion_is_exposed(name):
     torch.manual_seed(0)
     base = robust_accuracy(undefended(), *held_out(), Linf(EPS), "fast").accuracy
-    found = examined(ILLUSIONS[name](undefended()), claimed=0.8 if name in CLAIMED else None)
+    found = diagnosed(ILLUSIONS[name](undefended()), claimed=0.8 if name in CLAIMED else None)
     assert found.verdict.status in (("overstated", "broken") if found.verdict.corrected > 0.1 else ("broken",))
     assert found.verdict.corrected <= base + 0.03
     assert found.verdict.reported > found.verdict.corrected + 0.05
     if name not in CLAIMED:
-        assert any(finding.status == "fail" for finding in found.findings)
+        assert any(test.status == "fail" for test in found.tests)
 
 
 class LinearModel(nn.Module):
@@ -55,8 +56,8 @@ class LinearModel(nn.Module):
         return images.flatten(1) @ self.weight.T + self.bias
 
 
-def test_a_linear_model_keeps_what_its_closed_form_says():
-    """The label y holds in the whole ball if no other class can lead: z_y − z_j > ε‖w_y − w_j‖₁, but for the box."""
+def test_a_linear_model_has_the_accuracy_of_its_closed_form():
+    """An example is robust if no class j can lead in the ball: z_y − z_j > ε‖w_y − w_j‖₁, apart from the box."""
     model = fit(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), eps=0.1)
     linear = LinearModel(model[1].weight.data, model[1].bias.data)
     images, labels = held_out()
@@ -65,12 +66,12 @@ def test_a_linear_model_keeps_what_its_closed_form_says():
     least = (difference.clamp(min=0) * low[:, None] + difference.clamp(max=0) * high[:, None]).sum(2)
     lead = least + linear.bias[labels][:, None] - linear.bias[None]
     certain = (lead.scatter(1, labels[:, None], torch.inf).amin(1) > 0).double().mean().item()
-    found = examined(linear.eval(), eps=0.1)
+    found = diagnosed(linear.eval(), eps=0.1)
     assert found.verdict.status == "holds"
     assert found.verdict.corrected == pytest.approx(certain, abs=1e-9)
 
 
-HONEST = {
+SOUND = {
     "undefended": lambda: undefended(),
     "adversarially trained": lambda: adversarially_trained(),
     "small": lambda: fit(nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))),
@@ -83,36 +84,36 @@ OFTEN = ("undefended", "adversarially trained")
 
 
 @cache
-def honest(name: str) -> Diagnosis:
-    return examined(HONEST[name](), eps=0.1)
+def sound(name: str) -> Diagnosis:
+    return diagnosed(SOUND[name](), eps=0.1)
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in OFTEN else pytest.mark.slow) for name in HONEST]
+    "name", [pytest.param(name, marks=[] if name in OFTEN else pytest.mark.slow) for name in SOUND]
 )
-def test_an_honest_model_holds(name):
-    found = honest(name)
+def test_a_sound_model_holds(name):
+    found = sound(name)
     assert found.verdict.status == "holds"
-    assert {finding.test for finding in found.findings} == set(TESTS)
+    assert {test.test for test in found.tests} == set(TESTS)
 
 
-def test_an_honest_model_is_believed_its_own_number_and_no_higher_one():
+def test_a_sound_model_holds_its_corrected_accuracy_and_no_higher_one():
     model = adversarially_trained()
-    left = honest("adversarially trained").verdict.corrected
-    assert left > 0.4
-    assert examined(model, claimed=left, eps=0.1).verdict.status == "holds"
-    boast = examined(model, claimed=left + 0.2, eps=0.1).verdict
-    assert (boast.status, boast.reported) == ("overstated", left + 0.2)
+    accuracy = sound("adversarially trained").verdict.corrected
+    assert accuracy > 0.4
+    assert diagnosed(model, claimed=accuracy, eps=0.1).verdict.status == "holds"
+    too_high = diagnosed(model, claimed=accuracy + 0.2, eps=0.1).verdict
+    assert (too_high.status, too_high.reported) == ("overstated", accuracy + 0.2)
 
 
-def test_the_battery_costs_at_most_three_times_its_ensemble():
-    found = examined(adversarially_trained(), QUICK, n=200, eps=0.1)
-    assert found.forwards + found.backwards <= 3 * found.ensemble
+def test_a_diagnosis_costs_at_most_three_times_its_ensemble():
+    found = diagnosed(adversarially_trained(), QUICK, n=200, eps=0.1)
+    assert found.forward_passes + found.backward_passes <= 3 * found.ensemble_passes
 
 
-def test_what_is_broken_has_a_witness_that_breaks_it():
+def test_a_broken_example_has_an_adversarial_image_that_breaks_it():
     model = undefended()
-    found = examined(ILLUSIONS["quantised"](model))
+    found = diagnosed(ILLUSIONS["quantised"](model))
     result = found.result
     images, labels = held_out()
     broken = result.broken
@@ -120,8 +121,8 @@ def test_what_is_broken_has_a_witness_that_breaks_it():
     assert Linf(EPS).contains(result.adversarial[broken], images[broken]).all()
 
 
-def test_an_honest_bottleneck_holds_in_both_modes():
-    """VIB with a strong bottleneck (β = 0.1), whose stochastic mode answers from 12 codes."""
+def test_a_sound_bottleneck_holds_in_both_modes():
+    """VIB with a strong bottleneck (β = 0.1), whose stochastic mode averages 12 codes."""
     torch.manual_seed(0)
     backbone = nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU())
     model = isthmus.bottleneck(backbone, 10, objective="vib", dim=16, features=128)

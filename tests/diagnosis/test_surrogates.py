@@ -1,4 +1,4 @@
-"""The registry: every function whose derivative is of no use has a surrogate, with torch's own values and dtypes."""
+"""Registry of surrogate gradients: complete, and with the values and dtypes of torch."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from tests.diagnosis.differentiable import probed
+from tests.diagnosis.unusual_models import FunctionModel
 from torch import Tensor, nn
 
 from isthmus.diagnosis.bpda.model import BPDAModel
-from isthmus.diagnosis.bpda.relaxed import plain
+from isthmus.diagnosis.bpda.relaxed import normalized_name
 from isthmus.diagnosis.bpda.surrogates import EXEMPT, KINDS, SURROGATES
 
 I = torch.tensor([[0, 1, 2, 3]] * 3)  # noqa: E741
@@ -24,14 +25,14 @@ def bytes_of(x):
 
 
 def into(function, x, *args):
-    """With ``out=``."""
+    """Call with ``out=``."""
     made = torch.empty(0, dtype=function(x.detach(), *args).dtype)
     function(x, *args, out=made)
     return made
 
 
 def changed(name, x, *args):
-    """By a method in place."""
+    """Call a method in place."""
     y = 1 * x
     getattr(y, name)(*args)
     return y
@@ -224,21 +225,12 @@ CALLS |= {
 }
 
 
-class Only(nn.Module):
-    def __init__(self, function) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.function(images)
-
-
 def numbers() -> Tensor:
     """Twelve distinct numbers, none of them an integer or a threshold."""
     return (torch.randperm(12, generator=torch.Generator().manual_seed(0)) / 12 + 0.037).view(3, 4)
 
 
-def test_every_function_of_the_registry_is_called():
+def test_every_function_of_the_registry_has_a_call():
     assert set(SURROGATES) - set(KINDS["remainders"]) <= set(CALLS)
 
 
@@ -246,13 +238,13 @@ def test_every_function_of_the_registry_is_called():
 @pytest.mark.parametrize(
     ("name", "at"), [(name, at) for name, calls in sorted(CALLS.items()) for at in range(len(calls))]
 )
-def test_values_and_dtypes_are_torchs_and_a_gradient_comes_through(name, at):
+def test_values_and_dtypes_are_those_of_torch_and_there_is_a_gradient(name, at):
     function, x = CALLS[name][at], numbers()
     torch.manual_seed(0)
     expected = function(x.clone())
     torch.manual_seed(0)
     leaf, seen = x.clone().requires_grad_(), []
-    soft = BPDAModel(Only(lambda x: seen.append(function(x)) or seen[0]))(leaf)
+    soft = BPDAModel(FunctionModel(lambda x: seen.append(function(x)) or seen[0]))(leaf)
     assert seen[0].dtype == expected.dtype
     assert torch.equal(seen[0].detach(), expected)
     assert soft.is_floating_point()
@@ -281,12 +273,12 @@ RISING = {
 
 @pytest.mark.parametrize("scale", [1.0, 30.0])
 @pytest.mark.parametrize("name", RISING)
-def test_what_rises_with_a_logit_has_a_positive_slope_on_any_scale(name, scale):
-    """Logits as far apart as networks give them: a surrogate that vanishes in float32 would be no direction."""
+def test_a_function_that_rises_with_a_logit_has_a_positive_slope_on_any_scale(name, scale):
+    """Logits may be far apart, so a surrogate must not vanish in float32."""
     z = (scale * torch.randn(20, 4, generator=torch.Generator().manual_seed(1))).requires_grad_()
     if name == "distinct":
         z = z[:1]
-    found = BPDAModel(Only(lambda z: RISING[name](z).float() * 1.0))(z)
+    found = BPDAModel(FunctionModel(lambda z: RISING[name](z).float() * 1.0))(z)
     for column in range(4):
         (gradient,) = torch.autograd.grad(found[:, column].sum(), z, retain_graph=True)
         largest = gradient[:, column]
@@ -294,18 +286,18 @@ def test_what_rises_with_a_logit_has_a_positive_slope_on_any_scale(name, scale):
         assert (largest > 1e-6).float().mean() >= (0.5 if name in ("label of the least", "above the second") else 0.9)
 
 
-def test_a_lookup_falls_where_its_table_does():
+def test_a_lookup_in_a_falling_table_has_a_negative_slope():
     x = torch.rand(2, 5).requires_grad_()
-    found = BPDAModel(Only(lambda x: torch.arange(16.0, 0, -1)[(16 * x).long()]))(x)
+    found = BPDAModel(FunctionModel(lambda x: torch.arange(16.0, 0, -1)[(16 * x).long()]))(x)
     (gradient,) = torch.autograd.grad(found.sum(), x)
     torch.testing.assert_close(gradient, torch.full((2, 5), -16.0))
 
 
-def test_an_index_of_the_nearest_has_the_mean_of_what_it_names():
+def test_the_index_of_the_nearest_entry_has_the_gradient_of_the_expected_entry():
     """A vector quantiser: Σ_j softmax_j(−(d_j − min d)/τ)·entry_j, in closed form."""
     entries = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     x = torch.rand(6, 2).requires_grad_()
-    found = BPDAModel(Only(lambda x: entries[torch.cdist(x, entries).argmin(1)]))(x)
+    found = BPDAModel(FunctionModel(lambda x: entries[torch.cdist(x, entries).argmin(1)]))(x)
     assert torch.equal(found, entries[torch.cdist(x, entries).argmin(1)])
     (gradient,) = torch.autograd.grad(found.sum(), x)
     farther = torch.cdist(x, entries) - torch.cdist(x, entries).amin(1, keepdim=True)
@@ -315,21 +307,23 @@ def test_an_index_of_the_nearest_has_the_mean_of_what_it_names():
 
 
 class Enlarged(nn.Module):
-    """Outside torch, to another shape, and a little bent."""
+    """Outside torch: enlarges the images and raises pixels to the power 1.5."""
 
     def forward(self, images: Tensor) -> Tensor:
         pixels = np.asarray(images.detach().tolist(), dtype=np.float32)
         return torch.tensor((pixels.repeat(2, 2).repeat(2, 3) ** 1.5).tolist())
 
 
-def test_what_is_unknown_and_changes_the_shape_has_an_estimated_gradient():
+def test_an_unknown_module_that_changes_the_shape_has_an_estimated_gradient():
     torch.manual_seed(0)
     images = torch.rand(6, 1, 6, 6)
-    honest = nn.Sequential(nn.Upsample(scale_factor=2), Only(lambda x: x**1.5), nn.Flatten(), nn.Linear(144, 4))
-    hidden = nn.Sequential(Enlarged(), nn.Flatten(), honest[3])
+    differentiable = nn.Sequential(
+        nn.Upsample(scale_factor=2), FunctionModel(lambda x: x**1.5), nn.Flatten(), nn.Linear(144, 4)
+    )
+    hidden = nn.Sequential(Enlarged(), nn.Flatten(), differentiable[3])
     assert not hidden(images.requires_grad_()).detach().requires_grad
     leaf = images.detach().requires_grad_()
-    (expected,) = torch.autograd.grad(honest(leaf)[:, 0].sum(), leaf)
+    (expected,) = torch.autograd.grad(differentiable(leaf)[:, 0].sum(), leaf)
     (found,) = torch.autograd.grad(BPDAModel(hidden)(leaf)[:, 0].sum(), leaf)
     assert torch.cosine_similarity(found.flatten(1), expected.flatten(1)).min() > 0.5
     for row in range(6):
@@ -349,20 +343,20 @@ def test_a_custom_function_that_changes_the_shape_has_an_estimated_gradient():
             return None
 
     x = torch.rand(4, 8).requires_grad_()
-    (found,) = torch.autograd.grad(BPDAModel(Only(lambda x: Halved.apply(x) @ torch.ones(4)))(x).sum(), x)
+    (found,) = torch.autograd.grad(BPDAModel(FunctionModel(lambda x: Halved.apply(x) @ torch.ones(4)))(x).sum(), x)
     expected = torch.tensor([1.0, 0.0] * 4).expand(4, 8)
     assert torch.cosine_similarity(found, expected).min() > 0.8
 
 
 class Positions(nn.Module):
-    """What does not depend on the images, from a module of its own that sees them."""
+    """Positional encodings from a module that gets the images."""
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.linspace(0, 1, images.shape[-1]).expand(1, *images.shape[1:])
 
 
 @pytest.mark.parametrize("n", [1, 3])
-def test_constants_stay_constants(n):
+def test_constants_have_no_gradient(n):
     class Honest(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -377,13 +371,13 @@ def test_constants_stay_constants(n):
     assert torch.equal(found, expected)
 
 
-NOT_ASKED = {
+NOT_CALLED = {
     "quantised": r"quantized|prepack|q_|fbgemm|int_repr|qparams|moving_avg|qscheme|_rowwise|fake_quantize",
     "sparse or nested": r"crow_|col_|row_|ccol_|values|indices|sparse|smm|s[sp]?p?addmm|_nnz|_dim[IV]|coalesce|_nested",
     "integers alone": r"gcd|lcm|unravel_index",
     "symbolic numbers": r"sym_|_assert_async",
     "between processes": r"all_gather|all_reduce|all_to_all|broadcast$|irecv|isend|^recv|^send|^reduce",
-    "differentiable, of arguments of their own": (
+    "differentiable, with special arguments": (
         r"norm|conv|rnn|lstm|gru|dropout|pool|grid|loss|stft|fold|cross|cholesky|solve|lu_|ormqr|addmv|attention|"
         r"expand|broadcast_to|as_strided|view_as|split_with|scatter_reduce|select_scatter|index_reduce|flatten|imag|"
         r"float_power|segment|embedding_bag|shuffle|_copy|_to_dense|stack|ifft|ihfft"
@@ -395,23 +389,23 @@ NOT_ASKED = {
 
 
 def test_every_function_without_a_useful_derivative_is_in_the_registry_or_exempt_with_a_reason():
-    """All that a watch can see, called with some arguments that it takes."""
+    """Calls every function that can be intercepted with some arguments that it accepts."""
     torch.manual_seed(0)
-    neither, unasked = [], []
+    neither, not_called = [], []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for function in torch.overrides.get_testing_overrides():
             name = getattr(function, "__name__", "")
-            if plain(name)[0] in SURROGATES or plain(name)[0] in EXEMPT:
+            if normalized_name(name)[0] in SURROGATES or normalized_name(name)[0] in EXEMPT:
                 continue
             found = probed(function)
             if "ok" in found:
                 continue
-            if found <= {"no tensor"} and found:  # a number or an attribute, from which no gradient can come
+            if found <= {"no tensor"} and found:  # a number or an attribute
                 continue
-            (unasked if not found else neither).append(name)
+            (not_called if not found else neither).append(name)
     assert neither == []
-    assert [name for name in unasked if not any(re.search(each, name) for each in NOT_ASKED.values())] == []
+    assert [name for name in not_called if not any(re.search(each, name) for each in NOT_CALLED.values())] == []
 
 
 def test_no_function_is_both_registered_and_exempt():

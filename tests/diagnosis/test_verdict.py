@@ -1,33 +1,63 @@
-"""What a verdict says, from numbers alone."""
+"""The verdict, from numbers alone."""
+
+from __future__ import annotations
 
 import numpy as np
 import pytest
 
 from isthmus import metrics
-from isthmus.diagnosis.verdict import verdict
-
-CASES = {  # right under the usual attack and after everything, of 120
-    "is not shown to differ from": (83, 83),
-    "is 9.2 points more than": (94, 83),
-}
+from isthmus.core.types import Metric
+from isthmus.diagnosis.verdict import Evidence, Verdict, decide
 
 
-@pytest.mark.parametrize(("words", "case"), CASES.items())
-def test_what_is_not_shown_to_differ_is_not_said_to_agree(words, case):
-    before, after = case
-    margin = metrics.paired_difference(np.arange(120) < after, np.arange(120) < before)
-    found = verdict(None, metrics.proportion(before, 120), metrics.proportion(after, 120), margin, 0.1)
+def verdict(claimed: float | None, baseline: int, corrected: int, n: int = 100, **evidence: tuple[str, ...]) -> Verdict:
+    """For these numbers of robust examples, with chance 10%."""
+    left, usual = np.arange(n) < corrected, np.arange(n) < baseline
+    difference = metrics.paired_difference(left & usual, usual)
+    return decide(claimed, accuracy(baseline, n), accuracy(corrected, n), difference, 0.1, Evidence(**evidence))
+
+
+def accuracy(robust: int, n: int) -> Metric:
+    return metrics.accuracy(np.arange(n) < robust)
+
+
+@pytest.mark.parametrize(("baseline", "numbers"), [(83, ["69.2%"]), (94, ["78.3%", "9.2 points"])])
+def test_a_small_or_missing_difference_holds_if_no_test_failed(baseline, numbers):
+    found = verdict(None, baseline, 83, n=120)
     assert found.status == "holds"
-    assert f"{words} the 69.2% (95% interval 60.4% to 76.7%, n = 120) that are left" in found.reason
-    assert "agree" not in found.reason
-    assert ("no test failed" in found.reason) == (before > after)
+    assert "69.2% (95% interval 60.4% to 76.7%, n = 120)" in found.reason
+    assert all(number in found.reason for number in numbers)
 
 
-def test_a_claim_is_compared_with_the_interval_of_what_is_left():
-    left = metrics.proportion(83, 120)
-    margin = metrics.proportion(0, 120)
-    said = {claim: verdict(claim, left, left, margin, 0.1, ("ensemble",)) for claim in (0.5, 0.75, 0.8)}
-    assert [found.status for found in said.values()] == ["holds", "holds", "overstated"]
-    assert "is less than" in said[0.5].reason
-    assert "is not shown to differ from" in said[0.75].reason
-    assert said[0.75].reported_metric.n == 0
+def test_a_claim_is_compared_with_the_interval_of_the_corrected_accuracy():
+    found = {claim: verdict(claim, 83, 83, n=120, failed=("ensemble",)) for claim in (0.5, 0.75, 0.8)}
+    assert [each.status for each in found.values()] == ["holds", "holds", "overstated"]
+    assert found[0.75].reported_metric.n == 0
+
+
+def test_a_baseline_that_significantly_exceeds_the_corrected_accuracy_is_overstated_if_a_test_failed():
+    found = verdict(None, 52, 34, failed=("ensemble", "restarts"))
+    assert found.status == "overstated"
+    assert "18.0 points" in found.reason
+    assert "ensemble, restarts" in found.reason
+    assert verdict(None, 52, 50, failed=("restarts",)).status == "holds"
+
+
+@pytest.mark.parametrize(("claimed", "status"), [(0.52, "overstated"), (0.40, "holds")])
+def test_a_claim_is_judged_without_regard_to_failed_tests(claimed, status):
+    assert verdict(claimed, 52, 34).status == status
+
+
+@pytest.mark.parametrize(("corrected", "status"), [(34, "overstated"), (0, "broken")])
+def test_missing_evidence_does_not_excuse_a_number_that_is_too_high(corrected, status):
+    assert verdict(0.52, 52, corrected, missing=("restarts raised an error",)).status == status
+
+
+def test_missing_evidence_leaves_a_number_that_may_be_right_undecided():
+    found = verdict(0.34, 52, 34, missing=("restarts raised an error",))
+    assert (found.status, "restarts raised an error" in found.reason) == ("undecided", True)
+
+
+def test_an_exhausted_budget_leaves_a_number_that_may_be_right_undecided():
+    found = verdict(0.34, 52, 34, not_tried=("ensemble",))
+    assert (found.status, found.not_tried, "ensemble" in found.reason) == ("undecided", ("ensemble",), True)

@@ -1,4 +1,4 @@
-"""Classifiers really trained on scikit-learn's digits, in a second or two each."""
+"""Classifiers trained on scikit-learn's digits, in a second or two each."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from isthmus.attacks import Linf
 from isthmus.attacks.engine.inputs import examples
 from isthmus.audits.classifier import adopt
 from isthmus.core.preserve_state import preserve_state
-from isthmus.diagnosis.context import QUICK, Budget, DiagnosisContext
+from isthmus.diagnosis.budget import QUICK, Budget
+from isthmus.diagnosis.context import DiagnosisContext
 from isthmus.diagnosis.diagnose import Diagnosis, diagnose
 from isthmus.models.modes import AveragedDraws
 
 EPS = 0.3
-"""At which the undefended network keeps nothing."""
+"""ε at which the undefended network is never robust."""
 
 N = 100
 SMALL = replace(QUICK, sample=40, restarts=4, steps=120, queries=800)
@@ -37,7 +38,7 @@ def held_out(n: int = N) -> tuple[Tensor, Tensor]:
 
 
 def fit(model: nn.Module, epochs: int = 15, eps: float = 0.0, seed: int = 0) -> nn.Module:
-    """Ordinary training, or on the images that five steps of PGD make (Madry et al. 2018)."""
+    """Ordinary training or, with eps > 0, adversarial training with five steps of PGD (Madry et al. 2018)."""
     images, labels = digits()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -81,13 +82,13 @@ def adversarially_trained() -> nn.Module:
     return fit(conv_net(), epochs=30, eps=0.1)
 
 
-def examined(
+def diagnosed(
     model: nn.Module, budget: Budget = SMALL, claimed: float | None = None, n: int = N, eps: float = EPS
 ) -> Diagnosis:
-    """The battery on a model as an audit adopts it."""
+    """The diagnosis of a model, adopted as an audit does."""
     images, labels = held_out(n)
     with preserve_state(model, images.device, 0):
         found = adopt(model, images, threat=Linf(eps))
         adopted = AveragedDraws(model, 1).eval() if isinstance(found.model, AveragedDraws) else found.model
-        suspect = DiagnosisContext(adopted, examples(images, labels), Linf(eps), budget, remembers=found.remembers)
-        return diagnose(suspect, claimed)
+        context = DiagnosisContext(adopted, examples(images, labels), Linf(eps), budget, stateful=found.remembers)
+        return diagnose(context, claimed)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from isthmus.core.config import Component
 from isthmus.core.errors import ModelError, out_of_memory
-from isthmus.diagnosis.context import FULL, QUICK
+from isthmus.diagnosis.budget import FULL, QUICK
 from isthmus.models.bottleneck import Bottleneck
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,8 @@ from isthmus.checks.context import MEAN, Context
 from isthmus.core.errors import ConfigError
 from isthmus.core.types import CheckResult, Coordinate, Metric, Metrics, Status
 from isthmus.diagnosis import diagnose
-from isthmus.diagnosis.context import FULL, QUICK, DiagnosisContext
+from isthmus.diagnosis.budget import FULL, QUICK
+from isthmus.diagnosis.context import DiagnosisContext
 from isthmus.models.modes import AveragedDraws
 
 ADVERSARIAL = "adversarial.safetensors"
@@ -80,7 +81,7 @@ class Diagnosis(Check):
             found[MEAN].result.save(context.folder / ADVERSARIAL)
         worst = max(found, key=lambda mode: _SEVERITY[found[mode].verdict.status])
         verdict = found[worst].verdict
-        failed = any(finding.status == Status.FAIL for each in found.values() for finding in each.findings)
+        failed = any(test.status == Status.FAIL for each in found.values() for test in each.tests)
         statuses = {"holds": Status.WARN if failed else Status.PASS, "undecided": Status.WARN}
         mode = f" ({worst} mode)" if len(found) > 1 else ""
         return CheckResult(
@@ -125,9 +126,9 @@ class Diagnosis(Check):
             examples,
             context.threat,
             granted,
-            remembers=context.remembers,
+            stateful=context.remembers,
             seed=context.seed,
-            tell=lambda passes: context.progress(mode * bound + passes, modes * bound),
+            progress=lambda passes: context.progress(mode * bound + passes, modes * bound),
         )
         return diagnose.diagnose(diagnosed, context.claimed)
 
@@ -145,14 +146,14 @@ def _metrics(found: diagnose.Diagnosis, mode: str, context: Context) -> list[Met
 def _details(found: diagnose.Diagnosis) -> dict[str, Any]:
     return {
         "verdict": found.verdict.model_dump(mode="json"),
-        "findings": [finding.plain() for finding in found.findings],
+        "tests": [test.plain() for test in found.tests],
         "follow_ups": {name: metric.model_dump(mode="json") for name, metric in found.follow_ups.items()},
         "broken_by": _counts(found),
         "passes": {
-            "forward": found.forwards,
-            "backward": found.backwards,
-            "ensemble": found.ensemble,
-            "bound": found.bound,
+            "forward": found.forward_passes,
+            "backward": found.backward_passes,
+            "ensemble": found.ensemble_passes,
+            "bound": found.limit,
         },
     }
 
@@ -166,7 +167,7 @@ def _arrays(found: diagnose.Diagnosis) -> dict[str, NDArray[Any]]:
     result = found.result
     rows = result.broken.nonzero().squeeze(1)
     return {
-        "reported_robust": found.usual.numpy(),
+        "reported_robust": found.baseline_robust.numpy(),
         "corrected_robust": result.robust.numpy(),
         "broken": rows.numpy(),
         "adversarial": result.adversarial[rows].numpy().astype(np.float32),

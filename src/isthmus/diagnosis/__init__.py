@@ -1,1 +1,1 @@
-"""Is a robust accuracy real? Independent tests, what an expert would try next, and a verdict with its evidence."""
+"""Is a robust accuracy genuine? Diagnostic tests, follow-up attacks, and a verdict with its evidence."""

@@ -1,14 +1,13 @@
-"""A classifier whose robust accuracy is in doubt, and everything that is found out about it.
+"""The model under diagnosis and all that is known about its robustness.
 
-Tests share what each of them pays for: the attack that is usually reported, the strong ensemble, and the adversarial
-images that anything found. Whatever breaks an example counts towards the corrected robust accuracy.
+Diagnostic tests share the expensive parts: the baseline attack, the strong ensemble, and every adversarial example
+found so far. Whatever breaks an example lowers the corrected robust accuracy.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -19,76 +18,50 @@ from torch import Tensor, nn
 from isthmus.attacks import apgd, pgd, square, transfer
 from isthmus.attacks.api import Suite, ready
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.counted_model import BudgetExhausted, CountedModel
+from isthmus.attacks.engine.counted_model import BudgetExhausted
 from isthmus.attacks.engine.evaluate import evaluate
 from isthmus.attacks.engine.evaluation import RunOptions
 from isthmus.attacks.result import RobustResult
 from isthmus.attacks.threats import Threat
 from isthmus.core.errors import ConfigError
 from isthmus.core.randomness import fold, uniform
-from isthmus.diagnosis.bpda.model import BPDAModel
-from isthmus.diagnosis.views import Alone, Finite, LogProbabilities, WithoutGradient
+from isthmus.diagnosis.budget import Budget, Spending
+from isthmus.diagnosis.merging import merge, reopen, without_images
+from isthmus.diagnosis.model_queries import ModelQueries
+from isthmus.diagnosis.wrappers import FiniteModel, LogProbabilityModel, PerImageModel
 
-USUAL = pgd.Config(steps=40, loss="ce")
-"""What is usually reported: projected gradient descent of 40 steps on the cross-entropy, from one random start."""
+BASELINE = pgd.Config(steps=40, loss="ce")
+"""The attack that papers usually report: PGD with 40 steps on the cross-entropy, from one random start."""
 
-BLIND = square.Config(queries=1000)
-"""What stands for it where no gradient can be had, not even by differentiating what the model does."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How hard tests and follow-ups try.
-
-    Attributes:
-        ensemble: the strong suite that the usual attack is compared with.
-        sample: examples of tests that ask more of each.
-        restarts: further random starts.
-        steps: of the long run.
-        queries: of random search in the follow-up.
-        draws: of a random model to average over at each step.
-        passes: example-passes for each image that all tests and follow-ups may spend together, forward and backward. It
-            is a hard limit: whatever would exceed it is cut short, and the verdict says what was not tried.
-        seconds: of time, likewise. What is left out then depends on the machine, and no two runs need agree. None for
-            no limit.
-    """
-
-    ensemble: str
-    sample: int
-    restarts: int
-    steps: int
-    queries: int
-    draws: int
-    passes: int
-    seconds: float | None = None
-
-
-QUICK = Budget(ensemble="fast", sample=100, restarts=5, steps=200, queries=2000, draws=8, passes=10_000)
-FULL = Budget(ensemble="standard", sample=300, restarts=20, steps=500, queries=5000, draws=20, passes=50_000)
+BASELINE_WITHOUT_GRADIENTS = square.Config(queries=1000)
+"""The baseline for models that have no gradient, not even by BPDA."""
 
 
 class DiagnosisContext:
-    """See the module.
+    """State of a diagnosis: the model, its examples, and everything found so far.
 
     Args:
-        model: as it is judged; from images in [0, 1] to logits. Of a random model a single draw is asked at a time: the
-            judge and the attacks that average do so themselves.
+        model: from images in [0, 1] to logits. A random model must return a single draw; the verification and the
+            attacks average over draws themselves.
         examples: float32 images, labels and keys, on the model's device.
-        threat: the ball that robustness is claimed in.
-        budget: how hard to try.
-        remembers: whether answers depend on what was asked before, so that ``model`` asks a fresh copy; None where that
-            is not known.
+        threat: the ball in which robustness is claimed.
+        budget: strength and limits.
+        stateful: whether predictions depend on earlier queries, so that ``model`` queries a fresh copy each time; None
+            if that is not known.
         seed: of the global generators.
-        tell: called as it goes, with the passes spent so far.
+        progress: called with the passes spent so far.
 
     Attributes:
-        best: everything that broke an example so far; what is robust in it is what is left. Other results that are
-            kept have no witnesses.
-        answered: examples whose clean image gets a finite answer; no other answer is right.
-        forwards, backwards: example-passes of everything asked.
-        ensemble_passes: of the strong ensemble alone.
-        bound: passes that are never exceeded, whatever is found: the budget's for each image.
-        exhausted: whether the budget cut something short; then nothing more is tried.
+        best: everything that broke an example so far. Other results are kept without adversarial images.
+        clean: the result on clean images.
+        valid: examples with finite logits for the clean image; all others count as errors.
+        random: whether the model is known to answer at random.
+        finite: false once an attack has met NaN or infinity; attacks then see finite numbers in their place.
+        probabilities: whether the model returns probabilities instead of logits.
+        gradient_model: a model with better gradients, once a follow-up attack has found one.
+        queries: counted queries of the model.
+        spending: passes and time so far.
+        ensemble_passes: passes of the strong ensemble alone.
 
     Raises:
         ConfigError: the budget does not cover the clean images.
@@ -101,322 +74,220 @@ class DiagnosisContext:
         threat: Threat,
         budget: Budget,
         *,
-        remembers: bool | None = False,
+        stateful: bool | None = False,
         seed: int = 0,
-        tell: Callable[[int], None] = lambda passes: None,
+        progress: Callable[[int], None] = lambda passes: None,
     ) -> None:
         self.model, self.examples, self.threat, self.budget, self.seed = model, examples, threat, budget, seed
-        self.remembers, self._tell = remembers, tell
-        self.bound = budget.passes * len(examples)
-        self.deadline = None if budget.seconds is None else time.monotonic() + budget.seconds
-        self.exhausted = False
-        self.forwards = self.backwards = self.ensemble_passes = 0
+        self.stateful = stateful
+        self.spending = Spending(budget, len(examples), progress)
+        self.queries = ModelQueries(model, examples, self.spending)
+        self.ensemble_passes = 0
         self.substitute: nn.Module | None = None
-        self.guide: nn.Module | None = None  # has better gradients than the model, once a follow-up has found one
-        self.random = False  # until it answers one image differently
-        self.finite = True  # until an attack meets NaN or infinity
+        self.gradient_model: nn.Module | None = None
+        self.random = False
+        self.finite = True
         try:
-            self.best = self._evaluated(examples, [], None, None)
-            self.clean = _without_witnesses(self.best)
-            self.answered = ~self.best.invalid
+            self.best = self._evaluate(examples, [])
+            self.clean = without_images(self.best)
+            self.valid = ~self.best.invalid
             self.random = self.best.random
-            self.probabilities = self._answers_probabilities()
-            _ = self.opaque
+            self.probabilities = self.queries.returns_probabilities()
+            _ = self.queries.differentiable
         except BudgetExhausted as spent:
-            granted = (
-                f"{budget.passes} passes for each image" if budget.seconds is None else f"{budget.seconds} seconds"
-            )
-            raise ConfigError(f"{granted} do not even cover the clean images; allow more.") from spent
-        if self.probabilities and self.has_gradient:
-            self.guide = LogProbabilities(model)
+            raise ConfigError(f"{budget} do not cover the clean images; allow more.") from spent
+        if self.probabilities and self.queries.has_gradient:
+            self.gradient_model = LogProbabilityModel(model)
 
     def __len__(self) -> int:
         return len(self.best)
 
     @property
-    def spent(self) -> int:
-        """Example-passes so far, forward and backward."""
-        return self.forwards + self.backwards
-
-    def tell(self, further: int = 0) -> None:
-        """Let whoever watches know how many passes are spent.
-
-        Args:
-            further: of an attack under way.
-        """
-        self._tell(self.spent + further)
-
-    def book(self, forwards: int, backwards: int = 0) -> None:
-        """Count passes that are about to be made otherwise than through :meth:`attack`.
-
-        Raises:
-            Spent: the budget does not cover them.
-        """
-        if self.spent + forwards + backwards > self.bound:
-            raise BudgetExhausted("passes")
-        self.forwards, self.backwards = self.forwards + forwards, self.backwards + backwards
-
-    @property
-    def classes(self) -> int:
-        """How many logits the model gives."""
+    def num_classes(self) -> int:
+        """Number of logits."""
         return self.best.state.ranked.shape[1] + 1
 
     @property
     def chance(self) -> float:
-        """Accuracy of the best constant answer: what no attack can take away from every classifier."""
+        """Accuracy of the best constant prediction."""
         counts = self.examples.labels.bincount()
-        return float(counts.max()) / len(self) if (counts > 0).sum() > 1 else 1 / self.classes
-
-    @cached_property
-    def usual(self) -> RobustResult:
-        """The attack that is usually reported, by itself.
-
-        Where it meets NaN or infinity, it has lost these examples. All other attacks then go on with numbers in their
-        place.
-        """
-        attack = BLIND if self.opaque else USUAL
-        try:
-            found = self._attack("usual", [attack], self.usual_scout, self.clean)
-        except BudgetExhausted:
-            found = replace(self.clean, complete=False)
-        self.exhausted |= not found.complete
-        if (found.invalid & self.answered).any():
-            self.finite = False
-            self._judge(Finite(self.model))
-            self._remember(torch.arange(len(self)), found)
-        return _without_witnesses(found)
+        return float(counts.max()) / len(self) if (counts > 0).sum() > 1 else 1 / self.num_classes
 
     @property
-    def reported(self) -> Bool[Tensor, " n"]:
-        """Which examples the usual attack has not broken."""
-        return self.answered & ~self.usual.broken
+    def baseline_gradient_model(self) -> nn.Module | None:
+        """What plain attacks take gradients from: the model with a gradient of zero, if it has none; else itself."""
+        return self.queries.zero_gradient_model
+
+    def sample(self, among: Bool[Tensor, " n"] | None = None, most: int | None = None) -> Int[Tensor, " some"]:
+        """A sample of these examples (all by default), drawn by their keys."""
+        rows = torch.arange(len(self)) if among is None else among.nonzero().squeeze(1)
+        order = uniform(fold(self.examples.keys.cpu()[rows], "diagnosis/sample"), (1,)).squeeze(1).argsort(stable=True)
+        return rows[order[: self.budget.sample if most is None else most]].sort().values
 
     @cached_property
-    def usual_scout(self) -> nn.Module | None:
-        """What the usual attack asks: the model, with a gradient of zero where it has none."""
-        return None if self.has_gradient else WithoutGradient(self.model)
+    def baseline(self) -> RobustResult:
+        """The baseline attack by itself.
 
-    def judge_alone(self) -> None:
-        """From here on, show the model one image at a time; what was usual stays as it was reported."""
-        _ = self.usual
-        self._judge(Alone(self.model))
+        Examples at which it meets NaN or infinity are lost to it. All later attacks see finite numbers instead.
+        """
+        attack = BASELINE if self.queries.differentiable else BASELINE_WITHOUT_GRADIENTS
+        try:
+            found = self._attack("baseline", [attack], self.baseline_gradient_model, self.clean)
+        except BudgetExhausted:
+            found = replace(self.clean, complete=False)
+        self.spending.exhausted |= not found.complete
+        if (found.invalid & self.valid).any():
+            self.finite = False
+            self._evaluate_as(FiniteModel(self.model))
+            self.best = merge(self.best, torch.arange(len(self)), found)
+        return without_images(found)
 
-    def judge_in_company(self, company: Float[Tensor, "k c h w"]) -> None:
-        """From here on, show each image to the model with these others, as it cannot answer a single one."""
-        self._judge(Alone(self.model, company))
-
-    def _judge(self, model: nn.Module) -> None:
-        """From here on, this view of the model is what counts; nothing but clean errors is known of it yet."""
-        best = self._evaluated(self.examples, [], None, None, judge=model)  # may be cut short; then all stays as it was
-        has_gradient = self._gives_gradient(model)
-        opaque = not has_gradient and not self._gives_gradient(BPDAModel(model))
-        self.model, self.best = model, best
-        self.__dict__.pop("usual_scout", None)
-        self.__dict__.update(has_gradient=has_gradient, opaque=opaque)
-        self.guide = LogProbabilities(self.model) if self.probabilities and has_gradient else None
-        self.best.state.stage[~self.answered] = 0  # set aside, whatever stands for their answer now
-        self.clean = _without_witnesses(self.best)
+    @property
+    def baseline_robust(self) -> Bool[Tensor, " n"]:
+        """Examples that the baseline attack did not break."""
+        return self.valid & ~self.baseline.broken
 
     @cached_property
     def strong(self) -> RobustResult:
-        """The strong ensemble, on what stands when it is first asked for."""
-        found = self.attack("ensemble", self._ensemble(), scout=self.guide or self.usual_scout)
+        """The strong ensemble, on the examples that are robust when it is first needed."""
+        found = self.attack(
+            "ensemble", self._ensemble(), gradient_model=self.gradient_model or self.baseline_gradient_model
+        )
         self.ensemble_passes = found.forward_passes + found.backward_passes
-        return _without_witnesses(found)
+        return without_images(found)
 
     def _ensemble(self) -> Suite:
-        if self.opaque:
+        if not self.queries.differentiable:
             return [square.Config(queries=self.budget.queries)]
         if not self.random:
             return self.budget.ensemble
-        draws, targets = self.budget.draws, min(self.classes - 1, 3)
+        draws, targets = self.budget.draws, min(self.num_classes - 1, 3)
         return [
             apgd.Config(steps=50, loss="ce", eot=draws),
             apgd.Config(steps=50, loss="dlr" if targets > 1 else "margin", targets=targets, eot=draws),
         ]
 
-    @cached_property
-    def has_gradient(self) -> bool:
-        """Whether the model's answers depend on its images differentiably at all."""
-        return self._gives_gradient(self.model)
+    def evaluate_single_images(self) -> None:
+        """Give the model one image at a time from now on; the baseline stays as it was reported."""
+        _ = self.baseline
+        self._evaluate_as(PerImageModel(self.model))
 
-    @cached_property
-    def opaque(self) -> bool:
-        """Whether no gradient can be had, not even by differentiating what the model does: numpy, ONNX, a service."""
-        return not self.has_gradient and not self._gives_gradient(BPDAModel(self.model))
+    def evaluate_in_fixed_batch(self, others: Float[Tensor, "k c h w"]) -> None:
+        """Give the model each image together with these others from now on, if it needs more than one image."""
+        self._evaluate_as(PerImageModel(self.model, others))
 
-    def _gives_gradient(self, model: nn.Module) -> bool:
-        images, keys = self.examples.images[:2].clone().requires_grad_(), self.examples.keys[:2]
-        self.book(len(images), len(images))
-        try:
-            with torch.enable_grad():
-                logits = model(images.clone(), **({"keys": keys} if getattr(self.model, "takes_keys", False) else {}))
-                (gradient,) = torch.autograd.grad(logits.float().sum(), images, allow_unused=True)
-        except Exception:  # somebody else's code may raise anything where numpy meets autograd
-            return False
-        return gradient is not None
+    def _evaluate_as(self, model: nn.Module) -> None:
+        """Continue with this wrapper of the model; only its clean errors are known yet."""
+        best = self._evaluate(self.examples, [], model=model)
+        queries = ModelQueries(model, self.examples, self.spending)
+        _ = queries.differentiable  # may exceed the budget; everything stays as it was then
+        self.model, self.best, self.queries = model, best, queries
+        self.gradient_model = LogProbabilityModel(model) if self.probabilities and queries.has_gradient else None
+        self.best.state.stage[~self.valid] = 0  # invalid before: an error, whatever the wrapper returns
+        self.clean = without_images(self.best)
 
     def attack(
         self,
-        called: str,
+        name: str,
         suite: Suite,
         *,
-        scout: nn.Module | None = None,
+        gradient_model: nn.Module | None = None,
         known: RobustResult | None = None,
         rows: Int[Tensor, " some"] | None = None,
         threat: Threat | None = None,
-        judge: nn.Module | None = None,
+        model: nn.Module | None = None,
     ) -> RobustResult:
-        """Attack some examples, and remember what fell.
+        """Attack examples and keep the adversarial examples found.
 
         Args:
-            called: what its attacks are called: ``called/apgd`` and so on.
-            suite: as of :func:`isthmus.attacks.robust_accuracy`.
-            scout: what attacks ask in place of the model, which judges all the same.
-            known: what is known of the examples: those that it broke are not attacked again. By default all that is.
+            name: prefix of the attacks' labels, as in ``name/apgd``.
+            suite: as for :func:`isthmus.attacks.robust_accuracy`.
+            gradient_model: what attacks take gradients from instead of the model; the model still verifies.
+            known: earlier result; examples that it broke are not attacked again. By default everything known.
             rows: which examples; all by default.
-            threat: another ball, of the same norm; then nothing is remembered, and ``known`` is the clean images.
-            judge: another model that judges, in that ball.
+            threat: another ball of the same norm. Nothing is kept then, and ``known`` is the result on clean images.
+            model: another model to attack in that ball.
 
         Raises:
-            Spent: the budget cut it short; what it had found by then is remembered.
+            BudgetExhausted: the budget cut the attack short; what it had found by then is kept.
         """
-        found = self._attack(called, suite, scout, known, rows, threat, judge)
+        found = self._attack(name, suite, gradient_model, known, rows, threat, model)
         if not found.complete:
-            raise BudgetExhausted(called)
+            raise BudgetExhausted(name)
         return found
 
     def _attack(
         self,
-        called: str,
+        name: str,
         suite: Suite,
-        scout: nn.Module | None = None,
+        gradient_model: nn.Module | None = None,
         known: RobustResult | None = None,
         rows: Int[Tensor, " some"] | None = None,
         threat: Threat | None = None,
-        judge: nn.Module | None = None,
+        model: nn.Module | None = None,
     ) -> RobustResult:
-        """See :meth:`attack`; complete or not."""
-        attacks = [replace(each, label=f"{called}/{each.label}") for each in ready(suite, self.threat.name)]
+        """See :meth:`attack`; the result may be incomplete."""
+        attacks = [replace(each, label=f"{name}/{each.label}") for each in ready(suite, self.threat.name)]
         chosen = torch.arange(len(self)) if rows is None else rows
         base = self.clean if threat is not None else self.best if known is None else known
         state, examples = base.state, self.examples
-        if rows is not None:  # of all of them a copy would be as large as the data
+        if rows is not None:  # taking all of them would copy the whole data
             state, examples = state.take(rows), examples.take(rows)
-        tries = torch.maximum(state.tries, self.best.state.tries[chosen])  # a level is spent once
+        tries = torch.maximum(state.tries, self.best.state.tries[chosen])  # a confidence level is spent once
         part = replace(base, state=replace(state, tries=tries), examples=examples)
-        found = self._evaluated(examples, attacks, part, scout, threat, judge)
+        found = self._evaluate(examples, attacks, part, gradient_model, threat, model)
         if threat is None:
-            self._remember(chosen, found)
-        self.tell()
+            self.best = merge(self.best, chosen, found)
+        self.spending.report()
         return found
 
-    def _evaluated(
+    def _evaluate(
         self,
         examples: Batch,
         attacks: Sequence[Any],
-        known: RobustResult | None,
-        scout: nn.Module | None,
+        known: RobustResult | None = None,
+        gradient_model: nn.Module | None = None,
         threat: Threat | None = None,
-        judge: nn.Module | None = None,
+        model: nn.Module | None = None,
     ) -> RobustResult:
+        """Run attacks within the remaining budget; without attacks, evaluate the clean images."""
         if not self.finite:
-            scout = Finite(scout or self.model)
-        asked, ball = judge or self.model, threat or self.threat
+            gradient_model = FiniteModel(gradient_model or self.model)
         options = RunOptions(
-            optimized_model=scout, random=self.random, passes=self.bound - self.spent, deadline=self.deadline
+            optimized_model=gradient_model,
+            random=self.random,
+            passes=self.spending.remaining,
+            deadline=self.spending.deadline,
         )
         try:
             found = evaluate(
-                asked,
+                model or self.model,
                 examples,
-                ball,
+                threat or self.threat,
                 attacks,
                 seed=self.seed,
                 options=options,
-                progress=lambda snapshot: self.tell(snapshot.passes),
+                progress=lambda snapshot: self.spending.report(snapshot.passes),
                 known=known,
             )
         except BudgetExhausted as spent:
-            self.forwards += spent.forwards
-            self.backwards += spent.backwards
+            self.spending.add(spent.forwards, spent.backwards)
             raise
-        self.forwards += found.forward_passes
-        self.backwards += found.backward_passes
+        self.spending.add(found.forward_passes, found.backward_passes)
         if found.random and not self.random:
-            self._turn_random()
+            self._treat_as_random()
         return found
 
-    def _turn_random(self) -> None:
-        """The model answers at random after all: judge anew, by its average, whatever broke an example until now."""
+    def _treat_as_random(self) -> None:
+        """Verify again, by the model's average prediction, everything that was found while it seemed deterministic."""
         self.random = True
         before = self.__dict__.get("best")
-        if before is None:  # it was found out on the clean images
+        if before is None:  # noticed on the clean images
             return
-        for seen in ("usual", "strong"):
-            self.__dict__.pop(seen, None)
-        state = before.state.take(torch.arange(len(before)))
-        state.reopen((before.broken & (before.stage > 0)).nonzero().squeeze(1))  # counts even if the budget ends here
-        self.best = replace(before, state=state)
-        self.best = self._evaluated(self.examples, [], None, None)
-        self.clean = _without_witnesses(self.best)
+        for result in ("baseline", "strong"):
+            self.__dict__.pop(result, None)
+        self.best = reopen(before)  # counts even if the budget ends here
+        self.best = self._evaluate(self.examples, [])
+        self.clean = without_images(self.best)
         if (before.broken & (before.stage > 0)).any():
             self.attack("earlier", [transfer.transferred(before)])
-
-    def _remember(self, rows: Tensor, found: RobustResult) -> None:
-        """Into the best, what it does not know yet."""
-        best = self.best
-        new = (found.broken & (found.stage > 0) & best.robust[rows]).nonzero().squeeze(1)
-        labels = [*best.attacks, *(label for label in found.attacks if label not in best.attacks)]
-        state, entries = best.state.take(torch.arange(len(best))), found.state.take(new)
-        entries.stage = torch.tensor([labels.index(found.attacks[at]) for at in entries.stage.tolist()]).long()
-        for name, column in state.columns().items():
-            if name not in ("done", "scores", "marks"):  # of the attack that ran last
-                column[rows[new]] = getattr(entries, name)
-        state.tries[rows] = torch.maximum(state.tries[rows], found.state.tries)
-        nearer = (found.state.margin < state.margin[rows]).nonzero().squeeze(1)
-        state.margin[rows[nearer]] = found.state.margin[nearer]
-        self.best = replace(best, attacks=tuple(labels), state=state, spent=(0,) * len(labels))
-
-    # --- asking the model ---
-
-    def _answers_probabilities(self) -> bool:
-        batch = self.examples.take(torch.arange(min(64, len(self))))
-        answers = self.logits(batch.images, batch.keys)
-        return bool((answers >= 0).all() and ((answers.sum(1) - 1).abs() < 1e-3).all())
-
-    def sample(self, among: Bool[Tensor, " n"] | None = None, most: int | None = None) -> Int[Tensor, " some"]:
-        """Some of these examples (all by default), drawn by their keys."""
-        rows = torch.arange(len(self)) if among is None else among.nonzero().squeeze(1)
-        order = uniform(fold(self.examples.keys.cpu()[rows], "diagnosis/sample"), (1,)).squeeze(1).argsort(stable=True)
-        return rows[order[: self.budget.sample if most is None else most]].sort().values
-
-    def logits(self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"]) -> Float[Tensor, "n classes"]:
-        """The model's answers, counted."""
-        counted_model = self._counted()
-        with torch.no_grad():
-            answer = counted_model.logits(images, keys)
-        self.forwards += counted_model.forward_passes
-        return answer
-
-    def _counted(self, scout: nn.Module | None = None) -> CountedModel:
-        """The model, for as many passes as are left."""
-        counted_model = CountedModel(self.model, scout)
-        counted_model.limit, counted_model.deadline = self.bound - self.spent, self.deadline
-        return counted_model
-
-    def gradients(
-        self, images: Float[Tensor, "n c h w"], batch: Batch, loss: str
-    ) -> tuple[Float[Tensor, "n classes"], Float[Tensor, "n c h w"]]:
-        """Logits, and the gradient of a loss against the labels, counted."""
-        counted_model = self._counted(self.usual_scout)
-        answer = counted_model.query(images, batch.keys, lambda logits: batch.ascend(loss, logits))
-        self.forwards += counted_model.forward_passes
-        self.backwards += counted_model.backward_passes
-        return answer.logits, answer.gradient
-
-
-def _without_witnesses(result: RobustResult) -> RobustResult:
-    """What is known of each example, without images as large as the data; those that count are in ``best``."""
-    nothing = torch.full((1, 1, 1, 1), torch.nan).expand_as(result.state.adversarial)
-    return replace(result, state=replace(result.state, adversarial=nothing))

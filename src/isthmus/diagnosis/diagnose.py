@@ -1,9 +1,9 @@
-"""The battery: every test, what an expert would try next, and the verdict."""
+"""The diagnosis: run the diagnostic tests, the follow-up attacks they suggest, and decide on a verdict."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from jaxtyping import Bool
@@ -14,215 +14,193 @@ from isthmus.attacks.engine.counted_model import BudgetExhausted
 from isthmus.attacks.result import RobustResult
 from isthmus.core.errors import IsthmusError
 from isthmus.core.types import Metric, Status
-from isthmus.diagnosis import (
-    batch_dependence,
-    black_box,
-    differences,
-    ensemble,
-    follow_up,
-    gradients,
-    history,
-    one_step,
-    outputs,
-    radius,
-    randomness,
-    restarts,
-    steps,
-    surface,
-)
 from isthmus.diagnosis.context import DiagnosisContext
-from isthmus.diagnosis.finding import RANK, Finding
-from isthmus.diagnosis.verdict import Verdict, verdict
+from isthmus.diagnosis.diagnostic_result import SEVERITY, DiagnosticResult
+from isthmus.diagnosis.follow_ups import FOLLOW_UPS, FollowUp
+from isthmus.diagnosis.tests import PHASES, TESTS, Phase
+from isthmus.diagnosis.verdict import Evidence, Verdict, decide
 
-Test = Callable[[DiagnosisContext], Finding]
-
-CUT = "cut short: the budget is spent"
+CUT_SHORT = "cut short: the budget is exhausted"
 
 log = logging.getLogger(__name__)
-
-BEFORE: dict[str, Test] = {
-    "outputs": outputs.examine,
-    "history": history.examine,
-    "companions": batch_dependence.examine,
-    "randomness": randomness.examine,
-    "gradients": gradients.examine,
-    "differences": differences.examine,
-    "surface": surface.examine,
-    "one_step": one_step.examine,
-}
-"""These cost little and say which follow-ups are worth trying."""
-
-BETWEEN: dict[str, Test] = {"restarts": restarts.examine, "steps": steps.examine, "radius": radius.examine}
-"""These run an attack at length. They come after the first follow-ups, lest a small budget be spent before those."""
-
-NEED_GRADIENTS = ("gradients", "differences", "surface", "one_step", "restarts", "steps", "radius")
-AFTER: dict[str, Test] = {"ensemble": ensemble.examine, "black_box": black_box.examine}
-"""These ask the strong ensemble, which runs on what better gradients have left."""
-
-TESTS = (*BEFORE, *BETWEEN, *AFTER)
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Everything that the battery found.
+    """Everything that a diagnosis found.
 
     Attributes:
-        verdict: what became of the reported accuracy.
-        findings: the evidence, what speaks against it first.
-        follow_ups: accuracy that was left after each, in the order they ran.
-        usual: which examples stand against the usual attack.
-        result: what broke each example, with its witness.
-        chance: accuracy of the best constant answer.
-        forwards, backwards: example-passes of everything.
-        ensemble: of the strong ensemble alone.
-        bound: example-passes that were never to be exceeded.
+        verdict: on the reported accuracy.
+        tests: results of the diagnostic tests, evidence against the robustness first.
+        follow_ups: robust accuracy after each follow-up attack, in the order they ran.
+        baseline_robust: examples that the baseline attack did not break.
+        result: what broke each example, with its adversarial image.
+        chance: accuracy of the best constant prediction.
+        forward_passes, backward_passes: example-passes of everything.
+        ensemble_passes: those of the strong ensemble alone.
+        limit: example-passes that could not be exceeded.
     """
 
     verdict: Verdict
-    findings: tuple[Finding, ...]
+    tests: tuple[DiagnosticResult, ...]
     follow_ups: dict[str, Metric]
-    usual: Bool[Tensor, " n"]
+    baseline_robust: Bool[Tensor, " n"]
     result: RobustResult
     chance: float
-    forwards: int
-    backwards: int
-    ensemble: int
-    bound: int
+    forward_passes: int
+    backward_passes: int
+    ensemble_passes: int
+    limit: int
 
 
-def diagnose(suspect: DiagnosisContext, claimed: float | None = None) -> Diagnosis:
-    """Put a suspect through all tests, and follow up on what they find, until nothing is left to try or to spend."""
-    n = len(suspect)
-    log.info("diagnosis: at most %d passes for each of %d images, %d in all", suspect.bound // n, n, suspect.bound)
-    findings: list[Finding] = []
-    tried: dict[str, Metric] = {}
-    cut: list[str] = []
-    every = {**follow_up.FIRST, **follow_up.LAST}
-    for tests, remedies in ((BEFORE, follow_up.FIRST), (BETWEEN, follow_up.FIRST), (AFTER, every)):
-        findings += [_asked(name, test, suspect, cut) for name, test in tests.items()]
-        findings = _random_after_all(findings, suspect, cut)
-        _follow_up(suspect, findings, remedies, tried, cut)
-    if not suspect.usual.complete:
-        cut.insert(0, "usual attack")
-    reported, corrected = suspect.reported.numpy(), suspect.best.robust.numpy()
-    margin = metrics.paired_difference(reported & corrected, reported)
-    found = verdict(
-        claimed,
-        metrics.accuracy(reported),
-        metrics.accuracy(corrected),
-        margin,
-        suspect.chance,
-        failed=_failed(findings),
-        doubts=_doubts(suspect, findings, tried, margin),
-        untested=_untested(suspect, findings),
-        not_tried=tuple(name.replace("_", " ") for name in dict.fromkeys(cut)),
-    )
-    return Diagnosis(
-        verdict=found,
-        findings=tuple(sorted(findings, key=lambda finding: RANK[finding.status])),
-        follow_ups=tried,
-        usual=suspect.reported,
-        result=suspect.best,
-        chance=suspect.chance,
-        forwards=suspect.forwards,
-        backwards=suspect.backwards,
-        ensemble=suspect.ensemble_passes,
-        bound=suspect.bound,
-    )
+def diagnose(context: DiagnosisContext, claimed: float | None = None) -> Diagnosis:
+    """Run all tests and follow-up attacks within the budget.
 
-
-def _random_after_all(findings: list[Finding], suspect: DiagnosisContext, cut: list[str]) -> list[Finding]:
-    """The finding on randomness again, where a later attack found it: the model may be random off the clean images."""
-    return [
-        _asked("randomness", randomness.examine, suspect, cut)
-        if suspect.random and finding.test == "randomness" and finding.status == Status.PASS
-        else finding
-        for finding in findings
-    ]
-
-
-def _failed(findings: list[Finding]) -> tuple[str, ...]:
-    """Tests that failed."""
-    return tuple(finding.test.replace("_", " ") for finding in findings if finding.status == Status.FAIL)
-
-
-def _doubts(
-    suspect: DiagnosisContext, findings: list[Finding], tried: dict[str, Metric], margin: Metric
-) -> tuple[str, ...]:
-    """Why nothing can be said for a number that was not shown to be too high."""
-    doubts = []
-    broke_off = [finding.test for finding in findings if finding.status == Status.ERROR]
-    broke_off += [name for name, metric in tried.items() if metric.value is None]
-    if broke_off:
-        doubts.append(f"{' and '.join(name.replace('_', ' ') for name in broke_off)} broke off")
-    if suspect.opaque:
-        doubts.append("the model gives no gradient, so that only attacks without one could be tried")
-    impossible = next((finding.details.get("impossible") for finding in findings if finding.test == "radius"), None)
-    if impossible and not (margin.interval and margin.interval.low > 0):
-        doubts.append(f"{impossible}, and no attack broke more: none is shown to work on this model")
-    return tuple(doubts)
-
-
-def _untested(suspect: DiagnosisContext, findings: list[Finding]) -> tuple[str, ...]:
-    """Tests that failed to run, or that need a gradient or a copy which the suspect does not give."""
-    no_copy = ("history",) if suspect.remembers is None else ()
-    impossible = (*no_copy, *NEED_GRADIENTS) if suspect.opaque else no_copy
-    return tuple(
-        finding.test.replace("_", " ")
-        for finding in findings
-        if finding.status == Status.ERROR or finding.test in impossible
-    )
-
-
-def _asked(name: str, test: Test, suspect: DiagnosisContext, cut: list[str]) -> Finding:
-    """A test's failure is a finding, too, and the others still run. One that the budget ends is noted in ``cut``."""
-    if suspect.opaque and name in NEED_GRADIENTS:
-        return Finding(test=name, status=Status.SKIPPED, reason="No gradient can be had of this model")
-    try:
-        if not suspect.exhausted:
-            return test(suspect)
-    except BudgetExhausted:
-        suspect.exhausted = True
-    except Exception as error:  # somebody else's model may do anything
-        return Finding(test=name, status=Status.ERROR, reason=_said(error))
-    cut.append(name)
-    return Finding(test=name, status=Status.SKIPPED, reason="Not run to its end: the budget is spent")
-
-
-def _said(error: Exception) -> str:
-    return str(error) if isinstance(error, IsthmusError) else f"{type(error).__name__}: {error}"
-
-
-def _follow_up(
-    suspect: DiagnosisContext,
-    findings: list[Finding],
-    known: dict[str, Callable[[DiagnosisContext], None]],
-    tried: dict[str, Metric],
-    cut: list[str],
-) -> None:
-    """Every remedy that a finding suggests and that was not tried yet, while examples stand.
-
-    A warning suggests better gradients, and decisions of a few examples: many starts and queries cost more than all
-    tests together.
+    Args:
+        context: the model, its examples and the budget.
+        claimed: robust accuracy to decide about, in [0, 1]; None for that against the baseline attack.
     """
-    failed = {remedy for finding in findings if finding.status == Status.FAIL for remedy in finding.remedies}
-    warned = {remedy for finding in findings for remedy in finding.remedies if remedy in follow_up.AFTER_WARNINGS}
-    wanted = failed | warned
-    if suspect.opaque:  # a warning of its own; and nothing that needs a gradient can help
-        wanted = {"substitute", "search", "decisions"}
-    for name, remedy in known.items():
-        if name in wanted and name not in tried and name not in cut and suspect.best.robust.any():
-            if suspect.exhausted:
-                cut.append(name)
-                continue
-            try:
-                remedy(suspect)
-            except BudgetExhausted:
-                suspect.exhausted = True
-                cut.append(name)
-                tried[name] = metrics.accuracy(suspect.best.robust.numpy()).model_copy(update={"note": CUT})
-                continue
-            except Exception as error:  # see _asked
-                tried[name] = Metric(value=None, unit="fraction", n=len(suspect), note=_said(error))
-                continue
-            tried[name] = metrics.accuracy(suspect.best.robust.numpy())
+    n, spending = len(context), context.spending
+    log.info("diagnosis: at most %d passes per image, %d in all for %d images", spending.limit // n, spending.limit, n)
+    run = _Run(context)
+    for phase in PHASES:
+        run.run_tests(phase)
+        run.run_follow_ups(last=phase == PHASES[-1])
+    return Diagnosis(
+        verdict=run.verdict(claimed),
+        tests=tuple(sorted(run.results.values(), key=lambda result: SEVERITY[result.status])),
+        follow_ups=run.follow_ups,
+        baseline_robust=context.baseline_robust,
+        result=context.best,
+        chance=context.chance,
+        forward_passes=spending.forward_passes,
+        backward_passes=spending.backward_passes,
+        ensemble_passes=context.ensemble_passes,
+        limit=spending.limit,
+    )
+
+
+class _Run:
+    """A diagnosis in progress.
+
+    Attributes:
+        results: of the diagnostic tests so far, by name.
+        follow_ups: robust accuracy after each follow-up attack so far.
+        not_tried: tests and follow-up attacks that the budget left out or cut short.
+    """
+
+    def __init__(self, context: DiagnosisContext) -> None:
+        self.context = context
+        self.results: dict[str, DiagnosticResult] = {}
+        self.follow_ups: dict[str, Metric] = {}
+        self.not_tried: list[str] = []
+
+    def run_tests(self, phase: Phase) -> None:
+        """Run the tests of a phase. If one raises an error, that is its result, and the others still run."""
+        for name, test in TESTS.items():
+            if test.phase == phase:
+                self.results[name] = self._tested(name)
+        randomness = self.results.get("randomness")
+        if self.context.random and randomness is not None and randomness.status == Status.PASS:
+            # an attack has found that the model is random away from the clean images
+            self.results["randomness"] = self._tested("randomness")
+
+    def _tested(self, name: str) -> DiagnosticResult:
+        test, spending = TESTS[name], self.context.spending
+        if test.needs_gradient and not self.context.queries.differentiable:
+            return DiagnosticResult(test=name, status=Status.SKIPPED, reason="The model has no gradient")
+        try:
+            if not spending.exhausted:
+                return test.run(self.context)
+        except BudgetExhausted:
+            spending.exhausted = True
+        except Exception as error:  # a user's model may raise anything
+            return DiagnosticResult(test=name, status=Status.ERROR, reason=_message(error))
+        self.not_tried.append(name)
+        return DiagnosticResult(test=name, status=Status.SKIPPED, reason="Not finished: the budget is exhausted")
+
+    def run_follow_ups(self, last: bool) -> None:
+        """Run the follow-up attacks that results suggest and that have not run, while any example is robust.
+
+        Args:
+            last: whether all tests have run, so that the late follow-up attacks run, too.
+        """
+        suggested = self._suggested()
+        for name, follow_up in FOLLOW_UPS.items():
+            new = name in suggested and name not in self.follow_ups and name not in self.not_tried
+            if new and (last or not follow_up.late) and self.context.best.robust.any():
+                self._follow(name, follow_up)
+
+    def _suggested(self) -> set[str]:
+        if not self.context.queries.differentiable:
+            return {name for name, each in FOLLOW_UPS.items() if not each.needs_gradient}
+        return {
+            name
+            for result in self.results.values()
+            for name in result.follow_ups
+            if result.status == Status.FAIL or FOLLOW_UPS[name].after_warning
+        }
+
+    def _follow(self, name: str, follow_up: FollowUp) -> None:
+        context, note = self.context, ""
+        if context.spending.exhausted:
+            self.not_tried.append(name)
+            return
+        try:
+            follow_up.run(context)
+        except BudgetExhausted:
+            context.spending.exhausted = True
+            self.not_tried.append(name)
+            note = CUT_SHORT
+        except Exception as error:  # a user's model may raise anything
+            self.follow_ups[name] = Metric(value=None, unit="fraction", n=len(context), note=_message(error))
+            return
+        self.follow_ups[name] = metrics.accuracy(context.best.robust.numpy()).model_copy(update={"note": note})
+
+    def verdict(self, claimed: float | None) -> Verdict:
+        """The verdict on the claimed accuracy, or on that against the baseline attack."""
+        context = self.context
+        baseline, corrected = context.baseline_robust.numpy(), context.best.robust.numpy()
+        not_tried = self.not_tried if context.baseline.complete else ["baseline attack", *self.not_tried]
+        difference = metrics.paired_difference(baseline & corrected, baseline)
+        evidence = Evidence(
+            failed=_named(name for name, result in self.results.items() if result.status == Status.FAIL),
+            missing=self._missing(difference),
+            untested=_named(self._untested()),
+            not_tried=_named(not_tried),
+        )
+        accuracy = metrics.accuracy
+        return decide(claimed, accuracy(baseline), accuracy(corrected), difference, context.chance, evidence)
+
+    def _missing(self, difference: Metric) -> tuple[str, ...]:
+        """Reasons why an accuracy that is not shown to be too high cannot be said to hold."""
+        missing = []
+        errors = [name for name, result in self.results.items() if result.status == Status.ERROR]
+        errors += [name for name, metric in self.follow_ups.items() if metric.value is None]
+        if errors:
+            missing.append(f"{' and '.join(_named(errors))} raised an error")
+        if not self.context.queries.differentiable:
+            missing.append("the model has no gradient, so only gradient-free attacks were tried")
+        impossible = self.results["radius"].details.get("impossible")
+        if impossible and not (difference.interval and difference.interval.low > 0):
+            missing.append(f"{impossible}, and no attack broke more, so none is shown to work on this model")
+        return tuple(missing)
+
+    def _untested(self) -> list[str]:
+        """Tests that raised an error, or that need a gradient or a copy that the model does not have."""
+        context = self.context
+        return [
+            name
+            for name, result in self.results.items()
+            if result.status == Status.ERROR
+            or (TESTS[name].needs_gradient and not context.queries.differentiable)
+            or (name == "statefulness" and context.stateful is None)
+        ]
+
+
+def _named(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.replace("_", " ") for name in names))
+
+
+def _message(error: Exception) -> str:
+    return str(error) if isinstance(error, IsthmusError) else f"{type(error).__name__}: {error}"

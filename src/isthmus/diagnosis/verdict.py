@@ -1,32 +1,34 @@
-"""The verdict: whether the robust accuracy that was reported is there."""
+"""The verdict on a reported robust accuracy."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from isthmus.core.types import Metric, Record
-from isthmus.diagnosis.finding import percent
+from isthmus.diagnosis.diagnostic_result import percent
 
-NATURAL = 0.02
-"""By how much even an honest model's reported accuracy may surely exceed the corrected one: attacks are never equal."""
+TOLERANCE = 0.02
+"""Excess of the baseline over the corrected accuracy that is usual on sound models, since attacks differ."""
 
 Word = Literal["holds", "undecided", "overstated", "broken"]
 
 
 class Verdict(Record):
-    """What became of a reported robust accuracy.
+    """Verdict on a reported robust accuracy.
 
     Attributes:
-        status: ``holds`` where it is not shown to be too high after all tests and follow-ups; ``undecided`` where it is
-            not shown to be too high, but a test or follow-up broke off, no gradient could be had, the budget was spent
-            before all were tried, or the evidence shows that no attack works on this model; ``overstated`` where it is
-            shown to be too high; ``broken`` where, besides, nothing above chance is left.
-        reported: the robust accuracy in question, in [0, 1]: what was claimed, else what one run of PGD of 40 steps on
-            the cross-entropy says.
-        corrected: what is left, in [0, 1]; an upper bound still.
+        status: ``overstated`` if the reported accuracy is significantly too high; ``broken`` if, besides, the corrected
+            accuracy is no better than chance. Otherwise ``undecided`` if decisive evidence is missing (a test or
+            follow-up attack raised an error, the model has no gradient, the budget was exhausted, or no attack is shown
+            to work on the model), and ``holds`` if none is.
+        reported: the robust accuracy in question, in [0, 1]: the claimed one, otherwise that against the baseline
+            attack.
+        corrected: robust accuracy against everything that was tried, in [0, 1]; still an upper bound.
         reported_metric, corrected_metric: the same with n and interval; a claim has none.
-        untested: tests that could not be asked of this model; what they would have found is not known.
-        not_tried: tests and follow-ups that the budget left out or cut short; ``corrected`` may be too high for that.
+        untested: tests that could not run on this model.
+        not_tried: tests and follow-up attacks that the budget left out or cut short; without them ``corrected`` may be
+            too high.
         reason: one sentence.
     """
 
@@ -40,69 +42,97 @@ class Verdict(Record):
     reason: str
 
 
-def verdict(
+@dataclass(frozen=True)
+class Evidence:
+    """What a verdict rests on besides the accuracies.
+
+    Attributes:
+        failed: tests that failed. Without one, a baseline accuracy that is a few points too high shows an ordinary
+            difference between attacks. (A difference significantly above 5 points fails the test ``ensemble``.)
+        missing: reasons why an accuracy that is not shown to be too high cannot be said to hold.
+        untested: tests that could not run.
+        not_tried: tests and follow-up attacks that the budget left out.
+    """
+
+    failed: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    untested: tuple[str, ...] = ()
+    not_tried: tuple[str, ...] = ()
+
+
+def decide(
     claimed: float | None,
-    reported: Metric,
+    baseline: Metric,
     corrected: Metric,
-    margin: Metric,
+    difference: Metric,
     chance: float,
-    failed: tuple[str, ...] = (),
-    doubts: tuple[str, ...] = (),
-    untested: tuple[str, ...] = (),
-    not_tried: tuple[str, ...] = (),
+    evidence: Evidence = Evidence(),
 ) -> Verdict:
-    """Compare what is reported with what is left.
+    """Compare the reported accuracy with the corrected one.
 
     Args:
-        claimed: somebody's robust accuracy, in [0, 1]; None to ask about ``reported``.
-        reported: of the usual attack, on the same examples as ``corrected``.
-        gap: paired difference of the two.
-        chance: accuracy of the best constant answer.
-        failed: tests that failed. Without one, a measured report that is some points too high is an attack's ordinary
-            weakness, and no illusion. (A difference that surely exceeds 5 points is a failed test, ``ensemble``.)
-        doubts: what keeps a number that is not shown to be too high from being said to hold.
-        untested: tests that could not be asked.
-        not_tried: tests and follow-ups that the budget left out.
+        claimed: a robust accuracy in [0, 1]; None to decide about ``baseline``.
+        baseline: accuracy against the baseline attack, on the same examples as ``corrected``.
+        difference: paired difference of the two.
+        chance: accuracy of the best constant prediction.
     """
-    said = reported.value if claimed is None else claimed
-    left = corrected.value
-    assert said is not None
-    assert left is not None
+    reported, value = baseline.value if claimed is None else claimed, corrected.value
+    assert reported is not None
+    assert value is not None
     assert corrected.interval is not None
-    assert margin.interval is not None
-    too_high = said > corrected.interval.high if claimed is not None else bool(failed) and margin.interval.low > NATURAL
-    interval = f"{corrected.interval.level:.0%} interval {percent(corrected.interval.low)} to "
-    what = f"{percent(left)} ({interval}{percent(corrected.interval.high)}, n = {corrected.n:,}) that are left"
-    by = f"{100 * (said - left):.1f} points"
-    if not_tried:
-        doubts = (*doubts, f"the budget is spent (not tried or cut short: {', '.join(not_tried)})")
-    status: Word = "undecided" if doubts else "holds"
-    if not too_high and not doubts:
-        what += " after every test and follow-up"
-    if too_high and left <= chance:
-        status, reason = "broken", f"{percent(said)} was reported, and no more than chance is left: the {what}"
-    elif too_high:
-        status, reason = "overstated", f"{percent(said)} is {by} more than the {what}"
-    elif said < corrected.interval.low:
-        reason = f"{percent(said)} is less than the {what}"
-    elif claimed is None and margin.interval.low > 0:
-        natural = f"not shown to exceed the {100 * NATURAL:g} that sound attacks differ by"
-        reason = f"{percent(said)} is {by} more than the {what}, {'and no test failed' if not failed else natural}"
+    assert difference.interval is not None
+    if claimed is not None:
+        too_high = reported > corrected.interval.high
     else:
-        reason = f"{percent(said)} is not shown to differ from the {what}"
-    if doubts:
-        reason += f"; {'; '.join(doubts)}"
-    if failed:
-        reason += f"; failed tests: {', '.join(failed)}"
-    if untested:
-        reason += f"; not tested: {', '.join(untested)}"
+        too_high = bool(evidence.failed) and difference.interval.low > TOLERANCE
+    status: Word = "undecided" if evidence.missing or evidence.not_tried else "holds"
+    if too_high:
+        status = "broken" if value <= chance else "overstated"
+    below = not too_high and reported < corrected.interval.low
+    exceeds = not below and (too_high or (claimed is None and difference.interval.low > 0))
     return Verdict(
         status=status,
-        reported=said,
-        corrected=left,
-        reported_metric=reported if claimed is None else Metric(value=claimed, unit="fraction", n=0, note="claimed"),
+        reported=reported,
+        corrected=value,
+        reported_metric=baseline if claimed is None else Metric(value=claimed, unit="fraction", n=0, note="claimed"),
         corrected_metric=corrected,
-        untested=untested,
-        not_tried=not_tried,
-        reason=reason,
+        untested=evidence.untested,
+        not_tried=evidence.not_tried,
+        reason="; ".join([_comparison(status, reported, corrected, exceeds, evidence), *_remarks(evidence)]),
     )
+
+
+def _comparison(status: Word, reported: float, corrected: Metric, exceeds: bool, evidence: Evidence) -> str:
+    interval, value = corrected.interval, corrected.value
+    assert interval is not None
+    assert value is not None
+    shown = (
+        f"{percent(value)} ({interval.level:.0%} interval {percent(interval.low)} to {percent(interval.high)}, "
+        f"n = {corrected.n:,})"
+    )
+    if status == "broken":
+        return f"{percent(reported)} was reported, but the corrected robust accuracy is no better than chance: {shown}"
+    if not exceeds:
+        relation = "is below" if reported < interval.low else "does not differ significantly from"
+        return f"the reported {percent(reported)} {relation} the corrected robust accuracy of {shown}"
+    comparison = (
+        f"the reported {percent(reported)} exceeds the corrected robust accuracy of {shown} by "
+        f"{100 * (reported - value):.1f} points"
+    )
+    if status == "overstated":
+        return comparison
+    if not evidence.failed:
+        return f"{comparison}, but no test failed"
+    return f"{comparison}, not significantly more than the {100 * TOLERANCE:g} by which sound attacks differ"
+
+
+def _remarks(evidence: Evidence) -> list[str]:
+    remarks = list(evidence.missing)
+    for title, names in (
+        ("the budget is exhausted (not tried or cut short: {})", evidence.not_tried),
+        ("failed tests: {}", evidence.failed),
+        ("not tested: {}", evidence.untested),
+    ):
+        if names:
+            remarks.append(title.format(", ".join(names)))
+    return remarks

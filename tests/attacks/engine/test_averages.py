@@ -20,7 +20,8 @@ from isthmus.attacks.verify import verify
 from isthmus.audits.classifier import adopt
 from isthmus.core.execution import InProcess
 from isthmus.core.randomness import example_keys
-from isthmus.diagnosis.context import QUICK, DiagnosisContext
+from isthmus.diagnosis.budget import QUICK
+from isthmus.diagnosis.context import DiagnosisContext
 
 SUITE = ["fgsm", pgd.Config(steps=12, loss="margin")]
 EPS = 0.12
@@ -290,9 +291,9 @@ def test_what_the_last_pass_does_not_confirm_is_not_reported(tmp_path):
 def test_an_audits_verdict_changes_to_the_rule_for_random_models(sure):
     plain, images, labels = sure
     model = Hesitant(plain)
-    suspect = DiagnosisContext(model, Batch(images, labels, example_keys(0, torch.arange(40))), Linf(EPS), QUICK)
-    assert not suspect.random
-    usual = suspect.usual
-    assert suspect.random
-    assert usual.random
-    assert clearly_right(model, suspect.best) == 0
+    context = DiagnosisContext(model, Batch(images, labels, example_keys(0, torch.arange(40))), Linf(EPS), QUICK)
+    assert not context.random
+    baseline = context.baseline
+    assert context.random
+    assert baseline.random
+    assert clearly_right(model, context.best) == 0

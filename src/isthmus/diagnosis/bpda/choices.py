@@ -1,8 +1,8 @@
-"""Indices that were chosen by comparing values: ``argmax``, ``argsort``, ``topk``, ``median`` and their like.
+"""Indices chosen by comparing values: ``argmax``, ``argsort``, ``topk``, ``median`` and similar.
 
-An index remembers the values that it was chosen among. Where index i was chosen, with value v, every alternative j has
-the weight softmax_j(−|z_j − v|/τ): SoftSort (Prillo & Eisenschlos 2020, arXiv:2006.16038), and the ordinary softmax
-where v is the largest. The temperature τ is half the mean of |z_j − v|, so that weights do not depend on the unit.
+An index keeps the values among which it was chosen. If index i was chosen, with value v, each alternative j has the
+weight softmax_j(−|z_j − v|/τ): SoftSort (Prillo & Eisenschlos 2020, arXiv:2006.16038), which is the ordinary softmax if
+v is the largest. The temperature τ is half the mean of |z_j − v|, so that weights do not depend on the unit.
 """
 
 from __future__ import annotations
@@ -13,102 +13,157 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isthmus.diagnosis.bpda.relaxed import Call, is_real, step
+from isthmus.diagnosis.bpda.relaxed import Call, as_float, fast_sigmoid, is_floating
 
-MOST = 2**24
-"""Weights that are computed at most; where there would be more, there is no gradient."""
+MAX_WEIGHTS = 2**24
+"""Maximum number of weights; if there would be more, there is no gradient."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Where indices come from.
+    """The values that indices were chosen among.
 
     Attributes:
         source: rows R×K of values that were compared.
-        index: R×M, what was chosen.
-        places: of the shape of the tensor that remembers this: position in ``index`` of each of its entries.
-        shape, dim: of the values as they were given, and along which of their dimensions they were compared.
+        index: R×M, the chosen indices.
+        positions: for each entry of the index tensor, its position in ``index``.
+        shape, dim: shape of the input, and the dimension along which values were compared.
         sign: 1 for the largest, −1 for the smallest, 0 for others.
-        order: 1 where the indices are all of a row, in ascending order of its values, −1 in descending, 0 otherwise.
-        weights_given: the values are themselves weights to draw by.
+        order: 1 if the indices are all of a row in ascending order of its values, −1 in descending, 0 otherwise.
+        source_is_weights: whether the values are the weights, of a random draw.
     """
 
     source: Tensor
     index: Tensor
-    places: Tensor
+    positions: Tensor
     shape: torch.Size
     dim: int
     sign: int = 0
     order: int = 0
-    weights_given: bool = False
+    source_is_weights: bool = False
 
     @classmethod
     def drawn(cls, weights: Tensor, index: Tensor) -> Choice:
-        """Of indices that were drawn with probabilities proportional to N×K (or K) weights."""
+        """A choice drawn with probabilities proportional to N×K (or K) weights."""
         rows = weights.reshape(-1, weights.shape[-1])
-        places = torch.arange(index.numel(), device=index.device).view(index.shape)
-        return cls(rows, index.reshape(len(rows), -1), places, weights.shape, weights.dim() - 1, weights_given=True)
+        positions = torch.arange(index.numel(), device=index.device).view(index.shape)
+        return cls(
+            rows, index.reshape(len(rows), -1), positions, weights.shape, weights.dim() - 1, source_is_weights=True
+        )
 
     def weights(self) -> Tensor | None:
-        """Of each alternative for each entry, ``places``.shape + (K,); None where there are too many."""
+        """Weight of each alternative for each entry, ``positions``.shape + (K,); None if there are too many."""
         count = self.source.shape[1]
-        if self.places.numel() * count > MOST:
+        if self.positions.numel() * count > MAX_WEIGHTS:
             return None
-        rows = self.source[self.places // self.index.shape[1]]
-        if self.weights_given:
+        rows = self.source[self.positions // self.index.shape[1]]
+        if self.source_is_weights:
             return rows / rows.sum(-1, keepdim=True)
-        values = self.source.gather(1, self.index).flatten()[self.places]
+        values = self.source.gather(1, self.index).flatten()[self.positions]
         return soft_choice(rows, values.unsqueeze(-1), -1)
 
     def expected(self) -> Tensor | None:
-        """The indices' expectation under the weights."""
+        """The expected indices under the weights."""
         weights = self.weights()
         if weights is None:
             return None
         return weights @ torch.arange(weights.shape[-1], dtype=weights.dtype, device=weights.device)
 
-    def moved(self, call: Call) -> Choice:
-        """The choice of what a function makes of the indices, which only moves, repeats or leaves out some."""
+    def transformed(self, call: Call) -> Choice:
+        """The choice behind the result of a function that only moves, repeats or drops indices."""
         if call.name in ("to", "long", "int", "short", "byte", "cpu", "cuda"):
             return self
-        places = call.function(self.places, *call.args[1:], **call.options)
-        whole = places.shape == self.places.shape and torch.equal(places, self.places)
-        return replace(self, places=places, order=self.order if whole else 0)
+        positions = call.function(self.positions, *call.args[1:], **call.options)
+        whole = positions.shape == self.positions.shape and torch.equal(positions, self.positions)
+        return replace(self, positions=positions, order=self.order if whole else 0)
 
-    def as_given(self, rows: Tensor) -> Tensor:
-        """Rows R×K in the shape of the values that were compared."""
+    def in_input_shape(self, rows: Tensor) -> Tensor:
+        """Rows R×K in the shape of the input."""
         shape = [size for at, size in enumerate(self.shape) if at != self.dim] + [rows.shape[1]]
         return rows.view(shape).movedim(-1, self.dim)
 
 
 def soft_choice(values: Tensor, found: Tensor, dim: int) -> Tensor:
-    """The weight of every value where this one was found."""
+    """Weights of all values if the value ``found`` was chosen."""
     distances = (values - found).abs()
     temperature = distances.detach().mean(dim, keepdim=True) / 2
     return (-distances / temperature.clamp(min=1e-12)).softmax(dim)
 
 
 def choice_of(x: Any) -> Choice | None:
-    """What a tensor of indices was chosen among."""
+    """The choice behind a tensor of indices; None if there is none."""
     found: Choice | None = getattr(x, "choice", None)
     return found
 
 
-def chosen(index: Any, source: Any, dim: int, sign: int, order: int = 0) -> None:
-    """Let indices remember the values that they were chosen among along a dimension."""
-    if not (isinstance(index, Tensor) and is_real(source) and source.requires_grad and source.dim()):
+def remember_choice(index: Any, source: Any, dim: int, sign: int, order: int = 0) -> None:
+    """Attach to indices the values among which they were chosen along a dimension."""
+    if not (isinstance(index, Tensor) and is_floating(source) and source.requires_grad and source.dim()):
         return
     dim %= source.dim()
     count = source.shape[dim]
     last = index.movedim(dim, -1) if index.dim() == source.dim() else index.unsqueeze(-1)
     rows = source.movedim(dim, -1).reshape(-1, count)
-    places = torch.arange(last.numel(), device=index.device).view(last.shape)
-    places = places.movedim(-1, dim) if index.dim() == source.dim() else places.squeeze(-1)
-    index.choice = Choice(rows, last.reshape(len(rows), -1), places, source.shape, dim, sign, order)  # type: ignore[attr-defined]
+    positions = torch.arange(last.numel(), device=index.device).view(last.shape)
+    positions = positions.movedim(-1, dim) if index.dim() == source.dim() else positions.squeeze(-1)
+    index.choice = Choice(rows, last.reshape(len(rows), -1), positions, source.shape, dim, sign, order)  # type: ignore[attr-defined]
 
 
 def soft_rank(rows: Tensor, order: int) -> Tensor:
-    """How many of a row's values each one exceeds (``order`` 1) or falls short of (−1), R×K."""
-    if rows.numel() * rows.shape[1] > MOST:
+    """For each value, the number of values in its row that it exceeds (``order`` 1) or is below (−1), R×K."""
+    if rows.numel() * rows.shape[1] > MAX_WEIGHTS:
         return order * rows
-    return step(order * (rows.unsqueeze(-1) - rows.unsqueeze(-2))).sum(-1)
+    return fast_sigmoid(order * (rows.unsqueeze(-1) - rows.unsqueeze(-2))).sum(-1)
+
+
+def argmax(call: Call) -> Any:
+    """``argmax``, ``argmin``."""
+    real, dim = call.real(), call.argument(1, "dim")
+    sign = -1 if call.name == "argmin" else 1
+    x = as_float(call.args[0])
+    remember_choice(real, x.flatten() if dim is None else x, 0 if dim is None else dim, sign)
+    return real
+
+
+def argsort(call: Call) -> Any:
+    """``argsort``; the ``argsort`` of an ``argsort`` is a rank."""
+    real, dim = call.real(), call.options.get("dim", -1)
+    descending = call.options.get("descending", False)
+    for extra in call.args[1:]:
+        dim, descending = (dim, extra) if isinstance(extra, bool) else (extra, descending)
+    known = choice_of(call.args[0])
+    if known is not None and known.order and not descending:
+        source = known.source
+        ranked = known.order * source if call.soft_values else soft_rank(source, known.order)
+        return call.attach(real, ranked.movedim(-1, dim))
+    remember_choice(real, as_float(call.args[0]), dim, 0, -1 if descending else 1)
+    return real
+
+
+def values_and_indices(call: Call) -> Any:
+    """``sort``, ``topk``, ``kthvalue``, ``median``, ``mode``, ``max`` …: torch differentiates the values only."""
+    real = call.real()
+    if not (isinstance(real, tuple) and len(real) == 2):
+        return real
+    values, indices = real
+    if not isinstance(indices, Tensor) or indices.is_floating_point():
+        return real
+    dim = call.argument(2 if call.name in ("topk", "kthvalue") else 1, "dim")
+    dim = (0 if call.name in ("max", "min") else -1) if dim is None or isinstance(dim, bool) else dim
+    x = as_float(call.args[0])
+    sign = {"max": 1, "cummax": 1, "min": -1, "cummin": -1}.get(call.name, 0)
+    if call.name == "topk":
+        sign = 1 if call.options.get("largest", True) else -1
+    descending = call.options.get("descending", len(call.args) > 2 and call.args[2] is True)
+    remember_choice(indices, x, dim, sign, (-1 if descending else 1) if call.name == "sort" else 0)
+    if sign and values.shape[dim if values.dim() == x.dim() else 0 :][:1] == (1,):
+        values.extreme_of = (x, dim, sign)
+    return real
+
+
+def extreme(call: Call) -> Any:
+    """``amax``, ``amin``: torch differentiates them; a comparison with them is a hard label."""
+    real, dim = call.real(), call.argument(1, "dim")
+    if isinstance(dim, int) and real.dim() == call.args[0].dim():
+        real.extreme_of = (as_float(call.args[0]), dim, 1 if call.name == "amax" else -1)
+    return real

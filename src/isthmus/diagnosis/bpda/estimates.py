@@ -1,9 +1,9 @@
-"""Gradients of functions that nothing is known about, estimated from their values alone.
+"""Gradients of unknown functions, estimated from their values.
 
-Simultaneous perturbation (SPSA, Spall 1992, doi:10.1109/9.119632): central differences along random signs, as Uesato et
-al. 2018 (arXiv:1802.05666) attack defences without gradients. It stands for the part of a model that cuts the graph and
-changes the shape: code outside torch in a module of its own, an ``autograd.Function`` that cannot be seen into, a torch
-function that the registry does not know.
+Simultaneous perturbation (SPSA, Spall 1992, doi:10.1109/9.119632): central differences along random signs, as in the
+gradient-free attack of Uesato et al. 2018 (arXiv:1802.05666). It applies to functions that cut the graph and change the
+shape: a module that leaves torch, an ``autograd.Function`` whose forward pass leaves torch, a torch function that is
+not in the registry.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import torch
 from torch import Tensor
 
 from isthmus.core.randomness import fold, uniform
-from isthmus.diagnosis.bpda.relaxed import is_real, through
+from isthmus.diagnosis.bpda.relaxed import attach_gradient, is_floating
 
-DIRECTIONS = 48
-"""Pairs of values behind one estimate."""
+PAIRS = 48
+"""Pairs of function values per estimate."""
 
-_REACH = 0.1  # length of a difference, in standard deviations of the row's values
+_LENGTH = 0.1  # of a difference, in standard deviations of the row's values
 
 
 class Estimate(torch.autograd.Function):
-    """The value of ``hard`` with the estimated gradient of the function that gave it."""
+    """The value of ``hard``, with the estimated gradient of the function that computed it."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, hard: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """``hard``, and no view of it."""
+        """A copy of ``hard``."""
         ctx.x, ctx.function = x.detach(), function
         return hard.clone()
 
@@ -39,30 +39,30 @@ class Estimate(torch.autograd.Function):
 
 
 def estimate(function: Callable[[Tensor], Tensor], x: Tensor, upstream: Tensor) -> Tensor:
-    """Jᵀ·upstream of a function at ``x``, row by row where it keeps the number of rows.
+    """Jᵀ·upstream of a function at ``x``, for each row separately if it keeps the number of rows.
 
-    Signs derive from the row's own values, so that the estimate of one row does not depend on the others.
+    The signs are derived from the row's values, so that the estimate for one row does not depend on the others.
     """
     by_row = x.dim() > 0 and upstream.dim() > 0 and upstream.shape[0] == x.shape[0]
     rows, gradients = (x, upstream) if by_row else (x.unsqueeze(0), upstream.unsqueeze(0))
     keys = _keys(rows)
-    reach = _REACH * rows.flatten(1).std(1, correction=0).clamp(min=1e-3).view(-1, *[1] * (rows.dim() - 1))
+    reach = _LENGTH * rows.flatten(1).std(1, correction=0).clamp(min=1e-3).view(-1, *[1] * (rows.dim() - 1))
     low, high = (
         bound.view_as(reach) for bound in rows.flatten(1).aminmax(dim=1)
-    )  # where the function is known to work
+    )  # the function is known to work within these
     total = torch.zeros_like(rows)
     with torch.no_grad():
-        for number in range(DIRECTIONS):
+        for number in range(PAIRS):
             drawn = uniform(fold(keys, "spsa/signs", number), tuple(rows.shape[1:]))
             signs = torch.where(drawn < 0.5, -1.0, 1.0).to(rows)
             up, down = (function((rows + way * reach * signs).clamp(low, high).view_as(x)) for way in (1, -1))
             change = ((up - down).view_as(gradients) * gradients).flatten(1).sum(1)
             total += (change.view_as(reach) / (2 * reach)) * signs
-    return (total / DIRECTIONS).nan_to_num(0.0, 0.0, 0.0).view_as(x)
+    return (total / PAIRS).nan_to_num(0.0, 0.0, 0.0).view_as(x)
 
 
-def _depends(function: Callable[[Tensor], Any], x: Tensor, hard: Tensor) -> bool:
-    """Whether a function's result changes at all with its argument: positions, masks and other constants do not."""
+def _depends_on_argument(function: Callable[[Tensor], Any], x: Tensor, hard: Tensor) -> bool:
+    """Whether the result depends on the argument; positional encodings, masks and other constants do not."""
     with torch._C.DisableTorchFunction(), torch.no_grad(), torch.random.fork_rng(devices=[]):
         bare = x.detach()
         other = function((bare.amin() + bare.amax() - bare).clone())
@@ -76,13 +76,13 @@ def _keys(rows: Tensor) -> Tensor:
     return (bits * (2 * places + 1)).sum(1)
 
 
-def substituted(function: Callable[[Tensor], Any], x: Tensor, hard: Any) -> Any:
-    """A result with a gradient attached: the identity's if it has its argument's shape, otherwise an estimate."""
-    if not (is_real(hard) and is_real(x) and x.requires_grad and not hard.requires_grad):
+def with_estimated_gradient(function: Callable[[Tensor], Any], x: Tensor, hard: Any) -> Any:
+    """The result with the gradient of the identity if it has the argument's shape, otherwise with an estimate."""
+    if not (is_floating(hard) and is_floating(x) and x.requires_grad and not hard.requires_grad):
         return hard
-    if not _depends(function, x, hard):
+    if not _depends_on_argument(function, x, hard):
         return hard
     if hard.shape == x.shape:
-        return through(x, hard)
+        return attach_gradient(x, hard)
     estimated: Any = Estimate.apply
     return estimated(x, hard, function)

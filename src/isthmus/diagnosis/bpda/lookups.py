@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from isthmus.diagnosis.bpda.choices import Choice, choice_of, soft_rank
-from isthmus.diagnosis.bpda.relaxed import Call, is_real, is_relaxed, number
+from isthmus.diagnosis.bpda.relaxed import Call, as_float, is_floating, is_relaxed
 
 LOOKUPS: dict[str, tuple[int, tuple[str, ...]]] = {
     "getitem": (1, ()),
@@ -23,18 +23,18 @@ LOOKUPS: dict[str, tuple[int, tuple[str, ...]]] = {
     "scatter": (2, ("index",)),
     "masked_fill": (1, ("mask",)),
 }
-"""What takes indices or a mask, and at which place and under which names."""
+"""Functions that take indices or a mask: the position and the names of that argument."""
 
 WRITES = {"setitem", "scatter", "masked_fill"}
-_OFFSETS = (1, 2, 4, 8)  # along a table's index, for its finite differences
-_LOOPS = 64  # alternatives that are looked up one by one
+_OFFSETS = (1, 2, 4, 8)  # of the finite differences along a table's index
+_MAX_REPEATS = 64  # alternatives that are looked up individually
 
 
-def looked_up(call: Call) -> Any:
-    """The entries; where they have no gradient of their own, with that of their indices.
+def lookup(call: Call) -> Any:
+    """Entries of a table; if the table has no gradient, with the gradient of their indices.
 
-    An index that was chosen by comparison stands for all alternatives by their weights. Any other has the slope of the
-    table about it, a weighted mean of finite differences 1, 2, 4 and 8 entries away.
+    An index that was chosen by comparison gets the expectation over all alternatives. Any other gets the slope of the
+    table near it, a weighted mean of finite differences 1, 2, 4 and 8 entries away.
     """
     place, name, indices = _indices(call)
     made = call.relaxed(keep=place)
@@ -48,20 +48,20 @@ def looked_up(call: Call) -> Any:
         elif call.name in WRITES:
             soft = _written(call, index)
         else:
-            again = _again(call, place, name, indices, at)
+            again = _repeat(call, place, name, indices, at)
             choice = choice_of(index)
-            soft = _expected(call, choice, again, index, made) if choice is not None else None
+            soft = _by_expectation(call, choice, again, index, made) if choice is not None else None
             if soft is None:
-                soft = _sloped(call, again, index, at, made)
+                soft = _by_slope(call, again, index, at, made)
         if soft is not None:
             return call.attach(made, soft)
     return made
 
 
 def _indices(call: Call) -> tuple[int | None, str | None, Sequence[Any]]:
-    """Where the indices are among the arguments, and what they are."""
+    """Position or name of the indices among the arguments, and the indices."""
     place, names = LOOKUPS[call.name]
-    if call.name == "embedding" and call.args and is_real(call.args[0]):  # torch's own has the table first
+    if call.name == "embedding" and call.args and is_floating(call.args[0]):  # torch.embedding takes the table first
         place, names = 1, ("indices",)
     name = next((each for each in names if each in call.options), None)
     found: Any = call.options[name] if name else call.args[place] if place < len(call.args) else None
@@ -69,10 +69,10 @@ def _indices(call: Call) -> tuple[int | None, str | None, Sequence[Any]]:
     return None if name else place, name, found if several else (found,)
 
 
-def _again(
+def _repeat(
     call: Call, place: int | None, name: str | None, indices: Sequence[Any], at: int
 ) -> Callable[[Tensor], Tensor]:
-    """The lookup with other indices in the place of one."""
+    """The lookup as a function of one of its indices."""
 
     def again(index: Tensor) -> Tensor:
         others = tuple(index if each == at else given for each, given in enumerate(indices))
@@ -86,8 +86,8 @@ def _again(
     return again
 
 
-def _aligned(numbers: Tensor, made: Tensor, dim: int | None) -> Tensor | None:
-    """Numbers for each index, shaped so that they multiply what was looked up; None where they cannot."""
+def _broadcastable(numbers: Tensor, made: Tensor, dim: int | None) -> Tensor | None:
+    """Numbers for each index, in a shape that multiplies the entries; None if they do not fit."""
     if dim is not None and numbers.dim() <= 1:  # index_select
         shape = [1] * made.dim()
         shape[dim] = numbers.numel()
@@ -101,40 +101,40 @@ def _dim(call: Call) -> int | None:
     return int(call.argument(1, "dim")) if call.name == "index_select" else None
 
 
-def _expected(
+def _by_expectation(
     call: Call, choice: Choice, again: Callable[[Tensor], Tensor], index: Tensor, made: Tensor
 ) -> Tensor | None:
-    """The mean over all alternatives by their weights."""
-    if call.valued and choice.sign and made.shape == choice.shape:  # a hard label: what it was chosen from
-        return choice.as_given(choice.sign * choice.source)
+    """The expectation over all alternatives."""
+    if call.soft_values and choice.sign and made.shape == choice.shape:  # a hard label: the values it was chosen from
+        return choice.in_input_shape(choice.sign * choice.source)
     weights = choice.weights()
     if weights is None or weights.shape[:-1] != index.shape:
         return None
-    if weights.shape[-1] > _LOOPS:
+    if weights.shape[-1] > _MAX_REPEATS:
         table: Any = call.args[0] if call.name == "getitem" and call.argument(1, "") is index else None
         if call.name == "embedding":
-            table = call.args[1] if is_real(call.argument(1, "weight")) else call.args[0]
-        if not is_real(table) or len(table) < weights.shape[-1]:
+            table = call.args[1] if is_floating(call.argument(1, "weight")) else call.args[0]
+        if not is_floating(table) or len(table) < weights.shape[-1]:
             return None
         rows: Tensor = table[: weights.shape[-1]].detach().flatten(1)
         return (weights @ rows).view_as(made)
     total: Any = 0.0
     for j in range(weights.shape[-1]):
-        part = _aligned(weights[..., j], made, _dim(call))
+        part = _broadcastable(weights[..., j], made, _dim(call))
         if part is None:
             return None
         try:
             total = total + part * again(torch.full_like(index, j))
-        except (IndexError, RuntimeError):  # a table that is shorter than what was chosen among
+        except (IndexError, RuntimeError):  # the table is shorter than the number of alternatives
             return None
     found: Tensor = total
     return found
 
 
-def _sloped(call: Call, again: Callable[[Tensor], Tensor], index: Tensor, at: int, made: Tensor) -> Tensor | None:
-    """The entries' finite differences along the index, times the index's relaxation."""
+def _by_slope(call: Call, again: Callable[[Tensor], Tensor], index: Tensor, at: int, made: Tensor) -> Tensor | None:
+    """Finite differences of the table along the index, times the relaxed index."""
     size = _size(call, at, made)
-    relaxed = number(index)
+    relaxed = as_float(index)
     if size is None or not relaxed.requires_grad:
         return None
     rise: Any = 0.0
@@ -143,7 +143,7 @@ def _sloped(call: Call, again: Callable[[Tensor], Tensor], index: Tensor, at: in
         up, down = (index.detach() + offset).clamp(max=size - 1), (index.detach() - offset).clamp(min=0)
         rise = rise + (again(up).to(relaxed.dtype) - again(down).to(relaxed.dtype)) / offset
         run = run + (up - down).to(relaxed.dtype) / offset
-    run, soft = _aligned(run, made, _dim(call)), _aligned(relaxed, made, _dim(call))
+    run, soft = _broadcastable(run, made, _dim(call)), _broadcastable(relaxed, made, _dim(call))
     if run is None or soft is None:
         return None
     found: Tensor = rise / run.clamp(min=1) * soft
@@ -151,14 +151,14 @@ def _sloped(call: Call, again: Callable[[Tensor], Tensor], index: Tensor, at: in
 
 
 def _size(call: Call, at: int, made: Tensor) -> int | None:
-    """How many entries the table has along the index."""
+    """Number of entries of the table along the index; None if unknown."""
     table = call.args[0]
     if call.name == "one_hot":
         return made.shape[-1]
     if call.name == "take":
         return int(table.numel())
     if call.name == "embedding":
-        return len(call.argument(1, "weight") if not is_real(table) else table)
+        return len(call.argument(1, "weight") if not is_floating(table) else table)
     if call.name == "getitem":
         given = call.args[1] if isinstance(call.args[1], tuple | list) else (call.args[1],)
         before = given[:at]
@@ -168,45 +168,46 @@ def _size(call: Call, at: int, made: Tensor) -> int | None:
 
 
 def _written(call: Call, index: Tensor) -> Tensor | None:
-    """Values written at chosen places: a hard label, or values in the order of others."""
+    """Values written at chosen positions: a hard label, or values in the order of others."""
     choice = choice_of(index)
     if choice is None or call.args[0].shape != choice.shape:
         return None
     value = call.argument(2 if call.name == "setitem" else 3, "src")
     value = call.options.get("value", value)
     if choice.order and isinstance(value, Tensor) and value.shape == choice.shape:
-        return _ranked(call, choice, number(value))
-    if call.valued and choice.sign:
-        return choice.as_given(choice.sign * choice.source)
+        return _ranked(call, choice, as_float(value))
+    if call.soft_values and choice.sign:
+        return choice.in_input_shape(choice.sign * choice.source)
     weights = choice.weights()
     if weights is None:
         return None
     rows = weights.reshape(len(choice.source), -1, weights.shape[-1]).sum(1)
-    before = number(call.args[0])
-    amount = value if isinstance(value, int | float) else number(value) if getattr(value, "numel", int)() == 1 else 1.0
-    written: Tensor = before + choice.as_given(rows) * (amount - before)
+    before = as_float(call.args[0])
+    single = isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)
+    amount = as_float(value) if single else 1.0
+    written: Tensor = before + choice.in_input_shape(rows) * (amount - before)
     return written
 
 
 def _ranked(call: Call, choice: Choice, values: Tensor) -> Tensor:
-    """Values, one for each rank: their slope times the rank that each place has."""
-    if call.valued:
-        return choice.as_given(choice.order * choice.source)
+    """Values by rank: their slope times the rank of each position."""
+    if call.soft_values:
+        return choice.in_input_shape(choice.order * choice.source)
     slopes = torch.zeros_like(values)
     if values.shape[choice.dim] > 1:
         slopes = torch.gradient(values, dim=choice.dim)[0]
-    order = choice.as_given(choice.index)
-    return torch.zeros_like(slopes).scatter(choice.dim, order, slopes) * choice.as_given(
+    order = choice.in_input_shape(choice.index)
+    return torch.zeros_like(slopes).scatter(choice.dim, order, slopes) * choice.in_input_shape(
         soft_rank(choice.source, choice.order)
     )
 
 
 def _masked(call: Call, mask: Tensor) -> Tensor | None:
-    """A number written where a mask is true."""
+    """A number written by a mask."""
     value = call.argument(2, "value")
-    before, soft = number(call.args[0]), number(mask)
+    before, soft = as_float(call.args[0]), as_float(mask)
     if isinstance(value, Tensor) and value.numel() != 1:
         return None
     soft = soft.reshape(*soft.shape, *[1] * (before.dim() - soft.dim())) if call.name == "setitem" else soft
-    found: Tensor = before + soft * (number(value) - before)
+    found: Tensor = before + soft * (as_float(value) - before)
     return found

@@ -1,6 +1,6 @@
-"""What is no torch function, replaced in torch while anybody watches: it differs in the watching threads alone.
+"""Patches of torch for what ``__torch_function__`` does not reach, effective only in intercepted threads.
 
-``autograd.Function.apply``, ``from_numpy``, ``inference_mode``, and hooks on modules.
+``autograd.Function.apply``, ``from_numpy``, ``inference_mode``, modules and their hooks.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isthmus.diagnosis.bpda.estimates import Estimate, substituted
-from isthmus.diagnosis.bpda.gradients import Outside
-from isthmus.diagnosis.bpda.relaxed import Through, is_alive, is_real, number, through
+from isthmus.diagnosis.bpda.estimates import Estimate, with_estimated_gradient
+from isthmus.diagnosis.bpda.gradients import NumpyRoundTrip
+from isthmus.diagnosis.bpda.relaxed import AttachGradient, as_float, attach_gradient, carries_gradient, is_floating
 
 
-class _Here(threading.local):
-    left: Outside | None = None  # see ``patched``; None where nobody watches
+class _Thread(threading.local):
+    round_trip: NumpyRoundTrip | None = None  # None if the thread is not intercepted
 
 
-_here = _Here()
+_thread = _Thread()
 _lock = threading.Lock()
-_watchers = 0
-_Function: Any = torch.autograd.function._SingleLevelFunction  # where a kept ``F.apply`` ends up, too
+_interceptors = 0
+_Function: Any = torch.autograd.function._SingleLevelFunction  # a saved ``F.apply`` calls it, too
 _from_numpy: Any = torch.from_numpy
 _enter_inference: Any = torch.inference_mode.__enter__
 _call: Any = nn.Module.__call__
@@ -33,13 +33,13 @@ _get_backward_hooks: Any = nn.Module._get_backward_hooks
 _get_backward_pre_hooks: Any = nn.Module._get_backward_pre_hooks
 
 
-def watched() -> bool:
-    """Whether this thread is inside a model that is watched."""
-    return _here.left is not None
+def intercepting() -> bool:
+    """Whether this thread runs an intercepted model."""
+    return _thread.round_trip is not None
 
 
 class _Context:
-    """What an autograd function is told to remember for its ``backward``, which nobody will call."""
+    """Accepts and ignores what an autograd function saves for its ``backward``, which is never called."""
 
     needs_input_grad = (True,) * 64
 
@@ -48,89 +48,91 @@ class _Context:
 
 
 def _apply(cls: Any, *args: Any, **options: Any) -> Any:
-    """A custom function is only what its ``forward`` does."""
-    if not watched() or issubclass(cls, Through | Estimate) or not torch.is_grad_enabled():
+    """Differentiate a custom function through its ``forward``."""
+    if not intercepting() or issubclass(cls, AttachGradient | Estimate) or not torch.is_grad_enabled():
         return super(_Function, cls).apply(*args, **options)
     context = () if cls.setup_context is not _Function.setup_context else (_Context(),)
-    given = [x for x in args if is_alive(x)]
+    given = [x for x in args if carries_gradient(x)]
     try:
         found = cls.forward(*context, *args, **options)
     except Exception:
         if not given:
             raise
-        # Its own author's code never ran with gradients. This disables the watch, so that nothing has one.
+        # The forward pass was never written to run with gradients: run it without.
         with torch._C.DisableTorchFunction(), torch.no_grad():
             bare = (x.detach() if isinstance(x, Tensor) else x for x in args)
             found = cls.forward(*context, *bare, **options)
-    if is_real(found) and not found.requires_grad:
-        for soft in map(number, given):
+    if is_floating(found) and not found.requires_grad:
+        for soft in map(as_float, given):
             if soft.shape == found.shape:
-                return through(soft, found)
+                return attach_gradient(soft, found)
         if given:
             at = next(place for place, x in enumerate(args) if x is given[0])
-            return substituted(lambda x: cls.forward(*context, *args[:at], x, *args[at + 1 :]), args[at], found)
+            return with_estimated_gradient(
+                lambda x: cls.forward(*context, *args[:at], x, *args[at + 1 :]), args[at], found
+            )
     return found
 
 
-def _called(module: nn.Module, *args: Any, **options: Any) -> Any:
-    """A module that cuts the graph between images or maps of features counts as one unknown function."""
+def _call_module(module: nn.Module, *args: Any, **options: Any) -> Any:
+    """A module that cuts the graph between images or feature maps counts as one unknown function."""
     found = _call(module, *args, **options)
-    if watched() and len(args) == 1 and is_real(args[0]) and is_real(found) and found.dim() > 2:
-        return substituted(lambda x: _call(module, x, **options), args[0], found)
+    if intercepting() and len(args) == 1 and is_floating(args[0]) and is_floating(found) and found.dim() > 2:
+        return with_estimated_gradient(lambda x: _call(module, x, **options), args[0], found)
     return found
 
 
-def _array(array: Any) -> Tensor:
+def _convert_array(array: Any) -> Tensor:
     tensor: Tensor = _from_numpy(array)
-    return tensor if _here.left is None else _here.left.returned(tensor)
+    return tensor if _thread.round_trip is None else _thread.round_trip.restore(tensor)
 
 
-def _enter(mode: Any) -> None:
-    if watched():
+def _enter_inference_mode(mode: Any) -> None:
+    if intercepting():
         mode._inference_mode_context = nullcontext()
     else:
         _enter_inference(mode)
 
 
 def _backward_hooks(module: nn.Module) -> Any:
-    return ([], []) if watched() else _get_backward_hooks(module)
+    return ([], []) if intercepting() else _get_backward_hooks(module)
 
 
 def _backward_pre_hooks(module: nn.Module) -> Any:
-    return [] if watched() else _get_backward_pre_hooks(module)
+    return [] if intercepting() else _get_backward_pre_hooks(module)
 
 
 _REPLACED: list[tuple[Any, str, Any, Any]] = [
     (_Function, "apply", None, classmethod(_apply)),
-    (torch, "from_numpy", _from_numpy, _array),
-    (nn.Module, "__call__", _call, _called),
-    (torch.inference_mode, "__enter__", _enter_inference, _enter),
+    (torch, "from_numpy", _from_numpy, _convert_array),
+    (nn.Module, "__call__", _call, _call_module),
+    (torch.inference_mode, "__enter__", _enter_inference, _enter_inference_mode),
     (nn.Module, "_get_backward_hooks", _get_backward_hooks, _backward_hooks),
     (nn.Module, "_get_backward_pre_hooks", _get_backward_pre_hooks, _backward_pre_hooks),
 ]
-"""Whose, its name, what it is (None where it is inherited), and what stands for it."""
+"""Owner, attribute, original (None if inherited) and replacement."""
 
 
 @contextmanager
-def patched(left: Outside) -> Iterator[None]:
-    """The first watcher in any thread replaces what must be, and the last puts it back.
+def patched(round_trip: NumpyRoundTrip) -> Iterator[None]:
+    """Apply the patches when the first thread enters, and undo them when the last one leaves.
 
     Args:
-        left: what went to numpy from this thread; its watcher keeps it.
+        round_trip: tensors that this thread converts to numpy.
     """
-    global _watchers
+    global _interceptors
     with _lock:
-        _watchers += 1
-        if _watchers == 1:
+        _interceptors += 1
+        if _interceptors == 1:
             for owner, name, _, new in _REPLACED:
                 setattr(owner, name, new)
-    _here.left = left
+    _thread.round_trip = round_trip
     try:
         yield
     finally:
-        _here.left = None
+        _thread.round_trip = None
         with _lock:
-            _watchers -= 1
-            if _watchers == 0:
+            _interceptors -= 1
+            if _interceptors == 0:
                 for owner, name, old, _ in _REPLACED:
                     delattr(owner, name) if old is None else setattr(owner, name, old)

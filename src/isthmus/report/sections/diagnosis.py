@@ -89,10 +89,10 @@ def _evidence(shown: Results) -> Table:
     rows: list[Row] = []
     failures: list[str] = []
     for name, mode, found in _modes(shown):
-        for finding in found["findings"]:
-            status = WORDS[Status(finding["status"])]
-            rows.append((label(name, mode), finding["test"].replace("_", " "), status, finding["reason"]))
-        failed = [f["test"].replace("_", " ") for f in found["findings"] if f["status"] == "fail"]
+        for test in found["tests"]:
+            status = WORDS[Status(test["status"])]
+            rows.append((label(name, mode), test["test"].replace("_", " "), status, test["reason"]))
+        failed = [f["test"].replace("_", " ") for f in found["tests"] if f["status"] == "fail"]
         if failed:
             failures.append(f"{label(name, mode)} fails {listed(failed)}")
     reading = f"{'; '.join(failures)}." if failures else "No test failed."
@@ -117,7 +117,7 @@ def _follow_ups(shown: Results) -> Table:
 def _curve(shown: Results, test: str, axis: str, title: str, x_label: str) -> Figure | None:
     series, falls = [], []
     for name, mode, found in _modes(shown):
-        details: dict[str, Any] = next((f["details"] for f in found["findings"] if f["test"] == test), {})
+        details: dict[str, Any] = next((f["details"] for f in found["tests"] if f["test"] == test), {})
         if not details:
             continue
         x, y = tuple(map(float, details[axis])), tuple(map(float, details["accuracy"]))

@@ -275,7 +275,7 @@ def _diagnosed(config: TableConfig, found: TrainedModel, tell: Tell) -> tuple[li
     result = Diagnosis(ensemble=config.suite, modes=("mean",)).run(context)
     (own,) = result.details["modes"].values()
     n, verdict = len(context.labels), own["verdict"]["status"]
-    tests = {each["test"]: [each["status"], each["reason"]] for each in own["findings"]}
+    tests = {each["test"]: [each["status"], each["reason"]] for each in own["tests"]}
     failed = [test for test, (status, _) in tests.items() if status == "fail"]
     rows = [
         fraction("reported_accuracy", int(result.arrays["reported_robust"].sum()), n),

@@ -1,7 +1,7 @@
-"""Models without any trick, for the panel: nobody may accuse them. Trained once and kept in benchmarks/.cache.
+"""Models with genuine robust accuracy, for the panel. Trained once and kept in benchmarks/.cache.
 
-Beside those of :mod:`benchmarks.attack_models`: small and large networks and a linear one on clean Fashion-MNIST,
-looked at where they still keep something, and a bottleneck (VIB), whose mean and stochastic mode are both looked at.
+Those of :mod:`benchmarks.attack_models`, small, large and linear models of Fashion-MNIST at an ε where they are partly
+robust, and a bottleneck (VIB) in mean and stochastic mode.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from isthmus.data.loading import load
 
 
 @dataclass(frozen=True)
-class Honest:
-    """A model and where it is looked at.
+class Case:
+    """A model and the data and ε of its evaluation.
 
     Attributes:
-        make: builds it, in eval mode.
-        data: whose first test images.
-        eps: in ℓ∞.
+        make: builds the model, in eval mode.
+        data: data set, of which the first test images are used.
+        eps: radius in ℓ∞.
     """
 
     make: Callable[[], nn.Module]
@@ -35,9 +35,9 @@ class Honest:
     eps: float
 
 
-def _of(name: str, eps: float | None = None) -> Honest:
+def _of(name: str, eps: float | None = None) -> Case:
     data = RECIPES[name].data
-    return Honest(lambda: build(name), data, RADII[data] if eps is None else eps)
+    return Case(lambda: build(name), data, RADII[data] if eps is None else eps)
 
 
 def linear() -> nn.Module:
@@ -57,8 +57,8 @@ def linear() -> nn.Module:
     return model.eval()
 
 
-def certain(model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> float:
-    """A linear model's robust accuracy in closed form: nothing else can lead in the whole ball, cut by the box."""
+def exact_accuracy(model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> float:
+    """Robust accuracy of a linear model in closed form: no other class leads anywhere in the ball and the box."""
     weight, bias = model[1].weight.detach().double(), model[1].bias.detach().double()  # type: ignore[index]
     x = images.flatten(1).double()
     low, high = (x - eps).clamp(0, 1), (x + eps).clamp(0, 1)
@@ -80,10 +80,10 @@ def vib() -> nn.Module:
     return isthmus.train(recipe, out=CACHE / "vib").load()
 
 
-HONEST = {name: _of(name) for name in FOUR} | {
+SOUND_MODELS = {name: _of(name) for name in FOUR} | {
     "undefended, ε = 0.02": _of("undefended", 0.02),
     "small, ε = 0.02": _of("small", 0.02),
     "large, ε = 0.02": _of("large", 0.02),
-    "linear, ε = 0.02": Honest(linear, "fashion_mnist", 0.02),
-    "VIB, ε = 0.02": Honest(vib, "fashion_mnist", 0.02),
+    "linear, ε = 0.02": Case(linear, "fashion_mnist", 0.02),
+    "VIB, ε = 0.02": Case(vib, "fashion_mnist", 0.02),
 }
