@@ -325,3 +325,43 @@ def test_the_board_shows_each_attack_with_its_interval():
     assert fgsm.split() == ["fgsm", "70.00%", "[60.42,", "78.11]", "of", "100"]
     assert pgd.split()[:2] == ["pgd", "50.00%"]
     assert "75%" in bar
+
+
+def test_merged_shards_are_the_file_of_the_whole_attack(home, witnesses):
+    for number in (1, 2):
+        path = home / f"part-{number}.safetensors"
+        result, _ = in_process(home, shard=f"{number}/2", out=path)
+        assert len(result) == 20
+    merged = attack_command.merge([home / "part-2.safetensors", home / "part-1.safetensors"], home / "merged")
+    whole = RobustResult.load(witnesses)
+    assert torch.equal(merged.stage, whole.stage)
+    assert torch.equal(merged.adversarial, whole.adversarial)
+    assert RobustResult.load(home / "merged").accuracy == whole.accuracy
+    with pytest.raises(ConfigError, match="exists already"):
+        attack_command.merge([home / "part-2.safetensors", home / "part-1.safetensors"], home / "merged")
+    done = isthmus("merge", "part-1.safetensors", "--out", "one", cwd=home)
+    assert done.returncode == 2
+    assert "1 of 2 shards are missing: 2" in done.stderr
+
+
+@pytest.mark.parametrize("option", [{"until": "1%"}, {"max_queries": 1000}, {"suite": "fast"}])
+def test_a_shard_needs_no_more_than_its_own_images(home, option):
+    with pytest.raises(ConfigError, match="shard"):
+        in_process(home, shard="1/2", out=home / "never.safetensors", **option)
+
+
+def in_process(home, **options):
+    """What ``LONG`` asks for, in this process."""
+    long = {"suite": "fgsm,pgd:400", "threat": "linf:0.03", "count": 40, "batch_size": 20, "seed": 3}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        patch.syspath_prepend(str(home))
+        patch.setenv("ISTHMUS_DATA", "")
+        return attack_command.attack(
+            None,
+            model="theirs:build",
+            weights=home / "weights.safetensors",
+            data="digits",
+            show_progress=False,
+            **{**long, **options},
+        )

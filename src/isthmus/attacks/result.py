@@ -49,6 +49,7 @@ class RobustResult:
         unconfirmed: examples that this check did not confirm. They count as robust; see :attr:`warnings`.
         verification_passes: forward passes of that check, included in ``forward_passes``.
         exhausted: whether a limit on passes or time ended the evaluation; not kept in a file.
+        shard: which part of an evaluation this is, if it is one; see :mod:`isthmus.attacks.shards`.
     """
 
     threat: Threat
@@ -65,6 +66,7 @@ class RobustResult:
     unconfirmed: int = 0
     verification_passes: int = 0
     exhausted: bool = False
+    shard: result_file.ShardFacts | None = None
 
     def __len__(self) -> int:
         return len(self.state)
@@ -244,6 +246,7 @@ class RobustResult:
             verified=all(result.verified for result in results),
             unconfirmed=sum(result.unconfirmed for result in results),
             verification_passes=sum(result.verification_passes for result in results),
+            shard=None,
         )
 
     # --- files ---
@@ -271,5 +274,5 @@ class RobustResult:
             FileError: it is missing, truncated, of an older version, or something else.
         """
         examples, state, facts = result_file.read(path)
-        known = facts.model_dump(exclude={"threat", "shape"})
+        known = {name: getattr(facts, name) for name in type(facts).model_fields if name not in ("threat", "shape")}
         return cls(threat=parse(facts.threat), examples=examples, state=state, **known)

@@ -34,6 +34,21 @@ _COLUMNS = (
 _RANDOM_COLUMNS = ("lead", "draws", "once", "sure")
 
 
+class ShardFacts(Record):
+    """Which part of an evaluation a result is; see :mod:`isthmus.attacks.shards`.
+
+    Attributes:
+        number: from 1 to ``count``.
+        n: images of the whole evaluation.
+        evaluation: digests of what determines it, by name.
+    """
+
+    number: Size
+    count: Size
+    n: Size
+    evaluation: dict[str, str]
+
+
 class Facts(Record):
     """What a file stores besides its tensors; see :class:`isthmus.attacks.result.RobustResult`."""
 
@@ -49,6 +64,7 @@ class Facts(Record):
     verified: bool
     unconfirmed: Count
     verification_passes: Count
+    shard: ShardFacts | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:

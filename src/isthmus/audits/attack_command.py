@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,16 +16,20 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from isthmus.attacks.api import expected_queries, robust_accuracy
+from isthmus.attacks.api import expected_queries, ready, robust_accuracy
 from isthmus.attacks.engine.early_stopping import forget
 from isthmus.attacks.engine.evaluate import Interrupted
 from isthmus.attacks.engine.evaluation import Progress as Tell
 from isthmus.attacks.engine.evaluation import Snapshot
+from isthmus.attacks.engine.inputs import examples
 from isthmus.attacks.result import RobustResult
-from isthmus.attacks.threats import parse
+from isthmus.attacks.result_file import ShardFacts
+from isthmus.attacks.shards import merge as merge_shards
+from isthmus.attacks.shards import parse_shard, rows_of, shard_facts
+from isthmus.attacks.threats import Threat, parse
 from isthmus.attacks.verify import Verification
 from isthmus.attacks.verify import verify as recompute
-from isthmus.audits.target import ModelSource, named_model, target_of
+from isthmus.audits.target import ModelSource, Target, named_model, target_of
 from isthmus.checks.accuracy import MIN_IMAGES
 from isthmus.checks.diagnosis import ADVERSARIAL
 from isthmus.core.config import Component
@@ -56,6 +61,7 @@ def attack(
     out: Path | None = None,
     force: bool = False,
     max_queries: int | None = None,
+    shard: str | None = None,
     show_progress: bool = True,
 ) -> tuple[RobustResult, Path]:
     """Attack a run folder, or a model named ``package.module:function``, and write what was found to a file.
@@ -71,6 +77,7 @@ def attack(
         until: stop where the 95% interval is no wider than ± this share: "1%"; see :func:`parse_share`.
         out: the file; where None, named after suite, threat and number of images (see :func:`file_name`), in the run or
             in ``runs/<model>-<weights>``.
+        shard: attack only this part of the images, such as "3/32"; see :mod:`isthmus.attacks.shards`.
         force: overwrite the file. Without it only the unfinished result of this evaluation is.
         show_progress: show how far it is where stderr is a terminal, and before the start say on stderr about how many
             passes there may be.
@@ -87,7 +94,16 @@ def attack(
     if out is not None and os.path.isdir(out):
         raise ConfigError(f"--out names a file; {out} is a folder.")
     target = target_of(ModelSource(run, model, weights, data, count))
-    path = out or target.folder / file_name(suite, str(ball), len(target.labels))
+    path = out or target.folder / file_name(suite, str(ball), len(target.labels), shard)
+    part = None if shard is None else _part(shard, target, ball, suite, seed, bf16)
+    if part is not None:
+        if until is not None or max_queries is not None:
+            raise ConfigError(
+                "--until and --max-queries look at all images; they cannot be given together with --shard."
+            )
+        rows = rows_of(part.number, part.count, part.n)
+        chosen = {name: getattr(target, name)[rows] for name in ("images", "labels", "indices")}
+        target = replace(target, **chosen)
     if not force:
         _check_free(path)
     if show_progress:
@@ -116,6 +132,7 @@ def attack(
             )
         except Interrupted as stop:
             result = stop.result
+    result = replace(result, shard=part)
     if not result.complete:
         partial = _beside_a_complete_one(path)
         result.save(partial)
@@ -125,12 +142,33 @@ def attack(
     return result, path
 
 
-def file_name(suite: str, threat: str, n: int) -> str:
+def _part(shard: str, target: Target, threat: Threat, suite: str, seed: int, bf16: bool) -> ShardFacts:
+    number, count = parse_shard(shard)
+    every = examples(target.images, target.labels, seed=seed, indices=target.indices)
+    return shard_facts(number, count, target.model, every, threat, ready(parse_suite(suite), threat.name), bf16)
+
+
+def merge(files: Sequence[Path], out: Path, force: bool = False) -> RobustResult:
+    """Merge the files of all shards of an evaluation into one.
+
+    Raises:
+        ConfigError: ``out`` exists; ``force`` overwrites it.
+        FileError: see :func:`isthmus.attacks.shards.merge`.
+    """
+    if not force:
+        _check_free(out)
+    result = merge_shards(files)
+    result.save(out)
+    return result
+
+
+def file_name(suite: str, threat: str, n: int, shard: str | None = None) -> str:
     """Name of a result's file, such as ``attack-fast-linf-8_255-n1000.safetensors``."""
     given = f"{suite}-{threat}".replace(" ", "").replace(",", "+").replace("/", "_").replace(":", "-")
     if len(given) > _LONGEST:
         given = f"{given[:_LONGEST]}-{sha256(given.encode())[:8]}"
-    return f"attack-{given}-n{n}.safetensors"
+    part = "" if shard is None else "-shard-{}-of-{}".format(*parse_shard(shard))
+    return f"attack-{given}-n{n}{part}.safetensors"
 
 
 def _check_free(path: Path) -> None:

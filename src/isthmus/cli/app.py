@@ -17,6 +17,7 @@ import typer
 from isthmus.core.errors import ConfigError, IsthmusError, brief, foreign_code, out_of_memory, printable, unknown
 
 if TYPE_CHECKING:
+    from isthmus.attacks.result import RobustResult
     from isthmus.core.ray_cluster import Cluster
     from isthmus.report.loading import AuditedModel
 
@@ -228,6 +229,13 @@ def attack(
             show_default="no limit",
         ),
     ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="Attack one part of the images, such as 3/32, for a job array; `isthmus merge` joins the files.",
+            show_default="all images",
+        ),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Attack a trained run, or any classifier, and keep a witness of every example that was broken.
@@ -236,7 +244,6 @@ def attack(
     was found so far; likewise where --max-queries ended it (exit code 5). Ends with exit code 2 if the model is no
     better than a constant answer. A finished result is not overwritten without --force.
     """
-    from rich.console import Console
 
     from isthmus.audits import attack_command
 
@@ -256,23 +263,49 @@ def attack(
         out=out,
         force=force,
         max_queries=max_queries,
+        shard=shard,
         show_progress=not quiet,
     )
+    _show_attack(result, path)
+    if result.exhausted:
+        raise typer.Exit(5)
+    if not result.complete:
+        raise KeyboardInterrupt
+
+
+def _show_attack(result: RobustResult, path: Path) -> None:
+    """Print what attacks found; exit code 2 if the model is no better than a constant answer."""
+    from rich.console import Console
+
+    from isthmus.audits import attack_command
+
     table, lines = attack_command.outcome(result)
     Console().print(table)
     for line in [*lines, f"witnesses: {path}"]:
         _echo(line)
-    if not attack_command.above_chance(result):
+    if result.shard is None and not attack_command.above_chance(result):
         _echo(
             "Error: the clean accuracy is not above that of a constant answer; `isthmus audit --checks accuracy` says "
             "what is likely wrong.",
             err=True,
         )
         raise typer.Exit(2)
-    if result.exhausted:
-        raise typer.Exit(5)
-    if not result.complete:
-        raise KeyboardInterrupt
+
+
+@app.command()
+def merge(
+    shards: Annotated[list[Path], typer.Argument(help="Files that isthmus attack --shard wrote, in any order.")],
+    out: Annotated[Path, typer.Option(help="File to write, as isthmus attack without --shard does.")],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
+) -> None:
+    """Merge the shards of an attack into the result of the whole attack.
+
+    Refuses shards that are missing, given twice, incomplete, or of different models, data, seeds, threats, suites or
+    versions.
+    """
+    from isthmus.audits import attack_command
+
+    _show_attack(attack_command.merge(shards, out, force), out)
 
 
 @app.command()
