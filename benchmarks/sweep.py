@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from isthmus.core import files, provenance
-from isthmus.studies.old.study import StudyRecord
+from isthmus.studies.study import StudyRecord
 
 STUDY = "ceb/fashion"
 SETTINGS = (
@@ -44,7 +44,7 @@ def seconds(jobs: int) -> float:
         subprocess.run(command(jobs, Path(folder)), check=True, capture_output=True)
         took = time.perf_counter() - started
         record = StudyRecord.load(Path(folder) / STUDY / "tiny.json")
-        assert len(record.cells) == MODELS, record.failures
+        assert len(record.experiments) == MODELS, record.failures
     return took
 
 

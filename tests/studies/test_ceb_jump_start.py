@@ -7,22 +7,23 @@ import pytest
 from isthmus.core.recipe import load_recipe
 from isthmus.core.training_options import RHO_SCHEDULES
 from isthmus.studies import catalogue
-from isthmus.studies.old.study import SCALES, departures
+from isthmus.studies.image_models import ModelSpec
 from isthmus.studies.running import run_study
+from isthmus.studies.study import SCALES, departures
 from isthmus.training.run import Run
 
 STUDIES = ["ceb/fashion", "ceb/detection", "ceb/calibration", "ceb/random-labels"]
 
 
 def schedule(config, kind, rho):
-    found = load_recipe(config.recipe(kind, rho, 0)).training.rho_schedule
+    found = load_recipe(config.recipe(ModelSpec(kind, rho, 0))).training.rho_schedule
     return None if found is None else found.model_dump(exclude_unset=True)
 
 
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", STUDIES)
 def test_strong_bottlenecks_and_no_others_are_jump_started(name, scale):
-    config = catalogue.find(name).SCALES[scale]
+    config = catalogue.find(name).preset(scale)
     for kind in ("ceb", "vib"):
         for rho in (-1.0, 0.0, 1.0):
             found = schedule(config, kind, rho)
@@ -30,22 +31,22 @@ def test_strong_bottlenecks_and_no_others_are_jump_started(name, scale):
             assert {**found, "share": 2 / 3} == RHO_SCHEDULES["jump_start"]
         assert [schedule(config, kind, rho) for rho in (1.5, 2.0, 5.0)] == [None] * 3
     assert schedule(config, "determ", None) is None
-    told = departures(config, catalogue.find(name).SCALES["paper"])
+    told = departures(config, catalogue.find(name).preset("paper"))
     assert told.get("rho_schedule", told.get("rho_schedule.name")) == ("jump_start", None)
 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_it_can_be_changed_and_left_out(name):
     study = catalogue.find(name)
-    shorter = study.Config(rho_schedule={"name": "jump_start", "steps": 300}, scheduled=3)
+    shorter = study.config(rho_schedule={"name": "jump_start", "steps": 300}, scheduled=3)
     assert schedule(shorter, "ceb", 3.0)["steps"] == 300
-    without = study.Config(rho_schedule=None)
+    without = study.config(rho_schedule=None)
     assert schedule(without, "ceb", 0.0) is None
-    assert departures(without, study.Config()) == {}
+    assert departures(without, study.config()) == {}
 
 
 def test_cifar_keeps_the_papers_schedule_at_every_rho():
-    config = catalogue.find("ceb/cifar-28x10").Config()
+    config = catalogue.find("ceb/cifar-28x10").config()
     assert schedule(config, "ceb", 5.0) == schedule(config, "ceb", 0.0) == RHO_SCHEDULES["cifar_000"]
     assert departures(config, config) == {}
 

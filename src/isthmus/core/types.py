@@ -29,6 +29,8 @@ COORDINATES: Mapping[str, str] = {
     "snr": "signal-to-noise ratio in dB",
     "score": "out-of-distribution score",
     "data": "data set other than the audited one",
+    "source": "model that adversarial images were made on",
+    "out": "kind of out-of-distribution images",
     "shots": "training examples of each class that the model was adapted to",
     "scaling": 'temperature scaling: "before" or "after"',
     "corruption": "name of the corruption",

@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,7 +14,7 @@ from isthmus.core.types import Coordinate, Figure, Gallery, Mark, Metric, Pictur
 from isthmus.studies.estimates import Estimate
 from isthmus.studies.paper_values import PaperValue, paper_values
 from isthmus.studies.quantities import Quantity, estimate
-from isthmus.studies.rows import Rows
+from isthmus.studies.rows import SYMBOLS, Rows, coordinate_text
 
 if TYPE_CHECKING:
     from isthmus.studies.study import StudyConfig, StudyRecord
@@ -24,6 +23,7 @@ Names = Mapping[Coordinate, str]
 """What pages call the values of coordinates; values are shown in this order."""
 Drawn = Figure | Gallery | Table
 Range = tuple[float, float]
+Place = dict[str, Coordinate | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Pivot:
 
     Attributes:
         reading: how to read it; ``{data}`` and other names are those of the study's options.
-        rows: coordinates, each of which is a column with its name.
+        rows: coordinates, each of which is a column with its name; the cell of one that a row lacks is empty.
         columns: title -> quantity.
         paper: the paper's table (in ``paper_values.yaml``) that is shown beside ours. A printed metric goes into the
             column with its name; a coordinate ``data`` there must be the study's data.
@@ -54,6 +54,7 @@ class Curves:
         x: a coordinate, or another quantity; then ``along`` is the coordinate along which both are drawn.
         lines: coordinates, of whose values each combination is a line.
         panels: coordinates, of whose values each combination is a plot of its own.
+        level: name of a line -> a quantity that does not depend on ``x``, drawn over its whole range.
         interval: draw 95% intervals.
         seed: draw this seed alone.
         paper: the paper's table whose numbers are drawn as points: a printed metric belongs to the line of its name.
@@ -66,6 +67,7 @@ class Curves:
     along: str = ""
     lines: tuple[str, ...] = ()
     panels: tuple[str, ...] = ()
+    level: Mapping[str, Quantity] = field(default_factory=dict)
     x_label: str = ""
     y_label: str = ""
     interval: bool = False
@@ -131,25 +133,39 @@ class _Context:
         """A reading with the study's options filled in."""
         return template.format(**self.facts)
 
-    def name(self, key: str, value: Coordinate) -> str:
-        """What a page calls a coordinate's value."""
+    def name(self, key: str, value: Coordinate | None) -> str:
+        """What a page calls a coordinate's value; "" where it is absent."""
+        if value is None:
+            return ""
         own = self.names.get(value)
         if own is not None and not isinstance(value, bool):
             return own
-        number = f"{value:g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
-        return f"{key.replace('_', ' ')} {number}"
+        return coordinate_text(key, value)
 
-    def places(self, quantities: Sequence[Quantity], keys: Sequence[str]) -> list[dict[str, Coordinate]]:
+    def places(self, quantities: Sequence[Quantity], keys: Sequence[str]) -> list[Place]:
         """Combinations of coordinates at which at least one of some quantities was measured, in order of display."""
-        every = [
-            list(dict.fromkeys(value for each in quantities for value in each.values(self.rows, key))) for key in keys
-        ]
-        for values in every:
-            order = {value: number for number, value in enumerate(self.names)}
-            if all(value in order for value in values):
-                values.sort(key=order.__getitem__)
-        found = (dict(zip(keys, values, strict=True)) for values in product(*every))
-        return [place for place in found if any(each.at(**place).exists(self.rows) for each in quantities)]
+        found: dict[tuple[Coordinate | None, ...], None] = {}
+        for each in (selection for quantity in quantities for selection in quantity.selections()):
+            if not any(key in each.where and not isinstance(each.where[key], tuple) for key in keys):
+                rows = self.rows.select(each.name, each.where)
+                found |= dict.fromkeys(tuple(row.coords.get(key) for key in keys) for row in rows)
+        columns = [list(dict.fromkeys(column)) for column in zip(*found, strict=True)]
+        ranks = [{value: rank for rank, value in enumerate(self._ordered(column))} for column in columns]
+        ordered = sorted(found, key=lambda place: [rank[value] for rank, value in zip(ranks, place, strict=True)])
+        named = (dict(zip(keys, values, strict=True)) for values in ordered)
+        return [place for place in named if any(each.at(**place).exists(self.rows) for each in quantities)]
+
+    def title(self, place: Place) -> str:
+        """What a page calls a combination of coordinates."""
+        return ", ".join(filter(None, (self.name(key, value) for key, value in place.items())))
+
+    def _ordered(self, values: list[Coordinate | None]) -> list[Coordinate | None]:
+        """Values in the order of their names if all have one, otherwise of measurement; an absent one first."""
+        order = {value: rank for rank, value in enumerate(self.names)}
+        present = [value for value in values if value is not None]
+        if all(value in order for value in present):
+            present.sort(key=order.__getitem__)
+        return [None, *present]
 
 
 def _table(block: Pivot, context: _Context) -> Iterator[Table]:
@@ -160,14 +176,18 @@ def _table(block: Pivot, context: _Context) -> Iterator[Table]:
         heads = [context.name(key, value) for key, value in place.items()]
         seeds = max((each.seeds for each in found if each is not None), default=0)
         lines.append((*heads, *(["ours"] if printed else []), seeds, *map(_cell, found)))
-        own = {each.metric: each for each in printed if place.items() <= each.coords.items()}
+        own = {each.metric: each for each in printed if _same(place, each.coords)}
         if own:
             cells = (str(own[title]) if title in own else "" for title in block.columns)
             lines.append((*heads, next(iter(own.values())).place, "", *cells))
     if lines:
-        heads = [key.replace("_", " ") for key in block.rows]
+        heads = [SYMBOLS.get(key, key.replace("_", " ")) for key in block.rows]
         columns = (*heads, *(["numbers"] if printed else []), "seeds", *block.columns)
         yield Table(block.title, context.text(block.reading), columns, tuple(lines))
+
+
+def _same(place: Place, coords: Mapping[str, Coordinate]) -> bool:
+    return all(coords.get(key) == value for key, value in place.items())
 
 
 def _printed(block: Pivot | Curves, context: _Context) -> list[PaperValue]:
@@ -190,12 +210,13 @@ def _plots(block: Curves, context: _Context) -> Iterator[Figure]:
         series = []
         for line in context.places([y.at(**panel)], block.lines):
             own = {**panel, **line}
-            name = ", ".join(context.name(key, value) for key, value in line.items()) or block.y_label
+            name = context.title(line) or block.y_label
             x = block.x.at(**own, **seed) if isinstance(block.x, Quantity) else block.x
             series.append(_series(name, x, y.at(**own), block, context.rows))
         series += _paper_points(block, panel, [each.name for each in series if each.x], context)
-        title = ", ".join([block.title, *(context.name(key, value) for key, value in panel.items())])
+        title = ", ".join(filter(None, (block.title, context.title(panel))))
         kept = tuple(each for each in series if each.x)
+        kept += tuple(_levels(block, panel, kept, context.rows))
         if kept:
             yield Figure(
                 title,
@@ -207,6 +228,17 @@ def _plots(block: Curves, context: _Context) -> Iterator[Figure]:
                 block.x_range,
                 block.y_range,
             )
+
+
+def _levels(block: Curves, panel: Place, lines: Sequence[Series], rows: Rows) -> Iterator[Series]:
+    reached = [x for line in lines for x in line.x]
+    for name, quantity in block.level.items():
+        found = estimate(quantity.at(**panel), rows)
+        if reached and found is not None:
+            ends: dict[str, Any] = {}
+            if block.interval:
+                ends = {"low": (found.low,) * 2, "high": (found.high,) * 2}
+            yield Series(name, (min(reached), max(reached)), (found.value,) * 2, group=name, **ends)
 
 
 def _series(name: str, x: str | Quantity, y: Quantity, block: Curves, rows: Rows) -> Series:
@@ -226,11 +258,9 @@ def _series(name: str, x: str | Quantity, y: Quantity, block: Curves, rows: Rows
     return Series(name, tuple(across), values, style=block.style, group=name, **ends)
 
 
-def _paper_points(
-    block: Curves, panel: Mapping[str, Coordinate], lines: Sequence[str], context: _Context
-) -> Iterator[Series]:
+def _paper_points(block: Curves, panel: Place, lines: Sequence[str], context: _Context) -> Iterator[Series]:
     """What the paper prints beside each line, if anything."""
-    printed = [each for each in _printed(block, context) if panel.items() <= each.coords.items()]
+    printed = [each for each in _printed(block, context) if _same(panel, each.coords)]
     for name in lines:
         points = [(float(each.coords[str(block.x)]), each.value) for each in printed if each.metric == name]
         if points:
@@ -243,7 +273,7 @@ def _having(key: str, panels: Sequence[str], context: _Context) -> Iterator[tupl
     for each in context.record.experiments.values():
         if key in each.details and not each.collapsed:
             coords = each.metrics[0].coords
-            yield ", ".join(context.name(panel, coords[panel]) for panel in panels), each.details[key]
+            yield context.title({panel: coords.get(panel) for panel in panels}), each.details[key]
 
 
 def _galleries(block: Pictures, context: _Context) -> Iterator[Gallery]:

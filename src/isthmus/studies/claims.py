@@ -26,7 +26,7 @@ from typing import Literal
 from isthmus.core.types import Coordinate
 from isthmus.studies.estimates import LEAST_SEEDS, Estimate, in_unit
 from isthmus.studies.quantities import Quantity, estimate
-from isthmus.studies.rows import Rows
+from isthmus.studies.rows import Rows, coordinate_text
 from isthmus.studies.verdicts import ClaimResult, Verdict, all_of, any_of, bonferroni, exceeds, falls_below
 
 Place = dict[str, Coordinate]
@@ -43,6 +43,7 @@ class Comparison:
         op: ">" for left > right + margin, "<" for left < right − margin, "within" for |left − right| < margin.
         over: coordinates at each of whose values, where both sides were measured, the comparison is made.
         every: whether "all" of these must hold, or "any" one.
+        seeded: leave out values with fewer than three seeds, from which nothing is decided, if others have more.
         about: what is compared, in words; otherwise the names of the quantities.
     """
 
@@ -52,6 +53,7 @@ class Comparison:
     margin: float = 0.0
     over: tuple[str, ...] = ()
     every: Literal["all", "any"] = "all"
+    seeded: bool = False
     about: str = ""
 
     @property
@@ -67,12 +69,13 @@ class Comparison:
 
     def places(self, rows: Rows) -> list[Place]:
         """Where it is made; one empty place without ``over``."""
-        found: list[Place] = []
+        found, with_seeds = [], []
         for values in product(*(self.difference.values(rows, name) for name in self.over)):
             place = dict(zip(self.over, values, strict=True))
-            if self.difference.at(**place).samples(rows, 0.95):
-                found.append(place)
-        return found
+            samples = self.difference.at(**place).samples(rows, 0.95)
+            found += [place] if samples else []
+            with_seeds += [place] if len(samples) >= LEAST_SEEDS else []
+        return with_seeds if self.seeded and with_seeds else found
 
     def verdict(self, found: Estimate, least_seeds: int) -> Verdict:
         """The verdict on one estimate."""
@@ -210,12 +213,8 @@ def _sentence(parts: list[_Part]) -> str:
 
 
 def _at(part: _Part) -> str:
-    inside = ", ".join(f"{name.replace('_', ' ')} {_words(value)}" for name, value in part.place.items())
+    inside = ", ".join(coordinate_text(name, value) for name, value in part.place.items())
     return f"{inside}: " if inside else ""
-
-
-def _words(value: Coordinate) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _limit(comparison: Comparison, unit: str) -> str:

@@ -35,7 +35,7 @@ class PaperValue:
         if self.unit != "fraction":
             return f"{self.value:g}" + (f" ± {self.error:g}" if self.error is not None else "")
         if self.error is None:
-            return percent(self.value)
+            return f"{100 * self.value:.6g}%"
         return f"{percent(self.value, unit=False)} ± {percent(self.error)}"
 
 

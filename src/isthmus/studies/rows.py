@@ -19,6 +19,15 @@ Wanted = Coordinate | tuple[Coordinate, ...] | None
 """A coordinate's value, several of which any will do, or None where it must be absent."""
 Bits = NDArray[np.bool_]
 _SIGNED = ("points", "cosine")  # numbers in [-1, 1]
+SYMBOLS = {"rho": "ρ", "eps": "ε", "weight_decay": "λ"}
+"""Coordinates that have a symbol."""
+
+
+def coordinate_text(key: str, value: Coordinate) -> str:
+    """A coordinate with its value, such as "ρ = 0.5" or "epoch 1,000"."""
+    number = f"{value:g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+    number = number.replace("-", "−") if isinstance(value, float) else number
+    return f"{SYMBOLS[key]} = {number}" if key in SYMBOLS else f"{key.replace('_', ' ')} {number}"
 
 
 @dataclass(frozen=True)

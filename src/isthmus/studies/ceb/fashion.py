@@ -1,99 +1,311 @@
-"""How do accuracy, rate and robustness on Fashion-MNIST depend on ρ, for CEB, VIB and a deterministic network?
-
-Figure 1 of Fischer & Alemi 2020, which is figure 4 of Fischer 2020: Wide ResNets 7×2 without norm, a code of four
-numbers with full covariance, ELU heads, a mixture of 240 Gaussians as marginal; PGD that wants every image taken for
-trousers. Beside it stands what a strong untargeted ensemble leaves, which the papers did not ask.
-"""
+"""CEB, VIB and deterministic networks on Fashion-MNIST: figure 1, and the memorisation of random labels."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import math
+from collections.abc import Sequence
 
-from pydantic import Field
+from isthmus.core.types import Mark
+from isthmus.studies.blocks import Block, Curves, Pivot
+from isthmus.studies.ceb.choice import choice_table
+from isthmus.studies.ceb.configs import OBJECTIVES, FashionConfig, RandomLabelsConfig
+from isthmus.studies.claims import Claim, Comparison
+from isthmus.studies.quantities import Select, select
+from isthmus.studies.study import Study
 
-from isthmus.core.config import Positive
-from isthmus.studies.ceb import fashion_claims, fashion_page
-from isthmus.studies.ceb.sweeps import Curve, SweepConfig
-from isthmus.studies.old.image_models import Eps, Kind
-from isthmus.studies.old.study import scales
-from isthmus.studies.store import ResultStore, Stages
+LN_10 = math.log(10)
+NEAR, EQUAL = 0.1, 0.2
+"""Nats within which a bound counts as ln 10, and two bounds as "nearly the same"."""
+NORMS = {"linf": "ℓ∞", "l2": "ℓ2"}
+SMALL_GAIN, LARGE_LOSS = 0.05, 0.01
+"""At ρ = −1 against ρ = 0: at most this much less success of attacks, and at least this much less accuracy."""
+ONSET = 40
+"""The epoch after which the paper's deterministic networks began to memorise."""
+NEVER = 6.0
+"""Bottlenecks with a smaller ρ never learned random labels."""
+MARGIN = 0.02
+"""A training accuracy this far above the best constant prediction counts as memorisation."""
 
-TROUSER = 1
-MODEL: dict[str, Any] = {
-    "backbone": {"name": "wide_resnet", "depth": 7, "width": 2, "norm": False},
-    "dim": 4,
-    "covariance": "full",
-    "classifier": "mlp",
-    "marginal": "mixture",
-}
-TRAINING: dict[str, Any] = {
-    "epochs": 171,  # 40,000 steps, as long as figure 5 of Fischer 2020 goes on
-    "batch_size": 256,  # the figure's bound reaches 5 nats, more than the logarithm of 148
-    "optimizer": {"lr": 1e-3},
-}
-LINF_40: list[Any] = [{"name": "pgd", "steps": 40, "step_size": 0.01}]
-L2_40: list[Any] = [{"name": "pgd", "steps": 40, "relative_step_size": 4 / 3 / 40}]
+TEST, TOP, TRAIN = select("test_accuracy"), select("rate_lower_max"), select("train_accuracy")
+ROBUST = select("robust_accuracy", mode="mean")
+_FIGURE = "CEB, Figure 1; Entropy, Figure 4"
+_SAID = "CEB, Section 3.1; Entropy, Section 3.1.2"
+_LABELS = "Entropy, Section 3.1.5"
 
 
-class Config(SweepConfig):
-    """The papers say neither optimiser, batch size, steps, nor the attacks' ε and steps: those are our reading.
+def plain(quantity: Select) -> Select:
+    """The same of the deterministic network, which has no ρ."""
+    return quantity.at(objective="determ", rho=None)
 
-    Attributes:
-        ensemble: the suite that is put beside targeted PGD.
-        ensemble_images: on so many of the judged images.
-        ensemble_linf, ensemble_l2: at these ε; the last is that of targeted PGD.
-    """
 
-    seeds: Positive = 4
-    data: str = "fashion_mnist"
-    model: dict[str, Any] = MODEL
-    training: dict[str, Any] = TRAINING
-    families: tuple[Kind, ...] = ("vib", "ceb")
-    rhos: tuple[float, ...] = (-1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
-    ensemble: str = "standard"
-    ensemble_images: Positive = 1000
-    ensemble_linf: Annotated[tuple[Eps, ...], Field(min_length=1)] = (0.02, 0.05, 0.1)
-    ensemble_l2: Annotated[tuple[Eps, ...], Field(min_length=1)] = (0.5, 1.0, 2.0)
+def _success(norm: str) -> Select:
+    return select("success", mode="mean", attack="targeted pgd", norm=norm)
 
-    def curves(self) -> tuple[Curve, ...]:
-        """Targeted PGD on all judged images, and the ensemble on some of them."""
-        strong: dict[str, Any] = {"suite": self.ensemble, "images": self.ensemble_images}
-        return (
-            Curve(name="targeted linf", norm="linf", eps=(0.1,), suite=LINF_40, target=TROUSER),
-            Curve(name="targeted l2", norm="l2", eps=(2.0,), suite=L2_40, target=TROUSER),
-            Curve(name="ensemble linf", norm="linf", eps=self.ensemble_linf, **strong),
-            Curve(name="ensemble l2", norm="l2", eps=self.ensemble_l2, **strong),
+
+def _ensemble(norm: str, eps: float) -> Select:
+    return ROBUST.at(attack="ensemble", norm=norm, eps=eps)
+
+
+def _claims(config: FashionConfig) -> list[Claim]:
+    ceb, vib = {"objective": "ceb"}, {"objective": "vib"}
+    inner = tuple(rho for rho in config.rhos if rho < max(config.rhos)) or config.rhos
+    smallest = {"linf": config.ensemble_linf[0], "l2": config.ensemble_l2[0]}
+    families = ("ceb", "vib")
+    leads = [
+        Comparison(
+            left=_ensemble(norm, eps).at(objective="ceb", rho=0.0),
+            right=plain(_ensemble(norm, eps)),
+            about=f"lead in robust accuracy under the ensemble at {NORMS[norm]} {eps:g}",
         )
+        for norm, eps in smallest.items()
+    ]
+    return [
+        *(
+            Claim(
+                f"{OBJECTIVES[name]} is more accurate than the deterministic network.",
+                left=TEST.at(objective=name),
+                right=plain(TEST),
+                over=("rho",),
+                every="any",
+                about="gain in accuracy",
+                place=_FIGURE,
+            )
+            for name in families
+        ),
+        Claim(
+            "CEB is more accurate than VIB at every ρ.",
+            left=TEST.at(**ceb),
+            right=TEST.at(**vib),
+            over=("rho",),
+            about="accuracy of CEB less that of VIB",
+            place=_FIGURE,
+        ),
+        *(
+            Claim(
+                f"At ρ = 0 the largest lower bound on I(X;Z) that {OBJECTIVES[name]} reached in training is ln 10.",
+                left=TOP.at(objective=name, rho=0.0),
+                op="within",
+                right=LN_10,
+                margin=NEAR,
+                about="the largest over all steps; the largest of many noisy batches lies above their mean",
+                place="CEB, Section 3.1; Entropy, Section 3.1.1",
+            )
+            for name in families
+        ),
+        Claim(
+            "CEB and VIB reach nearly the same bound on I(X;Z) at each ρ.",
+            left=TOP.at(**ceb),
+            op="within",
+            right=TOP.at(**vib),
+            margin=EQUAL,
+            over=("rho",),
+            about="bound of CEB less that of VIB",
+            place=_FIGURE,
+        ),
+        *(
+            Claim(
+                f"CEB is more robust than VIB to targeted PGD in {text} at every ρ.",
+                left=_success(norm).at(**vib),
+                right=_success(norm).at(**ceb),
+                over=("rho",),
+                about="success of the attack on VIB less that on CEB",
+                place=_FIGURE,
+            )
+            for norm, text in NORMS.items()
+        ),
+        *(
+            Claim(
+                f"{OBJECTIVES[name]}'s robustness to targeted PGD in {text} rises as ρ falls.",
+                left=_success(norm).at(objective=name).slope("rho"),
+                about="rise of the attack's success with ρ, for each unit",
+                place=_SAID,
+            )
+            for name in families
+            for norm, text in NORMS.items()
+        ),
+        *(
+            Claim(
+                f"CEB is more robust to targeted PGD in {text} than the deterministic network, at all but the "
+                "largest ρ.",
+                left=plain(_success(norm)),
+                right=_success(norm).at(objective="ceb", rho=inner),
+                over=("rho",),
+                about="success of the attack on the deterministic network less that on CEB",
+                place="Entropy, Section 3.1.2",
+            )
+            for norm, text in NORMS.items()
+        ),
+        Claim(
+            "From ρ = 0 to −1 CEB gains little robustness and loses much accuracy.",
+            left=TEST.at(**ceb, rho=0.0),
+            right=TEST.at(**ceb, rho=-1.0),
+            margin=LARGE_LOSS,
+            about="loss of accuracy",
+            also=(
+                Comparison(
+                    left=_success("linf").at(**ceb, rho=0.0),
+                    op="<",
+                    right=_success("linf").at(**ceb, rho=-1.0),
+                    margin=-SMALL_GAIN,
+                    about="loss of success of targeted PGD in ℓ∞",
+                ),
+            ),
+            place=_SAID,
+        ),
+        Claim(  # not the papers'
+            "What CEB at ρ = 0 gains over the deterministic network survives a strong ensemble.",
+            left=leads[0].left,
+            right=leads[0].right,
+            about=leads[0].about,
+            also=(leads[1],),
+        ),
+    ]
 
 
-SCALES = scales(
-    Config,
-    tiny={
-        "seeds": 2,
-        "data": "digits",
-        "images": 60,
-        "rhos": (-1.0, 0.0, 3.0, 5.0),
-        "model": {**MODEL, "backbone": {"name": "mlp", "hidden": [64]}, "components": 8},
-        "training": {"epochs": 10, "batch_size": 128, "optimizer": {"lr": 5e-3}},
-        "ensemble": "pgd",
-        "ensemble_images": 20,
-    },
-    small={
-        "seeds": 2,
-        "training": {**TRAINING, "epochs": 4},
-        "images": 1000,
-        "ensemble": "fast",
-        "ensemble_images": 100,
-        "ensemble_linf": (0.02, 0.1),
-        "ensemble_l2": (0.5, 2.0),
-    },
+def _panel(title: str, y_label: str, quantity: Select, level: bool = True, marks: Sequence[Mark] = ()) -> Curves:
+    return Curves(
+        title=title,
+        reading="Means over seeds.",
+        y=quantity.at(objective=("ceb", "vib")),
+        x="rho",
+        lines=("objective",),
+        level={"deterministic": plain(quantity)} if level else {},
+        x_label="ρ",
+        y_label=y_label,
+        interval=True,
+        marks=tuple(marks),
+    )
+
+
+def _blocks(config: FashionConfig) -> list[Block]:
+    smallest = {"linf": config.ensemble_linf[0], "l2": config.ensemble_l2[0]}
+    return [
+        _panel("Clean accuracy", "accuracy", TEST),
+        _panel("Largest lower bound on I(X;Z) in training", "nats", TOP, False, [Mark("ln 10", y=LN_10)]),
+        *(_panel(f"Targeted PGD in {text}, towards trousers", "success", _success(n)) for n, text in NORMS.items()),
+        *(
+            _panel(f"Suite “{config.ensemble}” at {NORMS[norm]} {eps:g}", "robust accuracy", _ensemble(norm, eps))
+            for norm, eps in smallest.items()
+        ),
+        Pivot(
+            title="Means over seeds",
+            reading="R and ReX, and I(X;Z) ≥, are means over the batches of the last epoch. Success is the fraction of "
+            "the images classified correctly that become trousers. The ensemble's columns are at its smallest ε.",
+            rows=("objective", "rho"),
+            columns={
+                "clean": TEST,
+                "I(X;Z) ≥, largest": TOP,
+                "I(X;Z) ≥": select("epoch_rate_lower"),
+                "R": select("epoch_rate"),
+                "ReX": select("epoch_residual"),
+                **{f"targeted {text}": _success(norm) for norm, text in NORMS.items()},
+                **{f"ensemble {NORMS[norm]}": _ensemble(norm, eps) for norm, eps in smallest.items()},
+            },
+        ),
+        choice_table,
+    ]
+
+
+def _memory_claims(config: RandomLabelsConfig) -> list[Claim]:
+    constant = select("constant_accuracy")
+    low = tuple(rho for rho in config.rhos if rho < NEVER)
+    return [
+        Claim(
+            "Deterministic networks memorise random labels.",
+            left=plain(TRAIN),
+            right=plain(constant),
+            margin=MARGIN,
+            about="training accuracy less that of the best constant prediction",
+            place=_LABELS,
+        ),
+        Claim(
+            f"They begin to after about {ONSET} epochs.",
+            left=plain(select("onset")),
+            right=ONSET / 2,
+            about="the first epoch that is surely above chance",
+            requires=(
+                Comparison(left=plain(select("learned")), right=0.999, about="fraction of the runs that memorise"),
+                Comparison(left=plain(select("epochs")), right=ONSET, about="length of training"),
+            ),
+            place=_LABELS,
+        ),
+        *(
+            Claim(
+                f"{OBJECTIVES[name]} with ρ < {NEVER:g} never learns random labels.",
+                left=TRAIN.at(objective=name, rho=low),
+                op="<",
+                right=constant.at(objective=name, rho=low),
+                margin=-MARGIN,
+                over=("rho",),
+                about="training accuracy less that of the best constant prediction",
+                place=_LABELS,
+            )
+            for name in ("ceb", "vib")
+            if name in config.families
+        ),
+    ]
+
+
+_MEMORY_BLOCKS: tuple[Block, ...] = (
+    Curves(
+        title="Accuracy on random labels while training",
+        reading=f"Means over seeds. The paper's deterministic networks begin to memorise after about {ONSET} epochs.",
+        y=select("epoch_accuracy"),
+        x="epoch",
+        lines=("objective", "rho"),
+        level={"chance": select("constant_accuracy", objective="determ", rho=None)},
+        x_label="epoch",
+        y_label="training accuracy",
+        marks=(Mark(f"the paper's onset, about {ONSET}", x=float(ONSET)),),
+    ),
+    Curves(
+        title="Memorised at the end",
+        reading="Fraction of the training images whose random label a model predicts after training, in mean mode.",
+        y=TRAIN.at(objective=("ceb", "vib")),
+        x="rho",
+        lines=("objective",),
+        level={"deterministic": plain(TRAIN), "chance": plain(select("constant_accuracy"))},
+        x_label="ρ",
+        y_label="training accuracy",
+        interval=True,
+    ),
+    Pivot(
+        title="Memorised, and since when",
+        reading="Onset: mean over the runs that memorise of the first epoch whose accuracy is surely above the best "
+        "constant prediction; memorise: their fraction. On test images with their true labels every model should be at "
+        "chance.",
+        rows=("objective", "rho"),
+        columns={
+            "training accuracy": TRAIN,
+            "best constant prediction": select("constant_accuracy"),
+            "memorise": select("learned"),
+            "onset": select("onset"),
+            "test accuracy": TEST,
+        },
+    ),
 )
-findings, section = fashion_claims.findings, fashion_page.section
 
-
-def cells(config: Config, bench: ResultStore) -> Stages:
-    """Every model, trained and attacked."""
-    from isthmus.studies.ceb import measuring
-    from isthmus.studies.old.laboratory import Laboratory
-
-    yield measuring.cells(config, Laboratory(config, bench))
+_EXPERIMENTS = "isthmus.studies.ceb.experiments"
+STUDIES = (
+    Study(
+        name="ceb/fashion",
+        title="Figure 1: CEB, VIB and deterministic networks on Fashion-MNIST",
+        question="How do accuracy, rate and robustness on Fashion-MNIST depend on ρ, for CEB, VIB and a deterministic "
+        "network?",
+        config=FashionConfig,
+        measure=f"{_EXPERIMENTS}:fashion",
+        claims=_claims,
+        blocks=_blocks,
+        names=OBJECTIVES,
+    ),
+    Study(
+        name="ceb/random-labels",
+        title="Random labels: memorisation if nothing can be learned",
+        question="Does a bottleneck keep a classifier from memorising labels that do not depend on the images?",
+        config=RandomLabelsConfig,
+        measure=f"{_EXPERIMENTS}:random_labels",
+        claims=_memory_claims,
+        blocks=_MEMORY_BLOCKS,
+        names=OBJECTIVES,
+    ),
+)

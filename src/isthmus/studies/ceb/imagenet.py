@@ -66,7 +66,7 @@ class ImageNetConfig(StudyConfig):
         images: attack so many validation images, class-balanced; None for all.
         corrupted: test on so many images of each corruption and severity, and of ImageNet-A; None for all.
         steps, linf, l2: of PGD directed at a random wrong class. The literal ℓ2 ball is tiny, see the tutorial.
-        kl: see :class:`isthmus.studies.ceb.sweeps.SweepConfig`.
+        kl: see :class:`isthmus.studies.ceb.configs.FamilyConfig`.
         jump_start: steps over which the weight e^−ρ of the information term rises to its value, from e^−100.
         devices, accumulate: GPUs that train one model together, and parts in which each sees its share of a batch.
         training: part of a recipe, the same for every model.

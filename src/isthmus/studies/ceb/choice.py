@@ -1,0 +1,42 @@
+"""The papers' choices of ρ and of a run: the best clean accuracy, on the test set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from isthmus.core.types import Table
+from isthmus.studies.ceb.configs import OBJECTIVES, SweepConfig
+from isthmus.studies.image_models import ModelSpec
+from isthmus.studies.quantities import estimate, select
+from isthmus.studies.rows import Rows
+from isthmus.studies.study import StudyRecord
+
+DIGITS = 3
+"""Accuracies that are printed alike, to a tenth of a percent, are equal."""
+
+
+def best_rho(rows: Rows, objective: str) -> float | None:
+    """ρ with the best mean accuracy over seeds, and the lower one of equals; None if nothing trained."""
+    quantity = select("test_accuracy", objective=objective)
+    found = {}
+    for rho in quantity.values(rows, "rho"):
+        mean = estimate(quantity.at(rho=rho), rows)
+        if mean is not None:
+            found[float(rho)] = round(mean.value, DIGITS)
+    return min(found, key=lambda rho: (-found[rho], rho), default=None)
+
+
+def best_run(accuracies: Mapping[ModelSpec, float], objective: str, rho: float | None) -> ModelSpec | None:
+    """The run with the best clean accuracy among those of one objective and ρ, and the lower seed of equals."""
+    runs = [model for model in accuracies if (model.objective, model.parameter) == (objective, rho)]
+    return min(runs, key=lambda model: (-accuracies[model], model.seed), default=None)
+
+
+def choice_table(record: StudyRecord, config: SweepConfig) -> Iterator[Table]:
+    """The block of a page with the chosen ρ of each family; none if nothing trained."""
+    rows = record.rows()
+    chosen = [(OBJECTIVES[family], best_rho(rows, family)) for family in config.families]
+    lines = tuple((name, f"{rho:g}") for name, rho in chosen if rho is not None)
+    if lines:
+        reading = "ρ with the best clean accuracy, and the lower of equals, chosen on the test set as in the papers."
+        yield Table("The papers' choice of ρ", reading, ("objective", "ρ"), lines)
