@@ -4,19 +4,29 @@ import math
 
 import pytest
 import torch
+from tests.studies.records import blocks, fraction, measured, record, row, verdicts
 
 from isthmus.data.toys import Intervals, Rule
 from isthmus.studies import catalogue
-from isthmus.studies.closer_look import figure_7, toy_models, toys
-from isthmus.studies.closer_look.toys import Vib
-from isthmus.studies.old.evidence import Verdict
-from isthmus.studies.old.study import StudyRecord
+from isthmus.studies.closer_look import toy_models
+from isthmus.studies.closer_look.configs import GaussiansConfig, ToyConfig, Vib
+from isthmus.studies.measured import Measured
+from isthmus.studies.verdicts import Verdict
 
-CONFIG = toys.ToyConfig(steps=150, batch_size=256, points=2000)
+SUPPORTED, CONTRADICTED, UNDECIDED = Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.UNDECIDED
+FIGURE_5, FIGURE_6, FIGURE_7 = (f"closer-look/figure-{number}" for number in (5, 6, 7))
+CONFIG = ToyConfig(steps=150, batch_size=256, points=2000)
 
 
 def silent(_done, _total):
     return None
+
+
+def trained(problem, config, vib, seed=0):
+    """Rows and details of one classifier: {(name, mode, points): value}, details."""
+    found = Measured.from_plain(toy_models.measure(problem, config, vib, seed, silent))
+    values = {(each.name, each.coords.get("mode"), each.coords.get("points")): each.value for each in found.metrics}
+    return values, found.details
 
 
 @pytest.fixture(scope="module", params=["intervals", "gaussians"])
@@ -26,19 +36,20 @@ def problem(request):
 
 @pytest.mark.parametrize("vib", [None, Vib(0.01, -5.0), Vib(0.01, 0.0)])
 def test_what_is_measured_is_what_the_weights_imply(problem, vib):
-    found = toy_models.measure(problem, CONFIG, vib, 0, silent)
-    for name, expected in found["expected"].items():
-        measured = found["right"]["mean"][name] / CONFIG.points
-        assert abs(measured - expected) <= 5 * math.sqrt(max(expected * (1 - expected), 1e-3) / CONFIG.points)
-    assert set(found["right"]) == ({"mean"} if vib is None else {"mean", "stochastic"})
-    assert found["right"]["mean"]["clean"] > 0.9 * CONFIG.points
+    found, _ = trained(problem, CONFIG, vib)
+    for name in problem.sets:
+        expected = found["expected_accuracy", None, name]
+        tolerance = 5 * math.sqrt(max(expected * (1 - expected), 1e-3) / CONFIG.points)
+        assert found["accuracy", "mean", name] == pytest.approx(expected, abs=tolerance)
+    assert {mode for _, mode, _ in found if mode} == ({"mean"} if vib is None else {"mean", "stochastic"})
+    assert found["accuracy", "mean", "clean"] > 0.9
 
 
 def test_the_same_seed_gives_the_same_classifier(problem):
-    one, same = (toy_models.measure(problem, CONFIG, Vib(0.1, -5.0), 3, silent) for _ in range(2))
-    other = toy_models.measure(problem, CONFIG, Vib(0.1, -5.0), 4, silent)
+    one, same = (trained(problem, CONFIG, Vib(0.1, -5.0), 3) for _ in range(2))
+    other = trained(problem, CONFIG, Vib(0.1, -5.0), 4)
     assert one == same
-    assert one["rule"] != other["rule"]
+    assert one[1]["rule"] != other[1]["rule"]
 
 
 def test_the_rule_of_a_linear_classifier_is_its_own():
@@ -59,7 +70,7 @@ def test_a_deterministic_classifier_starts_at_zero_and_a_bottleneck_at_its_encod
 
 
 def test_a_larger_beta_costs_rate(problem):
-    rates = [toy_models.measure(problem, CONFIG, Vib(beta, -5.0), 0, silent)["rate"] for beta in (0.001, 0.3)]
+    rates = [trained(problem, CONFIG, Vib(beta, -5.0))[0]["rate", None, None] for beta in (0.001, 0.3)]
     assert rates[0] > rates[1] > 0
 
 
@@ -76,41 +87,39 @@ def test_at_the_plain_softplus_the_gain_is_in_stochastic_mode_alone():
 
     The factsheet's closed forms: a rule on the Gaussians alone is right in 99.9%, under attack in 0.6%.
     """
-    config = figure_7.Config(points=2000)
-    problem = toy_models.gaussians(config.points)
-    modes = toy_models.measure(problem, config, Vib(0.5, 0.0), 0, silent)
-    gain = {mode: right["attacked"] / config.points - 0.006 for mode, right in modes["right"].items()}
+    config = GaussiansConfig(points=2000)
+    found, _ = trained(toy_models.gaussians(config.points), config, Vib(0.5, 0.0))
+    gain = {mode: found["accuracy", mode, "attacked"] - 0.006 for mode in ("mean", "stochastic")}
     assert gain["mean"] < 0.02
     assert gain["stochastic"] > 0.05
-    assert modes["expected"]["attacked"] < 0.02
+    assert found["expected_accuracy", None, "attacked"] < 0.02
 
 
 # --- claims, on made-up numbers ---
 
 
-def made(study, right, n=10_000, seeds=4):
-    """A record whose cells hold these accuracies: (which VIB, mode, set) -> share; every seed a little apart."""
-    cells = {}
-    for vib in dict.fromkeys(vib for vib, _, _ in right):
+def made(study, accuracies, n=10_000, seeds=4):
+    """A record with these accuracies: (which VIB, mode, set) -> accuracy; every seed a little apart."""
+    found = []
+    for vib in dict.fromkeys(vib for vib, _, _ in accuracies):
         for seed in range(seeds):
-            counts = {}
-            for (other, mode, points), share in right.items():
+            rows = []
+            for (other, mode, points), value in accuracies.items():
                 if other == vib:
-                    counts.setdefault(mode, {})[points] = round(n * share) + (seed if share < 0.999 else 0)
-            kind = {"objective": "vib", "beta": vib.beta, "std_offset": vib.offset} if vib else {"objective": "determ"}
-            expected = {name: count / n for name, count in counts["mean"].items()}
-            cell = {"beta": None, "seed": seed, "n": n, "rate": 1.0, "right": counts, "expected": expected}
-            cells[f"{vib}, {seed}"] = cell | kind
-    offsets = [vib.offset for vib in dict.fromkeys(vib for vib, _, _ in right) if vib]
-    changed = {"points": n, "std_offsets": list(dict.fromkeys(offsets))}
-    config = catalogue.find(study).SCALES["paper"].plain() | changed
-    return StudyRecord(study=study, scale="paper", config=config, cells=cells, total=len(cells))
+                    count = round(n * value) + (seed if value < 0.999 else 0)
+                    rows.append(fraction("accuracy", count, n, mode=mode, points=points))
+                    if mode == "mean":
+                        rows.append(row("expected_accuracy", count / n, "fraction", points=points))
+            rows += [row("rate", 1.0, "nats", n)] if vib else []
+            found.append(measured(rows, toy_models.coords_of(vib, seed)))
+    vibs = [vib for vib in dict.fromkeys(vib for vib, _, _ in accuracies) if vib]
+    offsets = list(dict.fromkeys(vib.offset for vib in vibs))
+    return record(study, found, points=n, std_offsets=offsets)
 
 
-def verdicts(record):
-    study = catalogue.find(record.study)
-    assert study.section(record).blocks
-    return [finding.verdict for finding in study.findings(record)]
+def judged(made_record):
+    assert blocks(made_record)
+    return verdicts(made_record)
 
 
 def intervals(rare, clean=0.99, offset=0.0):
@@ -118,27 +127,22 @@ def intervals(rare, clean=0.99, offset=0.0):
     for mode in ("mean", "stochastic"):
         rows |= {(Vib(0.01, offset), mode, points): rare for points in ("rare", "shifted")}
         rows[Vib(0.01, offset), mode, "clean"] = clean
-    return made("closer-look/figure-5", rows)
+    return made(FIGURE_5, rows)
 
 
-@pytest.mark.parametrize(
-    ("rare", "expected"), [(0.9, Verdict.SUPPORTED), (0.99, Verdict.CONTRADICTED), (0.98, Verdict.UNDECIDED)]
-)
-def test_leaning_on_the_second_feature(rare, expected):
-    assert verdicts(intervals(rare)) == [expected, expected]
+@pytest.mark.parametrize(("rare", "expected"), [(0.9, SUPPORTED), (0.99, CONTRADICTED), (0.98, UNDECIDED)])
+def test_relying_on_the_second_feature(rare, expected):
+    assert judged(intervals(rare)) == [expected, expected]
 
 
 def test_a_collapsed_classifier_is_no_evidence():
-    assert verdicts(intervals(0.5, clean=0.5)) == [Verdict.UNDECIDED] * 2
+    assert judged(intervals(0.5, clean=0.5)) == [UNDECIDED] * 2
 
 
-PLAIN = {(None, "mean", "clean"): 0.99, (None, "mean", "attacked"): 0.01}
+LINEAR = {(None, "mean", "clean"): 0.99, (None, "mean", "attacked"): 0.01}
 
 
-TOY = Vib(0.1, 0.0)
-
-
-def at(mean, stochastic, clean, vib=TOY):
+def at(mean, stochastic, clean, vib=Vib(0.1, 0.0)):  # noqa: B008
     rows = {}
     for mode, attacked in (("mean", mean), ("stochastic", stochastic)):
         rows |= {(vib, mode, "clean"): clean, (vib, mode, "attacked"): attacked}
@@ -148,80 +152,53 @@ def at(mean, stochastic, clean, vib=TOY):
 @pytest.mark.parametrize(
     ("numbers", "expected"),
     [
-        ((0.01, 0.6, 0.95), [Verdict.SUPPORTED] * 5),  # as the paper saw it
-        (
-            (0.60, 0.6, 0.995),
-            [Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.CONTRADICTED, Verdict.UNDECIDED, Verdict.CONTRADICTED],
-        ),
-        (
-            (0.60, 0.5, 0.995),
-            [Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.CONTRADICTED, Verdict.CONTRADICTED, Verdict.CONTRADICTED],
-        ),
-        (
-            (0.10, 0.5, 0.95),
-            [Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.CONTRADICTED, Verdict.SUPPORTED, Verdict.SUPPORTED],
-        ),
-        (
-            (0.01, 0.01, 0.95),
-            [Verdict.CONTRADICTED, Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.CONTRADICTED, Verdict.UNDECIDED],
-        ),
+        ((0.01, 0.6, 0.95), [SUPPORTED] * 5),  # as in the paper
+        ((0.60, 0.6, 0.995), [SUPPORTED, CONTRADICTED, CONTRADICTED, UNDECIDED, CONTRADICTED]),
+        ((0.60, 0.5, 0.995), [SUPPORTED, CONTRADICTED, CONTRADICTED, CONTRADICTED, CONTRADICTED]),
+        ((0.10, 0.5, 0.95), [SUPPORTED, CONTRADICTED, CONTRADICTED, SUPPORTED, SUPPORTED]),
+        ((0.01, 0.01, 0.95), [CONTRADICTED, SUPPORTED, CONTRADICTED, CONTRADICTED, UNDECIDED]),
     ],
 )
 def test_robust_in_stochastic_mode_alone_at_a_price(numbers, expected):
-    assert verdicts(made("closer-look/figure-7", PLAIN | at(*numbers))) == expected
+    assert judged(made(FIGURE_7, LINEAR | at(*numbers))) == expected
 
 
 def test_robust_in_stochastic_mode_alone_at_one_beta_and_in_both_at_another():
-    rows = PLAIN | at(0.01, 0.6, 0.95, Vib(0.5, 0.0)) | at(0.8, 0.6, 0.95, Vib(0.9, 0.0))
-    record = made("closer-look/figure-7", rows)
-    assert verdicts(record) == [
-        Verdict.SUPPORTED,
-        Verdict.CONTRADICTED,
-        Verdict.SUPPORTED,
-        Verdict.SUPPORTED,
-        Verdict.SUPPORTED,
-    ]
-    assert "It is seen at β = 0.5. " in figure_7.findings(record)[2].reason
-    assert "At β = 0.9 mean mode is ahead instead" in figure_7.findings(record)[3].reason
+    rows = LINEAR | at(0.01, 0.6, 0.95, Vib(0.5, 0.0)) | at(0.8, 0.6, 0.95, Vib(0.9, 0.0))
+    made_record = made(FIGURE_7, rows)
+    assert judged(made_record) == [SUPPORTED, CONTRADICTED, SUPPORTED, SUPPORTED, SUPPORTED]
+    assert "β = 0.5. " in catalogue.find(FIGURE_7).judge(made_record)[2].reason
 
 
 def test_each_offset_is_a_reading_of_its_own():
-    rows = PLAIN | at(0.01, 0.6, 0.95, Vib(0.1, 0.0)) | at(0.6, 0.5, 0.995, Vib(0.1, -5.0))
-    record = made("closer-look/figure-7", rows)
-    assert verdicts(record) == [Verdict.SUPPORTED] * 5 + [Verdict.SUPPORTED] + [Verdict.CONTRADICTED] * 4
-    claims = [finding.claim for finding in figure_7.findings(record)]
+    rows = LINEAR | at(0.01, 0.6, 0.95, Vib(0.1, 0.0)) | at(0.6, 0.5, 0.995, Vib(0.1, -5.0))
+    made_record = made(FIGURE_7, rows)
+    assert judged(made_record) == [SUPPORTED] * 5 + [SUPPORTED] + [CONTRADICTED] * 4
+    claims = [each.claim for each in catalogue.find(FIGURE_7).judge(made_record)]
     assert ["softplus(s)" in claim for claim in claims] == [True] * 5 + [False] * 5
     assert all("softplus(s − 5)" in claim for claim in claims[5:])
-    names = [series.name for series in figure_7.section(record).blocks[0].series]
+    names = [series.name for series in blocks(made_record)[0].series]
     assert names == [
-        "VIB, mean mode, σ = softplus(s)",
-        "VIB, stochastic mode, σ = softplus(s)",
-        "VIB, mean mode, σ = softplus(s − 5)",
-        "VIB, stochastic mode, σ = softplus(s − 5)",
+        "σ = softplus(s), mean mode",
+        "σ = softplus(s), stochastic mode",
+        "σ = softplus(s − 5), mean mode",
+        "σ = softplus(s − 5), stochastic mode",
         "linear, deterministic",
     ]
 
 
-def test_a_record_from_before_offsets_is_read_as_what_it_was():
-    new = made("closer-look/figure-7", PLAIN | at(0.01, 0.6, 0.95, Vib(0.1, -5.0)))
-    cells = {name: {k: v for k, v in cell.items() if k != "std_offset"} for name, cell in new.cells.items()}
-    config = {name: value for name, value in new.config.items() if name != "std_offsets"}
-    old = new.model_copy(update={"cells": cells, "config": config})
-    assert figure_7.findings(old) == figure_7.findings(new)
-    assert figure_7.section(old) == figure_7.section(new)
-
-
-def test_samples_that_are_not_the_papers_are_told():
-    study = catalogue.find("closer-look/figure-6")
-
-    def verdicts_of(n, agree):
-        cell = {"n": n, "agree": agree, "features": [[1.0, 1.0]], "labels": [1]}
-        config = study.Config(points=n).plain()
-        record = StudyRecord(
-            study="closer-look/figure-6", scale="paper", config=config, cells={"points": cell}, total=1
-        )
-        return [finding.verdict for finding in study.findings(record)]
-
-    assert verdicts_of(1000, [1000, 905]) == [Verdict.SUPPORTED, Verdict.SUPPORTED]
-    assert verdicts_of(1000, [999, 800]) == [Verdict.CONTRADICTED, Verdict.CONTRADICTED]
-    assert verdicts_of(60, [60, 54]) == [Verdict.SUPPORTED, Verdict.UNDECIDED]
+@pytest.mark.parametrize(
+    ("n", "agree", "expected"),
+    [
+        (1000, (1000, 905), [SUPPORTED, SUPPORTED]),
+        (1000, (999, 800), [CONTRADICTED, CONTRADICTED]),
+        (60, (60, 54), [SUPPORTED, UNDECIDED]),
+    ],
+)
+def test_samples_that_are_not_the_papers_are_contradicted(n, agree, expected):
+    rows = [fraction(name, count, n) for name, count in zip(("sign_of_x1", "sign_of_x2"), agree, strict=True)]
+    details = {"points": {"": {"y = 1": [[1.0, 1.0]]}}}
+    made_record = record(FIGURE_6, [measured(rows, {}, details=details)], points=n)
+    assert verdicts(made_record) == expected
+    figure, table = blocks(made_record)
+    assert (figure.series[0].x, table.rows[0][1].value) == ((1.0,), agree[0] / n)

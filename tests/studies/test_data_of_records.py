@@ -9,8 +9,8 @@ from isthmus.core import provenance
 from isthmus.core.errors import FileError
 from isthmus.data.loading import load
 from isthmus.studies import page
-from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.store import Experiment, ResultStore
+from isthmus.studies.study import StudyRecord
 
 RESULTS = Path(__file__).parents[2] / "results"
 DIGITS = {"name": "digits", "train_limit": 100}

@@ -12,8 +12,8 @@ from isthmus.core.ray_cluster import Cluster
 from isthmus.studies import page, running
 from isthmus.studies.closer_look import toy_models
 from isthmus.studies.display import Display
-from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.running import run_study
+from isthmus.studies.study import StudyRecord
 
 NAME = "closer-look/figure-5"
 QUICK = {"steps": 5, "batch_size": 32, "points": 60, "std_offsets": [0.0]}
@@ -30,10 +30,10 @@ def test_it_leaves_a_record_and_a_page(done):
     assert html == out / NAME / "tiny.html"
     assert StudyRecord.load(out / NAME / "tiny.json") == record
     assert record.complete
-    assert len(record.cells) == record.total == 2 * 3
+    assert len(record.experiments) == record.total == 2 * 3
     assert record.departures["steps"] == (5, 1000)
     text = html.read_text("utf-8")
-    assert all(finding.claim in text for finding in record.findings)
+    assert all(each.claim in text for each in record.claims)
     assert "isthmus study closer-look/figure-5 --scale tiny" in text
     assert "<svg" in text
 
@@ -43,7 +43,7 @@ def test_what_was_measured_is_not_measured_again(done, monkeypatch):
     before = html.read_bytes()
     monkeypatch.setattr(toy_models, "train", lambda *_: pytest.fail("trained again"))
     again, _ = run_study(NAME, "tiny", QUICK, out, show_progress=False)
-    assert again.cells == record.cells
+    assert again.experiments == record.experiments
     assert again.seconds == pytest.approx(record.seconds)
     assert len(html.read_bytes()) == pytest.approx(len(before), abs=50)  # the date and the commit may differ
 
@@ -62,18 +62,18 @@ def test_a_killed_study_goes_on_with_the_same_numbers(done, tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         run_study(NAME, "tiny", QUICK, tmp_path, show_progress=False)
     half = StudyRecord.load(tmp_path / NAME / "tiny.json")
-    assert (len(half.cells), half.total, half.complete, half.findings) == (3, 6, False, ())
+    assert (len(half.experiments), half.total, half.complete, half.claims) == (3, 6, False, ())
     assert "Not finished: 3 of 6 experiments" in page.render(half)
     whole, _ = run_study(NAME, "tiny", QUICK, tmp_path, show_progress=False)
     assert len(calls) == 4 + 3
-    assert whole.cells == record.cells
+    assert whole.experiments == record.experiments
 
 
 def test_other_options_are_other_cells(done):
     out, record, _ = done
     more, _ = run_study(NAME, "tiny", [f"{key}={value}" for key, value in {**QUICK, "seeds": 3}.items()], out, False)
-    assert len(more.cells) == 9
-    assert all(more.cells[name] == cell for name, cell in record.cells.items())
+    assert len(more.experiments) == 9
+    assert all(more.experiments[name] == cell for name, cell in record.experiments.items())
     assert "seeds=3" in page.command(more)
 
 
@@ -114,7 +114,7 @@ def test_a_damaged_cell_is_told(tmp_path):
 
 def test_a_record_of_something_else_is_told(tmp_path):
     path = tmp_path / "small.json"
-    path.write_text('{"study": "closer-look/figure-5"}')
+    path.write_text('{"study": "closer-look/figure-5", "format": 2}')
     with pytest.raises(FileError, match="no record of a study"):
         page.write(path, tmp_path / "page.html")
 

@@ -15,9 +15,9 @@ from isthmus.core.execution import InProcess, Outcome
 from isthmus.core.process_pool import ProcessPool
 from isthmus.studies import catalogue, running
 from isthmus.studies.closer_look import toy_models
-from isthmus.studies.old.study import StudyRecord
 from isthmus.studies.running import run_study
 from isthmus.studies.store import ResultStore
+from isthmus.studies.study import StudyRecord
 from isthmus.studies.tasks import ExperimentTask, shared_file
 from isthmus.training.checkpoints import read
 
@@ -33,8 +33,8 @@ def alone(tmp_path_factory):
 def test_two_processes_measure_what_one_does_in_the_same_order(alone, tmp_path):
     shared, _ = run_study(NAME, "tiny", QUICK, tmp_path, show_progress=False, jobs=2)
     assert shared.complete
-    assert list(shared.cells.items()) == list(alone.cells.items())
-    assert shared.findings == alone.findings
+    assert list(shared.experiments.items()) == list(alone.experiments.items())
+    assert shared.claims == alone.claims
 
 
 def test_later_stages_see_what_earlier_ones_gave(tmp_path):
@@ -43,8 +43,8 @@ def test_later_stages_see_what_earlier_ones_gave(tmp_path):
     shared, _ = run_study("closer-look/figure-4", "tiny", settings, tmp_path, show_progress=False, jobs=2)
     assert shared.complete
     assert not shared.failures
-    assert len(shared.cells) == 3
-    assert [name for name in shared.cells if name.endswith("surfaces")]
+    assert len(shared.experiments) == 3
+    assert [name for name in shared.experiments if name.endswith("surfaces")]
 
 
 def test_a_run_that_diverges_ends_no_other(alone, tmp_path, monkeypatch):
@@ -60,14 +60,14 @@ def test_a_run_that_diverges_ends_no_other(alone, tmp_path, monkeypatch):
     name = "intervals, vib, beta 0.01, offset 0, seed 1"
     assert record.failures == {name: "ModelError: Training diverged at step 3."}
     assert record.complete
-    assert record.cells == {other: cell for other, cell in alone.cells.items() if other != name}
+    assert record.experiments == {other: cell for other, cell in alone.experiments.items() if other != name}
     text = html.read_text("utf-8")
     assert "1 of 6 experiments could not be measured" in text
     assert f"{name} failed: ModelError: Training diverged at step 3." in text
     monkeypatch.setattr(toy_models, "measure", true)
     again, _ = run_study(NAME, "tiny", QUICK, tmp_path, show_progress=False)
     assert not again.failures
-    assert again.cells == alone.cells
+    assert again.experiments == alone.experiments
 
 
 def test_what_no_cell_would_survive_ends_the_study_at_once(tmp_path):
@@ -128,9 +128,9 @@ class Losing(InProcess):
 def test_an_experiment_that_loses_its_workers_fails_alone(alone, tmp_path, monkeypatch):
     monkeypatch.setattr(running, "_executor", lambda jobs, cluster: Losing())
     record, _ = run_study(NAME, "tiny", QUICK, tmp_path, show_progress=False)
-    first = next(iter(alone.cells))
+    first = next(iter(alone.experiments))
     assert record.failures == {first: "lost 3 times"}
-    assert record.cells == {name: cell for name, cell in alone.cells.items() if name != first}
+    assert record.experiments == {name: cell for name, cell in alone.experiments.items() if name != first}
 
 
 HELD = f"""
@@ -167,7 +167,7 @@ def test_a_stopped_sweep_goes_on_and_leaves_no_process_behind(alone, tmp_path, s
     first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     signal.signal(signal.SIGINT, default)
     record = tmp_path / NAME / "tiny.json"
-    while not (record.exists() and len(StudyRecord.load(record).cells) == 2):
+    while not (record.exists() and len(StudyRecord.load(record).experiments) == 2):
         assert first.poll() is None
         time.sleep(0.05)
     workers = _children(first.pid)
@@ -177,12 +177,12 @@ def test_a_stopped_sweep_goes_on_and_leaves_no_process_behind(alone, tmp_path, s
     hold.unlink()
     assert code == (-signal.SIGKILL if stop is signal.SIGKILL else 130)
     half = StudyRecord.load(record)
-    assert 0 < len(half.cells) < half.total
+    assert 0 < len(half.experiments) < half.total
     second = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert second.returncode == 0, second.stderr
     whole = StudyRecord.load(record)
     assert whole.complete
-    assert {name: whole.cells[name] for name in half.cells} == half.cells
+    assert {name: whole.experiments[name] for name in half.experiments} == half.experiments
     while any(map(_alive, workers)):
         time.sleep(0.1)
 
@@ -221,7 +221,7 @@ def test_what_is_not_finite_is_a_failure_in_words(tmp_path, monkeypatch):
     monkeypatch.setattr(toy_models, "measure", lambda *_: {"rate": float("nan")})
     record, html = run_study(NAME, "tiny", {**QUICK, "seeds": 1}, tmp_path, show_progress=False)
     assert len(record.failures) == record.total == 3
-    assert {finding.verdict for finding in record.findings} == {"undecided"}
+    assert {finding.verdict for finding in record.claims} == {"undecided"}
     assert "3 of 3 experiments could not be measured" in html.read_text("utf-8")
     assert "something that was measured is not finite" in next(iter(record.failures.values()))
 

@@ -1,7 +1,5 @@
-"""Studies: whole experiments as recipes, each with a page and a finding.
+"""Studies: the experiments of the papers, each with a page and verdicts on the paper's claims.
 
-A study is one file, and its name is its path: ``closer_look/figure_1.py`` is the study ``closer-look/figure-1``. It
-says in plain data what to measure (a frozen ``Config``, one for each scale in ``SCALES``), lists its cells (``cells``),
-judges the paper's claims by the numbers (``findings``) and shows them (``section``); see
-:mod:`isthmus.studies.old.study`.
+A module of a paper declares its studies in ``STUDIES`` (:class:`isthmus.studies.study.Study`): options, experiments,
+claims, tables and plots. The paper's ``presets.yaml`` has the smaller scales.
 """

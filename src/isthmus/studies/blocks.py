@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -55,6 +56,7 @@ class Curves:
         lines: coordinates, of whose values each combination is a line.
         panels: coordinates, of whose values each combination is a plot of its own.
         level: name of a line -> a quantity that does not depend on ``x``, drawn over its whole range.
+        x_log: draw the logarithm of ``x`` to base 10.
         interval: draw 95% intervals.
         seed: draw this seed alone.
         paper: the paper's table whose numbers are drawn as points: a printed metric belongs to the line of its name.
@@ -70,6 +72,7 @@ class Curves:
     level: Mapping[str, Quantity] = field(default_factory=dict)
     x_label: str = ""
     y_label: str = ""
+    x_log: bool = False
     interval: bool = False
     seed: int | None = None
     style: Literal["line", "points"] = "line"
@@ -247,7 +250,7 @@ def _series(name: str, x: str | Quantity, y: Quantity, block: Curves, rows: Rows
     found = [(place, estimate(y.at(**{key: place}), rows)) for place in sorted(places, key=float)]
     known = [(place, each) for place, each in found if each is not None]
     if isinstance(x, str):
-        across = [float(place) for place, _ in known]
+        across = [math.log10(float(place)) if block.x_log else float(place) for place, _ in known]
     else:
         others = [estimate(x.at(**{key: place}), rows) for place, _ in known]
         across = [float("nan") if each is None else each.value for each in others]

@@ -45,6 +45,8 @@ class Comparison:
         every: whether "all" of these must hold, or "any" one.
         seeded: leave out values with fewer than three seeds, from which nothing is decided, if others have more.
         about: what is compared, in words; otherwise the names of the quantities.
+        where: makes the comparison only at those values of ``over`` at which this other one is supported for the very
+            models measured.
     """
 
     left: Quantity
@@ -55,6 +57,7 @@ class Comparison:
     every: Literal["all", "any"] = "all"
     seeded: bool = False
     about: str = ""
+    where: Comparison | None = None
 
     @property
     def difference(self) -> Quantity:
@@ -69,13 +72,25 @@ class Comparison:
 
     def places(self, rows: Rows) -> list[Place]:
         """Where it is made; one empty place without ``over``."""
-        found, with_seeds = [], []
+        found: list[Place] = []
+        with_seeds: list[Place] = []
         for values in product(*(self.difference.values(rows, name) for name in self.over)):
             place = dict(zip(self.over, values, strict=True))
             samples = self.difference.at(**place).samples(rows, 0.95)
             found += [place] if samples else []
             with_seeds += [place] if len(samples) >= LEAST_SEEDS else []
-        return with_seeds if self.seeded and with_seeds else found
+        found = with_seeds if self.seeded and with_seeds else found
+        if self.where is None:
+            return found
+        level = bonferroni(len(found))
+        return [place for place in found if self.where.holds(place, rows, level)]
+
+    def holds(self, place: Place, rows: Rows, level: float = 0.95) -> bool:
+        """Whether it is supported at a place, for the very models measured."""
+        if self.where is not None and not self.where.holds(place, rows, level):
+            return False
+        found = estimate(self.difference.at(**place), rows, level)
+        return found is not None and self.verdict(found, least_seeds=1) is Verdict.SUPPORTED
 
     def verdict(self, found: Estimate, least_seeds: int) -> Verdict:
         """The verdict on one estimate."""

@@ -314,6 +314,10 @@ class Pooled(_Of):
         found = list(self.of.samples(rows, level).values())
         return {None: _mean(found)} if found else {}
 
+    def at(self, **coords: Wanted) -> Quantity:
+        """See :class:`Quantity`; a seed does not narrow it."""
+        return replace(self, of=self.of.at(**{key: value for key, value in coords.items() if key != "seed"}))
+
     def __str__(self) -> str:
         """Such as "mean over seeds of accuracy"."""
         return f"mean over seeds of {self.of}"

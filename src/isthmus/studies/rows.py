@@ -19,7 +19,7 @@ Wanted = Coordinate | tuple[Coordinate, ...] | None
 """A coordinate's value, several of which any will do, or None where it must be absent."""
 Bits = NDArray[np.bool_]
 _SIGNED = ("points", "cosine")  # numbers in [-1, 1]
-SYMBOLS = {"rho": "ρ", "eps": "ε", "weight_decay": "λ"}
+SYMBOLS = {"rho": "ρ", "beta": "β", "eps": "ε", "weight_decay": "λ"}
 """Coordinates that have a symbol."""
 
 

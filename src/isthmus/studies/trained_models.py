@@ -191,12 +191,18 @@ class Measurement:
 
 
 def experiment(
-    config: ImageConfig, store: ResultStore, model: ModelSpec, measurement: Measurement, terms: Sequence[str] = ()
+    config: ImageConfig,
+    store: ResultStore,
+    model: ModelSpec,
+    measurement: Measurement,
+    terms: Sequence[str] = (),
+    parameter: str = "rho",
 ) -> Experiment:
     """One measurement of one model, beside its test accuracy.
 
     Args:
         terms: of its training, see :func:`training_terms`.
+        parameter: coordinate of the trade-off parameter.
     """
     about = {
         "recipe": config.recipe(model),
@@ -212,7 +218,7 @@ def experiment(
         for mode, network in found.modes.items():
             attacker = Attacker(store, network, found.data, {**about, "mode": mode})
             rows += [row.named(row.name, **{"mode": mode, **row.coords}) for row in measurement.measure(attacker)]
-        return measured(rows, model.coords(), collapsed=found.collapsed)
+        return measured(rows, model.coords(parameter), collapsed=found.collapsed)
 
     return Experiment(f"{model.title}, seed {model.seed}, {measurement.name}", about, measure)
 

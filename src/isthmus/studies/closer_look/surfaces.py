@@ -1,104 +1,74 @@
-"""What the studies of loss surfaces share: figures 4 and 10 of the paper differ in the test images they show."""
+"""Figures 4 and 10: the loss around test images, for the CEB model that seems most robust.
+
+Section 3.2: CE(x + u·d₁ + v·d₂) with d₁ the sign of PGD's worst perturbation, or random, and d₂ random
+(:mod:`isthmus.attacks.loss_surface`); CIFAR-10, CEB with ρ = 2, the best of all seeds under AA+MT.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from numpy.typing import NDArray
-from pydantic import Field
 
-from isthmus.core.config import Positive
-from isthmus.core.types import Figure, Gallery, Picture, Section, Series, Table
-from isthmus.studies import catalogue
-from isthmus.studies.closer_look import cifar
-from isthmus.studies.old.evidence import ClaimResult, Verdict, exceeds, percent, share
-from isthmus.studies.old.study import StudyRecord
+from isthmus.core.types import Coordinate, Figure, Gallery, Picture, Series
+from isthmus.studies.blocks import Block, Pivot
+from isthmus.studies.claims import Claim
+from isthmus.studies.closer_look.configs import OtherSurfacesConfig, SurfaceConfig
+from isthmus.studies.estimates import percent
+from isthmus.studies.quantities import select
+from isthmus.studies.study import Study, StudyRecord
 
 MOSTLY = 0.5
-"""A share of the diamond, and of the images, from which on a surface counts as flat, and flatness as typical."""
-DIRECTIONS = {"worst": "towards PGD's worst perturbation", "random": "towards a random one"}
-SMALL: dict[str, Any] = {**cifar.SMALL, "warm_up": 2.0}
-Classes = Annotated[tuple[str, ...], Field(min_length=1)]
+"""A surface is flat if more than this fraction of its diamond is; flatness is typical if more of the images have it."""
+DIRECTIONS: Mapping[Coordinate, str] = {
+    "worst": "towards PGD's worst perturbation",
+    "random": "towards a random one",
+}
 _PIXELS = 6  # of a picture for each grid point
 
 
-def tiny(*classes: str) -> dict[str, Any]:
-    """Few images of digits on a coarse grid."""
-    return {**cifar.TINY, "warm_up": 1.0, "classes": classes, "measured": 20, "grid": 6}
-
-
-class SurfaceConfig(cifar.CifarConfig):
-    """CEB with ρ = 2, of all seeds the one that AA+MT leaves most of.
-
-    Attributes:
-        classes: show the first test image of each that the model gets right.
-        measured: how many test images the flatness is measured on.
-        direction_starts: of the PGD whose worst perturbation gives the direction.
-        grid: steps from the image to the diamond's corner.
-    """
-
-    kind: cifar.Bottleneck = "ceb"
-    knobs: Annotated[tuple[float, ...], Field(min_length=1, max_length=1)] = (2.0,)
-    reference: float = 2.0
-    warm_up: float = 4.0
-    classes: Classes
-    measured: Positive = 100
-    direction_starts: Positive = 10
-    grid: Positive = 12
-
-
-def _surfaces(record: StudyRecord) -> Mapping[str, Any] | None:
-    return next(record.each(attack="surfaces"), None)
-
-
-def findings(record: StudyRecord) -> list[ClaimResult]:
-    """The paper's claim: the landscape is flat, so that gradients of the cross-entropy lead nowhere."""
-    found = _surfaces(record)
-    if found is None:
-        reason = "Every model collapsed, so there is none to look at."
-        return [ClaimResult(claim="The loss landscape is flat.", verdict=Verdict.UNDECIDED, reason=reason)]
-    return [_flat(found, direction) for direction in DIRECTIONS]
-
-
-def _flat(found: Mapping[str, Any], direction: str) -> ClaimResult:
-    values = found["flat"][direction]
-    flat = share([sum(value > MOSTLY for value in values)], len(values))
-    return ClaimResult(
-        claim=f"Around most images the cross-entropy is flat {DIRECTIONS[direction]}.",
-        verdict=exceeds(flat, MOSTLY, least_seeds=1),
-        reason=f"{flat} of the images have it within 0.01 nats of its own value in more than half of the diamond; "
-        f"more than {percent(MOSTLY)} of the images counts. The claim is about this one model.",
-    )
-
-
-def section(record: StudyRecord, title: str) -> Section:
-    """Heat maps, how flat all measured images are, and what the models' ranking was."""
-    found = _surfaces(record)
-    ranking, question = _ranking(record), catalogue.question(record.study)
-    if found is None:
-        return Section(title, question, (ranking,))
-    return Section(title, question, (_gallery(found, record.config["eps"]), _flatness(found), ranking))
-
-
-def _gallery(found: Mapping[str, Any], eps: float) -> Gallery:
-    classes = dict.fromkeys((one["class"], one["index"]) for one in found["pictures"])
-    rows = [
-        (
-            f"{name}, test image {index}",
-            tuple(_picture(one, found["offsets"], eps) for one in found["pictures"] if one["index"] == index),
+def _claims(_: SurfaceConfig) -> list[Claim]:
+    return [
+        Claim(
+            f"Around most images the cross-entropy is flat {words}.",
+            left=select("flat_images", direction=direction),
+            right=MOSTLY,
+            about="images for which it is within 0.01 nats of its own value in more than half of the diamond, of this "
+            "one model",
+            least_seeds=1,
+            place="Section 3.2",
         )
-        for name, index in classes
+        for direction, words in DIRECTIONS.items()
     ]
-    return Gallery(
-        title="Cross-entropy around test images",
-        reading="The image is at the centre; the white diamond is the ball of radius ε. Along the horizontal axis the "
-        "image moves as each caption says, along the vertical one in another random direction. Dark is low, bright is "
-        "high, each picture on its own scale.",
-        rows=tuple(rows),
-    )
+
+
+def _gallery(record: StudyRecord, config: SurfaceConfig) -> Iterator[Gallery]:
+    for seed, found in _surfaces(record):
+        classes = dict.fromkeys((one["class"], one["index"]) for one in found["pictures"])
+        rows = [
+            (
+                f"{name}, test image {index}",
+                tuple(
+                    _picture(one, found["offsets"], config.eps) for one in found["pictures"] if one["index"] == index
+                ),
+            )
+            for name, index in classes
+        ]
+        yield Gallery(
+            title=f"Cross-entropy around test images, seed {seed}",
+            reading="The image is at the centre; the white diamond is the ball of radius ε. Along the horizontal axis "
+            "the image moves as each caption says, along the vertical one in another random direction. Dark is low, "
+            "bright is high, each picture on its own scale.",
+            rows=tuple(rows),
+        )
+
+
+def _surfaces(record: StudyRecord) -> Iterator[tuple[Coordinate, Mapping[str, Any]]]:
+    for each in record.experiments.values():
+        if "surfaces" in each.details:
+            yield each.metrics[0].coords["seed"], each.details["surfaces"]
 
 
 def _picture(one: Mapping[str, Any], offsets: list[float], eps: float) -> Picture:
@@ -119,6 +89,8 @@ def heat_map(
         loss: points × points; the first axis is u, which runs to the right, the second v, which runs upwards.
         offsets: u and v of the grid points, ascending.
     """
+    from matplotlib import colormaps
+
     spread = loss.max() - loss.min()
     shade = (loss - loss.min()) / (spread if spread > 0 else 1.0)
     colours = np.asarray(colormaps["viridis"](shade.T[::-1])[..., :3])
@@ -130,36 +102,59 @@ def heat_map(
     return image
 
 
-def _flatness(found: Mapping[str, Any]) -> Figure:
-    series = []
-    for direction, name in DIRECTIONS.items():
-        values = sorted(found["flat"][direction])
-        above = tuple(1 - position / len(values) for position in range(len(values)))
-        series.append(Series(name, tuple(values), above, group=name))
-    n = len(found["flat"]["worst"])
-    return Figure(
-        title="How flat the surfaces are",
-        reading=f"{n:,} test images that the model gets right. A point says: so many images have at least this share "
-        "of their diamond within 0.01 nats of the cross-entropy at the image. A model that is truly robust is flat, "
-        "too: read this beside what AA+MT left.",
-        x_label="share of the diamond that is flat",
-        y_label="share of the images",
-        series=tuple(series),
-        x_range=(0.0, 1.0),
-        y_range=(0.0, 1.0),
-    )
+def _flatness(record: StudyRecord, _: SurfaceConfig) -> Iterator[Figure]:
+    for seed, found in _surfaces(record):
+        series = []
+        for direction, name in DIRECTIONS.items():
+            values = sorted(found["flat"][direction])
+            above = tuple(1 - position / len(values) for position in range(len(values)))
+            series.append(Series(name, tuple(values), above, group=name))
+        yield Figure(
+            title=f"How flat the surfaces are, seed {seed}",
+            reading=f"{len(found['flat']['worst']):,} test images that the model classifies correctly. A point: this "
+            "fraction of the images has at least that fraction of its diamond within 0.01 nats of the cross-entropy at "
+            "the image. A model that is truly robust is flat, too: read this beside the accuracy under AA+MT.",
+            x_label="fraction of the diamond that is flat",
+            y_label="fraction of the images",
+            series=tuple(series),
+            x_range=(0.0, 1.0),
+            y_range=(0.0, 1.0),
+        )
 
 
-def _ranking(record: StudyRecord) -> Table:
-    found = _surfaces(record)
-    rows = []
-    for cell in record.each(attack="ensemble"):
-        left, clean = (share([cell["modes"]["mean"][what]], cell["n"]).metric for what in ("left", "clean"))
-        note = "shown" if found and found["seed"] == cell["seed"] else "collapsed" if cell["collapsed"] else ""
-        rows.append((f"seed {cell['seed']}", note, clean, left))
-    return Table(
+_BLOCKS: tuple[Block, ...] = (
+    _gallery,
+    _flatness,
+    Pivot(
         title="The models to choose from",
-        reading="Mean mode. The one that AA+MT leaves most of is shown, as in the paper: a choice by the result.",
-        columns=("model", "", "clean", "AA+MT"),
-        rows=tuple(rows),
-    )
+        reading="Mean mode. The one with the highest accuracy under AA+MT is shown, as in the paper: a choice by the "
+        "result.",
+        rows=("seed",),
+        columns={
+            "clean": select("clean_accuracy", attack="ensemble"),
+            "AA+MT": select("robust_accuracy", attack="ensemble"),
+        },
+    ),
+)
+
+_MEASURE = "isthmus.studies.closer_look.surface_experiments:surfaces"
+STUDIES = (
+    Study(
+        name="closer-look/figure-4",
+        title="Figure 4: a loss surface of CEB on CIFAR-10",
+        question="What does the loss look like around an image, for the CEB model that seems most robust? A truck.",
+        config=SurfaceConfig,
+        measure=_MEASURE,
+        claims=_claims,
+        blocks=_BLOCKS,
+    ),
+    Study(
+        name="closer-look/figure-10",
+        title="Figure 10: loss surfaces of CEB on CIFAR-10",
+        question="What does the loss look like around an airplane, a frog and a deer?",
+        config=OtherSurfacesConfig,
+        measure=_MEASURE,
+        claims=_claims,
+        blocks=_BLOCKS,
+    ),
+)

@@ -1,4 +1,4 @@
-"""Training and judging the linear classifiers of the toy problems (appendix, "Toy example")."""
+"""Experiments of figures 5, 6 and 7: linear classifiers of the toy problems (appendix, "Toy example"), as rows."""
 
 from __future__ import annotations
 
@@ -12,25 +12,28 @@ from torch import Tensor, nn, optim
 
 from isthmus.core.files import sha256
 from isthmus.core.randomness import example_keys, normal
+from isthmus.core.types import Coordinate, Metric
 from isthmus.data.toys import Gaussians, Intervals, Points, Rule
 from isthmus.models.bottleneck import Bottleneck
 from isthmus.models.factory import bottleneck
 from isthmus.objectives.objective import rate
-from isthmus.studies.closer_look.toys import MODES, ToyConfig, Vib
-from isthmus.studies.store import Experiment, ResultStore, Tell
+from isthmus.studies.closer_look.configs import SamplesConfig, ToyConfig, Vib
+from isthmus.studies.closer_look.toys import MODES
+from isthmus.studies.measured import fraction, measured
+from isthmus.studies.store import Experiment, ResultStore, Stages, Tell
 
 Toy = Intervals | Gaussians
-_JUDGED = "judged"  # the points that all models are judged on, whatever their seed
+_EVALUATED = "judged"  # purpose of the points on which all models are evaluated, whatever their seed
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A toy problem, its points to judge on under several names ("clean", ...), and the formulas that belong to them.
+    """A toy problem, its sets of points to evaluate on ("clean", ...), and the formulas that belong to them.
 
     Attributes:
-        name: of the problem, in the names of cells.
+        name: of the problem, in the names of experiments.
         sets: name -> points, n of them.
-        formulas: name -> from a linear rule to how often it is right there.
+        formulas: name -> from a linear rule to its accuracy there.
     """
 
     name: str
@@ -40,18 +43,18 @@ class Problem:
 
 
 def intervals(points: int) -> Problem:
-    """The problem of section 3.3, judged clean, on its rare points (appendix), and with x₂ moved by 1 (main text)."""
+    """The problem of section 3.3: clean points, its rare points (appendix), and with x₂ moved by 1 (main text)."""
     toy = Intervals()
-    clean = toy.sample(points, _generator(_JUDGED))
-    sets = {"clean": clean, "rare": toy.rare(points, _generator(_JUDGED, "rare")), "shifted": toy.shifted(clean)}
+    clean = toy.sample(points, _generator(_EVALUATED))
+    sets = {"clean": clean, "rare": toy.rare(points, _generator(_EVALUATED, "rare")), "shifted": toy.shifted(clean)}
     formulas = {"clean": toy.accuracy, "rare": toy.accuracy_on_rare, "shifted": toy.accuracy_when_shifted}
     return Problem("intervals", toy, sets, formulas)
 
 
 def gaussians(points: int) -> Problem:
-    """The problem of Tsipras et al. 2019, judged clean and with every Gaussian feature moved by 2η."""
+    """The problem of Tsipras et al. 2019, evaluated clean and with every Gaussian feature moved by 2η."""
     toy = Gaussians()
-    clean = toy.sample(points, _generator(_JUDGED))
+    clean = toy.sample(points, _generator(_EVALUATED))
     return Problem(
         "gaussians",
         toy,
@@ -60,10 +63,20 @@ def gaussians(points: int) -> Problem:
     )
 
 
-def cells(problem: Problem, config: ToyConfig, bench: ResultStore) -> list[Experiment]:
+def toys(config: ToyConfig, store: ResultStore) -> Stages:
+    """Figure 5: every classifier of the first problem, trained and evaluated."""
+    yield _experiments(intervals(config.points), config, store)
+
+
+def gaussian_toys(config: ToyConfig, store: ResultStore) -> Stages:
+    """Figure 7: the same of the second problem."""
+    yield _experiments(gaussians(config.points), config, store)
+
+
+def _experiments(problem: Problem, config: ToyConfig, store: ResultStore) -> list[Experiment]:
     """The deterministic classifier and one VIB for each β and offset in σ, with every seed."""
     vibs: list[Vib | None] = [None, *(Vib(beta, offset) for offset in config.std_offsets for beta in config.betas)]
-    found, tell = [], bench.telling("training")
+    found, tell = [], store.telling("training")
     training = config.model_dump(mode="json", exclude={"betas", "std_offsets", "seeds"})
     for seed in range(config.seeds):
         for vib in vibs:
@@ -75,34 +88,55 @@ def cells(problem: Problem, config: ToyConfig, bench: ResultStore) -> list[Exper
 
 
 def measure(problem: Problem, config: ToyConfig, vib: Vib | None, seed: int, tell: Tell) -> dict[str, Any]:
-    """Train one classifier and judge it.
+    """Train one classifier and evaluate it on each set of points.
+
+    Rows: accuracy by mode and set; of the linear rule of the mean mode, the accuracy by the closed form; the rate R on
+    clean points, in nats. Details: that rule.
 
     Args:
         vib: None for the deterministic classifier.
         seed: of initial weights, training points and noise; points are the same for every ``vib``.
-
-    Returns:
-        How many points are right, by mode and set; the linear rule of the mean mode and how often it is right by the
-        closed form; and the rate R on clean points, in nats.
     """
     model = train(problem.toy, config, vib, seed, tell)
     rule = linear_rule(model, problem.toy.dim)
-    modes = MODES[:1] if vib is None else MODES
+    rows: list[Metric] = []
     with torch.no_grad():
-        right = {mode: {name: _right(model, mode, points) for name, points in problem.sets.items()} for mode in modes}
-        codes = model.codes(problem.sets["clean"].features, _generator(_JUDGED, "rate"))
-        nats = None if vib is None else float(rate(codes, "closed").mean())
-    return {
-        "objective": "determ" if vib is None else "vib",
-        "beta": None if vib is None else vib.beta,
-        "std_offset": None if vib is None else vib.offset,
-        "seed": seed,
-        "n": config.points,
-        "right": right,
-        "rule": {"weights": [_rounded(weight) for weight in rule.weights], "bias": _rounded(rule.bias)},
-        "expected": {name: formula(rule) for name, formula in problem.formulas.items()},
-        "rate": nats,
-    }
+        for mode in MODES[:1] if vib is None else MODES:
+            for name, points in problem.sets.items():
+                rows.append(fraction("accuracy", _right(model, mode, points), config.points, mode=mode, points=name))
+        if vib is not None:
+            codes = model.codes(problem.sets["clean"].features, _generator(_EVALUATED, "rate"))
+            nats = float(rate(codes, "closed").mean())
+            rows.append(Metric(name="rate", value=nats, unit="nats", n=config.points))
+    for name, formula in problem.formulas.items():
+        coords = {"points": name}
+        rows.append(Metric(name="expected_accuracy", value=formula(rule), unit="fraction", n=1, coords=coords))
+    details = {"rule": {"weights": [_rounded(weight) for weight in rule.weights], "bias": _rounded(rule.bias)}}
+    return measured(rows, coords_of(vib, seed), details=details)
+
+
+def coords_of(vib: Vib | None, seed: int) -> dict[str, Coordinate]:
+    """Coordinates of a toy classifier."""
+    if vib is None:
+        return {"objective": "determ", "seed": seed}
+    return {"objective": "vib", "beta": vib.beta, "std_offset": vib.offset, "seed": seed}
+
+
+def samples(config: SamplesConfig, store: ResultStore) -> Stages:
+    """Figure 6: points of the first problem, and how often each feature's sign is the label's."""
+
+    def draw() -> dict[str, Any]:
+        points = Intervals().sample(config.points, torch.Generator().manual_seed(config.seed))
+        first, second = (points.features * points.signs.unsqueeze(1) > 0).sum(0).tolist()
+        features = ((points.features.double() * 1e4).round() / 1e4).tolist()
+        groups = {
+            name: [point for point, of in zip(features, points.labels.tolist(), strict=True) if of == label]
+            for label, name in enumerate(("y = −1", "y = 1"))
+        }
+        rows = [fraction("sign_of_x1", first, config.points), fraction("sign_of_x2", second, config.points)]
+        return measured(rows, {}, details={"points": {"": {name: own for name, own in groups.items() if own}}})
+
+    yield [Experiment("points", {"problem": "intervals", **config.plain()}, draw)]
 
 
 def train(toy: Toy, config: ToyConfig, vib: Vib | None, seed: int, tell: Tell) -> Bottleneck:
@@ -154,7 +188,7 @@ def _untrained(dim: int, config: ToyConfig, vib: Vib | None, seed: int) -> Bottl
 def _right(model: Bottleneck, mode: str, points: Points) -> int:
     if mode == "mean":
         predicted: Tensor = model(points.features).argmax(1)
-    else:  # S codes a point, keyed, so that all models are judged with the same noise
+    else:  # S codes a point, keyed, so that all models are evaluated with the same noise
         encoded = model.encode(points.features)
         keys = example_keys(0, torch.arange(len(points)))
         predicted = model.draw(encoded, normal(keys, (model.samples, encoded.dim)).transpose(0, 1)).predictions()

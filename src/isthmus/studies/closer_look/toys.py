@@ -1,64 +1,36 @@
-"""What the studies of the toy problems share: their options, how their cells are read, and how they are drawn."""
+"""Figures 5, 6 and 7: toy problems with one feature to rely on.
+
+The first (:class:`isthmus.data.toys.Intervals`): sign(x₁) is always right and needs ln 2 nats; x₂ adds nothing and can
+be moved. The robust set holds only points whose x₂ lies on the wrong side (appendix); the attack of the main text, x₂
+moved by 1 against the label, is measured beside it. The second, of Tsipras et al. 2019
+(:class:`isthmus.data.toys.Gaussians`): x₁ is right in 95% and cannot be moved; a hundred Gaussians together are right
+in 99.9%, and an attacker turns them all round.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, NamedTuple
+from functools import partial
 
-from pydantic import Field
 from scipy.special import bdtr
 
-from isthmus.core.config import Positive
-from isthmus.core.model_options import StdOffset
-from isthmus.core.types import Figure, Mark, Metric, Series, Table
-from isthmus.studies.old.drawing import Row, Value, band
-from isthmus.studies.old.evidence import Estimate, gap, share
-from isthmus.studies.old.study import Beta, StudyConfig, StudyRecord
+from isthmus.core.types import Coordinate, Mark, Metric, Table
+from isthmus.studies.blocks import Block, Curves, Pivot, Scatter
+from isthmus.studies.claims import Claim, Comparison, OtherClaim
+from isthmus.studies.closer_look.configs import OF_MNIST, GaussiansConfig, SamplesConfig, ToyConfig
+from isthmus.studies.estimates import points
+from isthmus.studies.quantities import Quantity, Select, estimate, select
+from isthmus.studies.rows import Rows
+from isthmus.studies.study import Study, StudyConfig, StudyRecord
+from isthmus.studies.verdicts import Verdict, all_of, any_of, bonferroni, exceeds, falls_below
 
-TINY: dict[str, Any] = {"betas": (0.01, 0.1), "batch_size": 256, "points": 500, "seeds": 2}
 MODES = ("mean", "stochastic")
-DETERM = "linear, deterministic"
-OF_MNIST = -5.0
-"""The offset in σ that the paper states for MNIST, and the only one of records that do not say theirs."""
-
-_BETAS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 COLLAPSED = 0.6
-"""Mean accuracy on clean points up to which a model counts as collapsed: it hardly beats a coin."""
-
-
-class ToyConfig(StudyConfig):
-    """How toy classifiers are trained and judged.
-
-    Attributes:
-        seeds: how often everything is trained, with seeds 0, 1, 2, ...; the paper does not say.
-        betas: weights of the rate, ascending. The paper does not say which it took.
-        std_offsets: VIB's σ is softplus(s + offset), where s is what the linear encoder gives. The paper states an
-            offset for MNIST alone, −5, and none for the toys: 0 is the plain softplus. Each is a reading of the
-            paper, measured on its own.
-        dim: size of the code.
-        samples: S, codes a point, in training and in stochastic mode.
-        steps: of SGD with Nesterov's momentum, each on ``batch_size`` fresh points.
-        points: to judge on, the same for all.
-    """
-
-    seeds: Positive = 10
-    betas: Annotated[tuple[Beta, ...], Field(min_length=1)] = _BETAS
-    std_offsets: Annotated[tuple[StdOffset, ...], Field(min_length=1)] = (0.0, OF_MNIST)
-    dim: Positive = 2
-    samples: Positive = 12
-    steps: Positive = 1000
-    batch_size: Positive = 1024
-    lr: Annotated[float, Field(gt=0)] = 0.003
-    momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9
-    points: Positive = 10_000
-
-
-class Vib(NamedTuple):
-    """Which VIB: the weight of its rate, and the offset in its σ. The deterministic classifier is None in its place."""
-
-    beta: float
-    offset: float
+"""A classifier collapsed unless its accuracy on clean points is higher: it is hardly better than chance."""
+MARGIN = 0.01
+"""A loss of accuracy on the rare points that counts as relying on x₂, or a gain under attack that counts."""
+RELIABILITY, NEAR = 0.9, 0.03
+"""How often sign(x₂) is the label's in the paper, and how far from it still counts as that."""
 
 
 def softplus(offset: float) -> str:
@@ -67,140 +39,293 @@ def softplus(offset: float) -> str:
     return f"σ = softplus(s{shift})"
 
 
-def trained(record: StudyRecord, vib: Vib | None) -> list[Mapping[str, Any]]:
-    """The cells of one classifier, seed by seed."""
-    if vib is None:
-        return list(record.each(objective="determ"))
-    return [cell for cell in record.each(objective="vib", beta=vib.beta) if _offset(cell) == vib.offset]
+NAMES: Mapping[Coordinate, str] = {
+    "determ": "linear, deterministic",
+    "vib": "VIB",
+    "mean": "mean mode",
+    "stochastic": "stochastic mode",
+    0.0: softplus(0.0),
+    OF_MNIST: softplus(OF_MNIST),
+}
 
 
-def _offset(cell: Mapping[str, Any]) -> float:
-    return float(cell.get("std_offset", OF_MNIST))
+def _vib(points: str, mode: str, offset: float) -> Select:
+    return select("accuracy", objective="vib", points=points, mode=mode, std_offset=offset)
 
 
-def right(record: StudyRecord, vib: Vib | None, mode: str, points: str) -> list[int]:
-    """Points of a set that are right, seed by seed, of one classifier."""
-    return [cell["right"][mode][points] for cell in trained(record, vib)]
+def _linear(points: str) -> Select:
+    return select("accuracy", objective="determ", points=points, mode="mean", beta=None)
 
 
-def estimate(record: StudyRecord, vib: Vib | None, mode: str, points: str) -> Estimate:
-    """Mean accuracy over seeds of one classifier on one set of points."""
-    return share(right(record, vib, mode, points), record.config["points"])
+def _trained(mode: str, offset: float) -> Comparison:
+    """That a classifier did not collapse."""
+    return Comparison(left=_vib("clean", mode, offset), right=COLLAPSED)
 
 
-def cost(record: StudyRecord, vib: Vib, mode: str, points: str, level: float) -> Estimate:
-    """What a set of points costs of the accuracy on clean points."""
-    clean, under = (right(record, vib, mode, each) for each in ("clean", points))
-    return gap(clean, under, record.config["points"], level)
+# --- figure 5 ---
 
 
-def held(record: StudyRecord, offset: float, mode: str) -> list[Vib]:
-    """Those of the grid at which training did not collapse."""
-    return [vib for vib in grid(record, offset) if estimate(record, vib, mode, "clean").value > COLLAPSED]
+def _rare_claims(config: ToyConfig) -> list[Claim]:
+    return [
+        Claim(
+            f"VIB does not rely on x₁ alone and is prone to an attack on x₂ ({mode} mode, {softplus(offset)}).",
+            left=_vib("clean", mode, offset) - _vib("rare", mode, offset),
+            right=MARGIN,
+            over=("beta",),
+            where=_trained(mode, offset),
+            about="accuracy that rare points cost (the optimum would lose nothing)",
+            place="Section 3.3",
+        )
+        for offset in config.std_offsets
+        for mode in MODES
+    ]
 
 
-def readings(record: StudyRecord) -> list[float]:
-    """The offsets in σ that the study is about, measured or not; of records that do not say theirs, the only one."""
-    return list(record.config.get("std_offsets", (OF_MNIST,)))
+# --- figure 7 ---
 
 
-def offsets(record: StudyRecord) -> list[float]:
-    """The offsets in σ that are measured so far, the largest first."""
-    return sorted({_offset(cell) for cell in record.each(objective="vib")}, reverse=True)
+def _robust_claims(config: ToyConfig) -> list[Claim | OtherClaim]:
+    """VIB is more robust, but in stochastic mode alone, and at a price; for each reading of σ."""
+    return [claim for offset in config.std_offsets for claim in _claims_of(offset)]
 
 
-def grid(record: StudyRecord, offset: float) -> list[Vib]:
-    """What is measured so far with one offset, β ascending."""
-    cells = [cell for cell in record.each(objective="vib") if _offset(cell) == offset]
-    return [Vib(beta, offset) for beta in sorted({cell["beta"] for cell in cells})]
+def _gain(points: str, mode: str, offset: float) -> Quantity:
+    return _vib(points, mode, offset) - _linear(points)
 
 
-def figures(record: StudyRecord, sets: dict[str, str], marks: Mapping[str, Sequence[Mark]]) -> list[Figure]:
-    """Accuracy over log₁₀ β, one figure for each set of points.
+def _claims_of(offset: float) -> list[Claim | OtherClaim]:
+    reading, place = softplus(offset), "Figure 7"
+    stochastic, mean = (_gain("attacked", mode, offset) for mode in ("stochastic", "mean"))
+    trained = _trained("stochastic", offset)
+    return [
+        Claim(
+            f"In stochastic mode VIB is more robust than the linear classifier ({reading}).",
+            left=stochastic,
+            right=MARGIN,
+            over=("beta",),
+            every="any",
+            where=trained,
+            about="accuracy under attack, VIB less linear",
+            place=place,
+        ),
+        Claim(
+            f"In mean mode it is not, at any β ({reading}).",
+            left=mean,
+            op="<",
+            right=MARGIN,
+            over=("beta",),
+            where=_trained("mean", offset),
+            about="accuracy under attack, VIB less linear",
+            place=place,
+        ),
+        OtherClaim(
+            f"At some β it is more robust in stochastic mode and not in mean mode ({reading}).",
+            partial(_at_some_beta, offset=offset),
+            place,
+        ),
+        Claim(
+            f"At some β it is more robust in stochastic mode than in mean mode ({reading}).",
+            left=_vib("attacked", "stochastic", offset),
+            right=_vib("attacked", "mean", offset),
+            margin=MARGIN,
+            over=("beta",),
+            every="any",
+            where=trained,
+            about="accuracy under attack, stochastic less mean mode",
+            place=place,
+        ),
+        Claim(
+            f"Clean and robust accuracy are at odds ({reading}).",
+            left=_gain("clean", "stochastic", offset),
+            op="<",
+            over=("beta",),
+            where=Comparison(left=stochastic, right=MARGIN, where=trained),
+            about="clean accuracy, VIB less linear, where it is more robust",
+            place=place,
+        ),
+    ]
+
+
+def _at_some_beta(rows: Rows, offset: float) -> tuple[Verdict, str]:
+    """The weaker reading of the first two claims: the paper shows its figure and does not say at which β."""
+    both = [_trained(mode, offset) for mode in MODES]
+    betas = [
+        beta for beta in both[0].left.values(rows, "beta") if all(each.holds({"beta": beta}, rows) for each in both)
+    ]
+    level, verdicts, gains = bonferroni(len(betas)), {}, {}
+    for beta in betas:
+        stochastic, mean = (
+            estimate(_gain("attacked", mode, offset).at(beta=beta), rows, level) for mode in ("stochastic", "mean")
+        )
+        if stochastic is not None and mean is not None:
+            gains[beta] = (stochastic, mean)
+            verdicts[beta] = all_of([exceeds(stochastic, MARGIN), falls_below(mean, MARGIN)])
+    if not gains:
+        return Verdict.UNDECIDED, "Not measured, or training collapsed at every β."
+    supported = [beta for beta, verdict in verdicts.items() if verdict is Verdict.SUPPORTED]
+    shown = max(supported or gains, key=lambda beta: gains[beta][0].value - gains[beta][1].value)
+    stochastic, mean = gains[shown]
+    where = f"Supported at β = {', '.join(f'{beta:g}' for beta in supported)}. " if supported else ""
+    return any_of(list(verdicts.values())), (
+        f"{where}The modes are furthest apart at β = {shown:g}: accuracy under attack, VIB less linear, is "
+        f"{stochastic} in stochastic mode and {mean} in mean mode; above and below {points(MARGIN)} at one β counts."
+    )
+
+
+# --- figure 6 ---
+
+
+def _sample_claims(_: SamplesConfig) -> list[Claim | OtherClaim]:
+    return [
+        OtherClaim("The label can be predicted from the sign of x₁.", _always, "Section 3.3"),
+        Claim(
+            "The sign of x₂ is the label's in 90% of all points.",
+            left=select("sign_of_x2"),
+            op="within",
+            right=RELIABILITY,
+            margin=NEAR,
+            about="points for which it is",
+            least_seeds=1,
+            place="Section 3.3",
+        ),
+    ]
+
+
+def _always(rows: Rows) -> tuple[Verdict, str]:
+    found = rows.select("sign_of_x1", {})
+    if not found:
+        return Verdict.UNDECIDED, "Not measured."
+    (row,) = found
+    right = round((row.value or 0) * row.n)
+    reason = f"It is the label's for {right:,} of {row.n:,} points; one exception contradicts it."
+    return (Verdict.SUPPORTED if right == row.n else Verdict.CONTRADICTED), reason
+
+
+# --- pages ---
+
+
+def _toy_blocks(titles: Mapping[str, str], marks: Mapping[str, Sequence[Mark]]) -> tuple[Block, ...]:
+    """Accuracy over β on each set of points, and beside the closed forms.
 
     Args:
-        sets: name of a set -> what its figure is called.
-        marks: name of a set -> what closed forms say there.
+        titles: set of points -> title of its plot.
+        marks: set -> accuracies of known rules there.
     """
-    return [
-        Figure(
-            title=title,
-            reading=_reading(record, name),
-            x_label="log₁₀ β (weight of the rate)",
-            y_label="fraction right",
-            series=tuple(_series(record, name)),
-            marks=tuple(marks.get(name, ())),
-        )
-        for name, title in sets.items()
-    ]
-
-
-def _series(record: StudyRecord, points: str) -> list[Series]:
-    found = []
-    for offset in offsets(record):
-        vibs = grid(record, offset)
-        for mode in MODES:
-            at = [estimate(record, vib, mode, points) for vib in vibs]
-            found.append(band(f"VIB, {mode} mode, {softplus(offset)}", [math.log10(vib.beta) for vib in vibs], at))
-    if trained(record, None):
-        level = estimate(record, None, "mean", points)
-        betas = [vib.beta for offset in offsets(record) for vib in grid(record, offset)]
-        ends = (math.log10(min(betas)), math.log10(max(betas))) if len(set(betas)) > 1 else (-3.0, 0.0)
-        found.append(band(DETERM, ends, [level, level]))
-    return found
-
-
-def _reading(record: StudyRecord, points: str) -> str:
-    if not offsets(record) or not trained(record, None):
-        return "Not measured yet."
-    parts = []
-    for offset in offsets(record):
-        for mode in MODES:
-            best = max(grid(record, offset), key=lambda vib: estimate(record, vib, mode, points).value)
-            top = estimate(record, best, mode, points)
-            parts.append(f"VIB in {mode} mode with {softplus(offset)}: at most {top} at β = {best.beta:g}")
-    return f"{'; '.join(parts)}; the deterministic classifier: {estimate(record, None, 'mean', points)}."
-
-
-def closed_forms(record: StudyRecord, sets: dict[str, str]) -> Table:
-    """What was measured in mean mode beside what the trained weights imply; means over seeds."""
-    rows: list[Row] = []
-    for vib in [None, *(vib for offset in offsets(record) for vib in grid(record, offset))]:
-        cells = trained(record, vib)
-        row: list[Value] = [
-            "deterministic" if vib is None else f"VIB, {softplus(vib.offset)}, β = {vib.beta:g}",
-        ]
-        for name in sets:
-            row.append(estimate(record, vib, "mean", name).metric)
-            row.append(_mean([cell["expected"][name] for cell in cells], "fraction"))
-        row.append(None if vib is None else _mean([cell["rate"] for cell in cells], "nats"))
-        rows.append(tuple(row))
-    heads = [title for name in sets.values() for title in (f"{name}, measured", f"{name}, closed form")]
-    outside = _outside(record, sets)
-    return Table(
-        title="Measured, and by the closed form",
-        reading=f"In mean mode every model is a linear rule, and how often a linear rule is right is a formula of its "
-        f"weights. {outside} R is the rate on clean points, an upper bound on I(X;Z). Of "
-        "formulas and rates n counts seeds.",
-        columns=("classifier", *heads, "R"),
-        rows=tuple(rows),
-    )
-
-
-def _outside(record: StudyRecord, sets: dict[str, str]) -> str:
-    """How many single measurements lie outside what chance allows around their formula (99.9%)."""
-    tails = [
-        min(bdtr(right, n, p), 1 - bdtr(right - 1, n, p) if right else 1.0)
-        for cell in record.cells.values()
-        for name in sets
-        for right, n, p in [(cell["right"]["mean"][name], cell["n"], cell["expected"][name])]
-    ]
-    far = sum(tail < 0.0005 for tail in tails)
+    columns: dict[str, Quantity] = {}
+    for name in titles:
+        columns[f"{name}, measured"] = select("accuracy", points=name, mode="mean")
+        columns[f"{name}, closed form"] = select("expected_accuracy", points=name)
     return (
-        f"Of {len(tails):,} single measurements {far} lie outside the 99.9% range of a binomial around their formula "
-        f"(about {0.001 * len(tails):.1f} are to be expected, and models share their points)."
+        *(
+            Curves(
+                title=title,
+                reading="Means over seeds.",
+                y=select("accuracy", objective="vib", points=name),
+                x="beta",
+                x_log=True,
+                lines=("std_offset", "mode"),
+                level={NAMES["determ"]: _linear(name)},
+                x_label="log₁₀ β (weight of the rate)",
+                y_label="accuracy",
+                interval=True,
+                marks=tuple(marks[name]),
+            )
+            for name, title in titles.items()
+        ),
+        Pivot(
+            title="Measured, and by the closed form",
+            reading="In mean mode every model is a linear rule, whose accuracy is a formula of its weights. R is the "
+            "rate on clean points, an upper bound on I(X;Z).",
+            rows=("objective", "std_offset", "beta"),
+            columns={**columns, "R": select("rate")},
+        ),
+        _agreement,
     )
 
 
-def _mean(values: Sequence[float], unit: str) -> Metric:
-    return Metric(value=sum(values) / len(values), unit=unit, n=len(values))
+def _agreement(record: StudyRecord, _: StudyConfig) -> list[Table]:
+    """How many single measurements lie outside the range of chance around their formula (99.9%)."""
+    rows = record.rows(collapsed=True)
+    formulas = {_key(row): row.value for row in rows.select("expected_accuracy", {})}
+    tails = [_tail(row, formulas[_key(row)] or 0.0) for row in rows.select("accuracy", {"mode": "mean"})]
+    if not tails:
+        return []
+    far = sum(tail < 0.0005 for tail in tails)
+    reading = (
+        "Single measurements outside the 99.9% range of a binomial around their formula; models share their points."
+    )
+    columns = ("measurements", "outside", "expected by chance")
+    return [
+        Table("Agreement with the closed form", reading, columns, ((len(tails), far, f"{0.001 * len(tails):.1f}"),))
+    ]
+
+
+def _key(row: Metric) -> tuple[Coordinate | None, ...]:
+    return tuple(row.coords.get(key) for key in ("objective", "beta", "std_offset", "seed", "points"))
+
+
+def _tail(row: Metric, expected: float) -> float:
+    right = round((row.value or 0) * row.n)
+    above = float(1 - bdtr(right - 1, row.n, expected)) if right else 1.0
+    return min(float(bdtr(right, row.n, expected)), above)
+
+
+_SAMPLE_BLOCKS: tuple[Block, ...] = (
+    Scatter(
+        title="Samples",
+        reading="{points:,} points. The line x₁ = 0 separates the classes; points on the wrong side of x₂ = 0 are the "
+        "rare points that are figure 5's robust set.",
+        x_label="x₁",
+        y_label="x₂",
+    ),
+    Pivot(
+        title="How often a feature's sign is the label's",
+        reading="By the formula sign(x₁) always is, and gives ln 2 = 0.693 nats = 1 bit on the label; sign(x₂) is in "
+        "90%, and gives 0.368 nats = 0.531 bits.",
+        rows=(),
+        columns={"sign(x₁)": select("sign_of_x1"), "sign(x₂)": select("sign_of_x2")},
+    ),
+)
+_OPTIMUM = Mark("sign(x₁), the optimum", y=1.0)  # sign(x₂) alone would be right in none of the last two sets
+_MODELS = "isthmus.studies.closer_look.toy_models"
+STUDIES = (
+    Study(
+        name="closer-look/figure-5",
+        title="Figure 5: a toy problem with one feature to trust",
+        question="Does a bottleneck rely on the feature that is always right, or also on the one that an attacker can "
+        "change?",
+        config=ToyConfig,
+        measure=f"{_MODELS}:toys",
+        claims=_rare_claims,
+        blocks=_toy_blocks(
+            {"clean": "Clean points", "rare": "Rare points alone", "shifted": "x₂ moved by 1 against the label"},
+            {"clean": (_OPTIMUM, Mark("sign(x₂)", y=0.9)), "rare": (_OPTIMUM,), "shifted": (_OPTIMUM,)},
+        ),
+        names=NAMES,
+    ),
+    Study(
+        name="closer-look/figure-6",
+        title="Figure 6: samples of the toy problem",
+        question="What does the first toy problem look like, and do its samples agree with the formulas?",
+        config=SamplesConfig,
+        measure=f"{_MODELS}:samples",
+        claims=_sample_claims,
+        blocks=_SAMPLE_BLOCKS,
+    ),
+    Study(
+        name="closer-look/figure-7",
+        title="Figure 7: a toy problem with one robust feature",
+        question="Does a bottleneck rely on the one robust feature if many weak ones together predict better?",
+        config=GaussiansConfig,
+        measure=f"{_MODELS}:gaussian_toys",
+        claims=_robust_claims,
+        blocks=_toy_blocks(
+            {"clean": "Clean points", "attacked": "Every Gaussian moved by 2η against the label"},
+            {
+                "clean": (Mark("Bayes", y=0.99947), Mark("x₁ alone", y=0.95)),
+                "attacked": (Mark("Bayes", y=0.00576), Mark("x₁ alone", y=0.95)),
+            },
+        ),
+        names=NAMES,
+    ),
+)
