@@ -43,7 +43,8 @@ def diagnosed(name: str, case: Case, n: int) -> dict[str, Any]:
     model = case.make()
     claim = isthmus.robust_accuracy(model, images, labels, threat, "uniform:2").accuracy if name in CLAIMED else None
     start = time.perf_counter()
-    audit = isthmus.audit(model, images, labels, threat, ["diagnosis"], claimed=claim, name=name, data=case.data)
+    options = isthmus.AuditOptions(name=name, data=case.data)
+    audit = isthmus.audit(model, images, labels, threat, ["diagnosis"], claimed=claim, options=options)
     found = audit.results["diagnosis"].details
     return {
         "n": n,

@@ -261,7 +261,8 @@ def audit(case: Case) -> Callable[[], Any]:
     images, labels = as_float(split.images), split.labels
 
     def act() -> int:
-        found = isthmus.audit(model, images, labels, THREAT, case.get("checks"), batch_size=case.get("batch", 256))
+        options = isthmus.AuditOptions(batch_size=case.get("batch", 256))
+        found = isthmus.audit(model, images, labels, THREAT, case.get("checks"), options=options)
         passes = found.results["robustness"].details["modes"]["mean"]["passes"]
         return sum(map(sum, passes.values()))
 
