@@ -16,7 +16,7 @@ from tests.training.two_processes import work
 import isthmus
 from isthmus.core.errors import ConfigError, DataError
 from isthmus.core.recipe import load_recipe
-from isthmus.models.noise import Share, standard_normal
+from isthmus.models.noise import NoiseShare, standard_normal
 from isthmus.training import checkpoints, processes
 from isthmus.training.loop import Trainer
 from isthmus.training.run import Run
@@ -212,7 +212,7 @@ def test_a_share_of_noise_is_those_rows_of_the_whole() -> None:
     like = torch.zeros(1)
     whole = standard_normal(torch.Generator().manual_seed(3), 2, 24, 5, like)
     for rows in (slice(0, 12, 2), slice(1, 12, 2), slice(13, 24, 2)):
-        share = Share(torch.Generator().manual_seed(3), 24, rows)
+        share = NoiseShare(torch.Generator().manual_seed(3), 24, rows)
         assert torch.equal(standard_normal(share, 2, 6, 5, like), whole[:, rows])
 
 

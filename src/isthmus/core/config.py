@@ -150,7 +150,7 @@ def _check_size(content: object, where: str) -> None:
         if seen > _MOST_VALUES or depth > _DEEPEST:
             raise ConfigError(
                 f"{where}: it is nested more than {_DEEPEST} deep or unfolds to more than {_MOST_VALUES:,} values, as "
-                "YAML's anchors do that stand inside one another; write the values out."
+                "nested YAML anchors do; write the values out."
             )
         if isinstance(value, int) and abs(value) >= 2**63:
             raise ConfigError(f"{where}: a whole number must be below 2^63; got {shown(value)}.")

@@ -204,16 +204,16 @@ class Dilated(Paired):
 
     The past, batch × steps × ..., is cut into dilation^(levels − 1) blocks of equal length. The lowest level encodes
     each of them with ``front``; every other level encodes ``dilation`` neighbouring codes of the level below into one.
-    Z_i is all codes of level i together; the highest level has a single one, of the whole past. It is the part of a
-    stack of dilated convolutions that its last output depends on. All levels tell the same future.
+    Z_i is the concatenation of all codes of level i; the highest level has a single code, of the whole past. This is
+    the part of a stack of dilated convolutions that determines its last output. All levels predict the same future.
 
     Args:
         front, encoder: e_1 of one block.
         partner_front: from the future to features.
-        partner_encoder: b_1(z_1|future) of all blocks' codes together.
+        partner_encoder: b_1(z_1|future) of the concatenated codes of all blocks.
         objective: as in :class:`Paired`.
         upper: the other levels, lowest first.
-        samples: how many chains of codes are drawn per sequence.
+        samples: number of chains of codes drawn per sequence.
     """
 
     def __init__(
@@ -237,7 +237,7 @@ class Dilated(Paired):
         """e_1(Z_1|x) of all blocks' codes side by side.
 
         Raises:
-            DataError: the steps cannot be cut into so many blocks.
+            DataError: the number of steps is no multiple of the number of blocks.
         """
         if x.dim() < 2 or x.shape[1] % self.blocks:
             raise DataError(

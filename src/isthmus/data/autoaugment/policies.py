@@ -1,7 +1,7 @@
-"""AutoAugment's sub-policies for CIFAR-10 and ImageNet (Cubuk et al. 2019, https://arxiv.org/abs/1805.09501): no code.
+"""AutoAugment's sub-policies for CIFAR-10 and ImageNet (Cubuk et al. 2019, https://arxiv.org/abs/1805.09501).
 
-An operation is (name, probability, level); a sub-policy is two of them, one after the other. What a level means
-stands with each operation, in :mod:`isthmus.data.autoaugment.operations`.
+An operation is (name, probability, level); a sub-policy is two of them in order. The meaning of levels is defined in
+:mod:`isthmus.data.autoaugment.operations`.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ Keys = Int64[Tensor, " n"]
 
 
 def motion_blur(images: Images, severity: Severity, keys: Keys) -> Images:
-    """``severity`` is (radius, σ) in pixels; each image is blurred in a direction of its own, −45° to 45°."""
+    """``severity`` is (radius, σ) in pixels; each image is blurred in a random direction from −45° to 45°."""
     radius, sigma = severity
     return blur_along(images, radius, sigma, uniform(keys, ()) * 90.0 - 45.0)
 
@@ -26,10 +26,10 @@ def motion_blur(images: Images, severity: Severity, keys: Keys) -> Images:
 def blur_along(images: Images, radius: float, sigma: float, degrees: Float[Tensor, " n"]) -> Images:
     """What ``MagickMotionBlurImage(radius, sigma, angle)`` makes of images of 8 bits, rounded to 8 bits.
 
-    The published scripts read it back from a PNG that ImageMagick writes, in which half of the bytes are one level off.
+    The published scripts read a PNG written by ImageMagick, in which half of the bytes differ by one level.
 
-    Tap i = 0 … 2⌈radius⌉ has weight exp(−i²/2σ²), and lies i pixels along (cos, sin) of the angle, rounded to a whole
-    pixel, halves down; the rim is repeated outwards.
+    Tap i = 0 … 2⌈radius⌉ has weight exp(−i²/2σ²), at i pixels along (cos, sin) of the angle, rounded to whole pixels,
+    ties down; edges are replicated.
 
     Args:
         degrees: clockwise from the direction of rows, as rows count downwards.

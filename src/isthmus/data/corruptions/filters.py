@@ -1,4 +1,4 @@
-"""What several corruptions need: smoothing, zooming and resampling of whole batches."""
+"""Smoothing, zooming and resampling of whole batches, for several corruptions."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from torch.nn.functional import pad
 def quantised(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     """Bytes as fractions of 255, rounded down as the published scripts do.
 
-    They compute in float64; a thousandth of a level makes sure that float32 does not lose one.
+    They compute in float64; adding a thousandth of a level prevents float32 from losing one.
     """
     return images.mul(255.0).add_(1e-3).floor_().clamp_(0.0, 255.0).div_(255.0)
 
 
 def correlate(images: Float[Tensor, "n c h w"], kernel: Float[Tensor, "k k"], mode: str) -> Float[Tensor, "n c h w"]:
-    """Each channel correlated with one kernel of odd sides. ``mode`` pads: "reflect" (about pixels) or "replicate".
+    """Correlate each channel with a kernel of odd sides. ``mode`` of padding: "reflect" (about pixels) or "replicate".
 
-    Tap by tap, so that no sum depends on the batch: a convolution's order of adding does.
+    Sums tap by tap, so that results do not depend on the batch; the summation order of a convolution would.
     """
     reach_y, reach_x = (side // 2 for side in kernel.shape)
     height, width = images.shape[2:]
@@ -37,7 +37,7 @@ def correlate(images: Float[Tensor, "n c h w"], kernel: Float[Tensor, "k k"], mo
 
 
 def gaussian(images: Float[Tensor, "n c h w"], sigma: float) -> Float[Tensor, "n c h w"]:
-    """Gaussian smoothing within each channel, cut off at 4σ, the rim repeated outwards (scikit-image's default)."""
+    """Gaussian smoothing within each channel, truncated at 4σ, edges replicated (scikit-image's default)."""
     taps = gaussian_taps(sigma, 4.0).float()
     if len(taps) == 1:
         return images
@@ -45,7 +45,7 @@ def gaussian(images: Float[Tensor, "n c h w"], sigma: float) -> Float[Tensor, "n
 
 
 def gaussian_taps(sigma: float, truncate: float) -> Float[Tensor, " taps"]:
-    """Weights of a sampled Gaussian that sum to 1, float64, ⌊truncate·σ + ½⌋ to either side of the middle."""
+    """Weights of a sampled Gaussian that sum to 1, float64, ⌊truncate·σ + ½⌋ to either side of the centre."""
     reach = math.floor(truncate * sigma + 0.5)
     offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
     weights = torch.exp(-0.5 * (offsets / sigma) ** 2) if reach else torch.ones(1, dtype=torch.float64)
@@ -53,9 +53,9 @@ def gaussian_taps(sigma: float, truncate: float) -> Float[Tensor, " taps"]:
 
 
 def clipped_zoom(images: Tensor, factor: float, axes: tuple[int, int] = (2, 3)) -> Tensor:
-    """The middle of each square image, enlarged to the image's size by linear interpolation.
+    """The centre of each square image, enlarged to the image's size by linear interpolation.
 
-    As ``scipy.ndimage.zoom(middle, factor, order=1)``, trimmed to the middle.
+    Like ``scipy.ndimage.zoom(centre, factor, order=1)``, cropped to the centre.
 
     Args:
         axes: rows and columns; it is quickest where what follows them is long.
@@ -72,7 +72,7 @@ def clipped_zoom(images: Tensor, factor: float, axes: tuple[int, int] = (2, 3)) 
 
 @lru_cache(maxsize=256)
 def _zoom_places(size: int, factor: float) -> tuple[Tensor, Float32[Tensor, " size"]]:
-    """For each place of the result the pixel before it, and how far it lies towards the next."""
+    """For each position of the result, the pixel before it and the weight of the next one."""
     middle = math.ceil(size / factor)
     first = (size - middle) // 2
     enlarged = round(middle * factor)
@@ -85,7 +85,7 @@ def _zoom_places(size: int, factor: float) -> tuple[Tensor, Float32[Tensor, " si
 def disk(radius: float, alias: float) -> Float[Tensor, "k k"]:
     """A disk of ones within a grid, smoothed by a small Gaussian of deviation ``alias``; sums to about 1.
 
-    17×17 pixels and a Gaussian of 3×3, beyond radius 8 just as large as the disk and 5×5.
+    17×17 pixels with a Gaussian of 3×3; beyond radius 8 the grid just covers the disk, with a Gaussian of 5×5.
     """
     from scipy.ndimage import correlate1d
 
