@@ -136,7 +136,7 @@ def test_whoever_is_interrupted_has_the_processes_save_first(tmp_path: Path) -> 
 
 
 def test_several_machines_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="nodes=2, but processes are started on this machine alone"):
+    with pytest.raises(ConfigError, match="nodes=2, but processes are started on this machine only"):
         train_with_torchrun(load_recipe(of(1, nodes=2)), tmp_path / "run", quiet)
 
 
