@@ -35,7 +35,7 @@ BAR = 0.65
 
 def command(jobs: int, out: Path) -> list[str]:
     study = ["study", STUDY, *SETTINGS, "--scale", "tiny", "--jobs", str(jobs), "--out", str(out), "--quiet"]
-    return [sys.executable, "-m", "isthmus.cli.app", *study]
+    return [sys.executable, "-m", "isthmus", *study]
 
 
 def seconds(jobs: int) -> float:

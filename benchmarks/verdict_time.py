@@ -45,9 +45,7 @@ def seconds(budget: str, checks: str | None) -> dict[str, Any]:
         given = ["--model", "benchmarks.verdict_time:trained_53", "--data", "fashion_mnist", "--threat", "linf:0.1"]
         given += ["--n", str(N), f"--{budget}", "--out", folder, "--quiet", *(["--checks", checks] if checks else [])]
         start = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-m", "isthmus.cli.app", "audit", *given], check=False, capture_output=True
-        )
+        done = subprocess.run([sys.executable, "-m", "isthmus", "audit", *given], check=False, capture_output=True)
         took = time.perf_counter() - start
         result = load_result(Path(folder) / "audit", "diagnosis") if done.returncode in DONE else None
     shown = " ".join(["isthmus audit", *given[: given.index("--out")], *(["--checks", checks] if checks else [])])

@@ -254,12 +254,12 @@ def test_a_module_that_cannot_be_imported_is_not_called_ours(model, data, instal
 def test_the_command_line_tells_our_errors_from_theirs(model, data, installed, capsys, monkeypatch):
     installed("def fail(): raise TypeError('what is this?')\n")
     monkeypatch.setattr(app, "app", lambda *_, **__: importlib.import_module("theirpackage.bright").fail())
-    assert app._run([], debug=False) == 2
+    assert app.run([], debug=False) == 2
     said = capsys.readouterr().err
     assert said.startswith("Error in theirpackage.bright (")
     assert "bright.py, line 1), which is not part of isthmus: TypeError: what is this?. --debug" in said
     monkeypatch.setattr(app, "app", files.sha256)
-    assert app._run([], debug=False) == 1
+    assert app.run([], debug=False) == 1
     assert capsys.readouterr().err.startswith("Error inside isthmus: ")
 
 

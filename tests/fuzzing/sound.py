@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from isthmus.attacks.api import robust_accuracy
-from isthmus.audits import attack_command
-from isthmus.audits.target import ModelSource, audit_run
+from isthmus.attacks.threats import parse
+from isthmus.audits import attack_file
+from isthmus.audits.target import ModelSource, audit_run, target_of
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
 from isthmus.training.run import Run
@@ -27,7 +28,7 @@ def make(run: Path) -> Path:
     train(RECIPE, out=run, progress=False)
     audit_run(ModelSource(run, count=COUNT), THREAT, ["accuracy", "calibration", "information"])
     out = run / "witnesses.safetensors"
-    attack_command.attack(run, threat=THREAT, suite=SUITE, count=COUNT, out=out, show_progress=False)
+    attack_file.attack(target_of(ModelSource(run, count=COUNT)), parse(THREAT), SUITE.split(","), out)
     test = load(Run(run).recipe.data).test
     examples = as_float(test.images[:COUNT]), test.labels[:COUNT]
     robust_accuracy(Run(run).load(), *examples, THREAT, SUITE.split(","), save_to=run / "begun.safetensors")

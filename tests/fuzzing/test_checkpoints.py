@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from isthmus.attacks.api import robust_accuracy
 from isthmus.attacks.engine.state import EvaluationState, seal
 from isthmus.attacks.result import RobustResult
-from isthmus.audits import attack_command
+from isthmus.audits import attack_file
+from isthmus.audits.target import named
+from isthmus.cli import attack, verify
 from isthmus.data.images import as_float
 from isthmus.data.loading import load as load_data
 from isthmus.models.adapters import foreign, load_weights
@@ -170,10 +172,11 @@ def test_witnesses_are_verified_or_refused(run: Path, data: st.DataObject) -> No
         path = here.write("w.safetensors", data.draw(hostile_file(sound, here.marker, resealed(sound, seal, "seal"))))
 
         def act() -> None:
-            done = attack_command.verify(path, run)
-            assert attack_command.account(done)
+            done = attack_file.verify(path, named(run, None, None, None, None))
+            assert list(verify.lines(done))
             result = RobustResult.load(path)
-            assert attack_command.outcome(result)
+            assert attack.table(result)
+            assert list(attack.lines(result))
             assert len(result.broken_by) == len(result)
 
         judge("witnesses", here, act)

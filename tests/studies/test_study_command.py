@@ -2,24 +2,24 @@
 
 import pytest
 
-from isthmus.cli.app import _run
+from isthmus.cli.app import run
 from isthmus.studies import catalogue
 
 
 def test_without_a_name_it_says_what_there_is(capsys):
-    assert _run(["study"], debug=False) == 0
+    assert run(["study"], debug=False) == 0
     lines = capsys.readouterr().out.replace("\n  ", " ").splitlines()
     assert [line.partition(": ")[0] for line in lines] == catalogue.names()
     assert all(line.partition(": ")[2] for line in lines)
 
 
 def test_studies_are_listed_with_everything_else(capsys):
-    assert _run(["list", "studies"], debug=False) == 0
+    assert run(["list", "studies"], debug=False) == 0
     assert " ".join(capsys.readouterr().out.split()) == f"studies: {', '.join(catalogue.names())}"
 
 
 def test_it_ends_with_findings_and_the_page(capsys, tmp_path):
-    done = _run(["study", "closer-look/figure-6", "points=50", "--scale", "tiny", "--out", str(tmp_path)], debug=False)
+    done = run(["study", "closer-look/figure-6", "points=50", "--scale", "tiny", "--out", str(tmp_path)], debug=False)
     assert done == 0
     *findings, page = capsys.readouterr().out.splitlines()
     assert [line.partition(": ")[0] for line in findings] == ["claim", "claim"]
@@ -39,5 +39,5 @@ def test_it_ends_with_findings_and_the_page(capsys, tmp_path):
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(arguments, message, capsys, tmp_path):
-    assert _run(["study", *arguments, "--out", str(tmp_path)], debug=False) == 2
+    assert run(["study", *arguments, "--out", str(tmp_path)], debug=False) == 2
     assert message in capsys.readouterr().err

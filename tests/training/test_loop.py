@@ -266,7 +266,7 @@ def test_a_collapsed_run_exits_non_zero(tmp_path, capsys):
     recipe.write_text(json.dumps(SMALL))
     given = ["train", str(recipe), "objective.rho=-8", "training.optimizer.lr=1e-4", "--out", str(tmp_path / "run")]
     for _ in range(2):  # trained, and found as it is
-        assert app._run([*given, "--quiet"], debug=False) == 2
+        assert app.run([*given, "--quiet"], debug=False) == 2
         assert "Error: Training collapsed. Accuracy on the training images is at chance." in capsys.readouterr().err
 
 

@@ -95,5 +95,5 @@ def test_a_snapshot_is_audited_beside_the_end(whole):
     assert "tiny, step 20" in pages[0].read_text()
     out = whole.path / "both.html"
     command = ["report", str(pages[0].parent), str(whole.path), "--out", str(out)]
-    subprocess.run([sys.executable, "-m", "isthmus.cli.app", *command], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "isthmus", *command], check=True, capture_output=True)
     assert "tiny, step 20" in out.read_text()

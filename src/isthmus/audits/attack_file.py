@@ -1,0 +1,181 @@
+"""Evaluations of a named model, kept in a file; and the verification of such a file."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isthmus.attacks.api import expected_queries, robust_accuracy
+from isthmus.attacks.engine.early_stopping import forget
+from isthmus.attacks.engine.evaluate import Interrupted
+from isthmus.attacks.engine.evaluation import Progress
+from isthmus.attacks.result import RobustResult
+from isthmus.attacks.threats import Threat, parse
+from isthmus.attacks.verify import Verification
+from isthmus.attacks.verify import verify as recompute
+from isthmus.audits.target import Named, Target
+from isthmus.checks.at_chance import FEWEST
+from isthmus.checks.diagnosis import ADVERSARIAL
+from isthmus.core.config import Component
+from isthmus.core.errors import ConfigError, FileError
+from isthmus.core.files import exists, sha256
+from isthmus.core.randomness import example_keys
+from isthmus.data.images import as_float
+from isthmus.data.loading import load
+from isthmus.metrics import wilson
+
+_LONGEST = 150  # characters of a file name that come from options
+
+
+def attack(
+    target: Target,
+    threat: Threat,
+    suite: str | list[str],
+    path: Path,
+    *,
+    progress: Progress | None = None,
+    **options: Any,
+) -> tuple[RobustResult, Path]:
+    """Attack a model and write the result to a file.
+
+    During the evaluation its state is kept in a file beside that (see :func:`checkpoint_of`). To resume an interrupted
+    or killed evaluation, call this again.
+
+    Args:
+        target: model and images.
+        suite: a suite, or names of attacks.
+        path: the file; it is overwritten (see :func:`check_free`).
+        progress, options: see :func:`isthmus.robust_accuracy`.
+
+    Returns:
+        The result, and the path that it was written to. After Ctrl-C, or if ``max_queries`` are spent, the result is
+        not ``complete``; it then does not replace a complete one.
+
+    Raises:
+        IsthmusError: see :func:`isthmus.robust_accuracy`; or the file cannot be written.
+        KeyboardInterrupt: Ctrl-C before anything was found.
+    """
+    try:
+        result = robust_accuracy(
+            target.model,
+            target.images,
+            target.labels,
+            threat,
+            suite,
+            indices=target.indices,
+            save_to=checkpoint_of(path),
+            progress=progress,
+            **options,
+        )
+    except Interrupted as stop:
+        result = stop.result
+    if not result.complete:
+        path = _beside_a_complete_one(path)
+        result.save(path)
+        return result, path
+    result.save(path)
+    forget(checkpoint_of(path))
+    return result, path
+
+
+def expected(target: Target, threat: Threat, suite: str | list[str]) -> int:
+    """About how many passes, forward and backward, an evaluation needs if every image is robust."""
+    classes = max(int(target.labels.max()) + 1, 2)
+    return expected_queries(suite, threat, classes) * len(target.labels)
+
+
+def above_chance(result: RobustResult) -> bool:
+    """Whether the clean accuracy is above that of the best constant prediction, by the lower end of its interval."""
+    labels = result.examples.labels
+    counts = labels.bincount()
+    if len(labels) < FEWEST or int(counts.max()) == len(labels):
+        return True  # too few images, or only one class, to decide
+    return wilson(int(result.correct.sum()), len(labels)).low > int(counts.max()) / len(labels)
+
+
+def file_name(suite: str, threat: str, n: int) -> str:
+    """Default name of a result's file, such as ``attack-fast-linf-8_255-n1000.safetensors``."""
+    given = f"{suite}-{threat}".replace(" ", "").replace(",", "+").replace("/", "_").replace(":", "-")
+    if len(given) > _LONGEST:
+        given = f"{given[:_LONGEST]}-{sha256(given.encode())[:8]}"
+    return f"attack-{given}-n{n}.safetensors"
+
+
+def check_free(path: Path) -> None:
+    """Check that a result may be written to this path.
+
+    Raises:
+        ConfigError: the file exists and is not the unfinished result of an evaluation that can be resumed.
+    """
+    if not exists(path):
+        return
+    if exists(checkpoint_of(path)):
+        with suppress(FileError):
+            if not RobustResult.load(path).complete:
+                return
+    raise ConfigError(
+        f"{path} exists already, and a result is not overwritten: name another file with --out, add --force to replace "
+        f"it, or read it with `isthmus verify {path}`."
+    )
+
+
+def _beside_a_complete_one(path: Path) -> Path:
+    """Path of a partial result, which must not replace a complete one."""
+    try:
+        complete = RobustResult.load(path).complete
+    except FileError:
+        return path
+    return path.with_name(f"{path.stem}.partial{path.suffix}") if complete else path
+
+
+def checkpoint_of(path: Path) -> Path:
+    """Where the state of a running evaluation is kept whose result goes to ``path``."""
+    return path.with_name(f"{path.stem}.evaluation{path.suffix}")
+
+
+def locate(path: Path, run: Path | None, model: str | None) -> tuple[Path, Path | None]:
+    """The result file and run folder that a path means: a file, the folder of an audit, or an audited run."""
+    if not path.is_dir():
+        return path, run
+    if run is None and model is None and (path / "run.json").exists():
+        run = path
+    candidates = (path / "audit" / ADVERSARIAL, path / ADVERSARIAL)
+    return next((file for file in candidates if file.exists()), path), run
+
+
+def verify(path: Path, subject: Named, threat: str | None = None, count: int | None = None) -> Verification:
+    """Recompute a result file's claim with a named model, and compare the original images with the model's data.
+
+    A file may hold fewer examples or another ε than its reader expects; ``threat`` and ``count`` refuse such a file.
+
+    Args:
+        path: a file that :func:`attack` or :meth:`RobustResult.save` wrote.
+        subject: the model. Original images are compared only if its data is known.
+        threat: threat that the file must have, such as "linf:8/255"; None for any.
+        count: number of examples that it must hold; None for any.
+
+    Raises:
+        FileError: the file cannot be read, or has another threat or number of examples.
+    """
+    claim = RobustResult.load(path)
+    if threat is not None and parse(threat) != claim.threat:
+        raise FileError(f"{path} is about {claim.threat}, not about --threat {threat}.")
+    if count is not None and count != len(claim):
+        raise FileError(f"{path} holds {len(claim):,} examples, not --n {count}.")
+    images, labels = (None, None) if subject.data is None else _examples_of(claim, subject.data)
+    return recompute(path, subject.model, images=images, labels=labels)
+
+
+def _examples_of(claim: RobustResult, data: Component) -> tuple[Tensor, Tensor]:
+    """The test images that a result's keys identify, in its order; the first ones if the keys are unknown."""
+    test = load(data).test
+    rows_of = {key: index for index, key in enumerate(example_keys(claim.seed, torch.arange(len(test))).tolist())}
+    found = [rows_of.get(key) for key in claim.keys.tolist()]
+    known = [index for index in found if index is not None]
+    rows = torch.tensor(known) if len(known) == len(found) else torch.arange(min(len(found), len(test)))
+    chosen = test.select(rows)
+    return as_float(chosen.images), chosen.labels

@@ -1,0 +1,231 @@
+"""``isthmus attack``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from isthmus.cli.exit_codes import ERROR, UNDECIDED
+from isthmus.cli.options import MOST, Data, Model, Quiet, RunFolder, Seed, Weights
+from isthmus.cli.output import echo, interval, percentage
+from isthmus.core.errors import ConfigError, printable
+
+if TYPE_CHECKING:
+    from isthmus.attacks.engine.evaluation import Progress as Tell
+    from isthmus.attacks.engine.evaluation import Snapshot
+    from isthmus.attacks.result import RobustResult
+    from isthmus.core.types import Metric
+
+
+def attack(
+    run: RunFolder = None,
+    model: Model = None,
+    weights: Weights = None,
+    data: Data = None,
+    threat: Annotated[str, typer.Option(help="Norm and ε: linf:0.1, linf:8/255, l2:0.5, l1:5.")] = "linf:0.1",
+    suite: Annotated[str, typer.Option(help="standard, fast, ib or rand; or attacks: fgsm,pgd:100.")] = "standard",
+    n: Annotated[
+        int | None, typer.Option("--n", min=1, max=MOST, help="Number of test images.", show_default="all")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, max=MOST, help="Images per batch.", show_default="as memory allows")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, max=MOST, help="Processes that share the work.")] = 1,
+    until: Annotated[
+        str | None,
+        typer.Option(help="Stop when the 95% interval is within ± this: 1%, 0.01.", show_default="never"),
+    ] = None,
+    seed: Seed = 0,
+    bf16: Annotated[
+        bool, typer.Option("--bf16", help="Gradients in bfloat16; adversarial examples are verified in float32.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="File to write; attack-SUITE-THREAT-nN.safetensors in the run or in runs/MODEL-WEIGHTS by default.",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
+    max_queries: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MOST,
+            help="Maximum number of queries (images shown to the model, forward and backward). When they are spent, "
+            "the result is an upper bound and the exit code 5.",
+            show_default="no limit",
+        ),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Attack a trained run or any classifier, and save an adversarial example for every image that an attack broke.
+
+    To resume an interrupted or killed evaluation, run the same command again. After Ctrl-C (exit code 130) or when
+    --max-queries is spent (exit code 5), the file holds the result so far. Exit code 2 if the model is no better than
+    a constant prediction. A finished result is overwritten only with --force.
+    """
+    from isthmus.attacks.threats import parse
+    from isthmus.audits import attack_file
+    from isthmus.audits.target import judged_on, named
+
+    ball, attacks, half_width = parse(threat), parse_suite(suite), None if until is None else parse_half_width(until)
+    if out is not None and os.path.isdir(out):
+        raise ConfigError(f"--out names a file; {out} is a folder.")
+    target = judged_on(named(run, model, weights, data, None), n)
+    path = out or target.folder / attack_file.file_name(suite, str(ball), len(target.labels))
+    if not force:
+        attack_file.check_free(path)
+    if not quiet:
+        echo(_expected(attack_file.expected(target, ball, attacks), len(target.labels), max_queries), err=True)
+    with _progress(target.name, not quiet) as progress:
+        result, path = attack_file.attack(
+            target,
+            ball,
+            attacks,
+            path,
+            progress=progress,
+            batch_size=batch_size,
+            jobs=jobs,
+            until=half_width,
+            seed=seed,
+            bf16=bf16,
+            max_queries=max_queries,
+        )
+    Console().print(table(result))
+    for line in lines(result):
+        echo(line)
+    echo(f"result: {path}")
+    if not attack_file.above_chance(result):
+        echo(
+            "Error: the clean accuracy is not above that of a constant prediction; `isthmus audit --checks accuracy` "
+            "reports the likely cause.",
+            err=True,
+        )
+        raise typer.Exit(ERROR)
+    if result.exhausted:
+        raise typer.Exit(UNDECIDED)
+    if not result.complete:
+        raise KeyboardInterrupt
+
+
+# --- options ---
+
+
+def parse_suite(text: str) -> str | list[str]:
+    """A suite or an attack by its name, or a list of them: ``fgsm,pgd:100``."""
+    names = [name.strip() for name in text.split(",")]
+    return names[0] if len(names) == 1 else names
+
+
+def parse_half_width(text: str) -> float:
+    """A half-width, written ``1%``, ``±1%``, ``0.01`` or ``±0.01``.
+
+    Raises:
+        ConfigError: anything else, or a number that is not between 0 and 1.
+    """
+    written = text.strip().removeprefix("±").removeprefix("+-").strip()
+    number, percent, rest = written.partition("%")
+    try:
+        half_width = float(number) / (100 if percent else 1)
+    except ValueError:
+        half_width = -1.0
+    if rest or not 0 < half_width < 1:
+        raise ConfigError(
+            f"The half-width of an interval is written 1% or 0.01, more than 0 and below 1; got {text!r}."
+        )
+    return half_width
+
+
+# --- output ---
+
+
+def table(result: RobustResult) -> Table:
+    """Robust accuracy after each attack, how many examples it broke, and its passes."""
+    rows = Table()
+    rows.add_column("attack")
+    for heading in ("robust accuracy", "broken", "passes"):
+        rows.add_column(heading, justify="right")
+    broken = [int((result.broken & (result.stage == stage)).sum()) for stage in range(len(result.attacks))]
+    for (label, accuracy), count, passes in zip(result.by_attack.items(), broken, result.spent, strict=True):
+        rows.add_row(Text(printable(label)), percentage(accuracy), f"{count:,}", f"{passes:,}")
+    return rows
+
+
+def lines(result: RobustResult) -> Iterator[str]:
+    """The result in lines: robust accuracy with its interval, passes, and notes."""
+    yield (
+        f"robust accuracy: {percentage(result.accuracy)}, 95% interval {interval(result.interval)}, "
+        f"n = {len(result):,}, {result.threat}"
+    )
+    if result.random:
+        yield "the model is stochastic; its robust accuracy is that of the average prediction over many draws"
+        yield f"  one evaluation, as in the papers: {_measured(result.one_evaluation)}"
+        yield f"  99% confidence: {_measured(result.confident)}"
+    passes = f"{result.forward_passes:,} forward, {result.backward_passes:,} backward"
+    yield f"passes: {result.forward_passes + result.backward_passes:,} ({passes})"
+    if result.verified:
+        checked = "the average prediction was measured" if result.random else "adversarial examples were verified"
+        yield f"{checked} at the end, with {result.verification_passes:,} of these passes"
+    yield from (f"note: {warning}" for warning in result.warnings)
+    if not result.complete:
+        why = "the query budget is spent" if result.exhausted else "interrupted"
+        yield f"{why}: not every attack ran on every image, so robust accuracy is at most this"
+
+
+def _measured(metric: Metric) -> str:
+    """A fraction with its interval, or why it was not measured."""
+    if metric.value is None or metric.interval is None:
+        return metric.note
+    return f"{percentage(metric.value)}, 95% interval {interval(metric.interval)}"
+
+
+def _expected(passes: int, images: int, max_queries: int | None) -> str:
+    limit = "" if max_queries is None else f"; --max-queries stops at {max_queries:,}"
+    return f"about {passes:,} passes if all {images:,} images are robust{limit}"
+
+
+@contextmanager
+def _progress(name: str, shown: bool) -> Iterator[Tell | None]:
+    """Robust accuracy so far on stderr, attack by attack, if that is a terminal."""
+    console = Console(stderr=True)
+    if not shown or not console.is_terminal:
+        yield None
+        return
+    board = Board(name)
+    with Live(board, console=console, transient=True, refresh_per_second=4):
+        yield board.tell
+
+
+class Board:
+    """Display while attacks run: a line for each attack with the robust accuracy so far, and a progress bar."""
+
+    def __init__(self, name: str) -> None:
+        self.seen: dict[str, Snapshot] = {}
+        columns = TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.percentage:>3.0f}%")
+        self.bar = Progress(*columns, TimeElapsedColumn())
+        self.task = self.bar.add_task(name, total=None)
+
+    def tell(self, at: Snapshot) -> None:
+        """Update the display."""
+        self.seen[at.attack] = at
+        self.bar.update(self.task, completed=at.done, total=at.total)
+
+    def __rich__(self) -> RenderableType:
+        from isthmus.metrics import wilson
+
+        grid = Table.grid(padding=(0, 2))
+        for label, at in list(self.seen.items()):
+            accuracy = f"{percentage(at.robust / at.n)} {interval(wilson(at.robust, at.n))}"
+            grid.add_row(Text(label), accuracy, f"of {at.n:,}")
+        return Group(grid, self.bar.get_renderable())

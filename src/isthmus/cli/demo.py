@@ -1,0 +1,26 @@
+"""``isthmus demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from isthmus.cli import exit_codes, output
+from isthmus.cli.options import Quiet
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the five runs and the page.")] = Path("runs/demo"),
+    quiet: Quiet = False,
+) -> None:
+    """Train five classifiers on handwritten digits, audit them, and write a page that compares them."""
+    from isthmus.studies.demo import CHECKS, recipes, run_demo
+
+    page = run_demo(out, show_progress=not quiet)
+    subjects = output.compare([out / recipe.name for recipe in recipes()])
+    output.echo(f"page: {page}")
+    checks = [check if isinstance(check, str) else check["name"] for check in CHECKS]
+    exit_codes.stop_at_errors(subjects, checks)
+    exit_codes.stop_at_chance(subjects, checks)

@@ -1,0 +1,76 @@
+"""Exit codes other than 0, and what ends an audit with one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from isthmus.cli.output import echo
+from isthmus.core.types import Status
+
+if TYPE_CHECKING:
+    from isthmus.report.subjects import Subject
+
+BUG = 1
+"""A fault of isthmus."""
+
+ERROR = 2
+"""A mistake that the user can correct, or a result that no script should take for a success."""
+
+OVERSTATED, BROKEN, UNDECIDED = 3, 4, 5
+"""Verdicts on a robust accuracy; :data:`UNDECIDED` also for an attack whose query budget ended it."""
+
+INTERRUPTED = 130
+
+
+def stop_at_errors(subjects: Sequence[Subject], checks: Sequence[str]) -> None:
+    """Exit with :data:`ERROR` if one of these checks failed with an error."""
+    ran = [(check, subject) for subject in subjects for check in checks if check in subject.results]
+    failed = [f"{check} of {subject.name}" for check, subject in ran if subject.results[check].status is Status.ERROR]
+    if failed:
+        echo(
+            f"Error: {', '.join(failed)} failed with an error (reasons above). All other results are kept. To retry "
+            "the failed checks, run the same command again.",
+            err=True,
+        )
+        raise typer.Exit(ERROR)
+
+
+def stop_at_chance(subjects: Sequence[Subject], checks: Sequence[str]) -> None:
+    """Exit with :data:`ERROR` if a classifier is no better than a constant prediction, or collapsed in training."""
+    for subject in subjects:
+        reason = subject.collapse if subject.collapsed else ""
+        for check, name in (("accuracy", "accuracy"), ("diagnosis", "clean_accuracy")):
+            reason = reason or (_chance_reason(subject, check, name) if check in checks else "")
+        if reason:
+            echo(f"Error: {subject.name} is at chance. {reason}", err=True)
+            raise typer.Exit(ERROR)
+
+
+def _chance_reason(subject: Subject, check: str, name: str) -> str:
+    """Why a check's accuracy is not above chance; empty if it is, or if there are too few images to decide."""
+    from isthmus.checks.at_chance import FEWEST
+
+    result = subject.results.get(check)
+    metric = result.metrics.get(name) if result is not None else None
+    if result is None or metric is None or metric.interval is None or metric.n < FEWEST:
+        return ""
+    if metric.interval.low > result.details.get("chance", -1.0):  # results of earlier versions lack "chance"
+        return ""
+    if check == "accuracy":
+        return result.reason
+    return f"{metric.value:.1%} of {metric.n:,} clean images are classified correctly."
+
+
+def stop_at_verdicts(subjects: Sequence[Subject], checks: Sequence[str]) -> None:
+    """Exit with the code of the gravest verdict: broken, then overstated, then undecided."""
+    if "diagnosis" not in checks:
+        return
+    results = [subject.results["diagnosis"] for subject in subjects if "diagnosis" in subject.results]
+    statuses = {result.details["verdict"]["status"] for result in results if result.details}
+    codes = {"broken": BROKEN, "overstated": OVERSTATED, "undecided": UNDECIDED}
+    code = next((code for status, code in codes.items() if status in statuses), 0)
+    if code:
+        raise typer.Exit(code)

@@ -1,0 +1,30 @@
+"""``isthmus report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from isthmus.cli.output import compare, echo
+from isthmus.core import files
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Audited run folders; folders without an audit are skipped.")],
+    out: Annotated[Path, typer.Option(help="Page to write.")] = Path("report.html"),
+) -> None:
+    """Write one page that compares audited runs, from their stored results."""
+    from isthmus.report import page
+    from isthmus.report.subjects import is_audited
+
+    given = [run for run in runs if files.real(run) != files.real(out)]  # "runs/* --out runs/index.html", called again
+    skipped = [run for run in given if files.exists(run) and not is_audited(run)]
+    chosen = [run for run in given if run not in skipped]
+    if chosen and skipped:
+        names = ", ".join(map(str, skipped))
+        echo(f"Warning: skipped, since they hold no finished audit: {names}", err=True)
+    written = page.write(chosen or given, out)
+    compare(chosen)
+    echo(f"page: {written}")

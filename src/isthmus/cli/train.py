@@ -1,0 +1,41 @@
+"""``isthmus train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from isthmus.cli.exit_codes import ERROR
+from isthmus.cli.options import Quiet
+from isthmus.cli.output import echo, percentage
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="Recipe, a YAML file (see examples/recipes).")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings that replace the recipe's: objective.rho=2 seed=3.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/NAME")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train a recipe, or resume an interrupted run of it.
+
+    Exit code 2 if training collapsed: accuracy at chance, or an impossible loss or bound.
+    """
+    from isthmus.training.processes import speaks
+    from isthmus.training.start import train as start
+
+    run = start(recipe, overrides or [], out=out, progress=not quiet)
+    if not speaks():
+        return
+    info = run.info()
+    result = info["result"]
+    echo(f"test accuracy: {percentage(result['test_accuracy'])}")
+    if note := info["data"].get("note"):
+        echo(f"data: {note}")
+    echo(f"run: {run.path}")
+    if result["collapsed"]:
+        echo(f"Error: Training collapsed. {result.get('collapse', '')}".strip(), err=True)
+        raise typer.Exit(ERROR)

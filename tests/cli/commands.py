@@ -1,0 +1,99 @@
+"""What tests of commands share: a recipe, foreign models, and processes that run a command."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from isthmus.audits.target import Named, named
+
+RECIPE = {
+    "data": {"name": "digits", "train_limit": 320, "test_limit": 60},
+    "model": {"backbone": {"name": "mlp", "hidden": [32]}, "dim": 4},
+    "objective": {"name": "ceb", "rho": 1},
+    "training": {"epochs": 4, "batch_size": 64, "optimizer": {"lr": 0.02}},
+}
+THEIRS = """
+import torch
+from torch import nn
+def build(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+class Nan(nn.Module):
+    def forward(self, x): return x.flatten(1)[:, :10] * float("nan")
+class Shape(nn.Module):
+    def forward(self, x): return x
+class Cut(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+        nn.init.zeros_(self.layer.weight)  # always the class of the largest bias, so that some images are right
+    def forward(self, x): return self.layer(x.detach().flatten(1))
+def cut(): return Cut()
+def trained():
+    from sklearn.datasets import load_digits
+    images, labels = (torch.tensor(each) for each in load_digits(return_X_y=True))
+    means = torch.stack([images[labels == k].mean(0) for k in range(10)]).float() / 16
+    model = build()
+    model[1].weight.data, model[1].bias.data = means, -means.square().sum(1) / 2
+    return model
+def nan(): return Nan()
+def shape(): return Shape()
+def five(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
+def local():
+    model = build()
+    model.shift = lambda x: x
+    return model
+"""
+NET = """
+import os, time
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, calls=None):
+        super().__init__()
+        self.layers, self.calls = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).double(), calls
+
+    def forward(self, images):
+        if self.calls is not None:
+            self.calls += 1
+            while self.calls > 100 and os.path.exists("hold"):
+                time.sleep(0.01)
+        return self.layers(images.double())
+
+def build(): return Net()
+def held(): return Net(0)
+"""
+MODEL = ("--weights", "weights.safetensors", "--data", "digits")
+FAST = ("--model", "net:build", *MODEL)
+HELD = ("--model", "net:held", *MODEL)  # waits after 100 calls, in the middle of pgd, while there is a file "hold"
+LONG = ("--suite", "fgsm,pgd:400", "--threat", "linf:0.03", "--n", 40, "--batch-size", 20, "--seed", 3, "--quiet")
+
+
+def isthmus(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own, as users do."""
+    process = started(*arguments, cwd=cwd, **environment)
+    output, errors = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def started(*arguments: object, cwd: Path, **environment: str) -> subprocess.Popen[str]:
+    """Start a command in a process group of its own."""
+    env = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100"} | environment
+    command = [sys.executable, "-m", "isthmus", *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command, cwd=cwd, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True, preexec_fn=listen
+    )
+
+
+def listen() -> None:
+    """A shell's background jobs ignore SIGINT, and so would what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def named_net(home: Path, *, data: str | None = "digits") -> Named:
+    """The fitted linear classifier of the fixture ``net_home``."""
+    if str(home) not in sys.path:
+        sys.path.insert(0, str(home))
+    return named(None, "net:build", home / "weights.safetensors", data, None)

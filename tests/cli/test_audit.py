@@ -1,0 +1,70 @@
+"""``isthmus audit``."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import typer
+from tests.cli.commands import isthmus
+
+from isthmus.cli.exit_codes import stop_at_verdicts
+
+
+def test_a_run_is_audited(home):
+    record = json.loads((home / "runs/small/audit/audit.json").read_text())
+    assert (record["n"], record["model"], record["settings"]["threat"]) == (40, "small", "linf:0.05")
+    assert "<html" in (home / "runs/small/page.html").read_text()
+
+
+def test_a_check_that_fails_with_an_error_is_reported_and_is_no_success(home):
+    audit = ("audit", "--model", "theirs:cut", "--data", "digits", "--n", 30, "--threat", "linf:0.1")
+    done = isthmus(*audit, "--checks", "accuracy,robustness", cwd=home)
+    assert done.returncode == 2
+    said = " ".join(done.stdout.split())
+    assert "fail accuracy of theirs.cut" in said
+    assert "error robustness of theirs.cut" in said
+    assert "gradient" in said
+    assert done.stdout.splitlines()[-1] == f"page: {Path('runs/theirs.cut/page.html')}"
+    assert done.stderr.startswith("Error: robustness of theirs.cut failed")
+    assert (home / "runs/theirs.cut/audit/accuracy.json").exists()
+    assert "broke off with an error" in (home / "runs/theirs.cut/page.html").read_text()
+    other = isthmus(*audit, "--checks", "accuracy", cwd=home)
+    assert "failed" not in other.stderr, "this audit did not run the check that failed"
+    assert other.returncode == 2
+    assert "Error: theirs.cut is at chance. " in other.stderr
+    assert "Nearly all answers are class" in other.stderr
+    doubted = isthmus(*audit, "--checks", "diagnosis", "--passes", 40, cwd=home)
+    assert (doubted.returncode, "Error: theirs.cut is at chance. " in doubted.stderr) == (2, True)
+    absent = isthmus(*audit, "--checks", "transfer:folder:nowhere", cwd=home)
+    assert absent.returncode == 2
+    assert "Error: transfer of theirs.cut failed" in absent.stderr
+    assert isthmus("report", "runs/theirs.cut", cwd=home).returncode == 0
+
+
+def test_a_foreign_model_is_audited(home):
+    arguments = (
+        "audit",
+        "--model",
+        "theirs:trained",
+        "--data",
+        "digits",
+        "--n",
+        30,
+        "--checks",
+        "accuracy,calibration",
+    )
+    done = isthmus(*arguments, cwd=home)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"page: {Path('runs/theirs.trained/page.html')}"
+    assert not (home / "runs/theirs.trained/audit/robustness.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("statuses", "code"), [(["undecided"], 5), (["undecided", "overstated"], 3), (["overstated", "broken", "holds"], 4)]
+)
+def test_the_exit_code_is_that_of_the_gravest_verdict(statuses, code):
+    found = [SimpleNamespace(details={"verdict": {"status": status}}) for status in statuses]
+    with pytest.raises(typer.Exit) as stop:
+        stop_at_verdicts([SimpleNamespace(results={"diagnosis": each}) for each in found], ["diagnosis"])
+    assert stop.value.exit_code == code

@@ -1,0 +1,34 @@
+"""``isthmus demo``."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.cli.commands import isthmus
+
+from isthmus.studies import demo
+
+
+def test_the_demo_compares_its_classifiers(tmp_path, monkeypatch):
+    """With two of the five and few checks; all of them take a minute and a half."""
+    monkeypatch.setattr(demo, "OBJECTIVES", {name: demo.OBJECTIVES[name] for name in ("determ", "ceb-rho4")})
+    monkeypatch.setattr(demo, "CHECKS", ("accuracy", "calibration", "memorisation"))
+    page = demo.run_demo(tmp_path, show_progress=False).read_text()
+    for name in ("determ", "ceb-rho4"):
+        assert name in page
+        record = json.loads((tmp_path / name / "audit" / "accuracy.json").read_text())
+        assert record["metrics"]["accuracy"]["value"] > 0.9
+
+
+@pytest.mark.slow
+def test_the_demo_compares_five_classifiers(tmp_path):
+    done = isthmus("demo", "--out", "demo", cwd=tmp_path, ISTHMUS_DATA="")
+    assert done.returncode == 0, done.stderr
+    page = tmp_path / "demo" / "page.html"
+    assert done.stdout.splitlines()[-1] == f"page: {Path('demo/page.html')}"
+    for name in ("determ", "vib-rho0", "vib-rho4", "ceb-rho0", "ceb-rho4"):
+        assert name in page.read_text()
+        record = json.loads((tmp_path / "demo" / name / "audit" / "accuracy.json").read_text())
+        assert record["metrics"]["accuracy"]["value"] > 0.9
+    again = isthmus("demo", "--out", "demo", cwd=tmp_path)
+    assert again.returncode == 0

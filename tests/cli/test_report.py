@@ -1,0 +1,36 @@
+"""``isthmus report``."""
+
+import shutil
+
+from tests.cli.commands import isthmus
+
+
+def test_a_report_compares_runs_without_torch(home, tmp_path):
+    shadow = tmp_path / "torch.py"
+    shadow.write_text("raise ImportError('the report imported torch')")
+    done = isthmus(
+        "report", "runs/small", "runs/small", "--out", tmp_path / "r.html", cwd=home, PYTHONPATH=str(tmp_path)
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"page: {tmp_path / 'r.html'}"
+
+
+def test_a_report_skips_what_is_not_audited(home, tmp_path):
+    shutil.copytree(home / "runs/small", tmp_path / "runs/whole")
+    shutil.copytree(home / "runs/small", tmp_path / "runs/unaudited", ignore=shutil.ignore_patterns("audit"))
+    (tmp_path / "runs/demo").mkdir()
+    (tmp_path / "runs/demo/inner").symlink_to(tmp_path / "runs/whole")
+    arguments = ["report", *sorted(path.relative_to(tmp_path) for path in (tmp_path / "runs").iterdir())]
+    for _ in "again":  # the page itself is among the arguments then
+        done = isthmus(*arguments, "runs/page.html", "--out", "runs/page.html", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.splitlines() == [
+            "Warning: skipped, since they hold no finished audit: runs/demo, runs/unaudited"
+        ]
+    none = isthmus("report", "runs/demo", "runs/unaudited", cwd=tmp_path)
+    assert none.returncode == 2
+    assert none.stderr == "Error: runs/demo holds no audit, but folders in it do; give those: runs/demo/*.\n"
+    (tmp_path / "runs/whole/audit/accuracy.json").write_text("{")
+    damaged = isthmus(*arguments, cwd=tmp_path)
+    assert damaged.returncode == 2
+    assert "accuracy.json" in damaged.stderr

@@ -1,0 +1,47 @@
+"""``isthmus verify``."""
+
+import pytest
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tests.cli.commands import FAST, isthmus, named_net
+
+from isthmus.audits import attack_file
+from isthmus.core.errors import FileError
+
+
+def test_verification_agrees_and_compares_the_examples(net_home, attacked):
+    for options, sentence in ((FAST, "identical to the data set"), (FAST[:4], "not compared")):
+        done = isthmus("verify", attacked, *options, cwd=net_home)
+        assert done.returncode == 0, done.stderr
+        assert sentence in done.stdout
+        last = done.stdout.splitlines()[-1]
+        assert last.startswith("verified: robust accuracy is at most ")
+        assert "on these 40 images (SHA-256 " in last
+        assert last.endswith("at linf:0.03; which attacks ran is not verified (clean, fgsm, pgd)")
+
+
+@pytest.mark.parametrize(
+    ("expected", "words"),
+    [({"count": 41}, "holds 40 examples, not --n 41"), ({"threat": "linf:0.02"}, "is about linf:0.03")],
+)
+def test_a_file_about_fewer_images_or_another_threat_is_refused(net_home, attacked, expected, words):
+    with pytest.raises(FileError, match=words):
+        attack_file.verify(attacked, named_net(net_home), **expected)
+    fits = attack_file.verify(attacked, named_net(net_home), threat="linf:0.03", count=40)
+    assert fits.agrees
+    assert len(fits.examples) == 64
+
+
+def test_a_claim_that_does_not_hold_is_exit_code_two(net_home, attacked, tmp_path):
+    with safe_open(attacked, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    tensors["adversarial"][0] = tensors["images"][tensors["broken"] & (tensors["stage"] > 0)][0].float() / 255
+    save_file(tensors, tmp_path / "forged", metadata)
+    done = isthmus("verify", tmp_path / "forged", *FAST, cwd=net_home)
+    assert done.returncode == 2
+    assert "1 × the adversarial image is not misclassified" in done.stdout
+    assert "checksum: the file was changed" in done.stdout
+    assert done.stderr.startswith("Error: the claim of ")
+    other = isthmus("verify", attacked, "--model", "net:build", cwd=net_home)  # other weights: another model
+    assert other.returncode == 2
