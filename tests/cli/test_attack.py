@@ -41,8 +41,8 @@ def same(a: RobustResult, b: RobustResult) -> bool:
 @contextmanager
 def held_in_pgd(home: Path, checkpoint: Path, *arguments: object) -> Iterator[subprocess.Popen[str]]:
     """An attack that has finished fgsm, and waits in pgd however fast the machine is."""
-    (net_home / "hold").touch()
-    process = started(*arguments, cwd=net_home)
+    (home / "hold").touch()
+    process = started(*arguments, cwd=home)
     try:
         while not (checkpoint.exists() and json.loads(EvaluationState.load(checkpoint)[1])["at"] == 1):
             assert process.poll() is None, process.communicate()
@@ -50,7 +50,7 @@ def held_in_pgd(home: Path, checkpoint: Path, *arguments: object) -> Iterator[su
         yield process
     finally:
         process.kill()
-        (net_home / "hold").unlink()
+        (home / "hold").unlink()
 
 
 def test_an_attack_prints_what_the_file_holds(net_home, attacked):
