@@ -362,7 +362,7 @@ def test_memorised_noise_is_seen_in_a_run_and_its_own_data_are_shown(tmp_path, c
         "data": {"name": "digits", "train_limit": 120, "test_limit": 100, "random_labels": 1},
         "model": {"backbone": {"name": "mlp", "hidden": [128]}, "dim": 16},
         "objective": "deterministic",
-        "training": {"epochs": 60, "batch_size": 32},
+        "training": {"epochs": 100, "batch_size": 32},
     }
     trained = isthmus.train(recipe, out=tmp_path / "noise", progress=False)
     audit_run(ModelSource(trained.path), checks=["memorisation"])

@@ -36,9 +36,9 @@ def test_a_check_that_fails_with_an_error_is_reported_and_is_no_success(home):
     assert "Nearly all answers are class" in other.stderr
     doubted = isthmus(*audit, "--checks", "diagnosis", "--passes", 40, cwd=home)
     assert (doubted.returncode, "Error: theirs.cut is at chance. " in doubted.stderr) == (2, True)
-    absent = isthmus(*audit, "--checks", "transfer:folder:nowhere", cwd=home)
+    absent = isthmus(*audit, "--checks", "dataset_transfer:folder:nowhere", cwd=home)
     assert absent.returncode == 2
-    assert "Error: transfer of theirs.cut failed" in absent.stderr
+    assert "Error: dataset_transfer of theirs.cut failed" in absent.stderr
     assert isthmus("report", "runs/theirs.cut", cwd=home).returncode == 0
 
 

@@ -21,15 +21,18 @@ def test_verification_agrees_and_compares_the_examples(net_home, attacked):
 
 
 @pytest.mark.parametrize(
-    ("expected", "words"),
-    [({"count": 41}, "holds 40 examples, not --n 41"), ({"threat": "linf:0.02"}, "is about linf:0.03")],
+    ("threat", "count", "words"), [(None, 41, "holds 40 examples, not --n 41"), ("linf:0.02", None, "is about linf:0.03")]
 )
-def test_a_file_about_fewer_images_or_another_threat_is_refused(net_home, attacked, expected, words):
+def test_a_file_about_fewer_images_or_another_threat_is_refused(attacked, threat, count, words):
+    attack_file.check_claim(attacked, "linf:0.03", 40)
     with pytest.raises(FileError, match=words):
-        attack_file.verify(attacked, named_net(net_home), **expected)
-    fits = attack_file.verify(attacked, named_net(net_home), threat="linf:0.03", count=40)
-    assert fits.agrees
-    assert len(fits.examples) == 64
+        attack_file.check_claim(attacked, threat, count)
+
+
+def test_a_verification_has_the_digest_of_its_examples(net_home, attacked):
+    done = attack_file.verify(attacked, named_net(net_home))
+    assert done.agrees
+    assert len(done.examples) == 64
 
 
 def test_a_claim_that_does_not_hold_is_exit_code_two(net_home, attacked, tmp_path):

@@ -147,14 +147,11 @@ def locate(path: Path, run: Path | None, model: str | None) -> tuple[Path, Path 
     return next((file for file in candidates if file.exists()), path), run
 
 
-def verify(path: Path, subject: Named, threat: str | None = None, count: int | None = None) -> Verification:
-    """Recompute a result file's claim with a named model, and compare the original images with the model's data.
-
-    A file may hold fewer examples or another ε than its reader expects; ``threat`` and ``count`` refuse such a file.
+def check_claim(path: Path, threat: str | None, count: int | None) -> None:
+    """Refuse a result file with fewer examples or another ε than its reader expects.
 
     Args:
         path: a file that :func:`attack` or :meth:`RobustResult.save` wrote.
-        subject: the model. Original images are compared only if its data is known.
         threat: threat that the file must have, such as "linf:8/255"; None for any.
         count: number of examples that it must hold; None for any.
 
@@ -166,6 +163,19 @@ def verify(path: Path, subject: Named, threat: str | None = None, count: int | N
         raise FileError(f"{path} is about {claim.threat}, not about --threat {threat}.")
     if count is not None and count != len(claim):
         raise FileError(f"{path} holds {len(claim):,} examples, not --n {count}.")
+
+
+def verify(path: Path, subject: Named) -> Verification:
+    """Recompute a result file's claim with a named model, and compare the original images with the model's data.
+
+    Args:
+        path: a file that :func:`attack` or :meth:`RobustResult.save` wrote.
+        subject: the model. Original images are compared only if its data is known.
+
+    Raises:
+        FileError: the file cannot be read.
+    """
+    claim = RobustResult.load(path)
     images, labels = (None, None) if subject.data is None else _examples_of(claim, subject.data)
     return recompute(path, subject.model, images=images, labels=labels)
 

@@ -119,7 +119,7 @@ def audit(
     )
     subjects = output.compare([page.parent])
     output.echo(f"page: {page}")
-    # a name may have an option after it, as in transfer:mnist
+    # a name may have an option after it, as in dataset_transfer:mnist
     requested = [*DEFAULT_CHECKS, *WITH_TRAINING] if names is None else [name.partition(":")[0] for name in names]
     exit_codes.stop_at_errors(subjects, requested)
     exit_codes.stop_at_chance(subjects, requested)

@@ -45,7 +45,8 @@ def verify(
     from isthmus.audits.target import named
 
     path, run = attack_file.locate(result, run, model)
-    done = attack_file.verify(path, named(run, model, weights, data, None), threat, n)
+    attack_file.check_claim(path, threat, n)
+    done = attack_file.verify(path, named(run, model, weights, data, None))
     for line in lines(done):
         echo(line)
     if not done.agrees:
