@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from isthmus.audits.target import Named, named
+from isthmus.audits.target import ModelSource, NamedModel, named_model
 
 RECIPE = {
     "data": {"name": "digits", "train_limit": 320, "test_limit": 60},
@@ -92,8 +92,8 @@ def listen() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def named_net(home: Path, *, data: str | None = "digits") -> Named:
+def named_net(home: Path, *, data: str | None = "digits") -> NamedModel:
     """The fitted linear classifier of the fixture ``net_home``."""
     if str(home) not in sys.path:
         sys.path.insert(0, str(home))
-    return named(None, "net:build", home / "weights.safetensors", data, None)
+    return named_model(ModelSource(None, "net:build", home / "weights.safetensors", data))

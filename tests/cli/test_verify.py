@@ -21,7 +21,8 @@ def test_verification_agrees_and_compares_the_examples(net_home, attacked):
 
 
 @pytest.mark.parametrize(
-    ("threat", "count", "words"), [(None, 41, "holds 40 examples, not --n 41"), ("linf:0.02", None, "is about linf:0.03")]
+    ("threat", "count", "words"),
+    [(None, 41, "holds 40 examples, not --n 41"), ("linf:0.02", None, "is about linf:0.03")],
 )
 def test_a_file_about_fewer_images_or_another_threat_is_refused(attacked, threat, count, words):
     attack_file.check_claim(attacked, "linf:0.03", 40)

@@ -23,7 +23,7 @@ from isthmus.attacks.api import robust_accuracy
 from isthmus.attacks.engine.state import EvaluationState, seal
 from isthmus.attacks.result import RobustResult
 from isthmus.audits import attack_file
-from isthmus.audits.target import named
+from isthmus.audits.target import ModelSource, named_model
 from isthmus.cli import attack, verify
 from isthmus.data.images import as_float
 from isthmus.data.loading import load as load_data
@@ -172,7 +172,7 @@ def test_witnesses_are_verified_or_refused(run: Path, data: st.DataObject) -> No
         path = here.write("w.safetensors", data.draw(hostile_file(sound, here.marker, resealed(sound, seal, "seal"))))
 
         def act() -> None:
-            done = attack_file.verify(path, named(run, None, None, None, None))
+            done = attack_file.verify(path, named_model(ModelSource(run)))
             assert list(verify.lines(done))
             result = RobustResult.load(path)
             assert attack.table(result)

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from isthmus.attacks.api import expected_queries, robust_accuracy
+from isthmus.attacks.api import expected_queries, ready, robust_accuracy
 from isthmus.attacks.engine.early_stopping import forget
 from isthmus.attacks.engine.evaluate import Interrupted
 from isthmus.attacks.engine.evaluation import Progress
+from isthmus.attacks.engine.inputs import examples
 from isthmus.attacks.result import RobustResult
+from isthmus.attacks.result_file import ShardFacts
+from isthmus.attacks.shards import merge as merge_shards
+from isthmus.attacks.shards import parse_shard, rows_of, shard_facts
 from isthmus.attacks.threats import Threat, parse
 from isthmus.attacks.verify import Verification
 from isthmus.attacks.verify import verify as recompute
-from isthmus.audits.target import Named, Target
-from isthmus.checks.at_chance import FEWEST
+from isthmus.audits.target import NamedModel, Target
+from isthmus.checks.accuracy import MIN_IMAGES
 from isthmus.checks.diagnosis import ADVERSARIAL
 from isthmus.core.config import Component
 from isthmus.core.errors import ConfigError, FileError
@@ -37,6 +43,7 @@ def attack(
     suite: str | list[str],
     path: Path,
     *,
+    shard: ShardFacts | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> tuple[RobustResult, Path]:
@@ -49,6 +56,7 @@ def attack(
         target: model and images.
         suite: a suite, or names of attacks.
         path: the file; it is overwritten (see :func:`check_free`).
+        shard: the part of a larger evaluation that ``target`` is; see :func:`shard_of`.
         progress, options: see :func:`isthmus.robust_accuracy`.
 
     Returns:
@@ -73,6 +81,7 @@ def attack(
         )
     except Interrupted as stop:
         result = stop.result
+    result = replace(result, shard=shard)
     if not result.complete:
         path = _beside_a_complete_one(path)
         result.save(path)
@@ -92,17 +101,48 @@ def above_chance(result: RobustResult) -> bool:
     """Whether the clean accuracy is above that of the best constant prediction, by the lower end of its interval."""
     labels = result.examples.labels
     counts = labels.bincount()
-    if len(labels) < FEWEST or int(counts.max()) == len(labels):
+    if len(labels) < MIN_IMAGES or int(counts.max()) == len(labels):
         return True  # too few images, or only one class, to decide
     return wilson(int(result.correct.sum()), len(labels)).low > int(counts.max()) / len(labels)
 
 
-def file_name(suite: str, threat: str, n: int) -> str:
+def shard_of(
+    target: Target, shard: str, threat: Threat, suite: str | list[str], seed: int, bf16: bool
+) -> tuple[Target, ShardFacts]:
+    """One part of a target's images, such as "3/32", and the facts by which parts are merged.
+
+    Raises:
+        ConfigError: see :func:`isthmus.attacks.shards.parse_shard` and :func:`isthmus.attacks.shards.shard_facts`.
+    """
+    number, count = parse_shard(shard)
+    every = examples(target.images, target.labels, seed=seed, indices=target.indices)
+    facts = shard_facts(number, count, target.model, every, threat, ready(suite, threat.name), bf16)
+    rows = rows_of(facts.number, facts.count, facts.n)
+    images, labels, indices = (column[rows] for column in (target.images, target.labels, target.indices))
+    return replace(target, images=images, labels=labels, indices=indices), facts
+
+
+def merge(files: Sequence[Path], out: Path, force: bool = False) -> RobustResult:
+    """Merge the files of all shards of an evaluation into one.
+
+    Raises:
+        ConfigError: ``out`` exists; ``force`` overwrites it.
+        FileError: see :func:`isthmus.attacks.shards.merge`.
+    """
+    if not force:
+        check_free(out)
+    result = merge_shards(files)
+    result.save(out)
+    return result
+
+
+def file_name(suite: str, threat: str, n: int, shard: str | None = None) -> str:
     """Default name of a result's file, such as ``attack-fast-linf-8_255-n1000.safetensors``."""
     given = f"{suite}-{threat}".replace(" ", "").replace(",", "+").replace("/", "_").replace(":", "-")
     if len(given) > _LONGEST:
         given = f"{given[:_LONGEST]}-{sha256(given.encode())[:8]}"
-    return f"attack-{given}-n{n}.safetensors"
+    part = "" if shard is None else "-shard-{}-of-{}".format(*parse_shard(shard))
+    return f"attack-{given}-n{n}{part}.safetensors"
 
 
 def check_free(path: Path) -> None:
@@ -165,7 +205,7 @@ def check_claim(path: Path, threat: str | None, count: int | None) -> None:
         raise FileError(f"{path} holds {len(claim):,} examples, not --n {count}.")
 
 
-def verify(path: Path, subject: Named) -> Verification:
+def verify(path: Path, subject: NamedModel) -> Verification:
     """Recompute a result file's claim with a named model, and compare the original images with the model's data.
 
     Args:

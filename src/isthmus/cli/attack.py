@@ -67,6 +67,13 @@ def attack(
             show_default="no limit",
         ),
     ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="Attack one part of the images, such as 3/32, for a job array; `isthmus merge` joins the files.",
+            show_default="all images",
+        ),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Attack a trained run or any classifier, and save an adversarial example for every image that an attack broke.
@@ -77,13 +84,18 @@ def attack(
     """
     from isthmus.attacks.threats import parse
     from isthmus.audits import attack_file
-    from isthmus.audits.target import judged_on, named
+    from isthmus.audits.target import ModelSource, target_of
 
     ball, attacks, half_width = parse(threat), parse_suite(suite), None if until is None else parse_half_width(until)
     if out is not None and os.path.isdir(out):
         raise ConfigError(f"--out names a file; {out} is a folder.")
-    target = judged_on(named(run, model, weights, data, None), n)
-    path = out or target.folder / attack_file.file_name(suite, str(ball), len(target.labels))
+    target = target_of(ModelSource(run, model, weights, data, n))
+    path = out or target.folder / attack_file.file_name(suite, str(ball), len(target.labels), shard)
+    part = None
+    if shard is not None:
+        if until is not None or max_queries is not None:
+            raise ConfigError("--until and --max-queries concern all images; they cannot be combined with --shard.")
+        target, part = attack_file.shard_of(target, shard, ball, attacks, seed, bf16)
     if not force:
         attack_file.check_free(path)
     if not quiet:
@@ -94,6 +106,7 @@ def attack(
             ball,
             attacks,
             path,
+            shard=part,
             progress=progress,
             batch_size=batch_size,
             jobs=jobs,
@@ -102,17 +115,7 @@ def attack(
             bf16=bf16,
             max_queries=max_queries,
         )
-    Console().print(table(result))
-    for line in lines(result):
-        echo(line)
-    echo(f"result: {path}")
-    if not attack_file.above_chance(result):
-        echo(
-            "Error: the clean accuracy is not above that of a constant prediction; `isthmus audit --checks accuracy` "
-            "reports the likely cause.",
-            err=True,
-        )
-        raise typer.Exit(ERROR)
+    show(result, path)
     if result.exhausted:
         raise typer.Exit(UNDECIDED)
     if not result.complete:
@@ -148,6 +151,23 @@ def parse_half_width(text: str) -> float:
 
 
 # --- output ---
+
+
+def show(result: RobustResult, path: Path) -> None:
+    """Print a result and where it is; exit code 2 if the model is no better than a constant prediction."""
+    from isthmus.audits import attack_file
+
+    Console().print(table(result))
+    for line in lines(result):
+        echo(line)
+    echo(f"result: {path}")
+    if result.shard is None and not attack_file.above_chance(result):
+        echo(
+            "Error: the clean accuracy is not above that of a constant prediction; `isthmus audit --checks accuracy` "
+            "reports the likely cause.",
+            err=True,
+        )
+        raise typer.Exit(ERROR)
 
 
 def table(result: RobustResult) -> Table:

@@ -92,30 +92,26 @@ def audit(
     failed with an error, or the classifier is no better than a constant prediction. Results and page are written in
     every case.
     """
-    from isthmus.audits import DEFAULT_CHECKS, WITH_TRAINING
-    from isthmus.audits.target import audit_run
+    from isthmus.audits import DEFAULT_CHECKS, WITH_TRAINING, AuditOptions
+    from isthmus.audits.target import ModelSource, audit_run
 
     if jobs is not None and executor == "local":
         raise ConfigError("--jobs of an audit needs --executor ray; a local audit runs in one process.")
     names = [name.strip() for name in checks.split(",")] if checks is not None else None
     page = audit_run(
-        run,
-        model=model,
-        weights=weights,
-        data=data,
-        threat=threat,
-        count=n,
-        checks=names,
-        budget="full" if full else "quick",
-        claimed=claimed,
-        passes=passes,
-        max_queries=max_queries,
-        seed=seed,
-        out=out,
-        step=step,
-        batch_size=batch_size,
-        show_progress=not quiet,
-        cluster=cluster_of(executor, address, jobs, worker_cpus, worker_gpus),
+        ModelSource(run, model, weights, data, n, out, step),
+        threat,
+        names,
+        "full" if full else "quick",
+        claimed,
+        seed,
+        AuditOptions(
+            passes=passes,
+            max_queries=max_queries,
+            batch_size=batch_size,
+            progress=not quiet,
+            cluster=cluster_of(executor, address, jobs, worker_cpus, worker_gpus),
+        ),
     )
     subjects = output.compare([page.parent])
     output.echo(f"page: {page}")

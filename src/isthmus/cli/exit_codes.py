@@ -11,7 +11,7 @@ from isthmus.cli.output import echo
 from isthmus.core.types import Status
 
 if TYPE_CHECKING:
-    from isthmus.report.subjects import Subject
+    from isthmus.report.loading import AuditedModel
 
 BUG = 1
 """A fault of isthmus."""
@@ -25,7 +25,7 @@ OVERSTATED, BROKEN, UNDECIDED = 3, 4, 5
 INTERRUPTED = 130
 
 
-def stop_at_errors(subjects: Sequence[Subject], checks: Sequence[str]) -> None:
+def stop_at_errors(subjects: Sequence[AuditedModel], checks: Sequence[str]) -> None:
     """Exit with :data:`ERROR` if one of these checks failed with an error."""
     ran = [(check, subject) for subject in subjects for check in checks if check in subject.results]
     failed = [f"{check} of {subject.name}" for check, subject in ran if subject.results[check].status is Status.ERROR]
@@ -38,7 +38,7 @@ def stop_at_errors(subjects: Sequence[Subject], checks: Sequence[str]) -> None:
         raise typer.Exit(ERROR)
 
 
-def stop_at_chance(subjects: Sequence[Subject], checks: Sequence[str]) -> None:
+def stop_at_chance(subjects: Sequence[AuditedModel], checks: Sequence[str]) -> None:
     """Exit with :data:`ERROR` if a classifier is no better than a constant prediction, or collapsed in training."""
     for subject in subjects:
         reason = subject.collapse if subject.collapsed else ""
@@ -49,22 +49,22 @@ def stop_at_chance(subjects: Sequence[Subject], checks: Sequence[str]) -> None:
             raise typer.Exit(ERROR)
 
 
-def _chance_reason(subject: Subject, check: str, name: str) -> str:
+def _chance_reason(subject: AuditedModel, check: str, name: str) -> str:
     """Why a check's accuracy is not above chance; empty if it is, or if there are too few images to decide."""
-    from isthmus.checks.at_chance import FEWEST
+    from isthmus.checks.accuracy import MIN_IMAGES
 
     result = subject.results.get(check)
-    metric = result.metrics.get(name) if result is not None else None
-    if result is None or metric is None or metric.interval is None or metric.n < FEWEST:
+    metric = result.metrics.get(name, mode="mean") if result is not None else None
+    if result is None or metric is None or metric.interval is None or metric.n < MIN_IMAGES:
         return ""
-    if metric.interval.low > result.details.get("chance", -1.0):  # results of earlier versions lack "chance"
+    if metric.interval.low > result.details["chance"]:
         return ""
     if check == "accuracy":
         return result.reason
     return f"{metric.value:.1%} of {metric.n:,} clean images are classified correctly."
 
 
-def stop_at_verdicts(subjects: Sequence[Subject], checks: Sequence[str]) -> None:
+def stop_at_verdicts(subjects: Sequence[AuditedModel], checks: Sequence[str]) -> None:
     """Exit with the code of the gravest verdict: broken, then overstated, then undecided."""
     if "diagnosis" not in checks:
         return

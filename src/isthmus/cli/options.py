@@ -10,7 +10,7 @@ import typer
 from isthmus.core.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
-    from isthmus.core.cluster import Cluster
+    from isthmus.core.ray_cluster import Cluster
 
 MOST = 2**31 - 1
 """The largest count or seed, as in a recipe."""
@@ -54,7 +54,7 @@ def cluster_of(executor: str, address: str | None, jobs: int | None, cpus: int, 
     Raises:
         ConfigError: an unknown executor, or options of a cluster without one.
     """
-    from isthmus.core.cluster import Cluster
+    from isthmus.core.ray_cluster import Cluster
 
     if executor not in EXECUTORS:
         raise ConfigError(unknown("executor", executor, EXECUTORS))

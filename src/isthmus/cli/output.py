@@ -14,7 +14,7 @@ from isthmus.core.errors import printable
 
 if TYPE_CHECKING:
     from isthmus.core.types import Interval
-    from isthmus.report.subjects import Subject
+    from isthmus.report.loading import AuditedModel
 
 
 def echo(text: str, err: bool = False) -> None:
@@ -39,10 +39,10 @@ def interval(given: Interval) -> str:
     return f"[{100 * given.low:.2f}, {100 * given.high:.2f}]"
 
 
-def compare(folders: list[Path]) -> list[Subject]:
+def compare(folders: list[Path]) -> list[AuditedModel]:
     """Print the comparison table of audited folders, what did not pass and why, and the verdicts."""
     from isthmus.report import terminal
-    from isthmus.report.subjects import load_all
+    from isthmus.report.loading import load_all
 
     subjects = load_all(folders)
     console = Console()

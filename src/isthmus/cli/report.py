@@ -17,7 +17,7 @@ def report(
 ) -> None:
     """Write one page that compares audited runs, from their stored results."""
     from isthmus.report import page
-    from isthmus.report.subjects import is_audited
+    from isthmus.report.loading import is_audited
 
     given = [run for run in runs if files.real(run) != files.real(out)]  # "runs/* --out runs/index.html", called again
     skipped = [run for run in given if files.exists(run) and not is_audited(run)]

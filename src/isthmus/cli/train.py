@@ -24,11 +24,11 @@ def train(
 
     Exit code 2 if training collapsed: accuracy at chance, or an impossible loss or bound.
     """
-    from isthmus.training.processes import speaks
+    from isthmus.training.processes import is_first_process
     from isthmus.training.start import train as start
 
     run = start(recipe, overrides or [], out=out, progress=not quiet)
-    if not speaks():
+    if not is_first_process():
         return
     info = run.info()
     result = info["result"]

@@ -42,11 +42,11 @@ def verify(
     Exit code 2 if the file's claim does not hold for this model.
     """
     from isthmus.audits import attack_file
-    from isthmus.audits.target import named
+    from isthmus.audits.target import ModelSource, named_model
 
     path, run = attack_file.locate(result, run, model)
     attack_file.check_claim(path, threat, n)
-    done = attack_file.verify(path, named(run, model, weights, data, None))
+    done = attack_file.verify(path, named_model(ModelSource(run, model, weights, data)))
     for line in lines(done):
         echo(line)
     if not done.agrees:

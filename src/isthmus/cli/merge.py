@@ -1,0 +1,25 @@
+"""``isthmus merge``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from isthmus.cli.attack import show
+
+
+def merge(
+    shards: Annotated[list[Path], typer.Argument(help="Files that isthmus attack --shard wrote, in any order.")],
+    out: Annotated[Path, typer.Option(help="File to write, as isthmus attack without --shard does.")],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
+) -> None:
+    """Merge the shards of an attack into the result of the whole attack.
+
+    Refuses shards that are missing, given twice, incomplete, or of different models, data, seeds, threats, suites or
+    versions.
+    """
+    from isthmus.audits import attack_file
+
+    show(attack_file.merge(shards, out, force), out)
