@@ -118,8 +118,7 @@ def radius(context: DiagnosisContext) -> DiagnosticResult:
     rows = context.sample(context.clean.robust)
     if len(rows) == 0:
         return DiagnosticResult(test="radius", status=Status.PASS, reason="No clean image is classified correctly")
-    threat, pixels = context.threat, context.examples.images[0].numel()
-    grey = {"linf": 0.5, "l2": 0.5 * math.sqrt(pixels), "l1": 0.5 * pixels}[threat.name]
+    threat, grey = context.threat, _grey_eps(context)
     radii = sorted({min(threat.eps * multiple, grey) for multiple in MULTIPLES} | {grey})
     suite = [BASELINE.model_copy(update={"steps": RADIUS_STEPS})]
     source = context.baseline_gradient_model
@@ -154,3 +153,9 @@ def radius(context: DiagnosisContext) -> DiagnosticResult:
             "impossible": impossible if above_possible else None,
         },
     )
+
+
+def _grey_eps(context: DiagnosisContext) -> float:
+    """The ε at which every image can become the same grey."""
+    pixels = context.examples.images[0].numel()
+    return {"linf": 0.5, "l2": 0.5 * math.sqrt(pixels), "l1": 0.5 * pixels}[context.threat.name]
