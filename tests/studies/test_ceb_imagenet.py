@@ -1,27 +1,30 @@
-"""The ImageNet studies of CEB: claims on made-up and on the printed numbers, recipes, and the whole way on textures."""
+"""The ImageNet studies of CEB: claims on made-up and on the printed numbers, recipes, and whole runs on textures."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from tests.studies.records import blocks, measured, record, verdicts
 from torch import nn
 
 from isthmus.core.errors import ConfigError
 from isthmus.core.recipe import load_recipe
 from isthmus.core.training_options import RhoSchedule
+from isthmus.core.types import Interval, Metric
 from isthmus.data.loading import load
 from isthmus.metrics import CORRUPTIONS, wilson
 from isthmus.models.backbones import ResNet
 from isthmus.studies import catalogue, page
-from isthmus.studies.ceb import imagenet_measuring, imagenet_places, textures
-from isthmus.studies.ceb.imagenet import Ball
-from isthmus.studies.ceb.imagenet_measuring import Examined
-from isthmus.studies.ceb.imagenet_results import ROWS, chosen, error, printed, printed_value
-from isthmus.studies.old.evidence import Verdict
-from isthmus.studies.old.study import StudyRecord
+from isthmus.studies.ceb import imagenet_experiments, textures
+from isthmus.studies.ceb.imagenet import ERRORS
+from isthmus.studies.ceb.imagenet_configs import Ball, ImageNetModel
+from isthmus.studies.ceb.imagenet_experiments import Evaluated, chosen_rho, chosen_rows, find
+from isthmus.studies.measured import Measured
+from isthmus.studies.paper_values import paper_values
 from isthmus.studies.running import run_study
 from isthmus.studies.store import ResultStore
+from isthmus.studies.verdicts import Verdict
 from isthmus.training.run import load as load_model
 from isthmus.training.schedules import learning_rate_factor
 
@@ -29,69 +32,84 @@ SUPPORTED, CONTRADICTED, UNDECIDED = Verdict.SUPPORTED, Verdict.CONTRADICTED, Ve
 STUDIES = {50: "ceb/imagenet-50", 152: "ceb/imagenet-152"}
 VARIANTS = ("plain", "autoaugment", "wide")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "recipes" / "imagenet-ceb.yaml"
-OF_SHARES = {"clean": 50_000, "imagenet_a": 7_500, "pgd_l2": 50_000, "pgd_linf": 50_000}
+OF_IMAGES = {"clean_error": 50_000, "imagenet_a_error": 7_500, "pgd_error": 50_000}
+CLEAN, MCE, A, PGD_L2, PGD_LINF = (
+    "clean error",
+    "mCE",
+    "error on ImageNet-A",
+    "error under PGD in ℓ2",
+    "error under PGD in ℓ∞",
+)
 
 
-def number(row, value):
-    """An error as a cell holds it; intervals under corruptions are about as wide as 50,000 images make them."""
-    if row in OF_SHARES:
-        interval = wilson(round(value * OF_SHARES[row]), OF_SHARES[row])
-        return {"value": value, "low": interval.low, "high": interval.high, "n": OF_SHARES[row]}
-    return {"value": value, "low": value - 0.003, "high": value + 0.003, "n": 50_000}
+def number(title, value):
+    """An error as a row; intervals under corruptions are about as wide as 50,000 images make them."""
+    select = ERRORS[title]
+    coords = {**select.where, **({"eps": 16 / 255} if select.name == "pgd_error" else {})}
+    n = OF_IMAGES.get(select.name, 50_000)
+    unit = "relative" if title == MCE else "fraction"
+    if value is None:
+        return Metric(name=select.name, value=None, unit=unit, n=0, note="nobody looked", coords=coords)
+    interval = Interval(low=value - 0.003, high=value + 0.003, method="bootstrap over examples")
+    if select.name in OF_IMAGES:
+        interval = wilson(round(value * n), n)
+    return Metric(name=select.name, value=value, unit=unit, n=n, interval=interval, coords=coords)
 
 
-def record_of(depth, models, seeds=3, **config):
-    """A record of cells: (variant, ρ) -> errors by row, alike for all seeds."""
-    cells = {}
-    for (variant, rho), errors in models.items():
-        facts = {"variant": variant, "objective": "determ" if rho is None else "ceb", "knob": rho}
-        found = {row: {"why": "nobody looked"} if errors[row] is None else number(row, errors[row]) for row in ROWS}
-        for seed in range(seeds):
-            cell = {**facts, "seed": seed, "collapsed": False, "errors": found, "missing": {}}
-            cells[f"{variant} {rho} {seed}"] = cell
-    whole = {**catalogue.find(STUDIES[depth]).SCALES["paper"].plain(), "seeds": seeds, **config}
-    return StudyRecord(study=STUDIES[depth], scale="paper", config=whole, cells=cells, total=len(cells))
+def experiments(models, seeds=3, collapsed=()):
+    """(variant, ρ) -> errors by title, alike for all seeds."""
+    return [
+        measured(
+            [number(title, value) for title, value in errors.items()],
+            ImageNetModel(variant, rho, seed).coords,
+            collapsed=rho in collapsed,
+        )
+        for (variant, rho), errors in models.items()
+        for seed in range(seeds)
+    ]
 
 
-def verdicts(record):
-    found = tuple(catalogue.find(record.study).findings(record))
-    assert "<svg" in page.render(record.model_copy(update={"findings": found}))
-    return [finding.verdict for finding in found]
+def made(depth, models, seeds=3, tie=0.001, collapsed=()):
+    found = experiments(models, seeds, collapsed)
+    choice = measured(chosen_rows(map(Measured.from_plain, found), tie), {})
+    return record(STUDIES[depth], [*found, choice], seeds=seeds, tie=tie)
+
+
+def chosen(of):
+    return {row.coords["variant"]: row.value for row in of.rows().select("chosen_rho", {})}
 
 
 def printed_models(depth):
+    """(variant, ρ) -> errors by title, as printed."""
+    rhos = {each.coords["variant"]: each.value for each in paper_values("ceb", f"imagenet-{depth}-rho")}
     models = {}
-    for variant in VARIANTS:
-        for bottleneck in (True, False):
-            column = printed(depth, variant, bottleneck)
-            models[variant, column.rho] = {row: printed_value(column, row) for row in ROWS}
+    for each in paper_values("ceb", f"imagenet-{depth}"):
+        variant = each.coords["variant"]
+        rho = rhos[variant] if each.coords["objective"] == "chosen" else None
+        models.setdefault((variant, rho), {})[each.metric] = each.value
     return models
 
 
-# --- claims ---
-
-
 @pytest.mark.parametrize(("depth", "more"), [(50, 1), (152, 4)])
-def test_the_printed_tables_bear_out_the_paper_s_claims(depth, more):
-    record = record_of(depth, printed_models(depth))
+def test_the_printed_tables_support_the_papers_claims(depth, more):
+    found = made(depth, printed_models(depth))
     # the tables have one ρ of each, from which no trend follows
-    assert verdicts(record) == [SUPPORTED] * 7 + [UNDECIDED] + [SUPPORTED] * more
-    stars = {50: (6.0, 5.0, 2.0), 152: (3.0, 3.0, 3.0)}[depth]
-    assert tuple(chosen(record, variant) for variant in VARIANTS) == stars
+    assert verdicts(found) == [SUPPORTED] * 7 + [UNDECIDED] + [SUPPORTED] * more
+    assert chosen(found) == dict(zip(VARIANTS, {50: (6, 5, 2), 152: (3, 3, 3)}[depth], strict=True))
+    assert "<svg" in page.render(found)
 
 
 @pytest.mark.parametrize(("depth", "last"), [(50, SUPPORTED), (152, CONTRADICTED)])
-def test_with_bottleneck_and_baseline_exchanged_they_are_refuted(depth, last):
+def test_with_bottleneck_and_baseline_exchanged_they_are_contradicted(depth, last):
     models = printed_models(depth)
-    rhos = {variant: rho for variant, rho in models if rho is not None}
     exchanged = {}
-    for variant, rho in rhos.items():
-        ours, plain = models[variant, rho], models[variant, None]
-        exchanged |= {(variant, rho): plain, (variant, None): ours}
-    found = verdicts(record_of(depth, exchanged))
+    for variant, rho in models:
+        if rho is not None:
+            exchanged |= {(variant, rho): models[variant, None], (variant, None): models[variant, rho]}
+    found = verdicts(made(depth, exchanged))
     # clean errors of ResNet-50 with AutoAugment are 0.2 points apart, but the other two pairs are not
     assert found[:6] == [CONTRADICTED] * 6
-    assert found[8] is last  # that none stands is as true as before; that CEB does is not
+    assert found[8] is last  # that none is robust is as true as before; that CEB is robust is not
 
 
 def test_whether_robustness_falls_follows_from_the_slope():
@@ -100,89 +118,79 @@ def test_whether_robustness_falls_follows_from_the_slope():
         base = printed_models(152)[variant, None]
         models[variant, None] = base
         for step in range(1, 11):
-            models[variant, float(step)] = {**base, "pgd_linf": 0.80 + 0.01 * step, "pgd_l2": 0.82 + 0.01 * step}
-    assert verdicts(record_of(152, models))[7] is SUPPORTED
-    for step in range(1, 11):  # one way of training alone goes the other way
-        models["wide", float(step)] = {**models["wide", 1.0], "pgd_linf": 0.95 - 0.01 * step}
-    assert verdicts(record_of(152, models))[7] is CONTRADICTED
+            models[variant, float(step)] = {**base, PGD_LINF: 0.80 + 0.01 * step, PGD_L2: 0.82 + 0.01 * step}
+    assert verdicts(made(152, models))[7] is SUPPORTED
+    for step in range(1, 11):  # one way of training alone has the other sign
+        models["wide", float(step)] = {**models["wide", 1.0], PGD_LINF: 0.95 - 0.01 * step}
+    assert verdicts(made(152, models))[7] is CONTRADICTED
 
 
-def test_a_gain_in_one_way_of_training_that_chance_explains_is_carried_by_the_others_but_a_loss_is_not():
+def test_a_gain_that_chance_explains_is_carried_by_the_others_but_a_loss_is_not():
     models = printed_models(50)
-    assert models["autoaugment", None]["clean"] - models["autoaugment", 5.0]["clean"] == pytest.approx(0.002)
-    models["autoaugment", 5.0] = {**models["autoaugment", 5.0], "clean": 0.226}  # within chance of 22.5%, but behind it
-    assert verdicts(record_of(50, models))[0] is UNDECIDED
-    models["autoaugment", 5.0] = {**models["autoaugment", 5.0], "clean": 0.24}
-    assert verdicts(record_of(50, models))[0] is CONTRADICTED
+    assert models["autoaugment", None][CLEAN] - models["autoaugment", 5.0][CLEAN] == pytest.approx(0.002)
+    models["autoaugment", 5.0] = {**models["autoaugment", 5.0], CLEAN: 0.226}  # within chance of 22.5%, but behind it
+    assert verdicts(made(50, models))[0] is UNDECIDED
+    models["autoaugment", 5.0] = {**models["autoaugment", 5.0], CLEAN: 0.24}
+    assert verdicts(made(50, models))[0] is CONTRADICTED
 
 
-def test_more_than_a_percent_left_by_pgd_of_one_resnet_50_refutes_that_none_stands():
+def test_a_resnet_50_with_more_than_a_percent_under_pgd_contradicts_that_none_is_robust():
     models = printed_models(50)
-    models["wide", 7.0] = {**models["wide", 2.0], "clean": 0.25, "pgd_l2": 0.97}
-    assert verdicts(record_of(50, models))[-1] is CONTRADICTED
+    models["wide", 7.0] = {**models["wide", 2.0], CLEAN: 0.25, PGD_L2: 0.97}
+    assert verdicts(made(50, models))[-1] is CONTRADICTED
 
 
-def test_what_is_not_measured_decides_nothing_and_is_shown_so():
-    models = {
-        key: {**errors, "mce": None, "fog": None, "imagenet_a": None} for key, errors in printed_models(152).items()
-    }
-    record = record_of(152, models)
-    found = catalogue.find(record.study).findings(record)
-    open_ones = [finding for finding in found if "nobody looked" in finding.reason]
-    assert [finding.verdict for finding in open_ones] == [
-        UNDECIDED
-    ] * 4  # mCE, ImageNet-A, AutoAugment and width, width
-    assert found[0].verdict is SUPPORTED
-    text = page.render(record)
-    assert "Not measured: nobody looked." in text
-    assert text.count("not measured") > 6 * 3
+def test_what_is_not_measured_decides_nothing_and_is_listed():
+    models = {key: {**errors, MCE: None, A: None} for key, errors in printed_models(152).items()}
+    found = made(152, models)
+    undecided = [at for at, each in enumerate(verdicts(found)) if each is UNDECIDED]
+    assert undecided == [1, 3, 6, 7, 11]  # mCE, ImageNet-A, AutoAugment and width, no trend, width
+    assert blocks(found)[-1].rows == (("mce", "nobody looked"), ("imagenet a error", "nobody looked"))
 
 
-def test_without_a_model_that_left_chance_there_is_one_finding():
-    record = record_of(50, printed_models(50))
-    cells = {name: {**cell, "collapsed": cell["objective"] == "ceb"} for name, cell in record.cells.items()}
-    assert verdicts(record.model_copy(update={"cells": cells})) == [UNDECIDED, UNDECIDED]
+def test_models_that_stayed_at_chance_decide_nothing():
+    found = made(50, printed_models(50), collapsed=(2.0, 5.0, 6.0))
+    assert set(verdicts(found)) == {UNDECIDED}
+    assert chosen(found) == {}
 
 
-def test_some_of_the_ways_of_training_are_enough_for_what_needs_no_other():
+def test_some_ways_of_training_are_enough_for_what_needs_no_other():
     models = {key: errors for key, errors in printed_models(152).items() if key[0] == "autoaugment"}
-    found = verdicts(record_of(152, models))
+    found = verdicts(made(152, models))
     assert found[6:] == [UNDECIDED, UNDECIDED, SUPPORTED, UNDECIDED, UNDECIDED, UNDECIDED]
 
 
 def test_the_chosen_rho_is_the_lowest_within_a_tenth_of_a_percent_of_the_best():
-    base = printed_models(152)["plain", None]
     accuracies = {2.0: 0.7985, 3.0: 0.8, 5.0: 0.801, 6.0: 0.8005, 7.0: 0.8009, 9.0: 0.79}
-    models = {("plain", rho): {**base, "clean": 1 - accuracy} for rho, accuracy in accuracies.items()}
-    assert chosen(record_of(152, {**models, ("plain", None): base}), "plain") == 3.0
-    assert chosen(record_of(152, {**models, ("plain", None): base}, tie=0.0), "plain") == 5.0
-    assert chosen(record_of(152, models), "wide") is None
-
-
-def test_several_seeds_widen_the_interval_by_their_spread():
-    record = record_of(50, printed_models(50))
-    cell = record.cells["plain None 0"]
-    others = [{**cell, "errors": {**cell["errors"], "clean": number("clean", value)}} for value in (0.25, 0.26)]
-    one, three = error([cell], "clean"), error([cell, *others], "clean")
-    assert one.value == 0.24
-    assert three.value == pytest.approx(0.25)
-    assert (one.seeds, three.seeds) == (1, 3)
-    assert three.high - three.low > 5 * (one.high - one.low)
+    errors = {rho: 1 - accuracy for rho, accuracy in accuracies.items()}
+    assert chosen_rho(errors, 0.001) == 3.0
+    assert chosen_rho(errors, 0.0) == 5.0
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
-def test_a_run_or_two_of_each_decide_nothing_but_what_is_said_of_these_models(seeds):
-    found = catalogue.find(STUDIES[50]).findings(record_of(50, printed_models(50), seeds))
-    assert {each.verdict for each in found[:-1]} == {UNDECIDED}
-    assert found[-1].verdict is SUPPORTED
+def test_a_run_or_two_of_each_decide_only_what_is_claimed_of_these_models(seeds):
+    found = verdicts(made(50, printed_models(50), seeds))
+    assert set(found[:-1]) == {UNDECIDED}
+    assert found[-1] is SUPPORTED
 
 
-# --- recipes ---
+def test_the_page_has_ours_beside_the_printed_numbers():
+    *_, beside, choice, every = blocks(made(50, printed_models(50)))
+    assert [line[2] for line in beside.rows] == ["ours", "CEB, Table 1"] * 6
+    assert [(line[0], line[-1].value) for line in choice.rows] == [
+        ("without AutoAugment", 6.0),
+        ("AutoAugment", 5.0),
+        ("AutoAugment, twice as wide", 2.0),
+    ]
+    assert [line[:3] for line in every.rows[:2]] == [
+        ("without AutoAugment", "deterministic", ""),
+        ("without AutoAugment", "CEB", "ρ = 6"),
+    ]
 
 
 @pytest.mark.parametrize("depth", [50, 152])
 def test_a_study_is_thirty_three_models(depth):
-    config = catalogue.find(STUDIES[depth]).SCALES["paper"]
+    config = catalogue.find(STUDIES[depth]).preset("paper")
     models = list(config.models())
     assert len(models) == len(set(models)) == 33
     assert sum(rho is None for _, rho, _ in models) == 3
@@ -190,8 +198,8 @@ def test_a_study_is_thirty_three_models(depth):
 
 
 def test_steps_and_schedules_are_the_paper_s():
-    config = catalogue.find(STUDIES[50]).SCALES["paper"]
-    recipe = load_recipe(config.recipe("autoaugment", 3.0, 0, "/data/imagenet"))
+    config = catalogue.find(STUDIES[50]).preset("paper")
+    recipe = load_recipe(config.recipe(ImageNetModel("autoaugment", 3.0, 0), "/data/imagenet"))
     steps = 1_281_167 // recipe.training.batch_size
     drops = [
         epoch
@@ -210,7 +218,9 @@ def test_steps_and_schedules_are_the_paper_s():
 
 @pytest.mark.parametrize("rho", [None, 3.0])
 def test_recipes_are_the_example_s_but_for_what_varies(rho):
-    ours = load_recipe(catalogue.find(STUDIES[50]).SCALES["paper"].recipe("autoaugment", rho, 0, "/data/imagenet"))
+    ours = load_recipe(
+        catalogue.find(STUDIES[50]).preset("paper").recipe(ImageNetModel("autoaugment", rho, 0), "/data/imagenet")
+    )
     example = load_recipe(EXAMPLE, {"training.devices": 8})
     varying = {"rho_schedule"}
     mine, theirs = (each.training.model_dump(exclude=varying) for each in (ours, example))
@@ -221,8 +231,8 @@ def test_recipes_are_the_example_s_but_for_what_varies(rho):
 
 
 def test_variants_differ_in_augmentation_and_width_alone():
-    config = catalogue.find(STUDIES[152]).SCALES["paper"]
-    plain, augmented, wide = (config.recipe(variant, 2.0, 0, "x") for variant in VARIANTS)
+    config = catalogue.find(STUDIES[152]).preset("paper")
+    plain, augmented, wide = (config.recipe(ImageNetModel(variant, 2.0, 0), "x") for variant in VARIANTS)
     augment = [load_recipe(recipe).training.augment for recipe in (plain, augmented, wide)]
     assert [each.resized_crop for each in augment] == [True] * 3
     assert [each.autoaugment for each in augment] == [None, "imagenet", "imagenet"]
@@ -248,9 +258,6 @@ def test_without_a_folder_it_says_which_option_to_set(scale, tmp_path):
         run_study(STUDIES[50], scale, (), tmp_path, show_progress=False)
 
 
-# --- textures, and measuring on them ---
-
-
 def test_textures_are_the_same_every_time_and_made_once(tmp_path):
     first, second = (textures.make(tmp_path / name, 16) for name in "ab")
     files = sorted(file.relative_to(first) for file in first.rglob("*") if file.is_file())
@@ -266,7 +273,7 @@ SIXTEEN = {"size": 16, "corrupted_size": 16, "images": 10, "corrupted": None, "s
 
 
 class Stripes(nn.Module):
-    """Says the class whose direction of stripes an image has most of: known, and differentiable."""
+    """Predicts the class whose direction of stripes an image has most of: known, and differentiable."""
 
     def __init__(self, size):
         super().__init__()
@@ -288,47 +295,50 @@ class Stripes(nn.Module):
 
 
 @pytest.fixture
-def examined(tmp_path):
+def evaluated(tmp_path):
     """The known classifier in place of a trained one, on the textures of 16×16."""
-    config = (
-        catalogue.find(STUDIES[50]).SCALES["tiny"].model_copy(update={**SIXTEEN, "linf": Ball(eps=0.3, step_size=0.1)})
-    )
-    bench = ResultStore(tmp_path)
-    places = imagenet_places.find(config, bench)
+    changes = {**SIXTEEN, "linf": Ball(eps=0.3, step_size=0.1)}
+    config = catalogue.find(STUDIES[50]).preset("tiny").model_copy(update=changes)
+    store = ResultStore(tmp_path)
+    places = find(config, store)
     data = load({"name": "imagenet", "path": places.path, "size": 16})
-    facts = {"test_accuracy": 1.0, "tested": len(data.test)}
-    return Examined(config, bench, places, {"recipe": {"name": "stripes"}}, Stripes(16).eval(), data, facts)
+    return Evaluated(config, store, places, {"recipe": {"name": "stripes"}}, Stripes(16).eval(), data)
 
 
-def test_portions_together_are_the_whole(examined, monkeypatch):
-    whole = examined.under_pgd("linf")
-    assert whole["n"] == 10
-    assert 0 < whole["value"] <= 1
-    for kept in (examined.bench.root / "cells").glob("*"):
+def by_name(rows):
+    return {row.coords.get("corruption", row.name): row for row in rows}
+
+
+def test_portions_together_are_the_whole(evaluated, monkeypatch):
+    whole = evaluated.under_pgd("linf")
+    assert whole.n == 10
+    assert 0 < whole.value <= 1
+    for kept in (evaluated.store.root / "cells").glob("*"):
         kept.unlink()
-    monkeypatch.setattr(imagenet_measuring, "PORTION", 4)
-    assert examined.under_pgd("linf") == whole
-    parts = sorted(path.name for path in (examined.bench.root / "cells").glob("*.json"))
+    monkeypatch.setattr(imagenet_experiments, "PORTION", 4)
+    assert evaluated.under_pgd("linf") == whole
+    parts = sorted(path.name for path in (evaluated.store.root / "cells").glob("*.json"))
     assert len(parts) == 3
-    monkeypatch.setattr(imagenet_measuring, "Attacker", None)  # nothing is attacked again
-    assert examined.under_pgd("linf") == whole
+    monkeypatch.setattr(imagenet_experiments, "Attacker", None)  # nothing is attacked again
+    assert evaluated.under_pgd("linf") == whole
 
 
-def test_errors_under_corruptions_are_those_of_their_images(examined):
-    found = examined.under_corruptions()
-    root, data = Path(examined.places.path) / "imagenet-c", examined.data
+def test_errors_under_corruptions_are_those_of_their_images(evaluated):
+    found = by_name(evaluated.under_corruptions())
+    root, data = Path(evaluated.places.path) / "imagenet-c", evaluated.data
     for corruption in ("fog", "pixelate"):
         wrong = []
         for severity in range(1, 6):
             files = sorted((root / corruption / str(severity)).rglob("*.JPEG"))
             images = torch.stack([_pixels(file) for file in files])
             labels = torch.tensor([data.classes.index(file.parent.name) for file in files])
-            wrong.append(float((examined.model(images).argmax(1) != labels).float().mean()))
-        assert found[corruption]["value"] == pytest.approx(sum(wrong) / 5)
-    mean = sum(found[name]["value"] for name in CORRUPTIONS) / 15
-    assert found["average"]["value"] == pytest.approx(mean)
-    assert found["average"]["low"] <= mean <= found["average"]["high"]
-    assert found["mce"]["n"] == 4 * textures.TEST
+            wrong.append(float((evaluated.model(images).argmax(1) != labels).float().mean()))
+        assert found[corruption].value == pytest.approx(sum(wrong) / 5)
+    mean = sum(found[name].value for name in CORRUPTIONS) / 15
+    average = found["average_error"]
+    assert average.value == pytest.approx(mean)
+    assert average.interval.low <= mean <= average.interval.high
+    assert found["mce"].n == 4 * textures.TEST
 
 
 def _pixels(file):
@@ -338,24 +348,25 @@ def _pixels(file):
     return torch.from_numpy(np.asarray(Image.open(file)).copy()).permute(2, 0, 1) / 255
 
 
-def test_a_corruption_that_is_not_there_leaves_the_means_unmeasured_and_the_others_as_they_are(examined):
-    before = examined.under_corruptions()
-    root = Path(examined.places.path) / "imagenet-c"
+def test_a_corruption_that_is_absent_leaves_the_means_unmeasured_and_the_others_as_they_are(evaluated):
+    before = by_name(evaluated.under_corruptions())
+    root = Path(evaluated.places.path) / "imagenet-c"
     shutil.rmtree(root / "fog" / "3")
-    places = imagenet_places.find(examined.config, examined.bench)
+    places = find(evaluated.config, evaluated.store)
     assert list(places.missing) == ["fog"]
     assert f"There is no folder {root / 'fog' / '3'}" in places.missing["fog"]
-    after = Examined(
-        examined.config, examined.bench, places, examined.about, examined.model, examined.data, examined.facts
+    again = Evaluated(
+        evaluated.config, evaluated.store, places, evaluated.about, evaluated.model, evaluated.data
     ).under_corruptions()
-    assert after["fog"] == {"why": "fog is not there"}
-    assert after["mce"] == after["average"] == {"why": "14 of 15 corruptions are there"}
+    after = by_name(again)
+    assert (after["fog"].value, after["fog"].note) == (None, places.missing["fog"])
+    for name in ("mce", "average_error"):
+        assert (after[name].value, after[name].note) == (None, "14 of 15 corruptions are there.")
     assert all(after[name] == before[name] for name in CORRUPTIONS if name != "fog")
 
 
-# --- the whole way ---
-
 DRY = {"rhos": [5.0]}
+NUMBERS = {"clean_error", "mce", "average_error", "imagenet_a_error", "pgd_error", "corruption_error"}
 
 
 @pytest.fixture(scope="module")
@@ -364,28 +375,30 @@ def dry(tmp_path_factory):
     return run_study(STUDIES[50], "tiny", DRY, out, show_progress=False), out
 
 
-def test_the_dry_run_is_whole(dry):
-    (record, html), _ = dry
-    assert record.complete
-    assert not record.failures
-    assert [(cell["variant"], cell["knob"]) for cell in record.cells.values()] == [
-        ("autoaugment", None),
-        ("autoaugment", 5.0),
-    ]
-    for cell in record.cells.values():
-        assert set(cell["errors"]) == set(ROWS)
-        assert all(0 <= each["low"] <= each["value"] <= each["high"] for each in cell["errors"].values())
-        assert cell["errors"]["clean"]["value"] == pytest.approx(1 - cell["test_accuracy"])
-        assert cell["tested"] == 4 * textures.TEST
-    assert record.departures["data"] == ("textures", "imagenet")
+def models(found):
+    return [each for each in found.experiments.values() if each.metrics and each.metrics[0].name == "clean_error"]
+
+
+def test_the_dry_run_is_complete(dry):
+    (found, html), _ = dry
+    assert found.complete
+    assert not found.failures
+    both = models(found)[:2]
+    assert [each.metrics[0].coords.get("rho") for each in both] == [None, 5.0]
+    for each in both:
+        assert {row.name for row in each.metrics} == NUMBERS
+        assert len(each.metrics) == 21
+        assert all(row.interval.low <= row.value <= row.interval.high for row in each.metrics)
+        assert each.metrics[0].n == 4 * textures.TEST
+    assert found.departures["data"] == ("textures", "imagenet")
     text = html.read_text("utf-8")
     assert "it was run on textures instead of imagenet" in text
-    assert "CEB-50, ρ = 5, printed" in text
-    assert "69.9%" in text
+    assert "69.9%" in text  # mCE of CEB-50, and its error under Gaussian noise
+    assert "57.4%" in text
 
 
 def test_the_error_on_imagenet_a_is_that_of_the_trained_model(dry):
-    (record, _), out = dry
+    (found, _), out = dry
     folder = next((out / "models").glob("*-ceb5-*"))
     model, root = load_model(folder), out / "data" / "textures-32" / "imagenet-a"
     from isthmus.data.shift.shifted import load as load_shifted
@@ -394,12 +407,12 @@ def test_the_error_on_imagenet_a_is_that_of_the_trained_model(dry):
     (batch,) = load_shifted(options, textures.CLASSES).batches(100)
     with torch.no_grad():
         wrong = float((model(batch.images).argmax(1) != batch.labels).float().mean())
-    (cell,) = record.each(knob=5.0)
-    assert cell["errors"]["imagenet_a"]["value"] == pytest.approx(wrong)
+    (row,) = found.rows(collapsed=True).select("imagenet_a_error", {"rho": 5.0})
+    assert row.value == pytest.approx(wrong)
 
 
-def test_folders_that_are_missing_are_said_to_be_and_nothing_is_measured_twice(dry, monkeypatch):
-    """The same models by way of their folder, with ImageNet-C and -A away."""
+def test_folders_that_are_absent_are_named_and_nothing_is_measured_twice(dry, monkeypatch):
+    """The same models by way of their folder, without ImageNet-C and -A."""
     (first, _), out = dry
     settings = {
         **DRY,
@@ -408,15 +421,14 @@ def test_folders_that_are_missing_are_said_to_be_and_nothing_is_measured_twice(d
         "imagenet_c": str(out / "nowhere"),
         "imagenet_a": str(out / "nowhere"),
     }
-    monkeypatch.setattr(imagenet_measuring, "Attacker", None)
-    record, html = run_study(STUDIES[50], "tiny", settings, out, show_progress=False)
-    assert not record.failures
-    for before, after in zip(first.cells.values(), record.cells.values(), strict=True):
-        assert {row: after["errors"][row] for row in OF_SHARES if row != "imagenet_a"} == {
-            row: before["errors"][row] for row in OF_SHARES if row != "imagenet_a"
-        }
-        assert after["errors"]["mce"] == {"why": "0 of 15 corruptions are there"}
-        assert after["errors"]["imagenet_a"] == {"why": "ImageNet-A is not there"}
+    monkeypatch.setattr(imagenet_experiments, "Attacker", None)
+    found, html = run_study(STUDIES[50], "tiny", settings, out, show_progress=False)
+    assert not found.failures
+    for before, after in zip(models(first)[:2], models(found)[:2], strict=True):
+        kept = [[row for row in each.metrics if row.name in ("clean_error", "pgd_error")] for each in (before, after)]
+        assert kept[0] == kept[1]
+        rows = by_name(after.metrics)
+        assert rows["mce"].note == "0 of 15 corruptions are there."
+        assert rows["imagenet_a_error"].value is None
     text = html.read_text("utf-8")
     assert f"There is no folder {out / 'nowhere'} with ImageNet-C." in text
-    assert "Not measured: ImageNet-A is not there." in text

@@ -45,6 +45,7 @@ COORDINATES: Mapping[str, str] = {
     "layer": "name of the layer",
     "study": "name of the study",
     "model": "name of the model",
+    "variant": "way of training",
     "objective": "name of the training objective",
     "rho": "trade-off parameter",
     "beta": "weight of the rate, the trade-off parameter of VIB",

@@ -309,6 +309,22 @@ def _scatters(block: Scatter, context: _Context) -> Iterator[Figure]:
             )
 
 
+def not_measured(record: StudyRecord, _: StudyConfig) -> Iterator[Table]:
+    """The block that lists what could not be measured, with the reason; none if everything was."""
+    rows = [row for each in record.experiments.values() for row in each.metrics if row.value is None and row.note]
+    lines = dict.fromkeys((_described(row), row.note) for row in rows)
+    if lines:
+        yield Table(
+            "Not measured", "Add what is missing, and run the same command again.", ("number", "reason"), tuple(lines)
+        )
+
+
+def _described(row: Metric) -> str:
+    """A row's name with the data that it is of."""
+    where = [str(row.coords[key]).replace("_", " ") for key in ("data", "corruption") if key in row.coords]
+    return ", ".join([row.name.replace("_", " "), *where])
+
+
 def packed(image: np.ndarray) -> str:
     """A picture's bytes, uint8, as text that a record can hold; :func:`unpacked` gives it back."""
     file = io.BytesIO()

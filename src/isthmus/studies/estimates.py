@@ -22,7 +22,7 @@ from isthmus.metrics import clopper_pearson, wilson
 
 LEAST_SEEDS = 3
 """Seeds from which on their spread is estimated, and a claim about training can be decided."""
-_SHARES = ("fraction", "points")  # units that are written as percentages
+_SHARES = ("fraction", "points", "relative")  # units that are written as percentages
 Ends = tuple[float, float, float]
 """A value with the ends of its 95% interval over images."""
 
@@ -38,8 +38,8 @@ class Estimate:
         n: images (or points) judged for each seed, the smaller number for a difference; of quantities that are no
             share of images, the number of seeds.
         seeds: runs behind it; the smaller number for a difference.
-        unit: of a share, "fraction", and of a difference of two, "points", which are written as percentages. Decades
-            are logarithms of ratios to base 10.
+        unit: of a share, "fraction", of a difference of two, "points", and of a ratio that may exceed 1, "relative":
+            these are written as percentages. Decades are logarithms of ratios to base 10.
         of_images: how the interval for the choice of images is made; "" if only seeds are behind the interval.
     """
 
@@ -304,7 +304,14 @@ def nats(value: float, unit: bool = True) -> str:
 
 def in_unit(value: float, unit: str, name: bool = True) -> str:
     """A number as text, with the name of its unit."""
-    writers = {"fraction": percent, "points": points, "nats": nats, "bits": bits, "decades": decades}
+    writers = {
+        "fraction": percent,
+        "relative": percent,
+        "points": points,
+        "nats": nats,
+        "bits": bits,
+        "decades": decades,
+    }
     if unit in writers:
         return writers[unit](value, name)
     shown = name and unit not in ("", "cosine", "ratio")

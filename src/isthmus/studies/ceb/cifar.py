@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-from isthmus.core.types import Coordinate, Figure, Mark, Metric, Series, Table
+from isthmus.core.types import Coordinate, Figure, Mark, Metric, Series
 from isthmus.metrics import wilson
-from isthmus.studies.blocks import Block, Curves, Pivot
+from isthmus.studies.blocks import Block, Curves, Pivot, not_measured
 from isthmus.studies.ceb.choice import best_run, choice_table
 from isthmus.studies.ceb.cifar_configs import (
     SAME_IMAGES,
@@ -404,13 +404,6 @@ def _means(config: CifarConfig, reading: str, paper: str) -> Pivot:
     )
 
 
-def _absent_sets(record: StudyRecord, _: CifarConfig) -> Iterator[Table]:
-    rows = [row for each in record.experiments.values() for row in each.metrics if row.value is None and row.note]
-    if rows:
-        lines = tuple((str(row.coords["data"]), row.note) for row in rows)
-        yield Table("Shifted sets that were not measured", "", ("set", "reason"), lines)
-
-
 def _blocks_28x10(config: Cifar28x10Config) -> list[Block]:
     on_cifar = config.data == "cifar10"
     clean = paper_value("ceb", "cifar-28x10", "clean", objective="determ_pgd")
@@ -431,7 +424,7 @@ def _blocks_28x10(config: Cifar28x10Config) -> list[Block]:
         _transfer_table(config),
         _means(config, reading, "cifar-28x10"),
         choice_table,
-        _absent_sets,
+        not_measured,
     ]
 
 
@@ -446,7 +439,7 @@ def _blocks_62x7(config: Cifar62x7Config) -> list[Block]:
         *(_over_eps(norm) for norm in NORMS),
         _transfer_table(config),
         _means(config, reading, "cifar-62x7"),
-        _absent_sets,
+        not_measured,
     ]
 
 

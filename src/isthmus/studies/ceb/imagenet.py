@@ -1,174 +1,302 @@
-"""What the two studies of ImageNet share: they differ in the depth of the ResNet, and in what is claimed of it.
+"""ResNets on ImageNet: tables 1 and 2, figures 4 and 5 of Fischer & Alemi 2020.
 
-Section 3.3 and A.2 of Fischer & Alemi 2020: a deterministic network and CEB at ten values of ρ, trained in each of
-three ways; their errors on clean images, under 15 corruptions, on ImageNet-A, and under PGD towards random classes.
+The paper trained one model of each kind. A claim about ways of training needs three seeds of each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from statistics import fmean
 
-from pydantic import Field
+from isthmus.core.types import Coordinate
+from isthmus.metrics.corruption import CORRUPTIONS
+from isthmus.studies.blocks import Block, Curves, Pivot, not_measured
+from isthmus.studies.ceb.fashion import NORMS
+from isthmus.studies.ceb.imagenet_configs import VARIANTS, ImageNet50Config, ImageNet152Config, ImageNetConfig
+from isthmus.studies.claims import Claim, Comparison, OtherClaim
+from isthmus.studies.estimates import Estimate, percent
+from isthmus.studies.paper_values import paper_values
+from isthmus.studies.quantities import Quantity, Select, estimate, select
+from isthmus.studies.rows import Rows
+from isthmus.studies.study import Study
+from isthmus.studies.verdicts import Verdict, bonferroni, exceeds
 
-from isthmus.core.config import Frozen, Positive
-from isthmus.studies.old.image_models import Eps, title
-from isthmus.studies.old.study import StudyConfig
-from isthmus.studies.store import ResultStore, Stages
-
-Variant = Literal["plain", "autoaugment", "wide"]
-VARIANTS: dict[str, str] = {
-    "plain": "without AutoAugment",
-    "autoaugment": "AutoAugment",
-    "wide": "AutoAugment, twice as wide",
+ERRORS: dict[str, Select] = {
+    "clean error": select("clean_error"),
+    "mCE": select("mce"),
+    "average error under corruptions": select("average_error"),
+    "error on ImageNet-A": select("imagenet_a_error"),
+    "error under PGD in ℓ2": select("pgd_error", norm="l2"),
+    "error under PGD in ℓ∞": select("pgd_error", norm="linf"),
 }
-TRAINING: dict[str, Any] = {
-    "epochs": 270,
-    "batch_size": 8192,
-    "optimizer": {
-        "name": "sgd",
-        "lr": 1.6,
-        "momentum": 0.9,
-        "nesterov": True,
-        "weight_decay": 1e-4,
-        "decay_norm": False,
-    },
-    "learning_rate": {"milestones": [90, 180, 240], "factor": 0.1, "warmup_epochs": 5},
-    "precision": "bf16",
-    "channels_last": True,
-    "log_every": 20,
+"""The summary numbers of the tables."""
+PGD = select("pgd_error")
+NOTHING, SOMETHING = 0.01, 0.10
+"""Accuracies under PGD: "less than 1%" is the paper's; 10% lies below all that its ResNet-152 CEB models keep."""
+ALIKE = 0.01
+"""A gain smaller than this is none; the paper prints 152 and 152x2 within 0.2 points of each other."""
+NAMES: dict[Coordinate, str] = {
+    **dict(VARIANTS.items()),
+    "determ": "deterministic",
+    "ceb": "CEB",
+    "chosen": "CEB at the chosen ρ",
+    **{name: name.replace("_", " ") for name in CORRUPTIONS},
 }
 
-
-class Ball(Frozen):
-    """A ball and PGD's step in it, in units of images in [0, 1]; the paper's 16 and 2 are on the scale 0 to 255."""
-
-    eps: Eps = 16 / 255
-    step_size: Eps = 2 / 255
+_SECTION = "CEB, Section 3.3"
+Claims = list[Claim | OtherClaim]
 
 
-class ImageNetConfig(StudyConfig):
-    """The recipe is that of ``examples/recipes/imagenet-ceb.yaml``, which says what the paper leaves open.
+def ours(error: Select, **coords: str) -> Select:
+    """An error of CEB at the chosen ρ."""
+    return error.at(objective="chosen", **coords)
 
-    Attributes:
-        depth: of the ResNet.
-        variants: ways of training, of ``plain`` (random crops alone), ``autoaugment``, and ``wide`` (with it, and twice
-            the channels in every layer).
-        rhos: values of ρ for CEB, in each of them.
-        tie: the chosen ρ is the lowest whose clean accuracy is within this of the best.
-        seeds: how often everything is trained, with seeds 0, 1, …; the paper has one run of each.
-        data: "textures" makes a few images of its own, to see that everything runs.
-        path: the folder with ``train/<class>/`` and ``val/<class>/`` (:mod:`isthmus.data.imagenet`).
-        imagenet_c, imagenet_a: folders of ImageNet-C and ImageNet-A; by default those in ``ISTHMUS_DATA``. What is not
-            there is not measured.
-        size, interpolation, train_limit: of the data set ``imagenet``.
-        corrupted_size: height and width of the images of ImageNet-C.
-        images: attack so many validation images, class-balanced; None for all.
-        corrupted: test on so many images of each corruption and severity, and of ImageNet-A; None for all.
-        steps, linf, l2: of PGD directed at a random wrong class. The literal ℓ2 ball is tiny, see the tutorial.
-        kl: see :class:`isthmus.studies.ceb.configs.FamilyConfig`.
-        jump_start: steps over which the weight e^−ρ of the information term rises to its value, from e^−100.
-        devices, accumulate: GPUs that train one model together, and parts in which each sees its share of a batch.
-        training: part of a recipe, the same for every model.
+
+def plain(error: Select, **coords: str) -> Select:
+    """An error of the deterministic network."""
+    return error.at(objective="determ", rho=None, **coords)
+
+
+def _both_depths(config: ImageNetConfig) -> Claims:
+    return [*(_beats(title, error) for title, error in ERRORS.items()), _steps(config), _falls()]
+
+
+def _beats(title: str, error: Select) -> OtherClaim:
+    """Whether the baseline errs more everywhere: each gain above 0, and the whole interval of their mean.
+
+    A gain whose own interval holds 0 may be chance of the images, but one below 0 contradicts if its interval does.
     """
+    gain = plain(error) - ours(error)
+    trained = plain(ERRORS["clean error"]) - ours(ERRORS["clean error"])
 
-    depth: Literal[50, 101, 152]
-    variants: Annotated[tuple[Variant, ...], Field(min_length=1)] = ("plain", "autoaugment", "wide")
-    rhos: Annotated[tuple[float, ...], Field(min_length=1)] = tuple(float(rho) for rho in range(1, 11))
-    tie: Annotated[float, Field(ge=0, lt=1)] = 0.001
-    seeds: Positive = 1
-    data: Literal["imagenet", "textures"] = "imagenet"
-    path: Annotated[str, Field(min_length=1)] | None = None
-    imagenet_c: Annotated[str, Field(min_length=1)] | None = None
-    imagenet_a: Annotated[str, Field(min_length=1)] | None = None
-    size: Positive = 224
-    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
-    train_limit: Positive | None = None
-    corrupted_size: Positive = 224
-    images: Positive | None = None
-    corrupted: Positive | None = None
-    steps: Positive = 20
-    linf: Ball = Ball()
-    l2: Ball = Ball()
-    kl: Literal["closed", "sampled"] = "sampled"
-    jump_start: Positive = 12_000
-    devices: Positive = 8
-    accumulate: Positive = 4
-    training: dict[str, Any] = TRAINING
+    def judge(rows: Rows) -> tuple[Verdict, str]:
+        variants = trained.values(rows, "variant")
+        level = bonferroni(len(variants))
+        found = {variant: estimate(gain.at(variant=variant), rows, level) for variant in variants}
+        known = {variant: value for variant, value in found.items() if value is not None}
+        if not variants or len(known) < len(variants):
+            return Verdict.UNDECIDED, f"The {title} is not measured of both in every way of training."
+        mean = _mean(list(known.values()))
+        reason = "; ".join(f"{NAMES[str(variant)]}: by {value}" for variant, value in known.items())
+        reason += f". On average {mean}; each gain above 0, and the whole interval of their average, counts."
+        if Verdict.CONTRADICTED in [exceeds(value, 0.0) for value in known.values()]:
+            return Verdict.CONTRADICTED, reason
+        together = exceeds(mean, 0.0)
+        everywhere = all(value.value > 0 for value in known.values())
+        return together if together is not Verdict.SUPPORTED or everywhere else Verdict.UNDECIDED, reason
 
-    def recipe(self, variant: Variant, rho: float | None, seed: int, path: str) -> dict[str, Any]:
-        """The recipe of one model.
+    text = f"CEB at the ρ of the best clean accuracy has a lower {title} than its baseline, everywhere."
+    return OtherClaim(text, judge, _SECTION)
 
-        Args:
-            rho: None for the deterministic network.
-            path: of the images.
-        """
-        kind: Literal["determ", "ceb"] = "determ" if rho is None else "ceb"
-        own: dict[str, Any] = {
-            "augment": "imagenet" if variant == "plain" else "imagenet_autoaugment",
-            "devices": self.devices,
-            "accumulate": self.accumulate,
-        }
-        if rho is not None:
-            own["rho_schedule"] = {"start": 100.0, "space": "weight", "steps": self.jump_start}
-        data = {"size": self.size, "interpolation": self.interpolation, "train_limit": self.train_limit}
-        return {
-            "name": f"resnet{self.depth}-{variant}-{title(kind, rho)}-seed{seed}".replace(" ", ""),
-            "seed": seed,
-            "data": {"name": "imagenet", "path": path, **data},
-            "model": {
-                "backbone": {"name": "resnet", "depth": self.depth, "width": 2 if variant == "wide" else 1},
-                "classifier_std": 0.01,
-                "normalize": "dataset",
+
+def _mean(gains: list[Estimate]) -> Estimate:
+    """The mean of gains on the same images: as wide as their mean width, since their errors may go together."""
+    value, low, high = (fmean(getattr(one, part) for one in gains) for part in ("value", "low", "high"))
+    n, seeds = min(one.n for one in gains), min(one.seeds for one in gains)
+    return Estimate(value, low, high, n, seeds, gains[0].level, "points", gains[0].of_images)
+
+
+def _steps(config: ImageNetConfig) -> Claim:
+    pairs = [("plain", "autoaugment"), ("autoaugment", "wide")]
+    tried = [pair for pair in pairs if set(pair) <= set(config.variants)] or pairs
+    first, *more = [
+        Comparison(
+            left=ours(ERRORS[title], variant=before),
+            right=ours(ERRORS[title], variant=after),
+            about=f"{title}, less by {NAMES[after]}",
+        )
+        for title in ("mCE", "error on ImageNet-A")
+        for before, after in tried
+    ]
+    return Claim(
+        "Under corruptions and on ImageNet-A AutoAugment helps CEB, and twice the width helps further.",
+        left=first.left,
+        right=first.right,
+        about=first.about,
+        also=tuple(more),
+        place=_SECTION,
+    )
+
+
+def _falls() -> Claim:
+    slopes = {norm: PGD.at(objective="ceb", norm=norm).slope("rho") for norm in NORMS}
+    about = {norm: f"rise of the error under PGD in {text} with ρ, for each unit" for norm, text in NORMS.items()}
+    return Claim(
+        "Robustness to PGD falls as ρ rises.",
+        left=slopes["linf"],
+        over=("variant",),
+        about=about["linf"],
+        also=(Comparison(left=slopes["l2"], over=("variant",), about=about["l2"]),),
+        place=_SECTION,
+    )
+
+
+def _claims_50(config: ImageNet50Config) -> Claims:
+    return [
+        *_both_depths(config),
+        Claim(
+            f"Under PGD every model has less than {percent(NOTHING)} accuracy.",
+            left=plain(PGD),
+            right=1 - NOTHING,
+            over=("variant", "norm"),
+            about="error of the deterministic network",
+            also=(
+                Comparison(
+                    left=PGD.at(objective="ceb"),
+                    right=1 - NOTHING,
+                    over=("variant", "rho", "norm"),
+                    about="error of CEB",
+                ),
+            ),
+            least_seeds=1,  # about these models
+            place=_SECTION,
+        ),
+    ]
+
+
+def _claims_152(config: ImageNet152Config) -> Claims:
+    def width_gain(title: str, of: str) -> Quantity:
+        pick = ours if of == "CEB" else plain
+        return pick(ERRORS[title], variant="autoaugment") - pick(ERRORS[title], variant="wide")
+
+    return [
+        *_both_depths(config),
+        Claim(
+            f"Under PGD CEB keeps more than {percent(SOMETHING)} accuracy, and the deterministic network less than "
+            f"{percent(NOTHING)}, everywhere.",
+            left=ours(PGD),
+            op="<",
+            right=1 - SOMETHING,
+            over=("variant", "norm"),
+            about="error of CEB",
+            also=(
+                Comparison(
+                    left=plain(PGD),
+                    right=1 - NOTHING,
+                    over=("variant", "norm"),
+                    about="error of the deterministic network",
+                ),
+            ),
+            place=_SECTION,
+        ),
+        Claim(
+            "AutoAugment makes CEB less robust to PGD.",
+            left=ours(PGD, variant="autoaugment"),
+            right=ours(PGD, variant="plain"),
+            over=("norm",),
+            about="error with AutoAugment less that without",
+            place=_SECTION,
+        ),
+        Claim(
+            "The wide CEB network with AutoAugment is more robust to PGD than the narrow one without.",
+            left=ours(PGD, variant="plain"),
+            right=ours(PGD, variant="wide"),
+            over=("norm",),
+            about="error of the narrow network less that of the wide one",
+            place=_SECTION,
+        ),
+        Claim(
+            "Twice the width gains the deterministic network nothing in clean error and mCE, and CEB something in "
+            "both.",
+            left=width_gain("clean error", "deterministic"),
+            op="<",
+            right=ALIKE,
+            about="gain of the deterministic network in clean error (more images are needed to claim that width harms)",
+            also=(
+                Comparison(
+                    left=width_gain("mCE", "deterministic"),
+                    op="<",
+                    right=ALIKE,
+                    about="gain of the deterministic network in mCE",
+                ),
+                *(
+                    Comparison(left=width_gain(title, "CEB"), about=f"gain of CEB in {title}")
+                    for title in ("clean error", "mCE")
+                ),
+            ),
+            place="CEB, Table 2",
+        ),
+    ]
+
+
+def _blocks(config: ImageNetConfig) -> list[Block]:
+    table = f"imagenet-{config.depth}"
+    printed = config.depth in (50, 152)
+    rhos = paper_values("ceb", f"{table}-rho") if printed else []
+    theirs = ", ".join(f"{each.value:g} ({NAMES[str(each.coords['variant'])]})" for each in rhos)
+    return [
+        *(_over_rho(title, error) for title, error in ERRORS.items()),
+        Pivot(
+            title=f"ResNet-{config.depth} beside the paper's table",
+            reading="Errors, lower is better; mCE is relative to AlexNet. ρ is that of the best clean accuracy, chosen "
+            "on the test set as in the paper: the lowest within {tie:.1%} of the best." + f" The paper's: {theirs}.",
+            rows=("variant", "objective"),
+            columns={title: error.at(objective=("chosen", "determ"), rho=None) for title, error in ERRORS.items()},
+            paper=table if printed else "",
+        ),
+        Pivot(
+            title="The chosen ρ",
+            reading="Of each way of training.",
+            rows=("variant",),
+            columns={"ρ": select("chosen_rho")},
+        ),
+        Pivot(
+            title="Mean error under each corruption, over five severities",
+            reading="CEB at the chosen ρ.",
+            rows=("corruption",),
+            columns={
+                f"{head} {name}": select("corruption_error", variant=variant, objective=objective, rho=None)
+                for variant, head in {"wide": "wide", "autoaugment": "AutoAugment", "plain": "plain"}.items()
+                for name, objective in {"CEB": "chosen", "deterministic": "determ"}.items()
             },
-            "objective": "deterministic" if rho is None else {"name": "ceb", "rho": rho, "kl": self.kl},
-            "training": {**own, **self.training},
-        }
-
-    def models(self) -> Iterator[tuple[Variant, float | None, int]]:
-        """Way of training, ρ and seed of every model; all of one way stand together, and all of the first seed."""
-        for seed in range(self.seeds):
-            for variant in self.variants:
-                yield from ((variant, rho, seed) for rho in (None, *self.rhos))
-
-    def attack(self, norm: Literal["linf", "l2"]) -> list[dict[str, Any]]:
-        """PGD in a norm, as a suite."""
-        step_size = getattr(self, norm).step_size
-        return [{"name": "pgd", "steps": self.steps, "step_size": step_size, "targets": "random"}]
+            paper=f"{table}-corruptions" if printed else "",
+        ),
+        Pivot(
+            title="All models",
+            reading="Means over seeds.",
+            rows=("variant", "objective", "rho"),
+            columns={title: error.at(objective=("determ", "ceb")) for title, error in ERRORS.items()},
+        ),
+        not_measured,
+    ]
 
 
-ON_ONE: dict[str, Any] = {"devices": 1, "accumulate": 1}
-TINY: dict[str, Any] = {
-    **ON_ONE,
-    "depth": 50,
-    "variants": ("autoaugment",),
-    "rhos": (1.0, 5.0),
-    "data": "textures",
-    "size": 32,
-    "corrupted_size": 32,
-    "images": 4,
-    "corrupted": 4,
-    "steps": 2,
-    "jump_start": 4,
-    "training": {"epochs": 1, "batch_size": 8, "optimizer": {"lr": 1e-3}},
-}
-# a short training of the real network on small photographs: no claim about the paper's
-SMALL: dict[str, Any] = {
-    **ON_ONE,
-    "depth": 50,
-    "variants": ("plain", "autoaugment"),
-    "rhos": (1.0, 5.0, 10.0),
-    "size": 64,
-    "train_limit": 5000,
-    "images": 200,
-    "corrupted": 20,
-    "jump_start": 60,
-    "training": {"epochs": 5, "batch_size": 128, "optimizer": {"lr": 1e-3}, "channels_last": True},
-}
+def _over_rho(title: str, error: Select) -> Curves:
+    return Curves(
+        title=title[0].upper() + title[1:] if title != "mCE" else title,
+        reading="CEB over ρ, as means over seeds, and deterministic networks as levels.",
+        y=error.at(objective="ceb"),
+        x="rho",
+        lines=("variant",),
+        level={f"{text}, deterministic": plain(error, variant=variant) for variant, text in VARIANTS.items()},
+        x_label="ρ",
+        y_label="error relative to AlexNet's" if title == "mCE" else "error",
+        interval=True,
+    )
 
 
-def cells(config: ImageNetConfig, bench: ResultStore) -> Stages:
-    """Every model, trained and tested."""
-    from isthmus.studies.ceb import imagenet_measuring
-
-    yield imagenet_measuring.cells(config, bench)
+_EXPERIMENTS = "isthmus.studies.ceb.imagenet_experiments:imagenet"
+_QUESTION = (
+    "Do AutoAugment, width and CEB make a ResNet-{} on ImageNet more accurate, and robust to corruptions and attacks?"
+)
+STUDIES = (
+    Study(
+        name="ceb/imagenet-50",
+        title="Table 1 and figure 4: ResNet-50 on ImageNet",
+        question=_QUESTION.format(50),
+        config=ImageNet50Config,
+        measure=_EXPERIMENTS,
+        claims=_claims_50,
+        blocks=_blocks,
+        names=NAMES,
+    ),
+    Study(
+        name="ceb/imagenet-152",
+        title="Table 2 and figure 5: ResNet-152 on ImageNet",
+        question=_QUESTION.format(152),
+        config=ImageNet152Config,
+        measure=_EXPERIMENTS,
+        claims=_claims_152,
+        blocks=_blocks,
+        names=NAMES,
+    ),
+)
