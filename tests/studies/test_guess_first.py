@@ -370,7 +370,7 @@ def test_figure_3_has_its_own_claims_and_the_papers_points():
 def test_the_table_shows_ours_beside_the_papers():
     clean, attacked, strong, *_, diagnoses, substitutes = blocks(made(TABLE_1, experiments(printed("table-1"))))
     assert clean.columns == ("numbers", "seeds", *MODELS)
-    assert attacked.columns == ("access", "attack", "norm", "eps", "numbers", "seeds", *MODELS)
+    assert attacked.columns == ("access", "attack", "norm", "ε", "numbers", "seeds", *MODELS)
     assert (len(clean.rows), len(attacked.rows)) == (2, 20)
     for ours, theirs in [*zip(attacked.rows[::2], attacked.rows[1::2], strict=True)]:
         assert (ours[4], theirs[4]) == ("ours", "Table 1")
