@@ -374,7 +374,7 @@ def test_the_table_shows_ours_beside_the_papers():
     assert (len(clean.rows), len(attacked.rows)) == (2, 20)
     for ours, theirs in [*zip(attacked.rows[::2], attacked.rows[1::2], strict=True)]:
         assert (ours[4], theirs[4]) == ("ours", "Table 1")
-        assert [f"{100 * metric.value:.1f}%" for metric in ours[6:]] == list(theirs[6:])
+        assert [f"{100 * metric.value:.6g}%" for metric in ours[6:]] == list(theirs[6:])
         assert all(metric.n == N and metric.interval for metric in ours[6:])
     assert [line[0] for line in strong.rows] == list(MODELS)
     assert strong.rows[2][3].value == pytest.approx(0.1)

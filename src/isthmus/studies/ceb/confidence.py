@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from isthmus.checks.ood_scores import SCORES
 from isthmus.core.types import Coordinate, Figure, Mark, Table
 from isthmus.metrics import Bin
 from isthmus.report.sections.common import bin_series
@@ -33,7 +32,11 @@ OUTS: dict[Coordinate, str] = {
 NAMES: dict[Coordinate, str] = {
     **OBJECTIVES,
     **OUTS,
-    **dict(SCORES.items()),
+    "entropy": "entropy",
+    "max_probability": "maximum probability",
+    "energy": "energy",
+    "rate": "rate R",
+    "residual": "ReX to the predicted class",
     "mean": "mean mode",
     "stochastic": "stochastic mode",
 }
