@@ -88,5 +88,5 @@ def test_own_components(mypackage, folder, capsys):
     assert Run(folder / "runs" / "stripes").info()["result"]["test_accuracy"] > 0.9
     assert "squared_rate, vib" in shown
     assert "narrow decisions" in shown
-    assert "Margins" in (folder / "runs" / "stripes" / "page.html").read_text("utf-8")
+    assert "narrow" in (folder / "runs" / "stripes" / "page.html").read_text("utf-8")
     assert yaml.safe_load(recipe.text)["objective"]["name"] == "squared_rate"
