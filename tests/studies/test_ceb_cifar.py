@@ -18,10 +18,10 @@ from isthmus.data.loading import load
 from isthmus.data.order import balanced
 from isthmus.studies import catalogue, page
 from isthmus.studies.ceb import cifar_experiments
-from isthmus.studies.ceb.choice import best_run
-from isthmus.studies.ceb.cifar import SOURCES, eps_text, shift_names
-from isthmus.studies.ceb.cifar_configs import SAME_IMAGES, Cifar28x10Config
+from isthmus.studies.ceb.cifar_claims import SOURCES, eps_text
+from isthmus.studies.ceb.cifar_configs import SAME_IMAGES, Cifar28x10Config, shift_name
 from isthmus.studies.ceb.cifar_experiments import Finished, pairs, shift_rows
+from isthmus.studies.ceb.common import best_run
 from isthmus.studies.ceb.transfer_attack import surrogate
 from isthmus.studies.image_models import ModelSpec
 from isthmus.studies.running import run_study
@@ -187,7 +187,7 @@ def test_the_page_has_the_reason_for_what_was_not_measured():
     networks = [each for each in large_networks(1) if each["rows"][0]["name"] in ("test_accuracy", "trained")]
     made = record(LARGE, [*networks, *absent])
     assert sum(value is UNDECIDED for claim, value in by_claim(made).items() if "ρ = 5" in claim) == 3
-    assert blocks(made)[-1].rows[0] == ("cifar10_1:v4", note)
+    assert blocks(made)[-1].rows[0] == ("shift accuracy, cifar10_1:v4", note)
 
 
 def finished(objective, rho, seed, accuracy):
@@ -233,8 +233,8 @@ def test_the_papers_recipes():
     assert [small.of_seed(seed).count(("determ_pgd", None)) for seed in (0, 1)] == [1, 0]
     assert ("determ_pgd", None) not in small.model_copy(update={"adversarial": None}).of_seed(0)
     assert [eps_text(eps) for eps in (8 / 255, 0.1, 1.0)] == ["8/255", "0.1", "1"]
-    for config in (small, large):
-        assert shift_names(config) == [cifar_experiments.shift_name(given) for given in config.shifts]
+    assert [shift_name(given) for given in large.shifts] == ["cifar10_1:v4", "cifar10_1:v6", "cifar10_c"]
+    assert shift_name({"name": "cifar10_1"}) == "cifar10_1:v6"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from isthmus.data.images import as_float
 from isthmus.data.loading import load
 from isthmus.data.order import balanced
 from isthmus.studies import catalogue, page
-from isthmus.studies.ceb.choice import best_rho
+from isthmus.studies.ceb.common import best_rho
 from isthmus.studies.ceb.experiments import onset, onset_rows
 from isthmus.studies.ceb.fashion import NEVER
 from isthmus.studies.running import run_study

@@ -321,7 +321,7 @@ def not_measured(record: StudyRecord, _: StudyConfig) -> Iterator[Table]:
 
 def _described(row: Metric) -> str:
     """A row's name with the data that it is of."""
-    where = [str(row.coords[key]).replace("_", " ") for key in ("data", "corruption") if key in row.coords]
+    where = [str(row.coords[key]) for key in ("data", "corruption") if key in row.coords]
     return ", ".join([row.name.replace("_", " "), *where])
 
 

@@ -69,11 +69,16 @@ def _tables(paper: str) -> dict[str, list[PaperValue]]:
 
 
 def _rows(table: dict[str, Any]) -> list[PaperValue]:
-    """Rows of a table: coordinates, and for each metric a value, or value and error; percentages become fractions."""
+    """Rows of a table: coordinates, and for each metric a value, or value and error; percentages become fractions.
+
+    A row is a mapping, or a list of values of the table's ``columns``; null stands for what is not printed.
+    """
     scale = {"percent": 100.0}.get(table["unit"], 1.0)
     unit = "fraction" if table["unit"] == "percent" else table["unit"]
     found = []
-    for row in table["rows"]:
+    for given in table["rows"]:
+        named = dict(zip(table["columns"], given, strict=True)) if isinstance(given, list) else given
+        row = {key: value for key, value in named.items() if value is not None}
         coords = {
             **table.get("coords", {}),
             **{key: value for key, value in row.items() if key not in table["metrics"]},

@@ -58,7 +58,22 @@ TRAINING_62X7: dict[str, Any] = {
     "channels_last": True,
     "validate_every": 10,
 }
+Given = str | Mapping[str, Any]
 Shifts = tuple[str | dict[str, Any], ...]
+
+
+def shift_options(given: Given) -> dict[str, Any]:
+    """A shifted test set by its options."""
+    if not isinstance(given, str):
+        return dict(given)
+    name, _, version = given.partition(":")
+    return {"name": name, "version": version} if version else {"name": name}
+
+
+def shift_name(given: Given) -> str:
+    """A set's name: "cifar10_1:v6", "cifar10_c"."""
+    options = shift_options(given)
+    return f"{options['name']}:{options.get('version') or 'v6'}" if options["name"] == "cifar10_1" else options["name"]
 
 
 class CifarConfig(SweepConfig):

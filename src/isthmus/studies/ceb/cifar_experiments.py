@@ -25,8 +25,8 @@ from isthmus.core.preserve_state import device_of
 from isthmus.core.types import Coordinate, Metric
 from isthmus.data.shift.shifted import ShiftedTestSet, load
 from isthmus.metrics import CORRUPTIONS, errors_by_severity, measured_mce
-from isthmus.studies.ceb.choice import best_run
-from isthmus.studies.ceb.cifar_configs import CifarConfig
+from isthmus.studies.ceb.cifar_configs import CifarConfig, Given, shift_name, shift_options
+from isthmus.studies.ceb.common import best_run
 from isthmus.studies.ceb.experiments import attacked_models
 from isthmus.studies.ceb.transfer_attack import surrogate
 from isthmus.studies.image_models import ModelSpec
@@ -36,7 +36,6 @@ from isthmus.studies.trained_models import Attacker, TrainedModel, trained
 from isthmus.training.run import Run
 from isthmus.training.run import load as load_run
 
-Given = str | Mapping[str, Any]
 CORRUPTED = "cifar10_c"
 
 
@@ -212,7 +211,7 @@ def shift_experiments(config: CifarConfig, store: ResultStore, models: Iterable[
     Whether they are there is part of what determines an experiment: it is measured once they are.
     """
     for given in config.shifts:
-        options, name = _options(given), shift_name(given)
+        options, name = shift_options(given), shift_name(given)
         reason = absent(given, config.data)
         if reason:
             row = Metric(name="shift_accuracy", value=None, unit="fraction", n=0, note=reason)
@@ -225,12 +224,6 @@ def shift_experiments(config: CifarConfig, store: ResultStore, models: Iterable[
             yield Experiment(label, about, partial(_shifted, config, store, model, given))
 
 
-def shift_name(given: Given) -> str:
-    """A set's name: "cifar10_1:v6", "cifar10_c"."""
-    options = _options(given)
-    return f"{options['name']}:{options.get('version') or 'v6'}" if options["name"] == "cifar10_1" else options["name"]
-
-
 def absent(given: Given, data: str) -> str:
     """Why a set cannot be measured, in one sentence; "" if it can.
 
@@ -238,7 +231,7 @@ def absent(given: Given, data: str) -> str:
     """
     if data != "cifar10":
         return f"It is for classifiers of cifar10; these are of {data}."
-    options = _options(given)
+    options = shift_options(given)
     corrupted = options["name"] == CORRUPTED
     config = component("shifts", {**options, "corruption": "fog", "severity": 1} if corrupted else options)
     try:
@@ -259,7 +252,7 @@ def _shifted(config: CifarConfig, store: ResultStore, model: ModelSpec, given: G
 
 def shift_rows(network: nn.Module, given: Given, classes: Sequence[str], store: ResultStore) -> Iterator[Metric]:
     """Accuracy on CIFAR-10.1; on CIFAR-10-C each error, and their mean over corruptions and severities."""
-    if _options(given)["name"] != CORRUPTED:
+    if shift_options(given)["name"] != CORRUPTED:
         right = correct_predictions(network, load(given, classes))
         yield fraction("shift_accuracy", int(right.sum()), len(right))
         return
@@ -270,10 +263,3 @@ def shift_rows(network: nn.Module, given: Given, classes: Sequence[str], store: 
         for severity, error in enumerate(errors, 1):
             coords: dict[str, Coordinate] = {"corruption": corruption, "severity": severity}
             yield Metric(name="error", value=error, unit="fraction", n=mean.n, coords=coords)
-
-
-def _options(given: Given) -> dict[str, Any]:
-    if not isinstance(given, str):
-        return dict(given)
-    name, _, version = given.partition(":")
-    return {"name": name, "version": version} if version else {"name": name}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from isthmus.core.types import Mark
 from isthmus.studies.blocks import Block, Curves, Pivot
-from isthmus.studies.ceb.choice import choice_table
+from isthmus.studies.ceb.common import NORMS, ROBUST, TEST, choice_table, plain
 from isthmus.studies.ceb.configs import OBJECTIVES, FashionConfig, RandomLabelsConfig
 from isthmus.studies.claims import Claim, Comparison
 from isthmus.studies.quantities import Select, select
@@ -16,7 +16,6 @@ from isthmus.studies.study import Study
 LN_10 = math.log(10)
 NEAR, EQUAL = 0.1, 0.2
 """Nats within which a bound counts as ln 10, and two bounds as "nearly the same"."""
-NORMS = {"linf": "ℓ∞", "l2": "ℓ2"}
 SMALL_GAIN, LARGE_LOSS = 0.05, 0.01
 """At ρ = −1 against ρ = 0: at most this much less success of attacks, and at least this much less accuracy."""
 ONSET = 40
@@ -26,16 +25,10 @@ NEVER = 6.0
 MARGIN = 0.02
 """A training accuracy this far above the best constant prediction counts as memorisation."""
 
-TEST, TOP, TRAIN = select("test_accuracy"), select("rate_lower_max"), select("train_accuracy")
-ROBUST = select("robust_accuracy", mode="mean")
+TOP, TRAIN = select("rate_lower_max"), select("train_accuracy")
 _FIGURE = "CEB, Figure 1; Entropy, Figure 4"
 _SAID = "CEB, Section 3.1; Entropy, Section 3.1.2"
 _LABELS = "Entropy, Section 3.1.5"
-
-
-def plain(quantity: Select) -> Select:
-    """The same of the deterministic network, which has no ρ."""
-    return quantity.at(objective="determ", rho=None)
 
 
 def _success(norm: str) -> Select:

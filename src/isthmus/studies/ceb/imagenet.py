@@ -10,7 +10,7 @@ from statistics import fmean
 from isthmus.core.types import Coordinate
 from isthmus.metrics.corruption import CORRUPTIONS
 from isthmus.studies.blocks import Block, Curves, Pivot, not_measured
-from isthmus.studies.ceb.fashion import NORMS
+from isthmus.studies.ceb.common import NORMS
 from isthmus.studies.ceb.imagenet_configs import VARIANTS, ImageNet50Config, ImageNet152Config, ImageNetConfig
 from isthmus.studies.claims import Claim, Comparison, OtherClaim
 from isthmus.studies.estimates import Estimate, percent

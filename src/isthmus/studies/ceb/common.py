@@ -1,4 +1,4 @@
-"""The papers' choices of ρ and of a run: the best clean accuracy, on the test set."""
+"""What the CEB studies share: selections of rows, and the papers' choices of ρ and of a run by clean accuracy."""
 
 from __future__ import annotations
 
@@ -7,12 +7,20 @@ from collections.abc import Iterator, Mapping
 from isthmus.core.types import Table
 from isthmus.studies.ceb.configs import OBJECTIVES, SweepConfig
 from isthmus.studies.image_models import ModelSpec
-from isthmus.studies.quantities import estimate, select
+from isthmus.studies.quantities import Select, estimate, select
 from isthmus.studies.rows import Rows
 from isthmus.studies.study import StudyRecord
 
+NORMS = {"linf": "ℓ∞", "l2": "ℓ2"}
+TEST = select("test_accuracy")
+ROBUST = select("robust_accuracy", mode="mean")
 DIGITS = 3
 """Accuracies that are printed alike, to a tenth of a percent, are equal."""
+
+
+def plain(quantity: Select) -> Select:
+    """The same of the deterministic network, which has no ρ."""
+    return quantity.at(objective="determ", rho=None)
 
 
 def best_rho(rows: Rows, objective: str) -> float | None:
