@@ -1,4 +1,4 @@
-"""Errors a user can mend: one clear sentence each, and exit code 2 on the command line."""
+"""Errors that a user can correct: one clear sentence each, and exit code 2 on the command line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NOT_THEIRS = {"", *sys.stdlib_module_names, *_DEPENDENCIES.split()}
 
 
 class IsthmusError(Exception):
-    """Base of every error isthmus raises on purpose. The message says what was given, expected, and to do."""
+    """Base of the errors that isthmus raises on purpose: what was given, what was expected and what to do."""
 
 
 class ConfigError(IsthmusError):
@@ -39,29 +39,29 @@ class FileError(IsthmusError):
 
 
 def shown(given: object, most: int = 60) -> str:
-    """What was given, as a message quotes it: its ``repr``, or the beginning of a long one."""
+    """A value as an error message quotes it: its ``repr``, shortened if it is long."""
     short = reprlib.Repr()
     short.maxstring = short.maxother = short.maxlong = most
     try:
         text = short.repr(given)
-    except ValueError:  # Python writes no integer of more than 4,300 digits
+    except ValueError:  # Python does not convert integers of more than 4,300 digits
         text = f"<{type(given).__name__}>"
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def one_line(error: BaseException) -> str:
-    """What somebody else's exception says, as part of a sentence; its type where it says nothing."""
+    """The message of a foreign exception on one line; its type if the message is empty."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def brief(error: BaseException, most: int = 300) -> str:
-    """The same, and not the whole of a damaged file."""
+    """The same, shortened: the message may quote a whole damaged file."""
     text = one_line(error)
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def foreign_code(error: BaseException) -> str:
-    """Where code that is neither ours nor a dependency's raised an error, as module, file and line; empty if nowhere.
+    """Module, file and line of third-party code that raised an error; empty if it was isthmus or a dependency.
 
     Only frames below the one that caught the error count.
     """
@@ -73,13 +73,13 @@ def foreign_code(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """A text on one line, and with nothing in it that a terminal would obey: names of files can hold anything."""
+    """Text on one line without control characters: file names can hold anything."""
     line = re.sub(r"\s*[\r\n]+\s*", " ", text.strip("\r\n"))
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
 
 
 def unknown(what: str, given: object, known: Iterable[str]) -> str:
-    """Say that a name is unknown: the nearest known one as a suggestion, then what there is."""
+    """Message for an unknown name: the nearest known name as a suggestion, then all known names."""
     choices = sorted(known)
     close = difflib.get_close_matches(given, choices, n=1, cutoff=0.5) if isinstance(given, str) else []
     hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -87,6 +87,6 @@ def unknown(what: str, given: object, known: Iterable[str]) -> str:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that there is no memory left: Python's, torch's on a GPU, its allocator's on a CPU."""
+    """Whether an exception reports a lack of memory: of Python, of torch on a GPU, or of its CPU allocator."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return named or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))

@@ -24,7 +24,7 @@ import numpy as np
 from isthmus.core.errors import FileError, brief
 
 _TEMPORARY = ".part"
-_DEEPEST = 100  # levels of JSON; what is written here has a dozen
+_DEEPEST = 100  # levels of JSON; the files of isthmus have a dozen
 
 DAMAGED = (
     OSError,
@@ -43,14 +43,14 @@ DAMAGED = (
     LZMAError,
     tokenize.TokenError,
 )
-"""What numpy and zipfile raise, in this order of likelihood, on files that were cut off or whose bits were flipped."""
+"""Exceptions of numpy and zipfile for truncated or corrupted files, the most likely first."""
 
 
 def check_regular(path: str | Path) -> None:
-    """Refuse pipes and devices, which may have no end. What is not there, or a folder, is for the caller.
+    """Refuse pipes and devices, which may have no end. Missing files and folders are left to the caller.
 
     Raises:
-        FileError: it is one.
+        FileError: the path is a pipe or a device.
     """
     try:
         mode = os.stat(path).st_mode
@@ -78,7 +78,7 @@ def write_bytes(path: str | Path, content: bytes) -> None:
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files; results are to be shared like any other
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files; results get the usual permissions
         os.replace(temporary, path)
     except (OSError, RecursionError, ValueError) as error:  # what is no path, or too deep a one, among them
         if temporary is not None:
@@ -90,33 +90,33 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def real(path: str | Path) -> Path:
-    """Where a path leads, from the root on; one that runs in a circle is no error here, but where it is opened."""
+    """The absolute path without symbolic links. A circle of links raises an error only when the path is opened."""
     return Path(os.path.realpath(path))
 
 
 def exists(path: str | Path) -> bool:
-    """Whether there is something; false, where ``Path.exists`` raises, for what can be no path, such as a long name."""
+    """Whether a path exists. An invalid path, for which ``Path.exists`` may raise, does not."""
     return os.path.exists(path)
 
 
 def _why(error: Exception) -> str:
-    """In the system's words, where it has some."""
+    """The error message of the operating system, if there is one."""
     return (isinstance(error, OSError) and error.strerror) or brief(error)
 
 
 def remove_leftovers(folder: str | Path) -> None:
-    """Delete temporary files of writes that were killed half-way. Only for folders that nobody else writes to."""
+    """Delete temporary files of interrupted writes. Only for folders that no other process writes to."""
     for path in Path(folder).glob(f".*{_TEMPORARY}"):
         path.unlink(missing_ok=True)
 
 
 @contextmanager
 def exclusive(folder: Path, doing: str, wait: bool = False) -> Iterator[None]:
-    """Hold a folder, so that two processes never write the same results. A killed process lets go by itself.
+    """Lock a folder, so that two processes never write the same results. The lock ends with the process.
 
     Args:
-        doing: what is done in the folder, for the error.
-        wait: until another process lets go, instead of refusing.
+        doing: verb for the error message, such as "training".
+        wait: wait until the lock is free instead of raising an error.
 
     Raises:
         FileError: another process holds it, or it cannot be written to.
@@ -140,14 +140,14 @@ def exclusive(folder: Path, doing: str, wait: bool = False) -> Iterator[None]:
 
 
 SEAL = "sha256"
-"""The last entry of a JSON object that is written here: a checksum of the rest."""
+"""Key of the last entry in a JSON object: a checksum of the other entries."""
 
 
 def write_json(path: str | Path, content: Any, sealed: bool = True) -> None:
     """Write JSON atomically (see :func:`write_bytes`). NaN and infinities are refused: JSON has none.
 
     Args:
-        sealed: give an object its checksum, by which :func:`read_json` notices a changed digit.
+        sealed: add a checksum, with which :func:`read_json` detects changes.
     """
     text = json.dumps(content, indent=2, allow_nan=False)
     if sealed and isinstance(content, dict):
@@ -157,15 +157,15 @@ def write_json(path: str | Path, content: Any, sealed: bool = True) -> None:
 
 
 def _seal(plain: dict[str, Any]) -> str:
-    """Of an object as JSON gives it back."""
+    """Checksum of an object after a round trip through JSON."""
     return sha256(json.dumps(plain, sort_keys=True).encode())
 
 
 def parse_json(text: str) -> Any:
-    """What a text of JSON says.
+    """Parse JSON.
 
     Raises:
-        ValueError: it is no JSON, or nested so deeply that whoever walks through it would run out of stack.
+        ValueError: it is not JSON, or nested so deeply that recursion would overflow the stack.
     """
     try:
         content = json.loads(text)
@@ -181,7 +181,7 @@ def parse_json(text: str) -> Any:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read JSON; of an object without its checksum, which has to be right where there is one.
+    """Read JSON and verify its checksum, if it has one; the checksum is removed.
 
     Raises:
         FileError: the file is missing, unreadable, truncated or not JSON, or not what was written.
@@ -197,8 +197,8 @@ def read_json(path: str | Path) -> Any:
         ) from None
     if isinstance(content, dict) and SEAL in content and content.pop(SEAL) != _seal(content):
         raise FileError(
-            f"{path} does not match its own checksum: it is damaged, or was edited. Delete it to have it made again; "
-            f"where the edit was meant, take its last entry, {SEAL}, out."
+            f"{path} does not match its own checksum: it is damaged, or was edited. Delete it to compute it again; "
+            f"if the edit was intended, remove its last entry, {SEAL}."
         )
     return content
 
@@ -232,7 +232,7 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def sha256(*parts: bytes | memoryview | np.ndarray) -> str:
-    """SHA-256 of several byte strings or arrays in turn, as hex."""
+    """SHA-256 of the concatenation of byte strings or arrays, in hexadecimal."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(np.ascontiguousarray(part).data if isinstance(part, np.ndarray) else part)

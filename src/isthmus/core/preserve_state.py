@@ -1,4 +1,4 @@
-"""Working with somebody's model and random state, and leaving both exactly as they were."""
+"""Use a model and the random state, and restore both exactly."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ENDS = "sys.exit or os._exit in its code"
 
 
 def device_of(model: nn.Module, images: Tensor) -> torch.device:
-    """Where the model computes: with its first parameter or buffer, else where the images are."""
+    """Device of the model: that of its first parameter or buffer, else that of the images."""
     return next((t.device for ts in (model.parameters(), model.buffers()) for t in ts), images.device)
 
 
@@ -27,8 +27,8 @@ def preserve_state(model: nn.Module, device: torch.device, seed: int) -> Iterato
 
     Restores each submodule's training flag, parameters, buffers, the global random generators of the CPU and
     ``device``, and torch's global settings: default dtype, number of threads, gradient mode, deterministic algorithms.
-    Inside, the generators are seeded, so that a model that draws its own noise gives repeatable answers, parameters
-    ask for no gradient, and float32 is float32: NVIDIA's TensorFloat-32, with its 10 bits, is off.
+    Inside, the generators are seeded, so that a model that draws its own noise gives repeatable outputs; parameters
+    require no gradient; and NVIDIA's TensorFloat-32, with its 10 bits, is off.
 
     Raises:
         ModelError: the model tries to end the program, by ``sys.exit`` or ``os._exit``.
@@ -48,7 +48,7 @@ def preserve_state(model: nn.Module, device: torch.device, seed: int) -> Iterato
         seed_generators(seed, cuda)
         try:
             if any(training for _, training in flags):
-                with suppress(NotImplementedError):  # torch.export's modules keep the mode they were exported in
+                with suppress(NotImplementedError):  # modules of torch.export keep the mode they were exported in
                     model.eval()
             for parameter in wanted:
                 parameter.requires_grad_(False)
@@ -70,7 +70,7 @@ def _values(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 @contextmanager
 def no_exit() -> Iterator[None]:
-    """Inside, code that ends the program raises a ModelError instead: no result must not look like success."""
+    """Inside, code that ends the program raises a ModelError, so that a missing result never looks like success."""
 
     def refused(status: int) -> NoReturn:
         if os.getpid() != process:  # a forked process ends as it must
@@ -89,7 +89,7 @@ def no_exit() -> Iterator[None]:
 
 @contextmanager
 def _settings() -> Iterator[None]:
-    """Float32 in full inside; torch's global settings as before afterwards."""
+    """Full float32 precision inside; torch's global settings are restored afterwards."""
     tf32, precision = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
     dtype, threads, gradients = torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
     deterministic = torch.are_deterministic_algorithms_enabled()

@@ -22,9 +22,9 @@ PACKAGES = ("isthmus", "torch", "numpy", "scikit-learn", "lightning-fabric", "sa
 
 
 def collect() -> dict[str, Any]:
-    """Versions of the packages that shape numbers, the source's commit where there is one, machine and UTC time.
+    """Versions of the packages that affect numbers, the commit of the source if known, machine and UTC time.
 
-    The machine's GPU is named where torch is loaded and sees one.
+    The GPU is named if torch is loaded and finds one.
     """
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -42,7 +42,7 @@ def collect() -> dict[str, Any]:
 
 @contextmanager
 def uses() -> Iterator[Uses]:
-    """Collect the data sets that are loaded inside (:func:`use`), also by what is nested in it."""
+    """Collect the data sets that are loaded inside (:func:`use`), nested blocks included."""
     found: Uses = {}
     token = _uses.set((*_uses.get(), found))
     try:
@@ -52,10 +52,10 @@ def uses() -> Iterator[Uses]:
 
 
 def use(name: str, fingerprint: str, note: str = "") -> None:
-    """Say that numbers are made from a data set.
+    """Record that results are computed from a data set.
 
     Args:
-        note: what a reader of these numbers must know of the data, such as how they differ from the published ones.
+        note: what a reader of the results must know, such as how the data differ from the published ones.
     """
     for found in _uses.get():
         found[fingerprint] = {"name": name, "fingerprint": fingerprint, "note": note}
@@ -83,7 +83,7 @@ def commit() -> str | None:
         ).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", __file__)  # a wheel inside somebody else's checkout is not of that commit
+        git("ls-files", "--error-unmatch", __file__)  # a wheel inside another repository is not of that commit
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return None

@@ -28,7 +28,7 @@ _GAMMA = _constant(-7046029254386353131)  # 0x9E3779B97F4A7C15 as int64
 _MIX_1 = _constant(-4658895280553007687)  # 0xBF58476D1CE4E5B9
 _MIX_2 = _constant(-7723592293110705685)  # 0x94D049BB133111EB
 _LOW = _constant((1 << 24) - 1)
-_CHUNK = 2**16  # pairs of normal numbers that are made at a time, so that temporaries stay in the cache
+_CHUNK = 2**16  # pairs of normal numbers per block, so that temporaries stay in the cache
 _SHIFTS = {by: (_constant(by), _constant((1 << (64 - by)) - 1)) for by in (27, 30, 31, 40)}
 
 

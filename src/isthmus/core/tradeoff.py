@@ -74,7 +74,7 @@ def as_number(rho: float | Rho | None) -> float | None:
     """ρ as a number, also from :class:`Rho`.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: it is neither a number nor a :class:`Rho`.
     """
     if rho is None or isinstance(rho, Rho):
         return None if rho is None else rho.value

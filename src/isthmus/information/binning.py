@@ -1,4 +1,4 @@
-"""The information plane of a deterministic layer: what its binned activations say of input and label, in nats.
+"""The information plane of a deterministic layer: information of its binned activations on input and label, in nats.
 
 Activations become words of bin numbers, one word for each example. A word follows from the input, so that
 I(X;T) = H(T), and I(T;Y) = H(T) − H(T|Y). Both are plug-in estimates over the n examples
@@ -24,7 +24,7 @@ from isthmus.information.order_statistics import order_statistics
 
 Scheme = Literal["equal_mass", "equal_width"]
 PASSES = 64
-"""Up to so many edges, comparing everything with each is faster than looking every number up."""
+"""Up to this many edges, comparing all values with each edge is faster than a binary search."""
 PART = 2**18
 """Activations that are compared at a time, so that they stay in the processor's cache."""
 
@@ -34,7 +34,7 @@ class Binning:
     """How activations are binned; every unit of a layer by the same edges.
 
     Attributes:
-        bins: at most so many.
+        bins: maximum number of bins.
         scheme: "equal_mass": edges are quantiles of all activations of the layer together, which are new at every look,
             so that bins are equally full and a strictly increasing map of the layer changes nothing (the
             maximum-entropy adaptive binning of §4.2, 30 bins). Edges that coincide are one: the zeros of a ReLU have a

@@ -2,7 +2,7 @@
 
 A signal of mean power P per dimension meets noise of variance N. In n dimensions what is received lies in a ball of
 radius √(n(P+N)), and what belongs to one message in a ball of radius √(nN); the ratio of their volumes is the number of
-messages that can be told apart (Shannon 1948; "A Rate-Distortion Theory of Adversarial Examples", eqs. 1 and 2).
+distinguishable messages (Shannon 1948; "A Rate-Distortion Theory of Adversarial Examples", eqs. 1 and 2).
 Names that end in ``_bits`` are in bits; the rest are numbers, powers and lengths.
 """
 
@@ -153,7 +153,7 @@ class LayerChannel(Channel):
 
     @property
     def excess_capacity_bits(self) -> float:
-        """n·Ĉ − H(Y): room in the code for what no label needs; negative where the labels do not fit."""
+        """n·Ĉ − H(Y): capacity beyond what the labels need; negative if the labels do not fit."""
         return self.messages_bits - self.label_entropy_bits
 
     @property
@@ -165,7 +165,7 @@ class LayerChannel(Channel):
     def separation_bits(self) -> float:
         """½ log₂(P̂/N̂): the capacity that class means alone use, per dimension.
 
-        P̂ counts noise too, so that Ĉ is half a bit where labels say nothing about a layer; this is 0 there.
+        P̂ includes noise, so that Ĉ is half a bit if labels and layer are independent; this is then 0.
         """
         return capacity_bits(self.between, self.noise)
 

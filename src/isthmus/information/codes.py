@@ -1,4 +1,4 @@
-"""What a bottleneck says about one batch: the distributions and samples that objectives and measures work on."""
+"""Output of a bottleneck on one batch: the distributions and samples that objectives and measures use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of what a code says of X it can say of Y: the contraction coefficient η_KL of a table p(x, y).
+"""The contraction coefficient η_KL of a table p(x, y): the largest I(Y;Z) per I(X;Z) of any code Z.
 
 For any Z that sees Y only through X,
 
@@ -6,7 +6,7 @@ For any Z that sees Y only through X,
 
 where r_Y is what the channel p(y|x) makes of r (Fischer 2020, "The Conditional Entropy Bottleneck", equation 2;
 Anantharam, Gohari, Kamath & Nair 2013). Its inverse is the weight β below which the bottleneck I(X;Z) − β·I(Y;Z) has no
-better code than the one that says nothing. It lies between ρ_m², the squared maximal correlation
+better code than a constant. It lies between ρ_m², the squared maximal correlation
 (:mod:`isthmus.information.learnability`), and the largest total variation between two rows p(y|x).
 """
 
@@ -39,8 +39,8 @@ def kl_contraction(joint: ArrayLike, starts: int = 64, seed: int = 0) -> float:
 
     Args:
         joint: p(x, y), values of X × values of Y.
-        starts: random distributions besides.
-        seed: of these.
+        starts: number of random distributions.
+        seed: of the random distributions.
 
     Raises:
         DataError: ``joint`` is no distribution over pairs, or only one value of X occurs, so that I(X;Z) is always 0.
@@ -48,7 +48,7 @@ def kl_contraction(joint: ArrayLike, starts: int = 64, seed: int = 0) -> float:
     p = distribution(joint)
     p = p[p.sum(1) > 0][:, p.sum(0) > 0]
     if len(p) < 2:
-        raise DataError("η_KL is a ratio of what a code says of Y and of X; at least two values of X must occur.")
+        raise DataError("η_KL is a ratio of I(Y;Z) and I(X;Z); at least two values of X must occur.")
     bound = learnability(p).maximal_correlation ** 2
     return min(max(bound, _ascend(_starts(p, starts, seed), p)), 1.0)
 

@@ -49,7 +49,7 @@ def information(first: ArrayLike, second: ArrayLike) -> float:
     Costs n·ln n, however many values there are. For a table of few values use :func:`confusion_information`.
 
     Args:
-        first, second: integers, of which each stands for a value and nothing more.
+        first, second: integers, used as symbols.
 
     Raises:
         DataError: no pairs, no integers, or of one more than of the other.

@@ -45,7 +45,8 @@ class Divergence:
         f: of the ratio r > 0, convex, f(1) = 0.
         activation: T of the critic v, in the domain of f*; f'(e^v) where f' exists.
         conjugate: f*(T(v)), from v itself, which loses no digits on the way.
-        log_ratio: what v says of ln dP/dQ at the optimum; None where the optimum tells the ratio's side of 1 alone.
+        log_ratio: ln dP/dQ as a function of v at the optimum; None if the optimum only determines whether the ratio
+            exceeds 1.
     """
 
     name: DivergenceName

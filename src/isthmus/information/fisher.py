@@ -1,14 +1,14 @@
-"""Fisher information of an answer about its image: how fast p(y|x) or e(z|x) changes with x.
+"""Fisher information of an output about its image: how fast p(y|x) or e(z|x) changes with x.
 
 J(x) = E[∇ₓ log p(·|x) ∇ₓ log p(·|x)ᵀ], pixels × pixels, where the expectation is over p(·|x). It governs small
 perturbations δu of the image (Guess First, arXiv:2001.03311, lemma D.2; Pensia et al. 2020)::
 
     KL(p(·|x) ‖ p(·|x + δu)) = ½·δ²·uᵀJ(x)u + o(δ²), in nats
 
-So its largest eigenvalue says how far the answer moves at most under a small ℓ2 perturbation, its eigenvector in which
-direction, and its trace divided by the number of pixels how far it moves in a random direction. By lemma D.1 an upper
-bound on I(X;Z) bounds ½·E[ln J] from above, up to a constant and for efficient estimators: compression goes with a
-small Fisher information.
+Its largest eigenvalue measures the largest change of the output under a small ℓ2 perturbation, and its eigenvector the
+direction of that change. Its trace divided by the number of pixels measures the change in a random direction. By lemma
+D.1 an upper bound on I(X;Z) bounds ½·E[ln J] from above, up to a constant and for efficient estimators: compression
+goes with a small Fisher information.
 
 J = BᵀB, where B is the Jacobian of coordinates in which distances are local: half a squared distance is the KL
 divergence to second order. J itself is never made; everything follows from products with B.
@@ -31,7 +31,7 @@ MOST_ROWS = 128
 """Rows of B up to which all of them are computed; beyond, trace and eigenvalue are estimated from products."""
 
 Answer = Tensor | Gaussian
-"""What a model says of n images: logits of p(y|x), n × classes, or Gaussians e(z|x), n × dim."""
+"""Output of a model for n images: logits of p(y|x), n × classes, or Gaussians e(z|x), n × dim."""
 
 
 @dataclass(frozen=True)

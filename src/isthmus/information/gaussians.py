@@ -72,8 +72,8 @@ class Gaussian(ABC):
     def log_prob(self, codes: Float[Tensor, "*any dim"]) -> Float[Tensor, "*any"]:
         """Log-density in nats and in the dtype of the codes; leading dimensions broadcast against the batch.
 
-        Of codes that were rounded to float32 it may be far too low where the covariance is narrow: hand in
-        :meth:`exact` ones, and for a Gaussian's own samples use :meth:`log_prob_of`.
+        For codes that were rounded to float32 it may be far too low if the covariance is narrow: pass
+        :meth:`exact` codes, and for a Gaussian's own samples use :meth:`log_prob_of`.
         """
         own = self if codes.dtype == self.mean.dtype else self.map(lambda parameter: parameter.to(codes.dtype))
         return own.log_prob_of(own.whiten(codes - own.mean))
@@ -82,7 +82,7 @@ class Gaussian(ABC):
     def scores(self, codes: Float[Tensor, "*samples n dim"]) -> Float[Tensor, "*samples n members"]:
         """Log-density of every code under every member of a one-dimensional batch, in float64.
 
-        Used for bounds that compare all pairs: matrix products in double precision stand in for the differences,
+        Used for bounds that compare all pairs: matrix products in double precision replace the differences,
         exact to about 1e-8 nats where float32 would lose whole nats at small σ.
         """
 

@@ -1,4 +1,4 @@
-"""What a classifier of label hypotheses says about one batch."""
+"""Output of a classifier of label hypotheses on one batch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Hypotheses:
     Attributes:
         scores: v(x, y) of every image and label, in float32 at least; softmax_y v is the posterior.
         representations: gives a hidden layer's outputs under each hypothesis, hypotheses × n × d, whose gradient
-            stays in the layers that are conditioned up to there. Only called where an objective asks.
+            stays in the layers that are conditioned up to there. Only called by objectives that use it.
         log_prior: log p(y) of the training labels, in nats; None means equally frequent classes.
     """
 

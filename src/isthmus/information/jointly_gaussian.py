@@ -44,7 +44,7 @@ def gaussian_information(correlations: Sequence[float] | Float[np.ndarray, " n"]
 
 @dataclass(frozen=True)
 class Optimum:
-    """An optimum of the bottleneck, in nats: what the code says about the input, and about the target."""
+    """An optimum of the bottleneck: information of the code on the input and on the target, in nats."""
 
     i_xz: float
     i_yz: float

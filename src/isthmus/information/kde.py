@@ -1,7 +1,7 @@
-"""I(X;T) from a kernel density estimate, as the nonlinear information bottleneck of 2018 has it; in nats.
+"""I(X;T) in nats from a kernel density estimate, as in the nonlinear information bottleneck of 2018.
 
 The estimate puts a Gaussian of variance σ² + σ_k² on the mean of every example, wider than the noise's own σ², so that
-the means stand for inputs that were not seen. With σ_k = 0 it is :func:`isthmus.information.pairwise.upper`. The width
+the estimate also covers unseen inputs. With σ_k = 0 it is :func:`isthmus.information.pairwise.upper`. The width
 σ_k² is that under which means are most likely given the others (Kolchinsky, Tracey & Wolpert, arXiv:1705.02436,
 and their code of 2018; leave-one-out likelihood: Duin 1976).
 """
@@ -64,11 +64,12 @@ def leave_one_out(points: Float[Tensor, "n *dims"], variance: Float[Tensor, ""] 
 
 @torch.no_grad()
 def fit_kernel_variance(points: Float[Tensor, "n *dims"]) -> float:
-    """σ_k² that maximises the mean of :func:`leave_one_out`; 0 where every point has a twin, so that none does.
+    """σ_k² that maximises the mean of :func:`leave_one_out`; 0 if every point has a duplicate, so that there is no
+    maximum.
 
     At a maximum d·σ_k² is a mean of squared distances between points, weighted by the kernel, which is at least the
     mean over nearest neighbours and at most that over all pairs. The best of :data:`STEPS` widths between the two is
-    refined to 0.1%. Costs some 30 looks at all pairs: a thousand or two points will do.
+    refined to 0.1%. Costs about 30 passes over all pairs: one or two thousand points suffice.
 
     Args:
         points: means of T, two at least, flattened to n × d.

@@ -1,12 +1,12 @@
-"""From which trade-off on anything is learned: the onset of the bottleneck (Wu, Fischer, Chuang & Tegmark 2019).
+"""The trade-off at which learning starts: the onset of the bottleneck (Wu, Fischer, Chuang & Tegmark 2019).
 
-The code that says nothing is a stationary point of I(X;Z) − β·I(Y;Z) at every β. It is unstable where β exceeds
+A constant code is a stationary point of I(X;Z) − β·I(Y;Z) at every β. It is unstable if β exceeds
 
     β₀ = inf over h of Var h(X) / Var E[h(X)|Y] = 1/ρ_m²,
 
 with ρ_m the maximal correlation of X and Y: the second singular value of p(x, y)/√(p(x)·p(y)). (Not the trade-off ρ.)
-Above β₀ something is learned, surely. Below it the code that says nothing is a local optimum; the global one may still
-be another, as for ten classes with uniform noise (a first-order transition). For the binary flip β₀ is exact.
+Above β₀ the optimal code is not constant. Below it a constant code is a local optimum; the global one may still be
+another, as for ten classes with uniform noise (a first-order transition). For the binary flip β₀ is exact.
 Every h and every subset of X gives an upper bound on β₀.
 """
 
@@ -84,7 +84,7 @@ def threshold_of_function(joint: ArrayLike, function: ArrayLike) -> float:
         function: h(x), one number per value of X.
 
     Returns:
-        A weight on I(Y;Z); inf where Y says nothing about h.
+        A weight on I(Y;Z); inf if h is independent of Y.
 
     Raises:
         DataError: ``joint`` is no distribution over pairs; h of another length or not finite; or h constant where

@@ -1,4 +1,4 @@
-"""What a batch of codes says about images and labels, per example and in nats (Fischer 2020, §2.2 to §2.5).
+"""Information of a batch of codes on images and labels, per example and in nats (Fischer 2020, §2.2 to §2.5).
 
 All of it comes from four log-densities of the same samples, log e(z|x), log b(z|y), log m(z) and log c(y|z), and from
 the encoder's densities of all pairs of a batch. A mean over examples is the quantity that a paper names.
@@ -18,7 +18,7 @@ from isthmus.information.rates import rate_sandwich
 
 
 class Measures:
-    """The log-densities of a batch and what follows from them; each is computed once, when it is first asked for.
+    """The log-densities of a batch and what follows from them; each is computed once, when it is first used.
 
     Nothing here carries gradients. Without a marginal of its own, a model with b(z|y) has the mixture of it over the
     classes, m(z) = Σ_y p(y)·b(z|y). A quantity whose densities the codes do not have fails an assertion;

@@ -30,7 +30,7 @@ class Mixture:
 
 @dataclass(frozen=True)
 class BatchMixture:
-    """(1/K) Σ_k e(z|x_k) over the K images of a batch: their own marginal, as far as the batch can tell.
+    """(1/K) Σ_k e(z|x_k) over the K images of a batch: an estimate of their marginal from the batch.
 
     R with it is the InfoNCE bound on I(X;Z), at most ln K (:mod:`isthmus.information.rates`).
     """

@@ -79,7 +79,7 @@ def label_information(
     sigma: float | None = None,
     bandwidths: Sequence[float] = (1.0,),
 ) -> LabelInformation:
-    """How well the true label can be told from a representation under each hypothesis.
+    """How well a representation separates the true label under each hypothesis.
 
     Args:
         representations: of the same n examples, once under each hypothesis, which are the classes in order.
@@ -189,7 +189,7 @@ def _kernel(distance2: Tensor, widths: Tensor, bandwidths: Sequence[float]) -> T
 def median_distance(samples: Float[Tensor, "hypotheses n d"]) -> Float[Tensor, " hypotheses"]:
     """The median distance between two of at most 100 examples, spread evenly over the batch, without gradients.
 
-    Where it is 0, or there is one example, √(d/2) stands for it, half of what standard normal samples lie apart.
+    Where it is 0, or there is one example, √(d/2) replaces it, half the distance of standard normal samples.
     """
     number, d = samples.shape[1:]
     some = samples[:, torch.linspace(0, number - 1, min(number, MEDIAN_ROWS), device=samples.device).long()]

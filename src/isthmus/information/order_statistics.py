@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 SMALL = 2**17
-"""Up to so many numbers are sorted, which is faster then."""
+"""Up to this many numbers, sorting is faster."""
 PART = 2**18
-"""Numbers that are looked at at a time, so that they stay in the processor's cache."""
+"""Numbers per block, so that a block stays in the cache."""
 
 
 def order_statistics(values: NDArray[Any], ranks: NDArray[np.intp]) -> NDArray[Any]:
-    """The numbers that would stand at these ranks, from 0 on, if the values were sorted; exactly.
+    """The numbers at these ranks (from 0) of the sorted values, exactly.
 
     Of float32, numbers are counted by the upper half of their bits, and only those are sorted that share it with a
     number that is asked for. Other numbers are all sorted.

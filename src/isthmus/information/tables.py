@@ -90,7 +90,7 @@ def conditional_mutual_information(table: ArrayLike) -> float:
 
 
 def _mutual_information(p: Floats) -> Floats:
-    """Of each table in the last two dimensions. Logarithms are taken apart: products of small numbers underflow."""
+    """Mutual information of each table in the last two dimensions. Separate logarithms avoid underflow of products."""
     rows, columns = p.sum(-1, keepdims=True), p.sum(-2, keepdims=True)
     terms = xlogy(p, p) - xlogy(p, rows) - xlogy(p, columns)
     information: Floats = np.maximum(terms.sum((-2, -1)), 0.0)

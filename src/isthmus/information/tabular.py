@@ -3,8 +3,8 @@
 IB minimises I(X;Z) − β·I(Y;Z) over encoders p(z|x) (Tishby et al. 1999; Fischer 2020, eq. 16). CEB minimises
 I(X;Z|Y) − γ·I(Y;Z) (Fischer 2020, eq. 5), which for codes made from X alone is the same number at β = γ + 1 = 1 + e^ρ.
 The problem is not convex in the encoder: iterations only go down, to a stationary point, so the best of several starts
-is kept. The code that says nothing is one of them; its objective is 0. (That this finds the global optimum is tested on
-small tables against a linear program; it is not proven for large ones.)
+is kept. A constant code is one of them; its objective is 0. (Tests compare the result with the global optimum of a
+linear program on small tables; for large ones it is not proven to be global.)
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from isthmus.information.tables import Floats, conditional_mutual_information, d
 
 @dataclass(frozen=True)
 class Search:
-    """How an optimal encoder is looked for.
+    """Options of the search for an optimal encoder.
 
     Attributes:
         codes: number of values of Z; None means as many as X has, which is enough for the optimum.
-        restarts: encoders to start from, besides the one that says nothing: first one that keeps the values of X
-            apart, then random ones.
+        restarts: encoders to start from, besides the constant one: first one that separates the values of X, then
+            random ones.
         seed: of the random encoders.
         tolerance: a start has converged where one iteration lowers the objective by at most this many nats, times β
             where β > 1.
@@ -56,7 +56,7 @@ class Search:
 
 @dataclass(frozen=True, eq=False)
 class TabularCode:
-    """The best code that was found, and what it says. All information is in nats and exact for this encoder.
+    """The best code that was found. All information is in nats and exact for this encoder.
 
     Attributes:
         encoder: p(z|x), values of X × codes; rows sum to 1. Values of X that never occur are given p(z).
@@ -84,7 +84,7 @@ def information_bottleneck(joint: ArrayLike, relevance_weight: float, search: Se
 
     Args:
         joint: p(x, y), values of X × values of Y.
-        relevance_weight: β > 0, the weight on I(Y;Z). Up to β = 1, and often beyond, the best code says nothing:
+        relevance_weight: β > 0, the weight on I(Y;Z). Up to β = 1, and often beyond, the best code is constant:
             see :mod:`isthmus.information.learnability`. Above some 1e13, rounding of the divergences decides between
             codes that are equally good.
 
@@ -205,7 +205,7 @@ def _solve(joint: Floats, beta: float, search: Search, before: TabularCode | Non
         last, value = value, problem.objective(encoder, *decoder)
         moving = last - value > tolerance
         iterations += 1
-    # The code that says nothing stands first; another must be better by more than what is left to gain.
+    # The constant code comes first; another must be better by more than the tolerance.
     best = int(np.argmin(value + tolerance * (np.arange(len(value)) > 0)))
     whole = np.tile(decoder[0][best] / decoder[0][best].sum(), (len(p_x), 1))
     whole[occurs] = encoder[best]
@@ -213,7 +213,7 @@ def _solve(joint: Floats, beta: float, search: Search, before: TabularCode | Non
 
 
 def _starts(values: int, codes: int, search: Search) -> Floats:
-    """One encoder that says nothing, one that keeps X apart but gives every code to every x, and random ones."""
+    """A constant encoder, one that separates X but gives every code to every x, and random ones."""
     generator = np.random.default_rng(search.seed)
     silent = np.eye(codes)[np.zeros(values, dtype=int)]
     apart = 0.9 * np.eye(codes)[np.arange(values) % codes] + 0.1 / codes

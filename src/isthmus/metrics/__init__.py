@@ -1,10 +1,10 @@
-"""Numbers about predictions, as pure functions of numpy arrays, each with the interval that belongs to it.
+"""Metrics of predictions: pure functions of numpy arrays, each with its confidence interval.
 
 ``intervals`` holds confidence intervals of proportions and means, ``scores`` per-example losses of probabilities,
 ``temperature`` their scaling, ``calibration`` reliability bins and the expected calibration error, ``corruption`` the
-corruption error, ``uncertainty`` scores of how unsure a classifier is, ``ranking`` how well a score tells
-out-of-distribution from in-distribution examples, ``transmission`` what answers tell about labels, and ``crossed``
-means over draws and examples. Import from here: ``from isthmus.metrics import wilson``.
+corruption error, ``uncertainty`` uncertainty scores, ``ranking`` how well a score separates out-of-distribution from
+in-distribution examples, ``transmission`` the mutual information of predictions and labels, and ``crossed`` means over
+draws and examples. Import from here: ``from isthmus.metrics import wilson``.
 """
 
 from isthmus.metrics.calibration import Bin, Scheme, bin_edges, calibration_error, ece, reliability_bins

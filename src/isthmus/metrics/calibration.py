@@ -1,7 +1,7 @@
 """Calibration: reliability bins, and the expected calibration error (ECE) with an interval that covers it.
 
-Confidence is the probability of the predicted class. A classifier is calibrated where, among the examples
-that it is p confident about, a fraction p is right.
+Confidence is the probability of the predicted class. A classifier is calibrated if a fraction p of the predictions
+with confidence p is correct.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Corruption error: how often a classifier errs on corrupted images, beside a baseline (Hendrycks & Dietterich 2019).
+"""Corruption error: errors on corrupted images relative to a baseline (Hendrycks & Dietterich 2019).
 
 Of corruption c at severity s = 1 … 5 let E_{c,s} be a classifier's error and B_{c,s} the baseline's. Then
 
@@ -95,7 +95,7 @@ def relative_mean_corruption_error(
     baseline_clean: float = ALEXNET_CLEAN,
     corruptions: Sequence[str] = CORRUPTIONS,
 ) -> float:
-    """The relative mCE as a fraction: how much corruption adds to the error on clean images, beside the baseline's.
+    """The relative mCE as a fraction: how much corruption adds to the clean error, relative to the baseline.
 
     Args:
         clean, baseline_clean: errors on the clean images, in [0, 1].
@@ -138,7 +138,7 @@ def divisors(baseline: Errors | None, corruptions: Sequence[str], clean: float =
 
 
 def check_names(given: Mapping[str, object], corruptions: Sequence[str], what: str) -> None:
-    """Raise ValueError where a corruption is missing, with the names of all that are."""
+    """Raise ValueError with the names of missing corruptions, if any."""
     if not corruptions:
         raise ValueError("a mean over no corruptions is not defined")
     missing = [name for name in corruptions if name not in given]

@@ -21,7 +21,7 @@ from isthmus.metrics.corruption import (
 from isthmus.metrics.intervals import RESAMPLES, clopper_pearson, mean
 
 RELATIVE = "fraction of the baseline"
-"""Unit of numbers that are 1 where a classifier errs as often as the baseline."""
+"""Unit of numbers that are 1 if a classifier errs as often as the baseline."""
 
 
 def errors_by_severity(right: Mapping[str, ArrayLike]) -> dict[str, tuple[float, ...]]:
@@ -90,8 +90,8 @@ def measured_mce(
 
     The interval is a percentile bootstrap of the images' :func:`mce_shares`: an image is drawn with all its corrupted
     versions, which err together, so intervals that take the 75 errors for independent would be too narrow. The
-    baseline's errors count as known. Where all images have one share (nothing is wrong, say) a bootstrap has no width;
-    the interval then says that with this confidence at most a share u of images (Clopper & Pearson) behaves otherwise.
+    baseline's errors count as known. If all images contribute equally (for example without errors), a bootstrap has no
+    width; the interval then assumes that at most a fraction u of images (Clopper & Pearson) differs.
 
     Args:
         right: as in :func:`mce_shares`.

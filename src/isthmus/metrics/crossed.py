@@ -1,4 +1,4 @@
-"""A mean over draws and examples at once, where both are samples: the same examples judged in every draw."""
+"""Mean over draws and examples, both of them samples: every draw evaluates the same examples."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def crossed_mean(
     between = n * rows.var(ddof=1), draws * columns.var(ddof=1)
     rest = table - rows[:, None] - columns + value
     within = float(np.square(rest).sum()) / ((draws - 1) * (n - 1))
-    # an estimate of variances may be negative; that of cells alone is what is left then
+    # the estimate of the variance may be negative; then use that of cells alone
     variance = max(between[0] + between[1] - within, within)
     parts = (between[0] ** 2 / (draws - 1), between[1] ** 2 / (n - 1), within**2 / ((draws - 1) * (n - 1)))
     freedom = max(variance**2 / sum(parts), 1.0) if variance else 1.0

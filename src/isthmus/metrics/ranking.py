@@ -1,4 +1,4 @@
-"""How well a score tells out-of-distribution from in-distribution examples, as exact numbers from its ranks.
+"""How well a score separates out-of-distribution from in-distribution examples, exactly, from its ranks.
 
 Everywhere the score is larger for what is more out-of-distribution, and which of the two classes is the positive one is
 said: ``"in"`` as in Fischer 2020 and in ODIN (Liang et al. 2018), ``"out"`` as in pytorch-ood.

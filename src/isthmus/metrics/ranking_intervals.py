@@ -5,8 +5,8 @@ covers 66 to 87% (100 scores of either class). So the interval of AUROC is the u
 follows the scores' own variance; Newcombe's has the variance of a model at the interval's end, which does not vanish
 with the sample's. AUPR has a bootstrap that draws either class by itself, and is at least as uncertain as AUROC.
 ``python -m benchmarks.detection_intervals`` measures what they cover. If the scores of the classes do not overlap at
-all, what such samples allow is told exactly (see :func:`_separated`). No false positive rate is surer than its count
-allows.
+all, the interval is exact (see :func:`_separated`). The interval of a false positive rate is never narrower than its
+count allows.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from isthmus.metrics.ranking import Ranked, aupr_of, auroc_of, counted, fpr_of, 
 
 TPR = 0.95
 FEWEST = 2
-"""Examples of either class; of a single one no interval can be told."""
+"""Smallest number of examples per class for an interval."""
 
 DETECTION = ("fpr95_in", "fpr95_out", "auroc", "aupr_in", "aupr_out")
-"""What :func:`detection_metrics` gives: the ending says which class is the positive one."""
+"""Metrics of :func:`detection_metrics`; the suffix names the positive class."""
 
 Places = NDArray[np.intp]
 _AT_A_TIME = 2**17  # counts and draws held at once, few enough for a cache

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from isthmus.metrics.scores import probabilities
 
 COLDEST, HOTTEST = 1e-3, 1e3
-"""Between these a temperature is looked for."""
+"""Range of the search."""
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:

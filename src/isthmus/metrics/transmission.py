@@ -1,4 +1,4 @@
-"""What answers transmit about labels: I(T;Y) in bits from confusion matrices, along a curve, with intervals.
+"""Mutual information I(T;Y) of predictions and labels in bits, from confusion matrices, with intervals.
 
 T is the predicted class, Y the label; I(T;Y) = H(Y) − H(Y|T) with relative frequencies for probabilities, and
 0·log 0 = 0. This estimate is too large by about (C − 1)²/(2n) nats for C classes and n examples (Miller 1955).
@@ -31,7 +31,7 @@ _BLOCK = 2**22  # numbers that a block of resamples may take
 def transmitted_bits(predicted: ArrayLike, labels: ArrayLike) -> float:
     """I(T;Y) of predictions and labels, int[n] each, in bits.
 
-    Any integers will do, also one that stands for no answer: an erasure is a symbol too.
+    Any integers are allowed, also one for a missing answer: an erasure is a symbol too.
 
     Raises:
         ValueError: the two differ in length, or there are none.
@@ -62,7 +62,7 @@ class Confusions:
 
     @classmethod
     def of(cls, predicted: ArrayLike, labels: ArrayLike, classes: int) -> Confusions:
-        """From predictions int[rows, n], −1 for no answer, and labels int[n], of so many classes.
+        """Build from predictions int[rows, n], −1 for no answer, labels int[n] and the number of classes.
 
         Raises:
             ValueError: other shapes, no examples, or a class out of range.

@@ -1,4 +1,4 @@
-"""How unsure a classifier is of each image, from its logits: the larger, the less the image is like those it knows.
+"""Uncertainty scores of each image, from its logits: larger for images unlike the training data.
 
 Softmax rounds: of a sure classifier every probability is 0 or 1, and images that differ in their logits would tie.
 These are computed from the distances of the other logits to the largest, so that they do not.
