@@ -21,10 +21,10 @@ help:
 	@echo "make demo    train five classifiers on real digits, audit them, print the page's path"
 	@echo "make test    quality gates and tests        make test-slow   the minutes-long tests"
 	@echo "make check   ruff, mypy --strict, docs      make bench       training-step timings"
-	@echo "make bench-attacks   ours against AutoAttack on four models: an hour, and more where they must be trained first"
-	@echo "make bench-panel     verdicts on planted illusions and honest models, and the time they take: half an hour"
-	@echo "make fuzz     hostile recipes, arguments, images, results and weights, and all property tests, newly drawn: 15 minutes"
-	@echo "make faults   kills, full disks and damaged files, and what is lost"
+	@echo "make bench-attacks   ours against AutoAttack on four models: an hour, more if they must be trained first"
+	@echo "make bench-panel     verdicts on models with and without genuine robustness, and their time: half an hour"
+	@echo "make fuzz     hostile recipes, arguments, images, results and weights, and all property tests with new random cases: 15 minutes"
+	@echo "make faults   kill processes, fill disks and damage files, and count what is lost"
 
 setup: $(STAMP)
 
