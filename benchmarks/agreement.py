@@ -30,6 +30,7 @@ from benchmarks.attack_models import RADII, RECIPES, build, test_images
 from benchmarks.attacks import environment
 from benchmarks.peers import Counting, attack, measure
 from isthmus.attacks import L2, Linf, robust_accuracy
+from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.minimal_norm import minimal_norms
 from isthmus.attacks.threats import Threat
 from isthmus.core import files
@@ -161,7 +162,9 @@ def distances(pair: Pair, model: Counting, images: Tensor, labels: Tensor, norm:
     run = attack(pair.peer, model, norm, pair.steps)
     with torch.random.fork_rng():
         peers = torch.cat([run(*part).detach() for part in zip(images.split(BATCH), labels.split(BATCH), strict=True)])
-    own = minimal_norms(model.model, images, labels, norm.name, [pair.ours], batch_size=BATCH).adversarial
+    own = minimal_norms(
+        model.model, images, labels, norm.name, [pair.ours], options=RunOptions(batch_size=BATCH)
+    ).adversarial
     ours, theirs = (sizes(model, images, labels, found, norm) for found in (own, peers))
     return {
         "peer": pair.peer,

@@ -36,6 +36,7 @@ from benchmarks.attack_models import RADII, RECIPES, build, test_images
 from benchmarks.peers import Counting, attack, autoattack, measure
 from isthmus.attacks import Linf, robust_accuracy
 from isthmus.attacks.engine.counted_model import CountedModel
+from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.core import files
 
 # model: how many times faster standard and fast must be, and how many points above the peer's robust accuracy
@@ -91,7 +92,7 @@ def ours(name: str, model: nn.Module, images: Tensor, labels: Tensor, row: str, 
     clocks = []
     for _ in range(rounds):
         with timed() as clock:
-            result = robust_accuracy(model, images, labels, radius(name), suite, bf16=bf16)
+            result = robust_accuracy(model, images, labels, radius(name), suite, options=RunOptions(bf16=bf16))
         clocks.append(clock)
     return {
         "accuracy": result.accuracy,

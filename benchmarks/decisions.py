@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from benchmarks import peers
 from benchmarks.illusions import ILLUSIONS
-from isthmus.attacks import minimal_norms, rays
+from isthmus.attacks import RayS, minimal_norms
 
 NAMES = ("ranks", "one-hot by argmin", "quantised")
 EFFORTS = ((4, 100), (8, 200), (14, 400))
@@ -85,7 +85,7 @@ def main() -> None:
         model = ILLUSIONS[name](base).eval()
         for effort in EFFORTS:
             queries, theirs = hop_skip_jump(model, images, labels, given.norm, effort)
-            ours = minimal_norms(model, images, labels, given.norm, [rays.Config(queries=queries)])
+            ours = minimal_norms(model, images, labels, given.norm, [RayS(queries=queries)])
             print(f"| {name} | {queries:,} | {float(theirs.median()):.3f} | {ours.median:.3f} |", flush=True)
 
 

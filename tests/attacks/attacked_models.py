@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from pydantic import PrivateAttr
 from torch import Tensor, nn
 
-from isthmus.attacks.attack import Attack
+from isthmus.attacks.attack import SingleShotAttack
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import CountedModel
 from isthmus.attacks.threats import Threat
-from isthmus.core.config import Component
 from isthmus.core.randomness import normal
 
 SHAPE = (1, 4, 4)
@@ -90,26 +92,35 @@ def subject(n: int = 48) -> tuple[Smooth, Tensor, Tensor]:
     return model, images, labels
 
 
-def end_of(module, config, model: nn.Module, batch: Batch, threat: Threat) -> Tensor:
-    """Where an attack's first run ends on each example, success or not, unjudged."""
+def end_of(attack, model: nn.Module, batch: Batch, threat: Threat) -> Tensor:
+    """Where an attack's first run ends on each example, success or not, without verification."""
     counted_model = CountedModel(model)
-    if hasattr(module, "perturb"):
-        return module.perturb(config, counted_model, batch, threat)
-    search = module.search(config, threat, int(counted_model.logits(batch.images, batch.keys).shape[1]))
-    runs = search.init(batch, torch.zeros(len(batch), dtype=torch.int64))
-    while (runs.step < runs.budget).any():
+    if isinstance(attack, SingleShotAttack):
+        return attack.perturb(counted_model, batch, threat)
+    attack = attack.bind(threat, int(counted_model.logits(batch.images, batch.keys).shape[1]))
+    state = attack.init(batch, torch.zeros(len(batch), dtype=torch.int64))
+    while (state.step < state.budget).any():
         answer = counted_model.query(
-            runs.x, batch.keys, lambda logits: search.objective(runs, batch, logits), draw=runs.step
+            state.x, batch.keys, lambda logits: attack.objective(state, batch, logits), draw=state.step
         )
-        search.step(runs, batch, answer)
-    return runs.x
+        attack.step(state, batch, answer)
+    return state.x
 
 
-def proposing(function, label: str = "test", **options) -> Attack:
+class Proposing(SingleShotAttack):
     """An attack made of a function (batch, threat) -> images."""
 
-    class Config(Component):
-        name: str = label
-        restarts: int = 1
+    name: str = "test"
+    restarts: int = 1
+    _function: Any = PrivateAttr(None)
 
-    return Attack(label, Config(**options), lambda config, counted_model, batch, threat: function(batch, threat))
+    def perturb(self, counted_model, batch, threat):
+        """What the function returns."""
+        return self._function(batch, threat)
+
+
+def proposing(function, label: str = "test", **options) -> Proposing:
+    """An attack made of a function (batch, threat) -> images."""
+    attack = Proposing(name=label, **options)
+    attack._function = function
+    return attack

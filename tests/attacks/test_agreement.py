@@ -13,8 +13,9 @@ from tests.attacks.attacked_models import Smooth, pictures
 from torch import nn
 from torch.nn import functional
 
-from isthmus.attacks import L2, Linf, pgd, robust_accuracy
+from isthmus.attacks import L2, PGD, Linf, robust_accuracy
 from isthmus.attacks.api import ready
+from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.minimal_norm import minimal_norms
 
 LINF, L2_BALL = Linf(0.1), L2(0.5)
@@ -103,7 +104,7 @@ def test_the_same_distances_are_found_at_equal_budgets(trained, peer, steps, our
 def test_autoattack_of_torchattacks_takes_10_steps_where_100_are_published():
     theirs = package("torchattacks").AutoAttack(Smooth(10), n_classes=10, seed=0)
     assert [attack.steps for attack in theirs._autoattack.attacks[:3]] == [10, 10, 10]
-    assert [attack.config.steps for attack in ready("standard")[:3]] == [100, 100, 100]
+    assert [stage.attack.steps for stage in ready("standard")[:3]] == [100, 100, 100]
 
 
 class Shell(nn.Module):
@@ -130,7 +131,7 @@ def test_pgd_of_the_peers_scores_the_last_iterate_only(name):
 
     threat = Linf(0.4)
     assert peers.measure(run, model, images, labels, threat).robust.all()
-    config = pgd.Config(steps=20, step_size=0.01, random_start=False)
+    config = PGD(steps=20, step_size=0.01, random_start=False)
     assert robust_accuracy(Shell(), images, labels, threat, [config]).accuracy == 0
 
 
@@ -195,5 +196,7 @@ def test_cw_of_torchattacks_stops_all_images_where_their_sum_stalls():
     theirs = [torch.cat([attack(x, y) for x, y in zip(images.split(n), labels.split(n), strict=True)]) for n in (16, 1)]
     assert (theirs[0] - theirs[1]).flatten(1).norm(dim=1).max() > 0.05
     own = {"name": "cw", "binary_search_steps": 1, "steps": 30, "learning_rate": 0.1, "initial_const": 0.1}
-    together, alone = (minimal_norms(model, images, labels, "l2", [own], batch_size=n) for n in (16, 1))
+    together, alone = (
+        minimal_norms(model, images, labels, "l2", [own], options=RunOptions(batch_size=n)) for n in (16, 1)
+    )
     torch.testing.assert_close(together.sizes, alone.sizes, rtol=0, atol=1e-6)

@@ -6,14 +6,14 @@ import torch
 from scipy.optimize import linprog
 from tests.attacks.attacked_models import PIXELS, SHAPE, Linear, end_of, pictures
 
-from isthmus.attacks import fgsm, pgd, robust_accuracy
+from isthmus.attacks import FGSM, PGD, robust_accuracy
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.threats import L1, L2, Linf
 from isthmus.core.randomness import example_keys
 
 DUAL = {"linf": 1, "l2": 2, "l1": np.inf}
 THREATS = [Linf(0.05), L2(0.2), L1(0.25)]
-FROM_THE_IMAGE = pgd.Config(steps=60, random_start=False)
+FROM_THE_IMAGE = PGD(steps=60, random_start=False)
 
 
 def weights(classes: int, seed: int = 0) -> torch.Tensor:
@@ -35,9 +35,9 @@ def never_broken(images):
 @pytest.mark.parametrize(
     "config",
     [
-        fgsm.Config(loss="margin"),
-        pgd.Config(steps=60, random_start=False, loss="log_odds"),
-        pgd.Config(steps=60, random_start=False, loss="margin", relative_step_size=1, decay=True),
+        FGSM(loss="margin"),
+        PGD(steps=60, random_start=False, loss="log_odds"),
+        PGD(steps=60, random_start=False, loss="margin", relative_step_size=1, decay=True),
     ],
     ids=repr,
 )
@@ -46,8 +46,7 @@ def test_the_margin_drops_by_eps_times_the_dual_norm(threat, config):
     """Away from the box: ε‖w_y − w_t‖₁ in ℓ∞, and likewise (identity 15)."""
     images = pictures(12, low=0.3, high=0.7)
     model, batch = never_broken(images)
-    module = fgsm if isinstance(config, fgsm.Config) else pgd
-    found = end_of(module, config, model, batch, threat)
+    found = end_of(config, model, batch, threat)
     drop = margins(model, images, batch.labels) - margins(model, found, batch.labels)
     difference = (model.weight[0] - model.weight[1]).detach().numpy()
     np.testing.assert_allclose(drop, threat.eps * np.linalg.norm(difference, DUAL[threat.name]), rtol=2e-3)
@@ -57,8 +56,8 @@ def test_the_margin_drops_by_eps_times_the_dual_norm(threat, config):
 def test_at_the_walls_of_the_box_pgd_attains_the_constrained_optimum(threat):
     images = pictures(12)
     model, batch = never_broken(images)
-    config = pgd.Config(steps=400, relative_step_size=0.03, loss="margin", random_start=False)
-    found = end_of(pgd, config, model, batch, threat)
+    config = PGD(steps=400, relative_step_size=0.03, loss="margin", random_start=False)
+    found = end_of(config, model, batch, threat)
     drop = margins(model, images, batch.labels) - margins(model, found, batch.labels)
     direction = (model.weight[1] - model.weight[0]).detach().numpy()
     best = [largest_gain(threat, direction, image) for image in images.flatten(1).double().numpy()]
@@ -151,7 +150,7 @@ def through_the_middle(images):
     return Linear(weights(2), torch.stack([torch.zeros(()).double(), (logits[:, 0] - logits[:, 1]).median()]))
 
 
-@pytest.mark.parametrize("attack", [fgsm.Config(), FROM_THE_IMAGE], ids=repr)
+@pytest.mark.parametrize("attack", [FGSM(), FROM_THE_IMAGE], ids=repr)
 @pytest.mark.parametrize("threat", THREATS, ids=str)
 def test_robust_accuracy_of_a_binary_model_is_the_closed_form(threat, attack):
     threat = threat.with_eps(threat.eps / 2)
@@ -173,8 +172,7 @@ def test_a_random_start_loses_nothing_in_linf():
     model = through_the_middle(images)
     labels = model(images).argmax(1)
     outcomes = [
-        robust_accuracy(model, images, labels, Linf(0.05), [pgd.Config(random_start=start)]).broken
-        for start in (True, False)
+        robust_accuracy(model, images, labels, Linf(0.05), [PGD(random_start=start)]).broken for start in (True, False)
     ]
     assert torch.equal(*outcomes)
 
@@ -199,6 +197,6 @@ def test_one_full_step_of_pgd_is_fgsm(threat):
     """Identity 15, to the bit."""
     images = pictures(12)
     model, batch = never_broken(images)
-    one = pgd.Config(steps=1, random_start=False, relative_step_size=1.0)
-    ours = end_of(pgd, one, model, batch, threat)
-    assert torch.equal(ours, end_of(fgsm, fgsm.Config(), model, batch, threat))
+    one = PGD(steps=1, random_start=False, relative_step_size=1.0)
+    ours = end_of(one, model, batch, threat)
+    assert torch.equal(ours, end_of(FGSM(), model, batch, threat))

@@ -5,9 +5,10 @@ import torch
 from tests.attacks.attacked_models import PIXELS, SHAPE, Counting, Linear, Smooth, pictures, subject
 from torch import nn
 
-from isthmus.attacks import cw, pgd, robust_accuracy
+from isthmus.attacks import CW, PGD, robust_accuracy
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
+from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.minimal_norm import minimal_norms
 from isthmus.attacks.threats import L1, L2, Linf
 from isthmus.core.errors import ConfigError
@@ -34,7 +35,7 @@ def batch_of(images, labels):
 def test_on_a_linear_model_the_norm_is_the_distance_to_the_boundary(classes):
     """Identity 16: margin / ‖w_y − w_t‖₂ within 5%."""
     model, images, labels, distances = linear(classes)
-    sizes = minimal_norms(model, images, labels, "l2", [cw.Config(steps=300)]).sizes
+    sizes = minimal_norms(model, images, labels, "l2", [CW(steps=300)]).sizes
     assert (sizes >= distances).all()
     assert (sizes <= 1.05 * distances).all()
 
@@ -42,9 +43,9 @@ def test_on_a_linear_model_the_norm_is_the_distance_to_the_boundary(classes):
 @pytest.mark.parametrize("share", [0.95, 1.1, 1.5])
 def test_no_successful_pgd_is_smaller(share):
     model, images, labels, distances = linear(3)
-    sizes = minimal_norms(model, images, labels, "l2", [cw.Config(steps=300)]).sizes
+    sizes = minimal_norms(model, images, labels, "l2", [CW(steps=300)]).sizes
     threat = L2(share * float(distances.median()))
-    found = robust_accuracy(model, images, labels, threat, [pgd.Config(steps=100, restarts=3)])
+    found = robust_accuracy(model, images, labels, threat, [PGD(steps=100, restarts=3)])
     assert found.broken.any()
     assert (sizes[found.broken] <= 1.05 * found.sizes[found.broken]).all()
 
@@ -52,9 +53,9 @@ def test_no_successful_pgd_is_smaller(share):
 def test_on_a_network_pgd_finds_nothing_much_smaller():
     model, images = Smooth(), pictures(20, low=0.2, high=0.8)
     labels = model(images).argmax(1)
-    sizes = minimal_norms(model, images, labels, "l2", [cw.Config(steps=300)]).sizes
+    sizes = minimal_norms(model, images, labels, "l2", [CW(steps=300)]).sizes
     for eps in (0.1, 0.3, 0.6):
-        found = robust_accuracy(model, images, labels, L2(eps), [pgd.Config(steps=40, restarts=3)])
+        found = robust_accuracy(model, images, labels, L2(eps), [PGD(steps=40, restarts=3)])
         assert (sizes[found.broken] <= 1.05 * eps).all()
 
 
@@ -62,7 +63,7 @@ def test_a_descent_is_adams_on_the_loss_of_the_paper():
     """Against autograd and torch's own Adam, for three different weights at once."""
     model, images = Smooth(), pictures(3, low=0.2, high=0.8)
     labels, const = model(images).argmax(1), torch.tensor([0.05, 0.5, 5.0])
-    batch, attack = batch_of(images, labels), cw.CarliniWagner(cw.Config(abort_early=False, confidence=0.2))
+    batch, attack = batch_of(images, labels), CW(abort_early=False, confidence=0.2).bind(L2(1.0), 2)
     runs = attack.init(batch, torch.zeros(3, dtype=torch.int64))
     runs.const = const.clone()
     start = ((2 * images.double() - 1) * 0.999999).atanh()
@@ -92,7 +93,7 @@ def told(values):
 
 def test_weights_grow_tenfold_until_one_suffices_and_are_bisected_then():
     batch = batch_of(pictures(3, low=0.3, high=0.7), torch.zeros(3, dtype=torch.int64))
-    attack = cw.CarliniWagner(cw.Config(steps=1, binary_search_steps=6))
+    attack = CW(steps=1, binary_search_steps=6).bind(L2(1.0), 2)
     runs = attack.init(batch, torch.zeros(3, dtype=torch.int64))
     outcomes = [[-1, -1, 1], [-1, -1, 1], [-1, 1, -1], [-1, 1, -1], [-1, -1, 1], [-1, 1, 1]]
     tried = []
@@ -111,7 +112,7 @@ def test_weights_grow_tenfold_until_one_suffices_and_are_bisected_then():
 def test_each_weight_begins_anew_at_the_image():
     model, images = Smooth(), pictures(4)
     labels = model(images).argmax(1)
-    batch, attack = batch_of(images, labels), cw.CarliniWagner(cw.Config(steps=3, abort_early=False))
+    batch, attack = batch_of(images, labels), CW(steps=3, abort_early=False).bind(L2(1.0), 2)
     runs = attack.init(batch, torch.zeros(4, dtype=torch.int64))
     first = runs.x.clone()
     torch.testing.assert_close(first, images, rtol=0, atol=2e-6)
@@ -124,7 +125,7 @@ def test_each_weight_begins_anew_at_the_image():
 
 def test_a_row_that_stalls_goes_on_alone_to_the_next_weight():
     batch = batch_of(pictures(2, low=0.3, high=0.7), torch.zeros(2, dtype=torch.int64))
-    attack = cw.CarliniWagner(cw.Config(steps=50))
+    attack = CW(steps=50).bind(L2(1.0), 2)
     runs = attack.init(batch, torch.zeros(2, dtype=torch.int64))
     for step in range(6):  # a loss that stays, and one that falls
         attack.step(runs, batch, told([-1.0, -1.0 / (step + 1)]))
@@ -134,9 +135,9 @@ def test_a_row_that_stalls_goes_on_alone_to_the_next_weight():
 
 def test_nothing_depends_on_batch_mates():
     model, images, labels = subject(n=20)
-    suite = [cw.Config(steps=40, learning_rate=0.02)]
-    alone = minimal_norms(model, images, labels, "l2", suite, batch_size=1)
-    together = minimal_norms(model, images, labels, "l2", suite, batch_size=20)
+    suite = [CW(steps=40, learning_rate=0.02)]
+    alone = minimal_norms(model, images, labels, "l2", suite, options=RunOptions(batch_size=1))
+    together = minimal_norms(model, images, labels, "l2", suite, options=RunOptions(batch_size=20))
     torch.testing.assert_close(alone.sizes, together.sizes, rtol=0, atol=1e-6)
     assert alone.backward_passes == together.backward_passes
 
@@ -144,7 +145,7 @@ def test_nothing_depends_on_batch_mates():
 def test_aborting_early_saves_passes_and_little_is_lost():
     model, images, labels, _ = linear(3, n=8)
     stop, go_on = (
-        minimal_norms(model, images, labels, "l2", [cw.Config(steps=300, abort_early=early)]) for early in (True, False)
+        minimal_norms(model, images, labels, "l2", [CW(steps=300, abort_early=early)]) for early in (True, False)
     )
     assert stop.backward_passes < 8 * 5 * 300 <= go_on.backward_passes
     assert (stop.sizes <= 1.05 * go_on.sizes).all()
@@ -154,17 +155,17 @@ def test_in_a_ball_it_ends_at_the_first_success_inside():
     model, images, labels, distances = linear(3)
     threat = L2(1.3 * float(distances.max()))
     counting = Counting(model)
-    result = robust_accuracy(counting, images, labels, threat, [cw.Config(steps=100)])
+    result = robust_accuracy(counting, images, labels, threat, [CW(steps=100)])
     assert result.accuracy == 0
     assert threat.contains(result.adversarial, images).all()
-    whole = minimal_norms(model, images, labels, "l2", [cw.Config(steps=100)])
+    whole = minimal_norms(model, images, labels, "l2", [CW(steps=100)])
     assert result.backward_passes < 0.8 * whole.backward_passes
 
 
 @pytest.mark.parametrize("threat", [Linf(0.1), L1(3.0)], ids=str)
 def test_other_norms_are_refused(threat):
     model, images, labels = subject(n=4)
-    with pytest.raises(ConfigError, match="'cw' minimises the ℓ2 norm and knows no"):
+    with pytest.raises(ConfigError, match="works in l2"):
         robust_accuracy(model, images, labels, threat, ["cw:5"])
 
 

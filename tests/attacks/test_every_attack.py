@@ -9,50 +9,51 @@ from tests.attacks.attacked_models import Counting, Noisy, subject
 from torch import nn
 
 from isthmus.attacks import (
-    apgd,
-    cw,
-    ddn,
-    fab,
-    fgsm,
-    fmn,
-    multitargeted,
-    pgd,
-    race,
-    rays,
+    APGD,
+    CW,
+    DDN,
+    FAB,
+    FGSM,
+    FMN,
+    PGD,
+    MultiTargeted,
+    Race,
+    RayS,
+    Square,
+    Uniform,
     robust_accuracy,
-    square,
-    uniform,
 )
 from isthmus.attacks.api import curve, ready
 from isthmus.attacks.engine.optimized_model import PROBE
+from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.threats import L1, L2, Linf
 
 ORDER = {"linf": np.inf, "l2": 2, "l1": 1}
 THREATS = [Linf(0.08), L2(0.3), L1(0.8)]
 ATTACKS = [
-    fgsm.Config(),
-    fgsm.Config(loss="log_odds"),
-    pgd.Config(steps=8),
-    pgd.Config(steps=8, restarts=3, loss="margin"),
-    pgd.Config(steps=5, random_start=False, loss="log_odds"),
-    pgd.Config(steps=6, step_size=0.02),
-    pgd.Config(steps=6, targets="random", loss="margin"),
-    pgd.Config(steps=6, targets="all", loss="ce"),
-    apgd.Config(steps=10),
-    apgd.Config(steps=10, loss="dlr"),
-    apgd.Config(steps=10, loss="dlr", targets=9),
-    apgd.Config(steps=10, loss="margin", restarts=2),
-    multitargeted.Config(steps=8, restarts=1),
-    fab.Config(steps=8, targets=2),
-    fab.Config(steps=6, targets=0, restarts=2),
-    square.Config(queries=80),
-    uniform.Config(samples=40),
-    rays.Config(queries=80),
-    rays.Config(queries=40, restarts=2),
-    fmn.Config(steps=30),
-    ddn.Config(steps=30),
-    cw.Config(steps=60, binary_search_steps=2, learning_rate=0.05),
-    race.Config(scout=4, rounds=((9, 4), (1, 6)), long=6, queries=20, drawn=4),
+    FGSM(),
+    FGSM(loss="log_odds"),
+    PGD(steps=8),
+    PGD(steps=8, restarts=3, loss="margin"),
+    PGD(steps=5, random_start=False, loss="log_odds"),
+    PGD(steps=6, step_size=0.02),
+    PGD(steps=6, targets="random", loss="margin"),
+    PGD(steps=6, targets="all", loss="ce"),
+    APGD(steps=10),
+    APGD(steps=10, loss="dlr"),
+    APGD(steps=10, loss="dlr", targets=9),
+    APGD(steps=10, loss="margin", restarts=2),
+    MultiTargeted(steps=8, restarts=1),
+    FAB(steps=8, targets=2),
+    FAB(steps=6, targets=0, restarts=2),
+    Square(queries=80),
+    Uniform(samples=40),
+    RayS(queries=80),
+    RayS(queries=40, restarts=2),
+    FMN(steps=30),
+    DDN(steps=30),
+    CW(steps=60, binary_search_steps=2, learning_rate=0.05),
+    Race(scout=4, rounds=((9, 4), (1, 6)), long=6, queries=20, drawn=4),
 ]
 ONLY = {"cw": ("l2",), "ddn": ("l2",), "rays": ("linf", "l2")}
 BOUNDARY = ("fab", "fmn", "ddn", "cw", "uniform", "rays")  # end where a random model's lead is too small to be sure of
@@ -129,14 +130,14 @@ def test_batch_size_and_order_change_nothing(attack, threat):
     order = torch.randperm(24, generator=torch.Generator().manual_seed(0))
     for batch_size in (1, 7):
         other = robust_accuracy(
-            model, images[order], labels[order], threat, [attack], batch_size, seed=3, indices=order
+            model, images[order], labels[order], threat, [attack], batch_size, seed=3, options=RunOptions(indices=order)
         )
         assert torch.equal(other.broken, whole.broken[order])
         torch.testing.assert_close(other.adversarial, whole.adversarial[order], equal_nan=True, rtol=0, atol=1e-6)
         passes = [(result.forward_passes, result.backward_passes) for result in (other, whole)]
         if batch_size == 1:  # runs follow one another, and nothing is spent beside one that succeeds
             assert all(alone <= together for alone, together in zip(*passes, strict=True))
-        if all(each.runs(threat, len(labels.unique())) == 1 for each in ready([attack])):
+        if all(each.attack.runs_in(threat, len(labels.unique())) == 1 for each in ready([attack])):
             assert passes[0] == passes[1]
 
 
@@ -183,7 +184,7 @@ def test_a_targeted_attack_hits_its_target(attack, threat):
     model, images, labels = subject()
     targets = (labels + 1) % 3
     wide = reach(attack, threat).with_eps(reach(attack, threat).eps * 2)
-    result = robust_accuracy(model, images, labels, wide, [attack], targets=targets)
+    result = robust_accuracy(model, images, labels, wide, [attack], options=RunOptions(targets=targets))
     hit = result.broken
     assert (model(result.adversarial[hit]).argmax(1) == targets[hit]).all()
     assert set(labels_of(attack)) & set(result.broken_by)
@@ -199,7 +200,14 @@ def test_a_random_model_is_attacked_reproducibly_on_fresh_noise(attack, threat):
     assert result.forward_passes == len(model.seen)
     order = torch.arange(23, -1, -1)
     again = robust_accuracy(
-        Noisy(plain, sigma=0.05), images[order], labels[order], threat, [attack], 5, seed=1, indices=order
+        Noisy(plain, sigma=0.05),
+        images[order],
+        labels[order],
+        threat,
+        [attack],
+        5,
+        seed=1,
+        options=RunOptions(indices=order),
     )
     assert torch.equal(again.broken, result.broken[order])
     silent = robust_accuracy(Noisy(plain, sigma=0.0), images, labels, threat, [attack], seed=1)
@@ -229,7 +237,7 @@ def test_what_scouts_and_half_precision_find_holds_in_float32(attack, threat):
     labels = model(images).argmax(1)
     wide = reach(attack, threat).with_eps(2 * reach(attack, threat).eps)
     plain = robust_accuracy(model, images, labels, wide, [attack])
-    rough = robust_accuracy(model, images, labels, wide, [attack], bf16=True)
+    rough = robust_accuracy(model, images, labels, wide, [attack], options=RunOptions(bf16=True))
     for result in (plain, rough):
         found = result.adversarial[result.broken]
         assert (model(found).argmax(1) != labels[result.broken]).all()

@@ -7,9 +7,10 @@ from pydantic import ValidationError
 from tests.attacks.attacked_models import PIXELS, Linear, Smooth, pictures, subject
 from torch import nn
 
-from isthmus.attacks import fab, robust_accuracy
+from isthmus.attacks import FAB, robust_accuracy
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer, CountedModel
+from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.hyperplane import PROJECTIONS
 from isthmus.attacks.threats import L1, L2, Linf
 from isthmus.core.randomness import example_keys
@@ -29,7 +30,7 @@ def batch_of(images, labels, **others) -> Batch:
 
 def course(model, batch, threat, config):
     """The images found by each projection of a run per example, and the looks it took."""
-    search, counted_model = fab.search(config, threat, 3), CountedModel(model)
+    search, counted_model = config.bind(threat, 3), CountedModel(model)
     assert len(batch) == 1
     runs, found = search.init(batch, torch.zeros(1, dtype=torch.int64)), []
     while int(runs.step) < int(runs.budget):
@@ -75,7 +76,7 @@ def test_on_linear_models_it_finds_what_is_there_to_be_found(threat, classes, ta
     margins = (logits.gather(1, labels[:, None]) - logits).numpy()
     distances = np.divide(margins, normals, out=np.full_like(margins, np.inf), where=normals > 0).min(1)
     median = float(np.median(distances))
-    suite = [fab.Config(steps=15, targets=targets)]
+    suite = [FAB(steps=15, targets=targets)]
     fell = robust_accuracy(model, images, labels, threat.with_eps(median), suite).broken.numpy()
     assert not fell[distances > median * 1.0001].any()
     if targets or classes == 2:
@@ -93,7 +94,7 @@ def test_at_the_walls_of_the_box_it_attains_the_constrained_optimum(threat):
     least = PROJECTIONS[threat.name](images.flatten(1)[None].double(), normal, -margins[None])[0]
     distances = threat.norm(least)
     eps = float(distances.median())
-    result = robust_accuracy(model, images, labels, threat.with_eps(eps), [fab.Config(steps=20)])
+    result = robust_accuracy(model, images, labels, threat.with_eps(eps), [FAB(steps=20)])
     assert result.broken[distances < eps * 0.97].all()
     assert not result.broken[distances > eps * 1.0001].any()
 
@@ -106,7 +107,7 @@ def test_its_course_is_that_of_the_published_algorithm(threat, steps):
         target_class = (label + 1) % 3
         expected, _ = published(model, image, int(label), int(target_class), threat, steps)
         batch = batch_of(image[None], label[None], target_class=target_class[None])
-        found, step = course(model, batch, threat, fab.Config(steps=steps))
+        found, step = course(model, batch, threat, FAB(steps=steps))
         torch.testing.assert_close(torch.cat(found), torch.stack(expected), rtol=0, atol=1e-5)
         assert step == 2 * steps - 1
 
@@ -117,7 +118,7 @@ def test_a_step_costs_one_backward_and_two_forward_passes(threat):
     images = pictures(6)
     model = Linear(weights(3), torch.tensor([1e3, 0.0, 0.0]))
     labels = torch.zeros(6, dtype=torch.int64)
-    result = robust_accuracy(model, images, labels, threat, [fab.Config(steps=7, restarts=2)])
+    result = robust_accuracy(model, images, labels, threat, [FAB(steps=7, restarts=2)])
     assert result.accuracy == 1
     assert result.state.backwards.tolist() == [7 * 2 * 2] * 6
     assert result.state.forwards.tolist() == [1 + 2 * 7 * 2 * 2] * 6
@@ -126,23 +127,20 @@ def test_a_step_costs_one_backward_and_two_forward_passes(threat):
 def test_there_is_a_run_for_every_aim_and_restart():
     ranked = torch.tensor([[3, 1, 4, 2], [2, 0, 1, 4]])
     for targets, classes, expected in ((9, 5, 4), (2, 5, 2), (0, 5, 1), (9, 2, 1)):
-        search = fab.search(fab.Config(targets=targets, restarts=3), Linf(0.1), classes)
+        search = FAB(targets=targets, restarts=3).bind(Linf(0.1), classes)
         assert search.runs == 3 * expected
-    search = fab.search(fab.Config(targets=2, restarts=2), Linf(0.1), 5)
+    search = FAB(targets=2, restarts=2).bind(Linf(0.1), 5)
     target_class = [
         search.target_class(number, ranked, torch.empty(2, 0), torch.zeros(2)).tolist() for number in range(search.runs)
     ]
     assert target_class == [[3, 2], [1, 0], [3, 2], [1, 0]]
-    assert (
-        fab.search(fab.Config(targets=0), Linf(0.1), 5).target_class(0, ranked, torch.empty(2, 0), torch.zeros(2))
-        is None
-    )
+    assert FAB(targets=0).bind(Linf(0.1), 5).target_class(0, ranked, torch.empty(2, 0), torch.zeros(2)) is None
 
 
 @every
 def test_restarts_begin_half_way_out_and_first_runs_at_the_image(threat):
     images, labels = pictures(6, low=0.4, high=0.6), torch.zeros(6, dtype=torch.int64)
-    search = fab.search(fab.Config(targets=2, restarts=3), threat, 3)
+    search = FAB(targets=2, restarts=3).bind(threat, 3)
     number = torch.arange(6)
     runs = search.init(batch_of(images, labels), number)
     half = torch.full((4,), threat.eps / 2)
@@ -158,7 +156,7 @@ def test_success_grows_with_steps_restarts_and_targets(threat):
     model, images, labels = subject()
 
     def broken(**options):
-        return robust_accuracy(model, images, labels, threat, [fab.Config(**options)]).broken
+        return robust_accuracy(model, images, labels, threat, [FAB(**options)]).broken
 
     few = broken(steps=1, targets=1)
     for more in ({"steps": 20, "targets": 1}, {"steps": 1, "targets": 1, "restarts": 3}, {"steps": 1, "targets": 2}):
@@ -169,7 +167,7 @@ def test_success_grows_with_steps_restarts_and_targets(threat):
 @every
 def test_parameters_gather_no_gradient(threat):
     model, images, labels = subject(n=8)
-    robust_accuracy(model, images, labels, threat, [fab.Config(steps=3)])
+    robust_accuracy(model, images, labels, threat, [FAB(steps=3)])
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
@@ -188,19 +186,19 @@ def test_where_gradients_are_nan_the_example_is_set_aside(threat):
     labels = model(images).argmax(1)
     sick = images.flatten(1)[:, 0] > 0.5
     batch = batch_of(images, labels, target_class=(labels + 1) % 3)
-    search = fab.search(fab.Config(), threat, 3)
+    search = FAB().bind(threat, 3)
     runs = search.init(batch, torch.zeros(12, dtype=torch.int64))
     answer = CountedModel(model).query(runs.x, batch.keys, lambda logits: search.objective(runs, batch, logits))
     search.step(runs, batch, answer)
     assert torch.equal(runs.x.isnan().flatten(1).any(1), sick)
-    result = robust_accuracy(model, images, labels, threat, [fab.Config(steps=3)])
+    result = robust_accuracy(model, images, labels, threat, [FAB(steps=3)])
     assert not result.broken[sick].any()
 
 
 @every
 def test_a_dead_gradient_leaves_a_run_where_it_is(threat):
     batch = batch_of(pictures(4), torch.zeros(4, dtype=torch.int64), target_class=torch.ones(4, dtype=torch.int64))
-    search = fab.search(fab.Config(), threat, 3)
+    search = FAB().bind(threat, 3)
     runs = search.init(batch, torch.zeros(4, dtype=torch.int64))
     logits = torch.tensor([[1.0, 0.0, 0.0]]).expand(4, -1)
     search.step(runs, batch, Answer(logits, batch.difference(logits), torch.zeros_like(batch.images)))
@@ -214,7 +212,7 @@ def test_a_targeted_evaluation_goes_for_the_target_in_every_run(threat):
     labels = model(images).argmax(1)
     targets = (labels + 1) % 3
     wide = threat.with_eps(2 * threat.eps)
-    result = robust_accuracy(model, images, labels, wide, [fab.Config(steps=15)], targets=targets)
+    result = robust_accuracy(model, images, labels, wide, [FAB(steps=15)], options=RunOptions(targets=targets))
     assert result.broken.any()
     assert (model(result.adversarial[result.broken]).argmax(1) == targets[result.broken]).all()
 
@@ -223,7 +221,7 @@ def test_an_image_that_is_all_wall_stays_in_the_box():
     model = nn.Sequential(nn.Flatten(), nn.Linear(PIXELS, 3))
     images = torch.stack([torch.zeros(1, 4, 4), torch.ones(1, 4, 4)])
     labels = model(images).argmax(1)
-    result = robust_accuracy(model, images, labels, Linf(1.0), [fab.Config(steps=10)])
+    result = robust_accuracy(model, images, labels, Linf(1.0), [FAB(steps=10)])
     found = result.adversarial[result.broken]
     assert ((found >= 0) & (found <= 1)).all()
 
@@ -231,4 +229,4 @@ def test_an_image_that_is_all_wall_stays_in_the_box():
 @pytest.mark.parametrize("options", [{"steps": 0}, {"alpha_max": 1.5}, {"eta": 0.9}, {"beta": 1.0}, {"targets": -1}])
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(ValidationError):
-        fab.Config(**options)
+        FAB(**options)

@@ -9,9 +9,10 @@ import torch
 from tests.attacks.attacked_models import Counting, Noisy, Smooth, pictures, subject
 from torch import nn
 
-from isthmus.attacks import Linf, pgd, robust_accuracy, verify_witnesses
+from isthmus.attacks import PGD, Linf, robust_accuracy, verify_adversarial
 from isthmus.attacks.engine.early_stopping import forget
 from isthmus.attacks.engine.evaluate import Interrupted
+from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.result import RobustResult
 from isthmus.core.errors import FileError, ModelError
 from isthmus.core.randomness import normal
@@ -64,19 +65,21 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_end(tmp_path, suite, afte
     whole = robust_accuracy(model, images, labels, Linf(0.05), suite, 16)
     path = tmp_path / "evaluation"
     with pytest.raises(Interrupted) as stopped:
-        robust_accuracy(model, images, labels, Linf(0.05), suite, 16, save_to=path, progress=interrupting(after))
+        robust_accuracy(
+            model, images, labels, Linf(0.05), suite, 16, options=RunOptions(save_to=path, progress=interrupting(after))
+        )
     partial = stopped.value.result
     assert not partial.complete
     assert whole.accuracy <= partial.accuracy <= whole.clean_accuracy
     assert not (partial.broken & ~whole.broken).any()
     assert path.exists()
-    resumed = robust_accuracy(model, images, labels, Linf(0.05), suite, 16, save_to=path)
+    resumed = robust_accuracy(model, images, labels, Linf(0.05), suite, 16, options=RunOptions(save_to=path))
     assert resumed.complete
     for name in ("broken", "stage", "run", "step", "target_class", "margin"):
         assert torch.equal(getattr(resumed.state, name), getattr(whole.state, name)), name
     assert torch.equal(resumed.adversarial, whole.adversarial)
     again = robust_accuracy(Counting(model), images, labels, Linf(0.05), suite, 16)
-    at_once = robust_accuracy(model, images, labels, Linf(0.05), suite, 16, save_to=path)
+    at_once = robust_accuracy(model, images, labels, Linf(0.05), suite, 16, options=RunOptions(save_to=path))
     assert torch.equal(at_once.broken, again.broken)
     assert at_once.forward_passes - resumed.forward_passes < 60  # what it takes to see that witnesses hold
     forget(path)
@@ -97,9 +100,9 @@ class Warmed(nn.Module):
 def test_equal_weights_do_not_make_an_equal_model(tmp_path):
     _, images, labels = subject()
     path = tmp_path / "evaluation"
-    robust_accuracy(Warmed(0.0), images, labels, Linf(0.05), SHORT, save_to=path)
+    robust_accuracy(Warmed(0.0), images, labels, Linf(0.05), SHORT, options=RunOptions(save_to=path))
     with pytest.raises(FileError, match="answers otherwise, though its weights are these"):
-        robust_accuracy(Warmed(3.0), images, labels, Linf(0.05), SHORT, save_to=path)
+        robust_accuracy(Warmed(3.0), images, labels, Linf(0.05), SHORT, options=RunOptions(save_to=path))
 
 
 @pytest.mark.parametrize("after", [2, 40, 90])
@@ -109,9 +112,10 @@ def test_a_wave_can_be_interrupted_and_goes_on(tmp_path, monkeypatch, after):
     path = tmp_path / "evaluation"
 
     def evaluate(**more):
-        return robust_accuracy(model, images, labels, Linf(0.05), SHORT, 16, until=0.05, save_to=path, **more)
+        options = RunOptions(ci_half_width=0.05, save_to=path, **more)
+        return robust_accuracy(model, images, labels, Linf(0.05), SHORT, 16, options=options)
 
-    whole = robust_accuracy(model, images, labels, Linf(0.05), SHORT, 16, until=0.05)
+    whole = robust_accuracy(model, images, labels, Linf(0.05), SHORT, 16, options=RunOptions(ci_half_width=0.05))
     with pytest.raises(Interrupted) as stopped:
         evaluate(progress=interrupting(after))
     assert not stopped.value.result.complete
@@ -125,12 +129,20 @@ def test_a_wave_can_be_interrupted_and_goes_on(tmp_path, monkeypatch, after):
 
 def test_a_random_models_evaluation_goes_on_with_the_same_draws(tmp_path):
     plain, images, labels = subject(n=24)
-    suite = [pgd.Config(steps=6, restarts=2)]
+    suite = [PGD(steps=6, restarts=2)]
     whole = robust_accuracy(Noisy(plain, 0.2), images, labels, Linf(0.08), suite, 8)
     path = tmp_path / "evaluation"
     with pytest.raises(Interrupted):
-        robust_accuracy(Noisy(plain, 0.2), images, labels, Linf(0.08), suite, 8, save_to=path, progress=interrupting(9))
-    resumed = robust_accuracy(Noisy(plain, 0.2), images, labels, Linf(0.08), suite, 8, save_to=path)
+        robust_accuracy(
+            Noisy(plain, 0.2),
+            images,
+            labels,
+            Linf(0.08),
+            suite,
+            8,
+            options=RunOptions(save_to=path, progress=interrupting(9)),
+        )
+    resumed = robust_accuracy(Noisy(plain, 0.2), images, labels, Linf(0.08), suite, 8, options=RunOptions(save_to=path))
     for name in ("broken", "stage", "run", "step", "tries"):
         assert torch.equal(getattr(resumed.state, name), getattr(whole.state, name)), name
 
@@ -151,7 +163,9 @@ def test_another_evaluation_is_not_taken_for_this_one(tmp_path):
     model, images, labels = subject()
     path = tmp_path / "evaluation"
     with pytest.raises(Interrupted):
-        robust_accuracy(model, images, labels, Linf(0.05), SHORT, save_to=path, progress=interrupting(3))
+        robust_accuracy(
+            model, images, labels, Linf(0.05), SHORT, options=RunOptions(save_to=path, progress=interrupting(3))
+        )
     for other in (
         (model, images, labels, Linf(0.06), SHORT),
         (model, images, labels, Linf(0.05), RACE),
@@ -159,10 +173,10 @@ def test_another_evaluation_is_not_taken_for_this_one(tmp_path):
         (Smooth(seed=1), images, labels, Linf(0.05), SHORT),
     ):
         with pytest.raises(FileError, match="holds an evaluation with other"):
-            robust_accuracy(*other, save_to=path)
+            robust_accuracy(*other, options=RunOptions(save_to=path))
     path.write_bytes(b"something else")
     with pytest.raises(FileError, match="not a readable evaluation"):
-        robust_accuracy(model, images, labels, Linf(0.05), SHORT, save_to=path)
+        robust_accuracy(model, images, labels, Linf(0.05), SHORT, options=RunOptions(save_to=path))
 
 
 # --- logits x 1000, reported without a flag ---
@@ -217,7 +231,7 @@ def test_a_success_on_the_way_counts_even_if_the_run_leaves_it_again():
             return torch.stack([1 - 2 * inside + 0 * moved, 0.1 * moved - 0.8], 1)
 
     images = torch.full((1, 1, 4, 4), 0.5)
-    config = pgd.Config(steps=20, step_size=0.01, random_start=False)
+    config = PGD(steps=20, step_size=0.01, random_start=False)
     result = robust_accuracy(Shell(), images, torch.tensor([0]), Linf(0.4), [config])
     assert result.broken.all()
     assert 0 < int(result.state.step[0]) < 20
@@ -291,7 +305,7 @@ def test_answering_nothing_is_no_robustness():
     images = (images * 255).round() / 255
     silent = robust_accuracy(Shifted(model, 0.0), images, labels, Linf(0.1), "uniform")
     assert (silent.broken | (labels == 0))[silent.correct].all()
-    assert verify_witnesses(silent, Shifted(model, 0.0)).agrees
+    assert verify_adversarial(silent, Shifted(model, 0.0)).agrees
 
 
 class Unsure(nn.Module):

@@ -6,7 +6,8 @@ from tests.attacks.attacked_models import PIXELS, SHAPE, Counting, Linear, pictu
 
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.foolbox_protocol import Bisect, bisect_pgd, scan_fgsm
+from isthmus.attacks.engine.run_options import RunOptions
+from isthmus.attacks.foolbox_protocol import BisectedPGD, bisect_pgd, scan_fgsm
 from isthmus.core.randomness import example_keys
 
 
@@ -34,7 +35,7 @@ def test_the_scan_finds_the_first_level_beyond_the_boundary():
 
 def test_a_batch_of_one_scans_the_same_levels():
     model, images, labels, _ = binary(n=6)
-    whole, alone = (scan_fgsm(model, images, labels, batch_size=size) for size in (6, 1))
+    whole, alone = (scan_fgsm(model, images, labels, options=RunOptions(batch_size=size)) for size in (6, 1))
     torch.testing.assert_close(whole.sizes, alone.sizes)
 
 
@@ -95,7 +96,7 @@ def rounds(outcomes):
     """The ε of each trial, for a row whose trials end at once: by success, or as if their steps were spent."""
     images = pictures(1, low=0.4, high=0.6)
     batch = Batch(images, torch.zeros(1, dtype=torch.int64), example_keys(0, torch.arange(1)))
-    attack = Bisect()
+    attack = BisectedPGD().bind(Linf(1.0), 2)
     runs = attack.init(batch, torch.zeros(1, dtype=torch.int64))
     tried = []
     for won in outcomes:
@@ -126,7 +127,7 @@ def test_after_the_first_success_epsilon_is_bisected_twenty_times():
 def test_within_a_ball_forty_steps_of_a_thirtieth_are_taken():
     images = pictures(1, low=0.4, high=0.6)
     batch = Batch(images, torch.zeros(1, dtype=torch.int64), example_keys(0, torch.arange(1)))
-    attack = Bisect()
+    attack = BisectedPGD().bind(Linf(1.0), 2)
     runs = attack.init(batch, torch.zeros(1, dtype=torch.int64))
     start = runs.x.clone()
     silent = Answer(torch.tensor([[1.0, 0.0]]), torch.zeros(1), torch.ones(1, *SHAPE))
@@ -142,5 +143,7 @@ def test_within_a_ball_forty_steps_of_a_thirtieth_are_taken():
 def test_a_random_start_depends_on_the_example_alone():
     model, images, labels = subject(n=12)
     whole = bisect_pgd(model, images, labels, seed=2)
-    part = bisect_pgd(model, images[5:9], labels[5:9], seed=2, indices=torch.arange(5, 9), batch_size=1)
+    part = bisect_pgd(
+        model, images[5:9], labels[5:9], seed=2, options=RunOptions(indices=torch.arange(5, 9), batch_size=1)
+    )
     torch.testing.assert_close(part.sizes, whole.sizes[5:9], rtol=0, atol=1e-6)

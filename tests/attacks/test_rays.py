@@ -11,7 +11,7 @@ from benchmarks import peers
 from tests.attacks.attacked_models import PIXELS, Counting, Linear, pictures, subject
 from torch import Tensor, nn
 
-from isthmus.attacks import minimal_norms, rays, robust_accuracy
+from isthmus.attacks import RayS, minimal_norms, robust_accuracy
 from isthmus.attacks.threats import L1, Linf
 from isthmus.core.errors import ConfigError
 
@@ -42,14 +42,14 @@ def linear(n=16):
 def test_on_a_linear_model_the_best_signs_are_found(norm, length):
     """In ℓ∞ the distance to the boundary, margin/‖w‖₁; in ℓ2 that of the best direction of signs, √d times as much."""
     model, images, labels, distances = linear()
-    sizes = minimal_norms(Labels(model), images, labels, norm, [rays.Config(queries=500)]).sizes
+    sizes = minimal_norms(Labels(model), images, labels, norm, [RayS(queries=500)]).sizes
     assert (sizes >= length * distances * (1 - 1e-6)).all()
     assert (sizes <= 1.03 * length * distances).all()
 
 
 def test_decisions_are_all_it_asks_for():
     model, images, labels = subject()
-    threat, suite = Linf(0.15), [rays.Config(queries=200)]
+    threat, suite = Linf(0.15), [RayS(queries=200)]
     whole, decided = (robust_accuracy(each, images, labels, threat, suite) for each in (model, Labels(model)))
     assert torch.equal(whole.broken, decided.broken)
     assert decided.accuracy < 0.7 * decided.clean_accuracy
@@ -59,7 +59,7 @@ def test_decisions_are_all_it_asks_for():
 def test_no_run_asks_more_than_its_queries():
     model, images, labels = subject()
     counting = Counting(Labels(model))
-    robust_accuracy(counting, images, labels, Linf(1e-4), [rays.Config(queries=50)])
+    robust_accuracy(counting, images, labels, Linf(1e-4), [RayS(queries=50)])
     clean = len(images)
     assert counting.forwards <= clean + 50 * clean + 3 * 8  # and the probes whether the model is random
 
@@ -80,11 +80,11 @@ def test_it_comes_nearer_than_hop_skip_jump_with_as_many_queries():
     _, found, _ = hop(asked, images, labels, epsilons=None)
     queries = counting.forwards // len(images)
     theirs = (found - images).abs().flatten(1).amax(1)
-    ours = minimal_norms(Labels(model), images, labels, "linf", [rays.Config(queries=min(queries, 1000))]).sizes
+    ours = minimal_norms(Labels(model), images, labels, "linf", [RayS(queries=min(queries, 1000))]).sizes
     assert ours.median() < theirs.median()
 
 
 def test_it_says_which_norms_it_knows():
     model, images, labels = subject(n=4)
     with pytest.raises(ConfigError, match="linf and l2"):
-        robust_accuracy(model, images, labels, L1(1.0), [rays.Config()])
+        robust_accuracy(model, images, labels, L1(1.0), [RayS()])

@@ -7,6 +7,7 @@ import torch
 from tests.attacks.attacked_models import Counting, Noisy, proposing, subject
 
 from isthmus.attacks import L2, Linf, RobustResult, curve, parse_grid, robust_accuracy
+from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.core.errors import FileError
 from isthmus.metrics import wilson
 
@@ -119,7 +120,7 @@ def test_what_is_decided_along_a_curve_stays_so():
 def test_progress_of_a_curve_runs_through():
     model, images, labels = subject()
     seen = []
-    curve(model, images, labels, [Linf(0.1), Linf(0.2)], ["fgsm"], progress=seen.append)
+    curve(model, images, labels, [Linf(0.1), Linf(0.2)], ["fgsm"], options=RunOptions(progress=seen.append))
     assert [at.done for at in seen] == sorted(at.done for at in seen)
     assert seen[-1][:2] == (96, 96)
 
@@ -128,7 +129,7 @@ def test_progress_of_a_curve_runs_through():
 def test_save_and_load(tmp_path, targeted):
     model, images, labels = subject()
     targets = (labels + 1) % 3 if targeted else None
-    result = robust_accuracy(model, images, labels, Linf(8 / 255), QUICK, seed=4, targets=targets)
+    result = robust_accuracy(model, images, labels, Linf(8 / 255), QUICK, seed=4, options=RunOptions(targets=targets))
     path = tmp_path / "deep" / "result.safetensors"
     result.save(path)
     assert same(RobustResult.load(path), result)

@@ -9,6 +9,7 @@ from tests.attacks.attacked_models import Noisy, subject
 from isthmus.attacks import Linf, RobustResult, robust_accuracy
 from isthmus.attacks.api import ready
 from isthmus.attacks.engine.inputs import examples
+from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.shards import merge, parse_shard, rows_of, shard_facts
 from isthmus.core.errors import ConfigError, FileError
 
@@ -30,7 +31,9 @@ def shards(folder, count, suite=QUICK, model=MODEL, images=IMAGES, threat=EPS, s
     for number in range(1, count + 1):
         part = shard_facts(number, count, model, every, threat, attacks, bf16)
         rows = rows_of(number, count, len(images))
-        found = robust_accuracy(model, images[rows], LABELS[rows], threat, suite, seed=seed, indices=rows)
+        found = robust_accuracy(
+            model, images[rows], LABELS[rows], threat, suite, seed=seed, options=RunOptions(indices=rows)
+        )
         paths.append(folder / f"{number}.safetensors")
         replace(found, shard=part).save(paths[-1])
     return paths

@@ -7,7 +7,7 @@ import torch
 from tests.attacks.attacked_models import Counting, Linear, Smooth, pictures, subject
 from torch import nn
 
-from isthmus.attacks import pgd, robust_accuracy, square
+from isthmus.attacks import PGD, Square, robust_accuracy
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
 from isthmus.attacks.square_windows import HALVINGS, SquareWindows, bump, bumps, sides
@@ -26,7 +26,7 @@ def batch_of(images, labels=None):
 
 def started(threat, images, **options):
     """A search, its runs and their batch, before the first look."""
-    search, batch = square.search(square.Config(**options), threat, 3), batch_of(images)
+    search, batch = Square(**options).bind(threat, 3), batch_of(images)
     return search, search.init(batch, torch.zeros(len(images), dtype=torch.int64)), batch
 
 
@@ -125,7 +125,7 @@ class Sealed(nn.Module):
 def test_hidden_gradients_do_not_help():
     model, images, labels = subject()
     masked = Terraced(model)
-    zero_gradients = robust_accuracy(masked, images, labels, Linf(0.08), [pgd.Config(random_start=False)])
+    zero_gradients = robust_accuracy(masked, images, labels, Linf(0.08), [PGD(random_start=False)])
     assert zero_gradients.accuracy == zero_gradients.clean_accuracy
     result = robust_accuracy(masked, images, labels, Linf(0.08), ["square:300"])
     white = robust_accuracy(model, images, labels, Linf(0.08), ["pgd"])
@@ -155,7 +155,7 @@ def test_any_number_of_classes_will_do(classes):
 @pytest.mark.parametrize(("queries", "restarts"), [(2, 1), (7, 1), (5, 3)])
 def test_who_stands_has_cost_every_query_and_none_more(threat, queries, restarts):
     counting, images = Counting(two_classes()[0]), pictures(5, low=0.4, high=0.6)
-    attack = square.Config(queries=queries, restarts=restarts)
+    attack = Square(queries=queries, restarts=restarts)
     result = robust_accuracy(counting, images, torch.zeros(5, dtype=torch.int64), threat, [attack], batch_size=3)
     clean = result.forward_passes - 5 * queries * restarts
     assert result.forward_passes == counting.forwards == result.state.forwards.sum() + (clean - 5)
@@ -369,4 +369,4 @@ def test_a_foreign_norm_is_refused():
 
     L7.__abstractmethods__ = frozenset()
     with pytest.raises(ConfigError, match=r"linf, l2 and l1; got l7:0.5"):
-        square.search(square.Config(), L7(0.5), 3)
+        Square().bind(L7(0.5), 3)

@@ -8,10 +8,11 @@ import torch
 from tests.attacks.attacked_models import Linear, Noisy, Smooth, pictures, proposing, subject
 from torch import nn
 
-from isthmus.attacks import Linf, RobustResult, curve, pgd, robust_accuracy
+from isthmus.attacks import PGD, Linf, RobustResult, curve, robust_accuracy
 from isthmus.attacks.engine import averages
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import CountedModel
+from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.engine.verifier import Verifier
 from isthmus.attacks.verify import verify
 from isthmus.core.randomness import example_keys, normal, uniform
@@ -234,9 +235,7 @@ def test_the_number_is_read_on_draws_that_chose_nothing():
     """A hundred lucky draws to choose from, and all images are right on average: the reading is not deceived."""
     images, labels = images_at(0.53, 150)
     zero_gradients = Noisy(Linear(torch.zeros(2, 16), torch.tensor([0.3, 0.0])), 1.0)
-    result = robust_accuracy(
-        zero_gradients, images, labels, Linf(0.1), [pgd.Config(steps=5, restarts=20), "uniform:50"]
-    )
+    result = robust_accuracy(zero_gradients, images, labels, Linf(0.1), [PGD(steps=5, restarts=20), "uniform:50"])
     assert result.accuracy >= 0.98
     assert result.one_evaluation.value == pytest.approx(1 - phi(-0.3 / math.sqrt(2)), abs=4 * 0.5 / math.sqrt(150))
     assert result.confident.value >= result.accuracy
@@ -270,7 +269,7 @@ def test_a_deterministic_model_has_one_number():
 def test_the_numbers_survive_saving_joining_and_verification(tmp_path):
     model, images, labels = subject()
     noisy = Noisy(model, 2.0)  # noise so large that the numbers differ whatever is drawn
-    result = robust_accuracy(noisy, images, labels, Linf(0.04), [pgd.Config(steps=10)], seed=1)
+    result = robust_accuracy(noisy, images, labels, Linf(0.04), [PGD(steps=10)], seed=1)
     assert result.one_evaluation != result.confident
     result.save(tmp_path / "r")
     loaded = RobustResult.load(tmp_path / "r")
@@ -299,7 +298,7 @@ def test_a_curve_falls_in_every_number_that_it_reports():
     model = Noisy(Smooth(), 0.6)
     images = pictures(16)
     labels = Smooth()(images).argmax(1)
-    found = curve(model, images, labels, [Linf(0.02), Linf(0.15)], [pgd.Config(steps=8)])
+    found = curve(model, images, labels, [Linf(0.02), Linf(0.15)], [PGD(steps=8)])
     for name in ("average", "confident"):
         values = [getattr(result, name).value for result in found]
         assert values == sorted(values, reverse=True)
@@ -310,7 +309,7 @@ def test_a_curve_falls_in_every_number_that_it_reports():
 
 def test_without_the_reading_only_the_confident_count_is_known():
     images, labels = images_at(0.45, 30)
-    result = robust_accuracy(Margin(1.0), images, labels, Linf(0.01), STILL, verify=False)
+    result = robust_accuracy(Margin(1.0), images, labels, Linf(0.01), STILL, options=RunOptions(verify=False))
     assert not result.verified
     assert result.average.value is None
     assert "not computed" in result.one_evaluation.note

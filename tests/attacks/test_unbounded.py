@@ -8,7 +8,7 @@ import torch
 from tests.attacks.attacked_models import Counting, Linear, Noisy, pictures, subject
 from torch import nn
 
-from isthmus.attacks import robust_accuracy, unbounded
+from isthmus.attacks import Unbounded, robust_accuracy
 from isthmus.attacks.threats import L1, L2, Linf
 from isthmus.attacks.unbounded import ascend
 from isthmus.core.errors import ConfigError, DataError, ModelError
@@ -153,14 +153,14 @@ def test_other_faults_are_named_too():
 @pytest.mark.parametrize("threat", [Linf(0.08), L2(0.3), L1(0.8)], ids=str)
 def test_in_a_suite_only_what_is_inside_counts(threat):
     model, images, labels = subject()
-    result = robust_accuracy(model, images, labels, threat, [unbounded.Config(steps=60, norm="linf")])
+    result = robust_accuracy(model, images, labels, threat, [Unbounded(steps=60, norm="linf")])
     assert threat.contains(result.adversarial[result.broken], images[result.broken]).all()
     assert result.accuracy < result.clean_accuracy
 
 
 def test_on_the_way_through_the_ball_success_ends_a_run():
     model, images, far, _ = two_classes(margin=1.0, low=0.45, high=0.55)
-    attack = unbounded.Config(steps=400, step_size=0.01, loss="margin")
+    attack = Unbounded(steps=400, step_size=0.01, loss="margin")
     result = robust_accuracy(model, images, torch.zeros(12, dtype=torch.int64), L2(1), [attack])
     assert result.broken.all()
     torch.testing.assert_close(result.state.step, (far / 0.01).ceil().long())

@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 from tests.attacks.attacked_models import Counting, Linear, pictures, subject
 
-from isthmus.attacks import pgd, robust_accuracy, uniform
+from isthmus.attacks import PGD, Uniform, robust_accuracy
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.threats import L1, L2, Linf
 from isthmus.core.errors import ConfigError
@@ -25,7 +25,7 @@ def one_pixel(level):
 def test_every_sample_is_a_new_one_inside_the_ball(threat):
     images = pictures(6)
     batch = Batch(images, torch.zeros(6, dtype=torch.int64), example_keys(0, torch.arange(6)))
-    search = uniform.search(uniform.Config(samples=20), threat, 3)
+    search = Uniform(samples=20).bind(threat, 3)
     runs = search.init(batch, torch.zeros(6, dtype=torch.int64))
     seen = [runs.x]
     for _ in range(int(runs.budget[0])):
@@ -41,7 +41,7 @@ def test_every_sample_is_a_new_one_inside_the_ball(threat):
 def test_every_sample_is_one_forward_pass(samples):
     counting, images = Counting(one_pixel(2.0)), pictures(5)
     labels = torch.zeros(5, dtype=torch.int64)
-    result = robust_accuracy(counting, images, labels, Linf(0.1), [uniform.Config(samples=samples)], batch_size=3)
+    result = robust_accuracy(counting, images, labels, Linf(0.1), [Uniform(samples=samples)], batch_size=3)
     assert result.accuracy == 1
     assert result.forward_passes == counting.forwards
     assert result.state.forwards.tolist() == [1 + samples] * 5
@@ -62,7 +62,7 @@ def test_noise_does_less_than_gradients_and_more_samples_never_do_less():
     few, many = (robust_accuracy(model, images, labels, L2(0.6), [f"uniform:{count}"]) for count in (5, 60))
     assert not (few.broken & ~many.broken).any()
     assert many.accuracy < many.clean_accuracy
-    assert robust_accuracy(model, images, labels, L2(0.6), [pgd.Config(steps=10)]).accuracy < many.accuracy
+    assert robust_accuracy(model, images, labels, L2(0.6), [PGD(steps=10)]).accuracy < many.accuracy
 
 
 def test_a_single_sample_is_refused():

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from tests.attacks.attacked_models import Linear, Noisy, Smooth, proposing, subject
 
 from isthmus.attacks import L1, L2, Linf, RobustResult, curve, robust_accuracy
+from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.verify import Verification, verify
 from isthmus.core.errors import DataError, FileError, ModelError
 
@@ -38,7 +39,7 @@ def test_an_honest_result_agrees(tmp_path, threat, kind):
     model, images, labels = subject()
     attacked = Noisy(model, 0.05) if kind == "random" else model
     targets = (labels + 1) % 3 if kind == "targeted" else None
-    result = robust_accuracy(attacked, images, labels, threat, SUITE, targets=targets, seed=3)
+    result = robust_accuracy(attacked, images, labels, threat, SUITE, options=RunOptions(targets=targets), seed=3)
     assert (result.broken & result.correct).any()
     result.save(tmp_path / "r")
     for given in (result, tmp_path / "r", str(tmp_path / "r")):

@@ -11,6 +11,7 @@ from torch import nn
 import isthmus
 from isthmus.attacks import Linf
 from isthmus.attacks.engine import memory
+from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.core.errors import ModelError
 from isthmus.core.types import Status
 from isthmus.data import Digits
@@ -190,7 +191,9 @@ class Metered(Normalised):
 @pytest.mark.parametrize("budget", [250, 600])
 def test_queries_of_copies_count_too(data, budget):
     Metered.shown = 0
-    result = isthmus.robust_accuracy(Metered(False), *data, "linf:0.1", "square", max_queries=budget)
+    result = isthmus.robust_accuracy(
+        Metered(False), *data, "linf:0.1", "square", options=RunOptions(max_queries=budget)
+    )
     assert result.exhausted
     assert Metered.shown <= budget
 

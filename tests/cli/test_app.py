@@ -69,8 +69,8 @@ FAILURES = {
     "nothing to attack": (["attack"], "Give a run folder"),
     "an unknown suite": (["attack", "runs/small", "--suite", "standart"], "Did you mean 'standard'"),
     "an unknown attack among others": (["attack", "runs/small", "--suite", "fgsm,pdg:3"], "Did you mean 'pgd'"),
-    "a wrong half-width": (["attack", "runs/small", "--until", "1.5.%"], "written 1% or 0.01"),
-    "a half-width of everything": (["attack", "runs/small", "--until", "100%"], "below 1; got '100%'"),
+    "a wrong half-width": (["attack", "runs/small", "--ci-half-width", "1.5.%"], "written 1% or 0.01"),
+    "a half-width of everything": (["attack", "runs/small", "--ci-half-width", "100%"], "below 1; got '100%'"),
     "a folder to write to": (["attack", "runs/small", "--out", "empty"], "names a file; empty is a folder"),
     "a model that workers cannot have": (
         ["attack", "--model", "theirs:local", "--data", "digits", "--suite", "fgsm", "--jobs", "2", "--out", "w/w"],

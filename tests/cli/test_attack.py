@@ -18,7 +18,7 @@ from rich.console import Console
 from tests.cli.commands import FAST, HELD, LONG, isthmus, named_net, started
 
 from isthmus.attacks.api import robust_accuracy
-from isthmus.attacks.engine.evaluation import Snapshot
+from isthmus.attacks.engine.run_options import Snapshot
 from isthmus.attacks.engine.state import EvaluationState
 from isthmus.attacks.result import RobustResult
 from isthmus.audits import attack_file
@@ -111,7 +111,7 @@ def test_ctrl_c_leaves_a_valid_result_and_a_way_on(net_home, attacked, jobs):
 
 
 def test_until_stops_early_and_its_examples_are_known_again(net_home):
-    options = ("--suite", "fgsm", "--threat", "linf:0.03", "--until", "±5%", "--out", "until.safetensors")
+    options = ("--suite", "fgsm", "--threat", "linf:0.03", "--ci-half-width", "±5%", "--out", "until.safetensors")
     done = isthmus("attack", *FAST, *options, cwd=net_home)
     assert done.returncode == 0, done.stderr
     result = RobustResult.load(net_home / "until.safetensors")

@@ -34,7 +34,7 @@ def test_merged_shards_are_the_file_of_the_whole_attack(net_home, attacked):
     assert "1 of 2 shards are missing: 2" in done.stderr
 
 
-@pytest.mark.parametrize("option", [("--until", "1%"), ("--max-queries", 1000), ("--suite", "fast")])
+@pytest.mark.parametrize("option", [("--ci-half-width", "1%"), ("--max-queries", 1000), ("--suite", "fast")])
 def test_a_shard_needs_no_more_than_its_own_images(net_home, option):
     with pytest.raises(ConfigError, match="shard"):
         attack(net_home, "--shard", "1/2", "--out", net_home / "never.safetensors", *option)

@@ -29,7 +29,7 @@ from tests.diagnosis.unusual_models import (
 from torch import nn
 
 import isthmus
-from isthmus.attacks import Linf, pgd
+from isthmus.attacks import PGD, Linf
 from isthmus.attacks.engine.inputs import examples
 from isthmus.diagnosis import follow_ups
 from isthmus.diagnosis.budget import QUICK
@@ -196,7 +196,7 @@ def test_averaged_gradients_come_close_to_the_best_perturbation_of_a_noisy_model
 
 @pytest.mark.parametrize("options", [{"noise": 1e-6}, {"takes_keys": True}], ids=["noise", "keys"])
 def test_a_random_model_with_nearly_uniform_probabilities_is_no_more_robust(options):
-    suite, (images, labels) = [pgd.Config(steps=20, loss="margin")], held_out(20)
+    suite, (images, labels) = [PGD(steps=20, loss="margin")], held_out(20)
     expected = isthmus.robust_accuracy(undefended(), images, labels, Linf(0.08), suite)
     assert 0 < expected.accuracy < 1
     found = isthmus.robust_accuracy(NearlyUniform(undefended(), **options), images, labels, Linf(0.08), suite)

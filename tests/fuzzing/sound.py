@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from isthmus.attacks.api import robust_accuracy
+from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.threats import parse
 from isthmus.audits import attack_file
 from isthmus.audits.target import ModelSource, audit_run, target_of
@@ -31,5 +32,7 @@ def make(run: Path) -> Path:
     attack_file.attack(target_of(ModelSource(run, count=COUNT)), parse(THREAT), SUITE.split(","), out)
     test = load(Run(run).recipe.data).test
     examples = as_float(test.images[:COUNT]), test.labels[:COUNT]
-    robust_accuracy(Run(run).load(), *examples, THREAT, SUITE.split(","), save_to=run / "begun.safetensors")
+    robust_accuracy(
+        Run(run).load(), *examples, THREAT, SUITE.split(","), options=RunOptions(save_to=run / "begun.safetensors")
+    )
     return run

@@ -20,6 +20,7 @@ from tests.fuzzing.trials import cases, command, judge, place
 from torch import Tensor, nn
 
 from isthmus.attacks.api import robust_accuracy
+from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.engine.state import EvaluationState, seal
 from isthmus.attacks.result import RobustResult
 from isthmus.audits import attack_file
@@ -201,7 +202,11 @@ def test_evaluations_go_on_or_are_refused(run: Path, data: st.DataObject) -> Non
         path = here.write("e.safetensors", data.draw(hostile_file(sound, here.marker, resealed(sound, seal, "seal"))))
         judge("evaluation, read", here, lambda: EvaluationState.load(path))
         attacks = SUITE.split(",")
-        judge("evaluation, resumed", here, lambda: robust_accuracy(model, *examples, THREAT, attacks, save_to=path))
+        judge(
+            "evaluation, resumed",
+            here,
+            lambda: robust_accuracy(model, *examples, THREAT, attacks, options=RunOptions(save_to=path)),
+        )
 
 
 # --- models that are named ---

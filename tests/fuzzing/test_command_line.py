@@ -111,7 +111,7 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[str]]] = {
         "--suite": suites | words,
         "--batch-size": numbers,
         "--jobs": numbers,
-        "--until": numbers | words,
+        "--ci-half-width": numbers | words,
         "--seed": numbers,
         "--out": words,
     },

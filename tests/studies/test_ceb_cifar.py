@@ -7,8 +7,9 @@ import pytest
 import torch
 from tests.studies.records import blocks, fraction, measured, record, row, verdicts, with_interval
 
+from isthmus.attacks import PGD as Pgd
 from isthmus.attacks import Linf, robust_accuracy
-from isthmus.attacks.pgd import Config as Pgd
+from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.transfer import transferred
 from isthmus.core.errors import ConfigError
 from isthmus.core.recipe import load_recipe
@@ -325,8 +326,10 @@ def test_a_transfer_is_what_the_engine_finds(done):
     images, labels = as_float(data.test.images[rows]), data.test.labels[rows]
     suite = Cifar28x10Config.model_validate(found.config).pgd()
     given = (images, labels, Linf(0.05))
-    examples = transferred(robust_accuracy(source, *given, suite, indices=rows))
-    by_hand = robust_accuracy(target, *given, [examples, surrogate(source, 3, "another name")], indices=rows)
+    examples = transferred(robust_accuracy(source, *given, suite, options=RunOptions(indices=rows)))
+    by_hand = robust_accuracy(
+        target, *given, [examples, surrogate(source, 3, "another name")], options=RunOptions(indices=rows)
+    )
     assert round(kept[0].value * kept[0].n) == int(by_hand.robust.sum())
     assert kept[1].value <= kept[0].value
     assert kept[0].n == 10

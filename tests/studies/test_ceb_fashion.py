@@ -8,6 +8,7 @@ import torch
 from tests.studies.records import blocks, fraction, measured, record, row, verdicts
 
 from isthmus.attacks import Linf, robust_accuracy
+from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
 from isthmus.data.order import balanced
@@ -157,8 +158,7 @@ def test_its_numbers_are_those_of_a_direct_attack(done):
         labels[rows],
         Linf(0.1),
         [{"name": "pgd", "steps": 40, "step_size": 0.01}],
-        targets=torch.ones(len(rows), dtype=torch.int64),
-        indices=indices[rows],
+        options=RunOptions(targets=torch.ones(len(rows), dtype=torch.int64), indices=indices[rows]),
     )
     (kept,) = found.rows(collapsed=True).select("success", {"objective": "determ", "seed": 0, "norm": "linf"})
     assert (round(kept.value * kept.n), kept.n) == (int(result.broken.sum()), int(right.sum()))

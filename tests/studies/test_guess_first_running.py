@@ -7,6 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from isthmus.attacks import Linf, robust_accuracy
+from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.foolbox_protocol import scan_fgsm
 from isthmus.attacks.minimal_norm import minimal_norms
 from isthmus.core.errors import ConfigError
@@ -102,7 +103,7 @@ def test_images_of_fgsm_and_pgd_are_those_of_the_formulas(table, out, judged):
 def test_images_of_cw_are_scaled_and_clipped(table, out, judged):
     images, labels, indices = judged
     substitute, victim = model_of(out, "substitute"), model_of(out, "cnn")
-    norms = minimal_norms(substitute, images, labels, "l2", [CW], indices=indices)
+    norms = minimal_norms(substitute, images, labels, "l2", [CW], options=RunOptions(indices=indices))
     delta = norms.adversarial - images
     moved = delta.flatten(1).norm(dim=1) > 0
     assert counts(table[0], "moved", attack="cw") == [int(moved.sum())]
@@ -127,12 +128,12 @@ def test_norms_and_the_ensemble_are_those_of_the_attacks_by_hand(table, out, jud
     white = {
         attack: counts(record, access="white", attack=attack, model="CNN") for attack in ("fgsm", "cw", "ensemble")
     }
-    cw = minimal_norms(model, images, labels, "l2", [CW], indices=indices)
+    cw = minimal_norms(model, images, labels, "l2", [CW], options=RunOptions(indices=indices))
     assert white["cw"][1:] == [round(20 * cw.accuracy(eps)) for eps in (1.0, 2.0)]
-    fgsm = scan_fgsm(model, images, labels, indices=indices).sizes
+    fgsm = scan_fgsm(model, images, labels, options=RunOptions(indices=indices)).sizes
     assert white["fgsm"][1:] == [int((fgsm > eps + 1e-6).sum()) for eps in (0.15, 0.3)]
     assert counts(record, "never_broken", attack="fgsm", model="CNN") == [int(fgsm.isinf().sum())]
-    result = robust_accuracy(model, images, labels, "linf:0.15", "pgd", indices=indices)
+    result = robust_accuracy(model, images, labels, "linf:0.15", "pgd", options=RunOptions(indices=indices))
     near, far, _ = white["ensemble"]  # at ℓ∞ 0.15 and 0.3, and at ℓ2 2
     assert far <= near == int(result.robust.sum())
 

@@ -3,64 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import Field
 from torch import Tensor
 
-from isthmus.attacks.apgd_l1 import SparseApgd
+from isthmus.attacks.apgd_l1 import APGDOptions, SparseAPGD
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.engine.iterative import AttackState, Directed, IterativeAttack, counters
+from isthmus.attacks.engine.iterative import AttackState, IterativeAttack, counters
 from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.threats import L1, Threat
-from isthmus.core.config import Component
 
 FIRST_WINDOW, SHRINK, LEAST = 0.22, 0.03, 0.06  # of the budget: the first window, how each is shorter, the shortest
 RISES = 0.75  # share of a window's steps that must raise the loss
 MOMENTUM = 0.75  # weight of the new step against the last one
 
 
-class Config(Component):
-    """Options of APGD. ``apgd:20`` is short for 20 steps.
-
-    Attributes:
-        steps: gradient steps of a run.
-        loss: what to ascend, from :mod:`isthmus.attacks.losses`.
-        targets: 0 for an untargeted attack; else so many runs per restart, each directed at another wrong class, those
-            with the largest clean logits first. With ``loss="dlr"`` this is AutoAttack's APGD-T.
-        restarts: of each.
-        eot: draws of a random model to average over at each step.
-    """
-
-    argument: ClassVar[str | None] = "steps"
-    name: Literal["apgd"] = "apgd"
-    steps: Annotated[int, Field(gt=0)] = 100
-    loss: Literal["ce", "dlr", "margin", "log_odds", "probability"] = "ce"
-    targets: Annotated[int, Field(ge=0)] = 0
-    restarts: Annotated[int, Field(gt=0)] = 1
-    eot: Annotated[int, Field(gt=0)] = 1
-
-    @property
-    def label(self) -> str:
-        """How results call it."""
-        return f"apgd-{self.loss}{'-t' if self.targets else ''}"
-
-
-def search(config: Config, threat: Threat, classes: int) -> IterativeAttack[Any]:
-    """Ascent with momentum from a random start, and a step size that halves where a window of steps gains too little.
-
-    In ℓ1 it is :mod:`isthmus.attacks.apgd_l1`.
-    """
-    kind = SparseApgd if isinstance(threat, L1) else Apgd
-    return kind(config.loss, config.steps, threat, min(config.targets, classes - 1), config.restarts, config.eot)
-
-
 @dataclass
-class Climb(AttackState):
-    """A run of APGD: where it was, the best it saw, and the bookkeeping of its step size."""
+class APGDState(AttackState):
+    """A run of APGD: its last and best images, and the bookkeeping of its step size."""
 
     previous: Float[Tensor, "n c h w"]
     best: Float[Tensor, "n c h w"]
@@ -75,24 +38,31 @@ class Climb(AttackState):
     halved: Bool[Tensor, " n"]
 
 
-class Apgd(Directed[Climb]):
-    """APGD in ℓ∞ and ℓ2, with rows that may differ in budget."""
+class APGD(APGDOptions[APGDState]):
+    """Ascent with momentum from a random start, and a step size that halves if a window of steps gains too little.
 
-    def __init__(self, loss: str, steps: int, threat: Threat, targets: int, restarts: int = 1, eot: int = 1) -> None:
-        self.loss, self.steps, self.threat, self.targets = loss, steps, threat, targets
-        self.runs = max(targets, 1) * restarts
-        self.eot = eot
+    ``apgd:20`` is short for 20 steps. The options are those of :class:`isthmus.attacks.apgd_l1.APGDOptions`. In ℓ1 it
+    is :class:`isthmus.attacks.apgd_l1.SparseAPGD`.
+    """
 
-    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> Climb:
-        """Uniformly in the ball."""
+    name: Literal["apgd"] = "apgd"
+
+    def bind(self, threat: Threat, classes: int) -> IterativeAttack[Any]:
+        """The attack for one threat; in ℓ1 the sparse variant."""
+        if isinstance(threat, L1):
+            return SparseAPGD(**self.model_dump(exclude={"name"})).bind(threat, classes)
+        return super().bind(threat, classes)
+
+    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> APGDState:
+        """Start uniformly in the ball."""
         return self.climb(self.threat.random_start(batch.images, batch.keys), self.steps)
 
-    def climb(self, x: Float[Tensor, "n c h w"], steps: int | Int[Tensor, " n"]) -> Climb:
-        """Runs from these images with a first step of 2ε; so many steps, the same for all or one for each."""
+    def climb(self, x: Float[Tensor, "n c h w"], steps: int | Int[Tensor, " n"]) -> APGDState:
+        """New runs from these images with a first step of 2ε; ``steps`` is one number for all or one for each."""
         n = len(x)
         step, budget = counters(n, steps, x)
         low = x.new_full((n,), -torch.inf)
-        return Climb(
+        return APGDState(
             x=x,
             step=step,
             budget=budget,
@@ -102,56 +72,56 @@ class Apgd(Directed[Climb]):
             best_loss=low,
             loss=low.clone(),
             size=x.new_full((n,), 2 * self.threat.eps),
-            window=_share(budget, FIRST_WINDOW),
+            window=_fraction(budget, FIRST_WINDOW),
             counted=torch.zeros_like(step),
             rises=torch.zeros_like(step),
             loss_before=low.clone(),
             halved=torch.ones_like(step, dtype=torch.bool),
         )
 
-    def step(self, runs: Climb, batch: Batch, answer: Answer) -> None:
-        """Note what was seen, perhaps halve the step and return to the best, then step."""
-        gradient = self._note(runs, answer)
-        self._step(runs, batch, gradient)
-        runs.step += 1
+    def step(self, state: APGDState, batch: Batch, answer: Answer) -> None:
+        """Record the answer, perhaps halve the step size and return to the best image, then step."""
+        gradient = self._record(state, answer)
+        self._move(state, batch, gradient)
+        state.step += 1
 
-    def _note(self, runs: Climb, answer: Answer) -> Tensor:
-        """Enter loss and gradient at x; at the end of a window, rewind runs that gained too little there."""
-        began = runs.step > 0
-        better = answer.loss > runs.best_loss
-        runs.best = torch.where(per_image(better, runs.x), runs.x, runs.best)
-        runs.best_gradient = torch.where(per_image(better, runs.x), answer.gradient, runs.best_gradient)
-        runs.best_loss = torch.where(better, answer.loss, runs.best_loss)
-        runs.rises += began & (answer.loss > runs.loss)
-        runs.counted += began
-        runs.loss_before = torch.where(began, runs.loss_before, answer.loss)
-        runs.loss = answer.loss
-        due = runs.counted == runs.window
+    def _record(self, state: APGDState, answer: Answer) -> Tensor:
+        """Record loss and gradient at x; at the end of a window, rewind runs that gained too little."""
+        began = state.step > 0
+        better = answer.loss > state.best_loss
+        state.best = torch.where(per_image(better, state.x), state.x, state.best)
+        state.best_gradient = torch.where(per_image(better, state.x), answer.gradient, state.best_gradient)
+        state.best_loss = torch.where(better, answer.loss, state.best_loss)
+        state.rises += began & (answer.loss > state.loss)
+        state.counted += began
+        state.loss_before = torch.where(began, state.loss_before, answer.loss)
+        state.loss = answer.loss
+        due = state.counted == state.window
         if not due.any():
             return answer.gradient
-        few = runs.rises <= RISES * runs.window
-        stuck = ~runs.halved & (runs.best_loss <= runs.loss_before)
+        few = state.rises <= RISES * state.window
+        stuck = ~state.halved & (state.best_loss <= state.loss_before)
         halve = due & (few | stuck)
-        self._close_window(runs, due, halve)
-        gradient = torch.where(per_image(halve, runs.x), runs.best_gradient, answer.gradient)
-        runs.x = torch.where(per_image(halve, runs.x), runs.best, runs.x)
+        self._close_window(state, due, halve)
+        gradient = torch.where(per_image(halve, state.x), state.best_gradient, answer.gradient)
+        state.x = torch.where(per_image(halve, state.x), state.best, state.x)
         return gradient
 
-    def _close_window(self, runs: Climb, due: Tensor, halve: Tensor) -> None:
-        runs.size = torch.where(halve, runs.size / 2, runs.size)
-        runs.halved = torch.where(due, halve, runs.halved)
-        runs.loss_before = torch.where(due, runs.best_loss, runs.loss_before)
-        shorter = torch.maximum(runs.window - _share(runs.budget, SHRINK), _share(runs.budget, LEAST))
-        runs.window = torch.where(due, shorter, runs.window)
-        runs.counted = runs.counted.masked_fill(due, 0)
-        runs.rises = runs.rises.masked_fill(due, 0)
+    def _close_window(self, state: APGDState, due: Tensor, halve: Tensor) -> None:
+        state.size = torch.where(halve, state.size / 2, state.size)
+        state.halved = torch.where(due, halve, state.halved)
+        state.loss_before = torch.where(due, state.best_loss, state.loss_before)
+        shorter = torch.maximum(state.window - _fraction(state.budget, SHRINK), _fraction(state.budget, LEAST))
+        state.window = torch.where(due, shorter, state.window)
+        state.counted = state.counted.masked_fill(due, 0)
+        state.rises = state.rises.masked_fill(due, 0)
 
-    def _step(self, runs: Climb, batch: Batch, gradient: Tensor) -> None:
-        stepped = self.threat.project(self.threat.step(runs.x, gradient, runs.size), batch.images)
-        share = per_image(torch.where(runs.step > 0, MOMENTUM, 1.0), stepped)
-        moved = runs.x + share * (stepped - runs.x) + (1 - share) * (runs.x - runs.previous)
-        runs.previous, runs.x = runs.x, self.threat.project(moved, batch.images)
+    def _move(self, state: APGDState, batch: Batch, gradient: Tensor) -> None:
+        stepped = self.threat.project(self.threat.step(state.x, gradient, state.size), batch.images)
+        share = per_image(torch.where(state.step > 0, MOMENTUM, 1.0), stepped)
+        moved = state.x + share * (stepped - state.x) + (1 - share) * (state.x - state.previous)
+        state.previous, state.x = state.x, self.threat.project(moved, batch.images)
 
 
-def _share(budget: Tensor, share: float) -> Tensor:
+def _fraction(budget: Tensor, share: float) -> Tensor:
     return (budget * share).long().clamp(min=1)

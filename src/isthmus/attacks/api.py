@@ -6,30 +6,28 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from isthmus.attacks.attack import Attack
+from isthmus.attacks.attack import Attack, Stage
 from isthmus.attacks.engine import inputs, memory
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import BudgetExhausted
 from isthmus.attacks.engine.early_stopping import until_narrow
 from isthmus.attacks.engine.evaluate import evaluate
-from isthmus.attacks.engine.evaluation import Progress, RunOptions, monotone
-from isthmus.attacks.engine.progress import line
+from isthmus.attacks.engine.run_options import Progress, RunOptions, monotone
 from isthmus.attacks.result import CLEAN, RobustResult
 from isthmus.attacks.suites import IN_L1, LABELS, STAGES, SUITES
 from isthmus.attacks.threats import Threat, parse
 from isthmus.core import execution, registry
-from isthmus.core.config import Component, component
+from isthmus.core.config import component
 from isthmus.core.errors import ConfigError, unknown
 from isthmus.core.process_pool import ProcessPool
 
-Suite = str | Mapping[str, Any] | Component | Attack | Iterable[str | Mapping[str, Any] | Component | Attack]
+Suite = str | Mapping[str, Any] | Attack | Stage | Iterable[str | Mapping[str, Any] | Attack | Stage]
 
 
 def robust_accuracy(
@@ -42,97 +40,76 @@ def robust_accuracy(
     seed: int = 0,
     jobs: int = 1,
     *,
-    targets: Int[Tensor, " n"] | ArrayLike | None = None,
-    indices: Int[Tensor, " n"] | ArrayLike | None = None,
-    until: float | None = None,
-    bf16: bool = False,
-    save_to: str | Path | None = None,
-    progress: Progress | bool | None = None,
-    verify: bool = True,
-    max_queries: int | None = None,
+    options: RunOptions | None = None,
 ) -> RobustResult:
-    """Attack a classifier and say how much of its accuracy is left, with a witness for every broken example.
+    """Attack a classifier and measure its robust accuracy, with an adversarial image for every broken example.
 
     Args:
-        model: from images in [0, 1] to logits. Judged in eval mode; parameters, buffers, training flags,
-            gradients and the global random state are afterwards as they were. With a true attribute
-            ``takes_keys`` it is random: its noise comes from ``forward(images, keys=...)``, fresh at every step. A
-            random model, with keys or without, is broken by its average over fresh draws; see
-            :mod:`isthmus.attacks.engine.averages`. A model that remembers what it was asked is judged, with a warning,
-            as a fresh copy would answer (:mod:`isthmus.attacks.engine.memory`).
-        images: floating point, in [0, 1]; as labels, targets and indices, a tensor, an array or a list.
+        model: from images in [0, 1] to logits. Evaluated in eval mode; parameters, buffers, training flags, gradients
+            and the global random state are left as they were. A true attribute ``takes_keys`` declares it random: its
+            noise comes from ``forward(images, keys=...)``, fresh at every step. A random model, with keys or without,
+            is broken by its average over fresh draws; see :mod:`isthmus.attacks.engine.averages`. A model that
+            remembers its inputs is evaluated, with a warning, as a fresh copy would answer
+            (:mod:`isthmus.attacks.engine.memory`).
+        images: floating point, in [0, 1]; a tensor, an array or a list, as are labels, targets and indices.
         labels: true classes, integers.
         threat: such as ``Linf(8 / 255)`` or ``"linf:8/255"``.
         suite: ``"standard"`` (AutoAttack's attacks and budgets), ``"fast"``, ``"ib"``, ``"rand"``; or attacks, run in
-            order on what the ones before left: names (``"pgd"``, ``"pgd:100"``), mappings with options
-            (``{"name": "pgd", "restarts": 5}``), configs, or one of these. A label of ``by_attack`` such as
-            ``"apgd-dlr-t"`` names that attack with its default options; ``"clean"`` is passed over.
-        batch_size: examples at a time; None to find it from memory. The result does not depend on it, nor on the order
-            of examples, beyond what the model's own arithmetic does.
-        seed: with an example's index it fixes all of that example's random starts and noise.
+            order on the examples that are still robust: objects (``PGD(restarts=5)``), names (``"pgd"``, ``"pgd:100"``,
+            ``"mypackage.mymodule:MyAttack"``) or mappings with options (``{"name": "pgd", "restarts": 5}``). A label of
+            ``by_attack`` such as ``"apgd-dlr-t"`` names that attack with its default options; ``"clean"`` is ignored.
+        batch_size: examples at a time; None to choose it from the free memory. The result depends on neither batch size
+            nor the order of examples, beyond the model's own rounding.
+        seed: with an example's index it determines all of that example's random starts and noise.
         jobs: processes on this machine that share the work.
-        targets: classes to reach, for a targeted evaluation; see :class:`RobustResult`.
-        indices: positions of the images in their data set, for seeding; 0..N−1 by default.
-        until: evaluate examples in random order, and stop where the 95% interval of robust accuracy is no wider than
-            ± this; the result is of the examples evaluated. None for all.
-        bf16: gradients in bfloat16 (faster on hardware that has it); success is judged in float32 all the same.
-        save_to: file that keeps the evaluation as it goes. Called again, an interrupted or killed one goes on from
-            there, and one that is over gives its result at once. Keep the result itself with
-            :meth:`RobustResult.save`; then :func:`isthmus.attacks.engine.early_stopping.forget` deletes this.
-        progress: True for a line on stderr; or called with a :class:`isthmus.attacks.engine.evaluation.Snapshot` as it
-            goes.
-        verify: check every adversarial example on a further forward pass at the end. One that fails counts as robust,
-            and the result's ``unconfirmed`` and ``flags`` say so. Of a random model, read its average on fresh draws;
-            without that only the count of what is wrong with confidence is known.
-        max_queries: example-passes that may be spent in all, forward and backward, such as what a service answers;
-            up to 80 of them are kept for the copies that are tested for memory.
-            The evaluation ends before it would exceed them (with several jobs, by what they are at), and the result is
-            an upper bound, not ``complete`` but ``exhausted``. None for no limit; not together with ``until``.
+        options: everything else, such as targets, indices, a file to resume from, progress and limits. Its
+            ``batch_size`` and ``jobs`` are used if the arguments of that name are left at their defaults.
 
     Raises:
-        ModelError: the model is no module, fails, returns something other than N×K logits (K ≥ 2), or only
-            NaN.
+        ModelError: the model is no module, fails, returns something other than N×K logits (K ≥ 2), or only NaN.
         DataError: images or labels of a wrong type, shape or range, or none at all.
-        ConfigError: an unknown attack or suite (with a suggestion), or options that do not fit it.
+        ConfigError: an unknown attack or suite (with a suggestion), or options that do not fit.
         FileError: ``save_to`` cannot be written, or holds another evaluation.
         Interrupted: Ctrl-C; its ``result`` is what was found so far, a valid upper bound.
     """
     chosen = _threat(parse(threat) if isinstance(threat, str) else threat)
-    attacks, examples = ready(suite, chosen.name), _examples(model, images, labels, targets, seed, indices)
-    options, told = _means(batch_size, bf16, save_to, verify), monotone(teller(progress))
-    if max_queries is not None:
-        asked = memory.most_queries(len(examples))  # of copies, which may be of a service
-        options = replace(options, passes=inputs.check_whole(max_queries, "max_queries") - asked)
-        if until is not None:
-            raise ConfigError("max_queries and until both end an evaluation; give one of them.")
+    options = options or RunOptions()
+    options = replace(
+        options,
+        batch_size=options.batch_size if batch_size is None else batch_size,
+        jobs=options.jobs if jobs == 1 else jobs,
+    )
+    options, progress = _checked(options), monotone(options.callback)
+    stages, examples = ready(suite, chosen.name), _examples(model, images, labels, seed, options)
+    limit, half_width = options.max_queries, options.ci_half_width
+    if limit is not None:  # copies, which may be of a service, count too
+        options = replace(options, max_queries=limit - memory.most_queries(len(examples)))
     model = memory.without(model, examples.images, chosen)
 
     def one(part: Batch, options: RunOptions, progress: Progress | None) -> RobustResult:
-        return evaluate(model, part, chosen, attacks, seed=seed, options=options, progress=progress)
+        return evaluate(model, part, chosen, stages, seed=seed, options=replace(options, progress=progress))
 
-    with sharing(jobs):
-        if until is None:
-            try:
-                return one(examples, options, told)
-            except BudgetExhausted:
-                raise ConfigError(
-                    f"max_queries={max_queries} does not even cover the clean images, {len(examples)} of them, and the "
-                    f"test for memory, up to {memory.most_queries(len(examples))}; allow more, or attack fewer."
-                ) from None
-        return until_narrow(one, examples, inputs.check_share(until, "until"), options, told)
+    with sharing(options.jobs):
+        if half_width is not None:
+            return until_narrow(one, examples, half_width, options, progress)
+        try:
+            return one(examples, options, progress)
+        except BudgetExhausted:
+            raise ConfigError(
+                f"max_queries={limit} does not even cover the clean images, {len(examples)} of them, and the test for "
+                f"memory, up to {memory.most_queries(len(examples))}; allow more, or attack fewer."
+            ) from None
 
 
 def expected_queries(suite: Suite, threat: Threat, classes: int) -> int:
-    """About how many example-passes a suite spends on an image that withstands all of it, forward and backward."""
-    total = 3  # the clean image twice, and the check at the end
-    for attack in ready(suite, threat.name):
-        config, runs = attack.config, attack.runs(threat, classes)
-        search = None if attack.search is None else attack.search(config, threat, classes)
-        queries = getattr(config, "queries", 0) if search is not None and not search.gradient else 0
-        given = (int(getattr(config, name)) for name in ("steps", "samples", "long") if hasattr(config, name))
-        steps = queries or next(given, 1)
-        draws = getattr(config, "eot", 1) * getattr(config, "binary_search_steps", 1)
-        passes = 2 if search is None or search.gradient else 1
+    """About how many example-passes, forward and backward, a suite spends on an image that is robust to all of it."""
+    total = 3  # the clean image twice, and the verification at the end
+    for stage in ready(suite, threat.name):
+        attack, runs = stage.attack, stage.attack.runs_in(threat, classes)
+        given = (int(getattr(attack, name)) for name in ("queries", "steps", "samples") if hasattr(attack, name))
+        steps = max((steps for _, steps in getattr(attack, "rounds", ())), default=next(given, 1))
+        draws = getattr(attack, "eot", 1) * getattr(attack, "binary_search_steps", 1)
+        passes = 2 if getattr(attack, "gradient", True) else 1
         total += runs * steps * draws * passes + runs
     return total
 
@@ -143,46 +120,40 @@ def curve(
     labels: Int[Tensor, " n"] | ArrayLike,
     threats: Sequence[Threat],
     suite: Suite = "standard",
-    batch_size: int | None = None,
     seed: int = 0,
-    jobs: int = 1,
-    *,
-    targets: Int[Tensor, " n"] | ArrayLike | None = None,
-    indices: Int[Tensor, " n"] | ArrayLike | None = None,
-    bf16: bool = False,
-    progress: Progress | bool | None = None,
-    verify: bool = True,
+    options: RunOptions | None = None,
 ) -> tuple[RobustResult, ...]:
     """Robust accuracy at several ε of one norm, ascending: a security curve.
 
-    Adversarial examples are reused both ways. What is broken at ε stays broken at every larger ε and costs no further
-    pass (a random model's examples are attacked again, for the count with confidence); an adversarial example found at
-    a larger ε that happens to lie inside a smaller ball counts there too.
+    Adversarial images are reused in both directions. An example that is broken at ε is broken at every larger ε and
+    costs no further pass (for a random model it is attacked again, for the count with confidence). An adversarial image
+    found at a larger ε that lies inside a smaller ball counts there too.
 
     Args:
         threats: one norm, any number of ε, in any order; see :func:`isthmus.attacks.parse_grid`.
+        options: as for :func:`robust_accuracy`, but without ``save_to``, ``max_queries`` and ``ci_half_width``.
 
     Other arguments and errors are those of :func:`robust_accuracy`.
     """
     grid = _ascending(threats)
-    attacks = ready(suite, grid[0].name)
-    examples = _examples(model, images, labels, targets, seed, indices)
-    options, told = _means(batch_size, bf16, None, verify), monotone(teller(progress))
+    stages, options = ready(suite, grid[0].name), _checked(options or RunOptions())
+    given = {name for name in ("save_to", "max_queries", "ci_half_width") if getattr(options, name) is not None}
+    if given:
+        raise ConfigError(f"A curve does not support {', '.join(sorted(given))}; evaluate each ε by robust_accuracy.")
+    examples, progress = _examples(model, images, labels, seed, options), monotone(options.callback)
     model = memory.without(model, examples.images, grid[-1])
 
     def one(position: int, known: RobustResult | None, options: RunOptions) -> RobustResult:
-        tell = _part(told, position, len(grid))
-        return evaluate(
-            model, examples, grid[position], attacks, seed=seed, options=options, progress=tell, known=known
-        )
+        options = replace(options, progress=_part(progress, position, len(grid)))
+        return evaluate(model, examples, grid[position], stages, seed=seed, options=options, known=known)
 
     results: list[RobustResult] = []
-    with sharing(jobs):
+    with sharing(options.jobs):
         for position in range(len(grid)):
-            # of a random model every ε is attacked anew: what is wrong on average is not yet wrong with confidence
+            # a random model is attacked anew at every ε: wrong on average is not yet wrong with confidence
             known = results[-1] if results and not results[-1].random else None
             results.append(one(position, known, options))
-            if results[-1].random and not results[0].random:  # found out late: all are judged by one rule
+            if results[-1].random and not results[0].random:  # detected late: one rule for all
                 results = _again(results, one, replace(options, random=True))
     for position in range(1, len(grid)) if results[0].random else ():
         results[position] = results[position].absorb(results[position - 1])
@@ -201,11 +172,11 @@ def _again(
     return [*smaller, results[-1]]
 
 
-def ready(suite: Suite, norm: str = "linf") -> tuple[Attack, ...]:
-    """Resolve a suite to attacks that can run; the second attack of a label is called ``pgd-2``, and so on.
+def ready(suite: Suite, norm: str = "linf") -> tuple[Stage, ...]:
+    """Resolve a suite to stages that can run; the second stage of a label is called ``pgd-2``, and so on.
 
     Args:
-        norm: of the threat; AutoAttack's budgets in ℓ1 are others than elsewhere.
+        norm: of the threat; AutoAttack has other budgets in ℓ1.
 
     Raises:
         ConfigError: no attack, an unknown one (with a suggestion), or options that do not fit.
@@ -215,7 +186,7 @@ def ready(suite: Suite, norm: str = "linf") -> tuple[Attack, ...]:
     given: Sequence[Any]
     if isinstance(suite, str):
         given = SUITES.get(suite, (suite,))
-    elif isinstance(suite, Component | Attack) or (isinstance(suite, Mapping) and "name" in suite):
+    elif isinstance(suite, Attack | Stage) or (isinstance(suite, Mapping) and "name" in suite):
         given = (suite,)
     elif isinstance(suite, Iterable):
         given = list(suite)
@@ -223,17 +194,17 @@ def ready(suite: Suite, norm: str = "linf") -> tuple[Attack, ...]:
         raise ConfigError(f"A suite is a name such as 'standard', or a list of attacks; got {suite!r}.")
     if not given or given == [CLEAN]:
         raise ConfigError(f"A suite needs at least one attack. There is: {', '.join(_names())}.")
-    attacks: list[Attack] = []
+    stages: list[Stage] = []
     seen = Counter([CLEAN])
-    for attack in (each for item in given for each in _attacks(item)):
-        seen[attack.label] += 1
-        label = attack.label if seen[attack.label] == 1 else f"{attack.label}-{seen[attack.label]}"
-        attacks.append(replace(attack, label=label))
-    return tuple(attacks)
+    for stage in (each for item in given for each in _stages(item)):
+        seen[stage.label] += 1
+        label = stage.label if seen[stage.label] == 1 else f"{stage.label}-{seen[stage.label]}"
+        stages.append(replace(stage, label=label))
+    return tuple(stages)
 
 
-def _attacks(item: Any) -> Sequence[Attack]:
-    if isinstance(item, Attack):
+def _stages(item: Any) -> Sequence[Stage]:
+    if isinstance(item, Stage):
         return [item]
     if isinstance(item, str):
         if item == CLEAN:  # the label of what is evaluated always
@@ -243,15 +214,12 @@ def _attacks(item: Any) -> Sequence[Attack]:
         name, colon, argument = item.partition(":")
         if name in LABELS:
             item = {**LABELS[name], "steps": argument} if colon else LABELS[name]
-        elif name not in registry.names("attacks"):
+        elif name not in registry.names("attacks") and not registry.is_path("attacks", item):
             raise ConfigError(_unknown(name))
-    config = component("attacks", item)
-    module = registry.find("attacks", config.name)
-    if hasattr(module, "stages"):
-        stages: Sequence[Attack] = module.stages(config)
-        return stages
-    label = getattr(config, "label", config.name)
-    return [Attack(label, config, getattr(module, "perturb", None), getattr(module, "search", None))]
+    attack = component("attacks", item)
+    if not isinstance(attack, Attack):
+        raise ConfigError(f"{attack.name!r} is no attack: it must derive from isthmus.attacks.attack.Attack.")
+    return attack.stages()
 
 
 def _unknown(name: str) -> str:
@@ -270,25 +238,31 @@ def _names() -> list[str]:
     return sorted({*SUITES, *LABELS, *registry.names("attacks")})
 
 
-def _examples(model: object, images: Any, labels: Any, targets: Any, seed: int, indices: Any) -> Batch:
+def _examples(model: object, images: Any, labels: Any, seed: int, options: RunOptions) -> Batch:
     inputs.check_model(model)
-    return inputs.examples(images, labels, targets=targets, seed=seed, indices=indices)
-
-
-def _means(batch_size: int | None, bf16: bool, save_to: str | Path | None, verify: bool) -> RunOptions:
-    size = None if batch_size is None else inputs.check_whole(batch_size, "batch_size")
-    path = None if save_to is None else Path(save_to)
-    return RunOptions(size, bf16, path, verify=verify)
+    return inputs.examples(images, labels, targets=options.targets, seed=seed, indices=options.indices)
 
 
 @contextmanager
 def sharing(jobs: int) -> Iterator[None]:
-    """Inside, so many processes share every attack; with one job, the executor in use does, if there is one."""
-    if inputs.check_whole(jobs, "jobs") == 1:
+    """Inside, this many processes share every attack; with one job, the executor in use does, if there is one."""
+    if jobs == 1:
         yield
         return
     with ProcessPool(jobs) as pool, execution.using(pool):
         yield
+
+
+def _checked(options: RunOptions) -> RunOptions:
+    """The options, or a ConfigError if a number is out of range."""
+    for name in ("batch_size", "jobs", "max_queries"):
+        if getattr(options, name) is not None:
+            inputs.check_whole(getattr(options, name), name)
+    if options.ci_half_width is not None:
+        inputs.check_share(options.ci_half_width, "ci_half_width")
+        if options.max_queries is not None:
+            raise ConfigError("max_queries and ci_half_width both end an evaluation; give one of them.")
+    return options
 
 
 def _threat(threat: object) -> Threat:
@@ -303,14 +277,6 @@ def _ascending(threats: Sequence[Threat]) -> list[Threat]:
     if len({type(threat) for threat in threats}) > 1:
         raise ConfigError(f"A curve has one norm; got {', '.join(str(threat) for threat in threats)}.")
     return sorted(set(threats), key=lambda threat: threat.eps)
-
-
-def teller(progress: Progress | bool | None) -> Progress | None:
-    """Who is told how far an evaluation is: nobody for False, a line on stderr for True."""
-    if not isinstance(progress, bool):
-        return progress
-    show = line()
-    return (lambda at: show(f"{at.attack}, {at.robust} of {at.n} robust", at.done, at.total)) if progress else None
 
 
 def _part(progress: Progress | None, position: int, parts: int) -> Progress | None:

@@ -14,18 +14,21 @@ from torch import Tensor
 
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.engine.iterative import AttackState, Directed, IterativeAttack, counters
+from isthmus.attacks.engine.iterative import AttackState, Directed, counters
 from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.hyperplane import PROJECTIONS
-from isthmus.attacks.threats import Threat
-from isthmus.core.config import Component
 from isthmus.core.randomness import fold, normal, uniform
 
 _LEAST = 1e-8  # a move is taken to be no shorter, so that shares of two that are zero are defined
 
 
-class Config(Component):
-    """Options of FAB. ``fab:20`` is short for 20 steps.
+class FAB(Directed[AttackState]):
+    """Project iterate and original onto z_t = z_y, linearised at the iterate, and go between the two; step back inside.
+
+    In ℓ∞, ℓ2 and ℓ1. Steps with a gradient, which project, alternate with steps without, which check the projection. An
+    adversarial image counts if it lies in the ball; one outside still guides the run.
+
+    ``fab:20`` is short for 20 steps.
 
     Attributes:
         steps: projections of a run. Each costs a look with a gradient, and one forward only that checks what came.
@@ -39,6 +42,7 @@ class Config(Component):
         beta: share of the perturbation that is left after stepping back from an adversarial image.
     """
 
+    inside: ClassVar[bool] = False
     argument: ClassVar[str | None] = "steps"
     name: Literal["fab"] = "fab"
     steps: Annotated[int, Field(gt=0)] = 100
@@ -48,36 +52,21 @@ class Config(Component):
     eta: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.05
     beta: Annotated[float, Field(gt=0, lt=1)] = 0.9
 
-
-def search(config: Config, threat: Threat, classes: int) -> IterativeAttack[AttackState]:
-    """Project iterate and original onto z_t = z_y, linearised at the iterate, and go between the two; step back inside.
-
-    An adversarial image counts where it lies in the ball; one outside still guides the run.
-    """
-    return Fab(config, threat, classes)
-
-
-class Fab(Directed[AttackState]):
-    """FAB in ℓ∞, ℓ2 and ℓ1: a look with a gradient to project by and one forward only, to check it, in turn."""
-
-    inside = False
-
-    def __init__(self, config: Config, threat: Threat, classes: int) -> None:
-        self.config, self.threat = config, threat
-        self.targets = min(config.targets, classes - 1)
-        self.runs = max(self.targets, 1) * config.restarts
-        self.project = PROJECTIONS[threat.name]
+    @property
+    def n_targets(self) -> int:
+        """The option ``targets``, at most all wrong classes."""
+        return min(self.targets, self._classes - 1)
 
     def init(self, batch: Batch, number: Int[Tensor, " n"]) -> AttackState:
         """At the image where a run is the first with its aim, else in a random direction at a distance of ε/2.
 
         In a targeted evaluation all runs have one aim.
         """
-        firsts = 1 if batch.targets is not None else max(self.targets, 1)
+        firsts = 1 if batch.targets is not None else max(self.n_targets, 1)
         x, later = batch.images.clone(), (number >= firsts).nonzero().squeeze(1)
         if len(later):
             x[later] = self._aside(batch.take(later))
-        return AttackState(x, *counters(len(batch), 2 * self.config.steps - 1, x))
+        return AttackState(x, *counters(len(batch), 2 * self.steps - 1, x))
 
     def _aside(self, batch: Batch) -> Tensor:
         keys, shape = fold(batch.keys, "fab/start"), tuple(batch.images.shape[1:])
@@ -85,33 +74,33 @@ class Fab(Directed[AttackState]):
         sizes = per_image(self.threat.norm(drawn).clamp(min=_LEAST), drawn)
         return (batch.images + 0.5 * self.threat.eps / sizes * drawn).clamp(0, 1)
 
-    def objective(self, runs: AttackState, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+    def objective(self, state: AttackState, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
         """z_t − z_y, which is 0 at the boundary."""
         return batch.difference(logits)
 
-    def wants(self, runs: AttackState) -> Bool[Tensor, " n"]:
+    def wants(self, state: AttackState) -> Bool[Tensor, " n"]:
         """A gradient at every other look: a projection's image is only checked, since most are left again."""
-        return runs.step % 2 == 0
+        return state.step % 2 == 0
 
-    def step(self, runs: AttackState, batch: Batch, answer: Answer) -> None:
+    def step(self, state: AttackState, batch: Batch, answer: Answer) -> None:
         """After a look with a gradient, project; after a check, step back from what is adversarial."""
-        wants = self.wants(runs)
+        wants = self.wants(state)
         rows = wants.nonzero().squeeze(1)
         if len(rows):
-            x, originals, gradient = (c.index_select(0, rows) for c in (runs.x, batch.images, answer.gradient))
-            runs.x[rows] = self._step(x, originals, answer.loss[rows], gradient)
+            x, originals, gradient = (c.index_select(0, rows) for c in (state.x, batch.images, answer.gradient))
+            state.x[rows] = self._step(x, originals, answer.loss[rows], gradient)
         rows = (~wants & batch.reached(answer.logits)).nonzero().squeeze(1)
         if len(rows):
-            x, originals = runs.x.index_select(0, rows), batch.images.index_select(0, rows)
-            runs.x[rows] = x.sub_(originals).mul_(self.config.beta).add_(originals)
-        runs.step += 1
+            x, originals = state.x.index_select(0, rows), batch.images.index_select(0, rows)
+            state.x[rows] = x.sub_(originals).mul_(self.beta).add_(originals)
+        state.step += 1
 
     def _step(self, x: Tensor, originals: Tensor, values: Tensor, gradient: Tensor) -> Tensor:
         """Between the two projections, nearer to the iterate's, and η times as far as they lie."""
         points, normals = torch.stack([x, originals]).flatten(2), gradient.flatten(1)
         there = (points[0] - points[1]).mul_(normals).sum(1)  # how far the linearisation falls short at the original
-        moves = self.project(points, normals, torch.stack([-values, there - values]))
+        moves = PROJECTIONS[self.threat.name](points, normals, torch.stack([-values, there - values]))
         sizes = torch.stack([self.threat.norm(moves[0]), self.threat.norm(moves[1])]).clamp(min=_LEAST)
-        share = (sizes[0] / sizes.sum(0)).clamp(max=self.config.alpha_max).unsqueeze(1)
-        ends = points.add_(moves, alpha=self.config.eta)
+        share = (sizes[0] / sizes.sum(0)).clamp(max=self.alpha_max).unsqueeze(1)
+        ends = points.add_(moves, alpha=self.eta)
         return ends[0].lerp_(ends[1], share).clamp_(0, 1).view_as(x)

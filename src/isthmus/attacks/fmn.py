@@ -19,7 +19,6 @@ from isthmus.attacks.engine.counted_model import Answer
 from isthmus.attacks.engine.iterative import AttackState, IterativeAttack, counters
 from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.threats import L1, L2, Linf, Threat
-from isthmus.core.config import Component
 from isthmus.core.randomness import fold
 
 ALPHA_SHARE = 0.01  # of alpha, that is left at the end
@@ -30,38 +29,8 @@ _NEAREST = {"linf": balls.onto_linf, "l2": balls.onto_l2, "l1": balls.onto_l1}
 _EUCLIDEAN = L2(1.0)
 
 
-class Config(Component):
-    """Options of FMN. ``fmn:1000`` is short for 1000 steps.
-
-    Attributes:
-        steps: gradient steps of a run.
-        alpha: first step size, in ℓ2 and units of images in [0, 1] whatever the norm; falls to a hundredth on a cosine.
-        gamma: share by which the ball first shrinks or grows in a step; falls to 0.001 likewise.
-        restarts: runs per example. The first is the paper's. The next are directed at the wrong classes from the second
-            likeliest on, in turn; all after these begin at a random point about as far away as the boundary.
-        eot: draws of a random model to average over at each step.
-    """
-
-    argument: ClassVar[str | None] = "steps"
-    name: Literal["fmn"] = "fmn"
-    steps: Annotated[int, Field(gt=0)] = 100
-    alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    restarts: Annotated[int, Field(gt=0)] = 1
-    eot: Annotated[int, Field(gt=0)] = 1
-
-
-def search(config: Config, threat: Threat, classes: int) -> IterativeAttack[Follow]:
-    """Step along the gradient of max_{j≠y} z_j − z_y and project onto a ball: smaller after success, else larger.
-
-    In a ball (``threat``) the search ends at the first adversarial image inside it; without one (see
-    :func:`isthmus.attacks.minimal_norm.minimal_norms`) it goes on to the smallest perturbation it can find.
-    """
-    return FastMinimumNorm(config, threat, classes)
-
-
 @dataclass
-class Follow(AttackState):
+class FMNState(AttackState):
     """A ball about each image.
 
     Attributes:
@@ -77,66 +46,86 @@ class Follow(AttackState):
     scattered: Bool[Tensor, " n"]
 
 
-class FastMinimumNorm(IterativeAttack[Follow]):
-    """FMN in one norm, each row with its own ball."""
+class FMN(IterativeAttack[FMNState]):
+    """Step along the gradient of max_{j≠y} z_j − z_y and project onto a ball: smaller after success, else larger.
 
-    inside = False
+    In a ball (``threat``) the attack ends at the first adversarial image inside it; otherwise (see
+    :func:`isthmus.attacks.minimal_norm.minimal_norms`) it continues to the smallest perturbation it can find.
 
-    def __init__(self, config: Config, threat: Threat, classes: int) -> None:
-        self.config, self.threat = config, threat
-        self.runs, self.eot = config.restarts, config.eot
-        self.aimed = classes - 2  # runs directed at a class; the first finds the likeliest wrong one by itself
+    ``fmn:1000`` is short for 1000 steps.
+
+    Attributes:
+        steps: gradient steps of a run.
+        alpha: first step size, in ℓ2 and units of images in [0, 1] whatever the norm; falls to a hundredth on a cosine.
+        gamma: share by which the ball first shrinks or grows in a step; falls to 0.001 likewise.
+        restarts: runs per example. The first is the paper's. The next are directed at the wrong classes from the second
+            likeliest on, in turn; all after these begin at a random point about as far away as the boundary.
+        eot: draws of a random model to average over at each step.
+    """
+
+    inside: ClassVar[bool] = False
+    argument: ClassVar[str | None] = "steps"
+    name: Literal["fmn"] = "fmn"
+    steps: Annotated[int, Field(gt=0)] = 100
+    alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    restarts: Annotated[int, Field(gt=0)] = 1
+    eot: Annotated[int, Field(gt=0)] = 1
+
+    @property
+    def _directed(self) -> int:
+        return self._classes - 2  # runs directed at a class; the first finds the likeliest wrong one by itself
 
     def target_class(
         self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
     ) -> Int[Tensor, " n"] | None:
         """No class first, then the wrong classes in turn, but for the likeliest."""
-        return ranked[:, number] if 1 <= number <= self.aimed else None
+        return ranked[:, number] if 1 <= number <= self._directed else None
 
-    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> Follow:
+    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> FMNState:
         """At the image: one look there tells how far the boundary is."""
         x = batch.images.clone()
-        step, budget = counters(len(x), self.config.steps, x)
+        step, budget = counters(len(x), self.steps, x)
         endless = x.new_full((len(x),), torch.inf)
         widest = self.threat.norm(torch.maximum(x, 1 - x))
-        scattered = number > (self.aimed if batch.targets is None else 0)
-        return Follow(x, step, budget, endless, widest, endless.clone(), scattered)
+        scattered = number > (self._directed if batch.targets is None else 0)
+        return FMNState(x, step, budget, endless, widest, endless.clone(), scattered)
 
-    def objective(self, runs: Follow, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+    def objective(self, state: FMNState, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
         """max_{j≠y} z_j − z_y; z_t − z_y where the run is directed, z_t − max_{j≠t} z_j for a target."""
         return batch.difference(logits)
 
-    def step(self, runs: Follow, batch: Batch, answer: Answer) -> None:
+    def step(self, state: FMNState, batch: Batch, answer: Answer) -> None:
         """Resize the ball, then step and project."""
-        cosine = (1 + torch.cos(math.pi * runs.step / runs.budget)) / 2
-        gamma = GAMMA_LEFT + (self.config.gamma - GAMMA_LEFT) * cosine
-        alpha = self.config.alpha * (ALPHA_SHARE + (1 - ALPHA_SHARE) * cosine)
-        self._resize(runs, batch, answer, gamma)
-        wanted = _EUCLIDEAN.step(runs.x, answer.gradient, alpha) - batch.images
-        lost = runs.scattered & (runs.step == 0)
+        cosine = (1 + torch.cos(math.pi * state.step / state.budget)) / 2
+        gamma = GAMMA_LEFT + (self.gamma - GAMMA_LEFT) * cosine
+        alpha = self.alpha * (ALPHA_SHARE + (1 - ALPHA_SHARE) * cosine)
+        self._resize(state, batch, answer, gamma)
+        wanted = _EUCLIDEAN.step(state.x, answer.gradient, alpha) - batch.images
+        lost = state.scattered & (state.step == 0)
         if lost.any():
-            wanted = torch.where(per_image(lost, wanted), self._scatter(runs, batch, wanted), wanted)
-        runs.x = within(self.threat.name, batch.images, wanted, runs.radius)
-        runs.step += 1
+            wanted = torch.where(per_image(lost, wanted), self._scatter(state, batch, wanted), wanted)
+        state.x = within(self.threat.name, batch.images, wanted, state.radius)
+        state.step += 1
 
-    def _resize(self, runs: Follow, batch: Batch, answer: Answer, gamma: Tensor) -> None:
+    def _resize(self, state: FMNState, batch: Batch, answer: Answer, gamma: Tensor) -> None:
         """Shrink after success and grow after failure; before any success reach beyond the linearised boundary."""
         reached = batch.reached(answer.logits)
-        size = self.threat.norm(runs.x - batch.images)
+        size = self.threat.norm(state.x - batch.images)
         # pixels at the wall can go no farther, and those left must go the more
-        free = torch.where(answer.gradient > 0, runs.x < 1, runs.x > 0)
+        free = torch.where(answer.gradient > 0, state.x < 1, state.x > 0)
         slope = _DUAL[self.threat.name].norm(answer.gradient * free)
-        runs.best = torch.where(reached, torch.minimum(runs.best, size), runs.best)
+        state.best = torch.where(reached, torch.minimum(state.best, size), state.best)
         there = size + answer.loss.abs() / slope.clamp(min=1e-12)
         # beyond, since whoever steps up to the boundary of a linear model may stay on this side for ever
-        larger = torch.where(runs.best < torch.inf, runs.radius, there) * (1 + gamma)
-        smaller = torch.minimum(runs.radius * (1 - gamma), runs.best)
-        runs.radius = torch.minimum(torch.where(reached, smaller, larger), runs.widest)
+        larger = torch.where(state.best < torch.inf, state.radius, there) * (1 + gamma)
+        smaller = torch.minimum(state.radius * (1 - gamma), state.best)
+        state.radius = torch.minimum(torch.where(reached, smaller, larger), state.widest)
 
-    def _scatter(self, runs: Follow, batch: Batch, wanted: Tensor) -> Tensor:
+    def _scatter(self, state: FMNState, batch: Batch, wanted: Tensor) -> Tensor:
         """A perturbation drawn uniformly from the ball, plus the gradient wherever that is NaN."""
         drawn = self.threat.with_eps(1.0).sample(fold(batch.keys, "fmn/scatter"), wanted.shape[1:])
-        return per_image(runs.radius, wanted) * drawn.to(wanted) + torch.where(wanted.isnan(), wanted, 0)
+        return per_image(state.radius, wanted) * drawn.to(wanted) + torch.where(wanted.isnan(), wanted, 0)
 
 
 def within(

@@ -10,21 +10,20 @@ Foolbox's C&W reports the mean squared error: ‖δ‖₂ = √(MSE · pixels).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from isthmus.attacks.attack import Attack
+from isthmus.attacks.attack import SingleShotAttack
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer, CountedModel
-from isthmus.attacks.engine.evaluation import Progress
 from isthmus.attacks.engine.iterative import AttackState, IterativeAttack, counters
 from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.engine.verifier import beyond_rounding
 from isthmus.attacks.minimal_norm import MinimalNorms, minimal_norms
 from isthmus.attacks.threats import Threat
-from isthmus.core.config import Component
 from isthmus.core.randomness import fold, uniform
 
 LEVELS, FINER = 1000, 20  # of ε in (0, 1], and again below a success among the first so many
@@ -34,36 +33,16 @@ TRIALS = 20  # balls while growing, and again while bisecting
 
 
 def scan_fgsm(
-    model: nn.Module,
-    images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
-    *,
-    batch_size: int | None = None,
-    seed: int = 0,
-    targets: Int[Tensor, " n"] | None = None,
-    indices: Int[Tensor, " n"] | None = None,
-    progress: Progress | None = None,
+    model: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, " n"], **options: Any
 ) -> MinimalNorms:
     """FGSM at ε = 0.001, 0.002, ..., 1: one gradient at the image, one forward pass for each level until a success.
 
-    Where one of the first 20 levels succeeds, 20 finer ones up to it are tried. Several levels of an example may be
-    looked at together, so the passes exceed the levels needed a little.
+    If one of the first 20 levels succeeds, 20 finer ones up to it are tried. Several levels of an example may be tried
+    in one batch, so the passes slightly exceed the levels needed.
 
-    Arguments and errors are those of :func:`isthmus.attacks.minimal_norm.minimal_norms`.
+    ``options`` and errors are those of :func:`isthmus.attacks.minimal_norm.minimal_norms`.
     """
-    attack = Attack("fgsm_scan", Component(name="fgsm_scan"), perturb=_scan)
-    return minimal_norms(
-        model,
-        images,
-        labels,
-        "linf",
-        [attack],
-        batch_size=batch_size,
-        seed=seed,
-        targets=targets,
-        indices=indices,
-        progress=progress,
-    )
+    return minimal_norms(model, images, labels, "linf", [ScannedFGSM()], **options)
 
 
 def bisect_pgd(
@@ -71,52 +50,39 @@ def bisect_pgd(
     images: Float[Tensor, "n c h w"],
     labels: Int[Tensor, " n"],
     *,
-    batch_size: int | None = None,
-    seed: int = 0,
-    targets: Int[Tensor, " n"] | None = None,
-    indices: Int[Tensor, " n"] | None = None,
-    progress: Progress | None = None,
     bisections: int = TRIALS,
+    **options: Any,
 ) -> MinimalNorms:
     """PGD in a ball of ε = 0.3, half as large again up to 20 times until it succeeds; then 20 bisections of ε.
 
     In each ball 40 sign steps of ε/30 on the cross-entropy from a fresh random start, up to the first success. The
     start is clipped to the box and may itself be the success.
 
-    Fewer ``bisections`` cost less and know ε less exactly: within 0.3/2^bisections, of an image that falls in the first
-    ball. The other arguments and the errors are those of :func:`isthmus.attacks.minimal_norm.minimal_norms`.
+    Fewer ``bisections`` cost less and determine ε less exactly: within 0.3/2^bisections, for an image that breaks in
+    the first ball. ``options`` and errors are those of :func:`isthmus.attacks.minimal_norm.minimal_norms`.
     """
-    attack = Attack(
-        "pgd_bisect", Component(name="pgd_bisect"), search=lambda config, threat, classes: Bisect(bisections)
-    )
-    return minimal_norms(
-        model,
-        images,
-        labels,
-        "linf",
-        [attack],
-        batch_size=batch_size,
-        seed=seed,
-        targets=targets,
-        indices=indices,
-        progress=progress,
-    )
+    return minimal_norms(model, images, labels, "linf", [BisectedPGD(bisections=bisections)], **options)
 
 
-def _scan(config: Component, counted_model: CountedModel, batch: Batch, threat: Threat) -> Float[Tensor, "n c h w"]:
-    """The image at each example's first level that succeeds; the original where none does."""
-    answer = counted_model.query(batch.images, batch.keys, lambda logits: batch.ascend("ce", logits))
-    direction = torch.where(answer.gradient.isnan(), answer.gradient, answer.gradient.sign())
-    grid = torch.arange(1, LEVELS + 1, dtype=torch.float64, device=direction.device) / LEVELS
-    coarse = _first_success(counted_model, batch, direction, grid.expand(len(batch), -1))
-    again = ((coarse >= 0) & (coarse < FINER)).nonzero().squeeze(1)
-    eps = torch.where(coarse >= 0, grid[coarse.clamp(min=0)], 0)
-    if len(again):
-        finer = eps[again, None] * torch.arange(1, FINER + 1, device=direction.device) / FINER
-        at = _first_success(counted_model, batch.take(again), direction[again], finer)
-        # the last of the finer levels has succeeded before, whatever rounding or noise make of it now
-        eps[again] = finer.gather(1, at.where(at >= 0, FINER - 1)[:, None]).squeeze(1)
-    return _shifted(batch.images, direction, eps)
+class ScannedFGSM(SingleShotAttack):
+    """The image at each example's first level of ε that succeeds; the original if none does."""
+
+    name: Literal["fgsm_scan"] = "fgsm_scan"
+
+    def perturb(self, counted_model: CountedModel, batch: Batch, threat: Threat) -> Float[Tensor, "n c h w"]:
+        """Scan all levels, then the finer ones below a small success."""
+        answer = counted_model.query(batch.images, batch.keys, lambda logits: batch.ascend("ce", logits))
+        direction = torch.where(answer.gradient.isnan(), answer.gradient, answer.gradient.sign())
+        grid = torch.arange(1, LEVELS + 1, dtype=torch.float64, device=direction.device) / LEVELS
+        coarse = _first_success(counted_model, batch, direction, grid.expand(len(batch), -1))
+        again = ((coarse >= 0) & (coarse < FINER)).nonzero().squeeze(1)
+        eps = torch.where(coarse >= 0, grid[coarse.clamp(min=0)], 0)
+        if len(again):
+            finer = eps[again, None] * torch.arange(1, FINER + 1, device=direction.device) / FINER
+            at = _first_success(counted_model, batch.take(again), direction[again], finer)
+            # the last of the finer levels succeeded before; rounding or noise may have changed that
+            eps[again] = finer.gather(1, at.where(at >= 0, FINER - 1)[:, None]).squeeze(1)
+        return _shifted(batch.images, direction, eps)
 
 
 def _first_success(
@@ -147,7 +113,7 @@ def _shifted(images: Tensor, direction: Tensor, eps: Tensor) -> Tensor:
 
 
 @dataclass
-class Ball(AttackState):
+class BisectionState(AttackState):
     """PGD in one ball, and the bisection of balls.
 
     Attributes:
@@ -164,53 +130,53 @@ class Ball(AttackState):
     ball_step: Int[Tensor, " n"]
 
 
-class Bisect(IterativeAttack[Ball]):
+class BisectedPGD(IterativeAttack[BisectionState]):
     """Each row in its own ball, at its own step."""
 
-    inside = False
+    inside: ClassVar[bool] = False
 
-    def __init__(self, bisections: int = TRIALS) -> None:
-        self.bisections = bisections
+    name: Literal["pgd_bisect"] = "pgd_bisect"
+    bisections: int = TRIALS
 
-    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> Ball:
+    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> BisectionState:
         """At random in the first ball."""
         n = len(batch)
         step, budget = counters(n, 2 * TRIALS * (STEPS + 1), batch.images)
         eps = batch.images.new_full((n,), FIRST_EPS)
         high, whole = torch.full_like(eps, torch.inf), torch.zeros_like(step)
         x = _start(batch, whole, eps)
-        return Ball(x, step, budget, eps, torch.zeros_like(eps), high, whole, whole.clone())
+        return BisectionState(x, step, budget, eps, torch.zeros_like(eps), high, whole, whole.clone())
 
-    def objective(self, runs: Ball, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+    def objective(self, state: BisectionState, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
         """The cross-entropy."""
         return batch.ascend("ce", logits)
 
-    def step(self, runs: Ball, batch: Batch, answer: Answer) -> None:
+    def step(self, state: BisectionState, batch: Batch, answer: Answer) -> None:
         """A step; or the next ball, where this one's look succeeded or was the last."""
         won = batch.reached(answer.logits)
-        runs.step += 1
-        over = won | (runs.ball_step >= STEPS)
+        state.step += 1
+        over = won | (state.ball_step >= STEPS)
         direction = torch.where(answer.gradient.isnan(), answer.gradient, answer.gradient.sign())
-        eps = per_image(runs.eps, direction)
-        moved = (runs.x - batch.images).add_(STEP_SHARE * eps * direction).clamp(-eps, eps)
-        runs.x = moved.add_(batch.images).clamp_(0, 1)
-        runs.ball_step += 1
+        eps = per_image(state.eps, direction)
+        moved = (state.x - batch.images).add_(STEP_SHARE * eps * direction).clamp(-eps, eps)
+        state.x = moved.add_(batch.images).clamp_(0, 1)
+        state.ball_step += 1
         if over.any():
-            self._next_ball(runs, batch, over, won)
+            self._next_ball(state, batch, over, won)
 
-    def _next_ball(self, runs: Ball, batch: Batch, over: Tensor, won: Tensor) -> None:
-        growing = runs.high.isinf()
-        runs.trial += over
-        spent = over & ~(growing & won) & (runs.trial >= torch.where(growing, TRIALS, self.bisections))
-        runs.trial = runs.trial.masked_fill(over & growing & won, 0)
-        runs.high = torch.where(over & won, runs.eps, runs.high)
-        runs.low = torch.where(over & ~won & ~growing, runs.eps, runs.low)
-        following = torch.where(growing & ~won, runs.eps * FACTOR, (runs.low + runs.high) / 2)
-        runs.eps = torch.where(over, following, runs.eps)
-        runs.budget = torch.where(spent, runs.step, runs.budget)
+    def _next_ball(self, state: BisectionState, batch: Batch, over: Tensor, won: Tensor) -> None:
+        growing = state.high.isinf()
+        state.trial += over
+        spent = over & ~(growing & won) & (state.trial >= torch.where(growing, TRIALS, self.bisections))
+        state.trial = state.trial.masked_fill(over & growing & won, 0)
+        state.high = torch.where(over & won, state.eps, state.high)
+        state.low = torch.where(over & ~won & ~growing, state.eps, state.low)
+        following = torch.where(growing & ~won, state.eps * FACTOR, (state.low + state.high) / 2)
+        state.eps = torch.where(over, following, state.eps)
+        state.budget = torch.where(spent, state.step, state.budget)
         again = (over & ~spent).nonzero().squeeze(1)
-        runs.x[again] = _start(batch.take(again), runs.step[again], runs.eps[again])
-        runs.ball_step[again] = 0
+        state.x[again] = _start(batch.take(again), state.step[again], state.eps[again])
+        state.ball_step[again] = 0
 
 
 def _start(batch: Batch, draw: Tensor, eps: Tensor) -> Tensor:

@@ -10,10 +10,11 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from isthmus.attacks.api import Suite, ready, teller
+from isthmus.attacks.api import Suite, ready
 from isthmus.attacks.engine import inputs
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.evaluation import Evaluation, Progress, RunOptions
+from isthmus.attacks.engine.evaluation import Evaluation
+from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.engine.verifier import Verifier, VerifierResult
 from isthmus.attacks.result import CLEAN
 from isthmus.attacks.threats import THREATS, Threat
@@ -85,12 +86,8 @@ def minimal_norms(
     labels: Int[Tensor, " n"] | ArrayLike,
     norm: str = "l2",
     attacks: Suite = ("fmn",),
-    *,
-    batch_size: int | None = None,
     seed: int = 0,
-    targets: Int[Tensor, " n"] | ArrayLike | None = None,
-    indices: Int[Tensor, " n"] | ArrayLike | None = None,
-    progress: Progress | bool | None = None,
+    options: RunOptions | None = None,
 ) -> MinimalNorms:
     """Find for each example the smallest perturbation that changes the prediction, or makes it the target.
 
@@ -105,13 +102,10 @@ def minimal_norms(
         images: floating point, in [0, 1].
         labels: true classes, integers.
         norm: ``linf``, ``l2`` or ``l1``.
-        attacks: names, mappings with options, or configs.
-        batch_size: examples at a time; None to find it from memory.
-        seed: with an example's index it fixes all of that example's random starts and noise.
-        targets: a class to reach for each example, other than its label, as in
-            :func:`isthmus.attacks.robust_accuracy`. Every attack goes towards it, and no other class counts.
-        indices: positions of the images in their data set, each once, for seeding; 0..N−1 by default.
-        progress: as in :func:`isthmus.attacks.robust_accuracy`.
+        attacks: as the suite of :func:`isthmus.attacks.robust_accuracy`.
+        seed: with an example's index it determines all of that example's random starts and noise.
+        options: ``batch_size``, ``indices``, ``targets`` and ``progress`` are used. Every attack aims at an example's
+            target, and no other class counts.
 
     Raises:
         ModelError: the model is no module, fails, or returns something other than N×K logits (K ≥ 2).
@@ -123,17 +117,16 @@ def minimal_norms(
         raise ConfigError(unknown("norm", norm, THREATS))
     suite = ready(attacks)
     inputs.check_model(model)
-    examples = inputs.examples(images, labels, targets=targets, seed=seed, indices=indices)
-    # norms are noted as they are found, each success asked about twice; nothing is left to check
-    options = RunOptions(None if batch_size is None else inputs.check_whole(batch_size, "batch_size"), verify=False)
+    options = options or RunOptions()
+    examples = inputs.examples(images, labels, targets=options.targets, seed=seed, indices=options.indices)
+    size = None if options.batch_size is None else inputs.check_whole(options.batch_size, "batch_size")
+    # norms are recorded as they are found, each success queried twice; nothing is left to verify
+    own = RunOptions(batch_size=size, progress=options.progress, verify=False)
     device = device_of(model, examples.images)
     with preserve_state(model, device, seed):
-        evaluation = Evaluation(
-            model, examples, _whole_box(norm, examples.images), suite, seed, options, teller(progress)
-        )
-        for attack in suite:
-            if attack.search is not None:
-                attack.search(attack.config, evaluation.context.threat, 2)  # whether it knows the norm, before any pass
+        evaluation = Evaluation(model, examples, _whole_box(norm, examples.images), suite, seed, own)
+        for stage in suite:
+            stage.attack.runs_in(evaluation.context.threat, 2)  # whether it works in the norm, before any pass
         smallest = Smallest(evaluation)
         evaluation.context.verifier = smallest
         evaluation.init(None)
@@ -213,7 +206,7 @@ class Smallest(Verifier):
         images, found = self.evaluation.context.examples.images.cpu(), self.stage >= 0
         return MinimalNorms(
             norm=self.threat.name,
-            attacks=(CLEAN, *(attack.label for attack in self.evaluation.attacks)),
+            attacks=(CLEAN, *(stage.label for stage in self.evaluation.stages)),
             sizes=sizes.masked_fill(aside, torch.nan),
             adversarial=torch.where((found & ~wrong)[:, None, None, None], self.adversarial, images),
             stage=self.stage.masked_fill(wrong, 0),

@@ -9,21 +9,22 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.engine.iterative import AttackState, Directed, IterativeAttack, counters
-from isthmus.attacks.threats import L1, Threat
-from isthmus.core.config import Component
+from isthmus.attacks.engine.iterative import AttackState, Directed, counters
+from isthmus.attacks.threats import L1
 
 FIRST_STEP = 0.25  # of ε; halved after half and after three quarters of the steps
 
 
-class Config(Component):
-    """Options of MultiTargeted; Korshunova et al. 2021 take 10 restarts of 200 steps.
+class MultiTargeted(Directed[AttackState]):
+    """Ascend z_t − z_y for each wrong class t, from each start; an example is broken if any wrong class wins.
+
+    Korshunova et al. 2021 take 10 restarts of 200 steps.
 
     Attributes:
         steps: gradient steps of a run.
@@ -39,35 +40,28 @@ class Config(Component):
     targets: Annotated[int, Field(gt=0)] | None = None
     eot: Annotated[int, Field(gt=0)] = 1
 
-
-def search(config: Config, threat: Threat, classes: int) -> IterativeAttack[AttackState]:
-    """Ascend z_t − z_y for each wrong class t; an example is broken if any class wins, whichever was meant."""
-    return MultiTargeted(config, threat, classes)
-
-
-class MultiTargeted(Directed[AttackState]):
-    """Every target once, then all of them again from new starts."""
-
-    loss = "margin"  # directed, z_t − z_y
-
-    def __init__(self, config: Config, threat: Threat, classes: int) -> None:
-        self.config, self.threat, self.eot = config, threat, config.eot
-        self.targets = min(config.targets or classes - 1, classes - 1)
-        self.runs = self.targets * config.restarts
+    @property
+    def n_targets(self) -> int:
+        """The option ``targets``, at most all wrong classes."""
+        return min(self.targets or self._classes - 1, self._classes - 1)
 
     def init(self, batch: Batch, number: Int[Tensor, " n"]) -> AttackState:
         """Uniformly in the ball."""
         x = self.threat.random_start(batch.images, batch.keys)
-        return AttackState(x, *counters(len(batch), self.config.steps, x))
+        return AttackState(x, *counters(len(batch), self.steps, x))
 
-    def step(self, runs: AttackState, batch: Batch, answer: Answer) -> None:
+    def objective(self, state: AttackState, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+        """z_t − z_y."""
+        return batch.ascend("margin", logits)
+
+    def step(self, state: AttackState, batch: Batch, answer: Answer) -> None:
         """A step of ε/4, ε/8 or ε/16 along the steepest ascent, projected; in ℓ1 after a first one to the optimum."""
-        share = runs.step / runs.budget
+        share = state.step / state.budget
         halvings = (share >= 0.5).long() + (share >= 0.75)
         size = self.threat.eps * FIRST_STEP * torch.pow(0.5, halvings)
-        x = self.threat.project(self.threat.step(runs.x, answer.gradient, size), batch.images)
-        first = runs.step == 0
+        x = self.threat.project(self.threat.step(state.x, answer.gradient, size), batch.images)
+        first = state.step == 0
         if isinstance(self.threat, L1) and first.any():
             x[first] = self.threat.linear_optimum(answer.gradient[first], batch.images[first])
-        runs.x = x
-        runs.step += 1
+        state.x = x
+        state.step += 1

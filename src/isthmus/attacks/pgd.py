@@ -10,26 +10,26 @@ from torch import Tensor
 
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.engine.iterative import AttackState, Directed, IterativeAttack, counters
-from isthmus.attacks.threats import Threat
-from isthmus.core.config import Component
+from isthmus.attacks.engine.iterative import AttackState, Directed, counters
 from isthmus.core.randomness import fold, uniform
 
 Size = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class Config(Component):
-    """Options of PGD. ``pgd:100`` is short for 100 steps.
+class PGD(Directed[AttackState]):
+    """x ← project(x + α·direction of ∇loss), ``steps`` times or until the example is misclassified.
+
+    ``pgd:100`` is short for 100 steps. Success is read from the logits that the gradient comes from.
 
     Attributes:
         steps: gradient steps from each start.
         step_size: size of a step in the threat's norm, in units of images in [0, 1].
-        relative_step_size: the same as a share of ε. With neither given it is 2.5 / steps, which can cross
-            the ball from any start and still turn (Madry et al.). Korshunova et al. 2021 take step_size 0.01
-            and 40 steps on MNIST, Fischer & Alemi 2020 a share of 4/3 / steps and 20 steps on CIFAR-10.
-        decay: let the step size fall linearly, to 0 after the last step. Where gradients are noisy, as those of a
-            random model are, the last steps then average over the noise.
-        restarts: starts per example; only examples that still hold get another.
+        relative_step_size: the same as a fraction of ε. If neither is given it is 2.5 / steps, which can cross the ball
+            from any start and still turn (Madry et al.). Korshunova et al. 2021 take step_size 0.01 and 40 steps on
+            MNIST, Fischer & Alemi 2020 a fraction of 4/3 / steps and 20 steps on CIFAR-10.
+        decay: decrease the step size linearly, to 0 after the last step. If gradients are noisy, as those of a random
+            model are, the last steps then average over the noise.
+        restarts: starts per example; only robust examples get another.
         random_start: start uniformly in the ball rather than at the image itself.
         loss: what to ascend, from :mod:`isthmus.attacks.losses`.
         targets: "none"; "random" directs every run at a wrong class drawn for it; "all" makes a run for every wrong
@@ -50,7 +50,7 @@ class Config(Component):
     eot: Annotated[int, Field(gt=0)] = 1
 
     @model_validator(mode="after")
-    def _coherent(self) -> Config:
+    def _coherent(self) -> PGD:
         if self.step_size is not None and self.relative_step_size is not None:
             raise ValueError("give step_size or relative_step_size, not both")
         if self.restarts > 1 and not self.random_start:
@@ -63,40 +63,33 @@ class Config(Component):
             return self.step_size
         return eps * (self.relative_step_size or 2.5 / self.steps)
 
-
-def search(config: Config, threat: Threat, classes: int) -> IterativeAttack[AttackState]:
-    """x ← project(x + α·direction of ∇loss), ``steps`` times or until the example is misclassified.
-
-    Success is read from the very logits that the gradient comes from.
-    """
-    return Pgd(config, threat, classes)
-
-
-class Pgd(Directed[AttackState]):
-    """PGD with steps of one size, or of sizes that fall linearly."""
-
-    def __init__(self, config: Config, threat: Threat, classes: int) -> None:
-        self.config, self.threat, self.eot, self.loss = config, threat, config.eot, config.loss
-        self.targets = classes - 1 if config.targets == "all" else 0
-        self.runs = config.restarts * max(self.targets, 1)
-        self.size = config.size(threat.eps)
+    @property
+    def n_targets(self) -> int:
+        """All wrong classes if ``targets`` is "all", else 0."""
+        return self._classes - 1 if self.targets == "all" else 0
 
     def target_class(
         self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
     ) -> Int[Tensor, " n"] | None:
         """No class, every wrong class in turn, or one drawn for each run."""
-        if self.config.targets != "random":
+        if self.targets != "random":
             return super().target_class(number, ranked, scores, keys)
         drawn = (uniform(fold(keys, "pgd/target_class"), (1,)) * ranked.shape[1]).long()
         return ranked.gather(1, drawn).squeeze(1)
 
     def init(self, batch: Batch, number: Int[Tensor, " n"]) -> AttackState:
-        """Uniformly in the ball, or at the image."""
-        x = self.threat.random_start(batch.images, batch.keys) if self.config.random_start else batch.images.clone()
-        return AttackState(x, *counters(len(batch), self.config.steps, x))
+        """Start uniformly in the ball, or at the image."""
+        x = self.threat.random_start(batch.images, batch.keys) if self.random_start else batch.images.clone()
+        return AttackState(x, *counters(len(batch), self.steps, x))
 
-    def step(self, runs: AttackState, batch: Batch, answer: Answer) -> None:
-        """One step along the steepest ascent, projected."""
-        size = self.size * (1 - runs.step / self.config.steps) if self.config.decay else self.size
-        runs.x = self.threat.project(self.threat.step(runs.x, answer.gradient, size), batch.images)
-        runs.step += 1
+    def objective(self, state: AttackState, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+        """The loss, directed at the row's target class if it has one."""
+        return batch.ascend(self.loss, logits)
+
+    def step(self, state: AttackState, batch: Batch, answer: Answer) -> None:
+        """One step of steepest ascent, projected."""
+        size: float | Tensor = self.size(self.threat.eps)
+        if self.decay:
+            size = size * (1 - state.step / self.steps)
+        state.x = self.threat.project(self.threat.step(state.x, answer.gradient, size), batch.images)
+        state.step += 1

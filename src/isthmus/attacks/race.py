@@ -1,59 +1,57 @@
-"""Racing: the trust of AutoAttack for a fraction of its passes (the ``fast`` suite).
+"""Racing: nearly the robust accuracy of AutoAttack for a fraction of its passes (the ``fast`` suite).
 
-Most of AutoAttack's passes go to examples that are far from breaking, and to directions that are going nowhere. So,
-example by example, directions compete:
+AutoAttack spends most passes on examples that are far from broken, and on unpromising directions. Here directions
+compete, example by example:
 
-1. scout: APGD on the cross-entropy, 20 steps. What is easy breaks here.
-2. race: APGD towards each of the nine likeliest wrong classes for 10 steps; the three that came closest get 30, and
-   the best of those 100. A run retires at the end of a window of steps when, at twice the pace of that window, it would
-   not get there in the windows left.
-3. near: examples whose smallest gap is among the nearest tenth get the three best classes and the cross-entropy again
-   for 100 steps, from two starts each, and nobody retires.
-4. search: Square, which needs no gradients, on that nearest tenth and on 50 others drawn at random. Where gradients are
-   masked, the gap misleads; the 50 tell.
-5. search-all: if Square broke one of the 50 that gradients had left, the ranking cannot be trusted, and it is run on
-   all that stand.
+1. scout: APGD on the cross-entropy, 20 steps. It breaks the easy examples.
+2. race: APGD towards each of the nine likeliest wrong classes for 10 steps; the three with the smallest margins get 30,
+   and the best of those 100. A run retires at the end of a window of steps if even twice the gain of that window, in
+   each window left, would not break the example.
+3. near: the tenth of the examples with the smallest margins get the three best classes and the cross-entropy again for
+   100 steps, from two starts each, and no run retires.
+4. search: Square, which needs no gradients, on that tenth and on 50 others drawn at random. If gradients are masked,
+   the margin is misleading; the 50 reveal it.
+5. search-all: if Square broke one of the 50, the ranking cannot be trusted, and Square runs on all robust examples.
 
-Whatever breaks is judged and kept as a witness like any other, so the result is always an upper bound on robust
-accuracy. What the rule can miss is an example that stands for want of the passes it was not given; the exhaustive
-suite, ``standard``, gives them to all.
+Every success is verified like any other, so the result is always an upper bound on robust accuracy. The rule can miss
+an example that would have broken with more passes; the exhaustive suite, ``standard``, gives them to all.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
-from typing import Annotated, Any, Literal
+from functools import cached_property, partial
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from isthmus.attacks import apgd, square
-from isthmus.attacks.apgd import Apgd, Climb
-from isthmus.attacks.apgd_l1 import SparseApgd, SparseClimb
-from isthmus.attacks.attack import Attack
+from isthmus.attacks.apgd import APGD, APGDState
+from isthmus.attacks.apgd_l1 import SparseAPGD, SparseAPGDState
+from isthmus.attacks.attack import Attack, Stage
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
 from isthmus.attacks.engine.iterative import IterativeAttack
 from isthmus.attacks.engine.state import EvaluationState
+from isthmus.attacks.square import Square
 from isthmus.attacks.threats import L1, Threat
-from isthmus.core.config import Component
 from isthmus.core.randomness import fold, uniform
 
 Whole = Annotated[int, Field(gt=0)]
+Widths = Annotated[tuple[tuple[Whole, Whole], ...], Field(min_length=1)]
 
 
-class Config(Component):
-    """Options of the race. ``results/`` has what most of them are worth, on 200 images each for three models.
+class Race(Attack):
+    """The race. ``results/`` shows what most options are worth, on 200 images each for three models.
 
     Attributes:
-        scout: steps of the cross-entropy's first run.
+        scout: steps of the first run, on the cross-entropy.
         rounds: for each round, how many classes take part and how many steps each gets.
-        patience: a run retires when even this many times the last window's gain per window would not break it.
-        near: share of the standing examples, nearest first, that get the long runs and Square.
+        patience: a run retires if even this many times the last window's gain per window would not break the example.
+        near: fraction of the robust examples, smallest margin first, that get the long runs and Square.
         long: steps of the long runs.
         queries: of Square.
         drawn: others that Square is tried on.
@@ -61,7 +59,7 @@ class Config(Component):
 
     name: Literal["race"] = "race"
     scout: Annotated[int, Field(gt=0)] = 20
-    rounds: Annotated[tuple[tuple[Whole, Whole], ...], Field(min_length=1)] = ((9, 10), (3, 30), (1, 100))
+    rounds: Widths = ((9, 10), (3, 30), (1, 100))
     patience: Annotated[float, Field(gt=0)] = 2.0
     near: Annotated[float, Field(gt=0, le=1)] = 0.1
     long: Annotated[int, Field(gt=0)] = 100
@@ -69,62 +67,55 @@ class Config(Component):
     drawn: Annotated[int, Field(ge=0)] = 50
 
     @model_validator(mode="after")
-    def _narrowing(self) -> Config:
+    def _narrowing(self) -> Race:
         widths = [width for width, _ in self.rounds]
         if widths != sorted(widths, reverse=True):
             raise ValueError("each round of the race has at most as many classes as the one before")
         return self
 
-
-def stages(config: Config) -> Sequence[Attack]:
-    """The race as attacks in order, each on the examples that its rule picks."""
-    return (
-        Attack("scout", apgd.Config(steps=config.scout), search=apgd.search),
-        Attack("race", config, search=race),
-        Attack("near", config, search=near, among=partial(pick_near, config)),
-        Attack(
-            "search", square.Config(queries=config.queries), search=square.search, among=partial(pick_sample, config)
-        ),
-        Attack("search-all", square.Config(queries=config.queries), search=square.search, among=pick_rest_if_needed),
-    )
+    def stages(self) -> Sequence[Stage]:
+        """The race as stages in order, each on the examples that its rule picks."""
+        rounds, square = RaceRounds(rounds=self.rounds, patience=self.patience), Square(queries=self.queries)
+        return (
+            Stage("scout", APGD(steps=self.scout)),
+            Stage("race", rounds),
+            Stage("near", LongRuns(steps=self.long), partial(pick_near, self)),
+            Stage("search", square, partial(pick_sample, self)),
+            Stage("search-all", square, pick_rest_if_needed),
+        )
 
 
-# --- who goes on ---
+# --- which examples a stage attacks ---
 
 
-def pick_near(config: Config, state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
-    """The nearest of those that stand; and the classes, from now on, in the order of the race."""
-    rounds = _widths(config, state.ranked.shape[1])
-    state.ranked = _by_score(state.ranked, state.scores[:, : rounds[0]])
-    return nearest(state, config.near)
+def pick_near(race: Race, state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+    """The nearest robust examples. From here on, ``ranked`` has the classes in the order of the race."""
+    first_width = min(race.rounds[0][0], state.ranked.shape[1])
+    state.ranked = _by_score(state.ranked, state.scores[:, :first_width])
+    return nearest(state, race.near)
 
 
-def pick_sample(config: Config, state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+def pick_sample(race: Race, state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
     """The nearest again, and some others drawn by their keys, which are marked."""
-    close = nearest(state, config.near)
+    close = nearest(state, race.near)
     others = (state.robust & ~close).nonzero().squeeze(1)
     order = uniform(fold(keys[others], "race/sample"), (1,)).squeeze(1).argsort(stable=True)
-    drawn = others[order[: config.drawn]]
+    drawn = others[order[: race.drawn]]
     state.marks = torch.zeros_like(state.marks).index_fill(0, drawn, 1)
     return close | (state.marks > 0)
 
 
 def pick_rest_if_needed(state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
-    """All that Square was not tried on, if it broke one that was drawn; else nobody."""
+    """All that Square was not tried on, if it broke one that was drawn; else none."""
     untried = state.done == 0
     return untried & bool((state.broken & (state.marks > 0)).any())
 
 
 def nearest(state: EvaluationState, share: float) -> Bool[Tensor, " n"]:
-    """This share of the standing examples, rounded up: those with the smallest gaps."""
+    """This fraction of the robust examples, rounded up: those with the smallest margins."""
     rows = state.robust.nonzero().squeeze(1)
     chosen = rows[state.margin[rows].argsort(stable=True)[: math.ceil(share * len(rows))]]
     return torch.zeros_like(state.robust).index_fill(0, chosen, True)
-
-
-def _widths(config: Config, others: int) -> list[int]:
-    """Classes that take part in each round, where a model has ``others`` wrong classes."""
-    return [min(width, others) for width, _ in config.rounds]
 
 
 def _by_score(classes: Int[Tensor, "n classes"], scores: Float[Tensor, "n scores"]) -> Int[Tensor, "n classes"]:
@@ -134,35 +125,43 @@ def _by_score(classes: Int[Tensor, "n classes"], scores: Float[Tensor, "n scores
     return torch.cat([classes[:, :width].gather(1, order), classes[:, width:]], 1)
 
 
-# --- how they run ---
+# --- how the runs of a stage go ---
 
 
-def race(config: Config, threat: Threat, classes: int) -> IterativeAttack[Any]:
-    """Successive halving over the classes that a run is directed at."""
-    return SparseRace(config, threat, classes) if isinstance(threat, L1) else ClimbingRace(config, threat, classes)
+class RaceRounds(IterativeAttack[Any]):
+    """Successive halving over target classes: rounds of directed runs, fewer classes and more steps each time.
 
+    Attributes:
+        rounds, patience: as in :class:`Race`.
+    """
 
-def near(config: Config, threat: Threat, classes: int) -> IterativeAttack[Any]:
-    """Long runs towards the best classes and on the cross-entropy."""
-    return SparseNear(config, threat, classes) if isinstance(threat, L1) else ClimbingNear(config, threat, classes)
+    rounds: Widths
+    patience: float
 
+    def bind(self, threat: Threat, classes: int) -> IterativeAttack[Any]:
+        """The rounds for one threat."""
+        if isinstance(threat, L1):
+            bound = SparseRounds(rounds=self.rounds, patience=self.patience, loss="margin")
+            return bound._bound(threat, classes)
+        return APGDRounds(rounds=self.rounds, patience=self.patience, loss="dlr")._bound(threat, classes)
 
-class Race(IterativeAttack[Any]):
-    """Rounds of directed runs on the DLR loss: fewer classes and more steps each time."""
+    @cached_property
+    def widths(self) -> list[int]:
+        """Classes that take part in each round."""
+        return [min(width, self._classes - 1) for width, _ in self.rounds]
 
-    threat: Threat
-    climb: Any  # of the APGD that it is mixed with
+    @cached_property
+    def firsts(self) -> list[int]:
+        """Number of the first run in each round."""
+        return [sum(self.widths[:earlier]) for earlier in range(len(self.widths))]
 
-    def __init__(self, config: Config, classes: int) -> None:
-        self.patience = config.patience
-        self.widths = _widths(config, classes - 1)
-        self.firsts = [sum(self.widths[:earlier]) for earlier in range(len(self.widths))]
-        rounds = zip(config.rounds, self.widths, strict=True)
-        self.lengths = torch.tensor([steps for (_, steps), width in rounds for _ in range(width)])
-        self.runs = len(self.lengths)
+    @property
+    def runs(self) -> int:
+        """All runs of all rounds."""
+        return sum(self.widths)
 
     def after(self, number: int) -> int:
-        """All of the rounds before: they choose who takes part."""
+        """All runs of the rounds before: they choose which classes take part."""
         return max(first for first in self.firsts if first <= number)
 
     def target_class(
@@ -177,74 +176,124 @@ class Race(IterativeAttack[Any]):
         raise AssertionError(number)
 
     def init(self, batch: Batch, number: Int[Tensor, " n"]) -> Any:
-        """Uniformly in the ball."""
+        """Start uniformly in the ball, with the steps of the run's round."""
+        per_run = [steps for (_, steps), width in zip(self.rounds, self.widths, strict=True) for _ in range(width)]
         start = self.threat.random_start(batch.images, batch.keys)
-        return self.climb(start, self.lengths.to(number.device)[number])
+        return self.climb(start, torch.tensor(per_run, device=number.device)[number])
+
+    def climb(self, x: Float[Tensor, "n c h w"], steps: int | Int[Tensor, " n"]) -> Any:
+        """New runs of the APGD that a subclass adds."""
+        raise NotImplementedError
+
+    def step(self, state: Any, batch: Batch, answer: Answer) -> None:
+        """A step of the APGD that a subclass adds."""
+        raise NotImplementedError
 
 
-class ClimbingRace(Race, Apgd):
-    """The race in ℓ∞ and ℓ2, where hopeless runs retire."""
+class APGDRounds(RaceRounds, APGD):
+    """The rounds in ℓ∞ and ℓ2, where hopeless runs retire."""
 
-    def __init__(self, config: Config, threat: Threat, classes: int) -> None:
-        Apgd.__init__(self, "dlr", config.long, threat, targets=classes - 1)
-        Race.__init__(self, config, classes)
+    def climb(self, x: Float[Tensor, "n c h w"], steps: int | Int[Tensor, " n"]) -> APGDState:
+        """As APGD."""
+        return APGD.climb(self, x, steps)
 
-    def _close_window(self, runs: Climb, due: Tensor, halve: Tensor) -> None:
-        gain = runs.best_loss - runs.loss_before
-        windows_left = (runs.budget - runs.step) / runs.window
-        hopeless = due & (runs.best_loss + self.patience * gain * windows_left < 0)
-        runs.budget = torch.where(hopeless, runs.step + 1, runs.budget)
-        super()._close_window(runs, due, halve)
+    def step(self, state: APGDState, batch: Batch, answer: Answer) -> None:
+        """As APGD."""
+        APGD.step(self, state, batch, answer)
+
+    def _close_window(self, state: APGDState, due: Tensor, halve: Tensor) -> None:
+        gain = state.best_loss - state.loss_before
+        windows_left = (state.budget - state.step) / state.window
+        hopeless = due & (state.best_loss + self.patience * gain * windows_left < 0)
+        state.budget = torch.where(hopeless, state.step + 1, state.budget)
+        super()._close_window(state, due, halve)
 
 
-class SparseRace(Race, SparseApgd):
-    """The race in ℓ1. A run's first step goes to the linearised margin's optimum, which is exact on linear models."""
+class SparseRounds(RaceRounds, SparseAPGD):
+    """The rounds in ℓ1. A run's first step goes to the linearised margin's optimum, which is exact on linear models."""
 
-    threat: L1
+    widely: ClassVar[bool] = False
 
-    def __init__(self, config: Config, threat: L1, classes: int) -> None:
-        SparseApgd.__init__(self, "margin", config.long, threat, targets=classes - 1, widely=False)
-        Race.__init__(self, config, classes)
+    def climb(self, x: Float[Tensor, "n c h w"], steps: int | Int[Tensor, " n"]) -> SparseAPGDState:
+        """As APGD in ℓ1."""
+        return SparseAPGD.climb(self, x, steps)
 
-    def step(self, runs: SparseClimb, batch: Batch, answer: Answer) -> None:
-        """As APGD in ℓ1, but for the first step."""
-        first = runs.step == 0
-        super().step(runs, batch, answer)
+    def step(self, state: SparseAPGDState, batch: Batch, answer: Answer) -> None:
+        """As APGD in ℓ1, except for the first step."""
+        first = state.step == 0
+        SparseAPGD.step(self, state, batch, answer)
         if first.any():
-            runs.x[first] = self.threat.linear_optimum(answer.gradient[first], batch.images[first])
+            assert isinstance(self.threat, L1)
+            state.x[first] = self.threat.linear_optimum(answer.gradient[first], batch.images[first])
 
 
-class Near(IterativeAttack[Any]):
-    """The three best classes and the cross-entropy, from two starts each."""
+class LongRuns(IterativeAttack[Any]):
+    """Long runs towards the three best classes and on the cross-entropy, from two starts each.
 
-    starts, best = 2, 3
-    targets: int
+    Attributes:
+        steps: of each run.
+    """
+
+    starts: ClassVar[int] = 2
+    best: ClassVar[int] = 3
+    steps: int
+
+    def bind(self, threat: Threat, classes: int) -> IterativeAttack[Any]:
+        """The runs for one threat; in ℓ1 from wide balls."""
+        kind = SparseLongRuns if isinstance(threat, L1) else APGDLongRuns
+        return kind(steps=self.steps, loss="dlr")._bound(threat, classes)
+
+    @property
+    def n_targets(self) -> int:
+        """How many of the best classes."""
+        return min(self.best, self._classes - 1)
+
+    @property
+    def runs(self) -> int:
+        """One for each class and one for the cross-entropy, from each start."""
+        return self.starts * (self.n_targets + 1)
 
     def target_class(
         self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
     ) -> Int[Tensor, " n"] | None:
         """The best classes in turn, then none: that run ascends the cross-entropy."""
-        place = number % (self.targets + 1)
-        return ranked[:, place] if place < self.targets else None
+        place = number % (self.n_targets + 1)
+        return ranked[:, place] if place < self.n_targets else None
 
-    def objective(self, runs: Any, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
-        """Directed DLR where there is an aim, else the cross-entropy."""
+    def objective(self, state: Any, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+        """Directed DLR if the row has a target class, else the cross-entropy."""
         if batch.target_class is None or batch.targets is not None:
             return batch.ascend("dlr", logits)
         return torch.where(batch.target_class >= 0, batch.ascend("dlr", logits), batch.ascend("ce", logits))
 
+    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> Any:
+        """As the APGD that a subclass adds."""
+        raise NotImplementedError
 
-class ClimbingNear(Near, Apgd):
+    def step(self, state: Any, batch: Batch, answer: Answer) -> None:
+        """A step of the APGD that a subclass adds."""
+        raise NotImplementedError
+
+
+class APGDLongRuns(LongRuns, APGD):
     """Long runs in ℓ∞ and ℓ2."""
 
-    def __init__(self, config: Config, threat: Threat, classes: int) -> None:
-        Apgd.__init__(self, "dlr", config.long, threat, targets=min(self.best, classes - 1))
-        self.runs = self.starts * (self.targets + 1)
+    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> APGDState:
+        """As APGD."""
+        return APGD.init(self, batch, number)
+
+    def step(self, state: APGDState, batch: Batch, answer: Answer) -> None:
+        """As APGD."""
+        APGD.step(self, state, batch, answer)
 
 
-class SparseNear(Near, SparseApgd):
+class SparseLongRuns(LongRuns, SparseAPGD):
     """Long runs in ℓ1, from wide balls."""
 
-    def __init__(self, config: Config, threat: Threat, classes: int) -> None:
-        SparseApgd.__init__(self, "dlr", config.long, threat, targets=min(self.best, classes - 1))
-        self.runs = self.starts * (self.targets + 1)
+    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> SparseAPGDState:
+        """As APGD in ℓ1."""
+        return SparseAPGD.init(self, batch, number)
+
+    def step(self, state: SparseAPGDState, batch: Batch, answer: Answer) -> None:
+        """As APGD in ℓ1."""
+        SparseAPGD.step(self, state, batch, answer)

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from isthmus.attacks.attack import Attack
+from isthmus.attacks.attack import Stage
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.optimized_model import fingerprint
 from isthmus.attacks.result import RobustResult
@@ -46,7 +46,7 @@ def rows_of(number: int, count: int, n: int) -> Tensor:
 
 
 def shard_facts(
-    number: int, count: int, model: nn.Module, examples: Batch, threat: Threat, attacks: Sequence[Attack], bf16: bool
+    number: int, count: int, model: nn.Module, examples: Batch, threat: Threat, stages: Sequence[Stage], bf16: bool
 ) -> ShardFacts:
     """What a shard's file says of the whole evaluation.
 
@@ -56,7 +56,7 @@ def shard_facts(
     Raises:
         ConfigError: an attack ranks all images, or there are more shards than images.
     """
-    ranking = [attack.label for attack in attacks if attack.among is not None]
+    ranking = [stage.label for stage in stages if stage.among is not None]
     if ranking:
         raise ConfigError(
             f"The stages {', '.join(ranking)} rank all images against one another, so that shards would not give the "
@@ -67,7 +67,7 @@ def shard_facts(
         raise ConfigError(f"{len(examples)} images make at most {len(examples)} shards; got --shard {number}/{count}.")
     made = provenance.collect()
     code = {name: made["packages"][name] for name in ("isthmus", "torch")} | {"commit": made["commit"]}
-    suite = [[attack.label, attack.config.model_dump(mode="json")] for attack in attacks]
+    suite = [[stage.label, stage.attack.model_dump(mode="json")] for stage in stages]
     facts = {
         "model": sha256(type(model).__qualname__.encode(), fingerprint(model.state_dict().values()).encode()),
         "data": data_digest(examples),

@@ -10,9 +10,9 @@ too: on images of 5×7×7, 500 queries lower the margin by 36% of what is possib
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -25,9 +25,7 @@ from isthmus.attacks.engine.counted_model import Answer
 from isthmus.attacks.engine.iterative import AttackState, IterativeAttack, counters
 from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.square_windows import SquareWindows, bump, bumps, sides
-from isthmus.attacks.threats import L1, L2, Linf, Threat
-from isthmus.core.config import Component
-from isthmus.core.errors import ConfigError
+from isthmus.attacks.threats import L1, Linf, Threat
 from isthmus.core.randomness import fold, uniform
 
 _AHEAD = 16  # steps whose random numbers are drawn at once: on a CPU that takes little longer than for one
@@ -35,47 +33,16 @@ _TINY = 1e-12
 _INSIDE = 1 - 1e-6  # of ε, so that rounding does not lead out of the ball
 
 
-class Config(Component):
-    """Options of Square. ``square:1000`` is short for 1000 queries.
-
-    Attributes:
-        queries: forward passes of a run, the first image's and the last judgement included.
-        p_init: share of the pixels in the first windows; it falls with the share of the budget spent.
-        loss: what to lower; the margin z_y − max_{j≠y} z_j, as in AutoAttack.
-        restarts: runs per example.
-    """
-
-    argument: ClassVar[str | None] = "queries"
-    name: Literal["square"] = "square"
-    queries: Annotated[int, Field(ge=2)] = 5000
-    p_init: Annotated[float, Field(gt=0, le=1)] = 0.8
-    loss: Literal["margin"] = "margin"
-    restarts: Annotated[int, Field(gt=0)] = 1
-
-
-def search(config: Config, threat: Threat, classes: int) -> IterativeAttack[Walk]:
-    """Change one window at a time, and keep what lowers the margin.
-
-    Raises:
-        ConfigError: the threat's norm is none of ℓ∞, ℓ2 and ℓ1.
-    """
-    if isinstance(threat, Linf):
-        return Stripes(config, threat)
-    if isinstance(threat, L2 | L1):
-        return Bumps(config, threat)
-    raise ConfigError(f"square searches in the norms linf, l2 and l1; got {threat}. Use another attack or norm.")
-
-
 @dataclass
-class Walk(AttackState):
+class SquareState(AttackState):
     """A run of Square: ``x`` is the candidate.
 
     Attributes:
         best: the image of smallest margin so far.
-        gap: that margin.
+        margin: that margin.
         spent: ‖δ‖_p^p of it; followed in ℓ2 and ℓ1 only.
         ahead: uniform numbers for the next steps.
-        since: looks before the first of these steps.
+        since: steps before the first of these.
     """
 
     best: Float[Tensor, "n c h w"]
@@ -85,69 +52,87 @@ class Walk(AttackState):
     since: Int[Tensor, " n"]
 
 
-class Square(IterativeAttack[Walk]):
-    """What is common to all norms: keep the better image, draw the next window."""
+class Square(IterativeAttack[SquareState]):
+    """Change one window at a time, and keep what lowers the margin. ``square:1000`` is short for 1000 queries.
 
+    Attributes:
+        queries: forward passes of a run, including the first image and the last verification.
+        p_init: fraction of the pixels in the first windows; it falls as the budget is spent.
+        loss: what to lower; the margin z_y − max_{j≠y} z_j, as in AutoAttack.
+        restarts: runs per example.
+    """
+
+    argument: ClassVar[str | None] = "queries"
     gradient: ClassVar[bool] = False
-    draws: ClassVar[int]
+    numbers: ClassVar[int] = 0  # uniform numbers that a step needs, besides one for each channel
+    name: Literal["square"] = "square"
+    queries: Annotated[int, Field(ge=2)] = 5000
+    p_init: Annotated[float, Field(gt=0, le=1)] = 0.8
+    loss: Literal["margin"] = "margin"
+    restarts: Annotated[int, Field(gt=0)] = 1
 
-    def __init__(self, config: Config, threat: Threat) -> None:
-        self.config, self.threat = config, threat
-        self.runs = config.restarts
-        self.steps = config.queries - 1  # the last candidate is judged, not looked at
+    def bind(self, threat: Threat, classes: int) -> IterativeAttack[Any]:
+        """The attack for one threat: stripes in ℓ∞, bumps in ℓ2 and ℓ1."""
+        kind = SquareLinf if isinstance(threat, Linf) else SquareL2
+        return kind(**self.model_dump())._bound(threat, classes)
 
-    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> Walk:
+    @property
+    def steps(self) -> int:
+        """Queries of a run before its last candidate, which is verified instead."""
+        return self.queries - 1
+
+    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> SquareState:
         """At a perturbation of full size everywhere."""
         x = self.first(batch.images, fold(batch.keys, "square/start")).contiguous()
         step, budget = counters(len(x), self.steps, x)
         margin = x.new_full((len(x),), torch.inf)
         spent = torch.zeros_like(margin, dtype=torch.float64)
         ahead = self._ahead(batch.keys, step, x)
-        return Walk(x, step, budget, best=x.clone(), margin=margin, spent=spent, ahead=ahead, since=step.clone())
+        return SquareState(x, step, budget, best=x.clone(), margin=margin, spent=spent, ahead=ahead, since=step.clone())
 
-    def step(self, runs: Walk, batch: Batch, answer: Answer) -> None:
+    def step(self, state: SquareState, batch: Batch, answer: Answer) -> None:
         """Keep the candidate where it is strictly better, and change another window of the best."""
         margin = batch.margin(answer.logits)
-        better = (margin < runs.margin).nonzero().squeeze(1)
+        better = (margin < state.margin).nonzero().squeeze(1)
         if len(better):  # usually few rows, so that copying them costs less than choosing among all pixels
-            runs.margin[better], runs.best[better] = margin[better], runs.x[better]
-            self.kept(runs, batch, better)
-        runs.x = self.candidate(runs, batch.images, self._drawn(runs, batch.keys))
-        runs.step += 1
+            state.margin[better], state.best[better] = margin[better], state.x[better]
+            self.kept(state, batch, better)
+        state.x = self.candidate(state, batch.images, self._drawn(state, batch.keys))
+        state.step += 1
 
-    def _drawn(self, runs: Walk, keys: Int[Tensor, " n"]) -> Float[Tensor, "n draws"]:
+    def _drawn(self, state: SquareState, keys: Int[Tensor, " n"]) -> Float[Tensor, "n draws"]:
         """The numbers of every row's step; where one has none left, all are given new ones."""
-        at = runs.step - runs.since
+        at = state.step - state.since
         if (at >= _AHEAD).any():
-            runs.ahead, runs.since = self._ahead(keys, runs.step, runs.x), runs.step.clone()
+            state.ahead, state.since = self._ahead(keys, state.step, state.x), state.step.clone()
             at = torch.zeros_like(at)
-        return runs.ahead[torch.arange(len(at), device=at.device), at]
+        return state.ahead[torch.arange(len(at), device=at.device), at]
 
     def _ahead(
         self, keys: Int[Tensor, " n"], step: Int[Tensor, " n"], x: Float[Tensor, "n c h w"]
     ) -> Float[Tensor, "n steps draws"]:
         """A step's numbers depend on the row's key and looks alone, whenever they are drawn."""
         steps = step[:, None] + torch.arange(_AHEAD, device=step.device)
-        return uniform(fold(keys[:, None], "square/step", steps), (self.draws + x.shape[1],))
+        return uniform(fold(keys[:, None], "square/step", steps), (self.numbers + x.shape[1],))
 
-    def kept(self, runs: Walk, batch: Batch, rows: Int[Tensor, " some"]) -> None:
+    def kept(self, state: SquareState, batch: Batch, rows: Int[Tensor, " some"]) -> None:
         """Note what must be known of the new best images in these rows."""
 
-    @abstractmethod
     def first(self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
         """Where runs start."""
+        raise NotImplementedError
 
-    @abstractmethod
     def candidate(
-        self, runs: Walk, images: Float[Tensor, "n c h w"], drawn: Float[Tensor, "n draws"]
+        self, state: SquareState, images: Float[Tensor, "n c h w"], drawn: Float[Tensor, "n draws"]
     ) -> Float[Tensor, "n c h w"]:
         """The best with another window; ``drawn`` are uniform numbers, the last of them one for each channel."""
+        raise NotImplementedError
 
 
-class Stripes(Square):
+class SquareLinf(Square):
     """ℓ∞: from vertical stripes; a window becomes x₀ ± ε, with one sign for each channel (algorithm 2)."""
 
-    draws: ClassVar[int] = 2
+    numbers: ClassVar[int] = 2
 
     def first(self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
         """x₀ ± ε, one sign for each column and channel."""
@@ -155,29 +140,36 @@ class Stripes(Square):
         return (images + self.threat.eps * _signs(uniform(keys, (c, 1, w)))).clamp(0, 1)
 
     def candidate(
-        self, runs: Walk, images: Float[Tensor, "n c h w"], drawn: Float[Tensor, "n draws"]
+        self, state: SquareState, images: Float[Tensor, "n c h w"], drawn: Float[Tensor, "n draws"]
     ) -> Float[Tensor, "n c h w"]:
         """In a window of the best, x₀ ± ε."""
         shape = images.shape
-        side = sides(self.config.p_init, self.steps, *shape[2:], images.device)[runs.step]
+        side = sides(self.p_init, self.steps, *shape[2:], images.device)[state.step]
         cells = SquareWindows.drawn(drawn[:, :2], side, shape).cells(shape)
         moved = images.flatten(2).gather(2, cells) + self.threat.eps * _signs(drawn[:, 2:, None])
-        return _changed(runs, (cells, moved.clamp_(0, 1)))
+        return _changed(state, (cells, moved.clamp_(0, 1)))
 
 
-class Bumps(Square):
+class SquareL2(Square):
     """ℓ2 and ℓ1: from tiles of bumps; a window takes over another's share of the ball (algorithm 3).
 
     A window's perturbation becomes a bump plus what was there, both scaled to length 1; another window's is wiped.
     The new one has the size of both and of what is left of the ball. In ℓ1 it is then projected.
     """
 
-    draws: ClassVar[int] = 5
+    numbers: ClassVar[int] = 5
 
-    def __init__(self, config: Config, threat: Threat) -> None:
-        super().__init__(config, threat)
-        self.power = 1 if isinstance(threat, L1) else 2
-        self.eps = threat.eps * _INSIDE
+    norms: ClassVar[tuple[str, ...]] = ("l2", "l1")
+
+    @cached_property
+    def power(self) -> int:
+        """p of the norm."""
+        return 1 if isinstance(self.threat, L1) else 2
+
+    @cached_property
+    def eps(self) -> float:
+        """Radius, a little reduced against rounding."""
+        return self.threat.eps * _INSIDE
 
     def first(self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
         """Tiles of a fifth of the image, each a bump that lies or stands, with a sign for each channel."""
@@ -194,33 +186,33 @@ class Bumps(Square):
             return self.threat.project(images + delta, images)
         return (images + self.eps * delta / per_image(self.threat.norm(delta), delta)).clamp(0, 1)
 
-    def kept(self, runs: Walk, batch: Batch, rows: Int[Tensor, " some"]) -> None:
+    def kept(self, state: SquareState, batch: Batch, rows: Int[Tensor, " some"]) -> None:
         """How much of the ball the best now spends."""
-        delta = (runs.best[rows] - batch.images[rows]).flatten(1)
-        runs.spent[rows] = self._mass(delta).sum(1, dtype=torch.float64)
+        delta = (state.best[rows] - batch.images[rows]).flatten(1)
+        state.spent[rows] = self._mass(delta).sum(1, dtype=torch.float64)
 
     def candidate(
-        self, runs: Walk, images: Float[Tensor, "n c h w"], drawn: Float[Tensor, "n draws"]
+        self, state: SquareState, images: Float[Tensor, "n c h w"], drawn: Float[Tensor, "n draws"]
     ) -> Float[Tensor, "n c h w"]:
         """Two windows of the best changed: one bumped, the other wiped."""
-        shape, originals, best = images.shape, images.flatten(2), runs.best.flatten(2)
-        every, which, shapes = bumps(self.config.p_init, self.steps, *shape[2:], images.device, self.power)
-        here, there = (SquareWindows.drawn(drawn[:, i : i + 2], every[runs.step], shape) for i in (0, 2))
+        shape, originals, best = images.shape, images.flatten(2), state.best.flatten(2)
+        every, which, shapes = bumps(self.p_init, self.steps, *shape[2:], images.device, self.power)
+        here, there = (SquareWindows.drawn(drawn[:, i : i + 2], every[state.step], shape) for i in (0, 2))
         at, wiped = here.cells(shape), there.cells(shape)
         base, blank = originals.gather(2, at), originals.gather(2, wiped)
         before = best.gather(2, at) - base
         counted = here.counted  # there as here: both are of one size
         own = self._total(before, counted)
         freed = self._total(best.gather(2, wiped) - blank, counted & ~here.hold(there))
-        unspent = (self.eps**self.power - runs.spent).clamp(min=0)[:, None, None]
-        hill = shapes[..., : len(here.offsets), : len(here.offsets)][which[runs.step], (drawn[:, 4] >= 0.5).long()]
+        unspent = (self.eps**self.power - state.spent).clamp(min=0)[:, None, None]
+        hill = shapes[..., : len(here.offsets), : len(here.offsets)][which[state.step], (drawn[:, 4] >= 0.5).long()]
         new = hill.flatten(1)[:, None] * _signs(drawn[:, 5:, None]) + before / (self._length(own) + _TINY)
         share = self._length(unspent / shape[1] + own + freed)
         new *= share / (self._length(self._total(new, counted)) + _TINY)
         if self.power == 2 or shape[1] == 1:  # in the ball; and all other pixels are in the box already
-            return _changed(runs, (wiped, blank), (at, (base + new).clamp_(0, 1)))
+            return _changed(state, (wiped, blank), (at, (base + new).clamp_(0, 1)))
         # C times what the ball has room for, as in AutoAttack: the projection onto the ball thins it out
-        x = _changed(runs, (wiped, blank), (at, base + shape[1] * new))
+        x = _changed(state, (wiped, blank), (at, base + shape[1] * new))
         return self.threat.project(x, images).contiguous()
 
     def _mass(self, delta: Tensor) -> Tensor:
@@ -238,9 +230,9 @@ def _signs(drawn: Tensor) -> Tensor:
     return torch.where(drawn < 0.5, -1.0, 1.0)
 
 
-def _changed(runs: Walk, *windows: tuple[Tensor, Tensor]) -> Tensor:
+def _changed(state: SquareState, *windows: tuple[Tensor, Tensor]) -> Tensor:
     """The best with these cells set to these values, one window after another; in the candidate's own memory."""
-    x = runs.x.copy_(runs.best)
+    x = state.x.copy_(state.best)
     flat = x.view(*x.shape[:2], -1)  # fails, rather than copies, where x is not contiguous
     for cells, values in windows:
         flat.scatter_(2, cells, values)

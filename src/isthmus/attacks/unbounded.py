@@ -24,7 +24,6 @@ from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer, CountedModel
 from isthmus.attacks.engine.iterative import AttackState, IterativeAttack, counters
 from isthmus.attacks.threats import L2, Linf, Threat
-from isthmus.core.config import Component
 from isthmus.core.errors import ConfigError, unknown
 from isthmus.core.preserve_state import device_of, preserve_state
 
@@ -32,11 +31,13 @@ DIRECTIONS: dict[str, Threat] = {"l2": L2(1.0), "linf": Linf(1.0)}
 """Norms to take steps in: of these threats only the steepest ascent is used, no ball."""
 
 
-class Config(Component):
-    """Options of unbounded ascent. ``unbounded:200`` is short for 200 steps.
+class Unbounded(IterativeAttack[AttackState]):
+    """x ← x + α·direction of ∇loss, from the image itself, whatever the threat: PGD without the projection.
 
-    In a suite only images inside the ball count, on the way or after the last is brought back to it, so a bounded
-    attack does better there. :func:`ascend` is what the method is for.
+    In a suite only images inside the ball count, on the way or after the last is projected, so a bounded attack does
+    better there. :func:`ascend` is what the method is for.
+
+    ``unbounded:200`` is short for 200 steps.
 
     Attributes:
         steps: gradient steps.
@@ -45,6 +46,7 @@ class Config(Component):
         loss: what to ascend, from :mod:`isthmus.attacks.losses`.
     """
 
+    inside: ClassVar[bool] = False
     argument: ClassVar[str | None] = "steps"
     name: Literal["unbounded"] = "unbounded"
     steps: Annotated[int, Field(gt=0)] = 1000
@@ -52,32 +54,18 @@ class Config(Component):
     norm: Literal["l2", "linf"] = "l2"
     loss: Literal["ce", "margin", "log_odds", "dlr"] = "ce"
 
-
-def search(config: Config, threat: Threat, classes: int) -> IterativeAttack[AttackState]:
-    """x ← x + α·direction of ∇loss, from the image itself, whatever the threat."""
-    return Unbounded(config)
-
-
-class Unbounded(IterativeAttack[AttackState]):
-    """PGD without the projection."""
-
-    inside = False
-
-    def __init__(self, config: Config) -> None:
-        self.config, self.direction = config, DIRECTIONS[config.norm]
-
     def init(self, batch: Batch, number: Int[Tensor, " n"]) -> AttackState:
         """At the image."""
-        return AttackState(batch.images.clone(), *counters(len(batch), self.config.steps, batch.images))
+        return AttackState(batch.images.clone(), *counters(len(batch), self.steps, batch.images))
 
-    def objective(self, runs: AttackState, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+    def objective(self, state: AttackState, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
         """The loss."""
-        return batch.ascend(self.config.loss, logits)
+        return batch.ascend(self.loss, logits)
 
-    def step(self, runs: AttackState, batch: Batch, answer: Answer) -> None:
+    def step(self, state: AttackState, batch: Batch, answer: Answer) -> None:
         """One step."""
-        runs.x = self.direction.step(runs.x, answer.gradient, self.config.step_size)
-        runs.step += 1
+        state.x = DIRECTIONS[self.norm].step(state.x, answer.gradient, self.step_size)
+        state.step += 1
 
 
 @dataclass(frozen=True)
@@ -121,7 +109,7 @@ def ascend(
         model: from images to logits, which it must give outside [0, 1] too.
         images: where the ascent begins, in [0, 1].
         labels: true classes.
-        norm, step_size, steps, loss: as in :class:`Config`.
+        norm, step_size, steps, loss: as in :class:`Unbounded`.
         seed: of a random model's noise, which is fresh at every step.
         batch_size: examples at a time; changes nothing but time and memory.
         every: record after each so many steps, and after the first and the last image.

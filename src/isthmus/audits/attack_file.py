@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,8 +13,8 @@ from torch import Tensor
 from isthmus.attacks.api import expected_queries, ready, robust_accuracy
 from isthmus.attacks.engine.early_stopping import forget
 from isthmus.attacks.engine.evaluate import Interrupted
-from isthmus.attacks.engine.evaluation import Progress
 from isthmus.attacks.engine.inputs import examples
+from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.result import RobustResult
 from isthmus.attacks.result_file import ShardFacts
 from isthmus.attacks.shards import merge as merge_shards
@@ -43,9 +42,9 @@ def attack(
     suite: str | list[str],
     path: Path,
     *,
+    seed: int = 0,
+    options: RunOptions = RunOptions(),
     shard: ShardFacts | None = None,
-    progress: Progress | None = None,
-    **options: Any,
 ) -> tuple[RobustResult, Path]:
     """Attack a model and write the result to a file.
 
@@ -57,7 +56,8 @@ def attack(
         suite: a suite, or names of attacks.
         path: the file; it is overwritten (see :func:`check_free`).
         shard: the part of a larger evaluation that ``target`` is; see :func:`shard_of`.
-        progress, options: see :func:`isthmus.robust_accuracy`.
+        seed: see :func:`isthmus.robust_accuracy`.
+        options: batch size, jobs, limits and progress; indices and the file are set here.
 
     Returns:
         The result, and the path that it was written to. After Ctrl-C, or if ``max_queries`` are spent, the result is
@@ -67,18 +67,9 @@ def attack(
         IsthmusError: see :func:`isthmus.robust_accuracy`; or the file cannot be written.
         KeyboardInterrupt: Ctrl-C before anything was found.
     """
+    options = replace(options, indices=target.indices, save_to=checkpoint_of(path))
     try:
-        result = robust_accuracy(
-            target.model,
-            target.images,
-            target.labels,
-            threat,
-            suite,
-            indices=target.indices,
-            save_to=checkpoint_of(path),
-            progress=progress,
-            **options,
-        )
+        result = robust_accuracy(target.model, target.images, target.labels, threat, suite, seed=seed, options=options)
     except Interrupted as stop:
         result = stop.result
     result = replace(result, shard=shard)

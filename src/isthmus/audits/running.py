@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from isthmus.attacks.engine import inputs
-from isthmus.attacks.engine.progress import line
+from isthmus.attacks.engine.run_options import line
 from isthmus.attacks.threats import Threat
 from isthmus.audits import classifier
 from isthmus.audits.classifier import NOT_FINITE, Classifier

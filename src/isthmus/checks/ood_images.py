@@ -24,6 +24,8 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 from torch import Tensor
 
 from isthmus import metrics
+from isthmus.attacks.attack import Attack
+from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.minimal_norm import minimal_norms
 from isthmus.checks.check import Progress
 from isthmus.checks.context import Context
@@ -241,16 +243,19 @@ def _listed(root: Path) -> list[Path]:
 
 def _adversarial(out: Component, name: str, context: Context, attacked: int, progress: Progress) -> OutImages:
     """Adversarial examples of the mean mode, as near in ℓ2 as the attack finds, of correctly classified images."""
+    assert isinstance(out, Attack)
     found = minimal_norms(
         context.model,
         context.images[:attacked],
         context.labels[:attacked],
         "l2",
         [out],
-        batch_size=context.batch_size,
+        options=RunOptions(
+            batch_size=context.batch_size,
+            indices=None if context.indices is None else context.indices[:attacked],
+            progress=lambda at: progress(int(at.done), int(at.total)),
+        ),
         seed=context.seed,
-        indices=None if context.indices is None else context.indices[:attacked],
-        progress=lambda at: progress(int(at.done), int(at.total)),
     )
     tried = found.sizes > 0  # right on the clean image; NaN, without finite logits, compares as false
     broken = (tried & found.sizes.isfinite()).nonzero().squeeze(1)

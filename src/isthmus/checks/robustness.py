@@ -101,7 +101,7 @@ class Robustness(Check):
                 "threat": str(context.threat),
                 "norm": context.threat.name,
                 "eps": [threat.eps for threat in grid],
-                "attacks": {attack.label: attack.config.model_dump(mode="json") for attack in suite},
+                "attacks": {stage.label: stage.attack.model_dump(mode="json") for stage in suite},
                 "modes": {mode: _details(curve) | {"warning_signs": signs[mode]} for mode, curve in curves.items()},
                 "gallery": gallery,
                 "mode": mode_with(signs),

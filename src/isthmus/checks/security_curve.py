@@ -13,7 +13,8 @@ from torch import nn
 
 from isthmus import metrics
 from isthmus.attacks.api import robust_accuracy
-from isthmus.attacks.attack import Attack
+from isthmus.attacks.attack import Stage
+from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.result import RobustResult
 from isthmus.attacks.threats import Threat
 from isthmus.checks.check import Progress, part
@@ -87,7 +88,7 @@ def measure(
     model: nn.Module,
     context: Context,
     grid: Sequence[Threat],
-    attacks: Sequence[Attack],
+    attacks: Sequence[Stage],
     unbounded_examples: int,
     progress: Progress,
 ) -> Curve:
@@ -120,7 +121,7 @@ def measure(
 
 
 def _attack(
-    model: nn.Module, context: Context, threat: Threat, attack: Attack, count: int, progress: Progress | None
+    model: nn.Module, context: Context, threat: Threat, attack: Stage, count: int, progress: Progress | None
 ) -> RobustResult:
     return robust_accuracy(
         model,
@@ -130,8 +131,10 @@ def _attack(
         [attack],
         context.batch_size,
         context.seed,
-        indices=None if context.indices is None else context.indices[:count],
-        progress=None if progress is None else lambda at: progress(int(at.done), int(at.total)),
+        options=RunOptions(
+            indices=None if context.indices is None else context.indices[:count],
+            progress=None if progress is None else lambda at: progress(int(at.done), int(at.total)),
+        ),
     )
 
 
@@ -205,7 +208,7 @@ class _Tally:
         )
 
 
-def _unbounded(model: nn.Module, context: Context, threat: Threat, attack: Attack, count: int) -> Unbounded:
+def _unbounded(model: nn.Module, context: Context, threat: Threat, attack: Stage, count: int) -> Unbounded:
     result = _attack(model, context, threat, attack, min(count, len(context.labels)), None)
     labels = context.truth[:count]
     return Unbounded(

@@ -21,8 +21,8 @@ from isthmus.cli.output import echo, interval, percentage
 from isthmus.core.errors import ConfigError, printable
 
 if TYPE_CHECKING:
-    from isthmus.attacks.engine.evaluation import Progress as Tell
-    from isthmus.attacks.engine.evaluation import Snapshot
+    from isthmus.attacks.engine.run_options import Progress as Tell
+    from isthmus.attacks.engine.run_options import Snapshot
     from isthmus.attacks.result import RobustResult
     from isthmus.core.types import Metric
 
@@ -41,7 +41,7 @@ def attack(
         int | None, typer.Option(min=1, max=MOST, help="Images per batch.", show_default="as memory allows")
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, max=MOST, help="Processes that share the work.")] = 1,
-    until: Annotated[
+    ci_half_width: Annotated[
         str | None,
         typer.Option(help="Stop when the 95% interval is within ± this: 1%, 0.01.", show_default="never"),
     ] = None,
@@ -82,19 +82,26 @@ def attack(
     --max-queries is spent (exit code 5), the file holds the result so far. Exit code 2 if the model is no better than
     a constant prediction. A finished result is overwritten only with --force.
     """
+    from isthmus.attacks.engine.run_options import RunOptions
     from isthmus.attacks.threats import parse
     from isthmus.audits import attack_file
     from isthmus.audits.target import ModelSource, target_of
 
-    ball, attacks, half_width = parse(threat), parse_suite(suite), None if until is None else parse_half_width(until)
+    ball, attacks, half_width = (
+        parse(threat),
+        parse_suite(suite),
+        None if ci_half_width is None else parse_half_width(ci_half_width),
+    )
     if out is not None and os.path.isdir(out):
         raise ConfigError(f"--out names a file; {out} is a folder.")
     target = target_of(ModelSource(run, model, weights, data, n))
     path = out or target.folder / attack_file.file_name(suite, str(ball), len(target.labels), shard)
     part = None
     if shard is not None:
-        if until is not None or max_queries is not None:
-            raise ConfigError("--until and --max-queries concern all images; they cannot be combined with --shard.")
+        if half_width is not None or max_queries is not None:
+            raise ConfigError(
+                "--ci-half-width and --max-queries concern all images; they cannot be combined with --shard."
+            )
         target, part = attack_file.shard_of(target, shard, ball, attacks, seed, bf16)
     if not force:
         attack_file.check_free(path)
@@ -106,14 +113,11 @@ def attack(
             ball,
             attacks,
             path,
-            shard=part,
-            progress=progress,
-            batch_size=batch_size,
-            jobs=jobs,
-            until=half_width,
             seed=seed,
-            bf16=bf16,
-            max_queries=max_queries,
+            options=RunOptions(
+                batch_size, jobs, bf16=bf16, progress=progress, max_queries=max_queries, ci_half_width=half_width
+            ),
+            shard=part,
         )
     show(result, path)
     if result.exhausted:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from isthmus import metrics
-from isthmus.attacks import fgsm
+from isthmus.attacks import FGSM
 from isthmus.attacks.result import RobustResult
 from isthmus.core.types import Status
 from isthmus.diagnosis.context import BASELINE, DiagnosisContext
@@ -35,7 +35,7 @@ def one_step(context: DiagnosisContext) -> DiagnosticResult:
     """Whether one step breaks more examples than many, which then go astray (Athalye et al. 2018, §3.1)."""
     many = context.baseline_robust.numpy()
     fgsm_result = context.attack(
-        "one_step", [fgsm.Config()], gradient_model=context.baseline_gradient_model, known=context.clean
+        "one_step", [FGSM()], gradient_model=context.baseline_gradient_model, known=context.clean
     )
     one = (context.valid & ~fgsm_result.broken).numpy()
     difference = metrics.paired_difference(one, many, 0.99)

@@ -6,16 +6,16 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import PrivateAttr
 from torch import Tensor, nn
 from torch.nn import functional
 
 from isthmus.attacks.api import robust_accuracy
-from isthmus.attacks.attack import Attack
+from isthmus.attacks.attack import Attack, SingleShotAttack
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import CountedModel
 from isthmus.attacks.threats import Threat
 from isthmus.attacks.transfer import transferred
-from isthmus.core.config import Component
 from isthmus.diagnosis.context import DiagnosisContext
 
 ROUNDS, STEPS = 3, 150
@@ -25,8 +25,11 @@ MAX_IMAGES = 4096
 _BATCH_SIZE = 128
 
 
-class Neighbours(Component):
-    """Options of :func:`neighbours`.
+class Neighbours(SingleShotAttack):
+    """Move each image as far as the ball allows towards the nearest (ℓ2) given examples of other labels.
+
+    Models whose output jumps far away from the image, such as nearest-neighbour classifiers, give a local search
+    nothing to follow. See :func:`neighbours`.
 
     Attributes:
         most: number of nearest images of other labels to try, one forward pass each.
@@ -34,22 +37,15 @@ class Neighbours(Component):
 
     name: Literal["neighbours"] = "neighbours"
     most: int = 20
+    _examples: Batch | None = PrivateAttr(None)
 
-
-def neighbours(examples: Batch, config: Neighbours | None = None) -> Attack:
-    """An attack that moves each image as far as the ball allows towards the nearest (ℓ2) examples of other labels.
-
-    Models whose output jumps far away from the image, such as nearest-neighbour classifiers, give a local search
-    nothing to follow.
-    """
-
-    def perturb(
-        config: Neighbours, counted_model: CountedModel, batch: Batch, threat: Threat
-    ) -> Float[Tensor, "n c h w"]:
-        others = examples.images.to(batch.images)
+    def perturb(self, counted_model: CountedModel, batch: Batch, threat: Threat) -> Float[Tensor, "n c h w"]:
+        """The image of smallest margin among the projections of the nearest examples."""
+        assert self._examples is not None, "made by neighbours()"
+        others = self._examples.images.to(batch.images)
         distances = torch.cdist(batch.images.flatten(1), others.flatten(1))
-        same = batch.labels[:, None] == examples.labels.to(batch.labels.device)[None]
-        nearest = distances.masked_fill(same, torch.inf).topk(min(config.most, len(others)), largest=False).indices
+        same = batch.labels[:, None] == self._examples.labels.to(batch.labels.device)[None]
+        nearest = distances.masked_fill(same, torch.inf).topk(min(self.most, len(others)), largest=False).indices
         best, smallest = batch.images.clone(), torch.full_like(distances[:, 0], torch.inf)
         for towards in nearest.T:
             x = threat.project(others[towards], batch.images)
@@ -58,7 +54,12 @@ def neighbours(examples: Batch, config: Neighbours | None = None) -> Attack:
             best[better], smallest[better] = x[better], margin[better]
         return best
 
-    return Attack("neighbours", config or Neighbours(), perturb=perturb)
+
+def neighbours(examples: Batch, most: int = 20) -> Neighbours:
+    """The attack towards these examples."""
+    attack = Neighbours(most=most)
+    attack._examples = examples
+    return attack
 
 
 def substitute_transfer(context: DiagnosisContext, rows: Int[Tensor, " some"]) -> Attack:

@@ -15,12 +15,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from isthmus.attacks import apgd, pgd, square, transfer
+from isthmus.attacks import APGD, PGD, Square, transfer
 from isthmus.attacks.api import Suite, ready
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import BudgetExhausted
 from isthmus.attacks.engine.evaluate import evaluate
-from isthmus.attacks.engine.evaluation import RunOptions
+from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.result import RobustResult
 from isthmus.attacks.threats import Threat
 from isthmus.core.errors import ConfigError
@@ -30,10 +30,10 @@ from isthmus.diagnosis.merging import merge, reopen, without_images
 from isthmus.diagnosis.model_queries import ModelQueries
 from isthmus.diagnosis.wrappers import FiniteModel, LogProbabilityModel, PerImageModel
 
-BASELINE = pgd.Config(steps=40, loss="ce")
+BASELINE = PGD(steps=40, loss="ce")
 """The attack that papers usually report: PGD with 40 steps on the cross-entropy, from one random start."""
 
-BASELINE_WITHOUT_GRADIENTS = square.Config(queries=1000)
+BASELINE_WITHOUT_GRADIENTS = Square(queries=1000)
 """The baseline for models that have no gradient, not even by BPDA."""
 
 
@@ -158,13 +158,13 @@ class DiagnosisContext:
 
     def _ensemble(self) -> Suite:
         if not self.queries.differentiable:
-            return [square.Config(queries=self.budget.queries)]
+            return [Square(queries=self.budget.queries)]
         if not self.random:
             return self.budget.ensemble
         draws, targets = self.budget.draws, min(self.num_classes - 1, 3)
         return [
-            apgd.Config(steps=50, loss="ce", eot=draws),
-            apgd.Config(steps=50, loss="dlr" if targets > 1 else "margin", targets=targets, eot=draws),
+            APGD(steps=50, loss="ce", eot=draws),
+            APGD(steps=50, loss="dlr" if targets > 1 else "margin", targets=targets, eot=draws),
         ]
 
     def evaluate_single_images(self) -> None:
@@ -254,9 +254,10 @@ class DiagnosisContext:
         if not self.finite:
             gradient_model = FiniteModel(gradient_model or self.model)
         options = RunOptions(
+            progress=lambda snapshot: self.spending.report(snapshot.passes),
             optimized_model=gradient_model,
             random=self.random,
-            passes=self.spending.remaining,
+            max_queries=self.spending.remaining,
             deadline=self.spending.deadline,
         )
         try:
@@ -267,7 +268,6 @@ class DiagnosisContext:
                 attacks,
                 seed=self.seed,
                 options=options,
-                progress=lambda snapshot: self.spending.report(snapshot.passes),
                 known=known,
             )
         except BudgetExhausted as spent:

@@ -6,7 +6,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from isthmus import metrics
-from isthmus.attacks import square, uniform
+from isthmus.attacks import Square, Uniform
 from isthmus.core.types import Status
 from isthmus.diagnosis import black_box_attacks
 from isthmus.diagnosis.context import DiagnosisContext
@@ -55,8 +55,8 @@ def black_box(context: DiagnosisContext) -> DiagnosticResult:
     remaining = rows[~by_ensemble]
     counts = {"search": int(by_ensemble.sum())}
     for name, suite in (
-        ("random search", [square.Config(queries=QUERIES)]),
-        ("uniform points", [uniform.Config(samples=POINTS)]),
+        ("random search", [Square(queries=QUERIES)]),
+        ("uniform points", [Uniform(samples=POINTS)]),
         ("other images", [black_box_attacks.neighbours(context.examples)]),
         ("substitute", [black_box_attacks.substitute_transfer(context, rows)]),
     ):

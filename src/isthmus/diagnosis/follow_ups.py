@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from isthmus.attacks import apgd, pgd, rays, square, transfer
+from isthmus.attacks import APGD, PGD, RayS, Square, transfer
 from isthmus.diagnosis import black_box_attacks, pixel_grid
 from isthmus.diagnosis.bpda.model import BPDAModel
 from isthmus.diagnosis.context import DiagnosisContext
@@ -23,7 +23,7 @@ def margin_losses(context: DiagnosisContext) -> None:
     if gradient_model is None and context.queries.has_gradient and not context.random:
         gradient_model = _in_double(context.model, context)
     losses = ("margin", "dlr" if context.num_classes > 2 else "margin")
-    suite = [apgd.Config(steps=50, loss=loss) for loss in losses]
+    suite = [APGD(steps=50, loss=loss) for loss in losses]
     context.attack("margin_losses", suite, gradient_model=gradient_model or context.baseline_gradient_model)
 
 
@@ -35,7 +35,7 @@ def eot(context: DiagnosisContext) -> None:
     """
     draws = context.budget.draws
     suite = [
-        pgd.Config(steps=steps, loss=loss, eot=count, relative_step_size=1, decay=True)
+        PGD(steps=steps, loss=loss, eot=count, relative_step_size=1, decay=True)
         for steps, loss, count in ((40, "margin", draws), (60, "probability", 2 * draws), (60, "margin", 2 * draws))
     ]
     context.attack("eot", suite, gradient_model=context.baseline_gradient_model)
@@ -48,7 +48,7 @@ def bpda(context: DiagnosisContext) -> None:
     fewer probabilities round to zero, and then through the softmax's logarithm.
     """
     draws = context.budget.draws if context.random else 1
-    suite = [apgd.Config(steps=50, loss=loss, eot=draws) for loss in ("margin", "ce")]
+    suite = [APGD(steps=50, loss=loss, eot=draws) for loss in ("margin", "ce")]
     model = LogProbabilityModel(context.model) if context.probabilities else context.model
     unsaturated = BPDAModel(model, unsaturated="gradients")
     gradient_models: dict[str, Callable[[], nn.Module | None]] = {
@@ -82,7 +82,7 @@ def on_grid(context: DiagnosisContext) -> None:
     source = context.gradient_model or context.baseline_gradient_model or context.model
     found = context.attack(
         "on_grid",
-        [apgd.Config(steps=50, loss=loss) for loss in ("margin", "ce")],
+        [APGD(steps=50, loss=loss) for loss in ("margin", "ce")],
         gradient_model=pixel_grid.GridModel(source, count),
         rows=rows,
         threat=context.threat.with_eps(pixel_grid.floor_to_grid(context.threat.eps, count)),
@@ -99,15 +99,15 @@ def substitute(context: DiagnosisContext) -> None:
 
 def restarts(context: DiagnosisContext) -> None:
     """PGD with many starts on a loss that does not saturate."""
-    suite = [pgd.Config(steps=50, loss="margin", restarts=context.budget.restarts)]
+    suite = [PGD(steps=50, loss="margin", restarts=context.budget.restarts)]
     gradient_model = context.gradient_model or context.baseline_gradient_model
     context.attack("many_restarts", suite, gradient_model=gradient_model)
 
 
 def random_search(context: DiagnosisContext) -> None:
     """Other images as far as the ball reaches, and random search with many queries (Square)."""
-    neighbours = black_box_attacks.neighbours(context.examples, black_box_attacks.Neighbours(most=100))
-    context.attack("random_search", [neighbours, square.Config(queries=context.budget.queries)])
+    neighbours = black_box_attacks.neighbours(context.examples, most=100)
+    context.attack("random_search", [neighbours, Square(queries=context.budget.queries)])
 
 
 def decision_based(context: DiagnosisContext) -> None:
@@ -117,7 +117,7 @@ def decision_based(context: DiagnosisContext) -> None:
     """
     if context.random or context.threat.name == "l1":
         return
-    suite = [rays.Config(queries=context.budget.queries)]
+    suite = [RayS(queries=context.budget.queries)]
     sample = context.sample(context.best.robust, DECISION_SAMPLE)
     found = context.attack("decision_based", suite, rows=sample)
     if (found.broken & (found.stage > 0)).any() and context.best.robust.any():

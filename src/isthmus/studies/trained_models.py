@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.attacks.api import robust_accuracy
+from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.result import RobustResult
 from isthmus.attacks.threats import Threat
 from isthmus.audits import AuditOptions, audit
@@ -168,10 +169,12 @@ class Attacker:
                 labels,
                 threat,
                 suite,
-                targets=None if target is None else torch.full_like(labels, target),
-                indices=data.indices[chosen],
-                save_to=path,
-                progress=lambda at: tell(at.done, at.total),
+                options=RunOptions(
+                    targets=None if target is None else torch.full_like(labels, target),
+                    indices=data.indices[chosen],
+                    save_to=path,
+                    progress=lambda at: tell(at.done, at.total),
+                ),
             )
 
 

@@ -16,9 +16,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from isthmus.attacks import pgd
+from isthmus.attacks import PGD
 from isthmus.attacks.engine import batch as attacked
 from isthmus.attacks.engine.counted_model import Answer
+from isthmus.attacks.engine.iterative import AttackState
 from isthmus.attacks.threats import parse
 from isthmus.core.errors import ConfigError, ModelError
 from isthmus.core.randomness import example_keys, fold
@@ -62,7 +63,7 @@ class Adversary:
         self.autocast, self.loss_scale = autocast, loss_scale or LossScale(None)
         self.view = _view(model, settings)
         options = settings.model_dump(include={"steps", "step_size", "random_start", "loss"})
-        self.pgd = pgd.Pgd(pgd.Config(**options), self.threat, classes=0)
+        self.pgd = PGD(**options).bind(self.threat, classes=0)
 
     @classmethod
     def of_recipe(cls, recipe: Recipe, model: Learner, group: ProcessGroup) -> Adversary | None:
@@ -96,13 +97,13 @@ class Adversary:
             ModelError: the logits have no gradient with respect to the images.
         """
         batch = attacked.Batch(images, labels, fold(keys, "adversarial/start"))
-        runs = self.pgd.init(batch, torch.zeros_like(labels))
+        state: AttackState = self.pgd.init(batch, torch.zeros_like(labels))
         with _in_mode(self.model, self.settings.batch_norm == "train"):
             for number in range(self.settings.steps):
-                self.pgd.step(runs, batch, self._look(runs.x, batch, fold(keys, "adversarial/noise", number)))
-        return runs.x.detach()
+                self.pgd.step(state, batch, self._query(state.x, batch, fold(keys, "adversarial/noise", number)))
+        return state.x.detach()
 
-    def _look(self, images: Tensor, batch: attacked.Batch, keys: Tensor) -> Answer:
+    def _query(self, images: Tensor, batch: attacked.Batch, keys: Tensor) -> Answer:
         """Logits and the gradient of the mean loss. A gradient that overflowed is set to zero."""
         leaf = images.detach().requires_grad_()
         options = {"keys": keys} if isinstance(self.view, StochasticMode) else {}

@@ -9,11 +9,12 @@ from tests.attacks.attacked_models import Counting, Smooth, pictures, proposing
 from tests.attacks.test_faults_of_peers import interrupting
 from torch import nn
 
-from isthmus.attacks import Linf, RobustResult, curve, pgd, robust_accuracy
+from isthmus.attacks import PGD, Linf, RobustResult, curve, robust_accuracy
 from isthmus.attacks.api import ready
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.evaluate import Interrupted
-from isthmus.attacks.engine.evaluation import Evaluation, RunOptions
+from isthmus.attacks.engine.evaluation import Evaluation
+from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.engine.stage import AttackTask, SharedStage
 from isthmus.attacks.engine.verifier import Randomness
 from isthmus.attacks.verify import verify
@@ -23,7 +24,7 @@ from isthmus.core.randomness import example_keys
 from isthmus.diagnosis.budget import QUICK
 from isthmus.diagnosis.context import DiagnosisContext
 
-SUITE = ["fgsm", pgd.Config(steps=12, loss="margin")]
+SUITE = ["fgsm", PGD(steps=12, loss="margin")]
 EPS = 0.12
 
 
@@ -137,7 +138,7 @@ def test_what_is_known_from_the_start_and_what_is_found_out_late_give_one_result
 
     def broken(random: bool):
         evaluation = Evaluation(
-            Hesitant(plain), Batch(images, labels, keys), Linf(EPS), ready(SUITE), 0, RunOptions(random=random), None
+            Hesitant(plain), Batch(images, labels, keys), Linf(EPS), ready(SUITE), 0, RunOptions(random=random)
         )
         torch.manual_seed(0)
         evaluation.init(None)
@@ -185,15 +186,20 @@ def test_a_resumed_evaluation_keeps_the_rule(sure, tmp_path):
         at += 1
         with pytest.raises(Interrupted) as stop:
             robust_accuracy(
-                Hesitant(plain), images, labels, Linf(EPS), SUITE, save_to=path, progress=interrupting(1 + 4 * at)
+                Hesitant(plain),
+                images,
+                labels,
+                Linf(EPS),
+                SUITE,
+                options=RunOptions(save_to=path, progress=interrupting(1 + 4 * at)),
             )
         if stop.value.result.random or at == 4:
             break
         path.unlink()
-    resumed = robust_accuracy(Hesitant(plain), images, labels, Linf(EPS), SUITE, save_to=path)
+    resumed = robust_accuracy(Hesitant(plain), images, labels, Linf(EPS), SUITE, options=RunOptions(save_to=path))
     assert resumed.random
     assert clearly_right(Hesitant(plain), resumed) == 0
-    again = robust_accuracy(Hesitant(plain), images, labels, Linf(EPS), SUITE, save_to=path)
+    again = robust_accuracy(Hesitant(plain), images, labels, Linf(EPS), SUITE, options=RunOptions(save_to=path))
     assert torch.equal(again.broken, resumed.broken)
     assert again.random
 
@@ -212,7 +218,7 @@ def test_all_waves_are_judged_by_one_rule(sure, monkeypatch):
     plain, images, labels = sure
     monkeypatch.setattr("isthmus.attacks.engine.early_stopping.WAVE", 20)
     model = Counting(Hesitant(plain))
-    result = robust_accuracy(model, images, labels, Linf(EPS), SUITE, until=1e-6)
+    result = robust_accuracy(model, images, labels, Linf(EPS), SUITE, options=RunOptions(ci_half_width=1e-6))
     assert result.random
     assert clearly_right(model.model, result) == 0
     assert (result.forward_passes, result.backward_passes) == (model.forwards, model.backwards)
@@ -222,7 +228,7 @@ def test_a_worker_tells_that_the_model_is_random(sure):
     plain, images, labels = sure
     model, attack = Counting(Hesitant(plain)), ready([SUITE[1]])[0]
     keys = example_keys(0, torch.arange(len(images)))
-    evaluation = Evaluation(model, Batch(images, labels, keys), Linf(EPS), [attack], 0, RunOptions(), None)
+    evaluation = Evaluation(model, Batch(images, labels, keys), Linf(EPS), ready([attack]), 0, RunOptions())
     evaluation.init(None)
     evaluation.context.state.open_stage(1)
     counted = evaluation.context.counted_model
@@ -283,7 +289,7 @@ def test_what_the_last_pass_does_not_confirm_is_not_reported(tmp_path):
     result.save(tmp_path / "result")
     loaded = RobustResult.load(tmp_path / "result")
     assert (loaded.unconfirmed, loaded.verified, loaded.warnings) == (result.unconfirmed, True, result.warnings)
-    unchecked = robust_accuracy(Crowded(images), images, labels, Linf(0.1), suite, 16, verify=False)
+    unchecked = robust_accuracy(Crowded(images), images, labels, Linf(0.1), suite, 16, options=RunOptions(verify=False))
     assert not unchecked.verified
     assert unchecked.accuracy == 1 - int(bright.sum()) / 20
 

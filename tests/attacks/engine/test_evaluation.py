@@ -5,9 +5,9 @@ import torch
 from tests.attacks.attacked_models import Counting, Linear, Noisy, Smooth, pictures, proposing, subject
 from torch import nn
 
-from isthmus.attacks import pgd, robust_accuracy
-from isthmus.attacks.engine.evaluation import Snapshot, monotone
+from isthmus.attacks import PGD, robust_accuracy
 from isthmus.attacks.engine.optimized_model import PROBE
+from isthmus.attacks.engine.run_options import RunOptions, Snapshot, monotone
 from isthmus.attacks.engine.verifier import SCREEN
 from isthmus.attacks.threats import L1, L2, Linf
 from isthmus.core.errors import ConfigError, ModelError
@@ -143,9 +143,7 @@ def test_a_model_that_fails_only_under_attack_is_not_called_robust(value):
     assert result.by_attack["fgsm"] == 0
 
 
-@pytest.mark.parametrize(
-    "suite", [["fgsm"], [pgd.Config(steps=3)], [pgd.Config(steps=1, random_start=False)]], ids=repr
-)
+@pytest.mark.parametrize("suite", [["fgsm"], [PGD(steps=3)], [PGD(steps=1, random_start=False)]], ids=repr)
 def test_gradients_that_are_not_finite_are_not_robustness(suite):
     plain, images, labels = subject()
     model = Wrapped(plain, after=lambda x, z: z + (0 * x.flatten(1)).abs().sqrt().sum(1, keepdim=True))
@@ -242,7 +240,7 @@ def test_logits_times_1000_blind_the_cross_entropy_but_not_the_other_losses():
     scaled = Wrapped(plain, after=lambda x, z: z * 1024)
 
     def left(model, loss):
-        return robust_accuracy(model, images, labels, Linf(0.08), [pgd.Config(steps=20, loss=loss)])
+        return robust_accuracy(model, images, labels, Linf(0.08), [PGD(steps=20, loss=loss)])
 
     assert torch.equal(left(scaled, "margin").broken, left(plain, "margin").broken)
     assert left(scaled, "ce").accuracy > left(plain, "ce").accuracy + 0.2
@@ -253,7 +251,7 @@ def test_tiny_logits_do_not_hide_their_gradient():
     plain, images, labels = subject()
     tiny = Wrapped(plain, after=lambda x, z: z * 2.0**-100)
     for threat in (Linf(0.08), L2(0.3), L1(0.8)):
-        suite = [pgd.Config(steps=10, loss="margin")]
+        suite = [PGD(steps=10, loss="margin")]
         expected = robust_accuracy(plain, images, labels, threat, suite).accuracy
         assert abs(robust_accuracy(tiny, images, labels, threat, suite).accuracy - expected) <= 1 / 48
 
@@ -282,14 +280,14 @@ def test_lucky_draws_do_not_break_a_random_model(lead):
 
 def test_a_random_model_that_is_wrong_on_average_is_broken():
     images, labels = pictures(50), torch.zeros(50, dtype=torch.int64)
-    result = robust_accuracy(Noisy(zero_gradients(-1.0), sigma=1.0), images, labels, Linf(0.1), [pgd.Config(steps=5)])
+    result = robust_accuracy(Noisy(zero_gradients(-1.0), sigma=1.0), images, labels, Linf(0.1), [PGD(steps=5)])
     assert result.accuracy <= 0.02
 
 
 def test_every_look_sees_new_noise_and_the_judges_noise_is_its_own():
     plain, images, labels = subject(n=8)
     model = Noisy(plain, sigma=0.01)
-    result = robust_accuracy(model, images, labels, Linf(1e-6), [pgd.Config(steps=5, restarts=2)])
+    result = robust_accuracy(model, images, labels, Linf(1e-6), [PGD(steps=5, restarts=2)])
     assert int(result.correct.sum()) == 7
     # the same keys come back only where it is found out whether the model is random, and what an example takes; and
     # where the image that came closest is the one that a run ends at; and each image is read twice on one set of draws,
@@ -307,7 +305,7 @@ def test_pgd_goes_on_past_the_boundary_of_a_random_model():
     labels = model(images).argmax(1)
     noisy, threat = Noisy(model, sigma=0.3), Linf(0.1)
     optimal = robust_accuracy(noisy, images, labels, threat, ["fgsm"])
-    found = robust_accuracy(noisy, images, labels, threat, [pgd.Config(steps=20)])
+    found = robust_accuracy(noisy, images, labels, threat, [PGD(steps=20)])
     assert (found.broken == optimal.broken).float().mean() >= 0.95
     assert found.accuracy <= optimal.accuracy + 0.02
 
@@ -328,7 +326,7 @@ def test_progress_rises_to_its_total():
     model, images, labels = subject()
     seen = []
     suite = ["fgsm", {"name": "pgd", "restarts": 2, "steps": 5}]
-    result = robust_accuracy(model, images, labels, Linf(0.05), suite, 10, progress=seen.append)
+    result = robust_accuracy(model, images, labels, Linf(0.05), suite, 10, options=RunOptions(progress=seen.append))
     assert {at.total for at in seen} == {2 * 48}
     assert [at.done for at in seen] == sorted(at.done for at in seen)
     assert [at.robust for at in seen] == sorted((at.robust for at in seen), reverse=True)
@@ -340,7 +338,7 @@ def test_an_exhausted_pool_costs_nothing():
     model, images, _ = subject()
     labels = (model(images).argmax(1) + 1) % 3
     seen = []
-    result = robust_accuracy(model, images, labels, Linf(0.1), QUICK, progress=seen.append)
+    result = robust_accuracy(model, images, labels, Linf(0.1), QUICK, options=RunOptions(progress=seen.append))
     assert (result.accuracy, result.forward_passes, result.backward_passes) == (0, 2 * 48 + PROBED, PROBE)
     assert seen[-1].done == seen[-1].total == 96
 

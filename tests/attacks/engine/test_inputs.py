@@ -9,7 +9,8 @@ from torch import nn
 import isthmus
 from isthmus.attacks import Linf, curve, robust_accuracy
 from isthmus.attacks.api import expected_queries, ready
-from isthmus.attacks.pgd import Config
+from isthmus.attacks.engine.run_options import RunOptions
+from isthmus.attacks.pgd import PGD
 from isthmus.attacks.suites import SUITES
 from isthmus.attacks.threats import L2
 from isthmus.core.config import component
@@ -54,9 +55,9 @@ def test_bad_data(images, labels, words):
 
 def test_bad_targets():
     with pytest.raises(DataError, match="Example 1 has its own label 1 as target"):
-        robust_accuracy(Smooth(), IMAGES, LABELS, Linf(0.1), targets=torch.tensor([1, 1, 1, 1]))
+        robust_accuracy(Smooth(), IMAGES, LABELS, Linf(0.1), options=RunOptions(targets=torch.tensor([1, 1, 1, 1])))
     with pytest.raises(DataError, match="targets go up to 7"):
-        robust_accuracy(Smooth(), IMAGES, LABELS, Linf(0.1), targets=torch.tensor([1, 2, 1, 7]))
+        robust_accuracy(Smooth(), IMAGES, LABELS, Linf(0.1), options=RunOptions(targets=torch.tensor([1, 2, 1, 7])))
 
 
 class Giving(nn.Module):
@@ -143,9 +144,9 @@ def test_other_types_that_do_fit():
 
 
 def test_step_sizes():
-    assert Config().size(0.4) == pytest.approx(0.025)
-    assert Config(step_size=0.01).size(0.4) == 0.01
-    assert Config(steps=20, relative_step_size=4 / 3 / 20).size(8 / 255) == pytest.approx(4 / 3 * 8 / 255 / 20)
+    assert PGD().size(0.4) == pytest.approx(0.025)
+    assert PGD(step_size=0.01).size(0.4) == 0.01
+    assert PGD(steps=20, relative_step_size=4 / 3 / 20).size(8 / 255) == pytest.approx(4 / 3 * 8 / 255 / 20)
     assert component("attacks", "pgd:7").steps == 7
 
 
@@ -174,7 +175,7 @@ def test_an_attack_by_its_label_does_what_it_did_in_its_suite():
 @pytest.mark.parametrize("progress", [True, False])
 def test_progress_is_a_line_on_stderr(capsys, progress):
     model, images, labels = subject()
-    robust_accuracy(model, images, labels, Linf(0.1), ["fgsm"], progress=progress)
+    robust_accuracy(model, images, labels, Linf(0.1), ["fgsm"], options=RunOptions(progress=progress))
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.endswith(": 100%\n") if progress else said.err == ""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.context import EvaluationContext
 from isthmus.attacks.engine.counted_model import Answer, CountedModel
-from isthmus.attacks.engine.iterative import AttackState, IterativeAttack, counters
+from isthmus.attacks.engine.iterative import AttackState, counters
 from isthmus.attacks.engine.scheduler import SOON, BatchScheduler
 from isthmus.attacks.engine.state import EvaluationState
 from isthmus.attacks.engine.verifier import Verifier
@@ -36,10 +36,10 @@ class Scripted(AttackState):
     number: Tensor
 
 
-class Script(IterativeAttack[Scripted]):
+class Script:
     """Run k of example i succeeds at look ``plan[i][k]``, and its witness tells k."""
 
-    gradient = False
+    gradient, inside, draws = False, True, 1
 
     def __init__(self, plan: list[list[int]], budget: int, barriers: list[int] | None = None) -> None:
         self.plan, self.budget = torch.tensor(plan), budget

@@ -17,6 +17,7 @@ from tests.attacks.sent_models import Cut
 import isthmus
 from isthmus.attacks import Linf, curve, robust_accuracy
 from isthmus.attacks.api import ready
+from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.engine.stage import Underway
 from isthmus.attacks.engine.state import EvaluationState
 from isthmus.attacks.result import RobustResult
@@ -51,7 +52,9 @@ def test_two_workers_find_what_one_process_finds(kind):
     targets = (labels + 1) % 3 if kind == "targeted" else None
     attacked = Noisy(model, 0.05) if kind == "random" else model
     alone, shared = (
-        robust_accuracy(attacked, images, labels, Linf(0.03), SUITE, 16, seed=5, jobs=jobs, targets=targets)
+        robust_accuracy(
+            attacked, images, labels, Linf(0.03), SUITE, 16, seed=5, jobs=jobs, options=RunOptions(targets=targets)
+        )
         for jobs in (1, 2)
     )
     assert 0 < alone.accuracy < alone.clean_accuracy or kind == "targeted"
@@ -67,7 +70,7 @@ def test_one_pool_runs_all_attacks_and_a_whole_curve(monkeypatch):
     monkeypatch.setattr(ProcessPool, "_start", lambda self: (started.append(self), start(self))[1])
     model, images, labels = subject(24)
     grid = [Linf(0.01), Linf(0.03)]
-    shared = curve(model, images, labels, grid, SUITE, jobs=2)
+    shared = curve(model, images, labels, grid, SUITE, options=RunOptions(jobs=2))
     assert all(same(*pair) for pair in zip(curve(model, images, labels, grid, SUITE), shared, strict=True))
     assert started == [pools[0]] * 2
     assert not pools[0]._all(), "they are gone"
@@ -130,8 +133,10 @@ def test_progress_and_the_limit_of_queries_see_what_workers_have_not_handed_in()
     seen = []
     model, images, labels = subject(30)
     with execution.using(Slow()):
-        found = robust_accuracy(model, images, labels, Linf(0.001), ["pgd"], 32, progress=seen.append)
-        limited = robust_accuracy(model, images, labels, Linf(0.001), ["pgd"], 32, max_queries=600)
+        found = robust_accuracy(
+            model, images, labels, Linf(0.001), ["pgd"], 32, options=RunOptions(progress=seen.append)
+        )
+        limited = robust_accuracy(model, images, labels, Linf(0.001), ["pgd"], 32, options=RunOptions(max_queries=600))
     first, *_, last = seen
     assert (last.done, last.total) == (30, 30)
     assert seen[1].done == pytest.approx(2 * 30 / int(found.correct.sum()))
@@ -213,7 +218,7 @@ def test_where_an_attack_cannot_go_on_what_was_found_is_kept(tmp_path, model, ex
     _, images, labels = subject(24)
     path = tmp_path / "kept.safetensors"
     with execution.using(executor), pytest.raises(ModelError, match=words):
-        robust_accuracy(model, images, labels, Linf(0.1), ["uniform", "pgd"], save_to=path)
+        robust_accuracy(model, images, labels, Linf(0.1), ["uniform", "pgd"], options=RunOptions(save_to=path))
     state, _ = EvaluationState.load(path)
     assert state.ranked.shape == (24, 2)
     assert (state.broken & (state.stage > 0)).any()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.evaluate import Interrupted
-from isthmus.attacks.engine.evaluation import Progress, RunOptions, Snapshot
+from isthmus.attacks.engine.run_options import Progress, RunOptions, Snapshot
 from isthmus.attacks.result import RobustResult
 from isthmus.core.randomness import fold, uniform
 
@@ -68,7 +68,8 @@ def _anew(evaluate: One, known: RobustResult, options: RunOptions, number: int) 
     return found if options.save_to is not None else found.after(known)
 
 
-def _wave_file(path: Path, number: int) -> Path:
+def _wave_file(path: str | Path, number: int) -> Path:
+    path = Path(path)
     return path.with_name(f"{path.name}.{number}")
 
 

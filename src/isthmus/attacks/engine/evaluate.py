@@ -12,10 +12,11 @@ from dataclasses import replace
 
 from torch import nn
 
-from isthmus.attacks.attack import Attack
+from isthmus.attacks.attack import Stage
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import BudgetExhausted
-from isthmus.attacks.engine.evaluation import Evaluation, Progress, RunOptions
+from isthmus.attacks.engine.evaluation import Evaluation
+from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.result import RobustResult
 from isthmus.attacks.threats import Threat
 from isthmus.core.preserve_state import device_of, preserve_state
@@ -25,11 +26,10 @@ def evaluate(
     model: nn.Module,
     examples: Batch,
     threat: Threat,
-    attacks: Sequence[Attack],
+    stages: Sequence[Stage],
     *,
     seed: int = 0,
     options: RunOptions = RunOptions(),
-    progress: Progress | None = None,
     known: RobustResult | None = None,
 ) -> RobustResult:
     """Run attacks one after another, each on what the ones before it left standing.
@@ -40,7 +40,6 @@ def evaluate(
         model: images to logits; judged in eval mode, and left exactly as it was.
         examples: images float32 in [0, 1], with labels and keys; see :func:`isthmus.attacks.engine.inputs.examples`.
         seed: of the global generators, for models that draw noise of their own; examples bring their keys.
-        progress: called as it goes.
         known: a result for the same model, examples and seed at a smaller ε or with fewer attacks. What it
             decided stays decided, without another pass.
 
@@ -51,11 +50,11 @@ def evaluate(
         ConfigError: an attack returned something other than one image per example.
         FileError: the file to save to holds another evaluation.
         Interrupted: Ctrl-C; carries the result so far.
-        Spent: the passes or the time of ``means`` do not cover the clean images. Where they end later, the result is
-            what was known by then, and not ``complete``.
+        BudgetExhausted: the passes or the time of ``options`` do not cover the clean images. Where they end later, the
+            result is what was known by then, and not ``complete``.
     """
     with preserve_state(model, device_of(model, examples.images), seed):
-        evaluation = Evaluation(model, examples, threat, attacks, seed, options, progress)
+        evaluation = Evaluation(model, examples, threat, stages, seed, options)
         try:
             evaluation.init(known)
             evaluation.run()

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from isthmus.attacks.attack import Attack
+from isthmus.attacks.attack import Stage
 from isthmus.attacks.engine import optimized_model, saved_state
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.context import EvaluationContext
 from isthmus.attacks.engine.counted_model import BudgetExhausted, CountedModel
 from isthmus.attacks.engine.inputs import check_classes
+from isthmus.attacks.engine.run_options import RunOptions, Snapshot
 from isthmus.attacks.engine.stage import AttackTask, SharedStage, Underway, run_stage, runs_over
 from isthmus.attacks.engine.state import EvaluationState
 from isthmus.attacks.engine.verifier import Randomness, Verifier
@@ -34,70 +35,6 @@ SAVE_EVERY = 20.0
 """Seconds between two writes of an evaluation that keeps a file, at least."""
 
 _WRITING = 20  # writing takes at most one part in so many of the time
-
-
-class Snapshot(NamedTuple):
-    """How far an evaluation is, for whoever watches.
-
-    Attributes:
-        done, total: work so far and in all, in units of examples.
-        attack: label of the attack that runs.
-        standing: examples that stand so far; an upper bound on those that will.
-        n: examples in all.
-        passes: example-passes so far, forward and backward.
-    """
-
-    done: float
-    total: int
-    attack: str
-    robust: int
-    n: int
-    passes: int = 0
-
-
-Progress = Callable[[Snapshot], None]
-
-
-def monotone(progress: Progress | None) -> Progress | None:
-    """Progress that never runs backwards, also where work is repeated, as for a model found to be random."""
-    if progress is None:
-        return None
-    most = 0.0
-
-    def tell(at: Snapshot) -> None:
-        nonlocal most
-        most = max(most, at.done / max(at.total, 1))
-        progress(at._replace(done=most * at.total))
-
-    return tell
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """Execution options. Up to the model's own rounding they do not affect the robust accuracy.
-
-    Attributes:
-        batch_size: examples at a time; None to find it from memory.
-        bf16: gradients in bfloat16; success is judged in float32 all the same.
-        save_to: file that keeps the evaluation as it goes; one of the same evaluation is taken up.
-        scout: what attacks ask instead of the model, in this process; the model still judges. It takes what the model
-            takes. None for a faster copy of the model, where there is one.
-        verify: check every adversarial example once more at the end; of a random model, read the average there.
-        random: the model is known to answer at random. Without it that is found out, and what was spent until then is
-            lost.
-        passes: example-passes that may be spent, forward and backward. The evaluation ends before it would exceed them,
-            incomplete; workers may exceed them by what they are at. None for no limit.
-        deadline: by ``time.monotonic()``; the evaluation ends at the first pass after it, incomplete. None for none.
-    """
-
-    batch_size: int | None = None
-    bf16: bool = False
-    save_to: Path | None = None
-    optimized_model: nn.Module | None = None
-    verify: bool = True
-    random: bool = False
-    passes: int | None = None
-    deadline: float | None = None
 
 
 class Evaluation:
@@ -119,27 +56,26 @@ class Evaluation:
         model: nn.Module,
         examples: Batch,
         threat: Threat,
-        attacks: Sequence[Attack],
+        stages: Sequence[Stage],
         seed: int,
         options: RunOptions,
-        progress: Progress | None,
     ) -> None:
-        self.model, self.attacks = model, list(attacks)
-        self.seed, self.options, self.progress = seed, options, progress
+        self.model, self.stages = model, list(stages)
+        self.seed, self.options, self.progress = seed, options, options.callback
         device = device_of(model, examples.images)
-        if options.passes is not None and options.passes < optimized_model.PROBING:
+        if options.max_queries is not None and options.max_queries < optimized_model.PROBING:
             raise BudgetExhausted("passes")
         counted_model = (
             optimized_model.wrap(model, options.bf16, examples.images[: optimized_model.PROBE].to(device))
             if options.optimized_model is None
             else CountedModel(model, options.optimized_model, torch.bfloat16 if options.bf16 else None)
         )
-        counted_model.limit, counted_model.deadline = options.passes, options.deadline
+        counted_model.limit, counted_model.deadline = options.max_queries, options.deadline
         size = options.batch_size or optimized_model.BATCH_SIZE
         self.context = EvaluationContext(
             Verifier(counted_model, threat), examples, EvaluationState.new(examples.images), device, size
         )
-        self.labels = [CLEAN, *(attack.label for attack in attacks)]
+        self.labels = [CLEAN, *(stage.label for stage in stages)]
         self.looked = False
         self.verified = False
         self.unconfirmed = self.verification_passes = 0
@@ -159,7 +95,7 @@ class Evaluation:
             self._start_over()
 
     def _begin(self, known: RobustResult | None) -> None:
-        context, path = self.context, self.options.save_to
+        context, path = self.context, self.options.path
         counted_model = context.counted_model
         there = path if path is not None and files.exists(path) else None
         if there is not None:
@@ -199,7 +135,7 @@ class Evaluation:
         context.state = replace(
             context.state, forwards=old.forwards, backwards=old.backwards, zero_gradients=old.zero_gradients
         )
-        self.labels = [CLEAN, *(attack.label for attack in self.attacks)]
+        self.labels = [CLEAN, *(stage.label for stage in self.stages)]
         self.spent = dict.fromkeys(self.labels, 0)
         self.at, self.members, self.decided = 0, None, None
         self.looked = self.verified = False
@@ -221,7 +157,7 @@ class Evaluation:
 
     def _go_on_from(self, known: RobustResult) -> None:
         """What a result at a smaller ε decided stays decided; only its passes are not of this evaluation."""
-        self.labels = [*known.attacks, *(a.label for a in self.attacks if a.label not in known.attacks)]
+        self.labels = [*known.attacks, *(s.label for s in self.stages if s.label not in known.attacks)]
         self.spent = dict.fromkeys(self.labels, 0)
         self.decided = known.stage >= 0
         state = self.context.state = known.state.take(torch.arange(len(known)))
@@ -281,7 +217,7 @@ class Evaluation:
         """What makes this evaluation another than one that a file may hold."""
         return {
             "threat": str(self.context.threat),
-            "attacks": [[a.label, a.config.model_dump(mode="json")] for a in self.attacks],
+            "attacks": [[s.label, s.attack.model_dump(mode="json")] for s in self.stages],
             "seed": self.seed,
             "examples": optimized_model.fingerprint(self.context.examples.columns().values()),
             "model": optimized_model.fingerprint(self.model.state_dict().values()),
@@ -289,7 +225,7 @@ class Evaluation:
 
     def save(self) -> None:
         """Write the evaluation to its file, where it has one."""
-        if self.options.save_to is None:
+        if self.options.path is None:
             return
         counted_model = self.context.counted_model
         now = {
@@ -305,12 +241,12 @@ class Evaluation:
             "spent": self.spent,
         }
         began = time.monotonic()
-        self.context.state.save(self.options.save_to, json.dumps(now))
+        self.context.state.save(self.options.path, json.dumps(now))
         self._saved = time.monotonic()
         self._pause = max(SAVE_EVERY, _WRITING * (self._saved - began))
 
     def _take_up(self, path: Path) -> None:
-        state, now = saved_state.load(path, json.loads(json.dumps(self._facts)), self.context, self.attacks)
+        state, now = saved_state.load(path, json.loads(json.dumps(self._facts)), self.context, self.stages)
         self.context.state, self.labels, self.at, self.looked = state, now.labels, now.at, True
         self.members = None if now.members is None else torch.tensor(now.members, dtype=torch.int64)
         self.context.counted_model.forward_passes, self.context.counted_model.backward_passes = now.passes
@@ -344,28 +280,28 @@ class Evaluation:
 
     def _run(self) -> None:
         state = self.context.state
-        while self.at < len(self.attacks):
-            attack = self.attacks[self.at]
+        while self.at < len(self.stages):
+            stage = self.stages[self.at]
             if self.members is None:
-                self.members = self._members(attack)
-                state.open_stage(attack.runs(self.context.threat, self.context.classes))
-            self._attack(attack, self.members)
+                self.members = self._members(stage)
+                state.open_stage(stage.attack.runs_in(self.context.threat, self.context.classes))
+            self._attack(stage, self.members)
             self.at, self.members = self.at + 1, None
             self.save()
-            self._tell(attack)
+            self._tell(stage)
         if self.options.verify and not self.verified:
             before = self.context.counted_model.forward_passes
             self._read() if self.context.counted_model.random else self._verify()
             self.verified, self.verification_passes = True, self.context.counted_model.forward_passes - before
             self.save()
 
-    def _attack(self, attack: Attack, members: Tensor) -> None:
+    def _attack(self, stage: Stage, members: Tensor) -> None:
         try:
-            with closing(self._steps(attack, members)) as steps:  # closed, it takes in what workers have found
+            with closing(self._steps(stage, members)) as steps:  # closed, it takes in what workers have found
                 for step in steps:
                     underway = step or Underway()
-                    self._book(attack.label)
-                    self._tell(attack, underway)
+                    self._book(stage.label)
+                    self._tell(stage, underway)
                     self.context.counted_model.check(underway.forwards + underway.backwards)
                     if time.monotonic() - self._saved > self._pause:
                         self.save()
@@ -419,22 +355,22 @@ class Evaluation:
                 state.reopen(refuted)
             self._book(label)
 
-    def _members(self, attack: Attack) -> Tensor:
+    def _members(self, stage: Stage) -> Tensor:
         chosen = self.context.state.robust
-        if attack.among is not None:
-            chosen = chosen & attack.among(self.context.state, self.context.examples.keys.cpu())
+        if stage.among is not None:
+            chosen = chosen & stage.among(self.context.state, self.context.examples.keys.cpu())
         return chosen.nonzero().squeeze(1)
 
-    def _steps(self, attack: Attack, members: Tensor) -> Generator[Underway | None, None, None]:
-        """Run an attack step by step, by workers if there are any; gives what they have not handed in yet."""
-        context, stage, executor = self.context, self.labels.index(attack.label), execution.current()
+    def _steps(self, stage: Stage, members: Tensor) -> Generator[Underway | None, None, None]:
+        """Run a stage step by step, by workers if there are any; yield what they have not handed in yet."""
+        context, position, executor = self.context, self.labels.index(stage.label), execution.current()
         # an optimised model that was given, or a verifier with a memory, may live in this process alone
         local = self.options.optimized_model is not None or type(context.verifier) is not Verifier
         if executor is None or local or len(members) < 2:
-            yield from run_stage(context, attack, members, stage)
+            yield from run_stage(context, stage, members, position)
             return
         task = AttackTask.of(executor, self.model, self.options.bf16)
-        with closing(SharedStage(executor, task, context, attack, stage, self.seed).run(members)) as shared:
+        with closing(SharedStage(executor, task, context, stage, position, self.seed).run(members)) as shared:
             yield from shared
 
     def _book(self, label: str) -> None:
@@ -442,7 +378,7 @@ class Evaluation:
         counted_model = self.context.counted_model
         self.spent[label] += counted_model.forward_passes + counted_model.backward_passes - sum(self.spent.values())
 
-    def _tell(self, attack: Attack, underway: Underway | None = None) -> None:
+    def _tell(self, stage: Stage, underway: Underway | None = None) -> None:
         if self.progress is None:
             return
         underway = underway or Underway()
@@ -454,14 +390,14 @@ class Evaluation:
         done = (self.at + (share if members is not None else 0)) * n
         robust = int(state.robust.sum()) - underway.decided
         spent = sum(self.spent.values()) + underway.forwards + underway.backwards
-        self.progress(Snapshot(done, len(self.attacks) * n, attack.label, robust, n, spent))
+        self.progress(Snapshot(done, len(self.stages) * n, stage.label, robust, n, spent))
 
     # --- what came of it ---
 
     def interrupted(self) -> RobustResult:
         """What is known after an interruption at any moment; saved, too."""
         self.context.state.settle()
-        self._book(self.attacks[min(self.at, len(self.attacks) - 1)].label if self.attacks else CLEAN)
+        self._book(self.stages[min(self.at, len(self.stages) - 1)].label if self.stages else CLEAN)
         self.save()
         return self.result(complete=False)
 

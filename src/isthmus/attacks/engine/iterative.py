@@ -1,33 +1,37 @@
-"""What an iterative attack is to the queue: many runs, one row each, all advanced by one look at the model.
+"""Iterative attacks: many runs, one row each, all advanced by one query of the model.
 
-A run starts at an image, looks, moves, looks again. Rows know nothing of each other, each carries its own step, size
-and budget, so that runs at different steps share a batch; one that is over leaves its place to the next in the queue.
-The queue looks, watches for success, judges and counts; an attack only says where to start and where to go.
+A run starts at an image, queries the model, moves, and queries again. Each row has its own step, size and budget, so
+that runs at different steps share a batch. The scheduler (:mod:`isthmus.attacks.engine.scheduler`) queries, verifies
+and counts; an attack only decides where to start and where to go.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
+from pydantic import PrivateAttr
 from torch import Tensor
 
+from isthmus.attacks.attack import Attack
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
 from isthmus.attacks.engine.rows import Rows
+from isthmus.attacks.threats import Threat
+from isthmus.core.errors import ConfigError
 
 
 @dataclass
 class AttackState(Rows):
-    """Where runs are; attacks add columns of their own.
+    """State of runs; attacks add columns.
 
     Attributes:
-        x: the image each run looks at next.
-        looks: looks so far.
-        budget: looks after which a run is over. Where it then stands is judged once more, forward only.
+        x: the image that each run queries next.
+        step: steps so far.
+        budget: steps after which a run is over. Its last ``x`` is verified once more, forward only.
     """
 
     x: Float[Tensor, "n c h w"]
@@ -35,87 +39,128 @@ class AttackState(Rows):
     budget: Int[Tensor, " n"]
 
 
-R = TypeVar("R", bound=AttackState)
+S = TypeVar("S", bound=AttackState)
 
 
-class IterativeAttack(ABC, Generic[R]):
-    """An iterative attack with its options, for one threat and model.
+class IterativeAttack(Attack, ABC, Generic[S]):
+    """An attack with per-row state. :meth:`bind` it to a threat and a number of classes before it runs.
 
     Attributes:
-        runs: runs per example, until one succeeds; see :meth:`after` and :mod:`isthmus.attacks.engine.scheduler`.
-        eot: draws of a random model to average over at each look.
-        gradient: whether a look needs one.
-        inside: whether every iterate is inside ball and box, so that the best of them can be proposed at the end.
+        norms: names of the norms that it works in.
+        gradient: whether a step needs a gradient.
+        inside: whether every iterate is inside ball and box. The best of them can then be proposed at the end.
     """
 
-    runs: int = 1
-    eot: int = 1
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
     gradient: ClassVar[bool] = True
-    inside: bool = True
+
+    _threat: Threat | None = PrivateAttr(None)
+    _classes: int = PrivateAttr(0)
+
+    def bind(self, threat: Threat, classes: int) -> IterativeAttack[Any]:
+        """The attack for one threat and a model with this many classes.
+
+        Raises:
+            ConfigError: the attack does not work in the threat's norm.
+        """
+        return self._bound(threat, classes)
+
+    def _bound(self, threat: Threat, classes: int) -> Self:
+        if threat.name not in self.norms:
+            raise ConfigError(
+                f"The attack {self.name!r} works in {' and '.join(self.norms)}, not in {threat.name}. Choose another "
+                "attack or norm."
+            )
+        bound = self.model_copy()
+        bound._threat, bound._classes = threat, classes
+        return bound
+
+    @property
+    def threat(self) -> Threat:
+        """The threat that the attack is bound to."""
+        assert self._threat is not None, "bind() the attack first"
+        return self._threat
+
+    @property
+    def inside(self) -> bool:
+        """See the class."""
+        return True
+
+    @property
+    def runs(self) -> int:
+        """Runs per example, until one succeeds; see :meth:`after`."""
+        return int(getattr(self, "restarts", 1))
+
+    @property
+    def draws(self) -> int:
+        """Draws of a random model to average over at each step: the option ``eot``, if the attack has one."""
+        return int(getattr(self, "eot", 1))
+
+    def runs_in(self, threat: Threat, classes: int) -> int:
+        """Runs per example, each with a score in the evaluation's state."""
+        return self.bind(threat, classes).runs
 
     def target_class(
         self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
     ) -> Int[Tensor, " n"] | None:
-        """The class that each example's run of this number is directed at; None, or −1, for no class in particular.
+        """The class that each example's run of this number is directed at; None, or −1, for no particular class.
 
         Args:
             number: of the run, from 0 up.
             ranked: wrong classes by falling logit on the clean image.
-            scores: smallest gap (in logits) that the example's runs reached; of the first :meth:`after` they are all
-                there, of others perhaps not, and then NaN.
-            keys: of these very runs.
+            scores: smallest margin that each of the example's runs reached. The first :meth:`after` are complete;
+                others may be NaN.
+            keys: of these runs.
         """
         return None
 
     def after(self, number: int) -> int:
-        """How many of an example's first runs must be over before this one begins; the others may go side by side."""
+        """How many of an example's first runs must be over before this one starts; the others may run side by side."""
         return 0
 
     @abstractmethod
-    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> R:
-        """New runs for examples whose keys belong to this very run.
+    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> S:
+        """Start new runs.
 
         Args:
-            batch: the examples, with aims.
+            batch: the examples, with target classes and with keys of these runs.
             number: of each run, among those of its example.
         """
 
-    def objective(self, runs: R, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
-        """The values whose gradient :meth:`step` wants. Never asked of a search without ``gradient``."""
+    def objective(self, state: S, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+        """The values whose gradient :meth:`step` needs. Not called for attacks without ``gradient``."""
         raise NotImplementedError
 
-    def wants(self, runs: R) -> Bool[Tensor, " n"] | None:
-        """Which runs want a gradient at this look; the others look forward only. None for all of them."""
+    def wants(self, state: S) -> Bool[Tensor, " n"] | None:
+        """Which runs need a gradient at this step; the others query forward only. None for all of them."""
         return None
 
     @abstractmethod
-    def step(self, runs: R, batch: Batch, answer: Answer) -> None:
-        """Move every run to the image it looks at next, given what it saw; counts a look, in place."""
+    def step(self, state: S, batch: Batch, answer: Answer) -> None:
+        """Move every run to the image it queries next, given the model's answer, and count the step; in place."""
 
 
-class Directed(IterativeAttack[R]):
-    """Runs that ascend a loss towards the wrong classes in turn, the likeliest first.
+class Directed(IterativeAttack[S], Generic[S]):
+    """Base of attacks whose runs are directed at the wrong classes in turn, the likeliest first."""
 
-    Attributes:
-        targets: how many of them; 0 for runs directed at none.
-        loss: its name, in :data:`isthmus.attacks.losses.LOSSES`.
-    """
+    @property
+    def n_targets(self) -> int:
+        """How many classes; 0 for runs that are not directed."""
+        return 0
 
-    targets: int
-    loss: str
+    @property
+    def runs(self) -> int:
+        """Every target class once, then all of them again from new starts."""
+        return super().runs * max(self.n_targets, 1)
 
     def target_class(
         self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
     ) -> Int[Tensor, " n"] | None:
         """The wrong classes in turn, from the likeliest."""
-        return ranked[:, number % self.targets] if self.targets else None
-
-    def objective(self, runs: R, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
-        """The loss, directed at the row's aim where it has one."""
-        return batch.ascend(self.loss, logits)
+        return ranked[:, number % self.n_targets] if self.n_targets else None
 
 
 def counters(n: int, budget: int | Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Columns ``looks`` and ``budget`` of runs that begin; the budget is one for all or one for each."""
+    """Columns ``step`` and ``budget`` of new runs; the budget is one for all or one for each."""
     step = torch.zeros(n, dtype=torch.int64, device=like.device)
     return step, step + torch.as_tensor(budget, device=like.device)

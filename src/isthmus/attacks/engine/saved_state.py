@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from isthmus.attacks.attack import Attack
+from isthmus.attacks.attack import Stage
 from isthmus.attacks.engine.context import EvaluationContext
 from isthmus.attacks.engine.state import EvaluationState
 from isthmus.attacks.result import CLEAN
@@ -45,7 +45,7 @@ class SavedProgress(Record):
 
 
 def load(
-    path: Path, facts: dict[str, Any], context: EvaluationContext, attacks: Sequence[Attack]
+    path: Path, facts: dict[str, Any], context: EvaluationContext, stages: Sequence[Stage]
 ) -> tuple[EvaluationState, SavedProgress]:
     """Read the file of an evaluation that is about to go on.
 
@@ -69,7 +69,7 @@ def load(
     if (
         (saved.random and state.nearest is None)
         or not _whole(state, saved, context)
-        or not _of_stages(state, saved, context, attacks)
+        or not _of_stages(state, saved, context, stages)
     ):
         raise FileError(f"{path} contradicts itself, so it was not written by isthmus; delete it to begin anew.")
     return state, saved
@@ -84,17 +84,17 @@ def _whole(state: EvaluationState, saved: SavedProgress, context: EvaluationCont
 
 
 def _of_stages(
-    state: EvaluationState, saved: SavedProgress, context: EvaluationContext, attacks: Sequence[Attack]
+    state: EvaluationState, saved: SavedProgress, context: EvaluationContext, stages: Sequence[Stage]
 ) -> bool:
     """Whether its stages are those of the attacks, and its runs those of the present one."""
-    needed = {CLEAN, *(attack.label for attack in attacks)}
+    needed = {CLEAN, *(stage.label for stage in stages)}
     if not needed <= set(saved.labels) or set(saved.labels) != set(saved.spent):
         return False
     if not bool(((state.stage >= -1) & (state.stage < len(saved.labels))).all()):
         return False
     if saved.members is None:
-        return saved.at <= len(attacks)
-    if saved.at >= len(attacks):
+        return saved.at <= len(stages)
+    if saved.at >= len(stages):
         return False
-    runs = attacks[saved.at].runs(context.threat, state.ranked.shape[1] + 1)
+    runs = stages[saved.at].attack.runs_in(context.threat, state.ranked.shape[1] + 1)
     return state.scores.shape[1] == runs and bool(((state.done >= 0) & (state.done <= runs)).all())

@@ -63,19 +63,19 @@ class BatchScheduler:
 
     Args:
         setting: model, examples and ledger; the ledger is entered as it goes.
-        search: the attack.
-        attack: its label, from which the keys of its runs derive.
+        attack: the attack, bound to the threat.
+        label: of its stage; the keys of its runs derive from it.
         stage: its position in the ledger's count.
     """
 
-    def __init__(self, context: EvaluationContext, search: IterativeAttack[Any], attack: str, stage: int) -> None:
-        self.search, self.attack, self.stage = search, attack, stage
+    def __init__(self, context: EvaluationContext, attack: IterativeAttack[Any], label: str, stage: int) -> None:
+        self.attack, self.label, self.stage = attack, label, stage
         self.context, self.state, self.size = context, context.state, context.size
-        self.keeps_best = context.counted_model.random and search.inside
-        self.side_by_side = search.runs > 1 and not context.verifier.in_turn
+        self.keeps_best = context.counted_model.random and attack.inside
+        self.side_by_side = attack.runs > 1 and not context.verifier.in_turn
         self.waiting: deque[int] = deque()
-        self.numbers = torch.arange(search.runs)
-        self.after = torch.tensor([search.after(number) for number in range(search.runs)])
+        self.numbers = torch.arange(attack.runs)
+        self.after = torch.tensor([attack.after(number) for number in range(attack.runs)])
         self.begun = torch.full((len(self.state),), -1)  # the last run of each example that was begun here
         self.found: Found | None = None  # successes that wait for their examples' earlier runs
         self._slots: Slots | None = None
@@ -90,7 +90,7 @@ class BatchScheduler:
 
     def run(self, rows: Tensor) -> Iterator[None]:
         """Work through these examples' runs; yields after every look, when the ledger is in order."""
-        left = rows[self.state.robust[rows] & (self.state.done[rows] < self.search.runs)]
+        left = rows[self.state.robust[rows] & (self.state.done[rows] < self.attack.runs)]
         # those that are behind go first, so that an evaluation taken up again goes on as it would have
         self.waiting.extend(left[self.state.done[left].argsort(stable=True)].tolist())
         if len(left) > self.size:  # batches of one size, rather than full ones and a small last one
@@ -154,17 +154,17 @@ class BatchScheduler:
         context, state = self.context, self.state
         target_class = torch.full_like(example, -1)
         batch = context.batch(example)
-        batch.keys = fold(batch.keys, "scheduler/run", self.attack, number.to(context.device))
+        batch.keys = fold(batch.keys, "scheduler/run", self.label, number.to(context.device))
         keys = batch.keys.cpu()
         if context.examples.targets is None:
             for each in set(number.tolist()):
                 those = number == each
                 of = example[those]
-                aimed = self.search.target_class(each, state.ranked[of], state.scores[of], keys[those])
+                aimed = self.attack.target_class(each, state.ranked[of], state.scores[of], keys[those])
                 if aimed is not None:
                     target_class[those] = aimed
         batch.target_class = target_class.to(context.device)
-        runs = self.search.init(batch, number.to(context.device))
+        runs = self.attack.init(batch, number.to(context.device))
         margin = torch.full((len(example),), torch.inf, device=context.device)
         best = runs.x.clone() if self.keeps_best else runs.x.new_empty(len(example), 0)
         return Slots(example, number, state.tries[example].to(context.device), margin, best), batch, runs
@@ -176,20 +176,20 @@ class BatchScheduler:
         answer = self._look(batch, runs)
         finite = answer.finite
         reached = batch.reached(answer.logits) & finite
-        if self.search.inside:
+        if self.attack.inside:
             self._remember(slice(None), runs.x, torch.where(finite, batch.margin(answer.logits), torch.inf))
         if self.keeps_best:
             reached = torch.zeros_like(reached)  # at the boundary it is often a lucky draw: judged at the run's end
         asked = (reached | ~finite).nonzero().squeeze(1)
         leaves = torch.zeros(len(batch), dtype=torch.bool)
-        if len(asked) and not self.search.inside:
+        if len(asked) and not self.attack.inside:
             # roughly: the judge looks closely, and in float64
             threat = self.context.threat
             inside = threat.norm(runs.x[asked] - batch.images[asked]) <= 1.0001 * threat.eps
             asked = asked[inside | ~finite[asked]]
         if len(asked):
             leaves[asked.cpu()] = self._decide(asked, runs.x[asked]) | ~finite[asked].cpu()
-        self.search.step(runs, batch, answer)
+        self.attack.step(runs, batch, answer)
         over = (runs.step >= runs.budget).cpu() & ~leaves
         if over.any():
             self._finish(over.nonzero().squeeze(1))
@@ -198,9 +198,9 @@ class BatchScheduler:
             self._leave(leaves)
 
     def _look(self, batch: Batch, runs: AttackState) -> Answer:
-        wants = self.search.wants(runs) if self.search.gradient else None
+        wants = self.attack.wants(runs) if self.attack.gradient else None
         if wants is None or wants.all():
-            return self._look_at(None, batch, runs, self.search.gradient)
+            return self._look_at(None, batch, runs, self.attack.gradient)
         n, answers = len(batch), []
         for rows, gradient in ((wants.nonzero().squeeze(1), True), ((~wants).nonzero().squeeze(1), False)):
             if len(rows):
@@ -215,11 +215,11 @@ class BatchScheduler:
 
     def _look_at(self, rows: Tensor | None, batch: Batch, runs: AttackState, gradient: bool) -> Answer:
         """Look for these rows of the batch (None: all); books the passes."""
-        objective = (lambda logits: self.search.objective(runs, batch, logits)) if gradient else None
+        objective = (lambda logits: self.attack.objective(runs, batch, logits)) if gradient else None
         example = self.slots.example if rows is None else self.slots.example[rows.cpu()]
         with self.context.booked(example):
             answer = self.context.counted_model.query(
-                runs.x, batch.keys, objective, draw=runs.step, eot=self.search.eot
+                runs.x, batch.keys, objective, draw=runs.step, eot=self.attack.draws
             )
         if gradient:
             self.state.zero_gradients.index_add_(0, example, (~answer.gradient.flatten(1).any(1)).long().cpu())
@@ -243,7 +243,7 @@ class BatchScheduler:
             checked = context.verifier.proposals(images, batch, tries)
         self.slots.tries[rows] = tries
         self.state.approach(example, checked, self.stage, self.slots.number[rows.cpu()])
-        if self.search.inside:
+        if self.attack.inside:
             self._remember(rows, checked.images, torch.where(checked.finite, checked.margin, torch.inf))
         decided = checked.broken | ~checked.finite
         if decided.any():
@@ -277,7 +277,7 @@ class BatchScheduler:
 
     def _first(self, found: Found) -> Found:
         """Finds that no earlier run of their example can overtake any more; those that one still may are kept."""
-        lowest = torch.full_like(self.begun, self.search.runs)
+        lowest = torch.full_like(self.begun, self.attack.runs)
         lowest.scatter_reduce_(0, found.example, found.number, "amin")
         found = found.take((found.number == lowest[found.example]) & self.state.robust[found.example])
         if self._slots is not None:
@@ -300,7 +300,7 @@ class BatchScheduler:
         slots, state = self.slots, self.state
         over = leaves
         if self.side_by_side:
-            until = torch.full_like(self.begun, self.search.runs)
+            until = torch.full_like(self.begun, self.attack.runs)
             if self.found is not None:
                 until[self.found.example] = self.found.number
             later = slots.number >= until[slots.example]
@@ -324,6 +324,6 @@ class BatchScheduler:
         state = self.state
         state.scores[example, number] = margin
         state.done.index_add_(0, example, torch.ones_like(example))
-        if self.search.inside:
+        if self.attack.inside:
             stands = state.robust[example]
             state.margin.scatter_reduce_(0, example[stands], margin[stands], "amin")

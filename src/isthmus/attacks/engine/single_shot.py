@@ -7,39 +7,44 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from isthmus.attacks.attack import Attack
+from isthmus.attacks.attack import SingleShotAttack
 from isthmus.attacks.engine.context import EvaluationContext
 from isthmus.attacks.engine.inputs import check_proposals
 
 
-def propose(context: EvaluationContext, attack: Attack, rows: Tensor, stage: int) -> Iterator[None]:
+def propose(
+    context: EvaluationContext, label: str, attack: SingleShotAttack, rows: Tensor, stage: int
+) -> Iterator[None]:
     """Try such an attack on these examples, with new keys for each restart and only on those left.
 
     Yields after every batch, when the ledger is in order.
 
     Args:
-        stage: the attack's position in the ledger's count.
+        label: of the stage; the keys of its runs derive from it.
+        stage: its position, as the state counts.
 
     Raises:
         ConfigError: it returned something other than one image per example.
     """
     state = context.state
-    for restart in range(attack.restarts):
+    for restart in range(attack.runs_in(context.threat, context.classes)):
         left = rows[state.robust[rows] & (state.done[rows] <= restart)]
         for part in torch.split(left, context.size) if len(left) else ():
-            _once(context, attack, part, stage, restart)
+            _once(context, label, attack, part, (stage, restart))
             yield
 
 
-def _once(context: EvaluationContext, attack: Attack, rows: Tensor, stage: int, restart: int) -> None:
-    assert attack.perturb is not None
+def _once(
+    context: EvaluationContext, label: str, attack: SingleShotAttack, rows: Tensor, number: tuple[int, int]
+) -> None:
+    stage, restart = number
     state, batch = context.state, context.batch(rows)
-    own = batch.folded("single_shot/run", attack.label, restart)
+    own = batch.folded("single_shot/run", label, restart)
     tries = state.tries[rows].to(context.device)
     before = context.counted_model.backward_passes
     with context.booked(rows):
-        given = attack.perturb(attack.config, context.counted_model, own, context.threat)
-        proposals = check_proposals(given, batch.images, attack.label)
+        given = attack.perturb(context.counted_model, own, context.threat)
+        proposals = check_proposals(given, batch.images, label)
         if context.counted_model.backward_passes > before:  # a gradient that is zero leaves the image where it was
             state.zero_gradients[rows] += (proposals == batch.images).flatten(1).all(1).cpu()
         checked = context.verifier.proposals(proposals, batch, tries)

@@ -16,17 +16,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from isthmus.attacks.attack import Attack
+from isthmus.attacks.attack import SingleShotAttack, Stage
 from isthmus.attacks.engine import optimized_model
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.context import EvaluationContext
 from isthmus.attacks.engine.counted_model import CountedModel
+from isthmus.attacks.engine.iterative import IterativeAttack
 from isthmus.attacks.engine.scheduler import BatchScheduler
 from isthmus.attacks.engine.single_shot import propose
 from isthmus.attacks.engine.state import EvaluationState
 from isthmus.attacks.engine.verifier import Randomness, Verifier
 from isthmus.attacks.threats import Threat
-from isthmus.core.errors import ModelError
+from isthmus.core.errors import ConfigError, ModelError
 from isthmus.core.execution import Executor, Report
 from isthmus.core.files import sha256
 from isthmus.core.preserve_state import device_of, preserve_state
@@ -41,16 +42,18 @@ GRACE = 3.0
 """Seconds in which interrupted workers can return what they found."""
 
 
-def run_stage(context: EvaluationContext, attack: Attack, rows: Tensor, stage: int) -> Iterator[None]:
-    """Run an attack on these examples in this process; yield whenever the state is consistent.
+def run_stage(context: EvaluationContext, stage: Stage, rows: Tensor, position: int) -> Iterator[None]:
+    """Run a stage on these examples in this process; yield whenever the state is consistent.
 
     Args:
-        stage: the attack's position in the state's count.
+        position: of the stage, as the state counts.
     """
-    if attack.search is None:
-        return propose(context, attack, rows, stage)
-    search = attack.search(attack.config, context.threat, context.classes)
-    return BatchScheduler(context, search, attack.label, stage).run(rows)
+    if isinstance(stage.attack, SingleShotAttack):
+        return propose(context, stage.label, stage.attack, rows, position)
+    if not isinstance(stage.attack, IterativeAttack):
+        raise ConfigError(f"The attack {stage.label!r} is neither single-shot nor iterative.")
+    attack = stage.attack.bind(context.threat, context.classes)
+    return BatchScheduler(context, attack, stage.label, position).run(rows)
 
 
 class Underway(NamedTuple):
@@ -73,16 +76,16 @@ class Shard:
     """Some examples of a stage, with all that a worker needs besides the model.
 
     Attributes:
-        attack: without its choice of examples, which may be a local function.
-        stage: see :func:`run_stage`.
+        stage: without its choice of examples, which may be a local function.
+        position: see :func:`run_stage`.
         size: rows in a batch.
         random: whether the model is known to answer at random.
         seed: of the global generators, for a model that draws its own noise.
     """
 
-    attack: Attack
+    stage: Stage
     threat: Threat
-    stage: int
+    position: int
     size: int
     random: bool
     seed: int
@@ -92,7 +95,7 @@ class Shard:
     @property
     def called(self) -> str:
         """How error messages call it."""
-        return f"attack {self.attack.label!r}"
+        return f"attack {self.stage.label!r}"
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,7 @@ class AttackTask:
         state, rows = shard.state, torch.arange(len(shard.state))
         context = EvaluationContext(Verifier(self.counted, shard.threat), shard.examples, state, device, shard.size)
         runs, robust, last = runs_over(state, rows), int(state.robust.sum()), 0.0
-        for _ in run_stage(context, shard.attack, rows, shard.stage):
+        for _ in run_stage(context, shard.stage, rows, shard.position):
             if time.monotonic() - last > OFTEN:
                 last, passes = time.monotonic(), _passes(self.counted)
                 decided = robust - int(state.robust.sum())
@@ -205,7 +208,7 @@ class SharedStage:
     Yields :class:`Underway` several times a second, whenever the state is consistent.
 
     Args:
-        stage: see :func:`run_stage`.
+        position: see :func:`run_stage`.
         seed: of the evaluation.
 
     Raises:
@@ -215,10 +218,10 @@ class SharedStage:
     """
 
     def __init__(
-        self, executor: Executor, task: AttackTask, context: EvaluationContext, attack: Attack, stage: int, seed: int
+        self, executor: Executor, task: AttackTask, context: EvaluationContext, stage: Stage, position: int, seed: int
     ) -> None:
         self._executor, self._task, self._context = executor, task, context
-        self._attack, self._stage, self._seed = attack, stage, seed
+        self._stage, self._position, self._seed = stage, position, seed
         self._underway: dict[int, Underway] = {}
         self._parts: list[Tensor] = []
 
@@ -254,12 +257,12 @@ class SharedStage:
     def _shard(self, number: int, rows: Tensor) -> Shard:
         context = self._context
         return Shard(
-            attack=replace(self._attack, among=None),
+            stage=replace(self._stage, among=None),
             threat=context.threat,
-            stage=self._stage,
+            position=self._position,
             size=context.size,
             random=context.counted_model.random,
-            seed=int(sha256(f"{self._seed} {self._attack.label} {number}".encode())[:15], 16),
+            seed=int(sha256(f"{self._seed} {self._stage.label} {number}".encode())[:15], 16),
             examples=context.examples.take(rows).to(torch.device("cpu")),
             state=context.state.take(rows),
         )

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from isthmus.attacks.api import robust_accuracy
+from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.threats import parse
 from isthmus.attacks.transfer import transferred
 from isthmus.checks.shift import correct_predictions, correct_under_corruptions
@@ -198,7 +199,7 @@ def transfer_counts(source: Attacker, target: TrainedModel, norm: str) -> list[i
                 data.labels[left],
                 threat,
                 [found, other],
-                indices=data.indices[left],
+                options=RunOptions(indices=data.indices[left]),
             )
             left = left[result.robust]
         counts.append(len(left))

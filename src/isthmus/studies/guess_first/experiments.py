@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isthmus.attacks.engine.evaluation import Snapshot
+from isthmus.attacks.engine.run_options import Snapshot
 from isthmus.attacks.foolbox_protocol import bisect_pgd, scan_fgsm
 from isthmus.attacks.minimal_norm import minimal_norms
 from isthmus.attacks.threats import Linf, parse

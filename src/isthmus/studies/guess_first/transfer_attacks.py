@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import CountedModel
-from isthmus.attacks.engine.evaluation import Snapshot
 from isthmus.attacks.engine.rows import per_image
+from isthmus.attacks.engine.run_options import RunOptions, Snapshot
 from isthmus.attacks.foolbox_protocol import STEP_SHARE
 from isthmus.attacks.minimal_norm import minimal_norms
 from isthmus.attacks.threats import Linf
@@ -71,7 +71,9 @@ def _smallest(source: nn.Module, data: EvaluationImages, cw: CarliniWagner, tell
         tell(at.done, at.total)
 
     attack = {"name": "cw", **cw.plain()}
-    found = minimal_norms(source, data.images, data.labels, "l2", [attack], indices=data.indices, progress=progress)
+    found = minimal_norms(
+        source, data.images, data.labels, "l2", [attack], options=RunOptions(indices=data.indices, progress=progress)
+    )
     return found.adversarial - data.images
 
 
