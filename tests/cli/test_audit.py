@@ -28,7 +28,7 @@ def test_a_check_that_fails_with_an_error_is_reported_and_is_no_success(home):
     assert done.stdout.splitlines()[-1] == f"page: {Path('runs/theirs.cut/page.html')}"
     assert done.stderr.startswith("Error: robustness of theirs.cut failed")
     assert (home / "runs/theirs.cut/audit/accuracy.json").exists()
-    assert "broke off with an error" in (home / "runs/theirs.cut/page.html").read_text()
+    assert "ended with an error" in (home / "runs/theirs.cut/page.html").read_text()
     other = isthmus(*audit, "--checks", "accuracy", cwd=home)
     assert "failed" not in other.stderr, "this audit did not run the check that failed"
     assert other.returncode == 2

@@ -17,7 +17,7 @@ def test_the_demo_compares_its_classifiers(tmp_path, monkeypatch):
     for name in ("determ", "ceb-rho4"):
         assert name in page
         record = json.loads((tmp_path / name / "audit" / "accuracy.json").read_text())
-        assert record["metrics"]["accuracy"]["value"] > 0.9
+        assert record["metrics"][0]["value"] > 0.9
 
 
 @pytest.mark.slow
@@ -29,6 +29,6 @@ def test_the_demo_compares_five_classifiers(tmp_path):
     for name in ("determ", "vib-rho0", "vib-rho4", "ceb-rho0", "ceb-rho4"):
         assert name in page.read_text()
         record = json.loads((tmp_path / "demo" / name / "audit" / "accuracy.json").read_text())
-        assert record["metrics"]["accuracy"]["value"] > 0.9
+        assert record["metrics"][0]["value"] > 0.9
     again = isthmus("demo", "--out", "demo", cwd=tmp_path)
     assert again.returncode == 0

@@ -117,17 +117,18 @@ def infected(run: Path, there: Path, texts: list[str]) -> list[str]:
         result = edit(f"audit/{check}.json")
         put(result, "reason")
         result["options"][texts[0]] = texts[0]
-        for metric in result["metrics"].values():
+        for metric in result["metrics"]:
             put(metric, "note", visible=False)
             put(metric, "unit", visible=False)
             if metric["interval"]:
                 put(metric["interval"], "method", visible=False)
         (there / f"audit/{check}.json").write_text(json.dumps(result))
     foreign = {
+        "format": 2,
         "check": texts[0],
         "status": "pass",
         "reason": texts[0],
-        "metrics": {texts[1 % len(texts)]: _metric(texts)},
+        "metrics": [{"name": texts[1 % len(texts)], **_metric(texts)}],
     }
     (there / "audit/foreign.json").write_text(json.dumps(foreign))
     return shown
