@@ -278,7 +278,7 @@ class WorkerExecutor(Executor, Generic[W]):
         number = self._number(task)
         waiting, losses = deque(range(len(shards))), Counter[int]()
         while waiting or self._busy:
-            self._hire(len(waiting))
+            self._start_missing(len(waiting))
             while waiting and self._idle:
                 self._hand_out(self._idle.pop(), number, task, shards, waiting)
             for worker, kind, value in self._hear(self._all(), POLL):
@@ -312,7 +312,7 @@ class WorkerExecutor(Executor, Generic[W]):
     def _all(self) -> list[W]:
         return [*self._starting, *self._idle, *self._busy]
 
-    def _hire(self, wanted: int) -> None:
+    def _start_missing(self, wanted: int) -> None:
         wanted -= len(self._idle) + len(self._starting)
         for _ in range(min(wanted, self.workers - len(self._all()))):
             self._starting.add(self._start())
