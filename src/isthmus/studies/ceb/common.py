@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from isthmus.core.types import Table
+from isthmus.core.types import Coordinate, Table
 from isthmus.studies.ceb.configs import OBJECTIVES, SweepConfig
 from isthmus.studies.image_models import ModelSpec
 from isthmus.studies.quantities import Select, estimate, select
@@ -14,13 +14,26 @@ from isthmus.studies.study import StudyRecord
 NORMS = {"linf": "ℓ∞", "l2": "ℓ2"}
 TEST = select("test_accuracy")
 ROBUST = select("robust_accuracy", mode="mean")
+Model = Mapping[str, Coordinate | None]
+"""Coordinates of a way of training."""
+DETERM: Model = {"objective": "determ", "rho": None}
+VIB_4: Model = {"objective": "vib", "rho": 4.0}
+VIB_2: Model = {"objective": "vib", "rho": 2.0}
+VIB_0: Model = {"objective": "vib", "rho": 0.0}
+CEB_0: Model = {"objective": "ceb", "rho": 0.0}
 DIGITS = 3
 """Accuracies that are printed alike, to a tenth of a percent, are equal."""
 
 
+def named(model: Model) -> str:
+    """A model in a sentence: "CEB, ρ = 0"."""
+    name, rho = OBJECTIVES[str(model["objective"])], model.get("rho")
+    return f"the {name} network" if rho is None else f"{name}, ρ = {rho:g}"
+
+
 def plain(quantity: Select) -> Select:
     """The same of the deterministic network, which has no ρ."""
-    return quantity.at(objective="determ", rho=None)
+    return quantity.at(**DETERM)
 
 
 def best_rho(rows: Rows, objective: str) -> float | None:
