@@ -17,7 +17,7 @@ from isthmus.attacks import Linf
 from isthmus.attacks.engine import counted_model
 from isthmus.attacks.engine.inputs import examples
 from isthmus.audits.request import configs
-from isthmus.cli import app
+from isthmus.cli import exit_codes
 from isthmus.core.errors import ConfigError
 from isthmus.diagnosis.context import DiagnosisContext
 from isthmus.diagnosis.diagnose import diagnose
@@ -144,7 +144,7 @@ def test_an_audit_names_what_was_not_tried_wherever_it_shows_the_verdict(tmp_pat
 def test_the_exit_code_is_that_of_the_worst_verdict(statuses, code):
     found = [SimpleNamespace(details={"verdict": {"status": status}}) for status in statuses]
     with pytest.raises(typer.Exit) as stop:
-        app._stop_at_illusions([SimpleNamespace(results={"diagnosis": each}) for each in found], ["diagnosis"])
+        exit_codes.stop_at_verdicts([SimpleNamespace(results={"diagnosis": each}) for each in found], ["diagnosis"])
     assert stop.value.exit_code == code
 
 

