@@ -55,6 +55,20 @@ def test_fewer_than_three_seeds_decide_nothing_about_training():
     assert [each.verdict for each in found] == [Verdict.UNDECIDED, Verdict.SUPPORTED]
 
 
+def test_a_comparison_is_made_only_where_another_one_is_supported():
+    mixed = rows(TWO | {("A", 1): 0.9})
+    accurate = Comparison(left=ACCURACY.at(model="B"), right=0.75)
+    assert judge(better(where=accurate), mixed).verdict is Verdict.SUPPORTED
+    nowhere = Comparison(left=ACCURACY.at(model="B"), right=0.85)
+    assert judge(better(where=nowhere), mixed).verdict is Verdict.UNDECIDED
+
+
+def test_a_mean_over_seeds_goes_with_each_single_seed():
+    lead = ACCURACY.at(model="B", rho=0) - ACCURACY.at(model="A", rho=0).mean_over_seeds()
+    found = estimate(lead.at(seed=2), rows(TWO))
+    assert found.value == pytest.approx(0.802 - 0.701)
+
+
 def test_what_was_not_measured_decides_nothing_or_is_left_out():
     nothing = rows({("B", 0): 0.8})
     assert judge(better(), nothing).verdict is Verdict.UNDECIDED

@@ -177,6 +177,7 @@ def test_each_offset_is_a_reading_of_its_own():
     claims = [each.claim for each in catalogue.find(FIGURE_7).judge(made_record)]
     assert ["softplus(s)" in claim for claim in claims] == [True] * 5 + [False] * 5
     assert all("softplus(s − 5)" in claim for claim in claims[5:])
+    assert blocks(made_record)[0].series[0].x == (-1.0,)  # log₁₀ β
     names = [series.name for series in blocks(made_record)[0].series]
     assert names == [
         "σ = softplus(s), mean mode",
