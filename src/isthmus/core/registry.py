@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 from isthmus.core.errors import ConfigError, foreign_code, one_line, unknown
 
@@ -71,22 +72,20 @@ def load(kind: str, name: str) -> type[Any]:
     """
     if is_path(kind, name):
         module, _, attribute = name.partition(":")
-        return _class_of(_imported(kind, name, lambda: importlib.import_module(module)), kind, name, attribute)
-    found = find(kind, name)
-    return _class_of(found, kind, name, name)
-
-
-def find(kind: str, name: str) -> Any:
-    """Import and return what defines a component: its module, or the target of its entry point.
-
-    Raises:
-        ConfigError: the name is unknown (with a suggestion), or the import fails.
-    """
-    if name in _own(kind):
-        return importlib.import_module(f"isthmus.{_FOLDERS.get(kind, kind)}.{name}")
-    if name not in _foreign(kind):
+        found = getattr(_imported(kind, name, lambda: importlib.import_module(module)), attribute, None)
+    elif name in _own(kind):
+        found = importlib.import_module(f"isthmus.{_FOLDERS.get(kind, kind)}.{name}")
+    elif name in _foreign(kind):
+        found = _imported(kind, name, _foreign(kind)[name].load)
+    else:
         raise ConfigError(unknown(KINDS[kind], name, names(kind)))
-    return _imported(kind, name, _foreign(kind)[name].load)
+    chosen = _class_in(found, name) if isinstance(found, ModuleType) else found
+    if not _is_component(chosen):
+        raise ConfigError(
+            f"The {KINDS[kind]} {name!r} is no component: it must name a subclass of isthmus.core.config.Component, or "
+            "a module with one."
+        )
+    return cast("type[Any]", chosen)
 
 
 def lazy_attribute(package: str, modules: Mapping[str, str], name: str) -> Any:
@@ -121,27 +120,14 @@ def _imported(kind: str, name: str, load: Callable[[], Any]) -> Any:
         ) from error
 
 
-def _class_of(found: Any, kind: str, name: str, attribute: str) -> type[Any]:
-    """The component class in what was imported: itself, or the class of a module with this name, or its only class."""
-    if isinstance(found, type) and hasattr(found, "model_fields"):
-        return found
-    chosen = getattr(found, "Config", None)
-    if chosen is None and attribute != name:
-        chosen = getattr(found, attribute, None)
-    if chosen is None and hasattr(found, "__dict__"):
-        classes = [
-            value for value in vars(found).values() if isinstance(value, type) and hasattr(value, "model_fields")
-        ]
-        named = [each for each in classes if (field := each.model_fields.get("name")) and field.default == name]
-        defined = [
-            each
-            for each in classes
-            if each.__module__ == getattr(found, "__name__", "") and "name" in each.model_fields
-        ]
-        chosen = named[0] if named else defined[0] if len(defined) == 1 else None
-    if not (isinstance(chosen, type) and hasattr(chosen, "model_fields")):
-        raise ConfigError(
-            f"The {KINDS[kind]} {name!r} is no component: {getattr(found, '__name__', found)!r} must be, or hold, a "
-            "subclass of isthmus.core.config.Component with this name."
-        )
-    return chosen
+def _class_in(module: ModuleType, name: str) -> object:
+    """The component class of this name in a module, or the only component class that the module defines."""
+    classes = [value for value in vars(module).values() if _is_component(value)]
+    named = [each for each in classes if each.model_fields["name"].default == name]
+    defined = [each for each in classes if each.__module__ == module.__name__]
+    return named[0] if named else defined[0] if len(defined) == 1 else None
+
+
+def _is_component(value: object) -> bool:
+    # core.config imports this module, so Component itself cannot be imported here
+    return isinstance(value, type) and "name" in getattr(value, "model_fields", {})
