@@ -141,7 +141,7 @@ def test_components_of_another_kind_are_refused(mine, change, message):
         isthmus.train(RECIPE | change, out=mine / "run", progress=False)
 
 
-@pytest.mark.parametrize("kind", ["objectives", "backbones", "data", "shifts", "callbacks"])
+@pytest.mark.parametrize("kind", list(registry.KINDS))
 def test_every_component_is_a_class_named_like_its_file(kind):
     for name in registry.names(kind):
         found = registry.load(kind, name)
