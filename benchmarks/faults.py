@@ -98,9 +98,9 @@ def witnesses(out: Path) -> Any:
     return [result.accuracy, result.broken.tolist(), result.adversarial.nan_to_num().sum().item(), result.complete]
 
 
-def cells(out: Path) -> Any:
+def experiments(out: Path) -> Any:
     (record,) = (out / "rate-distortion" / "table-1").glob("*.json")
-    return files.read_json(record)["cells"]
+    return files.read_json(record)["experiments"]
 
 
 VERBS: Mapping[str, Verb] = {
@@ -124,7 +124,7 @@ VERBS: Mapping[str, Verb] = {
             *("study", "rate-distortion/table-1", "--scale", "tiny", "seeds=1", "training.epochs=6", "-q"),
             *("weight_decay=0.01", "--out", "{out}"),
         ),
-        cells,
+        experiments,
     ),
 }
 
