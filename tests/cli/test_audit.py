@@ -33,7 +33,7 @@ def test_a_check_that_fails_with_an_error_is_reported_and_is_no_success(home):
     assert "failed" not in other.stderr, "this audit did not run the check that failed"
     assert other.returncode == 2
     assert "Error: theirs.cut is at chance. " in other.stderr
-    assert "Nearly all answers are class" in other.stderr
+    assert "Nearly all predictions are class" in other.stderr
     doubted = isthmus(*audit, "--checks", "diagnosis", "--passes", 40, cwd=home)
     assert (doubted.returncode, "Error: theirs.cut is at chance. " in doubted.stderr) == (2, True)
     absent = isthmus(*audit, "--checks", "dataset_transfer:folder:nowhere", cwd=home)
