@@ -89,7 +89,7 @@ def audit(
 
     Exit code 3 if the robust accuracy is overstated, 4 if it is broken, 5 if the verdict is undecided (the budget of
     --passes or --max-queries was spent, a test failed, or the model has no gradient). Exit code 2 if a requested check
-    failed with an error, or the classifier is no better than a constant prediction. Results and page are written in
+    ended with an error, or the classifier is no better than a constant prediction. Results and page are written in
     every case.
     """
     from isthmus.audits import DEFAULT_CHECKS, WITH_TRAINING, AuditOptions

@@ -26,13 +26,13 @@ INTERRUPTED = 130
 
 
 def stop_at_errors(subjects: Sequence[AuditedModel], checks: Sequence[str]) -> None:
-    """Exit with :data:`ERROR` if one of these checks failed with an error."""
+    """Exit with :data:`ERROR` if one of these checks ended with an error."""
     ran = [(check, subject) for subject in subjects for check in checks if check in subject.results]
     failed = [f"{check} of {subject.name}" for check, subject in ran if subject.results[check].status is Status.ERROR]
     if failed:
         echo(
-            f"Error: {', '.join(failed)} failed with an error (reasons above). All other results are kept. To retry "
-            "the failed checks, run the same command again.",
+            f"Error: {', '.join(failed)} ended with an error (reasons above). All other results are kept. To retry "
+            "those checks, run the same command again.",
             err=True,
         )
         raise typer.Exit(ERROR)
