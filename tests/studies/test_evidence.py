@@ -4,23 +4,8 @@ import numpy as np
 import pytest
 
 from isthmus.metrics import wilson
-from isthmus.studies.old.evidence import (
-    Estimate,
-    Verdict,
-    all_of,
-    any_of,
-    average,
-    bonferroni,
-    difference,
-    exceeds,
-    falls_below,
-    gap,
-    points,
-    pooled,
-    share,
-    signed_sum,
-    trend,
-)
+from isthmus.studies.estimates import Estimate, average, difference, gap, points, pooled, share, signed_sum, trend
+from isthmus.studies.verdicts import Verdict, all_of, any_of, bonferroni, exceeds, falls_below
 
 
 def test_one_seed_has_wilsons_interval():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import re
 from functools import cache
@@ -13,28 +12,20 @@ from isthmus.core import files
 from isthmus.core.errors import ConfigError, FileError, unknown
 
 if TYPE_CHECKING:
-    from isthmus.studies.old.adapter import OldStudy
-    from isthmus.studies.old.study import StudyRecord as OldRecord
     from isthmus.studies.study import Study, StudyRecord
 
-    AnyStudy = Study | OldStudy
-    AnyRecord = StudyRecord | OldRecord
-
 _HERE = Path(__file__).parent
-_DEFINES_CONFIG = re.compile(r"^class Config\b", re.MULTILINE)
 _DEFINES_STUDIES = re.compile(r"^STUDIES\b", re.MULTILINE)
 
 
 @cache
 def _files() -> dict[str, Path]:
-    """Name -> file that defines the study, with ``name="paper/study"`` where it is one of several."""
+    """Name -> file that defines the study, with ``name="paper/study"``."""
     found: dict[str, Path] = {}
     for path in sorted(_HERE.glob("*/*.py")):
         text, paper = path.read_text("utf-8"), path.parent.name.replace("_", "-")
         if _DEFINES_STUDIES.search(text):
             found |= dict.fromkeys(re.findall(rf'\bname="({paper}/[a-z0-9-]+)"', text), path)
-        elif _DEFINES_CONFIG.search(text):
-            found[f"{paper}/{path.stem.replace('_', '-')}"] = path
     return found
 
 
@@ -50,7 +41,7 @@ def question(name: str) -> str:
     return find(name).question
 
 
-def find(name: str) -> AnyStudy:
+def find(name: str) -> Study:
     """One study.
 
     Raises:
@@ -59,16 +50,12 @@ def find(name: str) -> AnyStudy:
     if name not in _files():
         raise ConfigError(unknown("study", name, names()))
     path = _files()[name]
-    place, text = f"isthmus.studies.{path.parent.name}.{path.stem}", path.read_text("utf-8")
-    if not _DEFINES_STUDIES.search(text):
-        from isthmus.studies.old.adapter import OldStudy
-
-        return OldStudy(name, place, (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0])
-    studies: dict[str, Study] = {study.name: study for study in importlib.import_module(place).STUDIES}
+    module = importlib.import_module(f"isthmus.studies.{path.parent.name}.{path.stem}")
+    studies: dict[str, Study] = {study.name: study for study in module.STUDIES}
     return studies[name]
 
 
-def load(path: Path) -> tuple[AnyStudy, AnyRecord]:
+def load(path: Path) -> tuple[Study, StudyRecord]:
     """Read a stored record, with the study it is of.
 
     Raises:

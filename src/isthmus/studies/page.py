@@ -19,7 +19,7 @@ from isthmus.studies import catalogue
 from isthmus.studies.verdicts import Verdict
 
 if TYPE_CHECKING:
-    from isthmus.studies.catalogue import AnyRecord
+    from isthmus.studies.study import StudyRecord
 
 MARKS = {Verdict.SUPPORTED: "pass", Verdict.CONTRADICTED: "fail", Verdict.UNDECIDED: "skipped"}
 
@@ -44,9 +44,9 @@ def write(record: str | Path, out: str | Path) -> Path:
     return out
 
 
-def render(record: AnyRecord) -> str:
+def render(record: StudyRecord) -> str:
     """The page as HTML; the same record gives the same text."""
-    section = catalogue.find(record.study).section(record)  # type: ignore[arg-type]
+    section = catalogue.find(record.study).section(record)
     looks = Looks()
     views = blocks.arranged([blocks.view(block, looks, f"block-{i}") for i, block in enumerate(section.blocks)])
     html = (
@@ -67,7 +67,7 @@ def render(record: AnyRecord) -> str:
     return html.encode("utf-8", "replace").decode()
 
 
-def command(record: AnyRecord) -> str:
+def command(record: StudyRecord) -> str:
     """The command that makes this record, or resumes making it."""
     settings = [f"{key}={json.dumps(value)}" for key, value in record.overrides.items()]
     return shlex.join(["isthmus", "study", record.study, "--scale", record.scale, *settings, *record.options])
@@ -87,7 +87,7 @@ def _environment() -> Environment:
     return environment
 
 
-def _facts(record: AnyRecord) -> list[tuple[str, str]]:
+def _facts(record: StudyRecord) -> list[tuple[str, str]]:
     made: Mapping[str, Any] = record.provenance
     packages = ", ".join(f"{name} {version}" for name, version in (made.get("packages") or {}).items() if version)
     machine = made.get("machine") or {}

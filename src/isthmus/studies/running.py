@@ -23,7 +23,7 @@ from isthmus.studies.study import SCALES, Scale, StudyConfig, departures
 from isthmus.studies.tasks import ExperimentTask, here, shared_file
 
 if TYPE_CHECKING:
-    from isthmus.studies.catalogue import AnyRecord, AnyStudy
+    from isthmus.studies.study import Study, StudyRecord
 
 
 def run_study(
@@ -34,7 +34,7 @@ def run_study(
     show_progress: bool = True,
     jobs: int = 1,
     cluster: Cluster | None = None,
-) -> tuple[AnyRecord, Path]:
+) -> tuple[StudyRecord, Path]:
     """Run a study, or finish one that was interrupted, and write its page.
 
     Args:
@@ -111,7 +111,7 @@ def _executor(jobs: int, cluster: Cluster | None) -> Executor:
 class _Kept:
     """The record on disk, rewritten after every cell; its cells are in the order of the plan."""
 
-    def __init__(self, record: AnyRecord, path: Path) -> None:
+    def __init__(self, record: StudyRecord, path: Path) -> None:
         self.record, self._path = record, path
         self._names: list[str] = []
         self._cells: dict[str, dict[str, Any]] = {}
@@ -135,10 +135,10 @@ class _Kept:
         self._failures[cell.name] = why
         self._save()
 
-    def judged(self, study: AnyStudy) -> AnyRecord:
+    def judged(self, study: Study) -> StudyRecord:
         """The record with the verdicts on the paper's claims, and with what is known of the machine by now."""
         values = {name: kept["value"] for name, kept in self._known().items()}
-        claims = study.judge(self.record)  # type: ignore[arg-type]
+        claims = study.judge(self.record)
         return self.record.filled(values, claims=claims, provenance=provenance.collect())
 
     def _known(self) -> dict[str, dict[str, Any]]:
