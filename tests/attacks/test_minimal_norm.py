@@ -245,14 +245,17 @@ def test_with_many_classes_each_target_is_as_far_as_its_own_region(norm):
 def test_foolbox_s_protocol_goes_to_the_target_too(measure):
     images = pictures(6)
     model, labels, targets = binary(images)
-    at_any, at_target = measure(model, images, labels), measure(model, images, labels, targets=targets)
+    at_any, at_target = (
+        measure(model, images, labels),
+        measure(model, images, labels, options=RunOptions(targets=targets)),
+    )
     exact = [nearest("linf", model, image, int(target)) for image, target in zip(images, targets, strict=True)]
     assert (at_target.sizes.numpy() >= np.array(exact) * (1 - 1e-5)).all()
     torch.testing.assert_close(at_target.sizes, at_any.sizes, rtol=1e-2, atol=1e-3)  # of two classes, the same
     model, images, labels = subject(n=11)
     answers = model(images).argmax(1)
     targets = torch.where((answers + 2) % 3 == labels, (answers + 1) % 3, (answers + 2) % 3)
-    found = measure(model, images, labels, targets=targets)
+    found = measure(model, images, labels, options=RunOptions(targets=targets))
     reached = found.sizes.isfinite()
     assert reached.any()
     assert torch.equal(model(found.adversarial[reached]).argmax(1), targets[reached])

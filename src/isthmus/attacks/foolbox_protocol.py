@@ -10,7 +10,7 @@ Foolbox's C&W reports the mean squared error: ‖δ‖₂ = √(MSE · pixels).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +21,7 @@ from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer, CountedModel
 from isthmus.attacks.engine.iterative import AttackState, IterativeAttack, counters
 from isthmus.attacks.engine.rows import per_image
+from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.engine.verifier import beyond_rounding
 from isthmus.attacks.minimal_norm import MinimalNorms, minimal_norms
 from isthmus.attacks.threats import Threat
@@ -33,25 +34,30 @@ TRIALS = 20  # balls while growing, and again while bisecting
 
 
 def scan_fgsm(
-    model: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, " n"], **options: Any
+    model: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, " n"],
+    seed: int = 0,
+    options: RunOptions | None = None,
 ) -> MinimalNorms:
     """FGSM at ε = 0.001, 0.002, ..., 1: one gradient at the image, one forward pass for each level until a success.
 
     If one of the first 20 levels succeeds, 20 finer ones up to it are tried. Several levels of an example may be tried
     in one batch, so the passes slightly exceed the levels needed.
 
-    ``options`` and errors are those of :func:`isthmus.attacks.minimal_norm.minimal_norms`.
+    ``seed``, ``options`` and errors are those of :func:`isthmus.attacks.minimal_norm.minimal_norms`.
     """
-    return minimal_norms(model, images, labels, "linf", [ScannedFGSM()], **options)
+    return minimal_norms(model, images, labels, "linf", [ScannedFGSM()], seed, options)
 
 
 def bisect_pgd(
     model: nn.Module,
     images: Float[Tensor, "n c h w"],
     labels: Int[Tensor, " n"],
+    seed: int = 0,
+    options: RunOptions | None = None,
     *,
     bisections: int = TRIALS,
-    **options: Any,
 ) -> MinimalNorms:
     """PGD in a ball of ε = 0.3, half as large again up to 20 times until it succeeds; then 20 bisections of ε.
 
@@ -59,9 +65,9 @@ def bisect_pgd(
     start is clipped to the box and may itself be the success.
 
     Fewer ``bisections`` cost less and determine ε less exactly: within 0.3/2^bisections, for an image that breaks in
-    the first ball. ``options`` and errors are those of :func:`isthmus.attacks.minimal_norm.minimal_norms`.
+    the first ball. ``seed``, ``options`` and errors are those of :func:`isthmus.attacks.minimal_norm.minimal_norms`.
     """
-    return minimal_norms(model, images, labels, "linf", [BisectedPGD(bisections=bisections)], **options)
+    return minimal_norms(model, images, labels, "linf", [BisectedPGD(bisections=bisections)], seed, options)
 
 
 class ScannedFGSM(SingleShotAttack):

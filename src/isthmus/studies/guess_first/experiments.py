@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isthmus.attacks.engine.run_options import Snapshot
+from isthmus.attacks.engine.run_options import RunOptions, Snapshot
 from isthmus.attacks.foolbox_protocol import bisect_pgd, scan_fgsm
 from isthmus.attacks.minimal_norm import minimal_norms
 from isthmus.attacks.threats import Linf, parse
@@ -137,7 +137,9 @@ def _norms(
         def progress(at: Snapshot) -> None:
             tell(at.done, at.total)
 
-        norms = find(found.modes["mean"], data.images, data.labels, indices=data.indices, progress=progress)
+        norms = find(
+            found.modes["mean"], data.images, data.labels, options=RunOptions(indices=data.indices, progress=progress)
+        )
         # six digits: an image found at ε = 0.15 lies there, whatever float32 makes of the sum
         sizes = [float(f"{size:.6g}") for size in norms.sizes.nan_to_num(0.0, math.inf).tolist()]
         passes = {"forward_passes": norms.forward_passes, "backward_passes": norms.backward_passes}
