@@ -116,7 +116,7 @@ class CW(IterativeAttack[CWState]):
         state.won |= short < 0
         state.step += 1
         over = self._over(state, loss)
-        # a product rather than a selection, so that a gradient of NaN reaches the image, and the judge
+        # a product rather than a selection, so that a gradient of NaN reaches the image, and the verifier
         pull = (state.const * (short > 0)).to(away.dtype)
         self._descend(state, 2 * away - per_image(pull, away) * answer.gradient)
         if over.any():

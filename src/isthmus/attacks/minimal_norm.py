@@ -26,7 +26,7 @@ from isthmus.core.preserve_state import device_of, preserve_state
 class MinimalNorms:
     """The smallest perturbation found for each of N examples. Every tensor is on the CPU.
 
-    Each is an upper bound on the distance to the nearest adversarial image, with a witness that proves it.
+    Each is an upper bound on the distance to the nearest adversarial image, with an adversarial image that proves it.
 
     Attributes:
         norm: ``linf``, ``l2`` or ``l1``.
@@ -36,9 +36,9 @@ class MinimalNorms:
             either.
         adversarial: an image for every example, finite for all: the adversarial image, or the clean image where it is
             misclassified or no adversarial image was found.
-        stage: position in ``attacks`` of what found the witness, −1 where there is none.
+        stage: position in ``attacks`` of what found the adversarial image, −1 where there is none.
         forward_passes, backward_passes: example-passes through the model.
-        targets: the class that each witness had to reach; None where any wrong class counts.
+        targets: the class that each adversarial image had to reach; None where any wrong class counts.
     """
 
     norm: str
@@ -60,7 +60,7 @@ class MinimalNorms:
 
     @property
     def found_by(self) -> tuple[str | None, ...]:
-        """Label of the attack that found each witness; None where there is none."""
+        """Label of the attack that found each adversarial image; None where there is none."""
         return tuple(self.attacks[stage] if stage >= 0 else None for stage in self.stage.tolist())
 
     @property
@@ -170,7 +170,7 @@ class Smallest(Verifier):
         """Judge what would be a new smallest perturbation, and note it; the verdict is never "broken"."""
         n = len(images)
         rows = self.rows[torch.searchsorted(self.keys, batch.keys.cpu())]
-        hopeless = self._size(images, batch.images) >= self.sizes[rows]  # false for NaN, which is for the judge
+        hopeless = self._size(images, batch.images) >= self.sizes[rows]  # false for NaN, which is for the verifier
         idle = torch.zeros(n, dtype=torch.bool, device=images.device)
         checked = VerifierResult(images, idle, ~idle, images.new_full((n,), torch.inf))
         asked = (~hopeless).nonzero().squeeze(1)

@@ -98,7 +98,7 @@ class Threat(ABC):
         """Move images by ``size`` (one for all or one for each), in this threat's norm, along the steepest ascent.
 
         Does not project. Only the gradient's direction matters, not its scale. A gradient of zeros moves
-        nothing; a pixel whose gradient is NaN becomes NaN, so that the judge sees it.
+        nothing; a pixel whose gradient is NaN becomes NaN, so that the verifier sees it.
         """
         direction = self._steepest(images, gradient)  # sign() and the like would turn NaN into 0, silently
         sizes = per_image(size, images) if isinstance(size, Tensor) else size

@@ -21,9 +21,9 @@ class EvaluationContext:
     """Examples under attack.
 
     Attributes:
-        judge: of the model and threat; attacks ask its oracle.
+        verifier: of the model and threat; attacks query its counted model.
         examples: all of them.
-        ledger: what is known of each, row by row; filled as attacks go.
+        state: what is known of each, row by row; filled as attacks go.
         device: the model's.
         size: examples at a time, at most.
     """
@@ -60,7 +60,7 @@ class EvaluationContext:
     def booked(self, rows: Tensor) -> Iterator[None]:
         """Books what the model is asked inside on these examples; one may be named more than once.
 
-        In equal shares, after what the judge asked about some of them again; of what is left over the first get one
+        In equal shares, after what the verifier asked about some of them again; of what is left over the first get one
         pass more.
         """
         self.verifier.take_repeated()

@@ -110,7 +110,7 @@ class CountedModel:
             raise BudgetExhausted("time")
 
     def took_over(self, other: CountedModel) -> CountedModel:
-        """This oracle, with what another one was asked on its count."""
+        """This counted model, with what another one was asked on its count."""
         self.forward_passes += other.forward_passes
         self.backward_passes += other.backward_passes
         return self

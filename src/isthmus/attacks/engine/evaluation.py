@@ -41,7 +41,7 @@ class Evaluation:
     """Attacks on examples, how far they are, and the file that remembers it. Call :meth:`init`, then :meth:`run`.
 
     Attributes:
-        setting: model, examples and ledger.
+        context: model, examples and state.
         looked: whether the clean images were judged.
         verified: whether what was found was checked at the end; ``verification_passes``: what that took;
             ``unconfirmed``: how many examples it did not confirm.

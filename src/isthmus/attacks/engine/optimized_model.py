@@ -40,7 +40,7 @@ _COPIES = 12  # images of a row that an attack keeps, with room for temporaries
 
 
 def wrap(model: nn.Module, bf16: bool, probe: Tensor) -> CountedModel:
-    """An oracle whose attacks ask a scout where one agrees with the model on the probe.
+    """A counted model whose attacks query an optimised copy, if one agrees with the model on the probe.
 
     Args:
         bf16: the scout's passes in bfloat16.
@@ -167,7 +167,7 @@ def batch_size(counted_model: CountedModel, examples: Batch, device: torch.devic
 
     What one example takes is counted on a probe, as the bytes that autograd keeps for the backward pass; so this asks
     for no particular device. At most 256 on a CPU, where larger batches gain nothing, and 2048 elsewhere. Should it
-    not fit all the same, the oracle halves it and goes on.
+    not fit all the same, the counted model halves it and goes on.
     """
     batch = examples.take(torch.arange(min(len(examples), PROBE))).to(device)
     held: dict[int, int] = {}

@@ -18,7 +18,7 @@ from isthmus.core.types import Record
 
 
 class SavedProgress(Record):
-    """What stands beside the ledger.
+    """What stands beside the state.
 
     Attributes:
         facts: what makes the evaluation another than one that a file may hold.

@@ -35,7 +35,7 @@ SOON = 8
 
 @dataclass
 class Slots(Rows):
-    """Who is in the batch: the example's row in the ledger, its run's number, and the run's best so far."""
+    """Who is in the batch: the example's row in the state, its run's number, and the run's best so far."""
 
     example: Tensor
     number: Tensor
@@ -46,7 +46,7 @@ class Slots(Rows):
 
 @dataclass
 class Found(Rows):
-    """Runs that decided their examples: what the ledger is to note."""
+    """Runs that decided their examples: what the state is to note."""
 
     example: Tensor
     number: Tensor
@@ -62,10 +62,10 @@ class BatchScheduler:
     """Runs one search on examples until each is decided or has spent its runs.
 
     Args:
-        setting: model, examples and ledger; the ledger is entered as it goes.
+        context: model, examples and state; the state is entered as it goes.
         attack: the attack, bound to the threat.
         label: of its stage; the keys of its runs derive from it.
-        stage: its position in the ledger's count.
+        stage: its position in the state's count.
     """
 
     def __init__(self, context: EvaluationContext, attack: IterativeAttack[Any], label: str, stage: int) -> None:
@@ -89,7 +89,7 @@ class BatchScheduler:
         return self._slots
 
     def run(self, rows: Tensor) -> Iterator[None]:
-        """Work through these examples' runs; yields after every look, when the ledger is in order."""
+        """Work through these examples' runs; yields after every look, when the state is in order."""
         left = rows[self.state.robust[rows] & (self.state.done[rows] < self.attack.runs)]
         # those that are behind go first, so that an evaluation taken up again goes on as it would have
         self.waiting.extend(left[self.state.done[left].argsort(stable=True)].tolist())
@@ -183,7 +183,7 @@ class BatchScheduler:
         asked = (reached | ~finite).nonzero().squeeze(1)
         leaves = torch.zeros(len(batch), dtype=torch.bool)
         if len(asked) and not self.attack.inside:
-            # roughly: the judge looks closely, and in float64
+            # roughly: the verifier looks closely, and in float64
             threat = self.context.threat
             inside = threat.norm(runs.x[asked] - batch.images[asked]) <= 1.0001 * threat.eps
             asked = asked[inside | ~finite[asked]]
@@ -320,7 +320,7 @@ class BatchScheduler:
         self.waiting.extend(dict.fromkeys(example[goes_on].tolist()))
 
     def _enter(self, example: Tensor, number: Tensor, margin: Tensor) -> None:
-        """Into the ledger: runs that are over, and how close they came."""
+        """Into the state: runs that are over, and how close they came."""
         state = self.state
         state.scores[example, number] = margin
         state.done.index_add_(0, example, torch.ones_like(example))

@@ -17,7 +17,7 @@ def propose(
 ) -> Iterator[None]:
     """Try such an attack on these examples, with new keys for each restart and only on those left.
 
-    Yields after every batch, when the ledger is in order.
+    Yields after every batch, when the state is in order.
 
     Args:
         label: of the stage; the keys of its runs derive from it.

@@ -29,9 +29,9 @@ class EvaluationState(Rows):
 
     Attributes:
         correct: whether the clean image is classified as its label.
-        broken: whether a witness was found.
+        broken: whether an adversarial image was found.
         stage: position of the attack that broke it or set it aside; −1 where it stands.
-        witnesses: adversarial images, NaN where not broken.
+        adversarial: adversarial images, NaN if not broken.
         gap: distance from success in logits, the smallest found inside the ball; negative where broken.
         run, look, aim: of the attack that broke it: which run, after how many looks, directed at which class
             (−1: none).
@@ -200,7 +200,7 @@ class EvaluationState(Rows):
 
     @classmethod
     def load(cls, path: Path) -> tuple[Self, str]:
-        """A saved ledger and its facts; runs no code from the file.
+        """A saved state and its facts; runs no code from the file.
 
         Raises:
             FileError: it is truncated, damaged or something else.
@@ -223,7 +223,7 @@ class EvaluationState(Rows):
 
 
 def check_columns(columns: Mapping[str, Tensor], shape: Sequence[int]) -> None:
-    """Whether columns from a file have the types and lengths that a ledger's have.
+    """Whether columns from a file have the types and lengths that a state's have.
 
     Args:
         shape: of the images, N×C×H×W.

@@ -1,4 +1,4 @@
-"""The judge: whether a proposed image really breaks its example, in float32, on a fresh forward pass.
+"""The verifier: whether a proposed image really breaks its example, in float32, on a fresh forward pass.
 
 Attacks propose and are never believed. A proposal is brought into ball and box where it is outside, shown to the
 model itself, and breaks its example only if the prediction, by argmax, is wrong by more than float32's rounding could
@@ -58,7 +58,7 @@ class Randomness(Exception):
 
 @dataclass(frozen=True)
 class VerifierResult:
-    """What the judge found, one row per proposal.
+    """What the verifier found, one row per proposal.
 
     Attributes:
         images: the proposals as judged, inside ball and box.
@@ -77,8 +77,8 @@ class Verifier:
     """Judges proposals for one model and threat.
 
     Args:
-        oracle: the model.
-        threat: ball that witnesses must lie in.
+        counted_model: the model.
+        threat: ball that adversarial images must lie in.
     """
 
     def __init__(self, counted_model: CountedModel, threat: Threat) -> None:
