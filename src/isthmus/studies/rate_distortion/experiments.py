@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ def random(config: TableConfig, store: ResultStore) -> Stages:
 
 
 def _table(config: TableConfig, store: ResultStore, labels: Labels) -> Stages:
-    config = yield from weight_decay.chosen(config, store)
+    config = yield from weight_decay.chosen(config, partial(choice, store))
     yield [
         _accuracies(config, store, model, batch, labels, seed)
         for seed in range(config.seeds)
@@ -87,7 +88,7 @@ def _accuracies(
     return Experiment(name, {"recipe": recipe, "measured": "accuracy"}, measure)
 
 
-def choice(recipe: dict[str, Any], store: ResultStore, coords: Coords) -> dict[str, Any]:
+def choice(store: ResultStore, recipe: dict[str, Any], coords: Coords) -> dict[str, Any]:
     """A run by which λ is chosen: its training accuracy beside that of the best constant prediction."""
     train, _, constant, _ = _counted(recipe, store)
     return measured([train.named(weight_decay.ACCURACY), constant.named(weight_decay.CONSTANT)], coords)
@@ -188,7 +189,7 @@ def _each_model(
     measure: Callable[[Model, int, Run], Any],
 ) -> Stages:
     """The choice of λ, then an experiment for every model and seed, determined by the recipe and these options."""
-    chosen = yield from weight_decay.chosen(config, store)
+    chosen = yield from weight_decay.chosen(config, partial(choice, store))
     options = config.plain()
     experiments = []
     for seed in range(config.seeds):

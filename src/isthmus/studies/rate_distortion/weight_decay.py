@@ -8,15 +8,15 @@ of the study has: the choice is not made on the runs that it affects.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from isthmus.core.errors import ConfigError
-from isthmus.core.types import Table
+from isthmus.core.types import Coordinate, Table
 from isthmus.studies.estimates import percent, points
 from isthmus.studies.measured import Measured
 from isthmus.studies.rate_distortion.configs import Model, TableConfig
-from isthmus.studies.store import Experiment, ResultStore
+from isthmus.studies.store import Experiment
 from isthmus.studies.study import StudyRecord
 
 ABOVE_CHANCE = 0.02
@@ -27,13 +27,18 @@ ACCURACY, CONSTANT = "choice_accuracy", "choice_constant_accuracy"
 """Metrics of these runs; claims and tables about the models select others."""
 
 ConfigT = TypeVar("ConfigT", bound=TableConfig)
+Train = Callable[[dict[str, Any], dict[str, Coordinate]], dict[str, Any]]
 Choice = Generator[Sequence[Experiment], Sequence[Mapping[str, Any]], ConfigT]
 
 
-def chosen(config: ConfigT, store: ResultStore) -> Choice[ConfigT]:
+def chosen(config: ConfigT, train: Train) -> Choice[ConfigT]:
     """Stages of a study that choose λ; returns the config with the chosen λ.
 
-    ``config = yield from chosen(config, store)``. Nothing is trained if λ is set, or no model has weight decay.
+    ``config = yield from chosen(config, train)``. Nothing is trained if λ is set, or no model has weight decay.
+
+    Args:
+        config: the options of the study.
+        train: trains the model of a recipe and returns its two accuracies, with the given coordinates.
 
     Raises:
         ConfigError: model A does not memorise random labels, so that runs this short cannot distinguish candidates; no
@@ -42,7 +47,7 @@ def chosen(config: ConfigT, store: ResultStore) -> Choice[ConfigT]:
     if config.weight_decay is not None or set(config.models) == {"A"}:
         return config
     for candidate in (0.0, *sorted(config.weight_decays)):
-        experiments = [_experiment(config, store, candidate, batch) for batch in config.batch_sizes]
+        experiments = [_experiment(config, train, candidate, batch) for batch in config.batch_sizes]
         found = [_Run(Measured.from_plain(each)) for each in (yield experiments)]
         if len(found) < len(experiments):
             raise ConfigError(f"A run on random labels with λ = {candidate:g} failed, so no λ can be chosen; {_SET}")
@@ -89,16 +94,13 @@ def _accuracies(found: Sequence[_Run]) -> str:
     return " and ".join(f"{percent(run.accuracy)} (batches of {run.coords['batch_size']})" for run in found)
 
 
-def _experiment(config: TableConfig, store: ResultStore, candidate: float, batch: int) -> Experiment:
+def _experiment(config: TableConfig, train: Train, candidate: float, batch: int) -> Experiment:
     model: Model = "B" if candidate else "A"
     seed = config.seeds
     recipe = config.model_copy(update={"weight_decay": candidate or None}).recipe(model, batch, "random", seed)
 
     def measure() -> dict[str, Any]:
-        from isthmus.studies.rate_distortion import experiments
-
-        coords = {"weight_decay": candidate, "batch_size": batch, "seed": seed}
-        return experiments.choice(recipe, store, coords)
+        return train(recipe, {"weight_decay": candidate, "batch_size": batch, "seed": seed})
 
     return Experiment(f"choice of λ, {candidate:g}, batch {batch}", {"recipe": recipe, "measured": "choice"}, measure)
 
