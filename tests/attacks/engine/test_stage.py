@@ -227,7 +227,7 @@ def test_where_an_attack_cannot_go_on_what_was_found_is_kept(tmp_path, model, ex
 SCRIPT = """
 import os, time
 from tests.attacks.attacked_models import Smooth, subject
-from isthmus.attacks import Linf, robust_accuracy
+from isthmus.attacks import Linf, RunOptions, robust_accuracy
 
 
 class Hanging(Smooth):
@@ -245,9 +245,9 @@ class Hanging(Smooth):
 if __name__ == "__main__":
     _, images, labels = subject(24)
     tell = lambda at: print("at", at.done, flush=True)
-    options = {"jobs": 2, "save_to": "kept.safetensors", "progress": tell}
+    options = RunOptions(save_to="kept.safetensors", progress=tell)
     try:
-        robust_accuracy(Hanging(), images, labels, Linf(0.02), ["pgd:20"], 12, **options)
+        robust_accuracy(Hanging(), images, labels, Linf(0.02), ["pgd:20"], 12, jobs=2, options=options)
     except KeyboardInterrupt as error:
         error.result.save("partial.safetensors")
         print(type(error).__name__, flush=True)
