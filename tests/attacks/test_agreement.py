@@ -7,16 +7,16 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from benchmarks import peers
 from sklearn.datasets import load_digits
-from tests.attacks.attacked_models import Smooth, pictures
 from torch import nn
 from torch.nn import functional
 
+from benchmarks import peers
 from isthmus.attacks import L2, PGD, Linf, robust_accuracy
 from isthmus.attacks.api import ready
 from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.minimal_norm import minimal_norms
+from tests.attacks.attacked_models import Smooth, pictures
 
 LINF, L2_BALL = Linf(0.1), L2(0.5)
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import linprog
-from tests.attacks.attacked_models import PIXELS, SHAPE, Linear, end_of, pictures
 
 from isthmus.attacks import FGSM, PGD, robust_accuracy
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.threats import L1, L2, Linf
 from isthmus.core.randomness import example_keys
+from tests.attacks.attacked_models import PIXELS, SHAPE, Linear, end_of, pictures
 
 DUAL = {"linf": 1, "l2": 2, "l1": np.inf}
 THREATS = [Linf(0.05), L2(0.2), L1(0.25)]

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from tests.attacks.attacked_models import PIXELS, SHAPE, Counting, Linear, Smooth, pictures, subject
 from torch import nn
 
 from isthmus.attacks import CW, PGD, robust_accuracy
@@ -13,6 +12,7 @@ from isthmus.attacks.minimal_norm import minimal_norms
 from isthmus.attacks.threats import L1, L2, Linf
 from isthmus.core.errors import ConfigError
 from isthmus.core.randomness import example_keys
+from tests.attacks.attacked_models import PIXELS, SHAPE, Counting, Linear, Smooth, pictures, subject
 
 
 def linear(classes, n=20):

@@ -5,7 +5,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from tests.attacks.attacked_models import Counting, Noisy, subject
 from torch import nn
 
 from isthmus.attacks import (
@@ -27,6 +26,7 @@ from isthmus.attacks.api import curve, ready
 from isthmus.attacks.engine.optimized_model import PROBE
 from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.threats import L1, L2, Linf
+from tests.attacks.attacked_models import Counting, Noisy, subject
 
 ORDER = {"linf": np.inf, "l2": 2, "l1": 1}
 THREATS = [Linf(0.08), L2(0.3), L1(0.8)]

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from tests.attacks.attacked_models import PIXELS, Linear, Smooth, pictures, subject
 from torch import nn
 
 from isthmus.attacks import FAB, robust_accuracy
@@ -14,6 +13,7 @@ from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.hyperplane import PROJECTIONS
 from isthmus.attacks.threats import L1, L2, Linf
 from isthmus.core.randomness import example_keys
+from tests.attacks.attacked_models import PIXELS, Linear, Smooth, pictures, subject
 
 DUAL = {"linf": 1, "l2": 2, "l1": np.inf}
 THREATS = [Linf(0.05), L2(0.2), L1(0.3)]

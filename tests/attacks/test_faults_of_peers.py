@@ -6,7 +6,6 @@ Square's windows in test_square, the draws of random models in test_attack_engin
 
 import pytest
 import torch
-from tests.attacks.attacked_models import Counting, Noisy, Smooth, pictures, subject
 from torch import nn
 
 from isthmus.attacks import PGD, Linf, robust_accuracy, verify_adversarial
@@ -16,6 +15,7 @@ from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.result import RobustResult
 from isthmus.core.errors import FileError, ModelError
 from isthmus.core.randomness import normal
+from tests.attacks.attacked_models import Counting, Noisy, Smooth, pictures, subject
 
 SHORT = [
     "apgd:8",

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from tests.attacks.attacked_models import PIXELS, SHAPE, Linear, Noisy, Smooth, pictures, subject
 from torch import nn
 
 from isthmus.attacks import DDN, FMN, PGD, fmn, robust_accuracy
@@ -13,6 +12,7 @@ from isthmus.attacks.minimal_norm import minimal_norms
 from isthmus.attacks.threats import L1, L2, THREATS, Linf
 from isthmus.core.errors import ConfigError
 from isthmus.core.randomness import example_keys
+from tests.attacks.attacked_models import PIXELS, SHAPE, Linear, Noisy, Smooth, pictures, subject
 
 DUAL = {"linf": 1, "l2": 2, "l1": torch.inf}
 

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from tests.attacks.attacked_models import PIXELS, SHAPE, Counting, Linear, pictures, subject
 
+from isthmus.attacks import Linf
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
 from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.foolbox_protocol import BisectedPGD, bisect_pgd, scan_fgsm
 from isthmus.core.randomness import example_keys
+from tests.attacks.attacked_models import PIXELS, SHAPE, Counting, Linear, pictures, subject
 
 
 def binary(n=20, scale=1.0):

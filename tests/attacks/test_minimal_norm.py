@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from scipy import optimize
-from tests.attacks.attacked_models import PIXELS, Counting, Linear, Smooth, pictures, proposing, subject
 from torch import nn
 
 from isthmus.attacks import FMN, bisect_pgd, robust_accuracy, scan_fgsm
@@ -15,6 +14,7 @@ from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.minimal_norm import minimal_norms
 from isthmus.attacks.threats import THREATS
 from isthmus.core.errors import ConfigError, DataError, ModelError
+from tests.attacks.attacked_models import PIXELS, Counting, Linear, Smooth, pictures, proposing, subject
 
 NORMS = list(THREATS)
 ORDER = {"linf": torch.inf, "l2": 2, "l1": 1}

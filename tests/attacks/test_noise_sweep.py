@@ -7,12 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.attacks.attacked_models import Counting, Linear, Noisy, pictures, subject
-from tests.attacks.test_unbounded import Detached, Overflowing, Stepped, two_classes
 
 from isthmus.attacks.noise_sweep import NO_ANSWER, NOISES, _onto_sphere, descend, noise_norm
 from isthmus.core.errors import ConfigError, DataError, ModelError
 from isthmus.information.channel import decibels
+from tests.attacks.attacked_models import Counting, Linear, Noisy, pictures, subject
+from tests.attacks.test_unbounded import Detached, Overflowing, Stepped, two_classes
 
 LADDER = [40.0, 25.0, 12.0, 6.0]
 

@@ -7,13 +7,13 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from benchmarks import peers
-from tests.attacks.attacked_models import PIXELS, Counting, Linear, pictures, subject
 from torch import Tensor, nn
 
+from benchmarks import peers
 from isthmus.attacks import RayS, minimal_norms, robust_accuracy
 from isthmus.attacks.threats import L1, Linf
 from isthmus.core.errors import ConfigError
+from tests.attacks.attacked_models import PIXELS, Counting, Linear, pictures, subject
 
 
 class Labels(nn.Module):

@@ -4,12 +4,12 @@ from itertools import pairwise
 
 import pytest
 import torch
-from tests.attacks.attacked_models import Counting, Noisy, proposing, subject
 
 from isthmus.attacks import L2, Linf, RobustResult, curve, parse_grid, robust_accuracy
 from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.core.errors import FileError
 from isthmus.metrics import wilson
+from tests.attacks.attacked_models import Counting, Noisy, proposing, subject
 
 QUICK = ["fgsm", "pgd"]
 FACTS = ("threat", "attacks", "forward_passes", "backward_passes", "random", "complete", "by_attack", "targeted")

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.attacks.attacked_models import Noisy, subject
 
 from isthmus.attacks import Linf, RobustResult, robust_accuracy
 from isthmus.attacks.api import ready
@@ -12,6 +11,7 @@ from isthmus.attacks.engine.inputs import examples
 from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.shards import merge, parse_shard, rows_of, shard_facts
 from isthmus.core.errors import ConfigError, FileError
+from tests.attacks.attacked_models import Noisy, subject
 
 QUICK = ["fgsm", {"name": "pgd", "steps": 5, "restarts": 2}]
 STANDARD = [

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from tests.attacks.attacked_models import Counting, Linear, Smooth, pictures, subject
 from torch import nn
 
 from isthmus.attacks import PGD, Square, robust_accuracy
@@ -14,6 +13,7 @@ from isthmus.attacks.square_windows import HALVINGS, SquareWindows, bump, bumps,
 from isthmus.attacks.threats import L1, L2, Linf, Threat
 from isthmus.core.errors import ConfigError
 from isthmus.core.randomness import example_keys
+from tests.attacks.attacked_models import Counting, Linear, Smooth, pictures, subject
 
 CPU = torch.device("cpu")
 THREATS = [Linf(0.1), L2(0.7), L1(3)]

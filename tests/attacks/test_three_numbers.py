@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.attacks.attacked_models import Linear, Noisy, Smooth, pictures, proposing, subject
 from torch import nn
 
 from isthmus.attacks import PGD, Linf, RobustResult, curve, robust_accuracy
@@ -17,6 +16,7 @@ from isthmus.attacks.engine.verifier import Verifier
 from isthmus.attacks.verify import verify
 from isthmus.core.randomness import example_keys, normal, uniform
 from isthmus.metrics import wilson
+from tests.attacks.attacked_models import Linear, Noisy, Smooth, pictures, proposing, subject
 
 STILL = [proposing(lambda batch, threat: batch.images)]
 """An attack that moves nothing: every image is its own adversarial example."""

@@ -4,7 +4,6 @@ import pickle
 
 import pytest
 import torch
-from tests.attacks.attacked_models import Counting, Smooth, pictures
 
 from isthmus.attacks import RobustResult, Transfer, robust_accuracy
 from isthmus.attacks.api import ready
@@ -14,6 +13,7 @@ from isthmus.attacks.threats import L1, L2, Linf
 from isthmus.attacks.transfer import transferred
 from isthmus.core.errors import ConfigError, FileError
 from isthmus.core.randomness import example_keys
+from tests.attacks.attacked_models import Counting, Smooth, pictures
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tests.attacks.attacked_models import Counting, Linear, Noisy, pictures, subject
 from torch import nn
 
 from isthmus.attacks import Unbounded, robust_accuracy
 from isthmus.attacks.threats import L1, L2, Linf
 from isthmus.attacks.unbounded import ascend
 from isthmus.core.errors import ConfigError, DataError, ModelError
+from tests.attacks.attacked_models import Counting, Linear, Noisy, pictures, subject
 
 
 def two_classes(n=12, margin=6.0, **options):

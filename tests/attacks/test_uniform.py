@@ -3,13 +3,13 @@
 import pytest
 import torch
 from scipy import stats
-from tests.attacks.attacked_models import Counting, Linear, pictures, subject
 
 from isthmus.attacks import PGD, Uniform, robust_accuracy
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.threats import L1, L2, Linf
 from isthmus.core.errors import ConfigError
 from isthmus.core.randomness import example_keys
+from tests.attacks.attacked_models import Counting, Linear, pictures, subject
 
 THREATS = [Linf(0.1), L2(0.5), L1(1)]
 

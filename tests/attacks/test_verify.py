@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tests.attacks.attacked_models import Linear, Noisy, Smooth, proposing, subject
 
 from isthmus.attacks import L1, L2, Linf, RobustResult, curve, robust_accuracy
 from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.verify import Verification, verify
 from isthmus.core.errors import DataError, FileError, ModelError
+from tests.attacks.attacked_models import Linear, Noisy, Smooth, proposing, subject
 
 SUITE = ["fgsm", {"name": "pgd", "steps": 12}]
 

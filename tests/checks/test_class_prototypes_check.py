@@ -5,8 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.attacks.attacked_models import Counting
-from tests.checks.test_robustness_check import Linear, Noisy, Staircase, linear_context
 from torch import nn
 
 from isthmus.attacks.threats import Linf
@@ -17,6 +15,8 @@ from isthmus.core.config import component
 from isthmus.core.errors import ConfigError, ModelError
 from isthmus.core.types import CheckResult, Gallery, Status
 from isthmus.report.sections import class_prototypes as page
+from tests.attacks.attacked_models import Counting
+from tests.checks.test_robustness_check import Linear, Noisy, Staircase, linear_context
 
 WEIGHT = 3 * torch.linspace(-1, 1, 12)
 

@@ -6,8 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.checks.metric_helpers import plain
-from tests.data.shift.published_sets import cifar10_c, photographs
 from torch import nn
 
 import isthmus
@@ -23,6 +21,8 @@ from isthmus.data.corruptions import weather
 from isthmus.data.corruptions.apply import corrupt
 from isthmus.metrics import CORRUPTIONS
 from isthmus.report.sections import corruptions as page
+from tests.checks.metric_helpers import plain
+from tests.data.shift.published_sets import cifar10_c, photographs
 
 TWO = ("fog", "contrast")
 

@@ -6,9 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.checks.metric_helpers import plain
-from tests.checks.test_robustness_check import Noisy
-from tests.checks.test_shift_check import folder, names
 from torch import nn
 
 import isthmus
@@ -23,6 +20,9 @@ from isthmus.core.types import CheckResult, Status
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
 from isthmus.report.sections import dataset_transfer as page
+from tests.checks.metric_helpers import plain
+from tests.checks.test_robustness_check import Noisy
+from tests.checks.test_shift_check import folder, names
 
 
 def linear(seed=0, features=64):

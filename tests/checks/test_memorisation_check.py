@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.stats import mannwhitneyu
-from tests.checks.metric_helpers import plain
 from torch import nn
 
 import isthmus
@@ -26,6 +25,7 @@ from isthmus.data.images import Split
 from isthmus.data.loading import load
 from isthmus.data.on_demand import FileSplit
 from isthmus.report.sections import memorisation as page
+from tests.checks.metric_helpers import plain
 
 
 class Reads(nn.Module):

@@ -5,8 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.checks.metric_helpers import plain
-from tests.checks.test_robustness_check import Linear, Noisy, Staircase, linear_context
 from torch import nn
 
 from isthmus.attacks.noise_sweep import noise_norm
@@ -19,6 +17,8 @@ from isthmus.core.types import CheckResult, Status
 from isthmus.metrics import accuracy
 from isthmus.metrics.transmission import transmitted_bits
 from isthmus.report.sections import noise_robustness as page
+from tests.checks.metric_helpers import plain
+from tests.checks.test_robustness_check import Linear, Noisy, Staircase, linear_context
 
 WEIGHT = torch.linspace(-1, 1, 12)
 

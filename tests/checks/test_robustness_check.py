@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from tests.checks.metric_helpers import plain
 from torch import nn
 
 from isthmus.attacks.threats import L2, Linf
@@ -14,6 +13,7 @@ from isthmus.core.errors import ConfigError
 from isthmus.core.types import CheckResult, Metrics, Status
 from isthmus.metrics import accuracy
 from isthmus.report.sections import robustness as page
+from tests.checks.metric_helpers import plain
 
 QUICK = ({"name": "fgsm"}, {"name": "pgd", "steps": 8})
 

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.checks.metric_helpers import plain
-from tests.data.shift.published_sets import cifar10_1, cifar10_c
 from torch import nn
 
 from isthmus import metrics
@@ -18,6 +16,8 @@ from isthmus.core.config import component
 from isthmus.core.errors import ConfigError, DataError
 from isthmus.core.types import Headline, Status
 from isthmus.report.sections import shift as page
+from tests.checks.metric_helpers import plain
+from tests.data.shift.published_sets import cifar10_1, cifar10_c
 
 
 class Reads(nn.Module):

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.data.shift.published_sets import cifar10_1, cifar10_c, photographs
 from torch import nn
 
 from isthmus.checks.shift import correct_predictions, correct_under_corruptions
@@ -13,6 +12,7 @@ from isthmus.core import randomness
 from isthmus.core.errors import DataError, ModelError
 from isthmus.data.shift.shifted import load
 from isthmus.metrics import measured_mce
+from tests.data.shift.published_sets import cifar10_1, cifar10_c, photographs
 
 CLASSES = ("n01440764", "n01498041", "n01531178")
 

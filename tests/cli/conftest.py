@@ -6,11 +6,11 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
-from tests.cli.commands import FAST, LONG, NET, RECIPE, THEIRS, isthmus
 
 from isthmus.core import config
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
+from tests.cli.commands import FAST, LONG, NET, RECIPE, THEIRS, isthmus
 
 
 @pytest.fixture(scope="package")

@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.cli.commands import isthmus
 
 from isthmus import data
 from isthmus.cli import app
+from tests.cli.commands import isthmus
 
 
 def test_nothing_given_shows_the_help(home):

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
-from tests.cli.commands import FAST, HELD, LONG, isthmus, named_net, started
 
 from isthmus.attacks.api import robust_accuracy
 from isthmus.attacks.engine.run_options import Snapshot
@@ -29,6 +28,7 @@ from isthmus.core.errors import ConfigError
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
 from isthmus.data.order import balanced
+from tests.cli.commands import FAST, HELD, LONG, isthmus, named_net, started
 
 
 def same(a: RobustResult, b: RobustResult) -> bool:

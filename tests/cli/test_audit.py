@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 import typer
-from tests.cli.commands import isthmus
 
 from isthmus.cli.exit_codes import stop_at_verdicts
+from tests.cli.commands import isthmus
 
 
 def test_a_run_is_audited(home):

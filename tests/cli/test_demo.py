@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.cli.commands import isthmus
 
 from isthmus.studies import demo
+from tests.cli.commands import isthmus
 
 
 def test_the_demo_compares_its_classifiers(tmp_path, monkeypatch):

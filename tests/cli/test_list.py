@@ -1,6 +1,7 @@
 """``isthmus list``."""
 
 import pytest
+
 from tests.cli.commands import isthmus
 
 

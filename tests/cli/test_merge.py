@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tests.cli.commands import LONG, isthmus, named_net
 
 from isthmus.attacks.result import RobustResult
 from isthmus.audits import attack_file
 from isthmus.cli import app
 from isthmus.core.errors import ConfigError
+from tests.cli.commands import LONG, isthmus, named_net
 
 
 def attack(home, *options):

@@ -3,10 +3,10 @@
 import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tests.cli.commands import FAST, isthmus, named_net
 
 from isthmus.audits import attack_file
 from isthmus.core.errors import FileError
+from tests.cli.commands import FAST, isthmus, named_net
 
 
 def test_verification_agrees_and_compares_the_examples(net_home, attacked):

@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.core.sent_tasks import Deaf, Fail, Foreigner, Killed, Sleep, Square
 
 from isthmus.core import execution
 from isthmus.core.errors import ConfigError, DataError
 from isthmus.core.execution import KEPT, LOSSES, InProcess, TaskCache, current, using
 from isthmus.core.process_pool import ProcessPool
+from tests.core.sent_tasks import Deaf, Fail, Foreigner, Killed, Sleep, Square
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 

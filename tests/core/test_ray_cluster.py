@@ -5,11 +5,11 @@ import signal
 from contextlib import suppress
 
 import pytest
-from tests.core.sent_tasks import Fail, Killed, Sleep, SleepOnce, Square
-from tests.core.test_execution import begin, values
 
 from isthmus.core.errors import ConfigError, DataError
 from isthmus.core.ray_cluster import Cluster, RayExecutor, check_installed, installed
+from tests.core.sent_tasks import Fail, Killed, Sleep, SleepOnce, Square
+from tests.core.test_execution import begin, values
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")  # Ray's own
 

@@ -8,11 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 import typer
-from benchmarks.illusions import ILLUSIONS
-from tests.diagnosis.trained_digits import EPS, SMALL, adversarially_trained, diagnosed, held_out, undefended
-from tests.diagnosis.unusual_models import PASSES, PassCounter, RandomOffGrid, Votes
 
 import isthmus
+from benchmarks.illusions import ILLUSIONS
 from isthmus.attacks import Linf
 from isthmus.attacks.engine import counted_model
 from isthmus.attacks.engine.inputs import examples
@@ -22,6 +20,8 @@ from isthmus.core.errors import ConfigError
 from isthmus.diagnosis.context import DiagnosisContext
 from isthmus.diagnosis.diagnose import diagnose
 from isthmus.diagnosis.verdict import Verdict
+from tests.diagnosis.trained_digits import EPS, SMALL, adversarially_trained, diagnosed, held_out, undefended
+from tests.diagnosis.unusual_models import PASSES, PassCounter, RandomOffGrid, Votes
 
 N = 30
 SMALLER = replace(SMALL, sample=15)

@@ -7,7 +7,14 @@ from functools import cache
 
 import pytest
 import torch
+from torch import Tensor, nn
+
+import isthmus
 from benchmarks.illusions import ILLUSIONS
+from isthmus.attacks import Linf, robust_accuracy
+from isthmus.diagnosis.budget import QUICK
+from isthmus.diagnosis.diagnose import Diagnosis
+from isthmus.diagnosis.tests import TESTS
 from tests.diagnosis.trained_digits import (
     EPS,
     adversarially_trained,
@@ -18,13 +25,6 @@ from tests.diagnosis.trained_digits import (
     held_out,
     undefended,
 )
-from torch import Tensor, nn
-
-import isthmus
-from isthmus.attacks import Linf, robust_accuracy
-from isthmus.diagnosis.budget import QUICK
-from isthmus.diagnosis.diagnose import Diagnosis
-from isthmus.diagnosis.tests import TESTS
 
 CLAIMED = {"early answers", "random noise", "random resizing", "dropout left on"}
 """Illusions that the baseline attack breaks on this model, so that only a claim can be wrong about them."""

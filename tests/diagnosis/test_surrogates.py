@@ -8,13 +8,13 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from tests.diagnosis.differentiable import probed
-from tests.diagnosis.unusual_models import FunctionModel
 from torch import Tensor, nn
 
 from isthmus.diagnosis.bpda.model import BPDAModel
 from isthmus.diagnosis.bpda.relaxed import normalized_name
 from isthmus.diagnosis.bpda.surrogates import EXEMPT, KINDS, SURROGATES
+from tests.diagnosis.differentiable import probed
+from tests.diagnosis.unusual_models import FunctionModel
 
 I = torch.tensor([[0, 1, 2, 3]] * 3)  # noqa: E741
 B = torch.tensor([0.2, 0.4, 0.6, 0.8])

@@ -8,7 +8,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
+import isthmus
 from benchmarks.illusions import ILLUSIONS
+from isthmus.attacks import PGD, Linf
+from isthmus.attacks.engine.inputs import examples
+from isthmus.diagnosis import follow_ups
+from isthmus.diagnosis.budget import QUICK
+from isthmus.diagnosis.context import DiagnosisContext
+from isthmus.diagnosis.diagnose import diagnose
+from isthmus.diagnosis.diagnostic_result import DiagnosticResult
+from isthmus.diagnosis.follow_ups import FOLLOW_UPS, FollowUp
+from isthmus.diagnosis.tests import TESTS, DiagnosticTest
 from tests.diagnosis.trained_digits import SMALL, adversarially_trained, conv_net, diagnosed, fit, held_out, undefended
 from tests.diagnosis.unusual_models import (
     BatchNormInTraining,
@@ -26,18 +38,6 @@ from tests.diagnosis.unusual_models import (
     hard_binary_label,
     two_classes,
 )
-from torch import nn
-
-import isthmus
-from isthmus.attacks import PGD, Linf
-from isthmus.attacks.engine.inputs import examples
-from isthmus.diagnosis import follow_ups
-from isthmus.diagnosis.budget import QUICK
-from isthmus.diagnosis.context import DiagnosisContext
-from isthmus.diagnosis.diagnose import diagnose
-from isthmus.diagnosis.diagnostic_result import DiagnosticResult
-from isthmus.diagnosis.follow_ups import FOLLOW_UPS, FollowUp
-from isthmus.diagnosis.tests import TESTS, DiagnosticTest
 
 NEED_GRADIENTS = {name for name, test in TESTS.items() if test.needs_gradient}
 

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tests.diagnosis.unusual_models import FunctionModel
 from torch import Tensor, nn
 
 from isthmus.attacks.engine.batch import Batch
@@ -14,6 +13,7 @@ from isthmus.attacks.threats import Linf
 from isthmus.diagnosis import black_box_attacks
 from isthmus.diagnosis.bpda.model import BPDAModel
 from isthmus.diagnosis.wrappers import LogProbabilityModel, PerImageModel, ZeroGradientModel, in_double
+from tests.diagnosis.unusual_models import FunctionModel
 
 
 def halved_in_place(images: Tensor) -> Tensor:

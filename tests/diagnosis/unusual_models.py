@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 import torch
-from tests.diagnosis.trained_digits import conv_net, digits
 from torch import Tensor, nn
+
+from tests.diagnosis.trained_digits import conv_net, digits
 
 
 class Wrapper(nn.Module):

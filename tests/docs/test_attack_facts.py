@@ -4,7 +4,6 @@ import re
 from dataclasses import fields
 
 import pytest
-from tests.docs.doc_pages import DOCS, ROOT
 
 from isthmus.attacks import L2, Linf, Race, race, result_warnings, threats
 from isthmus.attacks.engine import averages, early_stopping, optimized_model, rounding, verifier
@@ -14,6 +13,7 @@ from isthmus.attacks.engine.state import EvaluationState
 from isthmus.attacks.suites import SUITES
 from isthmus.core import registry
 from isthmus.core.errors import ConfigError
+from tests.docs.doc_pages import DOCS, ROOT
 
 PAGE = (DOCS / "attacks.md").read_text("utf-8")
 FLAT = " ".join(PAGE.split())

@@ -2,9 +2,8 @@
 
 import re
 
-from tests.docs.doc_pages import DOCS, ROOT
-
 from isthmus.diagnosis import attack_tests, budget, ensemble_tests, follow_ups, gradient_tests, tests, verdict
+from tests.docs.doc_pages import DOCS, ROOT
 
 PAGE = (DOCS / "diagnosis.md").read_text("utf-8")
 FLAT = " ".join(PAGE.split())

@@ -7,12 +7,12 @@ import tomllib
 
 import pytest
 import yaml
-from tests.docs.doc_pages import DOCS, ROOT, blocks, console_lines
 
 from isthmus.cli import app
 from isthmus.core import registry
 from isthmus.core.types import Status
 from isthmus.training.run import Run
+from tests.docs.doc_pages import DOCS, ROOT, blocks, console_lines
 
 EXAMPLES = ROOT / "examples"
 

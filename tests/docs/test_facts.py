@@ -7,8 +7,6 @@ from dataclasses import fields
 import pytest
 import torch
 import yaml
-from tests.docs.doc_pages import DOCS, ROOT
-from tests.test_architecture import ORDER
 
 import isthmus
 from isthmus.audits import DEFAULT_CHECKS, WITH_TRAINING
@@ -22,6 +20,8 @@ from isthmus.core.config import component
 from isthmus.core.training_options import RHO_SCHEDULES
 from isthmus.core.types import Status, Terms
 from isthmus.report.scorecard import QUESTIONS
+from tests.docs.doc_pages import DOCS, ROOT
+from tests.test_architecture import ORDER
 
 TINY = {
     "name": "tiny",

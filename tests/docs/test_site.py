@@ -7,6 +7,7 @@ import sys
 from html.parser import HTMLParser
 
 import pytest
+
 from tests.docs.doc_pages import DOCS, PAGES, ROOT
 
 LOADS = {

@@ -5,11 +5,11 @@ import re
 import pytest
 import typer
 import yaml
-from tests.docs.doc_pages import DOCS, FENCE, PAGES, ROOT, blocks, console_lines
 
 from isthmus.cli import app
 from isthmus.core.recipe import load_recipe
 from isthmus.training.run import Run
+from tests.docs.doc_pages import DOCS, FENCE, PAGES, ROOT, blocks, console_lines
 
 TEXTS = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 COMMANDS = [

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
-from tests.fuzzing.trials import Payload
 
 from isthmus.core.errors import shown
+from tests.fuzzing.trials import Payload
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.fuzzing.hostile import Draw, pickles, spoiled
-from tests.fuzzing.trials import cases, judge, place
 
 import isthmus
 from isthmus.core import files
 from isthmus.data.shift.shifted import load
+from tests.fuzzing.hostile import Draw, pickles, spoiled
+from tests.fuzzing.trials import cases, judge, place
 
 SOURCE = Path(isthmus.__file__).parent
 MEMBERS = [

@@ -14,9 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save
-from tests.fuzzing.hostile import Draw, damaged, forged, joined, parts, pickles, values
-from tests.fuzzing.sound import COUNT, RECIPE, SUITE, THREAT
-from tests.fuzzing.trials import cases, command, judge, place
 from torch import Tensor, nn
 
 from isthmus.attacks.api import robust_accuracy
@@ -32,6 +29,9 @@ from isthmus.models.adapters import foreign, load_weights
 from isthmus.training import checkpoints
 from isthmus.training.run import Run
 from isthmus.training.start import train
+from tests.fuzzing.hostile import Draw, damaged, forged, joined, parts, pickles, values
+from tests.fuzzing.sound import COUNT, RECIPE, SUITE, THREAT
+from tests.fuzzing.trials import cases, command, judge, place
 
 DTYPES = [torch.float64, torch.float16, torch.int64, torch.int32, torch.uint8, torch.bool, torch.complex64]
 STARTED = (".lock", "run.json", "metrics.jsonl")

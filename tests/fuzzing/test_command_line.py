@@ -10,13 +10,13 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.fuzzing.hostile import SCALARS, Draw
-from tests.fuzzing.sound import RECIPE
-from tests.fuzzing.trials import FULL, Place, Refused, cases, command, judge, place
 
 from isthmus.core.errors import ConfigError
 from isthmus.studies import running
 from isthmus.training.loop import Trainer
+from tests.fuzzing.hostile import SCALARS, Draw
+from tests.fuzzing.sound import RECIPE
+from tests.fuzzing.trials import FULL, Place, Refused, cases, command, judge, place
 
 WORDS = sorted(
     {text for text in map(str, SCALARS) if "\0" not in text and "\ud800" not in text}

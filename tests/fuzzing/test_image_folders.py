@@ -15,11 +15,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from tests.fuzzing.hostile import Draw, pickles, spoiled
-from tests.fuzzing.trials import Place, cases, judge, place
 
 from isthmus.data.loading import load
 from isthmus.data.prefetch import read
+from tests.fuzzing.hostile import Draw, pickles, spoiled
+from tests.fuzzing.trials import Place, cases, judge, place
 
 GREY = np.arange(64, dtype=np.uint8).reshape(8, 8) * 3
 COLOUR = np.stack([GREY, GREY.T, 255 - GREY], axis=2)

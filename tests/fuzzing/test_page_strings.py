@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from isthmus.report import page
 from tests.fuzzing.hostile import Draw
 from tests.fuzzing.trials import cases, judge, place
 from tests.report.headless import CHROMIUM, Browser
-
-from isthmus.report import page
 
 pytestmark = [
     pytest.mark.browser,

@@ -8,10 +8,10 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.fuzzing.hostile import LARGE, SCALARS, Draw, damaged, spoiled, values
-from tests.fuzzing.trials import Place, cases, judge, place
 
 from isthmus.core.recipe import load_recipe
+from tests.fuzzing.hostile import LARGE, SCALARS, Draw, damaged, spoiled, values
+from tests.fuzzing.trials import Place, cases, judge, place
 
 RECIPE = {
     "name": "fuzzed",

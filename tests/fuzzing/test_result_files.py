@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.fuzzing.hostile import Draw, damaged, pickles, sealed, spoiled
-from tests.fuzzing.trials import cases, command, judge, place
 
 from isthmus.audits.stored import stored
 from isthmus.core import results
@@ -22,6 +20,8 @@ from isthmus.report import loading
 from isthmus.studies import page as study_page
 from isthmus.studies.study import StudyRecord
 from isthmus.training.run import Run
+from tests.fuzzing.hostile import Draw, damaged, pickles, sealed, spoiled
+from tests.fuzzing.trials import cases, command, judge, place
 
 JSON = ["run.json", "audit/audit.json", "audit/accuracy.json", "audit/calibration.json", "audit/information.json"]
 ARRAYS = ["audit/accuracy.npz", "audit/calibration.npz", "audit/information.npz"]

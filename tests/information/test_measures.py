@@ -7,13 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.information.test_gaussians import FAMILIES, make, reference
 from torch.distributions import Categorical
 
 from isthmus.information.codes import Codes
 from isthmus.information.gaussians import IdentityGaussian, kl
 from isthmus.information.measures import Measures, measure, mni_distance
 from isthmus.information.mixtures import uniform_mixture
+from tests.information.test_gaussians import FAMILIES, make, reference
 
 N, CLASSES, DIM, SAMPLES = 30, 5, 4, 3
 PRIOR = torch.tensor([0.4, 0.3, 0.2, 0.1, 0.0], dtype=torch.float64).log()

@@ -53,5 +53,5 @@ def test_without_running_averages_an_answer_depends_on_its_batch():
 
 def test_small_images_are_refused():
     assert build((1, 28, 28)).features == 64
-    with pytest.raises(ConfigError, match="28×28 pixels at least; these have 27×32"):
+    with pytest.raises(ConfigError, match="28×28 pixels; these have 27×32"):
         build((1, 27, 32))

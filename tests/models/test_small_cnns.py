@@ -46,7 +46,7 @@ def test_maps_never_vanish(name, shape, expected):
 @pytest.mark.parametrize("name", ["strided_conv", "lenet5"])
 @pytest.mark.parametrize("shape", [(1, 3, 28), (1, 28, 3), (1, 1, 1)], ids=str)
 def test_images_that_are_too_small_are_refused_in_one_sentence(name, shape):
-    with pytest.raises(ConfigError, match=rf"{name} halves .* images of {shape[1]}×{shape[2]} are too small .* mlp"):
+    with pytest.raises(ConfigError, match=rf"{name} halves .* images of {shape[1]}×{shape[2]} are too small.* mlp"):
         build(name, shape)
 
 

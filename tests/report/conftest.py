@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.report import report_standins, standin_checks
 
 from isthmus.report import page, sections
 from isthmus.report.loading import load_all
+from tests.report import report_standins, standin_checks
 
 
 @pytest.fixture(autouse=True)

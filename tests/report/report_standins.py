@@ -161,9 +161,8 @@ def write_runs(root: Path) -> list[Path]:
 if __name__ == "__main__":
     import sys
 
-    from tests.report import standin_checks
-
     from isthmus.report import page, sections
+    from tests.report import standin_checks
 
     sections.find = standin_checks.find
     print(page.write(write_runs(Path(sys.argv[1])), Path(sys.argv[1]) / "page.html"))

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from tests.report.report_standins import EPSILONS, fraction
 
 from isthmus.core.types import CheckResult, Figure, Gallery, Mark, Metric, Picture, Section, Series, Table
 from isthmus.report import sections
+from tests.report.report_standins import EPSILONS, fraction
 
 Found = Mapping[str, CheckResult]
 

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.report import report_standins as standins
-from tests.report import standin_checks
 
 from isthmus.core import results
 from isthmus.core.errors import FileError
 from isthmus.core.types import CheckResult, Figure, Interval, Mark, Metric, Metrics, Section, Series, Status, Table
 from isthmus.report import page, statuses
 from isthmus.report.loading import AuditedModel, load, load_all
+from tests.report import report_standins as standins
+from tests.report import standin_checks
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 

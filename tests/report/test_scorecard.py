@@ -9,14 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.report import report_standins as standins
-from tests.report import standin_checks
-from tests.report.test_page import EVIL, Reader
 
 from isthmus.core.types import CheckResult, Headline, Metric, Metrics, Section, Status
 from isthmus.report import page, scorecard
 from isthmus.report.loading import AuditedModel, load
 from isthmus.report.scorecard import COLUMNS, QUESTIONS, Question
+from tests.report import report_standins as standins
+from tests.report import standin_checks
+from tests.report.test_page import EVIL, Reader
 
 MANY = COLUMNS + 1
 Found = Mapping[str, CheckResult]

@@ -1,11 +1,11 @@
 """Calibration while training: claims on made-up numbers, and a run on digits."""
 
 import pytest
-from tests.studies.records import blocks, fraction, measured, record, verdicts, with_interval
 
 from isthmus.core.errors import ConfigError
 from isthmus.studies.running import run_study
 from isthmus.studies.verdicts import Verdict
+from tests.studies.records import blocks, fraction, measured, record, verdicts, with_interval
 
 CALIBRATION = "ceb/calibration"
 SUPPORTED, CONTRADICTED, UNDECIDED = Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.UNDECIDED

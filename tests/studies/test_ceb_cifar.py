@@ -5,7 +5,6 @@ from html import unescape
 import numpy as np
 import pytest
 import torch
-from tests.studies.records import blocks, fraction, measured, record, row, verdicts, with_interval
 
 from isthmus.attacks import PGD as Pgd
 from isthmus.attacks import Linf, robust_accuracy
@@ -29,6 +28,7 @@ from isthmus.studies.running import run_study
 from isthmus.studies.store import ResultStore
 from isthmus.studies.verdicts import Verdict
 from isthmus.training.run import load as load_run
+from tests.studies.records import blocks, fraction, measured, record, row, verdicts, with_interval
 
 SUPPORTED, CONTRADICTED, UNDECIDED = Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.UNDECIDED
 SMALL, LARGE, BIDIRECTIONAL = "ceb/cifar-28x10", "ceb/cifar-62x7", "ceb/cifar-62x7-bidirectional"

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.studies.records import blocks, fraction, measured, record, verdicts, with_interval
 
 from isthmus.metrics import auroc, fpr_at_tpr
 from isthmus.studies.ceb.detection import DIGIT, OUTS, impossible_rows, least_auroc
 from isthmus.studies.paper_values import paper_value, paper_values
 from isthmus.studies.running import run_study
 from isthmus.studies.verdicts import Verdict
+from tests.studies.records import blocks, fraction, measured, record, verdicts, with_interval
 
 DETECTION = "ceb/detection"
 SUPPORTED, CONTRADICTED, UNDECIDED = Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.UNDECIDED

@@ -5,7 +5,6 @@ from html import unescape
 
 import pytest
 import torch
-from tests.studies.records import blocks, fraction, measured, record, row, verdicts
 
 from isthmus.attacks import Linf, robust_accuracy
 from isthmus.attacks.engine.run_options import RunOptions
@@ -20,6 +19,7 @@ from isthmus.studies.running import run_study
 from isthmus.studies.verdicts import Verdict
 from isthmus.training.run import Run
 from isthmus.training.run import load as load_run
+from tests.studies.records import blocks, fraction, measured, record, row, verdicts
 
 FASHION, LABELS = "ceb/fashion", "ceb/random-labels"
 SUPPORTED, CONTRADICTED, UNDECIDED = Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.UNDECIDED

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.studies.records import blocks, measured, record, verdicts
 from torch import nn
 
 from isthmus.core.errors import ConfigError
@@ -27,6 +26,7 @@ from isthmus.studies.store import ResultStore
 from isthmus.studies.verdicts import Verdict
 from isthmus.training.run import load as load_model
 from isthmus.training.schedules import learning_rate_factor
+from tests.studies.records import blocks, measured, record, verdicts
 
 SUPPORTED, CONTRADICTED, UNDECIDED = Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.UNDECIDED
 STUDIES = {50: "ceb/imagenet-50", 152: "ceb/imagenet-152"}

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from tests.studies.records import blocks, fraction, measured, record, row
 
 from isthmus.attacks import Linf, robust_accuracy
 from isthmus.core.recipe import load_recipe
@@ -15,6 +14,7 @@ from isthmus.studies.closer_look.surfaces import heat_map
 from isthmus.studies.image_models import ModelSpec
 from isthmus.studies.running import run_study
 from isthmus.studies.verdicts import Verdict
+from tests.studies.records import blocks, fraction, measured, record, row
 
 SUPPORTED, CONTRADICTED, UNDECIDED = Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.UNDECIDED
 N, SEEDS = 1000, 3

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from tests.studies.records import blocks, fraction, measured, record, row, verdicts
 
 from isthmus.data.toys import Intervals, Rule
 from isthmus.studies import catalogue
@@ -12,6 +11,7 @@ from isthmus.studies.closer_look import toy_models
 from isthmus.studies.closer_look.configs import GaussiansConfig, ToyConfig, Vib
 from isthmus.studies.measured import Measured
 from isthmus.studies.verdicts import Verdict
+from tests.studies.records import blocks, fraction, measured, record, row, verdicts
 
 SUPPORTED, CONTRADICTED, UNDECIDED = Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.UNDECIDED
 FIGURE_5, FIGURE_6, FIGURE_7 = (f"closer-look/figure-{number}" for number in (5, 6, 7))

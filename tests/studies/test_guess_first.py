@@ -2,7 +2,6 @@
 
 import pytest
 from pydantic import ValidationError
-from tests.studies.records import blocks, fraction, measured, record, row, verdicts, with_interval
 
 from isthmus.core.recipe import load_recipe
 from isthmus.studies import catalogue, page
@@ -12,6 +11,7 @@ from isthmus.studies.guess_first.experiments import doubted
 from isthmus.studies.guess_first.representations import mmd_rows, points
 from isthmus.studies.paper_values import paper_value, paper_values
 from isthmus.studies.verdicts import Verdict
+from tests.studies.records import blocks, fraction, measured, record, row, verdicts, with_interval
 
 SUPPORTED, CONTRADICTED, UNDECIDED = Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.UNDECIDED
 OF_MODELS = "Of the models measured: "

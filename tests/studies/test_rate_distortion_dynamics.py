@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from tests.studies.records import blocks, measured, record, row, verdicts
 
 from isthmus.core.recipe import load_recipe
 from isthmus.studies import catalogue
@@ -13,6 +12,7 @@ from isthmus.studies.rate_distortion.courses import fall, largest_falls, net_fal
 from isthmus.studies.rate_distortion.dynamics import COMPRESSED
 from isthmus.studies.running import run_study
 from isthmus.studies.verdicts import Verdict, exceeds
+from tests.studies.records import blocks, measured, record, row, verdicts
 
 SNR, PLANE = "rate-distortion/figure-2", "rate-distortion/figure-3"
 EPOCHS = tuple(range(10, 1010, 10))

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.studies.records import blocks, fraction, measured, record, row, verdicts, with_interval
 from torch.nn.functional import interpolate
 
 import isthmus
@@ -23,6 +22,7 @@ from isthmus.studies.rate_distortion.experiments import roundness
 from isthmus.studies.rate_distortion.whitened import inside, whitening, without
 from isthmus.studies.running import run_study
 from isthmus.studies.verdicts import Verdict
+from tests.studies.records import blocks, fraction, measured, record, row, verdicts, with_interval
 
 PROTOTYPES, NOISE, SPHERES, TRANSFER = (f"rate-distortion/figure-{number}" for number in (4, 5, 6, 7))
 CONTRADICTED, SUPPORTED, UNDECIDED = Verdict.CONTRADICTED, Verdict.SUPPORTED, Verdict.UNDECIDED

@@ -7,7 +7,6 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from PIL import Image
-from tests.studies.records import blocks, fraction, measured, record, row, verdicts
 
 from isthmus.core.errors import ConfigError
 from isthmus.core.recipe import load_recipe
@@ -15,6 +14,7 @@ from isthmus.studies import catalogue
 from isthmus.studies.paper_values import paper_values
 from isthmus.studies.running import run_study
 from isthmus.studies.verdicts import Verdict
+from tests.studies.records import blocks, fraction, measured, record, row, verdicts
 
 NAMES = {"original": "rate-distortion/table-1", "random": "rate-distortion/table-2"}
 N = 20_000

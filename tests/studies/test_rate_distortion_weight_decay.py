@@ -1,12 +1,12 @@
 """The choice of λ in the rate-distortion studies: the rule on made-up runs, its refusals, and a run on digits."""
 
 import pytest
-from tests.studies.records import blocks, fraction, measured, record, row, verdicts
 
 from isthmus.core.errors import ConfigError
 from isthmus.studies import catalogue
 from isthmus.studies.rate_distortion import weight_decay
 from isthmus.studies.running import run_study
+from tests.studies.records import blocks, fraction, measured, record, row, verdicts
 
 NAME = "rate-distortion/table-2"
 N, CONSTANT = 2000, 224

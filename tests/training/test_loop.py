@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.training.recipes import TINY
 from torch import nn
 
 import isthmus
@@ -19,6 +18,7 @@ from isthmus.training.evaluation import evaluate
 from isthmus.training.loop import Trainer, noise_seed
 from isthmus.training.optimizers import parameter_groups
 from isthmus.training.run import ENDED, Run
+from tests.training.recipes import TINY
 
 SMALL = {
     "name": "small",

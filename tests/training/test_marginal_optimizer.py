@@ -3,8 +3,6 @@
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.training.recipes import TINY
-from tests.training.test_resume import same, stop_at
 
 import isthmus
 from isthmus.core.errors import ConfigError, FileError
@@ -12,6 +10,8 @@ from isthmus.core.recipe import load_recipe
 from isthmus.data.loading import load
 from isthmus.training.loop import Trainer
 from isthmus.training.run import Run
+from tests.training.recipes import TINY
+from tests.training.test_resume import same, stop_at
 
 SHORT = {"training.epochs": 1, "training.rho_schedule": None, "training.ema": None}
 SGD = {"training.marginal_optimizer": {"name": "sgd", "lr": 0.5, "momentum": 0.5}}

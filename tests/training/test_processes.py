@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.training.recipes import TINY
-from tests.training.two_processes import work
 
 import isthmus
 from isthmus.core.errors import ConfigError, DataError
@@ -20,6 +18,8 @@ from isthmus.models.noise import NoiseShare, standard_normal
 from isthmus.training import checkpoints, processes
 from isthmus.training.loop import Trainer
 from isthmus.training.run import Run
+from tests.training.recipes import TINY
+from tests.training.two_processes import work
 
 # 10 batches of 32 in every epoch; noise, a gate, a moving average and a marginal of its own, without batch norm
 BASE: dict[str, Any] = load_recipe(

@@ -12,13 +12,13 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from tests.training.recipes import TINY
 
 import isthmus
 from isthmus.core.errors import ConfigError, FileError, ModelError
 from isthmus.training import checkpoints
 from isthmus.training.loop import Trainer
 from isthmus.training.run import Run
+from tests.training.recipes import TINY
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tests.training.recipes import TINY
 
 import isthmus
 from isthmus.audits.target import ModelSource, audit_run
 from isthmus.core.errors import ConfigError, FileError
 from isthmus.training.loop import Trainer
+from tests.training.recipes import TINY
 
 STEPS = (20, 45, 120)  # the end of an epoch, between two checkpoints, the end of the run
 

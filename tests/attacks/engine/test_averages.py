@@ -5,8 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.attacks.attacked_models import Counting, Smooth, pictures, proposing
-from tests.attacks.test_faults_of_peers import interrupting
 from torch import nn
 
 from isthmus.attacks import PGD, Linf, RobustResult, curve, robust_accuracy
@@ -23,6 +21,8 @@ from isthmus.core.execution import InProcess
 from isthmus.core.randomness import example_keys
 from isthmus.diagnosis.budget import QUICK
 from isthmus.diagnosis.context import DiagnosisContext
+from tests.attacks.attacked_models import Counting, Smooth, pictures, proposing
+from tests.attacks.test_faults_of_peers import interrupting
 
 SUITE = ["fgsm", PGD(steps=12, loss="margin")]
 EPS = 0.12

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from tests.attacks.attacked_models import Counting, Linear, Noisy, Smooth, pictures, proposing, subject
 from torch import nn
 
 from isthmus.attacks import PGD, robust_accuracy
@@ -11,6 +10,7 @@ from isthmus.attacks.engine.run_options import RunOptions, Snapshot, monotone
 from isthmus.attacks.engine.verifier import SCREEN
 from isthmus.attacks.threats import L1, L2, Linf
 from isthmus.core.errors import ConfigError, ModelError
+from tests.attacks.attacked_models import Counting, Linear, Noisy, Smooth, pictures, proposing, subject
 
 PROBED = 3 * PROBE  # passes that find out whether a model is random, and what an example takes in memory
 QUICK = ["fgsm", "pgd"]

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from tests.attacks.attacked_models import Smooth, pictures, subject
 from torch import nn
 
 import isthmus
@@ -15,6 +14,7 @@ from isthmus.attacks.suites import SUITES
 from isthmus.attacks.threats import L2
 from isthmus.core.config import component
 from isthmus.core.errors import ConfigError, DataError, ModelError
+from tests.attacks.attacked_models import Smooth, pictures, subject
 
 IMAGES = pictures(4)
 LABELS = torch.tensor([0, 1, 2, 0])

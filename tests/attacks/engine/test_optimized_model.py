@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from tests.attacks.attacked_models import Counting, Smooth, pictures
 from torch import nn
 
 from isthmus.attacks import Linf, robust_accuracy
@@ -10,6 +9,7 @@ from isthmus.attacks.engine import optimized_model
 from isthmus.attacks.engine.counted_model import CountedModel
 from isthmus.attacks.engine.inputs import examples
 from isthmus.core.errors import ModelError
+from tests.attacks.attacked_models import Counting, Smooth, pictures
 
 
 def conv_net(channels: int = 1, **options) -> nn.Module:

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.attacks.attacked_models import Noisy, Smooth, proposing, subject
-from tests.attacks.sent_models import Cut
 
 import isthmus
 from isthmus.attacks import Linf, curve, robust_accuracy
@@ -25,6 +23,8 @@ from isthmus.core import execution
 from isthmus.core.errors import ConfigError, ModelError
 from isthmus.core.execution import InProcess, Outcome
 from isthmus.core.process_pool import ProcessPool
+from tests.attacks.attacked_models import Noisy, Smooth, proposing, subject
+from tests.attacks.sent_models import Cut
 
 PATHS = [Path(__file__).parents[3], Path(isthmus.__file__).parents[1]]
 SUITE = ["fgsm", {"name": "pgd", "restarts": 3, "steps": 12}]

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
-from benchmarks.autoaugment import one_by_one
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from benchmarks.autoaugment import one_by_one
 from isthmus.core.randomness import example_keys
 from isthmus.data.autoaugment.apply import GREY, apply
 from isthmus.data.autoaugment.operations import KIND, KINDS, LEVELS, Operations, draw

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.data.shift.published_sets import cifar10_1, cifar10_c
 
 from isthmus.core import registry
 from isthmus.core.errors import ConfigError, DataError
 from isthmus.data.cifar10 import CIFAR10
 from isthmus.data.shift.shifted import load
+from tests.data.shift.published_sets import cifar10_1, cifar10_c
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.data.shift.published_sets import photographs
 
 from isthmus.core.errors import ConfigError, DataError, ModelError
 from isthmus.data.images import as_float
 from isthmus.data.shift.shifted import load
+from tests.data.shift.published_sets import photographs
 
 CLASSES = ("n01440764", "n01498041", "n01531178", "n02007558")
 SIZES = [(224, 224)] * 3
