@@ -73,6 +73,8 @@ class Square(IterativeAttack[SquareState]):
 
     def bind(self, threat: Threat, classes: int) -> IterativeAttack[Any]:
         """The attack for one threat: stripes in ℓ∞, bumps in ℓ2 and ℓ1."""
+        if threat.name not in self.norms:
+            return self._bound(threat, classes)  # raises, and names all norms
         kind = SquareLinf if isinstance(threat, Linf) else SquareL2
         return kind(**self.model_dump())._bound(threat, classes)
 
