@@ -224,4 +224,4 @@ def test_a_model_that_cannot_be_copied_is_not_said_to_be_without_memory(data):
     audit = isthmus.audit(Uncopyable(False), *data, "linf:0.1", [CHECKS[0]])
     tests = {each["test"]: each for each in audit.results["diagnosis"].details["modes"]["mean"]["tests"]}
     assert tests["statefulness"]["status"] == "skipped"
-    assert "history" in audit.verdict.untested
+    assert "statefulness" in audit.verdict.untested

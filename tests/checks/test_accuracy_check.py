@@ -241,7 +241,7 @@ class Normalising(nn.Module):
     [
         (Normalising(0.3, 1 / 0.2), None),
         (Normalising(0.0, 1.0), "normalisation is missing"),
-        (Normalising(0.3 + 0.3 * 0.2, 1 / 0.2**2), "done twice"),
+        (Normalising(0.3 + 0.3 * 0.2, 1 / 0.2**2), "applied twice"),
         (Normalising(0.3 * 255, 1 / (0.2 * 255)), r"\[0, 255\]"),
     ],
     ids=["right", "missing", "twice", "bytes"],

@@ -287,5 +287,6 @@ def test_an_audit_keeps_it_and_shows_one_or_several_classifiers(tmp_path: Path) 
     assert "It is the same under each corruption." in section.blocks[2].reading
     gallery = section.blocks[-1]
     assert [picture.caption for _, row in gallery.rows for picture in row] == ["gaussian noise", "fog"]
-    other = result.model_copy(update={"details": result.details | {"severities": [1, 4]}})
+    other = isthmus.audit(Quadrants(), images, labels, "linf:0.1", [asked[0] | {"severities": [1, 4]}])
+    other = other.results["corruptions"]
     assert "Compare only" in page.section({"a": result, "b": other}).blocks[0].reading
