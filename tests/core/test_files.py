@@ -131,7 +131,7 @@ class TestResults:
     @pytest.mark.parametrize("content", [[], {}, {"check": "accuracy", "status": "fine", "reason": ""}])
     def test_foreign_json_is_explained(self, tmp_path, content):
         files.write_json(tmp_path / "accuracy.json", content)
-        with pytest.raises(FileError, match="not a result that this version of isthmus wrote"):
+        with pytest.raises(FileError, match=r"accuracy.json .* run the audit again"):
             results.load_result(tmp_path, "accuracy")
 
 

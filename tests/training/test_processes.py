@@ -223,7 +223,7 @@ def test_a_share_of_noise_is_those_rows_of_the_whole() -> None:
         ({"training.devices": 8, "training.nodes": 8}, r"batch_size=32 has no 64 equal parts \(devices=8, nodes=8"),
         (
             {"objective": "catgen", "model.marginal": None, "training.accumulate": 2},
-            "'catgen' compares the examples of a batch .* cannot be split into 2 parts",
+            "'catgen' compares the examples of a batch.* cannot be split into 2 parts",
         ),
         (
             {"objective": "bidirectional", "model.marginal": None, "training.accumulate": 2},
