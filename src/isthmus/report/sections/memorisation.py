@@ -17,7 +17,7 @@ _NAMED = 3  # classifiers in a caption
 _COLUMNS = {
     "training_accuracy": "accuracy, training images",
     "accuracy": "accuracy, new images",
-    "generalisation_gap": "generalisation gap",
+    "generalisation_gap": "train-test gap",
     "loss_gap": "loss gap",
     "membership_auroc": "AUROC of membership",
 }
