@@ -27,7 +27,7 @@ def section(results: Results) -> Section:
     """The ROC curve of the attack by loss and the losses in mean mode, a table, and two columns."""
     shown = with_metrics(results)
     blocks: tuple[Figure | Table, ...] = (_gaps(shown), _curves(shown), _spreads(shown)) if shown else ()
-    compared = {"generalisation_gap": "generalisation gap", "membership_auroc": _COLUMNS["membership_auroc"]}
+    compared = {"generalisation_gap": _COLUMNS["generalisation_gap"], "membership_auroc": _COLUMNS["membership_auroc"]}
     columns = {title: column(shown, name, mode=MEAN) for name, title in compared.items()}
     known = {title: found for title, found in columns.items() if found}
     question = "Does it memorise training images?"
