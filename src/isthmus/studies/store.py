@@ -1,14 +1,14 @@
-"""The workbench: where a study's cells are measured, each of them kept the moment it is there.
+"""The result store: experiments of studies, each kept as soon as it is measured.
 
 ::
 
     OUT/models/NAME/              run folders of trained models
     OUT/cells/NAME-DIGEST.json    single measurements, by a digest of all that determines them
-    OUT/STUDY/SCALE.json          the record: every cell of one study
+    OUT/STUDY/SCALE.json          the record: every experiment of one study
     OUT/STUDY/SCALE.html          its page
 
-Studies share models and cells: whoever asks for the same one gets it. A killed study goes on where it stopped, inside
-a training run or an attack as well. A cell does not know which code made it; delete ``OUT`` after changing the code.
+Studies share models and experiments. A killed study resumes where it stopped, inside a training run or an attack too.
+An experiment does not record the code that made it: delete ``OUT`` after changing the code.
 """
 
 from __future__ import annotations

@@ -70,8 +70,8 @@ class CountedModel:
     Args:
         model: the classifier itself; what it says counts.
         scout: a faster model of the same function (see :mod:`isthmus.attacks.engine.optimized_model`), which attacks
-            ask instead. Whatever they find with its help is judged by ``model``.
-        autocast: a lower precision for the scout's passes, such as ``torch.bfloat16``.
+            query instead. ``model`` verifies what they find.
+        autocast: a lower precision for that model's passes, such as ``torch.bfloat16``.
     """
 
     def __init__(

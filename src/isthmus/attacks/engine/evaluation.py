@@ -34,7 +34,7 @@ from isthmus.models import outputs
 SAVE_EVERY = 20.0
 """Seconds between two writes of an evaluation that keeps a file, at least."""
 
-_WRITING = 20  # writing takes at most one part in so many of the time
+_WRITING = 20  # writing takes at most 1/20 of the time
 
 
 class Evaluation:
@@ -271,7 +271,7 @@ class Evaluation:
     # --- work ---
 
     def run(self) -> None:
-        """Run what is left of the attacks, and check what they found."""
+        """Run the remaining attacks, and verify what they found."""
         try:
             self._run()
         except Randomness:

@@ -167,7 +167,7 @@ def batch_size(counted_model: CountedModel, examples: Batch, device: torch.devic
 
     What one example takes is counted on a probe, as the bytes that autograd keeps for the backward pass; so this asks
     for no particular device. At most 256 on a CPU, where larger batches gain nothing, and 2048 elsewhere. Should it
-    not fit all the same, the counted model halves it and goes on.
+    not fit all the same, the counted model halves it and continues.
     """
     batch = examples.take(torch.arange(min(len(examples), PROBE))).to(device)
     held: dict[int, int] = {}

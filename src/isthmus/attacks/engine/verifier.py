@@ -206,8 +206,8 @@ class Verifier:
         targeted evaluation, the target's less the largest other). Were the mean lead not positive, a gambler's capital
         (:func:`isthmus.attacks.engine.averages.capital`) would reach k(k+1)/DOUBT with a chance of at most
         DOUBT/k(k+1). These levels sum to DOUBT over all k. The game ends there, or when little is left to hope for, at
-        the latest after :data:`MOST_DRAWS` draws; then the attack goes on. Where the first draws are unsure, they count
-        as votes (:data:`isthmus.attacks.engine.averages.UNSURE`).
+        the latest after :data:`MOST_DRAWS` draws; then the attack continues. Where the first draws are unsure, they
+        count as votes (:data:`isthmus.attacks.engine.averages.UNSURE`).
         """
         first = self.average(images, fold(batch.keys, "verifier/screen", tries, _content(images)), 0, SCREEN)
         total, draws = first.sum(1), torch.full_like(batch.labels, SCREEN)
