@@ -286,7 +286,7 @@ def test_the_page_is_drawn_from_what_is_stored(tmp_path):
     assert f"{100 * result.metrics.one('membership_auroc', mode='mean').value:.1f}% for a" in curves.reading
     for series in spreads.series:
         assert sum(series.y) == pytest.approx(1.0)
-    assert list(section.columns) == ["generalisation gap", "AUROC of membership"]
+    assert list(section.columns) == ["train-test gap", "AUROC of membership"]
     assert section.headlines["a"].metric == result.metrics.one("generalisation_gap", mode="mean")
     skipped = CheckResult(check="memorisation", status=Status.SKIPPED, reason="no")
     assert page.section({"a": skipped}).columns == {}
