@@ -12,8 +12,9 @@ from isthmus.checks.class_prototypes import Population
 from isthmus.checks.context import Context
 from isthmus.core import results
 from isthmus.core.config import component
+from isthmus.core.display import Gallery
 from isthmus.core.errors import ConfigError, ModelError
-from isthmus.core.types import CheckResult, Gallery, Status
+from isthmus.core.types import CheckResult, Status
 from isthmus.report.sections import class_prototypes as page
 from tests.attacks.attacked_models import Counting
 from tests.checks.test_robustness_check import Linear, Noisy, Staircase, linear_context

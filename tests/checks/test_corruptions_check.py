@@ -14,9 +14,10 @@ from isthmus.checks import Corruptions
 from isthmus.checks.context import Context
 from isthmus.core import randomness
 from isthmus.core.config import component
+from isthmus.core.display import Headline
 from isthmus.core.errors import ConfigError, DataError
 from isthmus.core.randomness import example_keys
-from isthmus.core.types import Headline, Status
+from isthmus.core.types import Status
 from isthmus.data.corruptions import weather
 from isthmus.data.corruptions.apply import corrupt
 from isthmus.metrics import CORRUPTIONS

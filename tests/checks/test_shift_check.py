@@ -13,8 +13,9 @@ from isthmus.attacks.threats import Linf
 from isthmus.checks.context import Context
 from isthmus.core import results
 from isthmus.core.config import component
+from isthmus.core.display import Headline
 from isthmus.core.errors import ConfigError, DataError
-from isthmus.core.types import Headline, Status
+from isthmus.core.types import Status
 from isthmus.report.sections import shift as page
 from tests.checks.metric_helpers import plain
 from tests.data.shift.published_sets import cifar10_1, cifar10_c

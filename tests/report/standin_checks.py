@@ -7,7 +7,16 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from isthmus.core.types import CheckResult, Figure, Gallery, Mark, Metric, Picture, Section, Series, Table
+from isthmus.core.display import (
+    Figure,
+    Gallery,
+    Mark,
+    Picture,
+    Section,
+    Series,
+    Table,
+)
+from isthmus.core.types import CheckResult, Metric
 from isthmus.report import sections
 from tests.report.report_standins import EPSILONS, fraction
 

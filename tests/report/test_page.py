@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 
 from isthmus.core import results
+from isthmus.core.display import Figure, Mark, Section, Series, Table
 from isthmus.core.errors import FileError
-from isthmus.core.types import CheckResult, Figure, Interval, Mark, Metric, Metrics, Section, Series, Status, Table
+from isthmus.core.types import CheckResult, Interval, Metric, Metrics, Status
 from isthmus.report import page, statuses
 from isthmus.report.loading import AuditedModel, load, load_all
 from tests.report import report_standins as standins

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import isthmus.report
-from isthmus.core.types import Figure, Gallery, Mark, Picture, Series
+from isthmus.core.display import Figure, Gallery, Mark, Picture, Series
 from isthmus.report import blocks, figures, legend
 from isthmus.report.palette import COLOURS, DASHES, Looks
 from isthmus.report.panels import split, variant

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from isthmus.core import format
-from isthmus.core.types import Interval, Metric, Section, Table
+from isthmus.core.display import Section, Table
+from isthmus.core.types import Interval, Metric
 from isthmus.report import curves, summary, tables
 from isthmus.report.loading import AuditedModel, load
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from isthmus.core.types import CheckResult, Headline, Metric, Metrics, Section, Status
+from isthmus.core.display import Headline, Section
+from isthmus.core.types import CheckResult, Metric, Metrics, Status
 from isthmus.report import page, scorecard
 from isthmus.report.loading import AuditedModel, load
 from isthmus.report.scorecard import COLUMNS, QUESTIONS, Question

@@ -9,9 +9,9 @@ from torch.nn.functional import interpolate
 
 import isthmus
 from isthmus.attacks.noise_sweep import descend
+from isthmus.core.display import Figure, Gallery
 from isthmus.core.errors import ConfigError
 from isthmus.core.recipe import load_recipe
-from isthmus.core.types import Figure, Gallery
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
 from isthmus.information.channel import decibels

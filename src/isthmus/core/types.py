@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, RootModel, field_validator, model_validator
@@ -315,100 +315,3 @@ class CheckResult(Record):
     options: dict[str, Any] = Field(default_factory=dict)
     provenance: dict[str, Any] = Field(default_factory=dict)
     seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class Series:
-    """One named line, point cloud or bar row of a figure; ``low`` and ``high`` draw an interval.
-
-    ``group`` ties a series to a model across figures: the same group always gets the same colour.
-    """
-
-    name: str
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-    low: tuple[float, ...] | None = None
-    high: tuple[float, ...] | None = None
-    style: Literal["line", "points", "bars", "dashed"] = "line"
-    group: str = ""
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A reference line (only ``x`` or only ``y`` given) or a reference point (both given), with its name."""
-
-    name: str
-    x: float | None = None
-    y: float | None = None
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A plot as plain data. ``reading`` is one line that describes what it shows."""
-
-    title: str
-    reading: str
-    x_label: str
-    y_label: str
-    series: tuple[Series, ...]
-    marks: tuple[Mark, ...] = ()
-    x_range: tuple[float, float] | None = None
-    y_range: tuple[float, float] | None = None
-    identity: bool = False  # draw the line y = x (reliability diagrams)
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One image with its caption: uint8, height x width x (1 or 3)."""
-
-    image: np.ndarray
-    caption: str
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """Rows of pictures, each row with a label."""
-
-    title: str
-    reading: str
-    rows: tuple[tuple[str, tuple[Picture, ...]], ...]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table; cells are text, numbers or metrics (shown with interval and n). The first column names rows."""
-
-    title: str
-    reading: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str | float | Metric | None, ...], ...]
-
-
-@dataclass(frozen=True)
-class Headline:
-    """The main number of a check about one classifier, for the scorecard.
-
-    Attributes:
-        metric: the number, with n and interval.
-        label: its meaning in words: "clean accuracy". Classifiers with the same label are compared.
-        word: a word before the number, such as a verdict.
-        note: further information about this number, in a few words.
-    """
-
-    metric: Metric
-    label: str
-    word: str = ""
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Section:
-    """The page's section about one check, for one or several classifiers."""
-
-    title: str
-    question: str
-    blocks: tuple[Figure | Gallery | Table, ...] = ()
-    columns: Mapping[str, Mapping[str, Metric]] = field(default_factory=dict)
-    """Columns of the comparison table: title -> classifier name -> metric."""
-    headlines: Mapping[str, Headline] = field(default_factory=dict)
-    """Numbers of the scorecard, by classifier name; the first of ``columns`` if empty."""

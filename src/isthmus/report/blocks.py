@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from isthmus.core.types import Figure, Gallery, Picture, Table
+from isthmus.core.display import Figure, Gallery, Picture, Table
 from isthmus.report import figures, legend, tables
 from isthmus.report.legend import Entry
 from isthmus.report.palette import Looks

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from isthmus.core.display import Figure, Section, Series
 from isthmus.core.format import quantity
-from isthmus.core.types import Figure, Section, Series
 from isthmus.report.loading import AuditedModel
 
 MOST_POINTS = 60

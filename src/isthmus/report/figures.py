@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from isthmus.core.types import Figure, Mark, Series
+from isthmus.core.display import Figure, Mark, Series
 from isthmus.report import labels, svg
 from isthmus.report.palette import DASHES, GRID, MUTED, NEUTRAL, PAPER, Look, Looks
 from isthmus.report.panels import Panel, group

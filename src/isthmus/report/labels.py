@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-from isthmus.core.types import Mark, Series
+from isthmus.core.display import Mark, Series
 from isthmus.report.palette import INK, PAPER
 from isthmus.report.svg import clean
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from matplotlib.markers import MarkerStyle
 from matplotlib.path import Path
 
-from isthmus.core.types import Figure, Series
+from isthmus.core.display import Figure, Series
 from isthmus.report.figures import dash
 from isthmus.report.palette import NEUTRAL, PAPER, VARIABLES, Look, Looks
 from isthmus.report.panels import Panel, group, unique, variant

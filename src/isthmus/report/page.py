@@ -12,8 +12,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from isthmus.core import files
+from isthmus.core.display import Section
 from isthmus.core.errors import FileError
-from isthmus.core.types import CheckResult, Section, Status
+from isthmus.core.types import CheckResult, Status
 from isthmus.report import blocks, curves, legend, scorecard, summary, tables
 from isthmus.report import sections as drawn
 from isthmus.report.loading import AuditedModel, load_all

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from isthmus.core.types import Figure, Series
+from isthmus.core.display import Figure, Series
 
 MANY_LINES = 6
 """More lines than this in one drawing cannot be distinguished."""

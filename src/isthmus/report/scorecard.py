@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from isthmus.core.types import CheckResult, Headline, Section, Status
+from isthmus.core.display import Headline, Section
+from isthmus.core.types import CheckResult, Status
 from isthmus.report import tables
 from isthmus.report.loading import AuditedModel
 from isthmus.report.statuses import WORDS

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from isthmus.core.display import Section
 from isthmus.core.format import count, in_words, listed, value_text
-from isthmus.core.types import Metric, Section, Status
+from isthmus.core.types import Metric, Status
 from isthmus.report.loading import AuditedModel
 from isthmus.report.statuses import OUTCOMES
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from isthmus.core.display import Table
 from isthmus.core.format import NOT_MEASURED, interval_text, level_text, listed, number, size, value_text
-from isthmus.core.types import Metric, Table
+from isthmus.core.types import Metric
 
 Value = str | float | Metric | None
 

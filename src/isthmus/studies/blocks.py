@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from isthmus.core.types import Coordinate, Figure, Gallery, Mark, Metric, Picture, Series, Table
+from isthmus.core.display import Figure, Gallery, Mark, Picture, Series, Table
+from isthmus.core.types import Coordinate, Metric
 from isthmus.studies.estimates import Estimate
 from isthmus.studies.paper_values import PaperValue, paper_values
 from isthmus.studies.quantities import Quantity, estimate

@@ -18,8 +18,9 @@ from pydantic import BeforeValidator, Field, InstanceOf, ValidationError
 
 from isthmus.core import files
 from isthmus.core.config import Frozen, validate
+from isthmus.core.display import Section
 from isthmus.core.errors import FileError
-from isthmus.core.types import Record, Section
+from isthmus.core.types import Record
 from isthmus.studies.blocks import Block, Names, draw
 from isthmus.studies.claims import Claim, OtherClaim, judge_all
 from isthmus.studies.measured import Measured

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
 
-from isthmus.core.types import CheckResult, Section
+from isthmus.core.display import Section
+from isthmus.core.types import CheckResult
 from isthmus.report.sections import generic
 
 Draw = Callable[[Mapping[str, CheckResult]], Section]

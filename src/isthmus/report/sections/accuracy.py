@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.core.display import Figure, Mark, Section, Series, Table
 from isthmus.core.format import listed, percent
-from isthmus.core.types import Figure, Mark, Metric, Section, Series, Table
+from isthmus.core.types import Metric
 from isthmus.report.sections.common import (
     MEAN,
     STOCHASTIC,

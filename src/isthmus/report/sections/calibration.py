@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from isthmus.core.display import Figure, Section, Series, Table
 from isthmus.core.format import listed, percent, points
-from isthmus.core.types import CheckResult, Figure, Metric, Section, Series, Table
+from isthmus.core.types import CheckResult, Metric
 from isthmus.metrics import Bin
 from isthmus.report.sections.common import (
     MEAN,

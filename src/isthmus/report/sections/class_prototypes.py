@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.core.types import CheckResult, Gallery, Headline, Picture, Section, Table
+from isthmus.core.display import Gallery, Headline, Picture, Section, Table
+from isthmus.core.types import CheckResult
 from isthmus.report.sections.common import (
     MEAN,
     STOCHASTIC,

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from isthmus.core.display import Headline, Series
 from isthmus.core.format import listed
-from isthmus.core.types import CheckResult, Coordinate, Headline, Metric, Series, Status
+from isthmus.core.types import CheckResult, Coordinate, Metric, Status
 from isthmus.metrics import Bin
 
 MEAN, STOCHASTIC = "mean", "stochastic"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from isthmus.core.display import Figure, Gallery, Headline, Picture, Section, Table
 from isthmus.core.format import corruption_title, listed, percent, points
-from isthmus.core.types import CheckResult, Figure, Gallery, Headline, Metric, Picture, Section, Table
+from isthmus.core.types import CheckResult, Metric
 from isthmus.metrics import CORRUPTIONS
 from isthmus.report.sections.common import MEAN, Results, Row, column, curve, extreme, label, with_metrics
 

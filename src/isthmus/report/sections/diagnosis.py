@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from isthmus.core.display import Figure, Headline, Section, Series, Table
 from isthmus.core.format import listed, percent, threat_title
-from isthmus.core.types import Figure, Headline, Metric, Section, Series, Status, Table
+from isthmus.core.types import Metric, Status
 from isthmus.report.sections.common import MEAN, STOCHASTIC, Results, Row, column, label, with_metrics
 from isthmus.report.statuses import WORDS
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from isthmus.core.types import Metric, Section, Table
+from isthmus.core.display import Section, Table
+from isthmus.core.types import Metric
 from isthmus.report.sections.common import MEAN, Results, Row, column
 
 _MOST_ROWS = 200

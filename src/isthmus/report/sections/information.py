@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+from isthmus.core.display import Figure, Headline, Mark, Section, Series, Table
 from isthmus.core.format import listed
-from isthmus.core.types import CheckResult, Figure, Headline, Mark, Section, Series, Table
+from isthmus.core.types import CheckResult
 from isthmus.report.sections.common import Results, column
 
 BOUNDS = {

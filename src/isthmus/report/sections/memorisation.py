@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus import metrics
+from isthmus.core.display import Figure, Section, Series, Table
 from isthmus.core.format import interval, listed, percent, points
-from isthmus.core.types import CheckResult, Figure, Section, Series, Table
+from isthmus.core.types import CheckResult
 from isthmus.report.sections.common import MEAN, Results, Row, column, extreme, headlines, label, with_metrics
 
 _CURVE = 40  # points of a drawn curve

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from isthmus.core.display import Figure, Headline, Mark, Section, Series, Table
 from isthmus.core.format import listed, percent
-from isthmus.core.types import CheckResult, Figure, Headline, Mark, Metric, Section, Series, Table
+from isthmus.core.types import CheckResult, Metric
 from isthmus.report.sections.common import MEAN, Results, Row, column, curve, label, with_metrics
 
 _AXIS = "signal-to-noise ratio in dB; less noise to the right"

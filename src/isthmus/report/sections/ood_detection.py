@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus import metrics
+from isthmus.core.display import Figure, Headline, Mark, Section, Series, Table
 from isthmus.core.format import listed, percent
-from isthmus.core.types import CheckResult, Figure, Headline, Mark, Metric, Section, Series, Table
+from isthmus.core.types import CheckResult, Metric
 from isthmus.metrics import DETECTION
 from isthmus.report.sections.common import MEAN, Results, Row, column, extreme, with_metrics
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.core.display import Figure, Gallery, Headline, Picture, Section, Table
 from isthmus.core.format import NORMS, interval, listed, percent, threat_title
-from isthmus.core.types import CheckResult, Figure, Gallery, Headline, Metric, Picture, Section, Table
+from isthmus.core.types import CheckResult, Metric
 from isthmus.report.sections.common import (
     MEAN,
     STOCHASTIC,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from isthmus.core.types import CheckResult, Figure, Headline, Metric, Section, Table
+from isthmus.core.display import Figure, Headline, Section, Table
+from isthmus.core.types import CheckResult, Metric
 from isthmus.report.sections.common import MEAN, Results, Row, curve, with_metrics
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from isthmus.core.types import Figure, Mark
+from isthmus.core.display import Figure, Mark
 from isthmus.metrics import Bin
 from isthmus.report.sections.common import bin_series
 from isthmus.studies.blocks import Block, Curves, Pivot

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from isthmus.core.types import Figure, Mark, Metric, Series
+from isthmus.core.display import Figure, Mark, Series
+from isthmus.core.types import Metric
 from isthmus.studies.blocks import Block, Curves, Pivot, not_measured
 from isthmus.studies.ceb.cifar_claims import (
     MADRY_EPS,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from isthmus.core.types import Coordinate, Table
+from isthmus.core.display import Table
+from isthmus.core.types import Coordinate
 from isthmus.studies.ceb.configs import OBJECTIVES, SweepConfig
 from isthmus.studies.image_models import ModelSpec
 from isthmus.studies.quantities import Select, estimate, select

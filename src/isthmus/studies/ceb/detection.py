@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from isthmus.core.types import Coordinate, Table
+from isthmus.core.display import Table
+from isthmus.core.types import Coordinate
 from isthmus.studies.blocks import Block, Pivot
 from isthmus.studies.ceb.common import CEB_0, DETERM, VIB_0, VIB_4, Model, named
 from isthmus.studies.ceb.configs import OBJECTIVES, DetectionConfig

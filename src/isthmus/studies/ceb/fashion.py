@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from isthmus.core.types import Mark
+from isthmus.core.display import Mark
 from isthmus.studies.blocks import Block, Curves, Pivot
 from isthmus.studies.ceb.common import NORMS, ROBUST, TEST, choice_table, plain
 from isthmus.studies.ceb.configs import OBJECTIVES, FashionConfig, RandomLabelsConfig

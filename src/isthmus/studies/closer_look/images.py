@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from isthmus.core.types import Coordinate, Mark
+from isthmus.core.display import Mark
+from isthmus.core.types import Coordinate
 from isthmus.studies.blocks import Block, Curves, Pivot
 from isthmus.studies.claims import Claim, OtherClaim
 from isthmus.studies.closer_look.configs import (

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.core.types import Coordinate, Figure, Gallery, Picture, Series
+from isthmus.core.display import Figure, Gallery, Picture, Series
+from isthmus.core.types import Coordinate
 from isthmus.studies.blocks import Block, Pivot
 from isthmus.studies.claims import Claim
 from isthmus.studies.closer_look.configs import OtherSurfacesConfig, SurfaceConfig

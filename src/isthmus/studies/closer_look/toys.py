@@ -14,7 +14,8 @@ from functools import partial
 
 from scipy.special import bdtr
 
-from isthmus.core.types import Coordinate, Mark, Metric, Table
+from isthmus.core.display import Mark, Table
+from isthmus.core.types import Coordinate, Metric
 from isthmus.studies.blocks import Block, Curves, Pivot, Scatter
 from isthmus.studies.claims import Claim, Comparison, OtherClaim
 from isthmus.studies.closer_look.configs import OF_MNIST, GaussiansConfig, SamplesConfig, ToyConfig

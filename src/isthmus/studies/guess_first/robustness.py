@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
-from isthmus.core.types import Coordinate, Metric, Table
+from isthmus.core.display import Table
+from isthmus.core.types import Coordinate, Metric
 from isthmus.studies.blocks import Block, Curves, Pivot
 from isthmus.studies.claims import Claim, Comparison, OtherClaim
 from isthmus.studies.estimates import percent

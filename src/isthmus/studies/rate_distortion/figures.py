@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from isthmus.core.types import Coordinate, Figure
+from isthmus.core.display import Figure
+from isthmus.core.types import Coordinate
 from isthmus.metrics import Bin
 from isthmus.report.sections.common import bin_series, share_series
 from isthmus.studies.blocks import Block, Curves, Pictures, Pivot, Scatter

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, TypeVar
 
+from isthmus.core.display import Table
 from isthmus.core.errors import ConfigError
-from isthmus.core.types import Coordinate, Table
+from isthmus.core.types import Coordinate
 from isthmus.studies.estimates import percent, points
 from isthmus.studies.measured import Measured
 from isthmus.studies.rate_distortion.configs import Model, TableConfig
