@@ -7,9 +7,10 @@ import pytest
 
 from isthmus.core.recipe import load_recipe
 from isthmus.studies import catalogue
-from isthmus.studies.estimates import average
+from isthmus.studies.quantities import estimate, select
 from isthmus.studies.rate_distortion.courses import fall, largest_falls, net_falls
 from isthmus.studies.rate_distortion.dynamics import COMPRESSED
+from isthmus.studies.rows import Rows
 from isthmus.studies.running import run_study
 from isthmus.studies.verdicts import Verdict, exceeds
 from tests.studies.records import blocks, measured, record, row, verdicts
@@ -164,7 +165,8 @@ def fraction_supported(trend, phi, of=net_falls, limit=0.0, rounds=300):
     rng, count = np.random.default_rng(0), 0
     for _ in range(rounds):
         made = trend + rng.normal(size=(SEEDS, LAYERS, 1)) + autocorrelated(rng, phi, 0.3)
-        count += exceeds(average(list(of(made)), unit="bits"), limit) == Verdict.SUPPORTED
+        rows = Rows(row("fall", value, "bits", seed=seed) for seed, value in enumerate(of(made)))
+        count += exceeds(estimate(select("fall"), rows), limit) == Verdict.SUPPORTED
     return count / rounds
 
 

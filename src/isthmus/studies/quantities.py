@@ -6,6 +6,11 @@ and turned into an :class:`isthmus.studies.estimates.Estimate`; claims, tables a
     gap = select("accuracy", split="train") - select("accuracy", split="test")
     lead = gap.at(model="A") - gap.at(model="B")
     slope = select("robust_accuracy", objective="ceb").slope("rho")
+
+A claim is about a way of training, so a few runs leave two kinds of uncertainty: which images were evaluated, and which
+seeds were trained. The interval of a mean over seeds adds the squares of both deviations. It is never narrower than the
+interval over images alone, and the seeds add Student's t. Fewer than three seeds give no standard error: the interval
+then covers the images alone, or there is none.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter, itemgetter
 from statistics import fmean
 from typing import Any, Literal
 
@@ -21,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.core.types import Coordinate
-from isthmus.studies.estimates import Estimate, over_seeds
+from isthmus.studies.estimates import Estimate, half_width
 from isthmus.studies.rows import Rows, Sample, Samples, Seed, Wanted, read_sample, signed_total
 
 _FLOOR = 1e-12  # of a value whose logarithm is taken
@@ -201,32 +207,13 @@ class Reduced(_Of):
         for places in found.values():
             if len({place for place, _ in places}) < len(places):
                 raise ValueError(f"several rows are {self.of} at the same {self.over}; name more coordinates")
-        reduced = {seed: self._reduce(places) for seed, places in found.items()}
+        reduced = {seed: _REDUCTIONS[self.how](places) for seed, places in found.items()}
         return {seed: each for seed, each in reduced.items() if each is not None}
-
-    def _reduce(self, places: list[tuple[Any, Sample]]) -> Sample | None:
-        samples = [sample for _, sample in places]
-        if self.how in ("max", "min"):
-            pick = max if self.how == "max" else min
-            return pick(samples, key=lambda sample: sample.value)
-        if self.how in ("first", "last"):
-            pick = max if self.how == "last" else min
-            return pick(places, key=lambda pair: pair[0])[1]
-        if self.how == "mean":
-            return _mean(samples)
-        return _slope([place for place, _ in places], samples)
 
     def __str__(self) -> str:
         """Such as "greatest accuracy over epoch"."""
-        words = {
-            "max": "greatest",
-            "min": "least",
-            "first": "first",
-            "last": "last",
-            "mean": "mean",
-            "slope": "slope of",
-        }
-        return f"{words[self.how]} {self.of} over {self.over.replace('_', ' ')}"
+        name = {"max": "greatest", "min": "least", "slope": "slope of"}.get(self.how, self.how)
+        return f"{name} {self.of} over {self.over.replace('_', ' ')}"
 
 
 def _mean(samples: Sequence[Sample]) -> Sample:
@@ -234,16 +221,28 @@ def _mean(samples: Sequence[Sample]) -> Sample:
     return replace(samples[0], value=value, below=below, above=above, outcomes=None)
 
 
-def _slope(places: Sequence[float], samples: Sequence[Sample]) -> Sample | None:
-    centre = fmean(places)
-    spread = sum((place - centre) ** 2 for place in places)
+def _slope(places: _Places) -> Sample | None:
+    samples = [sample for _, sample in places]
+    centre = fmean(place for place, _ in places)
+    spread = sum((place - centre) ** 2 for place, _ in places)
     if spread == 0:
         return None
-    weights = [(place - centre) / spread for place in places]
+    weights = [(place - centre) / spread for place, _ in places]
     reach = math.hypot(*(abs(w) * max(s.below, s.above) for w, s in zip(weights, samples, strict=True)))
     value = sum(weight * sample.value for weight, sample in zip(weights, samples, strict=True))
     unit = "points" if samples[0].unit == "fraction" else samples[0].unit
     return Sample(value, reach, reach, min(sample.n for sample in samples), unit, samples[0].of_images)
+
+
+_Places = list[tuple[Any, Sample]]  # values of a coordinate with the sample there
+_REDUCTIONS: dict[str, Callable[[_Places], Sample | None]] = {
+    "max": lambda places: max((sample for _, sample in places), key=attrgetter("value")),
+    "min": lambda places: min((sample for _, sample in places), key=attrgetter("value")),
+    "first": lambda places: min(places, key=itemgetter(0))[1],
+    "last": lambda places: max(places, key=itemgetter(0))[1],
+    "mean": lambda places: _mean([sample for _, sample in places]),
+    "slope": _slope,
+}
 
 
 @dataclass(frozen=True)
@@ -358,14 +357,17 @@ class Sum(Quantity):
 def estimate(quantity: Quantity, rows: Rows, level: float = 0.95) -> Estimate | None:
     """The mean of a quantity over seeds with its interval, for the choice of images and of seeds; None if unmeasured.
 
-    Seeds add Student's t from three on; the deviations over images are averaged over seeds, since all seeds see the
-    same images (:func:`isthmus.studies.estimates.over_seeds`).
+    All seeds are evaluated on the same images, so the deviations over images are averaged over seeds. Their squares and
+    that of half of Student's t interval of the mean are added, as Newcombe (1998) does for two proportions.
     """
     samples = list(quantity.samples(rows, level).values())
     if not samples:
         return None
-    images = fmean(sample.below for sample in samples), fmean(sample.above for sample in samples)
-    first, of_images = samples[0], next((sample.of_images for sample in samples if sample.of_images), "")
+    values, first = [sample.value for sample in samples], samples[0]
+    value, of_seeds = fmean(values), half_width(values, level)
+    below = math.hypot(fmean(sample.below for sample in samples), of_seeds)
+    above = math.hypot(fmean(sample.above for sample in samples), of_seeds)
+    of_images = next((sample.of_images for sample in samples if sample.of_images), "")
     n = min(sample.n for sample in samples) if of_images else len(samples)
-    values = [sample.value for sample in samples]
-    return over_seeds(values, images, n, level, first.unit, first.bounds, of_images)
+    low, high = max(value - below, first.bounds[0]), min(value + above, first.bounds[1])
+    return Estimate(value, low, high, n, len(samples), level, first.unit, of_images)

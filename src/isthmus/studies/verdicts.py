@@ -38,38 +38,35 @@ class ClaimResult(Record):
 
 def exceeds(estimate: Estimate, limit: float, least_seeds: int = LEAST_SEEDS) -> Verdict:
     """The verdict on "more than ``limit``"; ``least_seeds`` is 1 for a claim about a single model."""
-    if estimate.seeds < least_seeds or not estimate.known:
-        return Verdict.UNDECIDED
-    if estimate.low > limit:
-        return Verdict.SUPPORTED
-    return Verdict.CONTRADICTED if estimate.high <= limit else Verdict.UNDECIDED
+    return _verdict(estimate, least_seeds, estimate.low > limit, estimate.high <= limit)
 
 
 def falls_below(estimate: Estimate, limit: float, least_seeds: int = LEAST_SEEDS) -> Verdict:
     """The verdict on "less than ``limit``"; see :func:`exceeds`."""
+    return _verdict(estimate, least_seeds, estimate.high < limit, estimate.low >= limit)
+
+
+def _verdict(estimate: Estimate, least_seeds: int, holds: bool, fails: bool) -> Verdict:
     if estimate.seeds < least_seeds or not estimate.known:
         return Verdict.UNDECIDED
-    if estimate.high < limit:
-        return Verdict.SUPPORTED
-    return Verdict.CONTRADICTED if estimate.low >= limit else Verdict.UNDECIDED
+    return Verdict.SUPPORTED if holds else Verdict.CONTRADICTED if fails else Verdict.UNDECIDED
 
 
 def all_of(verdicts: Sequence[Verdict]) -> Verdict:
     """The verdict on a claim of several parts: contradicted if one part is, else undecided if one is."""
-    for worse in (Verdict.CONTRADICTED, Verdict.UNDECIDED):
-        if worse in verdicts:
-            return worse
-    return Verdict.SUPPORTED if verdicts else Verdict.UNDECIDED
+    return _first((Verdict.CONTRADICTED, Verdict.UNDECIDED, Verdict.SUPPORTED), verdicts)
 
 
 def any_of(verdicts: Sequence[Verdict]) -> Verdict:
     """The verdict on "at least one of these". Correct the level for their number first (:func:`bonferroni`)."""
-    for better in (Verdict.SUPPORTED, Verdict.UNDECIDED):
-        if better in verdicts:
-            return better
-    return Verdict.CONTRADICTED if verdicts else Verdict.UNDECIDED
+    return _first((Verdict.SUPPORTED, Verdict.UNDECIDED, Verdict.CONTRADICTED), verdicts)
+
+
+def _first(order: Sequence[Verdict], verdicts: Sequence[Verdict]) -> Verdict:
+    """The first of an order that occurs; undecided without any."""
+    return next((each for each in order if each in verdicts), Verdict.UNDECIDED)
 
 
 def bonferroni(parts: int, level: float = 0.95) -> float:
-    """The level of each of several intervals such that all of them hold at once with ``level``."""
+    """The level of each of several intervals that gives all of them together ``level``."""
     return 1 - (1 - level) / max(parts, 1)
