@@ -60,11 +60,12 @@ class Curves:
         x_log: draw the logarithm of ``x`` to base 10.
         interval: draw 95% intervals.
         seed: draw this seed alone.
+        x_label: the name of ``x`` if empty.
         paper: the paper's table whose numbers are drawn as points: a printed metric belongs to the line of its name.
     """
 
     title: str
-    reading: str
+    reading: str = "Means over seeds."
     y: Quantity
     x: str | Quantity
     along: str = ""
@@ -185,9 +186,13 @@ def _table(block: Pivot, context: _Context) -> Iterator[Table]:
             cells = (str(own[title]) if title in own else "" for title in block.columns)
             lines.append((*heads, next(iter(own.values())).place, "", *cells))
     if lines:
-        heads = [SYMBOLS.get(key, key.replace("_", " ")) for key in block.rows]
+        heads = [_symbol(key) for key in block.rows]
         columns = (*heads, *(["numbers"] if printed else []), "seeds", *block.columns)
         yield Table(block.title, context.text(block.reading), columns, tuple(lines))
+
+
+def _symbol(coordinate: str) -> str:
+    return SYMBOLS.get(coordinate, coordinate.replace("_", " "))
 
 
 def _same(place: Place, coords: Mapping[str, Coordinate]) -> bool:
@@ -225,7 +230,7 @@ def _plots(block: Curves, context: _Context) -> Iterator[Figure]:
             yield Figure(
                 title,
                 context.text(block.reading),
-                block.x_label,
+                block.x_label or _symbol(str(block.x)),
                 block.y_label,
                 kept,
                 block.marks,
@@ -274,10 +279,8 @@ def _paper_points(block: Curves, panel: Place, lines: Sequence[str], context: _C
 
 def _having(key: str, panels: Sequence[str], context: _Context) -> Iterator[tuple[str, Any]]:
     """Title and content of each experiment that has some details."""
-    for each in context.record.experiments.values():
-        if key in each.details and not each.collapsed:
-            coords = each.metrics[0].coords
-            yield context.title({panel: coords.get(panel) for panel in panels}), each.details[key]
+    for coords, content in context.record.details(key):
+        yield context.title({panel: coords.get(panel) for panel in panels}), content
 
 
 def _galleries(block: Pictures, context: _Context) -> Iterator[Gallery]:

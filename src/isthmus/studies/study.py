@@ -17,7 +17,7 @@ import yaml
 from pydantic import BeforeValidator, Field, InstanceOf, ValidationError
 
 from isthmus.core import files
-from isthmus.core.config import Frozen, validate
+from isthmus.core.config import Frozen, Positive, override, validate
 from isthmus.core.display import Section
 from isthmus.core.errors import FileError
 from isthmus.core.types import Record
@@ -67,6 +67,22 @@ class StudyConfig(Frozen):
     """
 
     departs: ClassVar[Mapping[str, Any]] = {}
+
+
+class TrainedConfig(StudyConfig):
+    """Options of a study that trains models on a data set.
+
+    Attributes:
+        seeds: number of seeds, 0, 1, 2, …, that each model is trained with.
+        data: a data set, by name or with its options.
+        train_limit: number of training images, class-balanced; None for all.
+        training: part of a recipe (:class:`isthmus.core.recipe.Recipe`), the same for all models.
+    """
+
+    seeds: Positive = 3
+    data: Data = "mnist"
+    train_limit: Positive | None = None
+    training: dict[str, Any]
 
 
 class StudyRecord(Record):
@@ -134,6 +150,11 @@ class StudyRecord(Record):
         metrics = [metric for each in found for metric in each.metrics]
         return Rows(metrics, {key: value for each in found for key, value in each.outcomes_by_metric().items()})
 
+    def details(self, name: str) -> list[tuple[Mapping[str, Coordinate], Any]]:
+        """Coordinates and details with a name, of each experiment that has them and whose model did not collapse."""
+        found = [each for each in self.experiments.values() if name in each.details and not each.collapsed]
+        return [(each.metrics[0].coords, each.details[name]) for each in found]
+
     def filled(self, values: Mapping[str, Any], **facts: Any) -> StudyRecord:
         """This record with other experiments, given as the store keeps them, and other facts."""
         known = self.experiments
@@ -196,9 +217,10 @@ class Study:
         return self.name.partition("/")[0].replace("-", "_")
 
     def preset(self, scale: Scale) -> StudyConfig:
-        """The options of a scale, from the paper's ``presets.yaml``; "paper" has the defaults unless it is there."""
+        """The options of a scale: the defaults, changed by the paper's ``presets.yaml`` (keys may be dotted)."""
         given = _presets(self.paper).get(self.name.partition("/")[2], {}).get(scale, {})
-        return validate(self.config, given, where=f"preset {scale} of {self.name}")
+        options = override(self.config().plain(), given)
+        return validate(self.config, options, where=f"preset {scale} of {self.name}")
 
     def experiments(self, config: StudyConfig, store: ResultStore) -> Stages:
         """What there is to measure, in stages."""
