@@ -219,7 +219,7 @@ class Study:
     def preset(self, scale: Scale) -> StudyConfig:
         """The options of a scale: the defaults, changed by the paper's ``presets.yaml`` (keys may be dotted)."""
         given = _presets(self.paper).get(self.name.partition("/")[2], {}).get(scale, {})
-        options = override(self.config().plain(), given)
+        options = override(self.config().model_dump(), given)
         return validate(self.config, options, where=f"preset {scale} of {self.name}")
 
     def experiments(self, config: StudyConfig, store: ResultStore) -> Stages:
