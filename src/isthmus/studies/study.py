@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import BeforeValidator, Field, InstanceOf, ValidationError
@@ -57,6 +57,11 @@ def data_options(data: str | Mapping[str, Any], **own: Any) -> dict[str, Any]:
 def data_name(data: str | Mapping[str, Any]) -> str:
     """The name of a data set, without its options."""
     return data if isinstance(data, str) else str(data["name"])
+
+
+T = TypeVar("T")
+Several = Annotated[tuple[T, ...], Field(min_length=1)]
+"""One or more values."""
 
 
 class StudyConfig(Frozen):
