@@ -8,8 +8,7 @@ import pytest
 from isthmus.core.recipe import load_recipe
 from isthmus.studies import catalogue
 from isthmus.studies.quantities import estimate, select
-from isthmus.studies.rate_distortion.courses import fall, largest_falls, net_falls
-from isthmus.studies.rate_distortion.dynamics import COMPRESSED
+from isthmus.studies.rate_distortion.dynamics import COMPRESSED, fall, largest_falls, net_falls
 from isthmus.studies.rows import Rows
 from isthmus.studies.running import run_study
 from isthmus.studies.verdicts import Verdict, exceeds

@@ -19,7 +19,7 @@ from isthmus.models import factory
 from isthmus.studies import catalogue
 from isthmus.studies.blocks import packed, unpacked
 from isthmus.studies.rate_distortion.experiments import roundness
-from isthmus.studies.rate_distortion.whitened import inside, whitening, without
+from isthmus.studies.rate_distortion.image_experiments import inside, whitening, without
 from isthmus.studies.running import run_study
 from isthmus.studies.verdicts import Verdict
 from tests.studies.records import blocks, fraction, measured, record, row, verdicts, with_interval

@@ -23,10 +23,14 @@ Above0 = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 MODELS: tuple[Model, ...] = ("A", "B", "B+", "C")
 
 
-def _sgd(lr: float, weight_decay: float | None = None) -> dict[str, Any]:
-    """Plain SGD, as in all experiments of the paper."""
+_MORE: dict[str, Any] = {"extra": True}
+_WHITENED: dict[str, Any] = {"name": "zca", "components": 400}
+
+
+def _sgd(lr: float, weight_decay: float | None = None, **training: int) -> dict[str, Any]:
+    """A part of a recipe: training with plain SGD, as in all experiments of the paper."""
     decay = {} if weight_decay is None else {"weight_decay": weight_decay}
-    return {"name": "sgd", "momentum": 0.0, "lr": lr, **decay}
+    return {**training, "optimizer": {"name": "sgd", "momentum": 0.0, "lr": lr, **decay}}
 
 
 class TableConfig(TrainedConfig):
@@ -50,12 +54,12 @@ class TableConfig(TrainedConfig):
 
     seeds: Positive = 5
     data: Data = "svhn"
-    more_data: Annotated[dict[str, Any], Field(min_length=1)] = {"extra": True}
+    more_data: Annotated[dict[str, Any], Field(min_length=1)] = _MORE
     models: Several[Model] = ("A", "B", "C")
     batch_sizes: Several[Positive] = (128, 64, 32)
-    normalize: dict[str, Any] = {"name": "zca", "components": 400}
+    normalize: dict[str, Any] = _WHITENED
     width: Positive = 32
-    training: dict[str, Any] = {"epochs": 500, "optimizer": _sgd(1e-2)}
+    training: dict[str, Any] = _sgd(1e-2, epochs=500)
     weight_decay: Above0 | None = None
     weight_decays: Several[Above0] = (5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1.0)
     label_seed: Seed = 0
@@ -219,7 +223,7 @@ class GradientConfig(PairConfig):
             literally (:mod:`isthmus.training.callbacks.gradient_snr`).
     """
 
-    training: dict[str, Any] = {"epochs": 3000, "batch_size": 100, "optimizer": _sgd(1e-3)}
+    training: dict[str, Any] = _sgd(1e-3, epochs=3000, batch_size=100)
     every: Positive = 5
     normalize_noise: bool = True
 
@@ -232,7 +236,7 @@ class PlaneConfig(PairConfig):
         bins: of each layer.
     """
 
-    training: dict[str, Any] = {"epochs": 10_000, "batch_size": 100, "optimizer": _sgd(1e-3)}
+    training: dict[str, Any] = _sgd(1e-3, epochs=10_000, batch_size=100)
     every: Positive = 10
     samples: Annotated[int, Field(gt=1)] = 2000
     bins: Annotated[int, Field(gt=1)] = 30
@@ -265,7 +269,7 @@ class SphereConfig(TrainedConfig):
     encoder_std: Above0 = 6.738e-3
     epochs: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=2)] = (0, 20, 30, 50, 500)
     drawn: Positive = 1000
-    training: dict[str, Any] = {"epochs": 500, "batch_size": 128, "optimizer": _sgd(1e-2, weight_decay=1e-3)}
+    training: dict[str, Any] = _sgd(1e-2, weight_decay=1e-3, epochs=500, batch_size=128)
 
     def recipe(self, variant: Variant, seed: int, steps_per_epoch: int) -> dict[str, Any]:
         """The recipe of one network, which keeps its weights at the epochs."""

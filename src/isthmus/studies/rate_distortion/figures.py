@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterator
+from functools import partial
 
 from isthmus.core.display import Figure
 from isthmus.core.types import Coordinate
@@ -23,7 +24,7 @@ STEPS, ABOUT = 100, 2.0
 LEGIBLE = 0.5
 """More than this fraction of prototypes must be nearest to the mean of their own class; chance is one in ten."""
 GONE, NEAR_CHANCE = 0.02, 0.05
-"""An accuracy below the first counts as none, and within the second of chance as chance."""
+"""An accuracy below the first counts as none; one within the second of chance counts as chance."""
 RISEN = 0.05
 """Bits by which information must rise again."""
 FAR, MATCHED, CALIBRATED = 0.5, 0.05, 0.1
@@ -42,9 +43,9 @@ TEST = select("test_accuracy")
 
 
 def _prototype_claims(_: PrototypesConfig) -> list[Claim]:
-    alike = select("similarity")
+    claim, alike = partial(Claim, place="Figure 4"), select("similarity")
     return [
-        Claim(
+        claim(
             f"With weight decay (B) full confidence takes about {STEPS} steps.",
             left=select("steps", model="B").log10(),
             op="within",
@@ -52,22 +53,19 @@ def _prototype_claims(_: PrototypesConfig) -> list[Claim]:
             margin=math.log10(ABOUT),
             about=f"steps of B, as a logarithm (that of {STEPS} is {math.log10(STEPS):g})",
             requires=(Comparison(left=select("steps", model="B"), about="steps of B"),),
-            place="Figure 4",
         ),
-        Claim(
+        claim(
             "With weight decay (B) prototypes are legible examples of their class.",
             left=select("own_class", model="B"),
             right=LEGIBLE,
             about="prototypes of B that are nearest to the mean of their own class",
-            place="Figure 4",
         ),
-        Claim(
+        claim(
             "They are so because there is less excess capacity: without weight decay (A) they are less like their "
             "class.",
             left=alike.at(model="B"),
             right=alike.at(model="A"),
             about="cosine with the mean of the class, B less A",
-            place="Figure 4",
         ),
     ]
 
@@ -76,18 +74,15 @@ _PROTOTYPE_BLOCKS: tuple[Block, ...] = (
     Pictures(
         title="Prototypes",
         reading="Seed 0, in {space} images. One image of each class, with the model's prediction and its confidence; "
-        "what "
-        "grew from noise for the class; the mean of the class's images. Grey is the mean of all images; the contrast "
-        "of "
-        "every picture is stretched to fill it.",
+        "the prototype that grew from noise; the mean of the class's images. Grey is the mean of all images; the "
+        "contrast of every picture is stretched to its full range.",
         panels=("model",),
     ),
     Pivot(
         title="From label to image",
         reading="Means over prototypes at full confidence. Likeness: cosine with the mean of the class, both less the "
-        "mean of all images; that of an image is with the mean of the others. Distance: from the mean image, "
-        "relative to "
-        "that of images. The paper has about 100 steps for B.",
+        "mean of all images; that of an image is with the mean of the others. Distance: from the mean image, relative "
+        "to that of images. The paper has about 100 steps for B.",
         rows=("model",),
         columns={
             "test accuracy": TEST,
@@ -104,8 +99,8 @@ _PROTOTYPE_BLOCKS: tuple[Block, ...] = (
 
 
 def _noise_claims(config: NoiseConfig) -> list[Claim]:
-    place = "Figure 5, p. 8"
-    needs = (Comparison(left=TEST, right=config.least_accuracy, over=("model",), about="test accuracy"),)
+    needs = Comparison(left=TEST, right=config.least_accuracy, over=("model",), about="test accuracy")
+    claim = partial(Claim, requires=(needs,), place="Figure 5, p. 8")
     accuracy, bits = select("accuracy").first("snr"), select("information")
     model = "B" if "B" in config.models else config.models[0]
 
@@ -113,17 +108,15 @@ def _noise_claims(config: NoiseConfig) -> list[Claim]:
         return accuracy.at(noise=noise)
 
     return [
-        Claim(
+        claim(
             "With batch normalisation (C) less is transmitted than without (B), under every noise at the same ratios.",
             left=select("kept", model="B"),
             right=select("kept", model="C"),
             over=("noise",),
             about="fraction of H(Y) that is transmitted, averaged over the ratios, B less C",
-            requires=needs,
-            place=place,
         ),
         *(
-            Claim(
+            claim(
                 f"Unbounded {NOISES[noise]} leave no accuracy, so that no masked gradient explains what is "
                 "transmitted.",
                 left=lowest(noise),
@@ -131,12 +124,10 @@ def _noise_claims(config: NoiseConfig) -> list[Claim]:
                 right=GONE,
                 over=("model",),
                 about="accuracy at the lowest ratio",
-                requires=needs,
-                place=place,
             )
             for noise in ("l2", "linf")
         ),
-        Claim(
+        claim(
             "White noise leaves the accuracy of chance.",
             left=lowest("white"),
             op="<",
@@ -144,19 +135,15 @@ def _noise_claims(config: NoiseConfig) -> list[Claim]:
             margin=-NEAR_CHANCE,
             over=("model",),
             about="accuracy at the lowest ratio less chance",
-            requires=needs,
-            place=place,
         ),
         *(
-            Claim(
+            claim(
                 f"Under {NOISES[noise]} information rises again as the ratio falls to 0: what is left is the "
                 "adversary's.",
                 left=bits.first("snr").at(model=model, noise=noise),
                 right=bits.min("snr").at(model=model, noise=noise),
                 margin=RISEN,
                 about=f"information that {model} transmits at the lowest ratio, less the least at any ratio",
-                requires=needs,
-                place=place,
             )
             for noise in ("l2", "linf")
         ),
@@ -183,8 +170,7 @@ _NOISE_BLOCKS: tuple[Block, ...] = (
     Pivot(
         title="Fraction of the labels' information that is kept",
         reading="I(T;Y) as a fraction of H(Y), averaged over ratios from {low:g} to {high:g} dB; at each ratio the "
-        "least "
-        "transmitted there or at any higher one counts.",
+        "least value at this or any higher ratio counts.",
         rows=("model",),
         columns={
             "test accuracy": TEST,
@@ -197,6 +183,7 @@ _NOISE_BLOCKS: tuple[Block, ...] = (
 
 
 def _sphere_claims(config: SphereConfig) -> list[Claim]:
+    claim = partial(Claim, place="Figure 6")
     power, round_, capacity = (select(name) for name in ("power", "roundness", "capacity"))
     of_a = power.at(model="a")
 
@@ -205,7 +192,7 @@ def _sphere_claims(config: SphereConfig) -> list[Claim]:
         return at_end.at(model=first) - at_end.at(model=second)
 
     return [
-        Claim(
+        claim(
             "The data first spread, then power is reduced.",
             left=of_a.max("epoch").log10(),
             right=of_a.first("epoch").log10(),
@@ -217,32 +204,27 @@ def _sphere_claims(config: SphereConfig) -> list[Claim]:
                     about="its fall from there to the end",
                 ),
             ),
-            place="Figure 6",
         ),
-        Claim(
+        claim(
             "Clusters become more circular.",
             left=round_.at(model="a").last("epoch"),
             right=round_.at(model="a", epoch=config.epochs[1]),
             about=f"roundness of the clusters of (a) at the end less that at epoch {config.epochs[1]:,}",
-            place="Figure 6",
         ),
-        Claim(
+        claim(
             "Batch normalisation leaves more excess capacity.",
             left=more("b", "a", capacity),
             about="capacity of the layer as a Gaussian channel at the end, (b) less (a)",
-            place="Figure 6",
         ),
-        Claim(
+        claim(
             "Without the scale clusters are more circular than with it.",
             left=more("c", "b", round_),
             about="roundness of the clusters at the end, (c) less (b)",
-            place="Figure 6",
         ),
-        Claim(
+        claim(
             "Without the scale the excess capacity remains.",
             left=more("c", "a", capacity),
             about="capacity of the layer as a Gaussian channel at the end, (c) less (a)",
-            place="Figure 6",
         ),
     ]
 
@@ -250,18 +232,17 @@ def _sphere_claims(config: SphereConfig) -> list[Claim]:
 _SPHERE_BLOCKS: tuple[Block, ...] = (
     Scatter(
         title="Codes",
-        reading="Seed 0, {drawn:,} training images, a colour a class.",
+        reading="Seed 0, {drawn:,} training images, one colour for each class.",
         panels=("model",),
         x_label="first neuron",
         y_label="second neuron",
         at_least=_AXIS,
     ),
     Pivot(
-        title="What the layer takes of the plane",
+        title="Power and capacity of the layer",
         reading="Power: variance of all codes, a neuron; within: variance within classes, a neuron. Capacity: of a "
         "Gaussian channel with these, in two uses; ten labels need 3.32 bits. Round: the smaller width of a cluster "
-        "over "
-        "its larger.",
+        "over its larger.",
         rows=("model", "epoch"),
         columns={
             "accuracy": select("accuracy"),
@@ -276,6 +257,7 @@ _SPHERE_BLOCKS: tuple[Block, ...] = (
 
 
 def _transfer_claims(config: TransferConfig) -> list[Claim]:
+    claim = partial(Claim, place="Figure 7")
     model = next(each for each in ("B+", "B", *config.models) if each in config.models)
 
     def of(name: str) -> Quantity:
@@ -283,37 +265,33 @@ def _transfer_claims(config: TransferConfig) -> list[Claim]:
 
     zero, one = (paper_value("rate_distortion", "figure-7", f"{shot} accuracy", model="B+") for shot in SHOTS.values())
     return [
-        Claim(
+        claim(
             f"Zero-shot, model {model} classifies the other digits far better than chance ({zero:.1%} in the paper).",
             left=of("zero_shot_accuracy"),
             right=FAR,
             about="zero-shot accuracy",
-            place="Figure 7",
         ),
-        Claim(
+        claim(
             f"One example of each class makes it more accurate (by {100 * (one - zero):.1f} points in the paper).",
             left=of("one_shot_gain"),
             about="one-shot less zero-shot accuracy",
-            place="Figure 7",
         ),
-        Claim(
+        claim(
             "Zero-shot, the mean margin is the accuracy.",
             left=of("zero_shot_overconfidence"),
             op="within",
             margin=MATCHED,
             about="zero-shot mean margin less accuracy",
-            place="Figure 7",
         ),
-        Claim(
+        claim(
             "Margins are reasonably well calibrated, zero- and one-shot.",
             left=of("zero_shot_margin_error"),
             op="<",
             right=CALIBRATED,
             about="expected calibration error of the margin, zero-shot",
             also=(Comparison(left=of("one_shot_margin_error"), op="<", right=CALIBRATED, about="the same, one-shot"),),
-            place="Figure 7",
         ),
-        Claim(
+        claim(
             "One example of each class takes over-confidence away, down to a little under-confidence.",
             left=of("one_shot_overconfidence"),
             op="<",
@@ -325,13 +303,9 @@ def _transfer_claims(config: TransferConfig) -> list[Claim]:
     ]
 
 
-def _margins(record: StudyRecord, _: TransferConfig) -> Iterable[Figure]:
+def _margins(record: StudyRecord, _: TransferConfig) -> Iterator[Figure]:
     """Margins of each model of seed 0, and accuracy over them."""
-    found = {
-        str(each.metrics[0].coords["model"]): each.details["bins"]
-        for each in record.experiments.values()
-        if "bins" in each.details
-    }
+    found = {str(coords["model"]): content for coords, content in record.details("bins")}
     for shot, name in SHOTS.items():
         bins = {
             NAMES[model]: [Bin.model_validate(one) for one in found[model][shot]]
@@ -360,24 +334,20 @@ def _margins(record: StudyRecord, _: TransferConfig) -> Iterable[Figure]:
             )
 
 
+_MARGINS = {"accuracy": "accuracy", "margin": "mean margin", "margin_error": "error of the margin"}
 _TRANSFER_BLOCKS: tuple[Block, ...] = (
     _margins,
     Pivot(
         title="On another data set",
-        reading="One-shot: means over {draws} copies of the model, each after {steps} steps on one other example of "
-        "each "
+        reading="One-shot: means over {draws} copies of the model, each after {steps} steps on one example of each "
         "class.",
         rows=("model",),
         columns={
             "test accuracy": TEST,
             **{
-                f"{name} {what}": select(f"{shot}_{metric}")
+                f"{name} {title}": select(f"{shot}_{metric}")
                 for shot, name in SHOTS.items()
-                for what, metric in {
-                    "accuracy": "accuracy",
-                    "mean margin": "margin",
-                    "error of the margin": "margin_error",
-                }.items()
+                for metric, title in _MARGINS.items()
             },
         },
         paper="figure-7",
@@ -385,16 +355,15 @@ _TRANSFER_BLOCKS: tuple[Block, ...] = (
     weight_decay.table,
 )
 
-_EXPERIMENTS = "isthmus.studies.rate_distortion.experiments"
+_CHECKS = "isthmus.studies.rate_distortion.image_experiments"
 STUDIES = (
     Study(
         name="rate-distortion/figure-4",
         title="Figure 4: from label to image",
-        question="What does a network send back from a label to an image, with weight decay, with batch norm and "
-        "without "
-        "either?",
+        question="Which images does a network assign to a class with full confidence, with weight decay, with batch "
+        "norm and without either?",
         config=PrototypesConfig,
-        measure=f"{_EXPERIMENTS}:prototypes",
+        measure=f"{_CHECKS}:prototypes",
         claims=_prototype_claims,
         blocks=_PROTOTYPE_BLOCKS,
         names=NAMES,
@@ -405,7 +374,7 @@ STUDIES = (
         question="How does the information about the label fall as the noise in the image grows, with weight decay and "
         "with batch norm?",
         config=NoiseConfig,
-        measure=f"{_EXPERIMENTS}:noise",
+        measure=f"{_CHECKS}:noise",
         claims=_noise_claims,
         blocks=_NOISE_BLOCKS,
         names={**NAMES, **NOISES},
@@ -416,7 +385,7 @@ STUDIES = (
         question="How does a layer of two neurons separate the classes under an information bottleneck and weight "
         "decay?",
         config=SphereConfig,
-        measure=f"{_EXPERIMENTS}:spheres",
+        measure="isthmus.studies.rate_distortion.experiments:spheres",
         claims=_sphere_claims,
         blocks=_SPHERE_BLOCKS,
         names=VARIANTS,
@@ -424,11 +393,10 @@ STUDIES = (
     Study(
         name="rate-distortion/figure-7",
         title="Figure 7: transfer",
-        question="How accurate is a network on digits of another kind, as it is and after one example of each, and "
-        "do its "
-        "margins show it?",
+        question="How accurate is a network on digits of another kind, zero-shot and after one example of each, and "
+        "are its margins calibrated?",
         config=TransferConfig,
-        measure=f"{_EXPERIMENTS}:transfer",
+        measure=f"{_CHECKS}:transfer",
         claims=_transfer_claims,
         blocks=_TRANSFER_BLOCKS,
         names=NAMES,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 from isthmus.core.types import Coordinate
 from isthmus.studies.blocks import Block, Pivot
 from isthmus.studies.claims import Claim
@@ -32,107 +36,85 @@ _READINGS: dict[Labels, str] = {
 
 
 def _original(config: Table1Config) -> list[Claim]:
-    place = "Table 1, p. 8"
+    claim = partial(Claim, over=("batch_size",), place="Table 1, p. 8")
+    text = "With batch normalisation (C) a small large-batch gap appears."
     return [
-        Claim(
-            "Model A fits the training set.",
-            left=TRAIN.at(model="A"),
-            right=FITTED,
-            over=("batch_size",),
-            about="training accuracy of A",
-            place=place,
-        ),
-        *(_narrower(other, config.margin, place) for other in ("A", "C")),
-        Claim(
+        claim("Model A fits the training set.", left=TRAIN.at(model="A"), right=FITTED, about="training accuracy of A"),
+        *(_narrower(claim, other, config.margin) for other in ("A", "C")),
+        claim(
             "B is more accurate on test images than A.",
             left=TEST.at(model="B"),
             right=TEST.at(model="A"),
-            over=("batch_size",),
             about="test accuracy of B less that of A",
-            place=place,
         ),
-        _no_large_batch_gap("B", config, place),
-        Claim(
+        _no_large_batch_gap(claim, "B", config),
+        claim(
             "More training images (B+) make B more accurate, by 2.0 points in the paper.",
             left=TEST.at(model="B+"),
             right=TEST.at(model="B"),
-            over=("batch_size",),
             about="test accuracy of B+ less that of B",
             place="Section 4.3, p. 7",
             optional="B+" not in config.models,
         ),
-        _large_batch_gap("C", 0.0, "With batch normalisation (C) a small large-batch gap appears.", config, place),
+        claim(text, **_of_batches("C", config)),
     ]
 
 
 def _random(config: Table2Config) -> list[Claim]:
-    place = "Table 2, p. 8"
+    claim = partial(Claim, over=("batch_size",), place="Table 2, p. 8")
+    text = "On random labels C has a large-batch gap: larger batches memorise more."
     return [
-        Claim(
+        claim(
             "Model A memorises random labels.",
             left=TRAIN.at(model="A"),
             right=weight_decay.MEMORISED,
-            over=("batch_size",),
             about="training accuracy of A",
-            place=place,
         ),
-        Claim(
+        claim(
             "With weight decay alone (B) random labels are not fitted better than chance.",
             left=TRAIN.at(model="B"),
             op="<",
             right=select("constant_accuracy", model="B"),
             margin=-weight_decay.ABOVE_CHANCE,
-            over=("batch_size",),
             about="training accuracy of B less that of the best constant prediction",
-            place=place,
         ),
-        _narrower("C", LARGE, place),
-        _large_batch_gap(
-            "C", LARGE, "On random labels C has a large-batch gap: larger batches memorise more.", config, place
-        ),
-        _no_large_batch_gap("A", config, place),
+        _narrower(claim, "C", LARGE),
+        claim(text, right=LARGE, **_of_batches("C", config)),
+        _no_large_batch_gap(claim, "A", config),
     ]
 
 
-def _narrower(other: str, margin: float, place: str) -> Claim:
-    return Claim(
+def _narrower(claim: Callable[..., Claim], other: str, margin: float) -> Claim:
+    return claim(
         f"Weight decay narrows the generalisation gap: B's is at least {100 * margin:g} points smaller than {other}'s.",
         left=GAP.at(model=other),
         right=GAP.at(model="B"),
         margin=margin,
-        over=("batch_size",),
         about=f"gap of {other} less that of B",
-        place=place,
     )
 
 
-def _of_batches(model: str, config: TableConfig) -> tuple[Quantity, str]:
-    """The gap with the largest batches less that with the smallest."""
-    large, small = max(config.batch_sizes), min(config.batch_sizes)
-    of_model = GAP.at(model=model)
-    about = f"gap of {model} with batches of {large} less that with {small}"
-    if large == small:  # there is nothing to compare; no row has this batch size
-        return of_model.at(batch_size=0), about
-    return of_model.at(batch_size=large) - of_model.at(batch_size=small), about
-
-
-def _no_large_batch_gap(model: str, config: TableConfig, place: str) -> Claim:
-    difference, about = _of_batches(model, config)
+def _no_large_batch_gap(claim: Callable[..., Claim], model: str, config: TableConfig) -> Claim:
     text = f"Model {model} has no large-batch generalisation gap."
-    return Claim(text, left=difference, op="within", margin=SMALL, about=about, place=place)
+    return claim(text, op="within", margin=SMALL, **_of_batches(model, config))
 
 
-def _large_batch_gap(model: str, limit: float, text: str, config: TableConfig, place: str) -> Claim:
-    difference, about = _of_batches(model, config)
-    return Claim(text, left=difference, right=limit, about=about, place=place)
+def _of_batches(model: str, config: TableConfig) -> dict[str, Any]:
+    """The comparison of the gap with the largest batches and that with the smallest."""
+    large, small = max(config.batch_sizes), min(config.batch_sizes)
+    gap = GAP.at(model=model)
+    difference: Quantity = gap.at(batch_size=large) - gap.at(batch_size=small)
+    if large == small:  # no row has this batch size, so that the claim is undecided
+        difference = gap.at(batch_size=0)
+    about = f"gap of {model} with batches of {large} less that with {small}"
+    return {"left": difference, "over": (), "about": about}
 
 
 def _blocks(labels: Labels) -> tuple[Block, ...]:
     table = Pivot(
         title=f"Accuracy and generalisation gap, {labels} labels",
         reading=f"{_READINGS[labels]} Ours: means over seeds; the intervals cover images and, from three seeds on, "
-        "seeds. "
-        "The paper's: means with standard errors.",
+        "seeds. The paper's: means with standard errors.",
         rows=("batch_size", "model"),
         columns={
             "train accuracy": TRAIN,
@@ -146,14 +128,14 @@ def _blocks(labels: Labels) -> tuple[Block, ...]:
     return (table, weight_decay.table)
 
 
+_EXPERIMENTS = "isthmus.studies.rate_distortion.experiments"
 STUDIES = (
     Study(
         name="rate-distortion/table-1",
         title="Table 1: regularisers and the generalisation gap",
-        question="How do weight decay, batch normalisation and batch size change test accuracy and the generalisation "
-        "gap?",
+        question="How do weight decay, batch norm and batch size change test accuracy and the generalisation gap?",
         config=Table1Config,
-        measure="isthmus.studies.rate_distortion.experiments:original",
+        measure=f"{_EXPERIMENTS}:original",
         claims=_original,
         blocks=_blocks("original"),
         names=NAMES,
@@ -163,7 +145,7 @@ STUDIES = (
         title="Table 2: the same models on random labels",
         question="Which regularisers keep a network from memorising labels that do not depend on the images?",
         config=Table2Config,
-        measure="isthmus.studies.rate_distortion.experiments:random",
+        measure=f"{_EXPERIMENTS}:random",
         claims=_random,
         blocks=_blocks("random"),
         names=NAMES,

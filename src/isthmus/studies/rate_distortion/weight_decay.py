@@ -3,7 +3,7 @@
 The paper's λ of about 1e-2 belongs to its 73,257 images and 500 epochs; fewer images and steps need another one.
 Model B is therefore trained on random labels with each candidate in ascending order, exactly as the study trains it,
 until its training accuracy is no better than that of the best constant prediction. These runs have a seed that no model
-of the study has: the choice is not made on the runs that it affects.
+of the study has: the choice does not depend on the runs that it affects.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _SET = "weight_decay=0.01, for instance, takes that value without a choice."
 
 
 class _Run:
-    """One of these runs, as its experiment has it."""
+    """One of these runs, from its experiment."""
 
     def __init__(self, measured: Measured) -> None:
         rows = {row.name: row for row in measured.metrics}
