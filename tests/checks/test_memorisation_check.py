@@ -281,7 +281,7 @@ def test_the_page_is_drawn_from_what_is_stored(tmp_path):
     section = page.section({"a": stored, "b": other})
     assert section == page.section({"a": result, "b": other})
     table, curves, spreads = section.blocks
-    assert table.reading.startswith("a has the widest gap: 30.0 points")
+    assert table.reading.startswith("a has the widest train-test gap, 30.0 points")
     assert [series.name for series in curves.series] == ["a", "b"]
     assert f"{100 * result.metrics.one('membership_auroc', mode='mean').value:.1f}% for a" in curves.reading
     for series in spreads.series:

@@ -249,8 +249,8 @@ def test_the_section_compares_classifiers():
     first, second = (
         100 * result.metrics.one("information_kept", mode="mean", noise="white").value for result in (firm, weak)
     )
-    assert f"{first:.1f}% (firm)" in information.reading
-    assert f"{second:.1f}% (weak)" in information.reading
+    assert f"{first:.1f}% for firm" in information.reading
+    assert f"{second:.1f}% for weak" in information.reading
     assert [series.group for series in information.series] == ["firm"] * 3 + ["weak"] * 3
     for series in (*information.series, *standing.series):
         assert series.x == tuple(sorted(series.x))

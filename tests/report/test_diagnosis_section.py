@@ -1,21 +1,21 @@
-"""What the scorecard says of a verdict."""
+"""The scorecard's line about a verdict."""
 
 from isthmus import metrics
 from isthmus.core.types import CheckResult, Metrics, Status
-from isthmus.report.sections.diagnosis import _headlines
+from isthmus.report.sections.diagnosis import _headline
 
 
 def result(word: str, mode: str, left: int, n: int = 40) -> CheckResult:
-    """A stored result as far as the scorecard looks at it."""
-    corrected = metrics.proportion(left, n)
-    verdict = {"status": word, "reported": 0.55, "corrected": left / n, "corrected_metric": corrected.model_dump()}
-    details = {"threat": "linf:0.1", "verdict": verdict, "mode": mode}
+    """A stored result with what the scorecard reads of it."""
+    corrected = metrics.proportion(left, n).named("corrected_accuracy", mode=mode, norm="linf", eps=0.1)
+    verdict = {"status": word, "reported": 0.55, "corrected": left / n}
+    details = {"threat": "linf:0.1", "norm": "linf", "eps": 0.1, "verdict": verdict, "mode": mode}
     return CheckResult(check="diagnosis", status=Status.PASS, reason="", metrics=Metrics([corrected]), details=details)
 
 
-def test_the_verdict_goes_before_what_is_left_of_what_was_reported() -> None:
-    found = _headlines({"a": result("overstated", "mean", 10), "b": result("holds", "stochastic", 22)})
-    assert (found["a"].word, found["a"].note) == ("overstated", "55.0% reported")
-    assert (found["b"].word, found["b"].note) == ("holds", "55.0% reported, stochastic mode")
-    assert found["a"].metric == metrics.proportion(10, 40)
-    assert found["a"].label == found["b"].label == "robust accuracy after all attacks, ℓ∞\u00a00.1"
+def test_a_headline_has_the_verdict_the_corrected_accuracy_and_what_was_reported() -> None:
+    one, other = _headline(result("overstated", "mean", 10)), _headline(result("holds", "stochastic", 22))
+    assert (one.word, one.note) == ("overstated", "55.0% reported")
+    assert (other.word, other.note) == ("holds", "55.0% reported, stochastic mode")
+    assert (one.metric.value, one.metric.n) == (0.25, 40)
+    assert one.label == other.label == "robust accuracy after all attacks, ℓ∞\u00a00.1"

@@ -20,8 +20,9 @@ import pytest
 from isthmus.core import results
 from isthmus.core.display import Figure, Mark, Section, Series, Table
 from isthmus.core.errors import FileError
+from isthmus.core.format import STATUSES
 from isthmus.core.types import CheckResult, Interval, Metric, Metrics, Status
-from isthmus.report import page, statuses
+from isthmus.report import page
 from isthmus.report.loading import AuditedModel, load, load_all
 from tests.report import report_standins as standins
 from tests.report import standin_checks
@@ -194,7 +195,7 @@ def test_each_status_has_its_word_and_its_reason(runs: list[Path]) -> None:
         for status in Status
     }
     html = page.render([replace(model, results=changed)])
-    for status, word in statuses.WORDS.items():
+    for status, word in STATUSES.items():
         assert re.search(rf'<span class="badge {status.value}">\s*<svg.*?</svg>{word}</span>', html, re.DOTALL)
         assert f"Because of {status.value}." in html
 

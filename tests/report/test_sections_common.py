@@ -1,19 +1,53 @@
-"""Who has the largest value, and whether anybody is shown to differ from that."""
+"""Sentences that compare classifiers, and tables over modes."""
 
 from isthmus.checks.check import mode_with
-from isthmus.core.types import CheckResult, Metrics, Status
-from isthmus.metrics import proportion
-from isthmus.report.sections import calibration, memorisation
-from isthmus.report.sections.common import extreme
+from isthmus.core.types import CheckResult, Metric, Metrics, Status
+from isthmus.metrics import difference, proportion
+from isthmus.report.sections import calibration, common, memorisation
 
 
 def test_ties_are_named_together():
     found = {name: proportion(k, 100) for name, k in {"a": 90, "b": 90, "c": 85, "d": 20}.items()}
-    most, least = extreme(found), extreme(found, largest=False)
+    most, least = common.extreme(found), common.extreme(found, largest=False)
     assert (most.names, most.others, most.alike) == (["a", "b"], ["c", "d"], ["c"])
     assert most.caveat == "; not shown to differ from c, whose intervals overlap"
     assert (least.names, least.alike, least.caveat) == (["d"], [], "")
-    assert extreme(dict.fromkeys("abcde", found["a"])).others == []
+    assert common.extreme(dict.fromkeys("abcde", found["a"])).others == []
+    both = common.extremes(found, "ECE")
+    assert both == (
+        "a and b have the largest ECE, 90.0% (not shown to differ from c, whose intervals overlap), and d the "
+        "smallest, 20.0%"
+    )
+    assert common.superlative(found, "ECE", "smallest") == "d has the smallest ECE, 20.0%"
+    assert common.extremes(dict.fromkeys("ab", found["d"]), "ECE") == "The ECE is 20.0% for each"
+
+
+def test_a_ranking_names_three_classifiers():
+    values = {"a": 0.1, "b": 0.4, "c": 0.3, "d": 0.2}
+    assert common.ranking(values) == "40.0% for b, 30.0% for c and 20.0% for d (1 others have no more)"
+    assert common.ranking(values, largest=False).startswith("10.0% for a")
+    assert common.ranking({"a": 0.1}) == "10.0%"
+
+
+def test_confidence_is_compared_with_accuracy_beyond_the_interval():
+    right = [1] * 50 + [0] * 50
+    over, under = difference([0] * 100, right), difference([1] * 100, right)
+    text = common.over_accuracy({"a": over, "b": under, "c": difference(right, right)}, "confidence")
+    assert text == (
+        "On average, confidence exceeds accuracy for a (by 50.0 points); it falls short of accuracy for b (by 50.0 "
+        "points); it is not shown to differ from accuracy for c."
+    )
+    unknown = Metric(value=None, unit="fraction", n=3)
+    assert common.over_accuracy({"a": unknown}, "confidence") == "No image has finite logits."
+
+
+def test_a_table_has_a_row_for_each_mode_and_no_empty_column():
+    metrics = [proportion(k, 9).named("accuracy", mode=mode) for k, mode in ((5, "mean"), (6, "stochastic"))]
+    result = CheckResult(check="mine", status=Status.MEASURED, reason="", metrics=Metrics(metrics))
+    cells = {"accuracy": common.measured("accuracy"), "ECE": common.measured("ece"), "mode": lambda _, mode: mode}
+    table = common.table("Title", "", {"a": result}, cells)
+    assert table.columns == ("classifier", "accuracy", "mode")
+    assert table.rows == (("a", metrics[0], "mean"), ("a (stochastic)", metrics[1], "stochastic"))
 
 
 def test_a_caption_names_no_winner_among_ties():
@@ -24,10 +58,9 @@ def test_a_caption_names_no_winner_among_ties():
             status=Status.PASS,
             reason="",
             metrics=Metrics(gap.named(name, mode="mean") for name in ("generalisation_gap", "ece")),
-            details={"modes": ["mean"], "bins": {"mean": {}}},
         )
 
-    for table, what in ((memorisation._gaps, "gap"), (calibration._table, "expected calibration error")):
+    for table, what in ((memorisation._gaps, "gap"), (calibration._measures, "expected calibration error")):
         alike = table({name: result(3) for name in ("determ", "vib", "ceb")}).reading
         assert "determ" not in alike
         assert what in alike

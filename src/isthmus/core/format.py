@@ -5,10 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from isthmus.core.types import Interval, Metric
+from isthmus.core.types import Interval, Metric, Status
 
 NOT_MEASURED = "not measured"
 NORMS = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}
+STATUSES = {
+    Status.MEASURED: "measured",
+    Status.PASS: "pass",
+    Status.WARN: "warning",
+    Status.FAIL: "fail",
+    Status.SKIPPED: "skipped",
+    Status.ERROR: "error",
+}
+"""Statuses in a word."""
 _WORDS = (
     "no",
     "one",

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from isthmus.core.display import Headline, Section
+from isthmus.core.format import STATUSES
 from isthmus.core.types import CheckResult, Status
 from isthmus.report import tables
 from isthmus.report.loading import AuditedModel
-from isthmus.report.statuses import WORDS
 from isthmus.report.tables import Cell
 
 COLUMNS = 5
@@ -50,7 +50,7 @@ class Outcome:
     @property
     def word(self) -> str:
         """The status in a word; colour and icon only repeat it."""
-        return WORDS[self.status] if self.status else "not run"
+        return STATUSES[self.status] if self.status else "not run"
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,15 @@ from isthmus.core.display import Section
 from isthmus.core.format import count, in_words, listed, value_text
 from isthmus.core.types import Metric, Status
 from isthmus.report.loading import AuditedModel
-from isthmus.report.statuses import OUTCOMES
 
+_OUTCOMES = {
+    Status.MEASURED: "{} measured",
+    Status.PASS: "passed",
+    Status.WARN: "gave a warning",
+    Status.FAIL: "failed",
+    Status.SKIPPED: "{} skipped",
+    Status.ERROR: "ended with an error",
+}
 _VERDICTS = {
     "broken": "is broken",
     "overstated": "is overstated",
@@ -108,7 +115,7 @@ def _outcomes(models: Sequence[AuditedModel]) -> str:
     tally = Counter(result.status for model in models for result in model.results.values())
     total = sum(tally.values())
     parts = []
-    for status, words in OUTCOMES.items():
+    for status, words in _OUTCOMES.items():
         if tally[status]:
             verb = words.format("was" if tally[status] == 1 else "were")
             parts.append(f"{tally[status]} {verb}")

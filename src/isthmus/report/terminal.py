@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from isthmus.core.errors import printable
-from isthmus.core.format import in_words, size
+from isthmus.core.format import STATUSES, in_words, size
 from isthmus.core.types import Metric, Status
-from isthmus.report import page, scorecard, statuses, tables
+from isthmus.report import page, scorecard, tables
 from isthmus.report.loading import AuditedModel
 
 _LONGEST = 300
@@ -76,7 +76,7 @@ def _remarks(models: Sequence[AuditedModel]) -> Iterator[tuple[str, str, str, st
             result = model.results.get(check)
             if result is not None and result.status not in (Status.PASS, Status.MEASURED):
                 style = _STYLES[result.status]
-                yield statuses.WORDS[result.status], style, f"{check} of {model.name}", result.reason
+                yield STATUSES[result.status], style, f"{check} of {model.name}", result.reason
 
 
 def _text(given: str) -> Text:

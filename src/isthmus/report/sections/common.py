@@ -1,21 +1,30 @@
-"""What several sections share: rows by mode, headlines, comparisons of classifiers, and reliability series."""
+"""What sections share: columns and headlines, tables over classifiers and modes, sentences, series and pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from isthmus.core.display import Headline, Series
-from isthmus.core.format import listed
+import numpy as np
+from numpy.typing import NDArray
+
+from isthmus import metrics
+from isthmus.core.display import Figure, Headline, Picture, Series, Table
+from isthmus.core.format import listed, percent, points
 from isthmus.core.types import CheckResult, Coordinate, Metric, Status
 from isthmus.metrics import Bin
 
 MEAN, STOCHASTIC = "mean", "stochastic"
+_NAMED = 3  # classifiers in a sentence
 
 Results = Mapping[str, CheckResult]
 """Results of one check by classifier name."""
-Row = tuple[str | float | Metric | None, ...]
+Value = str | float | Metric | None
+Row = tuple[Value, ...]
+Find = Callable[[CheckResult, str], Metric | None]
+"""A metric of a result in a mode, if it has it."""
+Cells = Mapping[str, Callable[[CheckResult, str], Value]]
+"""Columns of a table: their titles, and the cell for a result and a mode."""
 
 
 def with_metrics(results: Results) -> dict[str, CheckResult]:
@@ -27,10 +36,54 @@ def with_metrics(results: Results) -> dict[str, CheckResult]:
     }
 
 
+def measured(metric: str, **coords: Coordinate) -> Find:
+    """A metric in a mode."""
+    return lambda result, mode: result.metrics.get(metric, mode=mode, **coords)
+
+
+def overall(metric: str, **coords: Coordinate) -> Find:
+    """A metric that no mode belongs to."""
+    return lambda result, _: result.metrics.get(metric, **coords)
+
+
 def column(results: Results, metric: str, **coords: Coordinate) -> dict[str, Metric]:
     """One metric of every classifier that has it, by classifier name."""
     found = {name: result.metrics.get(metric, **coords) for name, result in results.items()}
     return {name: metric for name, metric in found.items() if metric is not None}
+
+
+def columns(results: Results, title: str | Callable[[CheckResult], str], find: Find) -> dict[str, dict[str, Metric]]:
+    """Columns of the comparison table, one for each mode; results with other titles get other columns."""
+    found: dict[str, dict[str, Metric]] = {}
+    for mode in (MEAN, STOCHASTIC):
+        for name, result in results.items():
+            if metric := find(result, mode):
+                own = title if isinstance(title, str) else title(result)
+                found.setdefault(own + ("" if mode == MEAN else f", {mode}"), {})[name] = metric
+    return found
+
+
+def status_mode(result: CheckResult) -> str:
+    """The mode that a result's status is of."""
+    return str(result.details.get("mode", MEAN))
+
+
+def threat(result: CheckResult, **coords: Coordinate) -> dict[str, Coordinate]:
+    """Coordinates of the largest ε that a result is about, with others."""
+    eps = result.details["eps"]
+    return {"norm": result.details["norm"], "eps": eps[-1] if isinstance(eps, list) else eps, **coords}
+
+
+def headline(metric: Metric, title: str, word: str = "", note: str = "") -> Headline:
+    """A number for the scorecard; the note names its mode unless that is the mean mode."""
+    mode = str(metric.coords.get("mode", MEAN))
+    return Headline(metric, title, word, ", ".join(filter(None, [note, "" if mode == MEAN else f"{mode} mode"])))
+
+
+def headlines(results: Results, metric: str, title: str) -> dict[str, Headline]:
+    """One metric of every classifier that has it, in the mode that its status is of."""
+    found = {name: result.metrics.get(metric, mode=status_mode(result)) for name, result in results.items()}
+    return {name: headline(metric, title) for name, metric in found.items() if metric is not None}
 
 
 def label(name: str, mode: str) -> str:
@@ -43,19 +96,22 @@ def in_mode(array: str, mode: str) -> str:
     return array if mode == MEAN else f"{mode}_{array}"
 
 
-def headlines(results: Results, metric: str, title: str) -> dict[str, Headline]:
-    """One metric for the scorecard, of every classifier that has it, in the mode that its status is of."""
-    found = {}
-    for name, result in results.items():
-        mode = str(result.details.get("mode", MEAN))
-        number = result.metrics.get(metric, mode=mode)
-        if number is not None:
-            found[name] = Headline(number, title, note="" if mode == MEAN else f"{mode} mode")
-    return found
+def modes(result: CheckResult) -> list[str]:
+    """The modes that a result has metrics of."""
+    found = dict.fromkeys(str(metric.coords["mode"]) for metric in result.metrics if "mode" in metric.coords)
+    return list(found) or [MEAN]
 
 
-@dataclass(frozen=True)
-class Extreme:
+def table(title: str, reading: str, results: Results, cells: Cells) -> Table:
+    """A row for each classifier and mode; columns that no classifier has are left out."""
+    places = [(name, result, mode) for name, result in results.items() for mode in modes(result)]
+    shown = {heading: [cell(result, mode) for _, result, mode in places] for heading, cell in cells.items()}
+    shown = {heading: values for heading, values in shown.items() if any(value is not None for value in values)}
+    names = [label(name, mode) for name, _, mode in places]
+    return Table(title, reading, ("classifier", *shown), tuple(zip(names, *shown.values(), strict=True)))
+
+
+class Extreme(NamedTuple):
     """The classifiers with the largest or smallest value, compared to three decimals as it is shown.
 
     Attributes:
@@ -72,7 +128,9 @@ class Extreme:
         """A clause about classifiers that are not shown to differ; "" if all others are."""
         if not self.alike:
             return ""
-        names = listed(self.alike) if len(self.alike) <= 3 else f"{len(self.alike)} of the other {len(self.others)}"
+        names = (
+            listed(self.alike) if len(self.alike) <= _NAMED else f"{len(self.alike)} of the other {len(self.others)}"
+        )
         return f"; not shown to differ from {names}, whose intervals overlap"
 
 
@@ -93,17 +151,80 @@ def overlap(a: Metric, b: Metric) -> bool:
     return a.interval.low <= b.interval.high and b.interval.low <= a.interval.high
 
 
-def curve(name: str, x: Sequence[float], metrics: Sequence[Metric], **options: Any) -> Series:
+def superlative(
+    found: Mapping[str, Metric], what: str, word: str = "largest", text: Callable[[Metric], str] | None = None
+) -> str:
+    """A clause on the classifiers with the largest (smallest, …) value, and those not shown to differ from them."""
+    most = extreme(found, word in ("largest", "highest", "widest"))
+    value = _value(found[most.names[0]], text)
+    if not most.others:
+        return f"The {what} is {value}{' for each' if len(found) > 1 else ''}"
+    return f"{listed(most.names)} {'has' if len(most.names) == 1 else 'have'} the {word} {what}, {value}{most.caveat}"
+
+
+def extremes(
+    found: Mapping[str, Metric],
+    what: str,
+    words: tuple[str, str] = ("largest", "smallest"),
+    text: Callable[[Metric], str] | None = None,
+) -> str:
+    """A clause on the largest and the smallest value, and the classifiers not shown to differ from the largest."""
+    most, least = extreme(found), extreme(found, largest=False)
+    if not most.others:
+        return superlative(found, what, words[0], text)
+    high, low = (_value(found[each.names[0]], text) for each in (most, least))
+    verb = "has" if len(most.names) == 1 else "have"
+    caveat = f" ({most.caveat[2:]})" if most.caveat else ""
+    largest, smallest = listed(most.names), listed(least.names)
+    return f"{largest} {verb} the {words[0]} {what}, {high}{caveat}, and {smallest} the {words[1]}, {low}"
+
+
+def _value(metric: Metric, text: Callable[[Metric], str] | None) -> str:
+    return percent(metric.value) if text is None else text(metric)
+
+
+def ranking(values: Mapping[str, float], largest: bool = True) -> str:
+    """Fractions, from the largest (or smallest): "3.0% for a and 2.1% for b"; of one classifier, its fraction alone."""
+    ranked = sorted(values, key=lambda name: values[name], reverse=largest)
+    if len(ranked) == 1:
+        return percent(values[ranked[0]])
+    more = len(ranked) - _NAMED
+    rest = f" ({more} others have no {'more' if largest else 'less'})" if more > 0 else ""
+    return listed([f"{percent(values[name])} for {name}" for name in ranked[:_NAMED]]) + rest
+
+
+def over_accuracy(found: Mapping[str, Metric], what: str) -> str:
+    """On average, for which classifiers confidence (or another fraction) exceeds accuracy, and by how much."""
+    groups: dict[str, list[str]] = {"exceeds accuracy for": [], "falls short of accuracy for": []}
+    exceeds, short = groups.values()
+    unknown = groups.setdefault("is not shown to differ from accuracy for", [])
+    for name, gap in found.items():
+        if gap.value is None:
+            continue
+        if gap.interval is None or gap.interval.low <= 0 <= gap.interval.high:
+            unknown.append(name)
+        else:
+            (exceeds if gap.value > 0 else short).append(f"{name} (by {points(gap.value)})")
+    parts = [f"{verb} {listed(names)}" for verb, names in groups.items() if names]
+    return f"On average, {what} {'; it '.join(parts)}." if parts else "No image has finite logits."
+
+
+def curve(name: str, x: Sequence[float], found: Sequence[Metric], **options: Any) -> Series:
     """Metrics as a series with intervals; a metric without an interval gets one of width 0."""
-    ends = [(m.interval.low, m.interval.high) if m.interval else (m.value or 0.0,) * 2 for m in metrics]
+    ends = [(m.interval.low, m.interval.high) if m.interval else (m.value or 0.0,) * 2 for m in found]
     return Series(
         name,
         x=tuple(x),
-        y=tuple(m.value or 0.0 for m in metrics),
+        y=tuple(m.value or 0.0 for m in found),
         low=tuple(low for low, _ in ends),
         high=tuple(high for _, high in ends),
         **options,
     )
+
+
+def bins_of(stored: Iterable[Mapping[str, Any]]) -> list[Bin]:
+    """Bins out of a result's details."""
+    return [Bin.model_validate(each) for each in stored]
 
 
 def bin_series(name: str, bins: Sequence[Bin]) -> Series:
@@ -120,8 +241,63 @@ def bin_series(name: str, bins: Sequence[Bin]) -> Series:
     )
 
 
+def reliability(title: str, reading: str, binned: Mapping[str, Sequence[Bin]], of: str, diagonal: bool) -> Figure:
+    """Accuracy over the mean confidence, or margin, of each bin, by classifier."""
+    series = tuple(bin_series(name, bins) for name, bins in binned.items())
+    unit = (0.0, 1.0)
+    return Figure(
+        title, reading, f"mean {of} of the bin", "accuracy in the bin", series, (), unit, unit, identity=diagonal
+    )
+
+
 def share_series(name: str, bins: Sequence[Bin]) -> Series:
     """The fraction of all examples in each bin, as bars."""
     total = sum(each.n for each in bins) or 1
     centres = tuple((each.low + each.high) / 2 for each in bins)
     return Series(name, centres, tuple(each.n / total for each in bins), style="bars", group=name)
+
+
+def roc(name: str, positive: NDArray[np.float64], negative: NDArray[np.float64], **options: Any) -> Series:
+    """The ROC curve of a score that is smaller for positives, at most 40 points."""
+    x, y = (tuple(rates.tolist()) for rates in metrics.roc_curve(positive, negative, most=40))
+    return Series(name, x, y, **options)
+
+
+def histograms(name: str, values: Mapping[str, NDArray[np.float64]], edges: NDArray[np.float64]) -> list[Series]:
+    """The distributions of a classifier's values: bars for the first, lines for the others.
+
+    The outermost bins hold all values beyond.
+    """
+    centres = tuple(((edges[1:] + edges[:-1]) / 2).tolist())
+    series = []
+    for of, own in values.items():
+        counts, _ = np.histogram(np.clip(own, edges[0], edges[-1]), edges)
+        shares = tuple((counts / max(own.size, 1)).tolist())
+        series.append(Series(f"{name} ({of})", centres, shares, style="dashed" if series else "bars", group=name))
+    return series
+
+
+def known(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The values that are not NaN."""
+    return values[~np.isnan(values)]
+
+
+def picture(image: NDArray[Any], caption: str) -> Picture:
+    """A float image c×h×w in [0, 1], or bytes h×w×c, of any number of channels: if it is not 1 or 3, the first.
+
+    Floats are clipped; NaN is black.
+    """
+    if image.dtype != np.uint8:
+        image = np.rint(255 * np.nan_to_num(image).clip(0, 1)).astype(np.uint8).transpose(1, 2, 0)
+    return Picture(image if image.shape[-1] in (1, 3) else image[..., :1], caption)
+
+
+def enlarged(change: NDArray[Any], smallest: float = 1e-6) -> tuple[NDArray[np.float32], float]:
+    """A difference of images around grey, enlarged until its extreme is black or white; and the factor.
+
+    Args:
+        smallest: a difference of less than this is not enlarged further.
+    """
+    pattern = np.nan_to_num(change).astype(np.float32)
+    times = 0.5 / max(float(np.abs(pattern).max()), smallest)
+    return (0.5 + times * pattern).clip(0, 1), times

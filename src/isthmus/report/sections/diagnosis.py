@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from isthmus.core.display import Figure, Headline, Section, Series, Table
-from isthmus.core.format import listed, percent, threat_title
-from isthmus.core.types import Metric, Status
-from isthmus.report.sections.common import MEAN, STOCHASTIC, Results, Row, column, label, with_metrics
-from isthmus.report.statuses import WORDS
+from isthmus.core.format import STATUSES, listed, percent, threat_title
+from isthmus.core.types import CheckResult, Metric, Status
+from isthmus.report.sections import common
+from isthmus.report.sections.common import MEAN, Results
 
 _CURVES = (
     ("restarts", "restarts", "Accuracy against the number of random starts", "random starts of PGD"),
@@ -17,114 +16,93 @@ _CURVES = (
     ("radius", "eps", "Accuracy of the sample against ε", "perturbation ε, images in [0, 1]"),
 )
 
+Modes = dict[str, dict[str, Any]]
+"""What was found, by classifier and mode: "vib (stochastic)"."""
+
 
 def section(results: Results) -> Section:
     """Blocks and columns from stored results."""
-    shown = with_metrics(results)
+    shown = common.with_metrics(results)
+    found = {
+        common.label(name, mode): {"name": name, "mode": mode, **of}
+        for name, result in shown.items()
+        for mode, of in result.details["modes"].items()
+    }
     blocks: list[Table | Figure] = []
-    if shown:
-        blocks += [_verdicts(shown), _evidence(shown)]
-        if any(found["follow_ups"] for _, _, found in _modes(shown)):
-            blocks.append(_follow_ups(shown))
-        blocks += [figure for curve in _CURVES if (figure := _curve(shown, *curve)) is not None]
+    if found:
+        blocks += [_verdicts(found), _evidence(found), *_follow_ups(found)]
+        blocks += [figure for curve in _CURVES for figure in _curve(found, *curve)]
+    compared = _column(shown, "corrected") | _column(shown, "reported")
+    headlines = {name: _headline(result) for name, result in shown.items()}
     question = "Is the robust accuracy genuine, or were the attacks too weak?"
-    return Section("Is its robustness genuine?", question, tuple(blocks), _columns(shown), _headlines(shown))
+    return Section("Is its robustness genuine?", question, tuple(blocks), compared, headlines)
 
 
-def _headlines(shown: Results) -> dict[str, Headline]:
+def _column(shown: Results, word: str) -> dict[str, dict[str, Metric]]:
+    return common.columns(
+        shown,
+        lambda result: f"{word} robust accuracy at {threat_title(result.details['threat'])}",
+        lambda result, mode: result.metrics.get(f"{word}_accuracy", mode=mode, **common.threat(result)),
+    )
+
+
+def _headline(result: CheckResult) -> Headline:
     """The verdict of the worse mode, and the robust accuracy after all attacks."""
-    found = {}
-    for name, result in shown.items():
-        verdict, mode = result.details["verdict"], result.details["mode"]
-        notes = [f"{percent(verdict['reported'])} reported", *([] if mode == MEAN else [f"{mode} mode"])]
-        at = threat_title(result.details["threat"]).replace(" ", "\u00a0")
-        found[name] = Headline(
-            Metric.model_validate(verdict["corrected_metric"]),
-            f"robust accuracy after all attacks, {at}",
-            verdict["status"],
-            ", ".join(notes),
-        )
-    return found
+    verdict, at = result.details["verdict"], threat_title(result.details["threat"]).replace(" ", "\u00a0")
+    corrected = result.metrics.one("corrected_accuracy", mode=common.status_mode(result), **common.threat(result))
+    title, note = f"robust accuracy after all attacks, {at}", f"{percent(verdict['reported'])} reported"
+    return common.headline(corrected, title, verdict["status"], note)
 
 
-def _modes(shown: Results) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Classifier, mode, and what was found."""
-    for name, result in shown.items():
-        for mode, found in result.details["modes"].items():
-            yield name, mode, found
-
-
-def _columns(shown: Results) -> dict[str, dict[str, Metric]]:
-    columns: dict[str, dict[str, Metric]] = {}
-    for metric, word in (("corrected_accuracy", "corrected"), ("reported_accuracy", "reported")):
-        for mode, suffix in ((MEAN, ""), (STOCHASTIC, ", stochastic")):
-            for name, result in shown.items():
-                at = {"norm": result.details["norm"], "eps": result.details["eps"]}
-                title = f"{word} robust accuracy at {threat_title(result.details['threat'])}{suffix}"
-                for metric_of in column({name: result}, metric, mode=mode, **at).values():
-                    columns.setdefault(title, {})[name] = metric_of
-    return columns
-
-
-def _verdicts(shown: Results) -> Table:
-    rows: list[Row] = []
-    for name, mode, found in _modes(shown):
-        verdict, passes = found["verdict"], found["passes"]
-        n = verdict["corrected_metric"]["n"]
-        rows.append(
-            (
-                label(name, mode),
-                verdict["status"],
-                Metric.model_validate(verdict["reported_metric"]),
-                Metric.model_validate(verdict["corrected_metric"]),
-                round((passes["forward"] + passes["backward"]) / n),
-                round(passes["bound"] / n),
-            )
-        )
-    readings = [f"{label(name, mode)}: {found['verdict']['reason']}" for name, mode, found in _modes(shown)]
+def _verdicts(found: Modes) -> Table:
+    rows = []
+    for name, of in found.items():
+        verdict, passes = of["verdict"], of["passes"]
+        reported, corrected = (Metric.model_validate(verdict[f"{one}_metric"]) for one in ("reported", "corrected"))
+        each = (round(number / corrected.n) for number in (passes["forward"] + passes["backward"], passes["bound"]))
+        rows.append((name, verdict["status"], reported, corrected, *each))
+    reading = ". ".join(f"{name}: {of['verdict']['reason']}" for name, of in found.items())
     columns = ("classifier", "verdict", "reported", "corrected", "passes per image", "at most")
-    return Table("Verdict", f"{'. '.join(readings)}.", columns, tuple(rows))
+    return Table("Verdict", f"{reading}.", columns, tuple(rows))
 
 
-def _evidence(shown: Results) -> Table:
-    rows: list[Row] = []
-    failures: list[str] = []
-    for name, mode, found in _modes(shown):
-        for test in found["tests"]:
-            status = WORDS[Status(test["status"])]
-            rows.append((label(name, mode), test["test"].replace("_", " "), status, test["reason"]))
-        failed = [f["test"].replace("_", " ") for f in found["tests"] if f["status"] == "fail"]
-        if failed:
-            failures.append(f"{label(name, mode)} fails {listed(failed)}")
+def _evidence(found: Modes) -> Table:
+    tests = [(name, _words(test["test"]), test) for name, of in found.items() for test in of["tests"]]
+    rows = tuple((name, title, STATUSES[Status(test["status"])], test["reason"]) for name, title, test in tests)
+    failed = {name: [title for of, title, test in tests if of == name and test["status"] == "fail"] for name in found}
+    failures = [f"{name} fails {listed(titles)}" for name, titles in failed.items() if titles]
     reading = f"{'; '.join(failures)}." if failures else "No test failed."
-    return Table("Evidence", reading, ("classifier", "test", "outcome", "finding"), tuple(rows))
+    return Table("Evidence", reading, ("classifier", "test", "outcome", "finding"), rows)
 
 
-def _follow_ups(shown: Results) -> Table:
-    rows: list[Row] = []
-    for name, mode, found in _modes(shown):
-        for attack, stored in found["follow_ups"].items():
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _follow_ups(found: Modes) -> list[Table]:
+    made = {name: of for name, of in found.items() if of["follow_ups"]}
+    if not made:
+        return []
+    rows = []
+    for name, of in made.items():
+        for attack, stored in of["follow_ups"].items():
             left = Metric.model_validate(stored)
-            rows.append((label(name, mode), attack.replace("_", " "), left if left.value is not None else left.note))
-    last = [
-        f"{percent(found['verdict']['corrected'])} for {label(name, mode)}"
-        for name, mode, found in _modes(shown)
-        if found["follow_ups"]
-    ]
-    reading = f"Robust accuracy after all of them: {listed(last)}."
-    return Table("Follow-up attacks", reading, ("classifier", "attack", "robust accuracy after it"), tuple(rows))
+            rows.append((name, _words(attack), left if left.value is not None else left.note))
+    last = listed([f"{percent(of['verdict']['corrected'])} for {name}" for name, of in made.items()])
+    columns = ("classifier", "attack", "robust accuracy after it")
+    return [Table("Follow-up attacks", f"Robust accuracy after all of them: {last}.", columns, tuple(rows))]
 
 
-def _curve(shown: Results, test: str, axis: str, title: str, x_label: str) -> Figure | None:
+def _curve(found: Modes, test: str, axis: str, title: str, x_label: str) -> list[Figure]:
     series, falls = [], []
-    for name, mode, found in _modes(shown):
-        details: dict[str, Any] = next((f["details"] for f in found["tests"] if f["test"] == test), {})
+    for name, of in found.items():
+        details: dict[str, Any] = next((each["details"] for each in of["tests"] if each["test"] == test), {})
         if not details:
             continue
         x, y = tuple(map(float, details[axis])), tuple(map(float, details["accuracy"]))
-        style = "line" if mode == MEAN else "dashed"
-        series.append(Series(label(name, mode), x, y, style=style, group=name))  # type: ignore[arg-type]
-        falls.append(f"from {percent(y[0])} to {percent(y[-1])} for {label(name, mode)}")
+        series.append(Series(name, x, y, style="line" if of["mode"] == MEAN else "dashed", group=of["name"]))
+        falls.append(f"from {percent(y[0])} to {percent(y[-1])} for {name}")
     if not series:
-        return None
-    return Figure(title, f"It changes {listed(falls)}.", x_label, "accuracy", tuple(series), y_range=(0.0, 1.0))
+        return []
+    reading = f"It changes {listed(falls)}."
+    return [Figure(title, reading, x_label, "accuracy", tuple(series), y_range=(0.0, 1.0))]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from isthmus.core.display import Section, Table
 from isthmus.core.types import Metric
-from isthmus.report.sections.common import MEAN, Results, Row, column
+from isthmus.report.sections import common
+from isthmus.report.sections.common import MEAN, Results, Row
 
 _MOST_ROWS = 200
 _MOST_COLUMNS = 3  # in the comparison of classifiers
@@ -27,9 +28,9 @@ def section(check: str, results: Results) -> Section:
         ("classifier", *axes, *names),
         tuple(rows[:_MOST_ROWS]),
     )
-    columns = {name: found for name in names if (found := column(results, name) or column(results, name, mode=MEAN))}
-    first = dict(list(columns.items())[:_MOST_COLUMNS])
-    return Section(title(check), "", (table,) if names else (), first)
+    columns = {name: common.column(results, name) or common.column(results, name, mode=MEAN) for name in names}
+    known = [(name, found) for name, found in columns.items() if found]
+    return Section(title(check), "", (table,) if names else (), dict(known[:_MOST_COLUMNS]))
 
 
 def _rows(results: Results, axes: list[str], names: list[str]) -> list[Row]:

@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus import metrics
-from isthmus.core.display import Figure, Section, Series, Table
-from isthmus.core.format import interval, listed, percent, points
-from isthmus.core.types import CheckResult
-from isthmus.report.sections.common import MEAN, Results, Row, column, extreme, headlines, label, with_metrics
+from isthmus.core.display import Figure, Section, Table
+from isthmus.core.format import interval, points
+from isthmus.core.types import CheckResult, Metric
+from isthmus.report.sections import common
+from isthmus.report.sections.common import MEAN, Results
 
-_CURVE = 40  # points of a drawn curve
 _BINS = 20
 _SMALLEST = -8.0  # log₁₀ of the smallest loss that is drawn, in nats; that of a certain prediction rounds to 0
 _NAMED = 3  # classifiers in a caption
@@ -25,64 +25,49 @@ _COLUMNS = {
 
 
 def section(results: Results) -> Section:
-    """The ROC curve of the attack by loss and the losses in mean mode, a table, and two columns."""
-    shown = with_metrics(results)
-    blocks: tuple[Figure | Table, ...] = (_gaps(shown), _curves(shown), _spreads(shown)) if shown else ()
-    compared = {"generalisation_gap": _COLUMNS["generalisation_gap"], "membership_auroc": _COLUMNS["membership_auroc"]}
-    columns = {title: column(shown, name, mode=MEAN) for name, title in compared.items()}
-    known = {title: found for title, found in columns.items() if found}
-    question = "Does it memorise training images?"
+    """The ROC curve of the attack by loss and the losses in mean mode, a common.table, and two columns."""
+    shown = common.with_metrics(results)
+    compared = ("generalisation_gap", "membership_auroc") if shown else ()
+    columns = {_COLUMNS[name]: common.column(shown, name, mode=MEAN) for name in compared}
     return Section(
-        "Memorisation", question, blocks, known, headlines(shown, "generalisation_gap", "generalisation gap")
+        "Memorisation",
+        "Does it memorise training images?",
+        (_gaps(shown), _curves(shown), _spreads(shown)) if shown else (),
+        columns,
+        common.headlines(shown, "generalisation_gap", "generalisation gap"),
     )
 
 
 def _gaps(shown: Results) -> Table:
-    rows: list[Row] = [
-        (label(classifier, mode), *(result.metrics.get(name, mode=mode) for name in _COLUMNS))
-        for classifier, result in shown.items()
-        for mode in result.details["modes"]
-    ]
-    gaps = column(shown, "generalisation_gap", mode=MEAN)
-    widest = extreme(gaps)
-    gap = gaps[widest.names[0]]
-    size = f"{'−' if (gap.value or 0.0) < 0 else ''}{points(gap.value or 0.0)}{interval(gap)}"
-    if widest.others:
-        sentence = f"{listed(widest.names)} {'has' if len(widest.names) == 1 else 'have'} the widest gap: {size}"
-    else:
-        sentence = f"{f'All {len(gaps)} have the same' if len(gaps) > 1 else f'{widest.names[0]} has a'} gap: {size}"
+    gap = common.superlative(common.column(shown, "generalisation_gap", mode=MEAN), "train-test gap", "widest", _signed)
     reading = (
-        f"{sentence}{widest.caveat}. The gap is the accuracy on training images less that on new ones; the loss gap is "
+        f"{gap}. It is the accuracy on training images less that on new ones; the loss gap is "
         "the loss on new images less that on training images. The AUROC is that of separating the two by their loss; "
         "50% is chance."
     )
-    columns = ("classifier", *_COLUMNS.values())
-    return Table("Training images and new images", reading, columns, tuple(rows))
+    cells = {title: common.measured(name) for name, title in _COLUMNS.items()}
+    return common.table("Training images and new images", reading, shown, cells)
+
+
+def _signed(gap: Metric) -> str:
+    value = gap.value or 0.0
+    return f"{'−' if value < 0 else ''}{points(value)}{interval(gap)}"
 
 
 def _losses(result: CheckResult) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Losses of training and of new images, without NaN."""
-    found = (result.arrays[name] for name in ("training_nll", "nll"))
-    training, new = (values[~np.isnan(values)] for values in found)
-    return training, new
+    return common.known(result.arrays["training_nll"]), common.known(result.arrays["nll"])
 
 
 def _curves(shown: Results) -> Figure:
-    series = []
-    for name, result in shown.items():
-        training, new = _losses(result)
-        x, y = (tuple(rates.tolist()) for rates in metrics.roc_curve(training, new, most=_CURVE))
-        series.append(Series(name, x, y, group=name))
     areas = {name: metrics.auroc(*_losses(result)) for name, result in shown.items()}
-    ranked = sorted(areas, key=lambda name: -areas[name])
-    each = listed([f"{percent(areas[name])} for {name}" for name in ranked[:_NAMED]])
     return Figure(
         "Membership attack by loss",
-        f"Area under the curve: {each}{', no more for the rest' if len(ranked) > _NAMED else ''}. On the diagonal, "
-        "the loss contains no information about membership.",
+        f"Area under the curve: {common.ranking(areas)}. On the diagonal, the loss contains no information about "
+        "membership.",
         "new images with at most this loss",
         "training images",
-        tuple(series),
+        tuple(common.roc(name, *_losses(result), group=name) for name, result in shown.items()),
         x_range=(0.0, 1.0),
         y_range=(0.0, 1.0),
     )
@@ -95,11 +80,8 @@ def _spreads(shown: Results) -> Figure:
     everything = np.concatenate([values for pair in logs.values() for values in pair])
     low, high = float(everything.min()), float(everything.max())
     edges = np.linspace(low, high if high > low else low + 1.0, _BINS + 1)
-    centres = tuple(((edges[1:] + edges[:-1]) / 2).tolist())
     for name, (training, new) in logs.items():
-        shares = [tuple((np.histogram(values, edges)[0] / values.size).tolist()) for values in (training, new)]
-        series.append(Series(f"{name} (training)", centres, shares[0], style="bars", group=name))
-        series.append(Series(f"{name} (new)", centres, shares[1], style="dashed", group=name))
+        series += common.histograms(name, {"training": training, "new": new}, edges)
         of_training, of_new = (f"{10 ** float(np.median(values)):.2g}" for values in (training, new))
         medians.append(f"{name} has a median of {of_training} on training images and {of_new} on new ones")
     reading = f"{'; '.join(medians[:_NAMED])}. Bars: training images; lines: new ones."

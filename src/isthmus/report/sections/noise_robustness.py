@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from isthmus.core.display import Figure, Headline, Mark, Section, Series, Table
-from isthmus.core.format import listed, percent
+from isthmus.core.format import listed
 from isthmus.core.types import CheckResult, Metric
-from isthmus.report.sections.common import MEAN, Results, Row, column, curve, label, with_metrics
+from isthmus.report.sections import common
+from isthmus.report.sections.common import MEAN, Results
 
 _AXIS = "signal-to-noise ratio in dB; less noise to the right"
+_AVERAGES = {
+    "information_kept": "information kept under {}",
+    "information_gap": "lost to {} beyond white noise",
+    "accuracy": "accuracy under {}",
+}
 _RETURNED = 0.1  # of H(Y): a rise of information that the caption mentions
 _NAMED = 3
 
 
 def section(results: Results) -> Section:
     """Two figures of the mean mode, a table of both modes, a column for each noise; the headline is the worst."""
-    shown = with_metrics(results)
-    blocks: list[Figure | Table] = []
-    if known := {name: each for name, each in shown.items() if _clean_bits(each).value is not None}:
-        blocks.append(_information(known))
+    shown = common.with_metrics(results)
+    known = {name: each for name, each in shown.items() if _clean_bits(each).value is not None}
+    blocks: list[Figure | Table] = [_information(known)] if known else []
     if shown:
         blocks += [_accuracy(shown), _table(shown)]
     question = "How much information about the label survives noise?"
@@ -38,17 +43,16 @@ def _noises(shown: Results) -> dict[str, str]:
 
 def _headline(name: str, result: CheckResult) -> Headline:
     """The noise with the lowest number, in the mode that the status is of."""
-    mode = result.details["mode"]
-    own = {title: found[name] for title, found in _columns({name: result}, mode).items()}
+    own = {title: found[name] for title, found in _columns({name: result}, common.status_mode(result)).items()}
     title = min(own, key=lambda title: own[title].value or 0.0)
-    return Headline(own[title], title, note="" if mode == MEAN else f"{mode} mode")
+    return common.headline(own[title], title)
 
 
 def _columns(shown: Results, mode: str = MEAN) -> dict[str, dict[str, Metric]]:
     """Information kept, or accuracy if it is not measured; other ranges make other columns."""
     columns: dict[str, dict[str, Metric]] = {}
     for noise, title in _noises(shown).items():
-        for name, found in column(shown, "information_kept", mode=mode, noise=noise).items():
+        for name, found in common.column(shown, "information_kept", mode=mode, noise=noise).items():
             what, number = "information kept", found
             if found.value is None:
                 what, number = "accuracy", shown[name].metrics.one("accuracy", mode=mode, noise=noise)
@@ -69,7 +73,7 @@ def _over_ratios(result: CheckResult, metric: str, noise: str) -> list[Metric]:
 def _series(shown: Results, metric: str) -> tuple[Series, ...]:
     """A line for each classifier and kind of noise, by ascending ratio; the clean image has no ratio."""
     return tuple(
-        curve(
+        common.curve(
             f"{name} ({title})",
             result.details["snr"][::-1],
             _over_ratios(result, metric, noise)[::-1],
@@ -94,12 +98,9 @@ def _kept(shown: Results) -> str:
     ranges = list(dict.fromkeys(_range(result) for result in shown.values()))
     parts = []
     for noise, title in _noises(shown).items():
-        found = column(shown, "information_kept", mode=MEAN, noise=noise)
-        ranked = sorted(found, key=lambda name: -(found[name].value or 0.0))
-        each = [f"{percent(found[name].value)}{f' ({name})' if len(shown) > 1 else ''}" for name in ranked[:_NAMED]]
-        more = f" ({len(ranked) - _NAMED} others no more)" if len(ranked) > _NAMED else ""
-        if ranked:
-            parts.append(f"{', '.join(each)}{more} under {title}")
+        kept = common.column(shown, "information_kept", mode=MEAN, noise=noise)
+        if kept:
+            parts.append(f"{common.ranking({name: each.value or 0.0 for name, each in kept.items()})} under {title}")
     sentence = f"Fraction of the labels' information that is kept, averaged over {listed(ranges)}: {'; '.join(parts)}."
     return sentence if len(ranges) == 1 else f"{sentence} Averages over different ranges are not comparable."
 
@@ -125,48 +126,33 @@ def _returned(shown: Results) -> str:
 
 def _rise(metrics: Sequence[Metric]) -> float:
     """By how much information exceeds its minimum at a higher ratio."""
-    least, rise = float("inf"), 0.0
-    for metric in metrics:
-        value = metric.value or 0.0
-        least = min(least, value)
-        rise = max(rise, value - least)
-    return rise
+    values = [metric.value or 0.0 for metric in metrics]
+    return max(value - min(values[: number + 1]) for number, value in enumerate(values))
 
 
 def _accuracy(shown: Results) -> Figure:
     parts = []
     for noise, title in _noises(shown).items():
         having = {name: result for name, result in shown.items() if noise in result.details["noises"]}
-        ends = {name: _over_ratios(result, "accuracy", noise)[-1].value or 0.0 for name, result in having.items()}
-        least = percent(min(ends.values()))
-        names = listed([name for name in ends if percent(ends[name]) == least])
-        parts.append(f"{least}{f' ({names})' if len(shown) > 1 else ''} under {title}")
-    what = "Accuracy" if len(shown) == 1 else "The lowest accuracy"
-    reading = f"{what} at the lowest ratio: {listed(parts)}. "
+        last = {name: _over_ratios(result, "accuracy", noise)[-1] for name, result in having.items()}
+        parts.append(common.superlative(last, f"accuracy at the lowest ratio under {title}", "lowest"))
+    reading = f"{'. '.join(parts)}. "
     reading += "Steps along the gradient can make every prediction wrong, white noise only random."
     series = _series(shown, "accuracy")
     return Figure("Accuracy under the same noise", reading, _AXIS, "accuracy", series, y_range=(0.0, 1.0))
 
 
 def _table(shown: Results) -> Table:
-    noises = _noises(shown)
-    titles = {("information_bits", ""): "I(T;Y), clean"}
-    titles |= {("information_kept", noise): f"information kept under {title}" for noise, title in noises.items()}
-    titles |= {("information_gap", noise): f"lost to {title} beyond white noise" for noise, title in noises.items()}
-    titles |= {("accuracy", noise): f"accuracy under {title}" for noise, title in noises.items()}
-
-    def cell(result: CheckResult, mode: str, key: tuple[str, str]) -> Metric | None:
-        noise = {"noise": key[1]} if key[1] else {}
-        return result.metrics.get(key[0], mode=mode, **noise)
-
-    keys = [key for key in titles if any(cell(result, MEAN, key) for result in shown.values())]
-    rows: list[Row] = []
-    for name, result in shown.items():
-        for mode, passes in result.details["passes"].items():
-            each = sum(sum(counts) for counts in passes.values()) / _clean_bits(result, mode).n
-            found = [cell(result, mode, key) for key in keys]
-            rows.append((label(name, mode), round(result.details["label_entropy_bits"], 3), *found, round(each)))
-    columns = ("classifier", "H(Y), bits", *(titles[key] for key in keys), "passes per image")
+    cells: dict[str, Callable[[CheckResult, str], common.Value]] = {
+        "H(Y), bits": lambda result, _: round(result.details["label_entropy_bits"], 3),
+        "I(T;Y), clean": common.measured("information_bits"),
+    }
+    for metric, what in _AVERAGES.items():
+        for noise, title in _noises(shown).items():
+            cells[what.format(title)] = common.measured(metric, noise=noise)
+    cells["passes per image"] = lambda result, mode: round(
+        sum(sum(counts) for counts in result.details["passes"][mode].values()) / _clean_bits(result, mode).n
+    )
     reading = "Averages over the ratios. At each ratio, information is the least that is transmitted there and under "
     reading += "all smaller noise, and an image counts as right if it is right there and under all smaller noise."
-    return Table("Averages", reading, columns, tuple(rows))
+    return common.table("Averages", reading, shown, cells)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from isthmus.core.display import Figure, Headline, Section, Table
+from isthmus.core.display import Figure, Section, Table
 from isthmus.core.types import CheckResult, Metric
-from isthmus.report.sections.common import MEAN, Results, Row, curve, with_metrics
+from isthmus.report.sections import common
+from isthmus.report.sections.common import MEAN, Results
 
 
 def section(results: Results) -> Section:
     """Losses as a figure, everything as a table, and a column for the largest loss."""
-    shown = with_metrics(results)
+    shown = common.with_metrics(results)
     worst = {name: _worst(result) for name, result in shown.items()}
     return Section(
         "Natural shift",
         "How much accuracy is lost on test sets that were gathered anew, or changed?",
         (_figure(shown), _table(shown)) if shown else (),
         {"loss under shift": {name: metric for name, (_, metric) in worst.items()}},
-        {name: Headline(metric, "accuracy lost", note=title) for name, (title, metric) in worst.items()},
+        {name: common.headline(metric, "accuracy lost", note=title) for name, (title, metric) in worst.items()},
     )
 
 
@@ -35,13 +36,13 @@ def _figure(shown: Results) -> Figure:
     series = []
     for name, result in shown.items():
         places = [titles.index(each["title"]) + 1.0 for each in result.details["sets"]]
-        series.append(curve(name, places, _losses(result), style="points", group=name))
+        series.append(common.curve(name, places, _losses(result), style="points", group=name))
     order = "; ".join(f"{place}: {title}" for place, title in enumerate(titles, 1))
     return Figure("Accuracy lost", f"{order}.", "test set", "accuracy lost", tuple(series))
 
 
 def _table(shown: Results) -> Table:
-    rows: list[Row] = []
+    rows = []
     for classifier, result in shown.items():
         audited = result.metrics.one("accuracy", mode=MEAN)
         for each, loss in zip(result.details["sets"], _losses(result), strict=True):

@@ -18,7 +18,7 @@ from isthmus.data.loading import load
 from isthmus.models.backbones.layers import Normalize
 from isthmus.models.learner import Learner
 from isthmus.models.whitening import Whitening
-from isthmus.report.sections.class_prototypes import enlarged
+from isthmus.report.sections.common import enlarged, picture
 from isthmus.studies.blocks import packed
 from isthmus.studies.measured import fraction
 from isthmus.studies.rate_distortion.configs import NoiseConfig, PrototypesConfig, TransferConfig
@@ -149,7 +149,8 @@ def _pictures(
     rows: dict[str, list[list[str]]] = {"image": [], "prototype": [], "mean of the class": []}
 
     def add(row: str, image: np.ndarray, caption: str) -> None:
-        rows[row].append([packed(enlarged(image, population.mean.tolist())[0]), caption])
+        change = image - population.mean.astype(np.float32)[:, None, None]
+        rows[row].append([packed(picture(enlarged(change)[0], caption).image), caption])
 
     device = next(model.parameters()).device
     for label in np.unique(population.labels).tolist():
