@@ -96,7 +96,7 @@ def _curves(out: str, title: str, shown: Results) -> list[Figure]:
     reading = (
         f"{common.extremes(areas, f'AUROC against {title}')}. In-distribution is positive: the upper left corner is "
     )
-    reading += "perfect, the diagonal is chance."
+    reading += " is perfect, the diagonal is chance."
     figure = Figure(
         f"ROC curves: {title}",
         reading,
