@@ -8,8 +8,7 @@ from isthmus.attacks import Linf, robust_accuracy
 from isthmus.core.recipe import load_recipe
 from isthmus.studies import catalogue, page
 from isthmus.studies.closer_look.configs import CifarConfig
-from isthmus.studies.closer_look.experiments import by_run
-from isthmus.studies.closer_look.surface_experiments import best_seed
+from isthmus.studies.closer_look.experiments import best_seed, by_run
 from isthmus.studies.closer_look.surfaces import heat_map
 from isthmus.studies.image_models import ModelSpec
 from isthmus.studies.running import run_study

@@ -7,7 +7,7 @@ import torch
 
 from isthmus.data.toys import Intervals, Rule
 from isthmus.studies import catalogue
-from isthmus.studies.closer_look import toy_models
+from isthmus.studies.closer_look import toy_experiments
 from isthmus.studies.closer_look.configs import GaussiansConfig, ToyConfig, Vib
 from isthmus.studies.measured import Measured
 from isthmus.studies.verdicts import Verdict
@@ -24,14 +24,14 @@ def silent(_done, _total):
 
 def trained(problem, config, vib, seed=0):
     """Rows and details of one classifier: {(name, mode, points): value}, details."""
-    found = Measured.from_plain(toy_models.measure(problem, config, vib, seed, silent))
+    found = Measured.from_plain(toy_experiments.measure(problem, config, vib, seed, silent))
     values = {(each.name, each.coords.get("mode"), each.coords.get("points")): each.value for each in found.metrics}
     return values, found.details
 
 
 @pytest.fixture(scope="module", params=["intervals", "gaussians"])
 def problem(request):
-    return getattr(toy_models, request.param)(CONFIG.points)
+    return getattr(toy_experiments, request.param)(CONFIG.points)
 
 
 @pytest.mark.parametrize("vib", [None, Vib(0.01, -5.0), Vib(0.01, 0.0)])
@@ -53,8 +53,8 @@ def test_the_same_seed_gives_the_same_classifier(problem):
 
 
 def test_the_rule_of_a_linear_classifier_is_its_own():
-    model = toy_models.train(Intervals(), CONFIG, Vib(0.01, -5.0), 0, silent)
-    rule = toy_models.linear_rule(model, 2)
+    model = toy_experiments.train(Intervals(), CONFIG, Vib(0.01, -5.0), 0, silent)
+    rule = toy_experiments.linear_rule(model, 2)
     points = Intervals().sample(500, torch.Generator().manual_seed(0)).features
     with torch.no_grad():
         logits = model(points).double()
@@ -64,8 +64,8 @@ def test_the_rule_of_a_linear_classifier_is_its_own():
 
 def test_a_deterministic_classifier_starts_at_zero_and_a_bottleneck_at_its_encoder():
     for vib in (None, Vib(0.01, 0.0)):
-        model = toy_models._untrained(2, CONFIG, vib, 0)
-        assert toy_models.linear_rule(model, 2) == Rule((0.0, 0.0), 0.0)
+        model = toy_experiments._untrained(2, CONFIG, vib, 0)
+        assert toy_experiments.linear_rule(model, 2) == Rule((0.0, 0.0), 0.0)
     assert model.encoder.project.weight.abs().sum() > 0
 
 
@@ -77,7 +77,7 @@ def test_a_larger_beta_costs_rate(problem):
 def test_an_untrained_encoder_has_the_sigma_of_its_offset():
     """σ = softplus(s + offset) at s = 0: ln 2 for the plain softplus, 0.0067 for MNIST's offset of −5."""
     for offset, expected in ((0.0, math.log(2.0)), (-5.0, math.log1p(math.exp(-5.0)))):
-        model = toy_models._untrained(2, CONFIG, Vib(0.01, offset), 0)
+        model = toy_experiments._untrained(2, CONFIG, Vib(0.01, offset), 0)
         std = model.encode(torch.zeros(1, 2)).log_std.exp()
         torch.testing.assert_close(std, torch.full((1, 2), expected))
 
@@ -88,7 +88,7 @@ def test_at_the_plain_softplus_the_gain_is_in_stochastic_mode_alone():
     The factsheet's closed forms: a rule on the Gaussians alone is right in 99.9%, under attack in 0.6%.
     """
     config = GaussiansConfig(points=2000)
-    found, _ = trained(toy_models.gaussians(config.points), config, Vib(0.5, 0.0))
+    found, _ = trained(toy_experiments.gaussians(config.points), config, Vib(0.5, 0.0))
     gain = {mode: found["accuracy", mode, "attacked"] - 0.006 for mode in ("mean", "stochastic")}
     assert gain["mean"] < 0.02
     assert gain["stochastic"] > 0.05
@@ -111,7 +111,7 @@ def made(study, accuracies, n=10_000, seeds=4):
                     if mode == "mean":
                         rows.append(row("expected_accuracy", count / n, "fraction", points=points))
             rows += [row("rate", 1.0, "nats", n)] if vib else []
-            found.append(measured(rows, toy_models.coords_of(vib, seed)))
+            found.append(measured(rows, toy_experiments.coords_of(vib, seed)))
     vibs = [vib for vib in dict.fromkeys(vib for vib, _, _ in accuracies) if vib]
     offsets = list(dict.fromkeys(vib.offset for vib in vibs))
     return record(study, found, points=n, std_offsets=offsets)

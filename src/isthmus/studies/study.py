@@ -20,7 +20,7 @@ from isthmus.core import files
 from isthmus.core.config import Frozen, Positive, override, validate
 from isthmus.core.display import Section
 from isthmus.core.errors import FileError
-from isthmus.core.types import Record
+from isthmus.core.types import Coordinate, Record
 from isthmus.studies.blocks import Block, Names, draw
 from isthmus.studies.claims import Claim, OtherClaim, judge_all
 from isthmus.studies.measured import Measured

@@ -1,4 +1,4 @@
-"""Options of the studies of A Closer Look; the defaults are the paper's. The smaller scales are in ``presets.yaml``."""
+"""Options of the studies of A Closer Look; the defaults are the paper's. ``presets.yaml`` has the smaller scales."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from isthmus.core.config import Frozen, Positive
 from isthmus.core.model_options import StdOffset
 from isthmus.core.tradeoff import Rho
 from isthmus.studies.image_models import Eps, ImageConfig, Mode, ModelSpec
-from isthmus.studies.study import StudyConfig
+from isthmus.studies.study import Several, StudyConfig
 
 Beta = Annotated[float, Field(gt=0, lt=1)]
 Bottleneck = Literal["vib", "ceb"]
-Classes = Annotated[tuple[str, ...], Field(min_length=1)]
 SHOWN: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100)
 """Numbers of starts in tables, and at which random models are evaluated."""
 OF_MNIST = -5.0
@@ -70,24 +69,24 @@ class FgsConfig(MnistConfig):
     """Figure 1.
 
     Attributes:
-        betas: weights of the rate; the paper says that 0.01 was among them and draws 0.001 to 0.1.
-        best: the β at which the paper saw most robustness, and about which it makes its claims.
+        betas: weights of the rate; the paper names 0.01 and draws 0.001 to 0.1.
+        best: the β that was most robust in the paper, and that its claims are about.
         eps: of FGS.
     """
 
-    betas: Annotated[tuple[Beta, ...], Field(min_length=1)] = (0.001, 0.003, 0.01, 0.03, 0.1)
+    betas: Several[Beta] = (0.001, 0.003, 0.01, 0.03, 0.1)
     best: Beta = 0.01
-    eps: Annotated[tuple[Eps, ...], Field(min_length=1)] = (0.2, 0.35, 0.5)
+    eps: Several[Eps] = (0.2, 0.35, 0.5)
 
 
 class RestartConfig(MnistConfig):
     """Figure 2: one β under PGD with restarts.
 
     Attributes:
-        beta: weight of the rate; the paper takes the one that was best under FGS.
+        beta: weight of the rate; in the paper the one that was best under FGS.
         eps: radius of the ℓ∞ ball.
         pgd: the attack.
-        starts: number of random starts on what is still robust.
+        starts: number of random starts on each image that is still robust.
     """
 
     beta: Beta = 0.01
@@ -109,11 +108,11 @@ class CifarConfig(ImageConfig):
         kind: the bottleneck.
         tradeoffs: values of the trade-off parameter, ρ (CEB) or β (VIB); the paper does not list them.
         reference: the value at which restarts are tried.
-        warm_up: epochs over which the trade-off parameter comes from next to nothing to its value: linearly in ρ for
-            CEB, from 100; linearly in β for VIB, from 1e-8.
+        warm_up: epochs in which the trade-off parameter reaches its value: linearly in ρ for CEB, from 100; linearly
+            in β for VIB, from 1e-8.
         eps: radius of the ℓ∞ ball.
         pgd: the weaker attack.
-        starts: of PGD at ``reference`` and on the deterministic network; the others get one.
+        starts: of PGD at ``reference`` and on the deterministic network; one for the others.
         ensemble: the suite, or the attacks, of AA+MT: AutoPGD and MultiTargeted together.
     """
 
@@ -123,7 +122,7 @@ class CifarConfig(ImageConfig):
     training: dict[str, Any] = CIFAR_TRAINING
     modes: tuple[Mode, ...] = ("mean",)
     kind: Bottleneck = "ceb"
-    tradeoffs: Annotated[tuple[float, ...], Field(min_length=1)] = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
+    tradeoffs: Several[float] = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
     reference: float = 3.0
     warm_up: float = 4.0
     eps: Eps = 8 / 255
@@ -146,11 +145,8 @@ class CifarConfig(ImageConfig):
         recipe = super().recipe(model)
         if model.objective == "determ" or not self.warm_up:
             return recipe
-        starts: dict[str, dict[str, Any]] = {
-            "ceb": {"start": 100.0, "space": "rho"},
-            "vib": {"start": Rho.from_rate_weight(1e-8).value, "space": "weight"},
-        }
-        schedule = {**starts[model.objective], "epochs": self.warm_up}
+        start, space = (100.0, "rho") if self.kind == "ceb" else (Rho.from_rate_weight(1e-8).value, "weight")
+        schedule = {"start": start, "space": space, "epochs": self.warm_up}
         return {**recipe, "training": {**self.training, "rho_schedule": schedule}}
 
     def models(self, seed: int) -> list[ModelSpec]:
@@ -162,7 +158,7 @@ class VibConfig(CifarConfig):
     """Figure 9."""
 
     kind: Bottleneck = "vib"
-    tradeoffs: Annotated[tuple[float, ...], Field(min_length=1)] = (0.0001, 0.001, 0.01, 0.1)
+    tradeoffs: Several[float] = (0.0001, 0.001, 0.01, 0.1)
     reference: float = 0.01
     warm_up: float = 100.0
 
@@ -177,9 +173,9 @@ class SurfaceConfig(CifarConfig):
         grid: steps from the image to the diamond's corner.
     """
 
-    tradeoffs: Annotated[tuple[float, ...], Field(min_length=1, max_length=1)] = (2.0,)
+    tradeoffs: tuple[float] = (2.0,)
     reference: float = 2.0
-    classes: Classes = ("truck",)
+    classes: Several[str] = ("truck",)
     measured: Positive = 100
     direction_starts: Positive = 10
     grid: Positive = 12
@@ -188,7 +184,7 @@ class SurfaceConfig(CifarConfig):
 class OtherSurfacesConfig(SurfaceConfig):
     """Figure 10."""
 
-    classes: Classes = ("airplane", "frog", "deer")
+    classes: Several[str] = ("airplane", "frog", "deer")
 
 
 class Vib(NamedTuple):
@@ -204,9 +200,9 @@ class ToyConfig(StudyConfig):
     Attributes:
         seeds: number of seeds, 0, 1, 2, …, that each classifier is trained with; the paper does not say.
         betas: weights of the rate, ascending. The paper does not give them.
-        std_offsets: VIB's σ is softplus(s + offset), where s is what the linear encoder gives. The paper states an
+        std_offsets: VIB's σ is softplus(s + offset), where s is the linear encoder's output. The paper states an
             offset for MNIST alone, −5, and none for the toys: 0 is the plain softplus. Each is a reading of the
-            paper, measured on its own.
+            paper and is measured separately.
         dim: size of the code.
         samples: S, codes a point, in training and in stochastic mode.
         steps: of SGD with Nesterov's momentum, each on ``batch_size`` fresh points.
@@ -214,10 +210,8 @@ class ToyConfig(StudyConfig):
     """
 
     seeds: Positive = 10
-    betas: Annotated[tuple[Beta, ...], Field(min_length=1)] = (
-        0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9,
-    )  # fmt: skip
-    std_offsets: Annotated[tuple[StdOffset, ...], Field(min_length=1)] = (0.0, OF_MNIST)
+    betas: Several[Beta] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
+    std_offsets: Several[StdOffset] = (0.0, OF_MNIST)
     dim: Positive = 2
     samples: Positive = 12
     steps: Positive = 1000

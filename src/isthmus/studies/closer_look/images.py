@@ -7,6 +7,8 @@ Section 3.1: VIB on MNIST, in mean mode and with 12 samples, beside a determinis
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 from isthmus.core.display import Mark
 from isthmus.core.types import Coordinate
@@ -21,8 +23,8 @@ from isthmus.studies.closer_look.configs import (
     VibConfig,
 )
 from isthmus.studies.image_models import ImageConfig
-from isthmus.studies.quantities import Quantity, Select, select
-from isthmus.studies.rows import Rows, Wanted
+from isthmus.studies.quantities import Select, select
+from isthmus.studies.rows import Wanted
 from isthmus.studies.study import Study
 from isthmus.studies.verdicts import Verdict
 
@@ -58,149 +60,136 @@ def _claimed(config: ImageConfig) -> list[str]:
     return [*config.modes, *(["one_evaluation"] if "stochastic" in config.modes else [])]
 
 
+def over_parameter(title: str, accuracy: Select, objective: str, parameter: str, **options: Any) -> Curves:
+    """Accuracy over the trade-off parameter, beside the deterministic network's; further options are the plot's."""
+    usual: dict[str, Any] = {
+        "reading": "Means over seeds that did not collapse.",
+        "lines": ("mode",),
+        "level": {NAMES["determ"]: accuracy.at(objective="determ", mode="mean", beta=None)},
+        "x_label": "log₁₀ β (weight of the rate)" if parameter == "beta" else "",
+        "y_range": (0.0, 1.0),
+    }
+    return Curves(
+        title=title,
+        y=accuracy.at(objective=objective),
+        x=parameter,
+        x_log=parameter == "beta",
+        y_label="accuracy",
+        interval=True,
+        **usual | options,
+    )
+
+
 # --- figure 1 ---
 
 
 def _fgs_claims(config: FgsConfig) -> list[Claim | OtherClaim]:
-    modes = _claimed(config)
-    claims: list[Claim | OtherClaim] = [
-        claim(config, mode) for claim in (_gain, _above_chance, _peak) for mode in modes
-    ]
-    if {"mean", "stochastic"} <= set(config.modes):
-        mean, stochastic = (_vib_under_fgs(config, mode).at(beta=config.best) for mode in ("mean", "stochastic"))
-        claims.append(
-            Claim(
-                "Mean and stochastic mode do not give the same results.",
-                left=(mean - stochastic).abs(),
-                right=MODES_DIFFER,
-                about="difference between mean and stochastic mode, either way",
-                place="Section 3.1",
-            )
+    claim, modes = partial(Claim, place="Figure 1"), _claimed(config)
+    best, low, high = config.best, min(config.eps), max(config.eps)
+    others = tuple(beta for beta in config.betas if beta != best)
+
+    def vib(mode: str, eps: float) -> Select:
+        return ROBUST.at(objective="vib", attack="fgsm", mode=mode, eps=eps)
+
+    gains = [
+        claim(
+            f"VIB with β = {best:g} is more accurate under FGS than the deterministic network ({NAMES[mode]}).",
+            left=vib(mode, low).at(beta=best),
+            right=ROBUST.at(objective="determ", attack="fgsm", mode="mean", eps=low),
+            about=f"accuracy at ε = {low:g}, VIB less deterministic",
         )
-    return claims
-
-
-def _vib_under_fgs(config: FgsConfig, mode: str) -> Select:
-    return ROBUST.at(objective="vib", attack="fgsm", mode=mode, eps=min(config.eps))
-
-
-def _gain(config: FgsConfig, mode: str) -> Claim:
-    return Claim(
-        f"VIB with β = {config.best:g} is more accurate under FGS than the deterministic network ({NAMES[mode]}).",
-        left=_vib_under_fgs(config, mode).at(beta=config.best),
-        right=ROBUST.at(objective="determ", attack="fgsm", mode="mean", eps=min(config.eps)),
-        about=f"accuracy at ε = {min(config.eps):g}, VIB less deterministic",
-        place="Figure 1",
+        for mode in modes
+    ]
+    peaks = [
+        claim(
+            f"Among all β, {best:g} has the highest accuracy ({NAMES[mode]}).",
+            left=vib(mode, low).at(beta=best),
+            right=vib(mode, low).at(beta=others),
+            over=("beta",),
+            about=f"accuracy at ε = {low:g} with β = {best:g} less that with another",
+        )
+        for mode in modes
+    ]
+    differ = claim(
+        "Mean and stochastic mode do not give the same results.",
+        left=(vib("mean", low).at(beta=best) - vib("stochastic", low).at(beta=best)).abs(),
+        right=MODES_DIFFER,
+        about="difference between mean and stochastic mode, either way",
+        place="Section 3.1",
     )
+    above_chance = [_above_chance(vib(mode, high).at(beta=best), mode, high) for mode in modes]
+    return [*gains, *above_chance, *peaks, *([differ] if {"mean", "stochastic"} <= set(config.modes) else [])]
 
 
-def _above_chance(config: FgsConfig, mode: str) -> Claim | OtherClaim:
-    eps = max(config.eps)
+def _above_chance(robust: Select, mode: str, eps: float) -> Claim | OtherClaim:
     text = f"It keeps more than chance at ε = {eps:g}, where no classifier can: the attack is too weak ({NAMES[mode]})."
     if eps < GREY:
-
-        def judge(_: Rows) -> tuple[Verdict, str]:
-            return Verdict.UNDECIDED, f"ε = {eps:g} does not reach uniform grey; {GREY:g} does."
-
-        return OtherClaim(text, judge, "Figure 1")
+        reason = f"ε = {eps:g} does not reach uniform grey; {GREY:g} does."
+        return OtherClaim(text, lambda _: (Verdict.UNDECIDED, reason), "Figure 1")
     return Claim(
         text,
-        left=ROBUST.at(objective="vib", beta=config.best, attack="fgsm", mode=mode, eps=eps),
-        right=select("chance", objective="vib", beta=config.best, attack="fgsm", mode="mean"),
+        left=robust,
+        right=select("chance", objective="vib", beta=robust.where["beta"], attack="fgsm", mode="mean"),
         about="accuracy less that of the best constant prediction",
         place="Figure 1",
     )
 
 
-def _peak(config: FgsConfig, mode: str) -> Claim:
-    under = _vib_under_fgs(config, mode)
-    return Claim(
-        f"Among all β, {config.best:g} has the highest accuracy ({NAMES[mode]}).",
-        left=under.at(beta=config.best),
-        right=under.at(beta=tuple(beta for beta in config.betas if beta != config.best)),
-        over=("beta",),
-        about=f"accuracy at ε = {min(config.eps):g} with β = {config.best:g} less that with another",
-        place="Figure 1",
-    )
-
-
 def _fgs_blocks(config: FgsConfig) -> list[Block]:
-    under = {f"FGS {eps:g}": ROBUST.at(attack="fgsm", eps=eps) for eps in config.eps}
-    accuracies = {"Clean images": CLEAN, **{f"FGS, ε = {eps:g}": ROBUST.at(eps=eps) for eps in config.eps}}
+    robust = {eps: ROBUST.at(attack="fgsm", eps=eps) for eps in config.eps}
+    accuracies = {"Clean images": CLEAN.at(attack="fgsm"), **{f"FGS, ε = {eps:g}": robust[eps] for eps in robust}}
     return [
-        *(_over_parameter(title, accuracy.at(attack="fgsm"), "vib", "beta") for title, accuracy in accuracies.items()),
+        *(over_parameter(title, accuracy, "vib", "beta") for title, accuracy in accuracies.items()),
         Pivot(
             title="Means over seeds",
             reading=_ZERO,
             rows=("objective", "beta", "mode"),
-            columns={"clean": CLEAN, **under, "chance": select("chance"), "zero gradients": ZERO},
+            columns={
+                "clean": CLEAN,
+                **{f"FGS {eps:g}": robust[eps] for eps in robust},
+                "chance": select("chance"),
+                "zero gradients": ZERO,
+            },
         ),
     ]
-
-
-def _over_parameter(
-    title: str, accuracy: Select, objective: str, parameter: str, marks: tuple[Mark, ...] = ()
-) -> Curves:
-    """Accuracy over the trade-off parameter, beside that of the deterministic network."""
-    return Curves(
-        title=title,
-        reading="Means over seeds that did not collapse.",
-        y=accuracy.at(objective=objective),
-        x=parameter,
-        x_log=parameter == "beta",
-        lines=("mode",),
-        level={"deterministic": accuracy.at(objective="determ", mode="mean")},
-        x_label="log₁₀ β (weight of the rate)" if parameter == "beta" else "ρ",
-        y_label="accuracy",
-        interval=True,
-        marks=marks,
-        y_range=(0.0, 1.0),
-    )
 
 
 # --- figures 2 and 8: restarts ---
 
 
-def _after_all(objective: str, mode: str) -> Quantity:
-    return ROBUST.at(objective=objective, attack="pgd", mode=mode).last("restarts")
-
-
 def _restart_claims(config: RestartConfig) -> list[Claim]:
-    own = _worse if isinstance(config, SmallBallConfig) else _to_zero
-    modes = _claimed(config)
-    return [
-        *(own(mode) for mode in modes),
-        *(
-            _overstated(
-                f"A single start overstates VIB's robust accuracy ({NAMES[mode]}).",
-                select("broken_by_restarts", objective="vib", mode=mode),
-                "Section 3.1",
-            )
-            for mode in modes
-        ),
+    vib = {mode: ROBUST.at(objective="vib", attack="pgd", mode=mode).last("restarts") for mode in _claimed(config)}
+    to_zero = [
+        Claim(
+            f"Restarts drive VIB's robust accuracy to zero ({NAMES[mode]}).",
+            left=accuracy,
+            op="<",
+            right=NOTHING,
+            about="accuracy after all starts",
+            place="Figure 2",
+        )
+        for mode, accuracy in vib.items()
     ]
-
-
-def _to_zero(mode: str) -> Claim:
-    return Claim(
-        f"Restarts drive VIB's robust accuracy to zero ({NAMES[mode]}).",
-        left=_after_all("vib", mode),
-        op="<",
-        right=NOTHING,
-        about="accuracy after all starts",
-        place="Figure 2",
-    )
-
-
-def _worse(mode: str) -> Claim:
-    return Claim(
-        f"VIB can be made less robust than the deterministic network ({NAMES[mode]}).",
-        left=_after_all("vib", mode),
-        op="<",
-        right=_after_all("determ", "mean"),
-        about="accuracy after all starts, VIB less deterministic",
-        place="Figure 8",
-    )
+    worse = [
+        Claim(
+            f"VIB can be made less robust than the deterministic network ({NAMES[mode]}).",
+            left=accuracy,
+            op="<",
+            right=ROBUST.at(objective="determ", attack="pgd", mode="mean").last("restarts"),
+            about="accuracy after all starts, VIB less deterministic",
+            place="Figure 8",
+        )
+        for mode, accuracy in vib.items()
+    ]
+    overstated = [
+        _overstated(
+            f"A single start overstates VIB's robust accuracy ({NAMES[mode]}).",
+            select("broken_by_restarts", objective="vib", mode=mode),
+            "Section 3.1",
+        )
+        for mode in vib
+    ]
+    return [*(worse if isinstance(config, SmallBallConfig) else to_zero), *overstated]
 
 
 def _overstated(text: str, broken: Select, place: str) -> Claim:
@@ -208,31 +197,30 @@ def _overstated(text: str, broken: Select, place: str) -> Claim:
 
 
 def _restart_blocks(config: RestartConfig) -> list[Block]:
+    robust = ROBUST.at(attack="pgd")
+    numbers = (*(number for number in SHOWN if number < config.starts), config.starts)
     return [
-        _over_restarts("Robust accuracy over the number of starts", ROBUST.at(attack="pgd"), ("objective", "mode")),
+        _over_restarts("Robust accuracy over the number of starts", robust),
         Pivot(
             title="Means over seeds",
             reading=f"{_ZERO} If there are many, PGD does not move because the cross-entropy is saturated.",
             rows=("objective", "mode"),
             columns={
                 "clean": CLEAN,
-                **{
-                    f"{number} start{'s' * (number > 1)}": ROBUST.at(attack="pgd", restarts=number)
-                    for number in (*(number for number in SHOWN if number < config.starts), config.starts)
-                },
+                **{f"{number} start{'s' * (number > 1)}": robust.at(restarts=number) for number in numbers},
                 "zero gradients": ZERO,
             },
         ),
     ]
 
 
-def _over_restarts(title: str, accuracy: Select, lines: tuple[str, ...]) -> Curves:
+def _over_restarts(title: str, accuracy: Select) -> Curves:
     return Curves(
         title=title,
         reading="Means over seeds, ε = {eps:g}.",
         y=accuracy,
         x="restarts",
-        lines=lines,
+        lines=("objective", "mode"),
         x_label="random starts of PGD",
         y_label="accuracy",
         interval=True,
@@ -245,67 +233,65 @@ def _over_restarts(title: str, accuracy: Select, lines: tuple[str, ...]) -> Curv
 
 def _cifar_claims(config: CifarConfig) -> list[Claim]:
     """In mean mode."""
+    claim, key = partial(Claim, place="Section 3.2"), config.parameter
     name, reference = config.kind.upper(), f"{config.symbol} = {config.reference:g}"
     ours: dict[str, Wanted] = {"objective": config.kind, "mode": "mean"}
-    at_reference: dict[str, Wanted] = {**ours, config.parameter: config.reference}
-    plain: dict[str, Wanted] = {"objective": "determ", "mode": "mean", config.parameter: None}
+    at_reference: dict[str, Wanted] = {**ours, key: config.reference}
+    plain: dict[str, Wanted] = {"objective": "determ", "mode": "mean", key: None}
+    weak, strong = ROBUST.at(attack="pgd", restarts=1), ROBUST.at(attack="ensemble")
     return [
-        Claim(
+        claim(
             "Some deterministic networks are more accurate under a single run of PGD than an adversarially trained "
             "one.",
-            left=ROBUST.at(attack="pgd", restarts=1, **plain),
+            left=weak.at(**plain),
             right=ADVERSARIALLY_TRAINED,
             over=("seed",),
             every="any",
             about="accuracy under a single run",
             least_seeds=1,
-            place="Section 3.2",
         ),
         _overstated(
             f"Restarts of PGD reduce the robust accuracy of {name} with {reference} considerably.",
             select("broken_by_restarts", **at_reference),
             "Section 3.2",
         ),
-        Claim(
+        claim(
             "Under AA+MT deterministic networks have no robust accuracy.",
-            left=ROBUST.at(attack="ensemble", **plain),
+            left=strong.at(**plain),
             op="<",
             right=LEFT,
             about="accuracy under AA+MT",
-            place="Section 3.2",
         ),
-        Claim(
+        claim(
             f"A single run of PGD overstates {name} with {reference}.",
-            left=ROBUST.at(attack="pgd", restarts=1, **at_reference),
-            right=ROBUST.at(attack="ensemble", **at_reference),
+            left=weak.at(**at_reference),
+            right=strong.at(**at_reference),
             margin=OVERSTATED,
             about="accuracy under a single run less that under AA+MT",
-            place="Section 3.2",
         ),
-        Claim(
+        claim(
             f"Some {name} models are more accurate than the deterministic ones under AA+MT.",
-            left=ROBUST.at(attack="ensemble", **ours),
-            right=ROBUST.at(attack="ensemble", **plain).mean_over_seeds(),
-            over=(config.parameter, "seed"),
+            left=strong.at(**ours),
+            right=strong.at(**plain).mean_over_seeds(),
+            over=(key, "seed"),
             every="any",
             about="accuracy under AA+MT less the mean of the deterministic networks",
             least_seeds=1,
-            place="Section 3.2",
         ),
     ]
 
 
 def _cifar_blocks(config: CifarConfig) -> list[Block]:
     kind, key = config.kind, config.parameter
-    weak, strong = ROBUST.at(attack="pgd", restarts=1), ROBUST.at(attack="ensemble")
+    restarts, strong = ROBUST.at(attack="pgd"), ROBUST.at(attack="ensemble")
+    weak = restarts.at(restarts=1)
     madry = (Mark("adversarially trained (Madry et al.)", y=ADVERSARIALLY_TRAINED),)
-    restarts = ROBUST.at(attack="pgd")
     title = f"PGD with restarts, {config.symbol} = {config.reference:g}"
     return [
-        _over_parameter("A single run of PGD", weak, kind, key, madry),
-        _over_parameter("AA+MT", strong, kind, key),
-        _over_restarts(title, restarts.at(objective=kind, **{key: config.reference}), ("objective", "mode")),
-        _over_restarts("PGD with restarts", restarts.at(objective=("determ",)), ("objective", "mode")),
+        over_parameter("A single run of PGD", weak, kind, key, marks=madry),
+        over_parameter("AA+MT", strong, kind, key),
+        _over_restarts(title, restarts.at(objective=kind, **{key: config.reference})),
+        _over_restarts("PGD with restarts", restarts.at(objective=("determ",))),
         Pivot(
             title="Means over seeds",
             reading=f"Models that collapsed are left out. {_ZERO}",
@@ -321,6 +307,20 @@ def _cifar_blocks(config: CifarConfig) -> list[Block]:
 
 
 _EXPERIMENTS = "isthmus.studies.closer_look.experiments"
+_restarts = partial(
+    Study,
+    measure=f"{_EXPERIMENTS}:restarts",
+    claims=_restart_claims,
+    blocks=_restart_blocks,
+    names=NAMES,
+)
+_cifar = partial(
+    Study,
+    measure=f"{_EXPERIMENTS}:cifar",
+    claims=_cifar_claims,
+    blocks=_cifar_blocks,
+    names=NAMES,
+)
 STUDIES = (
     Study(
         name="closer-look/figure-1",
@@ -332,44 +332,28 @@ STUDIES = (
         blocks=_fgs_blocks,
         names=NAMES,
     ),
-    Study(
+    _restarts(
         name="closer-look/figure-2",
         title="Figure 2: VIB on MNIST under PGD with restarts, ε = 0.2",
         question="Does VIB's robustness on MNIST survive PGD with many random starts?",
         config=RestartConfig,
-        measure=f"{_EXPERIMENTS}:restarts",
-        claims=_restart_claims,
-        blocks=_restart_blocks,
-        names=NAMES,
     ),
-    Study(
+    _cifar(
         name="closer-look/figure-3",
         title="Figure 3: CEB on CIFAR-10",
         question="How robust is CEB on CIFAR-10: under one run of PGD, with restarts, and under stronger attacks?",
         config=CifarConfig,
-        measure=f"{_EXPERIMENTS}:cifar",
-        claims=_cifar_claims,
-        blocks=_cifar_blocks,
-        names=NAMES,
     ),
-    Study(
+    _restarts(
         name="closer-look/figure-8",
         title="Figure 8: VIB on MNIST under PGD with restarts, ε = 0.1",
         question="Is VIB on MNIST even less robust than a deterministic network, once PGD starts often enough?",
         config=SmallBallConfig,
-        measure=f"{_EXPERIMENTS}:restarts",
-        claims=_restart_claims,
-        blocks=_restart_blocks,
-        names=NAMES,
     ),
-    Study(
+    _cifar(
         name="closer-look/figure-9",
         title="Figure 9: VIB on CIFAR-10",
         question="How robust is VIB on CIFAR-10: under one run of PGD, with restarts, and under stronger attacks?",
         config=VibConfig,
-        measure=f"{_EXPERIMENTS}:cifar",
-        claims=_cifar_claims,
-        blocks=_cifar_blocks,
-        names=NAMES,
     ),
 )

@@ -7,6 +7,7 @@ Section 3.2: CE(x + u·d₁ + v·d₂) with d₁ the sign of PGD's worst perturb
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,30 +47,18 @@ def _claims(_: SurfaceConfig) -> list[Claim]:
 
 
 def _gallery(record: StudyRecord, config: SurfaceConfig) -> Iterator[Gallery]:
-    for seed, found in _surfaces(record):
-        classes = dict.fromkeys((one["class"], one["index"]) for one in found["pictures"])
-        rows = [
-            (
-                f"{name}, test image {index}",
-                tuple(
-                    _picture(one, found["offsets"], config.eps) for one in found["pictures"] if one["index"] == index
-                ),
-            )
-            for name, index in classes
-        ]
+    for coords, found in record.details("surfaces"):
+        rows: dict[str, tuple[Picture, ...]] = {}
+        for one in found["pictures"]:
+            name = f"{one['class']}, test image {one['index']}"
+            rows[name] = (*rows.get(name, ()), _picture(one, found["offsets"], config.eps))
         yield Gallery(
-            title=f"Cross-entropy around test images, seed {seed}",
+            title=f"Cross-entropy around test images, seed {coords['seed']}",
             reading="The image is at the centre; the white diamond is the ball of radius ε. Along the horizontal axis "
             "the image moves as each caption says, along the vertical one in another random direction. Dark is low, "
             "bright is high, each picture on its own scale.",
-            rows=tuple(rows),
+            rows=tuple(rows.items()),
         )
-
-
-def _surfaces(record: StudyRecord) -> Iterator[tuple[Coordinate, Mapping[str, Any]]]:
-    for each in record.experiments.values():
-        if "surfaces" in each.details:
-            yield each.metrics[0].coords["seed"], each.details["surfaces"]
 
 
 def _picture(one: Mapping[str, Any], offsets: list[float], eps: float) -> Picture:
@@ -104,14 +93,14 @@ def heat_map(
 
 
 def _flatness(record: StudyRecord, _: SurfaceConfig) -> Iterator[Figure]:
-    for seed, found in _surfaces(record):
+    for coords, found in record.details("surfaces"):
         series = []
         for direction, name in DIRECTIONS.items():
             values = sorted(found["flat"][direction])
             above = tuple(1 - position / len(values) for position in range(len(values)))
             series.append(Series(name, tuple(values), above, group=name))
         yield Figure(
-            title=f"How flat the surfaces are, seed {seed}",
+            title=f"How flat the surfaces are, seed {coords['seed']}",
             reading=f"{len(found['flat']['worst']):,} test images that the model classifies correctly. A point: this "
             "fraction of the images has at least that fraction of its diamond within 0.01 nats of the cross-entropy at "
             "the image. A model that is truly robust is flat, too: read this beside the accuracy under AA+MT.",
@@ -138,24 +127,18 @@ _BLOCKS: tuple[Block, ...] = (
     ),
 )
 
-_MEASURE = "isthmus.studies.closer_look.surface_experiments:surfaces"
+_surfaces = partial(Study, measure="isthmus.studies.closer_look.experiments:surfaces", claims=_claims, blocks=_BLOCKS)
 STUDIES = (
-    Study(
+    _surfaces(
         name="closer-look/figure-4",
         title="Figure 4: a loss surface of CEB on CIFAR-10",
         question="What does the loss look like around an image, for the CEB model that seems most robust? A truck.",
         config=SurfaceConfig,
-        measure=_MEASURE,
-        claims=_claims,
-        blocks=_BLOCKS,
     ),
-    Study(
+    _surfaces(
         name="closer-look/figure-10",
         title="Figure 10: loss surfaces of CEB on CIFAR-10",
         question="What does the loss look like around an airplane, a frog and a deer?",
         config=OtherSurfacesConfig,
-        measure=_MEASURE,
-        claims=_claims,
-        blocks=_BLOCKS,
     ),
 )

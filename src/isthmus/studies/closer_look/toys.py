@@ -16,8 +16,9 @@ from scipy.special import bdtr
 
 from isthmus.core.display import Mark, Table
 from isthmus.core.types import Coordinate, Metric
-from isthmus.studies.blocks import Block, Curves, Pivot, Scatter
+from isthmus.studies.blocks import Block, Pivot, Scatter
 from isthmus.studies.claims import Claim, Comparison, OtherClaim
+from isthmus.studies.closer_look import images
 from isthmus.studies.closer_look.configs import OF_MNIST, GaussiansConfig, SamplesConfig, ToyConfig
 from isthmus.studies.estimates import points
 from isthmus.studies.quantities import Quantity, Select, estimate, select
@@ -41,12 +42,9 @@ def softplus(offset: float) -> str:
 
 
 NAMES: Mapping[Coordinate, str] = {
+    **images.NAMES,
     "determ": "linear, deterministic",
-    "vib": "VIB",
-    "mean": "mean mode",
-    "stochastic": "stochastic mode",
-    0.0: softplus(0.0),
-    OF_MNIST: softplus(OF_MNIST),
+    **{offset: softplus(offset) for offset in (0.0, OF_MNIST)},
 }
 
 
@@ -95,54 +93,46 @@ def _gain(points: str, mode: str, offset: float) -> Quantity:
 
 
 def _claims_of(offset: float) -> list[Claim | OtherClaim]:
-    reading, place = softplus(offset), "Figure 7"
-    stochastic, mean = (_gain("attacked", mode, offset) for mode in ("stochastic", "mean"))
-    trained = _trained("stochastic", offset)
+    reading, trained = softplus(offset), _trained("stochastic", offset)
+    claim = partial(Claim, over=("beta",), place="Figure 7")
+    stochastic = _gain("attacked", "stochastic", offset)
     return [
-        Claim(
+        claim(
             f"In stochastic mode VIB is more robust than the linear classifier ({reading}).",
             left=stochastic,
             right=MARGIN,
-            over=("beta",),
             every="any",
             where=trained,
             about="accuracy under attack, VIB less linear",
-            place=place,
         ),
-        Claim(
+        claim(
             f"In mean mode it is not, at any β ({reading}).",
-            left=mean,
+            left=_gain("attacked", "mean", offset),
             op="<",
             right=MARGIN,
-            over=("beta",),
             where=_trained("mean", offset),
             about="accuracy under attack, VIB less linear",
-            place=place,
         ),
         OtherClaim(
             f"At some β it is more robust in stochastic mode and not in mean mode ({reading}).",
             partial(_at_some_beta, offset=offset),
-            place,
+            "Figure 7",
         ),
-        Claim(
+        claim(
             f"At some β it is more robust in stochastic mode than in mean mode ({reading}).",
             left=_vib("attacked", "stochastic", offset),
             right=_vib("attacked", "mean", offset),
             margin=MARGIN,
-            over=("beta",),
             every="any",
             where=trained,
             about="accuracy under attack, stochastic less mean mode",
-            place=place,
         ),
-        Claim(
+        claim(
             f"Clean and robust accuracy are at odds ({reading}).",
             left=_gain("clean", "stochastic", offset),
             op="<",
-            over=("beta",),
             where=Comparison(left=stochastic, right=MARGIN, where=trained),
             about="clean accuracy, VIB less linear, where it is more robust",
-            place=place,
         ),
     ]
 
@@ -218,18 +208,16 @@ def _toy_blocks(titles: Mapping[str, str], marks: Mapping[str, Sequence[Mark]]) 
         columns[f"{name}, closed form"] = select("expected_accuracy", points=name)
     return (
         *(
-            Curves(
-                title=title,
+            images.over_parameter(
+                title,
+                select("accuracy", points=name),
+                "vib",
+                "beta",
                 reading="Means over seeds.",
-                y=select("accuracy", objective="vib", points=name),
-                x="beta",
-                x_log=True,
                 lines=("std_offset", "mode"),
                 level={NAMES["determ"]: _linear(name)},
-                x_label="log₁₀ β (weight of the rate)",
-                y_label="accuracy",
-                interval=True,
                 marks=tuple(marks[name]),
+                y_range=None,
             )
             for name, title in titles.items()
         ),
@@ -252,13 +240,10 @@ def _agreement(record: StudyRecord, _: StudyConfig) -> list[Table]:
     if not tails:
         return []
     far = sum(tail < 0.0005 for tail in tails)
-    reading = (
-        "Single measurements outside the 99.9% range of a binomial around their formula; models share their points."
-    )
+    reading = "Measurements outside the 99.9% range of a binomial around their formula; models share their points."
     columns = ("measurements", "outside", "expected by chance")
-    return [
-        Table("Agreement with the closed form", reading, columns, ((len(tails), far, f"{0.001 * len(tails):.1f}"),))
-    ]
+    line = (len(tails), far, f"{0.001 * len(tails):.1f}")
+    return [Table("Agreement with the closed form", reading, columns, (line,))]
 
 
 def _key(row: Metric) -> tuple[Coordinate | None, ...]:
@@ -288,7 +273,7 @@ _SAMPLE_BLOCKS: tuple[Block, ...] = (
     ),
 )
 _OPTIMUM = Mark("sign(x₁), the optimum", y=1.0)  # sign(x₂) alone would be right in none of the last two sets
-_MODELS = "isthmus.studies.closer_look.toy_models"
+_EXPERIMENTS = "isthmus.studies.closer_look.toy_experiments"
 STUDIES = (
     Study(
         name="closer-look/figure-5",
@@ -296,7 +281,7 @@ STUDIES = (
         question="Does a bottleneck rely on the feature that is always right, or also on the one that an attacker can "
         "change?",
         config=ToyConfig,
-        measure=f"{_MODELS}:toys",
+        measure=f"{_EXPERIMENTS}:toys",
         claims=_rare_claims,
         blocks=_toy_blocks(
             {"clean": "Clean points", "rare": "Rare points alone", "shifted": "x₂ moved by 1 against the label"},
@@ -309,7 +294,7 @@ STUDIES = (
         title="Figure 6: samples of the toy problem",
         question="What does the first toy problem look like, and do its samples agree with the formulas?",
         config=SamplesConfig,
-        measure=f"{_MODELS}:samples",
+        measure=f"{_EXPERIMENTS}:samples",
         claims=_sample_claims,
         blocks=_SAMPLE_BLOCKS,
     ),
@@ -318,7 +303,7 @@ STUDIES = (
         title="Figure 7: a toy problem with one robust feature",
         question="Does a bottleneck rely on the one robust feature if many weak ones together predict better?",
         config=GaussiansConfig,
-        measure=f"{_MODELS}:gaussian_toys",
+        measure=f"{_EXPERIMENTS}:gaussian_toys",
         claims=_robust_claims,
         blocks=_toy_blocks(
             {"clean": "Clean points", "attacked": "Every Gaussian moved by 2η against the label"},

@@ -265,7 +265,7 @@ def roundness(codes: Tensor, labels: Tensor) -> float:
     0 for a class that lies in a line, or in one point.
     """
     found = []
-    for label in labels.unique():
+    for label in sorted(set(labels.tolist())):
         values = torch.linalg.eigvalsh(codes[labels == label].double().T.cov(correction=0)).clamp_min(0.0).sqrt()
         found.append(float(values[0] / values[-1]) if float(values[-1]) > 0 else 0.0)
     return sum(found) / len(found)

@@ -339,8 +339,8 @@ _TRANSFER_BLOCKS: tuple[Block, ...] = (
     _margins,
     Pivot(
         title="On another data set",
-        reading="One-shot: means over {draws} copies of the model, each after {steps} steps on one example of each "
-        "class.",
+        reading="One-shot: means over {draws} copies of the model, each adapted in {steps} steps to a different "
+        "example of each class.",
         rows=("model",),
         columns={
             "test accuracy": TEST,

@@ -17,6 +17,7 @@ from isthmus.data.toys import Gaussians, Intervals, Points, Rule
 from isthmus.models.bottleneck import Bottleneck
 from isthmus.models.factory import bottleneck
 from isthmus.objectives.objective import rate
+from isthmus.studies.blocks import grouped
 from isthmus.studies.closer_look.configs import SamplesConfig, ToyConfig, Vib
 from isthmus.studies.closer_look.toys import MODES
 from isthmus.studies.measured import fraction, measured
@@ -32,35 +33,32 @@ class Problem:
 
     Attributes:
         name: of the problem, in the names of experiments.
-        sets: name -> points, n of them.
-        formulas: name -> from a linear rule to its accuracy there.
+        sets: name -> points, and the formula from a linear rule to its accuracy there.
     """
 
     name: str
     toy: Toy
-    sets: Mapping[str, Points]
-    formulas: Mapping[str, Callable[[Rule], float]]
+    sets: Mapping[str, tuple[Points, Callable[[Rule], float]]]
 
 
 def intervals(points: int) -> Problem:
     """The problem of section 3.3: clean points, its rare points (appendix), and with x₂ moved by 1 (main text)."""
     toy = Intervals()
-    clean = toy.sample(points, _generator(_EVALUATED))
-    sets = {"clean": clean, "rare": toy.rare(points, _generator(_EVALUATED, "rare")), "shifted": toy.shifted(clean)}
-    formulas = {"clean": toy.accuracy, "rare": toy.accuracy_on_rare, "shifted": toy.accuracy_when_shifted}
-    return Problem("intervals", toy, sets, formulas)
+    clean, rare = toy.sample(points, _generator(_EVALUATED)), toy.rare(points, _generator(_EVALUATED, "rare"))
+    sets = {
+        "clean": (clean, toy.accuracy),
+        "rare": (rare, toy.accuracy_on_rare),
+        "shifted": (toy.shifted(clean), toy.accuracy_when_shifted),
+    }
+    return Problem("intervals", toy, sets)
 
 
 def gaussians(points: int) -> Problem:
     """The problem of Tsipras et al. 2019, evaluated clean and with every Gaussian feature moved by 2η."""
     toy = Gaussians()
     clean = toy.sample(points, _generator(_EVALUATED))
-    return Problem(
-        "gaussians",
-        toy,
-        {"clean": clean, "attacked": toy.attacked(clean)},
-        {"clean": toy.accuracy, "attacked": toy.accuracy_under_attack},
-    )
+    sets = {"clean": (clean, toy.accuracy), "attacked": (toy.attacked(clean), toy.accuracy_under_attack)}
+    return Problem("gaussians", toy, sets)
 
 
 def toys(config: ToyConfig, store: ResultStore) -> Stages:
@@ -76,15 +74,16 @@ def gaussian_toys(config: ToyConfig, store: ResultStore) -> Stages:
 def _experiments(problem: Problem, config: ToyConfig, store: ResultStore) -> list[Experiment]:
     """The deterministic classifier and one VIB for each β and offset in σ, with every seed."""
     vibs: list[Vib | None] = [None, *(Vib(beta, offset) for offset in config.std_offsets for beta in config.betas)]
-    found, tell = [], store.telling("training")
+    tell = store.telling("training")
     training = config.model_dump(mode="json", exclude={"betas", "std_offsets", "seeds"})
-    for seed in range(config.seeds):
-        for vib in vibs:
-            kind = "determ" if vib is None else f"vib, beta {vib.beta:g}, offset {vib.offset:g}"
-            about = {"problem": problem.name, "training": training, "vib": vib and vib._asdict(), "seed": seed}
-            make = partial(measure, problem, config, vib, seed, tell)
-            found.append(Experiment(f"{problem.name}, {kind}, seed {seed}", about, make))
-    return found
+
+    def experiment(vib: Vib | None, seed: int) -> Experiment:
+        kind = "determ" if vib is None else f"vib, beta {vib.beta:g}, offset {vib.offset:g}"
+        about = {"problem": problem.name, "training": training, "vib": vib and vib._asdict(), "seed": seed}
+        make = partial(measure, problem, config, vib, seed, tell)
+        return Experiment(f"{problem.name}, {kind}, seed {seed}", about, make)
+
+    return [experiment(vib, seed) for seed in range(config.seeds) for vib in vibs]
 
 
 def measure(problem: Problem, config: ToyConfig, vib: Vib | None, seed: int, tell: Tell) -> dict[str, Any]:
@@ -99,16 +98,18 @@ def measure(problem: Problem, config: ToyConfig, vib: Vib | None, seed: int, tel
     """
     model = train(problem.toy, config, vib, seed, tell)
     rule = linear_rule(model, problem.toy.dim)
-    rows: list[Metric] = []
+    modes = MODES[:1] if vib is None else MODES
     with torch.no_grad():
-        for mode in MODES[:1] if vib is None else MODES:
-            for name, points in problem.sets.items():
-                rows.append(fraction("accuracy", _right(model, mode, points), config.points, mode=mode, points=name))
+        rows = [
+            fraction("accuracy", _right(model, mode, points), config.points, mode=mode, points=name)
+            for mode in modes
+            for name, (points, _) in problem.sets.items()
+        ]
         if vib is not None:
-            codes = model.codes(problem.sets["clean"].features, _generator(_EVALUATED, "rate"))
+            codes = model.codes(problem.sets["clean"][0].features, _generator(_EVALUATED, "rate"))
             nats = float(rate(codes, "closed").mean())
             rows.append(Metric(name="rate", value=nats, unit="nats", n=config.points))
-    for name, formula in problem.formulas.items():
+    for name, (_, formula) in problem.sets.items():
         coords = {"points": name}
         rows.append(Metric(name="expected_accuracy", value=formula(rule), unit="fraction", n=1, coords=coords))
     details = {"rule": {"weights": [_rounded(weight) for weight in rule.weights], "bias": _rounded(rule.bias)}}
@@ -128,13 +129,11 @@ def samples(config: SamplesConfig, store: ResultStore) -> Stages:
     def draw() -> dict[str, Any]:
         points = Intervals().sample(config.points, torch.Generator().manual_seed(config.seed))
         first, second = (points.features * points.signs.unsqueeze(1) > 0).sum(0).tolist()
-        features = ((points.features.double() * 1e4).round() / 1e4).tolist()
-        groups = {
-            name: [point for point, of in zip(features, points.labels.tolist(), strict=True) if of == label]
-            for label, name in enumerate(("y = −1", "y = 1"))
-        }
+        features = (points.features.double() * 1e4).round() / 1e4
+        order = points.labels.argsort(stable=True)
+        groups = grouped(features[order].tolist(), ("y = 1" if label else "y = −1" for label in points.labels[order]))
         rows = [fraction("sign_of_x1", first, config.points), fraction("sign_of_x2", second, config.points)]
-        return measured(rows, {}, details={"points": {"": {name: own for name, own in groups.items() if own}}})
+        return measured(rows, {}, details={"points": {"": groups}})
 
     yield [Experiment("points", {"problem": "intervals", **config.plain()}, draw)]
 
