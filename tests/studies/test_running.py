@@ -10,7 +10,7 @@ import pytest
 from isthmus.core.errors import ConfigError, FileError
 from isthmus.core.ray_cluster import Cluster
 from isthmus.studies import page, running
-from isthmus.studies.closer_look import toy_models
+from isthmus.studies.closer_look import toy_experiments
 from isthmus.studies.display import Display
 from isthmus.studies.running import run_study
 from isthmus.studies.study import StudyRecord
@@ -41,7 +41,7 @@ def test_it_leaves_a_record_and_a_page(done):
 def test_what_was_measured_is_not_measured_again(done, monkeypatch):
     out, record, html = done
     before = html.read_bytes()
-    monkeypatch.setattr(toy_models, "train", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(toy_experiments, "train", lambda *_: pytest.fail("trained again"))
     again, _ = run_study(NAME, "tiny", QUICK, out, show_progress=False)
     assert again.experiments == record.experiments
     assert again.seconds == pytest.approx(record.seconds)
@@ -50,7 +50,7 @@ def test_what_was_measured_is_not_measured_again(done, monkeypatch):
 
 def test_a_killed_study_goes_on_with_the_same_numbers(done, tmp_path, monkeypatch):
     _, record, _ = done
-    true, calls = toy_models.measure, []
+    true, calls = toy_experiments.measure, []
 
     def killed(*arguments):
         calls.append(arguments)
@@ -58,7 +58,7 @@ def test_a_killed_study_goes_on_with_the_same_numbers(done, tmp_path, monkeypatc
             raise KeyboardInterrupt
         return true(*arguments)
 
-    monkeypatch.setattr(toy_models, "measure", killed)
+    monkeypatch.setattr(toy_experiments, "measure", killed)
     with pytest.raises(KeyboardInterrupt):
         run_study(NAME, "tiny", QUICK, tmp_path, show_progress=False)
     half = StudyRecord.load(tmp_path / NAME / "tiny.json")

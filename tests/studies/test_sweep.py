@@ -14,7 +14,7 @@ from isthmus.core.errors import ConfigError, ModelError
 from isthmus.core.execution import InProcess, Outcome
 from isthmus.core.process_pool import ProcessPool
 from isthmus.studies import catalogue, running
-from isthmus.studies.closer_look import toy_models
+from isthmus.studies.closer_look import toy_experiments
 from isthmus.studies.running import run_study
 from isthmus.studies.store import ResultStore
 from isthmus.studies.study import StudyRecord
@@ -48,14 +48,14 @@ def test_later_stages_see_what_earlier_ones_gave(tmp_path):
 
 
 def test_a_run_that_diverges_ends_no_other(alone, tmp_path, monkeypatch):
-    true = toy_models.measure
+    true = toy_experiments.measure
 
     def diverging(problem, config, vib, seed, tell):
         if (vib, seed) == ((0.01, 0.0), 1):
             raise ModelError("Training diverged\nat step 3.")
         return true(problem, config, vib, seed, tell)
 
-    monkeypatch.setattr(toy_models, "measure", diverging)
+    monkeypatch.setattr(toy_experiments, "measure", diverging)
     record, html = run_study(NAME, "tiny", QUICK, tmp_path, show_progress=False)
     name = "intervals, vib, beta 0.01, offset 0, seed 1"
     assert record.failures == {name: "ModelError: Training diverged at step 3."}
@@ -64,7 +64,7 @@ def test_a_run_that_diverges_ends_no_other(alone, tmp_path, monkeypatch):
     text = html.read_text("utf-8")
     assert "1 of 6 experiments could not be measured" in text
     assert f"{name} failed: ModelError: Training diverged at step 3." in text
-    monkeypatch.setattr(toy_models, "measure", true)
+    monkeypatch.setattr(toy_experiments, "measure", true)
     again, _ = run_study(NAME, "tiny", QUICK, tmp_path, show_progress=False)
     assert not again.failures
     assert again.experiments == alone.experiments
@@ -136,9 +136,9 @@ def test_an_experiment_that_loses_its_workers_fails_alone(alone, tmp_path, monke
 HELD = f"""
 import os, time
 from isthmus.cli.app import main
-from isthmus.studies.closer_look import toy_models
+from isthmus.studies.closer_look import toy_experiments
 
-measure, calls = toy_models.measure, []
+measure, calls = toy_experiments.measure, []
 
 
 def held(*arguments):
@@ -148,7 +148,7 @@ def held(*arguments):
     return measure(*arguments)
 
 
-toy_models.measure = held
+toy_experiments.measure = held
 if __name__ == "__main__":
     options = ["steps=5", "batch_size=32", "points=60", "std_offsets=[0.0]", "--scale", "tiny"]
     main(["study", {NAME!r}, *options, "--jobs", "2", "--out", "."])
@@ -218,7 +218,7 @@ def test_two_cells_of_one_name_are_a_mistake(tmp_path):
 
 
 def test_what_is_not_finite_is_a_failure_in_words(tmp_path, monkeypatch):
-    monkeypatch.setattr(toy_models, "measure", lambda *_: {"rate": float("nan")})
+    monkeypatch.setattr(toy_experiments, "measure", lambda *_: {"rate": float("nan")})
     record, html = run_study(NAME, "tiny", {**QUICK, "seeds": 1}, tmp_path, show_progress=False)
     assert len(record.failures) == record.total == 3
     assert {finding.verdict for finding in record.claims} == {"undecided"}
