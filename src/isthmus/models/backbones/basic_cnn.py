@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from isthmus.core.errors import ConfigError
 from isthmus.models.backbones.backbone import Backbone
-from isthmus.models.backbones.layers import unit_norm_
+from isthmus.models.backbones.layers import Chain, unit_norm_
 
 
 class BasicCNN(Backbone):
@@ -31,47 +30,31 @@ class BasicCNN(Backbone):
     width: Annotated[int, Field(gt=0)] = 32
     batch_norm: bool = False
 
-    def build(self, shape: tuple[int, int, int]) -> BasicCNNModule:
+    def build(self, shape: tuple[int, int, int]) -> Chain:
         """The network for images of ``shape`` (channels, height, width).
+
+        8×8/2, padded by 3 (TensorFlow's "SAME"); 6×6/2; 5×5; ReLU after each. Each filter starts with norm 1.
 
         Raises:
             ConfigError: the images are smaller than 28×28.
         """
-        return BasicCNNModule(shape, self.width, self.batch_norm)
-
-
-class BasicCNNModule(nn.Module):
-    """8×8/2, padded by 3 (TensorFlow's "SAME"); 6×6/2; 5×5; ReLU after each. Each filter starts with norm 1."""
-
-    def __init__(self, shape: tuple[int, int, int], width: int, batch_norm: bool) -> None:
-        super().__init__()
-        channels, height, width_ = shape
-        sides = []
-        for side in (height, width_):
-            first = (side + 2 * 3 - 8) // 2 + 1
-            second = (first - 6) // 2 + 1
-            sides.append(second - 4)
-        if min(sides) < 1:
-            raise ConfigError(f"basic_cnn needs images of at least 28×28 pixels; these have {height}×{width_}.")
-
-        def normed(maps: int) -> list[nn.Module]:
-            return [nn.BatchNorm2d(maps, track_running_stats=False)] if batch_norm else []
-
-        self.maps = nn.Sequential(
-            nn.Conv2d(channels, width, kernel_size=8, stride=2, padding=3),
-            nn.ReLU(),
-            *normed(width),
-            nn.Conv2d(width, 2 * width, kernel_size=6, stride=2),
-            nn.ReLU(),
-            *normed(2 * width),
-            nn.Conv2d(2 * width, 2 * width, kernel_size=5),
+        channels, height, width = shape
+        rows, columns = (((side - 2) // 2 + 1 - 6) // 2 + 1 - 4 for side in (height, width))
+        if min(rows, columns) < 1:
+            raise ConfigError(f"basic_cnn needs images of at least 28×28 pixels; these have {height}×{width}.")
+        k = self.width
+        maps = nn.Sequential(
+            nn.Conv2d(channels, k, kernel_size=8, stride=2, padding=3),
+            *self._activation(k),
+            nn.Conv2d(k, 2 * k, kernel_size=6, stride=2),
+            *self._activation(2 * k),
+            nn.Conv2d(2 * k, 2 * k, kernel_size=5),
             nn.ReLU(),
             nn.Flatten(),
         )
-        unit_norm_(self.maps)
-        self.features = 2 * width * sides[0] * sides[1]
+        unit_norm_(maps)
+        return Chain(2 * k * rows * columns, maps=maps)
 
-    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n features"]:
-        """Features of normalised images."""
-        features: Tensor = self.maps(images)
-        return features
+    def _activation(self, maps: int) -> list[nn.Module]:
+        norm = [nn.BatchNorm2d(maps, track_running_stats=False)] if self.batch_norm else []
+        return [nn.ReLU(), *norm]

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from isthmus.models.backbones.backbone import Backbone
-from isthmus.models.backbones.layers import conv3x3, he_
+from isthmus.models.backbones.layers import Chain, conv3x3, he_
 
 Width = Annotated[int, Field(gt=0)]
 _GRID = 2  # the last maps are averaged to 2×2 rather than 1×1: the position of a stroke distinguishes 6 from 9
@@ -24,32 +23,16 @@ class Conv(Backbone):
     name: Literal["conv"] = "conv"
     widths: tuple[Width, Width, Width] = (24, 48, 96)
 
-    def build(self, shape: tuple[int, int, int]) -> ConvModule:
-        """The network for images of ``shape`` (channels, height, width)."""
-        return ConvModule(shape[0], self.widths)
+    def build(self, shape: tuple[int, int, int]) -> Chain:
+        """The network for images of ``shape`` (channels, height, width).
 
-
-class ConvModule(nn.Module):
-    """Convolutions with ReLU at three resolutions, then averages over a 2×2 grid."""
-
-    def __init__(self, channels: int, widths: tuple[int, int, int]) -> None:
-        super().__init__()
-        full, half, quarter = widths
-        plan = [
-            (channels, full, 1),
-            (full, half, 2),
-            (half, half, 1),
-            (half, quarter, 2),
-            (quarter, quarter, 1),
-        ]
+        Convolutions with ReLU at three resolutions, then averages over a 2×2 grid.
+        """
+        full, half, quarter = self.widths
+        plan = [(shape[0], full, 1), (full, half, 2), (half, half, 1), (half, quarter, 2), (quarter, quarter, 1)]
         layers: list[nn.Module] = []
         for inputs, outputs, stride in plan:
             layers += [conv3x3(inputs, outputs, stride, bias=True), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(_GRID), nn.Flatten())
-        self.features = quarter * _GRID**2
-        he_(self)
-
-    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n features"]:
-        """Features of normalised images."""
-        features: Tensor = self.layers(images)
-        return features
+        network = Chain(quarter * _GRID**2, layers=nn.Sequential(*layers, nn.AdaptiveAvgPool2d(_GRID), nn.Flatten()))
+        he_(network)
+        return network

@@ -1,8 +1,10 @@
-"""Building blocks of networks: input normalisation, initialisers and convolutions."""
+"""Building blocks of networks: input normalisation, named chains of layers, initialisers and convolutions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -45,6 +47,14 @@ class Normalize(nn.Module):
         return (images - self.mean.to(images.dtype)) / self.std.to(images.dtype)
 
 
+class Chain(nn.Sequential):
+    """Named modules in sequence, from images to ``features`` numbers."""
+
+    def __init__(self, features: int, **parts: nn.Module) -> None:
+        super().__init__(OrderedDict(parts))
+        self.features = features
+
+
 def check_halved_twice(name: str, shape: tuple[int, int, int]) -> None:
     """Check that images are large enough for a network that halves their height and width twice, rounding down.
 
@@ -58,22 +68,23 @@ def check_halved_twice(name: str, shape: tuple[int, int, int]) -> None:
         )
 
 
-def glorot_(module: nn.Module) -> None:
-    """Glorot-uniform weights ±√(6/(fan_in + fan_out)) and zero biases: the initialisation of the papers' frameworks."""
+def _start(module: nn.Module, weights: Callable[[Tensor], object], kinds: Any = (nn.Linear, nn.Conv2d)) -> None:
+    """Initialise the weights of linear and convolutional layers by a function; zero biases."""
     for layer in module.modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d):
-            nn.init.xavier_uniform_(layer.weight)
+        if isinstance(layer, kinds):
+            weights(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def glorot_(module: nn.Module) -> None:
+    """Glorot-uniform weights ±√(6/(fan_in + fan_out)) and zero biases: the initialisation of the papers' frameworks."""
+    _start(module, nn.init.xavier_uniform_)
 
 
 def he_(module: nn.Module) -> None:
     """He-normal weights, std √(2/fan_in), and zero biases: ReLU layers preserve the scale of activations."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+    _start(module, lambda weight: nn.init.kaiming_normal_(weight, nonlinearity="relu"))
 
 
 @torch.no_grad()
@@ -82,13 +93,13 @@ def unit_norm_(module: nn.Module) -> None:
 
     The initialisation of CleverHans's tutorials, independent of the number of inputs.
     """
-    for layer in module.modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d):
-            nn.init.trunc_normal_(layer.weight, a=-2.0, b=2.0)
-            flat = layer.weight.view(len(layer.weight), -1)
-            flat.div_(flat.norm(dim=1, keepdim=True))
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+
+    def filters(weight: Tensor) -> None:
+        nn.init.trunc_normal_(weight, a=-2.0, b=2.0)
+        flat = weight.view(len(weight), -1)
+        flat.div_(flat.norm(dim=1, keepdim=True))
+
+    _start(module, filters)
 
 
 @torch.no_grad()
@@ -98,13 +109,13 @@ def delta_orthogonal_(module: nn.Module) -> None:
     Such a layer preserves norms unless it reduces channels, at any depth (Xiao et al. 2018,
     https://arxiv.org/abs/1806.05393, algorithm 2, at gain 1). For kernels of odd size.
     """
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            row, column = (size // 2 for size in layer.kernel_size)
-            nn.init.zeros_(layer.weight)
-            nn.init.orthogonal_(layer.weight[:, :, row, column])
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+
+    def centred(weight: Tensor) -> None:
+        row, column = (size // 2 for size in weight.shape[2:])
+        nn.init.zeros_(weight)
+        nn.init.orthogonal_(weight[:, :, row, column])
+
+    _start(module, centred, nn.Conv2d)
 
 
 def conv1x1(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from isthmus.models.backbones.backbone import Backbone
-from isthmus.models.backbones.layers import check_halved_twice, glorot_
-from isthmus.models.backbones.mlp import MLPModule
+from isthmus.models.backbones.layers import Chain, check_halved_twice, glorot_
+from isthmus.models.backbones.mlp import mlp
 
 _MAPS, _UNITS = (6, 16), (120, 84)
 _UNPADDED = 12  # pixels; on smaller images the unpadded second convolution would leave no map to pool
@@ -25,29 +24,20 @@ class LeNet5(Backbone):
 
     name: Literal["lenet5"] = "lenet5"
 
-    def build(self, shape: tuple[int, int, int]) -> LeNet5Module:
-        """The network for images of ``shape`` (channels, height, width).
+    def build(self, shape: tuple[int, int, int]) -> Chain:
+        """The network for images of ``shape`` (channels, height, width), Glorot-uniform.
+
+        The first convolution is padded by 2, in place of the border around the digits of LeCun et al. The second is
+        unpadded like theirs; for images below 12 pixels it is padded by 2, so that 8×8 digits give 16 maps of 2×2.
 
         Raises:
             ConfigError: the images are too small to be pooled twice.
         """
         check_halved_twice(self.name, shape)
-        return LeNet5Module(shape)
-
-
-class LeNet5Module(nn.Module):
-    """Two 5×5 convolutions with ReLU and 2×2 max pooling, then two fully connected ReLU layers; Glorot-uniform.
-
-    The first convolution is padded by 2, in place of the border around the digits of LeCun et al. The second is
-    unpadded like theirs; for images below 12 pixels it is padded by 2, so that 8×8 digits give 16 maps of 2×2.
-    """
-
-    def __init__(self, shape: tuple[int, int, int]) -> None:
-        super().__init__()
         channels, height, width = shape
         padding = 2 if min(height, width) < _UNPADDED else 0
         lower, upper = _MAPS
-        self.maps = nn.Sequential(
+        maps = nn.Sequential(
             nn.Conv2d(channels, lower, kernel_size=5, padding=2),
             nn.ReLU(),
             nn.MaxPool2d(2),
@@ -55,12 +45,7 @@ class LeNet5Module(nn.Module):
             nn.ReLU(),
             nn.MaxPool2d(2),
         )
-        glorot_(self.maps)
+        glorot_(maps)
         height, width = ((side // 2 - 4 + 2 * padding) // 2 for side in (height, width))
-        self.head = MLPModule(upper * height * width, _UNITS)
-        self.features = self.head.features
-
-    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n features"]:
-        """Features of normalised images."""
-        features: Tensor = self.head(self.maps(images))
-        return features
+        head = mlp(upper * height * width, _UNITS)
+        return Chain(head.features, maps=maps, head=head)

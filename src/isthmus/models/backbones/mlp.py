@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from isthmus.models.backbones.backbone import Backbone
-from isthmus.models.backbones.layers import glorot_
+from isthmus.models.backbones.layers import Chain, glorot_
 
 Activation = Literal["relu", "tanh"]
 BatchNorm = bool | Literal["unscaled"]
@@ -30,30 +29,20 @@ class MLP(Backbone):
     activation: Activation = "relu"
     batch_norm: BatchNorm = False
 
-    def build(self, shape: tuple[int, int, int]) -> MLPModule:
+    def build(self, shape: tuple[int, int, int]) -> Chain:
         """The network for images of ``shape`` (channels, height, width)."""
-        return MLPModule(math.prod(shape), self.hidden, self.activation, self.batch_norm)
+        return mlp(math.prod(shape), self.hidden, self.activation, self.batch_norm)
 
 
-class MLPModule(nn.Module):
+def mlp(inputs: int, hidden: tuple[int, ...], activation: Activation = "relu", batch_norm: BatchNorm = False) -> Chain:
     """Flatten, then one Linear and its activation per width; Glorot-uniform weights and zero biases."""
-
-    def __init__(
-        self, inputs: int, hidden: tuple[int, ...], activation: Activation = "relu", batch_norm: BatchNorm = False
-    ) -> None:
-        super().__init__()
-        layers: list[nn.Module] = [nn.Flatten()]
-        for width in hidden:
-            layers += [nn.Linear(inputs, width), nn.ReLU() if activation == "relu" else nn.Tanh()]
-            if batch_norm:
-                layers.append(nn.BatchNorm1d(width))
-                layers[-1].weight.requires_grad_(batch_norm != "unscaled")
-            inputs = width
-        self.layers = nn.Sequential(*layers)
-        self.features = inputs
-        glorot_(self)
-
-    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n features"]:
-        """Features of normalised images."""
-        features: Tensor = self.layers(images)
-        return features
+    layers: list[nn.Module] = [nn.Flatten()]
+    for width in hidden:
+        layers += [nn.Linear(inputs, width), nn.ReLU() if activation == "relu" else nn.Tanh()]
+        if batch_norm:
+            layers.append(nn.BatchNorm1d(width))
+            layers[-1].weight.requires_grad_(batch_norm != "unscaled")
+        inputs = width
+    network = Chain(inputs, layers=nn.Sequential(*layers))
+    glorot_(network)
+    return network

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor, nn
 
 from isthmus.models.backbones.backbone import Backbone
-from isthmus.models.backbones.mlp import MLPModule
+from isthmus.models.backbones.layers import Chain
+from isthmus.models.backbones.mlp import mlp
 from isthmus.models.backbones.residual import Trunk
 
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
@@ -30,7 +29,7 @@ class PreActResNet(Backbone):
     norm: bool = True
     hidden: tuple[Annotated[int, Field(gt=0)], ...] = ()
 
-    def build(self, shape: tuple[int, int, int]) -> Trunk | PreActResNetModule:
+    def build(self, shape: tuple[int, int, int]) -> Trunk | Chain:
         """The network for images of ``shape`` (channels, height, width); 512 features, or the last of ``hidden``."""
         trunk = Trunk(
             channels=shape[0],
@@ -40,18 +39,7 @@ class PreActResNet(Backbone):
             norm=self.norm,
             shortcut="conv",
         )
-        return PreActResNetModule(trunk, self.hidden) if self.hidden else trunk
-
-
-class PreActResNetModule(nn.Module):
-    """A trunk, and fully connected ReLU layers on its features."""
-
-    def __init__(self, trunk: Trunk, hidden: tuple[int, ...]) -> None:
-        super().__init__()
-        self.trunk, self.head = trunk, MLPModule(trunk.features, hidden)
-        self.features = self.head.features
-
-    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n features"]:
-        """Features of normalised images."""
-        features: Tensor = self.head(self.trunk(images))
-        return features
+        if not self.hidden:
+            return trunk
+        head = mlp(trunk.features, self.hidden)
+        return Chain(head.features, trunk=trunk, head=head)

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from isthmus.models.backbones.backbone import Backbone
-from isthmus.models.backbones.layers import check_halved_twice, glorot_
-from isthmus.models.backbones.mlp import MLPModule
+from isthmus.models.backbones.layers import Chain, check_halved_twice, glorot_
+from isthmus.models.backbones.mlp import mlp
 
 Width = Annotated[int, Field(gt=0)]
 
@@ -30,37 +29,24 @@ class StridedConv(Backbone):
     widths: tuple[Width, Width] = (32, 64)
     hidden: tuple[Width, ...] = (512, 256, 128)
 
-    def build(self, shape: tuple[int, int, int]) -> StridedConvModule:
+    def build(self, shape: tuple[int, int, int]) -> Chain:
         """The network for images of ``shape`` (channels, height, width).
+
+        Per width a 4×4 convolution of stride 2, batch normalisation and ReLU; then one Linear and ReLU per hidden
+        width. Glorot-uniform weights and zero biases, since the paper does not specify them. Convolutions are padded by
+        1, which is "SAME" for images whose sides are multiples of 4.
 
         Raises:
             ConfigError: the images are too small to be halved twice.
         """
         check_halved_twice(self.name, shape)
-        return StridedConvModule(shape, self.widths, self.hidden)
-
-
-class StridedConvModule(nn.Module):
-    """Per width a 4×4 convolution of stride 2, batch normalisation and ReLU; then one Linear and ReLU per hidden width.
-
-    Glorot-uniform weights and zero biases, since the paper does not specify them; convolutions are padded by 1, which
-    is "SAME" for images whose sides are multiples of 4.
-    """
-
-    def __init__(self, shape: tuple[int, int, int], widths: tuple[int, int], hidden: tuple[int, ...]) -> None:
-        super().__init__()
         channels, height, width = shape
         layers: list[nn.Module] = []
-        for outputs in widths:
+        for outputs in self.widths:
             layers += [nn.Conv2d(channels, outputs, kernel_size=4, stride=2, padding=1)]
             layers += [nn.BatchNorm2d(outputs), nn.ReLU()]
             channels, height, width = outputs, height // 2, width // 2
-        self.maps = nn.Sequential(*layers)
-        glorot_(self.maps)
-        self.head = MLPModule(channels * height * width, hidden)
-        self.features = self.head.features
-
-    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n features"]:
-        """Features of normalised images."""
-        features: Tensor = self.head(self.maps(images))
-        return features
+        maps = nn.Sequential(*layers)
+        glorot_(maps)
+        head = mlp(channels * height * width, self.hidden)
+        return Chain(head.features, maps=maps, head=head)
