@@ -1,11 +1,12 @@
 """Representation learners on pairs (x, x'): past and future, or an example and a noisy copy.
 
-Two encoders of one Gaussian family: e(z|x) of examples and b(z|x') of their partners. :func:`paired` builds them, for
-one level (:class:`Paired`) or for several time scales (:class:`Dilated`).
+Two encoders of one Gaussian family, e(z|x) of examples and b(z|x') of their partners, on one level or at several time
+scales. :func:`paired` builds them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -23,7 +24,7 @@ from isthmus.information.contrast import partner_logits
 from isthmus.information.gaussians import Gaussian, side_by_side
 from isthmus.models.gaussian_heads import Covariance, Encoder, elu_layers
 from isthmus.models.learner import count_features
-from isthmus.objectives.objective import LevelObjective, number_of_levels
+from isthmus.objectives.objective import number_of_levels
 from isthmus.objectives.pairs import PairObjective
 
 WIDTH = 64  # of the layers between levels
@@ -37,7 +38,7 @@ class PairedOptions(config.Frozen):
         covariance: "identity", "diagonal" or "full", of e and b alike; variances start at 1.
         samples: codes drawn per example in training.
         levels: number of time scales of a multi-scale objective, whose ``front`` encodes the blocks of the past that
-            the lowest level sees (:class:`Dilated`). None means 2 for that objective, and 1 for the others.
+            the lowest level sees. None means 2 for that objective, and 1 for the others.
         dilation: number of codes of a level that the next one encodes together.
     """
 
@@ -74,7 +75,6 @@ def paired(
         ModelError: the number of features is unknown.
     """
     chosen = config.component("objectives", objective)
-    multiscale = isinstance(chosen, LevelObjective)
     if not isinstance(chosen, PairObjective):
         raise ConfigError(
             f"The objective {chosen.name!r} learns from labels, and pairs have none; use predictive, multiscale or "
@@ -92,24 +92,29 @@ def paired(
     levels = number_of_levels(chosen, settings.levels)
     codes = [settings.dilation**above for above in reversed(range(levels))]  # of each level, lowest first
     lowest = (front, encoder(width), partner_front or front, encoder(partner_width, codes[0]))
-    if not multiscale:
-        return Paired(*lowest, chosen, samples=settings.samples)
     upper = [Scale(encoder(WIDTH), encoder(partner_width, many), settings.dilation) for many in codes[1:]]
-    return Dilated(*lowest, chosen, upper=upper, samples=settings.samples)
+    return Paired(*lowest, chosen, upper=upper, samples=settings.samples)
 
 
 class Paired(nn.Module):
     """A code of x learned from what x and its partner x' have in common, without labels.
 
-    ``forward`` is the representation of x: the mean of its code, batch × dim.
+    ``forward`` is the representation of x, batch × dim: the mean of its code.
+
+    With ``upper`` levels there are codes at several time scales. The past, batch × steps × ..., is cut into blocks of
+    equal length, as many as the product of all dilations. The lowest level encodes each block with ``front``; every
+    other level encodes ``dilation`` neighbouring codes of the level below into one. Z_i is the concatenation of all
+    codes of level i; the highest level has a single code, of the whole past. This is the part of a stack of dilated
+    convolutions that determines its last output. All levels predict the same future.
 
     Args:
-        front: any module from x to features, batch × features.
+        front: any module from x (or one block) to features, batch × features.
         encoder: e(z|x) on those features.
-        partner_front: the same for x'; may be ``front`` itself.
-        partner_encoder: b(z|x') on those features.
+        partner_front: from x' to features; may be ``front`` itself.
+        partner_encoder: b(z|x') on those features, of the concatenated codes of the lowest level.
         objective: the loss.
-        samples: number of codes drawn per example.
+        upper: the levels above the lowest, in order.
+        samples: number of codes (or chains of codes) drawn per example.
     """
 
     def __init__(
@@ -120,6 +125,7 @@ class Paired(nn.Module):
         partner_encoder: nn.Module,
         objective: PairObjective,
         *,
+        upper: Sequence[Scale] = (),
         samples: int = 1,
     ) -> None:
         super().__init__()
@@ -129,18 +135,42 @@ class Paired(nn.Module):
         self.partner_encoder = partner_encoder
         self.objective = objective
         self.samples = samples
+        self.upper = nn.ModuleList(upper)
+        self.blocks = math.prod(scale.dilation for scale in upper)
 
     def encode(self, x: Float[Tensor, "n ..."]) -> Gaussian:
-        """e(z|x), at least in float32 even if the front runs under autocast."""
-        return gaussians(self.encoder, features(self.front, x, "front"))
+        """e(z|x) of the lowest level, at least in float32; with several levels, of all blocks' codes side by side.
+
+        Raises:
+            DataError: the number of steps is no multiple of the number of blocks.
+        """
+        if not self.upper:
+            return gaussians(self.encoder, features(self.front, x, "front"))
+        if x.dim() < 2 or x.shape[1] % self.blocks:
+            raise DataError(
+                f"For {len(self.upper) + 1} levels the past must be batch x steps x ..., with a multiple of "
+                f"{self.blocks} steps; got {tuple(x.shape)}. Cut the windows to such a length, or use fewer levels."
+            )
+        blocks = x.reshape(len(x) * self.blocks, x.shape[1] // self.blocks, *x.shape[2:])
+        found = features(self.front, blocks, "front").reshape(len(x), self.blocks, -1)
+        return side_by_side(gaussians(self.encoder, found))
 
     def encode_partner(self, partner: Float[Tensor, "n ..."]) -> Gaussian:
-        """b(z|x')."""
-        return gaussians(self.partner_encoder, features(self.partner_front, partner, "partner front"))
+        """b(z|x') of the highest level."""
+        return self._backward(partner)[-1]
+
+    def _backward(self, partner: Tensor) -> list[Gaussian]:
+        """b_i(z_i|x') of each level, lowest first."""
+        found = features(self.partner_front, partner, "partner front")
+        upper: list[nn.Module] = [scale.get_submodule("partner_encoder") for scale in self.upper]
+        return [gaussians(head, found) for head in (self.partner_encoder, *upper)]
 
     def forward(self, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n dim"]:
-        """The representation of x, E z."""
-        return self.encode(x).mean
+        """The representation of x: the highest level's mean, each level at the mean of the one below."""
+        mean = self.encode(x).mean
+        for scale in self.upper:
+            mean = scale(mean).mean
+        return mean
 
     def scores(self, x: Float[Tensor, "n ..."], partners: Float[Tensor, "m ..."]) -> Float[Tensor, "n m"]:
         """log b(E z|x'_k) of every x and every candidate, in nats and float64; the largest is the best match."""
@@ -149,12 +179,22 @@ class Paired(nn.Module):
     def codes(
         self, x: Float[Tensor, "n ..."], partner: Float[Tensor, "n ..."], noise: torch.Generator | None = None
     ) -> Codes:
-        """Encode a batch of pairs and draw ``samples`` codes for each example, and as much noise for its partner."""
-        encoded, backward = self.encode(x), self.encode_partner(partner)
-        shape = (self.samples, *encoded.mean.shape)
-        drawn, label_noise = normal(shape, encoded, noise), normal(shape, encoded, noise)
-        logits = partner_logits(backward, encoded.exact(drawn))
-        return Codes(encoded.sample(drawn), logits, None, encoded, backward, label_noise=label_noise, noise=drawn)
+        """Encode a batch of pairs and draw ``samples`` codes for each example.
+
+        Returns:
+            The highest level's codes; ``below`` leads to the others.
+        """
+        found: Codes | None = None
+        for number, backward in enumerate(self._backward(partner)):
+            encoded = self.encode(x) if found is None else self.upper[number - 1](found.samples)
+            shape = (self.samples, len(x), encoded.dim)
+            drawn = normal(shape, encoded, noise)
+            label_noise = normal(shape, encoded, noise) if self.objective.uses_label_noise else None
+            logits = partner_logits(backward, encoded.exact(drawn))
+            samples = encoded.sample(drawn)
+            found = Codes(samples, logits, None, encoded, backward, label_noise=label_noise, below=found, noise=drawn)
+        assert found is not None
+        return found
 
     def loss(
         self,
@@ -197,86 +237,6 @@ class Scale(nn.Module):
         """e_i(z_i|z_{i−1}) of all this level's codes side by side, *batch × parts/dilation·dim."""
         groups = below.reshape(*below.shape[:-1], -1, self.dilation * self._dim)
         return side_by_side(gaussians(self.encoder, groups))
-
-
-class Dilated(Paired):
-    """Codes of sequences at several time scales, each level aggregated from the one below.
-
-    The past, batch × steps × ..., is cut into dilation^(levels − 1) blocks of equal length. The lowest level encodes
-    each of them with ``front``; every other level encodes ``dilation`` neighbouring codes of the level below into one.
-    Z_i is the concatenation of all codes of level i; the highest level has a single code, of the whole past. This is
-    the part of a stack of dilated convolutions that determines its last output. All levels predict the same future.
-
-    Args:
-        front, encoder: e_1 of one block.
-        partner_front: from the future to features.
-        partner_encoder: b_1(z_1|future) of the concatenated codes of all blocks.
-        objective: as in :class:`Paired`.
-        upper: the other levels, lowest first.
-        samples: number of chains of codes drawn per sequence.
-    """
-
-    def __init__(
-        self,
-        front: nn.Module,
-        encoder: nn.Module,
-        partner_front: nn.Module,
-        partner_encoder: nn.Module,
-        objective: PairObjective,
-        *,
-        upper: Sequence[Scale],
-        samples: int = 1,
-    ) -> None:
-        super().__init__(front, encoder, partner_front, partner_encoder, objective, samples=samples)
-        self.upper = nn.ModuleList(upper)
-        self.blocks = 1
-        for scale in upper:
-            self.blocks *= scale.dilation
-
-    def encode(self, x: Float[Tensor, "n steps ..."]) -> Gaussian:
-        """e_1(Z_1|x) of all blocks' codes side by side.
-
-        Raises:
-            DataError: the number of steps is no multiple of the number of blocks.
-        """
-        if x.dim() < 2 or x.shape[1] % self.blocks:
-            raise DataError(
-                f"For {len(self.upper) + 1} levels the past must be batch x steps x ..., with a multiple of "
-                f"{self.blocks} steps; got {tuple(x.shape)}. Cut the windows to such a length, or use fewer levels."
-            )
-        blocks = x.reshape(len(x) * self.blocks, x.shape[1] // self.blocks, *x.shape[2:])
-        found = features(self.front, blocks, "front").reshape(len(x), self.blocks, -1)
-        return side_by_side(gaussians(self.encoder, found))
-
-    def encode_partner(self, partner: Float[Tensor, "n ..."]) -> Gaussian:
-        """b_L(z_L|future), of the highest level."""
-        return self._backward(partner)[-1]
-
-    def forward(self, x: Float[Tensor, "n steps ..."]) -> Float[Tensor, "n dim"]:
-        """The representation of the past: the highest level's mean, each level at the mean of the one below."""
-        mean = self.encode(x).mean
-        for scale in self.upper:
-            mean = scale(mean).mean
-        return mean
-
-    def codes(
-        self, x: Float[Tensor, "n steps ..."], partner: Float[Tensor, "n ..."], noise: torch.Generator | None = None
-    ) -> Codes:
-        """The highest level's codes; ``below`` leads to the others."""
-        found: Codes | None = None
-        for number, backward in enumerate(self._backward(partner)):
-            encoded = self.encode(x) if found is None else self.upper[number - 1](found.samples)
-            shape = (self.samples, len(x), encoded.dim)
-            drawn = normal(shape, encoded, noise)
-            logits = partner_logits(backward, encoded.exact(drawn))
-            found = Codes(encoded.sample(drawn), logits, None, encoded, backward, below=found, noise=drawn)
-        assert found is not None
-        return found
-
-    def _backward(self, partner: Tensor) -> list[Gaussian]:
-        found = features(self.partner_front, partner, "partner front")
-        upper: list[nn.Module] = [scale.get_submodule("partner_encoder") for scale in self.upper]
-        return [gaussians(head, found) for head in (self.partner_encoder, *upper)]
 
 
 def normal(shape: Sequence[int], like: Gaussian, noise: torch.Generator | None) -> Float[Tensor, "..."]:

@@ -17,6 +17,7 @@ class MultiscaleCEB(LevelObjective, PairObjective):
     """
 
     information_weight: ClassVar[WeightName] = "residual_weight"
+    uses_label_noise: ClassVar[bool] = False
     name: Literal["multiscale"] = "multiscale"
     rho: float = 3.0
 
