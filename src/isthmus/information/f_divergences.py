@@ -20,6 +20,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from isthmus.information.gaussians import float32_at_least
+
 LN_2 = math.log(2.0)
 CAP = 20.0
 """Up to |v| = 20 a critic enters an exponential as it is, beyond that as 20 + ln(1 + |v| − 20) with its sign.
@@ -118,7 +120,7 @@ class Pairs:
         Labels of Q are uniform, whatever their frequencies under P. So dP/dQ is ``classes``·p(y|x), whose softmax is
         the posterior.
         """
-        critic = scores.float() if scores.dtype.itemsize < 4 else scores
+        critic = float32_at_least(scores)
         n, classes = critic.shape
         joint = torch.zeros_like(critic).scatter_(1, labels[:, None].long(), 1.0 / n)
         return cls(critic, joint, torch.full_like(critic, 1.0 / (n * classes)))
@@ -126,8 +128,7 @@ class Pairs:
     @classmethod
     def of_table(cls, critic: Float[Tensor, "x y"], joint: Float[Tensor, "x y"]) -> Pairs:
         """P is a whole joint distribution, Q the product of its marginals."""
-        critic = critic.float() if critic.dtype.itemsize < 4 else critic
-        return cls(critic, joint, joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True))
+        return cls(float32_at_least(critic), joint, joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True))
 
     def expected(self, values: Float[Tensor, "x y"]) -> Float[Tensor, ""]:
         """E_P."""

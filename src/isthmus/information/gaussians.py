@@ -23,6 +23,11 @@ from torch import Tensor
 LOG_2PI = math.log(2.0 * math.pi)
 
 
+def float32_at_least(x: Tensor) -> Tensor:
+    """A tensor in float32 if its dtype is narrower; otherwise unchanged."""
+    return x.float() if x.dtype.itemsize < 4 else x
+
+
 @dataclass(frozen=True)
 class Gaussian(ABC):
     """A batch of Gaussians over codes of ``dim`` numbers. ``mean`` is batch × dim."""

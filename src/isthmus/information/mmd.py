@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from isthmus.core.errors import DataError, unknown
+from isthmus.information.gaussians import float32_at_least
 
 Pairing = Literal["matched_vs_rest", "matched_vs_all", "all_classes"]
 BLOCK = 2**22
@@ -155,7 +156,7 @@ def _differences(
     if (sigma is not None and not sigma > 0.0) or not bandwidths or not all(factor > 0.0 for factor in bandwidths):
         raise DataError(f"The kernel's widths are above 0; got sigma={sigma}, bandwidths={tuple(bandwidths)}.")
     with torch.autocast(samples.device.type, enabled=False):
-        z = samples.float() if samples.dtype.itemsize < 4 else samples
+        z = float32_at_least(samples)
         z = z - z.detach().mean(1, keepdim=True)  # distances are unchanged, and lose fewer digits near 0
         members = groups.to(z.dtype)
         widths = median_distance(z) if sigma is None else z.new_full((len(z),), sigma)

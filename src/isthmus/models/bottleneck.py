@@ -16,7 +16,7 @@ from isthmus.information.codes import Codes, Gather
 from isthmus.information.gaussians import Gaussian
 from isthmus.information.kde import fit_kernel_variance
 from isthmus.information.measures import measure
-from isthmus.models.gaussian_heads import BackwardEncoder, Encoder
+from isthmus.models.gaussian_heads import BackwardEncoder, Encoder, gaussians_of
 from isthmus.models.learner import Learner, Normalizer
 from isthmus.models.noise import Noise, standard_normal
 from isthmus.objectives.objective import BottleneckObjective
@@ -98,9 +98,7 @@ class Bottleneck(Learner):
                 f"The backbone gives {tuple(features.shape)} for {images.shape[0]} images; a bottleneck needs "
                 "batch x features. End the backbone with pooling and a Flatten."
             )
-        with torch.autocast(images.device.type, enabled=False):
-            encoded: Gaussian = self.encoder(features.float() if features.dtype.itemsize < 4 else features)
-        return encoded
+        return gaussians_of(self.encoder, features)
 
     def decode(self, codes: Float[Tensor, "*any dim"]) -> Float[Tensor, "*any classes"]:
         """Logits of c(y|z)."""
@@ -167,15 +165,7 @@ class Bottleneck(Learner):
         noise: Noise = None,
         gather: Gather | None = None,
     ) -> Terms:
-        """The objective's terms on one batch, in nats; minimise ``terms.total``.
-
-        Args:
-            images: in [0, 1].
-            labels: class indices.
-            rho: overrides the objective's trade-off, for schedules; warns if the objective's options set one.
-            noise: generator of the sampling noise (None for torch's global one), or a share of a larger batch's noise.
-            gather: see :class:`isthmus.models.learner.Learner`.
-        """
+        """The objective's terms on one batch, in nats; arguments as in :meth:`isthmus.models.learner.Learner.loss`."""
         with self.checked(images, labels):
             codes = self.codes(images, noise)
         with torch.autocast(images.device.type, enabled=False):

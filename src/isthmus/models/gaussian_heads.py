@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from isthmus.information.gaussians import DiagonalGaussian, FullGaussian, Gaussian, IdentityGaussian
+from isthmus.information.gaussians import DiagonalGaussian, FullGaussian, Gaussian, IdentityGaussian, float32_at_least
+from isthmus.models.backbones.layers import glorot_
 
 Covariance = Literal["identity", "isotropic", "diagonal", "full"]
 BackwardKind = Literal["linear", "table", "mlp"]
@@ -39,7 +40,7 @@ def gaussian(raw: Float[Tensor, "*batch parameters"], covariance: Covariance, di
 
     Computed at least in float32, even under autocast.
     """
-    raw = raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw
+    raw = float32_at_least(raw)
     if covariance == "identity":
         return IdentityGaussian(raw)
     if covariance == "isotropic":
@@ -109,10 +110,16 @@ class Encoder(nn.Module):
     def forward(self, features: Float[Tensor, "n features"]) -> Gaussian:
         """Gaussians for a batch of features."""
         if self.covariance == "isotropic":
-            mean = self.project(features)
-            mean = mean.float() if mean.dtype in (torch.float16, torch.bfloat16) else mean
+            mean = float32_at_least(self.project(features))
             return DiagonalGaussian(mean, self.log_std.to(mean.dtype).expand_as(mean))
         return gaussian(self.project(features), self.covariance, self.dim, self.initial_std)
+
+
+def gaussians_of(head: nn.Module, features: Float[Tensor, "*batch features"]) -> Gaussian:
+    """The Gaussians that a head gives for features, at least in float32, even under autocast."""
+    with torch.autocast(features.device.type, enabled=False):
+        encoded: Gaussian = head(float32_at_least(features))
+    return encoded
 
 
 class BackwardEncoder(nn.Module):
@@ -158,8 +165,7 @@ class Table(nn.Module):
 def glorot_linear(inputs: int, outputs: int) -> nn.Linear:
     """A linear layer with the initialisation of the papers' frameworks: Glorot-uniform weights, zero biases."""
     layer = nn.Linear(inputs, outputs)
-    nn.init.xavier_uniform_(layer.weight)
-    nn.init.zeros_(layer.bias)
+    glorot_(layer)
     return layer
 
 

@@ -23,6 +23,7 @@ from isthmus.core.model_options import HypothesisInjection, HypothesisLayers
 from isthmus.core.tradeoff import Rho
 from isthmus.core.types import Terms
 from isthmus.information.codes import Gather
+from isthmus.information.gaussians import float32_at_least
 from isthmus.information.hypotheses import Hypotheses
 from isthmus.models.gaussian_heads import glorot_linear
 from isthmus.models.injection import Concatenation, Injection, Projection
@@ -254,7 +255,7 @@ class Hypothesis(Learner):
             features = self.features(images)
             scores = self._scores(features)
         hypotheses = Hypotheses(
-            scores.float() if scores.dtype.itemsize < 4 else scores,
+            float32_at_least(scores),
             lambda: self._representations(features.detach()),
             self.log_prior,
         )

@@ -22,7 +22,7 @@ from isthmus.core.types import Terms
 from isthmus.information.codes import Codes
 from isthmus.information.contrast import partner_logits
 from isthmus.information.gaussians import Gaussian, side_by_side
-from isthmus.models.gaussian_heads import Covariance, Encoder, elu_layers
+from isthmus.models.gaussian_heads import Covariance, Encoder, elu_layers, gaussians_of
 from isthmus.models.learner import count_features
 from isthmus.objectives.objective import number_of_levels
 from isthmus.objectives.pairs import PairObjective
@@ -145,7 +145,7 @@ class Paired(nn.Module):
             DataError: the number of steps is no multiple of the number of blocks.
         """
         if not self.upper:
-            return gaussians(self.encoder, features(self.front, x, "front"))
+            return gaussians_of(self.encoder, features(self.front, x, "front"))
         if x.dim() < 2 or x.shape[1] % self.blocks:
             raise DataError(
                 f"For {len(self.upper) + 1} levels the past must be batch x steps x ..., with a multiple of "
@@ -153,7 +153,7 @@ class Paired(nn.Module):
             )
         blocks = x.reshape(len(x) * self.blocks, x.shape[1] // self.blocks, *x.shape[2:])
         found = features(self.front, blocks, "front").reshape(len(x), self.blocks, -1)
-        return side_by_side(gaussians(self.encoder, found))
+        return side_by_side(gaussians_of(self.encoder, found))
 
     def encode_partner(self, partner: Float[Tensor, "n ..."]) -> Gaussian:
         """b(z|x') of the highest level."""
@@ -163,7 +163,7 @@ class Paired(nn.Module):
         """b_i(z_i|x') of each level, lowest first."""
         found = features(self.partner_front, partner, "partner front")
         upper: list[nn.Module] = [scale.get_submodule("partner_encoder") for scale in self.upper]
-        return [gaussians(head, found) for head in (self.partner_encoder, *upper)]
+        return [gaussians_of(head, found) for head in (self.partner_encoder, *upper)]
 
     def forward(self, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n dim"]:
         """The representation of x: the highest level's mean, each level at the mean of the one below."""
@@ -236,7 +236,7 @@ class Scale(nn.Module):
     def forward(self, below: Float[Tensor, "*batch parts*dim"]) -> Gaussian:
         """e_i(z_i|z_{i−1}) of all this level's codes side by side, *batch × parts/dilation·dim."""
         groups = below.reshape(*below.shape[:-1], -1, self.dilation * self._dim)
-        return side_by_side(gaussians(self.encoder, groups))
+        return side_by_side(gaussians_of(self.encoder, groups))
 
 
 def normal(shape: Sequence[int], like: Gaussian, noise: torch.Generator | None) -> Float[Tensor, "..."]:
@@ -270,10 +270,3 @@ def features(front: nn.Module, x: Tensor, name: str) -> Float[Tensor, "n feature
             "with pooling or a Flatten."
         )
     return found
-
-
-def gaussians(head: nn.Module, found: Float[Tensor, "*batch features"]) -> Gaussian:
-    """The Gaussians of a head, at least in float32."""
-    with torch.autocast(found.device.type, enabled=False):
-        encoded: Gaussian = head(found.float() if found.dtype.itemsize < 4 else found)
-    return encoded

@@ -1,4 +1,4 @@
-"""Surrogate gradients of searches among boundaries, of counts, and of random draws."""
+"""Surrogate gradients of searches among boundaries, of counts, and of drawn indices."""
 
 from __future__ import annotations
 
@@ -89,16 +89,6 @@ def unique(call: Call) -> Any:
     optional = (("return_inverse", inverse), ("return_counts", counts))
     found = (values, *(each for name, each in optional if call.options.get(name)))
     return found if len(found) > 1 else values
-
-
-def mean_of_draw(call: Call) -> Any:
-    """``bernoulli``, ``poisson``: the mean, which is the argument."""
-    return call.attach(call.detached(), as_float(call.args[0]))
-
-
-def binomial(call: Call) -> Any:
-    """``binomial``: the mean, count times probability."""
-    return call.attach(call.detached(), call.argument(0, "count") * call.argument(1, "prob"))
 
 
 def multinomial(call: Call) -> Any:

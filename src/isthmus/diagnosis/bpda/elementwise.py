@@ -1,4 +1,7 @@
-"""Surrogate gradients of operations on single elements: rounding, comparisons, logic and bits."""
+"""Surrogate gradients of operations on single elements: rounding, comparisons, logic and bits.
+
+:func:`smooth` makes most of them from a formula; the functions after it need more than one.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +17,27 @@ from isthmus.diagnosis.bpda.relaxed import Call, as_float, as_probability, fast_
 Surrogate = Callable[[Call], Any]
 """Computes the result of a call, with the gradient of a smooth function attached."""
 
-# --- rounding ---
+
+def smooth(formula: Callable[..., Any], *names: str, operand: Callable[[Any], Any] = as_float) -> Surrogate:
+    """The result of torch with the gradient of a formula.
+
+    Args:
+        formula: of the function's first arguments.
+        names: of these arguments; by default the first one alone.
+        operand: converts each argument.
+    """
+
+    def surrogate(call: Call) -> Any:
+        operands = [operand(call.argument(at, name)) for at, name in enumerate(names or ("input",))]
+        if isinstance(operands[0], Tensor) and operands[0].is_complex():
+            return call.relaxed()
+        return call.attach(call.detached(), formula(*operands))
+
+    return surrogate
 
 
-def identity(call: Call) -> Any:
-    """The gradient of the identity in the first argument."""
-    return call.attach(call.detached(), as_float(call.args[0]))
-
-
-def no_gradient(call: Call) -> Any:
-    """No gradient."""
-    return call.detached()
-
-
-def quotient(call: Call) -> Any:
-    """Floor division, with the gradient of the division."""
-    first, second = (as_float(call.argument(at, name)) for at, name in enumerate(("input", "other")))
-    return call.attach(call.detached(), first / second)
+identity = smooth(lambda x: x)
+quotient = smooth(lambda x, y: x / y, "input", "other")
 
 
 def division(call: Call) -> Any:
@@ -45,23 +52,32 @@ def exponent(call: Call) -> Any:
     return real
 
 
-# --- comparisons and signs ---
+def nearness(difference: Any) -> Any:
+    """1 / (1 + 10 · distance), the surrogate of an equality."""
+    return 1 / (1 + 10.0 * difference.abs())
 
 
-def comparison(direction: float) -> Surrogate:
-    """Greater (1) or less (−1) than: a fast sigmoid of the difference."""
+def comparison(soft: Callable[[Tensor], Tensor], negated: bool = False) -> Surrogate:
+    """A comparison with the gradient of a function of the difference.
+
+    If a tensor is compared with its own largest or smallest value, the gradient is that of a softmax instead.
+
+    Args:
+        soft: of the first argument minus the second.
+        negated: whether the comparison is false where the values are equal.
+    """
 
     def compare(call: Call) -> Any:
         first, second = as_float(call.args[0]), as_float(call.argument(1, "other"))
-        if (label := _hard_label(call, first)) is not None:
-            return call.attach(call.detached(), label)
-        return call.attach(call.detached(), fast_sigmoid(direction * (first - second)))
+        label = _hard_label(call, first)
+        if label is None:
+            return call.attach(call.detached(), soft(first - second))
+        return call.attach(call.detached(), 1 - label if negated else label)
 
     return compare
 
 
 def _hard_label(call: Call, first: Any) -> Tensor | None:
-    """The softmax, if a tensor is compared with its own largest or smallest value; None otherwise."""
     source, dim, sign = getattr(call.argument(1, "other"), "extreme_of", (None, 0, 0))
     if source is None or source is not first:
         return None
@@ -70,45 +86,12 @@ def _hard_label(call: Call, first: Any) -> Tensor | None:
     return soft_choice(source, source.amax(dim, True) if sign > 0 else source.amin(dim, True), dim)
 
 
-def equality(equal: bool) -> Surrogate:
-    """Equal or not: 1 / (1 + 10 · distance), or 1 minus that."""
-
-    def compare(call: Call) -> Any:
-        first, second = as_float(call.args[0]), as_float(call.argument(1, "other"))
-        soft = _hard_label(call, first)
-        if soft is None:
-            soft = 1 / (1 + _distance(first, second))
-        return call.attach(call.detached(), soft if equal else 1 - soft)
-
-    return compare
-
-
-def _distance(first: Any, second: Any) -> Any:
-    return 10.0 * (first - second).abs()
-
-
 def is_in(call: Call) -> Any:
     """``isin``: the equality with the nearest element."""
     elements, among = as_float(call.argument(0, "elements")), as_float(call.argument(1, "test_elements"))
     among = among.flatten() if isinstance(among, Tensor) else torch.as_tensor([among], dtype=elements.dtype)
-    soft = (1 / (1 + _distance(elements.unsqueeze(-1), among))).amax(-1)
+    soft = nearness(elements.unsqueeze(-1) - among).amax(-1)
     return call.attach(call.detached(), 1 - soft if call.options.get("invert") else soft)
-
-
-def sign(call: Call) -> Any:
-    """``sign``, ``sgn``: a fast sigmoid from −1 to 1."""
-    x = as_float(call.args[0])
-    return call.relaxed() if x.is_complex() else call.attach(call.detached(), 2 * fast_sigmoid(x) - 1)
-
-
-def sign_bit(call: Call) -> Any:
-    """``signbit``: a fast sigmoid of the negative."""
-    return call.attach(call.detached(), fast_sigmoid(-as_float(call.args[0])))
-
-
-def heaviside(call: Call) -> Any:
-    """``heaviside``: a fast sigmoid."""
-    return call.attach(call.detached(), fast_sigmoid(as_float(call.args[0])))
 
 
 def copysign(call: Call) -> Any:
@@ -120,31 +103,13 @@ def copysign(call: Call) -> Any:
     return call.attach(call.detached(), soft)
 
 
-def angle(call: Call) -> Any:
-    """``angle`` of a real number, 0 or π."""
-    x = as_float(call.args[0])
-    return call.relaxed() if x.is_complex() else call.attach(call.detached(), torch.pi * fast_sigmoid(-x))
-
-
-# --- logic and bits ---
-
-LOGIC: dict[str, Callable[..., Any]] = {
-    "and": lambda a, b: a * b,
-    "or": lambda a, b: a + b - a * b,
-    "xor": lambda a, b: a + b - 2 * a * b,
-    "not": lambda a: 1 - a,
+LOGIC: dict[str, Surrogate] = {
+    "and": smooth(lambda a, b: a * b, "input", "other", operand=as_probability),
+    "or": smooth(lambda a, b: a + b - a * b, "input", "other", operand=as_probability),
+    "xor": smooth(lambda a, b: a + b - 2 * a * b, "input", "other", operand=as_probability),
+    "not": smooth(lambda a: 1 - a, operand=as_probability),
 }
 """Logic of probabilities."""
-
-
-def logical(name: str) -> Surrogate:
-    """``logical_and`` and similar: products and sums of probabilities."""
-
-    def combine(call: Call) -> Any:
-        given = (call.args[0],) if name == "not" else (call.args[0], call.argument(1, "other"))
-        return call.attach(call.detached(), LOGIC[name](*map(as_probability, given)))
-
-    return combine
 
 
 def any_or_all(reduce: Callable[..., Tensor]) -> Surrogate:
@@ -174,7 +139,7 @@ def bitwise(name: str) -> Surrogate:
 
     def combine(call: Call) -> Any:
         if all(not isinstance(x, Tensor) or x.dtype == torch.bool for x in call.args):
-            return logical(name)(call)
+            return LOGIC[name](call)
         first, second = as_float(call.args[0]), as_float(call.argument(1, "other"))
         if name == "not":
             return call.attach(call.detached(), -1 - first)
@@ -183,21 +148,8 @@ def bitwise(name: str) -> Surrogate:
     return combine
 
 
-def shift(direction: int) -> Surrogate:
-    """Bit shifts to the left (1) or right (−1): multiplication or division by a power of two."""
-
-    def multiply(call: Call) -> Any:
-        first, second = as_float(call.args[0]), as_float(call.argument(1, "other"))
-        return call.attach(call.detached(), first * 2.0 ** (direction * second))
-
-    return multiply
-
-
-# --- derivatives that torch does not implement ---
-
-
 def by_differences(call: Call) -> Any:
-    """Central differences of an elementwise function."""
+    """Central differences of an elementwise function whose derivative torch does not implement."""
     hard = call.detached()
     places = [at for at, x in enumerate(call.args) if isinstance(x, Tensor) and as_float(x).requires_grad]
     soft: Any = 0.0

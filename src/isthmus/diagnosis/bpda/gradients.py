@@ -141,16 +141,12 @@ def cast_with_gradient(
     if not isinstance(cast, Tensor):  # .type() without arguments returns a name
         return cast
     coarser = cast.is_floating_point() and cast.dtype.itemsize < precision.itemsize
-    if not is_floating(given):
-        whole = not (cast.is_floating_point() or cast.is_complex() or getattr(given, "choice", None) is not None)
-        found = (
-            call.attach(cast, as_probability(given) if cast.dtype == torch.bool else as_float(given))
-            if whole
-            else call.relaxed()
-        )
-        return found.to(precision) if coarser else found
-    if not (cast.is_floating_point() or cast.is_complex()):
+    numeric = cast.is_floating_point() or cast.is_complex()
+    if not numeric and getattr(given, "choice", None) is None:
         return call.attach(cast, as_probability(given) if cast.dtype == torch.bool else as_float(given))
+    if not is_floating(given):
+        found = call.relaxed()
+        return found.to(precision) if coarser else found
     return given.to(cast.device, precision) if coarser else function(*args, **options)
 
 

@@ -42,13 +42,11 @@ from isthmus.diagnosis.bpda.gradients import (
     view_with_gradient,
     with_gradient,
 )
-from isthmus.diagnosis.bpda.relaxed import as_float, carries_gradient, flattened, is_relaxed, relaxation
+from isthmus.diagnosis.bpda.relaxed import as_float, carries_gradient, flattened, is_relaxed, relaxation, words
 from isthmus.diagnosis.bpda.torch_patches import intercepting, patched
 
 Unsaturated = Literal["gradients", "values"]
-_CASTS = {"to", "type", "type_as", "float", "double", "half", "bfloat16", "int", "long"} | {
-    *("short", "byte", "char", "bool"),
-}
+_CASTS = words("to type type_as float double half bfloat16 int long short byte char bool")
 _COPIES = {"tensor", "as_tensor", "asarray", "new_tensor"}
 _HOOKS = {"register_hook", "register_post_accumulate_grad_hook"}
 

@@ -17,21 +17,13 @@ from torch import Tensor
 SLOPE = 10.0
 """Slope of the fast sigmoid that replaces a comparison: thresholds a tenth apart remain distinguishable in [0, 1]."""
 
-_OPERATORS = {
-    "and",
-    "or",
-    "xor",
-    "lshift",
-    "rshift",
-    "mod",
-    "floordiv",
-    "add",
-    "sub",
-    "mul",
-    "truediv",
-    "pow",
-    "matmul",
-}
+
+def words(text: str) -> frozenset[str]:
+    """The words of a text, as a set of names."""
+    return frozenset(text.split())
+
+
+_OPERATORS = words("and or xor lshift rshift mod floordiv add sub mul truediv pow matmul")
 _PREFIXES = ("special_", "linalg_")
 
 
@@ -192,45 +184,27 @@ class Call:
         given = [x for at, x in enumerate(self.args) if at != keep] + list(self.options.values())
         if not any(is_relaxed(x) for x in flattened(given)):
             return self.real()
-        choice = getattr(self.args[0], "choice", None) if self.args else None
-        if choice is not None and self.name in RESHAPING:
-            hard = self.detached()
-            if isinstance(hard, Tensor) and not hard.is_floating_point():
-                hard.choice = choice.transformed(self)  # type: ignore[attr-defined]
-                return hard
         hard = self.detached()
+        choice = getattr(self.args[0], "choice", None) if self.args else None
+        if choice is not None and self.name in RESHAPING and isinstance(hard, Tensor) and not hard.is_floating_point():
+            hard.choice = choice.transformed(self)  # type: ignore[attr-defined]
+            return hard
         if not any(isinstance(x, Tensor) for x in flattened((hard,))):
             return hard
+        args = [x if at == keep else _relaxed_argument(x, self.in_place and at == 0) for at, x in enumerate(self.args)]
+        options = {name: _relaxed_argument(x) for name, x in self.options.items()}
         try:
-            soft = self.function(
-                *(
-                    x if at == keep else _relaxed_argument(x, self.in_place and at == 0)
-                    for at, x in enumerate(self.args)
-                ),
-                **{name: _relaxed_argument(x) for name, x in self.options.items()},
-            )
+            soft = self.function(*args, **options)
         except (TypeError, RuntimeError, IndexError, ValueError):  # the function only takes integers
             return self.real()
         return self.attach(hard, soft)
 
 
-RESHAPING = {
-    *(
-        "getitem",
-        "select",
-        "squeeze",
-        "unsqueeze",
-        "view",
-        "reshape",
-        "flatten",
-        "unflatten",
-        "transpose",
-        "t",
-        "permute",
-    ),
-    *("movedim", "swapaxes", "swapdims", "expand", "expand_as", "repeat", "contiguous", "clone", "flip", "narrow"),
-    *("to", "long", "int", "short", "byte", "cpu", "cuda", "view_as", "index_select", "take", "gather"),
-}
+RESHAPING = words(
+    "getitem select squeeze unsqueeze view reshape flatten unflatten transpose t permute movedim swapaxes swapdims "
+    "expand expand_as repeat contiguous clone flip narrow to long int short byte cpu cuda view_as index_select take "
+    "gather"
+)
 """Functions that keep, move, repeat or drop the integers they are given."""
 
 

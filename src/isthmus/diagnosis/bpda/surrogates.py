@@ -21,91 +21,98 @@ unimplemented  central finite differences, element by element
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from isthmus.diagnosis.bpda import choices, counts, elementwise
-from isthmus.diagnosis.bpda.elementwise import Surrogate
+from isthmus.diagnosis.bpda.elementwise import Surrogate, comparison, identity, nearness, smooth
 from isthmus.diagnosis.bpda.lookups import LOOKUPS, lookup
-from isthmus.diagnosis.bpda.relaxed import Call, as_float
+from isthmus.diagnosis.bpda.relaxed import Call, fast_sigmoid
+
+_POLYNOMIALS = [f"{shift}chebyshev_polynomial_{kind}" for shift in ("", "shifted_") for kind in "tuvw"]
 
 
-def _channel_shuffle(call: Call) -> Any:
-    return call.attach(call.detached(), torch.channel_shuffle(as_float(call.args[0]), call.argument(1, "groups")))
+def _named(table: dict[str, Surrogate]) -> dict[str, Surrogate]:
+    """One entry for each of the names that a key lists."""
+    return {name: surrogate for names, surrogate in table.items() for name in names.split()}
 
-
-_SPECIAL = {
-    *("airy_ai", "bessel_j0", "bessel_j1", "bessel_y0", "bessel_y1", "modified_bessel_i0", "modified_bessel_i1"),
-    *("modified_bessel_k0", "modified_bessel_k1", "scaled_modified_bessel_k0", "scaled_modified_bessel_k1"),
-    *("spherical_bessel_j0", "zeta", "igamma", "igammac", "gammainc", "gammaincc", "laguerre_polynomial_l"),
-    *(f"{shift}chebyshev_polynomial_{kind}" for shift in ("", "shifted_") for kind in "tuvw"),
-    *("hermite_polynomial_h", "hermite_polynomial_he", "legendre_polynomial_p", "nextafter"),
-}
 
 KINDS: dict[str, dict[str, Surrogate]] = {
-    "rounding": {
-        **dict.fromkeys(("round", "floor", "ceil", "trunc", "fix"), elementwise.identity),
-        **dict.fromkeys(("clamp", "clip", "clamp_min", "clamp_max", "hardtanh"), elementwise.identity),
-        **dict.fromkeys(("floordiv", "floor_divide"), elementwise.quotient),
-        **dict.fromkeys(("div", "divide"), elementwise.division),
-        **dict.fromkeys(
-            ("quantize_per_tensor", "quantize_per_channel", "quantize_per_tensor_dynamic"), elementwise.identity
-        ),
-        "dequantize": elementwise.identity,
-        "frexp": elementwise.exponent,
-    },
-    "remainders": dict.fromkeys(("remainder", "fmod", "frac", "mod"), elementwise.no_gradient),
-    "comparisons": {
-        **dict.fromkeys(("gt", "ge", "greater", "greater_equal"), elementwise.comparison(1.0)),
-        **dict.fromkeys(("lt", "le", "less", "less_equal"), elementwise.comparison(-1.0)),
-        **dict.fromkeys(("eq", "isclose"), elementwise.equality(True)),
-        **dict.fromkeys(("ne", "not_equal"), elementwise.equality(False)),
-        **dict.fromkeys(("sign", "sgn"), elementwise.sign),
-        "isin": elementwise.is_in,
-        "signbit": elementwise.sign_bit,
-        "heaviside": elementwise.heaviside,
-        "copysign": elementwise.copysign,
-        "angle": elementwise.angle,
-    },
-    "logic": {f"logical_{name}": elementwise.logical(name) for name in elementwise.LOGIC}
+    "rounding": _named(
+        {
+            "round floor ceil trunc fix clamp clip clamp_min clamp_max hardtanh": identity,
+            "quantize_per_tensor quantize_per_channel quantize_per_tensor_dynamic dequantize": identity,
+            "floordiv floor_divide": elementwise.quotient,
+            "div divide": elementwise.division,
+            "frexp": elementwise.exponent,
+        }
+    ),
+    "remainders": _named({"remainder fmod frac mod": Call.detached}),
+    "comparisons": _named(
+        {
+            "gt ge greater greater_equal": comparison(fast_sigmoid),
+            "lt le less less_equal": comparison(lambda difference: fast_sigmoid(-difference)),
+            "eq isclose": comparison(nearness),
+            "ne not_equal": comparison(lambda difference: 1 - nearness(difference), negated=True),
+            "isin": elementwise.is_in,
+            "sign sgn": smooth(lambda x: 2 * fast_sigmoid(x) - 1),
+            "signbit": smooth(lambda x: fast_sigmoid(-x)),
+            "heaviside": smooth(fast_sigmoid),
+            "copysign": elementwise.copysign,
+            "angle": smooth(lambda x: torch.pi * fast_sigmoid(-x)),
+        }
+    ),
+    "logic": {f"logical_{name}": surrogate for name, surrogate in elementwise.LOGIC.items()}
     | {
         "all": elementwise.any_or_all(torch.amin),
         "any": elementwise.any_or_all(torch.amax),
         "where": elementwise.where,
     },
-    "bits": {
-        **{name: elementwise.bitwise(name) for name in ("and", "or", "xor")},
-        **{f"bitwise_{name}": elementwise.bitwise(name) for name in elementwise.LOGIC},
-        **dict.fromkeys(("invert",), elementwise.bitwise("not")),
-        **dict.fromkeys(("lshift", "bitwise_left_shift"), elementwise.shift(1)),
-        **dict.fromkeys(("rshift", "bitwise_right_shift"), elementwise.shift(-1)),
-    },
-    "choices": {
-        **dict.fromkeys(("argmax", "argmin"), choices.argmax),
-        "argsort": choices.argsort,
-        **dict.fromkeys(("sort", "topk", "kthvalue", "median", "nanmedian", "mode"), choices.values_and_indices),
-        **dict.fromkeys(("max", "min", "cummax", "cummin"), choices.values_and_indices),
-        **dict.fromkeys(("amax", "amin"), choices.extreme),
-    },
+    "bits": _named(
+        {
+            "and bitwise_and": elementwise.bitwise("and"),
+            "or bitwise_or": elementwise.bitwise("or"),
+            "xor bitwise_xor": elementwise.bitwise("xor"),
+            "invert bitwise_not": elementwise.bitwise("not"),
+            "lshift bitwise_left_shift": smooth(lambda x, y: x * 2.0**y, "input", "other"),
+            "rshift bitwise_right_shift": smooth(lambda x, y: x * 2.0 ** (-1 * y), "input", "other"),
+        }
+    ),
+    "choices": _named(
+        {
+            "argmax argmin": choices.argmax,
+            "argsort": choices.argsort,
+            "sort topk kthvalue median nanmedian mode max min cummax cummin": choices.values_and_indices,
+            "amax amin": choices.extreme,
+        }
+    ),
     "lookups": dict.fromkeys(LOOKUPS, lookup),
     "search": {"bucketize": counts.search(0), "searchsorted": counts.search(1)},
-    "counts": {
-        **dict.fromkeys(("histc", "histogram"), counts.histogram),
-        "bincount": counts.bincount,
-        "count_nonzero": counts.count_nonzero,
-        **dict.fromkeys(("unique", "unique_consecutive"), counts.unique),
-    },
-    "draws": {
-        **dict.fromkeys(("bernoulli", "poisson"), counts.mean_of_draw),
-        "binomial": counts.binomial,
-        "multinomial": counts.multinomial,
-    },
-    "unimplemented": {
-        **dict.fromkeys(_SPECIAL, elementwise.by_differences),
-        **dict.fromkeys(("apply", "map", "map2"), elementwise.identity),  # a user's function of single elements
-        "native_channel_shuffle": _channel_shuffle,
-    },
+    "counts": _named(
+        {
+            "histc histogram": counts.histogram,
+            "bincount": counts.bincount,
+            "count_nonzero": counts.count_nonzero,
+            "unique unique_consecutive": counts.unique,
+        }
+    ),
+    "draws": _named(
+        {
+            "bernoulli poisson": identity,
+            "binomial": smooth(lambda count, probability: count * probability, "count", "prob"),
+            "multinomial": counts.multinomial,
+        }
+    ),
+    "unimplemented": _named(
+        {
+            "airy_ai bessel_j0 bessel_j1 bessel_y0 bessel_y1 modified_bessel_i0 modified_bessel_i1 modified_bessel_k0 "
+            "modified_bessel_k1 scaled_modified_bessel_k0 scaled_modified_bessel_k1 spherical_bessel_j0 zeta igamma "
+            "igammac gammainc gammaincc laguerre_polynomial_l hermite_polynomial_h hermite_polynomial_he "
+            "legendre_polynomial_p nextafter": elementwise.by_differences,
+            " ".join(_POLYNOMIALS): elementwise.by_differences,
+            "apply map map2": identity,  # a user's function of single elements
+            "native_channel_shuffle": smooth(torch.channel_shuffle, "input", "groups"),
+        }
+    ),
 }
 """The registry. Names are normalized by :func:`~isthmus.diagnosis.bpda.relaxed.normalized_name`."""
 
@@ -118,26 +125,24 @@ EXEMPT: dict[str, str] = {
     name: reason
     for reason, names in {
         "constant almost everywhere: images are finite and real": (
-            *("isnan", "isinf", "isfinite", "isposinf", "isneginf", "isreal", "matrix_rank"),
+            "isnan isinf isfinite isposinf isneginf isreal matrix_rank"
         ),
         "does not depend on the values": (
-            *("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "randint_like", "zero"),
-            *("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided", "fill", "resize_as", "resize"),
-            *("uniform", "normal", "random", "exponential", "geometric", "cauchy", "log_normal", "get"),
+            "zeros_like ones_like full_like empty_like rand_like randn_like randint_like zero new_zeros new_ones "
+            "new_full new_empty new_empty_strided fill resize_as resize uniform normal random exponential geometric "
+            "cauchy log_normal get"
         ),
-        "positions whose number depends on the values": ("nonzero", "argwhere", "nonzero_static"),
+        "positions whose number depends on the values": "nonzero argwhere nonzero_static",
         "leaves torch for a number, a list or text of Python": (
-            *("item", "tolist", "float", "int", "bool", "long", "complex", "index", "nonzero_", "len", "contains"),
-            *("equal", "allclose", "is_nonzero", "repr", "format", "reduce_ex", "deepcopy", "backward"),
+            "item tolist float int bool long complex index nonzero_ len contains equal allclose is_nonzero repr format "
+            "reduce_ex deepcopy backward"
         ),
-        "copied or cast by the interceptor": (
-            *("detach", "detach_copy", "byte", "char", "short", "half", "bfloat16", "type", "to", "numpy", "array"),
-        ),
-        "counts or hashes of bits, in more than one dimension": ("histogramdd", "hash_tensor"),
-        "factors of a matrix that torch cannot differentiate": ("geqrf", "ldl_factor", "ldl_factor_ex"),
-        "another layout or device of the same values": ("to_mkldnn", "module_load", "set"),
-        "weights packed for quantised arithmetic": ("fbgemm_linear_quantize_weight", "fbgemm_pack_gemm_matrix_fp16"),
+        "copied or cast by the interceptor": ("detach detach_copy byte char short half bfloat16 type to numpy array"),
+        "counts or hashes of bits, in more than one dimension": "histogramdd hash_tensor",
+        "factors of a matrix that torch cannot differentiate": "geqrf ldl_factor ldl_factor_ex",
+        "another layout or device of the same values": "to_mkldnn module_load set",
+        "weights packed for quantised arithmetic": "fbgemm_linear_quantize_weight fbgemm_pack_gemm_matrix_fp16",
     }.items()
-    for name in names
+    for name in names.split()
 }
 """Functions without a useful derivative that have no surrogate, and why. Gradient-free attacks cover what they cut."""
