@@ -204,7 +204,8 @@ def test_images_in_files_are_read_as_they_are_shown(tmp_path):
     for place, image in enumerate((images * 255).round().to(torch.uint8)):
         Image.fromarray(image[0].numpy()).convert("RGB").save(tmp_path / f"{place}.png")
     names = tuple(f"{place}.png" for place in range(6))
-    files = FileSplit(tmp_path, names, torch.ones(6, dtype=torch.long), labels, size=2, shorter=2)
+    rows = torch.arange(6)
+    files = FileSplit(tmp_path, names, torch.ones_like(rows), rows=rows, labels=labels, size=2, shorter=2)
 
     def coloured(grey):
         return grey.expand(-1, 3, -1, -1).contiguous()

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 from sklearn.metrics import mutual_info_score
 
 from isthmus.core.errors import ConfigError, DataError
@@ -168,7 +169,7 @@ def test_a_plane_of_tensors_and_maps():
 @pytest.mark.parametrize(
     ("look", "error", "message"),
     [
-        (lambda: Binning(0), ConfigError, "1 to 65536 bins; got 0"),
+        (lambda: Binning(0), ConfigError, "1 to 65536; got 0"),
         (lambda: Binning(30, "equal_mas"), ConfigError, "Did you mean 'equal_mass'"),
         (lambda: Binning(30, "equal_mass", (0.0, 1.0)), ConfigError, "equal width have limits"),
         (lambda: Binning(30, "equal_width", (1.0, 1.0)), ConfigError, "increasing order"),
@@ -194,3 +195,38 @@ def test_memorisation_is_what_the_layer_says_beyond_the_label(seed):
     assert alone.memorisation == pytest.approx(0.0, abs=1e-9)
     image = layer_information(np.arange(60, dtype=np.float32)[:, None], labels, Binning(60))
     assert image.memorisation == pytest.approx(math.log(60) - image.label_entropy)
+
+
+FLOATS = st.one_of(st.floats(width=32, allow_nan=False), st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-45, -1e-45]))
+
+
+@pytest.fixture
+def _small_blocks(monkeypatch):
+    monkeypatch.setattr(binning, "SORTED", 0)
+    monkeypatch.setattr(binning, "PART", 37)
+
+
+@pytest.mark.usefixtures("_small_blocks")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(arrays.arrays(np.float32, st.integers(1, 300), elements=FLOATS), st.data())
+def test_order_statistics_are_those_of_sorted_numbers(values, data):
+    ranks = np.array(data.draw(st.lists(st.integers(0, len(values) - 1), min_size=1, max_size=20)))
+    np.testing.assert_array_equal(binning.order_statistics(values, ranks), np.sort(values)[ranks])
+
+
+@pytest.mark.usefixtures("_small_blocks")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", ["normal", "relu", "saturated", "integers", "constant"])
+def test_order_statistics_of_layers(kind, dtype):
+    x = np.random.default_rng(0).standard_normal((50, 40)).astype(dtype)
+    x = {
+        "normal": x,
+        "relu": np.maximum(x, 0),
+        "saturated": np.tanh(30 * x),
+        "integers": x.round(),
+        "constant": np.full_like(x, -0.1),
+    }[kind]
+    ranks = np.arange(x.size)
+    found = binning.order_statistics(x[:, ::-1], ranks)
+    np.testing.assert_array_equal(found, np.sort(x, None))
+    assert found.dtype == dtype

@@ -97,14 +97,14 @@ def test_the_correction_takes_the_bias_away(share):
 @pytest.mark.parametrize(
     ("look", "message"),
     [
-        (lambda: entropy([]), "row of integers, one at least"),
+        (lambda: entropy([]), "row of integers, at least one"),
         (lambda: entropy([0.5]), "got float64"),
-        (lambda: information([1, 2], [1]), "got 2 of one and 1 of the other"),
+        (lambda: information([1, 2], [1]), "got 2 and 1 values"),
         (lambda: confusion([0, 3], [0, 1], 3), "classes 0 to 2"),
-        (lambda: confusion([0], [0, 1], 3), "Each prediction has a label; got 1 and 2"),
-        (lambda: confusion_information([[0, 0], [0, 0]]), "some are above 0"),
-        (lambda: confusion_information([[1, -1], [0, 0]]), "from 0 on"),
-        (lambda: confusion_information([1, 2]), r"predictions × labels; got \(2,\)"),
+        (lambda: confusion([0], [0, 1], 3), "got 1 predictions and 2 labels"),
+        (lambda: confusion_information([[0, 0], [0, 0]]), "nor all 0"),
+        (lambda: confusion_information([[1, -1], [0, 0]]), "not negative"),
+        (lambda: confusion_information([1, 2]), r"predictions × labels, .* got \(2,\)"),
     ],
 )
 def test_faults_are_one_sentence(look, message):

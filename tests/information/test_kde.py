@@ -107,10 +107,10 @@ def test_more_points_than_a_block_holds(monkeypatch):
 @pytest.mark.parametrize(
     ("look", "message"),
     [
-        (lambda: kde_information(draw(3, 2), 1.0, -0.1), "0 at least; got -0.1"),
-        (lambda: kde_information(draw(3, 2), torch.ones(2), 0.1), r"one variance above 0; got \[1.0, 1.0\]"),
-        (lambda: kde_information(draw(3, 2), -1.0, 2.0), "above 0; got -1.0"),
-        (lambda: fit_kernel_variance(draw(1, 2)), "two finite points at least; got 1"),
+        (lambda: kde_information(draw(3, 2), 1.0, -0.1), "not negative; got -0.1"),
+        (lambda: kde_information(draw(3, 2), torch.ones(2), 0.1), r"one positive number; got \[1.0, 1.0\]"),
+        (lambda: kde_information(draw(3, 2), -1.0, 2.0), "positive number; got -1.0"),
+        (lambda: fit_kernel_variance(draw(1, 2)), "at least two finite points; got 1"),
         (lambda: fit_kernel_variance(torch.full((3, 2), math.nan)), "finite points"),
     ],
 )

@@ -166,5 +166,5 @@ def test_what_is_refused():
     with pytest.raises(DataError, match="sum to 1"):
         learnability([[1, 2], [3, 4]])
     for classes, noise in ((1, 0.1), (3, 1.5)):
-        with pytest.raises(ConfigError, match="Two classes"):
+        with pytest.raises(ConfigError, match="classes must be at least 2"):
             noise_threshold(classes, noise)

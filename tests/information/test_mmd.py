@@ -342,9 +342,9 @@ def test_half_precision_is_computed_in_float32():
     ("look", "message"),
     [
         (lambda: mmd2(draw(5), draw(5)), r"n×d and m×d.*\(5,\) and \(5,\)"),
-        (lambda: mmd2(draw(1, 3), draw(5, 3)), "two examples at least"),
+        (lambda: mmd2(draw(1, 3), draw(5, 3)), "at least two examples"),
         (lambda: mmd2(draw(5, 2), draw(5, 3)), r"\(5, 2\) and \(5, 3\)"),
-        (lambda: mmd2(draw(5, 2), draw(5, 2), -1.0), "widths are above 0; got sigma=-1.0"),
+        (lambda: mmd2(draw(5, 2), draw(5, 2), -1.0), "widths must be positive; got sigma=-1.0"),
         (lambda: label_information(*batch(), "matched_vs_al"), "no pairing.*Did you mean 'matched_vs_all'"),
         (lambda: label_information(batch()[0], batch()[1][1:]), r"labels n; got \(4, 24, 3\) and \(23,\)"),
         (lambda: label_information(batch()[0][0], batch()[1]), r"hypotheses×n×d.*got \(24, 3\)"),

@@ -89,8 +89,8 @@ def test_a_sum_that_is_off_by_rounding_is_mended():
         ([[0.5, math.inf], [0.3, 0.2]], "finite"),
         ([[3, 1], [1, 3]], "sum to 1; these sum to 8. Divide"),
         ([0.5, 0.5], "2 dimensions.*got \\(2,\\)"),
-        (np.zeros((0, 2)), "some entries"),
-        ([[0.5], [0.25, 0.25]], "full array"),
+        (np.zeros((0, 2)), "at least one entry"),
+        ([[0.5], [0.25, 0.25]], "array of numbers"),
         ([["a", "b"]], "numbers"),
         (None, "dimensions"),
     ],
@@ -102,5 +102,5 @@ def test_what_is_no_distribution(table, says):
 
 @pytest.mark.parametrize(("classes", "noise"), [(1, 0.1), (2, -0.1), (2, 1.1), (2, math.nan)])
 def test_noise_that_cannot_be(classes, noise):
-    with pytest.raises(ConfigError, match="Two classes at least"):
+    with pytest.raises(ConfigError, match="classes must be at least 2"):
         noisy_labels(classes, noise)

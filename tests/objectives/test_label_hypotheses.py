@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import isthmus
+from isthmus.information.codes import Hypotheses
 from isthmus.information.f_divergences import DIVERGENCES, Pairs
-from isthmus.information.hypotheses import Hypotheses
 from isthmus.information.mmd import label_information
 from isthmus.objectives import DonskerVaradhan, EnergyBased, FDivergence
 

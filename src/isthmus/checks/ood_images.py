@@ -34,8 +34,7 @@ from isthmus.core import randomness, registry
 from isthmus.core.config import Component, component, validate
 from isthmus.core.errors import ConfigError, DataError, unknown
 from isthmus.core.types import Metric
-from isthmus.data.decode import need_pillow, opened
-from isthmus.data.folder import SUFFIXES
+from isthmus.data.decode import SUFFIXES, need_pillow, opened
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
 from isthmus.data.order import balanced

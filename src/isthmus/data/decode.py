@@ -1,12 +1,14 @@
-"""Decoding of image files with Pillow, with errors that name the file, and a progress bar."""
+"""Image files: lists of class folders, decoding with Pillow with errors that name the file, and a progress bar."""
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -19,11 +21,45 @@ if TYPE_CHECKING:
 
 Channels = Literal[1, 3]
 
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".pnm", ".tif", ".tiff")
+
 _EIGHT_BIT = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB", "La", "RGBa"}
 
 
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
 """Allowed formats. Pillow detects them by content, and would start other programs for some (PostScript)."""
+
+
+def class_folders(folder: Path) -> tuple[str, ...]:
+    """Names of the folders below ``folder``, sorted; hidden ones are left out."""
+    return tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."))
+
+
+def image_files(folder: Path) -> list[tuple[str, int]]:
+    """Names and lengths of the image files of one class, sorted by name.
+
+    Raises:
+        DataError: there is none.
+        OSError: the folder or one of the files cannot be read.
+    """
+    # os.scandir rather than pathlib: there may be a million files
+    with os.scandir(folder) as entries:
+        listed = [(entry.name, entry.stat()) for entry in entries if entry.name[0] != "." and _is_image(entry.name)]
+    # regular files only: reading a pipe would not end
+    found = [(name, about.st_size) for name, about in listed if stat.S_ISREG(about.st_mode)]
+    if not found:
+        raise DataError(f"{folder} holds no image ({', '.join(SUFFIXES)}).")
+    return sorted(found)
+
+
+def other_files(folder: Path) -> list[str]:
+    """Names of the files of a folder that are neither images nor hidden, sorted."""
+    with os.scandir(folder) as entries:
+        return sorted(e.name for e in entries if e.name[0] != "." and not _is_image(e.name) and e.is_file())
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def need_pillow() -> None:
@@ -69,6 +105,18 @@ def opened(file: Path | BytesIO, channels: Channels, where: str) -> Image:
         raise
     except Exception as error:  # whatever Pillow's decoders raise on broken files
         raise DataError(f"{where} is not a readable image: {brief(error)}") from None
+
+
+def encoded_image(cell: Any, where: str) -> BytesIO:
+    """The image file in a cell of a table of the library ``datasets``.
+
+    Raises:
+        DataError: there is none; ``where`` names the cell.
+    """
+    content = cell.get("bytes") if isinstance(cell, dict) else None
+    if not isinstance(content, bytes):
+        raise DataError(f"{where} holds no image.")
+    return BytesIO(content)
 
 
 def stacked(images: Sequence[np.ndarray], labels: Sequence[int], where: Callable[[int], str], advice: str) -> Split:

@@ -19,14 +19,21 @@ from pydantic import Field
 
 from isthmus.core.errors import DataError
 from isthmus.data.cache import cached
-from isthmus.data.decode import Channels, need_pillow, pixels, progress, stacked
+from isthmus.data.decode import (
+    Channels,
+    class_folders,
+    image_files,
+    need_pillow,
+    other_files,
+    pixels,
+    progress,
+    stacked,
+)
 from isthmus.data.images import ImageData, Split
 from isthmus.data.loading import FolderPath, ImageDataset, folder_at
 from isthmus.data.order import stratified
 
 logger = logging.getLogger(__name__)
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".pnm", ".tif", ".tiff")
 
 Labelled = list[tuple[Path, int]]
 
@@ -104,7 +111,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _halves(root: Path) -> list[str]:
-    return [half for half in ("train", "test") if (root / half).is_dir() and _folders(root / half)]
+    return [half for half in ("train", "test") if (root / half).is_dir() and class_folders(root / half)]
 
 
 def _listed(root: Path, test_fraction: float) -> tuple[Labelled, Labelled, tuple[str, ...]]:
@@ -133,10 +140,10 @@ def _listed(root: Path, test_fraction: float) -> tuple[Labelled, Labelled, tuple
 
 def _labelled(folder: Path, classes: tuple[str, ...] | None) -> tuple[Labelled, tuple[str, ...]]:
     """The images under <class>/ folders, in order of their names, and the classes."""
-    found = _folders(folder)
+    found = class_folders(folder)
     if not found:
         raise DataError(f"{folder} has no <class>/ folders with images.")
-    classes = classes or tuple(found)
+    classes = classes or found
     foreign = [name for name in found if name not in classes]
     if foreign:
         raise DataError(
@@ -145,19 +152,10 @@ def _labelled(folder: Path, classes: tuple[str, ...] | None) -> tuple[Labelled, 
     return [(file, classes.index(name)) for name in found for file in _images(folder / name)], classes
 
 
-def _folders(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-
-
 def _images(folder: Path) -> list[Path]:
-    files = sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith("."))
-    images = [file for file in files if file.suffix.lower() in SUFFIXES]
-    if not images:
-        raise DataError(f"{folder} holds no image ({', '.join(SUFFIXES)}).")
-    others = [file.name for file in files if file.suffix.lower() not in SUFFIXES]
-    if others:
+    if others := other_files(folder):
         logger.warning("%s: %d files that are no images are ignored, such as %s.", folder, len(others), others[0])
-    return images
+    return [folder / name for name, _ in image_files(folder)]
 
 
 def _facts(root: Path, dataset: ImageFolder, train: Labelled, test: Labelled) -> Mapping[str, Any]:

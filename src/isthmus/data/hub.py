@@ -15,14 +15,13 @@ import os
 from abc import ABC
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 from isthmus.core.errors import DataError, one_line
 from isthmus.data.cache import cached
-from isthmus.data.decode import Channels, need_pillow, pixels, progress, stacked
+from isthmus.data.decode import Channels, encoded_image, need_pillow, pixels, progress, stacked
 from isthmus.data.images import ImageData, Split
 from isthmus.data.loading import ImageDataset
 
@@ -202,7 +201,7 @@ def _decoded(origin: _Hub | _Mirror, splits: tuple[str, ...]) -> Split:
         with progress(f"decoding {source.name}/{split}", None) as advance:
             for index, (cell, label) in enumerate(_rows(origin, split)):
                 where = f"{source.hub_id}, split {split}: row {index}"
-                images.append(pixels(_content(cell, where), source.channels, where))
+                images.append(pixels(encoded_image(cell, where), source.channels, where))
                 labels.append(_class(label, where))
                 if index % _ROWS == _ROWS - 1:
                     advance(_ROWS)
@@ -230,13 +229,6 @@ def _rows(origin: _Hub | _Mirror, split: str) -> Iterator[tuple[Any, Any]]:
     except Exception as error:  # whatever parquet, the file system, HTTP and the hub's client raise
         reason = f"{type(error).__name__}: {one_line(error)}".rstrip(".")
         raise DataError(origin.complaint(split, reason)) from error
-
-
-def _content(cell: Any, where: str) -> BytesIO:
-    content = cell.get("bytes") if isinstance(cell, dict) else None
-    if not isinstance(content, bytes):
-        raise DataError(f"{where} holds no image.")
-    return BytesIO(content)
 
 
 def _class(label: Any, where: str) -> int:

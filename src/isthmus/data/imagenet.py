@@ -7,16 +7,11 @@ of 224×224 is cut out. Other data with this layout and at least two classes wor
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import torch
-
 from isthmus.core.errors import DataError
-from isthmus.data.decode import need_pillow
-from isthmus.data.folder import SUFFIXES
+from isthmus.data.decode import class_folders, need_pillow
 from isthmus.data.images import ImageData
 from isthmus.data.loading import FolderPath, folder_at
 from isthmus.data.on_demand import FileSplit, PhotographDataset
@@ -69,53 +64,9 @@ def _check_layout(root: Path) -> None:
             )
 
 
-def class_folders(folder: Path) -> tuple[str, ...]:
-    """Names of the folders below ``folder``, sorted; hidden ones are left out."""
-    with os.scandir(folder) as entries:
-        return tuple(sorted(entry.name for entry in entries if entry.is_dir() and entry.name[0] != "."))
-
-
 def _split(folder: Path, classes: tuple[str, ...], dataset: ImageNet) -> FileSplit:
     """The files below <class>/ folders, class by class in the order of their names."""
-    names: list[str] = []
-    lengths: list[int] = []
-    labels: list[int] = []
-    number = {name: index for index, name in enumerate(classes)}
     for name in class_folders(folder):
-        if name not in number:
+        if name not in classes:
             raise DataError(f"{folder / name} is a class without training images: {folder.parent / 'train'} lacks it.")
-        files = image_files(folder / name)
-        names += [f"{name}/{file}" for file, _ in files]
-        lengths += [length for _, length in files]
-        labels += [number[name]] * len(files)
-    return FileSplit(
-        folder,
-        tuple(names),
-        torch.tensor(lengths, dtype=torch.int64),
-        torch.tensor(labels, dtype=torch.int64),
-        dataset.size,
-        dataset.scaled_to,
-        dataset.interpolation,
-    )
-
-
-def image_files(folder: Path) -> list[tuple[str, int]]:
-    """Names and lengths of the image files of one class, sorted by name.
-
-    Raises:
-        DataError: there is none.
-        OSError: the folder cannot be read.
-    """
-    # os.scandir rather than pathlib: there are 1.3 million files
-    with os.scandir(folder) as entries:
-        listed = [
-            (entry.name, entry.stat())
-            for entry in entries
-            if entry.name[0] != "." and os.path.splitext(entry.name)[1].lower() in SUFFIXES
-        ]
-    found = [
-        (name, about.st_size) for name, about in listed if stat.S_ISREG(about.st_mode)
-    ]  # reading a pipe would not end
-    if not found:
-        raise DataError(f"{folder} holds no image ({', '.join(SUFFIXES)}).")
-    return sorted(found)
+    return FileSplit.listed(folder, classes, dataset.size, dataset.scaled_to, dataset.interpolation)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from isthmus.core.errors import DataError
 from isthmus.data.crops import Interpolation, resized_crop
-from isthmus.data.decode import opened
+from isthmus.data.decode import class_folders, image_files, opened
 from isthmus.data.loading import ImageDataset
 from isthmus.data.prefetch import read
 
@@ -53,10 +53,12 @@ class PhotographDataset(ImageDataset, ABC):
         return self.shorter or round(self.size * 256 / 224)
 
 
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Photographs(ABC):
     """Base of splits of labelled photographs, which are read as RGB, 3 × size × size bytes.
 
     Attributes:
+        rows: int64, N, position of each image in its source.
         labels: int64, N, the index of each image's class.
         size: height and width.
         shorter: the shorter side is scaled to this many pixels, and the centre of size × size is cut out. Training with
@@ -64,10 +66,11 @@ class Photographs(ABC):
         interpolation: Pillow's filter, antialiased.
     """
 
+    rows: Int64[Tensor, " n"]
     labels: Int64[Tensor, " n"]
     size: int
     shorter: int
-    interpolation: Interpolation
+    interpolation: Interpolation = "bilinear"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -86,13 +89,13 @@ class Photographs(ABC):
         """
         return next(read(self, [torch.arange(len(self))]))[1]
 
-    @abstractmethod
     def select(self, indices: Int64[Tensor, " m"]) -> Self:
         """The photographs at these positions, in this order; reads none of them."""
+        return replace(self, rows=self.rows.index_select(0, indices), labels=self.labels.index_select(0, indices))
 
-    @abstractmethod
     def labelled(self, labels: Int64[Tensor, " n"]) -> Self:
         """The same photographs with other labels."""
+        return replace(self, labels=labels)
 
     @abstractmethod
     def opened(self, index: int) -> tuple[Image, str]:
@@ -103,8 +106,16 @@ class Photographs(ABC):
         """
 
     @abstractmethod
+    def identity(self) -> tuple[str, Iterable[str], Int64[Tensor, " m"]]:
+        """Reading options, names and numbers that determine the images, without reading them."""
+
     def facts(self) -> Iterator[Any]:
         """Bytes that determine images and labels, without reading the files, which would take hours."""
+        options, names, numbers = self.identity()
+        yield options.encode()
+        yield "\n".join(names).encode("utf-8", "surrogateescape")
+        yield numbers.contiguous().numpy()
+        yield self.labels.contiguous().numpy()
 
     def prepared(self, index: int, part: Sequence[float] | None) -> np.ndarray:
         """One image as size × size × 3 bytes, scaled and cropped by ``shorter``, or a random part of it.
@@ -128,50 +139,61 @@ class FileSplit(Photographs):
 
     Attributes:
         root: folder that the names start from.
-        names: of the files, below ``root``.
-        lengths: int64, N, bytes of each file.
-        labels, size, shorter, interpolation: see :class:`Photographs`.
-
-    Raises:
-        DataError: there is no file.
+        names: of all files, below ``root``; an image is the file at its position in ``rows``.
+        lengths: int64, bytes of each file.
+        rows, labels, size, shorter, interpolation: see :class:`Photographs`.
     """
 
     root: Path
     names: tuple[str, ...]
-    lengths: Int64[Tensor, " n"]
-    labels: Int64[Tensor, " n"]
-    size: int
-    shorter: int
-    interpolation: Interpolation = "bilinear"
+    lengths: Int64[Tensor, " files"]
 
-    def __post_init__(self) -> None:
-        if not self.names:
-            raise DataError(f"A split needs at least one image; there is none below {self.root}.")
+    @classmethod
+    def listed(
+        cls, root: Path, classes: Sequence[str], size: int, shorter: int, interpolation: Interpolation = "bilinear"
+    ) -> FileSplit:
+        """The image files below the <class>/ folders of ``root``, class by class in the order of their names.
+
+        Args:
+            classes: include the names of all these folders; a label is a position in it.
+            size, shorter, interpolation: see :class:`Photographs`.
+
+        Raises:
+            DataError: a folder holds no image, or there is no folder.
+            OSError: a folder cannot be read.
+        """
+        number = {name: label for label, name in enumerate(classes)}
+        files = [
+            (f"{name}/{file}", length, number[name])
+            for name in class_folders(root)
+            for file, length in image_files(root / name)
+        ]
+        if not files:
+            raise DataError(f"A split needs at least one image; there is none below {root}.")
+        names, lengths, labels = zip(*files, strict=True)
+        return cls(
+            root,
+            names,
+            torch.tensor(lengths),
+            rows=torch.arange(len(names)),
+            labels=torch.tensor(labels),
+            size=size,
+            shorter=shorter,
+            interpolation=interpolation,
+        )
 
     def __repr__(self) -> str:
         return f"FileSplit({len(self)} files below {self.root}, read as {'×'.join(map(str, self.shape))})"
 
-    def select(self, indices: Int64[Tensor, " m"]) -> Self:
-        """The files at these positions, in this order; reads none of them."""
-        names = tuple(self.names[i] for i in indices.tolist())
-        lengths, labels = (column.index_select(0, indices) for column in (self.lengths, self.labels))
-        return replace(self, names=names, lengths=lengths, labels=labels)
-
-    def labelled(self, labels: Int64[Tensor, " n"]) -> Self:
-        """The same files with other labels."""
-        return replace(self, labels=labels)
-
     def opened(self, index: int) -> tuple[Image, str]:
         """The photograph of a file, and the file's path."""
-        file = self.root / self.names[index]
+        file = self.root / self.names[int(self.rows[index])]
         return opened(file, 3, str(file)), str(file)
 
-    def facts(self) -> Iterator[Any]:
-        """Names and lengths of the files, labels and reading options; not the contents, which take hours to read."""
-        yield f"{self.size} {self.shorter} {self.interpolation}".encode()
-        yield "\n".join(self.names).encode("utf-8", "surrogateescape")
-        yield self.lengths.contiguous().numpy()
-        yield self.labels.contiguous().numpy()
+    def identity(self) -> tuple[str, Iterable[str], Int64[Tensor, " n"]]:
+        """Reading options, and names and lengths of the files."""
+        names = (self.names[row] for row in self.rows.tolist())
+        return f"{self.size} {self.shorter} {self.interpolation}", names, self.lengths.index_select(0, self.rows)
 
 
 def central(image: Image, shorter: int, size: int, interpolation: Interpolation) -> np.ndarray:

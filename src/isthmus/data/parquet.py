@@ -9,11 +9,10 @@ each process reads those of its share of a batch. Images are scaled, cropped and
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from io import BytesIO
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -22,8 +21,7 @@ from pydantic import Field
 from torch import Tensor
 
 from isthmus.core.errors import DataError, brief
-from isthmus.data.crops import Interpolation
-from isthmus.data.decode import need_pillow, opened
+from isthmus.data.decode import encoded_image, need_pillow, opened
 from isthmus.data.imagenet import MEAN, STD
 from isthmus.data.images import ImageData
 from isthmus.data.loading import FolderPath, folder_at
@@ -80,49 +78,27 @@ class RowSplit(Photographs):
     Attributes:
         table: a ``datasets.Dataset`` whose images are not decoded.
         origin: names and lengths of the files that it was made from.
-        rows: int64, N, positions in the table.
-        image: name of the column.
-        labels, size, shorter, interpolation: see :class:`isthmus.data.on_demand.Photographs`.
+        column: name of the column of images.
+        rows, labels, size, shorter, interpolation: see :class:`isthmus.data.on_demand.Photographs`.
     """
 
     table: Any
     origin: tuple[tuple[str, int], ...]
-    rows: Int64[Tensor, " n"]
-    labels: Int64[Tensor, " n"]
-    image: str
-    size: int
-    shorter: int
-    interpolation: Interpolation
+    column: str
 
     def __repr__(self) -> str:
         return f"RowSplit({len(self)} rows of {len(self.origin)} files, read as {'×'.join(map(str, self.shape))})"
-
-    def select(self, indices: Int64[Tensor, " m"]) -> Self:
-        """The rows at these positions, in this order; reads none of them."""
-        return replace(self, rows=self.rows.index_select(0, indices), labels=self.labels.index_select(0, indices))
-
-    def labelled(self, labels: Int64[Tensor, " n"]) -> Self:
-        """The same rows with other labels."""
-        return replace(self, labels=labels)
 
     def opened(self, index: int) -> tuple[Image, str]:
         """The photograph of a row, and its place for error messages."""
         row = int(self.rows[index])
         where = f"{Path(self.origin[0][0]).parent}: row {row} of the split"
-        cell = self.table[row][self.image]
-        content = cell.get("bytes") if isinstance(cell, dict) else None
-        if not isinstance(content, bytes):
-            raise DataError(f"{where} holds no image in the column {self.image}.")
-        return opened(BytesIO(content), 3, where), where
+        return opened(encoded_image(self.table[row][self.column], where), 3, where), where
 
-    def facts(self) -> Iterator[Any]:
-        """Names and lengths of the files, rows, labels and reading options; not the contents."""
-        yield f"{self.size} {self.shorter} {self.interpolation} {self.image}".encode()
-        yield "\n".join(f"{Path(name).name} {length}" for name, length in self.origin).encode(
-            "utf-8", "surrogateescape"
-        )
-        yield self.rows.contiguous().numpy()
-        yield self.labels.contiguous().numpy()
+    def identity(self) -> tuple[str, Iterable[str], Int64[Tensor, " n"]]:
+        """Reading options, names and lengths of the files, and rows."""
+        files = (f"{Path(name).name} {length}" for name, length in self.origin)
+        return f"{self.size} {self.shorter} {self.interpolation} {self.column}", files, self.rows
 
 
 def _split(root: Path, name: str, dataset: ParquetImages) -> tuple[RowSplit, tuple[str, ...]]:
@@ -145,12 +121,12 @@ def _split(root: Path, name: str, dataset: ParquetImages) -> tuple[RowSplit, tup
     split = RowSplit(
         table.select_columns([dataset.image]),
         tuple((str(path), size) for path, size in found),
-        torch.arange(len(table)),
-        torch.from_numpy(labels.astype(np.int64)),
         dataset.image,
-        dataset.size,
-        dataset.scaled_to,
-        dataset.interpolation,
+        rows=torch.arange(len(table)),
+        labels=torch.from_numpy(labels.astype(np.int64)),
+        size=dataset.size,
+        shorter=dataset.scaled_to,
+        interpolation=dataset.interpolation,
     )
     return split, classes
 

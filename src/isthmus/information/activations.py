@@ -1,4 +1,4 @@
-"""Activations of a layer and labels as arrays of numpy, from whatever library they come."""
+"""Activations of a layer and labels, from any library, as numpy arrays."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ else:
 
 
 def matrix(activations: Activations) -> NDArray[np.float32] | NDArray[np.float64]:
-    """Examples × units: whatever follows the first dimension is flattened, so that every map of a convolution counts.
+    """Activations as examples × units: all dimensions after the first are flattened.
 
-    Numbers in float32 and float64 stay as they are and are not copied, narrower ones become float32, integers float64.
+    float32 and float64 are kept and not copied; narrower floats become float32, and integers float64.
 
     Args:
-        activations: of n examples, n × anything: a tensor on any device, with or without gradients, or an array.
+        activations: n × anything, of n examples: a tensor on any device, with or without gradients, or an array.
 
     Raises:
-        DataError: no examples, no units, something else than real numbers, or numbers that are not finite.
+        DataError: no examples, no units, or numbers that are not real and finite.
     """
     values = _array(activations)
     if values.dtype.kind not in "fiub":
-        raise DataError(f"Activations are real numbers, one row for each example; got {values.dtype}.")
+        raise DataError(f"Activations must be real numbers, one row for each example; got {values.dtype}.")
     if values.ndim == 0 or not values.size:
-        raise DataError(f"Activations are examples × units, and some of either; got shape {values.shape}.")
+        raise DataError(f"Activations must be examples × units, at least one of each; got shape {values.shape}.")
     wide = np.float64 if values.dtype.kind in "iub" else np.float32 if values.dtype.itemsize < 4 else values.dtype
     rows: NDArray[Any] = values.astype(wide, copy=False).reshape(len(values), -1)
     if not np.isfinite(rows).all():
@@ -41,15 +41,15 @@ def matrix(activations: Activations) -> NDArray[np.float32] | NDArray[np.float64
 
 
 def classes(labels: Activations, n: int) -> NDArray[np.intp]:
-    """Labels of n examples as numbers 0, 1, …, in the order of those that occur.
+    """Labels of n examples as numbers 0, 1, …, in the order of the labels that occur.
 
     Raises:
-        DataError: labels that are no integers, or not one for each example.
+        DataError: labels that are not integers, or not one for each example.
     """
     values = _array(labels)
     if values.shape != (n,) or values.dtype.kind not in "iub":
         raise DataError(
-            f"Labels are integers, one for each of {n} examples; got {values.dtype} of shape {values.shape}."
+            f"Labels must be integers, one for each of {n} examples; got {values.dtype} of shape {values.shape}."
         )
     numbers: NDArray[np.intp] = np.unique(values, return_inverse=True)[1]
     return numbers

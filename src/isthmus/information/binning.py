@@ -1,16 +1,16 @@
-"""The information plane of a deterministic layer: information of its binned activations on input and label, in nats.
+"""The information plane of a deterministic layer: information of its binned activations about input and label, in nats.
 
-Activations become words of bin numbers, one word for each example. A word follows from the input, so that
-I(X;T) = H(T), and I(T;Y) = H(T) − H(T|Y). Both are plug-in estimates over the n examples
-(:mod:`isthmus.information.discrete`), at most ln n, which a wide layer soon reaches. Binning is a function of T: by the
-data processing inequality the information of words is at most that of activations ("A Rate-Distortion Theory of
-Adversarial Examples", §4.2; Shwartz-Ziv & Tishby 2017).
+The bin numbers of an example form a word. The word is a function of the input, so I(X;T) = H(T), and
+I(T;Y) = H(T) − H(T|Y). Both are plug-in estimates over the n examples (:mod:`isthmus.information.discrete`), at most
+ln n, which a wide layer soon reaches. Binning is a function of T, so by the data processing inequality words have at
+most the information of activations ("A Rate-Distortion Theory of Adversarial Examples", §4.2; Shwartz-Ziv & Tishby
+2017).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -20,31 +20,32 @@ from numpy.typing import NDArray
 from isthmus.core.errors import ConfigError, unknown
 from isthmus.information import discrete
 from isthmus.information.activations import Activations, classes, matrix
-from isthmus.information.order_statistics import order_statistics
 
 Scheme = Literal["equal_mass", "equal_width"]
 PASSES = 64
 """Up to this many edges, comparing all values with each edge is faster than a binary search."""
 PART = 2**18
-"""Activations that are compared at a time, so that they stay in the processor's cache."""
+"""Number of activations per block, so that a block fits into the processor's cache."""
+SORTED = 2**17
+"""Up to this many numbers, sorting all of them finds order statistics faster."""
 
 
 @dataclass(frozen=True)
 class Binning:
-    """How activations are binned; every unit of a layer by the same edges.
+    """How activations are binned. All units of a layer have the same edges.
 
     Attributes:
         bins: maximum number of bins.
-        scheme: "equal_mass": edges are quantiles of all activations of the layer together, which are new at every look,
-            so that bins are equally full and a strictly increasing map of the layer changes nothing (the
-            maximum-entropy adaptive binning of §4.2, 30 bins). Edges that coincide are one: the zeros of a ReLU have a
-            bin of their own, and the others are as full as they were. "equal_width": between two limits.
-        limits: of equal_width, (−1, 1) for a tanh, say; what lies beyond them is in the outermost bins. The layer's
-            least and largest activation where None.
+        scheme: "equal_mass": edges are quantiles of all activations of the layer, computed anew for each measurement,
+            so bins are equally full, and strictly increasing maps of the layer change nothing (the maximum-entropy
+            adaptive binning of §4.2, with 30 bins). Equal edges are merged: the zeros of a ReLU share one bin, and the
+            other bins do not change. "equal_width": between two limits.
+        limits: for equal_width, such as (−1, 1) for a tanh; values beyond them are in the outermost bins. None means
+            the smallest and the largest activation of the layer.
 
     Raises:
         ConfigError: fewer than one bin or more than 65,536, an unknown scheme, limits that are not increasing and
-            finite, or limits of equal_mass.
+            finite, or limits for equal_mass.
     """
 
     bins: int = 30
@@ -53,7 +54,7 @@ class Binning:
 
     def __post_init__(self) -> None:
         if not 1 <= self.bins <= 2**16:
-            raise ConfigError(f"There are 1 to 65536 bins; got {self.bins}.")
+            raise ConfigError(f"bins must be 1 to 65536; got {self.bins}.")
         if self.scheme not in get_args(Scheme):
             raise ConfigError(unknown("binning scheme", self.scheme, get_args(Scheme)))
         if self.limits is None:
@@ -61,41 +62,39 @@ class Binning:
         if self.scheme != "equal_width":
             raise ConfigError(f"Only bins of equal width have limits; got {self.limits} with {self.scheme}.")
         if not -math.inf < self.limits[0] < self.limits[1] < math.inf:
-            raise ConfigError(f"The limits of bins are two finite numbers in increasing order; got {self.limits}.")
+            raise ConfigError(f"The limits of bins must be two finite numbers in increasing order; got {self.limits}.")
 
     def edges(self, activations: Activations) -> NDArray[Any]:
-        """The inner edges, increasing, at most bins − 1: a number is in bin k if k of them lie below it.
-
-        So each edge belongs to the bin on its left.
+        """The inner edges in increasing order, at most bins − 1. A number is in bin k if it exceeds k of them.
 
         Raises:
-            DataError: activations that are missing or not finite.
+            DataError: there are no activations, or they are not finite.
         """
         return self._edges(matrix(activations))
 
     def _edges(self, rows: NDArray[Any]) -> NDArray[Any]:
         inner = np.arange(1, self.bins)
         if self.scheme == "equal_mass":
-            # quantiles that are activations themselves, without interpolation: that is what makes maps harmless
+            # quantiles without interpolation are activations themselves, so that increasing maps change nothing
             found: NDArray[Any] = np.unique(order_statistics(rows, -(-inner * rows.size // self.bins) - 1))
             return found
         low, high = self.limits or (float(rows.min()), float(rows.max()))
-        # each limit by its own share, since their difference may overflow
+        # a weighted sum of the limits, since their difference may overflow
         return np.unique((low * (1.0 - inner / self.bins) + high * (inner / self.bins)).astype(rows.dtype))
 
 
 def bin_numbers(activations: Activations, binning: Binning = Binning()) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """The bin of every activation, examples × units, from 0 on.
+    """The bin of every activation, examples × units, counted from 0.
 
     Raises:
-        DataError: activations that are missing or not finite.
+        DataError: there are no activations, or they are not finite.
     """
     rows = matrix(activations)
     return _bin_numbers(rows, binning._edges(rows))
 
 
 def words(numbers: NDArray[Any]) -> NDArray[np.intp]:
-    """One number for each row, equal where rows are equal, from 0 on: rows are compared whole, so nothing collides.
+    """A number for each row, counted from 0; two rows have the same number only if they are equal.
 
     Args:
         numbers: integers, examples × units.
@@ -108,14 +107,14 @@ def words(numbers: NDArray[Any]) -> NDArray[np.intp]:
 
 @dataclass(frozen=True)
 class LayerInformation:
-    """A layer's place in the information plane, in nats.
+    """The position of a layer in the information plane, in nats.
 
     Attributes:
         i_xt: Î(X;T) = Ĥ(T), at most ln n.
         i_ty: Î(T;Y), at most Ĥ(Y).
         label_entropy: Ĥ(Y) of these examples.
-        words: different ones, at most n; with n of them ``i_xt`` is at its ceiling, whatever the layer keeps.
-        n: examples.
+        words: number of different words, at most n; at n, ``i_xt`` is at its maximum, whatever the layer keeps.
+        n: number of examples.
     """
 
     i_xt: float
@@ -126,12 +125,12 @@ class LayerInformation:
 
     @property
     def memorisation(self) -> float:
-        """Î(X;T) − Î(T;Y) = Ĥ(T|Y), the distance from the optimal value of the information bottleneck, in nats.
+        """Î(X;T) − Î(T;Y) = Ĥ(T|Y), the distance from the optimum of the information bottleneck, in nats.
 
-        Where labels follow from images, the least I(X;T) of any code that says I(T;Y) of the label is just that. The
-        paper calls the distance the degree of memorisation ("A Rate-Distortion Theory of Adversarial Examples", §4.2).
-        It is at most H(X) − I(T;Y), with :func:`isthmus.information.discrete.independent_entropy` for a bound on H(X);
-        this estimate, like ``i_xt``, at most ln n − Î(T;Y).
+        If images determine labels, the smallest I(X;T) of a code with a given I(T;Y) is equal to it. The paper calls
+        the distance the degree of memorisation ("A Rate-Distortion Theory of Adversarial Examples", §4.2). It is at
+        most H(X) − I(T;Y), where :func:`isthmus.information.discrete.independent_entropy` bounds H(X); this estimate is
+        at most ln n − Î(T;Y).
         """
         return max(self.i_xt - self.i_ty, 0.0)
 
@@ -147,15 +146,15 @@ class LayerInformation:
 
 
 def layer_information(activations: Activations, labels: Activations, binning: Binning = Binning()) -> LayerInformation:
-    """Î(X;T) and Î(T;Y) of a deterministic layer, binned.
+    """Î(X;T) and Î(T;Y) of the binned activations of a deterministic layer.
 
     Args:
-        activations: of n examples, n × anything, flattened.
-        labels: their classes, integers.
-        binning: how.
+        activations: n × anything, of n examples; flattened.
+        labels: integer classes of the examples.
+        binning: how activations are binned.
 
     Raises:
-        DataError: activations that are missing or not finite, or labels that do not belong to them.
+        DataError: there are no activations, they are not finite, or labels are not one integer for each example.
     """
     rows = matrix(activations)
     own = classes(labels, len(rows))
@@ -172,10 +171,10 @@ def layer_information(activations: Activations, labels: Activations, binning: Bi
 def information_plane(
     layers: Mapping[str, Activations], labels: Activations, binning: Binning = Binning()
 ) -> dict[str, LayerInformation]:
-    """:func:`layer_information` of each layer, by name; the bins are each layer's own.
+    """:func:`layer_information` of each layer by name. Each layer has its own bins.
 
     Raises:
-        DataError: as there.
+        DataError: as for :func:`layer_information`.
     """
     return {name: layer_information(activations, labels, binning) for name, activations in layers.items()}
 
@@ -191,3 +190,39 @@ def _bin_numbers(rows: NDArray[Any], edges: NDArray[Any]) -> NDArray[np.uint8] |
         else:
             out[:] = np.searchsorted(edges, part)
     return numbers.reshape(rows.shape)
+
+
+def order_statistics(values: NDArray[Any], ranks: NDArray[np.intp]) -> NDArray[Any]:
+    """The numbers at these ranks (from 0) of the sorted values, exactly.
+
+    float32 numbers are counted by the upper half of their bits, and only numbers that share it with a requested one are
+    sorted. Numbers of other types are all sorted.
+
+    Args:
+        values: float32 or float64, without NaN; −0 comes before 0.
+        ranks: each from 0 to the number of values − 1.
+    """
+    flat = values.ravel()
+    if flat.dtype != np.float32 or len(flat) <= SORTED:
+        found: NDArray[Any] = np.sort(flat)[ranks]
+        return found
+    counts = np.zeros(2**16, np.intp)
+    for bits in _bits(flat):
+        counts += np.bincount(bits >> 16, minlength=2**16)
+    buckets = np.searchsorted(np.cumsum(counts), ranks, side="right")
+    wanted = np.zeros(2**16, np.bool_)
+    wanted[buckets] = True
+    some = np.sort(np.concatenate([np.compress(wanted.take(bits >> 16), bits) for bits in _bits(flat)]))
+    left_out = np.cumsum(np.where(wanted, 0, counts))
+    return _numbers(some[ranks - left_out[buckets]])
+
+
+def _bits(flat: NDArray[np.float32]) -> Iterator[NDArray[np.uint32]]:
+    """Bits as unsigned integers that sort like the numbers: all flipped for negative ones, the sign bit for others."""
+    for start in range(0, len(flat), PART):
+        signed = flat[start : start + PART].view(np.int32)
+        yield signed.view(np.uint32) ^ ((signed >> 31).view(np.uint32) | np.uint32(2**31))
+
+
+def _numbers(bits: NDArray[np.uint32]) -> NDArray[np.float32]:
+    return (bits ^ np.where(bits >> 31, np.uint32(2**31), np.uint32(2**32 - 1))).view(np.float32)

@@ -1,9 +1,9 @@
 """A layer as a Gaussian channel: its capacity, and how many messages fit into its space as spheres.
 
-A signal of mean power P per dimension meets noise of variance N. In n dimensions what is received lies in a ball of
-radius √(n(P+N)), and what belongs to one message in a ball of radius √(nN); the ratio of their volumes is the number of
-distinguishable messages (Shannon 1948; "A Rate-Distortion Theory of Adversarial Examples", eqs. 1 and 2).
-Names that end in ``_bits`` are in bits; the rest are numbers, powers and lengths.
+A signal of mean power P per dimension has noise of variance N. In n dimensions all received signals lie in a ball of
+radius √(n(P+N)), and those of one message in a ball of radius √(nN). The ratio of the volumes is the number of
+distinguishable messages (Shannon 1948; "A Rate-Distortion Theory of Adversarial Examples", eqs. 1 and 2). Quantities
+whose names end in ``_bits`` are in bits.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from isthmus.information.activations import Activations, classes, matrix
 
 Floats = NDArray[np.float64]
 BLOCK = 2**22
-"""Activations that are held in float64 at a time."""
+"""Number of activations per block in float64."""
 
 
 @dataclass(frozen=True)
 class Channel:
-    """n uses of a Gaussian channel at once, with power and noise variance per dimension.
+    """n parallel uses of a Gaussian channel, with power and noise variance per dimension.
 
-    No noise makes the capacity infinite, no signal makes it 0, with or without noise.
+    Without noise the capacity is infinite; without a signal it is 0, even without noise.
 
     Raises:
         DataError: fewer than one dimension, or a power or noise that is negative or not finite.
@@ -40,8 +40,8 @@ class Channel:
     def __post_init__(self) -> None:
         if self.dim < 1 or not (0.0 <= self.power < math.inf and 0.0 <= self.noise < math.inf):
             raise DataError(
-                "A channel has a dimension of 1 at least, and a power and a noise variance that are finite and not "
-                f"negative; got power {self.power}, noise {self.noise}, dimension {self.dim}."
+                "A channel needs a dimension of at least 1 and a finite, non-negative power and noise variance; got "
+                f"power {self.power}, noise {self.noise}, dimension {self.dim}."
             )
 
     @property
@@ -53,12 +53,12 @@ class Channel:
 
     @property
     def capacity_bits(self) -> float:
-        """C = ½ log₂(1 + P/N), per use, so per dimension (eq. 1)."""
+        """C = ½ log₂(1 + P/N), per dimension (eq. 1)."""
         return 0.5 * math.log1p(self.snr) / math.log(2.0)
 
     @property
     def messages_bits(self) -> float:
-        """log₂ M = n·C: what all dimensions carry together."""
+        """log₂ M = n·C, the capacity of all dimensions."""
         return self.dim * self.capacity_bits
 
     @property
@@ -71,12 +71,12 @@ class Channel:
 
     @property
     def radius(self) -> float:
-        """√(n(P + N)): the ball of all that is received."""
+        """√(n(P + N)), the radius of the ball of all received signals."""
         return math.sqrt(self.dim * (self.power + self.noise))
 
     @property
     def message_radius(self) -> float:
-        """√(nN): the ball that is decoded as one message."""
+        """√(nN), the radius of the ball that is decoded as one message."""
         return math.sqrt(self.dim * self.noise)
 
 
@@ -90,33 +90,33 @@ def capacity_bits(power: float, noise: float) -> float:
 
 
 def rate_bits(messages: float, dim: int) -> float:
-    """R = log₂(M)/n: bits per use of a code of M words of length n; beyond C some are confused (§2).
+    """R = log₂(M)/n, bits per use of a code of M words of length n; above C some words are confused (§2).
 
     Raises:
         DataError: fewer than one message or dimension.
     """
     if not messages >= 1.0 or dim < 1:
-        raise DataError(f"A code has one word and one dimension at least; got {messages} of dimension {dim}.")
+        raise DataError(f"A code needs at least one word and one dimension; got {messages} of dimension {dim}.")
     return math.log2(messages) / dim
 
 
 def decibels(signal: ArrayLike, noise: ArrayLike) -> Floats:
     """20 log₁₀(1 + ‖x‖/‖δ‖), the signal-to-noise ratio of perturbed inputs (Cissé et al. 2017, as used in §4.4).
 
-    6.02 dB where both are as long, 20.83 where the signal is ten times longer. It falls to 0 as noise grows, and is
-    infinite without noise, where there is nothing to average.
+    6.02 dB if both norms are equal, 20.83 dB if the signal's is ten times larger. It falls to 0 as noise grows, and is
+    infinite without noise.
 
     Args:
-        signal: ‖x‖ of each example, Euclidean over all pixels.
-        noise: ‖δ‖ likewise.
+        signal: ‖x‖ of each example, the ℓ2 norm over all pixels.
+        noise: ‖δ‖ of each example.
 
     Raises:
-        DataError: a length that is negative or NaN, or an infinite signal.
+        DataError: a norm that is negative or NaN, or an infinite signal.
     """
     x, delta = np.broadcast_arrays(np.asarray(signal, np.float64), np.asarray(noise, np.float64))
     if not ((x >= 0.0) & (x < math.inf) & (delta >= 0.0)).all():
         raise DataError(
-            "Lengths of signals and noise are numbers from 0 on, and those of signals finite; some are not."
+            "Norms of signals and noise must not be negative or NaN, and those of signals must be finite; some are not."
         )
     ratio = np.divide(x, delta, out=np.full(x.shape, math.inf), where=delta > 0.0)
     found: Floats = 20.0 / math.log(10.0) * np.log1p(ratio)
@@ -124,28 +124,28 @@ def decibels(signal: ArrayLike, noise: ArrayLike) -> Floats:
 
 
 def noise_length(signal: ArrayLike, level: ArrayLike) -> Floats:
-    """‖δ‖ = ‖x‖/(10^(level/20) − 1): how long noise is at a level in dB; the inverse of :func:`decibels`.
+    """‖δ‖ = ‖x‖/(10^(level/20) − 1), the norm of noise at a level in dB; the inverse of :func:`decibels`.
 
     Raises:
-        DataError: a level that is not above 0, or a length that is negative or not finite.
+        DataError: a level that is not positive, or a norm that is negative or not finite.
     """
     x, db = np.asarray(signal, np.float64), np.asarray(level, np.float64)
     if not ((x >= 0.0) & (x < math.inf)).all() or not (db > 0.0).all():
-        raise DataError("Signals have a finite length from 0 on, and levels are above 0 dB; some do not.")
+        raise DataError("Norms of signals must be finite and not negative, and levels positive; some are not.")
     lengths: Floats = x / np.expm1(db * (math.log(10.0) / 20.0))
     return lengths
 
 
 @dataclass(frozen=True)
 class LayerChannel(Channel):
-    """What a layer's activations look like as a channel that sends labels (our reading of §2 and §3).
+    """A layer's activations as a channel that sends labels (our interpretation of §2 and §3).
 
     Attributes:
-        power: P̂ = mean ‖t − t̄‖²/n over the examples, what weight decay holds down.
-        noise: N̂, variance within classes, pooled over examples and dimensions: what does not belong to the message.
-        dim: n, units of the layer.
+        power: P̂ = mean ‖t − t̄‖²/n over the examples, which weight decay limits.
+        noise: N̂, the variance within classes, pooled over examples and dimensions.
+        dim: n, the number of units.
         label_entropy_bits: H(Y) of the labels.
-        examples: how many were looked at.
+        examples: number of examples.
     """
 
     label_entropy_bits: float = 0.0
@@ -153,32 +153,32 @@ class LayerChannel(Channel):
 
     @property
     def excess_capacity_bits(self) -> float:
-        """n·Ĉ − H(Y): capacity beyond what the labels need; negative if the labels do not fit."""
+        """n·Ĉ − H(Y), the capacity that the labels do not need; negative if they do not fit."""
         return self.messages_bits - self.label_entropy_bits
 
     @property
     def between(self) -> float:
-        """P̂ − N̂: variance of the class means, by the law of total variance; 0 where classes do not differ."""
+        """P̂ − N̂, the variance of the class means by the law of total variance; 0 if classes do not differ."""
         return max(self.power - self.noise, 0.0)
 
     @property
     def separation_bits(self) -> float:
-        """½ log₂(P̂/N̂): the capacity that class means alone use, per dimension.
+        """½ log₂(P̂/N̂), the capacity per dimension that class means use.
 
-        P̂ includes noise, so that Ĉ is half a bit if labels and layer are independent; this is then 0.
+        It is 0 if labels and layer are independent, whereas Ĉ is then half a bit, since P̂ includes noise.
         """
         return capacity_bits(self.between, self.noise)
 
 
 def layer_channel(activations: Activations, labels: Activations) -> LayerChannel:
-    """P̂, N̂ and n of a layer, from which its capacity, its spheres and its excess capacity follow.
+    """P̂, N̂ and n of a layer, which determine its capacity, radii and excess capacity.
 
     Args:
-        activations: of n examples, n × anything, flattened.
-        labels: their classes, integers.
+        activations: n × anything, of n examples; flattened.
+        labels: integer classes of the examples.
 
     Raises:
-        DataError: activations that are not finite or missing, or labels that do not belong to them.
+        DataError: there are no activations, they are not finite, or labels are not one integer for each example.
     """
     rows = matrix(activations)
     own = classes(labels, len(rows))
@@ -205,5 +205,5 @@ def layer_channel(activations: Activations, labels: Activations) -> LayerChannel
 
 
 def _squares(deviations: Floats, rounding: Floats) -> float:
-    """Their sum, where what a mean of equal numbers may be off by is none: the quotient of two such sums decides."""
+    """Sum of squares; deviations below the rounding error of a mean count as 0, since quotients of sums are used."""
     return float(np.square(deviations, where=np.abs(deviations) > rounding, out=np.zeros_like(deviations)).sum())

@@ -1,4 +1,4 @@
-"""Output of a bottleneck on one batch: the distributions and samples that objectives and measures use."""
+"""Outputs of models on one batch, for objectives and measures: codes of a bottleneck, or scores of label hypotheses."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ class Density(Protocol):
 
 
 Gather = Callable[[Tensor, int], Tensor]
-"""From some rows of a batch, in this dimension, to those of the whole batch: what processes that share one have."""
+"""Collects the rows of a whole batch, along a dimension, from the processes that share it."""
 
 
 @dataclass(frozen=True)
 class Codes:
-    """One batch, encoded.
+    """The codes of one batch.
 
     Attributes:
-        samples: z, samples × batch × dim (one "sample" where the code is deterministic).
-        logits: of c(y|z) for every sample, samples × batch × classes.
-        encoder: e(z|x), a batch of Gaussians; None where the code is deterministic.
+        samples: z, samples × batch × dim (one sample if the code is deterministic).
+        logits: logits of c(y|z) for every sample, samples × batch × classes.
         log_prior: log p(y) of the classes, in nats; None means equally frequent classes.
-        backward: b(z|y) for every class, a batch of as many Gaussians; None where the model has none.
-        marginal: m(z); None where the model has none.
-        label_noise: standard normal noise to draw codes from b(z|y) with; None where the objective draws none.
-        kernel_variance: of a kernel density estimate of z whose width is fitted to other codes; None where there is
-            none, NaN before it was fitted.
-        below: of a hierarchy, the level whose samples this level's encoder saw; ``encoder`` then has a Gaussian for
-            each of them, samples × batch. None at the lowest level, which saw the image.
-        noise: standard normal, what ``samples`` were drawn from ``encoder`` with; None where there is no encoder.
-            Log-densities are taken from it and from :attr:`exact`, never from ``samples``, which are rounded.
+        encoder: e(z|x), a batch of Gaussians; None if the code is deterministic.
+        backward: b(z|y), one Gaussian for each class; None if the model has none.
+        marginal: m(z); None if the model has none.
+        label_noise: standard normal noise for codes from b(z|y); None if the objective draws none.
+        kernel_variance: of a kernel density estimate of z whose width is fitted to other codes; NaN until it is fitted,
+            None if there is no such estimate.
+        below: in a hierarchy, the codes of the level below, which this level encodes; ``encoder`` then has a Gaussian
+            for each of their samples, samples × batch. None at the lowest level.
+        noise: the standard normal noise of ``samples``; None without an encoder. Log-densities are computed from it and
+            from :attr:`exact`, never from ``samples``, which are rounded.
     """
 
     samples: Float[Tensor, "samples batch dim"]
@@ -62,15 +62,15 @@ class Codes:
 
     @property
     def levels(self) -> tuple[Codes, ...]:
-        """The levels of a hierarchy, lowest first; just these codes where there is none."""
+        """The levels of a hierarchy, lowest first; without a hierarchy, these codes alone."""
         return (self,) if self.below is None else (*self.below.levels, self)
 
     def whole(self, gather: Gather, marginal: Callable[[Codes], Density] | None) -> Codes:
-        """The codes of a whole batch, of which these are some rows.
+        """The codes of the whole batch, of which these are some rows.
 
         Args:
-            gather: gives the whole batch's rows of a tensor.
-            marginal: gives m(z) where these codes have one, which may be made of the batch.
+            gather: collects the rows of the whole batch.
+            marginal: gives m(z) of the whole batch, for codes that have a marginal.
         """
         found = replace(
             self,
@@ -85,14 +85,14 @@ class Codes:
 
     @property
     def first_draw(self) -> tuple[Gaussian, Float[Tensor, "batch dim"]]:
-        """e and the noise of the first sample."""
+        """The encoder and the noise of the first sample."""
         assert self.encoder is not None
         assert self.noise is not None
         return (self.encoder if self.below is None else self.encoder[0]), self.noise[0]
 
     @cached_property
     def exact(self) -> Float[Tensor, "samples batch dim"]:
-        """``samples`` before rounding, in float64, with their gradients; what b, m and other encoders are taken at."""
+        """``samples`` before rounding, in float64 with gradients. b, m and other encoders are evaluated at these."""
         assert self.encoder is not None
         assert self.noise is not None
         with torch.set_grad_enabled(self.samples.requires_grad):
@@ -108,7 +108,7 @@ class Codes:
     @cached_property
     def log_probs(self) -> Float[Tensor, "samples batch classes"]:
         """log c(y|z) of every sample, in nats."""
-        with torch.set_grad_enabled(self.logits.requires_grad):  # cached, so never without the gradients it should have
+        with torch.set_grad_enabled(self.logits.requires_grad):  # cached, so it must have gradients from the start
             return torch.log_softmax(self.logits, dim=-1)
 
     @property
@@ -131,3 +131,30 @@ class Codes:
         """The class with the largest probability, averaged over samples."""
         one = self.log_probs.shape[0] == 1
         return (self.log_probs[0] if one else self.log_probs.exp().mean(0)).argmax(-1)
+
+
+@dataclass(frozen=True)
+class Hypotheses:
+    """Scores of one batch under every hypothesis about its labels.
+
+    Attributes:
+        scores: v(x, y) of every image and label, at least in float32; softmax_y v is the posterior.
+        representations: computes a hidden layer's outputs under each hypothesis, hypotheses × n × d. Their gradient
+            only reaches the conditioned layers up to that one. Called only by objectives that use them.
+        log_prior: log p(y) of the training labels, in nats; None means equally frequent classes.
+    """
+
+    scores: Float[Tensor, "n classes"]
+    representations: Callable[[], Float[Tensor, "hypotheses n d"]]
+    log_prior: Float[Tensor, " classes"] | None = None
+
+    def whole(self, gather: Gather) -> Hypotheses:
+        """The scores of the whole batch, of which these are some rows."""
+        return Hypotheses(gather(self.scores, 0), lambda: gather(self.representations(), 1), self.log_prior)
+
+    @property
+    def label_entropy(self) -> Float[Tensor, ""]:
+        """H(Y) of the prior, in nats."""
+        if self.log_prior is None:
+            return self.scores.new_tensor(math.log(self.scores.shape[1]))
+        return -(self.log_prior.exp() * self.log_prior).nan_to_num(0.0).sum()

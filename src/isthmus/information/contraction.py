@@ -4,9 +4,9 @@ For any Z that sees Y only through X,
 
     η_KL = sup over Z ← X → Y of I(Y;Z) / I(X;Z) = sup over r ≠ p_X of D(r_Y ‖ p_Y) / D(r ‖ p_X),
 
-where r_Y is what the channel p(y|x) makes of r (Fischer 2020, "The Conditional Entropy Bottleneck", equation 2;
-Anantharam, Gohari, Kamath & Nair 2013). Its inverse is the weight β below which the bottleneck I(X;Z) − β·I(Y;Z) has no
-better code than a constant. It lies between ρ_m², the squared maximal correlation
+where r_Y is the output distribution of the channel p(y|x) for r (Fischer 2020, "The Conditional Entropy Bottleneck",
+equation 2; Anantharam, Gohari, Kamath & Nair 2013). Its inverse is the weight β below which no code has a lower
+I(X;Z) − β·I(Y;Z) than a constant. It lies between ρ_m², the squared maximal correlation
 (:mod:`isthmus.information.learnability`), and the largest total variation between two rows p(y|x).
 """
 
@@ -22,20 +22,19 @@ from isthmus.information.learnability import learnability
 from isthmus.information.tables import Floats, distribution
 
 STEPS = 200
-"""Steps of each ascent at most; they converge slowly where the ratio is flat, so that the best are refined after."""
+"""Maximum steps of each ascent. Ascents converge slowly where the ratio is flat, so the best are refined afterwards."""
 REFINED = 4
-"""Ascents whose ends are refined by L-BFGS, the best ones."""
+"""Number of ascents, the best ones, that are refined by L-BFGS."""
 NEAR = 1e-6
-"""At divergences below it the ratio is lost in rounding; its limit there is at most ρ_m²."""
+"""At smaller divergences the ratio is dominated by rounding; its limit there is at most ρ_m²."""
 
 
 def kl_contraction(joint: ArrayLike, starts: int = 64, seed: int = 0) -> float:
-    """η_KL of p(x, y), in [0, 1]: 0 if X and Y are independent, 1 if Y follows from X.
+    """η_KL of p(x, y), in [0, 1]: 0 if X and Y are independent, 1 if X determines Y.
 
     Ascends the ratio of divergences from every value of X, from every p(x|y) and p(x|not y), and from random
-    distributions. Each ascent is monotone, but the ratio has several local maxima: the result is the largest that was
-    found, a lower bound on the supremum (converged to about 1e-6), and never below ρ_m², which is the ratio's
-    supremum near p_X.
+    distributions. Each ascent is monotone, but the ratio has several local maxima. The result is the largest one found,
+    a lower bound on the supremum (converged to about 1e-6), and at least ρ_m², the ratio's supremum near p_X.
 
     Args:
         joint: p(x, y), values of X × values of Y.
@@ -43,7 +42,7 @@ def kl_contraction(joint: ArrayLike, starts: int = 64, seed: int = 0) -> float:
         seed: of the random distributions.
 
     Raises:
-        DataError: ``joint`` is no distribution over pairs, or only one value of X occurs, so that I(X;Z) is always 0.
+        DataError: ``joint`` is not a distribution over pairs, or only one value of X occurs, so that I(X;Z) is 0.
     """
     p = distribution(joint)
     p = p[p.sum(1) > 0][:, p.sum(0) > 0]
@@ -54,7 +53,7 @@ def kl_contraction(joint: ArrayLike, starts: int = 64, seed: int = 0) -> float:
 
 
 def _starts(p: Floats, starts: int, seed: int) -> Floats:
-    """Distributions over X, one a row."""
+    """Distributions over X, one in each row."""
     given, seen = p.sum(1), p.sum(0)
     posteriors = (p / seen).T
     others = np.clip(given - seen[:, None] * posteriors, 0.0, None)[seen < 1.0 - 1e-12]
@@ -66,42 +65,42 @@ def _starts(p: Floats, starts: int, seed: int) -> Floats:
 
 
 def _ascend(r: Floats, p: Floats) -> float:
-    """The largest ratio at the end of an ascent from each row.
+    """The largest ratio that an ascent from one of the rows reaches.
 
-    Dinkelbach's method: with η the ratio so far, D(r_Y‖p_Y) − η·D(r‖p_X) is 0, and every r with a larger difference has
-    a larger ratio. The first divergence is convex in r, so that its tangent lies below it; the tangent less
+    Dinkelbach's method: with η the current ratio, D(r_Y‖p_Y) − η·D(r‖p_X) is 0, and every r at which this difference is
+    positive has a larger ratio. The first divergence is convex in r, so its tangent is a lower bound. The tangent minus
     η·D(r‖p_X) has its maximum at r(x) ∝ p(x)·exp(Σ_y p(y|x)·ln(r(y)/p(y)) / η).
     """
     given, output = p.sum(1), p.sum(0)
     channel = p / given[:, None]
     best, ends, rows = np.zeros(len(r)), r.copy(), np.arange(len(r))
     for _ in range(STEPS):
-        said, below = r @ channel, rel_entr(r, given).sum(1)
-        ratio = rel_entr(said, output).sum(1) / np.maximum(below, NEAR)
+        sent, below = r @ channel, rel_entr(r, given).sum(1)
+        ratio = rel_entr(sent, output).sum(1) / np.maximum(below, NEAR)
         rising = (below >= NEAR) & (ratio > best[rows] * (1.0 + 1e-12))
         if not rising.any():
             break
-        rows, said = rows[rising], said[rising]
+        rows, sent = rows[rising], sent[rising]
         best[rows], ends[rows] = ratio[rising], r[rising]
-        # 1e-300 for an output that r does not have: values of X with that output are given up
-        pull = np.log(np.maximum(said / output, 1e-300)) @ channel.T
+        # 1e-300 if r never gives an output: values of X with that output get probability 0
+        pull = np.log(np.maximum(sent / output, 1e-300)) @ channel.T
         r = softmax(np.log(given) + pull / best[rows][:, None], axis=1)
     refined = [_refined(ends[row], given, channel) for row in np.argsort(best)[-REFINED:]]
     return float(max(best.max(), *refined))
 
 
 def _refined(r: Floats, given: Floats, channel: Floats) -> float:
-    """The ratio at the local maximum near r, over the logits of r, with the ratio's own gradient."""
+    """The ratio at the local maximum near r, found by gradient ascent over the logits of r."""
     output = given @ channel
 
     def negative(logits: Floats) -> tuple[float, Floats]:
         log_r = log_softmax(logits)
         r = np.exp(log_r)
-        said, difference = r @ channel, log_r - np.log(given)
-        above, below = rel_entr(said, output).sum(), r @ difference
+        sent, difference = r @ channel, log_r - np.log(given)
+        above, below = rel_entr(sent, output).sum(), r @ difference
         if below < NEAR:
             return 0.0, np.zeros_like(r)
-        slope = np.log(np.maximum(said / output, 1e-300)) @ channel.T - above / below * difference
+        slope = np.log(np.maximum(sent / output, 1e-300)) @ channel.T - above / below * difference
         return -above / below, -r * (slope - r @ slope) / below
 
     return -float(minimize(negative, np.log(np.maximum(r, 1e-30)), jac=True, method="L-BFGS-B", tol=1e-14).fun)

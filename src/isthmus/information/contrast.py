@@ -1,7 +1,7 @@
-"""Picking an example's own partner among those of the batch: categorical generative models (CatGen), InfoNCE.
+"""Identifying an example's partner among those of the batch: categorical generative models (CatGen), InfoNCE.
 
 With scores s_ik = log p(z_i|k) of code i under partner k, −log softmax_k s_ik at k = i is InfoNCE's loss with the
-density as its critic (van den Oord et al. 2018; Fischer 2020, §2.6.3), and ln K less its mean a lower bound on the
+density as its critic (van den Oord et al. 2018; Fischer 2020, §2.6.3), and ln K minus its mean is a lower bound on the
 information between codes and partners.
 """
 
@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from isthmus.information.gaussians import Gaussian
 
 ROWS = 256
-"""Codes that are compared with all partners at a time; the rest waits, so that memory grows linearly with the batch."""
+"""Number of codes that are compared with all partners at once, so that memory grows linearly with the batch."""
 
 
 def among_labels(
@@ -25,12 +25,12 @@ def among_labels(
 ) -> Float[Tensor, " n"]:
     """−log softmax_k b(z_i|y_k) at k = i over the labels of the batch, in nats, averaged over samples.
 
-    Examples of one class have the same b, so that K partners are as many terms as there are classes, each counted as
-    often as it occurs: O(n·classes) in time and memory, exactly.
+    Examples of one class have the same b, so the sum over K partners has one term for each class, weighted by its
+    frequency. This is exact, with O(n·classes) time and memory.
 
     Args:
         backward: b(z|y) of every class.
-        codes: z_i, in float64 where they should not be rounded.
+        codes: z_i, in float64 to avoid rounding.
         labels: y_i.
     """
     scores = backward.scores(codes)
@@ -42,11 +42,11 @@ def among_labels(
 def among_codes(encoder: Gaussian, codes: Float[Tensor, "samples n dim"]) -> Float[Tensor, " n"]:
     """−log softmax_k e(z_i|x_k) at k = i over the images of the batch, in nats, averaged over samples.
 
-    All n² pairs, :data:`ROWS` codes at a time; what is needed for the gradient is computed again then.
+    Compares all n² pairs, :data:`ROWS` codes at a time, and recomputes the scores in the backward pass.
 
     Args:
         encoder: e(z|x) of every image of the batch.
-        codes: z_i, one for each image, in float64 where they should not be rounded.
+        codes: z_i, one for each image, in float64 to avoid rounding.
     """
     return torch.stack([_own_loss(encoder, sample) for sample in codes]).mean(0).to(encoder.mean.dtype)
 
@@ -65,7 +65,7 @@ def _own_loss(encoder: Gaussian, codes: Float[Tensor, "n dim"]) -> Float[Tensor,
 
 @torch.no_grad()
 def partner_logits(partners: Gaussian, codes: Float[Tensor, "samples n dim"]) -> Float[Tensor, "samples n members"]:
-    """Log-density of every code under every partner, the largest of each code moved to 0; without gradients."""
+    """Log-density of every code under every partner, with the largest of each code shifted to 0; no gradients."""
 
     def rows(part: Tensor) -> Tensor:
         scores = partners.scores(part)
@@ -74,6 +74,6 @@ def partner_logits(partners: Gaussian, codes: Float[Tensor, "samples n dim"]) ->
     return torch.cat([rows(part) for part in torch.split(codes, ROWS, dim=-2)], dim=-2)
 
 
-def label_information(ce: Tensor, batch: int) -> Float[Tensor, ""]:
-    """ln K − ce: a lower bound on the information that was used to pick, at most ln K, in nats."""
+def infonce_bound(ce: Tensor, batch: int) -> Float[Tensor, ""]:
+    """ln K − ce for a batch of K, in nats: a lower bound on the information between codes and partners."""
     return math.log(batch) - ce.detach()

@@ -1,11 +1,11 @@
 """Variational bounds on f-divergences between a joint distribution P and a product Q, by a critic of pairs (x, y).
 
-The critic v(x, y) is always a log-density-ratio: every bound is written so that its optimum is v = ln dP/dQ, up to a
-constant for Donsker-Varadhan and up to any g(x) for the energy-based form. What f-GAN calls the output activation
-(Nowozin et al. 2016) is then T = f'(e^v), which lies in the domain of the convex conjugate f* by itself, and
-f*(T) = e^v·f'(e^v) − f(e^v) by Young's equality. "Guess First" derives classifiers from these bounds (eqs. 1, 2, 4, 5).
+The critic v(x, y) is always a log-density-ratio: the optimum of every bound is v = ln dP/dQ, up to a constant for
+Donsker-Varadhan and up to any g(x) for the energy-based form. The output activation of f-GAN (Nowozin et al. 2016) is
+then T = f'(e^v), which always lies in the domain of the convex conjugate f*, and f*(T) = e^v·f'(e^v) − f(e^v) by
+Young's equality. "Guess First" derives classifiers from these bounds (eqs. 1, 2, 4, 5).
 
-All are computed in float32 at least, in nats.
+All bounds are computed at least in float32, in nats.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from isthmus.information.gaussians import float32_at_least
 
 LN_2 = math.log(2.0)
 CAP = 20.0
-"""Up to |v| = 20 a critic enters an exponential as it is, beyond that as 20 + ln(1 + |v| − 20) with its sign.
+"""In exponentials a critic with |v| > 20 is replaced by 20 + ln(1 + |v| − 20), with its sign, to prevent overflow.
 
-Whatever critic is put into a bound, it stays a bound. And the optimum is not touched: against labels that are drawn
-uniformly a ratio cannot exceed the number of classes, which is far below e^20. Without it one wild score overflows.
+Bounds hold for every critic, so they remain bounds. The optimum does not change: the ratio to uniform labels is at most
+the number of classes, far below e^20.
 """
 
 DivergenceName = Literal["js", "kl", "reverse_kl", "pearson", "squared_hellinger", "total_variation"]
 
 
 def tamed(critic: Tensor) -> Tensor:
-    """The critic with its extremes drawn in (:data:`CAP`): strictly increasing, once differentiable."""
+    """The critic with compressed extremes (:data:`CAP`): strictly increasing and once differentiable."""
     beyond = (critic.abs() - CAP).clamp(min=0.0)
     return torch.where(beyond > 0.0, critic.sign() * (CAP + beyond.log1p()), critic)
 
@@ -44,9 +44,9 @@ class Divergence:
     """An f-divergence D(P‖Q) = E_Q[f(dP/dQ)], and its bound E_P[T] − E_Q[f*(T)] with T = ``activation(v)``.
 
     Attributes:
-        f: of the ratio r > 0, convex, f(1) = 0.
+        f: convex function of the ratio r > 0, f(1) = 0.
         activation: T of the critic v, in the domain of f*; f'(e^v) where f' exists.
-        conjugate: f*(T(v)), from v itself, which loses no digits on the way.
+        conjugate: f*(T(v)) as a function of v, which avoids rounding of T.
         log_ratio: ln dP/dQ as a function of v at the optimum; None if the optimum only determines whether the ratio
             exceeds 1.
     """
@@ -101,10 +101,10 @@ DIVERGENCES: dict[str, Divergence] = {
 
 @dataclass(frozen=True)
 class Pairs:
-    """A critic on every pair (x, y), and how likely each pair is under P and under Q.
+    """A critic of every pair (x, y), and the probability of each pair under P and under Q.
 
     Attributes:
-        critic: v(x, y), in float32 at least.
+        critic: v(x, y), at least in float32.
         joint: p(x, y), summing to 1.
         product: q(x, y) = p(x)·q(y), summing to 1 and positive.
     """
@@ -115,10 +115,10 @@ class Pairs:
 
     @classmethod
     def of_batch(cls, scores: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> Pairs:
-        """The n true pairs of a batch against all its n·classes pairs, true ones included ("Guess First", §2.2).
+        """The n true pairs of a batch against all n·classes pairs, including the true ones ("Guess First", §2.2).
 
-        Labels of Q are uniform, whatever their frequencies under P. So dP/dQ is ``classes``·p(y|x), whose softmax is
-        the posterior.
+        Labels are uniform under Q, whatever their frequencies under P. So dP/dQ is ``classes``·p(y|x), and the softmax
+        of its logarithm is the posterior.
         """
         critic = float32_at_least(scores)
         n, classes = critic.shape
@@ -127,24 +127,24 @@ class Pairs:
 
     @classmethod
     def of_table(cls, critic: Float[Tensor, "x y"], joint: Float[Tensor, "x y"]) -> Pairs:
-        """P is a whole joint distribution, Q the product of its marginals."""
+        """P is a joint distribution, and Q the product of its marginals."""
         return cls(float32_at_least(critic), joint, joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True))
 
     def expected(self, values: Float[Tensor, "x y"]) -> Float[Tensor, ""]:
-        """E_P."""
+        """Expectation under P."""
         return (self.joint * values).sum()
 
 
 def convex_conjugate(divergence: Divergence, pairs: Pairs) -> Float[Tensor, ""]:
     """E_P[T] − E_Q[f*(T)], at most D(P‖Q) for every critic ("Guess First", eq. 1; eq. 2 is js without its ln 4)."""
-    pushed_down = (pairs.product * divergence.conjugate(pairs.critic)).sum()
-    return pairs.expected(divergence.activation(pairs.critic)) - pushed_down
+    under_product = (pairs.product * divergence.conjugate(pairs.critic)).sum()
+    return pairs.expected(divergence.activation(pairs.critic)) - under_product
 
 
 def donsker_varadhan(pairs: Pairs) -> Float[Tensor, ""]:
-    """E_P[v] − ln E_Q[e^v], at most KL(P‖Q) for every critic ("Guess First", eq. 4); a constant in v changes nothing.
+    """E_P[v] − ln E_Q[e^v], at most KL(P‖Q) for every critic ("Guess First", eq. 4), and invariant to a constant in v.
 
-    Of a batch, the mean inside the logarithm spans all its pairs, so that the estimate depends on the batch's size.
+    The mean inside the logarithm is over all pairs of a batch, so the estimate depends on the batch size.
     """
     return pairs.expected(pairs.critic) - (pairs.critic + pairs.product.log()).flatten().logsumexp(0)
 
@@ -152,8 +152,8 @@ def donsker_varadhan(pairs: Pairs) -> Float[Tensor, ""]:
 def energy_based(pairs: Pairs) -> Float[Tensor, ""]:
     """E_P[v] − E_x[ln E_q(y)[e^v]], at most KL(P‖Q) for every critic ("Guess First", eqs. 5 and 6).
 
-    Anything that depends on x alone changes nothing. With uniform q(y) it is ln(classes) less the cross-entropy of
-    softmax_y v, exactly.
+    Invariant to terms of v that depend on x alone. With uniform q(y) it is exactly ln(classes) minus the cross-entropy
+    of softmax_y v.
     """
     rows = pairs.product.sum(1)
     inner = (pairs.critic + (pairs.product / rows[:, None]).log()).logsumexp(1)

@@ -8,10 +8,10 @@ perturbations δu of the image (Guess First, arXiv:2001.03311, lemma D.2; Pensia
 Its largest eigenvalue measures the largest change of the output under a small ℓ2 perturbation, and its eigenvector the
 direction of that change. Its trace divided by the number of pixels measures the change in a random direction. By lemma
 D.1 an upper bound on I(X;Z) bounds ½·E[ln J] from above, up to a constant and for efficient estimators: compression
-goes with a small Fisher information.
+implies a small Fisher information.
 
 J = BᵀB, where B is the Jacobian of coordinates in which distances are local: half a squared distance is the KL
-divergence to second order. J itself is never made; everything follows from products with B.
+divergence to second order. J itself is never computed; everything follows from products with B.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from isthmus.core.errors import ConfigError, ModelError
 from isthmus.information.gaussians import DiagonalGaussian, FullGaussian, Gaussian, IdentityGaussian
 
 MOST_ROWS = 128
-"""Rows of B up to which all of them are computed; beyond, trace and eigenvalue are estimated from products."""
+"""Up to this many rows of B, all are computed; beyond it, trace and eigenvalue are estimated from products."""
 
 Answer = Tensor | Gaussian
 """Output of a model for n images: logits of p(y|x), n × classes, or Gaussians e(z|x), n × dim."""
@@ -36,14 +36,14 @@ Answer = Tensor | Gaussian
 
 @dataclass(frozen=True)
 class FisherInformation:
-    """Of n images, in nats per squared unit of ℓ2 distance between images in [0, 1]. On the device of the images.
+    """Fisher information of n images, in nats per squared unit of ℓ2 distance between images in [0, 1].
 
     Attributes:
         trace: tr J(x) = Σ of all eigenvalues.
         largest: the largest eigenvalue of J(x).
-        direction: its unit eigenvector, shaped as the image; zero where J(x) is. Its sign is arbitrary.
+        direction: its unit eigenvector, shaped like the image, of arbitrary sign; zero if J(x) is zero.
         exact: whether all rows of B were computed. Otherwise ``trace`` is an unbiased estimate, and ``largest`` a lower
-            bound that power iteration reached.
+            bound by power iteration.
     """
 
     trace: Float[Tensor, " n"]
@@ -65,22 +65,23 @@ def fisher_information(
     """Trace, largest eigenvalue and its direction of the Fisher information of an answer about each image.
 
     Args:
-        answer: from images to logits of p(y|x) (a classifier in eval mode), or to Gaussians (``model.encode``). An
-            image's answer must not depend on the others'.
+        answer: from images to logits of p(y|x) (a classifier in eval mode), or to Gaussians (``model.encode``). The
+            output for an image must not depend on other images.
         images: floating point, in [0, 1].
-        exact: compute every row of B, one backward pass each: as many as classes; dim, 2·dim or dim·(dim + 3)/2 for
-            codes with identity, diagonal or full covariance. None does so up to :data:`MOST_ROWS` rows.
-        draws: random signs that the trace is estimated from (Hutchinson) if not exact: a backward pass each.
-        steps: of power iteration if not exact: two backward passes each.
-        batch_size: images at a time.
-        seed: of the signs, and of where power iteration begins.
+        exact: compute every row of B, with one backward pass each: one row for each class; dim, 2·dim or
+            dim·(dim + 3)/2 rows for codes with identity, diagonal or full covariance. None does so up to
+            :data:`MOST_ROWS` rows.
+        draws: number of random sign vectors for Hutchinson's estimate of the trace, with one backward pass each.
+        steps: number of steps of power iteration, with two backward passes each.
+        batch_size: number of images per batch.
+        seed: of the signs, and of the start of power iteration.
 
     Raises:
         ConfigError: ``draws``, ``steps`` or ``batch_size`` below 1.
         ModelError: the answer is neither logits nor Gaussians, or does not depend on the image differentiably.
     """
     if min(draws, steps, batch_size) < 1:
-        raise ConfigError(f"draws, steps and batch_size are 1 or more; got {draws}, {steps} and {batch_size}.")
+        raise ConfigError(f"draws, steps and batch_size must be 1 or more; got {draws}, {steps} and {batch_size}.")
     generator = torch.Generator(device=images.device).manual_seed(seed)
     parts = [_of(answer, part, exact, draws, steps, generator) for part in torch.split(images, batch_size)]
     return FisherInformation(
@@ -95,11 +96,11 @@ def local_coordinates(answer: Answer, at: Answer) -> Float[Tensor, "n rows"]:
     """Coordinates of an answer whose Jacobian B at ``at`` gives J = BᵀB.
 
     Args:
-        answer: what varies; gradients flow through it.
-        at: the same answer as a constant, about which the coordinates are local.
+        answer: the output of the model, with gradients.
+        at: the same output as a constant, around which the coordinates are local.
 
     Raises:
-        ModelError: neither logits, n × at least two classes, nor Gaussians, n × dim.
+        ModelError: the output is neither logits, n × at least two classes, nor Gaussians, n × dim.
     """
     if isinstance(answer, Tensor) and isinstance(at, Tensor) and answer.dim() == 2 and answer.shape[1] > 1:
         # Σ_k p_k ∇log p_k ∇log p_kᵀ
@@ -158,7 +159,7 @@ def _back(r: Tensor, x: Tensor, weights: Tensor, create_graph: bool = False) -> 
 
 
 def _from_rows(b: Float[Tensor, "n rows c h w"]) -> FisherInformation:
-    """From B itself: the eigenvalues of BBᵀ, which is small, are those of BᵀB."""
+    """From B itself: BBᵀ is small and has the same non-zero eigenvalues as BᵀB."""
     flat = b.flatten(2).double()
     gram = flat @ flat.transpose(1, 2)
     valid = gram.isfinite().all((1, 2))
@@ -183,11 +184,11 @@ def _from_products(r: Tensor, x: Tensor, draws: int, steps: int, generator: torc
         there = _back(r, x, w, create_graph=True)
         unit = (there / _sizes(there)).detach()
         (w,) = torch.autograd.grad(there, w, unit, retain_graph=True)  # B·unit
-    # ‖B·unit‖² = unitᵀJ unit, of the direction that the last step went
+    # ‖B·unit‖² = unitᵀJ unit for the direction of the last step
     return FisherInformation(trace.to(x), w.flatten(1).double().square().sum(1).to(x), unit, exact=False)
 
 
 def _sizes(rows: Tensor) -> Tensor:
-    """Norms to divide by, one for each image; 1 where a row is zero."""
+    """Norms to divide by, one for each image; 1 if a row is zero."""
     size: Tensor = rows.flatten(1).norm(dim=1).view(-1, *[1] * (rows.dim() - 1))
     return size.where(size > 0, 1.0)

@@ -2,9 +2,9 @@
 
 Covariances are only ever used through their Cholesky factor L (Σ = L·Lᵀ), never inverted.
 
-The log-density of a sample under the Gaussian it was drawn from comes from its noise (:meth:`Gaussian.log_prob_of`),
-never from the sample: rounding z = μ + L·ε to float32 moves it by about 6e-8·|z|, which L⁻¹ amplifies. Densities of
-other Gaussians at z take z in float64 (:meth:`Gaussian.exact`) and are computed in float64 for the same reason.
+The log-density of a sample under the Gaussian it was drawn from is computed from its noise
+(:meth:`Gaussian.log_prob_of`), never from the sample: rounding z = μ + L·ε to float32 moves it by about 6e-8·|z|, which
+L⁻¹ amplifies. For the same reason other Gaussians are evaluated in float64, at z in float64 (:meth:`Gaussian.exact`).
 """
 
 from __future__ import annotations
@@ -71,14 +71,14 @@ class Gaussian(ABC):
         return self.double().sample(noise.double())
 
     def log_prob_of(self, noise: Float[Tensor, "*samples dim"]) -> Float[Tensor, "*samples"]:
-        """Log-density of ``sample(noise)`` in nats: −½‖noise‖² − ln det L − ½·dim·ln 2π, exact at any L."""
+        """Log-density of ``sample(noise)`` in nats: −½‖noise‖² − ln det L − ½·dim·ln 2π, exact for any L."""
         return -0.5 * noise.square().sum(-1) - self.log_scale - 0.5 * self.dim * LOG_2PI
 
     def log_prob(self, codes: Float[Tensor, "*any dim"]) -> Float[Tensor, "*any"]:
         """Log-density in nats and in the dtype of the codes; leading dimensions broadcast against the batch.
 
-        For codes that were rounded to float32 it may be far too low if the covariance is narrow: pass
-        :meth:`exact` codes, and for a Gaussian's own samples use :meth:`log_prob_of`.
+        For codes that were rounded to float32 it may be far too low if the covariance is narrow. Pass :meth:`exact`
+        codes, and for samples of this Gaussian use :meth:`log_prob_of`.
         """
         own = self if codes.dtype == self.mean.dtype else self.map(lambda parameter: parameter.to(codes.dtype))
         return own.log_prob_of(own.whiten(codes - own.mean))
@@ -92,7 +92,7 @@ class Gaussian(ABC):
         """
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        """The Gaussians of the same family whose parameters a function gives from these ones'."""
+        """Gaussians of the same family, with a function applied to each parameter tensor."""
         return type(self)(*(function(getattr(self, field.name)) for field in fields(self)))
 
     def __getitem__(self, index: Tensor | slice | int) -> Self:
@@ -135,7 +135,7 @@ class IdentityGaussian(Gaussian):
 
 @dataclass(frozen=True)
 class DiagonalGaussian(Gaussian):
-    """Independent coordinates. ``log_std`` is the parameter: it stays finite where σ underflows."""
+    """Independent coordinates. The parameter is ``log_std``, which stays finite even if σ underflows."""
 
     log_std: Float[Tensor, "*batch dim"]
 
@@ -146,7 +146,7 @@ class DiagonalGaussian(Gaussian):
         return noise * self.std
 
     def sample(self, noise: Tensor) -> Tensor:  # noqa: D102
-        return torch.addcmul(self.mean, self.std, noise)  # one pass where the general form takes two
+        return torch.addcmul(self.mean, self.std, noise)  # one pass instead of two
 
     @property
     def log_scale(self) -> Tensor:  # noqa: D102
@@ -159,7 +159,7 @@ class DiagonalGaussian(Gaussian):
     def scores(self, codes: Tensor) -> Tensor:  # noqa: D102
         z, mean, log_std = codes.double(), self.mean.double(), self.log_std.double()
         precision = torch.exp(-2.0 * log_std)
-        # −½·((z − μ)/σ)² multiplied out, both products of z as one matrix product
+        # −½·((z − μ)/σ)² expanded, with both products of z as one matrix product
         weights = torch.cat([precision, mean * precision], dim=-1)
         products = torch.cat([-0.5 * z.square(), z], dim=-1) @ weights.T
         constant = 0.5 * ((mean.square() * precision).sum(-1) + self.dim * LOG_2PI) + log_std.sum(-1)
@@ -212,7 +212,7 @@ def kl(p: Gaussian, q: Gaussian) -> Float[Tensor, "*batch"]:
     distance = q.whiten(p.mean - q.mean).square().sum(-1)
     if isinstance(p, IdentityGaussian) and isinstance(q, IdentityGaussian):
         return 0.5 * distance
-    # x − 1 − ln x with x = (σ_p/σ_q)², from ln σ: no quotient of what may have underflowed, never far below 0
+    # x − 1 − ln x with x = (σ_p/σ_q)², from ln σ: σ may have underflowed
     double = 2.0 * (_log_std(p) - _log_std(q))
     return 0.5 * (distance + (torch.expm1(double) - double).sum(-1))
 

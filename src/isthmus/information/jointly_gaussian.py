@@ -1,7 +1,7 @@
-"""Jointly Gaussian variables, where everything is known: their information, and the bottleneck between them.
+"""Jointly Gaussian variables: their information and the optimal bottleneck, in closed form.
 
-Two blocks U and V of a Gaussian vector are, after linear maps of each, independent pairs with correlations r_1 ≥ r_2 ≥
-…, the canonical correlations (Hotelling 1936). Information and the exact bottleneck are sums over the pairs.
+Linear maps of two blocks U and V of a Gaussian vector turn them into independent pairs with correlations r_1 ≥ r_2 ≥ …,
+the canonical correlations (Hotelling 1936). Information and the exact bottleneck are sums over the pairs.
 """
 
 from __future__ import annotations
@@ -37,29 +37,29 @@ def canonical_correlations(covariance: Matrix, first: int) -> Float[np.ndarray, 
 
 
 def gaussian_information(correlations: Sequence[float] | Float[np.ndarray, " n"]) -> float:
-    """I(U;V) = −½ Σ ln(1 − r²) in nats, of pairs with these canonical correlations; inf where one is 1."""
+    """I(U;V) = −½ Σ ln(1 − r²) in nats, for pairs with these canonical correlations; inf if one is 1."""
     squares = np.square(np.asarray(correlations, dtype=np.float64))
     return math.inf if (squares >= 1.0).any() else float(0.5 * -np.log1p(-squares).sum() + 0.0)
 
 
 @dataclass(frozen=True)
 class Optimum:
-    """An optimum of the bottleneck: information of the code on the input and on the target, in nats."""
+    """An optimum of the bottleneck: information of the code about the input and about the target, in nats."""
 
     i_xz: float
     i_yz: float
 
     @property
     def i_xz_given_y(self) -> float:
-        """I(X;Z|Y) = I(X;Z) − I(Y;Z): what CEB calls the residual information."""
+        """I(X;Z|Y) = I(X;Z) − I(Y;Z), the residual information of CEB."""
         return self.i_xz - self.i_yz
 
 
 def gaussian_bottleneck(correlations: Sequence[float] | Float[np.ndarray, " n"], rho: float) -> Optimum:
     """The exact optimum of IB and CEB at ρ for jointly Gaussian X and Y (Chechik et al. 2005, eqs. 15 and 26).
 
-    With γ = e^ρ and β_IB = 1 + γ, a pair with correlation r is used where β_IB·r² > 1. Then I(X;Z) is
-    ½ ln[γ·r²/(1 − r²)] and I(Y;Z) is that less ½ ln(β_IB·r²).
+    With γ = e^ρ and β_IB = 1 + γ, a pair with correlation r is used if β_IB·r² > 1. It contributes
+    ½ ln[γ·r²/(1 − r²)] to I(X;Z), and the same minus ½ ln(β_IB·r²) to I(Y;Z).
 
     Raises:
         ValueError: a correlation is not in [0, 1).

@@ -1,8 +1,8 @@
 """I(X;T) in nats from a kernel density estimate, as in the nonlinear information bottleneck of 2018.
 
-The estimate puts a Gaussian of variance σ² + σ_k² on the mean of every example, wider than the noise's own σ², so that
-the estimate also covers unseen inputs. With σ_k = 0 it is :func:`isthmus.information.pairwise.upper`. The width
-σ_k² is that under which means are most likely given the others (Kolchinsky, Tracey & Wolpert, arXiv:1705.02436,
+The estimate puts a Gaussian of variance σ² + σ_k² on the mean of every example, wider than the noise with its σ², so
+that the estimate also covers unseen inputs. With σ_k = 0 it is :func:`isthmus.information.pairwise.upper`. The width
+σ_k² maximises the likelihood of the means, each given the others (Kolchinsky, Tracey & Wolpert, arXiv:1705.02436,
 and their code of 2018; leave-one-out likelihood: Duin 1976).
 """
 
@@ -19,33 +19,33 @@ from isthmus.core.errors import DataError
 from isthmus.information import pairwise
 
 STEPS = 16
-"""Widths that are tried, evenly in their logarithm, before the best one is looked for more closely."""
+"""Number of widths on a logarithmic grid, the best of which is then refined."""
 TWINS = 1e-12
-"""Nearest neighbours at less than this share of the mean squared distance are taken for the same point."""
+"""Points count as equal if their squared distance is below this fraction of the mean squared distance."""
 
 
 def kde_information(
     means: Float[Tensor, "n *dims"], noise_variance: Float[Tensor, ""] | float, kernel_variance: float
 ) -> Float[Tensor, " n"]:
-    """Terms of Î(X;T) = H_KDE(T; σ² + σ_k²) − H(N(0, σ²)); differentiable in the means and the noise's variance.
+    """Terms of Î(X;T) = H_KDE(T; σ² + σ_k²) − H(N(0, σ²)); differentiable in the means and the noise variance.
 
     H_KDE = d/2·ln(2πe(σ² + σ_k²)) − mean_i ln mean_j exp(−‖μ_i − μ_j‖²/2(σ² + σ_k²)) is at least the entropy of T for
-    these n inputs, so that the mean of the terms is at least I(X;T). Unlike the bounds of 2019 it has no ceiling at
-    ln n: d/2·ln(1 + σ_k²/σ²) comes on top, what n points of that width cost.
+    these n inputs, so the mean of the terms is at least I(X;T). Unlike the bounds of 2019 it is not limited to ln n:
+    the maximum is larger by d/2·ln(1 + σ_k²/σ²).
 
     Args:
-        means: of T given each input, flattened to n × d.
-        noise_variance: σ², above 0.
-        kernel_variance: σ_k², 0 at least.
+        means: mean of T for each input, flattened to n × d.
+        noise_variance: σ², positive.
+        kernel_variance: σ_k², not negative.
 
     Raises:
-        DataError: no examples, a variance of noise that is not one number above 0, or a kernel's that is below 0.
+        DataError: no examples, a noise variance that is not one positive number, or a negative kernel variance.
     """
     if not 0.0 <= kernel_variance < math.inf:
-        raise DataError(f"A kernel's variance is finite and 0 at least; got {kernel_variance}.")
+        raise DataError(f"kernel_variance must be finite and not negative; got {kernel_variance}.")
     noise = torch.as_tensor(noise_variance, dtype=torch.float64, device=means.device)
     if noise.numel() != 1 or not bool((noise > 0.0).all()):
-        raise DataError(f"The noise of a kernel density estimate has one variance above 0; got {noise.tolist()}.")
+        raise DataError(f"noise_variance must be one positive number; got {noise.tolist()}.")
     total = noise.reshape(()) + kernel_variance
     terms = pairwise.upper(means, total)
     return terms + 0.5 * means[0].numel() * (total / noise.reshape(())).log()
@@ -55,7 +55,7 @@ def leave_one_out(points: Float[Tensor, "n *dims"], variance: Float[Tensor, ""] 
     """ln 1/(n−1) Σ_{j≠i} N(x_i; x_j, variance·I): the log-likelihood of every point given the others, differentiable.
 
     Raises:
-        DataError: fewer than two points, or a variance that is not above 0.
+        DataError: fewer than two points, or a variance that is not positive.
     """
     terms = pairwise.log_mean_kernels(pairwise.whitened(points, variance), leave_one_out=True)
     log_variance = torch.as_tensor(variance, dtype=torch.float64, device=points.device).reshape(()).log()
@@ -67,19 +67,19 @@ def fit_kernel_variance(points: Float[Tensor, "n *dims"]) -> float:
     """σ_k² that maximises the mean of :func:`leave_one_out`; 0 if every point has a duplicate, so that there is no
     maximum.
 
-    At a maximum d·σ_k² is a mean of squared distances between points, weighted by the kernel, which is at least the
-    mean over nearest neighbours and at most that over all pairs. The best of :data:`STEPS` widths between the two is
-    refined to 0.1%. Costs about 30 passes over all pairs: one or two thousand points suffice.
+    At a maximum d·σ_k² is a mean of squared distances between points, weighted by the kernel: at least the mean over
+    nearest neighbours, and at most the mean over all pairs. The best of :data:`STEPS` widths between the two is refined
+    to 0.1%. This takes about 30 passes over all pairs; one or two thousand points suffice.
 
     Args:
-        points: means of T, two at least, flattened to n × d.
+        points: means of T, at least two, flattened to n × d.
 
     Raises:
         DataError: fewer than two points, or points that are not finite.
     """
     rows = pairwise.whitened(points, 1.0)
     if len(rows) < 2 or not bool(rows.isfinite().all()):
-        raise DataError(f"A kernel's width takes two finite points at least; got {len(rows)} points.")
+        raise DataError(f"Fitting a kernel width needs at least two finite points; got {len(rows)} points.")
     d = rows.shape[1]
     most = float(rows.square().sum(-1).mean()) * 2.0 * len(rows) / (len(rows) - 1) / d
     least = pairwise.nearest_squared(rows).mean().item() / d

@@ -1,7 +1,7 @@
-"""Information of a batch of codes on images and labels, per example and in nats (Fischer 2020, §2.2 to §2.5).
+"""Information of a batch of codes about images and labels, per example and in nats (Fischer 2020, §2.2 to §2.5).
 
-All of it comes from four log-densities of the same samples, log e(z|x), log b(z|y), log m(z) and log c(y|z), and from
-the encoder's densities of all pairs of a batch. A mean over examples is the quantity that a paper names.
+Everything follows from four log-densities of the same samples, log e(z|x), log b(z|y), log m(z) and log c(y|z), and
+from the encoder's densities of all pairs of a batch. The papers' quantities are means over examples.
 """
 
 from __future__ import annotations
@@ -18,17 +18,16 @@ from isthmus.information.rates import rate_sandwich
 
 
 class Measures:
-    """The log-densities of a batch and what follows from them; each is computed once, when it is first used.
+    """Log-densities of a batch and the quantities that follow, without gradients, computed when first used.
 
-    Nothing here carries gradients. Without a marginal of its own, a model with b(z|y) has the mixture of it over the
-    classes, m(z) = Σ_y p(y)·b(z|y). A quantity whose densities the codes do not have fails an assertion;
-    :func:`measure` gives those that can be had.
+    For a model with b(z|y) but no marginal, m(z) = Σ_y p(y)·b(z|y). A quantity whose densities are missing fails an
+    assertion; :func:`measure` computes those that are available.
 
     Args:
-        codes: of one batch; of a hierarchy these are of one level, the one that is given.
+        codes: the codes of one batch; in a hierarchy, of one level.
         labels: class indices.
-        samples: how many of the codes' samples to use; all where None.
-        log_marginal: log m(z) of the samples, where it is known already.
+        samples: number of the codes' samples to use; None means all.
+        log_marginal: log m(z) of the samples, if known already.
     """
 
     def __init__(
@@ -38,12 +37,12 @@ class Measures:
         samples: int | None = None,
         log_marginal: Float[Tensor, "samples n"] | None = None,
     ) -> None:
-        # Detached copies, and not no_grad: Gaussians keep what they computed once, and training wants its gradients.
+        # detached copies rather than no_grad: Gaussians cache tensors that training needs with gradients
         self.labels, self.prior, self.log_probs = labels, codes.prior, codes.log_probs[:samples].detach()
         self.encoder = None if codes.encoder is None else codes.encoder.detach()
         if codes.encoder is not None and codes.noise is not None:
             self.z, self.noise = codes.exact[:samples].detach(), codes.noise[:samples]
-        if self.encoder is not None and codes.below is not None:  # above others: an encoder for each sample
+        if self.encoder is not None and codes.below is not None:  # an upper level has an encoder for each sample
             self.encoder = self.encoder[:samples]
         self.backward = None if codes.backward is None else codes.backward.detach()
         self.marginal = None if codes.marginal is None else codes.marginal.detach()
@@ -64,9 +63,9 @@ class Measures:
 
     @cached_property
     def log_backward(self) -> Float[Tensor, "samples n"]:
-        """log b(z|y) of the own class."""
+        """log b(z|y) of the true class."""
         assert self.backward is not None
-        if self.marginal is None:  # then all classes are needed anyway
+        if self.marginal is None:  # all classes are needed anyway
             return self._own(self.log_classes)
         return self.backward[self.labels].log_prob(self.z)
 
@@ -79,7 +78,7 @@ class Measures:
 
     @cached_property
     def log_classifier(self) -> Float[Tensor, "samples n"]:
-        """log c(y|z) of the own class."""
+        """log c(y|z) of the true class."""
         return self._own(self.log_probs)
 
     def _own(self, of_classes: Float[Tensor, "samples n classes"]) -> Float[Tensor, "samples n"]:
@@ -93,30 +92,30 @@ class Measures:
 
     @property
     def i_yz_lower(self) -> Float[Tensor, " n"]:
-        """log c(y|z) − log p(y): on average H(Y) − ce, at most I(Y;Z), where labels occur as often as p(y) says."""
+        """log c(y|z) − log p(y). If labels follow p(y), its mean is H(Y) − ce, at most I(Y;Z)."""
         return self.log_classifier.mean(0) - self.prior[self.labels]
 
     @property
     def rate(self) -> Float[Tensor, " n"]:
-        """R: log e(z|x) − log m(z), on average at least I(X;Z)."""
+        """R: log e(z|x) − log m(z), with a mean of at least I(X;Z)."""
         return (self.log_encoder - self.log_marginal).mean(0)
 
     @property
     def residual(self) -> Float[Tensor, " n"]:
-        """ReX: log e(z|x) − log b(z|y), on average at least I(X;Z|Y)."""
+        """ReX: log e(z|x) − log b(z|y), with a mean of at least I(X;Z|Y)."""
         return (self.log_encoder - self.log_backward).mean(0)
 
     @property
     def i_yz_backward(self) -> Float[Tensor, " n"]:
-        """log b(z|y) − log m(z) = R − ReX: H(Z) − H(Z|Y) in place of H(Y) − H(Y|Z); a bound on neither side."""
+        """log b(z|y) − log m(z) = R − ReX, an estimate of H(Z) − H(Z|Y) = I(Y;Z), but not a bound."""
         return (self.log_backward - self.log_marginal).mean(0)
 
     @property
     def consistency_gap(self) -> Float[Tensor, " n"]:
-        """``i_yz_backward`` − ``i_yz_lower``: two accounts of I(Y;Z) that a consistent model agrees on.
+        """``i_yz_backward`` − ``i_yz_lower``, two estimates of I(Y;Z) that are equal for a consistent model.
 
-        The absolute value of its mean is the consistency metric (Fischer 2020, eq. 8). It is 0 for every single code
-        where c(y|z) ∝ p(y)·b(z|y) and m(z) = Σ_y p(y)·b(z|y).
+        The absolute value of its mean is the consistency metric (Fischer 2020, eq. 8). It is 0 for every code if
+        c(y|z) ∝ p(y)·b(z|y) and m(z) = Σ_y p(y)·b(z|y).
         """
         return self.i_yz_backward - self.i_yz_lower
 
@@ -128,18 +127,18 @@ class Measures:
 
 
 def measure(codes: Codes, labels: Int[Tensor, " n"]) -> dict[str, Float[Tensor, " n"]]:
-    """Everything that these codes allow to measure, one number per example, in nats; means are the papers' quantities.
+    """All quantities that can be measured on these codes, one number per example, in nats.
 
     Args:
-        codes: of one batch of n examples. Of a hierarchy, what is about Y (``cross_entropy``, ``i_yz_lower``,
-            ``i_yz_backward`` and the consistency gap) is the highest level's, which decides, and what is about X (the
-            rates and ``residual``) the lowest's, which has I(X;Z) of them all.
+        codes: the codes of one batch of n examples. In a hierarchy, quantities about Y (``cross_entropy``,
+            ``i_yz_lower``, ``i_yz_backward`` and the consistency gap) are those of the highest level, which classifies.
+            Quantities about X (the rates and ``residual``) are those of the lowest, whose I(X;Z) is that of all levels.
         labels: class indices.
 
     Returns:
-        ``cross_entropy`` and ``i_yz_lower``; of a random code also ``rate_lower``, at most I(X;Z) and ln n, and
+        ``cross_entropy`` and ``i_yz_lower``; for a random code also ``rate_lower``, at most I(X;Z) and ln n, and
         ``rate_upper``, infinite for a single example; with b(z|y) ``residual``, ``i_yz_backward`` and
-        ``consistency_gap``; with b(z|y) or m(z) ``rate``. See :class:`Measures` for what they are.
+        ``consistency_gap``; with b(z|y) or m(z) ``rate``. :class:`Measures` defines them.
     """
     top = Measures(codes, labels)
     low = top if codes.below is None else Measures(codes.levels[0], labels)
@@ -156,13 +155,13 @@ def measure(codes: Codes, labels: Int[Tensor, " n"]) -> dict[str, Float[Tensor, 
 
 
 def mni_distance(rate_lower: float, i_yz_lower: float, i_xy: float) -> float:
-    """How far a code lies from the MNI point I(X;Z) = I(X;Y) = I(Y;Z) in the information plane, in nats.
+    """Distance of a code from the MNI point I(X;Z) = I(X;Y) = I(Y;Z) in the information plane, in nats.
 
-    Euclidean: √((R_X − I(X;Y))² + (I(X;Y) − I(Y;Z))²), with the lower bounds for I(X;Z) and I(Y;Z).
+    Euclidean, √((R_X − I(X;Y))² + (I(X;Y) − I(Y;Z))²), with the lower bounds for I(X;Z) and I(Y;Z).
 
     Args:
         rate_lower: lower bound on I(X;Z).
         i_yz_lower: lower bound on I(Y;Z).
-        i_xy: I(X;Y); H(Y) where labels follow from images, which is ln C for C equally frequent classes.
+        i_xy: I(X;Y). If images determine labels it is H(Y), or ln C for C equally frequent classes.
     """
     return math.hypot(rate_lower - i_xy, i_yz_lower - i_xy)

@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians as marginals m(z): learned, of b(z|y) over the classes, and of e(z|x) over a batch."""
+"""Mixtures of Gaussians as marginals m(z): learned, or of b(z|y) over the classes, or of e(z|x) over a batch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Mixture:
 class BatchMixture:
     """(1/K) Σ_k e(z|x_k) over the K images of a batch: an estimate of their marginal from the batch.
 
-    R with it is the InfoNCE bound on I(X;Z), at most ln K (:mod:`isthmus.information.rates`).
+    With it, R is the InfoNCE bound on I(X;Z), at most ln K (:mod:`isthmus.information.rates`).
     """
 
     encoder: Gaussian

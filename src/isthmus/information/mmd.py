@@ -1,8 +1,8 @@
-"""Maximum mean discrepancy, and how much it leaves of the labels in a representation ("Guess First", eqs. 3 and 7).
+"""Maximum mean discrepancy (MMD), and label information in a representation by it ("Guess First", eqs. 3 and 7).
 
-The kernel is Gaussian, k(u, v) = exp(−‖u − v‖²/2σ²), or a mean of several such. Everything is a sum of kernel values
-over pairs of groups of examples; these sums are taken a block of rows at a time, and blocks are computed again for the
-gradient, so that memory grows with N rather than with N².
+The kernel is Gaussian, k(u, v) = exp(−‖u − v‖²/2σ²), or a mean of several Gaussians. All quantities are sums of kernel
+values over pairs of examples. They are computed in blocks of rows, which are recomputed in the backward pass, so memory
+grows with N rather than N².
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from isthmus.information.gaussians import float32_at_least
 
 Pairing = Literal["matched_vs_rest", "matched_vs_all", "all_classes"]
 BLOCK = 2**22
-"""Kernel values that are held at a time."""
+"""Number of kernel values per block."""
 MEDIAN_ROWS = 100
-"""Examples whose distances the median heuristic looks at."""
+"""Number of examples that the median heuristic uses."""
 
 
 def mmd2(
@@ -38,18 +38,18 @@ def mmd2(
     """MMD² of two samples (eq. 7; Gretton et al. 2012, eqs. 3 and 5).
 
     Args:
-        a, b: the samples, two of each at least.
-        sigma: width of the kernel; the median distance within both samples together where None.
-        unbiased: leave out each example's kernel with itself, so that the expectation is 0 where both are alike; the
-            value may be negative. Otherwise it never is, up to rounding.
-        bandwidths: the kernel is the mean of those with these multiples of sigma.
+        a, b: the samples, each of at least two examples.
+        sigma: width of the kernel; None means the median distance within the union of both samples.
+        unbiased: omit each example's kernel with itself, so that the expectation is 0 for equal distributions; the
+            value may be negative. The biased form is never negative, up to rounding.
+        bandwidths: the kernel is the mean of the kernels with these multiples of sigma.
 
     Raises:
-        DataError: a sample with fewer than two examples, different dimensions, or a width that is not above 0.
+        DataError: a sample with fewer than two examples, different dimensions, or a width that is not positive.
     """
     if a.dim() != 2 or b.dim() != 2 or len(a) < 2 or len(b) < 2 or a.shape[1] != b.shape[1]:
         raise DataError(
-            f"MMD compares two samples, n×d and m×d, of two examples at least; got {tuple(a.shape)} and "
+            f"MMD needs two samples, n×d and m×d, of at least two examples each; got {tuple(a.shape)} and "
             f"{tuple(b.shape)}."
         )
     both = torch.cat([a, b])[None]
@@ -60,11 +60,11 @@ def mmd2(
 
 @dataclass(frozen=True)
 class LabelInformation:
-    """MMD² that labels leave in a representation, for each hypothesis, in place of the mutual information of eq. 3.
+    """MMD² of a representation between labels, for each hypothesis, in place of the mutual information of eq. 3.
 
     Attributes:
-        biased, unbiased: one number per hypothesis, both with gradients; 0 where not measured.
-        measured: hypotheses for which the batch holds enough examples.
+        biased, unbiased: one number per hypothesis, both with gradients; 0 if not measured.
+        measured: whether the batch has enough examples for each hypothesis.
     """
 
     biased: Float[Tensor, " hypotheses"]
@@ -82,25 +82,26 @@ def label_information(
 ) -> LabelInformation:
     """How well a representation separates the true label under each hypothesis.
 
-    Args:
-        representations: of the same n examples, once under each hypothesis, which are the classes in order.
-        labels: the true ones.
-        pairing: which two samples are compared under hypothesis k. "matched_vs_rest": examples of class k with all
-            others. "matched_vs_all": with the whole batch, which is (1 − π_k)² times that for the biased form, π_k the
-            share of class k. "all_classes": every class with the whole batch, averaged over classes, as eq. 3 has it.
-        sigma, bandwidths: as in :func:`mmd2`; the median is each hypothesis's own.
+    Classes with fewer than two examples, or with fewer than two other examples, are left out.
 
-    A class with fewer than two examples (or all but fewer than two) is left out.
+    Args:
+        representations: of the same n examples under each hypothesis; the hypotheses are the classes in order.
+        labels: the true labels.
+        pairing: which two samples are compared under hypothesis k. "matched_vs_rest": examples of class k with all
+            others. "matched_vs_all": with the whole batch; for the biased form this is (1 − π_k)² times the former,
+            where π_k is the fraction of class k. "all_classes": every class with the whole batch, averaged over
+            classes, as in eq. 3.
+        sigma, bandwidths: as in :func:`mmd2`; each hypothesis has its own median.
 
     Raises:
-        DataError: an unknown pairing, representations and labels that do not belong together, or a width that is not
-            above 0.
+        DataError: an unknown pairing, representations and labels of shapes that do not match, or a width that is not
+            positive.
     """
     if pairing not in get_args(Pairing):
         raise DataError(unknown("pairing", pairing, get_args(Pairing)))
     if representations.dim() != 3 or labels.shape != representations.shape[1:2]:
         raise DataError(
-            f"Representations are hypotheses×n×d, and labels n; got {tuple(representations.shape)} and "
+            f"Representations must be hypotheses×n×d, and labels n; got {tuple(representations.shape)} and "
             f"{tuple(labels.shape)}."
         )
     hypotheses = len(representations)
@@ -119,11 +120,11 @@ def label_information(
 
 @dataclass(frozen=True)
 class _Differences:
-    """Sums of kernel values within groups, and between each of them and the last one, for each hypothesis.
+    """Sums of kernel values within groups, and between each group and the last one, for each hypothesis.
 
     Attributes:
-        within, across: Σ_ij k(z_i, z_j) over i of one group, and j of the same or of the last one.
-        sizes, shared: how many examples a group has, and how many of them are in the last one, too.
+        within, across: Σ_ij k(z_i, z_j) over i of one group, and j of the same group or of the last one.
+        sizes, shared: number of examples in a group, and number of those that are also in the last one.
     """
 
     within: Float[Tensor, "hypotheses groups"]
@@ -133,16 +134,16 @@ class _Differences:
 
     @property
     def enough(self) -> Bool[Tensor, "hypotheses groups"]:
-        """Whether a group and the last one have two examples."""
+        """Whether a group and the last one have at least two examples."""
         return (self.sizes > 1) & (self.sizes[:, -1:] > 1)
 
     def mmd2(self, unbiased: bool) -> Float[Tensor, "hypotheses groups"]:
-        """MMD² between each group and the last one; meaningless where there are not :attr:`enough`."""
+        """MMD² between each group and the last one; meaningless without :attr:`enough` examples."""
         n, m = self.sizes.clamp(min=2), self.sizes[:, -1:].clamp(min=2)
         inside, last = self.within, self.within[:, -1:]
         if not unbiased:
             return inside / n**2 + last / m**2 - 2 * self.across / (n * m)
-        # k(z, z) = 1, of which each group has as many as it has examples
+        # k(z, z) = 1, once for each example of a group
         others = (inside - n) / (n * (n - 1)) + (last - m) / (m * (m - 1))
         return others - 2 * (self.across - self.shared) / (n * m - self.shared)
 
@@ -154,10 +155,10 @@ def _differences(
     bandwidths: Sequence[float],
 ) -> _Differences:
     if (sigma is not None and not sigma > 0.0) or not bandwidths or not all(factor > 0.0 for factor in bandwidths):
-        raise DataError(f"The kernel's widths are above 0; got sigma={sigma}, bandwidths={tuple(bandwidths)}.")
+        raise DataError(f"Kernel widths must be positive; got sigma={sigma}, bandwidths={tuple(bandwidths)}.")
     with torch.autocast(samples.device.type, enabled=False):
         z = float32_at_least(samples)
-        z = z - z.detach().mean(1, keepdim=True)  # distances are unchanged, and lose fewer digits near 0
+        z = z - z.detach().mean(1, keepdim=True)  # distances do not change, and rounding errors are smaller
         members = groups.to(z.dtype)
         widths = median_distance(z) if sigma is None else z.new_full((len(z),), sigma)
         squares = z.square().sum(-1)
@@ -188,9 +189,9 @@ def _kernel(distance2: Tensor, widths: Tensor, bandwidths: Sequence[float]) -> T
 
 @torch.no_grad()
 def median_distance(samples: Float[Tensor, "hypotheses n d"]) -> Float[Tensor, " hypotheses"]:
-    """The median distance between two of at most 100 examples, spread evenly over the batch, without gradients.
+    """The median distance between at most 100 examples, spread evenly over the batch, without gradients.
 
-    Where it is 0, or there is one example, √(d/2) replaces it, half the distance of standard normal samples.
+    If it is 0, or there is one example, √(d/2) replaces it, half the distance of standard normal samples.
     """
     number, d = samples.shape[1:]
     some = samples[:, torch.linspace(0, number - 1, min(number, MEDIAN_ROWS), device=samples.device).long()]

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from isthmus.information.gaussians import Gaussian
 
-# A is made this many rows at a time and one sample at a time, so that memory does not grow with K² or samples.
 ROWS = 1024
+"""Rows of A per block, for one sample at a time, so that memory does not grow with K² or the number of samples."""
 
 
 def rate_sandwich(
@@ -27,8 +27,8 @@ def rate_sandwich(
 
     Args:
         encoder: e(z|x) for the batch of n examples.
-        noise: standard normal, of the samples z_i = μ_i + L_i·noise_i; terms are averaged over leading sample
-            dimensions. A_ii comes from it, and all other pairs from z_i in float64.
+        noise: standard normal noise of the samples z_i = μ_i + L_i·noise_i; terms are averaged over leading sample
+            dimensions. A_ii is computed from it, and all other pairs from z_i in float64.
 
     Returns:
         Two float64 tensors; their means are the bounds. The upper terms are +inf for a single example.

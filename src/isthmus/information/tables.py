@@ -1,4 +1,4 @@
-"""Discrete distributions as tables: what makes one valid, and its information quantities, exact and in nats.
+"""Discrete distributions as tables: validation, and exact information quantities in nats.
 
 A table p(x, y) has one row per value of X and one column per value of Y. Zeros are allowed anywhere (0·ln 0 = 0).
 """
@@ -16,22 +16,23 @@ from isthmus.core.errors import ConfigError, DataError
 Floats = NDArray[np.float64]
 
 SLACK = 1e-6
-"""How far the sum of a table may be from 1, as that of a table in float32 is; it is then divided by its sum."""
+"""Tolerance of the sum of a table, for tables in float32. Tables within it are divided by their sum."""
 
 
 def distribution(table: ArrayLike, dims: int = 2) -> Floats:
     """A checked table of ``dims`` dimensions in float64 that sums to 1.
 
     Raises:
-        DataError: no numbers, another number of dimensions, nothing in it, negative or non-finite entries, or a sum
+        DataError: not numbers, another number of dimensions, an empty table, negative or non-finite entries, or a sum
             that differs from 1 by more than ``SLACK``.
     """
     try:
         p = np.asarray(table, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise DataError(f"A table of probabilities is a full array of numbers; numpy says: {error}.") from None
+        reason = str(error).rstrip(".")
+        raise DataError(f"A table of probabilities must be an array of numbers: {reason}.") from None
     if p.ndim != dims or not p.size:
-        raise DataError(f"A table of probabilities with {dims} dimensions and some entries is needed; got {p.shape}.")
+        raise DataError(f"A table of probabilities needs {dims} dimensions and at least one entry; got {p.shape}.")
     if not np.isfinite(p).all() or (p < 0).any():
         raise DataError("Probabilities must be finite and not negative; some are not.")
     total = p.sum()
@@ -42,9 +43,9 @@ def distribution(table: ArrayLike, dims: int = 2) -> Floats:
 
 
 def noisy_labels(classes: int, noise: float) -> Floats:
-    """p(x, y) where X is one of equally frequent classes and Y is X, but another class with probability ``noise``.
+    """p(x, y) for equally frequent classes X, where Y is another class than X with probability ``noise``.
 
-    Each of the other classes is equally likely. Two classes make the binary flip.
+    All other classes are equally likely. Two classes give the binary flip.
 
     Returns:
         classes × classes.
@@ -52,15 +53,24 @@ def noisy_labels(classes: int, noise: float) -> Floats:
     Raises:
         ConfigError: fewer than two classes, or a noise outside [0, 1].
     """
-    if classes < 2 or not 0.0 <= noise <= 1.0:
-        raise ConfigError(f"Two classes at least, and noise in [0, 1]; got {classes} classes and noise {noise}.")
+    check_noise(classes, noise)
     p = np.full((classes, classes), noise / (classes - 1))
     np.fill_diagonal(p, 1.0 - noise)
     return p / classes
 
 
+def check_noise(classes: int, noise: float) -> None:
+    """Check the arguments of :func:`noisy_labels`.
+
+    Raises:
+        ConfigError: fewer than two classes, or a noise outside [0, 1].
+    """
+    if classes < 2 or not 0.0 <= noise <= 1.0:
+        raise ConfigError(f"classes must be at least 2 and noise in [0, 1]; got {classes} classes and noise {noise}.")
+
+
 def entropy(table: ArrayLike) -> float:
-    """H of a distribution of one dimension, in nats.
+    """H of a one-dimensional table, in nats.
 
     Raises:
         DataError: not a distribution, as for :func:`distribution`.
@@ -78,7 +88,7 @@ def mutual_information(table: ArrayLike) -> float:
 
 
 def conditional_mutual_information(table: ArrayLike) -> float:
-    """I(X;Z|Y) of p(x, y, z), in nats; the **second** dimension is the one that is given.
+    """I(X;Z|Y) of p(x, y, z), in nats, conditioned on the **second** dimension.
 
     Raises:
         DataError: not a distribution, as for :func:`distribution`.

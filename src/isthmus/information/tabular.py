@@ -1,10 +1,10 @@
-"""The information bottleneck of a table p(x, y): no bounds and no samples, by Blahut-Arimoto iterations in float64.
+"""The exact information bottleneck of a table p(x, y), by Blahut-Arimoto iterations in float64.
 
 IB minimises I(X;Z) − β·I(Y;Z) over encoders p(z|x) (Tishby et al. 1999; Fischer 2020, eq. 16). CEB minimises
-I(X;Z|Y) − γ·I(Y;Z) (Fischer 2020, eq. 5), which for codes made from X alone is the same number at β = γ + 1 = 1 + e^ρ.
-The problem is not convex in the encoder: iterations only go down, to a stationary point, so the best of several starts
-is kept. A constant code is one of them; its objective is 0. (Tests compare the result with the global optimum of a
-linear program on small tables; for large ones it is not proven to be global.)
+I(X;Z|Y) − γ·I(Y;Z) (Fischer 2020, eq. 5), which is the same for codes of X alone at β = γ + 1 = 1 + e^ρ. The problem is
+not convex in the encoder: iterations descend to a stationary point, so the best of several starts is kept. One start is
+a constant code, with an objective of 0. (Tests compare the result with the global optimum of a linear program on small
+tables; for large ones it is not proven to be global.)
 """
 
 from __future__ import annotations
@@ -27,13 +27,12 @@ class Search:
     """Options of the search for an optimal encoder.
 
     Attributes:
-        codes: number of values of Z; None means as many as X has, which is enough for the optimum.
-        restarts: encoders to start from, besides the constant one: first one that separates the values of X, then
-            random ones.
+        codes: number of values of Z; None means that of X, which suffices for the optimum.
+        restarts: number of starts besides the constant encoder: one that separates the values of X, then random ones.
         seed: of the random encoders.
-        tolerance: a start has converged where one iteration lowers the objective by at most this many nats, times β
-            where β > 1.
-        max_iterations: after which the search ends in any case.
+        tolerance: a start has converged if one iteration lowers the objective by at most this many nats, multiplied by
+            β if β > 1.
+        max_iterations: maximum number of iterations.
     """
 
     codes: int | None = None
@@ -47,26 +46,26 @@ class Search:
             raise ConfigError(f"A code needs at least one value; got codes={self.codes}.")
         if self.restarts < 1 or self.max_iterations < 1:
             raise ConfigError(
-                f"At least one start and one iteration; got restarts={self.restarts} and "
+                f"restarts and max_iterations must be at least 1; got restarts={self.restarts} and "
                 f"max_iterations={self.max_iterations}."
             )
         if not 0.0 <= self.tolerance < math.inf:
-            raise ConfigError(f"A tolerance is finite and not negative; got {self.tolerance}.")
+            raise ConfigError(f"tolerance must be finite and not negative; got {self.tolerance}.")
 
 
 @dataclass(frozen=True, eq=False)
 class TabularCode:
-    """The best code that was found. All information is in nats and exact for this encoder.
+    """The best code found. Information is in nats and exact for this encoder.
 
     Attributes:
-        encoder: p(z|x), values of X × codes; rows sum to 1. Values of X that never occur are given p(z).
+        encoder: p(z|x), values of X × codes; rows sum to 1. Values of X that never occur have p(z).
         relevance_weight: β, the weight on I(Y;Z); CEB's γ is β − 1.
         i_xz: I(X;Z).
         i_yz: I(Y;Z).
         i_xz_given_y: I(X;Z|Y), the residual information.
         objective: I(X;Z) − β·I(Y;Z), which is CEB's I(X;Z|Y) − γ·I(Y;Z); never positive.
-        iterations: that were made, from all starts side by side.
-        converged: whether this code had converged by then.
+        iterations: number of iterations, from all starts in parallel.
+        converged: whether this code has converged.
     """
 
     encoder: Floats
@@ -85,11 +84,11 @@ def information_bottleneck(joint: ArrayLike, relevance_weight: float, search: Se
     Args:
         joint: p(x, y), values of X × values of Y.
         relevance_weight: β > 0, the weight on I(Y;Z). Up to β = 1, and often beyond, the best code is constant:
-            see :mod:`isthmus.information.learnability`. Above some 1e13, rounding of the divergences decides between
-            codes that are equally good.
+            see :mod:`isthmus.information.learnability`. Above about 1e13, rounding of the divergences decides
+            between equally good codes.
 
     Raises:
-        DataError: ``joint`` is no distribution over pairs.
+        DataError: ``joint`` is not a distribution over pairs.
         ConfigError: β is not positive or not finite.
     """
     return _solve(distribution(joint), _weight(relevance_weight), search)
@@ -100,10 +99,10 @@ def conditional_entropy_bottleneck(joint: ArrayLike, rho: float, search: Search 
 
     Args:
         joint: p(x, y), values of X × values of Y.
-        rho: the trade-off ρ = ln γ, finite. Where X determines Y, every ρ gives the MNI point: I(X;Z) = I(Y;Z) = H(Y).
+        rho: the trade-off ρ = ln γ, finite. If X determines Y, every ρ gives the MNI point, I(X;Z) = I(Y;Z) = H(Y).
 
     Raises:
-        DataError: ``joint`` is no distribution over pairs.
+        DataError: ``joint`` is not a distribution over pairs.
         ConfigError: ρ is not finite.
     """
     return information_bottleneck(joint, _weight_of(rho), search)
@@ -114,11 +113,11 @@ def ib_curve(
 ) -> tuple[TabularCode, ...]:
     """The bottleneck at every β, in the order given.
 
-    Solved from the largest β to the smallest, each from the starts of ``search`` and from the code before it: codes
-    merge as β falls, whereas a code that has merged does not split again as β grows.
+    Solved from the largest β to the smallest, each from the starts of ``search`` and from the previous code. Codes
+    merge as β decreases, but merged codes do not split as β increases.
 
     Raises:
-        DataError: ``joint`` is no distribution over pairs.
+        DataError: ``joint`` is not a distribution over pairs.
         ConfigError: no β, or one that is not positive or not finite.
     """
     p = distribution(joint)
@@ -133,10 +132,10 @@ def ib_curve(
 
 
 def ceb_curve(joint: ArrayLike, rhos: Sequence[float], search: Search = Search()) -> tuple[TabularCode, ...]:
-    """The conditional entropy bottleneck at every ρ, in the order given; as :func:`ib_curve`.
+    """The conditional entropy bottleneck at every ρ, in the order given; see :func:`ib_curve`.
 
     Raises:
-        DataError: ``joint`` is no distribution over pairs.
+        DataError: ``joint`` is not a distribution over pairs.
         ConfigError: no ρ, or one that is not finite.
     """
     return ib_curve(joint, [_weight_of(rho) for rho in rhos], search)
@@ -163,7 +162,7 @@ class _Problem:
     beta: float
 
     def decoder(self, encoder: Floats) -> tuple[Floats, Floats]:
-        """p(z), starts × codes, and p(y|z), starts × codes × y: p(y) for codes that are never sent."""
+        """p(z), starts × codes, and p(y|z), starts × codes × y; p(y) for codes that never occur."""
         p_xz = self.p_x[:, None] * encoder
         p_z = p_xz.sum(1)
         p_yz = np.swapaxes(p_xz, 1, 2) @ self.p_y_x
@@ -205,7 +204,7 @@ def _solve(joint: Floats, beta: float, search: Search, before: TabularCode | Non
         last, value = value, problem.objective(encoder, *decoder)
         moving = last - value > tolerance
         iterations += 1
-    # The constant code comes first; another must be better by more than the tolerance.
+    # the constant code is first; another one must be better by more than the tolerance
     best = int(np.argmin(value + tolerance * (np.arange(len(value)) > 0)))
     whole = np.tile(decoder[0][best] / decoder[0][best].sum(), (len(p_x), 1))
     whole[occurs] = encoder[best]
@@ -213,7 +212,7 @@ def _solve(joint: Floats, beta: float, search: Search, before: TabularCode | Non
 
 
 def _starts(values: int, codes: int, search: Search) -> Floats:
-    """A constant encoder, one that separates X but gives every code to every x, and random ones."""
+    """A constant encoder, one that separates X but gives each code a positive probability, and random ones."""
     generator = np.random.default_rng(search.seed)
     silent = np.eye(codes)[np.zeros(values, dtype=int)]
     apart = 0.9 * np.eye(codes)[np.arange(values) % codes] + 0.1 / codes

@@ -22,9 +22,8 @@ from isthmus.core.errors import ConfigError, ModelError
 from isthmus.core.model_options import HypothesisInjection, HypothesisLayers
 from isthmus.core.tradeoff import Rho
 from isthmus.core.types import Terms
-from isthmus.information.codes import Gather
+from isthmus.information.codes import Gather, Hypotheses
 from isthmus.information.gaussians import float32_at_least
-from isthmus.information.hypotheses import Hypotheses
 from isthmus.models.gaussian_heads import glorot_linear
 from isthmus.models.injection import Concatenation, Injection, Projection
 from isthmus.models.learner import Learner, Normalizer, count_features, log_prior_of

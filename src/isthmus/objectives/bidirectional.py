@@ -12,7 +12,7 @@ from torch import Tensor
 
 from isthmus.core.types import Terms
 from isthmus.information.codes import Codes
-from isthmus.information.contrast import among_codes, among_labels, label_information
+from isthmus.information.contrast import among_codes, among_labels, infonce_bound
 from isthmus.information.gaussians import kl
 from isthmus.objectives.objective import InformationObjective, WeightName, report, report_rate, residual
 
@@ -42,7 +42,7 @@ class BidirectionalCEB(InformationObjective):
         of_labels = codes.backward[labels].exact(codes.label_noise)
         reverse_ce = among_codes(codes.encoder, of_labels).mean()
         reverse = self._reverse_residual(codes, labels, of_labels).mean()
-        reported = report(codes, labels, ce) | {"i_yz_lower": label_information(ce, len(labels))}
+        reported = report(codes, labels, ce) | {"i_yz_lower": infonce_bound(ce, len(labels))}
         return Terms(
             total=self.total(ce + reverse_ce, information + reverse, weight),
             ce=ce,

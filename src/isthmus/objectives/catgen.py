@@ -9,7 +9,7 @@ from torch import Tensor
 
 from isthmus.core.types import Terms
 from isthmus.information.codes import Codes
-from isthmus.information.contrast import among_labels, label_information
+from isthmus.information.contrast import among_labels, infonce_bound
 from isthmus.objectives.objective import InformationObjective, WeightName, report, report_rate, residual
 
 
@@ -33,7 +33,7 @@ class CatGen(InformationObjective):
         weight = self.weight(rho)
         ce = among_labels(codes.backward, codes.exact, labels).mean()
         information = residual(codes, labels, self.kl).mean()
-        reported = report(codes, labels, ce) | {"i_yz_lower": label_information(ce, len(labels))}
+        reported = report(codes, labels, ce) | {"i_yz_lower": infonce_bound(ce, len(labels))}
         return Terms(
             total=self.total(ce, information, weight),
             ce=ce,

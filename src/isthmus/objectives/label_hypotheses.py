@@ -12,8 +12,8 @@ from torch.nn.functional import cross_entropy
 
 from isthmus.core.config import Frozen
 from isthmus.core.types import Terms
+from isthmus.information.codes import Hypotheses
 from isthmus.information.f_divergences import Pairs
-from isthmus.information.hypotheses import Hypotheses
 from isthmus.information.mmd import Pairing, label_information
 from isthmus.objectives.objective import TradeOffObjective, WeightName
 

@@ -5,7 +5,7 @@ from collections import Counter
 import torch
 
 from isthmus.core.randomness import example_keys
-from isthmus.data.autoaugment.operations import KIND, KINDS, VARIANTS, draw, posterize_to_bits, solarize_from_threshold
+from isthmus.data.autoaugment.operations import KIND, KINDS, STRENGTHS, VARIANTS, draw
 from isthmus.data.autoaugment.policies import IMAGENET, PUBLISHED, RELEASED
 
 
@@ -42,8 +42,10 @@ def test_the_list_for_imagenet_is_that_of_the_papers_table_9() -> None:
 
 
 def test_the_levels_for_imagenet_are_those_of_googles_code_for_tpus() -> None:
-    assert [posterize_to_bits(level) for level in range(10)] == [int(level / 10.0 * 4) for level in range(10)]
-    assert [solarize_from_threshold(level) for level in range(10)] == [int(level / 10.0 * 256) for level in range(10)]
+    assert [STRENGTHS["posterize_to"](level) for level in range(10)] == [int(level / 10.0 * 4) for level in range(10)]
+    assert [STRENGTHS["solarize_from"](level) for level in range(10)] == [
+        int(level / 10.0 * 256) for level in range(10)
+    ]
 
 
 def test_operations_happen_as_often_as_their_probabilities_say() -> None:

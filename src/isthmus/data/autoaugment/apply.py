@@ -10,14 +10,14 @@ from torch import Tensor
 
 from isthmus.data.autoaugment.color import color, map_bytes, sharpness
 from isthmus.data.autoaugment.geometry import move
-from isthmus.data.autoaugment.operations import BYTEWISE, KINDS, LEVELS, MOVING, Operations, cutout_side
+from isthmus.data.autoaugment.operations import BYTEWISE, KINDS, LEVELS, MOVING, STRENGTHS, Operations
 from isthmus.data.crops import paint_squares
 
 GREY = (125, 122, 113)
 """Colour of a sub-policy's cutout: the mean of CIFAR-10, in bytes, as in Google's released code."""
 
 _GRID = 32
-_SIDES = torch.tensor([cutout_side(level) for level in range(LEVELS)], device="cpu")
+_SIDES = torch.tensor([STRENGTHS["cutout"](level) for level in range(LEVELS)], device="cpu")
 
 
 def apply(images: UInt8[Tensor, "n c h w"], operations: Operations) -> UInt8[Tensor, "n c h w"]:

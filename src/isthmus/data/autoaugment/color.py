@@ -11,18 +11,9 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from isthmus.data.autoaugment.operations import (
-    FIXED,
-    KIND,
-    LEVELS,
-    enhancement,
-    posterize_bits,
-    posterize_to_bits,
-    solarize_from_threshold,
-    solarize_threshold,
-)
+from isthmus.data.autoaugment.operations import FIXED, KIND, LEVELS, STRENGTHS
 
-_FACTORS = torch.tensor([enhancement(level) for level in range(LEVELS)], dtype=torch.float32, device="cpu")
+_FACTORS = torch.tensor([STRENGTHS["enhance"](level) for level in range(LEVELS)], dtype=torch.float32, device="cpu")
 
 
 def color(images: UInt8[Tensor, "k c h w"], levels: Int64[Tensor, " k"]) -> UInt8[Tensor, "k c h w"]:
@@ -41,7 +32,7 @@ def blend(
     """Blend each image with its dull version by the factor of its level.
 
     Args:
-        levels: 0 to 9, see :func:`isthmus.data.autoaugment.operations.enhancement`.
+        levels: 0 to 9, see :data:`isthmus.data.autoaugment.operations.STRENGTHS`.
     """
     factors = _FACTORS.to(levels.device).index_select(0, levels).view(-1, 1, 1, 1)
     base = dull.float()
@@ -100,11 +91,11 @@ def _fixed_tables(device: torch.device) -> UInt8[Tensor, "kinds levels 256"]:
     levels = range(LEVELS)
     tables = byte.repeat(_LAST_FIXED + 1, LEVELS, 1)
     tables[KIND["invert"]] = 255 - byte
-    for kind, bits in (("posterize", posterize_bits), ("posterize_to", posterize_to_bits)):
-        tables[KIND[kind]] = torch.stack([byte & (256 - 2 ** (8 - bits(level))) for level in levels])
-    for kind, threshold in (("solarize", solarize_threshold), ("solarize_from", solarize_from_threshold)):
+    for kind in ("posterize", "posterize_to"):
+        tables[KIND[kind]] = torch.stack([byte & (256 - 2 ** (8 - STRENGTHS[kind](level))) for level in levels])
+    for kind in ("solarize", "solarize_from"):
         tables[KIND[kind]] = torch.stack(
-            [torch.where(byte.int() < threshold(level), byte, 255 - byte) for level in levels]
+            [torch.where(byte.int() < STRENGTHS[kind](level), byte, 255 - byte) for level in levels]
         )
     row = byte.expand(LEVELS, 1, 1, 256)
     tables[KIND["brightness"]] = blend(torch.zeros_like(row), row, torch.arange(LEVELS)).flatten(1)

@@ -14,7 +14,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 from torch.nn.functional import pad
 
-from isthmus.data.autoaugment.operations import KIND, LEVELS, MOVING, VARIANTS, degrees, pixels, shear
+from isthmus.data.autoaugment.operations import KIND, LEVELS, MOVING, STRENGTHS, VARIANTS
 
 Matrix = tuple[float, float, float, float, float, float]
 
@@ -59,13 +59,14 @@ def _sources(height: int, width: int, device: torch.device) -> Int64[Tensor, "mo
 
 def matrix(kind: str, level: int, sign: int, height: int, width: int) -> Matrix:
     """Coefficients a to f of an operation: point (x, y) of the result is (ax + by + c, dx + ey + f) of the image."""
+    strength = sign * STRENGTHS[kind.split("_")[0]](level)
     if kind == "rotate":
-        return _rotation(sign * degrees(level), height, width)
+        return _rotation(strength, height, width)
     return {
-        "shear_x": (1.0, sign * shear(level), 0.0, 0.0, 1.0, 0.0),
-        "shear_y": (1.0, 0.0, 0.0, sign * shear(level), 1.0, 0.0),
-        "translate_x": (1.0, 0.0, float(sign * pixels(level)), 0.0, 1.0, 0.0),
-        "translate_y": (1.0, 0.0, 0.0, 0.0, 1.0, float(sign * pixels(level))),
+        "shear_x": (1.0, strength, 0.0, 0.0, 1.0, 0.0),
+        "shear_y": (1.0, 0.0, 0.0, strength, 1.0, 0.0),
+        "translate_x": (1.0, 0.0, float(strength), 0.0, 1.0, 0.0),
+        "translate_y": (1.0, 0.0, 0.0, 0.0, 1.0, float(strength)),
     }[kind]
 
 

@@ -8,7 +8,8 @@ solarizing are reversed.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float64, Int64
@@ -32,49 +33,18 @@ KINDS = ("none", *BYTEWISE, "color", "sharpness", *MOVING, "cutout")
 KIND = {name: number for number, name in enumerate(KINDS)}
 
 
-def posterize_bits(level: int) -> int:
-    """Bits that posterizing keeps of each byte: 4 − ⌊.4 m⌋."""
-    return 4 - 4 * level // 10
-
-
-def solarize_threshold(level: int) -> int:
-    """Bytes from this on are inverted: 256 − ⌊25.6 m⌋."""
-    return 256 - 256 * level // 10
-
-
-def posterize_to_bits(level: int) -> int:
-    """Bits that posterizing keeps of each byte, for ImageNet: ⌊.4 m⌋."""
-    return 4 * level // 10
-
-
-def solarize_from_threshold(level: int) -> int:
-    """Bytes from this on are inverted, for ImageNet: ⌊25.6 m⌋."""
-    return 256 * level // 10
-
-
-def enhancement(level: int) -> float:
-    """Factor of color, contrast, brightness and sharpness: .1 + .18 m, where 1 is the identity."""
-    return level * 1.8 / 10 + 0.1
-
-
-def degrees(level: int) -> int:
-    """Angle of a rotation to either side, in degrees: 3 m."""
-    return 3 * level
-
-
-def shear(level: int) -> float:
-    """Pixels along for each pixel across, to either side: .03 m."""
-    return level * 0.3 / 10
-
-
-def pixels(level: int) -> int:
-    """Translation to either side: m pixels, for any image size."""
-    return level
-
-
-def cutout_side(level: int) -> int:
-    """Side of the square that a sub-policy's cutout paints: 2 m pixels."""
-    return 2 * level
+STRENGTHS: dict[str, Callable[[int], Any]] = {
+    "posterize": lambda m: 4 - 4 * m // 10,  # bits of each byte that are kept, 4 − ⌊.4 m⌋
+    "posterize_to": lambda m: 4 * m // 10,  # the same for ImageNet, ⌊.4 m⌋
+    "solarize": lambda m: 256 - 256 * m // 10,  # bytes from this on are inverted, 256 − ⌊25.6 m⌋
+    "solarize_from": lambda m: 256 * m // 10,  # the same for ImageNet, ⌊25.6 m⌋
+    "enhance": lambda m: m * 1.8 / 10 + 0.1,  # factor of color, contrast, brightness and sharpness; 1 is the identity
+    "rotate": lambda m: 3 * m,  # degrees
+    "shear": lambda m: m * 0.3 / 10,  # pixels along for each pixel across
+    "translate": lambda m: m,  # pixels, for any image size
+    "cutout": lambda m: 2 * m,  # side of the square, in pixels
+}
+"""Strength of an operation at level m. Rotations, shears and translations go to either side."""
 
 
 class Operations(NamedTuple):

@@ -11,10 +11,7 @@ from torch import Tensor
 
 from isthmus.core.randomness import fold, uniform
 from isthmus.data.corruptions import filters
-from isthmus.data.corruptions.parameters import Severity
-
-Images = Float[Tensor, "n c h w"]
-Keys = Int64[Tensor, " n"]
+from isthmus.data.corruptions.parameters import Images, Keys, Severity
 
 
 def motion_blur(images: Images, severity: Severity, keys: Keys) -> Images:

@@ -7,16 +7,13 @@ from io import BytesIO
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float64
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from isthmus.core.randomness import fold, uniform
 from isthmus.data.corruptions.filters import gaussian_taps
-from isthmus.data.corruptions.parameters import Severity
-
-Images = Float[Tensor, "n c h w"]
-Keys = Int64[Tensor, " n"]
+from isthmus.data.corruptions.parameters import Images, Keys, Severity
 
 
 def elastic_transform(images: Images, severity: Severity, keys: Keys, black: bool) -> Images:

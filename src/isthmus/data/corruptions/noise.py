@@ -6,14 +6,11 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float64
 from torch import Tensor
 
 from isthmus.core.randomness import normal, uniform
-from isthmus.data.corruptions.parameters import Severity
-
-Images = Float[Tensor, "n c h w"]
-Keys = Int64[Tensor, " n"]
+from isthmus.data.corruptions.parameters import Images, Keys, Severity
 
 
 def gaussian_noise(images: Images, severity: Severity, keys: Keys) -> Images:

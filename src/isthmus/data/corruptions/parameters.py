@@ -10,6 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+Images = Float[Tensor, "n c h w"]
+Keys = Int64[Tensor, " n"]
 Severity = tuple[float, ...]
 Table = Mapping[str, tuple[Severity, ...]]
 """Severities 1 to 5 of each corruption."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from isthmus.core.errors import DataError
 from isthmus.core.randomness import fold, normal, uniform
 from isthmus.data.corruptions import blurs, filters
-from isthmus.data.corruptions.parameters import Severity
+from isthmus.data.corruptions.parameters import Images, Keys, Severity
 from isthmus.data.decode import Channels, need_pillow, pixels
 
 FROST_FILES = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
@@ -95,9 +95,6 @@ def _between(sums: Float[Tensor, "n k k"], keys: Int64[Tensor, " n"], roughness:
     noise = uniform(keys, tuple(sums.shape[1:])) * (2 * roughness) - roughness
     return sums / 4 + roughness * noise
 
-
-Images = Float[Tensor, "n c h w"]
-Keys = Int64[Tensor, " n"]
 
 _LUMA = (0.299, 0.587, 0.114)
 

@@ -15,8 +15,7 @@ from torch import Tensor
 from isthmus.core.errors import DataError, brief
 from isthmus.core.files import DAMAGED, check_regular, sha256
 from isthmus.data.crops import Interpolation
-from isthmus.data.decode import need_pillow
-from isthmus.data.imagenet import class_folders, image_files
+from isthmus.data.decode import class_folders, need_pillow
 from isthmus.data.on_demand import FileSplit
 from isthmus.data.shift.shifted import Published, listed
 
@@ -90,21 +89,18 @@ def list_images(
     """
     need_pillow()
     try:
-        found = {name: image_files(root / name) for name in class_folders(root)}
+        found = class_folders(root)
+        if not found:
+            raise DataError(f"{root} has no <class>/ folders with images. {published.advice}")
+        extra = [name for name in found if name not in classes]
+        if extra:
+            raise DataError(
+                f"{root} has the classes {listed(extra, 3)}, which the classifier's do not include "
+                f"({listed(classes, 3)}); its classes must be named as the folders are, by WordNet ids."
+            )
+        return FileSplit.listed(root, classes, size, shorter, interpolation)
     except OSError as error:
         raise DataError(f"Cannot read {root}: {error}.") from None
-    if not found:
-        raise DataError(f"{root} has no <class>/ folders with images. {published.advice}")
-    index = {name: label for label, name in enumerate(classes)}
-    foreign = [name for name in found if name not in index]
-    if foreign:
-        raise DataError(
-            f"{root} has the classes {listed(foreign, 3)}, which the classifier's do not include "
-            f"({listed(classes, 3)}); its classes must be named as the folders are, by WordNet ids."
-        )
-    files = [(f"{name}/{file}", length, index[name]) for name in found for file, length in found[name]]
-    paths, lengths, labels = zip(*files, strict=True)
-    return FileSplit(root, paths, torch.tensor(lengths), torch.tensor(labels), size, shorter, interpolation)
 
 
 def require_classes(classes: tuple[str, ...] | None, published: Published) -> tuple[str, ...]:
