@@ -244,7 +244,7 @@ class TestForeign:
     def test_it_is_built_and_loaded(self, tmp_path):
         source = linear()
         save_file(source.state_dict(), tmp_path / "w.safetensors")
-        model = adapters.foreign("their_nets:build", tmp_path / "w.safetensors")
+        model = adapters.external_model("their_nets:build", tmp_path / "w.safetensors")
         assert classifier.fingerprint(model) == classifier.fingerprint(source)
 
     @pytest.mark.parametrize(
@@ -269,4 +269,4 @@ class TestForeign:
     )
     def test_wrong_paths_are_explained(self, path, message):
         with pytest.raises(ModelError, match=message):
-            adapters.foreign(path)
+            adapters.external_model(path)

@@ -162,7 +162,7 @@ def test_files_that_are_no_images_are_left_out_with_a_warning(parted: Path, capl
     (parted / "train" / "cat" / ".hidden").write_text("")
     (parted / "train" / ".git").mkdir()
     assert load(f"folder:{parted}").fingerprint == before
-    assert "1 files that are no images are ignored, such as notes.txt" in caplog.text
+    assert "1 files that are not images are ignored, such as notes.txt" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,9 @@ def named_model(source: ModelSource) -> NamedModel:
         raise ConfigError("--step belongs to a run folder; a foreign model has none.")
     assert model is not None
     name = model.replace(":", ".") + (f"-{weights.stem}" if weights is not None else "")
-    return NamedModel(adapters.foreign(model, weights).to(device), name, source.out or Path("runs") / name, chosen)
+    return NamedModel(
+        adapters.external_model(model, weights).to(device), name, source.out or Path("runs") / name, chosen
+    )
 
 
 def target_of(source: ModelSource) -> Target:

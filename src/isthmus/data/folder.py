@@ -144,17 +144,17 @@ def _labelled(folder: Path, classes: tuple[str, ...] | None) -> tuple[Labelled, 
     if not found:
         raise DataError(f"{folder} has no <class>/ folders with images.")
     classes = classes or found
-    foreign = [name for name in found if name not in classes]
-    if foreign:
+    extra = [name for name in found if name not in classes]
+    if extra:
         raise DataError(
-            f"{folder / foreign[0]} is a class without training images (those with are: {', '.join(classes)})."
+            f"{folder / extra[0]} is a class without training images (classes with images: {', '.join(classes)})."
         )
     return [(file, classes.index(name)) for name in found for file in _images(folder / name)], classes
 
 
 def _images(folder: Path) -> list[Path]:
     if others := other_files(folder):
-        logger.warning("%s: %d files that are no images are ignored, such as %s.", folder, len(others), others[0])
+        logger.warning("%s: %d files that are not images are ignored, such as %s.", folder, len(others), others[0])
     return [folder / name for name, _ in image_files(folder)]
 
 

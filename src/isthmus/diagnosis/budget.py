@@ -1,4 +1,4 @@
-"""How many passes and how much time a diagnosis may spend, and how much it has spent."""
+"""Limits on the passes and the time of a diagnosis, and what it has spent."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ BLOCKED = ("bpda", "on_grid", "random_search", "substitute", "decision_based")
 """Follow-up attacks for a model whose own gradients are useless."""
 
 MIN_EXAMPLES = 10
-"""A fraction of fewer robust examples says nothing about the accuracy."""
+"""Number of robust examples from which a fraction of them is meaningful."""
 
 
 class DiagnosticResult(Record):

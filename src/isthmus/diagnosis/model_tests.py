@@ -134,7 +134,7 @@ def logit_change(context: DiagnosisContext, rows: Int[Tensor, " n"]) -> Float[Te
 
 
 def randomness(context: DiagnosisContext) -> DiagnosticResult:
-    """Whether the same image gets different predictions; one pass says little then.
+    """Whether the same image gets different predictions, so that one pass is not representative.
 
     Random models are evaluated by their average over fresh draws. The follow-up attack averages gradients (expectation
     over transformation, Athalye et al. 2018, §4.2).

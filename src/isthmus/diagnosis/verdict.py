@@ -44,7 +44,7 @@ class Verdict(Record):
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a verdict rests on besides the accuracies.
+    """Evidence for a verdict besides the accuracies.
 
     Attributes:
         failed: tests that failed. Without one, a baseline accuracy that is a few points too high shows an ordinary

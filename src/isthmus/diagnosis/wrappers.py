@@ -12,12 +12,16 @@ import torch
 from torch import Tensor, nn
 
 
-class ZeroGradientModel(nn.Module):
-    """A model without gradients, given a gradient of zero so that gradient-based attacks can run on it."""
+class Wrapper(nn.Module):
+    """Base of wrappers of a model from images to logits."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+
+
+class ZeroGradientModel(Wrapper):
+    """A model without gradients, given a gradient of zero so that gradient-based attacks can run on it."""
 
     def forward(self, images: Tensor, **options: Any) -> Tensor:
         """The model's logits."""
@@ -26,12 +30,8 @@ class ZeroGradientModel(nn.Module):
         return logits + 0 * images.flatten(1).sum(1, keepdim=True)
 
 
-class LogProbabilityModel(nn.Module):
+class LogProbabilityModel(Wrapper):
     """A model that returns probabilities, turned into one that returns their logarithms."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
 
     def forward(self, images: Tensor, **options: Any) -> Tensor:
         """Log-probabilities; zeros are raised to the smallest positive number of their dtype."""
@@ -58,17 +58,13 @@ class PerImageModel(nn.Module):
         return torch.cat([self.model(torch.cat([image, others]))[:1] for image in torch.split(images, 1)])
 
 
-class FiniteModel(nn.Module):
+class FiniteModel(Wrapper):
     """A model with finite numbers in place of NaN and infinity, in its logits and in its gradient.
 
     An infinite logit becomes the largest finite number. Logits with NaN become a constant vector, up to the last bit of
     one entry: equal to within rounding (:func:`isthmus.attacks.engine.rounding.alike`), they break no example. A
     gradient entry that is not finite becomes 0.
     """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
 
     def forward(self, images: Tensor, **options: Any) -> Tensor:
         """Finite logits."""
@@ -81,6 +77,12 @@ class FiniteModel(nn.Module):
         return torch.where(logits.isnan().any(1, keepdim=True), undecided, logits.nan_to_num())
 
 
+class _Double(Wrapper):
+    def forward(self, images: Tensor, **options: Any) -> Tensor:
+        logits: Tensor = self.model(images.to(torch.float64, copy=True), **options)
+        return logits
+
+
 def in_double(model: nn.Module, probe: Tensor, **options: Any) -> nn.Module | None:
     """A copy that computes in float64; None if the model cannot be copied or does not work in float64.
 
@@ -90,17 +92,8 @@ def in_double(model: nn.Module, probe: Tensor, **options: Any) -> nn.Module | No
         options: keyword arguments of its ``forward``, such as ``keys``.
     """
 
-    class Double(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = copy.deepcopy(model).double()
-
-        def forward(self, images: Tensor, **options: Any) -> Tensor:
-            logits: Tensor = self.model(images.to(torch.float64, copy=True), **options)
-            return logits
-
     try:
-        double = Double()
+        double = _Double(copy.deepcopy(model).double())
         with torch.enable_grad():  # as attacks will call it
             double(probe.detach().requires_grad_(), **options)
     except Exception:  # a user's model may be impossible to copy, or insist on float32

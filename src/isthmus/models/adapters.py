@@ -16,7 +16,7 @@ from isthmus.core.errors import FileError, ModelError, brief
 from isthmus.core.preserve_state import no_exit
 
 
-def foreign(build_path: str, weights: str | Path | None = None) -> nn.Module:
+def external_model(build_path: str, weights: str | Path | None = None) -> nn.Module:
     """Build a model of another package: call ``package.module:function`` and load safetensors weights into it.
 
     The current folder is importable, as for ``python -m``.

@@ -142,7 +142,7 @@ class _HeadBuilder:
     def _encoder(self, width: int) -> Encoder:
         options, covariance = self.options, self.covariance
         code = options.dim or (None if covariance in ("identity", "isotropic") else width)
-        # every level pays for what its code says beyond b, so it starts as wide as b
+        # information beyond b is penalised at every level, so encoders start as wide as b
         std = 1.0 if self.levels > 1 and code is not None else options.encoder_std
         stochastic = self.objective.stochastic
         if options.encoder_std_offset is not None:

@@ -17,7 +17,7 @@ Covariance = Literal["identity", "isotropic", "diagonal", "full"]
 BackwardKind = Literal["linear", "table", "mlp"]
 
 # Standard deviations at zero parameters. The diagonal encoder starts almost deterministic (σ = softplus(−5), Alemi et
-# al. 2017); full covariances and every backward encoder start at 1, where log-densities are tame.
+# al. 2017); full covariances and every backward encoder start at 1, where log-densities are moderate.
 INITIAL_STD = {"identity": 1.0, "isotropic": 1.0, "diagonal": math.log1p(math.exp(-5.0)), "full": 1.0}
 FULL_FLOOR = 1e-5  # keeps the diagonal of L away from 0
 # The least standard deviation of a coordinate given those before it, relative to the part that they explain. It bounds

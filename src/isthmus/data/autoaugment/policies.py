@@ -36,7 +36,7 @@ PUBLISHED: tuple[SubPolicy, ...] = (
     (("equalize", 0.8, 8), ("invert", 0.1, 3)),
     (("translate_y", 0.7, 9), ("autocontrast", 0.9, 1)),
 )
-"""The 25 of the paper's table 7, which torchvision and kornia have too."""
+"""The 25 of the paper's table 7, as in torchvision and kornia."""
 
 RELEASED: tuple[SubPolicy, ...] = (
     (("invert", 0.1, 7), ("contrast", 0.2, 6)),
@@ -165,9 +165,9 @@ IMAGENET: tuple[SubPolicy, ...] = (
     (("color", 0.6, 4), ("contrast", 1.0, 8)),
     (("equalize", 0.8, 8), ("equalize", 0.6, 3)),
 )
-"""The 25 of the paper's table 9 for ImageNet, five of them twice, which torchvision has too; levels mean what they mean
-in Google's code for TPUs. None shifts an image, so it does not matter that our shifts are as many pixels as CIFAR-10's.
-That code itself draws from another list of 25 (its "v0"), and fills with grey what comes in from outside."""
+"""The 25 of the paper's table 9 for ImageNet, five of them twice, as in torchvision; levels are those of Google's code
+for TPUs. None translates an image, so the size of our translations, that of CIFAR-10, does not matter. That code itself
+uses another list of 25 (its "v0"), and fills with grey."""
 
 POLICIES = {"published": PUBLISHED, "released": RELEASED, "imagenet": IMAGENET}
-"""By the name that a recipe gives them."""
+"""Policies by their names in recipes."""

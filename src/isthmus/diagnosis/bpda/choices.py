@@ -16,7 +16,7 @@ from torch import Tensor
 from isthmus.diagnosis.bpda.relaxed import Call, as_float, fast_sigmoid, is_floating
 
 MAX_WEIGHTS = 2**24
-"""Maximum number of weights; if there would be more, there is no gradient."""
+"""Maximum number of weights; beyond it there is no gradient."""
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ _HOOKS = {"register_hook", "register_post_accumulate_grad_hook"}
 
 
 class BPDAModel(nn.Module):
-    """A model with a gradient that follows its forward pass; see the module.
+    """A model with a gradient that follows its forward pass, as described in this module.
 
     Args:
         model: any module from images to logits; never changed.
