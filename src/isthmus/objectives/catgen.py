@@ -30,15 +30,7 @@ class CatGen(InformationObjective):
         ln K, for a batch of K. Accuracy is that of the consistent classifier, softmax_y [log b(z|y) + log p(y)].
         """
         assert codes.backward is not None
-        weight = self.weight(rho)
         ce = among_labels(codes.backward, codes.exact, labels).mean()
         information = residual(codes, labels, self.kl).mean()
         reported = report(codes, labels, ce) | {"i_yz_lower": infonce_bound(ce, len(labels))}
-        return Terms(
-            total=self.total(ce, information, weight),
-            ce=ce,
-            weight=weight,
-            residual=information,
-            **report_rate(codes, labels),
-            **reported,
-        )
+        return self.combined(rho, ce, information, **report_rate(codes, labels), **reported)

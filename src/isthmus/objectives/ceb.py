@@ -25,14 +25,6 @@ class CEB(InformationObjective):
 
         The rate is only reported; see :func:`isthmus.objectives.objective.report_rate`.
         """
-        weight = self.weight(rho)
         ce = codes.cross_entropy(labels).mean()
         information = residual(codes, labels, self.kl).mean()
-        return Terms(
-            total=self.total(ce, information, weight),
-            ce=ce,
-            weight=weight,
-            residual=information,
-            **report_rate(codes, labels),
-            **report(codes, labels, ce),
-        )
+        return self.combined(rho, ce, information, **report_rate(codes, labels), **report(codes, labels, ce))

@@ -185,6 +185,16 @@ class InformationObjective(TradeOffObjective, BottleneckObjective, ABC):
         total = ce if weight == 0.0 else ce + weight * information
         return total if self.normalize == "prediction" else total / self.weight()
 
+    def combined(self, rho: float | None, ce: Tensor, information: Tensor, **reported: Any) -> Terms:
+        """The terms of ``ce + weight · information``, and those that are only reported.
+
+        The information is the term ``rate`` or ``residual``, depending on ``information_weight``.
+        """
+        weight = self.weight(rho)
+        name = self.information_weight.removesuffix("_weight")
+        total = self.total(ce, information, weight)
+        return Terms(total=total, ce=ce, weight=weight, **{name: information}, **reported)
+
 
 class LevelObjective(InformationObjective, ABC):
     """The sum of one objective over all levels of a hierarchy Z_L ← … ← Z_1 ← X.

@@ -32,16 +32,9 @@ class PairObjective(InformationObjective, ABC):
         examples whose partner is the most likely one.
         """
         assert codes.backward is not None
-        weight = self.weight(rho)
         ce = among_codes(codes.backward, codes.exact).mean()
         information = residual(codes, labels, self.kl).mean()
-        return Terms(
-            total=self.total(ce, information, weight),
-            ce=ce,
-            weight=weight,
-            residual=information,
-            **report(codes, labels, ce),
-        )
+        return self.combined(rho, ce, information, **report(codes, labels, ce))
 
     def both_ways(self, codes: Codes, labels: Int[Tensor, "batch"], rho: float | None) -> Terms:
         """The sum of :meth:`one_way` on z ~ e(z|x) and on z' ~ b(z|x') (Fischer 2020, §2.6.1).

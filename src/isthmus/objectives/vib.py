@@ -22,13 +22,6 @@ class VIB(InformationObjective):
 
     def terms(self, codes: Codes, labels: Int[Tensor, "batch"], rho: float | None = None) -> Terms:
         """mean[−log c(y|z) + σ(−ρ)·(log e(z|x) − log m(z))], in nats."""
-        weight = self.weight(rho)
         ce = codes.cross_entropy(labels).mean()
         information = rate(codes, self.kl).mean()
-        return Terms(
-            total=self.total(ce, information, weight),
-            ce=ce,
-            weight=weight,
-            rate=information,
-            **report(codes, labels, ce),
-        )
+        return self.combined(rho, ce, information, **report(codes, labels, ce))
