@@ -263,30 +263,29 @@ class Hypothesis(Learner):
         return self.objective.terms(hypotheses, labels.long(), self.trade_off(rho))
 
     def _scores(self, features: Tensor) -> Float[Tensor, "n classes"]:
-        conditioned = self.injection.begin(features)
-
-        def scored(labels: slice) -> Tensor:
-            hidden = conditioned.under(labels)
-            scores: Tensor = self.trunk(hidden.flatten(0, 1))
-            if scores.numel() != len(hidden) * len(features):
-                raise ModelError(
-                    f"The trunk gives {tuple(scores.shape)} for {len(hidden) * len(features)} pairs of image and "
-                    "label; it must end in one number for each."
-                )
-            return scores.reshape(len(hidden), len(features))
-
-        return self._each(features, conditioned.width, scored).T
+        return self._under_each(features, self.trunk, one_number=True).squeeze(-1).T
 
     def _representations(self, features: Tensor) -> Float[Tensor, "hypotheses n d"]:
+        return self._under_each(features, self.trunk[: self.eliminate])
+
+    def _under_each(
+        self, features: Tensor, layers: nn.Module, one_number: bool = False
+    ) -> Float[Tensor, "hypotheses n d"]:
+        """Outputs of layers after the injection, under each hypothesis."""
         conditioned = self.injection.begin(features)
 
-        def hidden(labels: slice) -> Tensor:
-            outputs = conditioned.under(labels)
-            number = len(outputs)
-            found: Tensor = self.trunk[: self.eliminate](outputs.flatten(0, 1)).reshape(number, len(features), -1)
-            return found
+        def outputs(labels: slice) -> Tensor:
+            hidden = conditioned.under(labels)
+            found: Tensor = layers(hidden.flatten(0, 1))
+            pairs = len(hidden) * len(features)
+            if one_number and found.numel() != pairs:
+                raise ModelError(
+                    f"The trunk gives {tuple(found.shape)} for {pairs} pairs of image and label; it must end in one "
+                    "number for each."
+                )
+            return found.reshape(len(hidden), len(features), -1)
 
-        return self._each(features, conditioned.width, hidden)
+        return self._each(features, conditioned.width, outputs)
 
     def _each(self, features: Tensor, width: int, compute: Callable[[slice], Tensor]) -> Tensor:
         """Outputs of all hypotheses, stacked. With several pieces, each is recomputed in the backward pass.
