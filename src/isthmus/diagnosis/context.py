@@ -37,6 +37,14 @@ BASELINE_WITHOUT_GRADIENTS = Square(queries=1000)
 """The baseline for models that have no gradient, not even by BPDA."""
 
 
+class CutShort(BudgetExhausted):
+    """An attack that the budget cut short, with what it had found by then."""
+
+    def __init__(self, name: str, found: RobustResult) -> None:
+        super().__init__(name)
+        self.found = found
+
+
 class DiagnosisContext:
     """State of a diagnosis: the model, its examples, and everything found so far.
 
@@ -132,7 +140,9 @@ class DiagnosisContext:
         """
         attack = BASELINE if self.queries.differentiable else BASELINE_WITHOUT_GRADIENTS
         try:
-            found = self._attack("baseline", [attack], self.baseline_gradient_model, self.clean)
+            found = self.attack("baseline", [attack], gradient_model=self.baseline_gradient_model, known=self.clean)
+        except CutShort as cut:
+            found = cut.found
         except BudgetExhausted:
             found = replace(self.clean, complete=False)
         self.spending.exhausted |= not found.complete
@@ -209,24 +219,9 @@ class DiagnosisContext:
             model: another model to attack in that ball.
 
         Raises:
-            BudgetExhausted: the budget cut the attack short; what it had found by then is kept.
+            CutShort: the budget cut the attack short; what it had found by then is kept.
+            BudgetExhausted: the budget did not suffice to begin.
         """
-        found = self._attack(name, suite, gradient_model, known, rows, threat, model)
-        if not found.complete:
-            raise BudgetExhausted(name)
-        return found
-
-    def _attack(
-        self,
-        name: str,
-        suite: Suite,
-        gradient_model: nn.Module | None = None,
-        known: RobustResult | None = None,
-        rows: Int[Tensor, " some"] | None = None,
-        threat: Threat | None = None,
-        model: nn.Module | None = None,
-    ) -> RobustResult:
-        """See :meth:`attack`; the result may be incomplete."""
         attacks = [replace(each, label=f"{name}/{each.label}") for each in ready(suite, self.threat.name)]
         chosen = torch.arange(len(self)) if rows is None else rows
         base = self.clean if threat is not None else self.best if known is None else known
@@ -239,6 +234,8 @@ class DiagnosisContext:
         if threat is None:
             self.best = merge(self.best, chosen, found)
         self.spending.report()
+        if not found.complete:
+            raise CutShort(name, found)
         return found
 
     def _evaluate(
