@@ -1,4 +1,4 @@
-"""Small data sets that the tests make, and the mirror of real ones where there is one."""
+"""Small data sets that the tests make, and the mirror of real ones if it exists."""
 
 from __future__ import annotations
 

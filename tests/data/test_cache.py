@@ -15,7 +15,7 @@ from isthmus.data.images import ImageData, Split
 
 
 class Decoder:
-    """Counts how often it is asked to decode."""
+    """Counts how often it decodes."""
 
     def __init__(self, data: ImageData) -> None:
         self.data, self.calls = data, 0

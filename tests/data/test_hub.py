@@ -1,4 +1,4 @@
-"""Loading from mirrors that the tests make, and every way in which that can fail. SVHN stands for all."""
+"""Loading from mirrors that the tests make, and every way in which that can fail, on the example of SVHN."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def test_a_split_without_rows_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class FakeHub:
-    """Stands for datasets.load_dataset where there is a network: a table of rows, or an error."""
+    """Replaces datasets.load_dataset with a network: returns a table of rows, or raises an error."""
 
     def __init__(self, rows: dict[str, list[dict[str, Any]]], error: Exception | None = None, after: int = 0) -> None:
         self.rows, self.error, self.after, self.asked = rows, error, after, []
@@ -305,7 +305,7 @@ def test_no_network_says_how_to_use_a_mirror(
 
 
 def test_data_of_a_mirror_say_whether_they_are_the_published_ones(svhn: dict[str, np.ndarray], monkeypatch) -> None:
-    """Recognised by their fingerprint, and said of any part of them; what the hub itself sends needs no note."""
+    """Recognised by their fingerprint, also in parts; data of the hub itself need no note."""
     unknown = load("svhn")
     assert unknown.note == hub.UNKNOWN
     monkeypatch.setitem(SVHN.source.known, unknown.fingerprint, "upside down")

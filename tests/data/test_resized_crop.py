@@ -26,7 +26,7 @@ def test_a_part_lies_inside_and_has_an_area_and_a_form_that_are_allowed(width: i
 
 
 def test_areas_are_uniform_and_forms_are_as_often_wide_as_tall() -> None:
-    """In a square image, where few parts are drawn again; those that are lie near the whole."""
+    """In a square image few parts are drawn again, and those cover nearly the whole image."""
     drawn = draw_parts(example_keys(3, torch.arange(4000))).tolist()
     boxes = [part_box(1000, 1000, row) for row in drawn]
     areas = np.array([(right - left) * (bottom - top) / 1e6 for left, top, right, bottom in boxes])

@@ -1,4 +1,4 @@
-"""The information plane: identity 23, edges against numpy, closed forms, and what a look at six layers costs."""
+"""The information plane: identity 23, edges against numpy, closed forms, and the cost of measuring six layers."""
 
 import math
 
@@ -19,7 +19,7 @@ SEEDS = st.integers(0, 10**6)
 
 
 def layer(seed=0, n=60, dim=3, classes=3):
-    """A ReLU layer with ties, and labels that it says something about."""
+    """A ReLU layer with ties, and labels about which it has information."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, classes, n)
     means = generator.standard_normal((classes, dim))
@@ -150,7 +150,7 @@ def test_clusters_of_known_sizes(scheme):
 
 
 def test_random_labels_of_a_wide_layer_are_told_in_full():
-    """All words differ, so that every label is: what memorisation looks like, and why it is no generalisation."""
+    """All words differ, so they determine every label: memorisation without generalisation."""
     generator = np.random.default_rng(0)
     found = layer_information(generator.standard_normal((2000, 64)), generator.integers(0, 2, 2000))
     assert found.i_xt_bits == pytest.approx(math.log2(2000))

@@ -90,7 +90,7 @@ def test_two_independent_copies_contract_as_one(seed):
 
 
 def test_ten_noisy_classes_contract_less_than_their_correlation_says():
-    """A code that names the class surely for one x in many keeps more than one that says a little of all."""
+    """A code that determines the class for one x in many keeps more than one with some information about all."""
     joint = noisy_labels(10, 0.2)
     row = np.array([0.8, *[0.2 / 9] * 9])
     sure = (np.log(10) + (row * np.log(row)).sum()) / np.log(10)  # D(p(y|x)‖p(y)) / D(x‖p(x))

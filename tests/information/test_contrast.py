@@ -60,7 +60,7 @@ def test_it_comes_to_the_same_in_parts_of_the_batch(monkeypatch):
 
 @pytest.mark.parametrize("often", [1, 3])
 def test_perfect_separation_tells_all_that_a_batch_can(often):
-    """Identity 7: ln K − ce is ln(K/n_y) where codes are far apart: ln K with distinct labels, else less."""
+    """Identity 7: for codes far apart, ln K − ce is ln(K/n_y), which is ln K for distinct labels."""
     labels = torch.arange(8).repeat(often)
     backward = IdentityGaussian(1e3 * torch.arange(8.0, dtype=torch.float64)[:, None].expand(8, DIM))
     loss = among_labels(backward, backward.mean[labels][None], labels)

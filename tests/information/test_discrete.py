@@ -85,7 +85,7 @@ def test_the_entropy_of_two_digits():
 
 @pytest.mark.parametrize("share", [0.2, 0.6])
 def test_the_correction_takes_the_bias_away(share):
-    """Over 2,000 samples of 300 from a noisy channel with 4 classes, where 9/600 nats are too much."""
+    """Over 2,000 samples of 300 from a noisy channel with 4 classes, for which the bias is 9/600 nats."""
     joint = (1 - share) * np.full((4, 4), 1 / 16) + share * np.eye(4) / 4
     samples = np.random.default_rng(0).multinomial(300, joint.ravel(), 2000).reshape(-1, 4, 4)
     truth = tables.mutual_information(joint)

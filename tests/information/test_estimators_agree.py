@@ -21,7 +21,7 @@ JOINTS = st.lists(st.lists(st.integers(0, 6), min_size=3, max_size=3), min_size=
 
 @given(JOINTS, st.integers(1, 3))
 def test_a_layer_of_clusters(counts, dim):
-    """A layer puts each input on one of some points far apart; labels are as noisy as the table says.
+    """A layer maps each input to one of several distant points; labels have the noise of the table.
 
     Noise of standard deviation 1 against distances of 100 is none, so that I(X;T) = H(T) and I(T;Y) are the table's
     for every estimator; a kernel adds what its width costs a single point.
@@ -76,7 +76,7 @@ def test_a_gaussian_channel():
 
 
 def test_a_wide_layer_reaches_the_same_ceiling_everywhere():
-    """Far apart and all different, n inputs say ln n, in bins, in distances and in kernels that keep to themselves."""
+    """n distant, distinct inputs have ln n nats in bins, in distances and in narrow kernels."""
     layer = 10.0 * torch.randn(200, 64, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(200) % 4
     found = layer_information(layer, labels)

@@ -1,4 +1,4 @@
-"""Variational bounds on f-divergences: their order, where they are tight, and how they behave at wild scores.
+"""Variational bounds on f-divergences: their order, when they are tight, and their behaviour at extreme scores.
 
 Identities 8 and 9. Divergences are computed apart from the bounds, from their textbook sums over a table.
 """

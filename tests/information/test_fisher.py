@@ -82,7 +82,7 @@ def test_of_many_classes_it_is_the_covariance_of_the_logits_gradients():
 
 
 def moved_scale():
-    """N(a·x, (e^{b·x})²) of one number: J = a²/σ² + 2b², along pixels that are told apart."""
+    """N(a·x, (e^{b·x})²) of one number: J = a²/σ² + 2b², along pixels that are distinguished."""
     a, b = weights(1, seed=5)[0], weights(1, seed=6)[0]
 
     def answer(x):

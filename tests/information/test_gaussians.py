@@ -131,7 +131,7 @@ def test_log_density_stays_finite_and_differentiable_at_vanishing_scales():
 
 @pytest.mark.parametrize("shift", [-85.0, -60.0, -14.0, 0.0, 14.0])
 def test_kl_of_diagonals_depends_on_the_ratio_of_scales_alone(shift):
-    """Down to σ = 1e-37, close to where float32 ends: its logarithm is the parameter."""
+    """Down to σ = 1e-37, near the limit of float32, since the parameter is its logarithm."""
     generator = torch.Generator().manual_seed(0)
     mean = torch.zeros(3, DIM)
     log_std = torch.randn(2, 3, DIM, generator=generator)
@@ -144,7 +144,7 @@ def test_kl_of_diagonals_depends_on_the_ratio_of_scales_alone(shift):
 
 @given(st.integers(0, 1000), st.floats(1e-7, 1e-2))
 def test_kl_of_near_diagonals_is_not_lost_in_rounding(seed, step):
-    """Σ (σ_p/σ_q)² − 1 − ln of it is about 2δ² each: float32 keeps it where one less one would be noise."""
+    """Each term (σ_p/σ_q)² − 1 − ln (σ_p/σ_q)² is about 2δ², which float32 resolves without cancellation."""
     direction = make("identity", 2, seed, 64).mean.float()
     p, q = DiagonalGaussian(direction * 0, direction * 0), DiagonalGaussian(direction * 0, step * direction)
     double = kl(

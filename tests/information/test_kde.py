@@ -90,7 +90,7 @@ def test_two_points():
 
 
 def test_twins_have_no_best_width():
-    """Likelihood grows as kernels narrow; also where a layer has collapsed to clusters or to a point."""
+    """Likelihood grows as kernels narrow, also for a layer that has collapsed to clusters or to a point."""
     x = draw(10, 3)
     assert fit_kernel_variance(torch.cat([x, x])) == 0.0
     assert fit_kernel_variance(torch.full((10, 2), 0.1)) == 0.0

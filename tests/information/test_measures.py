@@ -1,4 +1,4 @@
-"""What a batch says per example: against torch.distributions, and the identities of a consistent model."""
+"""Measures of a batch per example, against torch.distributions, and the identities of a consistent model."""
 
 import math
 from dataclasses import replace

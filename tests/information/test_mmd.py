@@ -1,4 +1,4 @@
-"""Maximum mean discrepancy (identity 10), what it says of labels in a representation, and what it costs."""
+"""Maximum mean discrepancy (identity 10), label information in a representation, and the cost."""
 
 import itertools
 import math
@@ -25,7 +25,7 @@ def draw(*shape, seed=0, dtype=torch.float64):
 
 
 def batch(n=24, hypotheses=4, d=3, seed=0, dtype=torch.float64):
-    """Representations that tell labels apart somewhat, and labels of which each class has two at least."""
+    """Representations that partly separate labels, and labels with at least two of each class."""
     labels = torch.arange(n) % hypotheses
     labels[hypotheses * 2 :] = labels[hypotheses * 2 :].div(2, rounding_mode="floor")  # some classes have more
     z = draw(hypotheses, n, d, seed=seed)
@@ -134,7 +134,7 @@ def test_labels_that_are_not_in_a_representation_leave_nothing_on_average(pairin
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)], ids=str)
 @pytest.mark.parametrize("sigma", [None, 0.5, 3.0])
 def test_against_all_is_a_known_part_of_against_the_rest(sigma, dtype, tolerance):
-    """Identity 10: (1 − π)², π the share of the class; .81 where ten classes are balanced."""
+    """Identity 10: (1 − π)², with π the fraction of the class; .81 for ten balanced classes."""
     for n, classes in [(24, 4), (60, 10)]:
         z, labels = batch(n, classes, dtype=dtype)
         rest, everyone = (label_information(z, labels, p, sigma=sigma).biased for p in PAIRINGS[:2])
@@ -164,7 +164,7 @@ def test_pairings_against_loops_over_hypotheses_classes_and_pairs(pairing, unbia
 
 
 def test_each_hypothesis_is_judged_on_its_own_representation():
-    """What tells label 1 apart under hypothesis 1 alone shows there alone."""
+    """Information about label 1 under hypothesis 1 alone is measured there alone."""
     labels = torch.arange(60) % 3
     z = draw(3, 60, 4)
     z[1][labels == 1] += 3.0

@@ -222,7 +222,7 @@ def test_equal_rows_share_a_code():
 @settings(max_examples=10)
 @given(seeds)
 def test_curves_rise(seed):
-    """I(X;Z) and I(Y;Z) grow with β, each code is the best of all at its own β, and the order asked for is kept."""
+    """I(X;Z) and I(Y;Z) grow with β, each code is the best at its own β, and results keep the given order."""
     p = random_table(seed)
     betas = [3.0, 1.2, 40.0, 8.0, 1.2, 2.0]
     codes = ib_curve(p, betas)

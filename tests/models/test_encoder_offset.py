@@ -1,4 +1,4 @@
-"""The offset in the softplus of an encoder's σ: what it sets, and where it is refused."""
+"""The offset in the softplus of an encoder's σ: its effect, and options that do not go with it."""
 
 import math
 

@@ -160,7 +160,7 @@ def test_in_pieces_dropout_is_repeated_for_the_gradient(monkeypatch):
 
 
 def test_in_pieces_checkpoints_know_the_device(monkeypatch):
-    """Those of torch repeat dropout on the devices of the tensors they are handed, and a closure tells of none."""
+    """torch's checkpoints restore dropout on the devices of their tensor arguments; a closure has none."""
     handed, real = [], module.checkpoint
 
     def recorded(function, *given, **options):
@@ -342,7 +342,7 @@ def test_elimination_weight_is_e_to_the_minus_rho():
 
 
 def test_the_layer_keeps_its_place():
-    """Whoever knows the trunk by its layers finds them again."""
+    """Layers of the trunk keep their identity."""
     layer = nn.Linear(12 + 3, 4)
     model = behind(layer)
     assert isinstance(model.injection, Concatenation)

@@ -111,7 +111,7 @@ def test_a_trained_model_keeps_its_whitening(tmp_path):
 
 
 def test_files_are_read_a_few_at_a_time():
-    """Fitting asks for parts, never for all images at once."""
+    """Fitting reads batches, never all images at once."""
     from isthmus.models import factory
 
     images = (correlated(2500) * 255).byte()

@@ -67,7 +67,7 @@ def test_a_consistent_classifier_needs_labels_codes():
 
 @pytest.mark.parametrize("name", ["catgen", "bidirectional"])
 def test_trained_on_blobs_it_knows_the_label(name):
-    """Ten far blobs: I(X;Y) = ln 10, which is also what a batch of 250 can tell of balanced labels."""
+    """Ten distant blobs: I(X;Y) = ln 10, which is also the maximum for a batch of 250 with balanced labels."""
     torch.manual_seed(0)
     centres = 4 * torch.randn(10, 8, generator=torch.Generator().manual_seed(1))
     model = isthmus.bottleneck(

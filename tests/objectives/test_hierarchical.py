@@ -182,7 +182,7 @@ RECIPE = {
 
 
 def test_a_recipe_trains_saves_and_loads_it(tmp_path):
-    """Real digits; what both levels know of the label lies below what there is to know, ln 10."""
+    """Real digits: the information of both levels about the label is below its maximum, ln 10."""
     run = isthmus.train(RECIPE, out=tmp_path / "run", progress=False)
     last = json.loads(run.metrics_file.read_text("utf-8").splitlines()[-1])
     net, test = isthmus.load(run.path), load(load_recipe(RECIPE).data).test

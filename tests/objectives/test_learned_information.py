@@ -102,7 +102,7 @@ def test_a_vector_process_needs_a_code_of_its_canonical_correlations():
 
 
 def test_wider_scales_reach_what_lies_further_back():
-    """At lag 4 the next step hangs on the fourth-last alone: windows of 2 tell nothing, two scales all."""
+    """At lag 4 the next step depends only on the fourth-last one: a window of 2 has no information, two scales have all."""
     process = Autoregression.scalar(0.9, lag=4)
     there_is = process.predictive_information(4, 1)
     assert there_is == pytest.approx(0.830, abs=1e-3)
@@ -146,7 +146,7 @@ def test_an_oracle_s_noise_leaves_the_class_and_nothing_else(bidirectional):
 
 
 def test_denoising_is_a_gaussian_channel_where_the_noise_is():
-    """X ~ N(0, 3), X' = X + N(0, 1): there are ½ ln 4 = 0.693 nats to tell."""
+    """X ~ N(0, 3), X' = X + N(0, 1): the information is ½ ln 4 = 0.693 nats."""
 
     def draw(count, generator):
         x = math.sqrt(3.0) * torch.randn(count, 1, generator=generator)
@@ -160,7 +160,7 @@ def test_denoising_is_a_gaussian_channel_where_the_noise_is():
 
 
 def test_every_level_of_a_hierarchy_knows_the_label():
-    """Ten far blobs: all levels tell ln 10, at ρ = 1 with little else (Fischer 2020, C.1)."""
+    """Ten distant blobs: at ρ = 1 all levels have ln 10 nats about the label and little else (Fischer 2020, C.1)."""
     blobs = Blobs(classes=10, distance=14.0)
 
     def draw(count, generator):

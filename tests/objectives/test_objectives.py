@@ -70,7 +70,7 @@ def test_sampled_information_averages_to_the_closed_form(name):
 
 @pytest.mark.parametrize("name", ["vib", "ceb"])
 def test_without_a_bottleneck_the_loss_is_the_cross_entropy(name):
-    """Identity 12: ρ → ∞, also where the information overflows."""
+    """Identity 12: ρ → ∞, even if the information overflows."""
     codes, labels, mean = encoded()
     codes = replace(codes, encoder=IdentityGaussian(mean * 1e200))
     found = terms(name, codes, labels, rho=math.inf)

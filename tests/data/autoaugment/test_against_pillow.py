@@ -1,4 +1,4 @@
-"""Every operation gives Pillow's bytes, on photographs, on noise, and where an image has few values or few pixels."""
+"""Every operation gives Pillow's bytes, on photographs, on noise, and on images of few values or few pixels."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ def test_what_is_not_there_is_refused() -> None:
 
 @pytest.fixture
 def five(tmp_path: Path) -> Path:
-    """A folder with the five photographs: their columns' numbers, so that one sees which are taken."""
+    """A folder with the five photographs; pixels are column numbers, which show the columns that are used."""
     folder = tmp_path / "imagecorruptions" / "frost"
     folder.mkdir(parents=True)
     for number, name in enumerate(weather.FROST_FILES):

@@ -1,4 +1,4 @@
-"""Small copies of the published files, with what stands in them."""
+"""Small copies of the published files, with their contents."""
 
 from __future__ import annotations
 
