@@ -102,7 +102,7 @@ def test_a_vector_process_needs_a_code_of_its_canonical_correlations():
 
 
 def test_wider_scales_reach_what_lies_further_back():
-    """At lag 4 the next step depends only on the fourth-last one: a window of 2 has no information, two scales have all."""
+    """At lag 4 the next step depends only on the fourth-last: a window of 2 has no information, two scales have all."""
     process = Autoregression.scalar(0.9, lag=4)
     there_is = process.predictive_information(4, 1)
     assert there_is == pytest.approx(0.830, abs=1e-3)
