@@ -3,12 +3,13 @@
 from isthmus.core.types import Interval, Metric
 from isthmus.studies import catalogue
 from isthmus.studies.measured import fraction, measured
+from isthmus.studies.study import StudyRecord
 
 
 def record(name, experiments, **config):
     """A record of a study with these options, from the plain data of experiments."""
     study = catalogue.find(name)
-    empty = study.record(scale="small", config=study.config(**config).plain())
+    empty = StudyRecord(study=name, scale="small", config=study.config(**config).plain())
     return empty.filled({f"{number}": each for number, each in enumerate(experiments)}, total=len(experiments))
 
 

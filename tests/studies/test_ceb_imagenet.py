@@ -313,11 +313,11 @@ def test_portions_together_are_the_whole(evaluated, monkeypatch):
     whole = evaluated.under_pgd("linf")
     assert whole.n == 10
     assert 0 < whole.value <= 1
-    for kept in (evaluated.store.root / "cells").glob("*"):
+    for kept in (evaluated.store.root / "experiments").glob("*"):
         kept.unlink()
     monkeypatch.setattr(imagenet_experiments, "PORTION", 4)
     assert evaluated.under_pgd("linf") == whole
-    parts = sorted(path.name for path in (evaluated.store.root / "cells").glob("*.json"))
+    parts = sorted(path.name for path in (evaluated.store.root / "experiments").glob("*.json"))
     assert len(parts) == 3
     monkeypatch.setattr(imagenet_experiments, "Attacker", None)  # nothing is attacked again
     assert evaluated.under_pgd("linf") == whole

@@ -282,7 +282,7 @@ def test_a_study_runs_on_digits(number, out):
     text = html.read_text("utf-8").replace("&#39;", "'")
     assert found.claims
     assert all(each.claim in text for each in found.claims)
-    assert not list(out.glob("cells/*.evaluation*")), "attacks that are over leave nothing behind"
+    assert not list(out.glob("experiments/*.evaluation*")), "attacks that are over leave nothing behind"
     if number in (1, 2, 8):
         rows = found.rows(collapsed=True).select("robust_accuracy", {"objective": "vib", "beta": 0.01})
         counts = {}

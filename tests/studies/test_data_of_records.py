@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from isthmus.core import provenance
-from isthmus.core.errors import FileError
 from isthmus.data.loading import load
 from isthmus.studies import page
 from isthmus.studies.store import Experiment, ResultStore
@@ -16,27 +15,17 @@ RESULTS = Path(__file__).parents[2] / "results"
 DIGITS = {"name": "digits", "train_limit": 100}
 
 
-def test_a_cell_holds_the_fingerprint_of_what_it_loaded(tmp_path):
-    bench = ResultStore(tmp_path)
+def test_an_experiment_holds_the_fingerprint_of_what_it_loaded(tmp_path):
+    store = ResultStore(tmp_path)
     piece = Experiment("piece", {"a": 1}, lambda: {"n": len(load(DIGITS).test)})
-    whole = Experiment("whole", {"b": 2}, lambda: dict(bench.part(piece)))
+    whole = Experiment("whole", {"b": 2}, lambda: dict(store.part(piece)))
     for _ in range(2):  # measured, and then from the piece's file
-        assert bench.attempt(whole) == ""
-        (found,) = bench.kept(whole)["data"]
+        assert store.attempt(whole) == ""
+        (found,) = store.kept(whole)["data"]
         assert found == {"name": "digits", "fingerprint": load(DIGITS).fingerprint, "note": ""}
-        next((tmp_path / "cells").glob("whole-*.json")).unlink()
-    bench.attempt(Experiment("toy", {}, lambda: {"n": 1}))
-    assert bench.kept(Experiment("toy", {}, dict))["data"] == []
-
-
-def test_a_cell_without_fingerprint_is_refused(tmp_path):
-    bench, cell = ResultStore(tmp_path), Experiment("old", {}, lambda: {"n": 1})
-    bench.attempt(cell)
-    (path,) = (tmp_path / "cells").glob("*.json")
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps({key: value for key, value in content.items() if key not in ("data", "sha256")}))
-    with pytest.raises(FileError, match="did not keep the fingerprint of the data; delete it"):
-        bench.kept(cell)
+        next((tmp_path / "experiments").glob("whole-*.json")).unlink()
+    store.attempt(Experiment("toy", {}, lambda: {"n": 1}))
+    assert store.kept(Experiment("toy", {}, dict))["data"] == []
 
 
 def test_a_trained_model_says_what_it_was_trained_on_also_if_it_was_there_before(tmp_path):
@@ -47,10 +36,10 @@ def test_a_trained_model_says_what_it_was_trained_on_also_if_it_was_there_before
         "objective": "deterministic",
         "training": {"epochs": 1, "batch_size": 50},
     }
-    bench = ResultStore(tmp_path)
+    store = ResultStore(tmp_path)
     for _ in range(2):
         with provenance.uses() as found:
-            run = bench.train(recipe)
+            run = store.train(recipe)
         assert set(found) == {run.info()["data"]["fingerprint"]} == {load(DIGITS).fingerprint}
 
 

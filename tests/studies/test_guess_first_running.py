@@ -139,10 +139,12 @@ def test_norms_and_the_ensemble_are_those_of_the_attacks_by_hand(table, out, jud
 
 
 def test_figure_3_takes_over_all_that_table_1_measured(table, out):
-    before = {path: path.stat().st_mtime_ns for path in out.glob("*/*") if path.parent.name in ("models", "cells")}
+    before = {
+        path: path.stat().st_mtime_ns for path in out.glob("*/*") if path.parent.name in ("models", "experiments")
+    }
     settings = {key: value for key, value in SETTINGS.items() if key != "battery_images"}
     record, html = run_study("guess-first/figure-3", "tiny", settings, out, show_progress=False)
-    after = {path: path.stat().st_mtime_ns for path in out.glob("*/*") if path.parent.name in ("models", "cells")}
+    after = {path: path.stat().st_mtime_ns for path in out.glob("*/*") if path.parent.name in ("models", "experiments")}
     assert after == before
     shared = [name for name in table[0].experiments if "white-box" in name or "black-box" in name]
     assert list(record.experiments) == shared
@@ -151,11 +153,11 @@ def test_figure_3_takes_over_all_that_table_1_measured(table, out):
 
 
 def test_another_grid_needs_no_further_white_box_attack(table, out):
-    kept = set((out / "cells").glob("norms-*"))
+    kept = set((out / "experiments").glob("norms-*"))
     settings = {key: value for key, value in SETTINGS.items() if key != "battery_images"}
     wider = {**settings, "linf": [0.1, 0.15, 0.3], "models": ["CNN"]}
     record, _ = run_study("guess-first/figure-3", "tiny", wider, out, show_progress=False)
-    assert set((out / "cells").glob("norms-*")) == kept
+    assert set((out / "experiments").glob("norms-*")) == kept
     clean, smaller, *rest = counts(record, access="white", attack="pgd", model="CNN")
     assert [clean, *rest] == counts(table[0], access="white", attack="pgd", model="CNN")
     assert smaller >= rest[0]

@@ -1,4 +1,4 @@
-"""A study from its name to its page: kept cell by cell, taken up after a kill, drawn without torch."""
+"""A study from its name to its page: kept experiment by experiment, resumed after a kill, drawn without torch."""
 
 import json
 import shlex
@@ -73,7 +73,7 @@ def test_other_options_are_other_cells(done):
     out, record, _ = done
     more, _ = run_study(NAME, "tiny", [f"{key}={value}" for key, value in {**QUICK, "seeds": 3}.items()], out, False)
     assert len(more.experiments) == 9
-    assert all(more.experiments[name] == cell for name, cell in record.experiments.items())
+    assert all(more.experiments[name] == kept for name, kept in record.experiments.items())
     assert "seeds=3" in page.command(more)
 
 
@@ -103,11 +103,11 @@ def test_the_page_is_drawn_from_the_record_without_torch(done, tmp_path):
 
 def test_a_damaged_cell_is_told(tmp_path):
     run_study(NAME, "tiny", {**QUICK, "seeds": 1}, tmp_path, show_progress=False)
-    cell = next((tmp_path / "cells").glob("*.json"))
-    cell.write_text(cell.read_text()[:40])
+    kept = next((tmp_path / "experiments").glob("*.json"))
+    kept.write_text(kept.read_text()[:40])
     with pytest.raises(FileError, match="not a readable JSON file"):
         run_study(NAME, "tiny", {**QUICK, "seeds": 1}, tmp_path, show_progress=False)
-    cell.write_text(json.dumps({"about": {}, "value": {}, "seconds": 1}))
+    kept.write_text(json.dumps({"about": {}, "value": {}, "seconds": 1}))
     with pytest.raises(FileError, match="not the measurement that its name says"):
         run_study(NAME, "tiny", {**QUICK, "seeds": 1}, tmp_path, show_progress=False)
 

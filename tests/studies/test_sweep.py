@@ -60,7 +60,7 @@ def test_a_run_that_diverges_ends_no_other(alone, tmp_path, monkeypatch):
     name = "intervals, vib, beta 0.01, offset 0, seed 1"
     assert record.failures == {name: "ModelError: Training diverged at step 3."}
     assert record.complete
-    assert record.experiments == {other: cell for other, cell in alone.experiments.items() if other != name}
+    assert record.experiments == {other: each for other, each in alone.experiments.items() if other != name}
     text = html.read_text("utf-8")
     assert "1 of 6 experiments could not be measured" in text
     assert f"{name} failed: ModelError: Training diverged at step 3." in text
@@ -70,7 +70,7 @@ def test_a_run_that_diverges_ends_no_other(alone, tmp_path, monkeypatch):
     assert again.experiments == alone.experiments
 
 
-def test_what_no_cell_would_survive_ends_the_study_at_once(tmp_path):
+def test_what_no_experiment_would_survive_ends_the_study_at_once(tmp_path):
     with pytest.raises(ConfigError, match="There is no class 'truck'"):
         run_study(
             "closer-look/figure-4",
@@ -130,7 +130,7 @@ def test_an_experiment_that_loses_its_workers_fails_alone(alone, tmp_path, monke
     record, _ = run_study(NAME, "tiny", QUICK, tmp_path, show_progress=False)
     first = next(iter(alone.experiments))
     assert record.failures == {first: "lost 3 times"}
-    assert record.experiments == {name: cell for name, cell in alone.experiments.items() if name != first}
+    assert record.experiments == {name: each for name, each in alone.experiments.items() if name != first}
 
 
 HELD = f"""
@@ -143,7 +143,7 @@ measure, calls = toy_experiments.measure, []
 
 def held(*arguments):
     calls.append(arguments)
-    while len(calls) > 1 and os.path.exists("hold"):  # each worker's second cell waits, however fast the machine is
+    while len(calls) > 1 and os.path.exists("hold"):  # holds the second experiment of each worker
         time.sleep(0.01)
     return measure(*arguments)
 
@@ -212,8 +212,8 @@ def _lines(path):
     return len(path.read_text().splitlines())
 
 
-def test_two_cells_of_one_name_are_a_mistake(tmp_path):
-    with pytest.raises(ConfigError, match="two cells called"):
+def test_two_experiments_of_one_name_are_a_mistake(tmp_path):
+    with pytest.raises(ConfigError, match="two experiments called"):
         run_study(NAME, "tiny", {**QUICK, "betas": [0.1, 0.1], "seeds": 1}, tmp_path, show_progress=False)
 
 
@@ -223,7 +223,7 @@ def test_what_is_not_finite_is_a_failure_in_words(tmp_path, monkeypatch):
     assert len(record.failures) == record.total == 3
     assert {finding.verdict for finding in record.claims} == {"undecided"}
     assert "3 of 3 experiments could not be measured" in html.read_text("utf-8")
-    assert "something that was measured is not finite" in next(iter(record.failures.values()))
+    assert "a measured number is not finite" in next(iter(record.failures.values()))
 
 
 def _children(parent):

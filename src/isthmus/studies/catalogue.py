@@ -1,4 +1,4 @@
-"""Names of studies, found without importing them, and reading stored records. Nothing here imports torch."""
+"""Names of studies, found without importing them, and stored records; none of it imports torch."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from isthmus.core import files
-from isthmus.core.errors import ConfigError, FileError, unknown
+from isthmus.core.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
     from isthmus.studies.study import Study, StudyRecord
@@ -37,12 +36,12 @@ def names() -> list[str]:
 
 
 def question(name: str) -> str:
-    """What a study asks, in one line."""
+    """The question of a study, in one line."""
     return find(name).question
 
 
 def find(name: str) -> Study:
-    """One study.
+    """The study with this name.
 
     Raises:
         ConfigError: there is no such study; the message suggests one.
@@ -56,15 +55,13 @@ def find(name: str) -> Study:
 
 
 def load(path: Path) -> tuple[Study, StudyRecord]:
-    """Read a stored record, with the study it is of.
+    """Read a stored record, with its study.
 
     Raises:
         FileError: it is no record of a study, or of another format.
-        ConfigError: it is of a study that does not exist.
+        ConfigError: there is no such study.
     """
-    content = files.read_json(path)
-    name = content.get("study") if isinstance(content, dict) else None
-    if not isinstance(name, str):
-        raise FileError(f"{path} is no record of a study (study: missing); run the study again.")
-    study = find(name)
-    return study, study.load(path)
+    from isthmus.studies.study import StudyRecord
+
+    record = StudyRecord.load(path)
+    return find(record.study), record

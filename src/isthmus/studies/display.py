@@ -1,4 +1,4 @@
-"""One progress display for a whole study: all its cells, and what every worker is at."""
+"""The progress display of a study: all its experiments, and what each worker does."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _WIDE = 72
 
 
 class Display:
-    """Bars on stderr; nothing is drawn where that is no terminal or ``shown`` is False. A context manager.
+    """Bars on stderr; nothing is drawn if that is no terminal or ``shown`` is False. A context manager.
 
     Args:
-        title: of the bar over all cells.
+        title: of the bar over all experiments.
     """
 
     def __init__(self, title: str, shown: bool = True) -> None:
@@ -36,22 +36,22 @@ class Display:
         self._progress.stop()
 
     def count(self, done: int, total: int, failed: int) -> None:
-        """How many cells there are by now, and how many of them could not be measured; more of them: another stage."""
+        """Show how many experiments are done and how many failed; a larger total begins another stage."""
         if 0 < self._total < total:
             self._stage, self._before = self._stage + 1, self._total
         self._total = total
         note = f"{done}/{total}" + (f", {failed} failed" if failed else "")
-        said = self._title if self._stage == 1 else f"{self._title}, stage {self._stage}"
+        title = self._title if self._stage == 1 else f"{self._title}, stage {self._stage}"
         over = done + failed - self._before
-        self._progress.update(self._all, description=said, completed=over, total=total - self._before, count=note)
+        self._progress.update(self._all, description=title, completed=over, total=total - self._before, count=note)
 
     def failed(self, name: str, why: str) -> None:
-        """Say above the bars that a cell failed."""
+        """Print above the bars that an experiment failed."""
         self._progress.console.print(f"failed: {name}: {why}", highlight=False, markup=False)
 
-    def at(self, worker: int, cell: str, what: str, done: float, total: float) -> None:
-        """What a worker does, and how far it is in that."""
-        text = f"  {cell}: {what}"
+    def at(self, worker: int, experiment: str, what: str, done: float, total: float) -> None:
+        """Show what a worker does, and its progress."""
+        text = f"  {experiment}: {what}"
         text = text if len(text) <= _WIDE else f"{text[: _WIDE - 1]}…"
         share = f"{done / total:.0%}" if total else ""
         if worker not in self._workers:
@@ -60,7 +60,7 @@ class Display:
         self._progress.update(task, description=text, completed=done, total=total or None, count=share)
 
     def idle(self, worker: int) -> None:
-        """A worker has nothing to do."""
+        """Remove the bar of a worker without a task."""
         task = self._workers.pop(worker, None)
         if task is not None:
             self._progress.remove_task(task)

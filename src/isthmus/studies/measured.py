@@ -1,6 +1,6 @@
-"""What one experiment measured: rows, per-example outcomes, and details for its drawings.
+"""Measurements of one experiment: rows, per-example outcomes, and details for its plots.
 
-Rows are stored by column, those of one metric together, so that a course over a thousand epochs stays readable::
+Rows of one metric are stored together, by column::
 
     {"name": "i_xt", "unit": "bits", "n": 2000, "coords": {"labels": "random", "epoch": [10, 20]}, "value": [3.1, 3.3]}
 """
@@ -8,7 +8,7 @@ Rows are stored by column, those of one metric together, so that a course over a
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,13 +24,12 @@ _COMMON = ("name", "unit", "n", "note")
 
 @dataclass(frozen=True)
 class Measured:
-    """What one experiment measured.
+    """Measurements of one experiment.
 
     Attributes:
-        metrics: rows with all their coordinates.
-        outcomes: for rows that are a fraction of examples, what happened to each: name of the row's metric and values
-            of its coordinates -> outcomes (:meth:`with_outcomes`).
-        details: JSON-able facts for drawings, such as pictures.
+        metrics: rows with all their coordinates, those of one kind together.
+        outcomes: position of a row that is a fraction of examples -> which examples count.
+        details: JSON-able facts for plots, such as pictures.
         collapsed: the model stayed at chance; claims, tables and plots leave it out.
     """
 
@@ -45,7 +44,7 @@ class Measured:
 
     def plain(self) -> dict[str, Any]:
         """As JSON-able data."""
-        content: dict[str, Any] = {"rows": list(_columns(self.metrics))}
+        content: dict[str, Any] = {"rows": [_column(group) for group in _groups(self.metrics)]}
         if self.outcomes:
             content["outcomes"] = {
                 f"{number}": {
@@ -53,14 +52,14 @@ class Measured:
                     "n": len(found.bits),
                     "bits": base64.b64encode(np.packbits(found.bits).tobytes()).decode("ascii"),
                 }
-                for number, found in _in_columns(self.metrics, self.outcomes).items()
+                for number, found in self.outcomes.items()
             }
         content |= {"details": dict(self.details)} if self.details else {}
         return content | ({"collapsed": True} if self.collapsed else {})
 
     @classmethod
     def from_plain(cls, content: Mapping[str, Any]) -> Measured:
-        """From what :meth:`plain` gives.
+        """From the data that :meth:`plain` returns.
 
         Raises:
             KeyError, TypeError, ValueError: it is something else.
@@ -77,15 +76,16 @@ def measured(
     images: str = "",
     **rest: Any,
 ) -> dict[str, Any]:
-    """What an experiment returns: its rows with common coordinates, as plain data.
+    """The return value of an experiment: its rows with common coordinates, as plain data.
 
     Args:
-        metrics: rows; their own coordinates go before the common ones.
+        metrics: rows; their own coordinates take precedence over the common ones.
         outcomes: name of a metric that has one row -> whether each example counts in it.
-        images: digest of the examples that the outcomes are of.
+        images: digest of these examples.
         rest: ``details`` and ``collapsed``; see :class:`Measured`.
     """
-    rows = tuple(metric.named(metric.name, **{**coords, **metric.coords}) for metric in metrics)
+    named = [metric.named(metric.name, **{**coords, **metric.coords}) for metric in metrics]
+    rows = tuple(row for group in _groups(named) for row in group)  # as they are stored
     kept = {}
     for name, bits in (outcomes or {}).items():
         (number,) = (number for number, row in enumerate(rows) if row.name == name)
@@ -93,36 +93,28 @@ def measured(
     return Measured(rows, kept, **rest).plain()
 
 
-def _columns(metrics: Iterable[Metric]) -> Iterator[dict[str, Any]]:
-    for group in _groups(metrics):
-        first, interval = group[0], group[0].interval
-        content: dict[str, Any] = {name: getattr(first, name) for name in _COMMON if getattr(first, name) != ""}
-        content["coords"] = {key: _folded([row.coords[key] for row in group]) for key in first.coords}
-        content["value"] = _folded([row.value for row in group], always=len(group) > 1)
-        if interval is not None:
-            ends = [row.interval for row in group if row.interval is not None]
-            content["low"] = _folded([each.low for each in ends], always=len(group) > 1)
-            content["high"] = _folded([each.high for each in ends], always=len(group) > 1)
-            content |= {"level": interval.level, "method": interval.method}
-        yield content
-
-
-def _kind(row: Metric) -> tuple[Any, ...]:
-    made = (row.interval.level, row.interval.method) if row.interval else None
-    return (*(getattr(row, name) for name in _COMMON), tuple(row.coords), made)
+def _column(group: Sequence[Metric]) -> dict[str, Any]:
+    """Rows of one kind as columns; one that is constant holds its value alone."""
+    first = group[0]
+    content: dict[str, Any] = {name: getattr(first, name) for name in _COMMON if getattr(first, name) != ""}
+    content["coords"] = {key: _folded([row.coords[key] for row in group]) for key in first.coords}
+    content["value"] = _folded([row.value for row in group], always=len(group) > 1)
+    if first.interval is not None:
+        intervals = [row.interval for row in group if row.interval is not None]
+        for end in ("low", "high"):
+            content[end] = _folded([getattr(each, end) for each in intervals], always=len(group) > 1)
+        content |= {"level": first.interval.level, "method": first.interval.method}
+    return content
 
 
 def _groups(metrics: Iterable[Metric]) -> list[list[Metric]]:
+    """Rows that differ in value, interval and values of coordinates alone, together."""
     groups: dict[tuple[Any, ...], list[Metric]] = {}
-    for metric in metrics:
-        groups.setdefault(_kind(metric), []).append(metric)
+    for row in metrics:
+        made = (row.interval.level, row.interval.method) if row.interval else None
+        kind = (*(getattr(row, name) for name in _COMMON), tuple(row.coords), made)
+        groups.setdefault(kind, []).append(row)
     return list(groups.values())
-
-
-def _in_columns(metrics: tuple[Metric, ...], outcomes: Mapping[int, Outcomes]) -> dict[int, Outcomes]:
-    """Outcomes by the place their row has once rows are stored by column."""
-    place = {id(row): number for number, row in enumerate(row for group in _groups(metrics) for row in group)}
-    return {place[id(metrics[number])]: found for number, found in outcomes.items()}
 
 
 def _folded(values: list[Any], always: bool = False) -> Any:

@@ -1,4 +1,4 @@
-"""Rows of a study, and numbers of single seeds with their uncertainty over images."""
+"""Rows of a study, and samples: numbers of single seeds with their uncertainty over images."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from isthmus.core.types import Coordinate, Metric
 from isthmus.metrics import clopper_pearson, wilson
 
 Seed = Coordinate | None
-"""A seed; None for a number that does not depend on it, which then goes with every seed."""
+"""A seed; None for a number that does not depend on it, which is paired with every seed."""
 Wanted = Coordinate | tuple[Coordinate, ...] | None
-"""A coordinate's value, several of which any will do, or None where it must be absent."""
+"""A coordinate's value, a tuple of allowed values, or None if it must be absent."""
 Bits = NDArray[np.bool_]
 _SIGNED = ("points", "cosine")  # numbers in [-1, 1]
 SYMBOLS = {"rho": "ρ", "beta": "β", "eps": "ε", "weight_decay": "λ"}
@@ -32,7 +32,7 @@ def coordinate_text(key: str, value: Coordinate) -> str:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What happened to each example: whether it counts in a fraction.
+    """Whether each example counts in a fraction.
 
     Attributes:
         images: digest of the examples, in their order; only outcomes of the same examples are paired.
@@ -69,7 +69,7 @@ class Rows:
         return [self.all[number] for number in sorted(found) if self.all[number].value is not None]
 
     def outcomes(self, metric: Metric) -> Outcomes | None:
-        """What happened to each example behind a row, if it was kept."""
+        """Whether each example behind a row counts in it, if that was kept."""
         return self._outcomes.get(id(metric))
 
 
@@ -78,10 +78,10 @@ class Sample:
     """A quantity for one seed.
 
     Attributes:
-        below, above: how far the choice of images alone reaches, at the level asked for; 0 where it plays no part.
+        below, above: deviations for the choice of images alone, at a given level; 0 if there are none.
         n: images behind it.
-        of_images: how these were found, "" if not at all.
-        bounds: what the value cannot be below and above.
+        of_images: method of these deviations; "" if there are none.
+        bounds: least and greatest possible value.
     """
 
     value: float
@@ -100,9 +100,9 @@ Samples = dict[Seed, Sample]
 def signed_total(terms: Sequence[tuple[int, Sample]]) -> Sample:
     """A signed sum of numbers of the same seed.
 
-    The deviations over images are squared and added (Newcombe 1998). Where it is known what happened to each image,
-    their correlation is taken into account, as Newcombe's interval for paired proportions does; without it the interval
-    is rather too wide, since models mostly err on the same images.
+    The squares of the deviations over images are added (Newcombe 1998). If the outcomes of each image are known, their
+    correlation enters, as in Newcombe's interval for paired proportions. Otherwise the interval is rather too wide,
+    since models mostly err on the same images.
     """
     unit = terms[0][1].unit
     bounds = [sample.bounds if sign > 0 else (-sample.bounds[1], -sample.bounds[0]) for sign, sample in terms]
@@ -128,7 +128,7 @@ def _reach(terms: Sequence[tuple[int, Sample]], reaches: Sequence[float]) -> flo
 
 
 def _correlation(one: Outcomes | None, other: Outcomes | None) -> float:
-    """Of what happened to each image; 0 where it is not known."""
+    """The correlation of two models' outcomes over images; 0 if it is not known."""
     if one is None or other is None or one.images != other.images:
         return 0.0
     a, b = one.bits.astype(float), other.bits.astype(float)
@@ -137,7 +137,7 @@ def _correlation(one: Outcomes | None, other: Outcomes | None) -> float:
 
 
 def read_sample(row: Metric, rows: Rows, level: float) -> Sample:
-    """What a row says of its seed, with its deviations over images at a level."""
+    """A row as a sample, with its deviations over images at a level."""
     assert row.value is not None
     bounds = {"fraction": (0.0, 1.0), **dict.fromkeys(_SIGNED, (-1.0, 1.0))}.get(row.unit, (-math.inf, math.inf))
     if row.interval is None:
@@ -147,10 +147,10 @@ def read_sample(row: Metric, rows: Rows, level: float) -> Sample:
 
 
 def _deviations(row: Metric, level: float, bounds: tuple[float, float]) -> tuple[float, float]:
-    """How far a row's interval reaches below and above its value, at another level.
+    """Deviations of a row's interval below and above its value, at another level.
 
-    Wilson's interval is made anew; others are stretched as a normal's. An interval without width, of resamples that are
-    all alike, is replaced by what it stands for: at most a fraction u of the images (Clopper & Pearson) is different.
+    Wilson's interval is computed again; others are scaled like those of a normal distribution. If all resamples were
+    alike, the interval has no width. Then at most a fraction u of the images (Clopper & Pearson) is different.
     """
     value, interval = row.value, row.interval
     assert value is not None

@@ -1,14 +1,12 @@
-"""Running a study by its name: what ``isthmus study`` does."""
+"""Run a study by its name."""
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from isthmus.core import provenance
 from isthmus.core.config import override, parse_overrides, validate
@@ -19,11 +17,8 @@ from isthmus.core.ray_cluster import Cluster, RayExecutor
 from isthmus.studies import catalogue, page
 from isthmus.studies.display import Display
 from isthmus.studies.store import Experiment, ResultStore, Stages
-from isthmus.studies.study import SCALES, Scale, StudyConfig, departures
+from isthmus.studies.study import SCALES, Scale, StudyConfig, StudyRecord, departures
 from isthmus.studies.tasks import ExperimentTask, here, shared_file
-
-if TYPE_CHECKING:
-    from isthmus.studies.study import Study, StudyRecord
 
 
 def run_study(
@@ -35,22 +30,22 @@ def run_study(
     jobs: int = 1,
     cluster: Cluster | None = None,
 ) -> tuple[StudyRecord, Path]:
-    """Run a study, or finish one that was interrupted, and write its page.
+    """Run a study, or resume one that was interrupted, and write its page.
 
     Args:
         name: such as "closer-look/figure-1".
         scale: "tiny", "small" or "paper".
         overrides: ``["seeds=2"]`` or ``{"seeds": 2}``, on top of the scale's preset.
         out: folder of all studies, their trained models and measurements.
-        show_progress: say on stderr what is being done, where that is a terminal.
-        jobs: processes that share the cells, each with its share of the processors. As all processes of Python's
-            ``multiprocessing``, they import the calling script: it needs its ``if __name__ == "__main__"``.
-        cluster: Ray workers share the cells instead; ``out`` must be a folder that all its machines see. A worker that
-            is lost costs nothing but the time since its last checkpoint.
+        show_progress: show progress on stderr if that is a terminal.
+        jobs: processes that share the experiments and the processors. As with Python's ``multiprocessing``, they import
+            the calling script, which needs an ``if __name__ == "__main__"``.
+        cluster: Ray workers share the experiments instead; ``out`` must be a folder that all machines share. A lost
+            worker costs the time since its last checkpoint.
 
     Returns:
-        The record with its findings, and the page's path; the record's JSON lies beside it. A cell that failed, such as
-        a training run that diverged, is in ``record.failures``; the next call tries it again.
+        The record with its verdicts, and the path of the page; the record's JSON lies beside it. An experiment that
+        failed, for example because training diverged, is in ``record.failures``; the next call tries it again.
 
     Raises:
         ConfigError: an unknown study, scale or option.
@@ -60,7 +55,8 @@ def run_study(
     settings = dict(overrides) if isinstance(overrides, Mapping) else parse_overrides(overrides)
     preset: StudyConfig = study.preset(chosen)
     config = validate(study.config, override(preset.model_dump(), settings), where=f"study {name}")
-    record = study.record(
+    record = StudyRecord(
+        study=name,
         scale=chosen,
         overrides=settings,
         options=_options(out, jobs, cluster),
@@ -70,28 +66,35 @@ def run_study(
     )
     if jobs < 1:
         raise ConfigError(f"A study needs at least one process; got jobs={jobs}.")
-    path = Path(out) / name / f"{chosen}.json"
-    bench = ResultStore(Path(out))
-    kept = _Kept(record, path)
+    path, store = Path(out) / name / f"{chosen}.json", ResultStore(Path(out))
     with (
         Display(name, show_progress) as display,
         _executor(jobs, cluster) as executor,
-        shared_file(bench.root) if cluster is not None else nullcontext("") as token,
+        shared_file(store.root) if cluster is not None else nullcontext("") as token,
     ):
-        task = ExperimentTask(name, config.plain(), bench.root, executor, token)
+        running = _RunningStudy(record, path, store, display)
+        task = ExperimentTask(name, config.plain(), store.root, executor, token)
         try:
-            _measure(study.experiments(config, bench), bench, executor, task, kept, display)
+            running.measure(study.experiments(config, store), executor, task)
         finally:
-            executor.stop(LAST_WORDS)  # running experiments save what they are at
-    if "data" in record.config and kept.record.measured and not kept.record.data:
-        raise ModelError(f"No cell of {name} says which data it was measured on; delete {bench.root}/cells and repeat.")
-    done = kept.judged(study)
+            executor.stop(LAST_WORDS)  # running experiments save their state
+    found = running.record
+    if "data" in found.config and found.measured and not found.data:
+        raise ModelError(f"No experiment of {name} names its data; delete {store.root}/experiments and repeat.")
+    done = found.model_copy(update={"claims": study.judge(found), "provenance": provenance.collect()})
     done.save(path)
     return done, page.write(path, path.with_suffix(".html"))
 
 
+def _scale(given: str) -> Scale:
+    for scale in SCALES:
+        if given == scale:
+            return scale
+    raise ConfigError(unknown("scale", given, SCALES))
+
+
 def _options(out: str | Path, jobs: int, cluster: Cluster | None) -> tuple[str, ...]:
-    """Options of ``isthmus study`` that say where the study lies and who works."""
+    """Options of ``isthmus study`` that name its folder and its workers."""
     given = {"--out": str(out)}
     if cluster is None:
         given |= {"--jobs": str(jobs)} if jobs != 1 else {}
@@ -108,103 +111,72 @@ def _executor(jobs: int, cluster: Cluster | None) -> Executor:
     return ProcessPool(jobs) if jobs > 1 else InProcess()
 
 
-class _Kept:
-    """The record on disk, rewritten after every cell; its cells are in the order of the plan."""
+class _RunningStudy:
+    """A study while it runs. Its record is saved after every experiment, in the order in which they are listed."""
 
-    def __init__(self, record: StudyRecord, path: Path) -> None:
-        self.record, self._path = record, path
+    def __init__(self, record: StudyRecord, path: Path, store: ResultStore, display: Display) -> None:
+        self.record, self._path, self._store, self._display = record, path, store, display
         self._names: list[str] = []
-        self._cells: dict[str, dict[str, Any]] = {}
+        self._kept: dict[str, dict[str, Any]] = {}
         self._failures: dict[str, str] = {}
 
-    def plan(self, cells: Sequence[Experiment]) -> None:
-        """More cells that belong to the study."""
-        self._names += [cell.name for cell in cells]
-        twice = [name for name, times in Counter(self._names).items() if times > 1]
-        if twice:
-            raise ConfigError(f"The study has two cells called {twice[0]!r}; give each of its options' values once.")
-        self._save()
+    def measure(self, stages: Stages, executor: Executor, task: ExperimentTask) -> None:
+        """Measure every experiment that the store lacks, stage by stage.
 
-    def put(self, cell: Experiment, kept: dict[str, Any]) -> None:
-        """A cell was measured, now or before."""
-        self._cells[cell.name] = kept
-        self._save()
+        Raises:
+            ConfigError: two experiments have the same name.
+        """
+        stage, experiments = 0, next(stages, None)
+        while experiments is not None:
+            self._names += [each.name for each in experiments]
+            name, times = Counter(self._names).most_common(1)[0] if self._names else ("", 0)
+            if times > 1:
+                raise ConfigError(f"The study has two experiments called {name!r}; give each option's values once.")
+            self._kept |= {each.name: kept for each in experiments if (kept := self._store.kept(each))}
+            self._save()
+            missing = [number for number, each in enumerate(experiments) if each.name not in self._kept]
+            self._run(experiments, [(stage, number) for number in missing], executor, task)
+            values = [self._kept[each.name]["value"] for each in experiments if each.name in self._kept]
+            try:
+                stage, experiments = stage + 1, stages.send(values)
+            except StopIteration:
+                return
 
-    def fail(self, cell: Experiment, why: str) -> None:
-        """A cell could not be measured."""
-        self._failures[cell.name] = why
-        self._save()
+    def _run(
+        self,
+        experiments: Sequence[Experiment],
+        shards: Sequence[tuple[int, int]],
+        executor: Executor,
+        task: ExperimentTask,
+    ) -> None:
+        """Measure experiments of one stage, given as pairs of stage and position."""
 
-    def judged(self, study: Study) -> StudyRecord:
-        """The record with the verdicts on the paper's claims, and with what is known of the machine by now."""
-        values = {name: kept["value"] for name, kept in self._known().items()}
-        claims = study.judge(self.record)
-        return self.record.filled(values, claims=claims, provenance=provenance.collect())
+        def show(shard: int, report: tuple[str, float, float]) -> None:
+            self._display.at(shard, experiments[shards[shard][1]].name, *report)
 
-    def _known(self) -> dict[str, dict[str, Any]]:
-        return {name: self._cells[name] for name in self._names if name in self._cells}
-
-    def _save(self) -> None:
-        known = self._known()
-        self.record = self.record.filled(
-            {name: kept["value"] for name, kept in known.items()},
-            total=len(self._names),
-            failures={name: self._failures[name] for name in self._names if name in self._failures},
-            seconds=round(sum(kept["seconds"] for kept in known.values()), 2),
-            data=_together(kept["data"] for kept in known.values()),
-        )
-        self.record.save(self._path)
-
-
-def _together(parts: Iterable[Sequence[dict[str, str]]]) -> tuple[dict[str, str], ...]:
-    """The data sets of several cells, each once."""
-    return tuple({each["fingerprint"]: each for part in parts for each in part}.values())
-
-
-def _measure(
-    stages: Stages, bench: ResultStore, executor: Executor, task: ExperimentTask, kept: _Kept, display: Display
-) -> None:
-    """Every cell of a study, stage by stage: looked up where it was measured before, else measured."""
-    values: list[Mapping[str, Any]] | None = None
-    for stage in itertools.count():
-        try:
-            cells = stages.send(values) if values is not None else next(stages)
-        except StopIteration:
-            return
-        kept.plan(cells)
-        known = {number: found for number, cell in enumerate(cells) if (found := bench.kept(cell))}
-        for number, found in known.items():
-            kept.put(cells[number], found)
-        _count(kept, display)
-        left = [cell for number, cell in enumerate(cells) if number not in known]
-        shards = [(stage, number) for number in range(len(cells)) if number not in known]
-        tell = partial(_show, display, left)
-        for outcome in executor.map(here(bench, cells) if isinstance(executor, InProcess) else task, shards, tell):
+        work = here(self._store, experiments) if isinstance(executor, InProcess) else task
+        for outcome in executor.map(work, shards, show):
             if outcome is None:
                 continue
-            display.idle(outcome.shard)
-            number, why = shards[outcome.shard][1], outcome.lost or outcome.value
-            if not outcome.value and (measured := bench.kept(cells[number])):  # or lost when it was measured
-                known[number] = measured
-                kept.put(cells[number], measured)
+            self._display.idle(outcome.shard)
+            experiment = experiments[shards[outcome.shard][1]]
+            kept = None if outcome.value else self._store.kept(experiment)  # also if the worker was lost afterwards
+            if kept is not None:
+                self._kept[experiment.name] = kept
             else:
-                kept.fail(cells[number], why)
-                display.failed(cells[number].name, why)
-            _count(kept, display)
-        values = [known[number]["value"] for number in sorted(known)]
+                self._failures[experiment.name] = outcome.lost or outcome.value
+                self._display.failed(experiment.name, self._failures[experiment.name])
+            self._save()
 
-
-def _show(display: Display, cells: Sequence[Experiment], shard: int, report: tuple[str, float, float]) -> None:
-    display.at(shard, cells[shard].name, *report)
-
-
-def _count(kept: _Kept, display: Display) -> None:
-    record = kept.record
-    display.count(record.measured, record.total, len(record.failures))
-
-
-def _scale(given: str) -> Scale:
-    for scale in SCALES:
-        if given == scale:
-            return scale
-    raise ConfigError(unknown("scale", given, SCALES))
+    def _save(self) -> None:
+        kept = {name: self._kept[name] for name in self._names if name in self._kept}
+        data = {each["fingerprint"]: each for found in kept.values() for each in found["data"]}
+        self.record = self.record.filled(
+            {name: found["value"] for name, found in kept.items()},
+            total=len(self._names),
+            failures={name: self._failures[name] for name in self._names if name in self._failures},
+            seconds=round(sum(found["seconds"] for found in kept.values()), 2),
+            data=tuple(data.values()),
+        )
+        self.record.save(self._path)
+        self._display.count(self.record.measured, self.record.total, len(self._failures))

@@ -2,10 +2,10 @@
 
 ::
 
-    OUT/models/NAME/              run folders of trained models
-    OUT/cells/NAME-DIGEST.json    single measurements, by a digest of all that determines them
-    OUT/STUDY/SCALE.json          the record: every experiment of one study
-    OUT/STUDY/SCALE.html          its page
+    OUT/models/NAME/                    run folders of trained models
+    OUT/experiments/NAME-DIGEST.json    measurements, by a digest of all that determines them
+    OUT/STUDY/SCALE.json                the record: every experiment of one study
+    OUT/STUDY/SCALE.html                its page
 
 Studies share models and experiments. A killed study resumes where it stopped, inside a training run or an attack too.
 An experiment does not record the code that made it: delete ``OUT`` after changing the code.
@@ -36,7 +36,7 @@ Report = Callable[[str, float, float], None]
 """Called with (what is being done, done, total) now and then."""
 
 _STOPPING = (ConfigError, DataError, FileError)
-"""Faults of the study, the data or the disk: no other cell would fare better."""
+"""Faults of the study, the data or the disk, which would stop every other experiment, too."""
 _log = logging.getLogger("isthmus.studies")
 
 
@@ -45,9 +45,9 @@ class Experiment:
     """One measurement of a study.
 
     Attributes:
-        name: what it is called in the record, unique in the study; also part of its file's name.
-        about: plain data that determine it wholly.
-        measure: makes it; returns plain data.
+        name: unique in the study; also part of its file's name.
+        about: plain data that determine it completely.
+        measure: returns plain data.
     """
 
     name: str
@@ -56,102 +56,98 @@ class Experiment:
 
     @cached_property
     def plain(self) -> Any:
-        """What it is about, as JSON gives it back."""
+        """``about`` after a round trip through JSON."""
         return _plain(self.about)
 
 
 Stages = Generator[Sequence[Experiment], Sequence[Mapping[str, Any]], None]
-"""A study's cells: lists of cells that do not wait for one another; what a list's cells gave is sent back for it, in
-their order and without those that failed."""
+"""A study's experiments, as lists within which none waits for another. The values of a list's experiments are sent back
+for it, in order and without those that failed."""
 
 
 class ResultStore:
-    """Keeps cells and models.
+    """Keeps experiments and models.
 
     Args:
         root: folder of all studies.
-        report: told what is being done.
+        report: called with progress.
     """
 
     def __init__(self, root: Path, report: Report = lambda what, done, total: None) -> None:
         self.root, self.report = root, report
 
-    def kept(self, cell: Experiment) -> dict[str, Any] | None:
-        """A cell's measurement with the seconds it took and where it was made; None where there is none.
+    def kept(self, experiment: Experiment) -> dict[str, Any] | None:
+        """The value of an experiment with its seconds, data and provenance; None if it was not measured.
 
         Raises:
             FileError: its file is damaged, or of something else.
         """
-        path = self._path(cell)
+        path = self._path(experiment)
         if not files.exists(path):
             return None
         kept = files.read_json(path)
-        if not isinstance(kept, dict) or kept.get("about") != cell.plain or not {"value", "seconds"} <= set(kept):
+        complete = isinstance(kept, dict) and {"value", "seconds", "data"} <= set(kept)
+        if not complete or kept.get("about") != experiment.plain:
             raise FileError(f"{path} is not the measurement that its name says; delete it to have it made again.")
-        if "data" not in kept:
-            raise FileError(
-                f"{path} was measured by a version that did not keep the fingerprint of the data; delete it to have it "
-                "made again."
-            )
         return kept
 
-    def attempt(self, cell: Experiment) -> str:
-        """Measure a cell and keep it; returns "", or in one sentence why it failed.
+    def attempt(self, experiment: Experiment) -> str:
+        """Measure an experiment and keep it; returns "", or in one sentence why it failed.
 
         Raises:
-            ConfigError, DataError, FileError: no other cell would fare better.
+            ConfigError, DataError, FileError: a fault that would stop every other experiment, too.
         """
         try:
-            self._make(cell)
+            self._make(experiment)
         except _STOPPING:
             raise
-        except Exception as error:  # one run that diverges, or does not fit into memory, must not end the others
-            _log.debug("%s failed", cell.name, exc_info=True)
+        except Exception as error:  # a run that diverges or exceeds the memory must not end the others
+            _log.debug("%s failed", experiment.name, exc_info=True)
             return f"{type(error).__name__}: {one_line(error)}"
         return ""
 
-    def part(self, cell: Experiment) -> dict[str, Any]:
-        """What a piece of a large cell measures, taken from its file or made and kept: a kill costs one piece.
+    def part(self, experiment: Experiment) -> dict[str, Any]:
+        """The value of a part of a large experiment, from its file or measured and kept: a kill costs one part.
 
         Raises:
             Exception: whatever measuring it raises.
         """
-        kept = self.kept(cell) or self._make(cell)
+        kept = self.kept(experiment) or self._make(experiment)
         for data in kept["data"]:
             provenance.use(**data)
         value: dict[str, Any] = kept["value"]
         return value
 
-    def _make(self, cell: Experiment) -> dict[str, Any]:
-        """Measure a cell and keep it."""
+    def _make(self, experiment: Experiment) -> dict[str, Any]:
+        """Measure an experiment and keep it."""
         started = time.monotonic()
         with provenance.uses() as data:
-            measured = cell.measure()
+            measured = experiment.measure()
         try:
             value = json.loads(json.dumps(measured, allow_nan=False))
         except ValueError:
-            raise ModelError(f"something that was measured is not finite: {measured}") from None
+            raise ModelError(f"a measured number is not finite: {measured}") from None
         kept = {
-            "about": cell.plain,
+            "about": experiment.plain,
             "value": value,
             "seconds": round(time.monotonic() - started, 2),
             "data": list(data.values()),
             "provenance": provenance.collect(),
         }
-        files.write_json(self._path(cell), kept)
+        files.write_json(self._path(experiment), kept)
         return kept
 
     def train(self, recipe: Mapping[str, Any]) -> Run:
         """Train a recipe in a folder of its own, or return the run that is there.
 
-        Where another process trains the same one, this waits for it. With ``training.devices`` above one it is trained
-        by as many processes, which are started for it, and this one waits.
+        If another process trains the same recipe, wait for it. With ``training.devices`` above one, start that many
+        processes.
 
         Args:
-            recipe: as a mapping; to its name is added a digest, so that no two recipes share a folder.
+            recipe: as a mapping. A digest is added to its name, so that no two recipes share a folder.
 
         Raises:
-            ModelError: training ended because its loss or a bound was impossible; such a model is no evidence.
+            ModelError: training ended because its loss or a bound was impossible.
         """
         run = self._trained(recipe)
         result = run.info()["result"]
@@ -182,23 +178,27 @@ class ResultStore:
 
     @contextmanager
     def evaluation(self, about: Mapping[str, Any]) -> Iterator[Path]:
-        """A file for an attack to keep its state in (``save_to``); deleted once the attack is over.
+        """A file in which an attack saves its state (``save_to``); deleted when the attack is complete.
 
         Args:
-            about: plain data that determine the evaluation wholly.
+            about: plain data that determine the evaluation completely.
         """
         from isthmus.attacks.engine.early_stopping import forget
 
-        path = self.root / "cells" / f"{_digest(_plain(about))}.evaluation.safetensors"
+        path = self.root / "experiments" / f"{_digest(_plain(about))}.evaluation.safetensors"
         yield path
         forget(path)
 
     def telling(self, what: str) -> Tell:
-        """For one piece of work that takes a while: who is told how far it is."""
+        """A function that reports the progress of one task."""
         return lambda done, total: self.report(what, done, total)
 
-    def _path(self, cell: Experiment) -> Path:
-        return self.root / "cells" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', cell.name)}-{_digest(cell.plain)}.json"
+    def _path(self, experiment: Experiment) -> Path:
+        return (
+            self.root
+            / "experiments"
+            / f"{re.sub(r'[^A-Za-z0-9.]+', '-', experiment.name)}-{_digest(experiment.plain)}.json"
+        )
 
 
 def _plain(about: Mapping[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""What a study is, as plain data: its options, how it is measured, its claims, its tables and plots, and its record.
+"""A study as plain data: its options, experiments, claims, tables and plots, and its record.
 
 A paper's modules define ``STUDIES``, a tuple of :class:`Study`. Only the function that ``Study.measure`` names, and the
 experiments it lists, may import torch; everything else works from a stored :class:`StudyRecord`.
@@ -32,7 +32,7 @@ Scale = Literal["tiny", "small", "paper"]
 SCALES: tuple[Scale, ...] = ("tiny", "small", "paper")
 FORMAT = 2
 """Version of the format of records."""
-_INCOMPLETE = (ValueError, LookupError, ZeroDivisionError)  # what reading a record may raise that lacks experiments
+_INCOMPLETE = (ValueError, LookupError, ZeroDivisionError)  # raised by claims and blocks if experiments are missing
 
 
 def _data(given: object) -> object:
@@ -41,7 +41,7 @@ def _data(given: object) -> object:
             raise ValueError("give the name of a data set, or a mapping with its name and its options")
         own = sorted({"train_limit", "random_labels", "classes"} & set(given))
         if own:
-            raise ValueError(f"{', '.join(own)} of the data are set by the study, by options of its own")
+            raise ValueError(f"the study sets {', '.join(own)} of the data with its own options")
     return given
 
 
@@ -68,7 +68,7 @@ class StudyConfig(Frozen):
     """Base of every study's options; the defaults are the paper's, or our reading where it is silent.
 
     Attributes:
-        departs: options whose default departs from the paper, with what the paper has. Pages list them as departures.
+        departs: options whose default departs from the paper, with the paper's value. Pages list them as departures.
     """
 
     departs: ClassVar[Mapping[str, Any]] = {}
@@ -91,20 +91,20 @@ class TrainedConfig(StudyConfig):
 
 
 class StudyRecord(Record):
-    """What a study measured so far: all that its page and its verdicts are made from.
+    """The measurements of a study so far, from which its page and its verdicts are made.
 
     Attributes:
         format: version of this format.
         study: its name, such as "closer-look/figure-1".
-        scale: whose preset the config began from.
-        overrides: settings given on top of that, as dotted keys.
+        scale: the preset from which the config started.
+        overrides: settings on top of the preset, as dotted keys.
         options: further options of the command that makes this record, such as ``--out``; no number depends on them.
         config: all options, resolved.
         departures: options in which this differs from the paper: name -> [here, there].
-        experiments: name -> what was measured there.
-        total: experiments that belong to the study; fewer are there while it runs.
-        data: of each data set behind the experiments, ``name``, ``fingerprint`` and ``note``.
-        failures: experiments that could not be measured, and why; they belong to the study, too.
+        experiments: name -> measurements.
+        total: number of experiments of the study, of which fewer are measured while it runs.
+        data: ``name``, ``fingerprint`` and ``note`` of each data set that the experiments used.
+        failures: experiments that could not be measured, and why; ``total`` includes them.
         seconds: time spent on the experiments, training included.
         claims: the paper's claims with their verdicts; empty until everything is measured.
         provenance: versions, commit, machine and date.
@@ -127,29 +127,29 @@ class StudyRecord(Record):
 
     @property
     def measured(self) -> int:
-        """Number of experiments that are there."""
+        """Number of measured experiments."""
         return len(self.experiments)
 
     @property
     def complete(self) -> bool:
-        """Whether every experiment is there, or has failed."""
+        """Whether every experiment was measured or failed."""
         return 0 < self.total == len(self.experiments) + len(self.failures)
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of these numbers must know of the data, a sentence for each data set."""
+        """Notes on the data, a sentence for each data set that has one."""
         return list(dict.fromkeys(f"{each['name']}: {each['note']}." for each in self.data if each["note"]))
 
     @property
     def collapsed(self) -> list[str]:
-        """Experiments on models that stayed at chance: measured, and kept apart from the others."""
+        """Experiments on models that stayed at chance; claims, tables and plots leave them out."""
         return [name for name, found in self.experiments.items() if found.collapsed]
 
     def rows(self, collapsed: bool = False) -> Rows:
-        """All rows, each with the study's name among its coordinates.
+        """All rows.
 
         Args:
-            collapsed: with those of models that stayed at chance.
+            collapsed: include those of models that stayed at chance.
         """
         found = [each for each in self.experiments.values() if collapsed or not each.collapsed]
         metrics = [metric for each in found for metric in each.metrics]
@@ -161,7 +161,7 @@ class StudyRecord(Record):
         return [(each.metrics[0].coords, each.details[name]) for each in found]
 
     def filled(self, values: Mapping[str, Any], **facts: Any) -> StudyRecord:
-        """This record with other experiments, given as the store keeps them, and other facts."""
+        """This record with experiments as the store keeps them, and other facts."""
         known = self.experiments
         experiments = {name: known.get(name) or Measured.from_plain(value) for name, value in values.items()}
         return self.model_copy(update={"experiments": experiments, **facts})
@@ -179,12 +179,12 @@ class StudyRecord(Record):
             FileError: it is missing, truncated, of another format or something else.
         """
         content = files.read_json(path)
-        found = content.get("format", 1) if isinstance(content, dict) else None
-        if found != FORMAT and isinstance(content, dict) and "study" in content:
-            raise FileError(
-                f"{path} has format {found} of study records, and this version reads {FORMAT}; run the study again."
-            )
         try:
+            found = content.get("format", 1)
+            if "study" in content and found != FORMAT:
+                raise FileError(
+                    f"{path} has format {found} of study records, and this version reads {FORMAT}; run the study again."
+                )
             experiments = {name: Measured.from_plain(value) for name, value in content.pop("experiments").items()}
             return cls.model_validate({**content, "experiments": experiments})
         except (AttributeError, KeyError, TypeError, ValidationError) as error:
@@ -198,7 +198,7 @@ class Study:
     Attributes:
         name: such as "closer-look/figure-1".
         title: of its page.
-        question: what it asks, one line.
+        question: one line.
         config: the class of its options.
         measure: "module:function", from the options and the store to the experiments in stages
             (:data:`isthmus.studies.store.Stages`); imported only when they are needed.
@@ -228,21 +228,13 @@ class Study:
         return validate(self.config, options, where=f"preset {scale} of {self.name}")
 
     def experiments(self, config: StudyConfig, store: ResultStore) -> Stages:
-        """What there is to measure, in stages."""
+        """The experiments, in stages."""
         module, _, function = self.measure.partition(":")
         stages: Stages = getattr(importlib.import_module(module), function)(config, store)
         return stages
 
-    def record(self, **facts: Any) -> StudyRecord:
-        """An empty record."""
-        return StudyRecord(study=self.name, **facts)
-
-    def load(self, path: Path) -> StudyRecord:
-        """Read a record of this study."""
-        return StudyRecord.load(path)
-
     def judge(self, record: StudyRecord) -> tuple[ClaimResult, ...]:
-        """The verdicts; undecided if experiments failed that they need."""
+        """The verdicts; undecided if experiments that they need failed."""
         try:
             return tuple(judge_all(self.claims(self._options(record)), record.rows()))
         except _INCOMPLETE:
@@ -252,7 +244,7 @@ class Study:
             return (ClaimResult(claim="What the paper claims.", verdict=Verdict.UNDECIDED, reason=reason),)
 
     def section(self, record: StudyRecord) -> Section:
-        """The tables and plots of its page; none if experiments failed that they need."""
+        """The tables and plots of its page; none if experiments that they need failed."""
         config = self._options(record)
         blocks = self.blocks(config) if callable(self.blocks) else self.blocks
         try:

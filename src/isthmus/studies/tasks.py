@@ -1,7 +1,7 @@
-"""What a worker of a study does: it lists the experiments for itself and measures those that it is given.
+"""The task of a study's workers: list the experiments, and measure those that are given by position.
 
-So no closure travels between processes. Measurements go to their files, where the caller finds them, also those of a
-worker that was killed afterwards.
+So no closure is sent between processes. Workers write measurements to the store, where the caller finds them even if
+the worker was killed afterwards.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class ExperimentTask:
         study: its name.
         config: its options, as plain data.
         root: folder of all studies, under the same path for all workers.
-        token: a file in the folder that a worker must see; "" on the caller's machine.
+        token: a file in the folder that a worker must find; "" on the caller's machine.
 
     Raises:
-        ConfigError, DataError, FileError: no other experiment would fare better.
+        ConfigError, DataError, FileError: a fault that would stop every other experiment, too.
     """
 
     called = "study"
@@ -52,7 +52,7 @@ class ExperimentTask:
         self._use_threads()
         store = self._store or self._begin()
         experiment = self._experiment(store, *shard)
-        if store.kept(experiment) is not None:  # by a worker that was lost afterwards
+        if store.kept(experiment) is not None:  # measured by a worker that was lost afterwards
             return ""
         store.report = _telling(report)
         return store.attempt(experiment)
@@ -101,7 +101,7 @@ def here(store: ResultStore, experiments: Sequence[Experiment]) -> Any:
 
 
 def _telling(report: Report) -> Tell:
-    """Pass on progress, some times a second for each kind of work."""
+    """Forward progress, a few times a second for each kind of work."""
     last = ("", 0.0)
 
     def tell(what: str, done: float, total: float) -> None:
@@ -124,7 +124,7 @@ def _telling(report: Report) -> Tell:
 
 @contextmanager
 def shared_file(folder: Path) -> Iterator[str]:
-    """A file in a folder, by which workers on other machines recognise it; removed afterwards.
+    """A temporary file by which workers on other machines recognise the folder.
 
     Raises:
         FileError: the folder cannot be written.
