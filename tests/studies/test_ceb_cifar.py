@@ -20,9 +20,9 @@ from isthmus.studies import catalogue, page
 from isthmus.studies.ceb import cifar_experiments
 from isthmus.studies.ceb.cifar_claims import SOURCES, eps_text
 from isthmus.studies.ceb.cifar_configs import SAME_IMAGES, Cifar28x10Config, shift_name
-from isthmus.studies.ceb.cifar_experiments import Finished, pairs, shift_rows
+from isthmus.studies.ceb.cifar_experiments import shift_rows
 from isthmus.studies.ceb.common import best_run
-from isthmus.studies.ceb.transfer_attack import surrogate
+from isthmus.studies.ceb.transfers import Finished, pairs, surrogate
 from isthmus.studies.image_models import ModelSpec
 from isthmus.studies.running import run_study
 from isthmus.studies.store import ResultStore

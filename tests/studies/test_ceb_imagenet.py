@@ -17,8 +17,9 @@ from isthmus.models.backbones import ResNet
 from isthmus.studies import catalogue, page
 from isthmus.studies.ceb import imagenet_experiments, textures
 from isthmus.studies.ceb.imagenet import ERRORS
-from isthmus.studies.ceb.imagenet_configs import Ball, ImageNetModel
+from isthmus.studies.ceb.imagenet_configs import Ball
 from isthmus.studies.ceb.imagenet_experiments import Evaluated, chosen_rho, chosen_rows, find
+from isthmus.studies.image_models import ModelSpec
 from isthmus.studies.measured import Measured
 from isthmus.studies.paper_values import paper_values
 from isthmus.studies.running import run_study
@@ -61,7 +62,7 @@ def experiments(models, seeds=3, collapsed=()):
     return [
         measured(
             [number(title, value) for title, value in errors.items()],
-            ImageNetModel(variant, rho, seed).coords,
+            ModelSpec("determ" if rho is None else "ceb", rho, seed, variant).coords(),
             collapsed=rho in collapsed,
         )
         for (variant, rho), errors in models.items()
@@ -199,7 +200,7 @@ def test_a_study_is_thirty_three_models(depth):
 
 def test_steps_and_schedules_are_the_paper_s():
     config = catalogue.find(STUDIES[50]).preset("paper")
-    recipe = load_recipe(config.recipe(ImageNetModel("autoaugment", 3.0, 0), "/data/imagenet"))
+    recipe = load_recipe(config.recipe(ModelSpec("ceb", 3.0, 0, "autoaugment"), "/data/imagenet"))
     steps = 1_281_167 // recipe.training.batch_size
     drops = [
         epoch
@@ -219,7 +220,9 @@ def test_steps_and_schedules_are_the_paper_s():
 @pytest.mark.parametrize("rho", [None, 3.0])
 def test_recipes_are_the_example_s_but_for_what_varies(rho):
     ours = load_recipe(
-        catalogue.find(STUDIES[50]).preset("paper").recipe(ImageNetModel("autoaugment", rho, 0), "/data/imagenet")
+        catalogue.find(STUDIES[50])
+        .preset("paper")
+        .recipe(ModelSpec("determ" if rho is None else "ceb", rho, 0, "autoaugment"), "/data/imagenet")
     )
     example = load_recipe(EXAMPLE, {"training.devices": 8})
     varying = {"rho_schedule"}
@@ -232,7 +235,7 @@ def test_recipes_are_the_example_s_but_for_what_varies(rho):
 
 def test_variants_differ_in_augmentation_and_width_alone():
     config = catalogue.find(STUDIES[152]).preset("paper")
-    plain, augmented, wide = (config.recipe(ImageNetModel(variant, 2.0, 0), "x") for variant in VARIANTS)
+    plain, augmented, wide = (config.recipe(ModelSpec("ceb", 2.0, 0, variant), "x") for variant in VARIANTS)
     augment = [load_recipe(recipe).training.augment for recipe in (plain, augmented, wide)]
     assert [each.resized_crop for each in augment] == [True] * 3
     assert [each.autoaugment for each in augment] == [None, "imagenet", "imagenet"]

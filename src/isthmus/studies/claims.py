@@ -1,4 +1,4 @@
-"""Claims of a paper as declarations, and the one function that judges them.
+"""Claims of a paper as data, and the function that judges them.
 
 A claim compares a quantity with a number or with another quantity::
 
@@ -11,7 +11,7 @@ A claim compares a quantity with a number or with another quantity::
     )
 
 :func:`judge` estimates left less right wherever both were measured, with intervals for the choice of images and of
-seeds that hold together (Bonferroni). It supports the claim if each interval lies on the claim's side of the limit,
+seeds at a common level (Bonferroni). It supports the claim if each interval lies on the claim's side of the limit,
 contradicts it if one lies on the other side, and is undecided otherwise. Relations other than more and less are
 reductions of a quantity (:meth:`isthmus.studies.quantities.Select.slope`, ``max``, ``last``, …).
 """
@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 from isthmus.core.types import Coordinate
 from isthmus.studies.estimates import LEAST_SEEDS, Estimate, in_unit
@@ -41,12 +41,12 @@ class Comparison:
     Attributes:
         left, right: what is compared. Quantities are paired by seed.
         op: ">" for left > right + margin, "<" for left < right − margin, "within" for |left − right| < margin.
-        over: coordinates at each of whose values, where both sides were measured, the comparison is made.
+        over: coordinates; the comparison is made at each of their values at which both sides were measured.
         every: whether "all" of these must hold, or "any" one.
-        seeded: leave out values with fewer than three seeds, from which nothing is decided, if others have more.
-        about: what is compared, in words; otherwise the names of the quantities.
-        where: makes the comparison only at those values of ``over`` at which this other one is supported for the very
-            models measured.
+        seeded: leave out values with fewer than three seeds, which decide nothing, if others have more.
+        about: the difference in words; by default the names of the quantities.
+        where: make the comparison only at values of ``over`` at which this other one is supported for the measured
+            models.
     """
 
     left: Quantity
@@ -61,17 +61,17 @@ class Comparison:
 
     @property
     def difference(self) -> Quantity:
-        """What is estimated: left, less right where that is a quantity."""
+        """The estimated quantity: left, less right if that is a quantity."""
         return self.left - self.right if isinstance(self.right, Quantity) else self.left
 
     @property
     def limit(self) -> float:
-        """What the difference is compared with; for "within" the centre."""
+        """The limit of the difference; for "within" the centre."""
         centre = 0.0 if isinstance(self.right, Quantity) else self.right
         return centre + {">": self.margin, "<": -self.margin, "within": 0.0}[self.op]
 
     def places(self, rows: Rows) -> list[Place]:
-        """Where it is made; one empty place without ``over``."""
+        """Where the comparison is made; one empty place without ``over``."""
         found: list[Place] = []
         with_seeds: list[Place] = []
         for values in product(*(self.difference.values(rows, name) for name in self.over)):
@@ -86,7 +86,7 @@ class Comparison:
         return [place for place in found if self.where.holds(place, rows, level)]
 
     def holds(self, place: Place, rows: Rows, level: float = 0.95) -> bool:
-        """Whether it is supported at a place, for the very models measured."""
+        """Whether it is supported at a place, for the measured models."""
         if self.where is not None and not self.where.holds(place, rows, level):
             return False
         found = estimate(self.difference.at(**place), rows, level)
@@ -110,10 +110,10 @@ class Claim(Comparison):
         level: of all intervals together.
         least_seeds: seeds needed for a verdict; 1 for a claim about single models.
         also: further comparisons that must hold, too.
-        refuted_by: a comparison that contradicts the claim where it holds; its own failure then decides nothing.
+        refuted_by: a comparison that contradicts the claim if it holds; without it the claim is not contradicted.
         requires: comparisons without which the claim is undecided, such as a sufficient accuracy.
         optional: leave the claim out if nothing was measured for it.
-        of_models: if too few seeds leave it undecided, judge it again for the very models measured.
+        of_models: if too few seeds leave it undecided, judge it again for the measured models.
     """
 
     text: str = field(kw_only=False)
@@ -126,10 +126,15 @@ class Claim(Comparison):
     optional: bool = False
     of_models: bool = False
 
+    @classmethod
+    def joint(cls, text: str, first: Comparison, *others: Comparison, **options: Any) -> Claim:
+        """A claim of several comparisons, all of which must hold."""
+        return cls(text, also=others, **{**vars(first), **options})
+
 
 @dataclass(frozen=True)
 class OtherClaim:
-    """A claim that is no comparison of quantities, such as one about the paper's numbers alone: a plain function."""
+    """A claim that a function judges, such as one about the paper's numbers alone."""
 
     text: str
     function: Callable[[Rows], tuple[Verdict, str]]
@@ -138,7 +143,7 @@ class OtherClaim:
 
 @dataclass(frozen=True)
 class _Part:
-    """One comparison at one place, with what was found there."""
+    """A comparison at one place, with its estimate and verdict."""
 
     comparison: Comparison
     place: Place
@@ -165,7 +170,7 @@ def judge_all(claims: Iterable[Claim | OtherClaim], rows: Rows) -> list[ClaimRes
 
 
 def judge(claim: Claim, rows: Rows, least_seeds: int | None = None) -> ClaimResult:
-    """The verdict on a claim, with the numbers behind it in a sentence.
+    """The verdict on a claim, with its numbers in a sentence.
 
     Args:
         least_seeds: in place of the claim's own.
@@ -205,7 +210,7 @@ def _together(parts: list[_Part]) -> Verdict:
 
 
 def _unmet(comparison: Comparison, rows: Rows) -> str:
-    """Why a requirement is not met by the means, without their uncertainty; "" if it is."""
+    """Why the means, without their uncertainty, do not meet a requirement; "" if they do."""
     parts = _compare(comparison, rows, 0.95, 1)
     sign = -1 if comparison.op == "<" else 1
     unmet = [part for part in parts if sign * part.found.value <= sign * comparison.limit]
@@ -213,7 +218,7 @@ def _unmet(comparison: Comparison, rows: Rows) -> str:
 
 
 def _sentence(parts: list[_Part]) -> str:
-    """What is compared, each estimate, and what counts."""
+    """The quantity, each estimate, and the limit."""
     first = parts[0].comparison
     about = first.about or str(first.difference)
     if len(parts) <= _LISTED:

@@ -8,13 +8,12 @@ from pydantic import Field
 
 from isthmus.core.config import Positive
 from isthmus.core.types import Coordinate
-from isthmus.studies.study import StudyConfig
+from isthmus.studies.study import TrainedConfig
 
 Eps = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Mode = Literal["mean", "stochastic"]
 Objective = Literal["determ", "vib", "ceb", "bidirectional", "determ_bn", "ceb_bn", "determ_pgd"]
-"""With "_bn": of the same network with batch normalisation, beside one without. With "_pgd": of that one, trained on
-adversarial images."""
+""""_bn" adds batch normalisation to the network; "_pgd" also trains it on adversarial images."""
 
 
 class ModelSpec(NamedTuple):
@@ -24,15 +23,17 @@ class ModelSpec(NamedTuple):
         objective: "determ" for plain cross-entropy on a deterministic code of the same size.
         parameter: the objective's trade-off parameter; None for a deterministic network.
         seed: of training.
+        variant: how it is trained and built, if the study compares several ways.
     """
 
     objective: Objective
     parameter: float | None
     seed: int
+    variant: str = ""
 
     @property
     def title(self) -> str:
-        """What experiments and recipes call it, without the seed: "vib 0.01"."""
+        """Its name in experiments and recipes, without the seed: "vib 0.01"."""
         return self.objective if self.parameter is None else f"{self.objective} {self.parameter:g}"
 
     def coords(self, parameter: str = "rho") -> dict[str, Coordinate]:
@@ -41,28 +42,24 @@ class ModelSpec(NamedTuple):
         Args:
             parameter: coordinate of the trade-off parameter; deterministic networks have none.
         """
+        variant: dict[str, Coordinate] = {"variant": self.variant} if self.variant else {}
         tradeoff: dict[str, Coordinate] = {} if self.parameter is None else {parameter: self.parameter}
-        return {"objective": self.objective, **tradeoff, "seed": self.seed}
+        return {**variant, "objective": self.objective, **tradeoff, "seed": self.seed}
 
 
-class ImageConfig(StudyConfig):
+class ImageConfig(TrainedConfig):
     """How models are trained, and on how many images they are evaluated.
 
     Attributes:
-        seeds: number of seeds, 0, 1, 2, …, that each model is trained with.
         data: name of a data set.
-        train_limit: number of training images, class-balanced; None for all.
         images: number of test images, class-balanced; None for all.
-        model, training: parts of a recipe (:class:`isthmus.core.recipe.Recipe`), the same for every objective.
+        model: part of a recipe, the same for every objective.
         modes: in which bottlenecks are evaluated. Deterministic networks have the first alone.
     """
 
-    seeds: Positive
-    data: str
-    train_limit: Positive | None = None
+    data: str = "mnist"
     images: Positive | None = None
     model: dict[str, Any]
-    training: dict[str, Any]
     modes: Annotated[tuple[Mode, ...], Field(min_length=1)] = ("mean", "stochastic")
 
     def recipe(self, model: ModelSpec) -> dict[str, Any]:

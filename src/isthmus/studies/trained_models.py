@@ -18,7 +18,7 @@ from isthmus.audits import AuditOptions, audit
 from isthmus.core.files import sha256
 from isthmus.core.preserve_state import device_of
 from isthmus.core.randomness import example_keys
-from isthmus.core.types import CheckResult, Metric
+from isthmus.core.types import CheckResult, Coordinate, Metric
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
 from isthmus.data.order import balanced
@@ -67,8 +67,8 @@ def evaluation_images(
     """Test images of a data set.
 
     Args:
-        train_limit: as models are trained; it can choose the test split.
-        number: that many, class-balanced; None for all.
+        train_limit: as in training, since it can determine the test split.
+        number: this many, class-balanced; None for all.
     """
     loaded = load(data_options(data, train_limit=train_limit))
     order = balanced(loaded.test.labels) if number else torch.arange(len(loaded.test))
@@ -78,7 +78,7 @@ def evaluation_images(
 
 
 def correct(model: nn.Module, data: EvaluationImages) -> Tensor:
-    """Which images a model classifies correctly, bool, on the CPU; with the keys of seed 0."""
+    """Whether a model classifies each image correctly, bool, on the CPU; with the keys of seed 0."""
     device, found = device_of(model, data.images), []
     keyed = getattr(model, "takes_keys", False)
     with torch.no_grad():
@@ -108,7 +108,7 @@ class TrainedModel:
 
 
 def trained(config: ImageConfig, store: ResultStore, model: ModelSpec) -> TrainedModel:
-    """Train a model of a study, or take the one that is there."""
+    """Train a model of a study, or load it."""
     run = store.train(config.recipe(model))
     network = run.load().to(default_device())
     modes: dict[str, nn.Module] = {"mean": network}
@@ -178,14 +178,41 @@ class Attacker:
             )
 
 
+def model_experiment(
+    config: ImageConfig,
+    store: ResultStore,
+    model: ModelSpec,
+    what: str,
+    about: Mapping[str, Any],
+    measure: Callable[[TrainedModel], tuple[Iterable[Metric], Mapping[str, Any]]],
+    coords: Mapping[str, Coordinate],
+) -> Experiment:
+    """An experiment on one trained model, with a row for its test accuracy.
+
+    Args:
+        what: the end of the experiment's name.
+        about: plain data that determine the measurement, beside the recipe and the number of images.
+        measure: from the trained model to rows and details.
+        coords: of all rows.
+    """
+
+    def measure_model() -> dict[str, Any]:
+        found = trained(config, store, model)
+        rows, details = measure(found)
+        return measured([test_accuracy(found.run), *rows], coords, collapsed=found.collapsed, details=details)
+
+    about = {"recipe": config.recipe(model), "images": config.images, **about}
+    return Experiment(f"{model.title}, seed {model.seed}, {what}", about, measure_model)
+
+
 @dataclass(frozen=True)
 class Measurement:
-    """What is measured of every model in each of its modes.
+    """A measurement of every model in each of its modes.
 
     Attributes:
-        name: of the measurement, unique in the study.
+        name: unique in the study.
         settings: plain data that determine it.
-        measure: from attacks on one mode to rows; they get the mode as a coordinate unless they have one.
+        measure: from attacks on one mode to rows, which get the mode as a coordinate unless they have one.
     """
 
     name: str
@@ -201,29 +228,22 @@ def experiment(
     terms: Sequence[str] = (),
     parameter: str = "rho",
 ) -> Experiment:
-    """One measurement of one model, beside its test accuracy.
+    """A measurement of one model in each of its modes.
 
     Args:
         terms: of its training, see :func:`training_terms`.
         parameter: coordinate of the trade-off parameter.
     """
-    about = {
-        "recipe": config.recipe(model),
-        "images": config.images,
-        "modes": config.modes,
-        "measured": measurement.name,
-        **measurement.settings,
-    }
+    about = {"modes": config.modes, "measured": measurement.name, **measurement.settings}
 
-    def measure() -> dict[str, Any]:
-        found = trained(config, store, model)
-        rows = [test_accuracy(found.run), *training_terms(found.run, *terms)]
+    def measure(found: TrainedModel) -> tuple[list[Metric], dict[str, Any]]:
+        rows, whole = training_terms(found.run, *terms), {"recipe": config.recipe(model), "images": config.images}
         for mode, network in found.modes.items():
-            attacker = Attacker(store, network, found.data, {**about, "mode": mode})
+            attacker = Attacker(store, network, found.data, {**whole, **about, "mode": mode})
             rows += [row.named(row.name, **{"mode": mode, **row.coords}) for row in measurement.measure(attacker)]
-        return measured(rows, model.coords(parameter), collapsed=found.collapsed)
+        return rows, {}
 
-    return Experiment(f"{model.title}, seed {model.seed}, {measurement.name}", about, measure)
+    return model_experiment(config, store, model, measurement.name, about, measure, model.coords(parameter))
 
 
 def run_check(model: nn.Module, data: EvaluationImages, check: dict[str, Any], tell: Tell) -> CheckResult:

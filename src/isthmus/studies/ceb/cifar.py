@@ -24,7 +24,7 @@ from isthmus.studies.ceb.cifar_configs import (
     CifarConfig,
     shift_name,
 )
-from isthmus.studies.ceb.common import NORMS, TEST, best_run, choice_table
+from isthmus.studies.ceb.common import NORMS, TEST, best_run, choice_table, over_rho
 from isthmus.studies.ceb.configs import OBJECTIVES
 from isthmus.studies.image_models import ModelSpec
 from isthmus.studies.paper_values import paper_value
@@ -39,18 +39,9 @@ CURVES = 4
 
 def _over_rho(title: str, quantity: Select, madry: float | None) -> Curves:
     kinds = ("determ", "determ_bn", "determ_pgd")
-    return Curves(
-        title=title,
-        reading="Means over seeds.",
-        y=quantity.at(objective=("ceb", "ceb_bn")),
-        x="rho",
-        lines=("objective",),
-        level={OBJECTIVES[kind]: quantity.at(objective=kind, rho=None) for kind in kinds},
-        x_label="ρ",
-        y_label="accuracy",
-        interval=True,
-        marks=() if madry is None else (Mark("Madry, printed", y=madry),),
-    )
+    levels = {OBJECTIVES[kind]: quantity.at(objective=kind, rho=None) for kind in kinds}
+    marks = () if madry is None else (Mark("Madry, printed", y=madry),)
+    return over_rho(title, quantity.at(objective=("ceb", "ceb_bn")), levels, "accuracy", marks)
 
 
 def shown_runs(rows: Rows, config: CifarConfig, most: int = CURVES) -> list[ModelSpec]:

@@ -102,13 +102,10 @@ def _transfers(config: CifarConfig) -> Iterator[Claim]:
             )
             for norm in NORMS
         ]
-        yield Claim(
+        yield Claim.joint(
             f"Ours: the best network at the smallest ρ that trained is more robust to transfers from {text} than to "
             "the attack on itself, in both norms.",
-            left=parts[0].left,
-            right=parts[0].right,
-            about=parts[0].about,
-            also=tuple(parts[1:]),
+            *parts,
             least_seeds=1,
             optional=source != "madry",
             place="CEB, Figure 3",

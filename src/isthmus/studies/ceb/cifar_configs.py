@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from isthmus.core.config import Positive
-from isthmus.studies.ceb.configs import Curve, Grid, SweepConfig
+from isthmus.studies.ceb.configs import Curve, Families, Grid, Rhos, SweepConfig
 from isthmus.studies.image_models import Eps, ModelSpec, Objective
 
 SAME_IMAGES = "pgd on the ensemble's images"
@@ -23,15 +23,29 @@ MODEL_28X10: dict[str, Any] = {
     "classifier": "linear",
     "normalize": "dataset",
 }
-TRAINING_28X10: dict[str, Any] = {
-    "epochs": 1500,
-    "batch_size": 128,  # not said; that of AutoAugment's networks
+MODEL_62X7: dict[str, Any] = {
+    **MODEL_28X10,
+    "backbone": {"name": "wide_resnet", "depth": 62, "width": 7, "norm": True},
+}
+MODEL_BIDIRECTIONAL: dict[str, Any] = {**MODEL_62X7, "classifier": "consistent"}
+_COMMON: dict[str, Any] = {
     "optimizer": {"lr": 1e-3},
-    "learning_rate": {"milestones": [500, 1000, 1250], "factor": 0.3},
     "augment": "autoaugment",
     "precision": "bf16",
     "channels_last": True,
     "validate_every": 10,
+}
+TRAINING_28X10: dict[str, Any] = {
+    **_COMMON,
+    "epochs": 1500,
+    "batch_size": 128,  # not stated; that of AutoAugment's networks
+    "learning_rate": {"milestones": [500, 1000, 1250], "factor": 0.3},
+}
+TRAINING_62X7: dict[str, Any] = {
+    **_COMMON,
+    "epochs": 800,
+    "batch_size": 250,
+    "learning_rate": {"milestones": [400, 600], "factor": 0.1},
 }
 MADRY: dict[str, Any] = {
     "name": "pgd",
@@ -41,23 +55,6 @@ MADRY: dict[str, Any] = {
     "batch_norm": "train",
 }
 """Adversarial training as Madry et al. 2018 did it on CIFAR-10."""
-MODEL_62X7: dict[str, Any] = {
-    "backbone": {"name": "wide_resnet", "depth": 62, "width": 7, "norm": True},
-    "covariance": "identity",
-    "classifier": "linear",
-    "normalize": "dataset",
-}
-MODEL_BIDIRECTIONAL: dict[str, Any] = {**MODEL_62X7, "classifier": "consistent"}
-TRAINING_62X7: dict[str, Any] = {
-    "epochs": 800,
-    "batch_size": 250,
-    "optimizer": {"lr": 1e-3},
-    "learning_rate": {"milestones": [400, 600], "factor": 0.1},
-    "augment": "autoaugment",
-    "precision": "bf16",
-    "channels_last": True,
-    "validate_every": 10,
-}
 Given = str | Mapping[str, Any]
 Shifts = tuple[str | dict[str, Any], ...]
 
@@ -81,14 +78,15 @@ class CifarConfig(SweepConfig):
 
     Attributes:
         steps: of PGD, each 4/3·ε/steps long.
-        direction: "none" for untargeted PGD, as figure 3 says; "random" directs every run at a random wrong class
-            (the text on figure 2 says "targeted", but not at what).
+        direction: "none" for untargeted PGD, as in figure 3; "random" targets a random wrong class in each run (the
+            text on figure 2 says "targeted" without the class).
         linf, l2: ε of the curves, ascending. The papers print no list.
-        at_linf, at_l2: ε of these at which models are compared. The paper's ε in ℓ2 is not printed: ours is a reading.
-        ensemble: the suite that is run beside PGD, at ``at_linf`` and ``at_l2``.
-        ensemble_images: on this many of the evaluated images.
+        at_linf, at_l2: ε of these at which models are compared. The paper does not print its ε in ℓ2; ours is a
+            reading.
+        ensemble: a suite that attacks beside PGD, at ``at_linf`` and ``at_l2``.
+        ensemble_images: number of evaluated images that it attacks.
         shifts: published shifted test sets, by name or with options.
-        madry: a run folder of an adversarially trained network of CIFAR-10, to transfer attacks from; None for none.
+        madry: run folder of an adversarially trained network for CIFAR-10, the source of transfers; None for none.
     """
 
     departs: ClassVar[Mapping[str, Any]] = {}
@@ -141,38 +139,37 @@ class CifarConfig(SweepConfig):
         )
 
     def recipe(self, model: ModelSpec) -> dict[str, Any]:
-        """The recipe of one model; "_bn" and "_pgd" put batch normalisation into its backbone."""
+        """The recipe of one model; "_bn" and "_pgd" add batch normalisation to its backbone."""
         recipe = super().recipe(model)
         if model.objective.endswith(("_bn", "_pgd")):
             recipe["model"] = {**self.model, "backbone": {**self.model["backbone"], "norm": True}}
         return recipe
 
     def objective(self, model: ModelSpec) -> Any:
-        """The same with batch normalisation and without, and of adversarial images."""
-        plain: dict[str, Objective] = {"determ_bn": "determ", "ceb_bn": "ceb", "determ_pgd": "determ"}
-        return super().objective(model._replace(objective=plain.get(model.objective, model.objective)))
+        """The objective without its suffix "_bn" or "_pgd"."""
+        plain: Any = model.objective.partition("_")[0]
+        return super().objective(model._replace(objective=plain))
 
 
 class Cifar28x10Config(CifarConfig):
     """CEB, figure 2. The paper trained each model once; several seeds at some ρ decide claims about training.
 
     Attributes:
-        normed: values of ρ at which CEB is trained with batch normalisation as well; the paper does not list them.
-        adversarial: how a deterministic network with batch normalisation is trained on adversarial images, as
-            ``training.adversarial`` of a recipe, with the first seed alone; None for no such network. The paper quotes
-            Madry et al.'s, whose options these are.
+        normed: values of ρ at which CEB is also trained with batch normalisation; the paper does not list them.
+        adversarial: ``training.adversarial`` in the recipe of a deterministic network with batch normalisation, trained
+            with the first seed alone; None for no such network. The paper quotes Madry et al.'s, with these options.
     """
 
     seeds: Positive = 3
     model: dict[str, Any] = MODEL_28X10
     training: dict[str, Any] = TRAINING_28X10
-    rhos: tuple[float, ...] = tuple(-1 + 0.25 * step for step in range(25))
+    rhos: Rhos = tuple(-1 + 0.25 * step for step in range(25))
     repeated: tuple[float, ...] | None = (1.0, 2.0, 3.0, 4.0, 5.0)
     normed: tuple[float, ...] = (1.0, 3.0, 5.0)
     adversarial: str | dict[str, Any] | None = MADRY
 
     def recipe(self, model: ModelSpec) -> dict[str, Any]:
-        """The recipe of one model; "_pgd" is of adversarial training."""
+        """The recipe of one model; "_pgd" adds adversarial training."""
         recipe = super().recipe(model)
         if model.objective == "determ_pgd":
             recipe["training"] = {**self.training, "adversarial": self.adversarial}
@@ -195,7 +192,7 @@ class Cifar62x7Config(CifarConfig):
     seeds: Positive = 3
     model: dict[str, Any] = MODEL_62X7
     training: dict[str, Any] = TRAINING_62X7
-    rhos: Annotated[tuple[float, ...], Field(min_length=1)] = (0.0, 5.0)
+    rhos: Rhos = (0.0, 5.0)
     shifts: Shifts = (*CIFAR10_1, "cifar10_c")
 
     def of_seed(self, seed: int) -> list[tuple[Objective, float | None]]:
@@ -204,9 +201,9 @@ class Cifar62x7Config(CifarConfig):
 
 
 class BidirectionalConfig(Cifar62x7Config):
-    """Entropy, figure 6: other than ``ceb/cifar-62x7`` in the objective, the classifier and the attack's steps."""
+    """Entropy, figure 6. It differs from ``ceb/cifar-62x7`` in objective, classifier and the attack's steps."""
 
     model: dict[str, Any] = MODEL_BIDIRECTIONAL
-    families: tuple[Objective, ...] = ("bidirectional",)
+    families: Families = ("bidirectional",)
     steps: Positive = 7
     shifts: Shifts = CIFAR10_1

@@ -6,78 +6,29 @@ adversarial images of some models are tried on the best one at the smallest ρ.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from torch import nn
 
-from isthmus.attacks.api import robust_accuracy
-from isthmus.attacks.engine.run_options import RunOptions
-from isthmus.attacks.threats import parse
-from isthmus.attacks.transfer import transferred
 from isthmus.checks.shift import correct_predictions, correct_under_corruptions
 from isthmus.core.config import component, instance
 from isthmus.core.errors import DataError
-from isthmus.core.files import sha256
-from isthmus.core.preserve_state import device_of
 from isthmus.core.types import Coordinate, Metric
 from isthmus.data.shift.shifted import ShiftedTestSet, load
 from isthmus.metrics import CORRUPTIONS, errors_by_severity, measured_mce
 from isthmus.studies.ceb.cifar_configs import CifarConfig, Given, shift_name, shift_options
-from isthmus.studies.ceb.common import best_run
 from isthmus.studies.ceb.experiments import attacked_models
-from isthmus.studies.ceb.transfer_attack import surrogate
+from isthmus.studies.ceb.transfers import Finished, pairs, transfer
 from isthmus.studies.image_models import ModelSpec
-from isthmus.studies.measured import Measured, fraction, measured
+from isthmus.studies.measured import fraction, measured
 from isthmus.studies.store import Experiment, ResultStore, Stages
-from isthmus.studies.trained_models import Attacker, TrainedModel, trained
-from isthmus.training.run import Run
+from isthmus.studies.trained_models import trained
 from isthmus.training.run import load as load_run
 
 CORRUPTED = "cifar10_c"
-
-
-class Finished(NamedTuple):
-    """A model of the first stage.
-
-    Attributes:
-        robust: its robust accuracies under PGD.
-    """
-
-    model: ModelSpec
-    accuracy: float
-    collapsed: bool
-    robust: tuple[Metric, ...]
-
-    @classmethod
-    def of(cls, value: Mapping[str, Any]) -> Finished:
-        """From what its experiment returned."""
-        found = Measured.from_plain(value)
-        coords: Mapping[str, Any] = found.metrics[0].coords
-        (accuracy,) = (row.value for row in found.metrics if row.name == "test_accuracy")
-        robust = tuple(
-            row
-            for row in found.metrics
-            if row.name == "robust_accuracy" and (row.coords["attack"], row.coords["mode"]) == ("pgd", "mean")
-        )
-        model = ModelSpec(coords["objective"], coords.get("rho"), coords["seed"])
-        return cls(model, float(accuracy or 0.0), found.collapsed, robust)
-
-
-class Pair(NamedTuple):
-    """Adversarial images of ``source``, tried on ``target``.
-
-    Attributes:
-        name: the coordinate ``source``: "largest rho", "deterministic", "another run" or "madry".
-        source: None for the network of ``config.madry``.
-    """
-
-    name: str
-    source: ModelSpec | None
-    target: Finished
 
 
 def cifar(config: CifarConfig, store: ResultStore) -> Stages:
@@ -93,7 +44,7 @@ def cifar(config: CifarConfig, store: ResultStore) -> Stages:
     yield [
         _which_trained(config, runs),
         *shift_experiments(config, store, [run.model for run in healthy]),
-        *(_transfer(config, store, pair) for pair in pairs(healthy, config.families[0], config.madry is not None)),
+        *(transfer(config, store, pair) for pair in pairs(healthy, config.families[0], config.madry is not None)),
     ]
 
 
@@ -108,109 +59,8 @@ def _which_trained(config: CifarConfig, runs: Sequence[Finished]) -> Experiment:
     return Experiment("which models trained", about, lambda: measured(rows, {}))
 
 
-def pairs(healthy: Sequence[Finished], family: str, madry: bool) -> list[Pair]:
-    """Whose attacks are tried on the best run at the smallest ρ that trained.
-
-    Those of the best run at the largest ρ, of the deterministic network, of another run at the smallest ρ, and of an
-    adversarially trained network, as far as they are there.
-
-    Args:
-        family: of the bottlenecks.
-        madry: whether there is an adversarially trained network.
-    """
-    runs = {run.model: run for run in healthy}
-    accuracies = {model: run.accuracy for model, run in runs.items()}
-    rhos = [model.parameter for model in runs if model.objective == family and model.parameter is not None]
-    target = best_run(accuracies, family, min(rhos, default=None))
-    if target is None or target.parameter is None:
-        return []
-    rest = {model: accuracy for model, accuracy in accuracies.items() if model != target}
-    sources = {
-        "largest rho": best_run(rest, family, max(rhos)) if max(rhos) > target.parameter else None,
-        "deterministic": best_run(rest, "determ", None),
-        "another run": best_run(rest, family, target.parameter),
-    }
-    found = [Pair(name, source, runs[target]) for name, source in sources.items() if source is not None]
-    return [*found, Pair("madry", None, runs[target])] if madry else found
-
-
-def _transfer(config: CifarConfig, store: ResultStore, pair: Pair) -> Experiment:
-    about = {
-        "transfer": pair.name,
-        "source": _identity(config, pair.source),
-        "target": config.recipe(pair.target.model),
-        "images": config.images,
-        "suite": config.pgd(),
-        "eps": {"linf": config.linf, "l2": config.l2},
-    }
-
-    def measure() -> dict[str, Any]:
-        target = trained(config, store, pair.target.model)
-        source = _source(config, store, pair.source, target)
-        rows = [row.named("direct_accuracy") for row in pair.target.robust]
-        for norm in ("linf", "l2"):
-            grid = about["eps"][norm]
-            counts = transfer_counts(Attacker(store, source, target.data, about), target, norm)
-            n = len(target.data)
-            rows += [
-                fraction("transfer_accuracy", count, n, norm=norm, eps=eps)
-                for eps, count in zip(grid, counts, strict=True)
-            ]
-        coords: dict[str, Coordinate] = {"source": pair.name}
-        return measured(rows, {**pair.target.model.coords(), **coords})
-
-    return Experiment(f"transfer from {pair.name}", about, measure)
-
-
-def _identity(config: CifarConfig, model: ModelSpec | None) -> Any:
-    if model is not None:
-        return config.recipe(model)
-    assert config.madry is not None
-    run = Run(Path(config.madry).expanduser())
-    return {"run": str(run.path), "weights": (run.info().get("result") or {}).get("weights_sha256")}
-
-
-def _source(config: CifarConfig, store: ResultStore, model: ModelSpec | None, target: TrainedModel) -> nn.Module:
-    if model is not None:
-        return trained(config, store, model).modes["mean"]
-    assert config.madry is not None
-    network = load_run(Path(config.madry).expanduser())
-    return network.to(device_of(target.modes["mean"], target.data.images))
-
-
-def transfer_counts(source: Attacker, target: TrainedModel, norm: str) -> list[int]:
-    """Images that the target still classifies correctly at each ε, after two kinds of the source's images.
-
-    These are the adversarial examples on the source, which lie just across its boundary, since the engine stops there;
-    and where PGD on it ends after all its steps, as the papers transfer. An image broken at one ε counts at the larger
-    ones.
-    """
-    data, about = target.data, source.about
-    left, counts = torch.arange(len(data)), []
-    attacker = Attacker(source.store, source.model, data, {**about, "mode": "mean", "role": "source"})
-    other = surrogate(source.model, about["suite"][0]["steps"], sha256(repr(about["source"]).encode())[:16])
-    for eps in about["eps"][norm]:
-        if len(left):
-            threat = parse(f"{norm}:{eps}")
-            found = transferred(attacker.run(threat, about["suite"], left))
-            result = robust_accuracy(
-                target.modes["mean"],
-                data.images[left],
-                data.labels[left],
-                threat,
-                [found, other],
-                options=RunOptions(indices=data.indices[left]),
-            )
-            left = left[result.robust]
-        counts.append(len(left))
-    return counts
-
-
 def shift_experiments(config: CifarConfig, store: ResultStore, models: Iterable[ModelSpec]) -> Iterator[Experiment]:
-    """For each shifted set an experiment for each model; if the set's files are absent, one with the reason.
-
-    Whether they are there is part of what determines an experiment: it is measured once they are.
-    """
+    """An experiment for each shifted set and model; if the set's files are absent, one for the set with the reason."""
     for given in config.shifts:
         options, name = shift_options(given), shift_name(given)
         reason = absent(given, config.data)
@@ -226,10 +76,7 @@ def shift_experiments(config: CifarConfig, store: ResultStore, models: Iterable[
 
 
 def absent(given: Given, data: str) -> str:
-    """Why a set cannot be measured, in one sentence; "" if it can.
-
-    Files that are there but damaged are a fault that loading names.
-    """
+    """Why a set cannot be measured, in one sentence; "" if it can. Loading reports damaged files."""
     if data != "cifar10":
         return f"It is for classifiers of cifar10; these are of {data}."
     options = shift_options(given)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from isthmus.core.display import Table
+from isthmus.core.display import Mark, Table
 from isthmus.core.types import Coordinate
+from isthmus.studies.blocks import Curves
 from isthmus.studies.ceb.configs import OBJECTIVES, SweepConfig
 from isthmus.studies.image_models import ModelSpec
-from isthmus.studies.quantities import Select, estimate, select
+from isthmus.studies.quantities import Quantity, Select, estimate, select
 from isthmus.studies.rows import Rows
 from isthmus.studies.study import StudyRecord
 
@@ -27,13 +28,13 @@ DIGITS = 3
 
 
 def named(model: Model) -> str:
-    """A model in a sentence: "CEB, ρ = 0"."""
+    """The name of a model in a sentence: "CEB, ρ = 0"."""
     name, rho = OBJECTIVES[str(model["objective"])], model.get("rho")
     return f"the {name} network" if rho is None else f"{name}, ρ = {rho:g}"
 
 
 def plain(quantity: Select) -> Select:
-    """The same of the deterministic network, which has no ρ."""
+    """The same quantity for the deterministic network, which has no ρ."""
     return quantity.at(**DETERM)
 
 
@@ -52,6 +53,30 @@ def best_run(accuracies: Mapping[ModelSpec, float], objective: str, rho: float |
     """The run with the best clean accuracy among those of one objective and ρ, and the lower seed of equals."""
     runs = [model for model in accuracies if (model.objective, model.parameter) == (objective, rho)]
     return min(runs, key=lambda model: (-accuracies[model], model.seed), default=None)
+
+
+def over_rho(
+    title: str,
+    y: Select,
+    level: Mapping[str, Quantity],
+    y_label: str,
+    marks: tuple[Mark, ...] = (),
+    lines: str = "objective",
+    reading: str = "Means over seeds.",
+) -> Curves:
+    """A quantity over ρ with its intervals, and the deterministic networks' as levels."""
+    return Curves(
+        title=title,
+        reading=reading,
+        y=y,
+        x="rho",
+        lines=(lines,),
+        level=level,
+        x_label="ρ",
+        y_label=y_label,
+        interval=True,
+        marks=marks,
+    )
 
 
 def choice_table(record: StudyRecord, config: SweepConfig) -> Iterator[Table]:

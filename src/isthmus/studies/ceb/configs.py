@@ -26,7 +26,7 @@ OBJECTIVES: dict[Coordinate, str] = {
 }
 """What pages call the objectives, in the order of display."""
 TROUSER = 1
-"""Index of the class that targeted PGD on Fashion-MNIST aims at."""
+"""Target class of targeted PGD on Fashion-MNIST."""
 FASHION_MODEL: dict[str, Any] = {
     "backbone": {"name": "wide_resnet", "depth": 7, "width": 2, "norm": False},
     "dim": 4,
@@ -45,6 +45,8 @@ LINF_40: list[Any] = [{"name": "pgd", "steps": 40, "step_size": 0.01}]
 L2_40: list[Any] = [{"name": "pgd", "steps": 40, "relative_step_size": 4 / 3 / 40}]
 
 Bottlenecks = Annotated[tuple[tuple[Objective, float], ...], Field(min_length=1)]
+Families = Annotated[tuple[Objective, ...], Field(min_length=1)]
+Rhos = Annotated[tuple[float, ...], Field(min_length=1)]
 Grid = Annotated[tuple[Eps, ...], Field(min_length=1)]
 
 
@@ -53,7 +55,7 @@ class Curve(Frozen):
 
     Attributes:
         name: the coordinate ``attack`` of its rows.
-        eps: ascending, in units of images in [0, 1]. What is broken at one counts as broken at the larger ones.
+        eps: ascending, in units of images in [0, 1]. An image broken at one counts as broken at larger ones.
         suite: name of a suite, or attacks.
         target_class: of a targeted attack; None for any wrong class.
         images: attack this many of the evaluated images, class-balanced; None for all.
@@ -68,7 +70,7 @@ class Curve(Frozen):
 
 
 class FamilyConfig(ImageConfig):
-    """A deterministic network and bottlenecks of one architecture.
+    """A deterministic network and bottlenecks of one architecture; by default the one for Fashion-MNIST.
 
     Attributes:
         first_seed: so that another machine can add seeds to a sweep.
@@ -84,6 +86,10 @@ class FamilyConfig(ImageConfig):
 
     departs: ClassVar[Mapping[str, Any]] = {"rho_schedule": None}
 
+    seeds: Positive = 4
+    data: str = "fashion_mnist"
+    model: dict[str, Any] = FASHION_MODEL
+    training: dict[str, Any] = FASHION_TRAINING
     modes: Annotated[tuple[Mode, ...], Field(min_length=1)] = ("mean",)
     first_seed: Annotated[int, Field(ge=0)] = 0
     kl: Literal["closed", "sampled"] = "sampled"
@@ -108,19 +114,22 @@ class FamilyConfig(ImageConfig):
         raise NotImplementedError
 
     def models(self) -> list[ModelSpec]:
-        """The models of all seeds. The first seed's come first: an interrupted study has all of them once."""
+        """The models of all seeds, seed by seed, so that an interrupted study has every model once."""
         seeds = range(self.first_seed, self.first_seed + self.seeds)
         return [ModelSpec(*model, seed) for seed in seeds for model in self.of_seed(seed)]
 
 
 class ChosenConfig(FamilyConfig):
-    """Some bottlenecks, each with its ρ, beside the deterministic network.
+    """Some bottlenecks, each with its ρ, beside the deterministic network; all are tested by a check.
 
     Attributes:
         bottlenecks: objective and ρ of each.
+        resamples: number of bootstrap resamples.
     """
 
+    training: dict[str, Any] = CALIBRATION_TRAINING
     bottlenecks: Bottlenecks
+    resamples: Positive = 1000
 
     def of_seed(self, seed: int) -> list[tuple[Objective, float | None]]:
         """The same for every seed, the deterministic one first."""
@@ -133,11 +142,11 @@ class SweepConfig(FamilyConfig):
     Attributes:
         families: objectives of the bottlenecks.
         rhos: values of ρ, for each of them.
-        repeated: those that are trained with every seed, the others with the first alone; None for all of them.
+        repeated: values that are trained with every seed, the others with the first alone; None for all.
     """
 
-    families: Annotated[tuple[Objective, ...], Field(min_length=1)] = ("ceb",)
-    rhos: Annotated[tuple[float, ...], Field(min_length=1)]
+    families: Families = ("ceb",)
+    rhos: Rhos
     repeated: tuple[float, ...] | None = None
 
     def of_seed(self, seed: int) -> list[tuple[Objective, float | None]]:
@@ -151,20 +160,16 @@ class SweepConfig(FamilyConfig):
 
 
 class FashionConfig(SweepConfig):
-    """CEB, figure 1. The papers say neither optimiser, batch size, steps, nor the attacks' ε and steps.
+    """CEB, figure 1. The papers state neither optimiser, batch size nor steps, nor the attacks' ε and steps.
 
     Attributes:
-        ensemble: the suite that is run beside targeted PGD.
-        ensemble_images: on this many of the evaluated images.
-        ensemble_linf, ensemble_l2: at these ε; the last is that of targeted PGD.
+        ensemble: a suite that attacks beside targeted PGD.
+        ensemble_images: number of evaluated images that it attacks.
+        ensemble_linf, ensemble_l2: its ε; the last is that of targeted PGD.
     """
 
-    seeds: Positive = 4
-    data: str = "fashion_mnist"
-    model: dict[str, Any] = FASHION_MODEL
-    training: dict[str, Any] = FASHION_TRAINING
-    families: tuple[Objective, ...] = ("vib", "ceb")
-    rhos: tuple[float, ...] = (-1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
+    families: Families = ("vib", "ceb")
+    rhos: Rhos = (-1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
     ensemble: str = "standard"
     ensemble_images: Positive = 1000
     ensemble_linf: Grid = (0.02, 0.05, 0.1)
@@ -184,19 +189,16 @@ class FashionConfig(SweepConfig):
 class RandomLabelsConfig(SweepConfig):
     """Entropy, section 3.1.5, with the sweep's model and optimiser where it is silent.
 
-    A jump-start has a price here: what a model memorises while ρ descends, it must forget afterwards. So it takes a
-    quarter of the run in the smaller presets, and what counts is what a model remembers at the end.
+    What a model memorises while a jump-start lowers ρ, it must forget afterwards. So a jump-start takes a quarter of
+    the run in the smaller presets, and accuracy is measured at the end of training.
 
     Attributes:
         label_seed: of the random labels, the same for all models.
     """
 
-    seeds: Positive = 4
-    data: str = "fashion_mnist"
-    model: dict[str, Any] = FASHION_MODEL
     training: dict[str, Any] = RANDOM_LABELS_TRAINING
-    families: tuple[Objective, ...] = ("vib", "ceb")
-    rhos: Annotated[tuple[float, ...], Field(min_length=1)] = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0)
+    families: Families = ("vib", "ceb")
+    rhos: Rhos = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0)
     label_seed: Annotated[int, Field(ge=0)] = 0
 
     def recipe(self, model: ModelSpec) -> dict[str, Any]:
@@ -207,19 +209,14 @@ class RandomLabelsConfig(SweepConfig):
 
 
 class DetectionConfig(ChosenConfig):
-    """Entropy, table 1. Test images are in-distribution: all of them, and as many of each other kind.
+    """Entropy, table 1. All test images are in-distribution; there are as many of each other kind.
 
     Attributes:
-        outs: as the check ``ood_detection`` takes them.
+        outs: options of the check ``ood_detection``.
         samples: codes of each image for rate and ReX.
-        attacked: adversarial images are sought for this many of the evaluated ones.
-        resamples: of every bootstrap.
+        attacked: number of evaluated images for which adversarial images are searched.
     """
 
-    seeds: Positive = 4
-    data: str = "fashion_mnist"
-    model: dict[str, Any] = FASHION_MODEL
-    training: dict[str, Any] = CALIBRATION_TRAINING
     bottlenecks: Bottlenecks = (("vib", 4.0), ("vib", 0.0), ("ceb", 0.0))
     outs: Annotated[tuple[str | dict[str, Any], ...], Field(min_length=1)] = (
         "uniform_noise",
@@ -229,7 +226,6 @@ class DetectionConfig(ChosenConfig):
     )
     samples: Annotated[int, Field(ge=0)] = 16
     attacked: Positive = 10_000
-    resamples: Positive = 1000
 
 
 class CalibrationConfig(ChosenConfig):
@@ -239,13 +235,7 @@ class CalibrationConfig(ChosenConfig):
 
     Attributes:
         bins: of equal width.
-        resamples: of every bootstrap.
     """
 
-    seeds: Positive = 4
-    data: str = "fashion_mnist"
-    model: dict[str, Any] = FASHION_MODEL
-    training: dict[str, Any] = CALIBRATION_TRAINING
     bottlenecks: Bottlenecks = (("ceb", 0.0), ("vib", 0.0), ("vib", 2.0))
-    bins: Annotated[int, Field(gt=0)] = 20
-    resamples: Positive = 1000
+    bins: Positive = 20

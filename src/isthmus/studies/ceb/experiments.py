@@ -1,4 +1,4 @@
-"""Experiments of the CEB studies on Fashion-MNIST: what is trained and measured, as rows."""
+"""Experiments of the CEB studies on Fashion-MNIST."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from isthmus.data.loading import load
 from isthmus.metrics import wilson
 from isthmus.studies.ceb.configs import (
     CalibrationConfig,
-    ChosenConfig,
     Curve,
     DetectionConfig,
     FashionConfig,
@@ -30,17 +29,18 @@ from isthmus.studies.store import Experiment, ResultStore, Stages
 from isthmus.studies.trained_models import (
     Attacker,
     Measurement,
+    TrainedModel,
     correct,
     experiment,
+    model_experiment,
     run_check,
     test_accuracy,
-    trained,
 )
 from isthmus.studies.verdicts import bonferroni
 from isthmus.training.evaluation import count_right
 
 TERMS = ("rate_lower_max", "epoch_rate_lower", "epoch_rate", "epoch_residual")
-"""Of training, kept with every attacked model."""
+"""Terms of the loss in training that are stored with every attacked model."""
 DETECTION_METRICS = ("fpr95_in", "auroc", "aupr_in")
 CALIBRATION_METRICS = ("ece", "overconfidence", "nll", "brier")
 
@@ -67,8 +67,8 @@ def attacked_models(config: SweepConfig, store: ResultStore) -> list[Experiment]
 def _curve(attacker: Attacker, curve: Curve, right: Tensor) -> Iterator[Metric]:
     """Rows of one attack: robust accuracy at each ε, from ε = 0, or the success of a targeted attack.
 
-    Success is the fraction of the images classified correctly before, those of the target class included, that are
-    assigned to the target class. The store keeps each curve, so that a killed study loses one at most.
+    Success is the fraction of the correctly classified images, including those of the target class, that the attack
+    moves to the target class. The store keeps each curve, so that a killed study loses one at most.
     """
     follow = robust_counts if curve.target_class is None else targeted_counts
     about = {**attacker.about, "curves": curve.plain()}
@@ -83,7 +83,7 @@ def _curve(attacker: Attacker, curve: Curve, right: Tensor) -> Iterator[Metric]:
 def robust_counts(attacker: Attacker, curve: Curve, right: Tensor) -> dict[str, Any]:
     """Images that are classified correctly at ε = 0 and at each ε of the curve.
 
-    An image broken at one ε is not attacked at a larger one: its adversarial example lies in that ball, too.
+    An image broken at one ε is not attacked at a larger one, whose ball contains the adversarial example.
     """
     left = torch.arange(len(right))[: curve.images]
     n, counts = len(left), [int(right[left].sum())]
@@ -96,7 +96,7 @@ def robust_counts(attacker: Attacker, curve: Curve, right: Tensor) -> dict[str, 
 
 
 def targeted_counts(attacker: Attacker, curve: Curve, right: Tensor) -> dict[str, Any]:
-    """Images that a targeted attack brings to its class at each ε, of ``n`` that were classified correctly."""
+    """Images that a targeted attack moves to its class at each ε, of ``n`` correctly classified ones."""
     chosen = torch.arange(len(right))[: curve.images]
     chosen = chosen[right[chosen]]
     left = chosen[attacker.data.labels[chosen] != curve.target_class]
@@ -138,7 +138,7 @@ def _memory(config: RandomLabelsConfig, store: ResultStore, model: ModelSpec) ->
 
 
 def onset_rows(course: Sequence[float], n: int, chance: float) -> list[Metric]:
-    """Rows: the number of epochs, whether any is surely above chance (1 or 0), and the first that is."""
+    """Rows: the number of epochs, whether any is significantly above chance (1 or 0), and the first that is."""
     first = onset(course, n, chance)
     rows = [
         Metric(name="epochs", value=len(course), unit="epochs", n=n),
@@ -151,10 +151,10 @@ def onset_rows(course: Sequence[float], n: int, chance: float) -> list[Metric]:
 
 
 def onset(accuracies: Sequence[float], n: int, chance: float) -> int | None:
-    """The first epoch, counted from 1, whose accuracy is surely above chance; None if none is.
+    """The first epoch, counted from 1, whose accuracy is significantly above chance; None if none is.
 
-    Each example is seen once in an epoch, before it is learned from, so that without memory every one is a fair guess.
-    The level of the intervals is corrected for the number of epochs.
+    The accuracy of an epoch counts each example before the step that learns from it, so that it is at chance without
+    memory. The level of the intervals is corrected for the number of epochs.
     """
     level = bonferroni(len(accuracies))
     above = (epoch for epoch, value in enumerate(accuracies, 1) if wilson(round(value * n), n, level).low > chance)
@@ -177,23 +177,16 @@ def _detection(config: DetectionConfig, store: ResultStore, model: ModelSpec, na
         "resamples": config.resamples,
     }
 
-    def measure() -> dict[str, Any]:
-        found = trained(config, store, model)
+    def measure(found: TrainedModel) -> tuple[Iterator[Metric], dict[str, Any]]:
         result = run_check(found.modes["mean"], found.data, check, store.telling(f"detecting {name}"))
         details = {"left_out": result.details["left_out"], "notice": result.details["outs"][0]["notice"]}
-        rows = [test_accuracy(found.run), *_detection_rows(result, name)]
-        return measured(rows, {**model.coords(), "out": name}, collapsed=found.collapsed, details=details)
+        return _detection_rows(result, name), details
 
-    return _checked(config, model, name, check, measure)
-
-
-def _checked(config: ChosenConfig, model: ModelSpec, what: str, check: dict[str, Any], measure: Any) -> Experiment:
-    about = {"recipe": config.recipe(model), "images": config.images, "check": check}
-    return Experiment(f"{model.title}, seed {model.seed}, {what}", about, measure)
+    return model_experiment(config, store, model, name, {"check": check}, measure, {**model.coords(), "out": name})
 
 
 def _detection_rows(result: CheckResult, out: str) -> Iterator[Metric]:
-    """Metrics by each score of each mode that could be measured; the false positive rate is of the other images."""
+    """Metrics of each score in each mode; n of the false positive rate is the number of the other images."""
     (facts,) = result.details["outs"]
     for score in result.details["scores"]:
         coords = {key: score[key] for key in ("score", "mode") if key in score}
@@ -209,10 +202,10 @@ def _detection_rows(result: CheckResult, out: str) -> Iterator[Metric]:
 
 
 def calibration(config: CalibrationConfig, store: ResultStore) -> Stages:
-    """Entropy, figure 5: every model after every kept step.
+    """Entropy, figure 5: every model after every step of ``training.snapshots``.
 
     Raises:
-        ConfigError: no step is kept.
+        ConfigError: there is no such step.
     """
     if not config.training.get("snapshots"):
         raise ConfigError("This study evaluates models after the steps in training.snapshots; give some.")
@@ -222,19 +215,17 @@ def calibration(config: CalibrationConfig, store: ResultStore) -> Stages:
 def _calibration(config: CalibrationConfig, store: ResultStore, model: ModelSpec) -> Experiment:
     check = {"name": "calibration", "bins": config.bins, "resamples": config.resamples}
 
-    def measure() -> dict[str, Any]:
-        found, bins = trained(config, store, model), {}
-        rows = [test_accuracy(found.run)]
+    def measure(found: TrainedModel) -> tuple[list[Metric], dict[str, Any]]:
+        rows: list[Metric] = []
+        bins = {}
         for step in config.training["snapshots"]:
-            tell = store.telling(f"evaluating step {step}")
-            result = run_check(found.run.load(step), found.data, check, tell)
+            result = run_check(found.run.load(step), found.data, check, store.telling(f"evaluating step {step}"))
             right = fraction("accuracy", int(result.arrays["correct"].sum()), len(found.data))
             rows += [each.named(each.name, step=step) for each in (right, *_calibration_rows(result))]
             bins[f"{step}"] = [each for each in result.details["bins"]["mean"]["equal_width"] if each["n"]]
-        details = {"bins": bins} if model.seed == config.first_seed else {}
-        return measured(rows, model.coords(), collapsed=found.collapsed, details=details)
+        return rows, {"bins": bins} if model.seed == config.first_seed else {}
 
-    return _checked(config, model, "calibration", check, measure)
+    return model_experiment(config, store, model, "calibration", {"check": check}, measure, model.coords())
 
 
 def _calibration_rows(result: CheckResult) -> Iterator[Metric]:

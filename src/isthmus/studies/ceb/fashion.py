@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from isthmus.core.display import Mark
 from isthmus.studies.blocks import Block, Curves, Pivot
-from isthmus.studies.ceb.common import NORMS, ROBUST, TEST, choice_table, plain
+from isthmus.studies.ceb.common import NORMS, ROBUST, TEST, choice_table, over_rho, plain
 from isthmus.studies.ceb.configs import OBJECTIVES, FashionConfig, RandomLabelsConfig
 from isthmus.studies.claims import Claim, Comparison
 from isthmus.studies.quantities import Select, select
@@ -145,36 +144,23 @@ def _claims(config: FashionConfig) -> list[Claim]:
             ),
             place=_SAID,
         ),
-        Claim(  # not the papers'
+        Claim.joint(  # not the papers'
             "What CEB at ρ = 0 gains over the deterministic network survives a strong ensemble.",
-            left=leads[0].left,
-            right=leads[0].right,
-            about=leads[0].about,
-            also=(leads[1],),
+            *leads,
         ),
     ]
 
 
-def _panel(title: str, y_label: str, quantity: Select, level: bool = True, marks: Sequence[Mark] = ()) -> Curves:
-    return Curves(
-        title=title,
-        reading="Means over seeds.",
-        y=quantity.at(objective=("ceb", "vib")),
-        x="rho",
-        lines=("objective",),
-        level={"deterministic": plain(quantity)} if level else {},
-        x_label="ρ",
-        y_label=y_label,
-        interval=True,
-        marks=tuple(marks),
-    )
+def _panel(title: str, y_label: str, quantity: Select, level: bool = True, marks: tuple[Mark, ...] = ()) -> Curves:
+    levels = {"deterministic": plain(quantity)} if level else {}
+    return over_rho(title, quantity.at(objective=("ceb", "vib")), levels, y_label, marks)
 
 
 def _blocks(config: FashionConfig) -> list[Block]:
     smallest = {"linf": config.ensemble_linf[0], "l2": config.ensemble_l2[0]}
     return [
         _panel("Clean accuracy", "accuracy", TEST),
-        _panel("Largest lower bound on I(X;Z) in training", "nats", TOP, False, [Mark("ln 10", y=LN_10)]),
+        _panel("Largest lower bound on I(X;Z) in training", "nats", TOP, False, (Mark("ln 10", y=LN_10),)),
         *(_panel(f"Targeted PGD in {text}, towards trousers", "success", _success(n)) for n, text in NORMS.items()),
         *(
             _panel(f"Suite “{config.ensemble}” at {NORMS[norm]} {eps:g}", "robust accuracy", _ensemble(norm, eps))
@@ -251,16 +237,12 @@ _MEMORY_BLOCKS: tuple[Block, ...] = (
         y_label="training accuracy",
         marks=(Mark(f"the paper's onset, about {ONSET}", x=float(ONSET)),),
     ),
-    Curves(
-        title="Memorised at the end",
+    over_rho(
+        "Memorised at the end",
+        TRAIN.at(objective=("ceb", "vib")),
+        {"deterministic": plain(TRAIN), "chance": plain(select("constant_accuracy"))},
+        "training accuracy",
         reading="Fraction of the training images whose random label a model predicts after training, in mean mode.",
-        y=TRAIN.at(objective=("ceb", "vib")),
-        x="rho",
-        lines=("objective",),
-        level={"deterministic": plain(TRAIN), "chance": plain(select("constant_accuracy"))},
-        x_label="ρ",
-        y_label="training accuracy",
-        interval=True,
     ),
     Pivot(
         title="Memorised, and since when",

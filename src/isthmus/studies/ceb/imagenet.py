@@ -10,8 +10,8 @@ from statistics import fmean
 from isthmus.core.types import Coordinate
 from isthmus.metrics.corruption import CORRUPTIONS
 from isthmus.studies.blocks import Block, Curves, Pivot, not_measured
-from isthmus.studies.ceb.common import NORMS
-from isthmus.studies.ceb.imagenet_configs import VARIANTS, ImageNet50Config, ImageNet152Config, ImageNetConfig
+from isthmus.studies.ceb.common import NORMS, over_rho
+from isthmus.studies.ceb.imagenet_configs import VARIANTS, ImageNet152Config, ImageNetConfig
 from isthmus.studies.claims import Claim, Comparison, OtherClaim
 from isthmus.studies.estimates import Estimate, percent
 from isthmus.studies.paper_values import paper_values
@@ -98,7 +98,7 @@ def _mean(gains: list[Estimate]) -> Estimate:
 def _steps(config: ImageNetConfig) -> Claim:
     pairs = [("plain", "autoaugment"), ("autoaugment", "wide")]
     tried = [pair for pair in pairs if set(pair) <= set(config.variants)] or pairs
-    first, *more = [
+    parts = [
         Comparison(
             left=ours(ERRORS[title], variant=before),
             right=ours(ERRORS[title], variant=after),
@@ -107,75 +107,53 @@ def _steps(config: ImageNetConfig) -> Claim:
         for title in ("mCE", "error on ImageNet-A")
         for before, after in tried
     ]
-    return Claim(
-        "Under corruptions and on ImageNet-A AutoAugment helps CEB, and twice the width helps further.",
-        left=first.left,
-        right=first.right,
-        about=first.about,
-        also=tuple(more),
-        place=_SECTION,
-    )
+    text = "Under corruptions and on ImageNet-A AutoAugment helps CEB, and twice the width helps further."
+    return Claim.joint(text, *parts, place=_SECTION)
 
 
 def _falls() -> Claim:
-    slopes = {norm: PGD.at(objective="ceb", norm=norm).slope("rho") for norm in NORMS}
-    about = {norm: f"rise of the error under PGD in {text} with ρ, for each unit" for norm, text in NORMS.items()}
-    return Claim(
-        "Robustness to PGD falls as ρ rises.",
-        left=slopes["linf"],
-        over=("variant",),
-        about=about["linf"],
-        also=(Comparison(left=slopes["l2"], over=("variant",), about=about["l2"]),),
-        place=_SECTION,
-    )
-
-
-def _claims_50(config: ImageNet50Config) -> Claims:
-    return [
-        *_both_depths(config),
-        Claim(
-            f"Under PGD every model has less than {percent(NOTHING)} accuracy.",
-            left=plain(PGD),
-            right=1 - NOTHING,
-            over=("variant", "norm"),
-            about="error of the deterministic network",
-            also=(
-                Comparison(
-                    left=PGD.at(objective="ceb"),
-                    right=1 - NOTHING,
-                    over=("variant", "rho", "norm"),
-                    about="error of CEB",
-                ),
-            ),
-            least_seeds=1,  # about these models
-            place=_SECTION,
-        ),
+    parts = [
+        Comparison(
+            left=PGD.at(objective="ceb", norm=norm).slope("rho"),
+            over=("variant",),
+            about=f"rise of the error under PGD in {NORMS[norm]} with ρ, for each unit",
+        )
+        for norm in ("linf", "l2")
     ]
+    return Claim.joint("Robustness to PGD falls as ρ rises.", *parts, place=_SECTION)
+
+
+def _nothing_left(*over: str) -> Comparison:
+    """Whether PGD leaves the deterministic network next to no accuracy."""
+    return Comparison(left=plain(PGD), right=1 - NOTHING, over=over, about="error of the deterministic network")
+
+
+def _claims_50(config: ImageNetConfig) -> Claims:
+    ceb = Comparison(
+        left=PGD.at(objective="ceb"), right=1 - NOTHING, over=("variant", "rho", "norm"), about="error of CEB"
+    )
+    text = f"Under PGD every model has less than {percent(NOTHING)} accuracy."
+    about_these_models = Claim.joint(text, _nothing_left("variant", "norm"), ceb, least_seeds=1, place=_SECTION)
+    return [*_both_depths(config), about_these_models]
 
 
 def _claims_152(config: ImageNet152Config) -> Claims:
-    def width_gain(title: str, of: str) -> Quantity:
-        pick = ours if of == "CEB" else plain
+    def gain(model: str, title: str) -> Quantity:
+        pick = ours if model == "CEB" else plain
         return pick(ERRORS[title], variant="autoaugment") - pick(ERRORS[title], variant="wide")
 
+    def none_for_determ(title: str, note: str = "") -> Comparison:
+        about = f"gain of the deterministic network in {title}{note}"
+        return Comparison(left=gain("deterministic", title), op="<", right=ALIKE, about=about)
+
+    keeps = Comparison(left=ours(PGD), op="<", right=1 - SOMETHING, over=("variant", "norm"), about="error of CEB")
     return [
         *_both_depths(config),
-        Claim(
+        Claim.joint(
             f"Under PGD CEB keeps more than {percent(SOMETHING)} accuracy, and the deterministic network less than "
             f"{percent(NOTHING)}, everywhere.",
-            left=ours(PGD),
-            op="<",
-            right=1 - SOMETHING,
-            over=("variant", "norm"),
-            about="error of CEB",
-            also=(
-                Comparison(
-                    left=plain(PGD),
-                    right=1 - NOTHING,
-                    over=("variant", "norm"),
-                    about="error of the deterministic network",
-                ),
-            ),
+            keeps,
+            _nothing_left("variant", "norm"),
             place=_SECTION,
         ),
         Claim(
@@ -194,25 +172,12 @@ def _claims_152(config: ImageNet152Config) -> Claims:
             about="error of the narrow network less that of the wide one",
             place=_SECTION,
         ),
-        Claim(
+        Claim.joint(
             "Twice the width gains the deterministic network nothing in clean error and mCE, and CEB something in "
             "both.",
-            left=width_gain("clean error", "deterministic"),
-            op="<",
-            right=ALIKE,
-            about="gain of the deterministic network in clean error (more images are needed to claim that width harms)",
-            also=(
-                Comparison(
-                    left=width_gain("mCE", "deterministic"),
-                    op="<",
-                    right=ALIKE,
-                    about="gain of the deterministic network in mCE",
-                ),
-                *(
-                    Comparison(left=width_gain(title, "CEB"), about=f"gain of CEB in {title}")
-                    for title in ("clean error", "mCE")
-                ),
-            ),
+            none_for_determ("clean error", " (more images are needed to claim that width harms)"),
+            none_for_determ("mCE"),
+            *(Comparison(left=gain("CEB", title), about=f"gain of CEB in {title}") for title in ("clean error", "mCE")),
             place="CEB, Table 2",
         ),
     ]
@@ -261,16 +226,14 @@ def _blocks(config: ImageNetConfig) -> list[Block]:
 
 
 def _over_rho(title: str, error: Select) -> Curves:
-    return Curves(
-        title=title[0].upper() + title[1:] if title != "mCE" else title,
+    relative = title == "mCE"
+    return over_rho(
+        title if relative else title[0].upper() + title[1:],
+        error.at(objective="ceb"),
+        {f"{text}, deterministic": plain(error, variant=variant) for variant, text in VARIANTS.items()},
+        "error relative to AlexNet's" if relative else "error",
+        lines="variant",
         reading="CEB over ρ, as means over seeds, and deterministic networks as levels.",
-        y=error.at(objective="ceb"),
-        x="rho",
-        lines=("variant",),
-        level={f"{text}, deterministic": plain(error, variant=variant) for variant, text in VARIANTS.items()},
-        x_label="ρ",
-        y_label="error relative to AlexNet's" if title == "mCE" else "error",
-        interval=True,
     )
 
 
@@ -283,7 +246,7 @@ STUDIES = (
         name="ceb/imagenet-50",
         title="Table 1 and figure 4: ResNet-50 on ImageNet",
         question=_QUESTION.format(50),
-        config=ImageNet50Config,
+        config=ImageNetConfig,
         measure=_EXPERIMENTS,
         claims=_claims_50,
         blocks=_blocks,

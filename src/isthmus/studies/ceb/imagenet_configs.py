@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from isthmus.core.config import Frozen, Positive
-from isthmus.core.types import Coordinate
-from isthmus.studies.image_models import Eps
-from isthmus.studies.study import StudyConfig
+from isthmus.studies.ceb.configs import Rhos
+from isthmus.studies.image_models import Eps, ModelSpec
+from isthmus.studies.study import TrainedConfig
 
 Variant = Literal["plain", "autoaugment", "wide"]
 Norm = Literal["linf", "l2"]
@@ -45,54 +45,33 @@ class Ball(Frozen):
     step_size: Eps = 2 / 255
 
 
-class ImageNetModel(NamedTuple):
-    """One model; ρ is None for a deterministic network."""
-
-    variant: Variant
-    rho: float | None
-    seed: int
-
-    @property
-    def title(self) -> str:
-        """Such as "ceb 3", or "determ"."""
-        return "determ" if self.rho is None else f"ceb {self.rho:g}"
-
-    @property
-    def coords(self) -> dict[str, Coordinate]:
-        """Its coordinates."""
-        tradeoff: dict[str, Coordinate] = {} if self.rho is None else {"rho": self.rho}
-        objective = "determ" if self.rho is None else "ceb"
-        return {"variant": self.variant, "objective": objective, **tradeoff, "seed": self.seed}
-
-
-class ImageNetConfig(StudyConfig):
-    """The recipe is that of ``examples/recipes/imagenet-ceb.yaml``, which says what the paper leaves open.
+class ImageNetConfig(TrainedConfig):
+    """The recipe is that of ``examples/recipes/imagenet-ceb.yaml``, which lists what the paper leaves open.
 
     Attributes:
         depth: of the ResNet.
-        variants: ways of training, of ``plain`` (random crops alone), ``autoaugment``, and ``wide`` (with it, and twice
-            the channels in every layer).
+        variants: ways of training: ``plain`` (random crops alone), ``autoaugment``, and ``wide`` (with AutoAugment and
+            twice the channels in every layer).
         rhos: values of ρ for CEB, in each of them.
         tie: the chosen ρ is the lowest whose clean accuracy is within this of the best.
-        seeds: number of seeds, 0, 1, 2, …, that each model is trained with; the paper has one run of each.
-        data: "textures" makes a few images of its own, to see that everything runs.
+        seeds: the paper has one run of each model.
+        data: "textures" generates a few images, for a dry run.
         path: the folder with ``train/<class>/`` and ``val/<class>/`` (:mod:`isthmus.data.imagenet`).
         imagenet_c, imagenet_a: folders of ImageNet-C and ImageNet-A; by default those in ``ISTHMUS_DATA``. A set that
             is absent is not measured.
-        size, interpolation, train_limit: of the data set ``imagenet``.
+        size, interpolation: of the data set ``imagenet``.
         corrupted_size: height and width of the images of ImageNet-C.
         images: attack this many validation images, class-balanced; None for all.
         corrupted: test on this many images of each corruption and severity, and of ImageNet-A; None for all.
-        steps, linf, l2: of PGD directed at a random wrong class. The literal ℓ2 ball is tiny, see the tutorial.
+        steps, linf, l2: of PGD that targets a random wrong class. The literal ℓ2 ball is tiny, see the tutorial.
         kl: see :class:`isthmus.studies.ceb.configs.FamilyConfig`.
         jump_start: steps over which the weight e^−ρ of the information term rises to its value, from e^−100.
         devices, accumulate: GPUs that train one model together, and parts in which each sees its share of a batch.
-        training: part of a recipe, the same for every model.
     """
 
-    depth: Literal[50, 101, 152]
+    depth: Literal[50, 101, 152] = 50
     variants: Annotated[tuple[Variant, ...], Field(min_length=1)] = ("plain", "autoaugment", "wide")
-    rhos: Annotated[tuple[float, ...], Field(min_length=1)] = tuple(float(rho) for rho in range(1, 11))
+    rhos: Rhos = tuple(float(rho) for rho in range(1, 11))
     tie: Annotated[float, Field(ge=0, lt=1)] = 0.001
     seeds: Positive = 1
     data: Literal["imagenet", "textures"] = "imagenet"
@@ -101,7 +80,6 @@ class ImageNetConfig(StudyConfig):
     imagenet_a: Folder | None = None
     size: Positive = 224
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
-    train_limit: Positive | None = None
     corrupted_size: Positive = 224
     images: Positive | None = None
     corrupted: Positive | None = None
@@ -114,7 +92,7 @@ class ImageNetConfig(StudyConfig):
     accumulate: Positive = 4
     training: dict[str, Any] = TRAINING
 
-    def recipe(self, model: ImageNetModel, path: str) -> dict[str, Any]:
+    def recipe(self, model: ModelSpec, path: str) -> dict[str, Any]:
         """The recipe of one model.
 
         Args:
@@ -125,7 +103,9 @@ class ImageNetConfig(StudyConfig):
             "devices": self.devices,
             "accumulate": self.accumulate,
         }
-        if model.rho is not None:
+        objective: Any = "deterministic"
+        if model.parameter is not None:
+            objective = {"name": "ceb", "rho": model.parameter, "kl": self.kl}
             own["rho_schedule"] = {"start": 100.0, "space": "weight", "steps": self.jump_start}
         data = {"size": self.size, "interpolation": self.interpolation, "train_limit": self.train_limit}
         width = 2 if model.variant == "wide" else 1
@@ -138,14 +118,14 @@ class ImageNetConfig(StudyConfig):
                 "classifier_std": 0.01,
                 "normalize": "dataset",
             },
-            "objective": "deterministic" if model.rho is None else {"name": "ceb", "rho": model.rho, "kl": self.kl},
+            "objective": objective,
             "training": {**own, **self.training},
         }
 
-    def models(self) -> list[ImageNetModel]:
-        """Every model; all of one way of training are neighbours, and all of the first seed come first."""
+    def models(self) -> list[ModelSpec]:
+        """Every model: seed by seed, and variant by variant."""
         return [
-            ImageNetModel(variant, rho, seed)
+            ModelSpec("determ" if rho is None else "ceb", rho, seed, variant)
             for seed in range(self.seeds)
             for variant in self.variants
             for rho in (None, *self.rhos)
@@ -158,12 +138,6 @@ class ImageNetConfig(StudyConfig):
     def attack(self, norm: Norm) -> list[dict[str, Any]]:
         """PGD in a norm, as a suite."""
         return [{"name": "pgd", "steps": self.steps, "step_size": self.ball(norm).step_size, "targets": "random"}]
-
-
-class ImageNet50Config(ImageNetConfig):
-    """Table 1: ResNet-50."""
-
-    depth: Literal[50, 101, 152] = 50
 
 
 class ImageNet152Config(ImageNetConfig):

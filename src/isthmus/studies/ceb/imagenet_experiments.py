@@ -32,7 +32,8 @@ from isthmus.data.shift.shifted import load as load_shifted
 from isthmus.metrics import measured_mce
 from isthmus.metrics.corruption import ALEXNET, CORRUPTIONS, SEVERITIES
 from isthmus.studies.ceb import textures
-from isthmus.studies.ceb.imagenet_configs import ImageNetConfig, ImageNetModel, Norm
+from isthmus.studies.ceb.imagenet_configs import ImageNetConfig, Norm
+from isthmus.studies.image_models import ModelSpec
 from isthmus.studies.measured import Measured, fraction, measured
 from isthmus.studies.store import Experiment, ResultStore, Stages
 from isthmus.studies.trained_models import Attacker, EvaluationImages, default_device, test_accuracy
@@ -146,7 +147,7 @@ def chosen_rho(errors: Mapping[float, float], tie: float) -> float:
     return min(rho for rho, error in errors.items() if error <= limit)
 
 
-def _experiment(config: ImageNetConfig, store: ResultStore, places: Places, model: ImageNetModel) -> Experiment:
+def _experiment(config: ImageNetConfig, store: ResultStore, places: Places, model: ModelSpec) -> Experiment:
     recipe = config.recipe(model, places.path)
     norms: tuple[Norm, ...] = ("linf", "l2")
     about = {
@@ -164,7 +165,7 @@ def _experiment(config: ImageNetConfig, store: ResultStore, places: Places, mode
         evaluated = Evaluated(config, store, places, {"recipe": recipe}, network, load(run.recipe.data))
         wrong = tested.n - round(float(tested.value or 0.0) * tested.n)
         rows = [fraction("clean_error", wrong, tested.n), *evaluated.rows()]
-        return measured(rows, model.coords, collapsed=run.info()["result"]["collapsed"])
+        return measured(rows, model.coords(), collapsed=run.info()["result"]["collapsed"])
 
     return Experiment(f"{model.variant}, {model.title}, seed {model.seed}", about, measure)
 
