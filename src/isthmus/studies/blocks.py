@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from isthmus.studies.study import StudyConfig, StudyRecord
 
 Names = Mapping[Coordinate, str]
-"""What pages call the values of coordinates; values are shown in this order."""
+"""Names of coordinates' values on pages, in the order of display."""
 Drawn = Figure | Gallery | Table
 Range = tuple[float, float]
 Place = dict[str, Coordinate | None]
@@ -33,8 +33,8 @@ class Pivot:
     """A table: quantities as columns, combinations of coordinates as rows.
 
     Attributes:
-        reading: how to read it; ``{data}`` and other names are those of the study's options.
-        rows: coordinates, each of which is a column with its name; the cell of one that a row lacks is empty.
+        reading: how to read it; ``{data}`` and other names are replaced by the study's options.
+        rows: coordinates, each of which is a column; it is empty for a row without that coordinate.
         columns: title -> quantity.
         paper: the paper's table (in ``paper_values.yaml``) that is shown beside ours. A printed metric goes into the
             column with its name; a coordinate ``data`` there must be the study's data.
@@ -54,8 +54,8 @@ class Curves:
     Attributes:
         y: the quantity.
         x: a coordinate, or another quantity; then ``along`` is the coordinate along which both are drawn.
-        lines: coordinates, of whose values each combination is a line.
-        panels: coordinates, of whose values each combination is a plot of its own.
+        lines: coordinates; each combination of their values is a line.
+        panels: coordinates; each combination of their values is a plot.
         level: name of a line -> a quantity that does not depend on ``x``, drawn over its whole range.
         x_log: draw the logarithm of ``x`` to base 10.
         interval: draw 95% intervals.
@@ -102,29 +102,26 @@ class Scatter:
     panels: tuple[str, ...] = ()
     x_label: str
     y_label: str
-    at_least: float = 0.0  # both axes reach so far either way
+    at_least: float = 0.0  # least range of both axes on either side
 
 
 Function = Callable[["StudyRecord", Any], Iterable[Drawn]]
-"""The last resort: from the record and the options to what is drawn."""
+"""The last resort: from the record and the options to tables and plots."""
 Block = Pivot | Curves | Pictures | Scatter | Function
 
 
 def draw(blocks: Iterable[Block], record: StudyRecord, config: StudyConfig, names: Names) -> Iterator[Drawn]:
-    """The tables and plots of a study; those of which nothing was measured are left out."""
-    rows, facts = record.rows(), config.plain()
-    context = _Context(record, rows, facts, names)
+    """The tables and plots of a study, without those for which nothing was measured."""
+    context = _Context(record, record.rows(), config.plain(), names)
+    drawers: dict[type, Callable[[Any, _Context], Iterator[Drawn]]] = {
+        Pivot: _table,
+        Curves: _plots,
+        Pictures: _galleries,
+        Scatter: _scatters,
+    }
     for block in blocks:
-        if isinstance(block, Pivot):
-            yield from _table(block, context)
-        elif isinstance(block, Curves):
-            yield from _plots(block, context)
-        elif isinstance(block, Pictures):
-            yield from _galleries(block, context)
-        elif isinstance(block, Scatter):
-            yield from _scatters(block, context)
-        else:
-            yield from block(record, config)
+        drawer = drawers.get(type(block))
+        yield from drawer(block, context) if drawer is not None else block(record, config)  # type: ignore[operator]
 
 
 @dataclass(frozen=True)
@@ -139,13 +136,11 @@ class _Context:
         return template.format(**self.facts)
 
     def name(self, key: str, value: Coordinate | None) -> str:
-        """What a page calls a coordinate's value; "" where it is absent."""
+        """The name of a coordinate's value; "" if it is absent."""
         if value is None:
             return ""
-        own = self.names.get(value)
-        if own is not None and not isinstance(value, bool):
-            return own
-        return coordinate_text(key, value)
+        own = None if isinstance(value, bool) else self.names.get(value)
+        return coordinate_text(key, value) if own is None else own
 
     def places(self, quantities: Sequence[Quantity], keys: Sequence[str]) -> list[Place]:
         """Combinations of coordinates at which at least one of some quantities was measured, in order of display."""
@@ -160,9 +155,9 @@ class _Context:
         named = (dict(zip(keys, values, strict=True)) for values in ordered)
         return [place for place in named if any(each.at(**place).exists(self.rows) for each in quantities)]
 
-    def title(self, place: Place) -> str:
-        """What a page calls a combination of coordinates."""
-        return ", ".join(filter(None, (self.name(key, value) for key, value in place.items())))
+    def title(self, place: Mapping[str, Coordinate | None]) -> str:
+        """The name of a combination of coordinates."""
+        return _joined(*(self.name(key, value) for key, value in place.items()))
 
     def _ordered(self, values: list[Coordinate | None]) -> list[Coordinate | None]:
         """Values in the order of their names if all have one, otherwise of measurement; an absent one first."""
@@ -173,6 +168,10 @@ class _Context:
         return [None, *present]
 
 
+def _joined(*parts: str) -> str:
+    return ", ".join(filter(None, parts))
+
+
 def _table(block: Pivot, context: _Context) -> Iterator[Table]:
     printed = _printed(block, context)
     lines: list[tuple[str | float | Metric | None, ...]] = []
@@ -180,14 +179,14 @@ def _table(block: Pivot, context: _Context) -> Iterator[Table]:
         found = [estimate(column.at(**place), context.rows) for column in block.columns.values()]
         heads = [context.name(key, value) for key, value in place.items()]
         seeds = max((each.seeds for each in found if each is not None), default=0)
-        lines.append((*heads, *(["ours"] if printed else []), seeds, *map(_cell, found)))
+        cells = ["" if each is None else each.metric for each in found]
+        lines.append((*heads, *(["ours"] if printed else []), seeds, *cells))
         own = {each.metric: each for each in printed if _same(place, each.coords)}
         if own:
-            cells = (str(own[title]) if title in own else "" for title in block.columns)
-            lines.append((*heads, next(iter(own.values())).place, "", *cells))
+            texts = (str(own[title]) if title in own else "" for title in block.columns)
+            lines.append((*heads, next(iter(own.values())).place, "", *texts))
     if lines:
-        heads = [_symbol(key) for key in block.rows]
-        columns = (*heads, *(["numbers"] if printed else []), "seeds", *block.columns)
+        columns = (*map(_symbol, block.rows), *(["numbers"] if printed else []), "seeds", *block.columns)
         yield Table(block.title, context.text(block.reading), columns, tuple(lines))
 
 
@@ -208,31 +207,25 @@ def _printed(block: Pivot | Curves, context: _Context) -> list[PaperValue]:
     return [each for each in paper_values(paper, block.paper) if each.coords.get("data", data) == data]
 
 
-def _cell(found: Estimate | None) -> Metric | str:
-    return "" if found is None else found.metric
-
-
 def _plots(block: Curves, context: _Context) -> Iterator[Figure]:
     seed = {} if block.seed is None else {"seed": block.seed}
     y = block.y.at(**seed)
     for panel in context.places([y], block.panels):
-        series = []
+        lines = []
         for line in context.places([y.at(**panel)], block.lines):
             own = {**panel, **line}
-            name = context.title(line) or block.y_label
             x = block.x.at(**own, **seed) if isinstance(block.x, Quantity) else block.x
-            series.append(_series(name, x, y.at(**own), block, context.rows))
-        series += _paper_points(block, panel, [each.name for each in series if each.x], context)
-        title = ", ".join(filter(None, (block.title, context.title(panel))))
-        kept = tuple(each for each in series if each.x)
-        kept += tuple(_levels(block, panel, kept, context.rows))
-        if kept:
+            name = context.title(line) or block.y_label
+            lines.append(_series(name, x, y.at(**own), block, context.rows))
+        lines = [line for line in lines if line.x]
+        lines += _paper_points(block, panel, [line.name for line in lines], context)
+        if lines:
             yield Figure(
-                title,
+                _joined(block.title, context.title(panel)),
                 context.text(block.reading),
                 block.x_label or _symbol(str(block.x)),
                 block.y_label,
-                kept,
+                (*lines, *_levels(block, panel, lines, context.rows)),
                 block.marks,
                 block.x_range,
                 block.y_range,
@@ -240,35 +233,35 @@ def _plots(block: Curves, context: _Context) -> Iterator[Figure]:
 
 
 def _levels(block: Curves, panel: Place, lines: Sequence[Series], rows: Rows) -> Iterator[Series]:
+    """Lines that do not depend on x, over the range of the others."""
     reached = [x for line in lines for x in line.x]
     for name, quantity in block.level.items():
         found = estimate(quantity.at(**panel), rows)
-        if reached and found is not None:
-            ends: dict[str, Any] = {}
-            if block.interval:
-                ends = {"low": (found.low,) * 2, "high": (found.high,) * 2}
+        if found is not None:
+            ends = _ends([found] * 2) if block.interval else {}
             yield Series(name, (min(reached), max(reached)), (found.value,) * 2, group=name, **ends)
 
 
 def _series(name: str, x: str | Quantity, y: Quantity, block: Curves, rows: Rows) -> Series:
     key = x if isinstance(x, str) else block.along
-    places = y.values(rows, key)
-    found = [(place, estimate(y.at(**{key: place}), rows)) for place in sorted(places, key=float)]
-    known = [(place, each) for place, each in found if each is not None]
+    found = {place: estimate(y.at(**{key: place}), rows) for place in sorted(y.values(rows, key), key=float)}
+    known = {place: each for place, each in found.items() if each is not None}
     if isinstance(x, str):
-        across = [math.log10(float(place)) if block.x_log else float(place) for place, _ in known]
+        across = [math.log10(float(place)) if block.x_log else float(place) for place in known]
     else:
-        others = [estimate(x.at(**{key: place}), rows) for place, _ in known]
-        across = [float("nan") if each is None else each.value for each in others]
-    ends: dict[str, Any] = {}
-    if block.interval:
-        ends = {"low": tuple(each.low for _, each in known), "high": tuple(each.high for _, each in known)}
-    values = tuple(each.value for _, each in known)
+        others = [estimate(x.at(**{key: place}), rows) for place in known]
+        across = [math.nan if each is None else each.value for each in others]
+    ends = _ends(list(known.values())) if block.interval else {}
+    values = tuple(each.value for each in known.values())
     return Series(name, tuple(across), values, style=block.style, group=name, **ends)
 
 
+def _ends(found: Sequence[Estimate]) -> dict[str, Any]:
+    return {"low": tuple(each.low for each in found), "high": tuple(each.high for each in found)}
+
+
 def _paper_points(block: Curves, panel: Place, lines: Sequence[str], context: _Context) -> Iterator[Series]:
-    """What the paper prints beside each line, if anything."""
+    """The paper's numbers for each line, if it prints any."""
     printed = [each for each in _printed(block, context) if _same(panel, each.coords)]
     for name in lines:
         points = [(float(each.coords[str(block.x)]), each.value) for each in printed if each.metric == name]
@@ -277,33 +270,31 @@ def _paper_points(block: Curves, panel: Place, lines: Sequence[str], context: _C
             yield Series(f"{name}, paper", x, y, style="points", group=name)
 
 
-def _having(key: str, panels: Sequence[str], context: _Context) -> Iterator[tuple[str, Any]]:
+def _having(key: str, block: Pictures | Scatter, context: _Context) -> Iterator[tuple[str, Any]]:
     """Title and content of each experiment that has some details."""
     for coords, content in context.record.details(key):
-        yield context.title({panel: coords.get(panel) for panel in panels}), content
+        yield _joined(block.title, context.title({panel: coords.get(panel) for panel in block.panels})), content
 
 
 def _galleries(block: Pictures, context: _Context) -> Iterator[Gallery]:
-    for title, content in _having("pictures", block.panels, context):
+    for title, content in _having("pictures", block, context):
         rows = tuple(
             (label, tuple(Picture(unpacked(image), caption) for image, caption in pictures))
             for label, pictures in content.items()
         )
-        yield Gallery(", ".join(filter(None, (block.title, title))), context.text(block.reading), rows)
+        yield Gallery(title, context.text(block.reading), rows)
 
 
 def _scatters(block: Scatter, context: _Context) -> Iterator[Figure]:
-    for title, plots in _having("points", block.panels, context):
+    for title, plots in _having("points", block, context):
         for name, groups in plots.items():
             series = []
             for label, points in groups.items():
                 x, y = (tuple(float(value) for value in axis) for axis in zip(*points, strict=True))
                 series.append(Series(label, x, y, style="points", group=label))
-            side = max(
-                block.at_least, *(abs(value) for points in groups.values() for point in points for value in point)
-            )
+            side = max(block.at_least, *(abs(value) for line in series for value in (*line.x, *line.y)))
             yield Figure(
-                ", ".join(filter(None, (block.title, title, name))),
+                _joined(title, name),
                 context.text(block.reading),
                 block.x_label,
                 block.y_label,
@@ -313,42 +304,34 @@ def _scatters(block: Scatter, context: _Context) -> Iterator[Figure]:
             )
 
 
-def grouped(points: Iterable[Sequence[float]], labels: Iterable[str]) -> dict[str, list[list[float]]]:
-    """One plot's content for :class:`Scatter`, in the order of the labels' first points."""
-    found: dict[str, list[list[float]]] = {}
-    for point, label in zip(points, labels, strict=True):
-        found.setdefault(label, []).append(list(point))
-    return found
-
-
 def not_measured(record: StudyRecord, _: StudyConfig) -> Iterator[Table]:
-    """The block that lists what could not be measured, with the reason; none if everything was."""
+    """The block that lists what was not measured, with the reason; none if everything was."""
     rows = [row for each in record.experiments.values() for row in each.metrics if row.value is None and row.note]
     lines = dict.fromkeys((_described(row), row.note) for row in rows)
     if lines:
         yield Table(
-            "Not measured", "Add what is missing, and run the same command again.", ("number", "reason"), tuple(lines)
+            "Not measured", "Add the missing files, and run the same command again.", ("number", "reason"), tuple(lines)
         )
 
 
 def _described(row: Metric) -> str:
-    """A row's name with the data that it is of."""
+    """A row's name with its data."""
     where = [str(row.coords[key]) for key in ("data", "corruption") if key in row.coords]
     return ", ".join([row.name.replace("_", " "), *where])
 
 
 def packed(image: np.ndarray) -> str:
-    """A picture's bytes, uint8, as text that a record can hold; :func:`unpacked` gives it back."""
+    """A uint8 picture as text for a record; :func:`unpacked` is the inverse."""
     file = io.BytesIO()
     np.lib.format.write_array(file, image, allow_pickle=False)
     return base64.b64encode(file.getvalue()).decode("ascii")
 
 
 def unpacked(text: str) -> np.ndarray:
-    """The picture that :func:`packed` made a text of.
+    """The picture in a text of :func:`packed`.
 
     Raises:
-        ValueError: the text is not that of a picture.
+        ValueError: the text holds no picture.
     """
     file = io.BytesIO(base64.b64decode(text, validate=True))
     image: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
