@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 import struct
 import tempfile
@@ -24,6 +25,8 @@ import numpy as np
 from isthmus.core.errors import FileError, brief
 
 _TEMPORARY = ".part"
+_LINE_BREAK = r"\s*\n\s*"  # none is inside a string of JSON
+_LIST_OF_SCALARS = re.compile(rf'\[{_LINE_BREAK}((?:[^][{{}}"]|"(?:[^"\\]|\\.)*")*?){_LINE_BREAK}\]')
 _DEEPEST = 100  # levels of JSON; the files of isthmus have a dozen
 
 DAMAGED = (
@@ -144,7 +147,9 @@ SEAL = "sha256"
 
 
 def write_json(path: str | Path, content: Any, sealed: bool = True) -> None:
-    """Write JSON atomically (see :func:`write_bytes`). NaN and infinities are refused: JSON has none.
+    """Write JSON atomically (see :func:`write_bytes`), each list of scalars on one line.
+
+    NaN and infinities are refused: JSON has none.
 
     Args:
         sealed: add a checksum, with which :func:`read_json` detects changes.
@@ -153,6 +158,7 @@ def write_json(path: str | Path, content: Any, sealed: bool = True) -> None:
     if sealed and isinstance(content, dict):
         plain = json.loads(text)
         text = json.dumps({**plain, SEAL: _seal(plain)}, indent=2)
+    text = _LIST_OF_SCALARS.sub(lambda found: f"[{re.sub(_LINE_BREAK, ' ', found[1])}]", text)
     write_bytes(path, f"{text}\n".encode())
 
 
