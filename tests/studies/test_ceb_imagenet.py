@@ -194,7 +194,7 @@ def test_a_study_is_thirty_three_models(depth):
     config = catalogue.find(STUDIES[depth]).preset("paper")
     models = list(config.models())
     assert len(models) == len(set(models)) == 33
-    assert sum(rho is None for _, rho, _ in models) == 3
+    assert sum(model.parameter is None for model in models) == 3
     assert config.depth == depth
 
 
@@ -257,7 +257,7 @@ def test_networks_have_the_parameters_of_the_published_ones(depth, width, millio
 
 @pytest.mark.parametrize("scale", ["small", "paper"])
 def test_without_a_folder_it_says_which_option_to_set(scale, tmp_path):
-    with pytest.raises(ConfigError, match=r"Where is ImageNet\? Set path=FOLDER, the folder with train/"):
+    with pytest.raises(ConfigError, match=r"Set path=FOLDER, the ImageNet folder with train/"):
         run_study(STUDIES[50], scale, (), tmp_path, show_progress=False)
 
 
@@ -364,7 +364,7 @@ def test_a_corruption_that_is_absent_leaves_the_means_unmeasured_and_the_others_
     after = by_name(again)
     assert (after["fog"].value, after["fog"].note) == (None, places.missing["fog"])
     for name in ("mce", "average_error"):
-        assert (after[name].value, after[name].note) == (None, "14 of 15 corruptions are there.")
+        assert (after[name].value, after[name].note) == (None, "14 of 15 corruptions were found.")
     assert all(after[name] == before[name] for name in CORRUPTIONS if name != "fog")
 
 
@@ -431,7 +431,7 @@ def test_folders_that_are_absent_are_named_and_nothing_is_measured_twice(dry, mo
         kept = [[row for row in each.metrics if row.name in ("clean_error", "pgd_error")] for each in (before, after)]
         assert kept[0] == kept[1]
         rows = by_name(after.metrics)
-        assert rows["mce"].note == "0 of 15 corruptions are there."
+        assert rows["mce"].note == "0 of 15 corruptions were found."
         assert rows["imagenet_a_error"].value is None
     text = html.read_text("utf-8")
     assert f"There is no folder {out / 'nowhere'} with ImageNet-C." in text

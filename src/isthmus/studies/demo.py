@@ -17,7 +17,7 @@ CHECKS: tuple[str | dict[str, Any], ...] = (
     *DEFAULT_CHECKS[1:],
     *WITH_TRAINING,
 )
-"""All of them; the verdict on 100 images in mean mode, to be done soon."""
+"""All checks; the diagnosis uses 100 images in mean mode, to be fast."""
 
 OBJECTIVES: dict[str, Any] = {
     "determ": "deterministic",
@@ -29,7 +29,7 @@ OBJECTIVES: dict[str, Any] = {
 
 
 def recipes() -> list[Recipe]:
-    """One recipe a classifier; they differ in the objective alone."""
+    """A recipe for each classifier; they differ in the objective alone."""
     return [
         load_recipe(
             {
@@ -45,7 +45,7 @@ def recipes() -> list[Recipe]:
 
 
 def run_demo(out: Path, show_progress: bool = True) -> Path:
-    """Train, audit and compare the five; what an earlier call has done is not done again.
+    """Train, audit and compare the five classifiers; results of an earlier call are reused.
 
     Returns:
         Path of the page that compares them.

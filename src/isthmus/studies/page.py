@@ -1,4 +1,4 @@
-"""A study's page: drawn from its stored record alone, without torch, by the report room's own blocks."""
+"""The page of a study, drawn from its stored record alone, without torch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write(record: str | Path, out: str | Path) -> Path:
 
     Raises:
         FileError: the record cannot be read, or the page cannot be written.
-        ConfigError: the record is of a study that is not there.
+        ConfigError: the record is of a study that does not exist.
     """
     out = Path(out)
     _, loaded = catalogue.load(Path(record))
@@ -68,7 +68,7 @@ def render(record: StudyRecord) -> str:
 
 
 def command(record: StudyRecord) -> str:
-    """The command that makes this record, or resumes making it."""
+    """The command that makes or resumes this record."""
     settings = [f"{key}={json.dumps(value)}" for key, value in record.overrides.items()]
     return shlex.join(["isthmus", "study", record.study, "--scale", record.scale, *settings, *record.options])
 
@@ -83,7 +83,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     source, _, _ = report.get_source(environment, "style.css")
-    environment.globals["style"] = Markup(source)  # ours, and a <style> takes no escapes
+    environment.globals["style"] = Markup(source)  # our own, and <style> takes no escapes
     return environment
 
 

@@ -1,4 +1,4 @@
-"""The numbers that the papers print, from ``paper_values.yaml`` of each paper, with table and page."""
+"""Numbers that the papers print, with table and page, from each paper's ``paper_values.yaml``."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class PaperValue:
 
 
 def paper_values(paper: str, table: str, **coords: Coordinate) -> list[PaperValue]:
-    """What a table prints at some coordinates, in its order.
+    """The numbers of a table at some coordinates, in its order.
 
     Args:
         paper: folder of the paper, such as "rate_distortion".
@@ -69,9 +69,9 @@ def _tables(paper: str) -> dict[str, list[PaperValue]]:
 
 
 def _rows(table: dict[str, Any]) -> list[PaperValue]:
-    """Rows of a table: coordinates, and for each metric a value, or value and error; percentages become fractions.
+    """Rows of a table: coordinates, and a value or [value, error] for each metric; percentages become fractions.
 
-    A row is a mapping, or a list of values of the table's ``columns``; null stands for what is not printed.
+    A row is a mapping, or a list of values of the table's ``columns``; null means that nothing is printed.
     """
     scale = {"percent": 100.0}.get(table["unit"], 1.0)
     unit = "fraction" if table["unit"] == "percent" else table["unit"]

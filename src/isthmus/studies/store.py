@@ -138,7 +138,7 @@ class ResultStore:
         return kept
 
     def train(self, recipe: Mapping[str, Any]) -> Run:
-        """Train a recipe in a folder of its own, or return the run that is there.
+        """Train a recipe in a separate folder, or return its run if there is one.
 
         If another process trains the same recipe, wait for it. With ``training.devices`` above one, start that many
         processes.

@@ -65,7 +65,7 @@ Several = Annotated[tuple[T, ...], Field(min_length=1)]
 
 
 class StudyConfig(Frozen):
-    """Base of every study's options; the defaults are the paper's, or our reading where it is silent.
+    """Base of every study's options; the defaults are the paper's, or our reading if it does not state them.
 
     Attributes:
         departs: options whose default departs from the paper, with the paper's value. Pages list them as departures.

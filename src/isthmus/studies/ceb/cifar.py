@@ -34,7 +34,7 @@ from isthmus.studies.study import Study, StudyRecord
 
 NAMES = {**OBJECTIVES, **SOURCES}
 CURVES = 4
-"""CEB models in figure 3; their ρ is printed in its legend alone."""
+"""Number of CEB models in figure 3."""
 
 
 def _over_rho(title: str, quantity: Select, madry: float | None) -> Curves:

@@ -1,6 +1,6 @@
 """Claims of the papers about 28×10 and 62×7 networks on CIFAR-10.
 
-"Accuracy under PGD" is that at the ε of comparison, ``at_linf`` or ``at_l2`` of the study's options.
+"Accuracy under PGD" is measured at the ε of comparison, ``at_linf`` or ``at_l2`` of the study's options.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from isthmus.studies.verdicts import Verdict
 TRAINS_FROM = 1.0
 """CEB, section 3.2: of 25 models, ρ = −1, −0.75, …, 5, only those with at least this ρ left chance."""
 NEAR = 0.01
-"""A difference of accuracy that counts as "about the same"; the paper's models lie within 1.2 points."""
+"""Accuracies closer than this are "about the same"; the paper's models lie within 1.2 points."""
 LOST = 0.05
-"""A fraction of all images that an ensemble breaks beyond PGD, from which on PGD misled."""
+"""If an ensemble breaks at least this fraction of all images beyond PGD, PGD was misleading."""
 MADRY_EPS, MADRY_LINF = 8 / 255, paper_value("ceb", "cifar-28x10", "PGD ℓ∞", objective="determ_pgd")
-"""ε of the accuracy in ℓ∞ that Madry et al. print, and that accuracy."""
+"""ε of Madry et al.'s printed accuracy in ℓ∞, and that accuracy."""
 SOURCES: dict[Coordinate, str] = {
     "largest rho": "the network at the largest ρ",
     "deterministic": "the deterministic network",
@@ -63,7 +63,7 @@ def eps_text(eps: float) -> str:
 
 
 def comparable_to_madry(config: CifarConfig) -> bool:
-    """Whether models are compared at Madry's: CIFAR-10, ε = 8/255 in ℓ∞."""
+    """Whether models are compared as Madry et al.'s: on CIFAR-10, at ε = 8/255 in ℓ∞."""
     return config.data == "cifar10" and math.isclose(config.at_linf, MADRY_EPS)
 
 
@@ -81,7 +81,9 @@ def _beats_madry(config: CifarConfig, family: str) -> Claim:
     ours = pgd(config, "linf").at(objective=family)
     return Claim(
         f"Some {OBJECTIVES[family]} models are more robust to PGD in ℓ∞ than Madry, which was trained on that attack.",
-        left=ours if comparable_to_madry(config) else ours.at(data=config.data),  # no row has this coordinate
+        left=ours
+        if comparable_to_madry(config)
+        else ours.at(data=config.data),  # nothing is measured there: no row has this coordinate
         right=MADRY_LINF,
         over=("rho", "seed"),
         every="any",
@@ -113,7 +115,7 @@ def _transfers(config: CifarConfig) -> Iterator[Claim]:
 
 
 def _survives(config: CifarConfig, family: str, norm: str) -> Claim:
-    """Not the papers' claim: whether PGD's number is about that of a strong ensemble."""
+    """Whether PGD's accuracy is close to that of a strong ensemble; not a claim of the papers."""
     rhos = config.repeated or config.rhos
     weak, strong = (
         pgd(config, norm, name).at(objective=family, rho=rhos).first("rho") for name in (SAME_IMAGES, "ensemble")
@@ -136,7 +138,7 @@ def _survives(config: CifarConfig, family: str, norm: str) -> Claim:
 
 
 def claims_28x10(config: Cifar28x10Config) -> Claims:
-    """The paper's claims in their order, transfers, and whether robustness survives a strong ensemble."""
+    """The paper's claims in order, transfers, and whether robustness survives a strong ensemble."""
     ceb = {"objective": "ceb"}
     large = tuple(eps for eps in config.l2 if eps > config.at_l2)
     at_large = ROBUST.at(attack="pgd", norm="l2", eps=large)
@@ -220,7 +222,7 @@ def _low_collapses(rows: Rows) -> tuple[Verdict, str]:
 
 
 def claims_62x7(config: Cifar62x7Config) -> Claims:
-    """The papers' claims in their order, transfers, and whether robustness survives a strong ensemble."""
+    """The papers' claims in order, transfers, and whether robustness survives a strong ensemble."""
     family, low, high = config.families[0], min(config.rhos), max(config.rhos)
     both = f"ρ = {low:g} less ρ = {high:g}"
     test, error = (quantity.at(objective=family) for quantity in (TEST, select("corruption_error")))
@@ -269,7 +271,7 @@ def claims_62x7(config: Cifar62x7Config) -> Claims:
 
 
 def _trains(family: str, rho: float) -> Callable[[Rows], tuple[Verdict, str]]:
-    """One run that trains shows that it is possible; three that do not contradict."""
+    """One run that trains supports the claim; three that do not contradict it."""
 
     def judge(rows: Rows) -> tuple[Verdict, str]:
         runs = [row.value for row in rows.select("trained", {"objective": family, "rho": rho})]

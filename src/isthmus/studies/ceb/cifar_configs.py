@@ -1,4 +1,4 @@
-"""Options of the CEB studies on CIFAR-10; the defaults are the papers', or our reading where they are silent."""
+"""Options of the CEB studies on CIFAR-10; the defaults are the papers', or our reading if they do not state them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the CEB studies share: selections of rows, and the papers' choices of ρ and of a run by clean accuracy."""
+"""Selections of rows and models of the CEB studies, and the papers' choices by clean accuracy."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ NORMS = {"linf": "ℓ∞", "l2": "ℓ2"}
 TEST = select("test_accuracy")
 ROBUST = select("robust_accuracy", mode="mean")
 Model = Mapping[str, Coordinate | None]
-"""Coordinates of a way of training."""
+"""Coordinates of models that differ in the seed alone."""
 DETERM: Model = {"objective": "determ", "rho": None}
 VIB_4: Model = {"objective": "vib", "rho": 4.0}
 VIB_2: Model = {"objective": "vib", "rho": 2.0}
 VIB_0: Model = {"objective": "vib", "rho": 0.0}
 CEB_0: Model = {"objective": "ceb", "rho": 0.0}
 DIGITS = 3
-"""Accuracies that are printed alike, to a tenth of a percent, are equal."""
+"""Accuracies are compared as they are printed, to a tenth of a percent."""
 
 
 def named(model: Model) -> str:

@@ -1,4 +1,4 @@
-"""Options of the CEB studies on small images; the defaults are the papers', or our reading where they are silent.
+"""Options of the CEB studies on small images; the defaults are the papers', or our reading if they do not state them.
 
 The smaller scales are in ``presets.yaml``. "CEB" is Fischer & Alemi, "CEB Improves Model Robustness" (2020), "Entropy"
 is Fischer, "The Conditional Entropy Bottleneck" (Entropy 22(9), 2020).
@@ -24,7 +24,7 @@ OBJECTIVES: dict[Coordinate, str] = {
     "ceb_bn": "CEB, batch norm",
     "determ_pgd": "deterministic, adversarial training",
 }
-"""What pages call the objectives, in the order of display."""
+"""Names of the objectives on pages, in the order of display."""
 TROUSER = 1
 """Target class of targeted PGD on Fashion-MNIST."""
 FASHION_MODEL: dict[str, Any] = {
@@ -187,7 +187,7 @@ class FashionConfig(SweepConfig):
 
 
 class RandomLabelsConfig(SweepConfig):
-    """Entropy, section 3.1.5, with the sweep's model and optimiser where it is silent.
+    """Entropy, section 3.1.5, with the sweep's model and optimiser if it states none.
 
     What a model memorises while a jump-start lowers ρ, it must forget afterwards. So a jump-start takes a quarter of
     the run in the smaller presets, and accuracy is measured at the end of training.
@@ -229,7 +229,7 @@ class DetectionConfig(ChosenConfig):
 
 
 class CalibrationConfig(ChosenConfig):
-    """Entropy, figure 5, with the model and optimiser of the other studies on Fashion-MNIST where it is silent.
+    """Entropy, figure 5, with the model and optimiser of the other studies on Fashion-MNIST.
 
     Models are evaluated after the steps in ``training.snapshots``.
 

@@ -35,11 +35,11 @@ NAMES: dict[Coordinate, str] = {
     "stochastic": "stochastic mode",
 }
 SATURATED = 0.01
-"""A false positive rate below this is "saturated"; printed are 0.0% and 0.1%."""
+"""A false positive rate below this is "saturated"; the paper prints 0.0% and 0.1%."""
 DIGIT = 0.0005
-"""What the printed tenth of a percent leaves open, on either side."""
+"""The rounding error of a printed tenth of a percent, on either side."""
 TPR = 0.95
-"""At which the false positive rate is measured."""
+"""True positive rate at which the false positive rate is measured."""
 
 _TABLE = "Entropy, Table 1"
 
@@ -111,13 +111,13 @@ def out_names(config: DetectionConfig) -> list[str]:
 def least_auroc(fpr: float) -> float:
     """The least AUROC for a false positive rate at 95% true positive rate.
 
-    The ROC curve rises: from that false positive rate on it lies at 95% at least.
+    The ROC curve does not fall, so it is at least 95% from that false positive rate on.
     """
     return TPR * (1 - fpr)
 
 
 def impossible_rows() -> list[tuple[str, str, float, float]]:
-    """Printed rows that no scores have: out-distribution, model, false positive rate and AUROC."""
+    """Printed rows that are impossible: out-distribution, model, false positive rate and AUROC."""
     found: dict[tuple[str, str], dict[str, float]] = {}
     for each in paper_values("ceb", "detection"):
         model = {"objective": each.coords["objective"], "rho": each.coords.get("rho")}
@@ -127,7 +127,7 @@ def impossible_rows() -> list[tuple[str, str, float, float]]:
 
 
 def _possible(_: Rows) -> tuple[Verdict, str]:
-    """Whether the printed numbers agree with one another; no measurement of ours is in it."""
+    """Whether the printed numbers agree with one another; our measurements play no part."""
     rows = impossible_rows()
     each = "; ".join(
         f"{model} on {out}: AUROC {percent(auroc)}, at least {percent(least_auroc(fpr))}"

@@ -16,7 +16,7 @@ LN_10 = math.log(10)
 NEAR, EQUAL = 0.1, 0.2
 """Nats within which a bound counts as ln 10, and two bounds as "nearly the same"."""
 SMALL_GAIN, LARGE_LOSS = 0.05, 0.01
-"""At ρ = −1 against ρ = 0: at most this much less success of attacks, and at least this much less accuracy."""
+"""From ρ = 0 to ρ = −1: the greatest "small" loss of attack success, and the least "large" loss of accuracy."""
 ONSET = 40
 """The epoch after which the paper's deterministic networks began to memorise."""
 NEVER = 6.0
@@ -26,7 +26,7 @@ MARGIN = 0.02
 
 TOP, TRAIN = select("rate_lower_max"), select("train_accuracy")
 _FIGURE = "CEB, Figure 1; Entropy, Figure 4"
-_SAID = "CEB, Section 3.1; Entropy, Section 3.1.2"
+_TEXT = "CEB, Section 3.1; Entropy, Section 3.1.2"
 _LABELS = "Entropy, Section 3.1.5"
 
 
@@ -110,7 +110,7 @@ def _claims(config: FashionConfig) -> list[Claim]:
                 f"{OBJECTIVES[name]}'s robustness to targeted PGD in {text} rises as ρ falls.",
                 left=_success(norm).at(objective=name).slope("rho"),
                 about="rise of the attack's success with ρ, for each unit",
-                place=_SAID,
+                place=_TEXT,
             )
             for name in families
             for norm, text in NORMS.items()
@@ -142,7 +142,7 @@ def _claims(config: FashionConfig) -> list[Claim]:
                     about="loss of success of targeted PGD in ℓ∞",
                 ),
             ),
-            place=_SAID,
+            place=_TEXT,
         ),
         Claim.joint(  # not the papers'
             "What CEB at ρ = 0 gains over the deterministic network survives a strong ensemble.",

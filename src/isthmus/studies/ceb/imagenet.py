@@ -1,6 +1,6 @@
 """ResNets on ImageNet: tables 1 and 2, figures 4 and 5 of Fischer & Alemi 2020.
 
-The paper trained one model of each kind. A claim about ways of training needs three seeds of each.
+The paper trained one model of each kind. A claim about ways of training needs three seeds.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PGD = select("pgd_error")
 NOTHING, SOMETHING = 0.01, 0.10
 """Accuracies under PGD: "less than 1%" is the paper's; 10% lies below all that its ResNet-152 CEB models keep."""
 ALIKE = 0.01
-"""A gain smaller than this is none; the paper prints 152 and 152x2 within 0.2 points of each other."""
+"""A smaller gain counts as none; the paper prints 152 and 152x2 within 0.2 points of each other."""
 NAMES: dict[Coordinate, str] = {
     **dict(VARIANTS.items()),
     "determ": "deterministic",
@@ -61,9 +61,9 @@ def _both_depths(config: ImageNetConfig) -> Claims:
 
 
 def _beats(title: str, error: Select) -> OtherClaim:
-    """Whether the baseline errs more everywhere: each gain above 0, and the whole interval of their mean.
+    """Whether CEB has a lower error everywhere: each gain is above 0, and so is the interval of their mean.
 
-    A gain whose own interval holds 0 may be chance of the images, but one below 0 contradicts if its interval does.
+    A gain whose interval contains 0 may be due to the choice of images. One whose interval is below 0 contradicts.
     """
     gain = plain(error) - ours(error)
     trained = plain(ERRORS["clean error"]) - ours(ERRORS["clean error"])
@@ -89,7 +89,7 @@ def _beats(title: str, error: Select) -> OtherClaim:
 
 
 def _mean(gains: list[Estimate]) -> Estimate:
-    """The mean of gains on the same images: as wide as their mean width, since their errors may go together."""
+    """The mean of gains on the same images, with their mean width, since their errors may be correlated."""
     value, low, high = (fmean(getattr(one, part) for one in gains) for part in ("value", "low", "high"))
     n, seeds = min(one.n for one in gains), min(one.seeds for one in gains)
     return Estimate(value, low, high, n, seeds, gains[0].level, "points", gains[0].of_images)

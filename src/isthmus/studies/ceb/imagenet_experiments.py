@@ -1,7 +1,7 @@
 """Experiments of the CEB studies on ImageNet, in two stages: every model, then the choice of ρ.
 
-Of 50,000 validation images a portion at a time is decoded and attacked, and the store keeps every portion and every
-corruption: a day's evaluation that is killed loses minutes.
+The 50,000 validation images are decoded and attacked in portions. The store keeps every portion and every corruption,
+so that a killed evaluation of a day loses minutes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from isthmus.studies.store import Experiment, ResultStore, Stages
 from isthmus.studies.trained_models import Attacker, EvaluationImages, default_device, test_accuracy
 
 PORTION = 1000
-"""Images that are decoded and attacked at once: 0.6 GB at 224×224."""
+"""Images that are decoded and attacked together: 0.6 GB at 224×224."""
 CORRUPTED, ADVERSARIAL = "imagenet_c", "imagenet_a"
 CHOSEN = "chosen"
 """The coordinate ``objective`` of CEB at the chosen ρ."""
@@ -53,7 +53,7 @@ class Places:
         path: the folder with train and val.
         corrupted, adversarial: options of the test sets ``imagenet_c`` (without corruption and severity) and
             ``imagenet_a``.
-        missing: of "imagenet_a", and of each corruption that is not there at all severities, one sentence.
+        missing: why "imagenet_a" or a corruption (at any severity) is absent, one sentence each.
     """
 
     path: str
@@ -63,7 +63,7 @@ class Places:
 
 
 def find(config: ImageNetConfig, store: ResultStore) -> Places:
-    """Look for the images, and make textures if they are to be used instead.
+    """Find the folders of the images; make textures if the config uses them.
 
     Raises:
         ConfigError: no folder is named.
@@ -74,8 +74,8 @@ def find(config: ImageNetConfig, store: ResultStore) -> Places:
         path, imagenet_c, imagenet_a = str(made), str(made / "imagenet-c"), str(made / "imagenet-a")
     if path is None:
         raise ConfigError(
-            "Where is ImageNet? Set path=FOLDER, the folder with train/<class>/ and val/<class>/; --scale tiny makes a "
-            "few images of its own."
+            "Set path=FOLDER, the ImageNet folder with train/<class>/ and val/<class>/; --scale tiny generates a few "
+            "images instead."
         )
     corrupted = {"name": CORRUPTED, "path": imagenet_c, "size": config.corrupted_size}
     shorter = round(config.size * 256 / 224)
@@ -143,7 +143,7 @@ def without_rho(row: Metric) -> dict[str, Any]:
 
 def chosen_rho(errors: Mapping[float, float], tie: float) -> float:
     """The paper's ρ: the best clean accuracy, on the test set; of those within ``tie`` of it, the lowest."""
-    limit = min(errors.values()) + tie + 1e-9  # rounding decides nothing
+    limit = min(errors.values()) + tie + 1e-9  # against rounding
     return min(rho for rho, error in errors.items() if error <= limit)
 
 
@@ -155,7 +155,7 @@ def _experiment(config: ImageNetConfig, store: ResultStore, places: Places, mode
         "images": config.images,
         "attacks": {norm: [config.ball(norm).plain(), config.attack(norm)] for norm in norms},
         "shifted": [dict(places.corrupted), dict(places.adversarial)],
-        "missing": sorted(places.missing),  # a folder that is there the next time makes another experiment
+        "missing": sorted(places.missing),  # a folder that is added later makes another experiment
     }
 
     def measure() -> dict[str, Any]:
@@ -172,7 +172,7 @@ def _experiment(config: ImageNetConfig, store: ResultStore, places: Places, mode
 
 @dataclass(frozen=True, eq=False)
 class Evaluated:
-    """A trained model, and all that it is tested on."""
+    """A trained model with its test images."""
 
     config: ImageNetConfig
     store: ResultStore
@@ -188,8 +188,8 @@ class Evaluated:
     def under_pgd(self, norm: Norm) -> Metric:
         """Error on the perturbed images.
 
-        A run stops as soon as an image is assigned to any wrong class, the one it is directed at or another. The paper
-        evaluates the image after the last step, so that its error can only be lower.
+        A run stops as soon as an image is assigned to any wrong class, not the target class alone. The paper evaluates
+        the image after the last step, so that its error can only be lower.
         """
         labels = self.data.test.labels
         order = balanced(labels)[: self.config.images] if self.config.images else torch.arange(len(labels))
@@ -212,7 +212,7 @@ class Evaluated:
         return self._part(f"pgd {norm} from {start}", about, make)
 
     def on_imagenet_a(self) -> Metric:
-        """Error among the 200 classes that its authors let a classifier choose from."""
+        """Error among the 200 classes of ImageNet-A."""
         if ADVERSARIAL in self.places.missing:
             return _unmeasured("imagenet_a_error", self.places.missing[ADVERSARIAL])
         options = self.places.adversarial
@@ -235,7 +235,7 @@ class Evaluated:
             _unmeasured("corruption_error", missing[name], corruption=name) for name in CORRUPTIONS if name in missing
         ]
         if len(there) < len(CORRUPTIONS):
-            reason = f"{len(there)} of {len(CORRUPTIONS)} corruptions are there."
+            reason = f"{len(there)} of {len(CORRUPTIONS)} corruptions were found."
             return [*rows, *(_unmeasured(name, reason) for name in ("mce", "average_error"))]
         mce = measured_mce(outcomes, 0, ALEXNET).model_copy(update={"unit": "relative"})
         return [*rows, mce.named("mce"), measured_mce(outcomes, 0, None).named("average_error")]
@@ -243,8 +243,8 @@ class Evaluated:
     def _outcomes(self, corruptions: Sequence[str]) -> dict[str, np.ndarray]:
         found = {name: self._corrupted(name) for name in corruptions}
         if len({part["examples"] for part in found.values()}) > 1:
-            raise DataError("The corruptions of ImageNet-C are not all of the same images; complete the copy.")
-        # an image's number of errors over the severities is all that the means need
+            raise DataError("The corruptions of ImageNet-C do not have the same images; complete the copy.")
+        # the means need only an image's number of errors over the severities
         wrong = {name: np.array(list(part["wrong"]), dtype=int) for name, part in found.items()}
         return {name: counts <= np.arange(5)[:, None] for name, counts in wrong.items()}
 
@@ -257,7 +257,7 @@ class Evaluated:
             right = shift.correct_under_corruptions(
                 self.model, options, self.data.classes, [corruption], progress=tell
             )[corruption]
-            wrong = "".join(map(str, (~right).sum(0)))  # of each image at how many severities, 0 to 5
+            wrong = "".join(map(str, (~right).sum(0)))  # number of severities at which each image is wrong, 0 to 5
             return {"examples": first.examples, "errors": (~right).mean(1).tolist(), "wrong": wrong}
 
         return self._part(corruption, {**self.about, "set": options, "corruption": corruption}, make)
@@ -273,7 +273,7 @@ def _unmeasured(name: str, reason: str, **coords: str) -> Metric:
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    """An incomplete set would warn 75 times for every model; every number has its n."""
+    """Suppress 75 warnings about an incomplete set for each model; every number has its n."""
     loading = logging.getLogger("isthmus.data.shift.shifted")
     before = loading.level
     loading.setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
-"""Random textures in folders like ImageNet's, ImageNet-C's and ImageNet-A's: a dry run needs no download.
+"""Random textures in the folders of ImageNet, ImageNet-C and ImageNet-A, for a dry run without a download.
 
-A class is a direction and a colour of stripes. Under the names of the corruptions lies noise of growing strength, and
-under that of ImageNet-A fainter stripes: no number measured on them says anything about the sets they stand in for.
+A class is a direction and a colour of stripes. Corruptions are noise of growing strength, and ImageNet-A has fainter
+stripes. Numbers measured on textures say nothing about the real sets.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from isthmus.metrics.corruption import CORRUPTIONS, SEVERITIES
 
 CLASSES = ("n00000001", "n00000002", "n00000003", "n00000004")
 TRAIN, TEST, HARD = 24, 4, 4
-"""Images of each class: for training, for tests (and under each corruption), and under ImageNet-A's name."""
+"""Images of each class: for training, for tests (and each corruption), and in place of ImageNet-A."""
 
 
 def make(folder: Path, size: int) -> Path:
-    """The textures below ``folder``, made where they are not there yet: the same pixels every time.
+    """The textures below ``folder``, made if they are missing, with the same pixels every time.
 
     Args:
-        size: height and width of the images that stand in for ImageNet-C's; the others are a quarter larger.
+        size: height and width of the images in place of ImageNet-C's; the others are a quarter larger.
 
     Returns:
         A folder with ``train``, ``val``, ``imagenet-c`` and ``imagenet-a``.
@@ -43,9 +43,9 @@ def make(folder: Path, size: int) -> Path:
     unfinished = Path(tempfile.mkdtemp(prefix=".textures-", dir=folder))
     try:
         _fill(unfinished, size)
-        os.replace(unfinished, place)  # whole or not at all
+        os.replace(unfinished, place)  # atomic
     except OSError:
-        if not place.is_dir():  # else somebody else made them in the meantime
+        if not place.is_dir():  # otherwise another process has made them
             raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
