@@ -304,6 +304,14 @@ def _scatters(block: Scatter, context: _Context) -> Iterator[Figure]:
             )
 
 
+def grouped(points: Iterable[Sequence[float]], labels: Iterable[str]) -> dict[str, list[list[float]]]:
+    """One plot's content for :class:`Scatter`, in the order of the labels' first points."""
+    found: dict[str, list[list[float]]] = {}
+    for point, label in zip(points, labels, strict=True):
+        found.setdefault(label, []).append(list(point))
+    return found
+
+
 def not_measured(record: StudyRecord, _: StudyConfig) -> Iterator[Table]:
     """The block that lists what was not measured, with the reason; none if everything was."""
     rows = [row for each in record.experiments.values() for row in each.metrics if row.value is None and row.note]
