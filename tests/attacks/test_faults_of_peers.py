@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from isthmus.attacks import PGD, Linf, robust_accuracy, verify_adversarial
-from isthmus.attacks.engine.early_stopping import forget
-from isthmus.attacks.engine.evaluate import Interrupted
+from isthmus.attacks.engine.evaluation import Interrupted
+from isthmus.attacks.engine.evaluation_file import forget
 from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.result import RobustResult
 from isthmus.core.errors import FileError, ModelError

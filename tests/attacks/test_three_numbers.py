@@ -63,7 +63,7 @@ def images_at(pixel: float, n: int) -> tuple[torch.Tensor, torch.Tensor]:
 def read(model, pixel: float, n: int) -> averages.Reading:
     images, labels = images_at(pixel, n)
     batch = Batch(images, labels, example_keys(5, torch.arange(n)))
-    return Verifier(CountedModel(model), Linf(0.1)).read(images, batch)
+    return Verifier(CountedModel(model), Linf(0.1)).averages.read(images, batch)
 
 
 @pytest.mark.parametrize("m", [-1.0, -0.2, 0.2, 1.0])
@@ -163,7 +163,7 @@ def test_a_wrapper_that_passes_attributes_on_is_not_passed_by():
 def test_an_undecided_reading_takes_few_passes():
     model = Shared(1.0)
     images, labels = images_at(0.5, 5)
-    reading = Verifier(CountedModel(model), Linf(0.1)).read(
+    reading = Verifier(CountedModel(model), Linf(0.1)).averages.read(
         images, Batch(images, labels, example_keys(5, torch.arange(5)))
     )
     assert int(reading.draws.max()) == averages.FIRST + averages.MOST
@@ -201,7 +201,7 @@ class Unsure(nn.Module):
 def test_the_votes_of_a_model_that_is_never_sure_settle_a_reading(chance, wrong):
     images, labels = images_at(0.5, 30)
     batch = Batch(images, labels, example_keys(5, torch.arange(30)))
-    found = Verifier(CountedModel(Unsure(chance)), Linf(0.1)).read(images, batch)
+    found = Verifier(CountedModel(Unsure(chance)), Linf(0.1)).averages.read(images, batch)
     assert (found.wrong == wrong).all()
     assert found.draws.double().mean() < 60
     assert found.sure.all() == wrong

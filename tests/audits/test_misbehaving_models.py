@@ -10,7 +10,7 @@ from torch import nn
 
 import isthmus
 from isthmus.attacks import Linf
-from isthmus.attacks.engine import memory
+from isthmus.attacks.engine import probes
 from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.core.errors import ModelError
 from isthmus.core.types import Status
@@ -170,11 +170,11 @@ def test_an_attack_on_a_model_with_a_cache_asks_fresh_copies(data):
     images, _ = data
     labels = Normalised(False)(images).argmax(1)
     model = Cache()
-    with pytest.warns(UserWarning, match="what it was asked before"):
+    with pytest.warns(UserWarning, match="The model is stateful"):
         found = isthmus.robust_accuracy(model, images, labels, "linf:0.1", "fgsm")
     assert found.accuracy == isthmus.robust_accuracy(Normalised(False), images, labels, "linf:0.1", "fgsm").accuracy < 1
     assert len(model.asked) == 0
-    with pytest.warns(UserWarning, match="what it was asked before"):
+    with pytest.warns(UserWarning, match="The model is stateful"):
         assert isthmus.verify(found, model).agrees
 
 
@@ -210,9 +210,9 @@ class OwnGenerator(nn.Module):
 
 
 def test_a_generator_of_its_own_is_no_memory(data):
-    assert memory.remembers(OwnGenerator(), data[0], Linf(0.1)) is False
-    assert memory.remembers(Normalised(True, noise=1.0), data[0], Linf(0.1)) is False
-    assert memory.remembers(Cache(), data[0], Linf(0.1)) is True
+    assert probes.is_stateful(OwnGenerator(), data[0], Linf(0.1)) is False
+    assert probes.is_stateful(Normalised(True, noise=1.0), data[0], Linf(0.1)) is False
+    assert probes.is_stateful(Cache(), data[0], Linf(0.1)) is True
 
 
 class Uncopyable(Normalised):

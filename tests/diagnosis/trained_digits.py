@@ -90,5 +90,5 @@ def diagnosed(
     with preserve_state(model, images.device, 0):
         found = adopt(model, images, threat=Linf(eps))
         adopted = AveragedDraws(model, 1).eval() if isinstance(found.model, AveragedDraws) else found.model
-        context = DiagnosisContext(adopted, examples(images, labels), Linf(eps), budget, stateful=found.remembers)
+        context = DiagnosisContext(adopted, examples(images, labels), Linf(eps), budget, stateful=found.stateful)
         return diagnose(context, claimed)

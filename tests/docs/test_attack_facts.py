@@ -6,9 +6,9 @@ from dataclasses import fields
 import pytest
 
 from isthmus.attacks import L2, Linf, Race, race, result_warnings, threats
-from isthmus.attacks.engine import averages, early_stopping, optimized_model, rounding, verifier
-from isthmus.attacks.engine.evaluation import SAVE_EVERY
-from isthmus.attacks.engine.iterative import IterativeAttack
+from isthmus.attacks.attack import IterativeAttack
+from isthmus.attacks.engine import averages, early_stopping, probes, rounding, verifier
+from isthmus.attacks.engine.evaluation_file import SAVE_EVERY
 from isthmus.attacks.engine.state import EvaluationState
 from isthmus.attacks.suites import SUITES
 from isthmus.core import registry
@@ -69,9 +69,9 @@ def test_every_column_of_the_state_is_described():
 
 
 def test_thresholds_are_those_of_the_code():
-    assert verifier.SCREEN == 4
-    assert f"the probabilities of {verifier.SCREEN} fresh draws" in FLAT
-    assert f"{averages.BLOCK} at first, then as many as were taken already, and at most {verifier.MOST_DRAWS}" in FLAT
+    assert averages.SCREEN == 4
+    assert f"the probabilities of {averages.SCREEN} fresh draws" in FLAT
+    assert f"{averages.BLOCK} at first, then as many as were taken already, and at most {averages.MOST_DRAWS}" in FLAT
     assert f"betting {min(averages.BETS):g} to {max(averages.BETS):g}" in FLAT
     assert len(averages.BETS) == 5
     assert (
@@ -88,7 +88,7 @@ def test_thresholds_are_those_of_the_code():
     assert f"more than {result_warnings.BLIND:.0%} of the gradients" in FLAT
     assert f"waves of {early_stopping.WAVE}" in FLAT
     assert f"about every {SAVE_EVERY:g} seconds" in FLAT
-    most = optimized_model.BATCH_SIZE
+    most = probes.BATCH_SIZE
     assert f"{most} at most on a CPU and {8 * most:,} elsewhere" in FLAT
 
 

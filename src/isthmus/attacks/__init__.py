@@ -11,7 +11,7 @@ They need none of isthmus's own models: any ``nn.Module`` from images N×C×H×W
 
 * :func:`~isthmus.attacks.api.robust_accuracy` evaluates at one ε, :func:`~isthmus.attacks.api.curve` at several. Both
   return a :class:`~isthmus.attacks.result.RobustResult`; Ctrl-C raises
-  :class:`~isthmus.attacks.engine.evaluate.Interrupted`, which holds one.
+  :class:`~isthmus.attacks.engine.evaluation.Interrupted`, which holds one.
 * :func:`~isthmus.attacks.minimal_norm.minimal_norms` finds how small a perturbation suffices;
   :func:`~isthmus.attacks.foolbox_protocol.scan_fgsm` and :func:`~isthmus.attacks.foolbox_protocol.bisect_pgd` measure
   it as Foolbox 1 did.
@@ -28,7 +28,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from isthmus.attacks.api import curve, robust_accuracy
-from isthmus.attacks.engine.evaluate import Interrupted
+from isthmus.attacks.engine.evaluation import Interrupted
 from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.foolbox_protocol import bisect_pgd, scan_fgsm
 from isthmus.attacks.minimal_norm import MinimalNorms, minimal_norms

@@ -10,10 +10,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from isthmus.attacks.apgd_l1 import APGDOptions, SparseAPGD
-from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.attack import AttackState, IterativeAttack, counters
+from isthmus.attacks.engine.batch import Batch, per_image
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.engine.iterative import AttackState, IterativeAttack, counters
-from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.threats import L1, Threat
 
 FIRST_WINDOW, SHRINK, LEAST = 0.22, 0.03, 0.06  # of the budget: the first window, how each is shorter, the shortest

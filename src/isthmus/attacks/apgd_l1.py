@@ -11,10 +11,9 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.attack import AttackState, Directed, S, counters
+from isthmus.attacks.engine.batch import Batch, per_image
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.engine.iterative import AttackState, Directed, S, counters
-from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.threats import Threat
 
 FIRST_SHARE = 0.2  # of the pixels, moved by the first steps

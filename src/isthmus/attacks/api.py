@@ -13,11 +13,11 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from isthmus.attacks.attack import Attack, Stage
-from isthmus.attacks.engine import inputs, memory
+from isthmus.attacks.engine import inputs, probes
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import BudgetExhausted
 from isthmus.attacks.engine.early_stopping import until_narrow
-from isthmus.attacks.engine.evaluate import evaluate
+from isthmus.attacks.engine.evaluation import evaluate
 from isthmus.attacks.engine.run_options import Progress, RunOptions, monotone
 from isthmus.attacks.result import CLEAN, RobustResult
 from isthmus.attacks.suites import IN_L1, LABELS, STAGES, SUITES
@@ -48,9 +48,9 @@ def robust_accuracy(
         model: from images in [0, 1] to logits. Evaluated in eval mode; parameters, buffers, training flags, gradients
             and the global random state are left as they were. A true attribute ``takes_keys`` declares it random: its
             noise comes from ``forward(images, keys=...)``, fresh at every step. A random model, with keys or without,
-            is broken by its average over fresh draws; see :mod:`isthmus.attacks.engine.averages`. A model that
-            remembers its inputs is evaluated, with a warning, as a fresh copy would answer
-            (:mod:`isthmus.attacks.engine.memory`).
+            is broken by its average over fresh draws; see :mod:`isthmus.attacks.engine.averages`. A stateful
+            model is evaluated, with a warning, by fresh copies
+            (:mod:`isthmus.attacks.engine.probes`).
         images: floating point, in [0, 1]; a tensor, an array or a list, as are labels, targets and indices.
         labels: true classes, integers.
         threat: such as ``Linf(8 / 255)`` or ``"linf:8/255"``.
@@ -83,8 +83,8 @@ def robust_accuracy(
     stages, examples = ready(suite, chosen.name), _examples(model, images, labels, seed, options)
     limit, half_width = options.max_queries, options.ci_half_width
     if limit is not None:  # copies, which may be of a service, count too
-        options = replace(options, max_queries=limit - memory.most_queries(len(examples)))
-    model = memory.without(model, examples.images, chosen)
+        options = replace(options, max_queries=limit - probes.most_queries(len(examples)))
+    model = probes.stateless(model, examples.images, chosen)
 
     def one(part: Batch, options: RunOptions, progress: Progress | None) -> RobustResult:
         return evaluate(model, part, chosen, stages, seed=seed, options=replace(options, progress=progress))
@@ -96,8 +96,8 @@ def robust_accuracy(
             return one(examples, options, progress)
         except BudgetExhausted:
             raise ConfigError(
-                f"max_queries={limit} does not even cover the clean images, {len(examples)} of them, and the test for "
-                f"memory, up to {memory.most_queries(len(examples))}; allow more, or attack fewer."
+                f"max_queries={limit} does not even cover the clean images, {len(examples)} of them, and the test "
+                f"for statefulness, up to {probes.most_queries(len(examples))}; allow more, or attack fewer."
             ) from None
 
 
@@ -141,7 +141,7 @@ def curve(
     if given:
         raise ConfigError(f"A curve does not support {', '.join(sorted(given))}; evaluate each ε by robust_accuracy.")
     examples, progress = _examples(model, images, labels, seed, options), monotone(options.callback)
-    model = memory.without(model, examples.images, grid[-1])
+    model = probes.stateless(model, examples.images, grid[-1])
 
     def one(position: int, known: RobustResult | None, options: RunOptions) -> RobustResult:
         options = replace(options, progress=_part(progress, position, len(grid)))

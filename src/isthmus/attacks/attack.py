@@ -1,8 +1,9 @@
 """Base classes of attacks, and the stages of a suite.
 
-An attack is a frozen class. Its fields are its options, its methods its behaviour. Most attacks are iterative
-(:class:`isthmus.attacks.engine.iterative.IterativeAttack`); a :class:`SingleShotAttack` proposes once per restart.
-All randomness derives from ``batch.keys``, so that no result depends on batch size or order.
+An attack is a frozen class. Its fields are its options, its methods its behaviour. Most are iterative: they have many
+runs, one row each, which one query of the model advances by a step. A :class:`SingleShotAttack` proposes once per
+restart. The engine (:mod:`isthmus.attacks.engine.stage`) queries, verifies and counts. All randomness derives from
+``batch.keys``, so that no result depends on batch size or order.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import PrivateAttr
 from torch import Tensor
 
-from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.counted_model import CountedModel
+from isthmus.attacks.engine.batch import Batch, Rows
+from isthmus.attacks.engine.counted_model import Answer, CountedModel
 from isthmus.attacks.engine.state import EvaluationState
 from isthmus.attacks.threats import Threat
 from isthmus.core.config import Component
+from isthmus.core.errors import ConfigError
 
 
 class Attack(Component):
@@ -61,3 +66,145 @@ class Stage:
     label: str
     attack: Attack
     among: Callable[[EvaluationState, Tensor], Tensor] | None = None
+
+
+@dataclass
+class AttackState(Rows):
+    """State of runs; attacks add columns.
+
+    Attributes:
+        x: the image that each run queries next.
+        step: steps so far.
+        budget: steps after which a run is over. Its last ``x`` is verified once more, forward only.
+    """
+
+    x: Float[Tensor, "n c h w"]
+    step: Int[Tensor, " n"]
+    budget: Int[Tensor, " n"]
+
+
+S = TypeVar("S", bound=AttackState)
+
+
+class IterativeAttack(Attack, ABC, Generic[S]):
+    """An attack with per-row state. :meth:`bind` it to a threat and a number of classes before it runs.
+
+    Attributes:
+        norms: names of the norms that it works in.
+        gradient: whether a step needs a gradient.
+        inside: whether every iterate is inside ball and box. The best of them can then be proposed at the end.
+    """
+
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
+    gradient: ClassVar[bool] = True
+
+    _threat: Threat | None = PrivateAttr(None)
+    _classes: int = PrivateAttr(0)
+
+    def bind(self, threat: Threat, classes: int) -> IterativeAttack[Any]:
+        """The attack for one threat and a model with this many classes.
+
+        Raises:
+            ConfigError: the attack does not work in the threat's norm.
+        """
+        return self._bound(threat, classes)
+
+    def _bound(self, threat: Threat, classes: int) -> Self:
+        if threat.name not in self.norms:
+            raise ConfigError(
+                f"The attack {self.name!r} works in {' and '.join(self.norms)}, not in {threat.name}. Choose another "
+                "attack or norm."
+            )
+        bound = self.model_copy()
+        bound._threat, bound._classes = threat, classes
+        return bound
+
+    @property
+    def threat(self) -> Threat:
+        """The threat that the attack is bound to."""
+        assert self._threat is not None, "bind() the attack first"
+        return self._threat
+
+    @property
+    def inside(self) -> bool:
+        """See the class."""
+        return True
+
+    @property
+    def runs(self) -> int:
+        """Runs per example, until one succeeds; see :meth:`after`."""
+        return int(getattr(self, "restarts", 1))
+
+    @property
+    def draws(self) -> int:
+        """Draws of a random model to average over at each step: the option ``eot``, if the attack has one."""
+        return int(getattr(self, "eot", 1))
+
+    def runs_in(self, threat: Threat, classes: int) -> int:
+        """Runs per example, each with a score in the evaluation's state."""
+        return self.bind(threat, classes).runs
+
+    def target_class(
+        self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
+    ) -> Int[Tensor, " n"] | None:
+        """The class that each example's run of this number is directed at; None, or −1, for no particular class.
+
+        Args:
+            number: of the run, from 0 up.
+            ranked: wrong classes by falling logit on the clean image.
+            scores: smallest margin that each of the example's runs reached. The first :meth:`after` are complete;
+                others may be NaN.
+            keys: of these runs.
+        """
+        return None
+
+    def after(self, number: int) -> int:
+        """How many of an example's first runs must be over before this one starts; the others may run side by side."""
+        return 0
+
+    @abstractmethod
+    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> S:
+        """Start new runs.
+
+        Args:
+            batch: the examples, with target classes and with keys of these runs.
+            number: of each run, among those of its example.
+        """
+
+    def objective(self, state: S, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+        """The values whose gradient :meth:`step` needs. Not called for attacks without ``gradient``."""
+        raise NotImplementedError
+
+    def wants(self, state: S) -> Bool[Tensor, " n"] | None:
+        """Which runs need a gradient at this step; the others query forward only. None for all of them."""
+        return None
+
+    @abstractmethod
+    def step(self, state: S, batch: Batch, answer: Answer) -> None:
+        """Move every run to the image it queries next, given the model's answer, and count the step; in place."""
+
+
+class Directed(IterativeAttack[S], Generic[S]):
+    """Base of attacks whose runs are directed at the wrong classes in turn, the likeliest first."""
+
+    @property
+    def n_targets(self) -> int:
+        """How many classes; 0 for runs that are not directed."""
+        return 0
+
+    @property
+    def runs(self) -> int:
+        """Every target class once, then all of them again from new starts."""
+        return super().runs * max(self.n_targets, 1)
+
+    def target_class(
+        self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
+    ) -> Int[Tensor, " n"] | None:
+        """The wrong classes in turn, from the likeliest."""
+        return ranked[:, number % self.n_targets] if self.n_targets else None
+
+
+def counters(n: int, budget: int | Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Columns ``step`` and ``budget`` of new runs; the budget is one for all or one for each."""
+    step = torch.zeros(n, dtype=torch.int64, device=like.device)
+    return step, step + torch.as_tensor(budget, device=like.device)

@@ -14,10 +14,9 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.attack import AttackState, IterativeAttack, counters
+from isthmus.attacks.engine.batch import Batch, per_image
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.engine.iterative import AttackState, IterativeAttack, counters
-from isthmus.attacks.engine.rows import per_image
 
 SHRINK = 0.999999  # of images about ½, so that artanh is finite at black and white
 STALLED = 0.9999  # a loss that is no smaller than this share of the last one compared has stalled

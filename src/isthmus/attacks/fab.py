@@ -12,10 +12,9 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.attack import AttackState, Directed, counters
+from isthmus.attacks.engine.batch import Batch, per_image
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.engine.iterative import AttackState, Directed, counters
-from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.hyperplane import PROJECTIONS
 from isthmus.core.randomness import fold, normal, uniform
 

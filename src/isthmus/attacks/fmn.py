@@ -14,10 +14,9 @@ from pydantic import Field
 from torch import Tensor
 
 from isthmus.attacks import balls
-from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.attack import AttackState, IterativeAttack, counters
+from isthmus.attacks.engine.batch import Batch, per_image
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.engine.iterative import AttackState, IterativeAttack, counters
-from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.threats import L1, L2, Linf, Threat
 from isthmus.core.randomness import fold
 

@@ -16,13 +16,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from isthmus.attacks.attack import SingleShotAttack
-from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.attack import AttackState, IterativeAttack, SingleShotAttack, counters
+from isthmus.attacks.engine.batch import Batch, per_image
 from isthmus.attacks.engine.counted_model import Answer, CountedModel
-from isthmus.attacks.engine.iterative import AttackState, IterativeAttack, counters
-from isthmus.attacks.engine.rows import per_image
+from isthmus.attacks.engine.rounding import beyond_rounding
 from isthmus.attacks.engine.run_options import RunOptions
-from isthmus.attacks.engine.verifier import beyond_rounding
 from isthmus.attacks.minimal_norm import MinimalNorms, minimal_norms
 from isthmus.attacks.threats import Threat
 from isthmus.core.randomness import fold, uniform

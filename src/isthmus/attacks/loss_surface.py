@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from isthmus.attacks.engine.rows import per_image
+from isthmus.attacks.engine.batch import per_image
 from isthmus.attacks.losses import LOSSES, check, log_odds
 from isthmus.attacks.threats import Threat
 from isthmus.core.preserve_state import device_of, preserve_state

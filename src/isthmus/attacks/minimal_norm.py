@@ -192,7 +192,7 @@ class Smallest(Verifier):
         if better.any():
             won = rows[better]
             self.sizes[won], self.adversarial[won] = size[better], found.images.cpu()[better]
-            self.stage[won] = self.evaluation.at + 1
+            self.stage[won] = self.evaluation.progress.at + 1
 
     def _size(self, images: Tensor, originals: Tensor) -> Tensor:
         return self.threat.norm(images.double() - originals.double()).cpu()

@@ -13,9 +13,9 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
+from isthmus.attacks.attack import AttackState, Directed, counters
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.engine.iterative import AttackState, Directed, counters
 from isthmus.attacks.threats import L1
 
 FIRST_STEP = 0.25  # of ε; halved after half and after three quarters of the steps

@@ -21,9 +21,8 @@ from torch import Tensor, nn
 
 from isthmus.attacks import losses
 from isthmus.attacks.engine import inputs
-from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.batch import Batch, per_image
 from isthmus.attacks.engine.counted_model import Answer, CountedModel
-from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.unbounded import DIRECTIONS, climb
 from isthmus.core.errors import ConfigError, unknown
 from isthmus.core.preserve_state import device_of, preserve_state

@@ -8,9 +8,9 @@ from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from isthmus.attacks.attack import AttackState, Directed, counters
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.engine.iterative import AttackState, Directed, counters
 from isthmus.core.randomness import fold, uniform
 
 Size = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -31,10 +31,9 @@ from torch import Tensor
 
 from isthmus.attacks.apgd import APGD, APGDState
 from isthmus.attacks.apgd_l1 import SparseAPGD, SparseAPGDState
-from isthmus.attacks.attack import Attack, Stage
+from isthmus.attacks.attack import Attack, IterativeAttack, Stage
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.engine.iterative import IterativeAttack
 from isthmus.attacks.engine.state import EvaluationState
 from isthmus.attacks.square import Square
 from isthmus.attacks.threats import L1, Threat

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from isthmus.attacks.attack import Stage
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.optimized_model import fingerprint
+from isthmus.attacks.engine.state import fingerprint
 from isthmus.attacks.result import RobustResult
 from isthmus.attacks.result_file import ShardFacts
 from isthmus.attacks.threats import Threat

@@ -20,10 +20,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.attack import AttackState, IterativeAttack, counters
+from isthmus.attacks.engine.batch import Batch, per_image
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.engine.iterative import AttackState, IterativeAttack, counters
-from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.square_windows import SquareWindows, bump, bumps, sides
 from isthmus.attacks.threats import L1, Linf, Threat
 from isthmus.core.randomness import fold, uniform

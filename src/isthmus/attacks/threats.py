@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from isthmus.attacks import balls
-from isthmus.attacks.engine.rows import per_image
+from isthmus.attacks.engine.batch import per_image
 from isthmus.core.errors import ConfigError, unknown
 from isthmus.core.randomness import fold, normal, uniform
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from isthmus.attacks.attack import Attack, SingleShotAttack, Stage
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import CountedModel
-from isthmus.attacks.engine.optimized_model import fingerprint
+from isthmus.attacks.engine.state import fingerprint
 from isthmus.attacks.result import RobustResult
 from isthmus.attacks.threats import Threat
 from isthmus.core.errors import ConfigError

@@ -19,10 +19,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from isthmus.attacks import losses
+from isthmus.attacks.attack import AttackState, IterativeAttack, counters
 from isthmus.attacks.engine import inputs
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer, CountedModel
-from isthmus.attacks.engine.iterative import AttackState, IterativeAttack, counters
 from isthmus.attacks.threats import L2, Linf, Threat
 from isthmus.core.errors import ConfigError, unknown
 from isthmus.core.preserve_state import device_of, preserve_state

@@ -12,9 +12,9 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
+from isthmus.attacks.attack import AttackState, IterativeAttack, counters
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.engine.iterative import AttackState, IterativeAttack, counters
 from isthmus.core.randomness import fold
 
 

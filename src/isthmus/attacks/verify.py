@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from isthmus.attacks.engine import memory, optimized_model
+from isthmus.attacks.engine import probes
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import CountedModel
 from isthmus.attacks.engine.inputs import check_classes, check_model, check_whole, tensor
@@ -91,7 +91,7 @@ def verify(
 
     A model whose answer to a successful image changes from pass to pass is random, whatever the result states. The
     average of a random model is computed on the same draws as in the evaluation, which repeat from the examples' keys.
-    A model that remembers its inputs is replaced by fresh copies (:mod:`isthmus.attacks.engine.memory`). Another model
+    A stateful model is replaced by fresh copies (:mod:`isthmus.attacks.engine.probes`). Another model
     than the attacked one may be given: failures are then examples that did not transfer to it.
 
     Args:
@@ -116,7 +116,7 @@ def verify(
     if images is not None and labels is not None:
         match = _match(claim, tensor(images, "images"), tensor(labels, "labels"))
     device, examples = device_of(model, claim.examples.images), claim.examples
-    model = memory.without(model, examples.images, claim.threat)
+    model = probes.stateless(model, examples.images, claim.threat)
     with preserve_state(model, device, 0):
         failures = _failures(claim, model, device, check_whole(batch_size, "batch_size"))
     unproven = torch.zeros(len(claim), dtype=torch.bool)
@@ -169,7 +169,7 @@ def _found(verifier: Verifier, claim: RobustResult, device: torch.device, size: 
 
 
 def _is_random(counted_model: CountedModel, examples: Batch, device: torch.device) -> bool:
-    return counted_model.takes_keys or optimized_model.is_random(counted_model, examples, device)
+    return counted_model.takes_keys or probes.is_random(counted_model, examples, device)
 
 
 def _faults(verifier: Verifier, batch: Batch, claim: RobustResult, rows: Tensor) -> dict[str, Bool[Tensor, " n"]]:
@@ -209,8 +209,8 @@ def _faults(verifier: Verifier, batch: Batch, claim: RobustResult, rows: Tensor)
 def _wrong(verifier: Verifier, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Whether images reach the attacker's goal, whether a logit is not finite, and whether they reach it surely."""
     if verifier.counted_model.random:
-        reading = verifier.read(images, batch)
+        reading = verifier.averages.read(images, batch)
         return reading.wrong, ~reading.mean.isfinite().all(1), reading.sure
     logits = verifier.counted_model.logits(images, batch.keys)
-    verifier.ask_again(images, batch.keys, logits, batch.reached(logits) & logits.isfinite().all(1))
+    verifier.query_again(images, batch.keys, logits, batch.reached(logits) & logits.isfinite().all(1))
     return batch.reached(logits), ~logits.isfinite().all(1), batch.reached(logits)

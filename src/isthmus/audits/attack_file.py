@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from isthmus.attacks.api import expected_queries, ready, robust_accuracy
-from isthmus.attacks.engine.early_stopping import forget
-from isthmus.attacks.engine.evaluate import Interrupted
+from isthmus.attacks.engine.evaluation import Interrupted
+from isthmus.attacks.engine.evaluation_file import forget
 from isthmus.attacks.engine.inputs import examples
 from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.result import RobustResult

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from isthmus.attacks.engine import memory, rounding
+from isthmus.attacks.engine import probes, rounding
 from isthmus.attacks.engine.inputs import check_model
 from isthmus.attacks.threats import Threat
 from isthmus.core import files, randomness
@@ -44,7 +44,7 @@ class Classifier:
         bottleneck: the model itself if it has ``encode``, else None.
         stochastic: its stochastic mode if its codes are random, else None.
         draws: passes that ``model`` averages, if single predictions are random; 1 for all other models.
-        remembers: whether predictions depend on earlier calls; then ``model`` calls a fresh copy each time. None if
+        stateful: whether predictions depend on earlier calls; then ``model`` calls a fresh copy each time. None if
             unknown, since the model cannot be copied.
         fingerprint: SHA-256 of class name, parameters and buffers.
         structure: SHA-256 of the model's printed form.
@@ -55,7 +55,7 @@ class Classifier:
     bottleneck: Bottleneck | None
     stochastic: nn.Module | None
     draws: int
-    remembers: bool | None
+    stateful: bool | None
     fingerprint: str
     structure: str
 
@@ -72,7 +72,7 @@ def adopt(
     Random predictions are tested on all images, since they may occur only where the model is uncertain. Attacks detect
     a model that is random only away from these images.
 
-    If a threat is given, memory is tested first, on copies (:func:`isthmus.attacks.engine.memory.remembers`).
+    If a threat is given, statefulness is tested first, on copies (:func:`isthmus.attacks.engine.probes.is_stateful`).
 
     Puts the model into eval mode; global random generators are restored.
 
@@ -83,8 +83,8 @@ def adopt(
     with contextlib.suppress(NotImplementedError):  # torch.export's modules keep the mode they were exported in
         model.eval()
     few = _spread(images, min(_PROBED, batch_size))
-    remembers = False if threat is None else memory.remembers(model, images, threat, seed)
-    given, model = model, _fitted(memory.Fresh(model).eval() if remembers else model, images, seed, batch_size)
+    stateful = False if threat is None else probes.is_stateful(model, images, threat, seed)
+    given, model = model, _fitted(probes.FreshCopies(model).eval() if stateful else model, images, seed, batch_size)
     _probe(model, images[:2], seed)  # another batch size, to detect a model made for only one
     logits = _probe(model, few, seed)
     if not torch.isfinite(logits).all(1).any():
@@ -102,7 +102,7 @@ def adopt(
         if ours is not None and ours.stochastic
         else None,
         draws=SAMPLES if by_chance else 1,
-        remembers=remembers,
+        stateful=stateful,
         fingerprint=fingerprint(given),
         structure=structure(given),
     )

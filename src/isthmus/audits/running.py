@@ -115,7 +115,7 @@ def audit(
             stochastic=adopted.stochastic,
             bottleneck=adopted.bottleneck,
             draws=adopted.draws,
-            remembers=adopted.remembers,
+            stateful=adopted.stateful,
             indices=positions,
             trained_on=trained_on,
             claimed=claim,

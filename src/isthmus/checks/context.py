@@ -37,7 +37,7 @@ class Context:
         images, labels: the audited examples, on ``device``.
         threat: norm and largest ε; checks that scan ε go from 0 to it.
         draws: passes that :attr:`model` averages; more than 1 for a foreign model with random predictions.
-        remembers: whether predictions depend on earlier calls; then :attr:`model` calls a fresh copy each time. None
+        stateful: whether predictions depend on earlier calls; then :attr:`model` calls a fresh copy each time. None
             if that could not be tested.
         indices: positions of the examples in their data set; 0..N−1 if None.
         trained_on: the training examples; None if unknown. A check that uses them stores their hash, or None, as
@@ -57,7 +57,7 @@ class Context:
     stochastic: nn.Module | None = None
     bottleneck: nn.Module | None = None
     draws: int = 1
-    remembers: bool | None = False
+    stateful: bool | None = False
     indices: Int[Tensor, "n"] | None = None
     trained_on: TrainedOn | None = None
     claimed: float | None = None

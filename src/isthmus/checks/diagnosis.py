@@ -126,7 +126,7 @@ class Diagnosis(Check):
             examples,
             context.threat,
             granted,
-            stateful=context.remembers,
+            stateful=context.stateful,
             seed=context.seed,
             progress=lambda passes: context.progress(mode * bound + passes, modes * bound),
         )

@@ -19,7 +19,7 @@ from isthmus.attacks import APGD, PGD, Square, transfer
 from isthmus.attacks.api import Suite, ready
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import BudgetExhausted
-from isthmus.attacks.engine.evaluate import evaluate
+from isthmus.attacks.engine.evaluation import evaluate
 from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.result import RobustResult
 from isthmus.attacks.threats import Threat

@@ -8,8 +8,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from isthmus import metrics
-from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.rows import per_image
+from isthmus.attacks.engine.batch import Batch, per_image
 from isthmus.core.randomness import fold, normal
 from isthmus.core.types import Interval, Metric, Status
 from isthmus.diagnosis.context import DiagnosisContext

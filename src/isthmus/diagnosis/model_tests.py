@@ -57,7 +57,7 @@ def outputs(context: DiagnosisContext) -> DiagnosticResult:
 def statefulness(context: DiagnosisContext) -> DiagnosticResult:
     """Whether predictions depend on earlier queries, as those of a cache do.
 
-    Copies of the model were compared before anything else (:mod:`isthmus.attacks.engine.memory`). A stateful model is
+    Copies of the model were compared before anything else (:mod:`isthmus.attacks.engine.probes`). A stateful model is
     replaced by a fresh copy for every query, here and in all other checks.
     """
     if context.stateful is None:

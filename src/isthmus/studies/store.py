@@ -183,7 +183,7 @@ class ResultStore:
         Args:
             about: plain data that determine the evaluation completely.
         """
-        from isthmus.attacks.engine.early_stopping import forget
+        from isthmus.attacks.engine.evaluation_file import forget
 
         path = self.root / "experiments" / f"{_digest(_plain(about))}.evaluation.safetensors"
         yield path

@@ -17,9 +17,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from isthmus.attacks import PGD
+from isthmus.attacks.attack import AttackState
 from isthmus.attacks.engine import batch as attacked
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.engine.iterative import AttackState
 from isthmus.attacks.threats import parse
 from isthmus.core.errors import ConfigError, ModelError
 from isthmus.core.randomness import example_keys, fold

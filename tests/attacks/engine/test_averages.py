@@ -10,8 +10,7 @@ from torch import nn
 from isthmus.attacks import PGD, Linf, RobustResult, curve, robust_accuracy
 from isthmus.attacks.api import ready
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.evaluate import Interrupted
-from isthmus.attacks.engine.evaluation import Evaluation
+from isthmus.attacks.engine.evaluation import Evaluation, Interrupted
 from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.engine.stage import AttackTask, SharedStage
 from isthmus.attacks.engine.verifier import Randomness

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from isthmus.attacks import PGD, robust_accuracy
+from isthmus.attacks.engine.averages import SCREEN
 from isthmus.attacks.engine.optimized_model import PROBE
 from isthmus.attacks.engine.run_options import RunOptions, Snapshot, monotone
-from isthmus.attacks.engine.verifier import SCREEN
 from isthmus.attacks.threats import L1, L2, Linf
 from isthmus.core.errors import ConfigError, ModelError
 from tests.attacks.attacked_models import Counting, Linear, Noisy, Smooth, pictures, proposing, subject

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from isthmus.attacks import Linf, robust_accuracy
-from isthmus.attacks.engine import optimized_model
+from isthmus.attacks.engine import optimized_model, probes
 from isthmus.attacks.engine.counted_model import CountedModel
 from isthmus.attacks.engine.inputs import examples
 from isthmus.core.errors import ModelError
@@ -62,7 +62,7 @@ def test_a_scout_has_the_models_logits_and_gradient(channels, options):
 
 
 def test_features_are_flattened_as_they_lie_in_memory():
-    from isthmus.attacks.engine.channels_last import FlattenChannelsLast
+    from isthmus.attacks.engine.optimized_model import FlattenChannelsLast
 
     model, images = conv_net(), images_of()
     flat = optimized_model.wrap(model, False, images[:4]).optimized_model
@@ -202,7 +202,7 @@ def test_models_that_cannot_be_rewritten_are_attacked_all_the_same(make):
 
 def test_a_scout_that_says_something_else_is_not_used(monkeypatch):
     model, images = conv_net(), images_of()
-    monkeypatch.setattr(optimized_model, "_rewritten", lambda model: conv_net(padding_mode="circular"))
+    monkeypatch.setattr(optimized_model, "_rewritten", lambda model, probe: conv_net(padding_mode="circular"))
     monkeypatch.setattr(optimized_model.copy, "deepcopy", lambda model: conv_net(padding_mode="circular"))
     assert optimized_model.wrap(model, False, images[:4]).exact
 
@@ -216,7 +216,7 @@ def test_what_a_lying_scout_finds_does_not_count(monkeypatch):
         def forward(self, images):
             return torch.zeros(len(images), 4).index_fill(1, torch.tensor([0]), -1) + 0 * images.sum((1, 2, 3))[:, None]
 
-    monkeypatch.setattr(optimized_model, "_scout", lambda asked, model, probe: Liar())
+    monkeypatch.setattr(optimized_model, "_optimized", lambda counted, model, probe: Liar())
     result = robust_accuracy(model, images, labels, Linf(1e-5), ["pgd:5", "square:10"])
     assert result.accuracy == 1
 
@@ -230,21 +230,21 @@ def test_passes_of_scouts_are_counted_too():
 
 @pytest.mark.parametrize(("free", "expected"), [(2**40, 256), (2**22, None), (1, 1)])
 def test_the_batch_is_what_fits_into_memory(monkeypatch, free, expected):
-    monkeypatch.setattr(optimized_model, "_free_memory", lambda device: free)
+    monkeypatch.setattr(probes, "_free_memory", lambda device: free)
     model, images = conv_net(), images_of()
     batch = examples(images, torch.zeros(30, dtype=torch.int64))
-    size = optimized_model.batch_size(CountedModel(model), batch, torch.device("cpu"))
+    size = probes.batch_size(CountedModel(model), batch, torch.device("cpu"))
     assert size == expected or (expected is None and 1 < size < 256)
     assert size & (size - 1) == 0
 
 
 def test_more_activations_mean_a_smaller_batch(monkeypatch):
-    monkeypatch.setattr(optimized_model, "_free_memory", lambda device: 2**22)
+    monkeypatch.setattr(probes, "_free_memory", lambda device: 2**22)
     sizes = []
     for pixels in (9, 36):
         images = images_of(size=pixels)
         batch = examples(images, torch.zeros(30, dtype=torch.int64))
-        sizes.append(optimized_model.batch_size(CountedModel(conv_net()), batch, torch.device("cpu")))
+        sizes.append(probes.batch_size(CountedModel(conv_net()), batch, torch.device("cpu")))
     assert sizes[1] <= sizes[0] / 8
 
 
@@ -261,6 +261,6 @@ def test_randomness_is_seen_and_rounding_is_not_taken_for_it():
             logits = self.inner(images)
             return logits + self.size * torch.randn_like(logits)
 
-    assert optimized_model.is_random(CountedModel(Shaky(0.01)), batch, torch.device("cpu"))
-    assert not optimized_model.is_random(CountedModel(Shaky(1e-7)), batch, torch.device("cpu"))
-    assert not optimized_model.is_random(CountedModel(Smooth()), batch, torch.device("cpu"))
+    assert probes.is_random(CountedModel(Shaky(0.01)), batch, torch.device("cpu"))
+    assert not probes.is_random(CountedModel(Shaky(1e-7)), batch, torch.device("cpu"))
+    assert not probes.is_random(CountedModel(Smooth()), batch, torch.device("cpu"))

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from isthmus.attacks.attack import AttackState, counters
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.context import EvaluationContext
 from isthmus.attacks.engine.counted_model import Answer, CountedModel
-from isthmus.attacks.engine.iterative import AttackState, counters
 from isthmus.attacks.engine.scheduler import SOON, BatchScheduler
 from isthmus.attacks.engine.state import EvaluationState
 from isthmus.attacks.engine.verifier import Verifier

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from isthmus.attacks.engine.batch import Batch
-from isthmus.attacks.engine.evaluate import Interrupted
+from isthmus.attacks.engine.evaluation import Interrupted
 from isthmus.attacks.engine.run_options import Progress, RunOptions, Snapshot
 from isthmus.attacks.result import RobustResult
 from isthmus.core.randomness import fold, uniform
@@ -71,15 +71,6 @@ def _anew(evaluate: One, known: RobustResult, options: RunOptions, number: int) 
 def _wave_file(path: str | Path, number: int) -> Path:
     path = Path(path)
     return path.with_name(f"{path.name}.{number}")
-
-
-def forget(path: Path) -> None:
-    """Delete what :func:`isthmus.attacks.robust_accuracy` saved to this path, with all waves of it."""
-    waves = (
-        each for each in path.parent.glob(f"{path.name}.*") if each.suffix[1:].isdigit() and each.stem == path.name
-    )
-    for each in (path, *waves):
-        each.unlink(missing_ok=True)
 
 
 def _shifted(progress: Progress | None, results: list[RobustResult], examples: Batch, order: Tensor) -> Progress | None:

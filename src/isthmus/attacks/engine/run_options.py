@@ -47,8 +47,8 @@ class RunOptions:
         bf16: compute gradients in bfloat16 (faster on some hardware); success is verified in float32 nevertheless.
         save_to: file that keeps the evaluation while it runs. The same call resumes an interrupted or killed
             evaluation, and returns the result of a finished one at once. Keep the result itself with
-            :meth:`isthmus.attacks.RobustResult.save`; then :func:`isthmus.attacks.engine.early_stopping.forget` deletes
-            this file.
+            :meth:`isthmus.attacks.RobustResult.save`; then delete this file with
+            :func:`isthmus.attacks.engine.evaluation_file.forget`.
         progress: True for a line on stderr; or a function that is called with a :class:`Snapshot`.
         verify: check every adversarial image on a further forward pass at the end. An example that fails counts as
             robust, and the result's ``unconfirmed`` and ``warnings`` report it. For a random model, compute the average

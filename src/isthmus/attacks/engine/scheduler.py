@@ -21,11 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.attack import AttackState, IterativeAttack
+from isthmus.attacks.engine.batch import Batch, Rows
 from isthmus.attacks.engine.context import EvaluationContext
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.engine.iterative import AttackState, IterativeAttack
-from isthmus.attacks.engine.rows import Rows
 from isthmus.attacks.engine.verifier import VerifierResult
 from isthmus.core.randomness import fold
 
@@ -242,7 +241,7 @@ class BatchScheduler:
         with context.booked(example):
             checked = context.verifier.proposals(images, batch, tries)
         self.slots.tries[rows] = tries
-        self.state.approach(example, checked, self.stage, self.slots.number[rows.cpu()])
+        self.state.record_nearest(example, checked, self.stage, self.slots.number[rows.cpu()])
         if self.attack.inside:
             self._remember(rows, checked.images, torch.where(checked.finite, checked.margin, torch.inf))
         decided = checked.broken | ~checked.finite
@@ -293,7 +292,7 @@ class BatchScheduler:
             found.step,
             found.target_class,
         )
-        state.note(example, VerifierResult(found.images, found.broken, found.finite, found.margin), self.stage)
+        state.record(example, VerifierResult(found.images, found.broken, found.finite, found.margin), self.stage)
 
     def _leave(self, leaves: Tensor) -> None:
         """Take runs out of the batch, and with them the later ones of their examples where one has found something."""

@@ -1,7 +1,7 @@
-"""One attack on some examples: in this process, or in shards that an executor's workers run.
+"""One stage on some examples: in this process, or in shards that an executor's workers run.
 
-What is found about an example depends on its own key alone, so it does not matter which worker attacks it. A shard is
-the unit of checkpoints: its rows enter the evaluation's state when it is over.
+The result for an example depends on its own key alone, so it does not matter which worker attacks it. A shard is the
+unit of checkpoints: its rows enter the evaluation's state when it is over.
 """
 
 from __future__ import annotations
@@ -9,21 +9,19 @@ from __future__ import annotations
 import copy
 import itertools
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from isthmus.attacks.attack import SingleShotAttack, Stage
+from isthmus.attacks.attack import IterativeAttack, SingleShotAttack, Stage
 from isthmus.attacks.engine import optimized_model
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.context import EvaluationContext
 from isthmus.attacks.engine.counted_model import CountedModel
-from isthmus.attacks.engine.iterative import IterativeAttack
 from isthmus.attacks.engine.scheduler import BatchScheduler
-from isthmus.attacks.engine.single_shot import propose
 from isthmus.attacks.engine.state import EvaluationState
 from isthmus.attacks.engine.verifier import Randomness, Verifier
 from isthmus.attacks.threats import Threat
@@ -42,14 +40,14 @@ GRACE = 3.0
 """Seconds in which interrupted workers can return what they found."""
 
 
-def run_stage(context: EvaluationContext, stage: Stage, rows: Tensor, position: int) -> Iterator[None]:
+def run_stage(context: EvaluationContext, stage: Stage, rows: Tensor, position: int) -> Generator[None, None, None]:
     """Run a stage on these examples in this process; yield whenever the state is consistent.
 
     Args:
         position: of the stage, as the state counts.
     """
     if isinstance(stage.attack, SingleShotAttack):
-        return propose(context, stage.label, stage.attack, rows, position)
+        return context.propose(stage.label, stage.attack, rows, position)
     if not isinstance(stage.attack, IterativeAttack):
         raise ConfigError(f"The attack {stage.label!r} is neither single-shot nor iterative.")
     attack = stage.attack.bind(context.threat, context.classes)

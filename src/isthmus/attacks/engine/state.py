@@ -1,8 +1,9 @@
-"""The state of an evaluation, example by example; on the CPU, and in a file, so that a killed one can go on."""
+"""The state of an evaluation, example by example: on the CPU, and in a file to resume from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -14,8 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from isthmus.attacks.engine.averages import Reading
-from isthmus.attacks.engine.optimized_model import fingerprint
-from isthmus.attacks.engine.rows import Rows
+from isthmus.attacks.engine.batch import Rows
 from isthmus.attacks.engine.verifier import VerifierResult
 from isthmus.core import files
 from isthmus.core.errors import FileError, brief
@@ -25,29 +25,30 @@ _FORMAT = "isthmus evaluation 4"
 
 @dataclass
 class EvaluationState(Rows):
-    """What is known of every example. Rows of it can be worked on elsewhere and put back.
+    """Everything known of every example. Rows can be processed elsewhere and put back.
 
     Attributes:
         correct: whether the clean image is classified as its label.
         broken: whether an adversarial image was found.
-        stage: position of the attack that broke it or set it aside; −1 where it stands.
+        stage: position of the attack that broke or invalidated the example; −1 if it is robust.
         adversarial: adversarial images, NaN if not broken.
-        gap: distance from success in logits, the smallest found inside the ball; negative where broken.
-        run, look, aim: of the attack that broke it: which run, after how many looks, directed at which class
+        margin: smallest margin found inside the ball, in logits; negative if broken.
+        run, step, target_class: of the attack that broke it: which run, after how many steps, directed at which class
             (−1: none).
         forwards, backwards: example-passes spent on it.
-        blind: looks at which its gradient was exactly zero.
-        tries: confirmations of a random model's proposals so far.
+        zero_gradients: steps at which its gradient was exactly zero.
+        tries: how many proposals for a random model were tested.
         ranked: wrong classes by falling logit on the clean image.
         done: runs of the present attack that are over.
-        scores: smallest gap of each of them; NaN where there was none.
-        marks: notes that a suite's rules leave for its later ones.
-        nearest: of a random model, the image that came closest to success on average so far, at first the original;
-            as all further columns None for others.
-        near, near_stage, near_run: its distance in ln of mean probabilities, which attack it is of, and which run.
-        lead: what the final reading found there: by how much the mean probability of the attacker's success leads.
+        scores: smallest margin of each run; NaN until it is over.
+        marks: notes that a suite's selection rules leave for later ones.
+        nearest: for a random model, the image with the smallest margin on average so far, at first the clean image;
+            like all columns below None for other models.
+        nearest_margin, nearest_stage, nearest_run: that margin, in ln of mean probabilities, and the attack and run
+            that found it.
+        lead: from the final reading there, the mean probability by which the attacker's success leads.
         draws: how many draws that mean is over; 0 before the reading.
-        once: whether the first of them alone was a success.
+        once: whether the first of them alone is a success.
         sure: whether the average is one with 99% confidence.
     """
 
@@ -78,7 +79,7 @@ class EvaluationState(Rows):
 
     @classmethod
     def new(cls, images: Float[Tensor, "n c h w"]) -> Self:
-        """Nothing is known yet but the images."""
+        """The state of images that were not evaluated yet."""
         n = len(images)
         images = images.cpu()
 
@@ -105,7 +106,7 @@ class EvaluationState(Rows):
         )
 
     def for_random(self, images: Float[Tensor, "n c h w"]) -> Self:
-        """With the columns that a random model needs; nothing is nearer than the originals yet."""
+        """Add the columns for a random model; the nearest images are the clean ones."""
         none, never = torch.zeros_like(self.stage), torch.zeros_like(self.broken)
         return self._with(
             {
@@ -122,85 +123,79 @@ class EvaluationState(Rows):
 
     @property
     def robust(self) -> Bool[Tensor, " n"]:
-        """Examples neither broken nor set aside."""
+        """Examples that are neither broken nor invalid."""
         return self.stage < 0
 
     def open_stage(self, runs: int) -> None:
-        """Make room for the runs of the next attack."""
+        """Reset ``done`` and ``scores`` for the runs of the next attack."""
         self.done = torch.zeros_like(self.done)
         self.scores = torch.full((len(self), runs), torch.nan)
 
-    def note(self, rows: Tensor, checked: VerifierResult, stage: int) -> Bool[Tensor, " n"]:
-        """Enter verdicts on these examples; says (on the CPU) which are decided by them."""
+    def record(self, rows: Tensor, checked: VerifierResult, stage: int) -> Bool[Tensor, " n"]:
+        """Record verified proposals; return (on the CPU) which examples are now broken or invalid."""
         broken, finite = checked.broken.cpu(), checked.finite.cpu()
         decided = broken | ~finite
         won = rows[broken]
         self.adversarial[won] = checked.images[checked.broken].cpu()
         self.margin[won] = checked.margin[checked.broken].float().cpu()
         self.broken[won] = True
-        self.stage[rows[decided]] = stage  # last: an example that was interrupted before this still stands
+        self.stage[rows[decided]] = stage  # last: an example that is interrupted before this is still robust
         return decided
 
-    def approach(self, rows: Tensor, checked: VerifierResult, stage: int, runs: Tensor | int) -> None:
-        """Of a random model, keep proposals that came closer than what is known of these examples, each named once."""
+    def record_nearest(self, rows: Tensor, checked: VerifierResult, stage: int, runs: Tensor | int) -> None:
+        """For a random model, keep proposals whose margin is smaller than any before; ``rows`` are distinct."""
         if self.nearest is None:
             return
-        assert self.nearest_margin is not None
-        assert self.nearest_stage is not None
-        assert self.nearest_run is not None
+        columns = self.columns()
         margin = checked.margin.float().cpu()
-        closer = checked.finite.cpu() & (margin < self.nearest_margin[rows])
+        closer = checked.finite.cpu() & (margin < columns["nearest_margin"][rows])
         at = rows[closer]
         self.nearest[at] = checked.images[closer.to(checked.images.device)].cpu()
-        self.nearest_run[at] = runs[closer] if isinstance(runs, Tensor) else runs
-        self.nearest_stage[at], self.nearest_margin[at] = stage, margin[closer]
+        columns["nearest_run"][at] = runs[closer] if isinstance(runs, Tensor) else runs
+        columns["nearest_stage"][at], columns["nearest_margin"][at] = stage, margin[closer]
 
     def reopen(self, rows: Tensor) -> None:
-        """What was found of these examples does not hold: they stand."""
+        """Make these examples robust again, since what broke them was not confirmed."""
         self.stage[rows], self.broken[rows], self.adversarial[rows] = -1, False, torch.nan
         self.margin[rows] = self.margin[rows].abs()
         for column in (self.run, self.step, self.target_class):
             column[rows] = -1
 
-    def enter(self, rows: Tensor, reading: Reading) -> None:
-        """What was read of a random model's average at these examples' closest images."""
-        assert self.lead is not None
-        assert self.draws is not None
-        assert self.once is not None
-        assert self.sure is not None
-        self.lead[rows], self.draws[rows] = reading.lead.cpu(), reading.draws.cpu()
-        self.once[rows], self.sure[rows] = reading.once.cpu(), reading.sure.cpu()
+    def record_reading(self, rows: Tensor, reading: Reading) -> None:
+        """Record a random model's average predictions at these examples' nearest images."""
+        columns = self.columns()
+        for name in ("lead", "draws", "once", "sure"):
+            columns[name][rows] = getattr(reading, name).cpu()
         self.stage[rows[~reading.mean.isfinite().all(1).cpu() & self.robust[rows]]] = 0
 
-    def settle_on(self, rows: Tensor, images: Tensor) -> None:
-        """These images, the nearest of their examples, are wrong on average: they count as adversarial examples."""
-        assert self.nearest_stage is not None
-        assert self.nearest_run is not None
+    def break_by_nearest(self, rows: Tensor, images: Tensor) -> None:
+        """Count these images, the nearest of their examples, as adversarial: they are wrong on average."""
+        columns = self.columns()
         self.adversarial[rows], self.broken[rows], self.margin[rows] = images, True, -self.margin[rows].abs()
-        self.run[rows], self.stage[rows] = self.nearest_run[rows], self.nearest_stage[rows]
+        self.run[rows], self.stage[rows] = columns["nearest_run"][rows], columns["nearest_stage"][rows]
 
     def settle(self) -> None:
-        """After an interruption at any moment: what was entered by half was not entered."""
+        """Remove what was recorded only in part when an interruption came."""
         half = self.broken & self.robust
         self.broken[half] = False
         self.adversarial[half] = torch.nan
 
     def closed(self) -> Self:
-        """The same without what only the present attack needs."""
+        """A copy without what only the present attack needs."""
         return self._with({"done": torch.zeros_like(self.done), "scores": self.scores[:, :0]})
 
     def save(self, path: Path, facts: str) -> None:
-        """Write it to a safetensors file, atomically.
+        """Write the state to a safetensors file, atomically.
 
         Args:
-            facts: what the evaluation is of, as JSON; see :meth:`load`.
+            facts: JSON that :meth:`load` returns.
         """
         columns = {name: column.contiguous() for name, column in self.columns().items()}
         files.write_bytes(path, save(columns, {"format": _FORMAT, "facts": facts, "seal": seal(columns, facts)}))
 
     @classmethod
     def load(cls, path: Path) -> tuple[Self, str]:
-        """A saved state and its facts; runs no code from the file.
+        """Read a saved state and its facts; runs no code from the file.
 
         Raises:
             FileError: it is truncated, damaged or something else.
@@ -223,13 +218,13 @@ class EvaluationState(Rows):
 
 
 def check_columns(columns: Mapping[str, Tensor], shape: Sequence[int]) -> None:
-    """Whether columns from a file have the types and lengths that a state's have.
+    """Check that columns from a file have the types and lengths of a state's.
 
     Args:
         shape: of the images, N×C×H×W.
 
     Raises:
-        ValueError: one has not.
+        ValueError: a column has not.
     """
     if len(shape) != 4:
         raise ValueError(f"its images have the shape {tuple(shape)}")
@@ -245,6 +240,16 @@ def check_columns(columns: Mapping[str, Tensor], shape: Sequence[int]) -> None:
 
 
 def seal(tensors: Mapping[str, Tensor], facts: str) -> str:
-    """SHA-256 of named tensors and what is said of them."""
+    """SHA-256 of named tensors and the facts beside them."""
     named = sorted(tensors)
     return files.sha256(facts.encode(), " ".join(named).encode(), fingerprint(tensors[n] for n in named).encode())
+
+
+def fingerprint(tensors: Iterable[Tensor]) -> str:
+    """SHA-256 over shapes and contents of tensors."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(f"{plain.dtype}{tuple(plain.shape)}".encode())
+        digest.update(plain.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

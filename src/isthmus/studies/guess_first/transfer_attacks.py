@@ -13,9 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.batch import Batch, per_image
 from isthmus.attacks.engine.counted_model import CountedModel
-from isthmus.attacks.engine.rows import per_image
 from isthmus.attacks.engine.run_options import RunOptions, Snapshot
 from isthmus.attacks.foolbox_protocol import STEP_SHARE
 from isthmus.attacks.minimal_norm import minimal_norms
