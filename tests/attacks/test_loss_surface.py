@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from isthmus.attacks import Linf, robust_accuracy
-from isthmus.attacks.loss_surface import loss_surface, random_signs, worst_signs
+from isthmus.attacks.loss_surface import SurfaceGrid, WorstSigns, random_signs
 from isthmus.core.errors import ConfigError
 from isthmus.core.randomness import example_keys
 
@@ -33,10 +33,9 @@ def images():
 LABELS = torch.tensor([0, 1, 1])
 
 
-def surface(model, images, eps=0.1, **options):
-    return loss_surface(
-        model, images, LABELS, random_signs(KEYS, SHAPE), random_signs(KEYS, SHAPE, True), eps, **options
-    )
+def surface(model, images, eps=0.1, labels=LABELS, keys=None, **options):
+    first, second = random_signs(KEYS, SHAPE), random_signs(KEYS, SHAPE, True)
+    return SurfaceGrid(eps, **options).measure(model, images, labels, first, second, keys)
 
 
 def test_the_surface_of_a_linear_model_is_its_formula(images):
@@ -72,7 +71,7 @@ def test_flatness_is_a_share_of_the_diamond_alone(images):
     assert surface(constant, images).flat().tolist() == [1, 1, 1]
     model = Linear(30.0)
     wrong = 1 - model(images).argmax(1)  # where a linear model errs, its cross-entropy is a slope
-    steep = loss_surface(model, images, wrong, random_signs(KEYS, SHAPE), random_signs(KEYS, SHAPE, True), 0.1)
+    steep = surface(model, images, labels=wrong)
     assert (steep.flat() < 0.1).all()
     everywhere = steep.flat(tolerance=1e9)
     assert everywhere.tolist() == [1, 1, 1]
@@ -83,7 +82,8 @@ def test_the_loss_does_not_round_to_zero(images):
     """A logsumexp knows no cross-entropy between 0 and 1e-16 nats, in float32 none below 6e-8."""
     model = Linear(12.0)
     sure = torch.where(model.w > 0, 0.9, 0.1).view(1, *SHAPE).expand(3, -1, -1, -1).detach()
-    found = loss_surface(model, sure, torch.ones(3, dtype=torch.int64), *(random_signs(KEYS, SHAPE),) * 2, 0.05)
+    signs = random_signs(KEYS, SHAPE)
+    found = SurfaceGrid(0.05).measure(model, sure, torch.ones(3, dtype=torch.int64), signs, signs)
     assert (found.centre > 0).all()
     assert (found.centre < 1e-17).all()
 
@@ -92,14 +92,14 @@ def test_the_worst_perturbation_of_a_linear_model_is_its_gradients_sign(images):
     model = Linear()
     away = torch.where(LABELS == 0, 1.0, -1.0).view(-1, 1, 1, 1) * model.w.detach().sign().view(1, *SHAPE)
     for loss in ("ce", "log_odds"):
-        found = worst_signs(model, images, LABELS, Linf(0.1), KEYS, steps=10, restarts=2, loss=loss)
+        found = WorstSigns(Linf(0.1), steps=10, restarts=2, loss=loss).find(model, images, LABELS, KEYS)
         assert torch.equal(found, away)
 
 
 def test_broken_on_the_grid_means_broken_under_attack(images):
     model = Linear()
-    signs = worst_signs(model, images, LABELS, Linf(0.2), KEYS)
-    found = loss_surface(model, images, LABELS, signs, random_signs(KEYS, SHAPE), 0.2)
+    signs = WorstSigns(Linf(0.2)).find(model, images, LABELS, KEYS)
+    found = SurfaceGrid(0.2).measure(model, images, LABELS, signs, random_signs(KEYS, SHAPE))
     attacked = robust_accuracy(model, images, LABELS, Linf(0.2), ["pgd"])
     assert torch.equal(found.broken, attacked.broken)
     assert found.broken.any()
@@ -114,7 +114,7 @@ def test_points_are_clipped_to_the_box():
 
     corner = torch.zeros(1, *SHAPE)
     ones = torch.ones(1, *SHAPE)
-    found = loss_surface(Strict(), corner, LABELS[:1], -ones, -ones, 0.3, steps=2)
+    found = SurfaceGrid(0.3, steps=2).measure(Strict(), corner, LABELS[:1], -ones, -ones)
     middle = len(found.offsets) // 2
     assert float(found.loss[0, -1, -1]) == pytest.approx(float(found.loss[0, middle, middle]))
 
@@ -137,13 +137,13 @@ def test_the_model_is_left_as_it_was(images):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
     surface(model, images, steps=2)
-    worst_signs(model, images, LABELS, Linf(0.1), KEYS, steps=2)
+    WorstSigns(Linf(0.1), steps=2).find(model, images, LABELS, KEYS)
     assert model.training
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_an_unknown_loss_is_named(images):
+def test_an_unknown_loss_is_named():
     with pytest.raises(ConfigError, match="Did you mean 'log_odds'"):
-        worst_signs(Linear(), images, LABELS, Linf(0.1), KEYS, loss="log_ods")
+        WorstSigns(Linf(0.1), loss="log_ods")

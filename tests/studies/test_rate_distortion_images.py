@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import interpolate
 
 import isthmus
-from isthmus.attacks.noise_sweep import descend
+from isthmus.attacks.noise_sweep import NoiseSweep
 from isthmus.core.display import Figure, Gallery
 from isthmus.core.errors import ConfigError
 from isthmus.core.recipe import load_recipe
@@ -218,7 +218,7 @@ def test_ratios_are_of_whitened_images():
     white = whitening(model)(images)
     seen = inside(model, images)
     torch.testing.assert_close((seen.images - seen.origin) * seen.unit, white, atol=1e-5, rtol=1e-4)
-    found = descend(seen.model, seen.images, data.test.labels[:30], "linf", [20.0, 6.0], origin=seen.origin)
+    found = NoiseSweep("linf", [20.0, 6.0], origin=seen.origin).run(seen.model, seen.images, data.test.labels[:30])
     met = decibels(white.flatten(1).double().norm(dim=1), found.size * seen.unit)
     np.testing.assert_allclose(met[1:], torch.tensor([[20.0], [6.0]]).expand(2, 30), atol=1e-2)
 

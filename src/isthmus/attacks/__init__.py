@@ -17,7 +17,7 @@ They need none of isthmus's own models: any ``nn.Module`` from images N×C×H×W
   it as Foolbox 1 did.
 * ``verify_adversarial`` is :func:`isthmus.attacks.verify.verify`: it recomputes a result from its adversarial images.
 * :func:`~isthmus.attacks.transfer.transferred` makes an attack of another model's adversarial images, and
-  :func:`~isthmus.attacks.unbounded.ascend` follows the gradient without bounds, as a check of the gradient.
+  :meth:`~isthmus.attacks.unbounded.Unbounded.ascend` follows the gradient without bounds, as a check of the gradient.
 * :class:`~isthmus.attacks.threats.Linf`, :class:`~isthmus.attacks.threats.L2` and
   :class:`~isthmus.attacks.threats.L1` are the threat models; :func:`~isthmus.attacks.threats.parse` and
   :func:`~isthmus.attacks.threats.parse_grid` read them from text.
@@ -35,7 +35,7 @@ from isthmus.attacks.minimal_norm import MinimalNorms, minimal_norms
 from isthmus.attacks.result import RobustResult
 from isthmus.attacks.threats import L1, L2, Linf, Threat, parse, parse_grid
 from isthmus.attacks.transfer import Transfer, transferred
-from isthmus.attacks.unbounded import Ascent, Unbounded, ascend
+from isthmus.attacks.unbounded import Ascent, Unbounded
 from isthmus.attacks.verify import Verification
 from isthmus.attacks.verify import verify as verify_adversarial
 
@@ -80,7 +80,6 @@ __all__ = [
     "Unbounded",
     "Uniform",
     "Verification",
-    "ascend",
     "bisect_pgd",
     "curve",
     "minimal_norms",

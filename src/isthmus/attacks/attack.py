@@ -89,10 +89,12 @@ S = TypeVar("S", bound=AttackState)
 class IterativeAttack(Attack, ABC, Generic[S]):
     """An attack with per-row state. :meth:`bind` it to a threat and a number of classes before it runs.
 
+    Each row has its own step, size and budget, so that runs at different steps share a batch.
+
     Attributes:
-        norms: names of the norms that it works in.
+        norms: names of the norms that it supports.
         gradient: whether a step needs a gradient.
-        inside: whether every iterate is inside ball and box. The best of them can then be proposed at the end.
+        inside: whether every iterate is inside ball and box, so that the best of them can be proposed at the end.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
@@ -105,7 +107,7 @@ class IterativeAttack(Attack, ABC, Generic[S]):
         """The attack for one threat and a model with this many classes.
 
         Raises:
-            ConfigError: the attack does not work in the threat's norm.
+            ConfigError: the attack does not support the threat's norm.
         """
         return self._bound(threat, classes)
 
@@ -131,9 +133,14 @@ class IterativeAttack(Attack, ABC, Generic[S]):
         return True
 
     @property
+    def n_targets(self) -> int:
+        """Wrong classes that runs are directed at in turn, the likeliest first; 0 for undirected runs."""
+        return 0
+
+    @property
     def runs(self) -> int:
-        """Runs per example, until one succeeds; see :meth:`after`."""
-        return int(getattr(self, "restarts", 1))
+        """Runs per example, until one succeeds: every target class once, then all of them again from new starts."""
+        return int(getattr(self, "restarts", 1)) * max(self.n_targets, 1)
 
     @property
     def draws(self) -> int:
@@ -156,7 +163,7 @@ class IterativeAttack(Attack, ABC, Generic[S]):
                 others may be NaN.
             keys: of these runs.
         """
-        return None
+        return ranked[:, number % self.n_targets] if self.n_targets else None
 
     def after(self, number: int) -> int:
         """How many of an example's first runs must be over before this one starts; the others may run side by side."""
@@ -172,8 +179,11 @@ class IterativeAttack(Attack, ABC, Generic[S]):
         """
 
     def objective(self, state: S, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
-        """The values whose gradient :meth:`step` needs. Not called for attacks without ``gradient``."""
-        raise NotImplementedError
+        """The values whose gradient :meth:`step` needs: the option ``loss``, or else the cross-entropy.
+
+        They are directed at the row's target class if it has one. Not called for attacks without ``gradient``.
+        """
+        return batch.ascend(getattr(self, "loss", "ce"), logits)
 
     def wants(self, state: S) -> Bool[Tensor, " n"] | None:
         """Which runs need a gradient at this step; the others query forward only. None for all of them."""
@@ -182,26 +192,6 @@ class IterativeAttack(Attack, ABC, Generic[S]):
     @abstractmethod
     def step(self, state: S, batch: Batch, answer: Answer) -> None:
         """Move every run to the image it queries next, given the model's answer, and count the step; in place."""
-
-
-class Directed(IterativeAttack[S], Generic[S]):
-    """Base of attacks whose runs are directed at the wrong classes in turn, the likeliest first."""
-
-    @property
-    def n_targets(self) -> int:
-        """How many classes; 0 for runs that are not directed."""
-        return 0
-
-    @property
-    def runs(self) -> int:
-        """Every target class once, then all of them again from new starts."""
-        return super().runs * max(self.n_targets, 1)
-
-    def target_class(
-        self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
-    ) -> Int[Tensor, " n"] | None:
-        """The wrong classes in turn, from the likeliest."""
-        return ranked[:, number % self.n_targets] if self.n_targets else None
 
 
 def counters(n: int, budget: int | Tensor, like: Tensor) -> tuple[Tensor, Tensor]:

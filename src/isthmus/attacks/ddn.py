@@ -66,10 +66,6 @@ class DDN(IterativeAttack[DDNState]):
         widest = _EUCLIDEAN.norm(torch.maximum(x, 1 - x))
         return DDNState(x, step, budget, torch.full_like(widest, self.initial_norm), widest)
 
-    def objective(self, state: DDNState, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
-        """The cross-entropy against the label, or its negative against the target."""
-        return batch.ascend("ce", logits)
-
     def step(self, state: DDNState, batch: Batch, answer: Answer) -> None:
         """Turn the perturbation towards the gradient, then rescale it."""
         cosine = (1 + torch.cos(math.pi * state.step / state.budget)) / 2

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from isthmus.attacks.attack import AttackState, Directed, counters
+from isthmus.attacks.attack import AttackState, IterativeAttack, counters
 from isthmus.attacks.engine.batch import Batch, per_image
 from isthmus.attacks.engine.counted_model import Answer
 from isthmus.attacks.hyperplane import PROJECTIONS
@@ -21,7 +21,7 @@ from isthmus.core.randomness import fold, normal, uniform
 _LEAST = 1e-8  # a move is taken to be no shorter, so that shares of two that are zero are defined
 
 
-class FAB(Directed[AttackState]):
+class FAB(IterativeAttack[AttackState]):
     """Project iterate and original onto z_t = z_y, linearised at the iterate, and go between the two; step back inside.
 
     In ℓ∞, ℓ2 and ℓ1. Steps with a gradient, which project, alternate with steps without, which check the projection. An

@@ -151,10 +151,6 @@ class BisectedPGD(IterativeAttack[BisectionState]):
         x = _start(batch, whole, eps)
         return BisectionState(x, step, budget, eps, torch.zeros_like(eps), high, whole, whole.clone())
 
-    def objective(self, state: BisectionState, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
-        """The cross-entropy."""
-        return batch.ascend("ce", logits)
-
     def step(self, state: BisectionState, batch: Batch, answer: Answer) -> None:
         """A step; or the next ball, where this one's look succeeded or was the last."""
         won = batch.reached(answer.logits)

@@ -1,8 +1,8 @@
 """The cross-entropy on a plane through an image, CE(x + u·d₁ + v·d₂) (Qin et al. 2019; Korshunova et al. 2021).
 
-With directions of ±1 in every pixel the plane shows the ℓ∞ ball exactly: where both sign patterns of d₁ and d₂ occur,
-‖u·d₁ + v·d₂‖_∞ = |u| + |v|, so the ball of radius ε is the diamond |u| + |v| ≤ ε. A surface that is flat in nearly all
-of the diamond and high somewhere is one that a gradient cannot lead across.
+With directions of ±1 in every pixel the plane shows the ℓ∞ ball exactly: if the signs of d₁ and d₂ agree in some pixel
+and differ in another, ‖u·d₁ + v·d₂‖_∞ = |u| + |v|, so the ball of radius ε is the diamond |u| + |v| ≤ ε. If the surface
+is flat in most of the diamond and high somewhere, gradients cannot find the high loss.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from isthmus.core.preserve_state import device_of, preserve_state
 from isthmus.core.randomness import fold, uniform
 
 FLAT = 0.01
-"""Nats from the loss at the image itself that still count as flat."""
+"""Largest change of the loss, in nats, that counts as flat."""
 
 _BATCH = 512
 
@@ -71,104 +71,121 @@ class Surface:
         return (change[:, self.inside] <= tolerance).double().mean(1)
 
 
-def loss_surface(
-    model: nn.Module,
-    images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
-    first: Float[Tensor, "n c h w"],
-    second: Float[Tensor, "n c h w"],
-    eps: float,
-    *,
-    steps: int = 16,
-    beyond: float = 0.5,
-    keys: Int[Tensor, " n"] | None = None,
-) -> Surface:
-    """The cross-entropy on a grid of the plane that two directions span.
+@dataclass(frozen=True)
+class SurfaceGrid:
+    """A grid on the plane that two directions span.
 
-    The cross-entropy is softplus(log-odds) in float64 of the model's own logits, and so does not round to 0 where the
-    model is sure. Every point is clipped to the box [0, 1] as any attack's image is. The model is left as it was.
-
-    Args:
-        model: from images in [0, 1] to logits.
-        first, second: d₁ and d₂, usually ±1 in every pixel; see :func:`random_signs` and :func:`worst_signs`.
+    Attributes:
         eps: radius of the ℓ∞ ball, in units of images in [0, 1].
         steps: grid steps from the image to the diamond's corner.
-        beyond: how far the grid reaches outside the diamond, as a share of ε.
-        keys: of the noise of a model with ``takes_keys``, one for each image and the same at all its points;
-            0..N−1 where None. Other models ignore them.
+        beyond: how far the grid reaches outside the diamond, as a fraction of ε.
     """
-    keys = torch.arange(len(images)) if keys is None else keys
-    reach = math.ceil(steps * (1 + beyond))
-    offsets = torch.arange(-reach, reach + 1, dtype=torch.float64) * (eps / steps)
-    device = device_of(model, images)
-    u, v = (axis.flatten().to(device) for axis in torch.meshgrid(offsets, offsets, indexing="ij"))
-    losses, wrongs = [], []
-    with preserve_state(model, device, seed=0), torch.no_grad():
-        for row in range(len(images)):
-            x, d1, d2 = (part[row : row + 1].to(device) for part in (images, first, second))
-            found = []
-            for some in torch.split(torch.arange(len(u)), _BATCH):
-                points = (x + per_image(u[some].float(), x) * d1 + per_image(v[some].float(), x) * d2).clamp(0, 1)
-                found.append(_logits(model, points, keys[row].to(device).expand(len(some))).double().cpu())
-            logits = torch.cat(found)
-            label = labels[row].cpu().expand(len(logits))
-            losses.append(_exact_ce(logits, label))
-            wrongs.append(logits.argmax(1) != label)
-    shape = (len(images), len(offsets), len(offsets))
-    return Surface(eps, offsets, torch.stack(losses).view(shape), torch.stack(wrongs).view(shape))
+
+    eps: float
+    steps: int = 16
+    beyond: float = 0.5
+
+    def measure(
+        self,
+        model: nn.Module,
+        images: Float[Tensor, "n c h w"],
+        labels: Int[Tensor, " n"],
+        first: Float[Tensor, "n c h w"],
+        second: Float[Tensor, "n c h w"],
+        keys: Int[Tensor, " n"] | None = None,
+    ) -> Surface:
+        """Compute the cross-entropy at every point of the grid.
+
+        The cross-entropy is softplus(log-odds) in float64 of the model's own logits, so that it does not round to 0 if
+        the model is sure. Every point is clipped to the box [0, 1], as in an attack. The model is left as it was.
+
+        Args:
+            model: from images in [0, 1] to logits.
+            first, second: d₁ and d₂, usually ±1 in every pixel; see :func:`random_signs` and :class:`WorstSigns`.
+            keys: of the noise of a model with ``takes_keys``, one for each image and the same at all its points;
+                0..N−1 if None. Other models ignore them.
+        """
+        keys = torch.arange(len(images)) if keys is None else keys
+        reach = math.ceil(self.steps * (1 + self.beyond))
+        offsets = torch.arange(-reach, reach + 1, dtype=torch.float64) * (self.eps / self.steps)
+        device = device_of(model, images)
+        u, v = (axis.flatten().to(device) for axis in torch.meshgrid(offsets, offsets, indexing="ij"))
+        losses, wrongs = [], []
+        with preserve_state(model, device, seed=0), torch.no_grad():
+            for row in range(len(images)):
+                x, d1, d2 = (part[row : row + 1].to(device) for part in (images, first, second))
+                found = []
+                for some in torch.split(torch.arange(len(u)), _BATCH):
+                    points = (x + per_image(u[some].float(), x) * d1 + per_image(v[some].float(), x) * d2).clamp(0, 1)
+                    found.append(_logits(model, points, keys[row].to(device).expand(len(some))).double().cpu())
+                logits = torch.cat(found)
+                label = labels[row].cpu().expand(len(logits))
+                losses.append(_exact_ce(logits, label))
+                wrongs.append(logits.argmax(1) != label)
+        shape = (len(images), len(offsets), len(offsets))
+        return Surface(self.eps, offsets, torch.stack(losses).view(shape), torch.stack(wrongs).view(shape))
 
 
 def random_signs(keys: Int[Tensor, " n"], shape: tuple[int, ...], second: bool = False) -> Float[Tensor, "n c h w"]:
-    """A direction of ±1 in every pixel for each key; ``second`` gives another one."""
+    """A direction of ±1 in every pixel for each key; another one with ``second``."""
     drawn = uniform(fold(keys, "loss_surface/second" if second else "loss_surface/first"), shape)
     return torch.where(drawn < 0.5, -1.0, 1.0)
 
 
-def worst_signs(
-    model: nn.Module,
-    images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
-    threat: Threat,
-    keys: Int[Tensor, " n"],
-    *,
-    steps: int = 20,
-    step_size: float | None = None,
-    restarts: int = 1,
-    loss: str = "ce",
-) -> Float[Tensor, "n c h w"]:
-    """Signs of the worst perturbation that PGD finds: the one of highest cross-entropy over all its iterates.
+@dataclass(frozen=True)
+class WorstSigns:
+    """PGD for the signs of the worst perturbation: that of highest cross-entropy over all iterates.
 
-    Unlike an attack it does not stop at the first success. Where a perturbation is 0 (at the wall of the box) so is its
-    sign.
+    Unlike an attack it does not stop at the first success.
 
-    Args:
+    Attributes:
         threat: the ℓ∞ ball.
-        keys: of the examples; random starts derive from them.
-        steps, step_size, restarts: of PGD; the step is 2.5·ε/steps where None.
+        steps, step_size, restarts: of PGD; the step is 2.5·ε/steps if None.
         loss: what to ascend, from :mod:`isthmus.attacks.losses`.
 
     Raises:
         ConfigError: an unknown loss.
     """
-    objective = LOSSES[check(loss)]
-    device = device_of(model, images)
-    images, labels, keys = images.to(device), labels.to(device), keys.to(device)
-    size = threat.eps * 2.5 / steps if step_size is None else step_size
-    worst, height = torch.zeros_like(images), images.new_full((len(images),), -torch.inf, dtype=torch.float64)
-    with preserve_state(model, device, seed=0):
-        for restart in range(restarts):
-            x = threat.random_start(images, fold(keys, "loss_surface/start", restart))
-            for step in range(steps + 1):
-                x = x.detach().requires_grad_()
-                logits = _logits(model, x, fold(keys, "loss_surface/pass", restart, step))
-                reached = _exact_ce(logits.detach().double(), labels)
-                higher = reached > height
-                height = torch.where(higher, reached, height)
-                worst = torch.where(per_image(higher, x), x.detach() - images, worst)
-                if step < steps:
-                    (gradient,) = torch.autograd.grad(objective(logits, labels).sum(), x)
-                    x = threat.project(threat.step(x.detach(), gradient, size), images)
-    return worst.sign().cpu()
+
+    threat: Threat
+    steps: int = 20
+    step_size: float | None = None
+    restarts: int = 1
+    loss: str = "ce"
+
+    def __post_init__(self) -> None:
+        check(self.loss)
+
+    def find(
+        self,
+        model: nn.Module,
+        images: Float[Tensor, "n c h w"],
+        labels: Int[Tensor, " n"],
+        keys: Int[Tensor, " n"],
+    ) -> Float[Tensor, "n c h w"]:
+        """The signs; 0 where the perturbation is 0, at the wall of the box.
+
+        Args:
+            keys: of the examples; random starts derive from them.
+        """
+        device, threat = device_of(model, images), self.threat
+        images, labels, keys = images.to(device), labels.to(device), keys.to(device)
+        size = threat.eps * 2.5 / self.steps if self.step_size is None else self.step_size
+        worst, height = torch.zeros_like(images), images.new_full((len(images),), -torch.inf, dtype=torch.float64)
+        with preserve_state(model, device, seed=0):
+            for restart in range(self.restarts):
+                x = threat.random_start(images, fold(keys, "loss_surface/start", restart))
+                for step in range(self.steps + 1):
+                    x = x.detach().requires_grad_()
+                    logits = _logits(model, x, fold(keys, "loss_surface/pass", restart, step))
+                    reached = _exact_ce(logits.detach().double(), labels)
+                    higher = reached > height
+                    height = torch.where(higher, reached, height)
+                    worst = torch.where(per_image(higher, x), x.detach() - images, worst)
+                    if step < self.steps:
+                        (gradient,) = torch.autograd.grad(LOSSES[self.loss](logits, labels).sum(), x)
+                        x = threat.project(threat.step(x.detach(), gradient, size), images)
+        return worst.sign().cpu()
 
 
 def _exact_ce(logits: Tensor, labels: Tensor) -> Tensor:

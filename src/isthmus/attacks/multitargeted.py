@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from isthmus.attacks.attack import AttackState, Directed, counters
+from isthmus.attacks.attack import AttackState, IterativeAttack, counters
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
 from isthmus.attacks.threats import L1
@@ -21,7 +21,7 @@ from isthmus.attacks.threats import L1
 FIRST_STEP = 0.25  # of ε; halved after half and after three quarters of the steps
 
 
-class MultiTargeted(Directed[AttackState]):
+class MultiTargeted(IterativeAttack[AttackState]):
     """Ascend z_t − z_y for each wrong class t, from each start; an example is broken if any wrong class wins.
 
     Korshunova et al. 2021 take 10 restarts of 200 steps.

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from isthmus.attacks.attack import AttackState, Directed, counters
+from isthmus.attacks.attack import AttackState, IterativeAttack, counters
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
 from isthmus.core.randomness import fold, uniform
@@ -16,7 +16,7 @@ from isthmus.core.randomness import fold, uniform
 Size = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class PGD(Directed[AttackState]):
+class PGD(IterativeAttack[AttackState]):
     """x ← project(x + α·direction of ∇loss), ``steps`` times or until the example is misclassified.
 
     ``pgd:100`` is short for 100 steps. Success is read from the logits that the gradient comes from.
@@ -81,10 +81,6 @@ class PGD(Directed[AttackState]):
         """Start uniformly in the ball, or at the image."""
         x = self.threat.random_start(batch.images, batch.keys) if self.random_start else batch.images.clone()
         return AttackState(x, *counters(len(batch), self.steps, x))
-
-    def objective(self, state: AttackState, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
-        """The loss, directed at the row's target class if it has one."""
-        return batch.ascend(self.loss, logits)
 
     def step(self, state: AttackState, batch: Batch, answer: Answer) -> None:
         """One step of steepest ascent, projected."""

@@ -20,17 +20,17 @@ an example that would have broken with more passes; the exhaustive suite, ``stan
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 from torch import Tensor
 
-from isthmus.attacks.apgd import APGD, APGDState
-from isthmus.attacks.apgd_l1 import SparseAPGD, SparseAPGDState
+from isthmus.attacks.apgd import APGD, APGDState, SparseAPGD
 from isthmus.attacks.attack import Attack, IterativeAttack, Stage
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
@@ -124,10 +124,44 @@ def _by_score(classes: Int[Tensor, "n classes"], scores: Float[Tensor, "n scores
     return torch.cat([classes[:, :width].gather(1, order), classes[:, width:]], 1)
 
 
-# --- how the runs of a stage go ---
+# --- the runs of a stage ---
 
 
-class RaceRounds(IterativeAttack[Any]):
+class APGDRuns(IterativeAttack[Any], ABC):
+    """Runs of an APGD whose number, target classes and budgets the race decides."""
+
+    _apgd: Any = PrivateAttr(None)
+
+    @abstractmethod
+    def apgd(self, threat: Threat) -> APGD | SparseAPGD:
+        """The APGD of these runs for one threat."""
+
+    def bind(self, threat: Threat, classes: int) -> IterativeAttack[Any]:
+        """The runs for one threat, with the APGD for it."""
+        bound = self._bound(threat, classes)
+        bound._apgd = self.apgd(threat).bind(threat, classes)
+        return bound
+
+    @property
+    def inside(self) -> bool:
+        """Whether every iterate is inside the ball, as the APGD's."""
+        return bool(self._apgd.inside)
+
+    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> Any:
+        """Start as the APGD."""
+        return self._apgd.init(batch, number)
+
+    def objective(self, state: Any, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+        """The loss of the APGD."""
+        values: Tensor = self._apgd.objective(state, batch, logits)
+        return values
+
+    def step(self, state: Any, batch: Batch, answer: Answer) -> None:
+        """A step of the APGD."""
+        self._apgd.step(state, batch, answer)
+
+
+class RaceRounds(APGDRuns):
     """Successive halving over target classes: rounds of directed runs, fewer classes and more steps each time.
 
     Attributes:
@@ -137,22 +171,21 @@ class RaceRounds(IterativeAttack[Any]):
     rounds: Widths
     patience: float
 
-    def bind(self, threat: Threat, classes: int) -> IterativeAttack[Any]:
-        """The rounds for one threat."""
+    def apgd(self, threat: Threat) -> APGD | SparseAPGD:
+        """On the directed DLR in ℓ∞ and ℓ2, where hopeless runs retire; in ℓ1 on the directed margin."""
         if isinstance(threat, L1):
-            bound = SparseRounds(rounds=self.rounds, patience=self.patience, loss="margin")
-            return bound._bound(threat, classes)
-        return APGDRounds(rounds=self.rounds, patience=self.patience, loss="dlr")._bound(threat, classes)
+            return SparseAPGD(loss="margin", wide=False)
+        return RetiringAPGD(loss="dlr", patience=self.patience)
 
-    @cached_property
+    @property
     def widths(self) -> list[int]:
         """Classes that take part in each round."""
         return [min(width, self._classes - 1) for width, _ in self.rounds]
 
-    @cached_property
+    @property
     def firsts(self) -> list[int]:
         """Number of the first run in each round."""
-        return [sum(self.widths[:earlier]) for earlier in range(len(self.widths))]
+        return [sum(self.widths[:earlier]) for earlier in range(len(self.rounds))]
 
     @property
     def runs(self) -> int:
@@ -178,27 +211,24 @@ class RaceRounds(IterativeAttack[Any]):
         """Start uniformly in the ball, with the steps of the run's round."""
         per_run = [steps for (_, steps), width in zip(self.rounds, self.widths, strict=True) for _ in range(width)]
         start = self.threat.random_start(batch.images, batch.keys)
-        return self.climb(start, torch.tensor(per_run, device=number.device)[number])
-
-    def climb(self, x: Float[Tensor, "n c h w"], steps: int | Int[Tensor, " n"]) -> Any:
-        """New runs of the APGD that a subclass adds."""
-        raise NotImplementedError
+        return self._apgd.climb(start, torch.tensor(per_run, device=number.device)[number])
 
     def step(self, state: Any, batch: Batch, answer: Answer) -> None:
-        """A step of the APGD that a subclass adds."""
-        raise NotImplementedError
+        """A step of the APGD; in ℓ1 the first goes to the linearised margin's optimum, exact on linear models."""
+        first = state.step == 0
+        super().step(state, batch, answer)
+        if isinstance(self.threat, L1) and first.any():
+            state.x[first] = self.threat.linear_optimum(answer.gradient[first], batch.images[first])
 
 
-class APGDRounds(RaceRounds, APGD):
-    """The rounds in ℓ∞ and ℓ2, where hopeless runs retire."""
+class RetiringAPGD(APGD):
+    """APGD whose hopeless runs end early.
 
-    def climb(self, x: Float[Tensor, "n c h w"], steps: int | Int[Tensor, " n"]) -> APGDState:
-        """As APGD."""
-        return APGD.climb(self, x, steps)
+    Attributes:
+        patience: as in :class:`Race`.
+    """
 
-    def step(self, state: APGDState, batch: Batch, answer: Answer) -> None:
-        """As APGD."""
-        APGD.step(self, state, batch, answer)
+    patience: float
 
     def _close_window(self, state: APGDState, due: Tensor, halve: Tensor) -> None:
         gain = state.best_loss - state.loss_before
@@ -208,25 +238,7 @@ class APGDRounds(RaceRounds, APGD):
         super()._close_window(state, due, halve)
 
 
-class SparseRounds(RaceRounds, SparseAPGD):
-    """The rounds in ℓ1. A run's first step goes to the linearised margin's optimum, which is exact on linear models."""
-
-    widely: ClassVar[bool] = False
-
-    def climb(self, x: Float[Tensor, "n c h w"], steps: int | Int[Tensor, " n"]) -> SparseAPGDState:
-        """As APGD in ℓ1."""
-        return SparseAPGD.climb(self, x, steps)
-
-    def step(self, state: SparseAPGDState, batch: Batch, answer: Answer) -> None:
-        """As APGD in ℓ1, except for the first step."""
-        first = state.step == 0
-        SparseAPGD.step(self, state, batch, answer)
-        if first.any():
-            assert isinstance(self.threat, L1)
-            state.x[first] = self.threat.linear_optimum(answer.gradient[first], batch.images[first])
-
-
-class LongRuns(IterativeAttack[Any]):
+class LongRuns(APGDRuns):
     """Long runs towards the three best classes and on the cross-entropy, from two starts each.
 
     Attributes:
@@ -237,10 +249,9 @@ class LongRuns(IterativeAttack[Any]):
     best: ClassVar[int] = 3
     steps: int
 
-    def bind(self, threat: Threat, classes: int) -> IterativeAttack[Any]:
-        """The runs for one threat; in ℓ1 from wide balls."""
-        kind = SparseLongRuns if isinstance(threat, L1) else APGDLongRuns
-        return kind(steps=self.steps, loss="dlr")._bound(threat, classes)
+    def apgd(self, threat: Threat) -> APGD | SparseAPGD:
+        """APGD with these steps; in ℓ1 from wide balls."""
+        return SparseAPGD(steps=self.steps) if isinstance(threat, L1) else APGD(steps=self.steps)
 
     @property
     def n_targets(self) -> int:
@@ -264,35 +275,3 @@ class LongRuns(IterativeAttack[Any]):
         if batch.target_class is None or batch.targets is not None:
             return batch.ascend("dlr", logits)
         return torch.where(batch.target_class >= 0, batch.ascend("dlr", logits), batch.ascend("ce", logits))
-
-    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> Any:
-        """As the APGD that a subclass adds."""
-        raise NotImplementedError
-
-    def step(self, state: Any, batch: Batch, answer: Answer) -> None:
-        """A step of the APGD that a subclass adds."""
-        raise NotImplementedError
-
-
-class APGDLongRuns(LongRuns, APGD):
-    """Long runs in ℓ∞ and ℓ2."""
-
-    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> APGDState:
-        """As APGD."""
-        return APGD.init(self, batch, number)
-
-    def step(self, state: APGDState, batch: Batch, answer: Answer) -> None:
-        """As APGD."""
-        APGD.step(self, state, batch, answer)
-
-
-class SparseLongRuns(LongRuns, SparseAPGD):
-    """Long runs in ℓ1, from wide balls."""
-
-    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> SparseAPGDState:
-        """As APGD in ℓ1."""
-        return SparseAPGD.init(self, batch, number)
-
-    def step(self, state: SparseAPGDState, batch: Batch, answer: Answer) -> None:
-        """As APGD in ℓ1."""
-        SparseAPGD.step(self, state, batch, answer)

@@ -10,13 +10,13 @@ too: on images of 5×7×7, 500 queries lower the margin by 36% of what is possib
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 from torch import Tensor
 from torch.nn import functional
 
@@ -63,19 +63,19 @@ class Square(IterativeAttack[SquareState]):
 
     argument: ClassVar[str | None] = "queries"
     gradient: ClassVar[bool] = False
-    numbers: ClassVar[int] = 0  # uniform numbers that a step needs, besides one for each channel
     name: Literal["square"] = "square"
     queries: Annotated[int, Field(ge=2)] = 5000
     p_init: Annotated[float, Field(gt=0, le=1)] = 0.8
     loss: Literal["margin"] = "margin"
     restarts: Annotated[int, Field(gt=0)] = 1
 
+    _moves: Any = PrivateAttr(None)
+
     def bind(self, threat: Threat, classes: int) -> IterativeAttack[Any]:
         """The attack for one threat: stripes in ℓ∞, bumps in ℓ2 and ℓ1."""
-        if threat.name not in self.norms:
-            return self._bound(threat, classes)  # raises, and names all norms
-        kind = SquareLinf if isinstance(threat, Linf) else SquareL2
-        return kind(**self.model_dump())._bound(threat, classes)
+        bound = self._bound(threat, classes)
+        bound._moves = (LinfMoves if isinstance(threat, Linf) else L2Moves)(threat, self.p_init, self.steps)
+        return bound
 
     @property
     def steps(self) -> int:
@@ -84,7 +84,7 @@ class Square(IterativeAttack[SquareState]):
 
     def init(self, batch: Batch, number: Int[Tensor, " n"]) -> SquareState:
         """At a perturbation of full size everywhere."""
-        x = self.first(batch.images, fold(batch.keys, "square/start")).contiguous()
+        x = self._moves.first(batch.images, fold(batch.keys, "square/start")).contiguous()
         step, budget = counters(len(x), self.steps, x)
         margin = x.new_full((len(x),), torch.inf)
         spent = torch.zeros_like(margin, dtype=torch.float64)
@@ -92,17 +92,17 @@ class Square(IterativeAttack[SquareState]):
         return SquareState(x, step, budget, best=x.clone(), margin=margin, spent=spent, ahead=ahead, since=step.clone())
 
     def step(self, state: SquareState, batch: Batch, answer: Answer) -> None:
-        """Keep the candidate where it is strictly better, and change another window of the best."""
+        """Keep the candidate if it is strictly better, and change another window of the best."""
         margin = batch.margin(answer.logits)
         better = (margin < state.margin).nonzero().squeeze(1)
         if len(better):  # usually few rows, so that copying them costs less than choosing among all pixels
             state.margin[better], state.best[better] = margin[better], state.x[better]
-            self.kept(state, batch, better)
-        state.x = self.candidate(state, batch.images, self._drawn(state, batch.keys))
+            self._moves.kept(state, batch, better)
+        state.x = self._moves.candidate(state, batch.images, self._drawn(state, batch.keys))
         state.step += 1
 
     def _drawn(self, state: SquareState, keys: Int[Tensor, " n"]) -> Float[Tensor, "n draws"]:
-        """The numbers of every row's step; where one has none left, all are given new ones."""
+        """The numbers of every row's step; if a row has none left, all get new ones."""
         at = state.step - state.since
         if (at >= _AHEAD).any():
             state.ahead, state.since = self._ahead(keys, state.step, state.x), state.step.clone()
@@ -112,25 +112,42 @@ class Square(IterativeAttack[SquareState]):
     def _ahead(
         self, keys: Int[Tensor, " n"], step: Int[Tensor, " n"], x: Float[Tensor, "n c h w"]
     ) -> Float[Tensor, "n steps draws"]:
-        """A step's numbers depend on the row's key and looks alone, whenever they are drawn."""
+        """A step's numbers depend on the row's key and step alone, whenever they are drawn."""
         steps = step[:, None] + torch.arange(_AHEAD, device=step.device)
-        return uniform(fold(keys[:, None], "square/step", steps), (self.numbers + x.shape[1],))
+        return uniform(fold(keys[:, None], "square/step", steps), (self._moves.numbers + x.shape[1],))
 
-    def kept(self, state: SquareState, batch: Batch, rows: Int[Tensor, " some"]) -> None:
-        """Note what must be known of the new best images in these rows."""
 
+@dataclass(frozen=True)
+class Moves(ABC):
+    """How runs start and change windows in one threat.
+
+    Attributes:
+        numbers: uniform numbers that a step needs, besides one for each channel.
+        threat: the ball.
+        p_init: as in :class:`Square`.
+        steps: of a run.
+    """
+
+    numbers: ClassVar[int]
+    threat: Threat
+    p_init: float
+    steps: int
+
+    @abstractmethod
     def first(self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
-        """Where runs start."""
-        raise NotImplementedError
+        """The images at which runs start."""
 
+    @abstractmethod
     def candidate(
         self, state: SquareState, images: Float[Tensor, "n c h w"], drawn: Float[Tensor, "n draws"]
     ) -> Float[Tensor, "n c h w"]:
         """The best with another window; ``drawn`` are uniform numbers, the last of them one for each channel."""
-        raise NotImplementedError
+
+    def kept(self, state: SquareState, batch: Batch, rows: Int[Tensor, " some"]) -> None:  # noqa: B027
+        """Record what :meth:`candidate` needs to know of the new best images in these rows."""
 
 
-class SquareLinf(Square):
+class LinfMoves(Moves):
     """ℓ∞: from vertical stripes; a window becomes x₀ ± ε, with one sign for each channel (algorithm 2)."""
 
     numbers: ClassVar[int] = 2
@@ -151,7 +168,7 @@ class SquareLinf(Square):
         return _changed(state, (cells, moved.clamp_(0, 1)))
 
 
-class SquareL2(Square):
+class L2Moves(Moves):
     """ℓ2 and ℓ1: from tiles of bumps; a window takes over another's share of the ball (algorithm 3).
 
     A window's perturbation becomes a bump plus what was there, both scaled to length 1; another window's is wiped.
@@ -160,14 +177,12 @@ class SquareL2(Square):
 
     numbers: ClassVar[int] = 5
 
-    norms: ClassVar[tuple[str, ...]] = ("l2", "l1")
-
-    @cached_property
+    @property
     def power(self) -> int:
         """p of the norm."""
         return 1 if isinstance(self.threat, L1) else 2
 
-    @cached_property
+    @property
     def eps(self) -> float:
         """Radius, a little reduced against rounding."""
         return self.threat.eps * _INSIDE

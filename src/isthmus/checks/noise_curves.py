@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus import metrics
-from isthmus.attacks.noise_sweep import Descent
+from isthmus.attacks.noise_sweep import SweepResult
 from isthmus.core.types import Metric
 from isthmus.metrics.transmission import Confusions, Statistic, basic_interval, expected_at_random
 
@@ -64,7 +64,7 @@ class Curve:
 
 
 def curves(
-    found: Mapping[str, Descent],
+    found: Mapping[str, SweepResult],
     entropy: LabelEntropy,
     ratios: Sequence[float],
     signal: NDArray[np.bool_],

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from isthmus import metrics
-from isthmus.attacks.noise_sweep import NO_ANSWER, Descent, descend
+from isthmus.attacks.noise_sweep import NO_ANSWER, NoiseSweep, SweepResult
 from isthmus.checks.check import Check, Progress, chance, in_mode, mode_with, not_finite, part
 from isthmus.checks.context import MEAN, Context
 from isthmus.checks.noise_curves import Curve, LabelEntropy, curves
@@ -139,19 +139,14 @@ class NoiseRobustness(Check):
 
     def _sweeps(
         self, model: nn.Module, context: Context, ratios: Sequence[float], progress: Progress
-    ) -> dict[str, Descent]:
+    ) -> dict[str, SweepResult]:
         return {
-            noise: descend(
+            noise: NoiseSweep(noise, ratios, self.loss, self.origin, context.batch_size).run(
                 model,
                 context.images,
                 context.labels,
-                noise,
-                ratios,
-                loss=self.loss,
-                origin=self.origin,
                 seed=context.seed,
                 indices=context.indices,
-                batch_size=context.batch_size,
                 progress=part(progress, number, len(self.noises)),
             )
             for number, noise in enumerate(self.noises)

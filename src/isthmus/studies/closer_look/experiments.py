@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isthmus.attacks.loss_surface import Surface, loss_surface, random_signs, worst_signs
+from isthmus.attacks.loss_surface import Surface, SurfaceGrid, WorstSigns, random_signs
 from isthmus.attacks.result import RobustResult
 from isthmus.attacks.threats import Linf
 from isthmus.core.errors import ConfigError, unknown
@@ -205,7 +205,7 @@ def _surfaces(found: TrainedModel, config: SurfaceConfig, model: ModelSpec, tell
     keys = example_keys(0, indices)
     options = {"restarts": config.direction_starts, **config.pgd.model_dump()}
     directions = {
-        "worst": worst_signs(network, images, labels, Linf(config.eps), keys, **options),
+        "worst": WorstSigns(Linf(config.eps), **options).find(network, images, labels, keys),
         "random": random_signs(keys, images.shape[1:]),
     }
     across = random_signs(keys, images.shape[1:], second=True)
@@ -213,7 +213,7 @@ def _surfaces(found: TrainedModel, config: SurfaceConfig, model: ModelSpec, tell
     flat: dict[str, list[float]] = {}
     offsets: list[float] = []
     for name, first in directions.items():
-        surface = loss_surface(network, images, labels, first, across, config.eps, steps=config.grid)
+        surface = SurfaceGrid(config.eps, config.grid).measure(network, images, labels, first, across)
         flat[name] = surface.flat()[len(shown) :].tolist()
         for row in range(len(shown)):
             facts = {"class": data.classes[int(labels[row])], "index": int(indices[row]), "direction": name}
