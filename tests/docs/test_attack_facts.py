@@ -103,7 +103,7 @@ def test_the_race_is_told_as_it_is():
         f"best + {config.patience:g} · gain · windows left < 0",
         f"cross-entropy, {config.long} steps each",
         f"Square with {config.queries:,} queries",
-        f"up to {config.drawn} of the other standing examples",
+        f"up to {config.drawn} of the other robust examples",
     ):
         assert said_so in FLAT
     assert config.near == 0.1, "the nearest tenth"

@@ -280,7 +280,7 @@ class SparseAPGD(APGDOptions[SparseAPGDState]):
         return state.size.new_tensor([ball.eps for ball in self.balls])[state.phase]
 
     def _entering(self, state: SparseAPGDState, batch: Batch, stepped: Tensor) -> Tensor:
-        """Where runs go: as stepped; or, at the end of a phase, from the best into the next ball, as if newly begun."""
+        """The next images: as stepped, or at the end of a phase the best, projected into the next ball."""
         ends = torch.tensor(self.shares, device=state.x.device).cumsum(0)
         phase = (state.step[:, None] >= (ends * state.budget[:, None]).round()[:, :-1]).sum(1)
         new = (phase > state.phase).nonzero().squeeze(1)

@@ -150,7 +150,7 @@ def curve(
     results: list[RobustResult] = []
     with sharing(options.jobs):
         for position in range(len(grid)):
-            # a random model is attacked anew at every ε: wrong on average is not yet wrong with confidence
+            # a random model is attacked again at every ε: wrong on average is not yet wrong with confidence
             known = results[-1] if results and not results[-1].random else None
             results.append(one(position, known, options))
             if results[-1].random and not results[0].random:  # detected late: one rule for all

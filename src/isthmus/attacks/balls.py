@@ -101,7 +101,7 @@ def linear_optimum_l1(
 def _threshold(sizes: Tensor, room: Tensor, eps: float) -> Tensor:
     """The τ at which Σ min(max(size − τ, 0), room) = ε, per row (n×1), where that sum exceeds ε at τ = 0.
 
-    The sum falls piecewise linearly in τ, so Newton's method arrives exactly once it stands on the right piece; where
+    The sum falls piecewise linearly in τ, so Newton's method is exact once it reaches the right piece; where
     it would leave the interval that must hold τ, the interval is halved instead. No sorting, and few steps.
     """
     low, high = torch.zeros_like(sizes[:, :1]), sizes.amax(1, keepdim=True)

@@ -1,7 +1,7 @@
 """C&W: the smallest ℓ2 perturbation by Adam in tanh space (Carlini & Wagner 2017, arXiv:1608.04644, section VI).
 
-The options are those of CleverHans 2.1 and Foolbox 1 and 2. Unlike in these, the search for the weight c and the early
-abort know one row at a time: a row that stalls goes to its next c at once, whoever else is in the batch.
+The options are those of CleverHans 2.1 and Foolbox 1 and 2. Unlike these, every row has its own search for
+the weight c and its own early abort: a row that stalls continues with its next c at once, whatever its batch.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class CW(IterativeAttack[CWState]):
         learning_rate: of Adam.
         initial_const: first weight c of misclassification against distance.
         confidence: κ, by how many logits another class must win.
-        abort_early: go on to the next weight if a tenth of the steps lowers the loss by less than a ten-thousandth.
+        abort_early: continue with the next weight if a tenth of the steps lowers the loss by less than 0.01%.
         eot: draws of a random model to average over at each step.
     """
 
@@ -108,7 +108,7 @@ class CW(IterativeAttack[CWState]):
         return -batch.margin(logits)
 
     def step(self, state: CWState, batch: Batch, answer: Answer) -> None:
-        """One step of Adam; then the next weight, where this one's steps are spent or in vain."""
+        """One step of Adam; then the next weight, if this one's steps are spent or have stalled."""
         short = self.confidence - answer.loss  # logits short of success with confidence
         away = state.x - (0.5 + SHRINK * (batch.images - 0.5))  # from the image as tanh space gives it back
         loss = away.square().flatten(1).sum(1) + state.const * short.clamp(min=0)
@@ -122,7 +122,7 @@ class CW(IterativeAttack[CWState]):
             self._next_weight(state, batch, over)
 
     def _over(self, state: CWState, loss: Tensor) -> Tensor:
-        """Count a step; says which rows are through with their weight."""
+        """Count a step; return which rows have finished their weight."""
         every = max(self.steps // CHECKS, 1)
         compared = (state.adam_step % every == 0) & self.abort_early
         stalled = compared & (loss > STALLED * state.loss)
@@ -143,7 +143,7 @@ class CW(IterativeAttack[CWState]):
         state.x = _out_of_tanh_space(state.w)
 
     def _next_weight(self, state: CWState, batch: Batch, over: Tensor) -> None:
-        """Bisect between the weights that sufficed and those that did not, or grow; begin anew at the image."""
+        """Bisect between the weights that sufficed and those that did not, or grow; start again at the image."""
         state.high = torch.where(over & state.won, torch.minimum(state.high, state.const), state.high)
         state.low = torch.where(over & ~state.won, torch.maximum(state.low, state.const), state.low)
         following = torch.where(state.high < torch.inf, (state.low + state.high) / 2, state.const * GROWTH)

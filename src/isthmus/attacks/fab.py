@@ -1,6 +1,6 @@
 """FAB: steps onto the linearised decision boundary, kept near the original (Croce & Hein 2020, arXiv:1907.02044).
 
-Unlike PGD it does not know ε. It looks for the nearest adversarial image, and succeeds when one lies in the ball.
+Unlike PGD it does not use ε: it searches for the nearest adversarial image, and succeeds if one lies in the ball.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ class FAB(IterativeAttack[AttackState]):
     ``fab:20`` is short for 20 steps.
 
     Attributes:
-        steps: projections of a run. Each costs a look with a gradient, and one forward only that checks what came.
-        targets: so many runs per restart, each towards the boundary with another wrong class, those with the largest
-            clean logits first. This is AutoAttack's FAB-T. With 0 a run goes to the boundary with whichever other
-            class has the largest logit where it is. (The original without targets compares the distances of all
-            linearised boundaries, at the price of a backward pass for every class.)
-        restarts: of each. The first begins at the image, the others at a random distance ε/2 from it.
-        alpha_max: largest share of the original's projection in a step.
+        steps: projections of a run. Each costs a query with a gradient, and one forward only that checks the result.
+        targets: this many runs per restart, each towards the boundary with another wrong class, those with the largest
+            clean logits first. This is AutoAttack's FAB-T. With 0 a run goes to the boundary with the other class of
+            largest logit at its iterate. (The original without targets compares the distances of all linearised
+            boundaries, at the price of a backward pass for every class.)
+        restarts: of each. The first starts at the image, the others in a random direction at distance ε/2.
+        alpha_max: largest weight of the original's projection in a step.
         eta: by what factor steps go beyond the boundary's linearisation.
-        beta: share of the perturbation that is left after stepping back from an adversarial image.
+        beta: fraction of the perturbation that remains after stepping back from an adversarial image.
     """
 
     inside: ClassVar[bool] = False
@@ -57,9 +57,9 @@ class FAB(IterativeAttack[AttackState]):
         return min(self.targets, self._classes - 1)
 
     def init(self, batch: Batch, number: Int[Tensor, " n"]) -> AttackState:
-        """At the image where a run is the first with its aim, else in a random direction at a distance of ε/2.
+        """Start at the image if a run is the first for its target class, else in a random direction at distance ε/2.
 
-        In a targeted evaluation all runs have one aim.
+        In a targeted evaluation all runs have one target class.
         """
         firsts = 1 if batch.targets is not None else max(self.n_targets, 1)
         x, later = batch.images.clone(), (number >= firsts).nonzero().squeeze(1)
@@ -78,11 +78,11 @@ class FAB(IterativeAttack[AttackState]):
         return batch.difference(logits)
 
     def wants(self, state: AttackState) -> Bool[Tensor, " n"]:
-        """A gradient at every other look: a projection's image is only checked, since most are left again."""
+        """A gradient at every other step: the projected image is only checked."""
         return state.step % 2 == 0
 
     def step(self, state: AttackState, batch: Batch, answer: Answer) -> None:
-        """After a look with a gradient, project; after a check, step back from what is adversarial."""
+        """After a step with a gradient, project; after a check, step back from adversarial images."""
         wants = self.wants(state)
         rows = wants.nonzero().squeeze(1)
         if len(rows):
@@ -95,7 +95,7 @@ class FAB(IterativeAttack[AttackState]):
         state.step += 1
 
     def _step(self, x: Tensor, originals: Tensor, values: Tensor, gradient: Tensor) -> Tensor:
-        """Between the two projections, nearer to the iterate's, and η times as far as they lie."""
+        """A point between the two projections, closer to the iterate's, extrapolated by η."""
         points, normals = torch.stack([x, originals]).flatten(2), gradient.flatten(1)
         there = (points[0] - points[1]).mul_(normals).sum(1)  # how far the linearisation falls short at the original
         moves = PROJECTIONS[self.threat.name](points, normals, torch.stack([-values, there - values]))

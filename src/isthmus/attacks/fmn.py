@@ -20,8 +20,8 @@ from isthmus.attacks.engine.counted_model import Answer
 from isthmus.attacks.threats import L1, L2, Linf, Threat
 from isthmus.core.randomness import fold
 
-ALPHA_SHARE = 0.01  # of alpha, that is left at the end
-GAMMA_LEFT = 1e-3  # of gamma
+ALPHA_SHARE = 0.01  # of alpha at the end
+GAMMA_LEFT = 1e-3  # gamma at the end
 
 _DUAL: dict[str, Threat] = {"linf": L1(1.0), "l2": L2(1.0), "l1": Linf(1.0)}
 _NEAREST = {"linf": balls.onto_linf, "l2": balls.onto_l2, "l1": balls.onto_l1}
@@ -82,7 +82,7 @@ class FMN(IterativeAttack[FMNState]):
         return ranked[:, number] if 1 <= number <= self._directed else None
 
     def init(self, batch: Batch, number: Int[Tensor, " n"]) -> FMNState:
-        """At the image: one look there tells how far the boundary is."""
+        """Start at the image: one query there gives the distance of the boundary."""
         x = batch.images.clone()
         step, budget = counters(len(x), self.steps, x)
         endless = x.new_full((len(x),), torch.inf)
@@ -111,12 +111,12 @@ class FMN(IterativeAttack[FMNState]):
         """Shrink after success and grow after failure; before any success reach beyond the linearised boundary."""
         reached = batch.reached(answer.logits)
         size = self.threat.norm(state.x - batch.images)
-        # pixels at the wall can go no farther, and those left must go the more
+        # pixels at the wall cannot move farther, so the others must move more
         free = torch.where(answer.gradient > 0, state.x < 1, state.x > 0)
         slope = _DUAL[self.threat.name].norm(answer.gradient * free)
         state.best = torch.where(reached, torch.minimum(state.best, size), state.best)
         there = size + answer.loss.abs() / slope.clamp(min=1e-12)
-        # beyond, since whoever steps up to the boundary of a linear model may stay on this side for ever
+        # beyond, since a step onto the boundary of a linear model may never cross it
         larger = torch.where(state.best < torch.inf, state.radius, there) * (1 + gamma)
         smaller = torch.minimum(state.radius * (1 - gamma), state.best)
         state.radius = torch.minimum(torch.where(reached, smaller, larger), state.widest)

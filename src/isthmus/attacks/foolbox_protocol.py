@@ -94,7 +94,7 @@ def _first_success(
 ) -> Int[Tensor, " n"]:
     """Position of the first ε in each row of the grid that succeeds, −1 where none does.
 
-    As examples drop out, those left are tried at more levels at once: the batch stays full.
+    As examples succeed, the others are tried at more levels at once: the batch stays full.
     """
     n, levels = grid.shape
     found = torch.full((n,), -1, device=grid.device)
@@ -152,7 +152,7 @@ class BisectedPGD(IterativeAttack[BisectionState]):
         return BisectionState(x, step, budget, eps, torch.zeros_like(eps), high, whole, whole.clone())
 
     def step(self, state: BisectionState, batch: Batch, answer: Answer) -> None:
-        """A step; or the next ball, where this one's look succeeded or was the last."""
+        """A step; or the next ball, after a success or the last step in this one."""
         won = batch.reached(answer.logits)
         state.step += 1
         over = won | (state.ball_step >= STEPS)

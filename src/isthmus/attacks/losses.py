@@ -1,7 +1,7 @@
 """Losses that attacks ascend, one value per example, from logits alone.
 
-A loss has two forms. Against a class: away from the true label, towards whatever. Directed: away from the label
-and towards one aim, as attacks do that try the wrong classes one after another.
+A loss has two forms. Against a class: away from the true label, towards any other class. Directed: away from the label
+and towards one target class, for attacks that try the wrong classes one after another.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 """From logits n×K and classes n to n values; larger means farther from being classified as that class."""
 
 Directed = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""From logits n×K, labels n and aims n to n values; larger means farther from the label and nearer to the aim."""
+"""From logits n×K, labels n and target classes n to n values; larger is closer to the target."""
 
 _TINY = 1e-12
 
@@ -27,7 +27,7 @@ _TINY = 1e-12
 def ce(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
     """Cross-entropy −log softmax(z)_y, in nats.
 
-    In the logits' own precision, as in the literature: on saturated logits (gaps beyond about 17 in float32)
+    In the logits' own precision, as in the literature: on saturated logits (margins beyond about 17 in float32)
     its gradient loses parts or vanishes. The other losses do not saturate.
     """
     return functional.cross_entropy(logits, labels, reduction="none")

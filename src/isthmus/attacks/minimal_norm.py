@@ -1,4 +1,4 @@
-"""Minimal norms: how small a perturbation suffices, example by example, instead of whether one of size ε does."""
+"""Minimal norms: the size of the smallest perturbation that succeeds, for each example."""
 
 from __future__ import annotations
 
@@ -31,12 +31,11 @@ class MinimalNorms:
     Attributes:
         norm: ``linf``, ``l2`` or ``l1``.
         attacks: labels of the attacks in the order they ran; the first is "clean", the unperturbed image.
-        sizes: ‖δ‖ in units of images in [0, 1]: 0 for clean errors (with targets: where the model's answer to the
-            image is the target), ∞ where no adversarial image was found, NaN where the model's answers were not finite
-            either.
-        adversarial: an image for every example, finite for all: the adversarial image, or the clean image where it is
-            misclassified or no adversarial image was found.
-        stage: position in ``attacks`` of what found the adversarial image, −1 where there is none.
+        sizes: ‖δ‖ in units of images in [0, 1]: 0 for clean errors (with targets: if the clean image is classified as
+            the target), ∞ if no adversarial image was found, NaN if in addition logits were not finite.
+        adversarial: a finite image for every example: the adversarial image, or the clean image if that is an error or
+            no adversarial image was found.
+        stage: position in ``attacks`` of the attack that found the adversarial image, −1 if there is none.
         forward_passes, backward_passes: example-passes through the model.
         targets: the class that each adversarial image had to reach; None where any wrong class counts.
     """
@@ -91,11 +90,11 @@ def minimal_norms(
 ) -> MinimalNorms:
     """Find for each example the smallest perturbation that changes the prediction, or makes it the target.
 
-    Attacks run one after another on every example that is classified correctly (with targets: not as its target),
-    whatever the ones before found, in a ball that holds the whole box. Minimum-norm attacks (fmn, fab; cw and ddn in
-    ℓ2) suit that; pgd and its like look for any adversarial image rather than for a near one. Every success is judged
-    like in :func:`isthmus.attacks.robust_accuracy`: in float32, by the model itself, by more than rounding. A random
-    model's successes are confirmed on fresh draws, at a level that falls with every confirmation.
+    Attacks run one after another on every example that is classified correctly (with targets: not as its target), even
+    if earlier attacks succeeded, in a ball that contains the whole box. Minimum-norm attacks (fmn, fab; cw and ddn in
+    ℓ2) are made for that; pgd and others search for any adversarial image, not for the nearest. Every success is
+    verified as in :func:`isthmus.attacks.robust_accuracy`. A random model's successes are confirmed on fresh draws, at
+    a level that falls with every confirmation.
 
     Args:
         model: from images in [0, 1] to logits; treated as in :func:`isthmus.attacks.robust_accuracy`.
@@ -104,8 +103,8 @@ def minimal_norms(
         norm: ``linf``, ``l2`` or ``l1``.
         attacks: as the suite of :func:`isthmus.attacks.robust_accuracy`.
         seed: with an example's index it determines all of that example's random starts and noise.
-        options: ``batch_size``, ``indices``, ``targets`` and ``progress`` are used. Every attack aims at an example's
-            target, and no other class counts.
+        options: ``batch_size``, ``indices``, ``targets`` and ``progress`` are used. With targets,
+            no other class counts.
 
     Raises:
         ModelError: the model is no module, fails, or returns something other than N×K logits (K ≥ 2).
@@ -120,7 +119,7 @@ def minimal_norms(
     options = options or RunOptions()
     examples = inputs.examples(images, labels, targets=options.targets, seed=seed, indices=options.indices)
     size = None if options.batch_size is None else inputs.check_whole(options.batch_size, "batch_size")
-    # norms are recorded as they are found, each success queried twice; nothing is left to verify
+    # norms are recorded as they are found, each success queried twice; no final verification is needed
     own = RunOptions(batch_size=size, progress=options.progress, verify=False)
     device = device_of(model, examples.images)
     with preserve_state(model, device, seed):
@@ -135,7 +134,7 @@ def minimal_norms(
 
 
 class Smallest(Verifier):
-    """A judge that keeps the smallest success of each example and calls none broken, so that searches go on.
+    """A verifier that keeps the smallest success of each example and marks none broken, so that attacks continue.
 
     A proposal that is no smaller than what is known costs no pass.
 
@@ -156,7 +155,7 @@ class Smallest(Verifier):
 
     @property
     def in_turn(self) -> bool:
-        """What is no smaller than what was proposed before is not judged at all."""
+        """A proposal that is no smaller than an earlier success is not verified."""
         return True
 
     def start_over(self) -> None:
@@ -167,22 +166,22 @@ class Smallest(Verifier):
         self.stage.fill_(-1)
 
     def proposals(self, images: Float[Tensor, "n c h w"], batch: Batch, tries: Int[Tensor, " n"]) -> VerifierResult:
-        """Judge what would be a new smallest perturbation, and note it; the verdict is never "broken"."""
+        """Verify proposals that would be new smallest perturbations, and record them; none counts as broken."""
         n = len(images)
         rows = self.rows[torch.searchsorted(self.keys, batch.keys.cpu())]
         hopeless = self._size(images, batch.images) >= self.sizes[rows]  # false for NaN, which is for the verifier
         idle = torch.zeros(n, dtype=torch.bool, device=images.device)
         checked = VerifierResult(images, idle, ~idle, images.new_full((n,), torch.inf))
-        asked = (~hopeless).nonzero().squeeze(1)
-        if len(asked) == 0:
+        chosen = (~hopeless).nonzero().squeeze(1)
+        if len(chosen) == 0:
             return checked
-        at = asked.to(images.device)
+        at = chosen.to(images.device)
         some, counted = batch.take(at), tries[at]
         found = super().proposals(images[at], some, counted)
-        if self.repeated is not None:  # it was counted among those asked about
-            self.repeated = torch.zeros(n, dtype=torch.int64).index_copy(0, asked.cpu(), self.repeated)
+        if self.repeated is not None:  # counted among the chosen proposals
+            self.repeated = torch.zeros(n, dtype=torch.int64).index_copy(0, chosen.cpu(), self.repeated)
         tries[at] = counted
-        self._note(rows[asked], found, some.images)
+        self._note(rows[chosen], found, some.images)
         checked.finite[at], checked.margin[at] = found.finite, found.margin.to(checked.margin)
         return replace(checked, images=images.index_copy(0, at, found.images))
 
@@ -198,7 +197,7 @@ class Smallest(Verifier):
         return self.threat.norm(images.double() - originals.double()).cpu()
 
     def summary(self) -> MinimalNorms:
-        """What is known: the notes, with clean errors and what the evaluation set aside."""
+        """The recorded norms, with clean errors and invalid examples."""
         state, targets = self.evaluation.context.state, self.evaluation.context.examples.targets
         wrong = state.broken  # only the clean image itself can break an example here
         sizes = self.sizes.masked_fill(wrong, 0)

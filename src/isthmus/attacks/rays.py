@@ -1,8 +1,8 @@
 """RayS: decisions alone, by a search among the corners of a cube (Chen & Gu 2020, arXiv:2006.12792).
 
-Needs neither gradients nor logits: only whether an image is adversarial. So nothing that hides gradients helps against
-it, nor a model that answers with labels alone. A direction of signs is refined block by block, from the whole image to
-single pixels; a block's signs are flipped if that brings the decision boundary nearer. Follows the authors' code but
+Needs neither gradients nor logits: only whether an image is adversarial. So hidden gradients do not protect a model
+from it, nor does returning only labels. A direction of signs is refined block by block, from the whole image to
+single pixels; a block's signs are flipped if that makes the decision boundary closer. Follows the authors' code but
 for two details: the boundary is located to within a hundredth of its distance, not to within 0.001; and as long as no
 direction crosses it, random signs of blocks are tried.
 """
@@ -36,7 +36,7 @@ class RayState(AttackState):
         level: blocks are an image's pixels cut into 2^level parts; −1 while the direction itself is tried.
         block: number of the part that is flipped.
         low, high: distances along the tried direction between which its boundary lies; ``high`` is ∞ while it is not
-            known whether that is nearer.
+            known whether that is closer.
     """
 
     signs: Float[Tensor, "n c h w"]
@@ -48,7 +48,7 @@ class RayState(AttackState):
 
 
 class RayS(IterativeAttack[RayState]):
-    """Flip blocks of a direction of signs, and keep what brings the boundary nearer.
+    """Flip blocks of a direction of signs, and keep those that make the boundary closer.
 
     ``rays:1000`` is short for 1000 queries.
 
@@ -96,7 +96,7 @@ class RayS(IterativeAttack[RayState]):
         state.x = self._at(batch, direction, where)
 
     def _distance(self, state: RayState, batch: Batch) -> Float[Tensor, " n"]:
-        """Where the tried direction is looked at: in the middle of the interval, else just nearer than the best."""
+        """Distance of the next query: the middle of the interval, or a little less than the best radius."""
         nearer = torch.minimum(state.radius * (1 - _ACCURACY), self._farthest(batch.images))
         return torch.where(state.high.isfinite(), (state.low + state.high) / 2, nearer)
 

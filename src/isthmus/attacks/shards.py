@@ -48,7 +48,7 @@ def rows_of(number: int, count: int, n: int) -> Tensor:
 def shard_facts(
     number: int, count: int, model: nn.Module, examples: Batch, threat: Threat, stages: Sequence[Stage], bf16: bool
 ) -> ShardFacts:
-    """What a shard's file says of the whole evaluation.
+    """The facts about the whole evaluation in a shard's file.
 
     Args:
         examples: all of the evaluation, not only those of the shard.

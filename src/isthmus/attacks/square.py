@@ -1,6 +1,6 @@
 """Square: random search with square windows, from logits alone (Andriushchenko et al. 2020, arXiv:1912.00049).
 
-No gradient is asked for, so nothing that hides or shatters gradients helps against it. Follows the authors' code in
+It needs no gradient, so hidden or shattered gradients do not protect a model from it. Follows the authors' code in
 AutoAttack, but every row has a window, size and signs of its own, where that code moves the same window of all images;
 and windows reach the last row and column, if seldom, which that code leaves out.
 
@@ -172,7 +172,7 @@ class L2Moves(Moves):
     """ℓ2 and ℓ1: from tiles of bumps; a window takes over another's share of the ball (algorithm 3).
 
     A window's perturbation becomes a bump plus what was there, both scaled to length 1; another window's is wiped.
-    The new one has the size of both and of what is left of the ball. In ℓ1 it is then projected.
+    The new one has the size of both and of the unspent part of the ball. In ℓ1 it is then projected.
     """
 
     numbers: ClassVar[int] = 5
@@ -188,7 +188,7 @@ class L2Moves(Moves):
         return self.threat.eps * _INSIDE
 
     def first(self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
-        """Tiles of a fifth of the image, each a bump that lies or stands, with a sign for each channel."""
+        """Tiles of a fifth of the image, each a horizontal or vertical bump, with a sign for each channel."""
         _, c, h, w = images.shape
         side = max(min(h, w) // 5, 1)
         down, across = h // side, w // side

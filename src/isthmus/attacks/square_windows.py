@@ -17,7 +17,7 @@ SMALL = 64
 """Pixels of an image up to which the last position is as likely as any other; in larger ones, this share of it.
 
 The authors' code never reaches the last row and column, though their algorithm does. Where images have a margin that
-is a gain: on MNIST in ℓ2 (ε = 2, 1,000 queries) 1.3 points fewer stand. So there they are reached, but seldom.
+is a gain: on MNIST in ℓ2 (ε = 2, 1,000 queries) robust accuracy is 1.3 points lower. So they are reached, but seldom.
 """
 
 
@@ -88,7 +88,7 @@ def sides(p_init: float, steps: int, height: int, width: int, device: torch.devi
 def bumps(
     p_init: float, steps: int, height: int, width: int, device: torch.device, power: int
 ) -> tuple[Int[Tensor, " steps"], Int[Tensor, " steps"], Float[Tensor, "distinct 2 side side"]]:
-    """Sides as ℓ2 and ℓ1 need them; the number of each step's bump; and the bumps, lying and standing.
+    """Sides as ℓ2 and ℓ1 need them; the number of each step's bump; and the bumps, horizontal and vertical.
 
     Sides are odd and at least 3, as far as the image is large enough. Bumps are repeated like a window's cells.
     """

@@ -90,7 +90,7 @@ class Threat(ABC):
 
     @abstractmethod
     def sample(self, keys: Int[Tensor, " n"], shape: tuple[int, ...]) -> Float[Tensor, "n c h w"]:
-        """One perturbation of the given shape per key, uniform in the ball; the box is not looked at."""
+        """One perturbation of the given shape per key, uniform in the ball, ignoring the box."""
 
     def step(
         self, images: Float[Tensor, "n c h w"], gradient: Float[Tensor, "n c h w"], size: float | Float[Tensor, " n"]

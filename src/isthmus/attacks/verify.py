@@ -89,10 +89,10 @@ def verify(
 ) -> Verification:
     """Recompute a robust accuracy from its adversarial images.
 
-    A model whose answer to a successful image changes from pass to pass is random, whatever the result states. The
-    average of a random model is computed on the same draws as in the evaluation, which repeat from the examples' keys.
-    A stateful model is replaced by fresh copies (:mod:`isthmus.attacks.engine.probes`). Another model
-    than the attacked one may be given: failures are then examples that did not transfer to it.
+    A model whose answer to a successful image changes from pass to pass is random, even if the result states otherwise.
+    The average of a random model is computed on the draws of the evaluation, which repeat from the examples' keys. A
+    stateful model is replaced by fresh copies (:mod:`isthmus.attacks.engine.probes`). Another model than the attacked
+    one may be given: failures are then examples that did not transfer to it.
 
     Args:
         result: a result, or the file that holds one. The file's checksum reveals later changes; even with a new

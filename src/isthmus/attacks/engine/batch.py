@@ -15,13 +15,13 @@ from isthmus.core.randomness import fold
 
 @dataclass
 class Rows:
-    """Base of dataclasses whose fields are tensors with one row per item, or None for a column that is not there."""
+    """Base of dataclasses whose fields are tensors with one row per item, or None for an absent column."""
 
     def __len__(self) -> int:
         return next(column.shape[0] for column in self.columns().values())
 
     def columns(self) -> dict[str, Tensor]:
-        """The columns that are there, by name."""
+        """The columns that are not None, by name."""
         pairs = ((field.name, getattr(self, field.name)) for field in fields(self))
         return {name: column for name, column in pairs if column is not None}
 
@@ -56,10 +56,10 @@ class Batch(Rows):
     Attributes:
         images: the originals, float32 in [0, 1].
         labels: true classes.
-        keys: what all randomness of the example derives from (see :mod:`isthmus.core.randomness`).
-        targets: the classes an attack must reach, for a targeted evaluation; None where any wrong class will do.
-        aims: a class each row's attack is directed at, −1 for none. Unlike a target it is only a way to search:
-            any wrong class is a success.
+        keys: from which all randomness of an example derives (see :mod:`isthmus.core.randomness`).
+        targets: the classes that an attack must reach in a targeted evaluation; None if any wrong class is a success.
+        target_class: a class that each row's attack is directed at, −1 for none. Unlike a target it only guides the
+            search: any wrong class is a success.
     """
 
     images: Float[Tensor, "n c h w"]
@@ -69,11 +69,11 @@ class Batch(Rows):
     target_class: Int[Tensor, " n"] | None = None
 
     def folded(self, *parts: int | str | Tensor) -> Batch:
-        """The same examples with keys of their own for one attack, restart, ..."""
+        """The same examples with other keys, for one attack, restart, ..."""
         return replace(self, keys=fold(self.keys, *parts))
 
     def reached(self, logits: Float[Tensor, "n classes"]) -> Bool[Tensor, " n"]:
-        """Whether the prediction (the largest logit) is what is wanted: a wrong class, or the target."""
+        """Whether the prediction (the largest logit) is a success: a wrong class, or the target."""
         predicted = logits.argmax(1)
         return predicted != self.labels if self.targets is None else predicted == self.targets
 
@@ -82,7 +82,7 @@ class Batch(Rows):
         return margin(logits, self.labels) if self.targets is None else -margin(logits, self.targets)
 
     def ascend(self, loss: str, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
-        """What to ascend: a loss against the label, directed at the aim where there is one; or towards the target.
+        """The values to ascend: a loss against the label, directed at the row's target class; or the target.
 
         Args:
             loss: a name from :data:`isthmus.attacks.losses.LOSSES`.
@@ -91,14 +91,14 @@ class Batch(Rows):
             return -LOSSES[loss](logits, self.targets)
         if self.target_class is None:
             return LOSSES[loss](logits, self.labels)
-        aimed = self.target_class >= 0
-        if aimed.all():
+        directed = self.target_class >= 0
+        if directed.all():
             return DIRECTED[loss](logits, self.labels, self.target_class)
         free = LOSSES[loss](logits, self.labels)
-        return torch.where(aimed, DIRECTED[loss](logits, self.labels, self.target_class.clamp(min=0)), free)
+        return torch.where(directed, DIRECTED[loss](logits, self.labels, self.target_class.clamp(min=0)), free)
 
     def difference(self, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
-        """z_t − z_y for the row's aim (or target), else z_j − z_y for the largest other logit: the nearest decision."""
+        """z_t − z_y for the row's target class (or target), else z_j − z_y for the largest other logit."""
         if self.targets is not None:
             return margin(logits, self.targets)
         if self.target_class is None:

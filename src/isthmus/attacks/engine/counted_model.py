@@ -1,7 +1,7 @@
 """The model as attacks see it: frozen, counted, and checked.
 
-An attack asks an :class:`CountedModel` and never touches the model, so that every pass is counted and nothing of
-the model or of the caller's random state can change.
+An attack queries a :class:`CountedModel` and never the model itself, so that every pass is counted, and neither the
+model nor the caller's random state can change.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from isthmus.attacks.engine.inputs import check_logits
 from isthmus.core.errors import IsthmusError, ModelError, one_line, out_of_memory
 from isthmus.core.preserve_state import ENDS
 from isthmus.core.randomness import fold
@@ -28,10 +29,7 @@ Objective = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Answer:
-    """What one look at the model says. ``finite`` is false where a logit is NaN or infinite.
-
-    Without a gradient (a look forward only) ``loss`` and ``gradient`` are empty.
-    """
+    """The model's answer to one query; without a gradient (forward only), ``loss`` and ``gradient`` are empty."""
 
     logits: Float[Tensor, "n classes"]
     loss: Float[Tensor, " n"]
@@ -44,7 +42,7 @@ class Answer:
 
 
 class BudgetExhausted(Exception):
-    """The passes or the time that were granted are spent; nothing was asked that is not counted.
+    """The limit on passes or time is reached; every pass until then is counted.
 
     Attributes:
         forwards, backwards: example-passes of an evaluation that has no result.
@@ -54,23 +52,23 @@ class BudgetExhausted(Exception):
 
 
 class CountedModel:
-    """A classifier that answers attacks, and counts.
+    """A classifier that answers the queries of attacks, and counts passes.
 
-    Passes are counted in example-passes: one answer of the model to one image. A stochastic model's average over
-    S codes is one pass, and each further average is another, also where the image was encoded once for all of them: the
-    count does not depend on how the model computes its answers.
+    Passes are counted in example-passes: one prediction of the model for one image. A stochastic model's average over
+    S codes is one pass, and each further average is another, even if the image was encoded once for all of them: the
+    count does not depend on how the model computes its predictions.
 
     A model with a true attribute ``takes_keys`` draws its noise from ``forward(images, keys=...)``, each row's from its
     own key. Every query names its ``draw``, a number from 0 up: different draws see different noise. Such a model may
     also define ``forward_draws(images, keys)``, from n images and n × d keys to n × d × K logits: what ``forward``
-    answers for each key, at less than the cost of d passes. Other models ignore keys and draws.
+    returns for each key, at less than the cost of d passes. Other models ignore keys and draws.
 
-    A binary classifier may answer with one logit z, which is taken for the two logits 0 and z.
+    A binary classifier may return one logit z, which is replaced by the two logits 0 and z.
 
     Args:
-        model: the classifier itself; what it says counts.
-        scout: a faster model of the same function (see :mod:`isthmus.attacks.engine.optimized_model`), which attacks
-            query instead. ``model`` verifies what they find.
+        model: the classifier itself, which decides success.
+        optimized_model: a faster model of the same function (:mod:`isthmus.attacks.engine.optimized_model`), which
+            attacks query instead.
         autocast: a lower precision for that model's passes, such as ``torch.bfloat16``.
     """
 
@@ -82,7 +80,7 @@ class CountedModel:
         self._autocast = autocast
         self.takes_keys = bool(getattr(model, "takes_keys", False))
         self.random = self.takes_keys
-        self.samples = int(getattr(model, "samples", 1)) if self.takes_keys else 1  # draws behind one answer
+        self.samples = int(getattr(model, "samples", 1)) if self.takes_keys else 1  # draws behind one prediction
         self.classes: int | None = None
         self.one_logit = False
         self.forward_passes = 0
@@ -90,19 +88,19 @@ class CountedModel:
         self.limit: int | None = None  # of passes, forward and backward
         self.deadline: float | None = None  # by time.monotonic()
         self._forward_draws = forward_draws(model)
-        self.rows = 256  # of a pass in which several draws of an image go together, at most
-        self._most: int | None = None  # rows that fitted into memory, once more did not
+        self.rows = 256  # of a pass with several draws of an image, at most
+        self._most: int | None = None  # rows that fit into memory, once more did not
 
     @property
     def exact(self) -> bool:
-        """Whether attacks see the very model that judges, in its own precision."""
+        """Whether attacks query the model that decides success, in its own precision."""
         return self.optimized_model is self._model and self._autocast is None
 
     def check(self, passes: int) -> None:
-        """Whether so many further passes are granted.
+        """Check that this many further passes are within the limits.
 
         Raises:
-            Spent: they are not, or the deadline has passed.
+            BudgetExhausted: they are not, or the deadline has passed.
         """
         if self.limit is not None and self.forward_passes + self.backward_passes + passes > self.limit:
             raise BudgetExhausted("passes")
@@ -110,7 +108,7 @@ class CountedModel:
             raise BudgetExhausted("time")
 
     def took_over(self, other: CountedModel) -> CountedModel:
-        """This counted model, with what another one was asked on its count."""
+        """This counted model, with the passes of another one added."""
         self.forward_passes += other.forward_passes
         self.backward_passes += other.backward_passes
         return self
@@ -123,35 +121,39 @@ class CountedModel:
         Raises:
             ModelError: the model fails on the images, or does not return N×K logits.
         """
-        return self._fitting(lambda part: (self._plain(images[part], keys[part], _of(draw, part)),), len(images))[0]
 
-    def _plain(self, images: Tensor, keys: Tensor, draw: int | Tensor) -> Tensor:
-        with torch.no_grad():
-            return self._forward(self._model, images, keys, draw)
+        def plain(part: slice) -> Tensor:
+            with torch.no_grad():
+                return self._forward(self._model, images[part], keys[part], _of(draw, part))
+
+        return self._fitting(plain, len(images))
 
     def draws(
         self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"], first: int, count: int
     ) -> Float[Tensor, "n count classes"]:
-        """What :meth:`logits` gives for so many draws, from number ``first`` on; in few passes.
+        """What :meth:`logits` returns for ``count`` draws, from number ``first`` on; in few passes.
 
         Raises:
             ModelError: as :meth:`logits`.
         """
         n, numbers = len(images), torch.arange(first, first + count, device=keys.device)
-        if self._forward_draws is not None:
-            return self._fitting(lambda part: (self._drawn(images[part], keys[part], numbers),), n)[0]
+        answer = self._forward_draws
+        if answer is not None:
+
+            def together(part: slice) -> Tensor:
+                each = _draw_keys(keys[part, None], numbers)
+                with torch.no_grad():
+                    logits = self._checked(
+                        lambda: answer(images[part].clone(), each).flatten(0, 1), images[part], each.numel()
+                    )
+                return logits.reshape(*each.shape, -1)
+
+            return self._fitting(together, n)
         found = []
         for some in torch.split(numbers, max(1, self.rows // n)):
             copies, own = (column.repeat_interleave(len(some), 0) for column in (images, keys))
             found.append(self.logits(copies, own, some.repeat(n)).reshape(n, len(some), -1))
         return torch.cat(found, 1)
-
-    def _drawn(self, images: Tensor, keys: Tensor, numbers: Tensor) -> Tensor:
-        answer, each = self._forward_draws, _draw_keys(keys[:, None], numbers)
-        assert answer is not None
-        with torch.no_grad():
-            logits = self._checked(lambda: answer(images.clone(), each).flatten(0, 1), images, each.numel())
-        return logits.reshape(*each.shape, -1)
 
     def query(
         self,
@@ -166,12 +168,13 @@ class CountedModel:
         Only the images' gradient is computed; the parameters' ``.grad`` is never filled.
 
         Args:
-            images: where to look.
-            keys: of the runs that look, one each.
+            images: to query.
+            keys: of the runs, one each.
             objective: from the logits of all n rows to what is ascended; None for logits alone, forward only.
-            draw: number of the look, or one for each row.
+            draw: number of the query, or one for each row.
             eot: draws of a random model to average over (expectation over transformation, Athalye et al. 2018):
-                the mean gradient, and as logits the ln of the mean probabilities. Deterministic models are asked once.
+                the mean gradient, and as logits the ln of the mean probabilities. Deterministic models are queried
+                once.
 
         Raises:
             ModelError: as :meth:`logits`, or the output does not depend on the images differentiably.
@@ -190,27 +193,25 @@ class CountedModel:
                 return self._gradient(images, keys, objective, draw)
             except Exception as error:
                 self._halve(n, error)
+
+        def forward(part: slice) -> Tensor:
+            with torch.no_grad(), self._precision(images.device):
+                return self._forward(self.optimized_model, images[part], keys[part], _of(draw, part))
+
+        logits = self._fitting(forward, n)
         if objective is None:
-            logits = self._fitting(lambda p: (self._scouted(images[p], keys[p], _of(draw, p)),), n)[0]
             return Answer(logits, logits.new_empty(0), images.new_empty(0))
-        # The objective is of all rows at once, so ask for logits first and pull its gradient back part by part.
-        logits = self._fitting(lambda p: (self._scouted(images[p], keys[p], _of(draw, p)),), n)[0].requires_grad_()
+        # The objective depends on all rows at once: compute its gradient in the logits, then pull it back in parts.
+        logits.requires_grad_()
         with torch.enable_grad():
             values = objective(logits)
             (upstream,) = torch.autograd.grad(values.sum(), logits)
 
-        def pull_back(part: slice) -> tuple[Tensor, ...]:
-            return (
-                self._gradient(
-                    images[part], keys[part], lambda z: (z * upstream[part]).sum(1), _of(draw, part)
-                ).gradient,
-            )
+        def pull_back(part: slice) -> Tensor:
+            of = upstream[part]
+            return self._gradient(images[part], keys[part], lambda z: (z * of).sum(1), _of(draw, part)).gradient
 
-        return Answer(logits.detach(), values.detach(), self._fitting(pull_back, n)[0])
-
-    def _scouted(self, images: Tensor, keys: Tensor, draw: int | Tensor) -> Tensor:
-        with torch.no_grad(), self._precision(images.device):
-            return self._forward(self.optimized_model, images, keys, draw)
+        return Answer(logits.detach(), values.detach(), self._fitting(pull_back, n))
 
     def _gradient(self, images: Tensor, keys: Tensor, objective: Objective, draw: int | Tensor) -> Answer:
         self.check(2 * len(images))
@@ -223,7 +224,7 @@ class CountedModel:
             if values.requires_grad:
                 try:
                     (gradient,) = torch.autograd.grad(values.sum(), leaf, allow_unused=True)
-                except Exception as error:  # somebody else's backward pass may raise anything
+                except Exception as error:  # a user's backward pass may raise anything
                     if out_of_memory(error):
                         raise
                     fault = f" ({one_line(error)})"
@@ -238,9 +239,9 @@ class CountedModel:
     def _precision(self, device: torch.device) -> torch.autocast | nullcontext[None]:
         return nullcontext() if self._autocast is None else torch.autocast(device.type, self._autocast)
 
-    def _fitting(self, ask: Callable[[slice], tuple[Tensor, ...]], n: int) -> list[Tensor]:
-        """Ask for as many rows at a time as fit into memory; halve and go on where they do not."""
-        parts: list[tuple[Tensor, ...]] = []
+    def _fitting(self, ask: Callable[[slice], Tensor], n: int) -> Tensor:
+        """Query as many rows at a time as fit into memory; halve their number if they do not."""
+        parts: list[Tensor] = []
         at = 0
         while at < n:
             size = min(n - at, self._most or n)
@@ -250,10 +251,10 @@ class CountedModel:
                 self._halve(size, error)
                 continue
             at += size
-        return [columns[0] if len(columns) == 1 else torch.cat(columns) for columns in zip(*parts, strict=True)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _halve(self, size: int, error: Exception) -> None:
-        """Ask for half as many rows from now on, if memory was what an error was about."""
+        """Query half as many rows from now on, if the error is about memory."""
         if not out_of_memory(error):
             raise error
         if size == 1:
@@ -268,14 +269,14 @@ class CountedModel:
         return self._checked(lambda: model(images.clone(), **options), images, len(images))
 
     def _checked(self, answer: Callable[[], Any], images: Tensor, passes: int) -> Tensor:
-        """Logits of so many passes, counted; an answer that is none is an error that says why."""
+        """The logits of this many passes, counted; anything else is an error with the reason."""
         self.check(passes)
         dtype = torch.get_default_dtype()
         try:
             output = answer()
         except IsthmusError:
             raise
-        except (Exception, SystemExit) as error:  # somebody else's code may raise anything, or end the program
+        except (Exception, SystemExit) as error:  # a user's code may raise anything, or exit
             if out_of_memory(error):
                 raise
             fault = f"it ends the program ({ENDS})" if isinstance(error, SystemExit) else one_line(error)
@@ -283,35 +284,22 @@ class CountedModel:
                 f"The model fails on {images.dtype} images of shape {tuple(images.shape)}: {fault}"
             ) from error
         finally:
-            if torch.get_default_dtype() != dtype:  # the model has changed it, and what we make next must not follow
+            if torch.get_default_dtype() != dtype:  # the model has changed it
                 torch.set_default_dtype(dtype)
         self.forward_passes += passes
         if outputs.is_one(output, passes):
             output, self.one_logit = outputs.two(output), True
-        self._check(output, passes)
-        logits: Tensor = outputs.floored(output.float())
-        # A copy where nothing was converted: what we do with logits must not reach the model's own tensors.
-        return logits.clone() if logits is output else logits
-
-    def _check(self, output: object, n: int) -> None:
-        if not isinstance(output, Tensor):
-            raise ModelError(
-                f"The model returned {type(output).__name__} where a tensor of logits is expected; wrap it "
-                "in a module that returns the logits alone."
-            )
-        if output.dim() != 2 or output.shape[0] != n or output.shape[1] < 2:
-            raise ModelError(
-                f"The model returned a tensor of shape {tuple(output.shape)} for {n} images; "
-                f"expected ({n}, classes), or ({n}, 1) of a binary classifier."
-            )
-        if self.classes is None:
-            self.classes = output.shape[1]
+        check_logits(output, passes)
+        self.classes = self.classes or output.shape[1]
         if output.shape[1] != self.classes:
             raise ModelError(f"The model returned {self.classes} logits per image first and {output.shape[1]} later.")
+        logits: Tensor = outputs.floored(output.float())
+        # A copy if nothing was converted, so that changes to logits do not reach the model's own tensors.
+        return logits.clone() if logits is output else logits
 
 
 def forward_draws(model: nn.Module) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """The method of that name, where the model's own class has one; one that is passed on would pass by a wrapper."""
+    """The method of that name if the model's own class has one; a method that a wrapper passes on would bypass it."""
     return getattr(model, "forward_draws", None) if hasattr(type(model), "forward_draws") else None
 
 

@@ -1,4 +1,4 @@
-"""Stopping when enough is known: examples in random order, wave by wave, until the interval is narrow."""
+"""Early stopping: examples in random order, wave by wave, until the interval is narrow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from isthmus.attacks.result import RobustResult
 from isthmus.core.randomness import fold, uniform
 
 WAVE = 250
-"""Examples between two looks at the interval."""
+"""Examples between two checks of the interval."""
 
 
 One = Callable[[Batch, RunOptions, Progress | None], RobustResult]
@@ -27,16 +27,16 @@ def until_narrow(
 ) -> RobustResult:
     """Evaluate examples in an order drawn from their keys until the interval of robust accuracy is narrow enough.
 
-    The order owes nothing to the data's own, and each wave is evaluated whole, so the examples evaluated are a random
-    sample. That the sample ends where its interval is narrow hardly bends the interval: its width depends on the
-    count, and on robust accuracy only through √(a(1 − a)).
+    The order is independent of the data's, and each wave is completed, so the examples evaluated are a random sample.
+    Stopping by the interval's width hardly biases it: the width depends on the count, and on robust accuracy only
+    through √(a(1 − a)).
 
     Args:
         evaluate: one evaluation of some examples.
         half_width: in [0, 1]: 0.01 for ±1 point.
 
     Returns:
-        The result on the examples evaluated, in the order of evaluation; ``examples.keys`` tells which they are.
+        The result on the examples evaluated, in the order of evaluation; ``examples.keys`` identifies them.
     """
     order = uniform(fold(examples.keys.cpu(), "early_stopping/order"), (1,)).squeeze(1).argsort(stable=True)
     results: list[RobustResult] = []
@@ -44,9 +44,9 @@ def until_narrow(
         own = options if options.save_to is None else replace(options, save_to=_wave_file(options.save_to, number))
         try:
             results.append(evaluate(examples.take(rows), own, _shifted(progress, results, examples, order)))
-            if results[-1].random and not options.random:  # waves to come know, and those before are judged anew
+            if results[-1].random and not options.random:  # one rule for all waves, also for those before
                 options = replace(options, random=True)
-                results = [_anew(evaluate, each, options, at) for at, each in enumerate(results)]
+                results = [_again(evaluate, each, options, at) for at, each in enumerate(results)]
         except KeyboardInterrupt as stop:
             parts = [*results, stop.result] if isinstance(stop, Interrupted) else results
             if not parts:
@@ -59,8 +59,8 @@ def until_narrow(
     return together
 
 
-def _anew(evaluate: One, known: RobustResult, options: RunOptions, number: int) -> RobustResult:
-    """A wave by the rule for random models, where it was not judged by it."""
+def _again(evaluate: One, known: RobustResult, options: RunOptions, number: int) -> RobustResult:
+    """A wave by the rule for random models, unless it was evaluated by it."""
     if known.random:
         return known
     own = options if options.save_to is None else replace(options, save_to=_wave_file(options.save_to, number))
@@ -77,12 +77,12 @@ def _shifted(progress: Progress | None, results: list[RobustResult], examples: B
     """Progress of all waves from that of the next one."""
     if progress is None:
         return None
-    before, stood = sum(len(result) for result in results), sum(int(result.robust.sum()) for result in results)
+    before, robust = sum(len(result) for result in results), sum(int(result.robust.sum()) for result in results)
 
-    def tell(at: Snapshot) -> None:
+    def report(at: Snapshot) -> None:
         per = at.total // at.n
         progress(
-            at._replace(done=before * per + at.done, total=len(order) * per, robust=stood + at.robust, n=before + at.n)
+            at._replace(done=before * per + at.done, total=len(order) * per, robust=robust + at.robust, n=before + at.n)
         )
 
-    return tell
+    return report

@@ -168,7 +168,7 @@ class Evaluation:
         self._book(CLEAN)
 
     def _start_over(self) -> None:
-        """Begin anew with the rule for random models; passes until now are booked on the clean images."""
+        """Start again with the rule for random models; passes until now are booked on the clean images."""
         context = self.context
         context.start_over()
         context.make_random()

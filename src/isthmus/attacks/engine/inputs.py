@@ -1,4 +1,4 @@
-"""Checks of what comes in, each fault one sentence; the room's own, since attacks need no data room."""
+"""Checks of arguments and outputs, one sentence for each fault."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def examples(
     seed: int = 0,
     indices: Int[Tensor, " n"] | ArrayLike | None = None,
 ) -> Batch:
-    """Check images and labels, and give each example the key that all its randomness derives from.
+    """Check images and labels, and give each example the key from which all its randomness derives.
 
     Args:
-        images: in [0, 1]; any floating type, attacked in float32. As the numbers below, a tensor, an array or a list.
+        images: in [0, 1]; any floating type, attacked in float32. A tensor, an array or a list, as the arguments below.
         labels: classes from 0 up, of any integer type.
         targets: classes to reach, for a targeted attack; none may equal its example's label.
-        indices: positions in the data set that the keys are made from, so that a part of it is attacked as
-            within the whole; 0..N−1 by default.
+        indices: positions in the data set, from which keys derive, so that a part of it is attacked as within the
+            whole; 0..N−1 by default.
 
     Raises:
         DataError: a type, shape or range is wrong, or there are no examples.
@@ -69,7 +69,7 @@ def check_model(model: object) -> None:
 
 
 def check_classes(batch: Batch, classes: int) -> None:
-    """Raise a DataError where a label or target is not one of the model's ``classes``."""
+    """Raise a DataError if a label or target is not one of the model's ``classes``."""
     for what, values in (("labels", batch.labels), ("targets", batch.targets)):
         if values is not None and int(values.max()) >= classes:
             raise DataError(
@@ -78,8 +78,22 @@ def check_classes(batch: Batch, classes: int) -> None:
             )
 
 
+def check_logits(output: object, n: int) -> None:
+    """Raise a ModelError if a model's output for n images is not N×K logits with K ≥ 2."""
+    if not isinstance(output, Tensor):
+        raise ModelError(
+            f"The model returned {type(output).__name__} where a tensor of logits is expected; wrap it "
+            "in a module that returns the logits alone."
+        )
+    if output.dim() != 2 or output.shape[0] != n or output.shape[1] < 2:
+        raise ModelError(
+            f"The model returned a tensor of shape {tuple(output.shape)} for {n} images; "
+            f"expected ({n}, classes), or ({n}, 1) of a binary classifier."
+        )
+
+
 def check_proposals(proposals: object, originals: Tensor, label: str) -> Tensor:
-    """An attack's proposals as float32, or a ConfigError where they are not one image per example."""
+    """An attack's proposals as float32, or a ConfigError if they are not one image per example."""
     if not isinstance(proposals, Tensor) or proposals.shape != originals.shape:
         given = tuple(proposals.shape) if isinstance(proposals, Tensor) else type(proposals).__name__
         raise ConfigError(
@@ -129,7 +143,7 @@ def _kind(values: object) -> str:
 
 
 def check_seed(seed: object) -> int:
-    """Raise a ConfigError where a seed is not a whole number from 0 up."""
+    """Raise a ConfigError if a seed is not a whole number from 0 up."""
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise ConfigError(f"seed must be a whole number from 0 to 2^63 - 1; got {shown(seed)}.")
     return seed
@@ -148,14 +162,14 @@ def integers(values: object, n: int, what: str) -> Tensor:
 
 
 def check_whole(value: object, what: str) -> int:
-    """Raise a ConfigError where a batch size or a number of processes is not a positive whole number."""
+    """Raise a ConfigError if a batch size or a number of processes is not a positive whole number."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(f"{what} must be a positive whole number; got {value!r}.")
     return value
 
 
 def check_share(value: object, what: str) -> float:
-    """Raise a ConfigError where a half-width is not a number between 0 and 1."""
+    """Raise a ConfigError if a half-width is not a number between 0 and 1."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
         raise ConfigError(f"{what} must be a share between 0 and 1, such as 0.01 for ±1%; got {value!r}.")
     return float(value)

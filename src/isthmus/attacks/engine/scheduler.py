@@ -1,13 +1,13 @@
-"""The queue: runs of an iterative attack feed a batch of constant shape, and nothing is spent on what is decided.
+"""Batches that stay full: runs of an iterative attack from many examples and restarts share each query.
 
-The runs of all examples stand in one line. A run leaves its place in the batch the moment its example is broken or its
-budget is spent, and the next in line takes it. Each example's runs (restarts, aims) follow one another, in rounds over
-all examples, so that nothing is spent on a second run of what the first one breaks.
+A run leaves the batch as soon as its example is broken or its budget is spent, and the next waiting run takes its row.
+The runs of an example (restarts, target classes) follow one another, in rounds over all examples, so that no pass is
+spent on a second run of an example that the first one breaks.
 
-Where the line gets shorter than the batch, the runs of one example go side by side instead, once its first has not
-broken it soon: the batch stays full, down to a single example. Of several that succeed, the one with the lowest number
-counts, and it waits for those before it. So what is found of an example depends on its own key alone: not on the batch
-size, on the order, or on who else is there. Only what it costs does, by the runs that a lower one's success cut short.
+If fewer examples wait than there are free rows, the runs of one example go side by side, unless its first run may still
+break it soon: the batch stays full, down to a single example. If several succeed, the run with the lowest number
+counts, once the runs before it are over. So the result for an example depends on its own key alone, not on batch size,
+order or other examples. Only its cost does, by the runs that another run's success made superfluous.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from isthmus.attacks.engine.verifier import VerifierResult
 from isthmus.core.randomness import fold
 
 SOON = 8
-"""Looks in which most examples break that break at all; until then an example's first run goes alone."""
+"""Most successes come within this many steps; later runs of an example wait until then."""
 
 
 @dataclass
 class Slots(Rows):
-    """Who is in the batch: the example's row in the state, its run's number, and the run's best so far."""
+    """The rows of the batch: the example's row in the state, its run's number, and the run's best so far."""
 
     example: Tensor
     number: Tensor
@@ -45,7 +45,7 @@ class Slots(Rows):
 
 @dataclass
 class Found(Rows):
-    """Runs that decided their examples: what the state is to note."""
+    """Runs that decided their examples: what the state is to record."""
 
     example: Tensor
     number: Tensor
@@ -58,10 +58,10 @@ class Found(Rows):
 
 
 class BatchScheduler:
-    """Runs one search on examples until each is decided or has spent its runs.
+    """Runs one iterative attack on examples until each is decided or its runs are over.
 
     Args:
-        context: model, examples and state; the state is entered as it goes.
+        context: model, examples and state; the state is updated at every step.
         attack: the attack, bound to the threat.
         label: of its stage; the keys of its runs derive from it.
         stage: its position in the state's count.
@@ -75,7 +75,7 @@ class BatchScheduler:
         self.waiting: deque[int] = deque()
         self.numbers = torch.arange(attack.runs)
         self.after = torch.tensor([attack.after(number) for number in range(attack.runs)])
-        self.begun = torch.full((len(self.state),), -1)  # the last run of each example that was begun here
+        self.started = torch.full((len(self.state),), -1)  # the last run of each example that was started here
         self.found: Found | None = None  # successes that wait for their examples' earlier runs
         self._slots: Slots | None = None
         self.batch: Batch
@@ -83,14 +83,14 @@ class BatchScheduler:
 
     @property
     def slots(self) -> Slots:
-        """Who is in the batch, while there is one."""
+        """The rows of the batch, if there is one."""
         assert self._slots is not None
         return self._slots
 
     def run(self, rows: Tensor) -> Iterator[None]:
-        """Work through these examples' runs; yields after every look, when the state is in order."""
+        """Run the attack on these examples; yield after every step, when the state is consistent."""
         left = rows[self.state.robust[rows] & (self.state.done[rows] < self.attack.runs)]
-        # those that are behind go first, so that an evaluation taken up again goes on as it would have
+        # those with fewer runs go first, so that a resumed evaluation continues in the same order
         self.waiting.extend(left[self.state.done[left].argsort(stable=True)].tolist())
         if len(left) > self.size:  # batches of one size, rather than full ones and a small last one
             self.size = math.ceil(len(left) / math.ceil(len(left) / self.size))
@@ -99,7 +99,7 @@ class BatchScheduler:
             self._step()
             yield
 
-    # --- who is next ---
+    # --- starting runs ---
 
     def _fill(self) -> None:
         free = self.size - (0 if self._slots is None else len(self._slots))
@@ -107,13 +107,13 @@ class BatchScheduler:
             return
         example = torch.tensor([self.waiting.popleft() for _ in range(min(free, len(self.waiting)))], dtype=torch.int64)
         number = self._next(example)
-        self.begun[example] = number
+        self.started[example] = number
         if self.side_by_side and free > len(example):
             beside = self._beside(example[number > 0], free - len(example))
             example, number = torch.cat([example, beside[0]]), torch.cat([number, beside[1]])
         if len(example) == 0:
             return
-        slots, batch, runs = self._begin(example, number)
+        slots, batch, runs = self._start(example, number)
         if self._slots is None:
             self._slots, self.batch, self.runs = slots, batch, runs
         else:
@@ -121,15 +121,15 @@ class BatchScheduler:
             self.batch, self.runs = self.batch.joined(batch), self.runs.joined(runs)
 
     def _open(self, example: Tensor) -> Tensor:
-        """Which runs of these examples neither are over nor were begun."""
-        return self.state.scores[example].isnan() & (self.numbers > self.begun[example, None])
+        """Which runs of these examples are neither over nor started."""
+        return self.state.scores[example].isnan() & (self.numbers > self.started[example, None])
 
     def _next(self, example: Tensor) -> Tensor:
-        """The number of each example's next run; the first of those that are open."""
+        """The number of each example's next run."""
         return self._open(example).to(torch.int8).argmax(1)
 
     def _beside(self, example: Tensor, free: int) -> tuple[Tensor, Tensor]:
-        """Further runs of these and other examples with runs under way: at most so many, one of each before another."""
+        """At most ``free`` further runs of these examples and others with runs under way, in rounds over examples."""
         if self._slots is not None:
             settled = (self.runs.step.cpu() >= SOON) | (self._slots.number > 0)
             example = torch.cat([example, self._slots.example[settled]])
@@ -142,14 +142,14 @@ class BatchScheduler:
             number = self._next(example)
             awaited = self.state.scores[example].isnan() & (self.numbers < self.after[number, None])
             example, number = (column[~awaited.any(1)][:free] for column in (example, number))
-            self.begun[example] = number
+            self.started[example] = number
             more.append((example, number))
             free -= len(example)
         if not more:
             return example[:0], example[:0]
         return torch.cat([example for example, _ in more]), torch.cat([number for _, number in more])
 
-    def _begin(self, example: Tensor, number: Tensor) -> tuple[Slots, Batch, AttackState]:
+    def _start(self, example: Tensor, number: Tensor) -> tuple[Slots, Batch, AttackState]:
         context, state = self.context, self.state
         target_class = torch.full_like(example, -1)
         batch = context.batch(example)
@@ -159,9 +159,9 @@ class BatchScheduler:
             for each in set(number.tolist()):
                 those = number == each
                 of = example[those]
-                aimed = self.attack.target_class(each, state.ranked[of], state.scores[of], keys[those])
-                if aimed is not None:
-                    target_class[those] = aimed
+                target = self.attack.target_class(each, state.ranked[of], state.scores[of], keys[those])
+                if target is not None:
+                    target_class[those] = target
         batch.target_class = target_class.to(context.device)
         runs = self.attack.init(batch, number.to(context.device))
         margin = torch.full((len(example),), torch.inf, device=context.device)
@@ -172,22 +172,24 @@ class BatchScheduler:
 
     def _step(self) -> None:
         batch, runs = self.batch, self.runs
-        answer = self._look(batch, runs)
+        answer = self._query(batch, runs)
         finite = answer.finite
         reached = batch.reached(answer.logits) & finite
         if self.attack.inside:
-            self._remember(slice(None), runs.x, torch.where(finite, batch.margin(answer.logits), torch.inf))
+            self._keep_best(slice(None), runs.x, torch.where(finite, batch.margin(answer.logits), torch.inf))
         if self.keeps_best:
-            reached = torch.zeros_like(reached)  # at the boundary it is often a lucky draw: judged at the run's end
-        asked = (reached | ~finite).nonzero().squeeze(1)
+            reached = torch.zeros_like(
+                reached
+            )  # at the boundary it is often a lucky draw: verified at the end of the run
+        proposed = (reached | ~finite).nonzero().squeeze(1)
         leaves = torch.zeros(len(batch), dtype=torch.bool)
-        if len(asked) and not self.attack.inside:
-            # roughly: the verifier looks closely, and in float64
+        if len(proposed) and not self.attack.inside:
+            # a rough test: the verifier repeats it in float64
             threat = self.context.threat
-            inside = threat.norm(runs.x[asked] - batch.images[asked]) <= 1.0001 * threat.eps
-            asked = asked[inside | ~finite[asked]]
-        if len(asked):
-            leaves[asked.cpu()] = self._decide(asked, runs.x[asked]) | ~finite[asked].cpu()
+            inside = threat.norm(runs.x[proposed] - batch.images[proposed]) <= 1.0001 * threat.eps
+            proposed = proposed[inside | ~finite[proposed]]
+        if len(proposed):
+            leaves[proposed.cpu()] = self._verify(proposed, runs.x[proposed]) | ~finite[proposed].cpu()
         self.attack.step(runs, batch, answer)
         over = (runs.step >= runs.budget).cpu() & ~leaves
         if over.any():
@@ -196,14 +198,14 @@ class BatchScheduler:
         if leaves.any():
             self._leave(leaves)
 
-    def _look(self, batch: Batch, runs: AttackState) -> Answer:
+    def _query(self, batch: Batch, runs: AttackState) -> Answer:
         wants = self.attack.wants(runs) if self.attack.gradient else None
         if wants is None or wants.all():
-            return self._look_at(None, batch, runs, self.attack.gradient)
+            return self._query_rows(None, batch, runs, self.attack.gradient)
         n, answers = len(batch), []
         for rows, gradient in ((wants.nonzero().squeeze(1), True), ((~wants).nonzero().squeeze(1), False)):
             if len(rows):
-                answers.append((rows, self._look_at(rows, batch.take(rows), runs.take(rows), gradient)))
+                answers.append((rows, self._query_rows(rows, batch.take(rows), runs.take(rows), gradient)))
         logits = answers[0][1].logits.new_empty(n, answers[0][1].logits.shape[1])
         whole = Answer(logits, logits.new_zeros(n), torch.zeros_like(runs.x))
         for rows, answer in answers:
@@ -212,8 +214,8 @@ class BatchScheduler:
                 whole.loss[rows], whole.gradient[rows] = answer.loss, answer.gradient
         return whole
 
-    def _look_at(self, rows: Tensor | None, batch: Batch, runs: AttackState, gradient: bool) -> Answer:
-        """Look for these rows of the batch (None: all); books the passes."""
+    def _query_rows(self, rows: Tensor | None, batch: Batch, runs: AttackState, gradient: bool) -> Answer:
+        """Query these rows of the batch (None: all), and book the passes."""
         objective = (lambda logits: self.attack.objective(runs, batch, logits)) if gradient else None
         example = self.slots.example if rows is None else self.slots.example[rows.cpu()]
         with self.context.booked(example):
@@ -224,16 +226,16 @@ class BatchScheduler:
             self.state.zero_gradients.index_add_(0, example, (~answer.gradient.flatten(1).any(1)).long().cpu())
         return answer
 
-    def _remember(self, rows: Tensor | slice, images: Tensor, margin: Tensor) -> None:
-        """Keep the smallest gap of each run; of a random model's runs the image, too, to be judged at the end."""
+    def _keep_best(self, rows: Tensor | slice, images: Tensor, margin: Tensor) -> None:
+        """Keep the smallest margin of each run; for a random model the image, too, to be verified at the end."""
         slots = self.slots
         if self.keeps_best:
             closer = (margin < slots.margin[rows]).nonzero().squeeze(1)
             slots.closest[closer if isinstance(rows, slice) else rows[closer]] = images[closer]
         slots.margin[rows] = torch.minimum(slots.margin[rows], margin)
 
-    def _decide(self, rows: Tensor, images: Tensor) -> Tensor:
-        """Have images judged; says which of them decide their examples."""
+    def _verify(self, rows: Tensor, images: Tensor) -> Tensor:
+        """Verify images; return which of them decide their examples."""
         context, example = self.context, self.slots.example[rows.cpu()]
         batch = self.batch.take(rows)
         batch.keys = context.examples.keys[example].to(context.device)
@@ -243,24 +245,24 @@ class BatchScheduler:
         self.slots.tries[rows] = tries
         self.state.record_nearest(example, checked, self.stage, self.slots.number[rows.cpu()])
         if self.attack.inside:
-            self._remember(rows, checked.images, torch.where(checked.finite, checked.margin, torch.inf))
+            self._keep_best(rows, checked.images, torch.where(checked.finite, checked.margin, torch.inf))
         decided = checked.broken | ~checked.finite
         if decided.any():
-            self._find(rows[decided], checked, decided)
+            self._record(rows[decided], checked, decided)
         return decided.cpu()
 
     def _finish(self, rows: Tensor) -> None:
-        """Runs whose budget is spent: judge where they stand, and a random model's best."""
+        """Verify the last image of runs whose budget is spent, and for a random model the best one."""
         at = rows.to(self.context.device)
-        decided = self._decide(at, self.runs.x[at])
+        decided = self._verify(at, self.runs.x[at])
         if self.keeps_best and not decided.all():
             again = at[~decided.to(at.device)]
-            self._decide(again, self.slots.closest[again])
+            self._verify(again, self.slots.closest[again])
 
-    # --- what was found ---
+    # --- recording results ---
 
-    def _find(self, rows: Tensor, checked: VerifierResult, decided: Tensor) -> None:
-        """Note what runs in these rows found where no earlier run of the same example may yet find something."""
+    def _record(self, rows: Tensor, checked: VerifierResult, decided: Tensor) -> None:
+        """Record what runs in these rows found, unless an earlier run of the same example may still find something."""
         here, slots = rows.cpu(), self.slots
         target_class = self.batch.columns()["target_class"]
         found = Found(
@@ -271,12 +273,12 @@ class BatchScheduler:
             *(column[decided].cpu() for column in (checked.images, checked.broken, checked.finite, checked.margin)),
         )
         if self.side_by_side:
-            found = self._first(found if self.found is None else self.found.joined(found))
-        self._note(found)
+            found = self._final(found if self.found is None else self.found.joined(found))
+        self._record_final(found)
 
-    def _first(self, found: Found) -> Found:
-        """Finds that no earlier run of their example can overtake any more; those that one still may are kept."""
-        lowest = torch.full_like(self.begun, self.attack.runs)
+    def _final(self, found: Found) -> Found:
+        """Successes that no earlier run of their example can precede any more; the others are kept in ``found``."""
+        lowest = torch.full_like(self.started, self.attack.runs)
         lowest.scatter_reduce_(0, found.example, found.number, "amin")
         found = found.take((found.number == lowest[found.example]) & self.state.robust[found.example])
         if self._slots is not None:
@@ -285,44 +287,41 @@ class BatchScheduler:
         self.found = None if first.all() else found.take(~first)
         return found.take(first)
 
-    def _note(self, found: Found) -> None:
+    def _record_final(self, found: Found) -> None:
         state, example = self.state, found.example
-        state.run[example], state.step[example], state.target_class[example] = (
-            found.number,
-            found.step,
-            found.target_class,
-        )
+        state.run[example], state.step[example] = found.number, found.step
+        state.target_class[example] = found.target_class
         state.record(example, VerifierResult(found.images, found.broken, found.finite, found.margin), self.stage)
 
     def _leave(self, leaves: Tensor) -> None:
-        """Take runs out of the batch, and with them the later ones of their examples where one has found something."""
+        """Remove runs from the batch, and with a success the later runs of its example."""
         slots, state = self.slots, self.state
         over = leaves
         if self.side_by_side:
-            until = torch.full_like(self.begun, self.attack.runs)
+            until = torch.full_like(self.started, self.attack.runs)
             if self.found is not None:
                 until[self.found.example] = self.found.number
             later = slots.number >= until[slots.example]
             over, leaves = leaves & ~later, leaves | later | ~state.robust[slots.example]
         example = slots.example[over]
-        self._enter(example, slots.number[over], slots.margin.cpu()[over])
+        self._close(example, slots.number[over], slots.margin.cpu()[over])
         state.tries[example] = slots.tries.cpu()[over]
         stay = (~leaves).nonzero().squeeze(1)
         self._slots = slots.take(stay) if len(stay) else None
         if len(stay):
             self.batch, self.runs = self.batch.take(stay), self.runs.take(stay)
         if self.found is not None:
-            self._note(self._first(self.found))
-        goes_on = state.robust[example] & self._open(example).any(1)
+            self._record_final(self._final(self.found))
+        continues = state.robust[example] & self._open(example).any(1)
         if self._slots is not None and self.side_by_side:
-            goes_on &= ~torch.isin(example, self._slots.example)
-        self.waiting.extend(dict.fromkeys(example[goes_on].tolist()))
+            continues &= ~torch.isin(example, self._slots.example)
+        self.waiting.extend(dict.fromkeys(example[continues].tolist()))
 
-    def _enter(self, example: Tensor, number: Tensor, margin: Tensor) -> None:
-        """Into the state: runs that are over, and how close they came."""
+    def _close(self, example: Tensor, number: Tensor, margin: Tensor) -> None:
+        """Record runs that are over, and their smallest margins."""
         state = self.state
         state.scores[example, number] = margin
         state.done.index_add_(0, example, torch.ones_like(example))
         if self.attack.inside:
-            stands = state.robust[example]
-            state.margin.scatter_reduce_(0, example[stands], margin[stands], "amin")
+            robust = state.robust[example]
+            state.margin.scatter_reduce_(0, example[robust], margin[robust], "amin")
