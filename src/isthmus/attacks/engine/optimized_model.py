@@ -133,12 +133,13 @@ def _fold_batch_norm(traced: fx.GraphModule) -> None:
     modules, calls = _calls(traced)
     for norm in list(traced.graph.nodes):
         before = norm.args[0] if norm.op == "call_module" and norm.args else None
-        if not isinstance(modules.get(str(norm.target)), nn.BatchNorm2d) or not isinstance(before, fx.Node):
+        module = modules.get(str(norm.target))
+        if not isinstance(module, nn.BatchNorm2d) or not isinstance(before, fx.Node):
             continue
         convolution = modules.get(str(before.target))
         once = len(before.users) == 1 and calls[before.target] == calls[norm.target] == 1
         if isinstance(convolution, nn.Conv2d) and once:
-            traced.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, modules[str(norm.target)]))
+            traced.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, module))
             norm.replace_all_uses_with(before)
             traced.graph.erase_node(norm)
 
@@ -226,10 +227,11 @@ class InputConvolution(nn.Module):
 
 class _Convolve(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None, *options: tuple[int, ...]) -> Tensor:
+    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> Tensor:
         ctx.save_for_backward(weight)
         ctx.size, ctx.options = images.shape[2:], dict(zip(("stride", "padding", "dilation"), options, strict=True))
-        return functional.conv2d(images, weight, bias, *options)
+        convolved: Tensor = functional.conv2d(images, weight, bias, *options)
+        return convolved
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:

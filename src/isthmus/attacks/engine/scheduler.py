@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,7 +87,7 @@ class BatchScheduler:
         assert self._slots is not None
         return self._slots
 
-    def run(self, rows: Tensor) -> Iterator[None]:
+    def run(self, rows: Tensor) -> Generator[None, None, None]:
         """Run the attack on these examples; yield after every step, when the state is consistent."""
         left = rows[self.state.robust[rows] & (self.state.done[rows] < self.attack.runs)]
         # those with fewer runs go first, so that a resumed evaluation continues in the same order
