@@ -200,7 +200,7 @@ class Study:
         title: of its page.
         question: one line.
         config: the class of its options.
-        measure: "module:function", from the options and the store to the experiments in stages
+        measure: "module:function" in the paper's folder, from the options and the store to the experiments in stages
             (:data:`isthmus.studies.store.Stages`); imported only when they are needed.
         claims: from the options to the paper's claims.
         blocks: tables and plots of its page, or a function from the options to them.
@@ -230,7 +230,8 @@ class Study:
     def experiments(self, config: StudyConfig, store: ResultStore) -> Stages:
         """The experiments, in stages."""
         module, _, function = self.measure.partition(":")
-        stages: Stages = getattr(importlib.import_module(module), function)(config, store)
+        found = importlib.import_module(f"isthmus.studies.{self.paper}.{module}")
+        stages: Stages = getattr(found, function)(config, store)
         return stages
 
     def judge(self, record: StudyRecord) -> tuple[ClaimResult, ...]:

@@ -129,7 +129,6 @@ _BLOCKS: tuple[Block, ...] = (
     ),
 )
 
-_EXPERIMENTS = "isthmus.studies.ceb.experiments"
 STUDIES = (
     Study(
         name="ceb/calibration",
@@ -137,7 +136,7 @@ STUDIES = (
         question="How does the calibration of CEB, VIB and a deterministic network on Fashion-MNIST change while they "
         "train?",
         config=CalibrationConfig,
-        measure=f"{_EXPERIMENTS}:calibration",
+        measure="experiments:calibration",
         claims=_claims,
         blocks=_BLOCKS,
         names=OBJECTIVES,

@@ -176,7 +176,6 @@ def _blocks_62x7(config: Cifar62x7Config) -> list[Block]:
     ]
 
 
-_EXPERIMENTS = "isthmus.studies.ceb.cifar_experiments:cifar"
 STUDIES = (
     Study(
         name="ceb/cifar-28x10",
@@ -184,7 +183,7 @@ STUDIES = (
         question="How do accuracy and robustness on CIFAR-10 depend on ρ for CEB's 28×10 Wide ResNets, and which ρ "
         "train at all?",
         config=Cifar28x10Config,
-        measure=_EXPERIMENTS,
+        measure="cifar_experiments:cifar",
         claims=claims_28x10,
         blocks=_blocks_28x10,
         names=NAMES,
@@ -195,7 +194,7 @@ STUDIES = (
         question="Do large Wide ResNets train on CIFAR-10 at ρ = 0, and are they then more accurate, robust and "
         "general than at ρ = 5?",
         config=Cifar62x7Config,
-        measure=_EXPERIMENTS,
+        measure="cifar_experiments:cifar",
         claims=claims_62x7,
         blocks=_blocks_62x7,
         names=NAMES,
@@ -206,7 +205,7 @@ STUDIES = (
         question="Are large Wide ResNets that bidirectional CEB trained on CIFAR-10 at ρ = 0 more accurate, robust and "
         "general than at ρ = 5?",
         config=BidirectionalConfig,
-        measure=_EXPERIMENTS,
+        measure="cifar_experiments:cifar",
         claims=claims_62x7,
         blocks=_blocks_62x7,
         names=NAMES,

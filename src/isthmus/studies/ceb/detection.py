@@ -189,7 +189,6 @@ def _blocks(config: DetectionConfig) -> list[Block]:
     ]
 
 
-_EXPERIMENTS = "isthmus.studies.ceb.experiments"
 STUDIES = (
     Study(
         name="ceb/detection",
@@ -197,7 +196,7 @@ STUDIES = (
         question="How well do the entropy of a deterministic network and the rate of bottlenecks detect "
         "out-of-distribution images on Fashion-MNIST?",
         config=DetectionConfig,
-        measure=f"{_EXPERIMENTS}:detection",
+        measure="experiments:detection",
         claims=_claims,
         blocks=_blocks,
         names=NAMES,

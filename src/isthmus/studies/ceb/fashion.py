@@ -260,7 +260,6 @@ _MEMORY_BLOCKS: tuple[Block, ...] = (
     ),
 )
 
-_EXPERIMENTS = "isthmus.studies.ceb.experiments"
 STUDIES = (
     Study(
         name="ceb/fashion",
@@ -268,7 +267,7 @@ STUDIES = (
         question="How do accuracy, rate and robustness on Fashion-MNIST depend on ρ, for CEB, VIB and a deterministic "
         "network?",
         config=FashionConfig,
-        measure=f"{_EXPERIMENTS}:fashion",
+        measure="experiments:fashion",
         claims=_claims,
         blocks=_blocks,
         names=OBJECTIVES,
@@ -278,7 +277,7 @@ STUDIES = (
         title="Random labels: memorisation if nothing can be learned",
         question="Does a bottleneck keep a classifier from memorising labels that do not depend on the images?",
         config=RandomLabelsConfig,
-        measure=f"{_EXPERIMENTS}:random_labels",
+        measure="experiments:random_labels",
         claims=_memory_claims,
         blocks=_MEMORY_BLOCKS,
         names=OBJECTIVES,

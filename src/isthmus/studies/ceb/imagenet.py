@@ -237,7 +237,6 @@ def _over_rho(title: str, error: Select) -> Curves:
     )
 
 
-_EXPERIMENTS = "isthmus.studies.ceb.imagenet_experiments:imagenet"
 _QUESTION = (
     "Do AutoAugment, width and CEB make a ResNet-{} on ImageNet more accurate, and robust to corruptions and attacks?"
 )
@@ -247,7 +246,7 @@ STUDIES = (
         title="Table 1 and figure 4: ResNet-50 on ImageNet",
         question=_QUESTION.format(50),
         config=ImageNetConfig,
-        measure=_EXPERIMENTS,
+        measure="imagenet_experiments:imagenet",
         claims=_claims_50,
         blocks=_blocks,
         names=NAMES,
@@ -257,7 +256,7 @@ STUDIES = (
         title="Table 2 and figure 5: ResNet-152 on ImageNet",
         question=_QUESTION.format(152),
         config=ImageNet152Config,
-        measure=_EXPERIMENTS,
+        measure="imagenet_experiments:imagenet",
         claims=_claims_152,
         blocks=_blocks,
         names=NAMES,

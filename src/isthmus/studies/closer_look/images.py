@@ -306,17 +306,16 @@ def _cifar_blocks(config: CifarConfig) -> list[Block]:
     ]
 
 
-_EXPERIMENTS = "isthmus.studies.closer_look.experiments"
 _restarts = partial(
     Study,
-    measure=f"{_EXPERIMENTS}:restarts",
+    measure="experiments:restarts",
     claims=_restart_claims,
     blocks=_restart_blocks,
     names=NAMES,
 )
 _cifar = partial(
     Study,
-    measure=f"{_EXPERIMENTS}:cifar",
+    measure="experiments:cifar",
     claims=_cifar_claims,
     blocks=_cifar_blocks,
     names=NAMES,
@@ -327,7 +326,7 @@ STUDIES = (
         title="Figure 1: VIB on MNIST under FGS",
         question="How much accuracy does VIB keep on MNIST under the one-step attack, and is that robustness genuine?",
         config=FgsConfig,
-        measure=f"{_EXPERIMENTS}:fgs",
+        measure="experiments:fgs",
         claims=_fgs_claims,
         blocks=_fgs_blocks,
         names=NAMES,

@@ -127,7 +127,7 @@ _BLOCKS: tuple[Block, ...] = (
     ),
 )
 
-_surfaces = partial(Study, measure="isthmus.studies.closer_look.experiments:surfaces", claims=_claims, blocks=_BLOCKS)
+_surfaces = partial(Study, measure="experiments:surfaces", claims=_claims, blocks=_BLOCKS)
 STUDIES = (
     _surfaces(
         name="closer-look/figure-4",

@@ -273,7 +273,6 @@ _SAMPLE_BLOCKS: tuple[Block, ...] = (
     ),
 )
 _OPTIMUM = Mark("sign(x₁), the optimum", y=1.0)  # sign(x₂) alone would be right in none of the last two sets
-_EXPERIMENTS = "isthmus.studies.closer_look.toy_experiments"
 STUDIES = (
     Study(
         name="closer-look/figure-5",
@@ -281,7 +280,7 @@ STUDIES = (
         question="Does a bottleneck rely on the feature that is always right, or also on the one that an attacker can "
         "change?",
         config=ToyConfig,
-        measure=f"{_EXPERIMENTS}:toys",
+        measure="toy_experiments:toys",
         claims=_rare_claims,
         blocks=_toy_blocks(
             {"clean": "Clean points", "rare": "Rare points alone", "shifted": "x₂ moved by 1 against the label"},
@@ -294,7 +293,7 @@ STUDIES = (
         title="Figure 6: samples of the toy problem",
         question="What does the first toy problem look like, and do its samples agree with the formulas?",
         config=SamplesConfig,
-        measure=f"{_EXPERIMENTS}:samples",
+        measure="toy_experiments:samples",
         claims=_sample_claims,
         blocks=_SAMPLE_BLOCKS,
     ),
@@ -303,7 +302,7 @@ STUDIES = (
         title="Figure 7: a toy problem with one robust feature",
         question="Does a bottleneck rely on the one robust feature if many weak ones together predict better?",
         config=GaussiansConfig,
-        measure=f"{_EXPERIMENTS}:gaussian_toys",
+        measure="toy_experiments:gaussian_toys",
         claims=_robust_claims,
         blocks=_toy_blocks(
             {"clean": "Clean points", "attacked": "Every Gaussian moved by 2η against the label"},

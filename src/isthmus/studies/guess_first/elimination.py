@@ -155,7 +155,7 @@ STUDIES = (
         question="How much label information does the information elimination leave in representations under a label "
         "hypothesis?",
         config=RepresentationsConfig,
-        measure="isthmus.studies.guess_first.representations:representations",
+        measure="representations:representations",
         claims=_claims,
         blocks=_BLOCKS,
         names=NAMES,

@@ -365,14 +365,13 @@ def _diagnoses(record: StudyRecord, config: TableConfig) -> list[Table]:
     ]
 
 
-_EXPERIMENTS = "isthmus.studies.guess_first.experiments"
 STUDIES = (
     Study(
         name="guess-first/table-1",
         title="Table 1: Guess-First classifiers on MNIST",
         question="How robust are a CNN, VIB and four Guess-First classifiers on MNIST, and is that robustness genuine?",
         config=TableConfig,
-        measure=f"{_EXPERIMENTS}:table",
+        measure="experiments:table",
         claims=partial(_table_claims, gain=True),
         blocks=_table_blocks,
         names=NAMES,
@@ -382,7 +381,7 @@ STUDIES = (
         title="Table 2: Guess-First classifiers on Fashion-MNIST",
         question="How robust are the classifiers of table 1 on Fashion-MNIST, and is that robustness genuine?",
         config=FashionConfig,
-        measure=f"{_EXPERIMENTS}:table",
+        measure="experiments:table",
         claims=partial(_table_claims, gain=False),
         blocks=_table_blocks,
         names=NAMES,
@@ -393,7 +392,7 @@ STUDIES = (
         question="How does the accuracy of Guess-First classifiers fall with the perturbation size, black- and "
         "white-box?",
         config=CurvesConfig,
-        measure=f"{_EXPERIMENTS}:curves",
+        measure="experiments:curves",
         claims=_curves_claims,
         blocks=_curves_blocks,
         names=NAMES,

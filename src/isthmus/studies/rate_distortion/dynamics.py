@@ -294,14 +294,13 @@ def _plane(title: str, reading: str, along: str, lines: tuple[str, ...], epochs:
     )
 
 
-_EXPERIMENTS = "isthmus.studies.rate_distortion.experiments"
 STUDIES = (
     Study(
         name="rate-distortion/figure-2",
         title="Figure 2: the gradient's signal-to-noise ratio",
         question="Does the stochastic gradient's signal-to-noise ratio settle, when, and at one level for all layers?",
         config=GradientConfig,
-        measure=f"{_EXPERIMENTS}:gradients",
+        measure="experiments:gradients",
         claims=_gradient_claims,
         blocks=_gradient_blocks,
     ),
@@ -310,7 +309,7 @@ STUDIES = (
         title="Figure 3: the information plane",
         question="Does a network compress its images once it has fitted their labels, and what if labels are random?",
         config=PlaneConfig,
-        measure=f"{_EXPERIMENTS}:plane",
+        measure="experiments:plane",
         claims=_plane_claims,
         blocks=_plane_blocks,
         names={"original": "original labels", "random": "random labels"},

@@ -355,7 +355,6 @@ _TRANSFER_BLOCKS: tuple[Block, ...] = (
     weight_decay.table,
 )
 
-_CHECKS = "isthmus.studies.rate_distortion.image_experiments"
 STUDIES = (
     Study(
         name="rate-distortion/figure-4",
@@ -363,7 +362,7 @@ STUDIES = (
         question="Which images does a network assign to a class with full confidence, with weight decay, with batch "
         "norm and without either?",
         config=PrototypesConfig,
-        measure=f"{_CHECKS}:prototypes",
+        measure="image_experiments:prototypes",
         claims=_prototype_claims,
         blocks=_PROTOTYPE_BLOCKS,
         names=NAMES,
@@ -374,7 +373,7 @@ STUDIES = (
         question="How does the information about the label fall as the noise in the image grows, with weight decay and "
         "with batch norm?",
         config=NoiseConfig,
-        measure=f"{_CHECKS}:noise",
+        measure="image_experiments:noise",
         claims=_noise_claims,
         blocks=_NOISE_BLOCKS,
         names={**NAMES, **NOISES},
@@ -385,7 +384,7 @@ STUDIES = (
         question="How does a layer of two neurons separate the classes under an information bottleneck and weight "
         "decay?",
         config=SphereConfig,
-        measure="isthmus.studies.rate_distortion.experiments:spheres",
+        measure="experiments:spheres",
         claims=_sphere_claims,
         blocks=_SPHERE_BLOCKS,
         names=VARIANTS,
@@ -396,7 +395,7 @@ STUDIES = (
         question="How accurate is a network on digits of another kind, zero-shot and after one example of each, and "
         "are its margins calibrated?",
         config=TransferConfig,
-        measure=f"{_CHECKS}:transfer",
+        measure="image_experiments:transfer",
         claims=_transfer_claims,
         blocks=_TRANSFER_BLOCKS,
         names=NAMES,

@@ -128,14 +128,13 @@ def _blocks(labels: Labels) -> tuple[Block, ...]:
     return (table, weight_decay.table)
 
 
-_EXPERIMENTS = "isthmus.studies.rate_distortion.experiments"
 STUDIES = (
     Study(
         name="rate-distortion/table-1",
         title="Table 1: regularisers and the generalisation gap",
         question="How do weight decay, batch norm and batch size change test accuracy and the generalisation gap?",
         config=Table1Config,
-        measure=f"{_EXPERIMENTS}:original",
+        measure="experiments:original",
         claims=_original,
         blocks=_blocks("original"),
         names=NAMES,
@@ -145,7 +144,7 @@ STUDIES = (
         title="Table 2: the same models on random labels",
         question="Which regularisers keep a network from memorising labels that do not depend on the images?",
         config=Table2Config,
-        measure=f"{_EXPERIMENTS}:random",
+        measure="experiments:random",
         claims=_random,
         blocks=_blocks("random"),
         names=NAMES,
