@@ -70,21 +70,7 @@ def test_the_checkpoint_of_another_optimiser_is_refused(tmp_path, monkeypatch):
         train(tmp_path / "run", **SGD)
     monkeypatch.undo()
     info = Run(tmp_path / "run").info()
-    for part in ("recipe", "given"):
-        del info[part]["training"]["marginal_optimizer"]
+    info["recipe"]["training"]["marginal_optimizer"] = {"lr": 1e-3}
     Run(tmp_path / "run").write_info(info)
     with pytest.raises(FileError, match="is not of this run"):
         train(tmp_path / "run", **{"training.marginal_optimizer": {"lr": 1e-3}})
-
-
-def test_a_run_of_before_it_was_a_setting_had_1e_3(tmp_path):
-    run = train(tmp_path / "run", **{"training.marginal_optimizer": {"lr": 1e-3}})
-    info = run.info()
-    for part in ("recipe", "given"):
-        del info[part]["training"]["marginal_optimizer"]
-    run.write_info(info)
-    assert run.recipe.training.marginal_optimizer.lr == 1e-3
-    assert train(tmp_path / "run", **{"training.marginal_optimizer": {"lr": 1e-3}}).info() == info
-    with pytest.raises(ConfigError, match=r"different: training\.marginal_optimizer\.lr"):
-        train(tmp_path / "run")
-    assert run.load() is not None

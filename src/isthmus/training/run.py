@@ -2,7 +2,8 @@
 
 ::
 
-    run.json                  recipe (resolved, and what was given), data, provenance of every start, status, result
+    run.json                  format, recipe (resolved, and what was given), data, provenance of every start, status,
+                              result
     metrics.jsonl             terms and accuracies while training, a JSON object a line
     checkpoint.safetensors    whole state of the loop, for resuming
     weights.safetensors       the trained model
@@ -17,21 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.core import files
-from isthmus.core.errors import FileError
+from isthmus.core.errors import ConfigError, FileError, shown
 from isthmus.core.recipe import Recipe, load_recipe
 from isthmus.models import adapters, factory
 from isthmus.models.learner import Learner
 from isthmus.training import checkpoints
 
-
-def _as_model(path: Path) -> str:
-    """Command-line options for a file that was given instead of a run folder."""
-    if path.suffix == ".py":
-        return f"--model {path.stem}:FUNCTION"
-    weights = f" --weights {path}" if path.suffix == ".safetensors" else ""
-    return f"--model package.module:function{weights}"
-
-
+FORMAT = 2
+"""Version of ``run.json``. It is increased whenever a stored key changes its meaning."""
 ENDED = ("finished", "collapsed")
 """Statuses of runs that have their weights."""
 
@@ -68,7 +62,7 @@ class Run:
         """The content of ``run.json``.
 
         Raises:
-            FileError: there is none, or it is corrupt.
+            FileError: there is none, it is corrupt, or of another format.
         """
         if not files.exists(self.path):
             raise FileError(f"There is no run folder {self.path}; train one with: isthmus train RECIPE.")
@@ -78,6 +72,8 @@ class Run:
                 f"the function that builds it: {_as_model(self.path)} --data DATA."
             )
         content = files.read_json(self.path / "run.json")
+        if isinstance(content, dict) and content.get("format", FORMAT) != FORMAT:
+            raise self._another_format(content, f"its format is {shown(content['format'])}, expected {FORMAT}")
         if lacking := _lacking(content):
             raise FileError(
                 f"{self.path / 'run.json'} is not valid (it has no {lacking}); restore it, or delete the folder "
@@ -88,16 +84,38 @@ class Run:
 
     def write_info(self, content: dict[str, Any]) -> None:
         """Replace ``run.json`` atomically."""
-        files.write_json(self.path / "run.json", content)
+        files.write_json(self.path / "run.json", {"format": FORMAT} | content)
 
     @property
     def recipe(self) -> Recipe:
-        """The resolved recipe. Runs from before ``training.marginal_optimizer`` trained a mixture with 1e-3."""
-        stored = self.info()["recipe"]
-        training = stored.get("training")
-        if isinstance(training, dict) and dict(stored.get("model") or {}).get("marginal") == "mixture":
-            stored = {**stored, "training": {"marginal_optimizer": {"lr": 1e-3}, **training}}
-        return load_recipe(stored)
+        """The resolved recipe.
+
+        Raises:
+            FileError: as :meth:`info`; or the file has no format, and its recipe is not complete or not valid.
+            ConfigError: a component of the recipe is not installed.
+        """
+        content = self.info()
+        if "format" in content:
+            return load_recipe(content["recipe"])
+        try:
+            recipe = load_recipe(content["recipe"])
+        except ConfigError as error:
+            raise self._another_format(content, f"it has no format, expected {FORMAT}; {error}") from None
+        if different := differences(content["recipe"], recipe.plain()):
+            fault = f"it has no format, expected {FORMAT}; its recipe does not give {', '.join(different[:4])}"
+            raise self._another_format(content, fault)
+        return recipe
+
+    def _another_format(self, content: dict[str, Any], fault: str) -> FileError:
+        starts = content.get("starts")
+        first = starts[0] if isinstance(starts, list) and starts and isinstance(starts[0], dict) else {}
+        packages, commit = first.get("packages"), first.get("commit")
+        made = f"isthmus {packages.get('isthmus')}" if isinstance(packages, dict) else "isthmus"
+        return FileError(
+            f"{self.path / 'run.json'} was written by another version of isthmus, "
+            f"{made}{f' at commit {commit}' if commit else ''} ({fault.rstrip('.')}). Use that version, or train again "
+            "in another folder (--out)."
+        )
 
     def metrics(self) -> list[dict[str, Any]]:
         """All lines of metrics written so far, without a truncated last line.
@@ -160,6 +178,22 @@ class Run:
             f"{self.path} has no weights of step {step} (training.snapshots: {known}). Train again in another folder, "
             "with this step among the snapshots."
         )
+
+
+def _as_model(path: Path) -> str:
+    """Command-line options for a file that was given instead of a run folder."""
+    if path.suffix == ".py":
+        return f"--model {path.stem}:FUNCTION"
+    weights = f" --weights {path}" if path.suffix == ".safetensors" else ""
+    return f"--model package.module:function{weights}"
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Dotted keys at which two nested mappings differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(set(old) | set(new))
+        return [found for key in keys for found in differences(old.get(key), new.get(key), f"{path}.{key}")]
+    return [] if old == new else [path.lstrip(".")]
 
 
 def _lacking(content: object) -> str:

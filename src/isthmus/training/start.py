@@ -14,7 +14,7 @@ from isthmus.data.images import ImageData
 from isthmus.data.loading import load
 from isthmus.training.loop import Trainer
 from isthmus.training.progress import ProgressCallback
-from isthmus.training.run import ENDED, Run
+from isthmus.training.run import ENDED, Run, differences
 
 
 def train(
@@ -107,10 +107,9 @@ def _finished(run: Run, described: dict[str, Any]) -> bool:
         return False
     info = run.info()
     known = {**info["data"], "note": described["data"]["note"]}  # the note about the same data may change
-    recorded = {"recipe": run.recipe.plain(), "data": known}  # adds defaults of newer options
+    recorded = {"recipe": run.recipe.plain(), "data": known}
     for part in ("recipe", "data"):
-        different = _differences(recorded[part], described[part])
-        if different:
+        if different := differences(recorded[part], described[part]):
             raise ConfigError(
                 f"{run.path} already holds a run with another {part} (different: {', '.join(different[:4])}). "
                 "Choose another folder with --out or another name, or delete it."
@@ -124,10 +123,3 @@ def _note_start(run: Run, described: dict[str, Any]) -> dict[str, Any]:
     info = described | {"status": "running", "starts": [*earlier, provenance.collect()], "result": None}
     run.write_info(info)
     return info
-
-
-def _differences(old: Any, new: Any, path: str = "") -> list[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted(set(old) | set(new))
-        return [found for key in keys for found in _differences(old.get(key), new.get(key), f"{path}.{key}")]
-    return [] if old == new else [path.lstrip(".")]
