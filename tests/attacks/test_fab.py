@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from isthmus.attacks import FAB, robust_accuracy
@@ -12,6 +11,7 @@ from isthmus.attacks.engine.counted_model import Answer, CountedModel
 from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.hyperplane import PROJECTIONS
 from isthmus.attacks.threats import L1, L2, Linf
+from isthmus.core.errors import ConfigError
 from isthmus.core.randomness import example_keys
 from tests.attacks.attacked_models import PIXELS, Linear, Smooth, pictures, subject
 
@@ -228,5 +228,5 @@ def test_an_image_that_is_all_wall_stays_in_the_box():
 
 @pytest.mark.parametrize("options", [{"steps": 0}, {"alpha_max": 1.5}, {"eta": 0.9}, {"beta": 1.0}, {"targets": -1}])
 def test_options_out_of_range_are_refused(options):
-    with pytest.raises(ValidationError):
+    with pytest.raises(ConfigError):
         FAB(**options)

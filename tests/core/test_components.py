@@ -19,7 +19,7 @@ from isthmus.training.run import Run
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MINE = """
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
@@ -53,6 +53,10 @@ class Counter(CallbackState):
 
     def end_epoch(self):
         return {"steps": self.steps}
+
+
+class Named(Net):
+    name: Literal["net"] = "net"
 
 
 class Dark(ShiftedTestSet):
@@ -124,6 +128,18 @@ def test_objects_are_used_as_they_are(mine):
     assert model.marginal is not None
 
 
+def test_a_class_that_fixes_its_name_is_found_by_its_path(mine):
+    """It keeps the path, so that the run can be loaded, unless its name is registered."""
+    model = {"backbone": {"name": "minepackage.mine:Named", "width": 4}, "dim": 2}
+    recipe = load_recipe(RECIPE | {"model": model, "objective": "isthmus.objectives.ceb:CEB"})
+    stored = recipe.plain()
+    assert stored["model"]["backbone"] == {"name": "minepackage.mine:Named", "width": 4}
+    assert stored["objective"]["name"] == "ceb"
+    assert load_recipe(stored) == recipe
+    run = isthmus.train(recipe, {"training.epochs": 1}, out=mine / "run", progress=False)
+    assert run.load() is not None
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -147,6 +163,38 @@ def test_every_component_is_a_class_named_like_its_file(kind):
         found = registry.load(kind, name)
         assert found.model_fields["name"].default == name
         assert found.__name__ != "Config"
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            lambda: isthmus.attacks.APGD(stepz=5),
+            r"APGD: There is no key 'stepz'. Did you mean 'steps'\? There is: eot, loss",
+        ),
+        (lambda: isthmus.objectives.CEB(rho="x"), "CEB: rho: Input should be a valid number, .*got 'x'"),
+        (lambda: isthmus.attacks.APGD(name="pgd"), "APGD: name: Input should be 'apgd'"),
+    ],
+)
+def test_wrong_options_of_a_class_are_explained_as_in_a_recipe(build, message):
+    with pytest.raises(ConfigError, match=message):
+        build()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"training": {"optimizer": {"lrr": 1}}},
+            "recipe: training.optimizer: There is no key 'lrr'. Did you mean 'lr'",
+        ),
+        ({"training": {"optimizer": {"lr": -1}}}, "recipe: training.optimizer.lr: Input should be greater than 0"),
+        ({"model": {"backbone": "mlp", "dim": 0}}, "recipe: model.dim: Input should be greater than 0"),
+    ],
+)
+def test_mistakes_in_nested_configs_name_their_path(change, message):
+    with pytest.raises(ConfigError, match=message):
+        load_recipe({"name": "x", "data": "digits", "model": {"backbone": "mlp"}, "objective": "ceb"} | change)
 
 
 @pytest.mark.parametrize("target", ["minepackage.squared_rate:SquaredRate", "minepackage.squared_rate"])

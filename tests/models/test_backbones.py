@@ -1,9 +1,9 @@
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from isthmus.core.config import component
+from isthmus.core.errors import ConfigError
 from isthmus.models.backbones import MLP, Conv, WideResNet
 from isthmus.models.backbones.wide_resnet import blocks_per_group
 
@@ -161,5 +161,5 @@ def test_the_whole_network_is_one_graph_for_the_compiler(options):
 
 def test_configs_refuse_impossible_networks():
     for backbone, wrong in [(MLP, {"hidden": ()}), (Conv, {"widths": (1, 0, 1)}), (WideResNet, {"depth": 3})]:
-        with pytest.raises(ValidationError):
+        with pytest.raises(ConfigError):
             backbone(**wrong)

@@ -1,8 +1,8 @@
 """The studies of Guess First: what the paper prints, recipes, and claims on made-up records."""
 
 import pytest
-from pydantic import ValidationError
 
+from isthmus.core.errors import ConfigError
 from isthmus.core.recipe import load_recipe
 from isthmus.studies import catalogue, page
 from isthmus.studies.estimates import LEAST_SEEDS
@@ -127,7 +127,7 @@ def test_options_reach_the_recipes():
     ],
 )
 def test_grids_hold_the_tables_sizes(options, message):
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(ConfigError, match=message):
         catalogue.find(TABLE_1).config(**options)
 
 

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_serializer,
+    field_validator,
+)
 
 from isthmus.core import files, registry
 from isthmus.core.errors import ConfigError, FileError, brief, shown, unknown
@@ -23,11 +31,24 @@ _MOST_VALUES, _DEEPEST, _MOST_FAULTS = 100_000, 50, 5
 
 
 class Frozen(BaseModel):
-    """Base of every config: immutable, and a key it does not know is an error."""
+    """Base of every config: immutable, and a key it does not know is an error.
+
+    Raises:
+        ConfigError: a key or a value is wrong, as from :func:`validate`.
+    """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, ser_json_inf_nan="strings"
     )
+
+    def __init__(self, /, **given: Any) -> None:
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            raise _config_error(type(self), error, type(self).__name__) from None
+
+    # Without this mark pydantic would call __init__ for nested configs, too, and the path to them would be lost.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     def plain(self, *, given_only: bool = False) -> dict[str, Any]:
         """The config as JSON-able data, infinities as strings; with ``given_only`` without the defaults."""
@@ -38,8 +59,9 @@ class Frozen(BaseModel):
 class Component(Frozen):
     """Base of every component: a frozen class whose fields are its options.
 
-    A component of this package fixes ``name`` with a ``Literal`` equal to its file's name. One that is named by
-    ``module:Name`` leaves ``name`` alone; it is then that path, so that a saved recipe can be built again.
+    A component of this package fixes ``name`` with a ``Literal`` equal to its file's name. For other classes ``name``
+    is the path ``module:Name``, with which a saved recipe can be built again; also if they fix another name that is not
+    registered.
 
     Attributes:
         argument: the option that the short form ``name:value`` sets (``folder:my/images``).
@@ -55,6 +77,15 @@ class Component(Frozen):
         if field.annotation is str:
             field.default = f"{cls.__module__}:{cls.__qualname__}"
             cls.model_rebuild(force=True)
+
+    @field_validator("name", mode="wrap")
+    @classmethod
+    def _fixed_or_path(cls, given: Any, fixed: ValidatorFunctionWrapHandler) -> Any:
+        return given if isinstance(given, str) and registry.PATH.fullmatch(given) else fixed(given)
+
+    @field_serializer("name")
+    def _any_name(self, name: str) -> str:  # without it, pydantic warns of a path where a Literal is declared
+        return name
 
 
 def component(kind: str, given: object) -> Component:
@@ -76,7 +107,11 @@ def component(kind: str, given: object) -> Component:
             f"{kind}: give a name, or a mapping with a 'name' and options; got {shown(given)}. "
             f"There is: {', '.join(registry.names(kind))}."
         )
-    built = validate(registry.load(kind, options["name"]), options, where=f"{registry.KINDS[kind]} {options['name']}")
+    chosen = registry.load(kind, options["name"])
+    fixed = chosen.model_fields["name"].default
+    if fixed in registry.names(kind) and registry.load(kind, fixed) is chosen:
+        options = {**options, "name": fixed}
+    built = validate(chosen, options, where=f"{registry.KINDS[kind]} {options['name']}")
     assert isinstance(built, Component)
     return built
 
@@ -135,10 +170,14 @@ def validate(config: type[ConfigT], given: Mapping[str, Any], where: str) -> Con
     try:
         return config.model_validate(given)
     except ValidationError as error:
-        found = error.errors()
-        faults = [_sentence(config, fault) for fault in found[:_MOST_FAULTS]]
-        more = [f"and {len(found) - _MOST_FAULTS} more faults"] if len(found) > _MOST_FAULTS else []
-        raise ConfigError(f"{where}: {'; '.join(faults + more)}") from None
+        raise _config_error(config, error, where) from None
+
+
+def _config_error(config: type[BaseModel], error: ValidationError, where: str) -> ConfigError:
+    found = error.errors()
+    faults = [_sentence(config, fault) for fault in found[:_MOST_FAULTS]]
+    more = [f"and {len(found) - _MOST_FAULTS} more faults"] if len(found) > _MOST_FAULTS else []
+    return ConfigError(f"{where}: {'; '.join(faults + more)}")
 
 
 def _check_size(content: object, where: str) -> None:
@@ -163,8 +202,9 @@ def _check_size(content: object, where: str) -> None:
 def _sentence(config: type[BaseModel], fault: Any) -> str:
     path = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        fields = _fields_at(config, fault["loc"][:-1])
-        return unknown("key", path if len(fault["loc"]) == 1 else fault["loc"][-1], fields)
+        *outer, key = fault["loc"]
+        place = "".join(f"{part}." for part in outer).rstrip(".")
+        return (f"{place}: " if place else "") + unknown("key", key, _fields_at(config, outer))
     message = fault["msg"].removeprefix("Value error, ")
     return f"{path[:200] or 'config'}: {message} (got {shown(fault['input'])})"
 

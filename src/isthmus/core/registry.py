@@ -34,7 +34,8 @@ _FOLDERS = {
     "callbacks": "training.callbacks",
     "shifts": "data.shift",
 }  # where it differs from the kind
-_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+"""The form ``module:Name`` of a component's name."""
 
 
 @cache
@@ -57,7 +58,7 @@ def names(kind: str) -> list[str]:
 
 def is_path(kind: str, name: str) -> bool:
     """Whether ``name`` has the form ``module:Name`` and is not the short form of a known component."""
-    return _PATH.fullmatch(name) is not None and name.partition(":")[0] not in names(kind)
+    return PATH.fullmatch(name) is not None and name.partition(":")[0] not in names(kind)
 
 
 def load(kind: str, name: str) -> type[Any]:
