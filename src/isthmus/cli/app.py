@@ -29,7 +29,7 @@ app = typer.Typer(
     epilog="Every command takes --debug: show the traceback of an error.",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
 for _command in (train, audit, attack, merge, verify, report, demo, study):

@@ -16,7 +16,19 @@ from rich.table import Table
 from rich.text import Text
 
 from isthmus.cli.exit_codes import ERROR, UNDECIDED
-from isthmus.cli.options import MOST, Data, Model, Quiet, RunFolder, Seed, Weights
+from isthmus.cli.options import (
+    Data,
+    Force,
+    Images,
+    Model,
+    Quiet,
+    RunFolder,
+    Seed,
+    Threat,
+    Weights,
+    number,
+    text,
+)
 from isthmus.cli.output import echo, interval, percentage
 from isthmus.core.errors import ConfigError, printable
 
@@ -32,18 +44,13 @@ def attack(
     model: Model = None,
     weights: Weights = None,
     data: Data = None,
-    threat: Annotated[str, typer.Option(help="Norm and ε: linf:0.1, linf:8/255, l2:0.5, l1:5.")] = "linf:0.1",
-    suite: Annotated[str, typer.Option(help="standard, fast, ib or rand; or attacks: fgsm,pgd:100.")] = "standard",
-    n: Annotated[
-        int | None, typer.Option("--n", min=1, max=MOST, help="Number of test images.", show_default="all")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, max=MOST, help="Images per batch.", show_default="as memory allows")
-    ] = None,
-    jobs: Annotated[int, typer.Option(min=1, max=MOST, help="Processes that share the work.")] = 1,
+    threat: Threat = "linf:0.1",
+    suite: Annotated[str, text("standard, fast, ib or rand; or attacks: fgsm,pgd:100.", "NAMES")] = "standard",
+    n: Images = None,
+    batch_size: Annotated[int | None, number("Images per batch.", show_default="as memory allows")] = None,
+    jobs: Annotated[int, number("Processes that share the work.")] = 1,
     ci_half_width: Annotated[
-        str | None,
-        typer.Option(help="Stop when the 95% interval is within ± this: 1%, 0.01.", show_default="never"),
+        str | None, text("Stop when the 95% interval is within ± this: 1%, 0.01.", "WIDTH", show_default="never")
     ] = None,
     seed: Seed = 0,
     bf16: Annotated[
@@ -51,26 +58,26 @@ def attack(
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="File to write; attack-SUITE-THREAT-nN.safetensors in the run or in runs/MODEL-WEIGHTS by default.",
-            show_default=False,
+        text(
+            "Result file, .safetensors.",
+            "FILE",
+            show_default="attack-SUITE-THREAT-nN in the run or in runs/MODEL-WEIGHTS",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
+    force: Force = False,
     max_queries: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            max=MOST,
-            help="Maximum number of queries (images shown to the model, forward and backward). When they are spent, "
-            "the result is an upper bound and the exit code 5.",
+        number(
+            "Maximum number of queries: images shown to the model, forward and backward. When they are spent, the "
+            "result is an upper bound and the exit code 5.",
             show_default="no limit",
         ),
     ] = None,
     shard: Annotated[
         str | None,
-        typer.Option(
-            help="Attack one part of the images, such as 3/32, for a job array; `isthmus merge` joins the files.",
+        text(
+            "Attack one part of the images, such as 3/32, for a job array; `isthmus merge` joins the files.",
+            "K/M",
             show_default="all images",
         ),
     ] = None,
@@ -78,9 +85,12 @@ def attack(
 ) -> None:
     """Attack a trained run or any classifier, and save an adversarial example for every image that an attack broke.
 
-    To resume an interrupted or killed evaluation, run the same command again. After Ctrl-C (exit code 130) or when
-    --max-queries is spent (exit code 5), the file holds the result so far. Exit code 2 if the model is no better than
-    a constant prediction. A finished result is overwritten only with --force.
+    To resume an interrupted or killed evaluation, run the same command again. A finished result is overwritten only
+    with --force. Exit codes:
+
+    * 2: the model is no better than a constant prediction
+    * 5: --max-queries is spent; the file holds the result so far
+    * 130: interrupted by Ctrl-C; the file holds the result so far
     """
     from isthmus.attacks.engine.run_options import RunOptions
     from isthmus.attacks.threats import parse
@@ -129,19 +139,19 @@ def attack(
 # --- options ---
 
 
-def parse_suite(text: str) -> str | list[str]:
+def parse_suite(given: str) -> str | list[str]:
     """A suite or an attack by its name, or a list of them: ``fgsm,pgd:100``."""
-    names = [name.strip() for name in text.split(",")]
+    names = [name.strip() for name in given.split(",")]
     return names[0] if len(names) == 1 else names
 
 
-def parse_half_width(text: str) -> float:
+def parse_half_width(given: str) -> float:
     """A half-width, written ``1%``, ``±1%``, ``0.01`` or ``±0.01``.
 
     Raises:
         ConfigError: anything else, or a number that is not between 0 and 1.
     """
-    written = text.strip().removeprefix("±").removeprefix("+-").strip()
+    written = given.strip().removeprefix("±").removeprefix("+-").strip()
     number, percent, rest = written.partition("%")
     try:
         half_width = float(number) / (100 if percent else 1)
@@ -149,7 +159,7 @@ def parse_half_width(text: str) -> float:
         half_width = -1.0
     if rest or not 0 < half_width < 1:
         raise ConfigError(
-            f"The half-width of an interval is written 1% or 0.01, more than 0 and below 1; got {text!r}."
+            f"The half-width of an interval is written 1% or 0.01, more than 0 and below 1; got {given!r}."
         )
     return half_width
 

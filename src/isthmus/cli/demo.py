@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from isthmus.cli import exit_codes, output
-from isthmus.cli.options import Quiet
+from isthmus.cli.options import Quiet, text
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the five runs and the page.")] = Path("runs/demo"),
+    out: Annotated[Path, text("Folder for the five runs and the page.", "FOLDER")] = Path("runs/demo"),
     quiet: Quiet = False,
 ) -> None:
     """Train five classifiers on handwritten digits, audit them, and write a page that compares them."""

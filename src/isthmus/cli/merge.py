@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from isthmus.cli.attack import show
+from isthmus.cli.options import Force, text
 
 
 def merge(
     shards: Annotated[list[Path], typer.Argument(help="Files that isthmus attack --shard wrote, in any order.")],
-    out: Annotated[Path, typer.Option(help="File to write, as isthmus attack without --shard does.")],
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
+    out: Annotated[Path, text("File to write, as isthmus attack without --shard does.", "FILE")],
+    force: Force = False,
 ) -> None:
     """Merge the shards of an attack into the result of the whole attack.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,34 +17,56 @@ MOST = 2**31 - 1
 
 EXECUTORS = ("local", "ray")
 
+
+def number(help: str, *names: str, least: int = 1, **more: Any) -> Any:
+    """An option whose value is a whole number from ``least`` to :data:`MOST`."""
+
+    def check(value: int | None) -> int | None:
+        if value is not None and not least <= value <= MOST:
+            raise typer.BadParameter(f"{value} is not from {least} to {MOST}.")
+        return value
+
+    return typer.Option(*names, metavar="N", help=help, callback=check, **more)
+
+
+def text(help: str, metavar: str, **more: Any) -> Any:
+    """An option whose value has the form ``metavar``, such as NORM:EPS."""
+    return typer.Option(metavar=metavar, help=help, **more)
+
+
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
-Seed = Annotated[int, typer.Option(min=0, max=MOST, help="Seed of all random choices.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")]
+Seed = Annotated[int, number("Seed of all random choices.", least=0)]
 
 RunFolder = Annotated[Path | None, typer.Argument(help="Run folder of a trained model.", show_default=False)]
 Model = Annotated[
-    str | None, typer.Option(help="A model from your own code: package.module:function.", show_default=False)
+    str | None, text("A function of your own code that builds a model.", "MODULE:FUNCTION", show_default=False)
 ]
-Weights = Annotated[Path | None, typer.Option(help="Its weights, a safetensors file.", show_default=False)]
+Weights = Annotated[Path | None, text("Weights for --model, a safetensors file.", "FILE", show_default=False)]
 Data = Annotated[
     str | None,
-    typer.Option(
-        help="digits, mnist, fashion_mnist, cifar10, svhn, folder:PATH or imagenet:PATH; with options as in a recipe: "
-        "'{name: folder, path: PATH, channels: 1}'.",
+    text(
+        "Test images: digits, mnist, fashion_mnist, cifar10, svhn, folder:PATH or imagenet:PATH; with options as in a "
+        "recipe: '{name: folder, path: PATH, channels: 1}'.",
+        "NAME",
         show_default="the run's own",
     ),
 ]
+Threat = Annotated[str, text("Norm and largest ε: linf:0.1, linf:8/255, l2:0.5, l1:5.", "NORM:EPS")]
+Images = Annotated[int | None, number("Number of test images, balanced over classes.", "--n", show_default="all")]
 
-Executor = Annotated[str, typer.Option(help="local, or ray for workers on a cluster.")]
+Executor = Annotated[str, text("local, or ray for workers on a cluster.", "NAME")]
 Address = Annotated[
     str | None,
-    typer.Option(
-        help="Address of the Ray cluster: auto, or ray://HEAD:10001.",
+    text(
+        "Address of the Ray cluster: auto, or ray://HEAD:10001.",
+        "ADDRESS",
         show_default="RAY_ADDRESS, or this machine alone",
     ),
 ]
-WorkerCpus = Annotated[int, typer.Option(min=1, max=MOST, help="CPUs of each worker on the cluster.")]
+WorkerCpus = Annotated[int, number("CPUs of each worker on the cluster.")]
 WorkerGpus = Annotated[
-    float, typer.Option(min=0, help="GPUs of each worker on the cluster; two workers share one at 0.5.")
+    float, typer.Option(min=0, metavar="X", help="GPUs of each worker on the cluster; two workers share one at 0.5.")
 ]
 
 

@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
+from isthmus.cli.options import text
 from isthmus.cli.output import compare, echo
 from isthmus.core import files
 
 
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Audited run folders; folders without an audit are skipped.")],
-    out: Annotated[Path, typer.Option(help="Page to write.")] = Path("report.html"),
+    out: Annotated[Path, text("Page to write.", "FILE")] = Path("report.html"),
 ) -> None:
     """Write one page that compares audited runs, from their stored results."""
     from isthmus.report import page

@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from isthmus.cli.exit_codes import ERROR
-from isthmus.cli.options import MOST, Address, Executor, Quiet, WorkerCpus, WorkerGpus, cluster_of
+from isthmus.cli.options import (
+    Address,
+    Executor,
+    Quiet,
+    WorkerCpus,
+    WorkerGpus,
+    cluster_of,
+    number,
+    text,
+)
 from isthmus.cli.output import echo, echo_wrapped
 
 
@@ -21,15 +30,13 @@ def study(
         list[str] | None, typer.Argument(help="Settings that replace the scale's: seeds=2 training.epochs=5.")
     ] = None,
     scale: Annotated[
-        str, typer.Option(help="tiny (seconds, on toy data or digits), small (minutes on 2 cores) or paper.")
+        str, text("tiny (seconds, on toy data or digits), small (minutes on 2 cores) or paper.", "NAME")
     ] = "small",
-    out: Annotated[Path, typer.Option(help="Folder of all studies and their trained models.")] = Path("runs/studies"),
+    out: Annotated[Path, text("Folder of all studies and their trained models.", "FOLDER")] = Path("runs/studies"),
     jobs: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            max=MOST,
-            help="Processes, or workers on the cluster, that share the models.",
+        number(
+            "Processes, or workers on the cluster, that share the models.",
             show_default="1; on a cluster as many as fit",
         ),
     ] = None,
@@ -41,9 +48,10 @@ def study(
 ) -> None:
     """Repeat a figure of a paper, and report which of its claims are supported, contradicted or undecided.
 
-    To resume an interrupted or killed study, run the same command again. Exit code 2 if something could not be
-    measured, for example because a training run diverged. All other results are kept and shown, and the same command
-    tries again.
+    To resume an interrupted or killed study, run the same command again.
+
+    Exit code 2 if something could not be measured, for example because a training run diverged. All other results are
+    kept and shown, and the same command tries again.
     """
     from isthmus.studies import catalogue
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from isthmus.cli.exit_codes import ERROR
-from isthmus.cli.options import Quiet
+from isthmus.cli.options import Quiet, text
 from isthmus.cli.output import echo, percentage
 
 
@@ -17,7 +17,7 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Settings that replace the recipe's: objective.rho=2 seed=3.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/NAME")] = None,
+    out: Annotated[Path | None, text("Run folder.", "FOLDER", show_default="runs/NAME")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Train a recipe, or resume an interrupted run of it.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from isthmus.cli.exit_codes import ERROR
-from isthmus.cli.options import MOST, Model, Weights
+from isthmus.cli.options import Model, Weights, number, text
 from isthmus.cli.output import echo, percentage
 
 if TYPE_CHECKING:
@@ -24,20 +24,17 @@ def verify(
     model: Model = None,
     weights: Weights = None,
     data: Annotated[
-        str | None, typer.Option(help="Data to compare the original images with.", show_default="the run's own")
+        str | None, text("Data to compare the original images with.", "NAME", show_default="the run's own")
     ] = None,
     threat: Annotated[
-        str | None, typer.Option(help="Refuse a file with another threat, such as linf:8/255.", show_default=False)
+        str | None, text("Refuse a file with another threat, such as linf:8/255.", "NORM:EPS", show_default=False)
     ] = None,
-    n: Annotated[
-        int | None,
-        typer.Option("--n", min=1, max=MOST, help="Refuse a file with another number of images.", show_default=False),
-    ] = None,
+    n: Annotated[int | None, number("Refuse a file with another number of images.", "--n", show_default=False)] = None,
 ) -> None:
     """Recompute an upper bound on robust accuracy from saved adversarial examples. No attack runs.
 
-    A file cannot prove which attacks ran, nor that no other adversarial examples exist. State what you expect with
-    --n and --threat, and with --data which images.
+    A file cannot prove which attacks ran, nor that no other adversarial examples exist. State the number of images,
+    the threat and the data that you expect with --n, --threat and --data.
 
     Exit code 2 if the file's claim does not hold for this model.
     """

@@ -64,7 +64,7 @@ class Learner(nn.Module, ABC):
         noise: Noise = None,
         gather: Gather | None = None,
     ) -> Terms:
-        """The objective's terms on one batch; minimise ``terms.total``.
+        """The objective's terms on one batch, in nats; minimise ``terms.total``.
 
         Args:
             images: in [0, 1].
