@@ -7,18 +7,13 @@ import json
 import os
 import re
 import stat
-import struct
 import tempfile
-import tokenize
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from itertools import chain
-from lzma import LZMAError
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -28,25 +23,6 @@ _TEMPORARY = ".part"
 _LINE_BREAK = r"\s*\n\s*"  # none is inside a string of JSON
 _LIST_OF_SCALARS = re.compile(rf'\[{_LINE_BREAK}((?:[^][{{}}"]|"(?:[^"\\]|\\.)*")*?){_LINE_BREAK}\]')
 _DEEPEST = 100  # levels of JSON; the files of isthmus have a dozen
-
-DAMAGED = (
-    OSError,
-    ValueError,
-    BadZipFile,
-    EOFError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    RuntimeError,
-    SyntaxError,
-    ArithmeticError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-    LZMAError,
-    tokenize.TokenError,
-)
-"""Exceptions of numpy and zipfile for truncated or corrupted files, the most likely first."""
 
 
 def check_regular(path: str | Path) -> None:
@@ -83,7 +59,7 @@ def write_bytes(path: str | Path, content: bytes) -> None:
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files; results get the usual permissions
         os.replace(temporary, path)
-    except (OSError, RecursionError, ValueError) as error:  # what is no path, or too deep a one, among them
+    except (OSError, RecursionError, ValueError) as error:  # the last two for an invalid or too deep path
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
         raise FileError(
@@ -132,7 +108,7 @@ def exclusive(folder: Path, doing: str, wait: bool = False) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
-    except (OSError, RecursionError, ValueError) as error:  # what is no path, or too deep a one, among them
+    except (OSError, RecursionError, ValueError) as error:  # the last two for an invalid or too deep path
         raise FileError(f"Cannot write to {folder}: {_why(error)}; choose another folder with --out.") from None
     with lock as file:
         try:
@@ -209,6 +185,34 @@ def read_json(path: str | Path) -> Any:
     return content
 
 
+def read_json_lines(path: Path) -> list[Any]:
+    """Content of each line of a JSON-lines file; empty if there is no file.
+
+    An incomplete last line, which a killed process may leave, is skipped.
+
+    Raises:
+        FileError: the file cannot be read, or a line before the last is not JSON.
+    """
+    check_regular(path)
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileError(f"{path} cannot be read ({error}); restore it, or delete it to do without it.") from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            found += [parse_json(line)] if line.strip() else []
+        except ValueError:
+            if number < len(lines):
+                raise FileError(
+                    f"{path} is not JSON on line {number}; mend or delete that line, or delete the file to do "
+                    "without it."
+                ) from None
+    return found
+
+
 def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write named numpy arrays as one compressed ``.npz``, atomically. Arrays of objects are refused."""
     for name, array in arrays.items():
@@ -231,9 +235,9 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise FileError(f"There is no file {path}.") from None
-    except DAMAGED as error:
+    except Exception as error:  # for a damaged file, numpy and zipfile raise nearly anything
         raise FileError(
-            f"{path} is not a readable array file ({brief(error)}); delete it to have it made again."
+            f"{path} is not a readable array file ({brief(error)}); delete it to compute it again."
         ) from None
 
 

@@ -79,7 +79,7 @@ def load(folder: str | Path) -> AuditedModel:
         record=record,
         results=found,
         run=run,
-        training=_training(folder / "metrics.jsonl"),
+        training=tuple(map(as_mapping, files.read_json_lines(folder / "metrics.jsonl"))),
         folder=files.real(folder).name,
     )
 
@@ -156,27 +156,3 @@ def _run(path: Path) -> Mapping[str, Any]:
             f"{path} is no record of a run ({type(run).__name__}); restore it, or delete it to leave it out."
         )
     return run
-
-
-def _training(path: Path) -> tuple[Mapping[str, Any], ...]:
-    """Lines of a metrics file. A killed run may leave half a last line; elsewhere that is a fault."""
-    files.check_regular(path)
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except FileNotFoundError:
-        return ()
-    except (OSError, UnicodeDecodeError) as error:
-        raise FileError(f"{path} cannot be read ({error}); delete it to leave the training curves out.") from None
-    parsed: list[Mapping[str, Any]] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            content = files.parse_json(line) if line.strip() else {}
-        except ValueError:
-            if number == len(lines):
-                break
-            raise FileError(
-                f"{path} is not JSON on line {number}; mend or delete that line, or delete the file to "
-                "leave the training curves out."
-            ) from None
-        parsed.append(as_mapping(content))
-    return tuple(parsed)

@@ -15,14 +15,9 @@ from isthmus.models.learner import Learner
 _BYTES = 40_000_000  # of a batch: 1000 small images, 265 of 224×224
 
 
-def evaluate(model: Learner, split: Examples, weights: Mapping[str, Tensor], channels_last: bool = False) -> float:
-    """Mean-mode accuracy on a split, in [0, 1], with some weights replaced (by a moving average)."""
-    return int(count_right(model, split, weights, channels_last)) / len(split)
-
-
 @torch.no_grad()
 def count_right(model: Learner, split: Examples, weights: Mapping[str, Tensor], channels_last: bool = False) -> Tensor:
-    """Number of images of a split that the mean mode classifies correctly; see :func:`evaluate`."""
+    """Number of images of a split that the mean mode classifies correctly, with some weights replaced."""
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device

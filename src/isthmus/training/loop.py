@@ -39,7 +39,7 @@ from isthmus.training.evaluation import count_right
 from isthmus.training.interrupts import Interrupt, deferred_interrupt
 from isthmus.training.monitor import MetricsFile, TermAverages, check_finite, diverged, impossible
 from isthmus.training.optimizers import MovingAverage, make_optimizer, norm_parameters, parameter_groups
-from isthmus.training.progress import ProgressCallback, ProgressDisplay, show_progress
+from isthmus.training.progress import ProgressCallback, format_terms, show_progress
 from isthmus.training.run import Run
 from isthmus.training.schedules import RhoController, learning_rate_factor, warm_up_factor
 
@@ -99,26 +99,27 @@ class Trainer:
         self.last_epoch: dict[str, Any] = {}
         self.impossible = ""  # why the terms of the last window are impossible, which ends training
         self.weights_digest = ""
+        self.shown_terms = ""  # of the last window
 
     def fit(self, progress: bool | ProgressCallback) -> None:
         """Train to the end, from the checkpoint if there is one; write weights and metrics into the run folder."""
         self.group.on_first(lambda: files.remove_leftovers(self.run.path))
         keep = self._restore() if checkpoints.exists(self.run.checkpoint) else 0
         self.group.broadcast_state(self.model)
-        opened = MetricsFile if self.group.first else processes.NullMetricsFile
-        metrics = opened(self.run.metrics_file, keep, self.settings.tensorboard)
+        file = self.run.metrics_file if self.group.first else None
+        metrics = MetricsFile(file, keep, self.settings.tensorboard)
         total = self._total()
         shown = progress if self.group.first else False
         try:
-            with deferred_interrupt() as interrupt, show_progress(self.recipe.name, total, self.step, shown) as bar:
+            with deferred_interrupt() as interrupt, show_progress(self.recipe.name, total, self.step, shown) as show:
                 while self.step < total and not self.impossible:
-                    self._epoch(metrics, bar, interrupt)
+                    self._epoch(metrics, show, interrupt)
         finally:
             metrics.close()
         self.weights_digest = self._write_weights(self.run.weights)
         self.group.on_first(lambda: checkpoints.before(self.run.checkpoint).unlink(missing_ok=True))
 
-    def _epoch(self, metrics: MetricsFile, bar: ProgressDisplay, interrupt: Interrupt) -> None:
+    def _epoch(self, metrics: MetricsFile, show: ProgressCallback, interrupt: Interrupt) -> None:
         epoch, start = divmod(self.step, self.steps_per_epoch)
         self.model.train()
         if not start and self.model.kernel_points:
@@ -127,11 +128,11 @@ class Trainer:
             self._set_learning_rate(epoch)
             with self._explaining_memory():
                 self._step(parts)
-            bar.advance()
+            show(self.step, self._total(), self.shown_terms)
             if self.step in self.settings.snapshots:
                 self._write_weights(self.run.weights_at(self.step))
             if self.step % self.settings.log_every == 0:
-                bar.show(self._log(metrics, epoch))
+                self.shown_terms = format_terms(self._log(metrics, epoch))
             if self.step % self.steps_per_epoch == 0 or self.impossible:
                 self._end_epoch(metrics, epoch)
             if self.impossible:

@@ -7,7 +7,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -112,12 +112,21 @@ def _finite(value: Any) -> Any:
 class MetricsFile:
     """JSON lines, flushed at once. A resumed run truncates the file to the length at its checkpoint.
 
+    Args:
+        path: None for a process that writes no file.
+        keep: number of bytes to keep.
+        tensorboard: write numbers to TensorBoard as well.
+
     Raises:
         FileError: the disk is full or the file cannot be written.
     """
 
-    def __init__(self, path: Path, keep: int = 0, tensorboard: bool = False) -> None:
+    def __init__(self, path: Path | None, keep: int = 0, tensorboard: bool = False) -> None:
         self.path = path
+        self._file: BinaryIO | None = None
+        self._board: Any = None
+        if path is None:
+            return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
@@ -126,7 +135,6 @@ class MetricsFile:
             self._file.seek(0, os.SEEK_END)
         except OSError as error:
             raise FileError(f"Cannot write metrics to {path}: {error.strerror}.") from None
-        self._board: Any = None
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -134,7 +142,9 @@ class MetricsFile:
 
     def write(self, line: dict[str, Any]) -> None:
         """Append one line. Non-finite numbers become null: JSON has none."""
-        clean = {name: _finite(value) for name, value in line.items()}
+        if self._file is None:
+            return
+        clean = _finite(line)
         try:
             self._file.write((json.dumps(clean) + "\n").encode())
             self._file.flush()
@@ -150,13 +160,16 @@ class MetricsFile:
 
     def position(self) -> int:
         """Number of bytes that are safely on disk, for a checkpoint."""
+        if self._file is None:
+            return 0
         os.fsync(self._file.fileno())
         return self._file.tell()
 
     def close(self) -> None:
         """Close the file and the TensorBoard writer; a full disk was reported by :meth:`write`."""
-        with contextlib.suppress(OSError):
-            self._file.close()
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
         if self._board is not None:
             self._board.close()
 

@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -22,7 +21,6 @@ from isthmus.core.training_options import Training
 from isthmus.core.types import Terms
 from isthmus.information.codes import Gather
 from isthmus.training.loss_scale import LossScale
-from isthmus.training.monitor import MetricsFile
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -158,23 +156,6 @@ class _Gathered(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         return gradients[0][context.rank :: context.world] * context.world, None, None
-
-
-class NullMetricsFile(MetricsFile):
-    """Metrics file of a process that does not write: does nothing."""
-
-    def __init__(self, path: Path, keep: int = 0, tensorboard: bool = False) -> None:
-        self.path = path
-
-    def write(self, line: dict[str, Any]) -> None:
-        """Do nothing."""
-
-    def position(self) -> int:
-        """Always 0."""
-        return 0
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 def _tensors(terms: Terms) -> list[Tensor]:

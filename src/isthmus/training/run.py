@@ -123,20 +123,7 @@ class Run:
         Raises:
             FileError: the file cannot be read, or a line before the last is not JSON.
         """
-        try:
-            lines = self.metrics_file.read_text("utf-8").splitlines()
-        except FileNotFoundError:
-            return []
-        except (OSError, UnicodeDecodeError) as error:
-            raise FileError(f"{self.metrics_file} cannot be read ({error}); restore it, or delete it.") from None
-        found = []
-        for number, line in enumerate(lines, 1):
-            try:
-                found.append(files.parse_json(line))
-            except ValueError:
-                if number < len(lines):
-                    raise FileError(f"{self.metrics_file}, line {number}, is not JSON.") from None
-        return found
+        return files.read_json_lines(self.metrics_file)
 
     def load(self, step: int | None = None) -> Learner:
         """The trained model, in eval mode on the CPU.

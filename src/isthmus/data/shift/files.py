@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from isthmus.core.errors import DataError, brief
-from isthmus.core.files import DAMAGED, check_regular, sha256
+from isthmus.core.files import check_regular, sha256
 from isthmus.data.crops import Interpolation
 from isthmus.data.decode import class_folders, need_pillow
 from isthmus.data.on_demand import FileSplit
@@ -55,13 +55,12 @@ def read_labels(file: Path, count: int, num_classes: int, published: Published) 
 
 
 def _mapped(file: Path, published: Published) -> NDArray[Any]:
+    check_regular(file)
     try:
-        check_regular(file)
         array = np.load(file, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"There is no {file}. {published.advice}") from None
-    except DAMAGED as error:
-        # truncated, empty, a pickle, a pointer of git-lfs, ...
+    except Exception as error:  # truncated, empty, a pickle, a pointer of git-lfs, ...: numpy raises nearly anything
         reason = brief(error).rstrip(".")
         raise DataError(f"{file} is not a whole .npy file ({reason}); copy it again. {published.get}") from None
     if not isinstance(array, np.ndarray):
