@@ -220,10 +220,10 @@ def installed(tmp_path, monkeypatch):
         (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: theirpackage\nVersion: 0.1\n")
         (metadata / "entry_points.txt").write_text("[isthmus.checks]\nbright = theirpackage.bright\n")
         monkeypatch.syspath_prepend(folder)
-        registry._foreign.cache_clear()
+        registry._registered.cache_clear()
 
     yield install
-    registry._foreign.cache_clear()
+    registry._registered.cache_clear()
     for name in ("theirpackage", "theirpackage.bright"):
         sys.modules.pop(name, None)
 

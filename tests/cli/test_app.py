@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,24 @@ def test_nothing_given_shows_the_help(home):
     assert done.returncode == 0
     assert "Train information-bottleneck classifiers" in done.stdout
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("command", app.app.registered_commands, ids=lambda command: command.callback.__name__)
+def test_help_fills_its_lines_at_any_width(command, width, monkeypatch, capsys):
+    """A line ends only where the next word does not fit."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    name = command.name or command.callback.__name__
+    with pytest.raises(SystemExit):
+        app.main([name, "--help"])
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    text = lines[next(i for i, line in enumerate(lines) if line.startswith("Usage")) + 1 :]
+    text = text[: next(i for i, line in enumerate(text) if line.startswith("╭"))]
+    for line, following in pairwise(text):
+        if line and following and not following.startswith("•"):
+            assert len(line) + len(following.split()[0]) + 1 > width - 6
+    words = " ".join(" ".join(text).replace("•", "").split())
+    assert words == " ".join(command.callback.__doc__.replace("* ", "").split())
 
 
 @pytest.mark.parametrize("verb", [["audit"], ["attack"], ["verify", "w.safetensors"], ["report"]], ids=" ".join)

@@ -200,6 +200,6 @@ def test_mistakes_in_nested_configs_name_their_path(change, message):
 @pytest.mark.parametrize("target", ["minepackage.squared_rate:SquaredRate", "minepackage.squared_rate"])
 def test_an_entry_point_names_a_class_or_a_module(mine, monkeypatch, target):
     entry = EntryPoint("squared", target, "isthmus.objectives")
-    monkeypatch.setattr(registry, "_foreign", lambda kind: {"squared": entry} if kind == "objectives" else {})
+    monkeypatch.setattr(registry, "_registered", lambda kind: {"squared": entry} if kind == "objectives" else {})
     chosen = component("objectives", {"name": "squared", "rho": 2})
     assert (type(chosen).__name__, chosen.name, chosen.rho) == ("SquaredRate", "squared", 2)

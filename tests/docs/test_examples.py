@@ -73,9 +73,9 @@ def mypackage(folder):
             module = value.partition(":")[0].rpartition(".")[2]
             shutil.copy(EXAMPLES / f"{module}.py", folder / "mypackage")
     (metadata / "entry_points.txt").write_text("\n".join(lines) + "\n")
-    registry._foreign.cache_clear()
+    registry._registered.cache_clear()
     yield page
-    registry._foreign.cache_clear()
+    registry._registered.cache_clear()
 
 
 def test_own_components(mypackage, folder, capsys):

@@ -25,7 +25,7 @@ _PROBED = 8  # images, evenly spread
 BATCH = 256
 """Batch size of the test for random predictions on all images: a model may be random only where it is uncertain."""
 _MANY = 64  # images that show the kind of output
-_DRAWS = 8  # passes that must agree: a model that tosses one coin per pass is missed once in 128
+_DRAWS = 8  # passes that must agree; a model with one random bit per pass is missed with probability 1/128
 _PROJECTIONS = 16
 
 NOT_FINITE = (
@@ -89,19 +89,19 @@ def adopt(
     logits = _probe(model, few, seed)
     if not torch.isfinite(logits).all(1).any():
         raise ModelError(NOT_FINITE)
-    ours = model if isinstance(model, Bottleneck) else None
-    by_chance = any(rounding.differ(logits, _probe(model, few, seed + draw)) for draw in range(1, _DRAWS)) or any(
+    bottleneck = model if isinstance(model, Bottleneck) else None
+    random = any(rounding.differ(logits, _probe(model, few, seed + draw)) for draw in range(1, _DRAWS)) or any(
         rounding.differ(*(_probe(model, part, seed + draw) for draw in range(2)))
         for part in torch.split(images, batch_size)
     )
     return Classifier(
-        model=AveragedDraws(model, SAMPLES, seed).eval() if by_chance else model,
+        model=AveragedDraws(model, SAMPLES, seed).eval() if random else model,
         num_classes=logits.shape[1],
-        bottleneck=ours,
-        stochastic=StochasticMode(ours, max(ours.samples, SAMPLES), seed).eval()
-        if ours is not None and ours.stochastic
+        bottleneck=bottleneck,
+        stochastic=StochasticMode(bottleneck, max(bottleneck.samples, SAMPLES), seed).eval()
+        if bottleneck is not None and bottleneck.stochastic
         else None,
-        draws=SAMPLES if by_chance else 1,
+        draws=SAMPLES if random else 1,
         stateful=stateful,
         fingerprint=fingerprint(given),
         structure=structure(given),

@@ -15,6 +15,7 @@ from isthmus.checks.trained_on import InMemory, TrainedOn
 from isthmus.core import config, files
 from isthmus.core.config import Component
 from isthmus.core.errors import ConfigError, DataError
+from isthmus.core.format import parse_fraction
 from isthmus.data.images import ImageData, check_images, fingerprint
 
 DEFAULT_CHECKS = ("diagnosis", "accuracy", "robustness", "calibration", "information", "ood_detection")
@@ -126,11 +127,7 @@ def claimed_accuracy(claimed: float | str | None) -> float | None:
     """
     if claimed is None:
         return None
-    number, percent, rest = claimed.strip().partition("%") if isinstance(claimed, str) else (claimed, "", "")
-    try:
-        value = float(number) / (100 if percent else 1)
-    except (TypeError, ValueError):
-        value = -1.0
-    if rest or isinstance(claimed, bool) or not 0 <= value <= 1:
+    value = parse_fraction(claimed)
+    if not 0 <= value <= 1:
         raise ConfigError(f"A claimed robust accuracy is a fraction such as 0.53 or 53%, from 0 to 1; got {claimed!r}.")
     return value

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from math import isnan
 from pathlib import Path
@@ -25,14 +25,14 @@ from isthmus.audits.limits import limited_diagnosis, limited_queries, within_mem
 from isthmus.audits.options import AuditOptions, Progress
 from isthmus.audits.request import claimed_accuracy, configs, examples, threat_of, training_examples
 from isthmus.audits.result import Audit
-from isthmus.audits.stored import stored
+from isthmus.audits.stored import Stored, stored
 from isthmus.checks.check import Check
 from isthmus.checks.context import Context
 from isthmus.core import execution, files, provenance, results
 from isthmus.core.config import Component
-from isthmus.core.errors import ConfigError, IsthmusError, ModelError, foreign_code, unknown
+from isthmus.core.errors import ConfigError, IsthmusError, ModelError, third_party_code, unknown
 from isthmus.core.preserve_state import device_of, preserve_state
-from isthmus.core.ray_cluster import Cluster, RayExecutor
+from isthmus.core.ray_cluster import RayExecutor
 from isthmus.core.results import AuditRecord
 from isthmus.core.types import CheckResult, Status
 from isthmus.data.images import check_labels
@@ -57,9 +57,9 @@ def audit(
     """Run checks on one classifier.
 
     Args:
-        model: any ``nn.Module`` from float images in [0, 1] to logits; ours are audited in mean and stochastic mode. A
-            foreign model with random predictions is audited as the average of 12 passes. Afterwards, training flags,
-            weights, buffers, the global random state and torch's global settings are as before.
+        model: any ``nn.Module`` from float images in [0, 1] to logits. A bottleneck is audited in mean and
+            stochastic mode; any other model with random predictions, as the average of 12 passes. Afterwards, training
+            flags, weights, buffers, the global random state and torch's global settings are as before.
         images: the images to audit on, of any floating type (converted to float32), on any device (moved to the
             model's).
         labels: their class indices.
@@ -136,36 +136,26 @@ def _run_all(checks: Sequence[Component], context: Context, record: AuditRecord,
     with ExitStack() as opened:
         if folder is not None:
             opened.enter_context(files.exclusive(folder, "auditing into"))
-        known = stored(folder, record, {check.name for check in checks}) if folder is not None else None
-        reusable = {} if known is None else {c.name: r for c in checks if (r := known.reusable(c, record))}
-        if known is not None and known.record is not None and len(reusable) == len(checks):
+        known = Stored() if folder is None else stored(folder, record, {check.name for check in checks})
+        reusable = {check.name: found for check in checks if (found := known.reusable(check, record))}
+        if known.record is not None and len(reusable) == len(checks):
             record = record.model_copy(update={"provenance": known.record.provenance})  # nothing new is measured
         if folder is not None:
             results.save_record(folder, record)
-        if len(reusable) < len(checks):
-            opened.enter_context(_workers(options.cluster))
-        found = {}
+        if len(reusable) < len(checks) and options.cluster is not None:  # workers share every attack
+            opened.enter_context(execution.using(opened.enter_context(RayExecutor(options.cluster))))
+        done: dict[str, CheckResult] = {}
         for check in checks:
             if check.name in reusable:
-                found[check.name] = reusable[check.name]
+                done[check.name] = reusable[check.name]
                 continue
             if isinstance(context.progress, _Reporter):
                 context.progress.start(check.name)
             facts = {"options": check.plain(), "provenance": record.provenance}
-            found[check.name] = _run(check, context, options.debug).model_copy(update=facts)
+            done[check.name] = _run(check, context, options.debug).model_copy(update=facts)
             if folder is not None:
-                results.save_result(folder, found[check.name])
-    return Audit(record, found)
-
-
-@contextmanager
-def _workers(cluster: Cluster | None) -> Iterator[None]:
-    """Inside, workers on the cluster share every attack."""
-    if cluster is None:
-        yield
-        return
-    with RayExecutor(cluster) as executor, execution.using(executor):
-        yield
+                results.save_result(folder, done[check.name])
+    return Audit(record, done)
 
 
 def _record(context: Context, adopted: Classifier, name: str, options: AuditOptions) -> AuditRecord:
@@ -228,7 +218,7 @@ def _run(check: Component, context: Context, debug: bool) -> CheckResult:
             raise
         log.debug("the check %s failed", check.name, exc_info=True)
         cause = " ".join(f"{type(error).__name__}: {error}".split())
-        if place := foreign_code(error):
+        if place := third_party_code(error):
             cause += f", raised in {place}, which is not part of isthmus"
         result = CheckResult(check=check.name, status=Status.ERROR, reason=cause + _missing(context))
     if nans := dict.fromkeys(m.name for m in result.metrics if m.value is not None and isnan(m.value)):

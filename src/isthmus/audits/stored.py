@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ log = logging.getLogger(__name__)
 class Stored:
     """Stored results about the same model, data and settings."""
 
-    record: AuditRecord | None
-    results: Mapping[str, CheckResult]
+    record: AuditRecord | None = None
+    results: Mapping[str, CheckResult] = field(default_factory=dict)
 
     def reusable(self, check: Component, record: AuditRecord) -> CheckResult | None:
         """The stored result of a check, if another run would repeat it.
@@ -45,23 +46,19 @@ def stored(folder: Path, record: AuditRecord, checks: set[str]) -> Stored:
     Damaged results are left out: their checks run again.
     """
     if not files.exists(folder / "audit.json"):
-        return Stored(None, {})
+        return Stored()
     try:
         old = results.load_record(folder)
     except FileError as error:
         log.warning("%s", error)
         old = None
-    if old is None or _difference(old, record):
+    difference = _difference(old, record) if old is not None else ""
+    if old is None or difference:
         aside = _move_aside(folder)
-        if old is not None:
-            log.warning(
-                "%s held an audit of another %s; it is now in %s, and `isthmus report %s` draws its page.",
-                folder,
-                _difference(old, record),
-                aside,
-                aside,
-            )
-        return Stored(None, {})
+        if difference:
+            moved = "%s held an audit of another %s; it is now in %s, and `isthmus report %s` draws its page."
+            log.warning(moved, folder, difference, aside, aside)
+        return Stored()
     found = {}
     for name in checks.intersection(results.saved_checks(folder)):
         try:
@@ -95,8 +92,5 @@ def _code(made: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def _move_aside(folder: Path) -> Path:
-    number = 1
-    while (aside := folder.with_name(f"{folder.name}-{number}")).exists():
-        number += 1
-    folder.rename(aside)
-    return aside
+    names = (folder.with_name(f"{folder.name}-{number}") for number in count(1))
+    return folder.rename(next(path for path in names if not path.exists()))

@@ -21,7 +21,7 @@ from isthmus.cli.report import report
 from isthmus.cli.study import study
 from isthmus.cli.train import train
 from isthmus.cli.verify import verify
-from isthmus.core.errors import IsthmusError, brief, foreign_code, out_of_memory, printable
+from isthmus.core.errors import IsthmusError, brief, out_of_memory, printable, third_party_code
 
 app = typer.Typer(
     name="isthmus",
@@ -113,7 +113,7 @@ def _unexpected(error: Exception, debug: bool) -> int:
     if debug:
         raise error
     message = f"{type(error).__name__}: {error}".rstrip(".")
-    if place := foreign_code(error):
+    if place := third_party_code(error):
         echo(f"Error in {place}, which is not part of isthmus: {message}. --debug shows the traceback.", err=True)
         return ERROR
     echo(f"Error inside isthmus: {message}. Run again with --debug for details.", err=True)

@@ -26,14 +26,16 @@ from isthmus.cli.options import (
     Seed,
     Threat,
     Weights,
+    flag,
     number,
     text,
 )
 from isthmus.cli.output import echo, interval, percentage
 from isthmus.core.errors import ConfigError, printable
+from isthmus.core.format import parse_fraction
 
 if TYPE_CHECKING:
-    from isthmus.attacks.engine.run_options import Progress as Tell
+    from isthmus.attacks.engine.run_options import Progress as ProgressCallback
     from isthmus.attacks.engine.run_options import Snapshot
     from isthmus.attacks.result import RobustResult
     from isthmus.core.types import Metric
@@ -54,7 +56,7 @@ def attack(
     ] = None,
     seed: Seed = 0,
     bf16: Annotated[
-        bool, typer.Option("--bf16", help="Gradients in bfloat16; adversarial examples are verified in float32.")
+        bool, flag("Gradients in bfloat16; adversarial examples are verified in float32.", "--bf16")
     ] = False,
     out: Annotated[
         Path | None,
@@ -151,13 +153,8 @@ def parse_half_width(given: str) -> float:
     Raises:
         ConfigError: anything else, or a number that is not between 0 and 1.
     """
-    written = given.strip().removeprefix("±").removeprefix("+-").strip()
-    number, percent, rest = written.partition("%")
-    try:
-        half_width = float(number) / (100 if percent else 1)
-    except ValueError:
-        half_width = -1.0
-    if rest or not 0 < half_width < 1:
+    half_width = parse_fraction(given.strip().removeprefix("±").removeprefix("+-"))
+    if not 0 < half_width < 1:
         raise ConfigError(
             f"The half-width of an interval is written 1% or 0.01, more than 0 and below 1; got {given!r}."
         )
@@ -230,7 +227,7 @@ def _expected(passes: int, images: int, max_queries: int | None) -> str:
 
 
 @contextmanager
-def _progress(name: str, shown: bool) -> Iterator[Tell | None]:
+def _progress(name: str, shown: bool) -> Iterator[ProgressCallback | None]:
     """Robust accuracy so far on stderr, attack by attack, if that is a terminal."""
     console = Console(stderr=True)
     if not shown or not console.is_terminal:
@@ -238,7 +235,7 @@ def _progress(name: str, shown: bool) -> Iterator[Tell | None]:
         return
     board = Board(name)
     with Live(board, console=console, transient=True, refresh_per_second=4):
-        yield board.tell
+        yield board.update
 
 
 class Board:
@@ -250,7 +247,7 @@ class Board:
         self.bar = Progress(*columns, TimeElapsedColumn())
         self.task = self.bar.add_task(name, total=None)
 
-    def tell(self, at: Snapshot) -> None:
+    def update(self, at: Snapshot) -> None:
         """Update the display."""
         self.seen[at.attack] = at
         self.bar.update(self.task, completed=at.done, total=at.total)

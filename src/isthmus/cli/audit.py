@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from isthmus.cli import exit_codes, output
 from isthmus.cli.options import (
     Address,
@@ -22,6 +20,7 @@ from isthmus.cli.options import (
     WorkerCpus,
     WorkerGpus,
     cluster_of,
+    flag,
     number,
     text,
 )
@@ -39,7 +38,7 @@ def audit(
         str | None,
         text("Comma-separated checks; see isthmus list checks.", "NAMES", show_default="all that come with isthmus"),
     ] = None,
-    full: Annotated[bool, typer.Option("--full/--quick", help="More restarts and steps.")] = False,
+    full: Annotated[bool, flag("More restarts and steps.", "--full/--quick")] = False,
     claimed: Annotated[
         str | None,
         text("Reported robust accuracy to verify: 53%, 0.53.", "ACCURACY", show_default="measured with PGD"),

@@ -34,8 +34,13 @@ def text(help: str, metavar: str, **more: Any) -> Any:
     return typer.Option(metavar=metavar, help=help, **more)
 
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")]
+def flag(help: str, *names: str) -> Any:
+    """An option without a value."""
+    return typer.Option(*names, metavar="", help=help)
+
+
+Quiet = Annotated[bool, flag("No progress bars.", "--quiet", "-q")]
+Force = Annotated[bool, flag("Overwrite the file if it exists.", "--force")]
 Seed = Annotated[int, number("Seed of all random choices.", least=0)]
 
 RunFolder = Annotated[Path | None, typer.Argument(help="Run folder of a trained model.", show_default=False)]

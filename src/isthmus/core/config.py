@@ -181,14 +181,14 @@ def _config_error(config: type[BaseModel], error: ValidationError, where: str) -
 
 
 def _check_size(content: object, where: str) -> None:
-    """Refuse what unfolds without end, or nearly: aliases of aliases, what holds itself; and numbers beyond 64 bits."""
+    """Refuse numbers beyond 64 bits, and content that is too deep or too large, as YAML aliases of aliases are."""
     waiting, seen = [(content, 0)], 0
     while waiting:
         value, depth = waiting.pop()
         seen += 1
         if seen > _MOST_VALUES or depth > _DEEPEST:
             raise ConfigError(
-                f"{where}: it is nested more than {_DEEPEST} deep or unfolds to more than {_MOST_VALUES:,} values, as "
+                f"{where}: it is nested more than {_DEEPEST} deep or expands to more than {_MOST_VALUES:,} values, as "
                 "nested YAML anchors do; write the values out."
             )
         if isinstance(value, int) and abs(value) >= 2**63:
@@ -244,7 +244,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe, and without merge keys that multiply: each ``<<`` of several aliases may hold such ones itself.
+    """A safe loader that limits merge keys: each ``<<`` of several aliases may hold further ones.
 
     A key that is given twice is an error; YAML's own readers take the last.
     """
@@ -268,13 +268,13 @@ def _yaml(text: str) -> Any:
     """Parse YAML, plain data alone.
 
     Raises:
-        ValueError: it is none, in one sentence.
+        ValueError: it is not YAML; the message is one sentence.
     """
     try:
         return yaml.load(text, _Loader)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    # PyYAML converts what looks like a date or a number without looking whether it can
+    # PyYAML fails on text that looks like a date or a number and is none
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(brief(error)) from None
 

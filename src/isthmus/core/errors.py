@@ -10,12 +10,12 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-_OURS = str(Path(__file__).parent.parent)
+_PACKAGE = str(Path(__file__).parent.parent)
 _DEPENDENCIES = (
     "torch numpy scipy sklearn pydantic yaml jaxtyping safetensors lightning_fabric typer click rich jinja2 matplotlib "
     "PIL datasets ray"
 )
-_NOT_THEIRS = {"", *sys.stdlib_module_names, *_DEPENDENCIES.split()}
+_NOT_THIRD_PARTY = {"", *sys.stdlib_module_names, *_DEPENDENCIES.split()}
 
 
 class IsthmusError(Exception):
@@ -50,24 +50,24 @@ def shown(given: object, most: int = 60) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of a foreign exception on one line; its type if the message is empty."""
+    """The message of any exception on one line; its type if the message is empty."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def brief(error: BaseException, most: int = 300) -> str:
-    """The same, shortened: the message may quote a whole damaged file."""
+    """The message of any exception on one line, shortened: it may quote a whole damaged file."""
     text = one_line(error)
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
-def foreign_code(error: BaseException) -> str:
+def third_party_code(error: BaseException) -> str:
     """Module, file and line of third-party code that raised an error; empty if it was isthmus or a dependency.
 
     Only frames below the one that caught the error count.
     """
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         module, path = str(frame.f_globals.get("__name__", "")), frame.f_code.co_filename
-        if module.partition(".")[0] not in _NOT_THEIRS and not path.startswith(_OURS):
+        if module.partition(".")[0] not in _NOT_THIRD_PARTY and not path.startswith(_PACKAGE):
             return f"{module} ({path}, line {line})"
     return ""
 

@@ -28,11 +28,11 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 from isthmus.core.errors import ConfigError, IsthmusError, one_line
 
 LOSSES = 3
-"""Give up on a shard after it has lost this many workers."""
+"""A shard is given up after it has lost this many workers."""
 KEPT = 4
 """Tasks that a worker keeps; an older one is sent again when it is needed."""
 POLL = 0.2
-"""Seconds between two looks at the clock while nothing arrives."""
+"""Seconds to wait for a message of a worker."""
 
 Report = Callable[[Any], None]
 """Called by a task with its progress. Later reports replace earlier ones. May raise KeyboardInterrupt."""
@@ -42,12 +42,12 @@ Task = Callable[[Any, Report], Any]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a shard.
+    """The outcome of a shard.
 
     Attributes:
         shard: its position.
         value: what the task returned.
-        lost: why the shard was given up, if it was: it lost its worker :data:`LOSSES` times.
+        lost: the reason if the shard was given up because it lost :data:`LOSSES` workers; otherwise empty.
     """
 
     shard: int
@@ -74,7 +74,7 @@ class Executor(ABC):
     ) -> Iterator[Outcome | None]:
         """Run a task on every shard; yield outcomes as they arrive, and None several times a second meanwhile.
 
-        After the caller breaks off, :meth:`stop` collects what is under way.
+        If the caller stops early, :meth:`stop` collects the results of running shards.
 
         Args:
             task: sent once, and again only if it does not equal one of the last few tasks.
@@ -132,7 +132,7 @@ def current() -> Executor | None:
 
 
 class Kind(Enum):
-    """What a worker sends."""
+    """Kind of a worker's message."""
 
     READY = 1
     REPORT = 2
@@ -146,7 +146,7 @@ INTERRUPTED = "a worker was interrupted"
 
 
 class Packed(NamedTuple):
-    """A pickled task or shard, and what error messages call it."""
+    """A pickled task or shard, and its name in error messages."""
 
     called: str
     content: bytes
@@ -161,7 +161,7 @@ def pack(what: object, dumps: Callable[[Any], bytes]) -> Packed:
     called = str(getattr(what, "called", "task"))
     try:
         return Packed(called, dumps(what))
-    except Exception as error:  # foreign __reduce__ methods may raise anything
+    except Exception as error:  # a __reduce__ method may raise anything
         raise ConfigError(
             f"The {called} cannot be sent to worker processes, since it cannot be pickled ({one_line(error)}); use "
             "jobs=1."
@@ -184,12 +184,12 @@ def unpack(packed: Packed) -> Any:
 
 
 def message(kind: Kind, value: object = None) -> bytes:
-    """What a worker sends, as bytes. Plain pickle copies tensors, so that nothing is left in shared memory."""
+    """A worker's message as bytes. Plain pickle copies tensors instead of sharing their memory."""
     return pickle.dumps((kind, value), protocol=pickle.HIGHEST_PROTOCOL)
 
 
 def error_message(error: Exception) -> bytes:
-    """An error as a message; one that cannot be pickled, as a RuntimeError with its text."""
+    """The message for an error; if it cannot be pickled, a RuntimeError with its text."""
     if not isinstance(error, IsthmusError):
         error.add_note("".join(traceback.format_exception(error)))
     try:
@@ -201,7 +201,7 @@ def error_message(error: Exception) -> bytes:
 
 
 class TaskCache:
-    """The worker's side: the last few tasks by number."""
+    """The last few tasks of a worker, by number."""
 
     def __init__(self) -> None:
         self._tasks: dict[int, Task] = {}
@@ -227,11 +227,14 @@ class TaskCache:
 # --- the caller's side ---
 
 W = TypeVar("W")
-Heard = tuple[W, Kind, Any]
+Received = tuple[W, Kind, Any]
 
 
 class WorkerExecutor(Executor, Generic[W]):
-    """Hands shards to workers and runs those of lost workers again. Subclasses start workers and talk to them."""
+    """Distributes shards over workers, and runs those of lost workers again.
+
+    Subclasses start workers and communicate with them.
+    """
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
@@ -247,11 +250,11 @@ class WorkerExecutor(Executor, Generic[W]):
         """Start a worker, which will send READY."""
 
     def _alive(self, worker: W) -> bool:
-        """Whether an idle worker is still there; a lost one must not cost a shard one of its attempts."""
+        """Whether an idle worker still exists. A shard sent to a lost one would use up one of its attempts."""
         return True
 
     @abstractmethod
-    def _give(self, worker: W, number: int, task: Task, shard: Packed) -> None:
+    def _send(self, worker: W, number: int, task: Task, shard: Packed) -> None:
         """Let an idle worker run a task on a shard. Raises OSError if the worker is gone."""
 
     @abstractmethod
@@ -259,8 +262,8 @@ class WorkerExecutor(Executor, Generic[W]):
         """See :func:`pack`."""
 
     @abstractmethod
-    def _hear(self, workers: Sequence[W], seconds: float) -> Iterable[Heard[W]]:
-        """What these workers have sent. Waits at most this long for a first message."""
+    def _receive(self, workers: Sequence[W], seconds: float) -> Iterable[Received[W]]:
+        """Messages of these workers. Waits at most this long for the first."""
 
     @abstractmethod
     def _interrupt(self, worker: W) -> None:
@@ -281,12 +284,12 @@ class WorkerExecutor(Executor, Generic[W]):
             self._start_missing(len(waiting))
             while waiting and self._idle:
                 self._hand_out(self._idle.pop(), number, task, shards, waiting)
-            for worker, kind, value in self._hear(self._all(), POLL):
+            for worker, kind, value in self._receive(self._all(), POLL):
                 if kind is Kind.REPORT:
                     if worker in self._busy:
                         report(self._busy[worker], value)
                     continue
-                shard = self._enter(worker, kind, value)
+                shard = self._update(worker, kind, value)
                 if kind is Kind.ERROR:
                     raise value
                 if kind is Kind.RESULT and shard is not None:
@@ -324,13 +327,13 @@ class WorkerExecutor(Executor, Generic[W]):
         packed = self._pack(shards[waiting[0]])
         self._busy[worker] = waiting.popleft()
         try:
-            self._give(worker, number, task, packed)
+            self._send(worker, number, task, packed)
         except OSError:  # it was lost while it was idle
             waiting.appendleft(self._busy.pop(worker))
             self._end([worker])
 
-    def _enter(self, worker: W, kind: Kind, value: Any) -> int | None:
-        """Note a worker's new state; returns the shard that it no longer runs."""
+    def _update(self, worker: W, kind: Kind, value: Any) -> int | None:
+        """Update a worker's state after a message; returns the shard that it no longer runs."""
         started = worker in self._starting
         self._starting.discard(worker)
         shard = self._busy.pop(worker, None)
@@ -344,7 +347,7 @@ class WorkerExecutor(Executor, Generic[W]):
         if started:
             self._failed_starts += 1
             if self._failed_starts > LOSSES * self.workers:
-                raise ConfigError(f"Workers end as soon as they are started ({value}).")
+                raise ConfigError(f"Workers exit as soon as they are started ({value}).")
         return shard
 
     def stop(self, seconds: float) -> list[Outcome]:
@@ -353,10 +356,10 @@ class WorkerExecutor(Executor, Generic[W]):
         for worker in self._busy if seconds else ():
             self._interrupt(worker)
         while self._busy and time.monotonic() < until:
-            for worker, kind, value in self._hear(self._all(), POLL):
+            for worker, kind, value in self._receive(self._all(), POLL):
                 if kind is Kind.REPORT:
                     continue
-                shard = self._enter(worker, kind, value)
+                shard = self._update(worker, kind, value)
                 if kind is Kind.RESULT and shard is not None:
                     found.append(Outcome(shard, value))
         busy, self._busy = list(self._busy), {}

@@ -18,21 +18,16 @@ STATUSES = {
     Status.ERROR: "error",
 }
 """Statuses in a word."""
-_WORDS = (
-    "no",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-)
+_WORDS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+
+
+def parse_fraction(given: object) -> float:
+    """A number, also from text such as "53%" or "0.53"; NaN if it is none."""
+    number, percent, rest = given.strip().partition("%") if isinstance(given, str) else (given, "", "")
+    try:
+        return math.nan if rest or isinstance(given, bool) else float(number) / (100 if percent else 1)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def count(number: int, noun: str, plural: str | None = None) -> str:

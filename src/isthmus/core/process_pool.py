@@ -1,7 +1,7 @@
-"""Worker processes on this machine: an executor whose workers talk over pipes.
+"""Worker processes on this machine: an executor that communicates with its workers over pipes.
 
-Workers are started afresh (``spawn``): forked processes would inherit locks of threads that they do not have, and no
-GPU. A terminal's Ctrl-C reaches the caller only. When the caller dies, its workers stop and end themselves.
+Workers are started afresh (``spawn``): forked processes would inherit locks of threads that they do not have, and could
+not use a GPU. A terminal's Ctrl-C reaches the caller only. When the caller dies, its workers stop and end themselves.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from isthmus.core.errors import ConfigError
 from isthmus.core.execution import (
     INTERRUPTED,
     KEPT,
-    Heard,
     Kind,
     Packed,
+    Received,
     Report,
     Task,
     TaskCache,
@@ -33,7 +33,7 @@ from isthmus.core.execution import (
     pack,
 )
 
-LAST_WORDS = 90.0
+SAVING_SECONDS = 90.0
 """Seconds that a task has to save its work after its caller has died."""
 
 
@@ -62,7 +62,7 @@ class Worker:
         if code is not None and code < 0:
             name = signal.Signals(-code).name
             return f"a worker process was killed by signal {-code} ({name}), perhaps for lack of memory"
-        return f"a worker process ended by itself (exit code {code}); see its output above"
+        return f"a worker process exited with code {code}; see its output above"
 
 
 class ProcessPool(WorkerExecutor[Worker]):
@@ -78,16 +78,16 @@ class ProcessPool(WorkerExecutor[Worker]):
     def _pack(self, what: object) -> Packed:
         return pack(what, partial(pickle.dumps, protocol=pickle.HIGHEST_PROTOCOL))
 
-    def _give(self, worker: Worker, number: int, task: Task, shard: Packed) -> None:
+    def _send(self, worker: Worker, number: int, task: Task, shard: Packed) -> None:
         packed = None
         if number not in worker.tasks:
             packed = self._pack(task)
             worker.tasks = [*worker.tasks, number][-KEPT:]
         content = pickle.dumps((number, packed, shard), protocol=pickle.HIGHEST_PROTOCOL)
-        with _whole(worker.pipe):
+        with _closed_on_interrupt(worker.pipe):
             worker.pipe.send_bytes(content)
 
-    def _hear(self, workers: Sequence[Worker], seconds: float) -> Iterator[Heard[Worker]]:
+    def _receive(self, workers: Sequence[Worker], seconds: float) -> Iterator[Received[Worker]]:
         for worker in [worker for worker in workers if worker.pipe.closed]:
             yield worker, Kind.LOST, "the caller was interrupted"
         by_pipe = {worker.pipe: worker for worker in workers if not worker.pipe.closed}
@@ -95,7 +95,7 @@ class ProcessPool(WorkerExecutor[Worker]):
             assert isinstance(pipe, Connection)
             worker = by_pipe[pipe]
             try:
-                with _whole(pipe):
+                with _closed_on_interrupt(pipe):
                     content = pipe.recv_bytes()
             except (EOFError, OSError):
                 yield worker, *self._gone(worker)
@@ -126,8 +126,8 @@ class ProcessPool(WorkerExecutor[Worker]):
 
 
 @contextmanager
-def _whole(pipe: Connection) -> Iterator[None]:
-    """Close a pipe if Ctrl-C comes in the middle of a message: what follows could not be read."""
+def _closed_on_interrupt(pipe: Connection) -> Iterator[None]:
+    """Close a pipe if Ctrl-C interrupts a message: later messages could not be read."""
     try:
         yield
     except KeyboardInterrupt:
@@ -137,7 +137,7 @@ def _whole(pipe: Connection) -> Iterator[None]:
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Inside, processes start with SIGINT blocked: until they are set up, Ctrl-C must not reach them."""
+    """Inside, processes start with SIGINT blocked, since Ctrl-C must not reach them before they are set up."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -171,12 +171,12 @@ def _run(tasks: TaskCache, number: int, packed: Packed, shard: Packed, report: R
             return tasks.run(number, lambda: packed, shard, report)
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-    except KeyboardInterrupt:  # it came when the shard was over
+    except KeyboardInterrupt:  # the signal came after the shard ended
         return message(Kind.STOPPED, INTERRUPTED)
 
 
 def _report(pipe: Connection, value: object) -> None:
-    with suppress(OSError):  # the caller is gone; SIGINT follows
+    with suppress(OSError):  # the caller has ended; SIGINT follows
         pipe.send_bytes(message(Kind.REPORT, value))
 
 
@@ -196,5 +196,5 @@ def _end_with_caller() -> None:
     connection.wait([caller.sentinel])
     if hasattr(signal, "pthread_kill"):
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-        time.sleep(LAST_WORDS)
+        time.sleep(SAVING_SECONDS)
     os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))

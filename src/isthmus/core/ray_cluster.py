@@ -20,9 +20,9 @@ from isthmus.core.errors import ConfigError, one_line
 from isthmus.core.execution import (
     KEPT,
     POLL,
-    Heard,
     Kind,
     Packed,
+    Received,
     Task,
     TaskCache,
     WorkerExecutor,
@@ -33,7 +33,7 @@ from isthmus.core.execution import (
 
 _PASSED_ON = ("ISTHMUS_DATA", "PYTHONPATH")
 """Environment variables of the caller that workers get."""
-PATIENCE = 10.0
+ANSWER_SECONDS = 10.0
 """Seconds in which an idle worker must answer; one that does not is replaced."""
 
 
@@ -140,7 +140,7 @@ class RayExecutor(WorkerExecutor[Worker]):
 
     def _alive(self, worker: Worker) -> bool:
         try:
-            self._ray.get(worker.actor.latest.remote(), timeout=PATIENCE)
+            self._ray.get(worker.actor.latest.remote(), timeout=ANSWER_SECONDS)
         except (*_losses(), self._ray.exceptions.GetTimeoutError):
             return False
         return True
@@ -150,7 +150,7 @@ class RayExecutor(WorkerExecutor[Worker]):
 
         return pack(what, cloudpickle.dumps)
 
-    def _give(self, worker: Worker, number: int, task: Task, shard: Packed) -> None:
+    def _send(self, worker: Worker, number: int, task: Task, shard: Packed) -> None:
         if number not in self._sent:
             self._sent[number] = self._ray.put(self._pack(task))
             if len(self._sent) > KEPT:
@@ -158,7 +158,7 @@ class RayExecutor(WorkerExecutor[Worker]):
         # in a list, a reference is resolved by the worker, and only if it does not know the task
         worker.call = worker.actor.run.remote(number, [self._sent[number]], shard)
 
-    def _hear(self, workers: Sequence[Worker], seconds: float) -> Iterator[Heard[Worker]]:
+    def _receive(self, workers: Sequence[Worker], seconds: float) -> Iterator[Received[Worker]]:
         calls = {worker.call: worker for worker in workers if worker.call is not None}
         calls |= {worker.latest: worker for worker in workers if worker.latest is not None}
         if calls and self._ray.wait(list(calls), timeout=seconds)[0]:
@@ -169,7 +169,7 @@ class RayExecutor(WorkerExecutor[Worker]):
             for worker in self._busy:
                 worker.latest = worker.latest or worker.actor.latest.remote()
 
-    def _answer(self, worker: Worker, call: Any) -> Iterator[Heard[Worker]]:
+    def _answer(self, worker: Worker, call: Any) -> Iterator[Received[Worker]]:
         if call is worker.latest:
             worker.latest = None
             with contextlib.suppress(*_losses()):  # its other call raises the same

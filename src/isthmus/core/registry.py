@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
-from isthmus.core.errors import ConfigError, foreign_code, one_line, unknown
+from isthmus.core.errors import ConfigError, one_line, third_party_code, unknown
 
 KINDS = {
     "data": "dataset",
@@ -47,13 +47,13 @@ def _own(kind: str) -> frozenset[str]:
 
 
 @cache
-def _foreign(kind: str) -> dict[str, EntryPoint]:
+def _registered(kind: str) -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=f"isthmus.{kind}")}
 
 
 def names(kind: str) -> list[str]:
     """Names of all components of a kind (a key of :data:`KINDS`), sorted. Imports none of them."""
-    return sorted(_own(kind) | set(_foreign(kind)))
+    return sorted(_own(kind) | set(_registered(kind)))
 
 
 def is_path(kind: str, name: str) -> bool:
@@ -76,8 +76,8 @@ def load(kind: str, name: str) -> type[Any]:
         found = getattr(_imported(kind, name, lambda: importlib.import_module(module)), attribute, None)
     elif name in _own(kind):
         found = importlib.import_module(f"isthmus.{_FOLDERS.get(kind, kind)}.{name}")
-    elif name in _foreign(kind):
-        found = _imported(kind, name, _foreign(kind)[name].load)
+    elif name in _registered(kind):
+        found = _imported(kind, name, _registered(kind)[name].load)
     else:
         raise ConfigError(unknown(KINDS[kind], name, names(kind)))
     chosen = _class_in(found, name) if isinstance(found, ModuleType) else found
@@ -111,10 +111,10 @@ def _imported(kind: str, name: str, load: Callable[[], Any]) -> Any:
     try:
         return load()
     except Exception as error:  # a module of another package may fail with anything
-        entry = _foreign(kind).get(name)
+        entry = _registered(kind).get(name)
         owner = f" of the package {entry.dist.name if entry.dist is not None else entry.module}" if entry else ""
         target = entry.value if entry else name
-        where = f", raised in {place}" if (place := foreign_code(error)) else ""
+        where = f", raised in {place}" if (place := third_party_code(error)) else ""
         raise ConfigError(
             f"The {KINDS[kind]} {name!r}{owner} cannot be imported from {target!r}: "
             f"{type(error).__name__}: {one_line(error)}{where}."

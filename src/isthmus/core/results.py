@@ -66,7 +66,8 @@ def load_record(folder: Path) -> AuditRecord:
     Raises:
         FileError: it is missing, corrupt, in another format, or not an audit record.
     """
-    return _parse(AuditRecord, folder / "audit.json")
+    path = folder / "audit.json"
+    return _validated(AuditRecord, _read(path), path)
 
 
 def save_result(folder: Path, result: CheckResult) -> None:
@@ -92,7 +93,7 @@ def load_result(folder: Path, check: str) -> CheckResult:
     named, expected = content.pop("arrays", []), content.pop("arrays_hash", None)
     result = _validated(CheckResult, content, path)
     if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
-        raise FileError(f"{path} does not say which arrays belong to it; delete it to have it made again.")
+        raise FileError(f"{path} does not name its arrays; delete it to compute it again.")
     if not named:
         return result
     arrays = files.read_arrays(folder / f"{check}.npz")
@@ -120,10 +121,6 @@ def saved_checks(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.json") if path.stem != "audit")
 
 
-def _parse(kind: type[RecordT], path: Path) -> RecordT:
-    return _validated(kind, _read(path), path)
-
-
 def _read(path: Path) -> dict[str, Any]:
     """The content of a file in the current format, without its version."""
     content = files.read_json(path)
@@ -149,5 +146,5 @@ def _validated(kind: type[RecordT], content: Any, path: Path) -> RecordT:
         place = ".".join(str(part) for part in fault["loc"])[:200] or "the file"
         raise FileError(
             f"{path} is not a result that this version of isthmus wrote ({place}: {fault['msg']}); "
-            "delete it to have it made again."
+            "delete it to compute it again."
         ) from None

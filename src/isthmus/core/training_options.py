@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -121,15 +122,18 @@ RHO_SCHEDULES: dict[str, dict[str, Any]] = {
 }
 
 
-def _named_schedule(given: object) -> object:
-    """Options from a name, or from a mapping with a ``name`` that overrides some of them."""
+def _named(what: str, known: Mapping[str, dict[str, Any]], given: object) -> object:
+    """Options from a name in ``known``, or from a mapping with a ``name`` that overrides some of them."""
     options = {"name": given} if isinstance(given, str) else given
     if not isinstance(options, Mapping) or "name" not in options:
         return given
     name = options["name"]
-    if not isinstance(name, str) or name not in RHO_SCHEDULES:
-        raise ConfigError(unknown("rho schedule", name, RHO_SCHEDULES))
-    return RHO_SCHEDULES[name] | {key: value for key, value in options.items() if key != "name"}
+    if not isinstance(name, str) or name not in known:
+        raise ConfigError(unknown(what, name, known))
+    return known[name] | {key: value for key, value in options.items() if key != "name"}
+
+
+_named_schedule = partial(_named, "rho schedule", RHO_SCHEDULES)
 
 
 class Augmentation(Frozen):
@@ -167,15 +171,7 @@ AUGMENTATIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def _named_augmentation(given: object) -> object:
-    """Options from a name, or from a mapping with a ``name`` that overrides some of them."""
-    options = {"name": given} if isinstance(given, str) else given
-    if not isinstance(options, Mapping) or "name" not in options:
-        return given
-    name = options["name"]
-    if not isinstance(name, str) or name not in AUGMENTATIONS:
-        raise ConfigError(unknown("augmentation", name, AUGMENTATIONS))
-    return AUGMENTATIONS[name] | {key: value for key, value in options.items() if key != "name"}
+_named_augmentation = partial(_named, "augmentation", AUGMENTATIONS)
 
 
 def _by_name(augmentation: Augmentation) -> str | dict[str, Any]:

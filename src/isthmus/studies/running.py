@@ -12,7 +12,7 @@ from isthmus.core import provenance
 from isthmus.core.config import override, parse_overrides, validate
 from isthmus.core.errors import ConfigError, ModelError, unknown
 from isthmus.core.execution import Executor, InProcess
-from isthmus.core.process_pool import LAST_WORDS, ProcessPool
+from isthmus.core.process_pool import SAVING_SECONDS, ProcessPool
 from isthmus.core.ray_cluster import Cluster, RayExecutor
 from isthmus.studies import catalogue, page
 from isthmus.studies.display import Display
@@ -77,7 +77,7 @@ def run_study(
         try:
             running.measure(study.experiments(config, store), executor, task)
         finally:
-            executor.stop(LAST_WORDS)  # running experiments save their state
+            executor.stop(SAVING_SECONDS)  # running experiments save their state
     found = running.record
     if "data" in found.config and found.measured and not found.data:
         raise ModelError(f"No experiment of {name} names its data; delete {store.root}/experiments and repeat.")
