@@ -203,8 +203,8 @@ def _sentence(config: type[BaseModel], fault: Any) -> str:
     path = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         *outer, key = fault["loc"]
-        place = "".join(f"{part}." for part in outer).rstrip(".")
-        return (f"{place}: " if place else "") + unknown("key", key, _fields_at(config, outer))
+        place = f"{'.'.join(map(str, outer))}: " if outer else ""
+        return place + unknown("key", key, _fields_at(config, outer))
     message = fault["msg"].removeprefix("Value error, ")
     return f"{path[:200] or 'config'}: {message} (got {shown(fault['input'])})"
 
