@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 
 from isthmus.core import files
 from isthmus.core.errors import ConfigError, FileError, ModelError, brief, out_of_memory
@@ -63,27 +63,14 @@ class Trainer:
         self.model: Learner = model.to(self.fabric.device)
         if self.settings.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        main, marginal = parameter_groups(self.model)
-        self.optimizers = {"optimizer": make_optimizer(self.settings.optimizer, main, norm_parameters(self.model))}
-        if marginal:  # a marginal that is fitted separately from the objective has its own optimiser
-            self.optimizers["marginal_optimizer"] = make_optimizer(self.settings.marginal_optimizer, marginal)
+        self.optimizers = self._make_optimizers()
         objective = recipe.objective
         self.unit = 1.0  # factor on the loss that gives its cross-entropy a weight of 1
         if isinstance(objective, InformationObjective) and objective.normalize == "rate":
             self.unit = objective.weight()
         self.average = MovingAverage(self.model, self.settings.ema) if self.settings.ema else None
         self.adversary = Adversary.of_recipe(recipe, self.model, self.group)
-        batches = Batches(
-            data.train,
-            self.settings.batch_size,
-            seed=recipe.seed,
-            augment=self.settings.augment,
-            drop_last=self.settings.parts > 1,
-            channels_last=self.settings.channels_last,
-            device=self.fabric.device,
-            rank=self.group.rank,
-            world=self.group.world,
-        )
+        batches = self._make_batches()
         self.steps_per_epoch = len(batches)
         self.batches = replace(batches, batch_size=self.settings.batch_size // self.settings.accumulate)
         if self.settings.snapshots and self.settings.snapshots[-1] > self._total():
@@ -100,6 +87,27 @@ class Trainer:
         self.impossible = ""  # why the terms of the last window are impossible, which ends training
         self.weights_digest = ""
         self.shown_terms = ""  # of the last window
+
+    def _make_optimizers(self) -> dict[str, optim.Optimizer]:
+        main, marginal = parameter_groups(self.model)
+        optimizers = {"optimizer": make_optimizer(self.settings.optimizer, main, norm_parameters(self.model))}
+        if marginal:  # a marginal that is fitted separately from the objective has its own optimiser
+            optimizers["marginal_optimizer"] = make_optimizer(self.settings.marginal_optimizer, marginal)
+        return optimizers
+
+    def _make_batches(self) -> Batches:
+        """Whole batches of the training split, of which this process takes its share."""
+        return Batches(
+            self.data.train,
+            self.settings.batch_size,
+            seed=self.recipe.seed,
+            augment=self.settings.augment,
+            drop_last=self.settings.parts > 1,
+            channels_last=self.settings.channels_last,
+            device=self.fabric.device,
+            rank=self.group.rank,
+            world=self.group.world,
+        )
 
     def fit(self, progress: bool | ProgressCallback) -> None:
         """Train to the end, from the checkpoint if there is one; write weights and metrics into the run folder."""

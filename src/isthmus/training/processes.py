@@ -180,23 +180,12 @@ def start(settings: Training) -> ProcessGroup:
         ConfigError: fewer GPUs than requested, or the launcher's settings differ from those of the recipe.
     """
     from lightning_fabric import Fabric  # 2 s of imports that only training needs
-    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
     from lightning_fabric.plugins.precision import MixedPrecision, Precision
 
     kind = accelerator(settings)
     world = settings.devices * settings.nodes
     under_fabric = "LT_CLI_USED" in os.environ  # it is torchrun, and sets up the process group
-    if distributed.is_available() and distributed.is_torchelastic_launched():
-        launcher, started = "fabric run" if under_fabric else "torchrun", int(os.environ["WORLD_SIZE"])
-    elif world > 1 and SLURMEnvironment.detect():  # a single process may run in a job with more tasks
-        launcher, started = "srun", int(os.environ["SLURM_NTASKS"])
-    else:
-        launcher, started = "no launcher", world
-    if started != world:
-        raise ConfigError(
-            f"{launcher} started {started} processes, but training.devices={settings.devices} on "
-            f"training.nodes={settings.nodes} are {world}; set them to the values given to {launcher}."
-        )
+    _check_launcher(settings, "fabric run" if under_fabric else "torchrun")
     loss_scale = LossScale(torch.amp.GradScaler(kind) if settings.precision == "fp16" else None)
     mixed = {"bf16": "bf16-mixed", "fp16": "16-mixed"}.get(settings.precision)
     try:
@@ -214,6 +203,31 @@ def start(settings: Training) -> ProcessGroup:
     if world > 1:
         os.environ.setdefault("LOCAL_WORLD_SIZE", str(settings.devices))  # as torchrun does; decoding threads read it
     return ProcessGroup(fabric, loss_scale)
+
+
+def _check_launcher(settings: Training, torchrun: str) -> None:
+    """Check that a launcher, if there is one, started as many processes as the recipe has.
+
+    Args:
+        torchrun: the command behind torchrun's environment variables.
+
+    Raises:
+        ConfigError: it started another number.
+    """
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+
+    world = settings.devices * settings.nodes
+    if distributed.is_available() and distributed.is_torchelastic_launched():
+        launcher, started = torchrun, int(os.environ["WORLD_SIZE"])
+    elif world > 1 and SLURMEnvironment.detect():  # a single process may run in a job with more tasks
+        launcher, started = "srun", int(os.environ["SLURM_NTASKS"])
+    else:
+        return
+    if started != world:
+        raise ConfigError(
+            f"{launcher} started {started} processes, but training.devices={settings.devices} on "
+            f"training.nodes={settings.nodes} are {world}; set them to the values given to {launcher}."
+        )
 
 
 def accelerator(settings: Training) -> str:
