@@ -1,4 +1,4 @@
-"""Load what a command names: a run folder or the user's own model, and the images to audit it on."""
+"""Load what a command names: a run folder or an external model, and the images to audit it on."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class ModelSource:
 
     Attributes:
         run: a trained run; give this or ``model``.
-        model, weights: another model, ``package.module:function``, and its safetensors file.
+        model, weights: an external model, ``package.module:function``, and its safetensors file.
         data: name of the data, whose test split is used; the run's own if None.
         count: number of test images, the same class-balanced choice every time; all if None.
-        out: folder for results and page; if None the run itself, or for another model ``runs/<model>`` or
+        out: folder for results and page; if None the run itself, or for an external model ``runs/<model>`` or
             ``runs/<model>-<weights>``.
         step: of a run, the model after this step, one of its ``training.snapshots``, whose results go to
             ``step-<step>`` in the run; the final model if None.
@@ -142,7 +142,7 @@ def audit_run(
 
 
 def named_model(source: ModelSource) -> NamedModel:
-    """Load a run's model, or build another one, on the GPU if there is one.
+    """Load a run's model, or build an external one, on the GPU if there is one.
 
     Raises:
         IsthmusError: anything named that does not exist or does not fit.
@@ -202,7 +202,7 @@ def target_of(source: ModelSource) -> Target:
 
 
 def _trained_on(run: Path | None, target: Target) -> Examples | None:
-    """The training split of a run's data; None for another model, and if the data have changed."""
+    """The training split of a run's data; None for an external model, and if the data have changed."""
     if run is None:
         return None
     if Run(run).info()["data"].get("fingerprint") == target.fingerprint:
