@@ -85,11 +85,12 @@ class ResultStore:
         path = self._path(experiment)
         if not files.exists(path):
             return None
-        kept = files.read_json(path)
+        kept: Any = files.read_json(path)
         complete = isinstance(kept, dict) and {"value", "seconds", "data"} <= set(kept)
         if not complete or kept.get("about") != experiment.plain:
             raise FileError(f"{path} is not the measurement that its name says; delete it to have it made again.")
-        return kept
+        found: dict[str, Any] = kept
+        return found
 
     def attempt(self, experiment: Experiment) -> str:
         """Measure an experiment and keep it; returns "", or in one sentence why it failed.
