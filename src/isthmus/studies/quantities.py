@@ -46,15 +46,15 @@ class Quantity(ABC):
 
     @abstractmethod
     def at(self, **coords: Wanted) -> Quantity:
-        """The same quantity under further conditions; coordinates that it already fixes stay as they are."""
+        """The same quantity under further conditions; coordinates that it already fixes stay fixed."""
 
     @abstractmethod
     def selections(self) -> tuple[Select, ...]:
-        """The rows it is made of."""
+        """The selections of rows that it is computed from."""
 
     @abstractmethod
     def __str__(self) -> str:
-        """What it is, for the reader of a sentence about it."""
+        """Its name in a sentence."""
 
     def __sub__(self, other: Quantity) -> Quantity:
         return Sum(((1, self), (-1, other)))
@@ -75,11 +75,11 @@ class Quantity(ABC):
         return Pooled(self)
 
     def exists(self, rows: Rows) -> bool:
-        """Whether all rows it is made of exist for at least one seed."""
+        """Whether every selection has rows, for at least one seed."""
         return all(rows.select(each.name, each.where) for each in self.selections())
 
     def values(self, rows: Rows, coordinate: str) -> list[Coordinate]:
-        """Values of a coordinate at which all rows it is made of exist, in order of measurement."""
+        """Values of a coordinate at which every selection has rows, in order of measurement."""
         sets = []
         for each in self.selections():
             if coordinate in each.where and not isinstance(each.where[coordinate], tuple):
@@ -163,7 +163,7 @@ def select(name: str, /, **where: Wanted) -> Select:
 
     Args:
         name: of the metric.
-        where: values of coordinates; a tuple allows any of its values, None demands that a coordinate is absent.
+        where: values of coordinates; a tuple allows any of its values, None means that the coordinate is absent.
     """
     return Select(name, where)
 
@@ -176,7 +176,7 @@ def _words(value: Wanted) -> str:
 
 @dataclass(frozen=True)
 class _Of(Quantity):
-    """Made of another quantity."""
+    """A quantity computed from another one."""
 
     of: Any
 
@@ -306,7 +306,7 @@ class Mapped(_Of):
 
 @dataclass(frozen=True)
 class Pooled(_Of):
-    """The mean over seeds, which goes with every seed."""
+    """The mean over seeds, which is paired with every seed."""
 
     def samples(self, rows: Rows, level: float) -> Samples:
         """See :class:`Quantity`."""
