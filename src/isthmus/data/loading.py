@@ -100,7 +100,7 @@ def folder_at(path: str) -> Path:
     try:
         return Path(path).expanduser().resolve()
     except (OSError, RuntimeError, ValueError) as error:
-        raise DataError(f"{shown(path)} is no path of a folder: {error}.") from None
+        raise DataError(f"{shown(path)} is not a path of a folder: {error}.") from None
 
 
 def _of_classes(data: ImageData, classes: tuple[str, ...]) -> ImageData:

@@ -191,9 +191,8 @@ class InformationObjective(TradeOffObjective, BottleneckObjective, ABC):
         The information is the term ``rate`` or ``residual``, depending on ``information_weight``.
         """
         weight = self.weight(rho)
-        name = self.information_weight.removesuffix("_weight")
-        total = self.total(ce, information, weight)
-        return Terms(total=total, ce=ce, weight=weight, **{name: information}, **reported)
+        named: dict[str, Any] = {self.information_weight.removesuffix("_weight"): information}
+        return Terms(total=self.total(ce, information, weight), ce=ce, weight=weight, **named, **reported)
 
 
 class LevelObjective(InformationObjective, ABC):
