@@ -1,7 +1,7 @@
 """Experiments of figures 1 to 4 and 8 to 10: models under attack, and loss surfaces around test images, as rows.
 
-The robust accuracy of a random model is that of its average prediction. The two other counts have modes of their own,
-"one_evaluation", which is the papers' rule, and "confident" (:class:`isthmus.attacks.result.RobustResult`).
+The robust accuracy of a random model is that of its average prediction. Two other counts appear as further
+modes: "one_evaluation", which is the papers' rule, and "confident" (:class:`isthmus.attacks.result.RobustResult`).
 """
 
 from __future__ import annotations

@@ -34,8 +34,8 @@ MODES_DIFFER = 0.01
 """Two modes do not give the same results if their accuracies differ by more."""
 OVERSTATED = 0.05
 """A single start is misleading if further starts, or the ensemble, break more than this fraction of all images."""
-NOTHING, LEFT = 0.05, 0.01
-"""A robust accuracy below these is none: of VIB on MNIST, and of a deterministic network on CIFAR-10."""
+NOT_ROBUST_MNIST, NOT_ROBUST_CIFAR = 0.05, 0.01
+"""A robust accuracy below these counts as none: of VIB on MNIST, and of a deterministic network on CIFAR-10."""
 ADVERSARIALLY_TRAINED = 0.458
 """Accuracy under this PGD that Madry et al. 2018 report for their adversarially trained network."""
 
@@ -56,7 +56,7 @@ _ZERO = (
 
 
 def _claimed(config: ImageConfig) -> list[str]:
-    """Modes that claims are judged in: each mode, and the papers' rule."""
+    """Modes that claims are about: each mode, and the papers' rule."""
     return [*config.modes, *(["one_evaluation"] if "stochastic" in config.modes else [])]
 
 
@@ -164,7 +164,7 @@ def _restart_claims(config: RestartConfig) -> list[Claim]:
             f"Restarts drive VIB's robust accuracy to zero ({NAMES[mode]}).",
             left=accuracy,
             op="<",
-            right=NOTHING,
+            right=NOT_ROBUST_MNIST,
             about="accuracy after all starts",
             place="Figure 2",
         )
@@ -259,7 +259,7 @@ def _cifar_claims(config: CifarConfig) -> list[Claim]:
             "Under AA+MT deterministic networks have no robust accuracy.",
             left=strong.at(**plain),
             op="<",
-            right=LEFT,
+            right=NOT_ROBUST_CIFAR,
             about="accuracy under AA+MT",
         ),
         claim(

@@ -1,4 +1,4 @@
-"""Options of the Guess-First studies; the defaults are the paper's. The smaller scales are in ``presets.yaml``.
+"""Options of the Guess-First studies; the defaults are the paper's. ``presets.yaml`` has the smaller scales.
 
 White-box numbers come from minimal norms, as Foolbox 1 found them (:mod:`isthmus.attacks.foolbox_protocol`): accuracy
 at ε is the fraction of images whose smallest known perturbation is larger, and clean errors count as broken. Black-box
@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from isthmus.core.config import Frozen, Positive
 from isthmus.studies.image_models import Eps
-from isthmus.studies.study import Data, StudyConfig, data_name, data_options
+from isthmus.studies.study import Data, Several, TrainedConfig, data_name, data_options
 
 Conditioned = Literal["C-DV", "C-DV-IE", "C-JS", "C-JS-IE"]
 Name = Literal[Conditioned, "CNN", "VIB", "C-JS-sigmoid", "C-JS-IE-sigmoid"]
@@ -31,11 +31,11 @@ SUBSTITUTE = "substitute"
 ATTACKS: tuple[Attack, ...] = ("fgsm", "pgd", "cw")
 NORMS: Mapping[str, str] = {"fgsm": "linf", "pgd": "linf", "cw": "l2"}
 LINF, L2 = (0.15, 0.3), (2.0,)
-"""Perturbation sizes of the tables: of FGSM and PGD, and of C&W."""
 SIZES = {"linf": LINF, "l2": L2}
-TRAINING: dict[str, Any] = {"epochs": 200, "batch_size": 250, "optimizer": {"lr": 1e-3}}
+"""Perturbation sizes of the tables: of FGSM and PGD, and of C&W."""
+_TRAINING: dict[str, Any] = {"epochs": 200, "batch_size": 250, "optimizer": {"lr": 1e-3}}
 # without elimination until at least half of an epoch's labels were predicted correctly, then two epochs up to its λ
-LATE: dict[str, Any] = {"start": 100, "space": "weight", "epochs": 1, "hold": 20, "gate": 0.5, "release": 2}
+_LATE: dict[str, Any] = {"start": 100, "space": "weight", "epochs": 1, "hold": 20, "gate": 0.5, "release": 2}
 _OBJECTIVES: Mapping[str, dict[str, Any]] = {
     "C-DV": {"name": "donsker_varadhan"},
     "C-JS": {"name": "f_divergence", "divergence": "js"},
@@ -56,37 +56,30 @@ class CarliniWagner(Frozen):
     learning_rate: Eps = 5e-3
 
 
-class ModelsConfig(StudyConfig):
+class ModelsConfig(TrainedConfig):
     """How the models are trained, and on how many images they are evaluated (appendix F).
 
-    The paper's λ, σ and weight of VIB's rate are lost; it does not say how often a model was trained.
+    The paper's λ, σ and weight of VIB's rate are unknown; it does not say how often a model was trained.
 
     Attributes:
-        seeds: number of seeds, 0, 1, 2, …, that every model and the substitute are trained with.
-        data: a data set, by name or with its options.
-        train_limit: number of training images, class-balanced; None for all.
         images: number of test images, class-balanced; None for all.
         hidden: widths of the three fully connected layers. VIB's code takes the place of the last.
-        training: part of a recipe (:class:`isthmus.core.recipe.Recipe`), the same for all models and the substitute.
         rho: of the information elimination, whose weight is λ = exp(−ρ).
         rho_schedule: of the elimination, since models that begin with λ = 1 stay at chance; None to begin with it.
         elimination: options of its MMD, such as ``pairing`` and ``sigma``; the median heuristic if empty.
         rate_weight: of VIB.
     """
 
-    seeds: Positive = 3
-    data: Data = "mnist"
-    train_limit: Positive | None = None
     images: Positive | None = None
     hidden: tuple[Positive, Positive, Positive] = (512, 256, 128)
-    training: dict[str, Any] = TRAINING
+    training: dict[str, Any] = _TRAINING
     rho: Annotated[float, Field(allow_inf_nan=False)] = 0.0
-    rho_schedule: dict[str, Any] | None = LATE
+    rho_schedule: dict[str, Any] | None = _LATE
     elimination: dict[str, Any] = Field(default_factory=dict)
     rate_weight: Annotated[float, Field(gt=0, lt=1)] = 1e-3
 
     def recipe(self, name: str, seed: int) -> dict[str, Any]:
-        """The recipe of one model, or of the substitute; with a sigmoid or without, a model is trained once."""
+        """The recipe of one model, or of the substitute; it is the same with a sigmoid and without."""
         name = name.removesuffix(THROUGH)
         model, objective = self._model(name)
         late = {"rho_schedule": self.rho_schedule} if name.endswith("-IE") and self.rho_schedule else {}
@@ -131,7 +124,7 @@ class CurvesConfig(ModelsConfig):
         cw: C&W, on the substitute and on the models.
     """
 
-    models: Annotated[tuple[Name, ...], Field(min_length=1)] = MODELS
+    models: Several[Name] = MODELS
     linf: tuple[Eps, ...] = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
     l2: tuple[Eps, ...] = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
     transfer_steps: Positive = 40
@@ -163,7 +156,7 @@ class TableConfig(CurvesConfig):
         budget: of the diagnosis.
     """
 
-    models: Annotated[tuple[Name, ...], Field(min_length=1)] = (*MODELS, *SIGMOID)
+    models: Several[Name] = (*MODELS, *SIGMOID)
     suite: str = "standard"
     battery_images: Positive = 1000
     budget: Literal["quick", "full"] = "full"
@@ -186,7 +179,7 @@ class RepresentationsConfig(ModelsConfig):
         fisher: number of images on which the prediction's Fisher information is measured (appendix D).
     """
 
-    models: Annotated[tuple[Conditioned, ...], Field(min_length=1)] = ("C-DV", "C-DV-IE", "C-JS", "C-JS-IE")
+    models: Several[Conditioned] = ("C-DV", "C-DV-IE", "C-JS", "C-JS-IE")
     hypothesis: Annotated[int, Field(ge=0)] = 1
     shown: Positive = 500
     blocks: Annotated[int, Field(ge=3)] = 10

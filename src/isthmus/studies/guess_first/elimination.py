@@ -1,10 +1,12 @@
 """Figure 2: what the information elimination does to representations under a label hypothesis.
 
-The Fisher information of the prediction about the image is what appendix D explains by: compression should help against
-small perturbations. The models are those of table 1.
+Appendix D argues with the Fisher information of the prediction about the image: compression should help against small
+perturbations. The models are those of table 1.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 from isthmus.studies.blocks import Block, Curves, Pivot, Scatter
 from isthmus.studies.claims import Claim
@@ -14,52 +16,55 @@ from isthmus.studies.quantities import Quantity, select
 from isthmus.studies.study import Study
 
 PAIRS = (("C-DV", "C-DV-IE"), ("C-JS", "C-JS-IE"))
-ELIMINATED = ("C-DV-IE", "C-JS-IE")
+ELIMINATED = tuple(eliminated for _, eliminated in PAIRS)
 ABOVE_CHANCE = 0.1
 """A probe must exceed chance by more to have predicted anything."""
 RECOGNISED = 0.5
 """A hypothesis's own images are recognised if the probe's recall is higher."""
 
-MMD2 = select("mmd2")
 PROBE = select("probe_accuracy")
 RECALL = select("own_class_recall")
 FISHER = select("log_fisher_largest")
 
 
+_FALLS: tuple[tuple[str, Quantity, str, str], ...] = (
+    (
+        "The elimination makes representations of {plain} less different between labels, by MMD².",
+        select("mmd2_sum"),
+        "sum of MMD² over hypotheses, unbiased",
+        "Figure 2",
+    ),
+    (
+        "It leaves a linear probe less of the true label: {eliminated} against {plain}.",
+        PROBE.mean("hypothesis"),
+        "accuracy of a linear probe, mean over hypotheses",
+        "Figure 2",
+    ),
+    (
+        "As appendix D expects, a small perturbation moves the prediction of {eliminated} less than that of {plain}.",
+        FISHER,
+        "ln of the largest eigenvalue of the prediction's Fisher information about the image, mean over images",
+        "Appendix D",
+    ),
+)
+"""What the elimination reduces: the claim, the quantity, its name, and where the paper claims it."""
+
+
 def _claims(_: RepresentationsConfig) -> list[Claim]:
+    falls = [
+        Claim(
+            text.format(plain=plain, eliminated=eliminated),
+            left=quantity.at(model=plain),
+            right=quantity.at(model=eliminated),
+            about=f"{about}: {plain} less {eliminated}",
+            of_models=True,
+            place=place,
+        )
+        for text, quantity, about, place in _FALLS
+        for plain, eliminated in PAIRS
+    ]
     return [
-        *(
-            _falls(
-                f"The elimination makes representations of {plain} less different between labels, by MMD².",
-                select("mmd2_sum"),
-                plain,
-                eliminated,
-                "sum of MMD² over hypotheses, unbiased",
-            )
-            for plain, eliminated in PAIRS
-        ),
-        *(
-            _falls(
-                f"It leaves a linear probe less of the true label: {eliminated} against {plain}.",
-                PROBE.mean("hypothesis"),
-                plain,
-                eliminated,
-                "accuracy of a linear probe, mean over hypotheses",
-            )
-            for plain, eliminated in PAIRS
-        ),
-        *(
-            _falls(
-                f"As appendix D expects, a small perturbation moves the prediction of {eliminated} less than that of "
-                f"{plain}.",
-                FISHER,
-                plain,
-                eliminated,
-                "ln of the largest eigenvalue of the prediction's Fisher information about the image, mean over images",
-                "Appendix D",
-            )
-            for plain, eliminated in PAIRS
-        ),
+        *falls,
         Claim(
             "Ours: even so, a linear probe predicts the true label under every hypothesis of every model measured.",
             left=PROBE.at(model=ELIMINATED),
@@ -81,33 +86,7 @@ def _claims(_: RepresentationsConfig) -> list[Claim]:
     ]
 
 
-def _falls(text: str, quantity: Quantity, plain: str, eliminated: str, about: str, place: str = "Figure 2") -> Claim:
-    return Claim(
-        text,
-        left=quantity.at(model=plain),
-        right=quantity.at(model=eliminated),
-        about=f"{about}: {plain} less {eliminated}",
-        of_models=True,
-        place=place,
-    )
-
-
-def _under_each(title: str, quantity: Quantity, y_label: str) -> Curves:
-    return Curves(
-        title=title,
-        reading="Means over seeds. Chance is the accuracy of the best constant prediction, in the table below."
-        if y_label == "accuracy"
-        else "Means over seeds.",
-        y=quantity,
-        x="hypothesis",
-        lines=("model",),
-        x_label="hypothesis",
-        y_label=y_label,
-        interval=True,
-        style="points",
-    )
-
-
+_under_each = partial(Curves, x="hypothesis", lines=("model",), interval=True, style="points")
 _BLOCKS: tuple[Block, ...] = (
     Scatter(
         title="Projection",
@@ -116,12 +95,17 @@ _BLOCKS: tuple[Block, ...] = (
         x_label="first principal component",
         y_label="second principal component",
     ),
-    _under_each("MMD² under each hypothesis, unbiased", MMD2, "MMD²"),
-    _under_each("Accuracy of a linear probe for the true label", PROBE, "accuracy"),
+    _under_each(title="MMD² under each hypothesis, unbiased", y=select("mmd2"), y_label="MMD²"),
+    _under_each(
+        title="Accuracy of a linear probe for the true label",
+        reading="Means over seeds. Chance is the accuracy of the best constant prediction, in the table below.",
+        y=PROBE,
+        y_label="accuracy",
+    ),
     Pivot(
         title="Sums and means over hypotheses",
         reading="MMD² is between images of the hypothesis's class and the rest, with a Gaussian kernel as wide as the "
-        "median distance; unbiased, biased, and biased with labels shuffled: its value if no information is left. The "
+        "median distance; unbiased, biased, and biased with labels shuffled: its value without information. The "
         "probe is a logistic regression, fitted on one half of the images and evaluated on the other.",
         rows=("model",),
         columns={

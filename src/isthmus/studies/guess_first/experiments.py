@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from statistics import median
@@ -60,8 +60,8 @@ def table(config: TableConfig, store: ResultStore) -> Stages:
     # experiments on one model are far from each other, so that two processes do not load what the other one is at
     yield [
         *_black_boxes(config, store, found),
-        *(_ensemble(config, store, *model) for model in found),
-        *(_diagnosis(config, store, *model) for model in found),
+        *(_ensemble(config, store, model) for model in found),
+        *(_diagnosis(config, store, model) for model in found),
     ]
 
 
@@ -80,9 +80,34 @@ def trained(config: ModelsConfig, store: ResultStore, name: str, seed: int) -> T
     return TrainedModel(run, {"mean": network}, evaluation_images(config.data, config.train_limit, config.images))
 
 
-def described(config: ModelsConfig, name: str, seed: int, **settings: Any) -> dict[str, Any]:
-    """Plain data that determine a measurement of a model."""
-    return {"model": name, "recipe": config.recipe(name, seed), "images": config.images, **settings}
+Measure = Callable[[TrainedModel, dict[str, Any]], tuple[list[Metric], dict[str, Any]]]
+"""From a model, and what determines it and the images, to rows and details."""
+
+
+def experiment_on(
+    config: ModelsConfig,
+    store: ResultStore,
+    model: tuple[str, int],
+    what: str,
+    settings: Mapping[str, Any],
+    measure: Measure,
+) -> Experiment:
+    """An experiment on one trained model.
+
+    Args:
+        model: its name and seed.
+        what: is measured.
+        settings: plain data that determine the measurement, beside model and images.
+    """
+    name, seed = model
+    about = {"model": name, "recipe": config.recipe(name, seed), "images": config.images}
+
+    def run() -> dict[str, Any]:
+        found = trained(config, store, name, seed)
+        rows, details = measure(found, about)
+        return measured(rows, {"model": name, "seed": seed}, details=details, collapsed=found.collapsed)
+
+    return Experiment(f"{name}, seed {seed}, {what}", {**about, **settings}, run)
 
 
 def _curve(counts: Mapping[float, int], n: int, norm: str, **coords: str) -> list[Metric]:
@@ -94,27 +119,26 @@ def _curve(counts: Mapping[float, int], n: int, norm: str, **coords: str) -> lis
 
 
 def _white_boxes(config: CurvesConfig, store: ResultStore) -> list[Experiment]:
-    return [_white_box(config, store, name, seed) for seed in range(config.seeds) for name in config.models]
+    return [_white_box(config, store, (name, seed)) for seed in range(config.seeds) for name in config.models]
 
 
-def _white_box(config: CurvesConfig, store: ResultStore, name: str, seed: int) -> Experiment:
+def _white_box(config: CurvesConfig, store: ResultStore, model: tuple[str, int]) -> Experiment:
     grids = {attack: config.sizes(attack) for attack in ATTACKS}
-    about = described(config, name, seed, norms=grids, bisections=config.bisections, cw=config.cw.plain())
 
-    def measure() -> dict[str, Any]:
-        found = trained(config, store, name, seed)
+    def measure(found: TrainedModel, about: dict[str, Any]) -> tuple[list[Metric], dict[str, Any]]:
         n = len(found.data)
         rows = [test_accuracy(found.run), Metric(name="chance", value=found.data.chance, unit="fraction", n=n)]
         for attack, grid in grids.items():
-            norms = _norms(config, store, found, attack, described(config, name, seed))
+            norms = _norms(config, store, found, attack, about)
             counts = {eps: sum(size > eps for size in norms) for eps in (0.0, *grid)}
             rows += _curve(counts, n, NORMS[attack], attack=attack, access="white")
             rows.append(fraction("never_broken", sum(map(math.isinf, norms)), n, attack=attack))
             if math.isfinite(middle := median(norms)):
                 rows.append(Metric(name="median_norm", value=middle, unit="", n=n, coords={"attack": attack}))
-        return measured(rows, {"model": name, "seed": seed}, collapsed=found.collapsed)
+        return rows, {}
 
-    return Experiment(f"{name}, seed {seed}, white-box", about, measure)
+    settings = {"norms": grids, "bisections": config.bisections, "cw": config.cw.plain()}
+    return experiment_on(config, store, model, "white-box", settings, measure)
 
 
 def _norms(
@@ -122,13 +146,13 @@ def _norms(
 ) -> list[float]:
     """‖δ‖ of each image, ∞ if the attack found nothing; 0 for clean errors, and if no output was finite.
 
-    They do not depend on the grid and are kept in a file of their own: another grid needs no further attack.
+    They do not depend on the grid and are kept in a separate file: another grid needs no further attack.
     """
-    cw = {"name": "cw", **config.cw.plain()}
+    cw, bisections = config.cw.plain(), config.bisections
     finds: dict[Attack, tuple[Any, dict[str, Any]]] = {
         "fgsm": (scan_fgsm, {}),
-        "pgd": (partial(bisect_pgd, bisections=config.bisections), {"bisections": config.bisections}),
-        "cw": (partial(minimal_norms, norm="l2", attacks=[cw]), {"cw": config.cw.plain()}),
+        "pgd": (partial(bisect_pgd, bisections=bisections), {"bisections": bisections}),
+        "cw": (partial(minimal_norms, norm="l2", attacks=[{"name": "cw", **cw}]), {"cw": cw}),
     }
     find, options = finds[attack]
     tell, data = store.telling(f"attacking, {attack}, white-box"), found.data
@@ -149,7 +173,7 @@ def _norms(
     return [math.inf if size is None else size for size in kept["sizes"]]
 
 
-# --- black-box attacks: images made on a seed's substitute once, and then shown to every model of that seed ---
+# --- black-box attacks: images made once on a seed's substitute, which every model of that seed classifies ---
 
 
 def _black_boxes(config: CurvesConfig, store: ResultStore, found: Sequence[tuple[str, int]]) -> list[Experiment]:
@@ -162,9 +186,9 @@ def _black_boxes(config: CurvesConfig, store: ResultStore, found: Sequence[tuple
 
 
 def _black_box(config: CurvesConfig, store: ResultStore, names: Sequence[str], seed: int) -> Experiment:
-    """The substitute is among the victims: what is made on it should fool it. "moved": images that an attack changed.
+    """All models of a seed on the substitute's images; the substitute is one of them, to show that these fool it.
 
-    Models that collapsed have no rows.
+    "moved" counts the images that an attack changed. Models that collapsed have no rows.
     """
     recipes = {name: config.recipe(name, seed) for name in (*names, SUBSTITUTE)}
     about = {"recipes": recipes, "images": config.images}
@@ -196,7 +220,7 @@ def _transferred(
     attack: Attack,
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """``{"moved", "robust": {name: images right before and after, at each size}}``, kept in a file of its own."""
+    """``{"moved", "robust": {name: images right before and after, at each size}}``, kept in a separate file."""
 
     def measure() -> dict[str, Any]:
         robust: dict[str, list[int]] = {name: [] for name in models}
@@ -204,9 +228,9 @@ def _transferred(
         tell = store.telling(f"attacking, {attack}, black-box")
         for images in transfer_attacks.images(config, models[SUBSTITUTE], attack, tell):
             moved = int((images != source.images).flatten(1).any(1).sum())
-            for name, victim in models.items():
-                held = clean[name] & correct(victim.modes["mean"], replace(victim.data, images=images))
-                robust[name].append(int(held.sum()))
+            for name, model in models.items():
+                right = clean[name] & correct(model.modes["mean"], replace(model.data, images=images))
+                robust[name].append(int(right.sum()))
         return {"moved": moved, "robust": robust}
 
     options: dict[str, dict[str, Any]] = {"pgd": {"steps": config.transfer_steps}, "cw": {"cw": config.cw.plain()}}
@@ -217,23 +241,22 @@ def _transferred(
 # --- beyond the paper: a strong ensemble, and whether the robustness is genuine ---
 
 
-def _ensemble(config: TableConfig, store: ResultStore, name: str, seed: int) -> Experiment:
-    """A suite at the tables' sizes. What is broken at one ε is not attacked again at a larger one."""
-    about = described(config, name, seed, suite=config.suite, eps=SIZES)
+def _ensemble(config: TableConfig, store: ResultStore, model: tuple[str, int]) -> Experiment:
+    """A suite at the tables' sizes. An image that is broken at one ε is not attacked again at a larger one."""
+    settings = {"suite": config.suite, "eps": SIZES}
 
-    def measure() -> dict[str, Any]:
-        found = trained(config, store, name, seed)
+    def measure(found: TrainedModel, about: dict[str, Any]) -> tuple[list[Metric], dict[str, Any]]:
+        about = {**about, **settings}
         attacker = Attacker(store, found.modes["mean"], found.data, about)
         rows: list[Metric] = []
         for norm, grid in SIZES.items():
-            part = Experiment(
-                f"ensemble {norm} {name}", {**about, "norm": norm}, partial(_counts, attacker, config, norm)
-            )
-            counts = dict(zip(grid, store.part(part)["robust"], strict=True))
-            rows += _curve(counts, len(found.data), norm, attack="ensemble", access="white")
-        return measured(rows, {"model": name, "seed": seed}, collapsed=found.collapsed)
+            counts = partial(_counts, attacker, config, norm)
+            part = store.part(Experiment(f"ensemble {norm} {model[0]}", {**about, "norm": norm}, counts))
+            robust = dict(zip(grid, part["robust"], strict=True))
+            rows += _curve(robust, len(found.data), norm, attack="ensemble", access="white")
+        return rows, {}
 
-    return Experiment(f"{name}, seed {seed}, ensemble", about, measure)
+    return experiment_on(config, store, model, "ensemble", settings, measure)
 
 
 def _counts(attacker: Attacker, config: TableConfig, norm: str) -> dict[str, Any]:
@@ -245,20 +268,14 @@ def _counts(attacker: Attacker, config: TableConfig, norm: str) -> dict[str, Any
     return {"robust": found}
 
 
-def _diagnosis(config: TableConfig, store: ResultStore, name: str, seed: int) -> Experiment:
+def _diagnosis(config: TableConfig, store: ResultStore, model: tuple[str, int]) -> Experiment:
     """The diagnosis at ℓ∞ 0.15 on some of the images.
 
     "doubted" is 1 if the verdict is not "holds" or a test failed, and its note says which.
     """
-    settings = {"battery": LINF[0], "battery_images": config.battery_images, "suite": config.suite}
-    about = described(config, name, seed, **settings, budget=config.budget)
-
-    def measure() -> dict[str, Any]:
-        found = trained(config, store, name, seed)
-        rows, details = _diagnosed(config, found, store.telling("diagnosing"))
-        return measured(rows, {"model": name, "seed": seed}, details=details, collapsed=found.collapsed)
-
-    return Experiment(f"{name}, seed {seed}, verdict", about, measure)
+    settings = {"battery": LINF[0], **config.model_dump(include={"battery_images", "suite", "budget"})}
+    tell = store.telling("diagnosing")
+    return experiment_on(config, store, model, "verdict", settings, lambda found, _: _diagnosed(config, found, tell))
 
 
 def _diagnosed(config: TableConfig, found: TrainedModel, tell: Tell) -> tuple[list[Metric], dict[str, Any]]:

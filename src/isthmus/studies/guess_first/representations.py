@@ -18,10 +18,11 @@ from isthmus.core.types import Interval, Metric
 from isthmus.information.fisher import fisher_information
 from isthmus.information.mmd import label_information, median_distance, mmd2
 from isthmus.models.hypothesis import Hypothesis
+from isthmus.studies.blocks import grouped
 from isthmus.studies.estimates import half_width
 from isthmus.studies.guess_first.configs import RepresentationsConfig
-from isthmus.studies.guess_first.experiments import described, trained
-from isthmus.studies.measured import fraction, measured
+from isthmus.studies.guess_first.experiments import experiment_on
+from isthmus.studies.measured import fraction
 from isthmus.studies.store import Experiment, ResultStore, Stages, Tell
 from isthmus.studies.trained_models import TrainedModel, test_accuracy
 
@@ -31,14 +32,11 @@ _BATCH = 500
 
 def representations(config: RepresentationsConfig, store: ResultStore) -> Stages:
     """Figure 2: MMD² and a linear probe under each hypothesis, a projection, and Fisher information."""
-    yield [_experiment(config, store, name, seed) for seed in range(config.seeds) for name in config.models]
+    yield [_experiment(config, store, (name, seed)) for seed in range(config.seeds) for name in config.models]
 
 
-def _experiment(config: RepresentationsConfig, store: ResultStore, name: str, seed: int) -> Experiment:
-    about = described(config, name, seed, representations=config.model_dump(mode="json", include=_DECIDING))
-
-    def measure() -> dict[str, Any]:
-        found = trained(config, store, name, seed)
+def _experiment(config: RepresentationsConfig, store: ResultStore, model: tuple[str, int]) -> Experiment:
+    def measure(found: TrainedModel, _: dict[str, Any]) -> tuple[list[Metric], dict[str, Any]]:
         z, labels = _representations(found), found.data.labels
         if config.hypothesis >= len(z):
             raise ConfigError(f"hypothesis={config.hypothesis} is no class of {len(z)}; they are counted from 0.")
@@ -48,11 +46,11 @@ def _experiment(config: RepresentationsConfig, store: ResultStore, name: str, se
             *_probed(z, labels, found.data.chance, store.telling("probing")),
             *_fisher(found, config.fisher),
         ]
-        points = _projected(z[config.hypothesis], labels, config) if seed == 0 else {}
-        details = {"points": points} if points else {}
-        return measured(rows, {"model": name, "seed": seed}, details=details, collapsed=found.collapsed)
+        points = _projected(z[config.hypothesis], labels, config) if model[1] == 0 else {}
+        return rows, {"points": points} if points else {}
 
-    return Experiment(f"{name}, seed {seed}, representations", about, measure)
+    settings = {"representations": config.model_dump(mode="json", include=_DECIDING)}
+    return experiment_on(config, store, model, "representations", settings, measure)
 
 
 def _representations(found: TrainedModel) -> Float[Tensor, "hypotheses n d"]:
@@ -128,17 +126,16 @@ def probe(features: Float[Tensor, "n d"], labels: Tensor) -> Tensor:
     """Labels that a logistic regression predicts from features: each half of the examples by the other half's."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    x, y, half = features.double().numpy(), labels.numpy(), len(labels) // 2
-    predicted = torch.empty_like(labels)
+    first, second = torch.arange(len(labels)).tensor_split([len(labels) // 2])
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
+    folds = [(fit.numpy(), rest.numpy()) for fit, rest in ((first, second), (second, first))]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a probe that stopped early is a probe all the same
-        for fit, rest in ((slice(half), slice(half, None)), (slice(half, None), slice(half))):
-            one = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300)).fit(x[fit], y[fit])
-            predicted[rest] = torch.from_numpy(one.predict(x[rest]))
-    return predicted
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a probe that stopped early is still a probe
+        return torch.from_numpy(cross_val_predict(model, features.double().numpy(), labels.numpy(), cv=folds))
 
 
 def _fisher(found: TrainedModel, number: int) -> Iterator[Metric]:
@@ -174,9 +171,7 @@ def points(
     hypothesis: int, places: Iterable[tuple[tuple[float, float], bool]], explained: tuple[float, float]
 ) -> dict[str, Any]:
     """Details for :class:`isthmus.studies.blocks.Scatter`, from places and whether each is of the class."""
-    groups: dict[str, list[list[float]]] = {}
-    for (x, y), own in places:
-        label = f"label is {hypothesis}" if own else "other labels"
-        groups.setdefault(label, []).append([float(f"{x:.4g}"), float(f"{y:.4g}")])
+    labelled = [(place, f"label is {hypothesis}" if own else "other labels") for place, own in places]
+    shown = [[float(f"{value:.4g}") for value in place] for place, _ in labelled]
     title = f"hypothesis {hypothesis}, components with {explained[0]:.1%} and {explained[1]:.1%} of the variance"
-    return {title: groups}
+    return {title: grouped(shown, (label for _, label in labelled))}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from isthmus.core.display import Table
@@ -11,14 +11,15 @@ from isthmus.studies.blocks import Block, Curves, Pivot
 from isthmus.studies.claims import Claim, Comparison, OtherClaim
 from isthmus.studies.estimates import percent
 from isthmus.studies.guess_first.configs import (
+    ATTACKS,
     L2,
     LINF,
     MODELS,
     NORMS,
     PROPOSED,
     SIGMOID,
+    SIZES,
     SUBSTITUTE,
-    Attack,
     CurvesConfig,
     FashionConfig,
     TableConfig,
@@ -155,25 +156,18 @@ def _white_box_claims(config: CurvesConfig) -> list[Claim]:
 
 
 def _masked(name: str) -> Claim:
-    def fall(attack: str) -> tuple[Select, Select]:
-        near, far = (ROBUST.at(access="white", attack=attack, eps=eps, model=name) for eps in LINF)
-        return near, far
-
-    (near, far), (pgd_near, pgd_far) = fall("fgsm"), fall("pgd")
+    white = ROBUST.at(access="white", model=name)
+    fgsm, pgd = (white.at(attack=attack, eps=LINF[0]) - white.at(attack=attack, eps=LINF[1]) for attack in ATTACKS[:2])
+    under_cw = white.at(attack="cw", eps=L2[0])
     return Claim(
         f"{name} shows gradient masking: white-box FGSM is flat in ε, PGD falls, and C&W breaks it.",
-        left=near - far,
+        left=fgsm,
         op="<",
         right=FLAT,
         about="fall under FGSM from ε = 0.15 to 0.30",
         also=(
-            Comparison(left=pgd_near - pgd_far, right=FALL, about="fall under PGD from ε = 0.15 to 0.30"),
-            Comparison(
-                left=ROBUST.at(access="white", attack="cw", eps=L2[0], model=name),
-                op="<",
-                right=BROKEN,
-                about="accuracy under C&W at ℓ2 2",
-            ),
+            Comparison(left=pgd, right=FALL, about="fall under PGD from ε = 0.15 to 0.30"),
+            Comparison(left=under_cw, op="<", right=BROKEN, about="accuracy under C&W at ℓ2 2"),
         ),
         of_models=True,
         place="Section 3.1",
@@ -181,16 +175,13 @@ def _masked(name: str) -> Claim:
 
 
 def _our_claims(config: TableConfig) -> list[Claim | OtherClaim]:
-    """What the paper does not measure. Diagnoses, and that nothing is left, are about the very models measured."""
+    """What the paper does not measure. Claims about diagnoses and about chance are about the very models measured."""
     near, far = LINF
     ensemble = ROBUST.at(attack="ensemble", access="white", norm="linf")
+    with_sigmoid = _doubt(SIGMOID, "Ours: it doubts them with a sigmoid.", True)
     return [
         _doubt(JS, f"Ours: the diagnosis doubts every C-JS and C-JS-IE measured, at ℓ∞ {near:g}.", True),
-        *(
-            [_doubt(SIGMOID, "Ours: it doubts them with a sigmoid.", True)]
-            if set(SIGMOID) <= set(config.models)
-            else []
-        ),
+        *([with_sigmoid] if set(SIGMOID) <= set(config.models) else []),
         _doubt(DV, "Ours: it doubts no C-DV and no C-DV-IE measured.", False),
         _leads(
             f"At ℓ∞ {near:g} a strong ensemble leaves more of each of the four than of the CNN.",
@@ -211,19 +202,17 @@ def _our_claims(config: TableConfig) -> list[Claim | OtherClaim]:
 
 
 def _doubt(names: Sequence[str], text: str, expected: bool) -> OtherClaim:
-    return OtherClaim(text, partial(_judge_doubt, names=names, expected=expected))
+    return OtherClaim(text, partial(_doubted, names=names, expected=expected))
 
 
-def _judge_doubt(rows: Rows, names: Sequence[str], expected: bool) -> tuple[Verdict, str]:
+def _doubted(rows: Rows, names: Sequence[str], expected: bool) -> tuple[Verdict, str]:
     found = rows.select("doubted", {"model": tuple(names)})
     if missing := [name for name in names if name not in {row.coords["model"] for row in found}]:
         return Verdict.UNDECIDED, f"Not measured: no diagnosis of a run of {missing[0]} that did not collapse."
     reasons = []
     for row in found:
         model, seed = row.coords["model"], row.coords["seed"]
-        (reported,), (corrected,) = (
-            rows.select(name, {"model": model, "seed": seed}) for name in ("reported_accuracy", "corrected_accuracy")
-        )
+        reported, corrected = _accuracies(rows, model, seed)
         accuracies = f"{percent(reported.value or 0)} reported and {percent(corrected.value or 0)} left of {row.n:,}"
         reasons.append(f"{model}, seed {seed}: {row.note}; {accuracies}")
     as_claimed = all((row.value == 1) == expected for row in found)
@@ -236,11 +225,10 @@ def _table_claims(config: TableConfig, gain: bool) -> list[Claim | OtherClaim]:
 
 
 def _curves_claims(config: CurvesConfig) -> list[Claim]:
-    """Up to the tables' sizes: beyond them no model may have any accuracy left."""
+    """Up to the tables' sizes: beyond them every model may have no accuracy."""
     ahead = []
-    attacks: tuple[Attack, ...] = ("fgsm", "pgd", "cw")
-    for attack in attacks:
-        last = {"linf": LINF, "l2": L2}[NORMS[attack]][-1]
+    for attack in ATTACKS:
+        last = SIZES[NORMS[attack]][-1]
         grid = [eps for eps in config.sizes(attack) if eps <= last]
         text = (
             f"Under black-box {NAMES[attack]} the four proposed models are more accurate than the CNN at every size up "
@@ -256,7 +244,7 @@ def _paper_table(config: CurvesConfig) -> str:
 
 def _table_blocks(config: TableConfig) -> list[Block]:
     paper = _paper_table(config)
-    attacked = ROBUST.at(attack=("fgsm", "pgd", "cw"), eps=(*LINF, *L2))
+    attacked = ROBUST.at(attack=ATTACKS, eps=(*LINF, *L2))
     strong = ROBUST.at(access="white", model=_SHOWN)
     on_substitute = ROBUST.at(access="black", model=SUBSTITUTE)
     at_near, at_far = (f"ℓ∞ {eps:g}" for eps in LINF)
@@ -281,8 +269,8 @@ def _table_blocks(config: TableConfig) -> list[Block]:
         ),
         Pivot(
             title="Accuracy after a strong ensemble, white-box",
-            reading="The suite {suite} on the same images, beside the strongest attack of the time in each norm. What "
-            "is robust to the old attack alone is not robust.",
+            reading="The suite {suite} on the same images, beside the strongest attack of the time in each norm. "
+            "Robustness to the old attack alone is not genuine.",
             rows=("model",),
             columns={
                 f"PGD of the time, {at_near}": strong.at(attack="pgd", eps=LINF[0]),
@@ -295,16 +283,16 @@ def _table_blocks(config: TableConfig) -> list[Block]:
         _curves(ROBUST.at(access=("white",), attack=("fgsm", "pgd", "ensemble"), norm=("linf",), model=_SHOWN), paper),
         _diagnoses,
         Pivot(
-            title="The substitutes under what was made on them",
-            reading="The accuracy that each attack leaves the substitute itself; and the fraction of images for which "
-            "C&W found a perturbation that could be scaled.",
+            title="The substitutes under the images made on them",
+            reading="Accuracy of the substitute itself under each attack; and the fraction of images for which C&W "
+            "found a perturbation that could be scaled.",
             rows=("seed",),
             columns={
                 "clean": CLEAN.at(model=SUBSTITUTE),
                 **{
                     f"{NAMES[attack]}, {NAMES[norm]} {eps:g}": on_substitute.at(attack=attack, eps=eps)
                     for attack, norm in NORMS.items()
-                    for eps in {"linf": LINF, "l2": L2}[norm]
+                    for eps in SIZES[norm]
                 },
                 "C&W found": select("moved", attack="cw", model=SUBSTITUTE),
             },
@@ -320,7 +308,6 @@ def _curves(accuracy: Select, paper: str) -> Curves:
         x="eps",
         lines=("model",),
         panels=("attack", "norm", "access"),
-        x_label="ε",
         y_label="accuracy",
         interval=True,
         y_range=(0.0, 1.0),
@@ -332,59 +319,47 @@ def _curves_blocks(config: CurvesConfig) -> list[Block]:
     return [_curves(ROBUST.at(model=_SHOWN), _paper_table(config))]
 
 
-def _diagnoses(record: StudyRecord, config: TableConfig) -> list[Table]:
+def _diagnoses(record: StudyRecord, config: TableConfig) -> Iterator[Table]:
     """Each model on a line, with the first failed test's reason."""
-    found = [each for each in record.experiments.values() if "diagnosis" in each.details and not each.collapsed]
+    rows, found = record.rows(), record.details("diagnosis")
     lines: list[tuple[str | Metric, ...]] = []
-    ordered = sorted(found, key=lambda each: config.models.index(each.metrics[0].coords["model"]))
-    for each in ordered:
-        coords, facts = each.metrics[0].coords, each.details["diagnosis"]
-        accuracies = {row.name: row for row in each.metrics}
+    for coords, facts in sorted(found, key=lambda each: config.models.index(each[0]["model"])):
+        model, seed = coords["model"], coords["seed"]
         failed = {test: reason for test, (status, reason) in facts["tests"].items() if status == "fail"}
-        lines.append(
-            (
-                str(coords["model"]),
-                f"{coords['seed']}",
-                facts["verdict"],
-                accuracies["reported_accuracy"],
-                accuracies["corrected_accuracy"],
-                ", ".join(test.replace("_", " ") for test in failed) or "none",
-                next(iter(failed.values()), ""),
-            )
-        )
-    if not lines:
-        return []
-    return [
-        Table(
+        tests = ", ".join(test.replace("_", " ") for test in failed) or "none"
+        reason = next(iter(failed.values()), "")
+        lines.append((f"{model}", f"{seed}", facts["verdict"], *_accuracies(rows, model, seed), tests, reason))
+    if lines:
+        yield Table(
             title=f"Is the robustness genuine? The verdict at ℓ∞ {LINF[0]:g}",
-            reading="Reported: the accuracy under one run of PGD-40 with the cross-entropy. Left: after every test and "
-            "follow-up attack. Each line is one model, evaluated in mean mode.",
-            columns=("model", "seed", "verdict", "reported", "left", "tests failed", "reason of the first"),
+            reading="Reported: the accuracy under one run of PGD-40 with the cross-entropy. Corrected: after every "
+            "test and follow-up attack. Each line is one model, evaluated in mean mode.",
+            columns=("model", "seed", "verdict", "reported", "corrected", "tests failed", "reason of the first"),
             rows=tuple(lines),
         )
-    ]
 
 
+def _accuracies(rows: Rows, model: Coordinate, seed: Coordinate) -> list[Metric]:
+    """The reported and the corrected accuracy of a diagnosed model."""
+    names = ("reported_accuracy", "corrected_accuracy")
+    return [row for name in names for row in rows.select(name, {"model": model, "seed": seed})]
+
+
+_table = partial(Study, measure="experiments:table", blocks=_table_blocks, names=NAMES)
 STUDIES = (
-    Study(
+    _table(
         name="guess-first/table-1",
         title="Table 1: Guess-First classifiers on MNIST",
         question="How robust are a CNN, VIB and four Guess-First classifiers on MNIST, and is that robustness genuine?",
         config=TableConfig,
-        measure="experiments:table",
         claims=partial(_table_claims, gain=True),
-        blocks=_table_blocks,
-        names=NAMES,
     ),
-    Study(
+    _table(
         name="guess-first/table-2",
         title="Table 2: Guess-First classifiers on Fashion-MNIST",
         question="How robust are the classifiers of table 1 on Fashion-MNIST, and is that robustness genuine?",
         config=FashionConfig,
-        measure="experiments:table",
         claims=partial(_table_claims, gain=False),
-        blocks=_table_blocks,
-        names=NAMES,
     ),
     Study(
         name="guess-first/figure-3",

@@ -78,6 +78,21 @@ SETTLED_AT = SNR.apply(settled_at, "layer", "epoch", unit="fraction")
 SPREAD = SNR.apply(spread, "layer", "epoch", unit="decades")
 
 
+_COMPARED = (
+    (
+        "with batch normalisation the ratios settle sooner.",
+        SETTLED_AT,
+        "fraction of training until all layers stay within a quarter decade of their last level",
+    ),
+    (
+        "layers end at different levels, which collapse with batch normalisation.",
+        SPREAD,
+        "spread of the hidden layers' last levels",
+    ),
+)
+"""What batch normalisation reduces: the claim, the quantity and its name."""
+
+
 def _gradient_claims(_: GradientConfig) -> list[Claim]:
     claim = partial(Claim, place="Figure 2, p. 6")
     networks = [*ACTIVATIONS, *(f"{plain}, batch norm" for plain in ACTIVATIONS)]
@@ -99,18 +114,7 @@ def _gradient_claims(_: GradientConfig) -> list[Claim]:
             right=quantity.at(model=f"{plain}, batch norm"),
             about=f"{about}, without batch normalisation less with it",
         )
-        for text, quantity, about in (
-            (
-                "with batch normalisation the ratios settle sooner.",
-                SETTLED_AT,
-                "fraction of training until all layers stay within a quarter decade of their last level",
-            ),
-            (
-                "layers end at different levels, which collapse with batch normalisation.",
-                SPREAD,
-                "spread of the hidden layers' last levels",
-            ),
-        )
+        for text, quantity, about in _COMPARED
         for plain in ACTIVATIONS
     ]
     last = [

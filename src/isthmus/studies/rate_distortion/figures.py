@@ -138,8 +138,8 @@ def _noise_claims(config: NoiseConfig) -> list[Claim]:
         ),
         *(
             claim(
-                f"Under {NOISES[noise]} information rises again as the ratio falls to 0: what is left is the "
-                "adversary's.",
+                f"Under {NOISES[noise]} information rises again as the ratio falls to 0: it then comes from the "
+                "adversary.",
                 left=bits.first("snr").at(model=model, noise=noise),
                 right=bits.min("snr").at(model=model, noise=noise),
                 margin=RISEN,
