@@ -15,7 +15,6 @@ from isthmus.attacks.threats import Linf
 from isthmus.audits import AuditOptions, request
 from isthmus.checks import Memorisation
 from isthmus.checks.context import Context
-from isthmus.checks.memorisation import balanced_like
 from isthmus.checks.trained_on import InMemory, TrainedOn
 from isthmus.core import provenance, registry, results
 from isthmus.core.config import component
@@ -24,6 +23,7 @@ from isthmus.core.types import CheckResult, Status
 from isthmus.data.images import Split
 from isthmus.data.loading import load
 from isthmus.data.on_demand import FileSplit
+from isthmus.data.order import balanced_like
 from isthmus.report.sections import memorisation as page
 from tests.checks.metric_helpers import plain
 

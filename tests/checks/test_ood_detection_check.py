@@ -11,8 +11,8 @@ from isthmus import metrics
 from isthmus.attacks.threats import Linf
 from isthmus.audits.classifier import adopt
 from isthmus.checks.context import Context
-from isthmus.checks.ood_images import adapted
 from isthmus.checks.ood_scores import Score, scores, unavailable
+from isthmus.checks.other_data import adapted
 from isthmus.core import results
 from isthmus.core.config import component
 from isthmus.core.errors import ConfigError, DataError

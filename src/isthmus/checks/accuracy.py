@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -200,7 +201,8 @@ def _other_range(context: Context, truth: NDArray[Any], chance: float) -> str:
         "standardised form (mean 0, standard deviation 1)": lambda images: (images - mean) / std,
     }
     for scale, change in scales.items():
-        right = int((_predicted(context, change) == truth).sum())
+        found = context.predictions(partial(_changed, context, change), models={scale: context.model})[scale]
+        right = int((found.argmax(1) == truth).sum())
         if metrics.wilson(right, len(truth)).low > chance:
             return (
                 f"With pixels in {scale} {percent(right / len(truth))} would be right: the model likely expects this "
@@ -209,9 +211,9 @@ def _other_range(context: Context, truth: NDArray[Any], chance: float) -> str:
     return ""
 
 
-def _predicted(context: Context, change: Callable[[Tensor], Tensor]) -> NDArray[Any]:
-    parts = zip(*(torch.split(values, context.batch_size) for values in (context.images, context.keys)), strict=True)
-    return torch.cat([predict(context.model, change(images), keys).argmax(1) for images, keys in parts]).numpy()
+def _changed(context: Context, change: Callable[[Tensor], Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+    images, keys = context.rows(rows)
+    return change(images), keys
 
 
 def _weights(confusion: NDArray[np.int64]) -> str:

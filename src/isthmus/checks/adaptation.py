@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,15 +15,14 @@ from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
 from isthmus import metrics
 from isthmus.checks.check import part
-from isthmus.checks.context import Context, correct, finite, predict
-from isthmus.checks.image_conversion import adapted, conversion
+from isthmus.checks.context import Context, correct, finite, spread
+from isthmus.checks.other_data import adapted, conversion, labels_for
 from isthmus.core.config import Component
-from isthmus.core.errors import DataError, one_line
+from isthmus.core.errors import one_line
 from isthmus.core.randomness import example_keys, fold, uniform
 from isthmus.data.images import Examples, as_float
 from isthmus.data.loading import load
 from isthmus.data.order import balanced
-from isthmus.data.shift.shifted import relabelled
 from isthmus.models.learner import Learner
 
 Floats = NDArray[np.float64]
@@ -75,18 +73,11 @@ def target_of(
         DataError: it is missing, has other classes, or channels that cannot be converted.
     """
     data = load(given)
-    if classes is None and data.num_classes != context.num_classes:
-        raise DataError(
-            f"{data.name} has {data.num_classes} classes, and the classifier {context.num_classes}; name data with the "
-            "same classes, or give `classes`, their names in the order of the classifier's logits."
-        )
-    if classes is not None and len(classes) != context.num_classes:
-        raise DataError(f"`classes` names {len(classes)} classes, and the classifier has {context.num_classes}.")
     notice = conversion(data.name, data.shape, tuple(context.images.shape[1:]), "Name data with other images.")
     positions = balanced(data.test.labels)[: images or len(context.labels)]
-    labels, _ = relabelled(data.test.labels[positions], data.classes, classes, data.name)
+    labels = labels_for(data.test.labels[positions], data, classes, context.num_classes)
     split = data.training_split() if adapt else data.train
-    train, _ = relabelled(split.labels, data.classes, classes, data.name)
+    train = labels_for(split.labels, data, classes, context.num_classes)
     return Target(data.name, positions, labels.numpy(), notice, data.test, split, train)
 
 
@@ -101,17 +92,16 @@ def classified(
     model: nn.Module, target: Target, context: Context, position: int, parts: int
 ) -> tuple[NDArray[np.bool_], Floats]:
     """Whether each image is classified correctly, and its margin, NaN if logits are not finite."""
-    progress, found = part(context.progress, position, parts), list[NDArray[Any]]()
-    for rows in torch.split(torch.arange(len(target.positions)), context.batch_size):
+
+    def load(rows: Tensor) -> tuple[Tensor, Tensor]:
         positions = target.positions[rows]
         keys = fold(example_keys(context.seed, positions.to(context.images.device)), "adaptation/image")
-        found.append(predict(model, _images(target.test, positions, context), keys).numpy())
-        progress(int(rows[-1]) + 1, len(target.positions))
-    logits = np.concatenate(found)
-    known, margin = finite(logits), np.full(len(logits), np.nan)
-    probabilities = np.sort(metrics.probabilities(logits[known]), axis=1)
-    margin[known] = probabilities[:, -1] - probabilities[:, -2]
-    return correct(logits, target.labels), margin
+        return _images(target.test, positions, context), keys
+
+    progress = part(context.progress, position, parts)
+    logits = context.predictions(load, len(target.positions), {"": model}, progress)[""]
+    known = finite(logits)
+    return correct(logits, target.labels), spread(metrics.prediction_margin(logits[known]), known)
 
 
 def adapted_copies(

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from isthmus import metrics
 from isthmus.checks.check import Check, in_mode, mode_with, not_finite
-from isthmus.checks.context import MEAN, STOCHASTIC, Context, finite
+from isthmus.checks.context import MEAN, STOCHASTIC, Context, finite, spread
 from isthmus.core.errors import ModelError
 from isthmus.core.format import interval, listed, percent
 from isthmus.core.randomness import fold, uniform
@@ -69,7 +69,7 @@ class Calibration(Check):
                 raise ModelError(f"In {mode} mode no image has finite logits, so calibration cannot be measured.")
             missing[mode] = int((~known).sum())
             examples = _examples(logits[known], truth[known])
-            arrays |= {in_mode(name, mode): _spread(values, known) for name, values in examples.items()}
+            arrays |= {in_mode(name, mode): spread(values, known) for name, values in examples.items()}
             found += [metric.named(metric.name, mode=mode) for metric in self._all(examples, context.seed)]
             bins[mode] = self._bins(examples)
             if self.temperature is not None:
@@ -152,21 +152,13 @@ class Calibration(Check):
 
 
 def _examples(logits: NDArray[Any], truth: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    probabilities = np.sort(metrics.probabilities(logits), axis=1)
     return {
-        "confidence": probabilities[:, -1],
-        "margin": probabilities[:, -1] - probabilities[:, -2],
+        "confidence": metrics.probabilities(logits).max(axis=1),
+        "margin": metrics.prediction_margin(logits),
         "correct": logits.argmax(axis=1) == truth,
         "nll": metrics.nll(logits, truth),
         "brier": metrics.brier(logits, truth),
     }
-
-
-def _spread(values: NDArray[Any], known: NDArray[np.bool_]) -> NDArray[Any]:
-    """Values of the examples with finite logits as an array over all examples."""
-    spread = np.full(known.size, False if values.dtype == bool else np.nan, dtype=values.dtype)
-    spread[known] = values
-    return spread
 
 
 def _fitted_on(context: Context, known: NDArray[np.bool_], fraction: float) -> NDArray[np.bool_]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.checks.context import MEAN, Context
+from isthmus.checks.context import MEAN, Context, Progress
 from isthmus.core.config import Component
 from isthmus.core.format import listed
 from isthmus.core.types import CheckResult
-
-Progress = Callable[[int, int], None]
 
 
 class Check(Component):

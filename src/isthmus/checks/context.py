@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +17,15 @@ from torch import Tensor, nn
 from isthmus.attacks.threats import Threat
 from isthmus.checks.trained_on import TrainedOn
 from isthmus.core import randomness
+from isthmus.data.images import as_float
 
 MEAN, STOCHASTIC = "mean", "stochastic"
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+Load = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""From positions to images, in [0, 1] or bytes, on the model's device, and their keys."""
 
 
 def _silent(_done: int, _total: int) -> None:
@@ -65,7 +72,7 @@ class Context:
     folder: Path | None = None
     seed: int = 0
     batch_size: int = 256
-    progress: Callable[[int, int], None] = field(default=_silent, repr=False)
+    progress: Progress = field(default=_silent, repr=False)
 
     @property
     def modes(self) -> dict[str, nn.Module]:
@@ -90,13 +97,47 @@ class Context:
     @cached_property
     def logits(self) -> Float[Tensor, "n classes"]:
         """Clean logits of :attr:`model` on all images, computed once for all checks (float32, on the CPU)."""
-        return _logits(self.model, self)
+        return self._clean(self.model)
 
     @cached_property
     def stochastic_logits(self) -> Float[Tensor, "n classes"]:
         """Clean log-probabilities averaged over samples of :attr:`stochastic`, computed once."""
         assert self.stochastic is not None
-        return _logits(self.stochastic, self)
+        return self._clean(self.stochastic)
+
+    def _clean(self, model: nn.Module) -> Tensor:
+        return torch.from_numpy(self.predictions(models={MEAN: model})[MEAN])
+
+    def rows(self, rows: Int[Tensor, "m"]) -> tuple[Tensor, Tensor]:
+        """Some of the images, and their keys."""
+        rows = rows.to(self.images.device)
+        return self.images[rows], self.keys[rows]
+
+    def predictions(
+        self,
+        load: Load | None = None,
+        count: int | None = None,
+        models: Mapping[str, nn.Module] | None = None,
+        progress: Progress = _silent,
+    ) -> dict[str, NDArray[np.float32]]:
+        """Logits or log-probabilities float32[count, classes] of each model. Each batch is loaded once.
+
+        Args:
+            load: images and keys of a batch; those of the audited images if None.
+            count: number of images; that of the audited images if None.
+            models: by name; all modes of the classifier if None.
+            progress: called with (done, total) images.
+        """
+        count = len(self.labels) if count is None else count
+        models = self.modes if models is None else models
+        found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in models}
+        for rows in torch.split(torch.arange(count), self.batch_size):
+            images, keys = (load or self.rows)(rows)
+            images = as_float(images) if images.dtype == torch.uint8 else images
+            for name, model in models.items():
+                found[name].append(predict(model, images, keys).numpy())
+            progress(int(rows[-1]) + 1, count)
+        return {name: np.concatenate(parts) for name, parts in found.items()}
 
     def clean_logits(self) -> dict[str, NDArray[np.float32]]:
         """Logits or log-probabilities on the clean images, by mode."""
@@ -116,11 +157,6 @@ def predict(model: nn.Module, images: Float[Tensor, "b c h w"], keys: Int[Tensor
         return logits.float().cpu()
 
 
-def _logits(model: nn.Module, context: Context) -> Tensor:
-    parts = (torch.split(values, context.batch_size) for values in (context.images, context.keys))
-    return torch.cat([predict(model, images, keys) for images, keys in zip(*parts, strict=True)])
-
-
 def finite(logits: NDArray[Any]) -> NDArray[np.bool_]:
     """Whether all logits of an example are finite: bool[n]."""
     return np.asarray(np.isfinite(logits).all(axis=1), dtype=np.bool_)
@@ -129,3 +165,10 @@ def finite(logits: NDArray[Any]) -> NDArray[np.bool_]:
 def correct(logits: NDArray[Any], truth: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether an example has finite logits and is classified correctly: bool[n]."""
     return np.asarray(finite(logits) & (logits.argmax(axis=1) == truth), dtype=np.bool_)
+
+
+def spread(values: NDArray[Any], known: NDArray[np.bool_]) -> NDArray[Any]:
+    """Values of the examples in ``known`` as an array over all examples; NaN (or false) for the others."""
+    whole = np.full(known.size, False if values.dtype == bool else np.nan, dtype=values.dtype)
+    whole[known] = values
+    return whole

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from isthmus import metrics
-from isthmus.checks.check import Check, in_mode, not_finite
-from isthmus.checks.context import MEAN, Context, correct, finite, predict
+from isthmus.checks.check import Check, in_mode, not_finite, part
+from isthmus.checks.context import MEAN, Context, correct, finite
 from isthmus.checks.shift import correct_under_corruptions
 from isthmus.core.errors import DataError, unknown
 from isthmus.core.format import corruption_title, interval, listed, percent, points
@@ -21,7 +23,6 @@ from isthmus.core.types import CheckResult, Coordinate, Metric, Metrics, Status
 from isthmus.data.corruptions import weather
 from isthmus.data.corruptions.apply import corrupt, parameters_for
 from isthmus.data.decode import need_pillow
-from isthmus.data.images import as_float
 from isthmus.metrics import ALEXNET, ALEXNET_CLEAN, CORRUPTIONS, SEVERITIES
 from isthmus.metrics.corruption_intervals import RELATIVE
 
@@ -35,7 +36,7 @@ Baseline = tuple[Mapping[str, Any], float | None]
 """A baseline's errors under corruption and on clean images."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Outcomes:
     """Which images are classified correctly under which corruption.
 
@@ -45,7 +46,7 @@ class Outcomes:
         missing: mode -> number of predictions with NaN or infinite logits; they count as wrong.
         skipped: corruption -> why it was not measured.
         rounded: whether the images were rounded to bytes first.
-        gallery: uint8[corruptions, h, w, c], the first image under each corruption at the last severity.
+        gallery: uint8[h, w, c], the first image under each corruption at the last severity.
     """
 
     right: dict[str, dict[str, Bools]]
@@ -53,7 +54,7 @@ class Outcomes:
     missing: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     rounded: bool = False
-    gallery: NDArray[np.uint8] | None = None
+    gallery: list[NDArray[np.uint8]] = field(default_factory=list)
 
 
 class Corruptions(Check):
@@ -185,59 +186,42 @@ class Corruptions(Check):
         measured = [name for name in self.corruptions if name not in skipped]
         if not measured:
             raise DataError(f"No corruption can be measured: {' '.join(skipped.values())}")
-        right = {mode: np.zeros((len(measured), len(severities), len(context.labels)), bool) for mode in context.modes}
-        missing, gallery = dict.fromkeys(context.modes, 0), []
-        for number, name in enumerate(measured):
-            for place, severity in enumerate(severities):
-                found, lost, first = _classified(context, levels.byte(), (name, severity, parameters, photographs))
-                for mode in context.modes:
-                    right[mode][number, place] = found[mode]
-                    missing[mode] += lost[mode]
-                context.progress(number * len(severities) + place + 1, len(measured) * len(severities))
-            gallery.append(first)
-        return Outcomes(
-            right={mode: dict(zip(measured, rows, strict=True)) for mode, rows in right.items()},
+        outcomes = Outcomes(
+            right={mode: {} for mode in context.modes},
             clean={mode: correct(logits, context.truth) for mode, logits in context.clean_logits().items()},
-            missing=missing,
+            missing=dict.fromkeys(context.modes, 0),
             skipped=skipped,
             rounded=bool((pixels - levels).abs().max() > 1e-3),
-            gallery=np.stack(gallery),
         )
+
+        def load(name: str, severity: int, rows: Tensor) -> tuple[Tensor, Tensor]:
+            keys = context.rows(rows)[1]
+            return corrupt(levels[rows].byte(), name, severity, keys, parameters, photographs), keys
+
+        for number, name in enumerate(measured):
+            rights: dict[str, list[Bools]] = {mode: [] for mode in context.modes}
+            for place, severity in enumerate(severities):
+                progress = part(context.progress, number * len(severities) + place, len(measured) * len(severities))
+                logits = context.predictions(partial(load, name, severity), progress=progress)
+                for mode, found in logits.items():
+                    rights[mode].append(correct(found, context.truth))
+                    outcomes.missing[mode] += int((~finite(found)).sum())
+            for mode, rows in rights.items():
+                outcomes.right[mode][name] = np.stack(rows)
+            first, _ = load(name, severities[-1], torch.arange(1))
+            outcomes.gallery.append(first[0].permute(1, 2, 0).cpu().numpy())
+        return outcomes
 
     def _published(self, context: Context) -> Outcomes:
         """Classify a published set of corrupted images in all modes, at its five severities."""
         source = {"name": self.benchmark, "path": self.path, "limit": self.limit}
-        passes, right = 5 * len(self.corruptions), {}
+        right = {}
         for number, (mode, model) in enumerate(context.modes.items()):
-
-            def progress(done: int, _total: int, before: int = number * passes) -> None:
-                context.progress(before + done, passes * len(context.modes))
-
+            progress = part(context.progress, number, len(context.modes))
             right[mode] = correct_under_corruptions(
                 model, source, self.classes, self.corruptions, context.batch_size, context.seed, progress
             )
         return Outcomes(right)
-
-
-def _classified(
-    context: Context, images: Tensor, settings: tuple[str, int, str, Any]
-) -> tuple[dict[str, Bools], dict[str, int], NDArray[np.uint8]]:
-    """One corruption at one severity: right answers and missing logits by mode, and the first image."""
-    name, severity, parameters, photographs = settings
-    parts: dict[str, list[NDArray[Any]]] = {mode: [] for mode in context.modes}
-    shown: NDArray[np.uint8] | None = None
-    for first in range(0, len(images), context.batch_size):
-        rows = slice(first, first + context.batch_size)
-        keys = context.keys[rows]
-        corrupted = corrupt(images[rows], name, severity, keys, parameters, photographs)
-        if shown is None:
-            shown = corrupted[0].permute(1, 2, 0).cpu().numpy()
-        for mode, model in context.modes.items():
-            parts[mode].append(predict(model, as_float(corrupted), keys).numpy())
-    assert shown is not None
-    logits = {mode: np.concatenate(found) for mode, found in parts.items()}
-    right = {mode: correct(found, context.truth) for mode, found in logits.items()}
-    return right, {mode: int((~finite(found)).sum()) for mode, found in logits.items()}, shown
 
 
 def _needs(
@@ -265,7 +249,13 @@ def _metrics(
     right: Mapping[str, Bools], clean: Bools | None, severities: tuple[int, ...], seed: int, baseline: Baseline | None
 ) -> list[Metric]:
     """All metrics of one mode."""
-    found = _summary(right, clean, severities, seed, baseline)
+
+    def errors(of: Mapping[str, Bools], **coords: Coordinate) -> Iterator[Metric]:
+        yield metrics.measured_error(of, seed).named("mean_error", **coords)
+        if clean is not None:
+            yield metrics.measured_error(of, seed, clean).named("added_error", **coords)
+
+    found = [*errors(right), *_relative(right, clean, severities, seed, baseline)]
     if clean is not None:
         found.append(metrics.accuracy(clean).named("accuracy"))
     stacked = np.stack(list(right.values()))
@@ -273,9 +263,7 @@ def _metrics(
         over = metrics.mean(stacked[:, place].mean(axis=0), "fraction", seed)
         found.append(over.named("accuracy", severity=severity))
     for name, rows in right.items():
-        found.append(metrics.measured_error({name: rows}, seed).named("mean_error", corruption=name))
-        if clean is not None:
-            found.append(metrics.measured_error({name: rows}, seed, clean).named("added_error", corruption=name))
+        found += errors({name: rows}, corruption=name)
         for severity, row in zip(severities, rows, strict=True):
             at: dict[str, Coordinate] = {"corruption": name, "severity": severity}
             found.append(metrics.accuracy(row).named("accuracy", **at))
@@ -284,25 +272,19 @@ def _metrics(
     return found
 
 
-def _summary(
+def _relative(
     right: Mapping[str, Bools], clean: Bools | None, severities: tuple[int, ...], seed: int, baseline: Baseline | None
-) -> list[Metric]:
-    found = [metrics.measured_error(right, seed).named("mean_error")]
-    if clean is not None:
-        found.append(metrics.measured_error(right, seed, clean).named("added_error"))
+) -> Iterator[Metric]:
+    """The errors relative to a baseline's."""
     if baseline is None:
-        return found
+        return
     errors, clean_error = baseline
     names = list(right)
-    mce = _over_baseline(severities, right, lambda: metrics.measured_mce(right, seed, errors, names))
-    found.append(mce.named("mce"))
+    mce = partial(metrics.measured_mce, right, seed, errors, names)
+    yield _over_baseline(severities, right, mce).named("mce")
     if clean_error is not None and clean is not None:
-        pair = errors, clean_error
-        relative = _over_baseline(
-            severities, right, lambda: metrics.measured_relative_mce(right, clean, seed, pair, names)
-        )
-        found.append(relative.named("relative_mce"))
-    return found
+        relative = partial(metrics.measured_relative_mce, right, clean, seed, (errors, clean_error), names)
+        yield _over_baseline(severities, right, relative).named("relative_mce")
 
 
 def _over_baseline(severities: tuple[int, ...], right: Mapping[str, Bools], measure: Callable[[], Metric]) -> Metric:
@@ -329,7 +311,7 @@ def _arrays(outcomes: Outcomes) -> dict[str, NDArray[Any]]:
         arrays |= {in_mode(f"correct_{name}", mode): rows for name, rows in right.items()}
         if mode in outcomes.clean:
             arrays[in_mode("clean_correct", mode)] = outcomes.clean[mode]
-    return arrays if outcomes.gallery is None else arrays | {"gallery": outcomes.gallery}
+    return arrays | {"gallery": np.stack(outcomes.gallery)} if outcomes.gallery else arrays
 
 
 def _reason(outcomes: Outcomes, found: Metrics, severities: tuple[int, ...], missing: str) -> str:

@@ -6,21 +6,16 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import Field
 
 from isthmus import metrics
 from isthmus.checks.adaptation import Adaptation, Floats, Target, adapted_copies, classified, obstacle, target_of
 from isthmus.checks.check import Check, chance, in_mode, mode_with, not_finite
 from isthmus.checks.context import MEAN, STOCHASTIC, Context
-from isthmus.core import config as configs
-from isthmus.core.config import Component
+from isthmus.checks.other_data import DataSet
 from isthmus.core.errors import ModelError
 from isthmus.core.format import interval, listed, percent, points
 from isthmus.core.types import CheckResult, Metric, Metrics, Status
-
-
-def _data(given: Any) -> Component:
-    return configs.component("data", given)
 
 
 class DatasetTransfer(Check):
@@ -64,7 +59,7 @@ class DatasetTransfer(Check):
 
     argument: ClassVar[str | None] = "data"
     name: Literal["dataset_transfer"] = "dataset_transfer"
-    data: SerializeAsAny[Annotated[Component, BeforeValidator(_data)]]
+    data: DataSet
     classes: tuple[str, ...] | None = None
     images: Annotated[int, Field(gt=0)] | None = None
     draws: Annotated[int, Field(ge=0)] = 5

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Int64
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import Field
 from torch import Tensor
 
 from isthmus import metrics
-from isthmus.checks.check import Check, Progress, in_mode, mode_with, not_finite
-from isthmus.checks.context import MEAN, STOCHASTIC, Context, correct, finite, predict
-from isthmus.checks.trained_on import Labelled, TrainedOn
-from isthmus.core import config as configs
-from isthmus.core import randomness
-from isthmus.core.config import Component
+from isthmus.checks.check import Check, in_mode, mode_with, not_finite
+from isthmus.checks.context import MEAN, STOCHASTIC, Context, correct, finite, spread
+from isthmus.checks.other_data import DataSet, shape_text
+from isthmus.checks.trained_on import TrainedOn
 from isthmus.core.errors import DataError, ModelError
 from isthmus.core.format import interval, listed, percent, points
+from isthmus.core.randomness import example_keys, fold
 from isthmus.core.types import CheckResult, Metric, Metrics, Status
-from isthmus.data.images import as_float
 from isthmus.data.loading import load
-from isthmus.data.order import balanced
+from isthmus.data.order import balanced_like
 
 UNKNOWN = (
     "The training examples are not known; give them as `trained_on`, or name their data set, such as "
@@ -34,16 +32,12 @@ Outcomes = tuple[NDArray[np.bool_], NDArray[np.float64]]
 """Whether each image is classified correctly, and its loss, NaN if its logits are not finite."""
 
 
-def _data(given: Any) -> Component:
-    return configs.component("data", given)
-
-
 class Memorisation(Check):
     """Accuracy and loss on training images and on the audited ones, and how well the loss separates the two.
 
-    There are as many training images of each class as are audited (:func:`balanced_like`), without augmentation. The
-    audited images are assumed to be new and from the same population; any other difference, such as their source,
-    counts as a gap too.
+    There are as many training images of each class as are audited (:func:`isthmus.data.order.balanced_like`), without
+    augmentation. The audited images are assumed to be new and from the same population; any other difference, such as
+    their source, counts as a gap too.
 
     Metrics by mode: ``training_accuracy``; ``accuracy``, of the audited images; ``generalisation_gap``, their
     difference. The gap is also the advantage (true less false positive rate) of the attack that takes every correctly
@@ -70,7 +64,7 @@ class Memorisation(Check):
 
     argument: ClassVar[str | None] = "data"
     name: Literal["memorisation"] = "memorisation"
-    data: SerializeAsAny[Annotated[Component, BeforeValidator(_data)]] | None = None
+    data: DataSet | None = None
     images: Annotated[int, Field(gt=0)] | None = None
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.05
     membership: Annotated[float, Field(ge=0.5, le=1)] = 0.6
@@ -90,7 +84,8 @@ class Memorisation(Check):
         if not len(positions):
             raise DataError("No training example has the class of an audited image, so there is nothing to compare.")
         truth = known.examples.labels[positions.to(known.examples.labels.device)].cpu().numpy().astype(np.int64)
-        trained = predictions(context, known.examples, positions, context.progress)
+        load = partial(_loaded, known, positions, context)
+        trained = context.predictions(load, len(positions), progress=context.progress)
         found: list[Metric] = []
         arrays: dict[str, NDArray[Any]] = {"training_index": positions.numpy()}
         missing: dict[str, int] = {}
@@ -128,8 +123,8 @@ class Memorisation(Check):
         shape = tuple(context.images.shape[1:])
         if data.shape != shape or data.num_classes != context.num_classes:
             raise DataError(
-                f"{data.name} has {data.num_classes} classes and images of {'×'.join(map(str, data.shape))}, and the "
-                f"audit {context.num_classes} classes and images of {'×'.join(map(str, shape))} (C, H, W); name the "
+                f"{data.name} has {data.num_classes} classes and images of {shape_text(data.shape)}, and the "
+                f"audit {context.num_classes} classes and images of {shape_text(shape)} (C, H, W); name the "
                 "data that the classifier was trained on, with the options it was trained with."
             )
         return TrainedOn(data.training_split(), data.fingerprint)
@@ -185,59 +180,15 @@ class Memorisation(Check):
         return "" if mode == MEAN else f" in {mode} mode, {percent(metric.value)}{interval(metric)},"
 
 
-def balanced_like(
-    labels: Int64[Tensor, " n"], audited: Int64[Tensor, " m"], most: int | None = None
-) -> Int64[Tensor, " k"]:
-    """Positions of as many examples of each class as are audited, or of all if there are fewer.
-
-    Both sets then have the same class frequencies, as far as the data allow it. The choice is always the same: the
-    first of each class in the fixed shuffle of :func:`isthmus.data.order.balanced`. A smaller ``most`` keeps the
-    frequencies and gives the first of the same positions.
-    """
-    labels, audited = labels.cpu(), audited.cpu()
-    order = balanced(labels)
-    classes = labels[order]
-    wanted = audited.bincount(minlength=int(classes.max()) + 1)[classes]
-    counts = classes.bincount()
-    by_class = classes.argsort(stable=True)
-    ranks = torch.empty_like(order)
-    ranks[by_class] = torch.arange(len(order)) - (counts.cumsum(0) - counts)[classes[by_class]]
-    kept = ranks < wanted
-    progress = (ranks[kept] + 0.5) / wanted[kept]
-    return order[kept][progress.argsort(stable=True)][:most]
-
-
-def predictions(
-    context: Context,
-    examples: Labelled,
-    positions: Int64[Tensor, " k"],
-    progress: Progress = lambda _done, _total: None,
-) -> dict[str, NDArray[Any]]:
-    """Logits or log-probabilities, by mode, of the examples at these positions, read batch by batch.
-
-    Args:
-        progress: called with (done, total) examples.
-
-    Raises:
-        DataError: a file is missing or no image.
-    """
-    device = context.images.device
-    found: dict[str, list[NDArray[Any]]] = {mode: [] for mode in context.modes}
-    for start in range(0, len(positions), context.batch_size):
-        progress(start, len(positions))
-        rows = positions[start : start + context.batch_size]
-        images = examples.select(rows).images
-        images = as_float(images) if images.dtype == torch.uint8 else images.float()
-        keys = randomness.fold(randomness.example_keys(context.seed, rows.to(device)), "memorisation/example")
-        for mode, model in context.modes.items():
-            found[mode].append(predict(model, images.to(device), keys).numpy())
-    return {mode: np.concatenate(parts) for mode, parts in found.items()}
+def _loaded(known: TrainedOn, positions: Tensor, context: Context, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Some of the training images, and their keys."""
+    images, device = known.examples.select(positions[rows]).images, context.images.device
+    images = images if images.dtype == torch.uint8 else images.float()
+    return images.to(device), fold(example_keys(context.seed, positions[rows].to(device)), "memorisation/example")
 
 
 def _outcomes(logits: NDArray[Any], truth: NDArray[np.int64], side: str, mode: str) -> Outcomes:
     known = finite(logits)
     if not known.any():
         raise ModelError(f"In {mode} mode no {side} image has finite logits, so there is no loss to compare.")
-    loss = np.full(len(truth), np.nan)
-    loss[known] = metrics.nll(logits[known], truth[known])
-    return correct(logits, truth), loss
+    return correct(logits, truth), spread(metrics.nll(logits[known], truth[known]), known)

@@ -29,7 +29,7 @@ from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.minimal_norm import minimal_norms
 from isthmus.checks.check import Progress
 from isthmus.checks.context import Context
-from isthmus.checks.image_conversion import adapted, conversion
+from isthmus.checks.other_data import adapted, conversion
 from isthmus.core import randomness, registry
 from isthmus.core.config import Component, component, validate
 from isthmus.core.errors import ConfigError, DataError, unknown

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from isthmus import metrics
 from isthmus.checks.check import Check
 from isthmus.checks.context import MEAN, Context, correct, predict
+from isthmus.checks.other_data import labels_for, shape_text
 from isthmus.core import config as configs
 from isthmus.core import randomness, registry
 from isthmus.core.config import Component
@@ -24,7 +25,7 @@ from isthmus.core.format import interval, listed, percent, points
 from isthmus.core.preserve_state import device_of, preserve_state
 from isthmus.core.types import CheckResult, Metrics, Status
 from isthmus.data.loading import load as load_data
-from isthmus.data.shift.shifted import Shifted, relabelled
+from isthmus.data.shift.shifted import Shifted
 from isthmus.data.shift.shifted import load as load_shifted
 from isthmus.metrics import CORRUPTIONS, SEVERITIES
 
@@ -121,22 +122,20 @@ class Shift(Check):
         shape = tuple(context.images.shape[1:])
         if shifted.split.shape != shape:
             raise DataError(
-                f"{shifted.name} has images of {'×'.join(map(str, shifted.split.shape))}, and the audited ones are "
-                f"{'×'.join(map(str, shape))} (C, H, W); give a set of the same shape."
+                f"{shifted.name} has images of {shape_text(shifted.split.shape)}, and the audited ones are "
+                f"{shape_text(shape)} (C, H, W); give a set of the same shape."
             )
         return shifted
 
     def _test_split(self, given: Component, context: Context) -> Shifted:
         """The test split of a data set, with its labels in the order of the classifier's classes."""
         data = load_data(given)
-        if self.classes is None and data.num_classes != context.num_classes:
-            raise DataError(
-                f"{data.name} has {data.num_classes} classes, and the classifier {context.num_classes}; give "
-                "`classes`, their names in the order of its logits."
-            )
-        order, classes = relabelled(data.test.labels, data.classes, self.classes, data.name)
-        positions = torch.arange(len(data.test))
-        return Shifted(data.name, classes, data.test.labelled(order), positions, len(data.test), data.fingerprint)
+        labels, positions = (
+            labels_for(data.test.labels, data, self.classes, context.num_classes),
+            torch.arange(len(data.test)),
+        )
+        classes = self.classes or tuple(data.classes)
+        return Shifted(data.name, classes, data.test.labelled(labels), positions, len(data.test), data.fingerprint)
 
     def _judge(self, found: Metrics, facts: Sequence[Mapping[str, Any]]) -> tuple[Status, str]:
         losses = {fact["title"]: found.one("accuracy_loss", mode=MEAN, data=fact["name"]) for fact in facts}

@@ -25,6 +25,22 @@ def balanced(labels: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
     return order[_ranks(labels)[order].argsort(stable=True)]
 
 
+def balanced_like(
+    labels: Int64[Tensor, " n"], others: Int64[Tensor, " m"], most: int | None = None
+) -> Int64[Tensor, " k"]:
+    """Positions of as many examples of each class as ``others`` has, or of all if there are fewer.
+
+    Both sets then have the same class frequencies, as far as the data allow it. The choice is always the same: the
+    first of each class in the order of :func:`balanced`. A smaller ``most`` keeps the frequencies and gives the first
+    of the same positions.
+    """
+    labels, order = labels.cpu(), balanced(labels.cpu())
+    ranks, wanted = _ranks(labels)[order], others.cpu().bincount(minlength=int(labels.max()) + 1)[labels[order]]
+    kept = ranks < wanted
+    progress = (ranks[kept] + 0.5) / wanted[kept]
+    return order[kept][progress.argsort(stable=True)][:most]
+
+
 def stratified(labels: Int64[Tensor, " n"], fraction: float) -> tuple[Int64[Tensor, " k"], Int64[Tensor, " m"]]:
     """A fixed split in two: ``fraction`` (rounded) of each class goes to the second part, but never all of it.
 

@@ -39,7 +39,7 @@ from isthmus.metrics.intervals import (
 )
 from isthmus.metrics.ranking import aupr, auroc, fpr_at_tpr, roc_curve
 from isthmus.metrics.ranking_intervals import DETECTION, detection_metrics
-from isthmus.metrics.scores import brier, nll, probabilities
+from isthmus.metrics.scores import brier, nll, prediction_margin, probabilities
 from isthmus.metrics.temperature import fit_temperature
 from isthmus.metrics.transmission import transmitted_bits
 from isthmus.metrics.uncertainty import energy, entropy, least_confidence
@@ -81,6 +81,7 @@ __all__ = [
     "nll",
     "norm_of_mean",
     "paired_difference",
+    "prediction_margin",
     "probabilities",
     "proportion",
     "relative_mean_corruption_error",

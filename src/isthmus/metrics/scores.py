@@ -17,6 +17,12 @@ def probabilities(logits: ArrayLike) -> NDArray[np.float64]:
     return np.exp(_log_probabilities(logits))
 
 
+def prediction_margin(logits: ArrayLike) -> NDArray[np.float64]:
+    """The largest probability less the second largest, of each example: float[n, classes] to float[n] in [0, 1]."""
+    ordered = np.sort(probabilities(logits), axis=-1)
+    return np.asarray(ordered[:, -1] - ordered[:, -2], dtype=np.float64)
+
+
 def nll(logits: ArrayLike, labels: ArrayLike) -> NDArray[np.float64]:
     """Negative log-likelihood −log p(label) of each example, in nats.
 

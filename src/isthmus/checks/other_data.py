@@ -1,13 +1,47 @@
-"""Images of any size, grey or RGB, as a classifier takes them."""
+"""Another data set as the input of a classifier: its classes, and images of another size, grey or RGB."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import BeforeValidator, SerializeAsAny
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from isthmus.core.config import Component, component
 from isthmus.core.errors import DataError
+from isthmus.data.images import ImageData
+from isthmus.data.shift.shifted import relabelled
+
+DataSet = SerializeAsAny[Annotated[Component, BeforeValidator(lambda given: component("data", given))]]
+"""An option that names a data set."""
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow converts
+
+
+def labels_for(labels: Tensor, data: ImageData, classes: Sequence[str] | None, num_classes: int) -> Tensor:
+    """Labels of a data set as positions in the classifier's classes.
+
+    Args:
+        classes: names of the classifier's classes in the order of its logits; the data set's own if None.
+
+    Raises:
+        DataError: the data set has other classes.
+    """
+    if classes is None and data.num_classes != num_classes:
+        raise DataError(
+            f"{data.name} has {data.num_classes} classes, and the classifier {num_classes}; name data with the same "
+            "classes, or give `classes`, their names in the order of the classifier's logits."
+        )
+    if classes is not None and len(classes) != num_classes:
+        raise DataError(f"`classes` names {len(classes)} classes, and the classifier has {num_classes}.")
+    return relabelled(labels, data.classes, classes, data.name)[0]
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """ "3×32×32"."""
+    return "×".join(map(str, shape))
 
 
 def conversion(source: str, given: tuple[int, ...], wanted: tuple[int, ...], otherwise: str) -> str:
