@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
 from isthmus import metrics
-from isthmus.checks.check import part
-from isthmus.checks.context import Context, correct, finite, spread
+from isthmus.checks.context import Context, correct, finite, part, spread
 from isthmus.checks.other_data import adapted, conversion, labels_for
 from isthmus.core.config import Component
 from isthmus.core.errors import one_line

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.checks.context import MEAN, Context, Progress
+from isthmus.checks.context import MEAN, Context
 from isthmus.core.config import Component
 from isthmus.core.format import listed
-from isthmus.core.types import CheckResult
+from isthmus.core.types import CheckResult, Metric
 
 
 class Check(Component):
@@ -51,11 +52,20 @@ def in_mode(array: str, mode: str) -> str:
     return array if mode == MEAN else f"{mode}_{array}"
 
 
+def metrics_of(found: Mapping[str, Iterable[Metric]]) -> list[Metric]:
+    """Metrics by mode as a list, with the coordinate ``mode``."""
+    return [
+        metric.model_copy(update={"coords": {"mode": mode, **metric.coords}})
+        for mode, metrics in found.items()
+        for metric in metrics
+    ]
+
+
+def arrays_of(found: Mapping[str, Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """Arrays by mode, under the names of :func:`in_mode`."""
+    return {in_mode(name, mode): array for mode, arrays in found.items() for name, array in arrays.items()}
+
+
 def mode_with(signs: Mapping[str, object]) -> str:
     """The first mode with signs of a problem; mean mode if there is none."""
     return next((mode for mode, found in signs.items() if found), MEAN)
-
-
-def part(progress: Progress, position: int, parts: int) -> Progress:
-    """Progress of one of ``parts`` equally long tasks, reported as progress of the whole; ``position`` is from 0."""
-    return lambda done, total: progress(position * total + done, parts * total)

@@ -15,8 +15,8 @@ from isthmus import metrics
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import CountedModel
 from isthmus.attacks.unbounded import DIRECTIONS
-from isthmus.checks.check import Check, Progress, in_mode, part
-from isthmus.checks.context import MEAN, Context
+from isthmus.checks.check import Check, arrays_of, metrics_of
+from isthmus.checks.context import MEAN, Context, Progress
 from isthmus.core.errors import ConfigError
 from isthmus.core.format import listed, percent
 from isthmus.core.preserve_state import device_of, preserve_state
@@ -80,20 +80,12 @@ class ClassPrototypes(Check):
         """
         classes = self._classes(context.num_classes)
         population = Population.of(context.images.cpu().numpy(), context.truth)
-        found: list[Metric] = []
-        arrays: dict[str, NDArray[Any]] = {"prototype_class": classes}
-        by_mode: dict[str, Prototypes] = {}
-        for position, (mode, model) in enumerate(context.modes.items()):
-            progress = part(context.progress, position, len(context.modes))
-            own = by_mode[mode] = self._search(model, context, classes, population, progress)
-            found += [m.named(m.name, mode=mode) for m in _metrics(own, classes, population, context.seed)]
-            arrays[in_mode("prototypes", mode)] = own.images
-            arrays[in_mode("prototype_steps", mode)] = own.steps
-            arrays[in_mode("prototype_confidence", mode)] = own.confidence
+        by_mode = context.by_mode(lambda model, progress: self._search(model, context, classes, population, progress))
+        found = metrics_of({mode: _metrics(own, classes, population, context.seed) for mode, own in by_mode.items()})
         images = metrics.mean(_known(population.similarities()), "cosine", context.seed)
         whole = Metrics([*found, images.named("image_similarity")])
         means = population.class_means(classes[:SHOWN]).reshape(-1, *population.shape) + population.mean[:, None, None]
-        arrays["class_means"] = means.astype(np.float32)
+        arrays = {"prototype_class": classes, "class_means": means.astype(np.float32)}
         return CheckResult(
             check=self.name,
             status=Status.MEASURED,
@@ -103,7 +95,7 @@ class ClassPrototypes(Check):
                 "mean": population.mean.tolist(),
                 "passes": {mode: [of.forward_passes, of.backward_passes] for mode, of in by_mode.items()},
             },
-            arrays=arrays,
+            arrays=arrays | arrays_of({mode: own.arrays for mode, own in by_mode.items()}),
         )
 
     def _classes(self, classes: int) -> NDArray[np.int64]:
@@ -201,6 +193,15 @@ class Prototypes:
     confidence: Floats
     forward_passes: int
     backward_passes: int
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays of the check's result."""
+        return {
+            "prototypes": self.images,
+            "prototype_steps": self.steps,
+            "prototype_confidence": self.confidence,
+        }
 
     @property
     def reached(self) -> NDArray[np.bool_]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,14 @@ Progress = Callable[[int, int], None]
 
 Load = Callable[[Tensor], tuple[Tensor, Tensor]]
 """From positions to images, in [0, 1] or bytes, on the model's device, and their keys."""
+
+
+T = TypeVar("T")
+
+
+def part(progress: Progress, position: int, parts: int) -> Progress:
+    """Progress of one of ``parts`` equally long tasks, reported as progress of the whole; ``position`` is from 0."""
+    return lambda done, total: progress(position * total + done, parts * total)
 
 
 def _silent(_done: int, _total: int) -> None:
@@ -138,6 +146,21 @@ class Context:
                 found[name].append(predict(model, images, keys).numpy())
             progress(int(rows[-1]) + 1, count)
         return {name: np.concatenate(parts) for name, parts in found.items()}
+
+    def by_mode(
+        self, measure: Callable[[nn.Module, Progress], T], modes: Container[str] = (MEAN, STOCHASTIC)
+    ) -> dict[str, T]:
+        """What ``measure`` returns for each of these modes; it gets the model and its share of the progress."""
+        models = {mode: model for mode, model in self.modes.items() if mode in modes}
+        return {
+            mode: measure(model, part(self.progress, position, len(models)))
+            for position, (mode, model) in enumerate(models.items())
+        }
+
+    def first(self, count: int | None) -> Context:
+        """The same with the first ``count`` examples only; with all if None."""
+        indices = None if self.indices is None else self.indices[:count]
+        return replace(self, images=self.images[:count], labels=self.labels[:count], indices=indices)
 
     def clean_logits(self) -> dict[str, NDArray[np.float32]]:
         """Logits or log-probabilities on the clean images, by mode."""

@@ -14,8 +14,8 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from isthmus import metrics
-from isthmus.checks.check import Check, in_mode, not_finite, part
-from isthmus.checks.context import MEAN, Context, correct, finite
+from isthmus.checks.check import Check, arrays_of, metrics_of, not_finite
+from isthmus.checks.context import MEAN, Context, correct, finite, part
 from isthmus.checks.shift import correct_under_corruptions
 from isthmus.core.errors import DataError, unknown
 from isthmus.core.format import corruption_title, interval, listed, percent, points
@@ -146,11 +146,11 @@ class Corruptions(Check):
             severities = self.severities or SEVERITIES_OF[context.budget]
             outcomes = self._applied(context, parameters, severities)
         baseline = self._baseline(parameters, context)
-        found = Metrics(
-            metric.named(metric.name, mode=mode)
+        by_mode = {
+            mode: _metrics(right, outcomes.clean.get(mode), severities, context.seed, baseline)
             for mode, right in outcomes.right.items()
-            for metric in _metrics(right, outcomes.clean.get(mode), severities, context.seed, baseline)
-        )
+        }
+        found = Metrics(metrics_of(by_mode))
         missing = not_finite(outcomes.missing, "count as wrong")
         return CheckResult(
             check=self.name,
@@ -215,12 +215,11 @@ class Corruptions(Check):
     def _published(self, context: Context) -> Outcomes:
         """Classify a published set of corrupted images in all modes, at its five severities."""
         source = {"name": self.benchmark, "path": self.path, "limit": self.limit}
-        right = {}
-        for number, (mode, model) in enumerate(context.modes.items()):
-            progress = part(context.progress, number, len(context.modes))
-            right[mode] = correct_under_corruptions(
+        right = context.by_mode(
+            lambda model, progress: correct_under_corruptions(
                 model, source, self.classes, self.corruptions, context.batch_size, context.seed, progress
             )
+        )
         return Outcomes(right)
 
 
@@ -306,12 +305,9 @@ def _errors(right: Mapping[str, Bools]) -> dict[str, list[float]]:
 
 
 def _arrays(outcomes: Outcomes) -> dict[str, NDArray[Any]]:
-    arrays: dict[str, NDArray[Any]] = {}
-    for mode, right in outcomes.right.items():
-        arrays |= {in_mode(f"correct_{name}", mode): rows for name, rows in right.items()}
-        if mode in outcomes.clean:
-            arrays[in_mode("clean_correct", mode)] = outcomes.clean[mode]
-    return arrays | {"gallery": np.stack(outcomes.gallery)} if outcomes.gallery else arrays
+    named = {mode: {f"correct_{name}": rows for name, rows in right.items()} for mode, right in outcomes.right.items()}
+    clean = {mode: {"clean_correct": right} for mode, right in outcomes.clean.items()}
+    return arrays_of(named) | arrays_of(clean) | ({"gallery": np.stack(outcomes.gallery)} if outcomes.gallery else {})
 
 
 def _reason(outcomes: Outcomes, found: Metrics, severities: tuple[int, ...], missing: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -13,8 +14,8 @@ from torch import nn
 from isthmus import metrics
 from isthmus.attacks.api import ready
 from isthmus.attacks.engine import inputs
-from isthmus.checks.check import Check, in_mode
-from isthmus.checks.context import MEAN, Context
+from isthmus.checks.check import Check, arrays_of, metrics_of
+from isthmus.checks.context import MEAN, STOCHASTIC, Context, Progress
 from isthmus.core.errors import ConfigError
 from isthmus.core.types import CheckResult, Coordinate, Metric, Metrics, Status
 from isthmus.diagnosis import diagnose
@@ -70,13 +71,12 @@ class Diagnosis(Check):
             ConfigError: an unknown suite, a budget that does not cover the clean images, or none of the requested
                 modes.
         """
-        modes = {mode: model for mode, model in context.modes.items() if self.modes is None or mode in self.modes}
-        if not modes:
+        context = context.first(self.examples)
+        found = context.by_mode(
+            lambda model, progress: self._diagnosed(model, context, progress), self.modes or (MEAN, STOCHASTIC)
+        )
+        if not found:
             raise ConfigError("The classifier has no stochastic mode to diagnose; omit modes, or name mean.")
-        found = {
-            mode: self._diagnosed(model, context, number, len(modes))
-            for number, (mode, model) in enumerate(modes.items())
-        }
         if context.folder is not None and MEAN in found:
             found[MEAN].result.save(context.folder / ADVERSARIAL)
         worst = max(found, key=lambda mode: _SEVERITY[found[mode].verdict.status])
@@ -88,7 +88,7 @@ class Diagnosis(Check):
             check=self.name,
             status=statuses.get(verdict.status, Status.FAIL),
             reason=f"{verdict.status}: {verdict.reason}{mode}.",
-            metrics=Metrics(metric for mode, each in found.items() for metric in _metrics(each, mode, context)),
+            metrics=Metrics(metrics_of({mode: _metrics(each, context) for mode, each in found.items()})),
             thresholds={"corrected_accuracy": verdict.reported},
             details={
                 "threat": str(context.threat),
@@ -99,47 +99,37 @@ class Diagnosis(Check):
                 "chance": found[worst].chance,
                 "modes": {mode: _details(each) for mode, each in found.items()},
             },
-            arrays={
-                in_mode(name, mode): array for mode, each in found.items() for name, array in _arrays(each).items()
-            },
+            arrays=arrays_of({mode: _arrays(each) for mode, each in found.items()}),
         )
 
-    def _diagnosed(self, model: nn.Module, context: Context, mode: int, modes: int) -> diagnose.Diagnosis:
-        """The diagnosis of one of several modes."""
-        budget = QUICK if context.budget == "quick" else FULL
+    def _diagnosed(self, model: nn.Module, context: Context, progress: Progress) -> diagnose.Diagnosis:
+        """The diagnosis of one mode."""
         options = {name: value for name in BUDGET_OPTIONS if (value := getattr(self, name)) is not None}
+        budget = replace(QUICK if context.budget == "quick" else FULL, **options)
         if isinstance(model, AveragedDraws):  # the verifier averages over draws itself
             model = AveragedDraws(model.model, 1, context.seed).eval()
-        ready(options.get("ensemble", budget.ensemble), context.threat.name)
-        some = slice(self.examples)
-        granted = replace(budget, **options)
-        bound = granted.passes * len(context.labels[some])
-        context.progress(mode * bound, modes * bound)
-        examples = inputs.examples(
-            context.images[some],
-            context.labels[some],
-            seed=context.seed,
-            indices=None if context.indices is None else context.indices[some],
-        )
+        ready(budget.ensemble, context.threat.name)
+        bound = budget.passes * len(context.labels)
+        progress(0, bound)
         diagnosed = DiagnosisContext(
             model,
-            examples,
+            inputs.examples(context.images, context.labels, seed=context.seed, indices=context.indices),
             context.threat,
-            granted,
+            budget,
             stateful=context.stateful,
             seed=context.seed,
-            progress=lambda passes: context.progress(mode * bound + passes, modes * bound),
+            progress=lambda passes: progress(passes, bound),
         )
         return diagnose.diagnose(diagnosed, context.claimed)
 
 
-def _metrics(found: diagnose.Diagnosis, mode: str, context: Context) -> list[Metric]:
+def _metrics(found: diagnose.Diagnosis, context: Context) -> list[Metric]:
     at: dict[str, Coordinate] = {"norm": context.threat.name, "eps": context.threat.eps}
     verdict = found.verdict
     return [
-        verdict.reported_metric.named("reported_accuracy", mode=mode, **at),
-        verdict.corrected_metric.named("corrected_accuracy", mode=mode, **at),
-        metrics.accuracy(found.result.correct.numpy()).named("clean_accuracy", mode=mode),
+        verdict.reported_metric.named("reported_accuracy", **at),
+        verdict.corrected_metric.named("corrected_accuracy", **at),
+        metrics.accuracy(found.result.correct.numpy()).named("clean_accuracy"),
     ]
 
 
@@ -148,7 +138,7 @@ def _details(found: diagnose.Diagnosis) -> dict[str, Any]:
         "verdict": found.verdict.model_dump(mode="json"),
         "tests": [test.plain() for test in found.tests],
         "follow_ups": {name: metric.model_dump(mode="json") for name, metric in found.follow_ups.items()},
-        "broken_by": _counts(found),
+        "broken_by": Counter(label for label in found.result.broken_by if label is not None),
         "passes": {
             "forward": found.forward_passes,
             "backward": found.backward_passes,
@@ -156,11 +146,6 @@ def _details(found: diagnose.Diagnosis) -> dict[str, Any]:
             "bound": found.limit,
         },
     }
-
-
-def _counts(found: diagnose.Diagnosis) -> dict[str, int]:
-    by = [label for label in found.result.broken_by if label is not None]
-    return {label: by.count(label) for label in dict.fromkeys(by)}
 
 
 def _arrays(found: diagnose.Diagnosis) -> dict[str, NDArray[Any]]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import nn
 
 from isthmus import metrics
 from isthmus.attacks.noise_sweep import NO_ANSWER, NoiseSweep, SweepResult
-from isthmus.checks.check import Check, Progress, chance, in_mode, mode_with, not_finite, part
-from isthmus.checks.context import MEAN, Context
+from isthmus.checks.check import Check, arrays_of, chance, metrics_of, mode_with, not_finite
+from isthmus.checks.context import MEAN, Context, Progress, part
 from isthmus.checks.noise_curves import Curve, LabelEntropy, curves
 from isthmus.core.format import interval, listed, percent
 from isthmus.core.types import CheckResult, Metric, Metrics, Status
@@ -103,18 +102,19 @@ class NoiseRobustness(Check):
             return CheckResult(check=self.name, status=Status.SKIPPED, reason=reason)
         ratios, entropy = self._ratios(context.budget), LabelEntropy.of(truth, context.num_classes)
         signal = np.asarray((context.images != self.origin).flatten(1).any(1).cpu().numpy(), dtype=np.bool_)
-        by_mode: dict[str, Curves] = {}
-        arrays: dict[str, NDArray[Any]] = {}
-        passes: dict[str, dict[str, list[int]]] = {}
-        missing: dict[str, int] = {}
-        for position, (mode, model) in enumerate(context.modes.items()):
-            found = self._sweeps(model, context, ratios, part(context.progress, position, len(context.modes)))
-            by_mode[mode] = curves(found, entropy, ratios, signal, context.seed, self.resamples)
-            predicted = {noise: of.predicted.numpy().astype(np.int32) for noise, of in found.items()}
-            arrays |= {in_mode(f"predicted_{noise}", mode): values for noise, values in predicted.items()}
-            missing[mode] = int((np.concatenate(list(predicted.values())) == NO_ANSWER).any(axis=0).sum())
-            passes[mode] = {noise: [of.forward_passes, of.backward_passes] for noise, of in found.items()}
-        whole = Metrics(metric for mode, of in by_mode.items() for metric in _metrics(of, ratios, mode))
+        sweeps = context.by_mode(lambda model, progress: self._sweeps(model, context, ratios, progress))
+        by_mode = {
+            mode: curves(found, entropy, ratios, signal, context.seed, self.resamples) for mode, found in sweeps.items()
+        }
+        predicted = {
+            mode: {f"predicted_{noise}": of.predicted.numpy().astype(np.int32) for noise, of in found.items()}
+            for mode, found in sweeps.items()
+        }
+        missing = {
+            mode: int((np.concatenate(list(found.values())) == NO_ANSWER).any(axis=0).sum())
+            for mode, found in predicted.items()
+        }
+        whole = Metrics(metrics_of({mode: _metrics(of, ratios) for mode, of in by_mode.items()}))
         signs = {mode: _signs(of, entropy, ratios) for mode, of in by_mode.items()}
         warnings = [f"{sign} ({mode} mode)" for mode, of in signs.items() for sign in of]
         lost = not_finite(missing, "count as wrong, with a symbol of their own") + _unseen(by_mode)
@@ -131,10 +131,13 @@ class NoiseRobustness(Check):
                 "unmoved": {
                     mode: {noise: curve.unmoved for noise, curve in of.items()} for mode, of in by_mode.items()
                 },
-                "passes": passes,
+                "passes": {
+                    mode: {noise: [of.forward_passes, of.backward_passes] for noise, of in found.items()}
+                    for mode, found in sweeps.items()
+                },
                 "mode": mode_with(signs),
             },
-            arrays=arrays,
+            arrays=arrays_of(predicted),
         )
 
     def _sweeps(
@@ -176,20 +179,20 @@ class NoiseRobustness(Check):
         return f"{reason}."
 
 
-def _metrics(of: Curves, ratios: Sequence[float], mode: str) -> list[Metric]:
+def _metrics(of: Curves, ratios: Sequence[float]) -> list[Metric]:
     """Averages first, then each ratio."""
     first = next(iter(of.values()))
     found = [
-        first.information[0].named("information_bits", mode=mode),
-        metrics.accuracy(first.right[0]).named("accuracy", mode=mode),
+        first.information[0].named("information_bits"),
+        metrics.accuracy(first.right[0]).named("accuracy"),
     ]
-    found += [curve.kept.named("information_kept", mode=mode, noise=noise) for noise, curve in of.items()]
-    found += [curve.gap.named("information_gap", mode=mode, noise=noise) for noise, curve in of.items() if curve.gap]
-    found += [curve.accuracy.named("accuracy", mode=mode, noise=noise) for noise, curve in of.items()]
+    found += [curve.kept.named("information_kept", noise=noise) for noise, curve in of.items()]
+    found += [curve.gap.named("information_gap", noise=noise) for noise, curve in of.items() if curve.gap]
+    found += [curve.accuracy.named("accuracy", noise=noise) for noise, curve in of.items()]
     for noise, curve in of.items():
         for snr, bits, right in zip(ratios, curve.information[1:], curve.right[1:], strict=True):
-            found.append(bits.named("information_bits", mode=mode, noise=noise, snr=snr))
-            found.append(metrics.accuracy(right).named("accuracy", mode=mode, noise=noise, snr=snr))
+            found.append(bits.named("information_bits", noise=noise, snr=snr))
+            found.append(metrics.accuracy(right).named("accuracy", noise=noise, snr=snr))
     return found
 
 

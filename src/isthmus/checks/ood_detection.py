@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from isthmus import metrics
-from isthmus.checks.check import Check, Progress, part
-from isthmus.checks.context import MEAN, Context
+from isthmus.checks.check import Check
+from isthmus.checks.context import MEAN, Context, part
 from isthmus.checks.ood_images import OutDistribution, OutImages, UniformNoise, VerticalFlip, names_of, out_images
-from isthmus.checks.ood_scores import SAMPLES, Score, Scores, code_scores, logit_scores, scores, unavailable
+from isthmus.checks.ood_scores import SAMPLES, Score, Scores, scores, unavailable
 from isthmus.core.format import interval, listed, percent
 from isthmus.core.types import CheckResult, Metric, Metrics, Status
 
@@ -57,24 +57,21 @@ class OODDetection(Check):
                 :func:`isthmus.checks.ood_images.out_images`.
         """
         names = names_of(self.outs)
-        parts = len(names) + 1
+        sets = len(names) + 1
+        progress = [part(context.progress, position, 2 * sets) for position in range(2 * sets)]
         outs = [
-            out_images(out, name, context, self.attacked, part(context.progress, position, 2 * parts))
-            for position, (out, name) in enumerate(zip(self.outs, names, strict=True))
+            out_images(out, name, context, self.attacked, own)
+            for out, name, own in zip(self.outs, names, progress[1:sets], strict=True)
         ]
         clean = context.clean_logits()
         missing = unavailable(context, clean[MEAN])
-
-        def progress(position: int) -> Progress:
-            return part(context.progress, parts + position, 2 * parts)
-
-        of_codes = code_scores(context, context.images, context.keys, self.samples, context.batch_size, progress(0))
         options: dict[str, Any] = {"samples": self.samples, "batch_size": context.batch_size, "seed": context.seed}
-        inside = _available(logit_scores(clean) | of_codes, missing)
-        outside = {
-            out.name: _available(scores(context, out, out.keys, progress=progress(position), **options), missing)
-            for position, out in enumerate(outs, 1)
-        }
+        given = [(context.images, context.keys, clean), *((out, out.keys, None) for out in outs)]
+        inside, *others = (
+            _available(scores(context, images, keys, logits=logits, progress=own, **options), missing)
+            for (images, keys, logits), own in zip(given, progress[sets:], strict=True)
+        )
+        outside = dict(zip(names, others, strict=True))
         measured = {
             name: {score: self._detection(inside[score], of[score], context.seed) for score in of}
             for name, of in outside.items()

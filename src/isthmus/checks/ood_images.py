@@ -27,8 +27,7 @@ from isthmus import metrics
 from isthmus.attacks.attack import Attack
 from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.minimal_norm import minimal_norms
-from isthmus.checks.check import Progress
-from isthmus.checks.context import Context
+from isthmus.checks.context import Context, Progress
 from isthmus.checks.other_data import adapted, conversion
 from isthmus.core import randomness, registry
 from isthmus.core.config import Component, component, validate
@@ -123,7 +122,7 @@ class OutImages:
         title: in sentences.
         keys: the model's noise on each image derives from them.
         indices: which image of its source each is.
-        take: from positions to images in [0, 1], on the audited images' device.
+        take: from a slice to images in [0, 1], on the audited images' device.
         notice: how they were made, as a sentence.
         success: fraction of attacked images with an adversarial example.
     """
@@ -132,7 +131,7 @@ class OutImages:
     title: str
     keys: Int[Tensor, " n"]
     indices: NDArray[np.int64]
-    take: Callable[[Tensor], Tensor]
+    take: Callable[[slice], Tensor]
     notice: str = ""
     success: Metric | None = None
 
@@ -140,7 +139,7 @@ class OutImages:
         return len(self.keys)
 
     def __getitem__(self, part: slice) -> Tensor:
-        return self.take(torch.arange(len(self))[part])
+        return self.take(part)
 
 
 def out_images(out: Component, name: str, context: Context, attacked: int | None, progress: Progress) -> OutImages:
@@ -170,19 +169,16 @@ def _keys(keys: Tensor, name: str) -> Tensor:
 
 
 def _flipped(name: str, context: Context) -> OutImages:
-    def take(rows: Tensor) -> Tensor:
-        return context.images[rows.to(context.images.device)].flip(-2)
-
-    return OutImages(name, "vertical flips", _keys(context.keys, name), context.positions.cpu().numpy(), take)
+    keys, indices = _keys(context.keys, name), context.positions.cpu().numpy()
+    return OutImages(name, "vertical flips", keys, indices, lambda part: context.images[part].flip(-2))
 
 
 def _noise(name: str, context: Context) -> OutImages:
     keys, shape = _keys(context.keys, name), tuple(context.images.shape[1:])
-    size = max(1, _AT_ONCE // math.prod(shape))
 
-    def take(rows: Tensor) -> Tensor:
-        parts = torch.split(keys[rows.to(keys.device)], size)
-        return torch.cat([randomness.uniform(part, shape) for part in parts])
+    def take(part: slice) -> Tensor:
+        blocks = torch.split(keys[part], max(1, _AT_ONCE // math.prod(shape)))
+        return torch.cat([randomness.uniform(block, shape) for block in blocks])
 
     return OutImages(name, "uniform noise", _keys(keys, name), context.positions.cpu().numpy(), take)
 
@@ -202,8 +198,8 @@ def _converted(
     given, wanted = tuple(images.shape[1:]), tuple(context.images.shape[1:])
     notice = conversion(title, given, wanted, "Leave it out of the check's outs.")
 
-    def take(rows: Tensor) -> Tensor:
-        return adapted(as_float(images[rows]), wanted).to(context.images.device)
+    def take(part: slice) -> Tensor:
+        return adapted(as_float(images[part]), wanted).to(context.images.device)
 
     return OutImages(name, title, keys, indices, take, notice)
 
@@ -233,8 +229,8 @@ def _folder(out: Folder, name: str, context: Context) -> OutImages:
 def _listed(root: Path) -> list[Path]:
     if not root.is_dir():
         raise DataError(f"There is no folder {root}.")
-    found = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
-    files = sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts))
+    paths = (path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    files = sorted(path for path in paths if not any(part.startswith(".") for part in path.relative_to(root).parts))
     if not files:
         raise DataError(f"{root} and its folders hold no image ({', '.join(SUFFIXES)}).")
     return files
@@ -243,15 +239,16 @@ def _listed(root: Path) -> list[Path]:
 def _adversarial(out: Component, name: str, context: Context, attacked: int, progress: Progress) -> OutImages:
     """Adversarial examples of the mean mode, as near in ℓ2 as the attack finds, of correctly classified images."""
     assert isinstance(out, Attack)
+    context = context.first(attacked)
     found = minimal_norms(
         context.model,
-        context.images[:attacked],
-        context.labels[:attacked],
+        context.images,
+        context.labels,
         "l2",
         [out],
         options=RunOptions(
             batch_size=context.batch_size,
-            indices=None if context.indices is None else context.indices[:attacked],
+            indices=context.indices,
             progress=lambda at: progress(int(at.done), int(at.total)),
         ),
         seed=context.seed,
@@ -269,7 +266,7 @@ def _adversarial(out: Component, name: str, context: Context, attacked: int, pro
         title,
         _keys(context.keys[broken.to(context.keys.device)], name),
         context.positions.cpu().numpy()[broken.numpy()],
-        lambda rows: adversarial[rows].to(context.images.device),
+        lambda part: adversarial[part].to(context.images.device),
         notice,
         success,
     )

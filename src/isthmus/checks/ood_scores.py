@@ -9,7 +9,7 @@ class.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from isthmus import metrics
 from isthmus.checks.check import in_mode
-from isthmus.checks.context import MEAN, STOCHASTIC, finite, predict
+from isthmus.checks.context import MEAN, STOCHASTIC, Progress, finite, predict, spread
 from isthmus.core import randomness
 from isthmus.core.preserve_state import preserve_state
 from isthmus.information.measures import Measures
@@ -93,10 +93,11 @@ def scores(
     images: Images,
     keys: Int[Tensor, " n"] | None = None,
     *,
+    logits: Mapping[str, NDArray[Any]] | None = None,
     samples: int = SAMPLES,
     batch_size: int = 256,
     seed: int = 0,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    progress: Progress = lambda _done, _total: None,
 ) -> Scores:
     """All scores that a classifier has, float64[n] each.
 
@@ -106,63 +107,38 @@ def scores(
         classifier: such as ``isthmus.audits.classifier.adopt(model, images)``.
         images: in [0, 1], on the model's device.
         keys: the noise of each image derives from them; from ``seed`` and its position if None.
+        logits: by mode, if they are known.
         samples: codes drawn for each image, over which rate and ReX are averaged; 0 for the mean of e(z|x) instead.
         progress: called with (done, total) images.
     """
-    modes = {MEAN: classifier.model} | ({} if classifier.stochastic is None else {STOCHASTIC: classifier.stochastic})
-    if len(images) == 0:
+    n = len(images)
+    if n == 0:
         return {}
     device = images[:1].device
-    keys = randomness.example_keys(seed, torch.arange(len(images), device=device)) if keys is None else keys
-    logits: dict[str, list[NDArray[Any]]] = {mode: [] for mode in modes}
+    keys = randomness.example_keys(seed, torch.arange(n, device=device)) if keys is None else keys
+    models = {MEAN: classifier.model} | ({} if classifier.stochastic is None else {STOCHASTIC: classifier.stochastic})
+    predicted: dict[str, list[NDArray[Any]]] = {} if logits else {mode: [] for mode in models}
     codes: list[Scores] = []
     with preserve_state(classifier.model, device, seed), torch.no_grad():
-        for part, own in _batches(images, keys, batch_size, progress):
-            for mode, found in logits.items():
-                found.append(predict(modes[mode], part, own).numpy())
+        for start in range(0, n, batch_size):
+            progress(start, n)
+            part, own = images[start : start + batch_size], keys[start : start + batch_size]
+            for mode, found in predicted.items():
+                found.append(predict(models[mode], part, own).numpy())
             codes.append(_of_codes(classifier, part, own, samples))
-    return logit_scores({mode: np.concatenate(found) for mode, found in logits.items()}) | _joined(codes)
-
-
-def code_scores(
-    classifier: Classifier,
-    images: Images,
-    keys: Int[Tensor, " n"],
-    samples: int,
-    batch_size: int,
-    progress: Callable[[int, int], None],
-) -> Scores:
-    """Rate and ReX alone; see :func:`scores`."""
-    with preserve_state(classifier.model, keys.device, 0), torch.no_grad():
-        return _joined(
-            [_of_codes(classifier, part, own, samples) for part, own in _batches(images, keys, batch_size, progress)]
-        )
-
-
-def _batches(
-    images: Images, keys: Tensor, batch_size: int, progress: Callable[[int, int], None]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    for start in range(0, len(images), batch_size):
-        progress(start, len(images))
-        yield images[start : start + batch_size], keys[start : start + batch_size]
-
-
-def _joined(parts: Sequence[Scores]) -> Scores:
-    return {score: np.concatenate([part[score] for part in parts]) for score in parts[0]}
+    logits = logits or {mode: np.concatenate(found) for mode, found in predicted.items()}
+    return logit_scores(logits) | {score: np.concatenate([part[score] for part in codes]) for score in codes[0]}
 
 
 def logit_scores(logits: Mapping[str, NDArray[Any]]) -> Scores:
     """Scores of predictions, by mode; a stochastic mode gives log-probabilities, which have no energy."""
-    found = {}
+    found: Scores = {}
     for mode, of in logits.items():
         measures = {"entropy": metrics.entropy, "max_probability": metrics.least_confidence}
         if mode == MEAN:
             measures["energy"] = metrics.energy
         known = finite(of)
-        for name, measure in measures.items():
-            values = np.full(len(of), np.nan)
-            values[known] = measure(of[known])
-            found[Score(name, mode)] = values
+        found |= {Score(name, mode): spread(measure(of[known]), known) for name, measure in measures.items()}
     return found
 
 

@@ -31,8 +31,8 @@ def labels_for(labels: Tensor, data: ImageData, classes: Sequence[str] | None, n
     """
     if classes is None and data.num_classes != num_classes:
         raise DataError(
-            f"{data.name} has {data.num_classes} classes, and the classifier {num_classes}; name data with the same "
-            "classes, or give `classes`, their names in the order of the classifier's logits."
+            f"{data.name} has {data.num_classes} classes, and the classifier {num_classes}; give `classes`, their "
+            "names in the order of the classifier's logits, or name data with the same classes."
         )
     if classes is not None and len(classes) != num_classes:
         raise DataError(f"`classes` names {len(classes)} classes, and the classifier has {num_classes}.")

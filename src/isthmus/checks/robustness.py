@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 from isthmus import metrics
 from isthmus.attacks.api import ready
 from isthmus.attacks.threats import Threat
-from isthmus.checks.check import Check, in_mode, mode_with, part
+from isthmus.checks.check import Check, arrays_of, metrics_of, mode_with
 from isthmus.checks.context import MEAN, Context, predict
 from isthmus.checks.security_curve import Curve, measure, warning_signs
 from isthmus.core.config import Component, component
@@ -82,13 +82,10 @@ class Robustness(Check):
         """
         levels, attacks, unbounded = self._plan(context)
         suite, grid = ready(attacks), self._grid(context.threat, levels)
-        curves = {}
-        for position, (mode, model) in enumerate(context.modes.items()):
-            progress = part(context.progress, position, len(context.modes))
-            curves[mode] = measure(model, context, grid, suite, unbounded, progress)
+        curves = context.by_mode(lambda model, progress: measure(model, context, grid, suite, unbounded, progress))
         signs = {mode: warning_signs(curve) for mode, curve in curves.items()}
         gallery, pictures = _gallery(curves[MEAN], context)
-        found = Metrics(metric for mode, curve in curves.items() for metric in _metrics(curve, mode, context.threat))
+        found = Metrics(metrics_of({mode: _metrics(curve, context.threat) for mode, curve in curves.items()}))
         at: dict[str, Coordinate] = {"norm": context.threat.name, "eps": context.threat.eps}
         status, reason = _judge(signs, context.threat, found.one("robust_accuracy", mode=MEAN, **at))
         return CheckResult(
@@ -106,8 +103,7 @@ class Robustness(Check):
                 "gallery": gallery,
                 "mode": mode_with(signs),
             },
-            arrays=pictures
-            | {in_mode(name, mode): a for mode, curve in curves.items() for name, a in _arrays(curve).items()},
+            arrays=pictures | arrays_of({mode: _arrays(curve) for mode, curve in curves.items()}),
         )
 
     def _plan(self, context: Context) -> tuple[int, Sequence[Any], int]:
@@ -128,18 +124,18 @@ class Robustness(Check):
         return [threat.with_eps(eps) for eps in sorted({*given, threat.eps})]
 
 
-def _metrics(curve: Curve, mode: str, threat: Threat) -> list[Metric]:
+def _metrics(curve: Curve, threat: Threat) -> list[Metric]:
     """Robust accuracy at the largest ε first; clean errors count as broken."""
-    found = [metrics.accuracy(curve.correct).named("accuracy", mode=mode)]
+    found = [metrics.accuracy(curve.correct).named("accuracy")]
     for level in reversed(range(len(curve.eps))):
-        at: dict[str, Coordinate] = {"mode": mode, "norm": threat.name, "eps": curve.eps[level]}
+        at: dict[str, Coordinate] = {"norm": threat.name, "eps": curve.eps[level]}
         found.append(metrics.accuracy(curve.worst[level]).named("robust_accuracy", **at))
         for rule, rows in curve.rules.items():
             found.append(metrics.accuracy(rows[level]).named(RULES[rule], **at))
         for attack, rows in curve.alone.items():
             found.append(metrics.accuracy(rows[level]).named("robust_accuracy", attack=attack, **at))
     if grey := curve.unbounded:
-        found.append(grey.accuracy.named("unbounded_accuracy", mode=mode, norm=threat.name, eps=grey.eps))
+        found.append(grey.accuracy.named("unbounded_accuracy", norm=threat.name, eps=grey.eps))
     return found
 
 

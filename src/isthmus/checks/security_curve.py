@@ -17,8 +17,7 @@ from isthmus.attacks.attack import Stage
 from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.result import RobustResult
 from isthmus.attacks.threats import Threat
-from isthmus.checks.check import Progress, part
-from isthmus.checks.context import Context
+from isthmus.checks.context import Context, Progress, part
 from isthmus.core.format import percent
 from isthmus.core.types import Metric
 
@@ -102,13 +101,13 @@ def measure(
     Raises:
         ModelError, DataError: see :func:`isthmus.attacks.robust_accuracy`.
     """
-    n, parts = len(context.labels), len(attacks) * len(grid) + 1
+    parts = len(attacks) * len(grid) + 1
     tally = _Tally(grid, [attack.label for attack in attacks], context.images.shape)
     for number, attack in enumerate(attacks):
         larger = None
         for done, level in enumerate(reversed(range(len(grid)))):
             own = part(progress, number * len(grid) + done, parts)
-            result = _attack(model, context, grid[level], attack, n, own)
+            result = _attack(model, context, grid[level], attack, own)
             tally.alone[number, level] = result.robust.numpy()
             larger = result if larger is None else result.absorb(larger)
             tally.add(number, level, larger)
@@ -121,18 +120,18 @@ def measure(
 
 
 def _attack(
-    model: nn.Module, context: Context, threat: Threat, attack: Stage, count: int, progress: Progress | None
+    model: nn.Module, context: Context, threat: Threat, attack: Stage, progress: Progress | None = None
 ) -> RobustResult:
     return robust_accuracy(
         model,
-        context.images[:count],
-        context.labels[:count],
+        context.images,
+        context.labels,
         threat,
         [attack],
         context.batch_size,
         context.seed,
         options=RunOptions(
-            indices=None if context.indices is None else context.indices[:count],
+            indices=context.indices,
             progress=None if progress is None else lambda at: progress(int(at.done), int(at.total)),
         ),
     )
@@ -209,8 +208,8 @@ class _Tally:
 
 
 def _unbounded(model: nn.Module, context: Context, threat: Threat, attack: Stage, count: int) -> Unbounded:
-    result = _attack(model, context, threat, attack, min(count, len(context.labels)), None)
-    labels = context.truth[:count]
+    context = context.first(count)
+    result, labels = _attack(model, context, threat, attack), context.truth
     return Unbounded(
         eps=threat.eps,
         accuracy=metrics.accuracy(result.robust.numpy()),

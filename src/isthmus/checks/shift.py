@@ -87,7 +87,7 @@ class Shift(Check):
         for number, (name, given) in enumerate(zip(names, self.sets, strict=True)):
             shifted, paired = self._loaded(given, context), self.paired or given.name in PAIRED
             if paired:
-                shifted = _select(shifted, _rows(shifted, context))
+                shifted = _paired(shifted, context)
             there = correct_predictions(context.model, shifted, context.batch_size, seed=context.seed).numpy()
             loss = (metrics.paired_difference if paired else metrics.difference)(there, clean)
             found += [
@@ -162,33 +162,28 @@ def _names(sets: Sequence[Component]) -> list[str]:
     return names
 
 
-def _rows(shifted: Shifted, context: Context) -> NDArray[np.int64]:
-    """Positions of the audited images in the set.
+def _paired(shifted: Shifted, context: Context) -> Shifted:
+    """The audited images out of a set, in their order.
 
     Raises:
         DataError: one of them is missing, or has another label.
     """
     wanted = context.positions.tolist()
-    place = {int(position): row for row, position in enumerate(shifted.positions.tolist())}
+    place = {position: row for row, position in enumerate(shifted.positions.tolist())}
     missing = [position for position in wanted if position not in place]
     if missing:
         raise DataError(
             f"{shifted.name} is to be paired with the audited images, but lacks {len(missing)} of them, the first at "
             f"position {missing[0]}; audit images of the same test set, without a limit on this one."
         )
-    rows = np.array([place[position] for position in wanted], dtype=np.int64)
-    others = int((shifted.split.labels.numpy()[rows] != context.truth).sum())
+    rows = torch.tensor([place[position] for position in wanted])
+    others = int((shifted.split.labels[rows].numpy() != context.truth).sum())
     if others:
         raise DataError(
             f"{shifted.name} is to be paired with the audited images, but {others} of {len(rows)} labels differ: these "
             "are not the same images. Audit the test set that it was made from, in its order."
         )
-    return rows
-
-
-def _select(shifted: Shifted, rows: NDArray[np.int64]) -> Shifted:
-    chosen = torch.from_numpy(rows)
-    return replace(shifted, split=shifted.split.select(chosen), positions=shifted.positions[chosen])
+    return replace(shifted, split=shifted.split.select(rows), positions=shifted.positions[rows])
 
 
 def correct_predictions(
