@@ -53,7 +53,7 @@ def test_a_smoothed_population_is_what_its_resamples_come_from():
     labels = generator.integers(4, size=60)
     rows = np.array([labels, np.where(generator.random(60) < 0.4, generator.integers(4, size=60), labels)])
     confusions = Confusions.of(rows, labels, 4)
-    unseen = np.array([confusions._unseen(row) for row in confusions.answers])
+    unseen = np.array([confusions._unseen(row) for row in confusions.predicted])
     seen = []
     original = transmission._information
 

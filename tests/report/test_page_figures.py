@@ -56,7 +56,7 @@ def test_many_lines_of_several_modes_are_divided_by_mode() -> None:
 def test_many_classifiers_stand_before_the_others_in_grey() -> None:
     panels = split(figure(*(line(f"m{i}") for i in range(9))))
     assert len(panels) == 9
-    assert len(panels[0].ghosts) == 8
+    assert len(panels[0].background) == 8
 
 
 def test_each_further_line_of_a_classifier_has_another_dash() -> None:

@@ -115,22 +115,20 @@ def test_the_footnote_says_how_intervals_were_made() -> None:
 
 
 def test_training_curves_are_thinned_and_read(runs: list[Path]) -> None:
-    section = curves.section([load(folder) for folder in runs])
-    assert section is not None
-    titles = [block.title for block in section.blocks]
+    figures = curves.figures([load(folder) for folder in runs])
+    titles = [figure.title for figure in figures]
     assert titles[:2] == ["Classification cross-entropy", "Rate"]
     assert titles[-1] == "Accuracy on test images"
-    assert "for vib-rho4" in section.blocks[1].reading
+    assert "for vib-rho4" in figures[1].reading
     lines = [{"step": i, "epoch": i // 4, "ce": 1.0, "rate": None} for i in range(4000)]
-    (series,) = curves.section([with_lines(runs[0], lines)]).blocks[0].series
+    (series,) = curves.figures([with_lines(runs[0], lines)])[0].series
     assert 2 < len(series.x) <= curves.MOST_POINTS + 1
 
 
 def test_training_that_ends_alike_ranks_nobody(runs: list[Path]) -> None:
     lines: list[dict[str, object]] = [{"epoch": epoch, "test_accuracy": 0.99} for epoch in range(3)]
-    section = curves.section([replace(with_lines(folder, lines), name=folder.name) for folder in runs[:3]])
-    assert section is not None
-    assert section.blocks[0].reading == "It ends at 99.0% for each of them (one run each, so no interval)."
+    (figure,) = curves.figures([replace(with_lines(folder, lines), name=folder.name) for folder in runs[:3]])
+    assert figure.reading == "It ends at 99.0% for each of them (one run each, so no interval)."
 
 
 def test_the_spread_of_a_column_says_whose_it_is() -> None:
@@ -147,7 +145,7 @@ def test_the_spread_of_a_column_says_whose_it_is() -> None:
 
 
 def test_no_training_no_section(runs: list[Path]) -> None:
-    assert curves.section([with_lines(runs[0], [])]) is None
+    assert curves.figures([with_lines(runs[0], [])]) == []
 
 
 def with_lines(folder: Path, lines: list[dict[str, object]]) -> AuditedModel:

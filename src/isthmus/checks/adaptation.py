@@ -111,8 +111,8 @@ def adapted_copies(
     for draw in range(adaptation.draws):
         chosen = one_of_each(target.train_labels, draw, context.seed)
         images = _images(target.train, chosen, context)
-        twin = adapt(context, images, target.train_labels[chosen], draw, adaptation)
-        outcomes.append(classified(twin, target, context, before + draw, parts))
+        adapted_model = adapt(context, images, target.train_labels[chosen], draw, adaptation)
+        outcomes.append(classified(adapted_model, target, context, before + draw, parts))
         examples.append(chosen.numpy())
     rights, margins = (np.stack(column) for column in zip(*outcomes, strict=True))
     return rights, margins, np.stack(examples)
@@ -134,21 +134,21 @@ def obstacle(context: Context) -> str:
     if context.draws > 1:
         return "its predictions are random, and only their average is used"
     try:
-        twin = _twin(context.model)
+        clone = _trainable_copy(context.model)
         with torch.enable_grad():
-            logits = twin(context.images[:2])
+            logits = clone(context.images[:2])
     except Exception as error:  # a user's module may be impossible to copy, or to train, in any way
         return f"it cannot be copied ({one_line(error)})"
     return "" if logits.requires_grad else "its logits do not depend on trainable parameters"
 
 
-def _twin(model: nn.Module) -> nn.Module:
+def _trainable_copy(model: nn.Module) -> nn.Module:
     """A copy whose parameters require gradients, except those that our own losses must not change."""
-    twin = copy.deepcopy(model)
-    beside = {id(parameter) for parameter in twin.fitted_beside()} if isinstance(twin, Learner) else set()
-    for parameter in twin.parameters():
-        parameter.requires_grad_(parameter.is_floating_point() and id(parameter) not in beside)
-    return twin
+    clone = copy.deepcopy(model)
+    beside = {id(parameter) for parameter in clone.fitted_beside()} if isinstance(clone, Learner) else set()
+    for parameter in clone.parameters():
+        parameter.requires_grad_(parameter.is_floating_point() and id(parameter) not in frozen)
+    return clone
 
 
 def adapt(
@@ -163,8 +163,8 @@ def adapt(
     At every step each image is rotated by a random angle. The copy stays in eval mode: ten images are too few for batch
     normalisation. Our own models use their own loss, others the cross-entropy.
     """
-    twin, device = _twin(context.model), context.images.device
-    optimizer = torch.optim.SGD([p for p in twin.parameters() if p.requires_grad], lr=adaptation.learning_rate)
+    clone, device = _trainable_copy(context.model), context.images.device
+    optimizer = torch.optim.SGD([p for p in clone.parameters() if p.requires_grad], lr=adaptation.learning_rate)
     images, labels = images.to(device), labels.to(device)
     keys = fold(example_keys(context.seed, labels), "adaptation/copy", draw)
     noise = torch.Generator(device).manual_seed(int(fold(keys[:1], "adaptation/noise")) & 0x7FFFFFFF)
@@ -173,13 +173,13 @@ def adapt(
             angles = (2 * uniform(fold(keys, "adaptation/angle", step), (1,)).squeeze(1) - 1) * adaptation.degrees
             turned = rotated(images, angles)
             optimizer.zero_grad()
-            if isinstance(twin, Learner):
-                loss = twin.loss(turned, labels, noise=noise).total
+            if isinstance(clone, Learner):
+                loss = clone.loss(turned, labels, noise=noise).total
             else:
-                loss = cross_entropy(twin(turned), labels)
+                loss = cross_entropy(clone(turned), labels)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-    return twin.requires_grad_(False)
+    return clone.requires_grad_(False)
 
 
 def rotated(images: Float[Tensor, "k c h w"], degrees: Float[Tensor, " k"]) -> Float[Tensor, "k c h w"]:

@@ -78,6 +78,9 @@ class Table:
     rows: tuple[tuple[str | float | Metric | None, ...], ...]
 
 
+Block = Figure | Gallery | Table
+
+
 @dataclass(frozen=True)
 class Headline:
     """The main number of a check about one classifier, for the scorecard.
@@ -101,7 +104,7 @@ class Section:
 
     title: str
     question: str
-    blocks: tuple[Figure | Gallery | Table, ...] = ()
+    blocks: tuple[Block, ...] = ()
     columns: Mapping[str, Mapping[str, Metric]] = field(default_factory=dict)
     """Columns of the comparison table: title -> classifier name -> metric."""
     headlines: Mapping[str, Headline] = field(default_factory=dict)

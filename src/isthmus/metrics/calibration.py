@@ -107,7 +107,7 @@ def ece(
     """Expected calibration error Σ_b (n_b/n)·|accuracy_b − confidence_b|, in [0, 1] (Naeini et al. 2015).
 
     The plain sum is biased upwards: chance alone separates accuracy from confidence in every bin. With
-    ``debiased``, the bias that normal noise of each bin's accuracy would add is taken off, as in Kumar,
+    ``debiased``, the bias that normal noise of each bin's accuracy would add is subtracted, as in Kumar,
     Liang & Ma 2019 ("Verified uncertainty calibration") but with the folded normal's mean in
     closed form where they draw samples. The result may then be slightly below zero.
 
@@ -176,7 +176,7 @@ def _calibrated_ece(
     seed: int,
     draws: int,
 ) -> float:
-    """A quantile of the ECE with labels drawn from the confidences themselves: what chance alone shows."""
+    """A quantile of the ECE with labels drawn from the confidences themselves: what chance alone gives."""
     generator = np.random.default_rng([seed, confidence.size, 1])
     errors = []
     for _ in range(draws):

@@ -1,12 +1,12 @@
 """Corruption error: errors on corrupted images relative to a baseline (Hendrycks & Dietterich 2019).
 
-Of corruption c at severity s = 1 … 5 let E_{c,s} be a classifier's error and B_{c,s} the baseline's. Then
+For corruption c at severity s = 1 … 5 let E_{c,s} be a classifier's error and B_{c,s} the baseline's. Then
 
     CE_c = Σ_s E_{c,s} / Σ_s B_{c,s}                        the corruption error
     mCE  = mean of CE_c over the 15 corruptions
     relative CE_c = Σ_s (E_{c,s} − E_clean) / Σ_s (B_{c,s} − B_clean)
 
-Everything is a fraction here: errors lie in [0, 1], and the baseline's own mCE is 1. Papers print a hundred times that.
+Everything is a fraction here: errors lie in [0, 1], and the baseline's own mCE is 1. Papers print percentages.
 Without a baseline, CE_c is the mean error over severities, which the CEB paper calls the average.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Errors = Mapping[str, float | Sequence[float]]
-"""Of each corruption its five errors by severity, or their mean; in [0, 1]."""
+"""For each corruption, its five errors by severity, or their mean; in [0, 1]."""
 Floats = NDArray[np.float64]
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -66,8 +66,8 @@ def corruption_errors(
     """CE_c of each corruption, as a fraction: 1 is as many errors as the baseline makes.
 
     Args:
-        baseline: whose errors to divide by; None divides by nothing.
-        corruptions: which ones to take; others that are given do not count.
+        baseline: whose errors to divide by; None for no division.
+        corruptions: the ones to use; others are ignored.
 
     Raises:
         ValueError: a corruption is missing from either, does not have five severities, or an error lies outside [0, 1]

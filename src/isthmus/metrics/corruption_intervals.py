@@ -68,7 +68,7 @@ def measured_error(
     """
     shapes = {name: np.shape(flags) for name, flags in right.items()}
     if len(set(shapes.values())) != 1 or any(len(shape) != 2 or shape[0] == 0 for shape in shapes.values()):
-        raise ValueError(f"outcomes must be severities × images, alike for every corruption; their shapes are {shapes}")
+        raise ValueError(f"outcomes must be severities × images, of one shape; their shapes are {shapes}")
     wrong = 1.0 - np.mean([np.asarray(flags, dtype=bool).mean(axis=0) for flags in right.values()], axis=0)
     if clean is None:
         return _with_interval(wrong, (0.0, 1.0), "fraction", seed, level, resamples)

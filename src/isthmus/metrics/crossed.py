@@ -1,4 +1,4 @@
-"""Mean over draws and examples, both of them samples: every draw evaluates the same examples."""
+"""Mean over draws and examples, both of which are samples; every draw evaluates the same examples."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def crossed_mean(
     """Mean of a table draws × examples, with an interval for other draws and other examples.
 
     With random effects of rows, columns and cells, the variance of the mean is (MS_rows + MS_columns − MS_cells)/(D·n)
-    in terms of the mean squares; degrees of freedom after Satterthwaite 1946. Either alone would be too narrow: a few
-    draws differ by more than examples can tell, and all draws share their examples.
+    in terms of the mean squares; degrees of freedom after Satterthwaite 1946. Either source of variance alone would be
+    too narrow: a few draws may differ by more than examples explain, and all draws share their examples.
 
     Args:
         values: D draws × n examples.

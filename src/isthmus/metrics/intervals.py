@@ -1,4 +1,4 @@
-"""Confidence intervals: of a proportion, of a mean over examples, and of the difference of two of either."""
+"""Confidence intervals of proportions, means over examples, and differences of two proportions or means."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
 
     Args:
         successes: 0 to ``n``.
-        n: trials; with none of them nothing is known and the interval is [0, 1].
+        n: trials; if there are none, the interval is [0, 1].
 
     Raises:
         ValueError: ``successes`` outside 0..n, or ``level`` outside (0, 1).
@@ -64,7 +64,7 @@ def _check_counts(successes: int, n: int, level: float) -> None:
 
 
 def proportion(successes: int, n: int, level: float = 0.95) -> Metric:
-    """A proportion with its Wilson interval; unit "fraction"; not measured (value None) where ``n`` = 0."""
+    """A proportion with its Wilson interval; unit "fraction"; not measured (value None) if ``n`` is 0."""
     interval = wilson(successes, n, level)
     if n == 0:
         return Metric(value=None, unit="fraction", n=0, note="no examples")
@@ -134,7 +134,7 @@ def _limits(successes: int, n: int, level: float) -> tuple[float, float]:
 
 
 def _phi(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    """Correlation of two paired outcomes, with Newcombe's continuity correction; 0 where one never varies."""
+    """Correlation of two paired outcomes, with Newcombe's continuity correction; 0 if one never varies."""
     n = a.size
     both, neither = int((a & b).sum()), int((~a & ~b).sum())
     only_a, only_b = int((a & ~b).sum()), int((~a & b).sum())
@@ -169,16 +169,16 @@ def bootstrap(
 def norm_of_mean(values: ArrayLike, unit: str, seed: int, level: float = 0.95, resamples: int = RESAMPLES) -> Metric:
     """Euclidean length of the mean of per-example vectors (or the absolute value of the mean of numbers).
 
-    A length is never negative, so that quantiles of resampled lengths would leave out 0 even where it is the truth. The
+    A length is never negative, so quantiles of resampled lengths would exclude 0 even if it is the true value. The
     interval is therefore the range of lengths over a confidence region of the mean itself: of the bootstrap's means,
-    the ``level`` that lie nearest to the mean by Mahalanobis distance. It starts at 0 where the region holds the
-    origin, and covers the truth at least as often as the region does.
+    the ``level`` that lie nearest to the mean by Mahalanobis distance. It starts at 0 if the region contains the
+    origin, and covers the true value at least as often as the region does.
 
     Args:
         values: n × k, or n numbers. Differences from a point, for a distance to it.
 
     Returns:
-        Not measured where there are no values; without an interval where one of them is not finite.
+        Not measured without values; without an interval if one of them is not finite.
     """
     sample = np.asarray(values, dtype=np.float64)
     n = len(sample)
@@ -210,13 +210,12 @@ def _spanned(vector: NDArray[np.float64], precision: NDArray[np.float64]) -> boo
 def mean(values: ArrayLike, unit: str, seed: int, level: float = 0.95, resamples: int = RESAMPLES) -> Metric:
     """Mean of per-example values with a bootstrap interval over the examples: percentile, and studentised.
 
-    A percentile interval of few or skewed values is too narrow: of 30 exponential values it covers 91%. The
-    studentised one (bootstrap-t, Efron 1979) takes the skewness in; here it may not leave the range of the values.
+    A percentile interval of few or skewed values is too narrow: for 30 exponential values it covers 91%. The
+    studentised one (bootstrap-t, Efron 1979) accounts for skewness; here it is limited to the range of the values.
     Their union covers 95% there and 90 to 94% of 30 log-normal values (σ = 1), but 90% of 30 values of which nine in
     ten are zero, and 86 to 92% of ten skewed values.
 
-    Not measured where there are no values. A value that is not finite gives a mean that is not, and no
-    interval.
+    Not measured without values. If a value is not finite, neither is the mean, and there is no interval.
     """
     sample = np.asarray(values, dtype=np.float64).ravel()
     n = sample.size
@@ -233,7 +232,7 @@ def mean(values: ArrayLike, unit: str, seed: int, level: float = 0.95, resamples
 
 
 def _stabilised(variances: NDArray[np.float64], variance: float, n: int) -> NDArray[np.float64]:
-    """Variances of resamples, with one more value's worth of the sample's own: none of them is zero then."""
+    """Variances of resamples, mixed with 1/n of the sample's own, so that none is zero."""
     return ((n - 1) * variances + variance) / n
 
 
@@ -258,10 +257,10 @@ def _studentised(
 def mean_difference(
     first: ArrayLike, second: ArrayLike, unit: str, seed: int, level: float = 0.95, resamples: int = RESAMPLES
 ) -> Metric:
-    """Mean of ``second`` minus mean of ``first``, of other examples, with a bootstrap interval as of :func:`mean`.
+    """Mean of ``second`` minus mean of ``first``, over other examples, with a bootstrap interval as in :func:`mean`.
 
-    Each resample draws as many of either as there are; ``n`` is the smaller number. Not measured where there are no
-    values; a single one, or one that is not finite, gives no interval.
+    Each resample draws from each sample as many values as it has; ``n`` is the smaller number. Not measured without
+    values; without an interval for a single value or one that is not finite.
     """
     a, b = (np.asarray(values, dtype=np.float64).ravel() for values in (first, second))
     n = min(a.size, b.size)

@@ -1,8 +1,8 @@
 """How well a score separates out-of-distribution from in-distribution examples, exactly, from its ranks.
 
-Everywhere the score is larger for what is more out-of-distribution, and which of the two classes is the positive one is
-said: ``"in"`` as in Fischer 2020 and in ODIN (Liang et al. 2018), ``"out"`` as in pytorch-ood.
-Equal scores stand or fall together, and nothing is interpolated between them.
+A score is larger for examples that are more out-of-distribution. The caller names the positive class: ``"in"`` as in
+Fischer 2020 and ODIN (Liang et al. 2018), ``"out"`` as in pytorch-ood. Equal scores pass a threshold together; curves
+are not interpolated between them.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def fpr_at_tpr(inside: ArrayLike, outside: ArrayLike, tpr: float = 0.95, positiv
         inside, outside: scores of in- and of out-of-distribution examples.
 
     Raises:
-        ValueError: no scores of a class, NaN among them, a rate outside (0, 1], or another word for the positive class.
+        ValueError: no scores of a class, NaN among them, a rate outside (0, 1], or another name for the positive class.
     """
     if not 0 < tpr <= 1:
         raise ValueError(f"the true positive rate lies above 0 and is at most 1; got {tpr}")
@@ -82,7 +82,7 @@ def aupr(inside: ArrayLike, outside: ArrayLike, positive: Positive = "in") -> fl
     class: a score without information has about the share of the positive one.
 
     Raises:
-        ValueError: no scores of a class, NaN among them, or another word for the positive class.
+        ValueError: no scores of a class, NaN among them, or another name for the positive class.
     """
     return float(aupr_of(ranked(inside, outside), positive))
 
@@ -93,10 +93,10 @@ def roc_curve(
     """False and true positive rates at every threshold, from (0, 0) to (1, 1), ascending.
 
     Args:
-        most: leave points out, evenly along the curve, where there are more than this (at least 2).
+        most: drop points, evenly along the curve, if there are more than this (at least 2).
 
     Raises:
-        ValueError: no scores of a class, NaN among them, or another word for the positive class.
+        ValueError: no scores of a class, NaN among them, or another name for the positive class.
     """
     _, *found = ranked(inside, outside).from_positive(positive)
     true, false = (np.concatenate([[0.0], count / count[-1]]) for count in found)

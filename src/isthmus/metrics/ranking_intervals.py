@@ -1,9 +1,9 @@
 """Detection of out-of-distribution examples with intervals.
 
-Near 1 an AUROC hangs on a few examples that are ranked wrongly, and a percentile bootstrap is too narrow: of 0.995 it
-covers 66 to 87% (100 scores of either class). So the interval of AUROC is the union of two: DeLong's on the logit scale
+Near 1 an AUROC depends on a few examples that are ranked wrongly, and a percentile bootstrap is too narrow: at 0.995 it
+covers 66 to 87% (100 scores of each class). So the interval of AUROC is the union of two: DeLong's on the logit scale
 follows the scores' own variance; Newcombe's has the variance of a model at the interval's end, which does not vanish
-with the sample's. AUPR has a bootstrap that draws either class by itself, and is at least as uncertain as AUROC.
+with the sample's. AUPR has a bootstrap that draws each class separately, and is at least as uncertain as AUROC.
 ``python -m benchmarks.detection_intervals`` measures what they cover. If the scores of the classes do not overlap at
 all, the interval is exact (see :func:`_separated`). The interval of a false positive rate is never narrower than its
 count allows.
@@ -39,8 +39,8 @@ def detection_metrics(
 ) -> dict[str, Metric]:
     """FPR at 95% TPR, AUROC and AUPR of a score that is larger for out-of-distribution examples, with intervals.
 
-    Each resample draws as many in-distribution examples as there are from these, and as many others from those; the
-    same seed and numbers draw the same examples, whatever the score. The percentile interval is widened to one of the
+    Each resample draws from each class as many examples as it has; the same seed and sizes draw the same examples for
+    every score. The percentile interval is widened to one of the
     bootstrap's standard error on the logit scale; that of a false positive rate also to Wilson's interval of the rate
     at the threshold that was found, and that of AUPR to the deviations of AUROC's interval on the logit scale. AUROC:
     :func:`_auroc_interval`. Unit "fraction".
@@ -51,7 +51,7 @@ def detection_metrics(
 
     Returns:
         A metric for each name of :data:`DETECTION`; ``n`` is the number of examples, for a false positive rate that of
-        the negative class. Not measured where there are fewer than two examples of a class.
+        the negative class. Not measured if there are fewer than two examples of a class.
 
     Raises:
         ValueError: NaN among the scores.

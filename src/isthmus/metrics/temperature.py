@@ -12,11 +12,11 @@ COLDEST, HOTTEST = 1e-3, 1e3
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
-    """The T that makes softmax(logits / T) likeliest. It changes no prediction.
+    """The T that maximises the likelihood of softmax(logits / T). It changes no prediction.
 
-    The mean NLL is convex in 1/T with the derivative E[Σ_k p_k·z_k − z_y], whose zero is bracketed and found. Where
-    every example is right (or the likelihood rises for another reason) down to the coldest temperature, that is
-    returned, and likewise the hottest.
+    The mean NLL is convex in 1/T with the derivative E[Σ_k p_k·z_k − z_y], whose zero is bracketed and found. If the
+    likelihood rises down to the coldest temperature, as when every example is right, that is returned; similarly for
+    the hottest.
 
     Args:
         logits: float[n, classes], finite, of examples that are used for nothing else; log-probabilities are logits too.

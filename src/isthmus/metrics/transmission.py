@@ -31,19 +31,24 @@ _BLOCK = 2**22  # numbers that a block of resamples may take
 def transmitted_bits(predicted: ArrayLike, labels: ArrayLike) -> float:
     """I(T;Y) of predictions and labels, int[n] each, in bits.
 
-    Any integers are allowed, also one for a missing answer: an erasure is a symbol too.
+    Any integers are allowed, also one for a missing prediction: an erasure is a symbol too.
 
     Raises:
         ValueError: the two differ in length, or there are none.
     """
-    answers, truth = (np.unique(np.asarray(given), return_inverse=True)[1] for given in (predicted, labels))
-    classes = int(max(answers.max(initial=0), truth.max(initial=0))) + 1
-    return float(Confusions.of([answers], truth, classes).bits()[0])
+    symbols, truth = (np.unique(np.asarray(given), return_inverse=True)[1] for given in (predicted, labels))
+    classes = int(max(symbols.max(initial=0), truth.max(initial=0))) + 1
+    return float(Confusions.of([symbols], truth, classes).bits()[0])
 
 
-def expected_at_random(answers: int, labels: int, n: int) -> float:
-    """What answers that are independent of the labels seem to transmit, in bits, from the number of kinds of each."""
-    return (answers - 1) * (labels - 1) / (2 * n * math.log(2))
+def expected_at_random(predictions: int, labels: int, n: int) -> float:
+    """Bias of I(T;Y) in bits: what predictions that are independent of the labels seem to transmit.
+
+    Args:
+        predictions, labels: number of distinct predictions and labels.
+        n: examples.
+    """
+    return (predictions - 1) * (labels - 1) / (2 * n * math.log(2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,18 +56,18 @@ class Confusions:
     """Confusion matrices of several rows of predictions of the same examples.
 
     Attributes:
-        answers: int[rows, n], 0 for no answer, else one more than the predicted class.
+        predicted: int[rows, n], 0 for no prediction, else one more than the predicted class.
         labels: int[n], from 0 up.
         classes: C.
     """
 
-    answers: NDArray[np.intp]
+    predicted: NDArray[np.intp]
     labels: NDArray[np.intp]
     classes: int
 
     @classmethod
     def of(cls, predicted: ArrayLike, labels: ArrayLike, classes: int) -> Confusions:
-        """Build from predictions int[rows, n], −1 for no answer, labels int[n] and the number of classes.
+        """Build from predictions int[rows, n], −1 for no prediction, labels int[n] and the number of classes.
 
         Raises:
             ValueError: other shapes, no examples, or a class out of range.
@@ -83,19 +88,20 @@ class Confusions:
         return float(self._entropy(np.ones((self.labels.size, 1)))[0])
 
     def resampled(self, seed: int, statistic: Statistic, resamples: int = RESAMPLES) -> Floats:
-        """How far a statistic of n examples is from that of their population, by a smoothed bootstrap.
+        """Errors of a statistic of n examples relative to that of their population, by a smoothed bootstrap.
 
-        Wrong answers of a good classifier are rare and each of its own kind. Kinds that were not seen could come in the
-        next sample, but never in a resample, so that a bootstrap from the sample alone would miss them, and I(T;Y)
-        with them. Here every draw of an example is answered by a class at random with the probability of an unseen
-        kind: of Good & Turing, the share (f + 1)/n of examples that are alone in their cell, and one standard error
-        more, √(f + 1)/n. The same draws are replaced in all rows, as far as each row's probability goes.
+        Wrong predictions of a good classifier are rare, and most confusions occur once. Confusions that the sample
+        lacks can occur in another sample but never in a resample, so a plain bootstrap would miss their effect on
+        I(T;Y).
+        Here the prediction of every drawn example is replaced by a random class with the probability of an unseen
+        confusion. That is Good & Turing's estimate (f + 1)/n, where f examples are alone in their cell, plus one
+        standard error, √(f + 1)/n. The same draws are replaced in all rows, up to each row's probability.
 
         Returns:
             float[k, resamples]: the statistic of each resample less that of the smoothed population.
         """
         n, generator = self.labels.size, np.random.default_rng([seed, self.labels.size])
-        unseen = np.array([self._unseen(row) for row in self.answers])
+        unseen = np.array([self._unseen(row) for row in self.predicted])
         centre = statistic(self._smoothed(unseen)[:, None], self._entropy(np.ones((n, 1))))
         size = max(1, _BLOCK // max(n, (self.classes + 1) * self.classes))
         found = []
@@ -106,9 +112,9 @@ class Confusions:
             found.append(statistic(self._information(weights, replaced, unseen), self._entropy(weights)) - centre)
         return np.concatenate(found, axis=1)
 
-    def _unseen(self, answers: NDArray[np.intp]) -> float:
-        """The probability of a kind of answer that is not among these, generously."""
-        alone = 1 + int((np.bincount(answers * self.classes + self.labels) == 1).sum())
+    def _unseen(self, predicted: NDArray[np.intp]) -> float:
+        """Probability of a confusion that does not occur in the sample, an upper estimate."""
+        alone = 1 + int((np.bincount(predicted * self.classes + self.labels) == 1).sum())
         return min((alone + math.sqrt(alone)) / self.labels.size, 1.0)
 
     def _smoothed(self, unseen: Floats) -> Floats:
@@ -122,18 +128,18 @@ class Confusions:
         return np.array(found)
 
     def _information(self, weights: Floats, replaced: _Replaced | None = None, unseen: Floats | None = None) -> Floats:
-        """I(T;Y) of each row where examples count so often, weights float[n, draws]; some of them answered anew."""
+        """I(T;Y) of each row with examples weighted by float[n, draws], some of their predictions replaced."""
         rows = []
         for row, joint in enumerate(self._joints(weights)):
             if replaced is not None and unseen is not None:
-                replaced.move(joint, self.answers[row], self.labels, float(unseen[row]))
+                replaced.move(joint, self.predicted[row], self.labels, float(unseen[row]))
             rows.append(_information(joint))
-        return np.array(rows).reshape(len(self.answers), -1)
+        return np.array(rows).reshape(len(self.predicted), -1)
 
     def _joints(self, weights: Floats) -> Iterator[Floats]:
         """Each row's counts, float[1 + C, C, draws]."""
-        for answers in self.answers:
-            cell = answers * self.classes + self.labels
+        for predicted in self.predicted:
+            cell = predicted * self.classes + self.labels
             order = cell.argsort(kind="stable")
             begins = np.flatnonzero(np.concatenate([[True], np.diff(cell[order]) != 0]))
             joint = np.zeros(((1 + self.classes) * self.classes, weights.shape[1]))
@@ -149,26 +155,26 @@ class Confusions:
 
 @dataclass(frozen=True, eq=False)
 class _Replaced:
-    """Drawn examples that may be answered anew: which draw, which example, from what probability on, by what class."""
+    """Drawn examples whose prediction may be replaced: draw, example, level in [0, 1), and the new prediction."""
 
     draw: NDArray[np.intp]
     example: NDArray[np.intp]
     level: Floats
-    answer: NDArray[np.intp]
+    new: NDArray[np.intp]
 
     @classmethod
     def of(cls, drawn: NDArray[np.intp], most: float, classes: int, generator: np.random.Generator) -> _Replaced:
         level = generator.random(drawn.shape)
         draw, place = np.nonzero(level < most)
-        answer = 1 + generator.integers(classes, size=draw.size)
-        return cls(draw, drawn[draw, place], level[draw, place], answer)
+        new = 1 + generator.integers(classes, size=draw.size)
+        return cls(draw, drawn[draw, place], level[draw, place], new)
 
-    def move(self, joint: Floats, answers: NDArray[np.intp], labels: NDArray[np.intp], share: float) -> None:
-        """Move counts, in place, from the cell of the given answer to that of the new one."""
+    def move(self, joint: Floats, predicted: NDArray[np.intp], labels: NDArray[np.intp], share: float) -> None:
+        """Move counts, in place, from the cell of the given prediction to that of the new one."""
         chosen = self.level < share
-        draw, example, answer = self.draw[chosen], self.example[chosen], self.answer[chosen]
-        np.add.at(joint, (answers[example], labels[example], draw), -1.0)
-        np.add.at(joint, (answer, labels[example], draw), 1.0)
+        draw, example, new = self.draw[chosen], self.example[chosen], self.new[chosen]
+        np.add.at(joint, (predicted[example], labels[example], draw), -1.0)
+        np.add.at(joint, (new, labels[example], draw), 1.0)
 
 
 def _entropy(counts: Floats) -> Floats:
@@ -179,7 +185,7 @@ def _entropy(counts: Floats) -> Floats:
 
 
 def _information(joint: Floats) -> Floats:
-    """I in bits of counts float[answers, labels, draws]."""
+    """I in bits of counts float[predictions, labels, draws]."""
     return confusion_information(np.moveaxis(joint, -1, 0)) / math.log(2)
 
 
@@ -188,8 +194,8 @@ def basic_interval(
 ) -> Interval:
     """The basic interval: the value less the quantiles of its errors, cut to a range and widened to hold the value.
 
-    It takes a bias off that a percentile interval would count twice. Of few examples the resampled errors scatter too
-    little (of 300, intervals of I(T;Y) covered 87 to 98%), so they are stretched about their mean by 1 + 100/n.
+    It removes a bias that a percentile interval would count twice. With few examples the resampled errors scatter too
+    little (with 300, intervals of I(T;Y) covered 87 to 98%), so they are stretched about their mean by 1 + 100/n.
 
     Args:
         errors: of the value, over resamples, as :meth:`Confusions.resampled` gives them.

@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from isthmus.core.display import Figure, Gallery, Picture, Table
+from isthmus.core.display import Block, Figure, Gallery, Picture
 from isthmus.report import figures, legend, tables
 from isthmus.report.legend import Entry
 from isthmus.report.palette import Looks
@@ -82,7 +82,7 @@ class TableView:
 View = FigureView | GalleryView | TableView
 
 
-def view(block: Figure | Gallery | Table, looks: Looks, name: str) -> View:
+def view(block: Block, looks: Looks, name: str) -> View:
     """Prepare one block; ``name`` is unique on the page and begins the ids inside."""
     if isinstance(block, Figure):
         return _figure(block, looks, name)

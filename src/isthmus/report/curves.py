@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from isthmus.core.display import Figure, Section, Series
+from isthmus.core.display import Figure, Series
 from isthmus.core.format import quantity
 from isthmus.report.loading import AuditedModel
 
@@ -26,13 +26,9 @@ _CURVES = {
 Curve = list[tuple[float, float]]
 
 
-def section(models: Sequence[AuditedModel]) -> Section | None:
-    """Training curves of the models that have them; None if none has."""
-    figures = tuple(figure for key in _CURVES if (figure := _figure(key, models)))
-    if not figures:
-        return None
-    question = "Did training converge, and how much information did the code contain on the way?"
-    return Section("How training went", question, figures)
+def figures(models: Sequence[AuditedModel]) -> list[Figure]:
+    """Training curves of the models that have them."""
+    return [figure for key in _CURVES if (figure := _figure(key, models))]
 
 
 def _figure(key: str, models: Sequence[AuditedModel]) -> Figure | None:

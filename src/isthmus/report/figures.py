@@ -30,8 +30,10 @@ def draw(figure: Figure, panels: Sequence[Panel], looks: Looks, name: str) -> li
     figure = replace(figure, marks=tuple(mark for mark in figure.marks if _is_finite(mark)))
     drawings = []
     for index, whole in enumerate(panels):
-        series, ghosts = (tuple(_drawable(one, ranges[1]) for one in some) for some in (whole.series, whole.ghosts))
-        panel = replace(whole, series=series, ghosts=ghosts)
+        series, background = (
+            tuple(_drawable(one, ranges[1]) for one in some) for some in (whole.series, whole.background)
+        )
+        panel = replace(whole, series=series, background=background)
         with svg.drawing():
             canvas = _draw_panel(figure, panel, looks, _SHAPES[layout(figure, panels)], ranges)
         about = f"{figure.title}: {panel.title}" if panel.title else figure.title
@@ -64,7 +66,7 @@ def _draw_panel(
     canvas = Canvas(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
     axes = canvas.add_subplot()
     _furnish(axes, figure, text, ranges)
-    for series in panel.ghosts:
+    for series in panel.background:
         axes.plot(series.x, series.y, color=GRID, linewidth=1, zorder=1.5)
     if figure.identity:
         axes.axline((0, 0), slope=1, color=MUTED, linewidth=1, dashes=(2, 2), zorder=1.8)
@@ -80,7 +82,7 @@ def _draw_panel(
     if figure.marks:
         canvas.draw_without_rendering()
         canvas.set_layout_engine("none")  # labels are placed in this layout, so it must not move again
-        labels.place(axes, figure.marks, (*panel.series, *panel.ghosts), text - 1)
+        labels.place(axes, figure.marks, (*panel.series, *panel.background), text - 1)
     return canvas
 
 

@@ -1,4 +1,4 @@
-"""Labels of reference lines and points, placed where they hide least."""
+"""Labels of reference lines and points, placed where they cover least."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from isthmus.report.palette import INK, PAPER
 from isthmus.report.svg import clean
 
 _BACKGROUND = {"boxstyle": "square,pad=0.1", "facecolor": PAPER, "edgecolor": "none", "alpha": 0.75}
-_STEPS = 24  # places looked at along a line between two of its points
+_STEPS = 24  # candidate points along a line between two of its points
 
 
 def place(axes: Axes, marks: Sequence[Mark], series: Sequence[Series], size: float) -> None:

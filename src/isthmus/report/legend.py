@@ -37,7 +37,7 @@ def entries(figure: Figure, panels: Sequence[Panel], looks: Looks) -> list[Entry
         found = [_variant(first[name], panels, name) for name in named if len(named) > 1]
     else:
         found = [Entry(swatch(looks.of(name)), name) for name in unique(group(one) for one in figure.series)]
-    if any(panel.ghosts for panel in panels):
+    if any(panel.background for panel in panels):
         found.append(Entry(swatch(Look(NEUTRAL.colour, "")), "the others"))
     if figure.identity:
         found.append(Entry(swatch(NEUTRAL, (2, 2)), "ideal: both axes equal"))

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from isthmus.core import files
-from isthmus.core.display import Section
+from isthmus.core.display import Block, Section
 from isthmus.core.errors import FileError
 from isthmus.core.types import CheckResult, Status
 from isthmus.report import blocks, curves, legend, scorecard, summary, tables
@@ -60,7 +60,6 @@ def render(models: Sequence[AuditedModel]) -> str:
     shown = sections(models)
     looks = Looks(model.name for model in models)
     chapters = [_chapter(check, section, models, looks) for check, section in shown.items()]
-    training = curves.section(models)
     template = _environment().get_template("page.html.j2")
     html = template.render(
         title=summary.title(models),
@@ -73,7 +72,7 @@ def render(models: Sequence[AuditedModel]) -> str:
         chapters=chapters,
         comparison=[chapter for chapter in chapters if chapter.columns],
         footnote=tables.footnote([column for chapter in chapters for column in chapter.columns]),
-        training=_body("training", training, looks) if training else None,
+        training=_body("training", curves.figures(models), looks),
         provenances=[provenance(model) for model in models],
         folders=[shlex.quote(model.folder) for model in models if model.folder],
         swatch=lambda label: legend.swatch(looks.of(name), kind="points") if (name := looks.owner(label)) else "",
@@ -138,9 +137,9 @@ def _chapter(check: str, section: Section, models: Sequence[AuditedModel], looks
     outcomes = scorecard.outcomes(check, models)
     anchor = scorecard.anchor(check)
     with _explained(check, (model.name for model in models)):
-        body = _body(anchor, section, looks)
+        body = _body(anchor, section.blocks, looks)
     return Chapter(anchor, section.title, section.question, outcomes, body, columns)
 
 
-def _body(anchor: str, section: Section, looks: Looks) -> list[blocks.View]:
-    return blocks.arranged([blocks.view(block, looks, f"{anchor}-{i}") for i, block in enumerate(section.blocks)])
+def _body(anchor: str, shown: Sequence[Block], looks: Looks) -> list[blocks.View]:
+    return blocks.arranged([blocks.view(block, looks, f"{anchor}-{i}") for i, block in enumerate(shown)])

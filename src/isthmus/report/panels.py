@@ -18,13 +18,13 @@ class Panel:
     Attributes:
         title: what distinguishes this drawing from its neighbours; "" if it is the whole figure.
         series: drawn in full.
-        ghosts: drawn in grey behind, for comparison.
+        background: drawn in grey behind, for comparison.
         group: the classifier of this drawing, if it has only one.
     """
 
     title: str
     series: tuple[Series, ...]
-    ghosts: tuple[Series, ...] = ()
+    background: tuple[Series, ...] = ()
     group: str = ""
 
 
@@ -80,7 +80,7 @@ def _not_of_group(figure: Figure, name: str) -> tuple[Series, ...]:
 
 
 def _of_variant(figure: Figure, name: str) -> tuple[Series, ...]:
-    """Series of a variant, and those of classifiers that have no variants: a yardstick in every drawing."""
+    """Series of a variant, and those of classifiers that have no variants: for comparison in every drawing."""
     chosen = [series for series in figure.series if variant(series) in (name, "")]
     # the panel's title replaces the dash
     return tuple(replace(one, style="line") if one.style == "dashed" else one for one in chosen)

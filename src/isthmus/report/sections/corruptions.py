@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from isthmus.core.display import Figure, Gallery, Headline, Section, Table
+from isthmus.core.display import Block, Figure, Gallery, Headline, Section, Table
 from isthmus.core.format import corruption_title, listed, percent, points
 from isthmus.core.types import CheckResult, Metric
 from isthmus.metrics import CORRUPTIONS
@@ -24,7 +24,7 @@ def section(results: Results) -> Section:
     columns = {"error under corruption": common.column(shown, "mean_error", mode=MEAN)}
     if mce := {name: m for name, m in common.column(shown, "mce", mode=MEAN).items() if m.value is not None}:
         columns["mCE"] = mce
-    blocks: tuple[Figure | Gallery | Table, ...] = ()
+    blocks: tuple[Block, ...] = ()
     if shown:
         by_corruption = _by_severity(*next(iter(shown.items()))) if len(shown) == 1 else _by_classifier(shown)
         blocks = (_curve(shown), _summary(shown), by_corruption, *_gallery(shown))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from isthmus.core.display import Figure, Headline, Mark, Section, Table
+from isthmus.core.display import Block, Figure, Headline, Mark, Section, Table
 from isthmus.core.format import listed, percent
 from isthmus.core.types import CheckResult, Metric
 from isthmus.report.sections import common
@@ -24,7 +24,7 @@ _TITLES = {
 def section(results: Results) -> Section:
     """For each data set two figures zero-shot and two one-shot, as figure 7 of the paper, and a table."""
     shown = common.with_metrics(results)
-    blocks: list[Figure | Table] = []
+    blocks: list[Block] = []
     columns: dict[str, dict[str, Metric]] = {}
     for data in dict.fromkeys(result.details["data"] for result in shown.values()):
         own = {name: result for name, result in shown.items() if result.details["data"] == data}

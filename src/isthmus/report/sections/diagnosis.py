@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from isthmus.core.display import Figure, Headline, Section, Series, Table
+from isthmus.core.display import Block, Figure, Headline, Section, Series, Table
 from isthmus.core.format import STATUSES, listed, percent, threat_title
 from isthmus.core.types import CheckResult, Metric, Status
 from isthmus.report.sections import common
@@ -28,7 +28,7 @@ def section(results: Results) -> Section:
         for name, result in shown.items()
         for mode, of in result.details["modes"].items()
     }
-    blocks: list[Table | Figure] = []
+    blocks: list[Block] = []
     if found:
         blocks += [_verdicts(found), _evidence(found), *_follow_ups(found)]
         blocks += [figure for curve in _CURVES for figure in _curve(found, *curve)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from isthmus.core.display import Figure, Headline, Mark, Section, Series, Table
+from isthmus.core.display import Block, Figure, Headline, Mark, Section, Series, Table
 from isthmus.core.format import listed
 from isthmus.core.types import CheckResult, Metric
 from isthmus.report.sections import common
@@ -24,7 +24,7 @@ def section(results: Results) -> Section:
     """Two figures of the mean mode, a table of both modes, a column for each noise; the headline is the worst."""
     shown = common.with_metrics(results)
     known = {name: each for name, each in shown.items() if _clean_bits(each).value is not None}
-    blocks: list[Figure | Table] = [_information(known)] if known else []
+    blocks: list[Block] = [_information(known)] if known else []
     if shown:
         blocks += [_accuracy(shown), _table(shown)]
     question = "How much information about the label survives noise?"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.core.display import Figure, Headline, Mark, Section, Table
+from isthmus.core.display import Block, Figure, Headline, Mark, Section, Table
 from isthmus.core.format import listed
 from isthmus.core.types import CheckResult, Metric
 from isthmus.metrics import DETECTION
@@ -36,7 +36,7 @@ def section(results: Results) -> Section:
     """ROC curves and a table for each out-distribution; entropy and rate; AUROC by these for comparison."""
     shown = common.with_metrics(results)
     outs = {out["name"]: out["title"] for result in shown.values() for out in result.details["outs"]}
-    blocks: list[Figure | Table] = []
+    blocks: list[Block] = []
     for out, title in outs.items():
         blocks += [*_curves(out, title, shown), _table(out, title, shown)]
     blocks += [figure for score in _COMPARED for figure in _distributions(score, outs, shown)]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.core.display import Figure, Gallery, Headline, Picture, Section, Table
+from isthmus.core.display import Block, Figure, Gallery, Headline, Picture, Section, Table
 from isthmus.core.format import NORMS, interval, listed, percent, threat_title
 from isthmus.core.types import CheckResult, Metric
 from isthmus.report.sections import common
@@ -21,7 +21,7 @@ _PICTURES = 8  # examples in all, but at least two of each classifier
 def section(results: Results) -> Section:
     """Blocks and columns from stored results; results of other norms get separate figures."""
     shown = common.with_metrics(results)
-    blocks: list[Figure | Table | Gallery] = []
+    blocks: list[Block] = []
     if shown:
         norms = _grouped(shown, lambda result: str(result.details["norm"]))
         blocks += [_curves(norm, found) for norm, found in norms.items()]
