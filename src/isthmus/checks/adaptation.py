@@ -145,7 +145,7 @@ def obstacle(context: Context) -> str:
 def _trainable_copy(model: nn.Module) -> nn.Module:
     """A copy whose parameters require gradients, except those that our own losses must not change."""
     clone = copy.deepcopy(model)
-    beside = {id(parameter) for parameter in clone.fitted_beside()} if isinstance(clone, Learner) else set()
+    frozen = {id(parameter) for parameter in clone.fitted_beside()} if isinstance(clone, Learner) else set()
     for parameter in clone.parameters():
         parameter.requires_grad_(parameter.is_floating_point() and id(parameter) not in frozen)
     return clone
