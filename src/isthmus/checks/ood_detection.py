@@ -66,7 +66,10 @@ class OODDetection(Check):
         clean = context.clean_logits()
         missing = unavailable(context, clean[MEAN])
         options: dict[str, Any] = {"samples": self.samples, "batch_size": context.batch_size, "seed": context.seed}
-        given = [(context.images, context.keys, clean), *((out, out.keys, None) for out in outs)]
+        given: list[tuple[Any, Any, Any]] = [
+            (context.images, context.keys, clean),
+            *((out, out.keys, None) for out in outs),
+        ]
         inside, *others = (
             _available(scores(context, images, keys, logits=logits, progress=own, **options), missing)
             for (images, keys, logits), own in zip(given, progress[sets:], strict=True)

@@ -269,7 +269,7 @@ def histograms(name: str, values: Mapping[str, NDArray[np.float64]], edges: NDAr
     The outermost bins hold all values beyond.
     """
     centres = tuple(((edges[1:] + edges[:-1]) / 2).tolist())
-    series = []
+    series: list[Series] = []
     for of, own in values.items():
         counts, _ = np.histogram(np.clip(own, edges[0], edges[-1]), edges)
         shares = tuple((counts / max(own.size, 1)).tolist())

@@ -78,7 +78,7 @@ def _summary(shown: Results) -> Table:
 def _by_severity(name: str, result: CheckResult) -> Table:
     """One classifier: accuracy under each corruption at each severity."""
     severities, found = result.details["severities"], result.metrics
-    rows = []
+    rows: list[common.Row] = []
     for corruption in result.details["corruptions"]:
         at = {"mode": MEAN, "corruption": corruption}
         row = [found.one("accuracy", severity=severity, **at) for severity in severities]
