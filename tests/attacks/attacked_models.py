@@ -75,6 +75,27 @@ class Noisy(nn.Module):
         return logits + self.sigma * normal(keys, (logits.shape[1],))
 
 
+class WithoutGradient(nn.Module):
+    """Finite logits whose gradient is NaN."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images):
+        nothing = (images - images).sqrt().flatten(1).sum(1)
+        return self.model(images) + nothing[:, None].double()
+
+
+class Shell(nn.Module):
+    """Adversarial in a thin shell that every further step leaves again."""
+
+    def forward(self, images):
+        moved = images.flatten(1).sum(1)
+        inside = ((moved - 8.5).abs() < 0.3).to(moved)
+        return torch.stack([1 - 2 * inside + 0 * moved, 0.1 * moved - 0.8], 1)
+
+
 def pictures(n: int = 48, seed: int = 1, low: float = 0.0, high: float = 1.0) -> Tensor:
     """Images whose pixels are uniform in [low, high]; over the whole box, a third are exactly 0 or 1."""
     g = torch.Generator().manual_seed(seed)

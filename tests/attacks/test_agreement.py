@@ -13,10 +13,10 @@ from torch.nn import functional
 
 from benchmarks import peers
 from isthmus.attacks import L2, PGD, Linf, robust_accuracy
-from isthmus.attacks.api import ready
 from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.minimal_norm import minimal_norms
-from tests.attacks.attacked_models import Smooth, pictures
+from isthmus.attacks.suites import stages_of
+from tests.attacks.attacked_models import Shell, Smooth, pictures
 
 LINF, L2_BALL = Linf(0.1), L2(0.5)
 
@@ -104,16 +104,7 @@ def test_the_same_distances_are_found_at_equal_budgets(trained, peer, steps, our
 def test_autoattack_of_torchattacks_takes_10_steps_where_100_are_published():
     theirs = package("torchattacks").AutoAttack(Smooth(10), n_classes=10, seed=0)
     assert [attack.steps for attack in theirs._autoattack.attacks[:3]] == [10, 10, 10]
-    assert [stage.attack.steps for stage in ready("standard")[:3]] == [100, 100, 100]
-
-
-class Shell(nn.Module):
-    """Adversarial in a thin shell that every further step leaves again."""
-
-    def forward(self, images):
-        moved = images.flatten(1).sum(1)
-        inside = ((moved - 8.5).abs() < 0.3).to(moved)
-        return torch.stack([1 - 2 * inside + 0 * moved, 0.1 * moved - 0.8], 1)
+    assert [stage.attack.steps for stage in stages_of("standard")[:3]] == [100, 100, 100]
 
 
 @pytest.mark.parametrize("name", ["torchattacks", "foolbox"])

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch import nn
 
 from isthmus.attacks import CW, PGD, robust_accuracy
 from isthmus.attacks.engine.batch import Batch
@@ -12,7 +11,7 @@ from isthmus.attacks.minimal_norm import minimal_norms
 from isthmus.attacks.threats import L1, L2, Linf
 from isthmus.core.errors import ConfigError
 from isthmus.core.randomness import example_keys
-from tests.attacks.attacked_models import PIXELS, SHAPE, Counting, Linear, Smooth, pictures, subject
+from tests.attacks.attacked_models import PIXELS, SHAPE, Counting, Linear, Smooth, WithoutGradient, pictures, subject
 
 
 def linear(classes, n=20):
@@ -167,18 +166,6 @@ def test_other_norms_are_refused(threat):
     model, images, labels = subject(n=4)
     with pytest.raises(ConfigError, match="works in l2"):
         robust_accuracy(model, images, labels, threat, ["cw:5"])
-
-
-class WithoutGradient(nn.Module):
-    """Finite logits whose gradient is NaN."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, images):
-        nothing = (images - images).sqrt().flatten(1).sum(1)
-        return self.model(images) + nothing[:, None].double()
 
 
 def test_a_gradient_of_nan_sets_the_example_aside():

@@ -22,9 +22,10 @@ from isthmus.attacks import (
     Uniform,
     robust_accuracy,
 )
-from isthmus.attacks.api import curve, ready
+from isthmus.attacks.api import curve
 from isthmus.attacks.engine.optimized_model import PROBE
 from isthmus.attacks.engine.run_options import RunOptions
+from isthmus.attacks.suites import stages_of
 from isthmus.attacks.threats import L1, L2, Linf
 from tests.attacks.attacked_models import Counting, Noisy, subject
 
@@ -63,7 +64,7 @@ pytestmark = pytest.mark.parametrize(("attack", "threat"), TABLE, ids=lambda val
 
 
 def labels_of(attack) -> list[str]:
-    return [each.label for each in ready([attack])]
+    return [each.label for each in stages_of([attack])]
 
 
 def reach(attack, threat):
@@ -137,7 +138,7 @@ def test_batch_size_and_order_change_nothing(attack, threat):
         passes = [(result.forward_passes, result.backward_passes) for result in (other, whole)]
         if batch_size == 1:  # runs follow one another, and nothing is spent beside one that succeeds
             assert all(alone <= together for alone, together in zip(*passes, strict=True))
-        if all(each.attack.runs_in(threat, len(labels.unique())) == 1 for each in ready([attack])):
+        if all(each.attack.runs_in(threat, len(labels.unique())) == 1 for each in stages_of([attack])):
             assert passes[0] == passes[1]
 
 

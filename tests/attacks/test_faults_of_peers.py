@@ -15,7 +15,7 @@ from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.result import RobustResult
 from isthmus.core.errors import FileError, ModelError
 from isthmus.core.randomness import normal
-from tests.attacks.attacked_models import Counting, Noisy, Smooth, pictures, subject
+from tests.attacks.attacked_models import Counting, Noisy, Shell, Smooth, pictures, subject
 
 SHORT = [
     "apgd:8",
@@ -223,12 +223,6 @@ def test_what_only_random_search_breaks_is_flagged():
 
 def test_a_success_on_the_way_counts_even_if_the_run_leaves_it_again():
     """A thin adversarial shell that every further step crosses."""
-
-    class Shell(nn.Module):
-        def forward(self, images):
-            moved = images.flatten(1).double().sum(1)
-            inside = ((moved - 8.5).abs() < 0.3).double()
-            return torch.stack([1 - 2 * inside + 0 * moved, 0.1 * moved - 0.8], 1)
 
     images = torch.full((1, 1, 4, 4), 0.5)
     config = PGD(steps=20, step_size=0.01, random_start=False)

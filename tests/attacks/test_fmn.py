@@ -1,34 +1,17 @@
-"""FMN and DDN: distances to the boundaries of linear models, and balls that follow the boundary."""
+"""FMN: distances to the boundaries of linear models, and balls that follow the boundary."""
 
 import pytest
 import torch
-from torch import nn
 
-from isthmus.attacks import DDN, FMN, PGD, fmn, robust_accuracy
+from isthmus.attacks import FMN, PGD, fmn, robust_accuracy
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
 from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.minimal_norm import minimal_norms
 from isthmus.attacks.threats import L1, L2, THREATS, Linf
-from isthmus.core.errors import ConfigError
 from isthmus.core.randomness import example_keys
-from tests.attacks.attacked_models import PIXELS, SHAPE, Linear, Noisy, Smooth, pictures, subject
-
-DUAL = {"linf": 1, "l2": 2, "l1": torch.inf}
-
-
-def linear(classes, norm, n=16, low=0.35, high=0.65):
-    """A linear model, images, labels, and for each the least ‖δ‖ in the box that changes its label."""
-    weight = torch.randn(classes, PIXELS, generator=torch.Generator().manual_seed(classes)).double()
-    model, images = Linear(weight), pictures(n, low=low, high=high)
-    logits = model(images).detach()
-    labels = logits.argmax(1)
-    sizes = torch.full((n, classes), torch.inf, dtype=torch.float64)
-    for row, (image, label) in enumerate(zip(images.flatten(1).double(), labels.tolist(), strict=True)):
-        for other in set(range(classes)) - {label}:
-            margin = float(logits[row, label] - logits[row, other])
-            sizes[row, other] = least(norm, weight[other] - weight[label], image, margin)
-    return model, images, labels, sizes.amin(1)
+from tests.attacks.attacked_models import PIXELS, SHAPE, Noisy, Smooth, WithoutGradient, pictures, subject
+from tests.attacks.linear_models import DUAL, least, linear
 
 
 @pytest.mark.parametrize("low", [0.0, 0.35])
@@ -48,25 +31,6 @@ def test_least_is_the_margin_over_the_dual_norm_away_from_the_walls(norm):
     image = torch.full((PIXELS,), 0.5).double()
     expected = 0.3 / float(torch.linalg.vector_norm(uphill, ord=DUAL[norm]))
     assert least(norm, uphill, image, 0.3) == pytest.approx(expected)
-
-
-def least(norm, uphill, image, margin):
-    """Least ‖δ‖ in the box with ⟨uphill, δ⟩ = gap."""
-    room, gains = torch.where(uphill > 0, 1 - image, image), uphill.abs()
-    if norm == "l1":
-        order = gains.argsort(descending=True)
-        used = 0.0
-        for gain, most in zip(gains[order].tolist(), room[order].tolist(), strict=True):
-            if margin <= gain * most:
-                return used + margin / gain
-            used, margin = used + most, margin - gain * most
-        return torch.inf
-    low, high = 0.0, 100.0
-    for _ in range(100):
-        middle = (low + high) / 2
-        delta = torch.minimum(room, middle * (gains if norm == "l2" else torch.ones_like(gains)))
-        low, high = (middle, high) if float(delta @ gains) < margin else (low, middle)
-    return float(torch.linalg.vector_norm(delta, ord=2 if norm == "l2" else torch.inf))
 
 
 @pytest.mark.parametrize("norm", DUAL)
@@ -134,56 +98,18 @@ def test_restarts_never_hurt_and_sometimes_help(norm):
     assert (more < each).any()
 
 
-@pytest.mark.parametrize("attack", ["fmn:15", "ddn:15"])
-def test_nothing_depends_on_batch_mates(attack):
+def test_nothing_depends_on_batch_mates():
     model, images, labels = subject(n=20)
     alone, together = (
-        minimal_norms(model, images, labels, "l2", [attack], options=RunOptions(batch_size=size)) for size in (1, 20)
+        minimal_norms(model, images, labels, "l2", ["fmn:15"], options=RunOptions(batch_size=size)) for size in (1, 20)
     )
     torch.testing.assert_close(alone.sizes, together.sizes, rtol=0, atol=1e-6)
     assert alone.backward_passes == together.backward_passes
 
 
-def test_ddn_finds_the_distance_in_l2():
-    model, images, labels, distances = linear(2, "l2")
-    sizes = minimal_norms(model, images, labels, "l2", ["ddn:300"]).sizes
-    assert (sizes >= distances * (1 - 1e-5)).all()  # pixels are float32
-    assert (sizes <= 1.05 * distances).all()
-
-
-def test_ddn_knows_no_other_norm():
-    model, images, labels = subject(n=4)
-    with pytest.raises(ConfigError, match="works in l2"):
-        robust_accuracy(model, images, labels, Linf(0.1), ["ddn"])
-
-
-def test_ddn_leaves_a_plateau_in_a_random_direction():
-    images = pictures(3, low=0.3, high=0.7)
-    attack, batch = DDN(initial_norm=0.2).bind(L2(1.0), 2), batch_of(images)
-    runs = attack.init(batch, torch.zeros(3, dtype=torch.int64))
-    attack.step(runs, batch, Answer(torch.tensor([[1.0, 0.0]] * 3), torch.zeros(3), torch.zeros(3, *SHAPE)))
-    steps = (runs.x - images).flatten(1)
-    torch.testing.assert_close(steps.norm(dim=1), torch.full((3,), 0.2 * 1.05))
-    assert torch.linalg.matrix_rank(steps) == 3
-
-
-class WithoutGradient(nn.Module):
-    """Finite logits whose gradient is NaN."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, images):
-        nothing = (images - images).sqrt().flatten(1).sum(1)
-        return self.model(images) + nothing[:, None].double()
-
-
 @pytest.mark.parametrize("norm", DUAL)
-@pytest.mark.parametrize("attack", [FMN(steps=5), FMN(steps=5, restarts=2), DDN(steps=5)], ids=repr)
+@pytest.mark.parametrize("attack", [FMN(steps=5), FMN(steps=5, restarts=2)], ids=repr)
 def test_a_gradient_of_nan_sets_the_example_aside(attack, norm):
-    if attack.name == "ddn" and norm != "l2":
-        pytest.skip("knows only ℓ2")
     model, images, labels = subject(n=6)
     result = robust_accuracy(WithoutGradient(model), images, labels, THREATS[norm](0.3), [attack])
     assert torch.equal(result.invalid, result.correct)

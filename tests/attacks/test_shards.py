@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from isthmus.attacks import Linf, RobustResult, robust_accuracy
-from isthmus.attacks.api import ready
 from isthmus.attacks.engine.inputs import examples
 from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.shards import merge, parse_shard, rows_of, shard_facts
+from isthmus.attacks.suites import stages_of
 from isthmus.core.errors import ConfigError, FileError
 from tests.attacks.attacked_models import Noisy, subject
 
@@ -27,7 +27,7 @@ MODEL, IMAGES, LABELS = subject(10)
 
 def shards(folder, count, suite=QUICK, model=MODEL, images=IMAGES, threat=EPS, seed=5, bf16=False):
     """Files of an evaluation's shards."""
-    every, attacks, paths = examples(images, LABELS, seed=seed), ready(suite), []
+    every, attacks, paths = examples(images, LABELS, seed=seed), stages_of(suite), []
     for number in range(1, count + 1):
         part = shard_facts(number, count, model, every, threat, attacks, bf16)
         rows = rows_of(number, count, len(images))
@@ -75,12 +75,12 @@ def test_a_random_model_with_keys_merges_too(tmp_path):
 
 def test_a_suite_that_ranks_all_images_is_refused():
     with pytest.raises(ConfigError, match="near, search, search-all"):
-        shard_facts(1, 2, MODEL, examples(IMAGES, LABELS), Linf(0.03), ready("fast"), False)
+        shard_facts(1, 2, MODEL, examples(IMAGES, LABELS), Linf(0.03), stages_of("fast"), False)
 
 
 def test_more_shards_than_images_are_refused():
     with pytest.raises(ConfigError, match="at most 10 shards"):
-        shard_facts(1, 11, MODEL, examples(IMAGES, LABELS), Linf(0.03), ready(QUICK), False)
+        shard_facts(1, 11, MODEL, examples(IMAGES, LABELS), Linf(0.03), stages_of(QUICK), False)
 
 
 @pytest.mark.parametrize("text", ["3", "0/4", "5/4", "a/b", "1/-2", "1/2/3", ""])

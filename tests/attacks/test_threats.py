@@ -14,6 +14,7 @@ from scipy import optimize, stats
 from isthmus.attacks.threats import L1, L2, Linf, Threat, parse, parse_grid
 from isthmus.core.errors import ConfigError
 from isthmus.core.randomness import example_keys
+from tests.attacks.attacked_models import PIXELS, SHAPE, pictures
 
 ORDER = {Linf: math.inf, L2: 2, L1: 1}
 KINDS = sorted(ORDER, key=lambda kind: kind.name)
@@ -229,3 +230,21 @@ def test_a_useless_radius_is_refused(eps):
 def test_bad_notation_says_what_is_wrong(text, words):
     with pytest.raises(ConfigError, match=words):
         parse(text)
+
+
+def test_the_linear_optimum_in_l1_is_that_of_a_linear_program():
+    images = pictures(8)
+    gradient = torch.randn(8, *SHAPE, generator=torch.Generator().manual_seed(3))
+    gradient[0, 0, 0] = 0
+    for eps in (0.05, 1.0, 30.0):
+        found = L1(eps).linear_optimum(gradient, images)
+        assert L1(eps).contains(found, images).all()
+        for x, g, best in zip(images.flatten(1).double(), gradient.flatten(1).double(), found.flatten(1), strict=True):
+            # δ = up − down, both from 0 to the room that the box leaves
+            program = optimize.linprog(
+                torch.cat([-g, g]).numpy(),
+                A_ub=np.ones((1, 2 * PIXELS)),
+                b_ub=[eps],
+                bounds=[(0, float(room)) for room in torch.cat([1 - x, x])],
+            )
+            assert float(g @ (best - x)) == pytest.approx(-program.fun, abs=1e-5)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from isthmus.attacks import RobustResult, Transfer, robust_accuracy
-from isthmus.attacks.api import ready
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.run_options import RunOptions
+from isthmus.attacks.suites import stages_of
 from isthmus.attacks.threats import L1, L2, Linf
 from isthmus.attacks.transfer import transferred
 from isthmus.core.errors import ConfigError, FileError
@@ -162,12 +162,12 @@ def test_images_of_another_shape_are_refused(case):
 
 def test_a_missing_or_damaged_file_is_named_before_anything_runs(tmp_path):
     with pytest.raises(FileError, match="There is no file .*gone"):
-        ready([f"transfer:{tmp_path / 'gone'}"])
+        stages_of([f"transfer:{tmp_path / 'gone'}"])
     (tmp_path / "odd").write_bytes(b"no result")
     with pytest.raises(FileError, match="odd"):
-        ready(["pgd", {"name": "transfer", "results": [str(tmp_path / "odd")]}])
+        stages_of(["pgd", {"name": "transfer", "results": [str(tmp_path / "odd")]}])
     with pytest.raises(ConfigError, match="results"):
-        ready(["transfer"])
+        stages_of(["transfer"])
 
 
 def test_an_attack_can_be_sent_to_another_process_and_says_what_it_is_of(case, saved):
@@ -175,7 +175,7 @@ def test_an_attack_can_be_sent_to_another_process_and_says_what_it_is_of(case, s
     attack = pickle.loads(pickle.dumps(transferred(found)))
     result = robust_accuracy(model, images, labels, Linf(0.15), [attack])
     assert torch.equal(result.broken, by_hand(model, labels, found))
-    (other,) = ready([f"transfer:{saved}"])
+    (other,) = stages_of([f"transfer:{saved}"])
     assert other.attack.digest == attack.digest
     assert other.attack.source == str(saved)
     half = RobustResult.load(saved)

@@ -24,6 +24,7 @@ from isthmus.metrics import CORRUPTIONS
 from isthmus.report.sections import corruptions as page
 from tests.checks.metric_helpers import plain
 from tests.data.shift.published_sets import cifar10_c, photographs
+from tests.models import Reads
 
 TWO = ("fog", "contrast")
 
@@ -214,14 +215,6 @@ def test_answers_that_are_no_numbers_are_wrong_and_warned_of() -> None:
 def test_options_that_do_not_fit(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=f"(?i){said}"):
         config(**options)
-
-
-class Reads(nn.Module):
-    """Knows the answer: the byte of the first channel, taken as a class."""
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        values = (images[:, 0, 0, 0] * 255).round().long()
-        return nn.functional.one_hot(values % 10, 10).float()
 
 
 def test_a_published_set_is_read_in_place_of_the_audited_images(tmp_path: Path) -> None:

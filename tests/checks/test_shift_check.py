@@ -25,25 +25,9 @@ from isthmus.metrics import measured_mce
 from isthmus.report.sections import shift as page
 from tests.checks.metric_helpers import plain
 from tests.data.shift.published_sets import cifar10_1, cifar10_c, photographs
+from tests.models import Reads
 
 CLASSES = ("n01440764", "n01498041", "n01531178")
-
-
-class Reads(nn.Module):
-    """Knows the answer: the byte of the first channel, taken as a class."""
-
-    def __init__(self, classes: int = 10, broken: int | None = None) -> None:
-        super().__init__()
-        self.classes, self.broken = classes, broken
-        self.seen_training: list[bool] = []
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        self.seen_training.append(self.training)
-        values = (images[:, 0, 0, 0] * 255).round().long()
-        logits = nn.functional.one_hot(values % self.classes, self.classes).float()
-        if self.broken is not None:
-            logits[values % self.classes == self.broken, 0] = torch.nan
-        return logits
 
 
 class Noisy(nn.Module):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -12,22 +11,18 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from isthmus.attacks.attack import Attack, Stage
 from isthmus.attacks.engine import inputs, probes
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import BudgetExhausted
 from isthmus.attacks.engine.early_stopping import until_narrow
 from isthmus.attacks.engine.evaluation import evaluate
 from isthmus.attacks.engine.run_options import Progress, RunOptions, monotone
-from isthmus.attacks.result import CLEAN, RobustResult
-from isthmus.attacks.suites import IN_L1, LABELS, STAGES, SUITES
+from isthmus.attacks.result import RobustResult
+from isthmus.attacks.suites import Suite, stages_of
 from isthmus.attacks.threats import Threat, parse
-from isthmus.core import execution, registry
-from isthmus.core.config import component
-from isthmus.core.errors import ConfigError, unknown
+from isthmus.core import execution
+from isthmus.core.errors import ConfigError
 from isthmus.core.process_pool import ProcessPool
-
-Suite = str | Mapping[str, Any] | Attack | Stage | Iterable[str | Mapping[str, Any] | Attack | Stage]
 
 
 def robust_accuracy(
@@ -80,7 +75,7 @@ def robust_accuracy(
         jobs=options.jobs if jobs == 1 else jobs,
     )
     options, progress = _checked(options), monotone(options.callback)
-    stages, examples = ready(suite, chosen.name), _examples(model, images, labels, seed, options)
+    stages, examples = stages_of(suite, chosen.name), _examples(model, images, labels, seed, options)
     limit, half_width = options.max_queries, options.ci_half_width
     if limit is not None:  # copies, which may be of a service, count too
         options = replace(options, max_queries=limit - probes.most_queries(len(examples)))
@@ -104,7 +99,7 @@ def robust_accuracy(
 def expected_queries(suite: Suite, threat: Threat, classes: int) -> int:
     """About how many example-passes, forward and backward, a suite spends on an image that is robust to all of it."""
     total = 3  # the clean image twice, and the verification at the end
-    for stage in ready(suite, threat.name):
+    for stage in stages_of(suite, threat.name):
         attack, runs = stage.attack, stage.attack.runs_in(threat, classes)
         given = (int(getattr(attack, name)) for name in ("queries", "steps", "samples") if hasattr(attack, name))
         steps = max((steps for _, steps in getattr(attack, "rounds", ())), default=next(given, 1))
@@ -136,7 +131,7 @@ def curve(
     Other arguments and errors are those of :func:`robust_accuracy`.
     """
     grid = _ascending(threats)
-    stages, options = ready(suite, grid[0].name), _checked(options or RunOptions())
+    stages, options = stages_of(suite, grid[0].name), _checked(options or RunOptions())
     given = {name for name in ("save_to", "max_queries", "ci_half_width") if getattr(options, name) is not None}
     if given:
         raise ConfigError(f"A curve does not support {', '.join(sorted(given))}; evaluate each ε by robust_accuracy.")
@@ -170,72 +165,6 @@ def _again(
     """The smaller ε of a curve once more, for a model that is random after all; with the passes of both times."""
     smaller = [one(position, None, options).after(lost) for position, lost in enumerate(results[:-1])]
     return [*smaller, results[-1]]
-
-
-def ready(suite: Suite, norm: str = "linf") -> tuple[Stage, ...]:
-    """Resolve a suite to stages that can run; the second stage of a label is called ``pgd-2``, and so on.
-
-    Args:
-        norm: of the threat; AutoAttack has other budgets in ℓ1.
-
-    Raises:
-        ConfigError: no attack, an unknown one (with a suggestion), or options that do not fit.
-    """
-    if isinstance(suite, str):
-        suite = IN_L1.get(suite, suite) if norm == "l1" else suite
-    given: Sequence[Any]
-    if isinstance(suite, str):
-        given = SUITES.get(suite, (suite,))
-    elif isinstance(suite, Attack | Stage) or (isinstance(suite, Mapping) and "name" in suite):
-        given = (suite,)
-    elif isinstance(suite, Iterable):
-        given = list(suite)
-    else:
-        raise ConfigError(f"A suite is a name such as 'standard', or a list of attacks; got {suite!r}.")
-    if not given or given == [CLEAN]:
-        raise ConfigError(f"A suite needs at least one attack. There is: {', '.join(_names())}.")
-    stages: list[Stage] = []
-    seen = Counter([CLEAN])
-    for stage in (each for item in given for each in _stages(item)):
-        seen[stage.label] += 1
-        label = stage.label if seen[stage.label] == 1 else f"{stage.label}-{seen[stage.label]}"
-        stages.append(replace(stage, label=label))
-    return tuple(stages)
-
-
-def _stages(item: Any) -> Sequence[Stage]:
-    if isinstance(item, Stage):
-        return [item]
-    if isinstance(item, str):
-        if item == CLEAN:  # the label of what is evaluated always
-            return []
-        if item in SUITES:
-            return ready(item)
-        name, colon, argument = item.partition(":")
-        if name in LABELS:
-            item = {**LABELS[name], "steps": argument} if colon else LABELS[name]
-        elif name not in registry.names("attacks") and not registry.is_path("attacks", item):
-            raise ConfigError(_unknown(name))
-    attack = component("attacks", item)
-    if not isinstance(attack, Attack):
-        raise ConfigError(f"{attack.name!r} is no attack: it must derive from isthmus.attacks.attack.Attack.")
-    return attack.stages()
-
-
-def _unknown(name: str) -> str:
-    base, _, number = name.rpartition("-")
-    if name in STAGES:
-        return f"{name!r} is a stage of the suite 'fast', which depends on the stages before it; give 'fast'."
-    if number.isdigit() and base in _names():
-        return (
-            f"{name!r} is the label of attack number {number} called {base!r} in its suite, whose options a name does "
-            f"not tell; give a mapping such as {{'name': {base!r}, ...}}."
-        )
-    return unknown("attack or suite", name, _names())
-
-
-def _names() -> list[str]:
-    return sorted({*SUITES, *LABELS, *registry.names("attacks")})
 
 
 def _examples(model: object, images: Any, labels: Any, seed: int, options: RunOptions) -> Batch:

@@ -1,12 +1,12 @@
 """Least perturbations that bring an image onto a hyperplane without leaving the box [0, 1].
 
 Find δ with w·δ = residual and 0 ≤ x + δ ≤ 1 of least norm (Croce & Hein 2020, arXiv:1907.02044, section 2.1). Every
-pixel moves in the one direction that helps, by at most the room the box leaves there; the norms differ in who moves how
-far. Where even the farthest corner of the box is on the near side of the hyperplane, that corner is as close as it
-gets.
+pixel moves in the one direction that helps, at most to the wall of the box; the norms differ in how far each moves. If
+the hyperplane is outside the box, the result is the corner closest to it.
 
-Points are a stack of several per hyperplane (FAB projects the iterate and the original onto the same one), so that the
-work which depends on w alone is done once. A NaN anywhere in a row makes all of its result NaN.
+Arguments are points: flattened images in [0, 1], several per hyperplane (FAB projects the iterate and the original on
+the same one), so that work which depends on w alone is done once; normals w, one for each of the n columns of points;
+and residuals: the wanted w·δ. A NaN anywhere in a row makes its whole result NaN.
 """
 
 from __future__ import annotations
@@ -26,46 +26,24 @@ _FEW = 8  # in l1 an eighth of the pixels mostly suffices
 def onto_linf(
     points: Float[Tensor, "m n d"], normals: Float[Tensor, "n d"], residuals: Float[Tensor, "m n"]
 ) -> Float[Tensor, "m n d"]:
-    """Least ‖δ‖_∞: all pixels that w depends on move by one amount λ, those with less room by what they have.
-
-    Args:
-        points: images in [0, 1], flattened.
-        normals: w, one for each of the n columns of points.
-        residuals: w·δ wanted.
-    """
-    direction, room = _ways(points, normals, residuals)
-    sizes = normals.abs()
-    amount = _amount(sizes, None, room, residuals.abs())
-    return torch.minimum(room, amount).mul_(direction)
+    """Least ‖δ‖_∞: all pixels with w ≠ 0 move by one amount λ, or as far as the box allows."""
+    return _at_speeds(points, normals, residuals, None)
 
 
 def onto_l2(
     points: Float[Tensor, "m n d"], normals: Float[Tensor, "n d"], residuals: Float[Tensor, "m n"]
 ) -> Float[Tensor, "m n d"]:
-    """Least ‖δ‖₂: pixels move in proportion to |w|, those with less room by what they have.
-
-    Args:
-        points: images in [0, 1], flattened.
-        normals: w, one for each of the n columns of points.
-        residuals: w·δ wanted.
-    """
-    direction, room = _ways(points, normals, residuals)
+    """Least ‖δ‖₂: pixels move in proportion to |w|, or as far as the box allows."""
     sizes = normals.abs()
-    speeds = sizes / _or_one(sizes.amax(-1, keepdim=True))  # in [0, 1]: squares of 1e-30 would vanish
-    amount = _amount(sizes, speeds, room, residuals.abs())
-    return torch.minimum(room, amount * speeds).mul_(direction)
+    return _at_speeds(
+        points, normals, residuals, sizes / _or_one(sizes.amax(-1, keepdim=True))
+    )  # squares may underflow
 
 
 def onto_l1(
     points: Float[Tensor, "m n d"], normals: Float[Tensor, "n d"], residuals: Float[Tensor, "m n"]
 ) -> Float[Tensor, "m n d"]:
-    """Least ‖δ‖₁: pixels use up their room one after another, those with the largest |w| first.
-
-    Args:
-        points: images in [0, 1], flattened.
-        normals: w, one for each of the n columns of points.
-        residuals: w·δ wanted.
-    """
+    """Least ‖δ‖₁: pixels move one after another as far as the box allows, those with the largest |w| first."""
     direction, room = _ways(points, normals, residuals)
     sizes = normals.abs()
     few = max(1, sizes.shape[-1] // _FEW)
@@ -74,6 +52,13 @@ def onto_l1(
     if len(rows):
         moves[:, rows], _ = _greedy(*sizes[rows].sort(descending=True), room[:, rows], residuals[:, rows].abs())
     return moves.mul_(direction)
+
+
+def _at_speeds(points: Tensor, normals: Tensor, residuals: Tensor, speeds: Tensor | None) -> Tensor:
+    """Move every pixel by λ times its speed (None: 1), or as far as the box allows."""
+    direction, room = _ways(points, normals, residuals)
+    amount = _amount(normals.abs(), speeds, room, residuals.abs())
+    return torch.minimum(room, amount if speeds is None else amount * speeds).mul_(direction)
 
 
 def _greedy(sizes: Tensor, order: Tensor, room: Tensor, residuals: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,13 +10,13 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from isthmus.attacks.api import Suite, ready
 from isthmus.attacks.engine import inputs
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.evaluation import Evaluation
 from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.engine.verifier import Verifier, VerifierResult
 from isthmus.attacks.result import CLEAN
+from isthmus.attacks.suites import Suite, stages_of
 from isthmus.attacks.threats import THREATS, Threat
 from isthmus.core.errors import ConfigError, DataError, unknown
 from isthmus.core.preserve_state import device_of, preserve_state
@@ -114,7 +114,7 @@ def minimal_norms(
     """
     if norm not in THREATS:
         raise ConfigError(unknown("norm", norm, THREATS))
-    suite = ready(attacks)
+    suite = stages_of(attacks)
     inputs.check_model(model)
     options = options or RunOptions()
     examples = inputs.examples(images, labels, targets=options.targets, seed=seed, indices=options.indices)

@@ -1,14 +1,24 @@
-"""Suites: what to run for which claim, by name.
+"""Suites: lists of attacks by name, and their resolution to stages.
 
 ``standard`` is AutoAttack's (Croce & Hein 2020), attack by attack at its budgets. ``rand`` is AutoAttack's for random
-models. ``ib`` is what Korshunova et al. 2021 brought the bottlenecks down with: AutoAttack's two APGD with restarts,
-and MultiTargeted. ``fast`` is ours: the same trust for a fraction of the passes (:mod:`isthmus.attacks.race`).
+models. ``ib`` is what Korshunova et al. 2021 used against bottlenecks: AutoAttack's two APGD with restarts, and
+MultiTargeted. ``fast`` is ours: nearly the same result for a fraction of the passes (:mod:`isthmus.attacks.race`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
+
+from isthmus.attacks.attack import Attack, Stage
+from isthmus.attacks.result import CLEAN
+from isthmus.core import registry
+from isthmus.core.config import component
+from isthmus.core.errors import ConfigError, unknown
+
+Suite = str | Mapping[str, Any] | Attack | Stage | Iterable[str | Mapping[str, Any] | Attack | Stage]
 
 IN_L1 = {"standard": "standard-l1"}
 """AutoAttack has other budgets in ℓ1."""
@@ -18,7 +28,7 @@ LABELS: dict[str, Mapping[str, Any]] = {
     **{f"apgd-{loss}": _APGD | {"loss": loss} for loss in ("ce", "dlr", "margin", "log_odds", "probability")},
     **{f"apgd-{loss}-t": _APGD | {"loss": loss, "targets": 9} for loss in ("ce", "dlr", "margin", "log_odds")},
 }
-"""What results call attacks whose options are part of the label; such a label names the attack in a suite, too."""
+"""Labels in results that include options; such a label also names the attack in a suite."""
 
 STAGES = ("scout", "near", "search", "search-all")
 """Labels of the stages of ``fast`` that depend on the ones before."""
@@ -47,3 +57,69 @@ SUITES: dict[str, tuple[Mapping[str, Any] | str, ...]] = {
         {"name": "apgd", "loss": "dlr", "eot": 20},
     ),
 }
+
+
+def stages_of(suite: Suite, norm: str = "linf") -> tuple[Stage, ...]:
+    """The stages of a suite; the second stage of a label is called ``pgd-2``, and so on.
+
+    Args:
+        norm: of the threat; AutoAttack has other budgets in ℓ1.
+
+    Raises:
+        ConfigError: no attack, an unknown one (with a suggestion), or options that do not fit.
+    """
+    if isinstance(suite, str):
+        suite = IN_L1.get(suite, suite) if norm == "l1" else suite
+    given: Sequence[Any]
+    if isinstance(suite, str):
+        given = SUITES.get(suite, (suite,))
+    elif isinstance(suite, Attack | Stage) or (isinstance(suite, Mapping) and "name" in suite):
+        given = (suite,)
+    elif isinstance(suite, Iterable):
+        given = list(suite)
+    else:
+        raise ConfigError(f"A suite is a name such as 'standard', or a list of attacks; got {suite!r}.")
+    if not given or given == [CLEAN]:
+        raise ConfigError(f"A suite needs at least one attack. There is: {', '.join(_names())}.")
+    stages: list[Stage] = []
+    seen = Counter([CLEAN])
+    for stage in (each for item in given for each in _stages(item)):
+        seen[stage.label] += 1
+        label = stage.label if seen[stage.label] == 1 else f"{stage.label}-{seen[stage.label]}"
+        stages.append(replace(stage, label=label))
+    return tuple(stages)
+
+
+def _stages(item: Any) -> Sequence[Stage]:
+    if isinstance(item, Stage):
+        return [item]
+    if isinstance(item, str):
+        if item == CLEAN:  # clean images are always evaluated
+            return []
+        if item in SUITES:
+            return stages_of(item)
+        name, colon, argument = item.partition(":")
+        if name in LABELS:
+            item = {**LABELS[name], "steps": argument} if colon else LABELS[name]
+        elif name not in registry.names("attacks") and not registry.is_path("attacks", item):
+            raise ConfigError(_unknown(name))
+    attack = component("attacks", item)
+    if not isinstance(attack, Attack):
+        raise ConfigError(f"{attack.name!r} is no attack: it must derive from isthmus.attacks.attack.Attack.")
+    return attack.stages()
+
+
+def _unknown(name: str) -> str:
+    base, _, number = name.rpartition("-")
+    if name in STAGES:
+        return f"{name!r} is a stage of the suite 'fast', which depends on the stages before it; give 'fast'."
+    if number.isdigit() and base in _names():
+        return (
+            f"{name!r} is the label of attack number {number} called {base!r} in its suite, whose options a name does "
+            f"not tell; give a mapping such as {{'name': {base!r}, ...}}."
+        )
+    return unknown("attack or suite", name, _names())
+
+
+def _names() -> list[str]:
+    return sorted({*SUITES, *LABELS, *registry.names("attacks")})

@@ -52,24 +52,21 @@ class Transfer(Attack):
         Raises:
             FileError: a file is missing, truncated, or something else.
         """
-        loaded = [_transferred(RobustResult.load(path.expanduser()), str(path)) for path in self.results]
+        loaded = [transferred(RobustResult.load(path.expanduser()), str(path)) for path in self.results]
         return [Stage(each.label, each) for each in loaded]
 
 
-def transferred(result: RobustResult) -> Attack:
+def transferred(result: RobustResult, source: str = "memory") -> Attack:
     """The adversarial images of a result as an attack: ``suite=[transferred(other), "pgd"]``.
 
     Args:
         result: of another model on the same examples, recognised by their images; order and number may differ. An
             adversarial image outside the ball of the evaluation is projected onto it.
+        source: where the result is from.
 
     Raises:
         ConfigError: when it runs, if the examples are of another shape.
     """
-    return _transferred(result, "memory")
-
-
-def _transferred(result: RobustResult, source: str) -> TransferredImages:
     found = _Found(result)
     digest = fingerprint((found.images, torch.tensor(list(b"".join(found.rows)), dtype=torch.uint8)))
     attack = TransferredImages(source=source, digest=digest)

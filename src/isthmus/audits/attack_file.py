@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from isthmus.attacks.api import expected_queries, ready, robust_accuracy
+from isthmus.attacks.api import expected_queries, robust_accuracy
 from isthmus.attacks.engine.evaluation import Interrupted
 from isthmus.attacks.engine.evaluation_file import forget
 from isthmus.attacks.engine.inputs import examples
@@ -19,6 +19,7 @@ from isthmus.attacks.result import RobustResult
 from isthmus.attacks.result_file import ShardFacts
 from isthmus.attacks.shards import merge as merge_shards
 from isthmus.attacks.shards import parse_shard, rows_of, shard_facts
+from isthmus.attacks.suites import stages_of
 from isthmus.attacks.threats import Threat, parse
 from isthmus.attacks.verify import Verification
 from isthmus.attacks.verify import verify as recompute
@@ -107,7 +108,7 @@ def shard_of(
     """
     number, count = parse_shard(shard)
     every = examples(target.images, target.labels, seed=seed, indices=target.indices)
-    facts = shard_facts(number, count, target.model, every, threat, ready(suite, threat.name), bf16)
+    facts = shard_facts(number, count, target.model, every, threat, stages_of(suite, threat.name), bf16)
     rows = rows_of(facts.number, facts.count, facts.n)
     images, labels, indices = (column[rows] for column in (target.images, target.labels, target.indices))
     return replace(target, images=images, labels=labels, indices=indices), facts

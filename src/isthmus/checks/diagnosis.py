@@ -12,8 +12,8 @@ from pydantic import Field
 from torch import nn
 
 from isthmus import metrics
-from isthmus.attacks.api import ready
 from isthmus.attacks.engine import inputs
+from isthmus.attacks.suites import stages_of
 from isthmus.checks.check import Check, arrays_of, metrics_of
 from isthmus.checks.context import MEAN, STOCHASTIC, Context, Progress
 from isthmus.core.errors import ConfigError
@@ -108,7 +108,7 @@ class Diagnosis(Check):
         budget = replace(QUICK if context.budget == "quick" else FULL, **options)
         if isinstance(model, AveragedDraws):  # the verifier averages over draws itself
             model = AveragedDraws(model.model, 1, context.seed).eval()
-        ready(budget.ensemble, context.threat.name)
+        stages_of(budget.ensemble, context.threat.name)
         bound = budget.passes * len(context.labels)
         progress(0, bound)
         diagnosed = DiagnosisContext(

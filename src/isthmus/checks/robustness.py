@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from isthmus import metrics
-from isthmus.attacks.api import ready
+from isthmus.attacks.suites import stages_of
 from isthmus.attacks.threats import Threat
 from isthmus.checks.check import Check, arrays_of, metrics_of, mode_with
 from isthmus.checks.context import MEAN, Context, predict
@@ -81,7 +81,7 @@ class Robustness(Check):
             ConfigError: a grid beyond the audit's ε.
         """
         levels, attacks, unbounded = self._plan(context)
-        suite, grid = ready(attacks), self._grid(context.threat, levels)
+        suite, grid = stages_of(attacks), self._grid(context.threat, levels)
         curves = context.by_mode(lambda model, progress: measure(model, context, grid, suite, unbounded, progress))
         signs = {mode: warning_signs(curve) for mode, curve in curves.items()}
         gallery, pictures = _gallery(curves[MEAN], context)

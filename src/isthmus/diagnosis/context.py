@@ -16,12 +16,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from isthmus.attacks import APGD, PGD, Square, transfer
-from isthmus.attacks.api import Suite, ready
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import BudgetExhausted
 from isthmus.attacks.engine.evaluation import evaluate
 from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.result import RobustResult
+from isthmus.attacks.suites import Suite, stages_of
 from isthmus.attacks.threats import Threat
 from isthmus.core.errors import ConfigError
 from isthmus.core.randomness import fold, uniform
@@ -222,7 +222,7 @@ class DiagnosisContext:
             CutShort: the budget cut the attack short; what it had found by then is kept.
             BudgetExhausted: the budget did not suffice to begin.
         """
-        attacks = [replace(each, label=f"{name}/{each.label}") for each in ready(suite, self.threat.name)]
+        attacks = [replace(each, label=f"{name}/{each.label}") for each in stages_of(suite, self.threat.name)]
         chosen = torch.arange(len(self)) if rows is None else rows
         base = self.clean if threat is not None else self.best if known is None else known
         state, examples = base.state, self.examples

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from isthmus.attacks import PGD, Linf, RobustResult, curve, robust_accuracy
-from isthmus.attacks.api import ready
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.evaluation import Evaluation, Interrupted
 from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.engine.stage import AttackTask, SharedStage
 from isthmus.attacks.engine.verifier import Randomness
+from isthmus.attacks.suites import stages_of
 from isthmus.attacks.verify import verify
 from isthmus.audits.classifier import adopt
 from isthmus.core.execution import InProcess
@@ -137,7 +137,7 @@ def test_what_is_known_from_the_start_and_what_is_found_out_late_give_one_result
 
     def broken(random: bool):
         evaluation = Evaluation(
-            Hesitant(plain), Batch(images, labels, keys), Linf(EPS), ready(SUITE), 0, RunOptions(random=random)
+            Hesitant(plain), Batch(images, labels, keys), Linf(EPS), stages_of(SUITE), 0, RunOptions(random=random)
         )
         torch.manual_seed(0)
         evaluation.init(None)
@@ -225,9 +225,9 @@ def test_all_waves_are_judged_by_one_rule(sure, monkeypatch):
 
 def test_a_worker_tells_that_the_model_is_random(sure):
     plain, images, labels = sure
-    model, attack = Counting(Hesitant(plain)), ready([SUITE[1]])[0]
+    model, attack = Counting(Hesitant(plain)), stages_of([SUITE[1]])[0]
     keys = example_keys(0, torch.arange(len(images)))
-    evaluation = Evaluation(model, Batch(images, labels, keys), Linf(EPS), ready([attack]), 0, RunOptions())
+    evaluation = Evaluation(model, Batch(images, labels, keys), Linf(EPS), stages_of([attack]), 0, RunOptions())
     evaluation.init(None)
     evaluation.context.state.open_stage(1)
     counted = evaluation.context.counted_model

@@ -7,10 +7,10 @@ from torch import nn
 
 import isthmus
 from isthmus.attacks import Linf, curve, robust_accuracy
-from isthmus.attacks.api import expected_queries, ready
+from isthmus.attacks.api import expected_queries
 from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.pgd import PGD
-from isthmus.attacks.suites import SUITES
+from isthmus.attacks.suites import SUITES, stages_of
 from isthmus.attacks.threats import L2
 from isthmus.core.config import component
 from isthmus.core.errors import ConfigError, DataError, ModelError
@@ -168,7 +168,7 @@ def test_the_names_of_attacks_in_a_result_are_those_of_a_suite(suite):
 
 
 def test_an_attack_by_its_label_does_what_it_did_in_its_suite():
-    labelled, written = ready("apgd-dlr-t:5"), ready({"name": "apgd", "loss": "dlr", "targets": 9, "steps": 5})
+    labelled, written = stages_of("apgd-dlr-t:5"), stages_of({"name": "apgd", "loss": "dlr", "targets": 9, "steps": 5})
     assert labelled == written
 
 

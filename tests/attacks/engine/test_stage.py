@@ -14,11 +14,11 @@ import torch
 
 import isthmus
 from isthmus.attacks import Linf, curve, robust_accuracy
-from isthmus.attacks.api import ready
 from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.engine.stage import Underway
 from isthmus.attacks.engine.state import EvaluationState
 from isthmus.attacks.result import RobustResult
+from isthmus.attacks.suites import stages_of
 from isthmus.core import execution
 from isthmus.core.errors import ConfigError, ModelError
 from isthmus.core.execution import InProcess, Outcome
@@ -185,7 +185,7 @@ class Pickling(Counting):
 def test_a_choice_of_examples_may_be_a_closure():
     model, images, labels = subject(24)
     chosen = torch.arange(24) < 12
-    (attack,) = ready("fgsm")
+    (attack,) = stages_of("fgsm")
     some = replace(attack, among=lambda state, keys: chosen)
     with execution.using(Pickling()):
         result = robust_accuracy(model, images, labels, Linf(0.1), [some])

@@ -1,0 +1,45 @@
+"""The race: exact in ℓ1 on linear models, an order of rounds by margins, and hopeless runs that retire."""
+
+import pytest
+import torch
+
+from isthmus.attacks import Race
+from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.engine.counted_model import Answer
+from isthmus.attacks.race import RaceRounds
+from isthmus.attacks.threats import Linf
+from isthmus.core.randomness import example_keys
+from tests.attacks.attacked_models import SHAPE, pictures
+from tests.attacks.linear_models import check_walls_in_l1
+
+
+@pytest.mark.parametrize(("classes", "side", "seed", "eps"), [(2, 4, 0, 0.3), (10, 4, 2, 0.15)])
+def test_in_l1_at_the_walls_of_the_box_robust_accuracy_is_the_closed_form(classes, side, seed, eps):
+    check_walls_in_l1("fast", classes, side, seed, eps)
+
+
+def test_later_rounds_take_the_classes_of_smallest_margin():
+    rounds = RaceRounds(rounds=((3, 2), (2, 4), (1, 8)), patience=2.0).bind(Linf(0.1), 5)
+    assert (rounds.runs, [rounds.after(run) for run in range(6)]) == (6, [0, 0, 0, 3, 3, 5])
+    ranked = torch.tensor([[4, 2, 1, 3]])
+    scores = torch.tensor([[0.3, 0.1, 0.2, 0.4, 0.05, torch.nan]])
+    chosen = [int(rounds.target_class(run, ranked, scores, torch.tensor([0]))) for run in range(6)]
+    assert chosen == [4, 2, 1, 2, 1, 1]
+
+
+@pytest.mark.parametrize(("gain", "retires"), [(0.0, True), (0.4, False)])
+def test_a_run_retires_if_twice_its_gain_would_not_break_the_example(gain, retires):
+    """The loss starts at −1 and gains ``gain`` in the first window of 22 steps; 78 steps follow."""
+    rounds = RaceRounds(rounds=((1, 100),), patience=2.0).bind(Linf(0.1), 2)
+    images = pictures(1)
+    batch = Batch(images, torch.tensor([0]), example_keys(0, torch.arange(1)))
+    runs = rounds.init(batch, torch.zeros(1, dtype=torch.int64))
+    for step in range(23):
+        loss = torch.tensor([-1 + gain * step / 22])
+        rounds.step(runs, batch, Answer(torch.tensor([[1.0, 0.0]]), loss, torch.ones(1, *SHAPE)))
+    assert bool(runs.budget < 100) == retires
+
+
+def test_a_round_has_at_most_as_many_classes_as_the_one_before():
+    with pytest.raises(ValueError, match="at most as many classes"):
+        Race(rounds=((3, 10), (9, 30)))
