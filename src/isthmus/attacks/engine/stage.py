@@ -31,7 +31,7 @@ from isthmus.core.files import sha256
 from isthmus.core.preserve_state import device_of, preserve_state
 
 SHARDS = 6
-"""Shards of a stage for each worker, at most: what is lost with a worker is one of them."""
+"""Largest number of shards of a stage for each worker; a lost worker costs one of them."""
 FILLED = 4
 """A shard has at least one example for this many rows of a batch."""
 OFTEN = 0.25
@@ -71,13 +71,13 @@ class Underway(NamedTuple):
 
 @dataclass(frozen=True)
 class Shard:
-    """Some examples of a stage, with all that a worker needs besides the model.
+    """Some examples of a stage, with everything that a worker needs besides the model.
 
     Attributes:
         stage: without its choice of examples, which may be a local function.
         position: see :func:`run_stage`.
         size: rows in a batch.
-        random: whether the model is known to answer at random.
+        random: whether the model counts as random.
         seed: of the global generators, for a model that draws its own noise.
     """
 
@@ -98,7 +98,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Found:
-    """What a worker found; partial if it was interrupted. ``random``: it gave up, since the model answers at random."""
+    """The result of a shard, partial after an interruption. ``random``: it stopped, since the model is random."""
 
     state: EvaluationState
     forwards: int
@@ -138,7 +138,7 @@ class AttackTask:
         return state
 
     def __call__(self, shard: Shard, report: Report) -> Found:
-        """Attack a shard; on KeyboardInterrupt, return what is known by then."""
+        """Attack a shard; on KeyboardInterrupt, return the result so far."""
         torch.set_num_threads(self.threads)
         _apply(self.settings)
         model = self.model if self.device is None else self.model.to(self.device)
@@ -172,7 +172,7 @@ class AttackTask:
 
 
 def runs_over(state: EvaluationState, rows: Tensor) -> int:
-    """How many runs of the present attack these examples need no more; all of them where they are decided."""
+    """How many runs of the present attack are over for these examples; all runs if an example is decided."""
     return int(torch.where(state.robust[rows], state.done[rows], state.scores.shape[1]).sum())
 
 
@@ -181,7 +181,7 @@ def _passes(counted: CountedModel | None) -> tuple[int, int]:
 
 
 def _settings() -> dict[str, Any]:
-    """How the caller computes, as far as that is set from within Python."""
+    """The caller's settings of torch that affect numbers."""
     return {
         "dtype": torch.get_default_dtype(),
         "precision": torch.get_float32_matmul_precision(),
@@ -212,7 +212,7 @@ class SharedStage:
     Raises:
         ConfigError: model or attack cannot be sent to workers.
         ModelError: a shard lost its workers several times.
-        Randomness: a worker found that the model answers at random.
+        Randomness: a worker found that the model is random.
     """
 
     def __init__(
@@ -224,7 +224,7 @@ class SharedStage:
         self._parts: list[Tensor] = []
 
     def run(self, rows: Tensor) -> Generator[Underway, None, None]:
-        """Attack these examples; what is found by the end or an interruption enters the context's state."""
+        """Attack these examples; results by the end or an interruption enter the context's state."""
         state = self._context.state
         rows = rows[state.robust[rows] & (state.done[rows] < state.scores.shape[1])]
         count = self._count(len(rows))
@@ -247,7 +247,7 @@ class SharedStage:
                 self._enter(outcome.shard, outcome.value)
 
     def _count(self, n: int) -> int:
-        """As many shards as keep workers busy and lose little with a worker, without too few examples for a batch."""
+        """Number of shards: enough to keep workers busy, but with enough examples for a batch."""
         workers = self._executor.workers
         smallest = max(1, self._context.size // FILLED)
         return min(n, workers * min(SHARDS, max(1, n // (workers * smallest))))
@@ -267,7 +267,7 @@ class SharedStage:
 
     def _report(self, shard: int, value: Underway) -> None:
         known = self._underway.get(shard, Underway())
-        if value.forwards < known.forwards:  # it began again after its worker was lost; its passes were spent
+        if value.forwards < known.forwards:  # it started again after its worker was lost; those passes were spent
             self._count_passes(known.forwards, known.backwards)
         self._underway[shard] = value
 
@@ -277,7 +277,7 @@ class SharedStage:
         self._count_passes(found.forwards, found.backwards)
         try:
             state.put(rows, found.state)
-        except KeyboardInterrupt:  # between two columns: half of them would be no valid result
+        except KeyboardInterrupt:  # between two columns, where the result is not valid
             state.put(rows, found.state)
             raise
 
