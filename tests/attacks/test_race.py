@@ -8,6 +8,7 @@ from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
 from isthmus.attacks.race import RaceRounds
 from isthmus.attacks.threats import Linf
+from isthmus.core.errors import ConfigError
 from isthmus.core.randomness import example_keys
 from tests.attacks.attacked_models import SHAPE, pictures
 from tests.attacks.linear_models import check_walls_in_l1
@@ -41,5 +42,5 @@ def test_a_run_retires_if_twice_its_gain_would_not_break_the_example(gain, retir
 
 
 def test_a_round_has_at_most_as_many_classes_as_the_one_before():
-    with pytest.raises(ValueError, match="at most as many classes"):
+    with pytest.raises(ConfigError, match="at most as many classes"):
         Race(rounds=((3, 10), (9, 30)))
