@@ -11,7 +11,7 @@ from isthmus import metrics
 from isthmus.attacks.threats import Linf
 from isthmus.audits.classifier import adopt
 from isthmus.checks.context import Context
-from isthmus.checks.ood_scores import Score, scores, unavailable
+from isthmus.checks.ood_scores import Score, Scorer, unavailable
 from isthmus.checks.other_data import adapted
 from isthmus.core import results
 from isthmus.core.config import component
@@ -425,14 +425,14 @@ def test_scores_of_any_images_can_be_had_alone():
     model.train()
     adopted = adopt(model, images)
     model.train()
-    found = scores(adopted, images, batch_size=50, samples=4)
+    found = Scorer(adopted, samples=4, batch_size=50)(images)
     assert model.training
     assert set(found) == {
         *(Score(name, "mean") for name in ("entropy", "max_probability", "energy")),
         *(Score(name, "stochastic") for name in ("entropy", "max_probability")),
         *(Score("rate"), Score("residual")),
     }
-    other = scores(adopted, torch.rand(30, 1, 2, 2, generator=torch.Generator().manual_seed(3)), samples=4)
+    other = Scorer(adopted, samples=4)(torch.rand(30, 1, 2, 2, generator=torch.Generator().manual_seed(3)))
     measured = metrics.detection_metrics(found[Score("rate")], other[Score("rate")], seed=0, resamples=50)
     assert measured["auroc"].n == 150
     assert unavailable(adopted, model(images).detach().numpy()) == {}

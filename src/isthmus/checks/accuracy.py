@@ -114,7 +114,7 @@ class Accuracy(Check):
 
 
 def _logits(context: Context) -> dict[str, NDArray[Any]]:
-    """Logits of each mode; for a foreign model with random predictions, ln of probabilities averaged over many draws.
+    """Logits of each mode; for an external model with random predictions, ln of probabilities averaged over many draws.
 
     As many draws as are needed to know the class that leads on average (:mod:`isthmus.attacks.engine.averages`), as
     for images under attack.

@@ -51,7 +51,7 @@ class Context:
         bottleneck: the model itself if it has ``encode``, for measures of information.
         images, labels: the audited examples, on ``device``.
         threat: norm and largest ε; checks that scan ε go from 0 to it.
-        draws: passes that :attr:`model` averages; more than 1 for a foreign model with random predictions.
+        draws: passes that :attr:`model` averages; more than 1 for an external model with random predictions.
         stateful: whether predictions depend on earlier calls; then :attr:`model` calls a fresh copy each time. None
             if that could not be tested.
         indices: positions of the examples in their data set; 0..N−1 if None.

@@ -13,7 +13,7 @@ from isthmus import metrics
 from isthmus.checks.check import Check
 from isthmus.checks.context import MEAN, Context, part
 from isthmus.checks.ood_images import OutDistribution, OutImages, UniformNoise, VerticalFlip, names_of, out_images
-from isthmus.checks.ood_scores import SAMPLES, Score, Scores, scores, unavailable
+from isthmus.checks.ood_scores import SAMPLES, Score, Scorer, Scores, unavailable
 from isthmus.core.format import interval, listed, percent
 from isthmus.core.types import CheckResult, Metric, Metrics, Status
 
@@ -65,13 +65,13 @@ class OODDetection(Check):
         ]
         clean = context.clean_logits()
         missing = unavailable(context, clean[MEAN])
-        options: dict[str, Any] = {"samples": self.samples, "batch_size": context.batch_size, "seed": context.seed}
+        scorer = Scorer(context, self.samples, context.batch_size, context.seed)
         given: list[tuple[Any, Any, Any]] = [
             (context.images, context.keys, clean),
             *((out, out.keys, None) for out in outs),
         ]
         inside, *others = (
-            _available(scores(context, images, keys, logits=logits, progress=own, **options), missing)
+            _available(scorer(images, keys, logits, own), missing)
             for (images, keys, logits), own in zip(given, progress[sets:], strict=True)
         )
         outside = dict(zip(names, others, strict=True))

@@ -10,7 +10,7 @@ class.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -88,46 +88,55 @@ class Images(Protocol):
     def __getitem__(self, part: slice, /) -> Tensor: ...
 
 
-def scores(
-    classifier: Classifier,
-    images: Images,
-    keys: Int[Tensor, " n"] | None = None,
-    *,
-    logits: Mapping[str, NDArray[Any]] | None = None,
-    samples: int = SAMPLES,
-    batch_size: int = 256,
-    seed: int = 0,
-    progress: Progress = lambda _done, _total: None,
-) -> Scores:
-    """All scores that a classifier has, float64[n] each.
+@dataclass(frozen=True)
+class Scorer:
+    """All scores that a classifier has.
 
-    NaN if the logits of an image are not finite. No score depends on the batch size beyond rounding.
-
-    Args:
+    Attributes:
         classifier: such as ``isthmus.audits.classifier.adopt(model, images)``.
-        images: in [0, 1], on the model's device.
-        keys: the noise of each image derives from them; from ``seed`` and its position if None.
-        logits: by mode, if they are known.
         samples: codes drawn for each image, over which rate and ReX are averaged; 0 for the mean of e(z|x) instead.
-        progress: called with (done, total) images.
+        batch_size: images in a batch; no score depends on it beyond rounding.
+        seed: of images without keys.
     """
-    n = len(images)
-    if n == 0:
-        return {}
-    device = images[:1].device
-    keys = randomness.example_keys(seed, torch.arange(n, device=device)) if keys is None else keys
-    models = {MEAN: classifier.model} | ({} if classifier.stochastic is None else {STOCHASTIC: classifier.stochastic})
-    predicted: dict[str, list[NDArray[Any]]] = {} if logits else {mode: [] for mode in models}
-    codes: list[Scores] = []
-    with preserve_state(classifier.model, device, seed), torch.no_grad():
-        for start in range(0, n, batch_size):
-            progress(start, n)
-            part, own = images[start : start + batch_size], keys[start : start + batch_size]
-            for mode, found in predicted.items():
-                found.append(predict(models[mode], part, own).numpy())
-            codes.append(_of_codes(classifier, part, own, samples))
-    logits = logits or {mode: np.concatenate(found) for mode, found in predicted.items()}
-    return logit_scores(logits) | {score: np.concatenate([part[score] for part in codes]) for score in codes[0]}
+
+    classifier: Classifier
+    samples: int = SAMPLES
+    batch_size: int = 256
+    seed: int = 0
+
+    def __call__(
+        self,
+        images: Images,
+        keys: Int[Tensor, " n"] | None = None,
+        logits: Mapping[str, NDArray[Any]] | None = None,
+        progress: Progress = lambda _done, _total: None,
+    ) -> Scores:
+        """The scores of images, float64[n] each; NaN if the logits of an image are not finite.
+
+        Args:
+            images: in [0, 1], on the model's device.
+            keys: the noise of each image derives from them; from ``seed`` and its position if None.
+            logits: by mode, if they are known.
+            progress: called with (done, total) images.
+        """
+        n = len(images)
+        if n == 0:
+            return {}
+        model, stochastic = self.classifier.model, self.classifier.stochastic
+        device = images[:1].device
+        keys = randomness.example_keys(self.seed, torch.arange(n, device=device)) if keys is None else keys
+        models = {MEAN: model} | ({} if stochastic is None else {STOCHASTIC: stochastic})
+        predicted: dict[str, list[NDArray[Any]]] = {} if logits else {mode: [] for mode in models}
+        codes: list[Scores] = []
+        with preserve_state(model, device, self.seed), torch.no_grad():
+            for start in range(0, n, self.batch_size):
+                progress(start, n)
+                part, own = images[start : start + self.batch_size], keys[start : start + self.batch_size]
+                for mode, found in predicted.items():
+                    found.append(predict(models[mode], part, own).numpy())
+                codes.append(_of_codes(self.classifier, part, own, self.samples))
+        logits = logits or {mode: np.concatenate(found) for mode, found in predicted.items()}
+        return logit_scores(logits) | {score: np.concatenate([part[score] for part in codes]) for score in codes[0]}
 
 
 def logit_scores(logits: Mapping[str, NDArray[Any]]) -> Scores:
