@@ -1,12 +1,17 @@
-"""What tests of commands share: a recipe, foreign models, and processes that run a command."""
+"""What tests of commands share: a recipe, foreign models, and ways to run a command."""
 
 import os
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
+import pytest
+
 from isthmus.audits.target import ModelSource, NamedModel, named_model
+from isthmus.cli import app
 
 RECIPE = {
     "data": {"name": "digits", "train_limit": 320, "test_limit": 60},
@@ -67,11 +72,26 @@ def held(): return Net(0)
 MODEL = ("--weights", "weights.safetensors", "--data", "digits")
 FAST = ("--model", "net:build", *MODEL)
 HELD = ("--model", "net:held", *MODEL)  # waits after 100 calls, in the middle of pgd, while there is a file "hold"
-LONG = ("--suite", "fgsm,pgd:400", "--threat", "linf:0.03", "--n", 40, "--batch-size", 20, "--seed", 3, "--quiet")
+LONG = ("--suite", "fgsm,pgd:200", "--threat", "linf:0.03", "--n", 40, "--batch-size", 20, "--seed", 3, "--quiet")
 
 
 def isthmus(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process of its own, as users do."""
+    """Run a command in this process, which has imported torch already, and import the user's modules anew."""
+    output, errors, given = StringIO(), StringIO(), list(map(str, arguments))
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
+        patch.chdir(cwd)
+        patch.syspath_prepend(cwd)
+        for name, value in ({"COLUMNS": "100"} | environment).items():
+            patch.setenv(name, value)
+        for module in ("theirs", "net"):
+            patch.delitem(sys.modules, module, raising=False)
+        with pytest.raises(SystemExit) as end:
+            app.main(given)
+    return subprocess.CompletedProcess(given, end.value.code, output.getvalue(), errors.getvalue())
+
+
+def isthmus_process(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a separate process, as users do; starting one takes seconds."""
     process = started(*arguments, cwd=cwd, **environment)
     output, errors = process.communicate()
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)

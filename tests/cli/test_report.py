@@ -2,13 +2,13 @@
 
 import shutil
 
-from tests.cli.commands import isthmus
+from tests.cli.commands import isthmus, isthmus_process
 
 
 def test_a_report_compares_runs_without_torch(home, tmp_path):
     shadow = tmp_path / "torch.py"
     shadow.write_text("raise ImportError('the report imported torch')")
-    done = isthmus(
+    done = isthmus_process(
         "report", "runs/small", "runs/small", "--out", tmp_path / "r.html", cwd=home, PYTHONPATH=str(tmp_path)
     )
     assert done.returncode == 0, done.stderr

@@ -20,15 +20,19 @@ def _mirror(monkeypatch):
 
 @pytest.mark.parametrize(
     ("data", "augment", "least"),
-    [("mnist", "none", 0.85), ("fashion_mnist", "none", 0.65), ("cifar10", "crop_flip", 0.25)],
+    [
+        ("mnist", "none", 0.6),
+        pytest.param("fashion_mnist", "none", 0.5, marks=pytest.mark.slow),
+        ("cifar10", "crop_flip", 0.17),
+    ],
 )
 def test_a_small_net_learns(data, augment, least, tmp_path):
     recipe = {
         "name": data,
-        "data": {"name": data, "train_limit": 3000, "test_limit": 1000},
+        "data": {"name": data, "train_limit": 1500, "test_limit": 500},
         "model": {"backbone": "conv", "dim": 16, "normalize": "dataset"},
         "objective": {"name": "ceb", "rho": 3},
-        "training": {"epochs": 3, "batch_size": 64, "augment": augment, "channels_last": True},
+        "training": {"epochs": 2, "batch_size": 64, "augment": augment, "channels_last": True},
     }
     run = isthmus.train(recipe, out=tmp_path, progress=False)
     assert run.info()["result"]["test_accuracy"] > least
