@@ -15,11 +15,12 @@ PIP    := $(if $(OUTER),$(PYTHON) -m pip --python $(BIN)/python,$(BIN)/python -m
 export NO_MKDOCS_2_WARNING = 1
 export ISTHMUS_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/data),)
 
-.PHONY: setup demo test test-slow check format docs bench bench-attacks bench-panel faults fuzz clean help
+.PHONY: setup demo test test-fast test-slow check format docs bench bench-attacks bench-panel faults fuzz clean help
 
 help:
 	@echo "make demo    train five classifiers on real digits, audit them, print the page's path"
 	@echo "make test    quality gates and tests        make test-slow   the minutes-long tests"
+	@echo "make test-fast   tests of files that start no process, train nothing and audit nothing: under two minutes"
 	@echo "make check   ruff, mypy --strict, docs      make bench       training-step timings"
 	@echo "make bench-attacks   ours against AutoAttack on four models: an hour, more if they must be trained first"
 	@echo "make bench-panel     verdicts on models with and without genuine robustness, and their time: half an hour"
@@ -52,6 +53,9 @@ check: $(STAMP)
 
 test: check
 	$(BIN)/pytest -n 2 --dist worksteal --durations 15 -m 'not slow'
+
+test-fast: $(STAMP)
+	$(BIN)/pytest -n 2 --dist worksteal -m 'not slow and not end_to_end'
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow

@@ -1,6 +1,7 @@
 """Fixtures and settings that all tests share."""
 
 import os
+import re
 import sys
 import warnings
 
@@ -11,6 +12,21 @@ from hypothesis import settings
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("fresh", deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+END_TO_END = re.compile(
+    r"subprocess|multiprocessing|ProcessPool|ray_nodes|real_mirror|ISTHMUS_DATA|benchmarks|cli\.commands|compile\("
+    r"|\btrain\(|audit\(|run_study|diagnosed?\(|minimal_norms\(|curve\("
+)
+"""What a test file contains that starts processes, reads real data sets, or runs training, audits or studies."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark all tests of a file that matches END_TO_END; ``make test-fast`` leaves them out."""
+    marked = {path: bool(END_TO_END.search(path.read_text("utf-8"))) for path in {item.path for item in items}}
+    for item in items:
+        if marked[item.path]:
+            item.add_marker("end_to_end")
 
 
 @pytest.fixture(autouse=True, scope="session")

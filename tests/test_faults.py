@@ -6,9 +6,9 @@ from benchmarks import faults
 def test_training_that_is_killed_or_has_no_space_loses_nothing(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # one of two test processes has one core
     monkeypatch.setitem(faults.RECIPE["data"], "train_limit", 200)
-    rows = faults.measure(moments=2, sizes=1, only=("kill", "disk"), verbs=("train",))
+    rows = faults.measure(moments=1, sizes=1, only=("kill", "disk"), verbs=("train",))
     assert [row.fault for row in rows] == ["killed", "disk full"]
-    assert rows[0].tried == 2
+    assert rows[0].tried == 1
     for row in rows:
         assert not row.lost, row.notes
         assert not row.tracebacks, row.notes

@@ -84,7 +84,7 @@ def test_one_number_is_adopted_as_two_classes(shape, of):
 
 @pytest.mark.parametrize("of", [lambda z: z, torch.sigmoid])
 def test_an_audit_of_one_number(of):
-    audit = isthmus.audit(One(of=of), IMAGES, LABELS, Linf(EPS), ["accuracy", "diagnosis"])
+    audit = isthmus.audit(One(of=of), IMAGES, LABELS, Linf(EPS), ["accuracy", {"name": "diagnosis", "sample": 15}])
     assert audit.results["accuracy"].metrics.one("accuracy", mode="mean").value == 1
     assert audit.verdict.status == "holds"
     assert audit.verdict.corrected == pytest.approx(CERTAIN)
@@ -113,10 +113,12 @@ class Masked(nn.Module):
 
 
 @pytest.mark.parametrize("never", [-1e9, -torch.inf])
-@pytest.mark.parametrize("suite", ["fast", "standard", "multitargeted", "pgd:10", "cw"])
+@pytest.mark.parametrize(
+    "suite", ["fast", pytest.param("standard", marks=pytest.mark.slow), "multitargeted:40", "pgd:10", "cw:400"]
+)
 def test_classes_that_are_never_given_hide_nothing(never, suite):
-    threat = isthmus.L2(EPS) if suite == "cw" else Linf(EPS)
-    norm = WEIGHT.norm() if suite == "cw" else WEIGHT.abs().sum()
+    threat = isthmus.L2(EPS) if suite == "cw:400" else Linf(EPS)
+    norm = WEIGHT.norm() if suite == "cw:400" else WEIGHT.abs().sum()
     certain = (LEAD.abs() > EPS * norm).double().mean().item()
     result = robust_accuracy(Masked(never), IMAGES, LABELS + 2, threat, suite)
     assert not result.invalid.any()

@@ -220,9 +220,9 @@ def test_a_suite_is_a_name_or_several():
 
 def test_the_board_shows_each_attack_with_its_interval():
     board = Board("net")
-    board.tell(Snapshot(50, 200, "fgsm", 80, 100))
-    board.tell(Snapshot(100, 200, "fgsm", 70, 100))
-    board.tell(Snapshot(150, 200, "pgd", 50, 100))
+    board.update(Snapshot(50, 200, "fgsm", 80, 100))
+    board.update(Snapshot(100, 200, "fgsm", 70, 100))
+    board.update(Snapshot(150, 200, "pgd", 50, 100))
     out = Console(file=StringIO(), width=100)
     out.print(board)
     fgsm, pgd, bar = out.file.getvalue().splitlines()

@@ -23,7 +23,10 @@ FACTS = {
 }
 
 
-@pytest.mark.parametrize("name", FACTS)
+@pytest.mark.parametrize(
+    "name",
+    ["mnist", "cifar10", pytest.param("fashion_mnist", marks=pytest.mark.slow)],  # stored as MNIST is
+)
 def test_a_real_data_set_has_its_published_counts_and_moments_and_is_decoded_once(
     name: str, real_mirror: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

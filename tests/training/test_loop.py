@@ -34,7 +34,7 @@ def train(tmp_path, **overrides) -> Run:
 
 
 def test_it_learns_real_digits(tmp_path):
-    run = isthmus.train(SMALL, {"data.train_limit": None, "training.epochs": 15}, out=tmp_path / "run", progress=False)
+    run = isthmus.train(SMALL, {"data.train_limit": None, "training.epochs": 8}, out=tmp_path / "run", progress=False)
     model = run.load()
     test = run.recipe.data.load().test
     assert int(count_right(model, test, {})) / len(test) == run.info()["result"]["test_accuracy"] > 0.9
