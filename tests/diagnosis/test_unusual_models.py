@@ -21,7 +21,7 @@ from isthmus.diagnosis.diagnose import diagnose
 from isthmus.diagnosis.diagnostic_result import DiagnosticResult
 from isthmus.diagnosis.follow_ups import FOLLOW_UPS, FollowUp
 from isthmus.diagnosis.tests import TESTS, DiagnosticTest
-from tests.diagnosis.trained_digits import SMALL, adversarially_trained, conv_net, diagnosed, fit, held_out, undefended
+from tests.diagnosis.trained_digits import SMALL, adversarially_trained, diagnosed, fit, held_out, undefended
 from tests.diagnosis.unusual_models import (
     BatchNormInTraining,
     FunctionOfLogits,
@@ -139,11 +139,13 @@ DISTORTED = {
 @pytest.fixture(scope="module")
 def defended():
     """A network that is partly robust, and its accuracy against the strong suite."""
-    model = fit(conv_net(), epochs=30, eps=0.1)
+    model = adversarially_trained()
     return model, isthmus.robust_accuracy(model, *held_out(), Linf(0.15), "standard").accuracy
 
 
-@pytest.mark.parametrize("name", DISTORTED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "hard and huge" else []) for name in DISTORTED]
+)
 def test_distorted_logits_have_the_robustness_of_the_network(name, defended):
     model, accuracy = defended
     assert 0.3 < accuracy < 0.7
