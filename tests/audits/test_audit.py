@@ -16,7 +16,8 @@ from torch import nn
 
 import isthmus
 from isthmus import audits as auditing
-from isthmus.audits import running, target
+from isthmus.audits import running
+from isthmus.audits.progress import CheckProgress, over_all
 from isthmus.audits.target import ModelSource, audit_run
 from isthmus.checks.context import Context
 from isthmus.cli import app
@@ -697,7 +698,7 @@ def test_workers_on_a_cluster_find_what_one_process_finds(model, data, ray_nodes
 
 def test_progress_never_runs_backwards_where_parts_of_a_check_count_anew():
     seen = []
-    reporter = running._Reporter(lambda *step: seen.append(step))
+    reporter = CheckProgress(lambda *step: seen.append(step))
     for check in ("ood_detection", "accuracy"):
         reporter.start(check)
         for done in (50, 100, 3, 40, 100):
@@ -707,14 +708,24 @@ def test_progress_never_runs_backwards_where_parts_of_a_check_count_anew():
     ]
 
 
-def test_the_bar_of_an_audit_runs_over_all_its_checks(monkeypatch):
+def test_the_bar_of_an_audit_covers_all_its_checks_by_their_typical_duration():
     seen = []
-    monkeypatch.setattr(target.Progress, "update", lambda _bar, _task, **said: seen.append(said))
-    with target.audit_bar("net", ["diagnosis", "accuracy"], shown=False) as tell:
-        for step in (("diagnosis", 0, 1), ("diagnosis", 5, 10), ("accuracy", 0, 1), ("accuracy", 1, 4)):
-            tell(*step)
-    assert [said["completed"] for said in seen] == [0.0, 0.5, 1.0, 1.25]
-    assert seen[1]["description"] == "net: diagnosis, 5 of at most 10 passes"
+    report = over_all(["diagnosis", "accuracy"], lambda *update: seen.append(update))
+    for step in (("diagnosis", 0, 1), ("diagnosis", 5, 10), ("accuracy", 0, 1), ("accuracy", 1, 4)):
+        report(*step)
+    assert [round(fraction * 21, 6) for fraction, _ in seen] == [0, 10, 20, 20.25]
+    assert seen[1][1] == "diagnosis, 50% of its budget"
+    assert seen[3][1] == "accuracy"
+
+
+def test_the_argument_progress_has_precedence_over_the_option(model, data):
+    seen, ignored = [], []
+    options = isthmus.AuditOptions(progress=lambda *step: ignored.append(step))
+    isthmus.audit(model, *data, "linf:0.1", ["accuracy"], options=options, progress=lambda *step: seen.append(step))
+    assert {check for check, _, _ in seen} == {"accuracy"}
+    assert not ignored
+    isthmus.audit(model, *data, "linf:0.1", ["accuracy"], options=options, progress=False)
+    assert not ignored
 
 
 def test_the_adversarial_examples_of_an_audit_can_be_verified(model, data, tmp_path):

@@ -27,7 +27,7 @@ def home(tmp_path_factory) -> Path:
     audited = isthmus("audit", "runs/small", "--threat", "linf:0.05", "--n", 40, *checks, cwd=folder)
     assert audited.returncode == 0, audited.stderr
     assert audited.stdout.splitlines()[-1] == f"page: {Path('runs/small/page.html')}"
-    assert "clean accuracy" in audited.stdout
+    assert audited.stdout.startswith("verdict: none at ℓ∞ 0.05 on digits (test); the check diagnosis gives one\n")
     return folder
 
 

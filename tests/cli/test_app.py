@@ -1,10 +1,16 @@
 """The command line as a whole: help, mistakes, errors and exit codes."""
 
+import os
+import shlex
 import shutil
+import subprocess
+import sys
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import typer
 
 from isthmus import data
 from isthmus.cli import app
@@ -34,6 +40,38 @@ def test_help_fills_its_lines_at_any_width(command, width, monkeypatch, capsys):
             assert len(line) + len(following.split()[0]) + 1 > width - 6
     words = " ".join(" ".join(text).replace("•", "").split())
     assert words == " ".join(command.callback.__doc__.replace("* ", "").split())
+
+
+@pytest.mark.parametrize("command", app.COMMANDS)
+def test_help_groups_options_and_ends_with_two_commands_that_parse(command, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        app.main([command, "-h"])
+    shown = capsys.readouterr().out
+    assert "range" not in shown
+    assert "x>=0" not in shown
+    known = typer.main.get_command(app.app).commands
+    examples = [line.strip() for line in shown.split("Examples:")[1].splitlines() if line.strip()]
+    assert len(examples) == 2
+    for example in examples:
+        program, verb, *rest = shlex.split(example)
+        assert (program, verb) == ("isthmus", command)
+        known[verb].make_context(verb, rest)
+    options = [each for each in known[command].params if each.opts[0].startswith("--")]
+    assert {each.rich_help_panel for each in options} <= {"Model", "Data", "Attack", "Output", "Execution"}
+
+
+def test_the_version(home):
+    assert isthmus("--version", cwd=home).stdout == f"isthmus {version('isthmus')}\n"
+
+
+def test_shells_complete_the_last_name_of_a_list():
+    asked = {"_ISTHMUS_COMPLETE": "complete_bash", "COMP_WORDS": "isthmus attack --suite fgsm,pg", "COMP_CWORD": "3"}
+    code = "import sys; sys.argv = ['isthmus']; from isthmus.cli.app import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | asked, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["fgsm,pgd"]
 
 
 @pytest.mark.parametrize("verb", [["audit"], ["attack"], ["verify", "w.safetensors"], ["report"]], ids=" ".join)

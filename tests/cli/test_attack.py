@@ -59,12 +59,12 @@ def test_an_attack_prints_what_the_file_holds(net_home, attacked):
     assert same(result, RobustResult.load(attacked))
     assert result.complete
     assert 0 < result.accuracy < result.clean_accuracy
-    interval = f"[{100 * result.interval.low:.2f}, {100 * result.interval.high:.2f}]"
-    assert f"robust accuracy: {100 * result.accuracy:.2f}%, 95% interval {interval}, n = 40, linf:0.03" in said
+    interval = f"{100 * result.interval.low:.0f}–{100 * result.interval.high:.0f}"
+    assert f"robust accuracy: {100 * result.accuracy:.0f}%, 95% interval {interval}, n = 40, linf:0.03" in said
     assert f"passes: {result.forward_passes + result.backward_passes:,}" in said
     rows = re.findall(r"│ (\w+) +│ +([\d.]+)% │ +(\d+) │ +([\d,]+) │", said)
     assert [row[0] for row in rows] == ["clean", "fgsm", "pgd"]
-    assert [float(row[1]) for row in rows] == [round(100 * left, 2) for left in result.by_attack.values()]
+    assert [float(row[1]) for row in rows] == [round(100 * left) for left in result.by_attack.values()]
     assert sum(int(row[2]) for row in rows) == result.broken.sum()
     assert [int(row[3].replace(",", "")) for row in rows] == list(result.spent)
     assert not list(net_home.glob("*.evaluation.*")), "the checkpoint is gone"
@@ -226,6 +226,6 @@ def test_the_board_shows_each_attack_with_its_interval():
     out = Console(file=StringIO(), width=100)
     out.print(board)
     fgsm, pgd, bar = out.file.getvalue().splitlines()
-    assert fgsm.split() == ["fgsm", "70.00%", "[60.42,", "78.11]", "of", "100"]
-    assert pgd.split()[:2] == ["pgd", "50.00%"]
+    assert fgsm.split() == ["fgsm", "70%", "(60–78)", "of", "100"]
+    assert pgd.split()[:2] == ["pgd", "50%"]
     assert "75%" in bar

@@ -22,8 +22,8 @@ def test_a_check_that_fails_with_an_error_is_reported_and_is_no_success(home):
     done = isthmus(*audit, "--checks", "accuracy,robustness", cwd=home)
     assert done.returncode == 2
     said = " ".join(done.stdout.split())
-    assert "fail accuracy of theirs.cut" in said
-    assert "error robustness of theirs.cut" in said
+    assert "fail: accuracy: " in said
+    assert "error: robustness: " in said
     assert "gradient" in said
     assert done.stdout.splitlines()[-1] == f"page: {Path('runs/theirs.cut/page.html')}"
     assert done.stderr.startswith("Error: robustness of theirs.cut ended")
@@ -40,6 +40,15 @@ def test_a_check_that_fails_with_an_error_is_reported_and_is_no_success(home):
     assert absent.returncode == 2
     assert "Error: dataset_transfer of theirs.cut ended" in absent.stderr
     assert isthmus("report", "runs/theirs.cut", cwd=home).returncode == 0
+
+
+def test_an_audit_prints_one_document_on_request(home):
+    audit = ("audit", "--model", "theirs:trained", "--data", "digits", "--n", 30, "--out", "runs/as-json")
+    done = isthmus(*audit, "--checks", "accuracy", "--json", cwd=home)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["page"] == str(Path("runs/as-json/page.html"))
+    assert {row["check"] for row in found["metrics"]} == {"accuracy"}
 
 
 def test_a_foreign_model_is_audited(home):

@@ -1,5 +1,6 @@
 """``isthmus report``."""
 
+import json
 import shutil
 
 from tests.cli.commands import isthmus, isthmus_process
@@ -34,3 +35,26 @@ def test_a_report_skips_what_is_not_audited(home, tmp_path):
     damaged = isthmus(*arguments, cwd=tmp_path)
     assert damaged.returncode == 2
     assert "accuracy.json" in damaged.stderr
+
+
+def test_a_report_is_one_document_on_request(home, tmp_path):
+    done = isthmus("report", "runs/small", "--out", tmp_path / "r.html", "--json", cwd=home)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["page"] == str(tmp_path / "r.html")
+    assert found["verdicts"] == []
+    (accuracy,) = [row for row in found["metrics"] if row["name"] == "accuracy" and row["coords"] == {"mode": "mean"}]
+    assert (accuracy["model"], accuracy["check"], accuracy["n"]) == ("small", "accuracy", 40)
+    assert accuracy["interval"]["low"] <= accuracy["value"] <= accuracy["interval"]["high"]
+
+
+def test_a_report_shows_all_numbers_on_request(home, tmp_path):
+    short, whole = (
+        isthmus("report", "runs/small", "--out", tmp_path / "r.html", *options, cwd=home).stdout
+        for options in ((), ("--all",))
+    )
+    assert whole.endswith(short)
+    assert "clean accuracy" in " ".join(whole.split())
+    assert "95% intervals below each value" in whole
+    assert "rate R" not in short
+    assert "rate R" in whole

@@ -86,7 +86,7 @@ def test_own_components(mypackage, folder, capsys):
         assert run(words) == 0, f"{place}: {capsys.readouterr().err}"
     shown = capsys.readouterr().out
     assert Run(folder / "runs" / "stripes").info()["result"]["test_accuracy"] > 0.9
-    assert "squared_rate, vib" in shown
-    assert "narrow decisions" in shown
+    assert "\nsquared_rate " in shown
+    assert "also measured (--all): narrow" in shown
     assert "narrow" in (folder / "runs" / "stripes" / "page.html").read_text("utf-8")
     assert yaml.safe_load(recipe.text)["objective"]["name"] == "squared_rate"

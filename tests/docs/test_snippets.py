@@ -15,7 +15,8 @@ TEXTS = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 COMMANDS = [
     pytest.param(words, id=f"{place} {' '.join(words[:2])}") for page in TEXTS for place, words in console_lines(page)
 ]
-VERBS = typer.main.get_command(app.app).commands
+GROUP = typer.main.get_command(app.app)
+VERBS = GROUP.commands
 
 
 def runnable(page):
@@ -71,12 +72,12 @@ def test_commands_exist(words):
 def test_options_named_in_the_text_exist(page):
     """`--flag` and `isthmus verb` in running text, too."""
     spans = re.findall(r"`([^`\n]+)`", FENCE.sub("", page.read_text("utf-8")))
-    options = {option for verb in VERBS.values() for parameter in verb.params for option in parameter.opts}
+    options = {option for verb in (GROUP, *VERBS.values()) for parameter in verb.params for option in parameter.opts}
     options |= {option for verb in VERBS.values() for parameter in verb.params for option in parameter.secondary_opts}
     named = {word for span in spans for word in re.findall(r"(?<![\w-])--[a-z][\w-]*", span)}
     foreign = {"--repo-type", "--local-dir", "--ntasks-per-node"}  # of hf and srun
     assert named <= options | {"--help", "--debug"} | foreign
-    assert {span.split()[1] for span in spans if span.startswith("isthmus ")} <= {*VERBS, "--help"}
+    assert {span.split()[1] for span in spans if span.startswith("isthmus ")} <= {*VERBS, "--help", *options}
 
 
 RECIPES = [pytest.param(block, id=block.name) for page in PAGES for block in blocks(page, "yaml")]

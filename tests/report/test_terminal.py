@@ -12,7 +12,9 @@ from isthmus.core.types import CheckResult, Metric, Metrics, Status
 from isthmus.metrics import proportion
 from isthmus.report import page, terminal
 from isthmus.report.loading import AuditedModel, load_all
+from tests.report.test_comparison import diagnosed, first
 
+WORDS = ("holds", "overstated", "broken")
 NAMES = ("determ", "vib-rho0", "vib-rho4", "ceb-rho0", "ceb-rho4")
 
 
@@ -35,6 +37,44 @@ def test_five_classifiers_fit_eighty_columns(runs: list[Path]) -> None:
     assert "97.5%" in text
     assert "26.9–36.6" in text or "27.0–36.6" in text
     assert "n\u00a0=\u00a0360; 95% intervals below each value" in text
+
+
+def test_the_block_of_five_classifiers_has_fewer_than_25_lines_at_80_columns(runs: list[Path]) -> None:
+    rows = {name: first(50 + 14 * k) for k, name in enumerate(NAMES)}
+    verdicts = [diagnosed(model, model.name, rows[model.name], rows["ceb-rho4"]).results for model in named(runs)]
+    models = [
+        replace(model, results={**model.results, **verdict})
+        for model, verdict in zip(named(runs), verdicts, strict=True)
+    ]
+    lost = CheckResult(check="", status=Status.ERROR, reason="RuntimeError: out of " + "memory " * 100)
+    for check in ("a", "b", "c", "d", "e", "f"):
+        models[0] = replace(models[0], results={**models[0].results, check: lost.model_copy(update={"check": check})})
+    lines = shown(terminal.block(models)).splitlines()
+    assert len(lines) < 24, "one more line has the page"
+    assert max(map(len, lines)) <= 80
+    assert lines[0] == "verdict: robust accuracy at ℓ∞ 0.1 holds for all five on digits"
+    assert lines[2].split() == ["reported", "corrected", "(95%", "interval)", "clean", "ECE"]
+    assert lines[3].replace("\u00a0", " ").split("  ")[-1] == "n = 360"
+    assert lines[4].split() == ["determ", "88.3%", "41.7%", "(33.2–50.6)", "97.5%", "1.1%"]
+    assert "more warnings: see --all or the page" in lines[-1]
+
+
+def test_the_block_of_an_audit_without_a_verdict_shows_what_there_is(runs: list[Path]) -> None:
+    model = named(runs)[0]
+    lines = shown(terminal.block([model])).splitlines()
+    assert lines[0] == "verdict: none at ℓ∞ 0.1 on digits; the check diagnosis gives one"
+    assert lines[2].split() == ["robust", "accuracy", "(95%", "interval)", "clean", "ECE"]
+    assert lines[4].split()[:2] == ["determ", "31.8%"]
+    other = replace(model, results={"narrow": checked("narrow", Metrics([proportion(50, 120).named("narrow")]))})
+    assert shown(terminal.block([other])).splitlines()[2:] == ["also measured (--all): narrow"]
+
+
+def test_an_overstated_robust_accuracy_is_named(runs: list[Path]) -> None:
+    models = [doubted(model, word, proportion(71, 100)) for model, word in zip(named(runs), WORDS, strict=False)]
+    assert shown(terminal.block(models, 120), 120).splitlines()[0] == (
+        "verdict: robust accuracy at ℓ∞ 0.1 holds for determ, is overstated for vib-rho0 and is broken for vib-rho4 "
+        "on digits"
+    )
 
 
 def test_everything_but_a_pass_is_said_with_its_reason(runs: list[Path]) -> None:

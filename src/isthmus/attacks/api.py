@@ -16,7 +16,7 @@ from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import BudgetExhausted
 from isthmus.attacks.engine.early_stopping import until_narrow
 from isthmus.attacks.engine.evaluation import evaluate
-from isthmus.attacks.engine.run_options import Progress, RunOptions, monotone
+from isthmus.attacks.engine.run_options import Progress, RunOptions, monotone, shown_progress
 from isthmus.attacks.result import RobustResult
 from isthmus.attacks.suites import Suite, stages_of
 from isthmus.attacks.threats import Threat, parse
@@ -35,6 +35,7 @@ def robust_accuracy(
     seed: int = 0,
     jobs: int = 1,
     *,
+    progress: Progress | bool | None = None,
     options: RunOptions | None = None,
 ) -> RobustResult:
     """Attack a classifier and measure its robust accuracy, with an adversarial image for every broken example.
@@ -57,8 +58,10 @@ def robust_accuracy(
             nor the order of examples, beyond the model's own rounding.
         seed: with an example's index it determines all of that example's random starts and noise.
         jobs: processes on this machine that share the work.
-        options: everything else, such as targets, indices, a file to resume from, progress and limits. Its
-            ``batch_size`` and ``jobs`` are used if the arguments of that name are left at their defaults.
+        progress: True for a bar in a terminal or notebook, with the running attack and the time left; or a function
+            that is called with a :class:`isthmus.attacks.engine.run_options.Snapshot`.
+        options: everything else, such as targets, indices, a file to resume from and limits. Its ``batch_size``,
+            ``jobs`` and ``progress`` are used if the arguments of that name are left at their defaults.
 
     Raises:
         ModelError: the model is no module, fails, returns something other than N×K logits (K ≥ 2), or only NaN.
@@ -73,8 +76,9 @@ def robust_accuracy(
         options,
         batch_size=options.batch_size if batch_size is None else batch_size,
         jobs=options.jobs if jobs == 1 else jobs,
+        progress=options.progress if progress is None else progress,
     )
-    options, progress = _checked(options), monotone(options.callback)
+    options = _checked(options)
     stages, examples = stages_of(suite, chosen.name), _examples(model, images, labels, seed, options)
     limit, half_width = options.max_queries, options.ci_half_width
     if limit is not None:  # copies, which may be of a service, count too
@@ -84,11 +88,12 @@ def robust_accuracy(
     def one(part: Batch, options: RunOptions, progress: Progress | None) -> RobustResult:
         return evaluate(model, part, chosen, stages, seed=seed, options=replace(options, progress=progress))
 
-    with sharing(options.jobs):
+    with sharing(options.jobs), shown_progress(options.progress, "robust accuracy") as shown:
+        report = monotone(shown)
         if half_width is not None:
-            return until_narrow(one, examples, half_width, options, progress)
+            return until_narrow(one, examples, half_width, options, report)
         try:
-            return one(examples, options, progress)
+            return one(examples, options, report)
         except BudgetExhausted:
             raise ConfigError(
                 f"max_queries={limit} does not even cover the clean images, {len(examples)} of them, and the test "
@@ -135,15 +140,16 @@ def curve(
     given = {name for name in ("save_to", "max_queries", "ci_half_width") if getattr(options, name) is not None}
     if given:
         raise ConfigError(f"A curve does not support {', '.join(sorted(given))}; evaluate each ε by robust_accuracy.")
-    examples, progress = _examples(model, images, labels, seed, options), monotone(options.callback)
+    examples = _examples(model, images, labels, seed, options)
     model = probes.stateless(model, examples.images, grid[-1])
 
     def one(position: int, known: RobustResult | None, options: RunOptions) -> RobustResult:
-        options = replace(options, progress=_part(progress, position, len(grid)))
+        options = replace(options, progress=_part(options.callback, position, len(grid)))
         return evaluate(model, examples, grid[position], stages, seed=seed, options=options, known=known)
 
     results: list[RobustResult] = []
-    with sharing(options.jobs):
+    with sharing(options.jobs), shown_progress(options.progress, "robust accuracy") as progress:
+        options = replace(options, progress=monotone(progress))
         for position in range(len(grid)):
             # a random model is attacked again at every ε: wrong on average is not yet wrong with confidence
             known = results[-1] if results and not results[-1].random else None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from isthmus.attacks.engine import inputs
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.evaluation import Evaluation
-from isthmus.attacks.engine.run_options import RunOptions
+from isthmus.attacks.engine.run_options import RunOptions, shown_progress
 from isthmus.attacks.engine.verifier import Verifier, VerifierResult
 from isthmus.attacks.result import CLEAN
 from isthmus.attacks.suites import Suite, stages_of
@@ -119,10 +119,10 @@ def minimal_norms(
     options = options or RunOptions()
     examples = inputs.examples(images, labels, targets=options.targets, seed=seed, indices=options.indices)
     size = None if options.batch_size is None else inputs.check_whole(options.batch_size, "batch_size")
-    # norms are recorded as they are found, each success queried twice; no final verification is needed
-    own = RunOptions(batch_size=size, progress=options.progress, verify=False)
     device = device_of(model, examples.images)
-    with preserve_state(model, device, seed):
+    with preserve_state(model, device, seed), shown_progress(options.progress, "minimal norms") as progress:
+        # norms are recorded as they are found, each success queried twice; no final verification is needed
+        own = RunOptions(batch_size=size, progress=progress, verify=False)
         evaluation = Evaluation(model, examples, _whole_box(norm, examples.images), suite, seed, own)
         for stage in suite:
             stage.attack.runs_in(evaluation.context.threat, 2)  # whether it works in the norm, before any pass

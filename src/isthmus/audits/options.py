@@ -35,8 +35,7 @@ class AuditOptions:
         batch_size: of the checks' forward passes, halved if memory runs out. Results agree up to rounding, unless the
             model draws random noise itself (see :class:`isthmus.models.modes.AveragedDraws`).
         debug: raise a check's unexpected error instead of recording it.
-        progress: True for a line on stderr; or called with (check, done, total), where done / total never falls within
-            a check.
+        progress: as the argument of :func:`isthmus.audit`, which has precedence.
         cluster: Ray workers share the attacks' examples; results are those of one process. Each gets the model once, by
             pickle.
     """

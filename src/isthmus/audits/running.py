@@ -17,12 +17,12 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from isthmus.attacks.engine import inputs
-from isthmus.attacks.engine.run_options import line
 from isthmus.attacks.threats import Threat
 from isthmus.audits import classifier
 from isthmus.audits.classifier import NOT_FINITE, Classifier
 from isthmus.audits.limits import limited_diagnosis, limited_queries, within_memory
 from isthmus.audits.options import AuditOptions, Progress
+from isthmus.audits.progress import CheckProgress, shown_progress
 from isthmus.audits.request import claimed_accuracy, configs, examples, threat_of, training_examples
 from isthmus.audits.result import Audit
 from isthmus.audits.stored import Stored, stored
@@ -53,6 +53,8 @@ def audit(
     seed: int = 0,
     out: str | Path | None = None,
     options: AuditOptions | None = None,
+    *,
+    progress: Progress | bool | None = None,
 ) -> Audit:
     """Run checks on one classifier.
 
@@ -74,6 +76,8 @@ def audit(
             and the same version and commit of isthmus, is reused; an audit of another model, other data or other
             settings is moved aside, never overwritten.
         options: see :class:`AuditOptions`.
+        progress: True for a bar in a terminal or notebook, with the running check and the time left; or a function that
+            is called with (check, done, total), where done / total never falls within a check.
 
     Raises:
         DataError: images, labels, indices or training examples of a wrong shape, type or range.
@@ -97,15 +101,15 @@ def audit(
         queries = inputs.check_whole(options.max_queries, "max_queries")
         chosen = limited_diagnosis(chosen, queries // len(images), budget)
     trained_on = training_examples(options.trained_on, tuple(images.shape[1:]))
-    device = device_of(model, images)
-    with preserve_state(model, device, seed), limited_queries(model, options.max_queries):
+    device, name = device_of(model, images), options.name or type(model).__name__
+    shown = shown_progress(options.progress if progress is None else progress, name, [check.name for check in chosen])
+    with preserve_state(model, device, seed), limited_queries(model, options.max_queries), shown as report:
         adopted, batch_size = within_memory(
             lambda size: classifier.adopt(model, images.to(device), seed, threat, size), options.batch_size
         )
         check_labels(labels, adopted.num_classes)
         if trained_on is not None:
             check_labels(trained_on.examples.labels, adopted.num_classes, "training labels")
-        progress = options.progress
         context = Context(
             model=adopted.model,
             images=images.to(device),
@@ -122,11 +126,11 @@ def audit(
             budget=budget,
             seed=seed,
             batch_size=batch_size,
-            progress=_Reporter((line() if progress else None) if isinstance(progress, bool) else progress),
+            progress=CheckProgress(report),
             folder=None if out is None else Path(out),
         )
         context, _ = within_memory(lambda size: _with_logits(replace(context, batch_size=size)), batch_size)
-        record = _record(context, adopted, options.name or type(model).__name__, options)
+        record = _record(context, adopted, name, options)
         return _run_all(chosen, context, record, options)
 
 
@@ -149,7 +153,7 @@ def _run_all(checks: Sequence[Component], context: Context, record: AuditRecord,
             if check.name in reusable:
                 done[check.name] = reusable[check.name]
                 continue
-            if isinstance(context.progress, _Reporter):
+            if isinstance(context.progress, CheckProgress):
                 context.progress.start(check.name)
             facts = {"options": check.plain(), "provenance": record.provenance}
             done[check.name] = _run(check, context, options.debug).model_copy(update=facts)
@@ -183,25 +187,6 @@ def _record(context: Context, adopted: Classifier, name: str, options: AuditOpti
         settings=settings,
         provenance=provenance.collect(),
     )
-
-
-class _Reporter:
-    """Reports progress under the check's name; never backwards, even if parts of a check count anew."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self.progress = progress
-        self.check, self.fraction = "", 0.0
-
-    def start(self, check: str) -> None:
-        """Begin a check."""
-        self.check, self.fraction = check, 0.0
-        self(0, 1)
-
-    def __call__(self, done: int, total: int) -> None:
-        fraction = done / max(total, 1)
-        if self.progress is not None and fraction >= self.fraction:
-            self.fraction = fraction
-            self.progress(self.check, done, total)
 
 
 def _run(check: Component, context: Context, debug: bool) -> CheckResult:

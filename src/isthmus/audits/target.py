@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 
 from isthmus import audits
 from isthmus.attacks.threats import parse
 from isthmus.audits.options import AuditOptions
-from isthmus.audits.request import configs
 from isthmus.core import config
 from isthmus.core.config import Component
 from isthmus.core.errors import ConfigError, DataError
@@ -104,8 +100,7 @@ def audit_run(
         source: the model and the images.
         threat: norm and largest ε, such as "linf:8/255".
         checks, budget, claimed, seed: see :func:`isthmus.audit`.
-        options: passes, max_queries, batch_size and cluster are used; progress True draws a bar if stderr is a
-            terminal.
+        options: passes, max_queries, batch_size, progress and cluster are used.
 
     Returns:
         Path of the page.
@@ -116,28 +111,25 @@ def audit_run(
     options, ball = options or AuditOptions(), parse(threat)
     target = target_of(source)
     trained_on = _trained_on(source.run, target) if source.data is None else None
-    names = [check.name for check in configs(checks, trained_on is not None, options.passes)]
-    with audit_bar(target.name, names, bool(options.progress)) as progress:
-        audits.audit(
-            target.model,
-            target.images,
-            target.labels,
-            ball,
-            checks,
-            budget,
-            claimed,
-            seed,
-            target.folder / "audit",
-            replace(
-                options,
-                trained_on=trained_on,
-                name=target.name,
-                data=target.data,
-                indices=target.indices,
-                chosen=target.chosen,
-                progress=progress,
-            ),
-        )
+    audits.audit(
+        target.model,
+        target.images,
+        target.labels,
+        ball,
+        checks,
+        budget,
+        claimed,
+        seed,
+        target.folder / "audit",
+        replace(
+            options,
+            trained_on=trained_on,
+            name=target.name,
+            data=target.data,
+            indices=target.indices,
+            chosen=target.chosen,
+        ),
+    )
     return page.write([target.folder], target.folder / "page.html")
 
 
@@ -219,34 +211,3 @@ def _check_memory(test: Examples) -> None:
             f"{len(test)} test images of {'×'.join(map(str, test.shape))} take {len(test) * one / 2**30:.1f} GiB as "
             f"floats; audit on at most {LARGEST // one} of them, such as --n 1000."
         )
-
-
-@contextmanager
-def audit_bar(name: str, checks: Sequence[str], shown: bool) -> Iterator[audits.Progress]:
-    """A progress bar on stderr for the whole audit, in which each check has an equal part, naming the current one."""
-    console = Console(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        console=console,
-        disable=not shown or not console.is_terminal,
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task(name, total=len(checks))
-
-        def report(check: str, done: int, total: int) -> None:
-            bar.update(
-                task,
-                description=f"{name}: {_progress(check, done, total)}",
-                completed=checks.index(check) + done / max(total, 1),
-            )
-
-        yield report
-
-
-def _progress(check: str, done: int, total: int) -> str:
-    """The current check; for the diagnosis, whose end is not known, also the passes that it has used and may use."""
-    return f"{check}, {done:,} of at most {total:,} passes" if check == "diagnosis" and total > 1 else check

@@ -6,7 +6,9 @@ import io
 import logging
 import shlex
 import sys
-from typing import Any, NoReturn
+from collections.abc import Callable
+from importlib import metadata
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -16,6 +18,7 @@ from isthmus.cli.demo import demo
 from isthmus.cli.exit_codes import BUG, ERROR, INTERRUPTED
 from isthmus.cli.list_names import list_names
 from isthmus.cli.merge import merge
+from isthmus.cli.options import examples
 from isthmus.cli.output import echo
 from isthmus.cli.report import report
 from isthmus.cli.study import study
@@ -23,18 +26,83 @@ from isthmus.cli.train import train
 from isthmus.cli.verify import verify
 from isthmus.core.errors import IsthmusError, brief, out_of_memory, printable, third_party_code
 
+
+def _print_version(given: bool) -> None:
+    if given:
+        echo(f"isthmus {metadata.version('isthmus')}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     name="isthmus",
     help="Train information-bottleneck classifiers, and audit any PyTorch classifier for robust generalisation.",
     epilog="Every command takes --debug: show the traceback of an error.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for _command in (train, audit, attack, merge, verify, report, demo, study):
-    app.command()(_command)
-app.command("list")(list_names)
+COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
+    "train": (
+        train,
+        examples(
+            "train examples/recipes/digits-ceb.yaml",
+            "train examples/recipes/digits-ceb.yaml objective.rho=2 seed=3 name=digits-ceb-rho2",
+        ),
+    ),
+    "audit": (
+        audit,
+        examples(
+            "audit runs/digits-ceb --threat linf:0.1",
+            "audit --model mypackage.models:build --weights w.safetensors --data cifar10 --threat linf:8/255 --n 1000",
+        ),
+    ),
+    "attack": (
+        attack,
+        examples(
+            "attack runs/digits-ceb --threat linf:0.1 --suite fast",
+            "attack --model mypackage.models:build --weights w.safetensors --data mnist --suite fgsm,pgd:100 --jobs 2",
+        ),
+    ),
+    "merge": (
+        merge,
+        examples(
+            "merge parts/1.safetensors parts/2.safetensors --out whole.safetensors",
+            "merge parts/*.safetensors --out whole.safetensors --force",
+        ),
+    ),
+    "verify": (
+        verify,
+        examples(
+            "verify runs/digits-ceb/attack-fast-linf-0.1-n359.safetensors runs/digits-ceb",
+            "verify result.safetensors --model mypackage.models:build --weights w.safetensors --data mnist --n 10000",
+        ),
+    ),
+    "report": (
+        report,
+        examples("report runs/digits-ceb runs/digits-vib --out report.html", "report runs/* --json"),
+    ),
+    "demo": (demo, examples("demo", "demo --out runs/demo --all")),
+    "study": (
+        study,
+        examples("study closer-look/figure-5 --scale tiny", "study ceb/fashion --scale small --jobs 2 seeds=2"),
+    ),
+    "list": (list_names, examples("list", "list attacks")),
+}
+"""Functions of the commands, and the examples at the end of their help."""
+
+for _name, (_command, _examples) in COMMANDS.items():
+    app.command(_name, epilog=_examples)(_command)
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", metavar="", is_eager=True, callback=_print_version, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
 
 _NO_MEMORY = (
     "There is not enough memory. Results so far are kept. If other programs use the memory, end them and run the same "

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
 from isthmus.cli.exit_codes import ERROR, UNDECIDED
 from isthmus.cli.options import (
+    ATTACK,
+    DATA,
+    SUITES,
     Data,
     Force,
     Images,
@@ -26,13 +29,15 @@ from isthmus.cli.options import (
     Seed,
     Threat,
     Weights,
+    complete_names,
     flag,
     number,
     text,
 )
-from isthmus.cli.output import echo, interval, percentage
+from isthmus.cli.output import echo
+from isthmus.core import progress as core_progress
 from isthmus.core.errors import ConfigError, printable
-from isthmus.core.format import parse_fraction
+from isthmus.core.format import interval_of, listed, parse_fraction, percent_of
 
 if TYPE_CHECKING:
     from isthmus.attacks.engine.run_options import Progress as ProgressCallback
@@ -47,12 +52,21 @@ def attack(
     weights: Weights = None,
     data: Data = None,
     threat: Threat = "linf:0.1",
-    suite: Annotated[str, text("standard, fast, ib or rand; or attacks: fgsm,pgd:100.", "NAMES")] = "standard",
+    suite: Annotated[
+        str,
+        text(
+            f"{listed(SUITES, 'or')}; or attacks: fgsm,pgd:100.",
+            "NAMES",
+            panel=ATTACK,
+            autocompletion=complete_names("attacks", *SUITES),
+        ),
+    ] = "standard",
     n: Images = None,
     batch_size: Annotated[int | None, number("Images per batch.", show_default="as memory allows")] = None,
     jobs: Annotated[int, number("Processes that share the work.")] = 1,
     ci_half_width: Annotated[
-        str | None, text("Stop when the 95% interval is within ± this: 1%, 0.01.", "WIDTH", show_default="never")
+        str | None,
+        text("Stop when the 95% interval is within ± this: 1%, 0.01.", "WIDTH", panel=ATTACK, show_default="never"),
     ] = None,
     seed: Seed = 0,
     bf16: Annotated[
@@ -72,6 +86,7 @@ def attack(
         number(
             "Maximum number of queries: images shown to the model, forward and backward. When they are spent, the "
             "result is an upper bound and the exit code 5.",
+            panel=ATTACK,
             show_default="no limit",
         ),
     ] = None,
@@ -80,6 +95,7 @@ def attack(
         text(
             "Attack one part of the images, such as 3/32, for a job array; `isthmus merge` joins the files.",
             "K/M",
+            panel=DATA,
             show_default="all images",
         ),
     ] = None,
@@ -189,15 +205,15 @@ def table(result: RobustResult) -> Table:
         rows.add_column(heading, justify="right")
     broken = [int((result.broken & (result.stage == stage)).sum()) for stage in range(len(result.attacks))]
     for (label, accuracy), count, passes in zip(result.by_attack.items(), broken, result.spent, strict=True):
-        rows.add_row(Text(printable(label)), percentage(accuracy), f"{count:,}", f"{passes:,}")
+        rows.add_row(Text(printable(label)), percent_of(accuracy, len(result)), f"{count:,}", f"{passes:,}")
     return rows
 
 
 def lines(result: RobustResult) -> Iterator[str]:
     """The result in lines: robust accuracy with its interval, passes, and notes."""
     yield (
-        f"robust accuracy: {percentage(result.accuracy)}, 95% interval {interval(result.interval)}, "
-        f"n = {len(result):,}, {result.threat}"
+        f"robust accuracy: {percent_of(result.accuracy, len(result))}, 95% interval "
+        f"{interval_of(result.interval, len(result))}, n = {len(result):,}, {result.threat}"
     )
     if result.random:
         yield "the model is stochastic; its robust accuracy is that of the average prediction over many draws"
@@ -218,7 +234,7 @@ def _measured(metric: Metric) -> str:
     """A fraction with its interval, or why it was not measured."""
     if metric.value is None or metric.interval is None:
         return metric.note
-    return f"{percentage(metric.value)}, 95% interval {interval(metric.interval)}"
+    return f"{percent_of(metric.value, metric.n)}, 95% interval {interval_of(metric.interval, metric.n)}"
 
 
 def _expected(passes: int, images: int, max_queries: int | None) -> str:
@@ -230,7 +246,7 @@ def _expected(passes: int, images: int, max_queries: int | None) -> str:
 def _progress(name: str, shown: bool) -> Iterator[ProgressCallback | None]:
     """Robust accuracy so far on stderr, attack by attack, if that is a terminal."""
     console = Console(stderr=True)
-    if not shown or not console.is_terminal:
+    if not (shown and core_progress.visible(console)):
         yield None
         return
     board = Board(name)
@@ -243,8 +259,7 @@ class Board:
 
     def __init__(self, name: str) -> None:
         self.seen: dict[str, Snapshot] = {}
-        columns = TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.percentage:>3.0f}%")
-        self.bar = Progress(*columns, TimeElapsedColumn())
+        self.bar = Progress(*core_progress.columns())
         self.task = self.bar.add_task(name, total=None)
 
     def update(self, at: Snapshot) -> None:
@@ -257,6 +272,6 @@ class Board:
 
         grid = Table.grid(padding=(0, 2))
         for label, at in list(self.seen.items()):
-            accuracy = f"{percentage(at.robust / at.n)} {interval(wilson(at.robust, at.n))}"
+            accuracy = f"{percent_of(at.robust / at.n, at.n)} ({interval_of(wilson(at.robust, at.n), at.n)})"
             grid.add_row(Text(label), accuracy, f"of {at.n:,}")
         return Group(grid, self.bar.get_renderable())

@@ -7,10 +7,14 @@ from typing import Annotated
 
 from isthmus.cli import exit_codes, output
 from isthmus.cli.options import (
+    ATTACK,
+    MODEL,
     Address,
     Data,
+    Everything,
     Executor,
     Images,
+    Json,
     Model,
     Quiet,
     RunFolder,
@@ -20,6 +24,7 @@ from isthmus.cli.options import (
     WorkerCpus,
     WorkerGpus,
     cluster_of,
+    complete_names,
     flag,
     number,
     text,
@@ -36,27 +41,40 @@ def audit(
     n: Images = None,
     checks: Annotated[
         str | None,
-        text("Comma-separated checks; see isthmus list checks.", "NAMES", show_default="all that come with isthmus"),
+        text(
+            "Comma-separated checks; see isthmus list checks.",
+            "NAMES",
+            panel=ATTACK,
+            show_default="all that come with isthmus",
+            autocompletion=complete_names("checks"),
+        ),
     ] = None,
-    full: Annotated[bool, flag("More restarts and steps.", "--full/--quick")] = False,
+    full: Annotated[bool, flag("More restarts and steps.", "--full/--quick", panel=ATTACK)] = False,
     claimed: Annotated[
         str | None,
-        text("Reported robust accuracy to verify: 53%, 0.53.", "ACCURACY", show_default="measured with PGD"),
+        text(
+            "Reported robust accuracy to verify: 53%, 0.53.", "ACCURACY", panel=ATTACK, show_default="measured with PGD"
+        ),
     ] = None,
     passes: Annotated[
         int | None,
-        number("Maximum passes per image for the verdict.", show_default="10000; 50000 with --full"),
+        number("Maximum passes per image for the verdict.", panel=ATTACK, show_default="10000; 50000 with --full"),
     ] = None,
     max_queries: Annotated[
         int | None,
-        number("Maximum number of images shown to the model, for example by a paid service.", show_default="no limit"),
+        number(
+            "Maximum number of images shown to the model, for example by a paid service.",
+            panel=ATTACK,
+            show_default="no limit",
+        ),
     ] = None,
     seed: Seed = 0,
     out: Annotated[
         Path | None, text("Output folder.", "FOLDER", show_default="the run itself, or runs/MODEL-WEIGHTS")
     ] = None,
     step: Annotated[
-        int | None, number("Audit the snapshot of this step (training.snapshots).", show_default="the last")
+        int | None,
+        number("Audit the snapshot of this step (training.snapshots).", panel=MODEL, show_default="the last"),
     ] = None,
     batch_size: Annotated[int, number("Images per batch; halved if memory runs out.")] = 256,
     executor: Executor = "local",
@@ -64,6 +82,8 @@ def audit(
     jobs: Annotated[int | None, number("Workers on the cluster.", show_default="as many as fit")] = None,
     worker_cpus: WorkerCpus = 1,
     worker_gpus: WorkerGpus = 0.0,
+    everything: Everything = False,
+    as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Audit a trained run or any classifier: write a page with all results and a verdict on its robust accuracy.
@@ -78,6 +98,7 @@ def audit(
     """
     from isthmus.audits import DEFAULT_CHECKS, WITH_TRAINING, AuditOptions
     from isthmus.audits.target import ModelSource, audit_run
+    from isthmus.report.loading import load_all
 
     if jobs is not None and executor == "local":
         raise ConfigError("--jobs of an audit needs --executor ray; a local audit runs in one process.")
@@ -97,8 +118,8 @@ def audit(
             cluster=cluster_of(executor, address, jobs, worker_cpus, worker_gpus),
         ),
     )
-    subjects = output.compare([page.parent])
-    output.echo(f"page: {page}")
+    subjects = load_all([page.parent])
+    output.show(subjects, page, everything, as_json)
     # a name may have an option after it, as in dataset_transfer:mnist
     requested = [*DEFAULT_CHECKS, *WITH_TRAINING] if names is None else [name.partition(":")[0] for name in names]
     exit_codes.stop_at_errors(subjects, requested)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from isthmus.cli.attack import show
-from isthmus.cli.options import Force, text
+from isthmus.cli.options import Force, argument, text
 
 
 def merge(
-    shards: Annotated[list[Path], typer.Argument(help="Files that isthmus attack --shard wrote, in any order.")],
+    shards: Annotated[list[Path], argument("Files that isthmus attack --shard wrote, in any order.", "SHARD")],
     out: Annotated[Path, text("File to write, as isthmus attack without --shard does.", "FILE")],
     force: Force = False,
 ) -> None:

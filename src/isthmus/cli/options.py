@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from isthmus.core import registry
 from isthmus.core.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
@@ -18,7 +20,14 @@ MOST = 2**31 - 1
 EXECUTORS = ("local", "ray")
 
 
-def number(help: str, *names: str, least: int = 1, **more: Any) -> Any:
+MODEL, DATA, ATTACK, OUTPUT, EXECUTION = "Model", "Data", "Attack", "Output", "Execution"
+"""Groups of options in the help of a command."""
+
+SUITES = ("standard", "fast", "ib", "rand")
+"""Suites of attacks, as in ``isthmus.attacks.suites``, which imports torch."""
+
+
+def number(help: str, *names: str, least: int = 1, panel: str = EXECUTION, **more: Any) -> Any:
     """An option whose value is a whole number from ``least`` to :data:`MOST`."""
 
     def check(value: int | None) -> int | None:
@@ -26,52 +35,100 @@ def number(help: str, *names: str, least: int = 1, **more: Any) -> Any:
             raise typer.BadParameter(f"{value} is not from {least} to {MOST}.")
         return value
 
-    return typer.Option(*names, metavar="N", help=help, callback=check, **more)
+    return typer.Option(*names, metavar="N", help=help, callback=check, rich_help_panel=panel, **more)
 
 
-def text(help: str, metavar: str, **more: Any) -> Any:
+def text(help: str, metavar: str, panel: str = OUTPUT, **more: Any) -> Any:
     """An option whose value has the form ``metavar``, such as NORM:EPS."""
-    return typer.Option(metavar=metavar, help=help, **more)
+    return typer.Option(metavar=metavar, help=help, rich_help_panel=panel, **more)
 
 
-def flag(help: str, *names: str) -> Any:
+def flag(help: str, *names: str, panel: str = EXECUTION) -> Any:
     """An option without a value."""
-    return typer.Option(*names, metavar="", help=help)
+    return typer.Option(*names, metavar="", help=help, rich_help_panel=panel)
 
 
-Quiet = Annotated[bool, flag("No progress bars.", "--quiet", "-q")]
-Force = Annotated[bool, flag("Overwrite the file if it exists.", "--force")]
+def argument(help: str, metavar: str, **more: Any) -> Any:
+    """An argument of a command; its metavar is a name in capitals."""
+    return typer.Argument(help=help, metavar=metavar, **more)
+
+
+def _share(value: float) -> float:
+    if not 0 <= value < float("inf"):
+        raise typer.BadParameter(f"{value:g} is not a number from 0.")
+    return value
+
+
+def complete(*choices: str) -> Callable[[str], list[str]]:
+    """Shell completion from fixed values; after a comma, of the last item of a list."""
+
+    def completed(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{choice}" for choice in choices if choice.startswith(last)]
+
+    return completed
+
+
+def complete_names(kind: str, *more: str) -> Callable[[str], list[str]]:
+    """Shell completion from the names of a kind of component, and ``more``."""
+    return lambda incomplete: complete(*more, *registry.names(kind))(incomplete)
+
+
+def examples(*commands: str) -> str:
+    """The end of a command's help: commands to copy, one a line."""
+    return "Examples:\n\n" + "\n\n".join(f"`isthmus {command}`" for command in commands)
+
+
+Quiet = Annotated[bool, flag("No progress bars.", "--quiet", "-q", panel=OUTPUT)]
+Everything = Annotated[bool, flag("Show all numbers and warnings, not only the summary.", "--all", panel=OUTPUT)]
+Json = Annotated[
+    bool,
+    flag("Print one JSON document on stdout and nothing else: verdicts, all metrics, page.", "--json", panel=OUTPUT),
+]
+Force = Annotated[bool, flag("Overwrite the file if it exists.", "--force", panel=OUTPUT)]
 Seed = Annotated[int, number("Seed of all random choices.", least=0)]
 
-RunFolder = Annotated[Path | None, typer.Argument(help="Run folder of a trained model.", show_default=False)]
+RunFolder = Annotated[Path | None, argument("Run folder of a trained model.", "RUN", show_default=False)]
 Model = Annotated[
-    str | None, text("A function of your own code that builds a model.", "MODULE:FUNCTION", show_default=False)
+    str | None,
+    text("A function of your own code that builds a model.", "MODULE:FUNCTION", panel=MODEL, show_default=False),
 ]
-Weights = Annotated[Path | None, text("Weights for --model, a safetensors file.", "FILE", show_default=False)]
+Weights = Annotated[
+    Path | None, text("Weights for --model, a safetensors file.", "FILE", panel=MODEL, show_default=False)
+]
 Data = Annotated[
     str | None,
     text(
         "Test images: digits, mnist, fashion_mnist, cifar10, svhn, folder:PATH or imagenet:PATH; with options as in a "
         "recipe: '{name: folder, path: PATH, channels: 1}'.",
         "NAME",
+        panel=DATA,
         show_default="the run's own",
+        autocompletion=complete_names("data"),
     ),
 ]
-Threat = Annotated[str, text("Norm and largest ε: linf:0.1, linf:8/255, l2:0.5, l1:5.", "NORM:EPS")]
-Images = Annotated[int | None, number("Number of test images, balanced over classes.", "--n", show_default="all")]
+Threat = Annotated[str, text("Norm and largest ε: linf:0.1, linf:8/255, l2:0.5, l1:5.", "NORM:EPS", panel=ATTACK)]
+Images = Annotated[
+    int | None, number("Number of test images, balanced over classes.", "--n", panel=DATA, show_default="all")
+]
 
-Executor = Annotated[str, text("local, or ray for workers on a cluster.", "NAME")]
+Executor = Annotated[
+    str,
+    text("local, or ray for workers on a cluster.", "NAME", panel=EXECUTION, autocompletion=complete(*EXECUTORS)),
+]
 Address = Annotated[
     str | None,
     text(
         "Address of the Ray cluster: auto, or ray://HEAD:10001.",
         "ADDRESS",
+        panel=EXECUTION,
         show_default="RAY_ADDRESS, or this machine alone",
     ),
 ]
 WorkerCpus = Annotated[int, number("CPUs of each worker on the cluster.")]
 WorkerGpus = Annotated[
-    float, typer.Option(min=0, metavar="X", help="GPUs of each worker on the cluster; two workers share one at 0.5.")
+    float,
+    text("GPUs of each worker on the cluster; two workers share one at 0.5.", "X", panel=EXECUTION, callback=_share),
 ]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,6 @@ from rich.console import Console
 from isthmus.core.errors import printable
 
 if TYPE_CHECKING:
-    from isthmus.core.types import Interval
     from isthmus.report.loading import AuditedModel
 
 
@@ -22,34 +23,33 @@ def echo(text: str, err: bool = False) -> None:
     typer.echo(printable(text), err=err)
 
 
-def echo_wrapped(text: str) -> None:
+def echo_wrapped(text: str, indent: str = "  ") -> None:
     """Print text in lines as wide as the terminal (80 columns without one), broken only between words."""
     width = shutil.get_terminal_size().columns
-    for line in textwrap.wrap(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False):
+    for line in textwrap.wrap(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False):
         echo(line)
 
 
-def percentage(fraction: float) -> str:
-    """A fraction in percent, with two decimals."""
-    return f"{100 * fraction:.2f}%"
+def show(models: Sequence[AuditedModel], page: Path, everything: bool, as_json: bool) -> None:
+    """Print audits: verdict, numbers, comparison, warnings and the page's path; or one JSON document.
 
-
-def interval(given: Interval) -> str:
-    """An interval of fractions in percent."""
-    return f"[{100 * given.low:.2f}, {100 * given.high:.2f}]"
-
-
-def compare(folders: list[Path]) -> list[AuditedModel]:
-    """Print the comparison table of audited folders, what did not pass and why, and the verdicts."""
+    Args:
+        everything: before these, all numbers of the page, all warnings in full and the verdicts with their intervals.
+        as_json: print the document alone, with infinities and NaN as text.
+    """
     from isthmus.report import terminal
-    from isthmus.report.loading import load_all
+    from isthmus.report.document import document
 
-    subjects = load_all(folders)
-    console = Console()
-    console.print(terminal.comparison(subjects))
-    remarks = terminal.remarks(subjects)
-    if remarks.row_count:
-        console.print(remarks)
-    for line in terminal.verdicts(subjects):
-        echo(line)
-    return subjects
+    if as_json:
+        typer.echo(json.dumps(document(models, page), allow_nan=False, indent=1))
+        return
+    console = Console(highlight=False)
+    if everything:
+        console.print(terminal.comparison(models))
+        if (remarks := terminal.remarks(models)).row_count:
+            console.print(remarks)
+        for line in terminal.verdicts(models):
+            echo(line)
+        console.print()
+    console.print(terminal.block(models, console.width))
+    echo(f"page: {page}")

@@ -9,28 +9,49 @@ import typer
 
 from isthmus.cli.exit_codes import ERROR
 from isthmus.cli.options import (
+    DATA,
     Address,
     Executor,
     Quiet,
     WorkerCpus,
     WorkerGpus,
+    argument,
     cluster_of,
+    complete,
     number,
     text,
 )
 from isthmus.cli.output import echo, echo_wrapped
 
 
+def _names(incomplete: str) -> list[str]:
+    from isthmus.studies import catalogue
+
+    return complete(*catalogue.names())(incomplete)
+
+
 def study(
     name: Annotated[
         str | None,
-        typer.Argument(help="Such as closer-look/figure-1. Without a name, list all.", show_default=False),
+        argument(
+            "Such as closer-look/figure-1. Without a name, list all.",
+            "NAME",
+            show_default=False,
+            autocompletion=_names,
+        ),
     ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Settings that replace the scale's: seeds=2 training.epochs=5.")
+        list[str] | None,
+        argument("Settings that replace the scale's: seeds=2 training.epochs=5.", "KEY=VALUE"),
     ] = None,
     scale: Annotated[
-        str, text("tiny (seconds, on toy data or digits), small (minutes on 2 cores) or paper.", "NAME")
+        str,
+        text(
+            "tiny (seconds, on toy data or digits), small (minutes on 2 cores) or paper.",
+            "NAME",
+            panel=DATA,
+            autocompletion=complete("tiny", "small", "paper"),
+        ),
     ] = "small",
     out: Annotated[Path, text("Folder of all studies and their trained models.", "FOLDER")] = Path("runs/studies"),
     jobs: Annotated[

@@ -8,14 +8,15 @@ from typing import Annotated
 import typer
 
 from isthmus.cli.exit_codes import ERROR
-from isthmus.cli.options import Quiet, text
-from isthmus.cli.output import echo, percentage
+from isthmus.cli.options import Quiet, argument, text
+from isthmus.cli.output import echo
+from isthmus.core.format import percent_of
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="Recipe, a YAML file (see examples/recipes).")],
+    recipe: Annotated[Path, argument("Recipe, a YAML file (see examples/recipes).", "RECIPE")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Settings that replace the recipe's: objective.rho=2 seed=3.")
+        list[str] | None, argument("Settings that replace the recipe's: objective.rho=2 seed=3.", "KEY=VALUE")
     ] = None,
     out: Annotated[Path | None, text("Run folder.", "FOLDER", show_default="runs/NAME")] = None,
     quiet: Quiet = False,
@@ -32,7 +33,7 @@ def train(
         return
     info = run.info()
     result = info["result"]
-    echo(f"test accuracy: {percentage(result['test_accuracy'])}")
+    echo(f"test accuracy: {percent_of(result['test_accuracy'], info['data']['test'])}")
     if note := info["data"].get("note"):
         echo(f"data: {note}")
     echo(f"run: {run.path}")

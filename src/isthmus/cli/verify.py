@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from isthmus.cli.exit_codes import ERROR
-from isthmus.cli.options import Model, Weights, number, text
-from isthmus.cli.output import echo, percentage
+from isthmus.cli.options import ATTACK, DATA, Model, RunFolder, Weights, argument, number, text
+from isthmus.cli.output import echo
+from isthmus.core.format import percent_of
 
 if TYPE_CHECKING:
     from isthmus.attacks.verify import Verification
@@ -19,17 +20,20 @@ _ROWS_SHOWN = 8
 
 
 def verify(
-    result: Annotated[Path, typer.Argument(help="File that isthmus attack wrote, or folder of an audit.")],
-    run: Annotated[Path | None, typer.Argument(help="Run folder of the model.", show_default=False)] = None,
+    result: Annotated[Path, argument("File that isthmus attack wrote, or folder of an audit.", "RESULT")],
+    run: RunFolder = None,
     model: Model = None,
     weights: Weights = None,
     data: Annotated[
-        str | None, text("Data to compare the original images with.", "NAME", show_default="the run's own")
+        str | None, text("Data to compare the original images with.", "NAME", panel=DATA, show_default="the run's own")
     ] = None,
     threat: Annotated[
-        str | None, text("Refuse a file with another threat, such as linf:8/255.", "NORM:EPS", show_default=False)
+        str | None,
+        text("Refuse a file with another threat, such as linf:8/255.", "NORM:EPS", panel=ATTACK, show_default=False),
     ] = None,
-    n: Annotated[int | None, number("Refuse a file with another number of images.", "--n", show_default=False)] = None,
+    n: Annotated[
+        int | None, number("Refuse a file with another number of images.", "--n", panel=DATA, show_default=False)
+    ] = None,
 ) -> None:
     """Recompute an upper bound on robust accuracy from saved adversarial examples. No attack runs.
 
@@ -54,10 +58,10 @@ def verify(
 
 def lines(done: Verification) -> Iterator[str]:
     """What a verification found, in lines."""
-    yield f"claimed: robust accuracy {percentage(done.claimed)}, n = {done.n:,}, {done.threat}"
+    yield f"claimed: robust accuracy {percent_of(done.claimed, done.n)}, n = {done.n:,}, {done.threat}"
     yield (
-        f"recomputed: robust accuracy {percentage(done.verified)}, from {done.proven:,} of {done.broken:,} broken "
-        f"examples; largest ‖δ‖ {done.largest:.6g}"
+        f"recomputed: robust accuracy {percent_of(done.verified, done.n)}, from {done.proven:,} of {done.broken:,} "
+        f"broken examples; largest ‖δ‖ {done.largest:.6g}"
     )
     if not done.complete:
         yield "interrupted: the evaluation was not finished when this file was written"
@@ -75,7 +79,7 @@ def lines(done: Verification) -> Iterator[str]:
 def conclusion(done: Verification) -> str:
     """What a successful verification has proven, and what it has not."""
     return (
-        f"verified: robust accuracy is at most {percentage(done.verified)} on these {done.n:,} images "
+        f"verified: robust accuracy is at most {percent_of(done.verified, done.n)} on these {done.n:,} images "
         f"(SHA-256 {done.examples[:16]}…) at {done.threat}; which attacks ran is not verified "
         f"({', '.join(done.attacks)})"
     )

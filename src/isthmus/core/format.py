@@ -51,6 +51,34 @@ def points(difference: float) -> str:
     return f"{100 * abs(difference):.1f} points"
 
 
+def percent_of(fraction: float, n: int) -> str:
+    """A fraction of ``n`` examples, to the decimals that n resolves: 58% of 100, 58.3% of 360, 58.33% of 5,000.
+
+    Below 1% it has one decimal more, if that is at most two.
+    """
+    return _percent(fraction, _decimals_of(fraction, n))
+
+
+def interval_of(interval: Interval, n: int) -> str:
+    """The interval of a fraction of ``n`` examples, in percent: "48–67"."""
+    return "–".join(_fixed(100 * end, _resolved(n)) for end in (interval.low, interval.high))
+
+
+def points_of(difference: float, n: int) -> str:
+    """The size of a difference of fractions of ``n`` examples: "8 points"."""
+    size = _fixed(100 * abs(difference), _decimals_of(difference, n))
+    return f"{size} point" if size == "1" else f"{size} points"
+
+
+def _decimals_of(fraction: float, n: int) -> int:
+    return min(_resolved(n) + (0 < abs(fraction) < 0.01), 2)
+
+
+def _resolved(n: int) -> int:
+    """Decimals of a percentage that distinguish k / n from (k + 1) / n, at most two."""
+    return 0 if n <= 100 else 1 if n <= 1000 else 2
+
+
 def interval(metric: Metric) -> str:
     """The interval of a fraction as " (95% interval 95.1% to 98.2%)"; "" if it has none."""
     found = metric.interval

@@ -1,23 +1,223 @@
-"""The comparison table of the page, verdicts and warnings, for a terminal."""
+"""What a terminal shows of audits: a short block at the end, and on request the whole comparison."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from isthmus.core.errors import printable
-from isthmus.core.format import STATUSES, in_words, size
-from isthmus.core.types import Metric, Status
+from isthmus.core.format import (
+    STATUSES,
+    count,
+    in_words,
+    interval_of,
+    listed,
+    percent_of,
+    size,
+    threat_title,
+)
+from isthmus.core.types import CheckResult, Metric, Status
+from isthmus.report import comparison as compared
 from isthmus.report import page, scorecard, tables
 from isthmus.report.loading import AuditedModel
 
 _LONGEST = 300
-"""Most characters of a reason; the page has the whole."""
+"""Most characters of a reason in the whole comparison; the page has all of it."""
+
+_WARNINGS = 4
+"""Most warnings in the block, a line each."""
+
+_LINES = 3
+"""Most lines of a sentence in the block, in a terminal of 80 columns."""
+
+_VERDICTS = {"broken": "is broken", "overstated": "is overstated", "undecided": "is undecided"}
 
 _STYLES = {Status.WARN: "yellow", Status.FAIL: "red", Status.SKIPPED: "dim", Status.ERROR: "bold red"}
+
+
+class Remark(NamedTuple):
+    """A classifier that collapsed, or a check that did not pass or measure; ``check`` is empty for the former."""
+
+    word: str
+    check: str
+    model: str
+    reason: str
+    status: Status
+
+
+def remarks_of(models: Sequence[AuditedModel]) -> list[Remark]:
+    """All remarks: collapsed classifiers first, then checks in the page's order."""
+    found = [Remark("collapsed", "", model.name, model.collapse, Status.ERROR) for model in models if model.collapsed]
+    for check in scorecard.in_order({check for model in models for check in model.results}):
+        for model in models:
+            result = model.results.get(check)
+            if result is not None and result.status not in (Status.PASS, Status.MEASURED):
+                found.append(Remark(STATUSES[result.status], check, model.name, result.reason, result.status))
+    return found
+
+
+# --- the block at the end ---
+
+
+def block(models: Sequence[AuditedModel], width: int = 80) -> RenderableType:
+    """Verdict, a line for each classifier, what is shown to differ, and warnings: under 25 lines for five classifiers.
+
+    Args:
+        width: of the terminal; a long sentence is replaced by a shorter one.
+    """
+    sentences = [
+        _short(compared.sentence(models), compared.short_sentence(models), width),
+        _short(compared.reported_sentence(models), "Reported and corrected robust accuracy differ: see --all.", width),
+    ]
+    rows = _rows(models)
+    parts: list[RenderableType] = [_wrapped(_verdict(models), width), Text()]
+    parts += [rows, *_legend(models)] if rows.columns else []
+    parts += _also_measured(models, width)
+    if any(sentences):
+        parts += [Text(), *(_wrapped(each, width) for each in sentences if each)]
+    parts += _warnings(models)
+    return Group(*parts)
+
+
+def _wrapped(sentence: str, width: int) -> Text:
+    return Text("\n".join(textwrap.wrap(printable(sentence), width, break_on_hyphens=False)))
+
+
+def _short(sentence: str, shorter: str, width: int) -> str:
+    return sentence if len(textwrap.wrap(sentence, width)) <= _LINES else shorter
+
+
+def _legend(models: Sequence[AuditedModel]) -> Iterator[Text]:
+    """What is reported and what is corrected."""
+    reported = [metric for model in models if (metric := _verdict_metric(model, "reported"))]
+    if reported:
+        whose = "as claimed" if all(not metric.n for metric in reported) else "against one run of PGD"
+        yield Text(f"robust accuracy: reported {whose}, corrected after all attacks", "dim")
+
+
+def _verdict(models: Sequence[AuditedModel]) -> str:
+    """The verdict line: "verdict: robust accuracy at ℓ∞ 0.1 holds for a and is overstated for b"."""
+    names: dict[str, list[str]] = {}
+    for model in models:
+        if (result := _diagnosis(model)) is not None:
+            names.setdefault(str(result.details["verdict"]["status"]), []).append(model.name)
+    data = listed(list(dict.fromkeys(model.record.data.partition(";")[0] for model in models)))
+    threats = dict.fromkeys(str(model.record.settings.get("threat", "")) for model in models)
+    at = f" at {listed([threat_title(threat) for threat in threats])}" if all(threats) else ""
+    if not names:
+        return f"verdict: none{at} on {data}; the check diagnosis gives one"
+    if len(models) > 2 and [len(models)] == [len(of) for of in names.values()]:
+        names = {word: ["all " + count(len(models), "model").removesuffix(" models")] for word in names}
+    parts = [f"{_VERDICTS.get(word, word)} for {listed(of)}" for word, of in names.items()]
+    return f"verdict: robust accuracy{at} {listed(parts)} on {data}"
+
+
+def _also_measured(models: Sequence[AuditedModel], width: int) -> list[Text]:
+    """The checks whose numbers are not in the block."""
+    shown = {"accuracy", "calibration", "diagnosis" if any(map(_diagnosis, models)) else "robustness"}
+    measured = {check for model in models for check, result in model.results.items() if len(result.metrics)}
+    others = scorecard.in_order(measured - shown)
+    return [_wrapped(f"also measured (--all): {', '.join(others)}", width)] if others else []
+
+
+Getter = Callable[[AuditedModel], Metric | None]
+
+
+def _rows(models: Sequence[AuditedModel]) -> Table:
+    """A line for each classifier: reported, corrected, clean accuracy and ECE, each column with its n."""
+    columns: dict[str, tuple[Getter, bool]] = {
+        "reported": (lambda model: _verdict_metric(model, "reported"), False),
+        "corrected": (lambda model: _verdict_metric(model, "corrected"), True),
+        "clean": (lambda model: _metric(model, "accuracy", "accuracy"), False),
+        "ECE": (lambda model: _metric(model, "calibration", "ece"), False),
+    }
+    if all(_diagnosis(model) is None for model in models):
+        columns = {"robust accuracy": (_robust, True), **dict(list(columns.items())[2:])}
+    found = {title: [get(model) for model in models] for title, (get, _) in columns.items()}
+    found = {title: metrics for title, metrics in found.items() if any(metrics)}
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
+    if not found:
+        return table
+    table.add_column("", overflow="fold")
+    sizes = [{metric.n for metric in metrics if metric is not None and metric.n} for metrics in found.values()]
+    for (title, metrics), own in zip(found.items(), sizes, strict=True):
+        level = " (95% interval)" if columns[title][1] and any(m is not None and m.interval for m in metrics) else ""
+        n = f"\n{size(next(iter(own)))}" if len(own) == 1 else "\n"
+        header = Text.assemble(f"{title}{level}", (n, "dim"))
+        table.add_column(header, justify="left" if columns[title][1] else "right", no_wrap=True)
+    for index, model in enumerate(models):
+        mode = compared.mode_of(model)
+        cells = [
+            _number(metrics[index], columns[title][1], len(own) > 1)
+            for (title, metrics), own in zip(found.items(), sizes, strict=True)
+        ]
+        table.add_row(_text(model.name if mode == "mean" else f"{model.name} ({mode} mode)"), *cells)
+    return table
+
+
+def _number(metric: Metric | None, interval: bool, n: bool) -> Text:
+    """A fraction, with its interval and n if the column shows them."""
+    if metric is None or metric.value is None:
+        return Text("–", "dim")
+    if not metric.n:  # a claimed number
+        return Text.assemble(percent_of(metric.value, 1000), (f" {metric.note}", "dim"))
+    parts = [f" ({interval_of(metric.interval, metric.n)})"] if interval and metric.interval else []
+    parts += [f" {size(metric.n)}"] if n else []
+    return Text.assemble(percent_of(metric.value, metric.n), ("".join(parts), "dim"))
+
+
+def _diagnosis(model: AuditedModel) -> CheckResult | None:
+    result = model.results.get("diagnosis")
+    return result if result is not None and "verdict" in result.details else None
+
+
+def _verdict_metric(model: AuditedModel, name: str) -> Metric | None:
+    result = _diagnosis(model)
+    return None if result is None else compared.verdict_metric(result.details, name)
+
+
+def _metric(model: AuditedModel, check: str, name: str) -> Metric | None:
+    """A check's metric in the mode of the verdict, for all classes and before any scaling."""
+    result = model.results.get(check)
+    if result is None or result.status is Status.ERROR:
+        return None
+    found = [metric for metric in result.metrics.select(name) if metric.coords.keys() <= {"mode"}]
+    by_mode = {metric.coords.get("mode"): metric for metric in found}
+    return by_mode.get(compared.mode_of(model), by_mode.get("mean", by_mode.get(None)))
+
+
+def _robust(model: AuditedModel) -> Metric | None:
+    """Robust accuracy against all attacks at the largest ε, of the check ``robustness``."""
+    result = model.results.get("robustness")
+    found = [] if result is None else [m for m in result.metrics.select("robust_accuracy") if "attack" not in m.coords]
+    found = [metric for metric in found if metric.coords.get("mode", "mean") == "mean"]
+    return max(found, key=lambda metric: float(metric.coords.get("eps", 0)), default=None)
+
+
+def _warnings(models: Sequence[AuditedModel]) -> list[RenderableType]:
+    """A line for each kind of warning, with the classifiers that have it; skipped checks are no warnings."""
+    groups: dict[tuple[str, str, str], list[Remark]] = {}
+    for remark in remarks_of(models):
+        if remark.status is not Status.SKIPPED:
+            groups.setdefault((remark.word, remark.check, _STYLES[remark.status]), []).append(remark)
+    lines: list[RenderableType] = []
+    for (word, check, style), remarks in list(groups.items())[:_WARNINGS]:
+        who = listed([remark.model for remark in remarks]) if len(models) > 1 else ""
+        about = " of ".join(part for part in (check, who) if part)
+        text = Text.assemble((word, style), printable(f": {about}{': ' if about else ''}{remarks[0].reason}"))
+        text.no_wrap, text.overflow = True, "ellipsis"
+        lines.append(text)
+    if len(groups) > _WARNINGS:
+        lines.append(Text(f"{len(groups) - _WARNINGS} more warnings: see --all or the page", "dim"))
+    return [Text(), *lines] if lines else []
+
+
+# --- the whole comparison ---
 
 
 def comparison(models: Sequence[AuditedModel]) -> Table:
@@ -42,11 +242,11 @@ def comparison(models: Sequence[AuditedModel]) -> Table:
 def verdicts(models: Sequence[AuditedModel]) -> Iterator[str]:
     """The verdict on each classifier in a line: its status, and the robust accuracy to cite with n and interval."""
     for model in models:
-        result = model.results.get("diagnosis")
-        if result is None or "verdict" not in result.details:
+        result = _diagnosis(model)
+        if result is None:
             continue
         verdict, modes = result.details["verdict"], result.details["modes"]
-        left, reported = (Metric.model_validate(verdict[f"{name}_metric"]) for name in ("corrected", "reported"))
+        left, reported = (compared.verdict_metric(result.details, name) for name in ("corrected", "reported"))
         mode = f", {result.details['mode']} mode" if len(modes) > 1 else ""
         line = (
             f"verdict{f' on {model.name}' if len(models) > 1 else ''}: {verdict['status']}; robust accuracy at "
@@ -61,22 +261,12 @@ def remarks(models: Sequence[AuditedModel]) -> Table:
     lines.add_column(no_wrap=True)
     lines.add_column(overflow="fold", ratio=1)
     lines.add_column(overflow="fold", ratio=4)
-    for word, style, about, reason in _remarks(models):
-        short = textwrap.shorten(reason, _LONGEST, placeholder=" …")
-        lines.add_row(Text(word, style), _text(about), _text(short))
+    for remark in remarks_of(models):
+        style = _STYLES[remark.status]
+        about = f"{remark.check} of {remark.model}" if remark.check else remark.model
+        short = textwrap.shorten(remark.reason, _LONGEST, placeholder=" …")
+        lines.add_row(Text(remark.word, style), _text(about), _text(short))
     return lines
-
-
-def _remarks(models: Sequence[AuditedModel]) -> Iterator[tuple[str, str, str, str]]:
-    for model in models:
-        if model.collapsed:
-            yield "collapsed", "bold red", model.name, model.collapse
-    for check in scorecard.in_order({check for model in models for check in model.results}):
-        for model in models:
-            result = model.results.get(check)
-            if result is not None and result.status not in (Status.PASS, Status.MEASURED):
-                style = _STYLES[result.status]
-                yield STATUSES[result.status], style, f"{check} of {model.name}", result.reason
 
 
 def _text(given: str) -> Text:

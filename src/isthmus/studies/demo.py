@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.audits import DEFAULT_CHECKS, WITH_TRAINING, AuditOptions
+from isthmus.audits.options import Progress
+from isthmus.audits.progress import over_all
 from isthmus.audits.target import ModelSource, audit_run
+from isthmus.core.progress import Update, progress_bar
 from isthmus.core.recipe import Recipe, load_recipe
 from isthmus.report import page
+from isthmus.training.progress import ProgressCallback
 from isthmus.training.start import train
 
 THREAT = "linf:0.1"
@@ -18,6 +22,9 @@ CHECKS: tuple[str | dict[str, Any], ...] = (
     *WITH_TRAINING,
 )
 """All checks; the diagnosis uses 100 images in mean mode, to be fast."""
+
+_TRAINING = 0.1
+"""Share of training in the time that a classifier takes."""
 
 OBJECTIVES: dict[str, Any] = {
     "determ": "deterministic",
@@ -50,9 +57,24 @@ def run_demo(out: Path, show_progress: bool = True) -> Path:
     Returns:
         Path of the page that compares them.
     """
-    folders = []
-    for recipe in recipes():
-        run = train(recipe, out=out / recipe.name, progress=show_progress)
-        audit_run(ModelSource(run.path), THREAT, CHECKS, options=AuditOptions(progress=show_progress))
-        folders.append(run.path)
+    folders, plans = [], recipes()
+    with progress_bar("demo", show_progress) as update:
+        for index, recipe in enumerate(plans):
+            training, auditing = _progress(update, f"{recipe.name} ({index + 1} of {len(plans)})", index, len(plans))
+            run = train(recipe, out=out / recipe.name, progress=training)
+            audit_run(ModelSource(run.path), THREAT, CHECKS, options=AuditOptions(progress=auditing))
+            folders.append(run.path)
     return page.write(folders, out / "page.html")
+
+
+def _progress(update: Update, name: str, index: int, count: int) -> tuple[ProgressCallback, Progress]:
+    """The functions to call while a classifier is trained and audited: both advance one bar over all classifiers."""
+
+    def training(done: float, total: float, terms: str) -> None:
+        update((index + _TRAINING * done / max(total, 1)) / count, f"{name}, training")
+
+    def auditing(fraction: float, check: str) -> None:
+        update((index + _TRAINING + (1 - _TRAINING) * fraction) / count, f"{name}, {check}")
+
+    checks = [check if isinstance(check, str) else check["name"] for check in CHECKS]
+    return training, over_all(checks, auditing)

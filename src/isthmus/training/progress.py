@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from isthmus.core.progress import visible
+
 SHOWN = {
     "ce": "ce",
     "rate": "R",
@@ -39,21 +41,21 @@ def show_progress(name: str, total: int, done: int, shown: bool | ProgressCallba
     Args:
         name: of the run.
         total, done: steps of the run, and those before this start.
-        shown: that function; or whether to draw a bar with rate, time left and terms, if stderr is a terminal.
+        shown: that function; or whether to draw a bar with rate, time left and terms, in a terminal or notebook.
     """
     if not isinstance(shown, bool):
         yield shown
         return
     console = Console(stderr=True)
     progress = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         _StepsPerSecond(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[terms]}", style="dim"),
         console=console,
-        disable=not shown or not console.is_terminal,
+        disable=not (shown and visible(console)),
         transient=True,
     )
     with progress:

@@ -33,7 +33,7 @@ def train(
         overrides: ``["objective.rho=2"]`` or ``{"objective.rho": 2}``; keywords set top-level keys (``seed=3``).
         out: the run folder; None means ``runs/<name>``. A finished or collapsed run of the same recipe is returned
             unchanged.
-        progress: show a progress bar if stderr is a terminal; or a function to call with the progress.
+        progress: True for a bar in a terminal or notebook, with the time left; or a function to call with the progress.
         wait: if another process trains this run, wait for it instead of failing.
 
     Returns:

@@ -1,8 +1,11 @@
 """What does not fit is refused in one clear sentence, before any attack runs."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 import isthmus
@@ -12,6 +15,7 @@ from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.pgd import PGD
 from isthmus.attacks.suites import SUITES, stages_of
 from isthmus.attacks.threats import L2
+from isthmus.core import progress
 from isthmus.core.config import component
 from isthmus.core.errors import ConfigError, DataError, ModelError
 from tests.attacks.attacked_models import Smooth, pictures, subject
@@ -172,15 +176,19 @@ def test_an_attack_by_its_label_does_what_it_did_in_its_suite():
     assert labelled == written
 
 
-@pytest.mark.parametrize("progress", [True, False])
-def test_progress_is_a_line_on_stderr(capsys, progress):
+@pytest.mark.parametrize("shown", [True, False])
+def test_progress_is_a_bar_in_a_terminal(monkeypatch, capsys, shown):
     model, images, labels = subject()
-    robust_accuracy(model, images, labels, Linf(0.1), ["fgsm"], options=RunOptions(progress=progress))
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.endswith(": 100%\n") if progress else said.err == ""
-    isthmus.audit(model, images, labels, Linf(0.1), ["accuracy"], options=isthmus.AuditOptions(progress=progress))
-    assert ("accuracy: " in capsys.readouterr().err) is progress
+    for given in ({"progress": shown}, {"options": RunOptions(progress=shown)}):
+        console = Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
+        monkeypatch.setattr(progress, "Console", lambda stderr, console=console: console)
+        robust_accuracy(model, images, labels, Linf(0.1), ["fgsm"], **given)
+        drawn = console.file.getvalue()
+        assert ("robust accuracy: fgsm, " in drawn) is shown
+        assert ("100%" in drawn) is shown
+    isthmus.audit(model, images, labels, Linf(0.1), ["accuracy"], progress=shown)
+    assert (": accuracy" in console.file.getvalue()) is shown
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_results_images_and_labels_are_verified_as_arrays_too(tmp_path):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +11,8 @@ from typing import NamedTuple
 from jaxtyping import Int
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
+
+from isthmus.core.progress import progress_bar
 
 
 class Snapshot(NamedTuple):
@@ -49,7 +51,7 @@ class RunOptions:
             evaluation, and returns the result of a finished one at once. Keep the result itself with
             :meth:`isthmus.attacks.RobustResult.save`; then delete this file with
             :func:`isthmus.attacks.engine.evaluation_file.forget`.
-        progress: True for a line on stderr; or a function that is called with a :class:`Snapshot`.
+        progress: True for a bar in a terminal or notebook; or a function that is called with a :class:`Snapshot`.
         verify: check every adversarial image on a further forward pass at the end. An example that fails counts as
             robust, and the result's ``unconfirmed`` and ``warnings`` report it. For a random model, compute the average
             on fresh draws; without it only the number of confidently wrong examples is known.
@@ -85,16 +87,20 @@ class RunOptions:
 
     @property
     def callback(self) -> Progress | None:
-        """``progress`` as a function; None for no progress."""
-        return progress_callback(self.progress)
+        """``progress`` if it is a function; True and False are for the calls that use :func:`shown_progress`."""
+        return None if isinstance(self.progress, bool) else self.progress
 
 
-def progress_callback(progress: Progress | bool | None) -> Progress | None:
-    """The function to call: None for False, a line on stderr for True."""
+@contextmanager
+def shown_progress(progress: Progress | bool | None, title: str) -> Iterator[Progress | None]:
+    """The function to call with progress: the given one, one that draws a bar for True, or None."""
     if not isinstance(progress, bool):
-        return progress
-    show = line()
-    return (lambda at: show(f"{at.attack}, {at.robust} of {at.n} robust", at.done, at.total)) if progress else None
+        yield progress
+    elif not progress:
+        yield None
+    else:
+        with progress_bar(title) as update:
+            yield lambda at: update(at.done / max(at.total, 1), f"{at.attack}, {at.robust:,} of {at.n:,} robust")
 
 
 def monotone(progress: Progress | None) -> Progress | None:
@@ -109,22 +115,3 @@ def monotone(progress: Progress | None) -> Progress | None:
         progress(at._replace(done=most * at.total))
 
     return report
-
-
-Shown = Callable[[str, float, float], None]
-
-
-def line() -> Shown:
-    """A function that writes ``part: 42%`` over the line before, whenever it changes, and ends the line at 100%."""
-    last = ""
-
-    def show(part: str, done: float, total: float) -> None:
-        nonlocal last
-        text = f"{part}: {100 * done / total if total else 0:.0f}%"
-        if text != last:
-            over = " " * max(len(last) - len(text), 0)
-            sys.stderr.write(f"\r{text}{over}" + ("\n" if done >= total else ""))
-            sys.stderr.flush()
-            last = text
-
-    return show
