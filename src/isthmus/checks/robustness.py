@@ -52,7 +52,8 @@ class Robustness(Check):
     predictions ``robust_one_evaluation`` and ``robust_confident``; ``smallest_eps`` float[n], 0 if wrong on the clean
     image, inf if no adversarial example was found. And ``gallery_original`` and ``gallery_adversarial``
     uint8[up to 8, h, w, c]: the first examples that are correct on the clean image and broken under attack, in mean
-    mode, rounded to 8 bits for display.
+    mode, rounded to 8 bits for display. ``details["gallery"]`` has their index, label, predicted class, smallest ε, and
+    the confidence in the label on the clean image and in the predicted class under attack.
 
     Options that are None follow the audit's budget.
 
@@ -170,20 +171,32 @@ def _judge(signs: Mapping[str, Sequence[str]], at: Threat, worst: Metric) -> tup
 def _gallery(curve: Curve, context: Context) -> tuple[list[dict[str, Any]], dict[str, NDArray[np.uint8]]]:
     found = curve.correct & np.isfinite(curve.adversarial).all(axis=(1, 2, 3))
     shown = np.flatnonzero(found)[:_EXAMPLES_SHOWN]
-    adversarial = torch.from_numpy(curve.adversarial[shown])
-    predicted: list[int] = []
-    if len(shown):
-        keys = context.keys[torch.from_numpy(shown).to(context.keys.device)]
-        predicted = predict(context.model, adversarial.to(context.images.device), keys).argmax(1).tolist()
+    original, adversarial = context.images[shown], torch.from_numpy(curve.adversarial[shown])
+    before, after = (_probabilities(images, shown, context) for images in (original, adversarial))
     facts = [
-        {"index": int(i), "label": int(label), "predicted": int(guess), "eps": float(curve.smallest_eps[i])}
-        for i, label, guess in zip(shown, context.truth[shown], predicted, strict=True)
+        {
+            "index": int(i),
+            "label": int(label),
+            "predicted": int(probabilities.argmax()),
+            "eps": float(curve.smallest_eps[i]),
+            "clean_confidence": float(clean[label]),
+            "confidence": float(probabilities.max()),
+        }
+        for i, label, clean, probabilities in zip(shown, context.truth[shown], before, after, strict=True)
     ]
     pictures = {
-        "gallery_original": _as_bytes(context.images.cpu().float().numpy()[shown]),
+        "gallery_original": _as_bytes(original.cpu().float().numpy()),
         "gallery_adversarial": _as_bytes(adversarial.numpy()),
     }
     return facts, pictures
+
+
+def _probabilities(images: torch.Tensor, shown: NDArray[np.int64], context: Context) -> NDArray[np.float32]:
+    """Softmax of the model's outputs for images at these positions, in mean mode: float32[len(shown), classes]."""
+    if not len(shown):
+        return np.empty((0, 0), np.float32)
+    keys = context.keys[torch.from_numpy(shown).to(context.keys.device)]
+    return predict(context.model, images.to(context.images.device), keys).softmax(1).numpy()
 
 
 def _as_bytes(images: NDArray[np.float32]) -> NDArray[np.uint8]:
