@@ -107,7 +107,8 @@ def test_classifiers_judged_on_other_labels_are_not_ranked():
     assert {mark.name for mark in plane.marks} == {"MNI of a and c", "H(Y) of a and c", "MNI of b", "H(Y) of b"}
     assert table.reading.startswith(f"H(Y) = {entropy:.3f} nats for a and c and 0.500 nats for b.")
     same = page.section({"a": one, "c": one}).blocks[0]
-    assert same.reading.startswith("All have the same distance")
+    assert same.reading.startswith("The distance to the MNI point is ")
+    assert " for each; the MNI point is at " in same.reading
 
 
 def test_contradicting_bounds_warn():

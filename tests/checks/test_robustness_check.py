@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -134,12 +136,14 @@ def test_the_gallery_holds_real_adversarial_images():
         change = np.abs(after.astype(float) - before.astype(float)).max() / 255
         assert change <= fact["eps"] + 1 / 255
     section = page.section({"linear": result})
-    (name, pictures), *_ = section.blocks[-1].rows
-    assert name == "linear"
-    assert len(pictures) == 3 * 8
-    assert {"class", "predicted", "difference"} <= {
-        word for p in pictures for word in p.caption.replace(",", "").split()
-    }
+    shown = section.blocks[-1]
+    assert shown.columns == ("linear",)
+    assert len(shown.rows) == 6
+    original, ((adversarial, difference),) = shown.rows[0]
+    first = facts[0]
+    assert original.caption == f"image {first['index']}, class {first['label']}"
+    assert re.match(rf"{first['label']} \(\d+\.\d%\) → {first['predicted']} \(\d+\.\d%\), ε", adversarial.caption)
+    assert difference.caption == "difference"
 
 
 def test_batch_size_changes_nothing():
@@ -252,8 +256,10 @@ def test_a_stored_result_gives_the_same_section(tmp_path):
     before, after = page.section({"a": result}), page.section({"a": loaded})
     assert after.blocks[:2] == before.blocks[:2]
     assert after.columns == before.columns
-    for (_, one), (_, other) in zip(before.blocks[2].rows, after.blocks[2].rows, strict=True):
-        for a, b in zip(one, other, strict=True):
+    for (one, ((two, three),)), (other, ((second, third),)) in zip(
+        before.blocks[2].rows, after.blocks[2].rows, strict=True
+    ):
+        for a, b in ((one, other), (two, second), (three, third)):
             assert a.caption == b.caption
             np.testing.assert_array_equal(a.image, b.image)
 
@@ -266,7 +272,7 @@ def test_the_section_compares_classifiers_and_keeps_norms_apart():
     first, second = section.blocks[:2]
     highest, lowest = (f"{100 * worst(r).value:.1f}% (95% interval" for r in (firm, weak))
     assert first.reading.startswith(f"firm has the highest robust accuracy at ℓ∞ 0.06, {highest}")
-    assert f"weak the lowest, {lowest}" in first.reading
+    assert f"weak has the lowest, {lowest}" in first.reading
     assert "overlap" not in first.reading
     assert [series.name for series in second.series] == ["round"]
     assert second.x_label.startswith("ℓ2")
@@ -313,7 +319,7 @@ def test_only_classifiers_under_the_same_threat_are_ranked():
     three = page.section({"a": small, "b": large, "c": result_of("linf:0.02", {"pgd": 4})}).blocks[0].reading
     assert "a and c up to ℓ∞ 0.02 and b up to" in three
     assert "a has the highest robust accuracy at ℓ∞ 0.02" in three
-    assert "c the lowest, 10.0%" in three
+    assert "c has the lowest, 10.0%" in three
 
 
 def test_ties_are_named_and_nobody_wins_them():
@@ -324,14 +330,15 @@ def test_ties_are_named_and_nobody_wins_them():
     assert "fgsm and pgd for 1 of 2 and pgd for 1 of 2" in reading
 
 
-def test_the_gallery_speaks_of_the_pictures_it_shows():
-    first, both = ([0.1, 0.1, 0.1, 0.1, 0.02], [0.1, 0.05, 0.05])
+def test_the_smallest_sufficient_eps_is_named_unless_all_share_it():
+    first, both = ([0.05], [0.02])
     found = {"a": result_of("linf:0.1", {"pgd": 9}, gallery=first)}
     found |= {name: result_of("linf:0.1", {"pgd": 9}, gallery=both) for name in "bcd"}
-    gallery = page.section(found).blocks[-1]
-    assert gallery.reading.endswith("; b, c and d each lose one of them at ε = 0.05.")
-    found["d"] = result_of("l2:0.1", {"pgd": 9}, gallery=both)
-    assert page.section(found).blocks[-1].reading.endswith("of its grid.")
+    assert page.section(found).blocks[-1].reading.endswith(" b, c and d lose an image at ε\u00a0=\u00a00.02.")
+    del found["a"]
+    assert "lose an image" not in page.section(found).blocks[-1].reading
+    found["d"] = result_of("l2:0.1", {"pgd": 9}, gallery=first)
+    assert "lose an image" not in page.section(found).blocks[-1].reading, "norms differ"
 
 
 def test_budgets_and_grids():

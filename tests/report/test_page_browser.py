@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from isthmus.report import page, sections
+from isthmus.report.loading import load_all
+from tests.report import report_standins, standin_checks, verdict_standins
 from tests.report.headless import CHROMIUM, Browser
 
 pytestmark = [
@@ -17,7 +23,7 @@ pytestmark = [
 # what lies beyond the right edge of the window, unless it scrolls in a box of its own
 OVERFLOWING = """
 [...document.body.querySelectorAll('*')]
-  .filter(e => !e.parentElement.closest('.scroll, pre, svg'))
+  .filter(e => !e.parentElement.closest('.scroll, pre, svg, nav'))
   .filter(e => e.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5)
   .map(e => e.tagName + '.' + e.getAttribute('class') + ': ' + e.textContent.trim().slice(0, 40))
 """
@@ -81,6 +87,111 @@ def test_paper_is_light_and_shows_what_is_closed_on_screen(browser: Browser, pat
     assert browser.evaluate(OVERFLOWING) == []
     browser.pdf(tmp_path / "page.pdf")
     assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
+
+
+MOST_WORDS, MOST_ROWS, MOST_SCREENS, MOST_PHONE_SCREENS, MOST_PAGES = 1500, 50, 8, 12, 12
+SIZE = """({
+  words: document.body.innerText.split(/\\s+/).filter(word => /[\\p{L}\\p{N}]/u.test(word)).length,
+  rows: [...document.querySelectorAll('tr')].filter(row => row.checkVisibility() && row.offsetHeight).length,
+  screens: document.documentElement.scrollHeight / innerHeight,
+})"""
+
+
+@pytest.fixture(scope="module")
+def audited(runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of five classifiers with every verdict, and adversarial examples."""
+    found = {
+        "deterministic": verdict_standins.diagnosis("overstated", 92, 51, failed=("steps", "restarts")),
+        "vib-rho4": verdict_standins.diagnosis("broken", 88, 3, failed=("steps",)),
+        "vib-rho0": verdict_standins.diagnosis("undecided", 58, 58),
+        "ceb-rho4": verdict_standins.diagnosis("holds", 60, 54, claimed=True),
+        "ceb-rho0": verdict_standins.diagnosis("holds", 54, 54),
+    }
+    examples = verdict_standins.robustness(report_standins.digits(), (0, 1, 2, 3))
+    models = [
+        replace(model, results={**model.results, "diagnosis": found[model.name], "robustness": examples})
+        for model in load_all(runs)
+    ]
+    path = tmp_path_factory.mktemp("audited") / "page.html"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delitem(standin_checks.SECTIONS, "robustness")
+        patch.setattr(sections, "find", standin_checks.find)
+        path.write_text(page.render(models), "utf-8")
+    return path
+
+
+def test_a_page_of_five_classifiers_is_short(browser: Browser, audited: Path, tmp_path: Path) -> None:
+    browser.open(audited, width=1280, height=800)
+    size = browser.evaluate(SIZE)
+    assert size["words"] <= MOST_WORDS
+    assert size["rows"] <= MOST_ROWS
+    assert size["screens"] <= MOST_SCREENS
+    browser.open(audited, width=390, height=844)
+    assert browser.evaluate(SIZE)["screens"] <= MOST_PHONE_SCREENS
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    browser.pdf(tmp_path / "page.pdf")
+    assert 1 <= len(re.findall(rb"/Type\s*/Page[^s]", (tmp_path / "page.pdf").read_bytes())) <= MOST_PAGES
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280])
+def test_verdicts_and_examples_fit_the_window(browser: Browser, audited: Path, width: int) -> None:
+    browser.open(audited, width=width)
+    assert browser.complaints() == []
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert browser.evaluate(OVERFLOWING) == []
+    words = "[...document.querySelectorAll('.word')].map(word => word.innerText.trim())"
+    assert browser.evaluate(words) == ["OVERSTATED", "BROKEN", "UNDECIDED", "HOLDS", "HOLDS"]
+    last = "document.querySelector('.verdict:last-of-type').getBoundingClientRect().bottom"
+    assert browser.evaluate(last) <= 900, "the verdicts are on the first screen"
+
+
+def test_no_interval_is_broken_across_lines(browser: Browser, audited: Path) -> None:
+    browser.open(audited, width=390)
+    lines = (
+        "[...document.querySelectorAll('.nb')].filter(e => e.checkVisibility() && e.getClientRects().length > 1).length"
+    )
+    assert browser.evaluate("document.querySelectorAll('.nb').length") > 10
+    assert browser.evaluate(lines) == 0
+
+
+def test_an_example_is_enlarged_without_the_script(browser: Browser, audited: Path) -> None:
+    browser.open(audited, width=1280)
+    width = "document.querySelector('.zoom img').getBoundingClientRect().width"
+    assert 120 <= browser.evaluate(width) <= 170
+    browser.call("Emulation.setFocusEmulationEnabled", enabled=True)
+    browser.evaluate("document.querySelector('.zoom').focus()")
+    assert browser.evaluate(width) > 500
+
+
+def test_classifiers_can_be_hidden_and_tables_sorted(browser: Browser, audited: Path) -> None:
+    browser.open(audited, width=1280)
+    shown = "[...document.querySelectorAll('.m1')].filter(e => e.getBoundingClientRect().width).length"
+    assert browser.evaluate(shown) > 10
+    browser.evaluate("document.querySelector('[data-model=\"1\"]').click()")
+    assert browser.evaluate(shown) == 0
+    names = "[...document.querySelectorAll('table.numbers tbody th')].map(e => e.innerText.trim())"
+    browser.evaluate("document.querySelector('details.all').open = true")
+    accuracies = "[...document.querySelectorAll('table.numbers tbody tr')].map(e => parseFloat(e.cells[3].textContent))"
+    browser.evaluate("document.querySelectorAll('table.numbers thead tr:last-child th')[3].click()")
+    first = browser.evaluate(accuracies)
+    assert first == sorted(first)
+    browser.evaluate("document.querySelectorAll('table.numbers thead tr:last-child th')[3].click()")
+    assert browser.evaluate(accuracies) == first[::-1]
+    assert len(browser.evaluate(names)) == 5
+
+
+def test_the_numbers_of_a_figure_can_be_downloaded(browser: Browser, audited: Path) -> None:
+    browser.open(audited, width=1280)
+    browser.evaluate(
+        "window.saved = []; URL.createObjectURL = blob => (blob.text().then(t => saved.push(t)), 'blob:x')"
+    )
+    browser.evaluate("HTMLAnchorElement.prototype.click = function () { saved.push(this.download) }")
+    browser.evaluate("document.querySelectorAll('.downloads button').forEach((b, i) => i < 2 && b.click())")
+    saved = browser.evaluate("new Promise(done => setTimeout(() => done(window.saved), 200))")
+    table = json.loads(next(text for text in saved if text.startswith("{")))
+    assert {"title", "columns", "rows"} == set(table)
+    assert all(isinstance(row[1], float | int) for row in table["rows"])
+    assert any(name.endswith(".csv") for name in saved)
 
 
 def test_the_checks_of_this_test_see_a_bad_page(browser: Browser, tmp_path: Path) -> None:

@@ -10,22 +10,32 @@ def test_ties_are_named_together():
     found = {name: proportion(k, 100) for name, k in {"a": 90, "b": 90, "c": 85, "d": 20}.items()}
     most, least = common.extreme(found), common.extreme(found, largest=False)
     assert (most.names, most.others, most.alike) == (["a", "b"], ["c", "d"], ["c"])
-    assert most.caveat == "; not shown to differ from c, whose intervals overlap"
-    assert (least.names, least.alike, least.caveat) == (["d"], [], "")
+    assert most.group == ["a", "b", "c"]
+    assert (least.names, least.alike) == (["d"], [])
     assert common.extreme(dict.fromkeys("abcde", found["a"])).others == []
     both = common.extremes(found, "ECE")
     assert both == (
-        "a and b have the largest ECE, 90.0% (not shown to differ from c, whose intervals overlap), and d the "
-        "smallest, 20.0%"
+        "a, b and c have the largest ECE, 85.0% to 90.0% (overlapping intervals), and d has the smallest, 20.0%"
     )
     assert common.superlative(found, "ECE", "smallest") == "d has the smallest ECE, 20.0%"
     assert common.extremes(dict.fromkeys("ab", found["d"]), "ECE") == "The ECE is 20.0% for each"
 
 
-def test_a_ranking_names_three_classifiers():
+def test_extremes_name_every_classifier():
+    found = {name: proportion(k, 100) for name, k in {"a": 90, "b": 84, "c": 79, "d": 72}.items()}
+    assert common.extremes(found, "ECE") == (
+        "a, b and c have the largest ECE, 79.0% to 90.0% (overlapping intervals), and d has less, 72.0%"
+    )
+    apart = {name: proportion(k, 1000) for name, k in {"a": 900, "b": 500, "c": 100}.items()}
+    assert common.extremes(apart, "ECE").endswith("and c has the smallest, 10.0%; b lies between")
+
+
+def test_a_ranking_names_every_classifier_or_none():
     values = {"a": 0.1, "b": 0.4, "c": 0.3, "d": 0.2}
-    assert common.ranking(values) == "40.0% for b, 30.0% for c and 20.0% for d (1 others have no more)"
-    assert common.ranking(values, largest=False).startswith("10.0% for a")
+    assert common.ranking(values) == "from 10.0% to 40.0%"
+    del values["d"]
+    assert common.ranking(values, largest=False) == "10.0% for a, 30.0% for c and 40.0% for b"
+    assert common.ranking({"a": 0.1, "b": 0.1}) == "10.0% for each"
     assert common.ranking({"a": 0.1}) == "10.0%"
 
 
@@ -65,7 +75,8 @@ def test_a_caption_names_no_winner_among_ties():
         assert "determ" not in alike
         assert what in alike
         close = table({"determ": result(3), "vib": result(2)}).reading
-        assert "; not shown to differ from" in close
+        assert "(overlapping intervals)" in close
+        assert "determ" not in close
 
 
 def test_a_warning_is_of_the_mode_that_has_the_signs():

@@ -8,14 +8,17 @@ from typing import Literal
 
 import numpy as np
 
-from isthmus.core.types import Metric
+from isthmus.core.types import Metric, Status
 
 
 @dataclass(frozen=True)
 class Series:
     """One named line, point cloud or bar row of a figure; ``low`` and ``high`` draw an interval.
 
-    ``group`` ties a series to a model across figures: the same group always gets the same colour.
+    Attributes:
+        group: ties a series to a model across figures: the same group always gets the same colour.
+        counts: number of examples behind each point; points are drawn larger for more.
+        overflow: whether the first and the last place hold everything beyond them, as of a histogram; they are marked.
     """
 
     name: str
@@ -25,6 +28,8 @@ class Series:
     high: tuple[float, ...] | None = None
     style: Literal["line", "points", "bars", "dashed"] = "line"
     group: str = ""
+    counts: tuple[int, ...] | None = None
+    overflow: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,40 @@ class Table:
     rows: tuple[tuple[str | float | Metric | None, ...], ...]
 
 
-Block = Figure | Gallery | Table
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of a test in a sentence."""
+
+    status: Status
+    reason: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Tests and their outcomes: a row for each test, a column for each classifier; None was not run."""
+
+    title: str
+    reading: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Finding | None, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Images compared over classifiers: a row for each image, a column for each classifier.
+
+    ``rows`` pairs the original image with a cell for each classifier: two pictures (the changed image and the
+    difference), or a sentence on why there are none. ``key`` names the ends of the difference's colours.
+    """
+
+    title: str
+    reading: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Picture, tuple[tuple[Picture, Picture] | str, ...]], ...]
+    key: tuple[str, str, str] = ("", "", "")
+
+
+Block = Figure | Gallery | Table | Grid | Comparison
 
 
 @dataclass(frozen=True)

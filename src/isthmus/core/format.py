@@ -18,6 +18,10 @@ STATUSES = {
     Status.ERROR: "error",
 }
 """Statuses in a word."""
+DIFFERENCES = frozenset(
+    ("accuracy_loss", "added_error", "gain", "generalisation_gap", "information_gap", "overconfidence")
+)
+"""Metrics in the unit "fraction" that are differences of two fractions: shown in percentage points."""
 _WORDS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 
 
@@ -113,7 +117,8 @@ def value_text(metric: Metric, unit: bool = True) -> str:
     if metric.value is None:
         return NOT_MEASURED
     if metric.unit == "fraction":
-        return _percent(metric.value, _metric_decimals(metric))
+        text = _percent(metric.value, _metric_decimals(metric))
+        return text.replace("%", "\u00a0pp") if metric.name in DIFFERENCES else text
     text = _fixed(metric.value, _metric_decimals(metric))
     return f"{text} {metric.unit}" if unit and not math.isnan(metric.value) else text
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import base64
 import io
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from PIL import Image
 
-from isthmus.core.display import Block, Figure, Gallery, Picture
+from isthmus.core.display import Block, Comparison, Figure, Finding, Gallery, Grid, Picture
+from isthmus.core.format import STATUSES, count, listed
+from isthmus.core.types import Status
 from isthmus.report import figures, legend, tables
 from isthmus.report.legend import Entry
 from isthmus.report.palette import Looks
@@ -79,7 +83,55 @@ class TableView:
     kind: str = field(default="table", init=False)
 
 
-View = FigureView | GalleryView | TableView
+@dataclass(frozen=True)
+class Merged:
+    """Findings of several classifiers that say the same."""
+
+    title: str
+    status: Status
+    names: str
+    reason: str
+
+    @property
+    def word(self) -> str:
+        """The status in a word."""
+        return STATUSES[self.status]
+
+
+@dataclass(frozen=True)
+class GridView:
+    """Tests × classifiers; ``shown`` are the findings that did not pass, ``folded`` the others."""
+
+    title: str
+    reading: str
+    names: tuple[str, ...]
+    rows: list[tuple[str, tuple[Finding | None, ...]]]
+    shown: list[Merged]
+    folded: list[Merged]
+    kind: str = field(default="grid", init=False)
+
+
+@dataclass(frozen=True)
+class ExampleRow:
+    """An original image and, for each classifier, the changed image with the difference, or a sentence."""
+
+    original: Thumbnail
+    cells: list[tuple[Thumbnail, Thumbnail] | str]
+
+
+@dataclass(frozen=True)
+class ComparisonView:
+    """Images × classifiers; further rows are folded."""
+
+    title: str
+    reading: str
+    names: tuple[str, ...]
+    rows: list[ExampleRow]
+    key: tuple[str, str, str]
+    kind: str = field(default="comparison", init=False)
+
+
+View = FigureView | GalleryView | TableView | GridView | ComparisonView
 
 
 def view(block: Block, looks: Looks, name: str) -> View:
@@ -89,8 +141,71 @@ def view(block: Block, looks: Looks, name: str) -> View:
     if isinstance(block, Gallery):
         rows = [(label, [_thumbnail(picture) for picture in pictures]) for label, pictures in block.rows]
         return GalleryView(block.title, block.reading, rows)
+    if isinstance(block, Grid):
+        return _grid(block)
+    if isinstance(block, Comparison):
+        return _comparison(block)
     columns = tables.columns_of(block)
     return TableView(block.title, block.reading, columns, tables.footnote(columns))
+
+
+def merged(findings: Sequence[tuple[str, str, Finding]]) -> list[Merged]:
+    """Merge equal findings of (test, classifier, finding), in order of first appearance.
+
+    Of more than two classifiers, "all five" replaces their names.
+    """
+    classifiers = {name for _, name, _ in findings}
+    groups: dict[tuple[str, Finding], list[str]] = {}
+    for test, name, finding in findings:
+        groups.setdefault((test, finding), []).append(name)
+    return [
+        Merged(test, found.status, _together(names, len(classifiers)), found.reason)
+        for (test, found), names in groups.items()
+    ]
+
+
+def divided(found: Sequence[Merged]) -> tuple[list[Merged], list[Merged]]:
+    """Findings that are neither a pass nor a measurement, and the others."""
+    passed = (Status.PASS, Status.MEASURED)
+    return [one for one in found if one.status not in passed], [one for one in found if one.status in passed]
+
+
+_UNBROKEN = re.compile(
+    r"(?:\d+% interval )?[−-]?\d[\d.,]*%?(?:–| to )[−-]?\d[\d.,]*\d%?"  # 95% interval 97.6% to 99.7%
+    r"|\bn = \d[\d,]*|ε = \d[\d.]*|ℓ[∞12] [\d./]+|\d[\d.,]* (?:points|nats|images|examples)\b"
+)
+
+
+def prose(text: str) -> Markup:
+    """A sentence in which no interval or number with its unit is broken across lines."""
+    return Markup(_UNBROKEN.sub(lambda found: f'<span class="nb">{found.group()}</span>', str(escape(text))))
+
+
+def _together(names: Sequence[str], of: int) -> str:
+    return f"all {count(of, '', ' ').strip()}" if len(names) == of > 2 else listed(names)
+
+
+def _grid(block: Grid) -> GridView:
+    found = merged(
+        [
+            (test, name, finding)
+            for test, cells in block.rows
+            for name, finding in zip(block.columns, cells, strict=True)
+            if finding is not None
+        ]
+    )
+    return GridView(block.title, block.reading, block.columns, list(block.rows), *divided(found))
+
+
+def _comparison(block: Comparison) -> ComparisonView:
+    rows = [
+        ExampleRow(
+            _thumbnail(original),
+            [cell if isinstance(cell, str) else (_thumbnail(cell[0]), _thumbnail(cell[1])) for cell in cells],
+        )
+        for original, cells in block.rows
+    ]
+    return ComparisonView(block.title, block.reading, block.columns, rows, block.key)
 
 
 def arranged(views: list[View]) -> list[View]:

@@ -47,13 +47,12 @@ def _figure(key: str, models: Sequence[AuditedModel]) -> Figure | None:
 
 def _reading(key: str, series: Sequence[Series]) -> str:
     unit = "fraction" if "accuracy" in key else "nats"
-    ends = {one.name: one.y[-1] for one in series}
-    low, high = min(ends, key=lambda name: ends[name]), max(ends, key=lambda name: ends[name])
-    least, most = quantity(ends[low], unit), quantity(ends[high], unit)
+    ends = [one.y[-1] for one in series]
+    least, most = quantity(min(ends), unit), quantity(max(ends), unit)
     if least == most:
-        text = f"It ends at {least} for {'each of them' if len(ends) > 1 else low}"
+        text = f"It ends at {least}{' for each of them' if len(ends) > 1 else ''}"
     else:
-        text = f"It ends at {least} for {low} and at {most} for {high}"
+        text = f"It ends between {least} and {most}"
     how = "" if key == "test_accuracy" else "means over an epoch's batches, "
     return f"{text} ({how}one run each, so no interval)."
 

@@ -26,8 +26,8 @@ Range = tuple[float, float]
 
 def draw(figure: Figure, panels: Sequence[Panel], looks: Looks, name: str) -> list[str]:
     """Draw the panels of a figure with the same axes, as ``<svg>`` elements whose ids start with ``name``."""
+    figure = _zoomed(replace(figure, marks=tuple(mark for mark in figure.marks if _is_finite(mark))))
     ranges = _ranges(figure)
-    figure = replace(figure, marks=tuple(mark for mark in figure.marks if _is_finite(mark)))
     drawings = []
     for index, whole in enumerate(panels):
         series, background = (
@@ -74,11 +74,14 @@ def _draw_panel(
         _draw_mark(axes, mark)
     bars = [series for series in panel.series if series.style == "bars"]
     for series in panel.series:
-        look = looks.of(group(series))
+        look, before = looks.of(group(series)), set(axes.get_children())
         if series.style == "bars":
             _draw_bars(axes, series, look, bars.index(series), len(bars))
         else:
             _draw_line(axes, series, look, dash(series, panel.series), _aside(series, panel.series))
+        if member := looks.member(group(series)):
+            for artist in set(axes.get_children()) - before:
+                artist.set_gid(svg.CLASS + member)
     if figure.marks:
         canvas.draw_without_rendering()
         canvas.set_layout_engine("none")  # labels are placed in this layout, so it must not move again
@@ -98,7 +101,7 @@ def _furnish(axes: Axes, figure: Figure, text: float, ranges: tuple[Range, Range
     axes.set_title(svg.clean(figure.y_label), fontsize=text, color=MUTED, loc="left", pad=6)
     axes.set_xlim(*_widened(ranges[0]))
     axes.set_ylim(*_widened(ranges[1]))
-    fractions = (figure.identity and figure.x_range == (0, 1), figure.y_range == (0, 1))
+    fractions = (figure.identity and figure.x_range == (0, 1), _is_fraction(figure))
     whole = all(float(value).is_integer() for series in figure.series for value in series.x)
     for axis, fraction, ticks, integer in (
         (axes.xaxis, fractions[0], 11 if whole else 5, whole),
@@ -106,10 +109,13 @@ def _furnish(axes: Axes, figure: Figure, text: float, ranges: tuple[Range, Range
     ):
         axis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 2.5, 5, 10], integer=integer))
         if fraction:
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}%"))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}%".replace("-", "−")))
 
 
 def _draw_line(axes: Axes, series: Series, look: Look, dashes: tuple[float, ...], aside: float) -> None:
+    if series.overflow and len(series.x) > 4:
+        _draw_overflow(axes, series, look)
+        series = _inner(series)
     x, y = np.array(series.x, float) + aside, np.array(series.y, float)
     line = series.style != "points" and len(x) > 1
     filled = not (line and dashes)
@@ -121,7 +127,22 @@ def _draw_line(axes: Axes, series: Series, look: Look, dashes: tuple[float, ...]
         else:
             # an interval may, by its method, not hold its own value
             spread = np.maximum([y - low, high - y], 0)
-            axes.errorbar(x, y, spread, fmt="none", ecolor=look.colour, elinewidth=1.4, zorder=2.5)
+            width = 0.9 if series.counts else 1.4
+            axes.errorbar(x, y, spread, fmt="none", ecolor=look.colour, elinewidth=width, zorder=2.5)
+    if series.counts is not None and not line:
+        areas = 10 + 80 * np.array(series.counts) / max(*series.counts, 1)
+        axes.scatter(
+            x,
+            y,
+            areas,
+            color=look.colour,
+            alpha=0.85,
+            marker=look.marker,
+            linewidths=0,
+            clip_on=not _inside(axes, x, y),
+            zorder=3,
+        )
+        return
     axes.plot(
         x,
         y,
@@ -138,6 +159,28 @@ def _draw_line(axes: Axes, series: Series, look: Look, dashes: tuple[float, ...]
     )
 
 
+def _inner(series: Series) -> Series:
+    """The series without its first and last place."""
+    ends = {name: values and values[1:-1] for name in ("x", "y", "low", "high") if (values := getattr(series, name))}
+    return replace(series, **ends)
+
+
+def _draw_overflow(axes: Axes, series: Series, look: Look) -> None:
+    """The outermost bins of a histogram's line, which hold everything beyond: arrows that point there."""
+    for place, marker in ((0, "<"), (-1, ">")):
+        axes.plot(
+            series.x[place],
+            series.y[place],
+            linestyle="none",
+            marker=marker,
+            markersize=5.5,
+            markerfacecolor=PAPER,
+            markeredgecolor=look.colour,
+            clip_on=False,
+            zorder=3,
+        )
+
+
 def _marker_size(series: Series) -> float:
     """Large for single points, smaller for rows of points and for lines."""
     return 7.5 if len(series.x) == 1 else 5.5 if len(series.x) <= FEW_POINTS else 4.0
@@ -148,7 +191,10 @@ def _draw_bars(axes: Axes, series: Series, look: Look, index: int, of: int) -> N
     x, y = np.array(series.x, float), np.array(series.y, float)
     room = 0.86 * _bar_step(x)
     centres = x + room * ((index + 0.5) / of - 0.5)
-    axes.bar(centres, y, room / of * 0.94, facecolor=look.colour, alpha=0.55, zorder=2)
+    faint = [0.25 if series.overflow and i in (0, len(x) - 1) else 0.55 for i in range(len(x))]
+    for opacity in sorted(set(faint)):
+        chosen = np.array(faint) == opacity
+        axes.bar(centres[chosen], y[chosen], room / of * 0.94, facecolor=look.colour, alpha=opacity, zorder=2)
     if series.low is not None and series.high is not None:
         spread = np.maximum([y - np.array(series.low, float), np.array(series.high, float) - y], 0)
         axes.errorbar(centres, y, spread, fmt="none", ecolor=look.colour, elinewidth=1.4, zorder=2.5)
@@ -186,6 +232,29 @@ def _ranges(figure: Figure) -> tuple[Range, Range]:
     y += [mark.y for mark in figure.marks if mark.y is not None]
     margin = 0.04 if any(series.style == "points" for series in figure.series) else 0.0
     return figure.x_range or _span(x, margin), figure.y_range or _span(y, margin)
+
+
+_ZOOM = 0.5
+"""Axes of fractions start higher if everything drawn lies above this."""
+
+
+def _is_fraction(figure: Figure) -> bool:
+    return figure.y_range is not None and figure.y_range[1] == 1 and 0 <= figure.y_range[0] < 1
+
+
+def _zoomed(figure: Figure) -> Figure:
+    """A figure of fractions near 100% with an axis that starts near the lowest; its label says where.
+
+    Reference lines below the axis are left out.
+    """
+    lowest = min((v for one in figure.series for v in (*one.y, *(one.low or ())) if np.isfinite(v)), default=0.0)
+    if figure.identity or figure.y_range is None or figure.y_range != (0.0, 1.0) or lowest < _ZOOM:
+        return figure
+    step = 0.05 if lowest >= 0.9 else 0.1
+    start = min(round(step * np.floor(lowest / step + 1e-9), 2), 0.95)
+    marks = tuple(mark for mark in figure.marks if mark.y is None or mark.y >= start)
+    label = f"{figure.y_label} (axis starts at {100 * start:.0f}%)"
+    return replace(figure, y_range=(start, 1.0), y_label=label, marks=marks)
 
 
 def _drawable(series: Series, limits: Range) -> Series:

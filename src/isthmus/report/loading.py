@@ -27,6 +27,7 @@ class AuditedModel:
         run: the content of ``run.json`` if isthmus trained it.
         training: one mapping per line of ``metrics.jsonl``.
         folder: the run folder's name, without the path to it.
+        adversarial: the file with its adversarial examples, from that folder's name on; "" if there is none.
     """
 
     name: str
@@ -37,6 +38,7 @@ class AuditedModel:
     run: Mapping[str, Any] = field(default_factory=dict)
     training: tuple[Mapping[str, Any], ...] = ()
     folder: str = ""
+    adversarial: str = ""
 
     @property
     def collapsed(self) -> bool:
@@ -81,7 +83,13 @@ def load(folder: str | Path) -> AuditedModel:
         run=run,
         training=tuple(map(as_mapping, files.read_json_lines(folder / "metrics.jsonl"))),
         folder=files.real(folder).name,
+        adversarial=_adversarial(folder, audit),
     )
+
+
+def _adversarial(folder: Path, audit: Path) -> str:
+    path = audit / "adversarial.safetensors"
+    return f"{files.real(folder).name}/{path.relative_to(folder)}" if files.exists(path) else ""
 
 
 def training_provenance(run: Mapping[str, Any]) -> Mapping[str, Any]:

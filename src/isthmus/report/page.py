@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,29 +14,57 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from isthmus.core import files
-from isthmus.core.display import Block, Section
+from isthmus.core.display import Block, Finding, Section
 from isthmus.core.errors import FileError
+from isthmus.core.format import count, listed
 from isthmus.core.types import CheckResult, Status
-from isthmus.report import blocks, curves, legend, scorecard, summary, tables
+from isthmus.report import blocks, curves, legend, scorecard, summary, tables, verdicts
 from isthmus.report import sections as drawn
-from isthmus.report.loading import AuditedModel, load_all
+from isthmus.report.blocks import ComparisonView, GridView, Merged, View, prose
+from isthmus.report.loading import AuditedModel, as_mapping, load_all
 from isthmus.report.palette import Looks
-from isthmus.report.provenance import provenance
-from isthmus.report.scorecard import Outcome, in_order
+from isthmus.report.provenance import provenances
+from isthmus.report.scorecard import in_order
 from isthmus.report.sections import generic
 from isthmus.report.tables import Column
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """One section of the page."""
+    """One section of the page.
+
+    Attributes:
+        short: the title in the contents.
+        shown: findings that are neither a pass nor a measurement; ``folded``: the others.
+        open: blocks that are shown; ``blocks``: those behind ``summary``.
+    """
 
     anchor: str
     title: str
-    question: str
-    outcomes: list[Outcome]
-    blocks: list[blocks.View]
+    short: str
+    shown: list[Merged]
+    folded: list[Merged]
+    open: list[View]
+    blocks: list[View]
     columns: list[Column]
+
+    @property
+    def wide(self) -> bool:
+        """Whether it needs the page's whole width."""
+        return any(isinstance(one, GridView | ComparisonView) or _is_large(one) for one in self.open)
+
+    @property
+    def summary(self) -> str:
+        """What is folded: "All findings, two figures and one table"."""
+        figures = sum(one.kind in ("figure", "gallery") for one in self.blocks)
+        kinds = [(figures, "figure"), (sum(one.kind == "table" for one in self.blocks), "table")]
+        parts = [count(number, kind) for number, kind in kinds if number]
+        text = listed(["findings"] * bool(self.folded) + parts)
+        return text[:1].upper() + text[1:]
+
+
+_FILES = ("style.css", "script.js")
+_DIAGNOSIS = scorecard.anchor("diagnosis")
 
 
 def write(run_folders: Sequence[str | Path], out: str | Path) -> Path:
@@ -60,22 +90,27 @@ def render(models: Sequence[AuditedModel]) -> str:
     shown = sections(models)
     looks = Looks(model.name for model in models)
     chapters = [_chapter(check, section, models, looks) for check, section in shown.items()]
+    with _explained("diagnosis", (model.name for model in models)):
+        banner = verdicts.verdicts(models)
     template = _environment().get_template("page.html.j2")
     html = template.render(
         title=summary.title(models),
         lead=summary.lead(models),
         cautions=summary.cautions(models),
-        ranges=summary.ranges(list(shown.values()), len(models)),
+        verdicts=banner,
+        compared=verdicts.comparison(banner),
+        citations=verdicts.citations(banner, _versions(models)),
         names=[model.name for model in models],
-        questions=scorecard.questions(shown, models),
+        questions=[q for q in scorecard.questions(shown, models) if not (banner and q.anchor == _DIAGNOSIS)],
         in_columns=len(models) <= scorecard.COLUMNS,
         chapters=chapters,
         comparison=[chapter for chapter in chapters if chapter.columns],
         footnote=tables.footnote([column for chapter in chapters for column in chapter.columns]),
         training=_body("training", curves.figures(models), looks),
-        provenances=[provenance(model) for model in models],
+        provenances=provenances(models),
         folders=[shlex.quote(model.folder) for model in models if model.folder],
         swatch=lambda label: legend.swatch(looks.of(name), kind="points") if (name := looks.owner(label)) else "",
+        member=looks.member,
     )
     return html.encode("utf-8", "replace").decode()  # JSON can hold half a surrogate pair, a file cannot
 
@@ -98,9 +133,18 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    source, _, _ = PackageLoader("isthmus.report").get_source(environment, "style.css")
-    environment.globals["style"] = Markup(source)  # ours, and a <style> takes no escapes
+    style, script = (PackageLoader("isthmus.report").get_source(environment, file)[0] for file in _FILES)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    # ours, and <style> and <script> take no escapes
+    environment.globals |= {"style": Markup(style), "script": Markup(script), "script_hash": f"sha256-{digest}"}
+    environment.filters["prose"] = prose
     return environment
+
+
+def _versions(models: Sequence[AuditedModel]) -> str:
+    """The versions of isthmus that audited these classifiers."""
+    found = [as_mapping(model.record.provenance.get("packages")).get("isthmus") for model in models]
+    return listed([str(version) for version in dict.fromkeys(found) if version]) or "of unknown version"
 
 
 def _section(check: str, models: Sequence[AuditedModel]) -> Section:
@@ -134,12 +178,34 @@ def _chapter(check: str, section: Section, models: Sequence[AuditedModel], looks
         tables.column(title, [metrics.get(model.name) for model in models])
         for title, metrics in section.columns.items()
     ]
-    outcomes = scorecard.outcomes(check, models)
     anchor = scorecard.anchor(check)
+    outcomes = scorecard.outcomes(check, models)
+    found = [("", one.name, Finding(one.status or Status.SKIPPED, one.reason)) for one in outcomes]
+    shown, folded = blocks.divided(blocks.merged(found))
+    if check == "diagnosis":  # the verdicts are at the top of the page
+        shown, folded = [], [*shown, *folded]
     with _explained(check, (model.name for model in models)):
-        body = _body(anchor, section.blocks, looks)
-    return Chapter(anchor, section.title, section.question, outcomes, body, columns)
+        views = [blocks.view(block, looks, f"{anchor}-{i}") for i, block in enumerate(section.blocks)]
+    first, rest = _opened(views)
+    short = "Diagnosis" if check == "diagnosis" else section.title
+    return Chapter(anchor, section.title, short, shown, folded, first, blocks.arranged(rest), columns)
 
 
-def _body(anchor: str, shown: Sequence[Block], looks: Looks) -> list[blocks.View]:
+def _opened(views: Sequence[View]) -> tuple[list[View], list[View]]:
+    """The blocks of a section that are shown, and those that are folded.
+
+    Grids and comparisons are shown, and the first figure unless there is a grid; else the first block.
+    """
+    chosen: list[View] = [view for view in views if isinstance(view, GridView | ComparisonView)]
+    if not any(isinstance(view, GridView) for view in chosen):
+        chosen += [view for view in views if view.kind == "figure"][:1]
+    chosen = chosen or list(views[:1])
+    return [view for view in views if view in chosen], [view for view in views if view not in chosen]
+
+
+def _is_large(view: View) -> bool:
+    return view.kind == "table" or getattr(view, "layout", "whole") in ("half", "multiples")
+
+
+def _body(anchor: str, shown: Sequence[Block], looks: Looks) -> list[View]:
     return blocks.arranged([blocks.view(block, looks, f"{anchor}-{i}") for i, block in enumerate(shown)])

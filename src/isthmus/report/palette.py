@@ -51,6 +51,11 @@ class Looks:
         named = [name for name in self._looks if label == name or label.startswith((f"{name} (", f"{name}, "))]
         return max(named, key=len, default=None)
 
+    def member(self, label: str) -> str:
+        """The CSS class of the group that a label names: "m0", "m1", …; "" if there is none."""
+        name = self.owner(label)
+        return "" if name is None else f"m{list(self._looks).index(name)}"
+
     def of(self, name: str) -> Look:
         """The look of a group; a new group takes the next one."""
         index = len(self._looks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ _SHOWN_ELSEWHERE = {"recipe", "given", "provenance", "starts", "data"}
 
 @dataclass(frozen=True)
 class Provenance:
-    """One classifier's entry under "What was run": a line, facts by name, and all settings as YAML."""
+    """One classifier's entry under "Provenance": a line, facts by name, and settings as YAML by title."""
 
     name: str
     line: str
@@ -25,8 +25,31 @@ class Provenance:
     settings: list[tuple[str, str]]
 
 
-def provenance(model: AuditedModel) -> Provenance:
-    """Collect how a classifier was trained and audited."""
+def provenances(models: Sequence[AuditedModel]) -> list[Provenance]:
+    """How each classifier was trained and audited; what several have in common is in a first entry about all."""
+    facts = [_facts(model) for model in models]
+    settings = [_settings(model) for model in models]
+    if len(models) < 2:
+        return [
+            _entry(model.name, _line(model), own, chosen)
+            for model, own, chosen in zip(models, facts, settings, strict=True)
+        ]
+    shared = [fact for fact in facts[0] if all(fact in own for own in facts)]
+    common = _common(settings)
+    return [
+        _entry("All classifiers", "what they have in common", shared, common),
+        *(
+            _entry(model.name, _line(model), [fact for fact in own if fact not in shared], _without(chosen, common))
+            for model, own, chosen in zip(models, facts, settings, strict=True)
+        ),
+    ]
+
+
+def _entry(name: str, line: str, facts: list[tuple[str, str]], settings: Mapping[str, Any]) -> Provenance:
+    return Provenance(name, line, facts, [(title, _yaml(content)) for title, content in settings.items() if content])
+
+
+def _facts(model: AuditedModel) -> list[tuple[str, str]]:
     record, run = model.record, model.run
     facts = [("Model", record.model), ("Model hash", record.model_hash)]
     if model.recipe:
@@ -40,15 +63,38 @@ def provenance(model: AuditedModel) -> Provenance:
     ]
     rest = {key: value for key, value in run.items() if key not in _SHOWN_ELSEWHERE}
     facts += [(key.replace("_", " ").capitalize(), _text(value)) for key, value in rest.items()]
-    facts += _older_results(model)
+    return facts + _older_results(model)
+
+
+def _settings(model: AuditedModel) -> dict[str, Mapping[str, Any]]:
     options = {check: _unnamed(result.options) for check, result in model.results.items() if result.options}
-    settings = [("Recipe", model.recipe or {}), ("Audit settings", record.settings), ("Options of checks", options)]
-    return Provenance(
-        model.name,
-        _line(model),
-        facts,
-        [(title, _yaml(content)) for title, content in settings if content],
-    )
+    return {"Recipe": model.recipe or {}, "Audit settings": model.record.settings, "Options of checks": options}
+
+
+def _common(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The settings that are the same in all of several nested mappings."""
+    first, *others = configs
+    found = {}
+    for key, value in first.items():
+        if not all(key in other for other in others):
+            continue
+        values = [value, *(other[key] for other in others)]
+        if all(each == value for each in values):
+            found[key] = value
+        elif all(isinstance(each, Mapping) for each in values) and (inner := _common(values)):
+            found[key] = inner
+    return found
+
+
+def _without(config: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are not among the common ones."""
+    found = {}
+    for key, value in config.items():
+        if key not in common:
+            found[key] = value
+        elif value != common[key]:
+            found[key] = _without(value, common[key])
+    return found
 
 
 def _unnamed(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from isthmus.core.display import Section
-from isthmus.core.format import count, in_words, listed, value_text
-from isthmus.core.types import Metric, Status
+from isthmus.core.format import count, listed
+from isthmus.core.types import Status
 from isthmus.report.loading import AuditedModel
 
 _OUTCOMES = {
@@ -19,12 +17,6 @@ _OUTCOMES = {
     Status.FAIL: "failed",
     Status.SKIPPED: "{} skipped",
     Status.ERROR: "ended with an error",
-}
-_VERDICTS = {
-    "broken": "is broken",
-    "overstated": "is overstated",
-    "undecided": "is undecided",
-    "holds": "holds",
 }
 
 
@@ -38,23 +30,8 @@ def title(models: Sequence[AuditedModel]) -> str:
 
 
 def lead(models: Sequence[AuditedModel]) -> list[str]:
-    """The verdicts, the images, and the outcomes of the checks."""
-    return [*_verdicts(models), _images(models), _outcomes(models)]
-
-
-def _verdicts(models: Sequence[AuditedModel]) -> list[str]:
-    """The verdicts, if there are any: "Robust accuracy is overstated for a, and holds for b and c."."""
-    given: dict[str, list[str]] = {}
-    for model in models:
-        result = model.results.get("diagnosis")
-        if result is not None and "verdict" in result.details:
-            given.setdefault(str(result.details["verdict"]["status"]), []).append(model.name)
-    if not given:
-        return []
-    if len(models) == 1:
-        return [f"Its robust accuracy {_VERDICTS[next(iter(given))]}."]
-    parts = [f"{verdict} for {listed(given[word])}" for word, verdict in _VERDICTS.items() if word in given]
-    return [f"Robust accuracy {listed(parts)}."]
+    """The images, and the outcomes of the checks."""
+    return [_images(models), _outcomes(models)]
 
 
 def cautions(models: Sequence[AuditedModel]) -> list[str]:
@@ -120,33 +97,3 @@ def _outcomes(models: Sequence[AuditedModel]) -> str:
             verb = words.format("was" if tally[status] == 1 else "were")
             parts.append(f"{tally[status]} {verb}")
     return f"Of {total} checks, {listed(parts)}." if total > 1 else f"The one check {parts[0][2:]}."
-
-
-def ranges(sections: Sequence[Section], of: int) -> list[str]:
-    """The spread of the first column of the first two checks that have one; ``of`` classifiers are on the page."""
-    firsts = [next(iter(section.columns.items())) for section in sections if section.columns]
-    found = []
-    for name, metrics in firsts[:2]:
-        measured = {who: m for who, m in metrics.items() if m.value is not None and not math.isnan(m.value)}
-        if measured:
-            found.append(_range(name[0].upper() + name[1:], measured, of))
-    return found
-
-
-def _ties(metrics: dict[str, Metric], end: str) -> str:
-    """All classifiers whose value is shown as this one's."""
-    return listed([who for who in metrics if value_text(metrics[who]) == value_text(metrics[end])])
-
-
-def _range(name: str, metrics: dict[str, Metric], of: int) -> str:
-    ranked = sorted(metrics, key=lambda who: metrics[who].value or 0.0)
-    low, high = ranked[0], ranked[-1]
-    first, last = in_words(metrics[low]), in_words(metrics[high])
-    if value_text(metrics[low]) != value_text(metrics[high]):
-        lowest, highest = (_ties(metrics, end) for end in (low, high))
-        return f"{name}: from {first} for {lowest} to {last} for {highest}."
-    if of == 1:
-        return f"{name}: {first}."
-    alike = all(metric == metrics[low] for metric in metrics.values())
-    whom = "each of them" if len(metrics) == of else listed(list(metrics))
-    return f"{name}: {first if alike else value_text(metrics[low])} for {whom}."

@@ -26,6 +26,10 @@ _IN_TAGS = re.compile(
 _ROOT = re.compile(r' (?:width|height|version)="[^"]*"')
 
 
+CLASS = "class:"
+"""Prefix of a matplotlib gid that becomes a CSS class."""
+
+
 @contextmanager
 def drawing(salt: str = "") -> Iterator[None]:
     """Matplotlib's settings for the page, restored afterwards."""
@@ -68,7 +72,7 @@ def inline(figure: Figure, name: str, label: str) -> str:
 
 def _restyled(tag: re.Match[str]) -> str:
     """A tag in the page's colours and font, without superfluous ids and decimals."""
-    text = _IN_TAGS.sub("", " ".join(tag.group().split()))
+    text = _IN_TAGS.sub("", " ".join(tag.group().split())).replace(f'id="{CLASS}', 'class="')
     for sentinel, variable in VARIABLES.items():
         text = text.replace(sentinel, variable)
     return text

@@ -62,6 +62,7 @@ def render(record: StudyRecord) -> str:
             config=json.dumps(record.config, indent=1, ensure_ascii=False),
             command=command(record),
             swatch=lambda label: legend.swatch(looks.of(name), kind="points") if (name := looks.owner(label)) else "",
+            member=lambda label: "",
         )
     )
     return html.encode("utf-8", "replace").decode()
@@ -83,6 +84,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     source, _, _ = report.get_source(environment, "style.css")
+    environment.filters["prose"] = blocks.prose
     environment.globals["style"] = Markup(source)  # our own, and <style> takes no escapes
     return environment
 

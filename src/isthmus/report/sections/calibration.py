@@ -38,6 +38,7 @@ def section(results: Results) -> Section:
 
 def _diagram(shown: Results) -> Figure:
     reading = common.over_accuracy(common.column(shown, "overconfidence", mode=MEAN), "confidence")
+    reading += " Larger points stand for more images."
     return _reliability("Reliability", reading, shown, "equal_width", "confidence")
 
 

@@ -124,14 +124,9 @@ class Extreme(NamedTuple):
     alike: list[str]
 
     @property
-    def caveat(self) -> str:
-        """A clause about classifiers that are not shown to differ; "" if all others are."""
-        if not self.alike:
-            return ""
-        names = (
-            listed(self.alike) if len(self.alike) <= _NAMED else f"{len(self.alike)} of the other {len(self.others)}"
-        )
-        return f"; not shown to differ from {names}, whose intervals overlap"
+    def group(self) -> list[str]:
+        """All that are not shown to differ from the extreme one, itself included."""
+        return [*self.names, *self.alike]
 
 
 def extreme(found: Mapping[str, Metric], largest: bool = True) -> Extreme:
@@ -151,46 +146,70 @@ def overlap(a: Metric, b: Metric) -> bool:
     return a.interval.low <= b.interval.high and b.interval.low <= a.interval.high
 
 
-def superlative(
-    found: Mapping[str, Metric], what: str, word: str = "largest", text: Callable[[Metric], str] | None = None
-) -> str:
-    """A clause on the classifiers with the largest (smallest, …) value, and those not shown to differ from them."""
-    most = extreme(found, word in ("largest", "highest", "widest"))
-    value = _value(found[most.names[0]], text)
+Text = Callable[[Metric], str]
+_LARGEST = ("largest", "highest", "widest")
+
+
+def superlative(found: Mapping[str, Metric], what: str, word: str = "largest", text: Text | None = None) -> str:
+    """A clause on the classifiers with the largest (smallest, …) value; none is named that is not shown to differ."""
+    most = extreme(found, word in _LARGEST)
     if not most.others:
-        return f"The {what} is {value}{' for each' if len(found) > 1 else ''}"
-    return f"{listed(most.names)} {'has' if len(most.names) == 1 else 'have'} the {word} {what}, {value}{most.caveat}"
+        return f"The {what} is {_value(found[most.names[0]], text)}{' for each' if len(found) > 1 else ''}"
+    if len(most.group) == len(found):
+        return f"The {what} is {_span(found, list(found), text)}"
+    return _group(found, most, f"the {word} {what}", text)
 
 
 def extremes(
-    found: Mapping[str, Metric],
-    what: str,
-    words: tuple[str, str] = ("largest", "smallest"),
-    text: Callable[[Metric], str] | None = None,
+    found: Mapping[str, Metric], what: str, words: tuple[str, str] = ("largest", "smallest"), text: Text | None = None
 ) -> str:
-    """A clause on the largest and the smallest value, and the classifiers not shown to differ from the largest."""
+    """A clause that names every classifier: those with the largest value, those with the smallest, and the others.
+
+    Classifiers that are not shown to differ from the largest (or smallest) are named with it.
+    """
     most, least = extreme(found), extreme(found, largest=False)
-    if not most.others:
+    if not most.others or len(most.group) == len(found):
         return superlative(found, what, words[0], text)
-    high, low = (_value(found[each.names[0]], text) for each in (most, least))
-    verb = "has" if len(most.names) == 1 else "have"
-    caveat = f" ({most.caveat[2:]})" if most.caveat else ""
-    largest, smallest = listed(most.names), listed(least.names)
-    return f"{largest} {verb} the {words[0]} {what}, {high}{caveat}, and {smallest} the {words[1]}, {low}"
+    first = _group(found, most, f"the {words[0]} {what}", text)
+    if set(most.group) & set(least.group):
+        rest = [name for name in found if name not in most.group]
+        return f"{first}, and {listed(rest)} {'has' if len(rest) == 1 else 'have'} less, {_span(found, rest, text)}"
+    middle = [name for name in found if name not in {*most.group, *least.group}]
+    between = f"; {listed(middle)} {'lies' if len(middle) == 1 else 'lie'} between" if middle else ""
+    return f"{first}, and {_group(found, least, f'the {words[1]}', text)}{between}"
 
 
-def _value(metric: Metric, text: Callable[[Metric], str] | None) -> str:
+def _group(found: Mapping[str, Metric], most: Extreme, what: str, text: Text | None) -> str:
+    """ "a has the largest ECE, 90%", or "a, b and c have the largest ECE, 85% to 90% (overlapping intervals)"."""
+    names = [name for name in found if name in most.group]
+    if not most.alike:
+        return f"{listed(names)} {'has' if len(names) == 1 else 'have'} {what}, {_value(found[names[0]], text)}"
+    return f"{listed(names)} have {what}, {_span(found, names, text)}"
+
+
+def _span(found: Mapping[str, Metric], names: Sequence[str], text: Text | None) -> str:
+    """The values of classifiers that are not shown to differ: "85.0% to 90.0% (overlapping intervals)"."""
+    ranked = sorted(names, key=lambda name: found[name].value or 0.0)
+    if len(names) == 1:
+        return _value(found[names[0]], text)
+    low, high = (_value(found[name], text).partition(" (")[0] for name in (ranked[0], ranked[-1]))
+    alike = all(overlap(found[one], found[other]) for one in names for other in names)
+    return f"{low} to {high}{' (overlapping intervals)' if alike else ''}"
+
+
+def _value(metric: Metric, text: Text | None) -> str:
     return percent(metric.value) if text is None else text(metric)
 
 
 def ranking(values: Mapping[str, float], largest: bool = True) -> str:
-    """Fractions, from the largest (or smallest): "3.0% for a and 2.1% for b"; of one classifier, its fraction alone."""
+    """Fractions, from the largest (or smallest): "3.0% for a and 2.1% for b"; those of many as a range."""
     ranked = sorted(values, key=lambda name: values[name], reverse=largest)
-    if len(ranked) == 1:
-        return percent(values[ranked[0]])
-    more = len(ranked) - _NAMED
-    rest = f" ({more} others have no {'more' if largest else 'less'})" if more > 0 else ""
-    return listed([f"{percent(values[name])} for {name}" for name in ranked[:_NAMED]]) + rest
+    texts = [percent(values[name]) for name in ranked]
+    if len(set(texts)) == 1:
+        return texts[0] + (" for each" if len(ranked) > 1 else "")
+    if len(ranked) > _NAMED:
+        return f"from {percent(min(values.values()))} to {percent(max(values.values()))}"
+    return listed([f"{text} for {name}" for text, name in zip(texts, ranked, strict=True)])
 
 
 def over_accuracy(found: Mapping[str, Metric], what: str) -> str:
@@ -238,6 +257,7 @@ def bin_series(name: str, bins: Sequence[Bin]) -> Series:
         high=tuple(ends.high for _, _, ends in full if ends),
         style="points",  # bins of a few examples scatter; a line through them would suggest a trend
         group=name,
+        counts=tuple(each.n for each in bins if each.n),
     )
 
 
@@ -263,17 +283,24 @@ def roc(name: str, positive: NDArray[np.float64], negative: NDArray[np.float64],
     return Series(name, x, y, **options)
 
 
-def histograms(name: str, values: Mapping[str, NDArray[np.float64]], edges: NDArray[np.float64]) -> list[Series]:
+def histograms(
+    name: str, values: Mapping[str, NDArray[np.float64]], edges: NDArray[np.float64], overflow: bool = True
+) -> list[Series]:
     """The distributions of a classifier's values: bars for the first, lines for the others.
 
-    The outermost bins hold all values beyond.
+    Args:
+        overflow: whether values lie beyond the edges; the outermost bins hold them.
     """
     centres = tuple(((edges[1:] + edges[:-1]) / 2).tolist())
     series: list[Series] = []
     for of, own in values.items():
         counts, _ = np.histogram(np.clip(own, edges[0], edges[-1]), edges)
         shares = tuple((counts / max(own.size, 1)).tolist())
-        series.append(Series(f"{name} ({of})", centres, shares, style="dashed" if series else "bars", group=name))
+        series.append(
+            Series(
+                f"{name} ({of})", centres, shares, style="dashed" if series else "bars", group=name, overflow=overflow
+            )
+        )
     return series
 
 
@@ -301,3 +328,17 @@ def enlarged(change: NDArray[Any], smallest: float = 1e-6) -> tuple[NDArray[np.f
     pattern = np.nan_to_num(change).astype(np.float32)
     times = 0.5 / max(float(np.abs(pattern).max()), smallest)
     return (0.5 + times * pattern).clip(0, 1), times
+
+
+_DARKER, _SAME, _BRIGHTER = (np.array(colour, float) for colour in ((33, 102, 172), (247, 247, 247), (178, 24, 43)))
+
+
+def difference(change: NDArray[Any], largest: float) -> NDArray[np.uint8]:
+    """A signed difference h×w×c as bytes h×w×3: blue is darker, red brighter; ±``largest`` has the full colour.
+
+    Channels are averaged.
+    """
+    signed = np.nan_to_num(change).mean(axis=-1, keepdims=True) / largest
+    ends = np.where(signed < 0, _DARKER, _BRIGHTER)
+    mixed = _SAME + np.abs(signed).clip(0, 1) * (ends - _SAME)
+    return np.asarray(np.rint(mixed), dtype=np.uint8)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from isthmus.core.display import Block, Figure, Headline, Section, Series, Table
-from isthmus.core.format import STATUSES, listed, percent, threat_title
+from isthmus.core.display import Block, Figure, Finding, Grid, Headline, Section, Series, Table
+from isthmus.core.format import listed, percent, threat_title
 from isthmus.core.types import CheckResult, Metric, Status
 from isthmus.report.sections import common
 from isthmus.report.sections.common import MEAN, Results
@@ -30,7 +30,7 @@ def section(results: Results) -> Section:
     }
     blocks: list[Block] = []
     if found:
-        blocks += [_verdicts(found), _evidence(found), *_follow_ups(found)]
+        blocks += [_evidence(found), _verdicts(found), *_follow_ups(found)]
         blocks += [figure for curve in _CURVES for figure in _curve(found, *curve)]
     compared = _column(shown, "corrected") | _column(shown, "reported")
     headlines = {name: _headline(result) for name, result in shown.items()}
@@ -61,18 +61,23 @@ def _verdicts(found: Modes) -> Table:
         reported, corrected = (Metric.model_validate(verdict[f"{one}_metric"]) for one in ("reported", "corrected"))
         each = (round(number / corrected.n) for number in (passes["forward"] + passes["backward"], passes["bound"]))
         rows.append((name, verdict["status"], reported, corrected, *each))
-    reading = ". ".join(f"{name}: {of['verdict']['reason']}" for name, of in found.items())
+    reading = "Passes are forward and backward; at most: the budget."
     columns = ("classifier", "verdict", "reported", "corrected", "passes per image", "at most")
-    return Table("Verdict", f"{reading}.", columns, tuple(rows))
+    return Table("Verdict", reading, columns, tuple(rows))
 
 
-def _evidence(found: Modes) -> Table:
-    tests = [(name, _words(test["test"]), test) for name, of in found.items() for test in of["tests"]]
-    rows = tuple((name, title, STATUSES[Status(test["status"])], test["reason"]) for name, title, test in tests)
-    failed = {name: [title for of, title, test in tests if of == name and test["status"] == "fail"] for name in found}
-    failures = [f"{name} fails {listed(titles)}" for name, titles in failed.items() if titles]
-    reading = f"{'; '.join(failures)}." if failures else "No test failed."
-    return Table("Evidence", reading, ("classifier", "test", "outcome", "finding"), rows)
+def _evidence(found: Modes) -> Grid:
+    tests = {label: {test["test"]: test for test in of["tests"]} for label, of in found.items()}
+    names = list(dict.fromkeys(name for own in tests.values() for name in own))
+    rows = tuple((_words(name), tuple(_finding(own.get(name)) for own in tests.values())) for name in names)
+    outcomes = [test["status"] for own in tests.values() for test in own.values()]
+    failed = sum(outcome == Status.FAIL for outcome in outcomes)
+    reading = f"{failed} of {len(outcomes)} tests failed." if failed else "No test failed."
+    return Grid("Evidence", reading, tuple(tests), rows)
+
+
+def _finding(test: dict[str, Any] | None) -> Finding | None:
+    return None if test is None else Finding(Status(test["status"]), f"{test['reason']}.")
 
 
 def _words(name: str) -> str:

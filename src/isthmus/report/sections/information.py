@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from isthmus.core.display import Figure, Mark, Section, Series, Table
-from isthmus.core.format import listed
+from isthmus.core.format import listed, value_text
 from isthmus.core.types import CheckResult
 from isthmus.report.sections import common
 from isthmus.report.sections.common import Results
@@ -89,17 +89,15 @@ def _of(groups: Mapping[float, list[str]], value: float) -> str:
 
 
 def _nearest(results: Results, points: Mapping[float, list[str]]) -> str:
-    """The classifier nearest to the MNI point, if all have the same one."""
+    """The classifiers nearest to the MNI point, if all have the same one."""
     if len(points) > 1:
         each = _each(points, lambda point: f"{point:.2f} nats")
         return f"Their MNI points differ (I(X;Y) = {each}), so distances to them are not compared."
-    point = next(iter(points))
-    away = {name: round(_distance(result, point), 2) for name, result in results.items()}
-    nearest = [name for name in away if away[name] == min(away.values())]
-    if len(away) > 1 and len(nearest) == len(away):
-        return f"All have the same distance to the MNI point ({point:.2f} nats on both axes)."
-    verb = "is" if len(nearest) == 1 else "are"
-    return f"{listed(nearest)} {verb} nearest to the MNI point ({point:.2f} nats on both axes)."
+    away = common.column(results, "mni_distance")
+    at = f"the MNI point is at {next(iter(points)):.2f} nats on both axes"
+    if not away:
+        return f"{at[0].upper()}{at[1:]}."
+    return f"{common.superlative(away, 'distance to the MNI point', 'smallest', value_text)}; {at}."
 
 
 def _by(results: Results, detail: str) -> dict[float, list[str]]:
@@ -120,11 +118,6 @@ def _each(groups: Mapping[float, list[str]], text: Callable[[float], str]) -> st
 def _value(result: CheckResult, name: str) -> float:
     metric = result.metrics.get(name)
     return math.inf if metric is None or metric.value is None else metric.value
-
-
-def _distance(result: CheckResult, point: float) -> float:
-    distance = math.hypot(_value(result, "rate_lower") - point, _value(result, "i_yz_lower") - point)
-    return math.inf if math.isnan(distance) else distance
 
 
 def _bounds(results: Results) -> Table:

@@ -7,14 +7,13 @@ from numpy.typing import NDArray
 
 from isthmus import metrics
 from isthmus.core.display import Figure, Section, Table
-from isthmus.core.format import interval, points
+from isthmus.core.format import interval, listed, number, points
 from isthmus.core.types import CheckResult, Metric
 from isthmus.report.sections import common
 from isthmus.report.sections.common import MEAN, Results
 
 _BINS = 20
 _SMALLEST = -8.0  # log₁₀ of the smallest loss that is drawn, in nats; that of a certain prediction rounds to 0
-_NAMED = 3  # classifiers in a caption
 _COLUMNS = {
     "training_accuracy": "accuracy, training images",
     "accuracy": "accuracy, new images",
@@ -81,10 +80,10 @@ def _spreads(shown: Results) -> Figure:
     low, high = float(everything.min()), float(everything.max())
     edges = np.linspace(low, high if high > low else low + 1.0, _BINS + 1)
     for name, (training, new) in logs.items():
-        series += common.histograms(name, {"training": training, "new": new}, edges)
-        of_training, of_new = (f"{10 ** float(np.median(values)):.2g}" for values in (training, new))
-        medians.append(f"{name} has a median of {of_training} on training images and {of_new} on new ones")
-    reading = f"{'; '.join(medians[:_NAMED])}. Bars: training images; lines: new ones."
+        series += common.histograms(name, {"training": training, "new": new}, edges, low == _SMALLEST)
+        of_training, of_new = (number(10 ** float(np.median(values))) for values in (training, new))
+        medians.append(f"{of_training} and {of_new} for {name}")
+    reading = f"Median loss on training and on new images: {listed(medians)}. Bars: training images; lines: new ones."
     if low == _SMALLEST:
         reading += " The first bin holds all losses down to 0."
     x_label = "log₁₀ of the loss in nats"

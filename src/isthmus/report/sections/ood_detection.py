@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.core.display import Block, Figure, Headline, Mark, Section, Table
-from isthmus.core.format import listed
+from isthmus.core.format import listed, number
 from isthmus.core.types import CheckResult, Metric
 from isthmus.metrics import DETECTION
 from isthmus.report.sections import common
@@ -95,8 +95,8 @@ def _curves(out: str, title: str, shown: Results) -> list[Figure]:
         return []
     reading = (
         f"{common.extremes(areas, f'AUROC against {title}')}. In-distribution is positive: the upper left corner is "
+        "perfect, the diagonal is chance."
     )
-    reading += " is perfect, the diagonal is chance."
     figure = Figure(
         f"ROC curves: {title}",
         reading,
@@ -136,8 +136,8 @@ def _distributions(score: Score, outs: Mapping[str, str], shown: Results) -> lis
     parts = [names[start : start + _LINES] for start in range(0, len(names), _LINES)]
     having = {name: result for name, result in shown.items() if _scores(result, "in", score).size}
     figures = []
-    for number, part in enumerate(parts if having else [], 1):
-        which = f" ({number} of {len(parts)})" if len(parts) > 1 else ""
+    for place, part in enumerate(parts if having else [], 1):
+        which = f" ({place} of {len(parts)})" if len(parts) > 1 else ""
         figures.append(_distribution(score, {out: outs[out] for out in part}, having, which))
     return figures
 
@@ -152,11 +152,10 @@ def _distribution(score: Score, outs: Mapping[str, str], shown: Results, which: 
         found = {title: _scores(result, out, score) for out, title in outs.items()}
         values = {"audited": _scores(result, "in", score)} | {of: own for of, own in found.items() if own.size}
         series += common.histograms(name, values, _edges(*values.values()))
-        each = [f"{np.median(own):.3g} on {of}" for of, own in values.items()]
-        each[0] += " images"
-        medians.append(f"{name} has a median of {listed(each)}")
-    reading = f"{'; '.join(medians[:_LINES])}. Bars: audited images; lines: others. "
-    reading += "The outermost bins hold all values beyond."
+        each = [f"{number(float(np.median(own)))} on {of} images" for of, own in values.items()]
+        medians.append(f"{listed(each)} for {name}")
+    reading = f"Medians: {'; '.join(medians)}. Bars: audited images; lines: others. "
+    reading += "The outermost bins, drawn apart, hold all values beyond."
     title = score["title"]
     whole = f"{title[0].upper()}{title[1:]} of audited and other images{which}"
     return Figure(whole, reading, f"{title}, nats", "fraction of images", tuple(series))

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.core.display import Block, Figure, Gallery, Headline, Picture, Section, Table
+from isthmus.core.display import Block, Comparison, Figure, Headline, Picture, Section, Table
 from isthmus.core.format import NORMS, interval, listed, percent, threat_title
 from isthmus.core.types import CheckResult, Metric
 from isthmus.report.sections import common
 from isthmus.report.sections.common import MEAN, STOCHASTIC, Cells, Find, Results
 
-_PICTURES = 8  # examples in all, but at least two of each classifier
+_IMAGES = 6  # rows of the viewer
 
 
 def section(results: Results) -> Section:
@@ -25,7 +25,7 @@ def section(results: Results) -> Section:
     if shown:
         norms = _grouped(shown, lambda result: str(result.details["norm"]))
         blocks += [_curves(norm, found) for norm, found in norms.items()]
-        blocks += [_by_attack(shown), *_rules(shown), *_gallery(shown, len(norms) == 1)]
+        blocks += [_by_attack(shown), *_rules(shown), *_viewer(shown, len(norms) == 1)]
     question = "How robust is it to adversarial perturbations?"
     compared = common.columns(shown, lambda result: f"robust accuracy at {_threat(result)}", _worst())
     return Section("Robustness", question, tuple(blocks), compared, _headlines(shown))
@@ -164,40 +164,83 @@ def _rules(shown: Results) -> list[Table]:
     return [Table(title, reading, titles, tuple(rows))] if rows else []
 
 
-def _gallery(shown: Results, one_norm: bool) -> list[Gallery]:
-    each = max(2, _PICTURES // len(shown))
-    attacked = {name: result for name, result in shown.items() if result.details["gallery"]}
-    if not attacked:
+def _viewer(shown: Results, one_norm: bool) -> list[Comparison]:
+    """Adversarial examples, a row for each image; images that most classifiers have come first."""
+    stored = {name: _stored(result) for name, result in shown.items()}
+    have = Counter(key for own in stored.values() for key in own)
+    chosen = sorted(sorted(have, key=lambda key: (-have[key], key))[:_IMAGES])
+    if not chosen:
         return []
-    smallest = {
-        name: min(fact["eps"] for fact in result.details["gallery"][:each]) for name, result in attacked.items()
-    }
+    changes = [np.abs(_change(own[key])).max() for own in stored.values() for key in chosen if key in own]
+    largest = max(float(max(changes)), 1 / 255)
+    alike = len({index for index, _ in have}) == len(have)  # no index has two different images
+    rows = []
+    for which in chosen:
+        example = next(own[which] for own in stored.values() if which in own)
+        cells = tuple(
+            _cell(own[which], largest) if which in own else _why_not(which[0], shown[name], alike)
+            for name, own in stored.items()
+        )
+        original = common.picture(example.original, f"image {which[0]}, class {example.fact['label']}")
+        rows.append((original, cells))
     reading = (
-        "The first images that each classifier gets right and loses under attack, at the smallest sufficient ε of "
-        "its grid"
+        "The first adversarial example found for each image, at the smallest sufficient ε of the grid; below it, its "
+        "difference from the original, the true class → the predicted one with the confidence in each, and ε."
     )
     if one_norm:
-        first = _lowest(smallest)
-        verb = "each lose" if len(first) > 1 else "loses"
-        reading += f"; {listed(first)} {verb} one of them at ε = {smallest[first[0]]:.4g}"
-    rows = tuple((name, _row(result, each)) for name, result in attacked.items())
-    return [Gallery("Adversarial examples", f"{reading}.", rows)]
+        reading += _smallest({name: own for name, own in stored.items() if own})
+    key = (f"darker by {largest:.2g}", "unchanged", f"brighter by {largest:.2g}")
+    return [Comparison("Adversarial examples", reading, tuple(stored), tuple(rows), key)]
 
 
-def _row(result: CheckResult, count: int) -> tuple[Picture, ...]:
-    pictures: list[Picture] = []
+_Key = tuple[int, bytes]
+
+
+class _Example(NamedTuple):
+    """A stored adversarial example: its facts, and both images as bytes h×w×c."""
+
+    fact: Mapping[str, Any]
+    original: NDArray[np.uint8]
+    adversarial: NDArray[np.uint8]
+
+
+def _stored(result: CheckResult) -> dict[_Key, _Example]:
+    """A classifier's stored examples by index and image."""
     images = (result.arrays[name] for name in ("gallery_original", "gallery_adversarial"))
-    for fact, original, adversarial in list(zip(result.details["gallery"], *images, strict=True))[:count]:
-        difference, times = _difference(original, adversarial)
-        pictures += [
-            common.picture(original, f"image {fact['index']}, class {fact['label']}"),
-            common.picture(adversarial, f"predicted {fact['predicted']} at ε\u00a0=\u00a0{fact['eps']:.3g}"),
-            common.picture(difference, f"difference × {times:.2g}"),
-        ]
-    return tuple(pictures)
+    found = [_Example(fact, *pair) for fact, *pair in zip(result.details["gallery"], *images, strict=True)]
+    return {(int(each.fact["index"]), each.original.tobytes()): each for each in found}
 
 
-def _difference(original: NDArray[np.uint8], adversarial: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]:
-    """The perturbation of images h×w×c, common.enlarged, as an image c×h×w; and the factor."""
-    change = (adversarial.astype(np.float64) - original) / 255
-    return common.enlarged(change.transpose(2, 0, 1), smallest=1 / 255)
+def _smallest(stored: Mapping[str, dict[_Key, _Example]]) -> str:
+    """Who is broken at the smallest ε of the stored examples; nothing if all are alike."""
+    least = {name: min(float(each.fact["eps"]) for each in own.values()) for name, own in stored.items()}
+    first = _lowest(least)
+    if len(first) == len(least) > 1:
+        return ""
+    eps = f"{least[first[0]]:.3g}"
+    return f" {listed(first)} {'lose' if len(first) > 1 else 'loses'} an image at ε\u00a0=\u00a0{eps}."
+
+
+def _cell(example: _Example, largest: float) -> tuple[Picture, Picture]:
+    """The adversarial image with its caption, and the difference."""
+    fact = example.fact
+    before, after = (f" ({percent(fact[name])})" if name in fact else "" for name in ("clean_confidence", "confidence"))
+    caption = f"{fact['label']}{before} → {fact['predicted']}{after}, ε\u00a0=\u00a0{fact['eps']:.3g}"
+    difference = common.difference(_change(example), largest)
+    return common.picture(example.adversarial, caption), common.picture(difference, "difference")
+
+
+def _why_not(index: int, result: CheckResult, alike: bool) -> str:
+    """Why a classifier has no picture of an image; ``alike``: all classifiers have the same images."""
+    found = result.arrays.get("smallest_eps")
+    if found is None or not alike or not 0 <= index < len(found):
+        return "not stored"
+    eps = float(found[index])
+    if eps == 0:
+        return "misclassified without attack"
+    return "robust to every attack" if np.isinf(eps) else f"broken at ε\u00a0=\u00a0{eps:.3g}, picture not stored"
+
+
+def _change(example: _Example) -> NDArray[np.float64]:
+    """The perturbation h×w×c, in units of images in [0, 1]."""
+    return (example.adversarial.astype(np.float64) - example.original) / 255

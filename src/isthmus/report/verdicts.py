@@ -1,0 +1,277 @@
+"""The first screen: each classifier's verdict, a sentence that compares them, and sentences for a paper."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isthmus import metrics
+from isthmus.core.format import interval_text, level_text, listed, size, threat_title, value_text
+from isthmus.core.types import CheckResult, Metric
+from isthmus.report.loading import AuditedModel
+from isthmus.report.sections import common
+
+TOLERANCE = 0.02
+"""Excess of the reported over the corrected accuracy that is usual on sound models, as in the check's verdict."""
+
+_SUITES = {"quick": "fast", "full": "standard"}
+_LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One classifier's row of the banner.
+
+    Attributes:
+        word: "holds", "overstated", "broken", "undecided"; "no verdict" without the check ``diagnosis``.
+        corrected: robust accuracy after all attacks, with n and interval.
+        reported: the accuracy in question, in [0, 1].
+        note: what the numbers do not say, as a clause.
+        threat: as it is shown: "ℓ∞ 0.1".
+        attacks: what was run: "PGD and the suite fast".
+        robust: bool[n], by example; None if it is not stored.
+        data: hash of the images.
+    """
+
+    name: str
+    word: str
+    corrected: Metric | None = None
+    reported: float | None = None
+    note: str = ""
+    threat: str = ""
+    attacks: str = ""
+    source: str = ""
+    robust: NDArray[np.bool_] | None = None
+    data: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The CSS class of its status."""
+        return self.word if self.word in ("holds", "overstated", "broken", "undecided") else "none"
+
+    @property
+    def alarm(self) -> bool:
+        """Whether the reported accuracy is refuted."""
+        return self.word in ("overstated", "broken")
+
+    @property
+    def excess(self) -> bool:
+        """Whether the reported accuracy is well above the corrected one."""
+        value = self.corrected.value if self.corrected else None
+        return value is not None and self.reported is not None and round(self.reported - value, 9) > TOLERANCE
+
+    @property
+    def conditions(self) -> str:
+        """Threat and n: "ℓ∞ 0.1, n = 100"."""
+        return f"{self.threat}, {size(self.corrected.n)}" if self.corrected else ""
+
+    @property
+    def value(self) -> str:
+        """The corrected accuracy: "58.0%"."""
+        return value_text(self.corrected) if self.corrected else ""
+
+    @property
+    def interval(self) -> str:
+        """Its interval in percent: "48.2–67.2"."""
+        return interval_text(self.corrected) if self.corrected else ""
+
+    @property
+    def bar(self) -> dict[str, float]:
+        """Places on an axis of 100: the interval's ends, the corrected and the reported accuracy."""
+        places = {"reported": self.reported, "corrected": self.corrected.value if self.corrected else None}
+        if self.corrected and self.corrected.interval:
+            places |= {"low": self.corrected.interval.low, "high": self.corrected.interval.high}
+        return {name: round(100 * min(max(x, 0.0), 1.0), 2) for name, x in places.items() if x is not None}
+
+
+def verdicts(models: Sequence[AuditedModel]) -> list[Verdict]:
+    """A row for each classifier; none if no audit has a verdict."""
+    rows = [_verdict(model) for model in models]
+    return rows if any(row.corrected for row in rows) else []
+
+
+def _verdict(model: AuditedModel) -> Verdict:
+    result = model.results.get("diagnosis")
+    if result is None or "verdict" not in result.details:
+        return Verdict(model.name, "no verdict", note="The check diagnosis has no result.")
+    stored, mode = result.details["verdict"], common.status_mode(result)
+    corrected = result.metrics.one("corrected_accuracy", mode=mode, **common.threat(result))
+    reported = float(stored["reported"])
+    robust = result.arrays.get(common.in_mode("corrected_robust", mode))
+    return Verdict(
+        model.name,
+        str(stored["status"]),
+        corrected,
+        reported,
+        _note(result, stored, corrected, mode),
+        threat_title(str(result.details["threat"])).replace(" ", "\u00a0"),
+        _attacks(result, mode, str(model.record.settings.get("budget", ""))),
+        model.adversarial,
+        None if robust is None else np.asarray(robust, dtype=bool),
+        model.record.data_hash,
+    )
+
+
+def _note(result: CheckResult, stored: Mapping[str, Any], corrected: Metric, mode: str) -> str:
+    """What was reported and how it compares; the failed tests or the missing evidence."""
+    reported = float(stored["reported"])
+    claimed = Metric.model_validate(stored["reported_metric"]).n == 0 if "reported_metric" in stored else False
+    said = f"{100 * reported:.1f}% {'claimed' if claimed else 'reported'}"
+    excess = reported - (corrected.value or 0.0)
+    if stored["status"] in ("overstated", "broken"):
+        failed = [
+            test["test"].replace("_", " ") for test in _of_mode(result, mode)["tests"] if test["status"] == "fail"
+        ]
+        tests = f"; failed tests: {listed(failed)}" if failed else ""
+        return f"{said}, {100 * excess:.1f} points too high{tests}"
+    difference = None if claimed else _difference(result, mode)
+    notes = [f"{said}{_excess(reported, corrected, difference)}"]
+    if stored["status"] == "undecided":
+        notes += str(stored.get("reason", "")).split("; ")[1:]
+    return "; ".join(notes)
+
+
+def _excess(reported: float, corrected: Metric, difference: Metric | None) -> str:
+    """What is known of an accuracy that was reported well above the corrected one, though no verdict refutes it.
+
+    Args:
+        difference: paired difference of the two; None for a claim, which has no outcomes by example.
+    """
+    excess = round(reported - (corrected.value or 0.0), 9)
+    if excess <= TOLERANCE or corrected.interval is None:
+        return ""
+    if difference is None or difference.interval is None:
+        needed = _needed(corrected.n, corrected.interval.high - (corrected.value or 0.0), excess)
+        return f", not shown to differ at {size(corrected.n)}{needed}"
+    low = difference.interval.low
+    if low > TOLERANCE:
+        ends = f"{100 * low:.1f} to {100 * difference.interval.high:.1f}"
+        return f", {100 * excess:.1f} points more (95% interval {ends}), but no test failed"
+    if low > 0:
+        needed = _needed(corrected.n, excess - low, excess - TOLERANCE)
+        usual = f"by more than the usual {100 * TOLERANCE:.0f} points"
+        return f", not shown to differ {usual} at {size(corrected.n)}{needed}"
+    return f", not shown to differ at {size(corrected.n)}{_needed(corrected.n, excess - low, excess)}"
+
+
+def _difference(result: CheckResult, mode: str) -> Metric | None:
+    """Reported less corrected accuracy on the same examples."""
+    found = [result.arrays.get(common.in_mode(f"{word}_robust", mode)) for word in ("corrected", "reported")]
+    if found[0] is None or found[1] is None:
+        return None
+    return metrics.paired_difference(found[0], found[1])
+
+
+def _needed(n: int, half_width: float, gap: float) -> str:
+    """The number of examples at which the same fractions would differ significantly, to two digits.
+
+    The width of an interval is taken to fall with the square root of n.
+    """
+    if gap <= 0 or half_width <= gap:
+        return ""
+    exact = n * (half_width / gap) ** 2
+    digits = 10 ** max(0, math.floor(math.log10(exact)) - 1)
+    return f"; about {math.ceil(exact / digits) * digits:,} examples would decide"
+
+
+def _of_mode(result: CheckResult, mode: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = result.details["modes"][mode]
+    return found
+
+
+def _attacks(result: CheckResult, mode: str, budget: str) -> str:
+    """The attacks of the diagnosis: baseline, suite, and follow-up attacks."""
+    suite = result.options.get("ensemble") or _SUITES.get(budget, "")
+    more = [name.replace("_", " ") for name in _of_mode(result, mode).get("follow_ups", {})]
+    follow = [f"the follow-up attacks {listed(more)}"] if more else []
+    return listed(["PGD", *([f"the suite {suite}"] if suite else []), *follow])
+
+
+def comparison(rows: Sequence[Verdict]) -> str:
+    """Which classifiers are shown to be more robust than which, from paired intervals where images are the same."""
+    shown = [row for row in rows if row.corrected and row.corrected.value is not None]
+    if len(shown) < 2:
+        return ""
+    if len({row.threat for row in shown}) > 1:
+        return "They were attacked under different threats, so their robust accuracies are not compared."
+    pairs = list(combinations(shown, 2))
+    paired = all(_same_images(*pair) for pair in pairs)
+    level = 1 - (1 - _LEVEL) / len(pairs)
+    above = [found for pair in pairs if (found := _ordered(*pair, level, paired))]
+    if not above:
+        common_basis = "all paired differences include zero" if paired else "all intervals overlap"
+        return (
+            f"No classifier is shown to be more robust than another: {common_basis} ({_basis(shown, pairs, paired)})."
+        )
+    beaten: dict[tuple[str, ...], list[str]] = {}
+    for winner in dict.fromkeys(better for better, _ in above):
+        losers = tuple(worse for better, worse in above if better == winner)
+        beaten.setdefault(losers, []).append(winner)
+    parts = [
+        f"{listed(winners)} {'is' if len(winners) == 1 else 'are each'} more robust than {listed(losers)}"
+        for losers, winners in beaten.items()
+    ]
+    rest = len(pairs) - len(above)
+    others = f"; the other {rest} pairs are" if rest > 1 else "; the other pair is" if rest else ""
+    return f"{'; '.join(parts)}{others}{' not shown to differ' if rest else ''} ({_basis(shown, pairs, paired)})."
+
+
+def _basis(shown: Sequence[Verdict], pairs: Sequence[object], paired: bool) -> str:
+    """The kind of interval, the correction for several pairs, and n."""
+    sizes = {row.corrected.n for row in shown if row.corrected}
+    n = f", {size(sizes.pop())}" if len(sizes) == 1 else ""
+    if not paired:
+        return f"95%\u00a0intervals{n}"
+    correction = f", Bonferroni-corrected for {len(pairs)}\u00a0pairs" if len(pairs) > 1 else ""
+    return f"paired 95%\u00a0intervals{correction}{n}"
+
+
+def _same_images(a: Verdict, b: Verdict) -> bool:
+    return a.robust is not None and b.robust is not None and a.data == b.data and len(a.robust) == len(b.robust)
+
+
+def _ordered(a: Verdict, b: Verdict, level: float, paired: bool) -> tuple[str, str] | None:
+    """The more robust one of two classifiers and the other; None if they are not shown to differ."""
+    if paired and a.robust is not None and b.robust is not None:
+        ends = metrics.paired_difference(b.robust, a.robust, level).interval
+        if ends is None or ends.low <= 0 <= ends.high:
+            return None
+        return (a.name, b.name) if ends.low > 0 else (b.name, a.name)
+    if a.corrected is None or b.corrected is None or common.overlap(a.corrected, b.corrected):
+        return None
+    return (a.name, b.name) if (a.corrected.value or 0) > (b.corrected.value or 0) else (b.name, a.name)
+
+
+def citations(rows: Sequence[Verdict], version: str) -> list[str]:
+    """Sentences for a paper: one if all classifiers share threat, n and attacks, else one for each."""
+    shown = [row for row in rows if row.corrected and row.corrected.value is not None]
+    if len({_conditions(replace(row, source=""), version) for row in shown}) != 1 or len(shown) == 1:
+        return [f"{_cited(row, len(rows) > 1)}, {_conditions(row, version)})." for row in shown]
+    endings = {row.source.partition("/")[2] for row in shown}
+    source = f"{endings.pop()} of each run folder" if len(endings) == 1 and all(row.source for row in shown) else ""
+    each = listed([f"{row.name} {row.value} ({_ends(row)})" for row in shown])
+    conditions = _conditions(replace(shown[0], source=source), version)
+    return [f"Robust accuracy with 95%\u00a0interval ({conditions}): {each}."]
+
+
+def _cited(row: Verdict, named: bool) -> str:
+    level = level_text(row.corrected.interval) if row.corrected and row.corrected.interval else ""
+    of = f" of {row.name}" if named else ""
+    return f"Robust accuracy{of} {row.value} ({level}\u00a0interval {_ends(row)}"
+
+
+def _ends(row: Verdict) -> str:
+    ends = row.corrected.interval if row.corrected else None
+    return f"{100 * ends.low:.1f}\u00a0to\u00a0{100 * ends.high:.1f}" if ends else "unknown"
+
+
+def _conditions(row: Verdict, version: str) -> str:
+    n = size(row.corrected.n) if row.corrected else ""
+    source = f", adversarial examples in {row.source}" if row.source else ""
+    return f"{n}, {row.threat}, attacked with {row.attacks}, isthmus\u00a0{version}{source}"

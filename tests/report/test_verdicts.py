@@ -1,0 +1,141 @@
+"""The first screen: verdicts, the sentence that compares classifiers, and the sentences for a paper."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from isthmus.core.display import Finding
+from isthmus.core.types import CheckResult, Status
+from isthmus.report import blocks, page, verdicts
+from isthmus.report.loading import AuditedModel, load
+from isthmus.report.sections import diagnosis as diagnosis_section
+from isthmus.report.sections import robustness as robustness_section
+from tests.report.report_standins import digits
+from tests.report.test_page import Reader
+from tests.report.verdict_standins import diagnosis, robustness
+
+
+def models(run: Path, **found: CheckResult) -> list[AuditedModel]:
+    """Audited models with these verdicts alone, by name."""
+    base = replace(load(run), training=(), folder="run", adversarial="run/audit/adversarial.safetensors")
+    return [replace(base, name=name, results={"diagnosis": result}) for name, result in found.items()]
+
+
+def rows(run: Path, **found: CheckResult) -> list[verdicts.Verdict]:
+    return verdicts.verdicts(models(run, **found))
+
+
+def test_a_refuted_accuracy_is_an_alarm_with_its_failed_tests(runs: list[Path]) -> None:
+    html = page.render(models(runs[0], a=diagnosis("overstated", 92, 51, failed=("steps", "restarts"))))
+    assert 'class="verdict overstated excess m0"' in html
+    assert "OVERSTATED" in Reader(html).words
+    assert "92.0% reported, 41.0 points too high; failed tests: restarts and steps" in Reader(html).words
+
+
+@pytest.mark.parametrize(
+    ("result", "note"),
+    [
+        (diagnosis("holds", 58, 58), "58.0% reported"),
+        (diagnosis("holds", 60, 58), "60.0% reported"),
+        (
+            diagnosis("holds", 60, 54, claimed=True),
+            "60.0% claimed, not shown to differ at n\u00a0=\u00a0100; about 250 examples would decide",
+        ),
+        (
+            diagnosis("holds", 13, 10, 20),
+            "65.0% reported, not shown to differ at n\u00a0=\u00a020; about 29 examples would decide",
+        ),
+        (diagnosis("holds", 51, 42), "51.0% reported, 9.0 points more (95% interval 3.1 to 14.7), but no test failed"),
+        (diagnosis("undecided", 58, 58), "58.0% reported; the model has no gradient"),
+    ],
+)
+def test_an_accuracy_that_is_not_refuted_says_what_is_known(runs: list[Path], result: CheckResult, note: str) -> None:
+    (row,) = rows(runs[0], a=result)
+    assert row.note == note
+    assert not row.alarm
+
+
+def test_classifiers_are_compared_on_paired_outcomes(runs: list[Path]) -> None:
+    alike = rows(runs[0], a=diagnosis("holds", 60, 60), b=diagnosis("holds", 61, 61), c=diagnosis("holds", 60, 60))
+    assert verdicts.comparison(alike) == (
+        "No classifier is shown to be more robust than another: all paired differences include zero "
+        "(paired 95%\u00a0intervals, Bonferroni-corrected for 3\u00a0pairs, n\u00a0=\u00a0100)."
+    )
+    apart = rows(runs[0], a=diagnosis("holds", 60, 60), b=diagnosis("holds", 30, 30), c=diagnosis("holds", 62, 62))
+    assert verdicts.comparison(apart).startswith(
+        "a and c are each more robust than b; the other pair is not shown to differ (paired 95%"
+    )
+    assert verdicts.comparison(apart[:1]) == ""
+
+
+def test_intervals_are_compared_where_images_differ(runs: list[Path]) -> None:
+    one, other = rows(runs[0], a=diagnosis("holds", 60, 60), b=diagnosis("holds", 52, 52))
+    assert "all intervals overlap" in verdicts.comparison([one, replace(other, data="other")])
+    assert verdicts.comparison([one, replace(other, threat="ℓ2 1")]).startswith("They were attacked under different")
+
+
+def test_the_sentence_for_a_paper_has_everything(runs: list[Path]) -> None:
+    (row,) = rows(runs[0], a=diagnosis("holds", 58, 58))
+    (sentence,) = verdicts.citations([row], "0.1.0")
+    assert sentence.replace("\u00a0", " ") == (
+        "Robust accuracy 58.0% (95% interval 48.2 to 67.2, n = 100, ℓ∞ 0.1, attacked with PGD and the suite fast, "
+        "isthmus 0.1.0, adversarial examples in run/audit/adversarial.safetensors)."
+    )
+    (both,) = verdicts.citations([row, replace(row, name="b")], "0.1.0")
+    assert "audit/adversarial.safetensors of each run folder): a 58.0% (48.2\u00a0to\u00a067.2) and b" in both
+    assert len(verdicts.citations([row, replace(row, threat="ℓ2 1")], "0.1.0")) == 2
+
+
+def test_without_a_diagnosis_there_is_no_banner(runs: list[Path]) -> None:
+    assert verdicts.verdicts([load(runs[0])]) == []
+    (given,) = models(runs[0], a=diagnosis("holds", 58, 58))
+    assert [row.word for row in verdicts.verdicts([given, load(runs[1])])] == ["holds", "no verdict"]
+
+
+def test_equal_findings_are_merged() -> None:
+    same, other = Finding(Status.PASS, "99.2%."), Finding(Status.WARN, "80%.")
+    found = [("", name, same) for name in "abc"]
+    assert [one.names for one in blocks.merged(found)] == ["all three"]
+    assert [(one.names, one.reason) for one in blocks.merged([*found, ("", "d", other)])] == [
+        ("a, b and c", "99.2%."),
+        ("d", "80%."),
+    ]
+
+
+def test_the_evidence_is_a_grid_that_expands_what_did_not_pass() -> None:
+    found = {"a": diagnosis("holds", 58, 58), "b": diagnosis("broken", 90, 2, failed=("steps",))}
+    view = blocks._grid(diagnosis_section.section(found).blocks[0])
+    assert (len(view.rows), view.names) == (13, ("a", "b"))
+    assert [(one.title, one.names, one.word) for one in view.shown] == [("steps", "b", "fail")]
+    assert len(view.folded) == 13
+
+
+def test_adversarial_examples_are_compared_image_by_image() -> None:
+    images = digits()
+    found = {"a": robustness(images, (0, 1, 2)), "b": robustness(images, (1, 2, 3))}
+    shown = robustness_section.section(found).blocks[-1]
+    assert shown.columns == ("a", "b")
+    assert [original.caption for original, _ in shown.rows] == [f"image {i}, class {i}" for i in (0, 1, 2, 3)]
+    assert shown.rows[0][1][1] == "robust to every attack"
+    adversarial, difference = shown.rows[1][1][0]
+    assert adversarial.caption == "1 (99.0%) → 9 (51.0%), ε\u00a0=\u00a00.1"
+    assert difference.image.shape == (8, 8, 3)
+    assert shown.key == ("darker by 0.078", "unchanged", "brighter by 0.078")
+
+
+def test_other_images_at_the_same_place_are_not_mixed_up() -> None:
+    images = digits()
+    found = {"a": robustness(images, (0,)), "b": robustness(255 - images, (0,))}
+    shown = robustness_section.section(found).blocks[-1]
+    assert [[isinstance(cell, str) for cell in cells] for _, cells in shown.rows] in (
+        [[0, 1], [1, 0]],
+        [[1, 0], [0, 1]],
+    )
+    assert {cell for _, cells in shown.rows for cell in cells if isinstance(cell, str)} == {"not stored"}
+    assert np.array_equal(
+        np.sort([o.image.sum() for o, _ in shown.rows]), np.sort([images[0].sum(), (255 - images[0]).sum()])
+    )
