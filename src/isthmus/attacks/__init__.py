@@ -9,9 +9,10 @@
 
 They need none of isthmus's own models: any ``nn.Module`` from images N×C×H×W in [0, 1] to logits N×K is accepted.
 
-* :func:`~isthmus.attacks.api.robust_accuracy` evaluates at one ε, :func:`~isthmus.attacks.api.curve` at several. Both
-  return a :class:`~isthmus.attacks.result.RobustResult`; Ctrl-C raises
-  :class:`~isthmus.attacks.engine.evaluation.Interrupted`, which holds one.
+* :func:`~isthmus.attacks.api.robust_accuracy` evaluates at one ε and returns a
+  :class:`~isthmus.attacks.result.RobustResult`; :func:`~isthmus.attacks.api.curve` evaluates at several and returns a
+  :class:`~isthmus.attacks.security_curve.SecurityCurve` of them. Ctrl-C raises
+  :class:`~isthmus.attacks.engine.evaluation.Interrupted`, which holds a result.
 * :func:`~isthmus.attacks.minimal_norm.minimal_norms` finds how small a perturbation suffices;
   :func:`~isthmus.attacks.foolbox_protocol.scan_fgsm` and :func:`~isthmus.attacks.foolbox_protocol.bisect_pgd` measure
   it as Foolbox 1 did.
@@ -33,6 +34,7 @@ from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.foolbox_protocol import bisect_pgd, scan_fgsm
 from isthmus.attacks.minimal_norm import MinimalNorms, minimal_norms
 from isthmus.attacks.result import RobustResult
+from isthmus.attacks.security_curve import SecurityCurve
 from isthmus.attacks.threats import L1, L2, Linf, Threat, parse, parse_grid
 from isthmus.attacks.transfer import Transfer, transferred
 from isthmus.attacks.unbounded import Ascent, Unbounded
@@ -74,6 +76,7 @@ __all__ = [
     "RayS",
     "RobustResult",
     "RunOptions",
+    "SecurityCurve",
     "Square",
     "Threat",
     "Transfer",

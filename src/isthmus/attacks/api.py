@@ -18,6 +18,7 @@ from isthmus.attacks.engine.early_stopping import until_narrow
 from isthmus.attacks.engine.evaluation import evaluate
 from isthmus.attacks.engine.run_options import Progress, RunOptions, monotone, shown_progress
 from isthmus.attacks.result import RobustResult
+from isthmus.attacks.security_curve import SecurityCurve
 from isthmus.attacks.suites import Suite, stages_of
 from isthmus.attacks.threats import Threat, parse
 from isthmus.core import execution
@@ -122,8 +123,8 @@ def curve(
     suite: Suite = "standard",
     seed: int = 0,
     options: RunOptions | None = None,
-) -> tuple[RobustResult, ...]:
-    """Robust accuracy at several ε of one norm, ascending: a security curve.
+) -> SecurityCurve:
+    """Robust accuracy at several ε of one norm: a tuple of results, ascending in ε, with ``plot`` and ``to_dataframe``.
 
     Adversarial images are reused in both directions. An example that is broken at ε is broken at every larger ε and
     costs no further pass (for a random model it is attacked again, for the count with confidence). An adversarial image
@@ -160,7 +161,7 @@ def curve(
         results[position] = results[position].absorb(results[position - 1])
     for position in reversed(range(len(grid) - 1)):
         results[position] = results[position].absorb(results[position + 1])
-    return tuple(results)
+    return SecurityCurve(results)
 
 
 def _again(

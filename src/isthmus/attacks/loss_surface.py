@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,8 +19,15 @@ from torch.nn import functional
 from isthmus.attacks.engine.batch import per_image
 from isthmus.attacks.losses import LOSSES, check, log_odds
 from isthmus.attacks.threats import Threat
+from isthmus.core.errors import DataError
+from isthmus.core.format import number, percent, size
+from isthmus.core.notebook import Summarized
 from isthmus.core.preserve_state import device_of, preserve_state
 from isthmus.core.randomness import fold, uniform
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 FLAT = 0.01
 """Largest change of the loss, in nats, that counts as flat."""
@@ -27,8 +35,8 @@ FLAT = 0.01
 _BATCH = 512
 
 
-@dataclass(frozen=True)
-class Surface:
+@dataclass(frozen=True, repr=False)
+class Surface(Summarized):
     """The cross-entropy around N images, on a grid of their planes.
 
     Attributes:
@@ -69,6 +77,35 @@ class Surface:
         """Share of the diamond where the loss is within ``tolerance`` nats of the image's own, in [0, 1]."""
         change = (self.loss - per_image(self.centre, self.loss)).abs()
         return (change[:, self.inside] <= tolerance).double().mean(1)
+
+    def plot(self, image: int = 0, ax: Axes | None = None) -> tuple[Figure, Axes]:
+        """Plot the loss around one image as a heat map, with the diamond that the ball is.
+
+        Args:
+            image: position of the image.
+            ax: axes to draw into; None for a new figure.
+
+        Returns:
+            The figure and the axes of the map; the colour bar has axes of its own.
+
+        Raises:
+            DataError: there is no such image.
+        """
+        from isthmus.core import plots
+
+        if not 0 <= image < len(self.loss):
+            raise DataError(f"The surface has images 0 to {len(self.loss) - 1}; got {image}.")
+        found = "an adversarial image" if self.broken[image] else "no adversarial image"
+        title = f"Image {image}: {found} within ε = {self.eps:.4g}"
+        return plots.draw_surface(self.loss[image].numpy(), self.offsets.numpy(), self.eps, title, ax)
+
+    def _summary(self) -> dict[str, str]:
+        highest, centre = (number(float(each.mean())) for each in (self.highest, self.centre))
+        return {
+            "Surface": f"ℓ∞ {self.eps:.4g}, {size(len(self.loss))}, {len(self.offsets)}×{len(self.offsets)} points",
+            "loss": f"{centre} nats at the image, at most {highest} in the ball, means over images",
+            "examples": f"{int(self.broken.sum())} broken; {percent(float(self.flat().mean()))} of the ball is flat",
+        }
 
 
 @dataclass(frozen=True)

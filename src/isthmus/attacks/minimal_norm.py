@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from isthmus import metrics
 from isthmus.attacks.engine import inputs
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.evaluation import Evaluation
 from isthmus.attacks.engine.run_options import RunOptions, shown_progress
 from isthmus.attacks.engine.verifier import Verifier, VerifierResult
 from isthmus.attacks.result import CLEAN
+from isthmus.attacks.security_curve import accuracy_figure
 from isthmus.attacks.suites import Suite, stages_of
 from isthmus.attacks.threats import THREATS, Threat
 from isthmus.core.errors import ConfigError, DataError, unknown
+from isthmus.core.format import NORMS, number, percent, size
+from isthmus.core.notebook import Summarized
 from isthmus.core.preserve_state import device_of, preserve_state
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-@dataclass(frozen=True)
-class MinimalNorms:
+
+@dataclass(frozen=True, repr=False)
+class MinimalNorms(Summarized):
     """The smallest perturbation found for each of N examples. Every tensor is on the CPU.
 
     Each is an upper bound on the distance to the nearest adversarial image, with an adversarial image that proves it.
@@ -77,6 +86,28 @@ class MinimalNorms:
         :attr:`isthmus.attacks.RobustResult.accuracy`.
         """
         return float((self.sizes > eps).double().mean())
+
+    def plot(self, ax: Axes | None = None) -> tuple[Figure, Axes]:
+        """Plot :meth:`accuracy` against ε, at 0 and at every finite size, with 95% Wilson intervals.
+
+        Args:
+            ax: axes to draw into; None for a new figure.
+
+        Returns:
+            The figure and its axes.
+        """
+        from isthmus.core import plots
+
+        eps = sorted({0.0, *self.sizes[self.sizes.isfinite()].tolist()})
+        found = [metrics.proportion(int((self.sizes > each).sum()), len(self)) for each in eps]
+        return plots.draw(accuracy_figure(self.norm, eps, found, ", ".join(self.attacks[1:])), ax)
+
+    def _summary(self) -> dict[str, str]:
+        return {
+            "MinimalNorms": f"{NORMS[self.norm]}, {size(len(self))}, attacks: {', '.join(self.attacks[1:])}",
+            "median": f"{number(self.median)} (an upper bound)",
+            "examples": f"{int(self.found.sum())} adversarial; clean accuracy {percent(self.accuracy(0))}",
+        }
 
 
 def minimal_norms(

@@ -5,25 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from isthmus import metrics
-from isthmus.attacks import result_file, result_warnings
+from isthmus.attacks import result_display, result_file, result_warnings
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.state import EvaluationState
 from isthmus.attacks.threats import Threat, parse
+from isthmus.core.notebook import Summarized
 from isthmus.core.types import Interval, Metric
 from isthmus.metrics import wilson
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CLEAN = "clean"
 _ABSORBED = 4096  # rows of another result that are compared at once
 
 
-@dataclass(frozen=True)
-class RobustResult:
+@dataclass(frozen=True, repr=False)
+class RobustResult(Summarized):
     """Robustness of one classifier on N examples against one threat. Every tensor is on the CPU.
 
     Each example is exactly one of three: broken (its adversarial image is misclassified, inside ball and box), invalid
@@ -195,6 +200,38 @@ class RobustResult:
 
     def _fraction(self, mask: Tensor) -> float:
         return int(mask.sum()) / len(self)
+
+    # --- display ---
+
+    def to_dataframe(self) -> Any:
+        """A pandas DataFrame with a row for each example, in their order.
+
+        Its columns are ``label``, ``correct`` (on the clean image), ``robust``, ``broken``, ``invalid``, ``broken_by``
+        (the attack, "clean" for a clean error, missing if not broken), ``size`` (‖δ‖ in the threat's norm, NaN if not
+        broken), ``margin`` (the smallest found, in logits, negative if broken, infinite if unknown), and ``target`` of
+        a targeted evaluation.
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        return result_display.table(self)
+
+    def plot(self, most: int = 6) -> tuple[Figure, Any]:
+        """Plot the first adversarial examples: original, adversarial image, and their difference enlarged.
+
+        Args:
+            most: the number of examples, at most.
+
+        Returns:
+            The figure, and its axes as an array of 3 rows with a column for each example.
+
+        Raises:
+            DataError: no attack broke an example.
+        """
+        return result_display.plot(self, most)
+
+    def _summary(self) -> dict[str, str]:
+        return result_display.summary(self)
 
     # --- combining results ---
 

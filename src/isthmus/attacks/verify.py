@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from isthmus import metrics
 from isthmus.attacks.engine import probes
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import CountedModel
@@ -26,14 +27,16 @@ from isthmus.attacks.result_file import is_sealed
 from isthmus.attacks.threats import Threat
 from isthmus.core import files
 from isthmus.core.errors import DataError
+from isthmus.core.format import in_words, percent, size, threat_title
+from isthmus.core.notebook import Summarized
 from isthmus.core.preserve_state import device_of, preserve_state
 
 _MISRECORDED = "the clean image is not classified as recorded"  # by another model or under another label
 _UNSURE = "the adversarial image is not misclassified with the recorded confidence"  # but on average it is
 
 
-@dataclass(frozen=True)
-class Verification:
+@dataclass(frozen=True, repr=False)
+class Verification(Summarized):
     """A claimed robust accuracy, and what a recomputation confirms.
 
     Attributes:
@@ -77,6 +80,18 @@ class Verification:
     def reasons(self) -> dict[str, int]:
         """Number of failures for each reason, most frequent first."""
         return dict(Counter(self.failures.values()).most_common())
+
+    def _summary(self) -> dict[str, str]:
+        verified = in_words(metrics.proportion(round(self.verified * self.n), self.n))
+        facts = [f"{self.proven} of {self.broken} broken examples proven"]
+        facts += [] if self.examples_match is None else [f"examples match: {'yes' if self.examples_match else 'no'}"]
+        facts += [] if self.intact is None else [f"file intact: {'yes' if self.intact else 'no'}"]
+        outcome = "agrees" if self.agrees else "does not agree"
+        return {
+            "Verification": f"{outcome}; {threat_title(str(self.threat))}, {size(self.n)}",
+            "robust accuracy": f"claimed {percent(self.claimed)}, verified {verified}",
+            "evidence": "; ".join([*facts, *([] if self.complete else ["interrupted"])]),
+        }
 
 
 def verify(

@@ -1,23 +1,31 @@
-"""The result of an audit: its verdict, its numbers, and its page."""
+"""The result of an audit: its verdict, its numbers, its plots, and its page."""
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isthmus.core import files
-from isthmus.core.errors import ConfigError
+from isthmus.core.display import Figure
+from isthmus.core.errors import ConfigError, unknown
+from isthmus.core.format import STATUSES, in_words, size, threat_title
+from isthmus.core.notebook import Summarized, dataframe
 from isthmus.core.results import AuditRecord
-from isthmus.core.types import CheckResult
+from isthmus.core.types import CheckResult, Metric
 from isthmus.diagnosis.verdict import Verdict
 from isthmus.report import page
 from isthmus.report.loading import AuditedModel
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
 
-@dataclass(frozen=True)
-class Audit:
+EXAMPLES = "examples"
+"""What :meth:`Audit.plot` calls the adversarial examples of the check ``robustness``."""
+
+
+@dataclass(frozen=True, repr=False)
+class Audit(Summarized):
     """What an audit found.
 
     Attributes:
@@ -41,6 +49,32 @@ class Audit:
             raise ConfigError(f'This audit has no verdict; the check "diagnosis" gives it.{cause}')
         return Verdict.model_validate(result.details["verdict"])
 
+    @property
+    def robust_accuracy(self) -> Metric:
+        """The robust accuracy to cite, with n and interval: the verdict's corrected one, still an upper bound.
+
+        Raises:
+            ConfigError: this audit has no verdict.
+        """
+        return self.verdict.corrected_metric
+
+    @property
+    def citation(self) -> str:
+        """What to cite: the robust accuracy with threat, data, interval, n, version and seed, and the verdict.
+
+        Raises:
+            ConfigError: this audit has no verdict.
+        """
+        record, verdict, details = self.record, self.verdict, self.results["diagnosis"].details
+        mode = f" in {details['mode']} mode" if len(details["modes"]) > 1 else ""
+        version = record.provenance.get("packages", {}).get("isthmus")
+        text = (
+            f"The robust accuracy of {record.model}{mode} on {record.data} at {self._threat} is at most "
+            f"{in_words(verdict.corrected_metric)}, measured with isthmus {version}, seed {record.seed}. "
+            f"Verdict on the reported {in_words(verdict.reported_metric)}: {verdict.status}."
+        )
+        return text.replace("\u00a0", " ")
+
     def rows(self) -> list[dict[str, Any]]:
         """Tidy rows of all metrics: model, check, name, coordinates, value, unit, n, interval and note."""
         return [
@@ -55,15 +89,67 @@ class Audit:
         Raises:
             ConfigError: pandas is not installed.
         """
-        try:
-            pandas = importlib.import_module("pandas")
-        except ImportError:
-            raise ConfigError("to_dataframe needs pandas: pip install pandas. Without it, use rows().") from None
-        return pandas.DataFrame(self.rows())
+        return dataframe(self.rows(), "rows()")
+
+    def plot(self, what: str = "robustness") -> tuple[Canvas, Any]:
+        """Plot a check's first figure, or adversarial examples.
+
+        ``"robustness"`` plots robust accuracy against ε, ``"calibration"`` the reliability diagram, and ``"examples"``
+        adversarial examples: original, adversarial image, and their difference enlarged.
+
+        Args:
+            what: a check of this audit that has a figure, or ``"examples"``.
+
+        Returns:
+            The figure and its axes; for examples an array of 3 rows with a column for each example.
+
+        Raises:
+            ConfigError: this audit has no such plot.
+        """
+        from isthmus.core import plots
+
+        figures = self._figures()
+        robustness = self.results.get("robustness")
+        examples = robustness.details.get("gallery") if robustness is not None else None
+        if what == EXAMPLES and robustness is not None and examples:
+            images = (robustness.arrays[f"gallery_{name}"] / 255 for name in ("original", "adversarial"))
+            titles = [
+                (f"image {one['index']}, class {one['label']}", f"class {one['predicted']}, ε = {one['eps']:.3g}")
+                for one in examples
+            ]
+            return plots.draw_examples(*images, titles)
+        if what not in figures:
+            raise ConfigError(unknown("plot of this audit", what, [*figures, *([EXAMPLES] if examples else [])]))
+        return plots.draw(figures[what])
 
     def save(self, path: str | Path) -> Path:
         """Write the page of this audit, one self-contained HTML file."""
         target = Path(path)
-        model = AuditedModel(self.record.model, None, self.record.provenance, self.record, self.results)
-        files.write_bytes(target, page.render([model]).encode())
+        files.write_bytes(target, page.render([self._audited()]).encode())
         return target
+
+    def _audited(self) -> AuditedModel:
+        return AuditedModel(self.record.model, None, self.record.provenance, self.record, self.results)
+
+    def _figures(self) -> dict[str, Figure]:
+        """The first figure of each check that has one."""
+        sections = page.sections([self._audited()])
+        found = {
+            check: [block for block in each.blocks if isinstance(block, Figure)] for check, each in sections.items()
+        }
+        return {check: figures[0] for check, figures in found.items() if figures}
+
+    @property
+    def _threat(self) -> str:
+        return threat_title(str(self.record.settings["threat"]))
+
+    def _summary(self) -> dict[str, str]:
+        try:
+            verdict = f"{self.verdict.status}; robust accuracy {in_words(self.robust_accuracy)}"
+        except ConfigError:
+            verdict = "none"
+        return {
+            "Audit": f"{self.record.model} on {self.record.data}, {self._threat}, {size(self.record.n)}",
+            "verdict": verdict,
+            "checks": ", ".join(f"{check}: {STATUSES[result.status]}" for check, result in self.results.items()),
+        }

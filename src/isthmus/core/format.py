@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from isthmus.core.types import Interval, Metric, Status
+if TYPE_CHECKING:
+    from isthmus.core.types import Interval, Metric
 
 NOT_MEASURED = "not measured"
 NORMS = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}
 STATUSES = {
-    Status.MEASURED: "measured",
-    Status.PASS: "pass",
-    Status.WARN: "warning",
-    Status.FAIL: "fail",
-    Status.SKIPPED: "skipped",
-    Status.ERROR: "error",
+    "measured": "measured",
+    "pass": "pass",
+    "warn": "warning",
+    "fail": "fail",
+    "skipped": "skipped",
+    "error": "error",
 }
-"""Statuses in a word."""
+"""Each :class:`isthmus.core.types.Status` in a word."""
 DIFFERENCES = frozenset(
     ("accuracy_loss", "added_error", "gain", "generalisation_gap", "information_gap", "overconfidence")
 )

@@ -13,6 +13,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, RootModel, field_validator, model_validator
 
 from isthmus.core.errors import unknown
+from isthmus.core.format import STATUSES, count, in_words, listed
+from isthmus.core.notebook import Summarized, html_table
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -172,7 +174,7 @@ class Interval(Record):
     method: str
 
 
-class Metric(Record):
+class Metric(Summarized, Record):
     """One measured number.
 
     Attributes:
@@ -220,8 +222,11 @@ class Metric(Record):
             "note": self.note,
         }
 
+    def _summary(self) -> dict[str, str]:
+        return {_address(self.name, self.coords) or "Metric": _in_words(self)}
 
-class Metrics(RootModel[tuple[Metric, ...]]):
+
+class Metrics(Summarized, RootModel[tuple[Metric, ...]]):
     """Metrics in order of display, looked up by name and coordinates.
 
     Raises:
@@ -283,13 +288,27 @@ class Metrics(RootModel[tuple[Metric, ...]]):
         """Tidy rows, one a metric; see :meth:`Metric.row`."""
         return [metric.row() for metric in self]
 
+    def _summary(self) -> dict[str, str]:
+        return (
+            {"Metrics": count(len(self), "number"), "names": listed(self.names())}
+            if len(self)
+            else {"Metrics": "no numbers"}
+        )
+
+    def _repr_html_(self) -> str:
+        return html_table({_address(metric.name, metric.coords): _in_words(metric) for metric in self})
+
 
 def _address(name: str, coords: Mapping[str, Coordinate]) -> str:
     inside = ", ".join(f"{key}={value}" for key, value in coords.items())
     return f"{name}[{inside}]" if inside else name
 
 
-class CheckResult(Record):
+def _in_words(metric: Metric) -> str:
+    return in_words(metric) if metric.value is not None or not metric.note else f"{in_words(metric)}: {metric.note}"
+
+
+class CheckResult(Summarized, Record):
     """What one check found about one classifier.
 
     Attributes:
@@ -315,3 +334,7 @@ class CheckResult(Record):
     options: dict[str, Any] = Field(default_factory=dict)
     provenance: dict[str, Any] = Field(default_factory=dict)
     seconds: float = 0.0
+
+    def _summary(self) -> dict[str, str]:
+        first = self.metrics.root[0]._summary() if len(self.metrics) else {}
+        return {f"CheckResult {self.check}": STATUSES[self.status], "reason": self.reason, **first}

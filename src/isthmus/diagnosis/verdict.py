@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from isthmus.core.format import in_words
+from isthmus.core.notebook import Summarized
 from isthmus.core.types import Metric, Record
 from isthmus.diagnosis.diagnostic_result import percent
 
@@ -14,7 +16,7 @@ TOLERANCE = 0.02
 Word = Literal["holds", "undecided", "overstated", "broken"]
 
 
-class Verdict(Record):
+class Verdict(Summarized, Record):
     """Verdict on a reported robust accuracy.
 
     Attributes:
@@ -40,6 +42,13 @@ class Verdict(Record):
     untested: tuple[str, ...] = ()
     not_tried: tuple[str, ...] = ()
     reason: str
+
+    def _summary(self) -> dict[str, str]:
+        return {
+            "Verdict": self.status,
+            "reported": in_words(self.reported_metric),
+            "corrected": in_words(self.corrected_metric),
+        }
 
 
 @dataclass(frozen=True)

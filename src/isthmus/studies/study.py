@@ -7,6 +7,7 @@ experiments it lists, may import torch; everything else works from a stored :cla
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,6 +21,8 @@ from isthmus.core import files
 from isthmus.core.config import Frozen, Positive, override, validate
 from isthmus.core.display import Section
 from isthmus.core.errors import FileError
+from isthmus.core.format import listed
+from isthmus.core.notebook import Summarized, dataframe
 from isthmus.core.types import Coordinate, Record
 from isthmus.studies.blocks import Block, Names, draw
 from isthmus.studies.claims import Claim, OtherClaim, judge_all
@@ -90,7 +93,7 @@ class TrainedConfig(StudyConfig):
     training: dict[str, Any]
 
 
-class StudyRecord(Record):
+class StudyRecord(Summarized, Record):
     """The measurements of a study so far, from which its page and its verdicts are made.
 
     Attributes:
@@ -154,6 +157,34 @@ class StudyRecord(Record):
         found = [each for each in self.experiments.values() if collapsed or not each.collapsed]
         metrics = [metric for each in found for metric in each.metrics]
         return Rows(metrics, {key: value for each in found for key, value in each.outcomes_by_metric().items()})
+
+    def to_dataframe(self) -> Any:
+        """A pandas DataFrame of tidy rows, one for each measured number of each experiment.
+
+        Its columns are ``study``, ``experiment``, ``collapsed`` (the model stayed at chance; claims leave its numbers
+        out), and name, coordinates, value, unit, n, interval and note of the metric.
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        rows = [
+            {"study": self.study, "experiment": name, "collapsed": found.collapsed, **metric.row()}
+            for name, found in self.experiments.items()
+            for metric in found.metrics
+        ]
+        return dataframe(rows, "the metrics of .experiments")
+
+    def _summary(self) -> dict[str, str]:
+        notes = [f"{self.measured} of {self.total} measured"]
+        notes += [f"{len(self.failures)} failed"] if self.failures else []
+        notes += [f"{len(self.collapsed)} collapsed"] if self.collapsed else []
+        counts = Counter(claim.verdict for claim in self.claims)
+        claims = listed([f"{count} {verdict}" for verdict, count in counts.items()])
+        return {
+            "StudyRecord": f"{self.study}, scale {self.scale}",
+            "experiments": ", ".join(notes),
+            "claims": claims or "not judged",
+        }
 
     def details(self, name: str) -> list[tuple[Mapping[str, Coordinate], Any]]:
         """Coordinates and details with a name, of each experiment that has them and whose model did not collapse."""

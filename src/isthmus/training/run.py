@@ -17,8 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from isthmus import metrics
 from isthmus.core import files
-from isthmus.core.errors import ConfigError, FileError, shown
+from isthmus.core.errors import ConfigError, FileError, one_line, shown
+from isthmus.core.format import NOT_MEASURED, in_words
+from isthmus.core.notebook import Summarized, dataframe
 from isthmus.core.recipe import Recipe, load_recipe
 from isthmus.models import adapters, factory
 from isthmus.models.learner import Learner
@@ -30,8 +33,11 @@ ENDED = ("finished", "collapsed")
 """Statuses of runs that have their weights."""
 
 
-@dataclass(frozen=True)
-class Run:
+_EPOCH = "epoch_"  # starts the names of means over an epoch
+
+
+@dataclass(frozen=True, repr=False)
+class Run(Summarized):
     """A run folder, by its path."""
 
     path: Path
@@ -124,6 +130,34 @@ class Run:
             FileError: the file cannot be read, or a line before the last is not JSON.
         """
         return files.read_json_lines(self.metrics_file)
+
+    def to_dataframe(self) -> Any:
+        """A pandas DataFrame with a row for each finished epoch.
+
+        Its columns are ``step``, ``epoch`` (counted from 1), the means of the terms over the epoch (``total``, ``ce``,
+        ``accuracy``, …, in nats), and of validated epochs ``test_accuracy`` and ``collapsed``.
+
+        Raises:
+            ConfigError: pandas is not installed.
+            FileError: as :meth:`metrics`.
+        """
+        ends = [line for line in self.metrics() if any(name.startswith(_EPOCH) for name in line)]
+        rows = [{name.removeprefix(_EPOCH): value for name, value in line.items()} for line in ends]
+        return dataframe([{**row, "epoch": row["epoch"] + 1} for row in rows], "metrics()")
+
+    def _summary(self) -> dict[str, str]:
+        try:
+            info = self.info()
+        except FileError as error:
+            return {"Run": f"{self.path}", "status": one_line(error)}
+        result, n = info["result"] or {}, info["data"].get("test")
+        measured = "test_accuracy" in result and n
+        accuracy = in_words(metrics.proportion(round(result["test_accuracy"] * n), n)) if measured else NOT_MEASURED
+        return {
+            "Run": f"{info['recipe'].get('name')} in {self.path}",
+            "status": f"{info['status']}" + (f", step {result['step']:,}" if "step" in result else ""),
+            "test accuracy": accuracy,
+        }
 
     def load(self, step: int | None = None) -> Learner:
         """The trained model, in eval mode on the CPU.

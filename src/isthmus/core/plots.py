@@ -1,0 +1,173 @@
+"""Plots of results with matplotlib's ``pyplot``, for notebooks and scripts; the page draws its own.
+
+Every function returns ``(figure, axes)`` and shows nothing. A notebook shows the figure by itself, a script with
+``pyplot.show()``. This module imports matplotlib, so results import it only inside their ``plot``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+import matplotlib
+import numpy as np
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
+
+from isthmus.core.display import Figure, Mark, Series
+
+_WIDTH = 1.3
+"""Width of one example, in inches."""
+_FEW = 30
+"""Lines of at most this many points have a marker at each."""
+_MUTED = "0.5"
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _literal_text(function: Callable[P, T]) -> Callable[P, T]:
+    """Draw names such as "a$b$c" as they are, not as formulas."""
+
+    @wraps(function)
+    def drawn(*args: P.args, **options: P.kwargs) -> T:
+        with matplotlib.rc_context({"text.parse_math": False}):
+            return function(*args, **options)
+
+    return drawn
+
+
+@_literal_text
+def draw(figure: Figure, ax: Axes | None = None) -> tuple[Canvas, Axes]:
+    """Draw a figure, with intervals as bands or bars.
+
+    Args:
+        ax: axes to draw into; None for a new figure.
+    """
+    canvas, axes = _axes(ax)
+    bars = [series for series in figure.series if series.style == "bars"]
+    for index, series in enumerate(figure.series):
+        if series.style == "bars":
+            _draw_bars(axes, series, f"C{index}", bars.index(series), len(bars))
+        else:
+            _draw_line(axes, series, f"C{index}")
+    for mark in figure.marks:
+        _draw_mark(axes, mark)
+    if figure.identity:
+        axes.axline((0, 0), slope=1, color=_MUTED, linestyle=":")
+    axes.set(title=figure.title, xlabel=figure.x_label, ylabel=figure.y_label)
+    for limits, axis, bound in (
+        (figure.x_range, axes.xaxis, axes.set_xlim),
+        (figure.y_range, axes.yaxis, axes.set_ylim),
+    ):
+        if limits is not None:
+            room = 0.02 * (limits[1] - limits[0])
+            bound(limits[0] - room, limits[1] + room)
+        if limits == (0.0, 1.0):
+            axis.set_major_formatter(PercentFormatter(1))
+    axes.grid(alpha=0.3)
+    if len(figure.series) + len(figure.marks) > 1:
+        axes.legend()
+    return canvas, axes
+
+
+def _axes(ax: Axes | None) -> tuple[Canvas, Axes]:
+    if ax is None:
+        return pyplot.subplots(layout="constrained")
+    canvas = ax.figure
+    assert isinstance(canvas, Canvas)
+    return canvas, ax
+
+
+def _draw_line(axes: Axes, series: Series, colour: str) -> None:
+    style = {"line": "-", "dashed": "--", "points": "none"}[series.style]
+    marker = "o" if style == "none" or len(series.x) <= _FEW else ""
+    axes.plot(series.x, series.y, color=colour, linestyle=style, marker=marker, markersize=4, label=series.name)
+    if series.low is None or series.high is None:
+        return
+    if series.style == "points":
+        axes.errorbar(series.x, series.y, _reach(series), fmt="none", ecolor=colour)
+    else:
+        axes.fill_between(series.x, series.low, series.high, color=colour, alpha=0.15, linewidth=0)
+
+
+def _draw_bars(axes: Axes, series: Series, colour: str, index: int, count: int) -> None:
+    """Bars of one series, beside those of the others at the same place."""
+    x = np.array(series.x, float)
+    steps = np.diff(np.unique(x))
+    room = 0.86 * (float(steps.min()) if len(steps) else 1.0)
+    spread = None if series.low is None or series.high is None else _reach(series)
+    centres = x + room * ((index + 0.5) / count - 0.5)
+    axes.bar(centres, series.y, room / count, color=colour, alpha=0.6, yerr=spread, label=series.name)
+
+
+def _reach(series: Series) -> NDArray[np.float64]:
+    """How far the interval reaches below and above each value; an interval need not contain it."""
+    y = np.array(series.y, float)
+    reach: NDArray[np.float64] = np.maximum([y - np.array(series.low, float), np.array(series.high, float) - y], 0)
+    return reach
+
+
+def _draw_mark(axes: Axes, mark: Mark) -> None:
+    if mark.x is not None and mark.y is not None:
+        axes.plot([mark.x], [mark.y], marker="*", markersize=12, linestyle="none", color=_MUTED, label=mark.name)
+    elif mark.y is not None:
+        axes.axhline(mark.y, color=_MUTED, linestyle="--", label=mark.name)
+    elif mark.x is not None:
+        axes.axvline(mark.x, color=_MUTED, linestyle="--", label=mark.name)
+
+
+@_literal_text
+def draw_examples(
+    originals: NDArray[Any], adversarials: NDArray[Any], titles: Sequence[tuple[str, str]]
+) -> tuple[Canvas, NDArray[Any]]:
+    """Draw adversarial examples: a column for each, with the original, the adversarial image and their difference.
+
+    The difference is enlarged around grey, by the factor in its title.
+
+    Args:
+        originals, adversarials: n×h×w×c in [0, 1]. If c is neither 1 nor 3, only the first channel is drawn.
+        titles: of each original and each adversarial image.
+
+    Returns:
+        The figure, and its axes as an array of 3 rows and n columns.
+    """
+    if originals.shape[-1] not in (1, 3):
+        originals, adversarials = originals[..., :1], adversarials[..., :1]
+    n = len(originals)
+    canvas, axes = pyplot.subplots(3, n, figsize=(_WIDTH * max(n, 2), 4.6), squeeze=False, layout="constrained")
+    for column, (original, adversarial, title) in enumerate(zip(originals, adversarials, titles, strict=True)):
+        change = adversarial - original
+        times = 0.5 / max(float(np.abs(change).max()), 1e-6)
+        pictures = (original, adversarial, np.clip(0.5 + times * change, 0, 1))
+        for row, (picture, text) in enumerate(zip(pictures, (*title, f"× {times:.2g}"), strict=True)):
+            axes[row, column].imshow(picture, cmap="gray", vmin=0, vmax=1)
+            axes[row, column].set_title(text, fontsize="small")
+            axes[row, column].set(xticks=[], yticks=[])
+    for row, name in enumerate(("original", "adversarial", "difference")):
+        axes[row, 0].set_ylabel(name)
+    return canvas, axes
+
+
+@_literal_text
+def draw_surface(
+    loss: NDArray[Any], offsets: NDArray[Any], eps: float, title: str, ax: Axes | None = None
+) -> tuple[Canvas, Axes]:
+    """Draw the loss on a plane as a heat map, with the diamond |u| + |v| ≤ ε.
+
+    Args:
+        loss: in nats; the first axis is u, which is drawn horizontally.
+        offsets: u, and likewise v, evenly spaced and ascending.
+    """
+    canvas, axes = _axes(ax)
+    half = (offsets[1] - offsets[0]) / 2
+    low, high = float(offsets[0] - half), float(offsets[-1] + half)
+    drawn = axes.imshow(loss.T, origin="lower", extent=(low, high, low, high))
+    axes.plot([eps, 0, -eps, 0, eps], [0, eps, 0, -eps, 0], color="white", linestyle="--")
+    axes.set(title=title, xlabel="u", ylabel="v")
+    canvas.colorbar(drawn, ax=axes, label="cross-entropy, nats")
+    return canvas, axes
