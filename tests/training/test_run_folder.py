@@ -9,6 +9,7 @@ import isthmus
 from isthmus.cli import app
 from isthmus.core import files
 from isthmus.core.errors import FileError
+from isthmus.metrics import wilson
 from isthmus.training.run import FORMAT, Run
 from tests.training.recipes import TINY
 
@@ -81,3 +82,21 @@ def test_the_command_line_explains_it(rewritten, capsys):
         app.main(["audit", str(run.path)])
     assert end.value.code == 2
     assert "was written by another version of isthmus" in capsys.readouterr().err
+
+
+def test_a_run_shows_status_and_accuracy_and_its_epochs_as_a_table(trained, tmp_path):
+    run, n = Run(trained), Run(trained).info()["data"]["test"]
+    result = run.info()["result"]
+    ends = wilson(round(result["test_accuracy"] * n), n)
+    interval = f"{100 * ends.low:.1f}–{100 * ends.high:.1f}"
+    assert repr(run).splitlines() == [
+        f"Run: {run.recipe.name} in {trained}",
+        f"status: {run.info()['status']}, step {result['step']}",
+        f"test accuracy: {result['test_accuracy']:.1%} (95% interval {interval}, n = {n})",
+    ]
+    table = run.to_dataframe()
+    (end,) = [line for line in run.metrics() if "epoch_ce" in line]
+    assert table["epoch"].tolist() == [1]
+    assert table["ce"].tolist() == [end["epoch_ce"]]
+    assert table["test_accuracy"].tolist() == [result["test_accuracy"]]
+    assert repr(Run(tmp_path / "none")).startswith(f"Run: {tmp_path / 'none'}\nstatus: There is no run folder")

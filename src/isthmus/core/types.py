@@ -289,11 +289,7 @@ class Metrics(Summarized, RootModel[tuple[Metric, ...]]):
         return [metric.row() for metric in self]
 
     def _summary(self) -> dict[str, str]:
-        return (
-            {"Metrics": count(len(self), "number"), "names": listed(self.names())}
-            if len(self)
-            else {"Metrics": "no numbers"}
-        )
+        return {"Metrics": count(len(self), "number"), "names": listed(self.names()) or "none"}
 
     def _repr_html_(self) -> str:
         return html_table({_address(metric.name, metric.coords): _in_words(metric) for metric in self})
