@@ -37,8 +37,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) install -c $(VENV)/constraints.txt $(TORCH)
 	@echo "installing isthmus and its tools, pinned by constraints.txt"
 	@$(PIP) install -c $(VENV)/constraints.txt -e '.[dev]'
-	@# declares torchvision and a requests of 2020, which it never imports: hence apart from the extra, without them
-	@$(PIP) install -c $(VENV)/constraints.txt --no-deps torchattacks
+	@# both declare torchvision, and torchattacks a requests of 2020: hence apart from the extra, without dependencies
+	@$(PIP) install -c $(VENV)/constraints.txt --no-deps torchattacks digit-recognizer-py
 	@touch $(STAMP)
 
 demo: $(STAMP)

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from matplotlib import pyplot
+from matplotlib import pyplot, rc_context
 
 from isthmus.core import plots
 from isthmus.core.display import Figure, Mark, Series
@@ -80,7 +80,22 @@ def test_a_figure_is_drawn_with_its_numbers():
     assert (axes.get_title(), axes.get_xlabel(), axes.get_ylabel()) == ("T", "x", "y")
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a$b$c", "dots", "chance", "at"]
     assert not axes.get_legend().get_texts()[0].get_parse_math()
+    assert not axes.title.get_parse_math()
     canvas.draw_without_rendering()
+
+
+def test_drawing_leaves_the_settings_of_pyplot(monkeypatch):
+    """A notebook's backend sets "interactive" at the first figure; without it no later figure is shown."""
+    subplots = pyplot.subplots
+
+    def first(*args, **options):
+        pyplot.rcParams["interactive"] = True
+        return subplots(*args, **options)
+
+    with rc_context({"interactive": False}):
+        monkeypatch.setattr(pyplot, "subplots", first)
+        plots.draw(Figure("T", "", "x", "y", ()))
+        assert pyplot.isinteractive()
 
 
 def test_bars_of_two_series_are_side_by_side_and_given_axes_are_used():

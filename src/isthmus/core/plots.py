@@ -6,11 +6,9 @@ Every function returns ``(figure, axes)`` and shows nothing. A notebook shows th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib import pyplot
 from matplotlib.axes import Axes
@@ -26,22 +24,10 @@ _FEW = 30
 """Lines of at most this many points have a marker at each."""
 _MUTED = "0.5"
 
-P = ParamSpec("P")
-T = TypeVar("T")
+_LITERAL: dict[str, Any] = {"parse_math": False}
+"""Of text: a name such as "a$b$c" is drawn as it is, not as a formula."""
 
 
-def _literal_text(function: Callable[P, T]) -> Callable[P, T]:
-    """Draw names such as "a$b$c" as they are, not as formulas."""
-
-    @wraps(function)
-    def drawn(*args: P.args, **options: P.kwargs) -> T:
-        with matplotlib.rc_context({"text.parse_math": False}):
-            return function(*args, **options)
-
-    return drawn
-
-
-@_literal_text
 def draw(figure: Figure, ax: Axes | None = None) -> tuple[Canvas, Axes]:
     """Draw a figure, with intervals as bands or bars.
 
@@ -59,7 +45,9 @@ def draw(figure: Figure, ax: Axes | None = None) -> tuple[Canvas, Axes]:
         _draw_mark(axes, mark)
     if figure.identity:
         axes.axline((0, 0), slope=1, color=_MUTED, linestyle=":")
-    axes.set(title=figure.title, xlabel=figure.x_label, ylabel=figure.y_label)
+    axes.set_title(figure.title, **_LITERAL)
+    axes.set_xlabel(figure.x_label, **_LITERAL)
+    axes.set_ylabel(figure.y_label, **_LITERAL)
     for limits, axis, bound in (
         (figure.x_range, axes.xaxis, axes.set_xlim),
         (figure.y_range, axes.yaxis, axes.set_ylim),
@@ -71,7 +59,8 @@ def draw(figure: Figure, ax: Axes | None = None) -> tuple[Canvas, Axes]:
             axis.set_major_formatter(PercentFormatter(1))
     axes.grid(alpha=0.3)
     if len(figure.series) + len(figure.marks) > 1:
-        axes.legend()
+        for text in axes.legend().get_texts():
+            text.set(**_LITERAL)
     return canvas, axes
 
 
@@ -121,7 +110,6 @@ def _draw_mark(axes: Axes, mark: Mark) -> None:
         axes.axvline(mark.x, color=_MUTED, linestyle="--", label=mark.name)
 
 
-@_literal_text
 def draw_examples(
     originals: NDArray[Any], adversarials: NDArray[Any], titles: Sequence[tuple[str, str]]
 ) -> tuple[Canvas, NDArray[Any]]:
@@ -146,14 +134,13 @@ def draw_examples(
         pictures = (original, adversarial, np.clip(0.5 + times * change, 0, 1))
         for row, (picture, text) in enumerate(zip(pictures, (*title, f"× {times:.2g}"), strict=True)):
             axes[row, column].imshow(picture, cmap="gray", vmin=0, vmax=1)
-            axes[row, column].set_title(text, fontsize="small")
+            axes[row, column].set_title(text, fontsize="small", **_LITERAL)
             axes[row, column].set(xticks=[], yticks=[])
     for row, name in enumerate(("original", "adversarial", "difference")):
         axes[row, 0].set_ylabel(name)
     return canvas, axes
 
 
-@_literal_text
 def draw_surface(
     loss: NDArray[Any], offsets: NDArray[Any], eps: float, title: str, ax: Axes | None = None
 ) -> tuple[Canvas, Axes]:
