@@ -112,12 +112,12 @@ class Audit(Summarized):
         robustness = self.results.get("robustness")
         examples = robustness.details.get("gallery") if robustness is not None else None
         if what == EXAMPLES and robustness is not None and examples:
-            images = (robustness.arrays[f"gallery_{name}"] / 255 for name in ("original", "adversarial"))
+            originals, adversarials = (robustness.arrays[f"gallery_{of}"] / 255 for of in ("original", "adversarial"))
             titles = [
                 (f"image {one['index']}, class {one['label']}", f"class {one['predicted']}, ε = {one['eps']:.3g}")
                 for one in examples
             ]
-            return plots.draw_examples(*images, titles)
+            return plots.draw_examples(originals, adversarials, titles)
         if what not in figures:
             raise ConfigError(unknown("plot of this audit", what, [*figures, *([EXAMPLES] if examples else [])]))
         return plots.draw(figures[what])
