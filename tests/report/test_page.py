@@ -203,13 +203,13 @@ def test_every_text_is_escaped(runs: list[Path], monkeypatch: pytest.MonkeyPatch
 def test_each_status_has_its_word_and_its_reason(runs: list[Path]) -> None:
     model = load(runs[0])
     changed = {
-        status.value: CheckResult(check=status.value, status=status, reason=f"Because of {status.value}.")
+        status.value: CheckResult(check=status.value, status=status, reason=f"Because of {status}.")
         for status in Status
     }
     html = page.render([replace(model, results=changed)])
     for status, word in STATUSES.items():
-        assert re.search(rf'<span class="badge {status.value}">\s*<svg.*?</svg>{word}</span>', html, re.DOTALL)
-        assert f"Because of {status.value}." in html
+        assert re.search(rf'<span class="badge {status}">\s*<svg.*?</svg>{word}</span>', html, re.DOTALL)
+        assert f"Because of {status}." in html
 
 
 def test_a_check_that_was_not_run_is_said_so(runs: list[Path]) -> None:
