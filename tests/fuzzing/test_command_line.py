@@ -178,7 +178,7 @@ def _begin(*_: object, **__: object) -> None:
 def no_long_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training and studies stop where they begin."""
     monkeypatch.setattr(Trainer, "fit", _begin)
-    monkeypatch.setattr(running, "_measure", _begin)
+    monkeypatch.setattr(running._RunningStudy, "measure", _begin)
 
 
 @pytest.mark.usefixtures("no_long_work")
