@@ -118,9 +118,9 @@ def test_a_kernel_that_was_never_fitted_and_one_for_no_estimate_are_refused():
         kde_model().loss(torch.rand(4, 1, 2, 2), torch.arange(4) % 3)
     with pytest.raises(isthmus.core.errors.ModelError, match="no kernel"):
         kde_model(0).fit_kernel(torch.rand(4, 1, 2, 2))
-    with pytest.raises(ValueError, match="estimate kde"):
+    with pytest.raises(isthmus.core.errors.ConfigError, match="estimate kde"):
         NonlinearIB(kernel_points=1000)
-    with pytest.raises(ValueError, match="at least 2"):
+    with pytest.raises(isthmus.core.errors.ConfigError, match="at least 2"):
         NonlinearIB(estimate="kde", kernel_points=1)
 
 
