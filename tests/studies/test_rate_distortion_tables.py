@@ -179,7 +179,7 @@ def test_data_with_options_of_its_own(svhn, tmp_path):
 
 @pytest.mark.parametrize(
     ("data", "message"),
-    [({"extra": True}, "name of a data set"), ({"name": "svhn", "train_limit": 5}, "train_limit of the data are set")],
+    [({"extra": True}, "name of a data set"), ({"name": "svhn", "train_limit": 5}, "sets train_limit of the data")],
 )
 def test_data_that_the_study_cannot_take(tmp_path, data, message):
     with pytest.raises(ConfigError, match=message):
