@@ -62,10 +62,11 @@ def test_pairs_are_paired_differences_that_hold_jointly(model: AuditedModel) -> 
 def test_no_classifier_is_shown_to_be_more_robust(model: AuditedModel) -> None:
     models = [diagnosed(model, name, first(60 + k), first(60 + k)) for k, name in enumerate("abcde")]
     assert comparison.sentence(models) == (
-        "No classifier is shown to be more robust than another: all 10 paired intervals contain 0 (jointly 95%)."
+        "No classifier is shown to be more robust than another: all 10 paired intervals contain 0 "
+        "(jointly 95%, n = 120)."
     )
     assert comparison.sentence(models[:2]) == (
-        "No classifier is shown to be more robust than another: the paired interval contains 0 (95%)."
+        "No classifier is shown to be more robust than another: the paired interval contains 0 (95%, n = 120)."
     )
     assert comparison.sentence(models[:1]) == ""
 
@@ -73,7 +74,7 @@ def test_no_classifier_is_shown_to_be_more_robust(model: AuditedModel) -> None:
 def test_who_is_more_robust_than_whom_is_named(model: AuditedModel) -> None:
     models = [diagnosed(model, name, first(k), first(k)) for name, k in (("a", 60), ("b", 62), ("c", 10))]
     assert comparison.sentence(models) == (
-        "By paired intervals (jointly 95%), a and b are shown to be more robust than c. "
+        "By paired intervals (jointly 95%, n = 120), a and b are shown to be more robust than c. "
         "The other pair is not shown to differ."
     )
     assert comparison.short_sentence(models).startswith("2 of three pairs of classifiers are shown to differ")

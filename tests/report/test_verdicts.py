@@ -1,4 +1,4 @@
-"""The first screen: verdicts, the sentence that compares classifiers, and the sentences for a paper."""
+"""The first screen: verdicts, and the sentences for a paper."""
 
 from __future__ import annotations
 
@@ -57,25 +57,6 @@ def test_an_accuracy_that_is_not_refuted_says_what_is_known(runs: list[Path], re
     (row,) = rows(runs[0], a=result)
     assert row.note == note
     assert not row.alarm
-
-
-def test_classifiers_are_compared_on_paired_outcomes(runs: list[Path]) -> None:
-    alike = rows(runs[0], a=diagnosis("holds", 60, 60), b=diagnosis("holds", 61, 61), c=diagnosis("holds", 60, 60))
-    assert verdicts.comparison(alike) == (
-        "No classifier is shown to be more robust than another: all paired differences include zero "
-        "(paired 95%\u00a0intervals, Bonferroni-corrected for 3\u00a0pairs, n\u00a0=\u00a0100)."
-    )
-    apart = rows(runs[0], a=diagnosis("holds", 60, 60), b=diagnosis("holds", 30, 30), c=diagnosis("holds", 62, 62))
-    assert verdicts.comparison(apart).startswith(
-        "a and c are each more robust than b; the other pair is not shown to differ (paired 95%"
-    )
-    assert verdicts.comparison(apart[:1]) == ""
-
-
-def test_intervals_are_compared_where_images_differ(runs: list[Path]) -> None:
-    one, other = rows(runs[0], a=diagnosis("holds", 60, 60), b=diagnosis("holds", 52, 52))
-    assert "all intervals overlap" in verdicts.comparison([one, replace(other, data="other")])
-    assert verdicts.comparison([one, replace(other, threat="ℓ2 1")]).startswith("They were attacked under different")
 
 
 def test_the_sentence_for_a_paper_has_everything(runs: list[Path]) -> None:

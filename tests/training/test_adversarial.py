@@ -233,16 +233,29 @@ def test_an_accuracy_below_chance_under_attack_is_no_collapse(tmp_path, monkeypa
     assert isthmus.train(DIGITS, overrides, out=tmp_path / "not", progress=False).info()["result"]["collapsed"]
 
 
-def test_it_makes_digits_robust(tmp_path):
+@pytest.mark.parametrize(
+    ("limit", "epochs", "steps", "suite", "n"),
+    [
+        (640, 12, 3, ["pgd:20"], None),
+        pytest.param(None, 15, 7, "fast", 40, marks=pytest.mark.slow),
+    ],
+    ids=["small", "whole"],
+)
+def test_it_makes_digits_robust(limit, epochs, steps, suite, n, tmp_path):
     """Real digits: the plain network keeps next to nothing at ℓ∞ 0.15, the adversarially trained one half of them."""
-    options = {"data.train_limit": 640, "model.backbone.hidden": [64], "model.dim": 16, "training.epochs": 12}
+    options = {
+        "data.train_limit": limit,
+        "model.backbone.hidden": [64],
+        "model.dim": 16,
+        "training.epochs": epochs,
+    }
     robust = {}
-    for name, adversarial in (("plain", None), ("pgd", "pgd:3 linf:0.15")):
+    for name, adversarial in (("plain", None), ("pgd", f"pgd:{steps} linf:0.15")):
         settings = {**options, "training.adversarial": adversarial}
         run = isthmus.train(DIGITS, settings, out=tmp_path / name, progress=False)
         test = run.recipe.data.load().test
-        images, labels = as_float(test.images), test.labels
-        robust[name] = isthmus.robust_accuracy(run.load(), images, labels, parse("linf:0.15"), ["pgd:20"]).accuracy
+        images, labels = as_float(test.images[:n]), test.labels[:n]
+        robust[name] = isthmus.robust_accuracy(run.load(), images, labels, parse("linf:0.15"), suite).accuracy
     assert robust["pgd"] > robust["plain"] + 0.3
 
 

@@ -19,20 +19,22 @@ def _mirror(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("data", "augment", "least"),
+    ("data", "augment", "limit", "epochs", "least"),
     [
-        ("mnist", "none", 0.6),
-        pytest.param("fashion_mnist", "none", 0.5, marks=pytest.mark.slow),
-        ("cifar10", "crop_flip", 0.17),
+        ("mnist", "none", 1500, 2, 0.6),
+        ("cifar10", "crop_flip", 1500, 2, 0.17),
+        pytest.param("mnist", "none", 3000, 3, 0.85, marks=pytest.mark.slow),
+        pytest.param("fashion_mnist", "none", 3000, 3, 0.65, marks=pytest.mark.slow),
+        pytest.param("cifar10", "crop_flip", 3000, 3, 0.25, marks=pytest.mark.slow),
     ],
 )
-def test_a_small_net_learns(data, augment, least, tmp_path):
+def test_a_small_net_learns(data, augment, limit, epochs, least, tmp_path):
     recipe = {
         "name": data,
-        "data": {"name": data, "train_limit": 1500, "test_limit": 500},
+        "data": {"name": data, "train_limit": limit, "test_limit": limit // 3},
         "model": {"backbone": "conv", "dim": 16, "normalize": "dataset"},
         "objective": {"name": "ceb", "rho": 3},
-        "training": {"epochs": 2, "batch_size": 64, "augment": augment, "channels_last": True},
+        "training": {"epochs": epochs, "batch_size": 64, "augment": augment, "channels_last": True},
     }
     run = isthmus.train(recipe, out=tmp_path, progress=False)
     assert run.info()["result"]["test_accuracy"] > least

@@ -75,6 +75,7 @@ def third_party_code(error: BaseException) -> str:
 def printable(text: str) -> str:
     """Text on one line without control characters: file names can hold anything."""
     line = re.sub(r"\s*[\r\n]+\s*", " ", text.strip("\r\n"))
+    line = line.replace("\u00a0", " ")  # a space that does not break, in text for the page
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
 
 

@@ -72,7 +72,7 @@ def sentence(models: Sequence[AuditedModel]) -> str:
             "Robust accuracies are not compared: the classifiers were not attacked on the same images at the same "
             "threat."
         )
-    level = f"{LEVEL:.0%}" if len(found) == 1 else f"jointly {LEVEL:.0%}"
+    level = f"{'' if len(found) == 1 else 'jointly '}{LEVEL:.0%}, n = {found[0].difference.n:,}"
     shown = [pair.shown for pair in found if pair.shown is not None]
     if not shown:
         intervals = "the paired interval contains" if len(found) == 1 else f"all {len(found)} paired intervals contain"

@@ -18,7 +18,7 @@ from isthmus.core.display import Block, Finding, Section
 from isthmus.core.errors import FileError
 from isthmus.core.format import count, listed
 from isthmus.core.types import CheckResult, Status
-from isthmus.report import blocks, curves, legend, scorecard, summary, tables, verdicts
+from isthmus.report import blocks, comparison, curves, legend, scorecard, summary, tables, verdicts
 from isthmus.report import sections as drawn
 from isthmus.report.blocks import ComparisonView, GridView, Merged, View, prose
 from isthmus.report.loading import AuditedModel, as_mapping, load_all
@@ -98,7 +98,7 @@ def render(models: Sequence[AuditedModel]) -> str:
         lead=summary.lead(models),
         cautions=summary.cautions(models),
         verdicts=banner,
-        compared=verdicts.comparison(banner),
+        compared=comparison.sentence(models) if banner else "",
         citations=verdicts.citations(banner, _versions(models)),
         names=[model.name for model in models],
         questions=[q for q in scorecard.questions(shown, models) if not (banner and q.anchor == _DIAGNOSIS)],

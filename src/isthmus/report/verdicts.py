@@ -1,15 +1,11 @@
-"""The first screen: each classifier's verdict, a sentence that compares them, and sentences for a paper."""
+"""The first screen: each classifier's verdict, and sentences for a paper."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from isthmus import metrics
 from isthmus.core.format import interval_text, level_text, listed, size, threat_title, value_text
@@ -21,7 +17,6 @@ TOLERANCE = 0.02
 """Excess of the reported over the corrected accuracy that is usual on sound models, as in the check's verdict."""
 
 _SUITES = {"quick": "fast", "full": "standard"}
-_LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -35,8 +30,6 @@ class Verdict:
         note: what the numbers do not say, as a clause.
         threat: as it is shown: "ℓ∞ 0.1".
         attacks: what was run: "PGD and the suite fast".
-        robust: bool[n], by example; None if it is not stored.
-        data: hash of the images.
     """
 
     name: str
@@ -47,8 +40,6 @@ class Verdict:
     threat: str = ""
     attacks: str = ""
     source: str = ""
-    robust: NDArray[np.bool_] | None = None
-    data: str = ""
 
     @property
     def kind(self) -> str:
@@ -103,7 +94,6 @@ def _verdict(model: AuditedModel) -> Verdict:
     stored, mode = result.details["verdict"], common.status_mode(result)
     corrected = result.metrics.one("corrected_accuracy", mode=mode, **common.threat(result))
     reported = float(stored["reported"])
-    robust = result.arrays.get(common.in_mode("corrected_robust", mode))
     return Verdict(
         model.name,
         str(stored["status"]),
@@ -113,8 +103,6 @@ def _verdict(model: AuditedModel) -> Verdict:
         threat_title(str(result.details["threat"])).replace(" ", "\u00a0"),
         _attacks(result, mode, str(model.record.settings.get("budget", ""))),
         model.adversarial,
-        None if robust is None else np.asarray(robust, dtype=bool),
-        model.record.data_hash,
     )
 
 
@@ -191,61 +179,6 @@ def _attacks(result: CheckResult, mode: str, budget: str) -> str:
     more = [name.replace("_", " ") for name in _of_mode(result, mode).get("follow_ups", {})]
     follow = [f"the follow-up attacks {listed(more)}"] if more else []
     return listed(["PGD", *([f"the suite {suite}"] if suite else []), *follow])
-
-
-def comparison(rows: Sequence[Verdict]) -> str:
-    """Which classifiers are shown to be more robust than which, from paired intervals where images are the same."""
-    shown = [row for row in rows if row.corrected and row.corrected.value is not None]
-    if len(shown) < 2:
-        return ""
-    if len({row.threat for row in shown}) > 1:
-        return "They were attacked under different threats, so their robust accuracies are not compared."
-    pairs = list(combinations(shown, 2))
-    paired = all(_same_images(*pair) for pair in pairs)
-    level = 1 - (1 - _LEVEL) / len(pairs)
-    above = [found for pair in pairs if (found := _ordered(*pair, level, paired))]
-    if not above:
-        common_basis = "all paired differences include zero" if paired else "all intervals overlap"
-        return (
-            f"No classifier is shown to be more robust than another: {common_basis} ({_basis(shown, pairs, paired)})."
-        )
-    beaten: dict[tuple[str, ...], list[str]] = {}
-    for winner in dict.fromkeys(better for better, _ in above):
-        losers = tuple(worse for better, worse in above if better == winner)
-        beaten.setdefault(losers, []).append(winner)
-    parts = [
-        f"{listed(winners)} {'is' if len(winners) == 1 else 'are each'} more robust than {listed(losers)}"
-        for losers, winners in beaten.items()
-    ]
-    rest = len(pairs) - len(above)
-    others = f"; the other {rest} pairs are" if rest > 1 else "; the other pair is" if rest else ""
-    return f"{'; '.join(parts)}{others}{' not shown to differ' if rest else ''} ({_basis(shown, pairs, paired)})."
-
-
-def _basis(shown: Sequence[Verdict], pairs: Sequence[object], paired: bool) -> str:
-    """The kind of interval, the correction for several pairs, and n."""
-    sizes = {row.corrected.n for row in shown if row.corrected}
-    n = f", {size(sizes.pop())}" if len(sizes) == 1 else ""
-    if not paired:
-        return f"95%\u00a0intervals{n}"
-    correction = f", Bonferroni-corrected for {len(pairs)}\u00a0pairs" if len(pairs) > 1 else ""
-    return f"paired 95%\u00a0intervals{correction}{n}"
-
-
-def _same_images(a: Verdict, b: Verdict) -> bool:
-    return a.robust is not None and b.robust is not None and a.data == b.data and len(a.robust) == len(b.robust)
-
-
-def _ordered(a: Verdict, b: Verdict, level: float, paired: bool) -> tuple[str, str] | None:
-    """The more robust one of two classifiers and the other; None if they are not shown to differ."""
-    if paired and a.robust is not None and b.robust is not None:
-        ends = metrics.paired_difference(b.robust, a.robust, level).interval
-        if ends is None or ends.low <= 0 <= ends.high:
-            return None
-        return (a.name, b.name) if ends.low > 0 else (b.name, a.name)
-    if a.corrected is None or b.corrected is None or common.overlap(a.corrected, b.corrected):
-        return None
-    return (a.name, b.name) if (a.corrected.value or 0) > (b.corrected.value or 0) else (b.name, a.name)
 
 
 def citations(rows: Sequence[Verdict], version: str) -> list[str]:
