@@ -64,7 +64,7 @@ def interrupting(after: int):
     return stop
 
 
-@pytest.mark.parametrize("after", [1, 9, 60])
+@pytest.mark.parametrize("after", [1, 9, pytest.param(30, marks=pytest.mark.slow), 60])
 @pytest.mark.parametrize("suite", [SHORT, RACE], ids=["short", "race"])
 def test_an_interrupted_evaluation_goes_on_to_the_same_end(tmp_path, suite, after):
     model, images, labels = subject()
