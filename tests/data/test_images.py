@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from isthmus.core.errors import DataError
+from isthmus.data.decode import stacked
 from isthmus.data.images import ImageData, Split, as_float, check_images, check_labels
 
 
@@ -145,3 +146,9 @@ def test_labels_of_a_user_are_judged_with_the_first_bad_one(labels: torch.Tensor
 @pytest.mark.parametrize("kind", [torch.uint8, torch.int32, torch.int64])
 def test_labels_of_any_integer_type_pass(kind: torch.dtype) -> None:
     check_labels(torch.arange(10).to(kind), 10)
+
+
+def test_decoded_grey_images_have_the_strides_of_a_contiguous_tensor() -> None:
+    """Else convolutions answer in channels-last memory, on which a model's ``view`` fails."""
+    split = stacked([np.zeros((28, 28, 1), np.uint8)] * 3, [0, 1, 2], str, "")
+    assert split.images.stride() == (784, 784, 28, 1)

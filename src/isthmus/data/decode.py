@@ -135,7 +135,8 @@ def stacked(images: Sequence[np.ndarray], labels: Sequence[int], where: Callable
             raise DataError(f"{where(index)} is {h}×{w} (height×width) but {where(0)} is {h0}×{w0}; {advice}.")
     if not images:
         raise DataError("There is no image to stack.")
-    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+    # ``contiguous`` would keep the strides of grey images, which convolutions take for channels-last memory.
+    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
     return Split(pixels, torch.tensor(labels, dtype=torch.int64))
 
 
