@@ -50,7 +50,7 @@ def test_nothing_is_fetched_from_the_network(site):
     for page in pages:
         parser = Fetched()
         parser.feed(page.read_text("utf-8"))
-        assert parser.addresses
+        assert parser.addresses, page.name
         assert not [address for address in parser.addresses if re.match(r"(https?:)?//", address)], page.name
     for sheet in site.rglob("*.css"):
         assert not re.search(r"""(url\(["']?|@import\s+["'])(https?:)?//""", sheet.read_text("utf-8")), sheet.name
@@ -75,3 +75,21 @@ def test_the_reference_lists_what_is_public(site):
     ):
         assert f'id="isthmus.{path}"' in html
     assert not (site / "extensions").exists()
+
+
+@pytest.mark.parametrize("verdict", ["holds", "overstated", "broken"])
+def test_the_gallery_embeds_a_page_with_each_verdict(verdict):
+    path = DOCS / "gallery" / f"{verdict}.html"
+    html = path.read_text("utf-8")
+    assert path.stat().st_size < 1_500_000
+    assert re.search(rf'<strong class="word">.*?{verdict.upper()}</strong>', html, re.DOTALL)
+    assert not re.search(r"/(work|tmp|home|root)/", html)
+    assert f'<iframe class="page" src="gallery/{verdict}.html"' in (DOCS / "gallery.md").read_text("utf-8")
+
+
+def test_every_screenshot_is_there_in_light_and_dark():
+    shown = {image for page in PAGES for image in re.findall(r"assets/([\w-]+)\.png#only", page.read_text("utf-8"))}
+    assert {image for image in shown if image.endswith("-dark")} == {
+        f"{image}-dark" for image in shown if not image.endswith("-dark")
+    }
+    assert {path.stem for path in (DOCS / "assets").glob("*.png")} == shown

@@ -20,14 +20,14 @@ VERBS = GROUP.commands
 
 
 def runnable(page):
-    return [block for block in blocks(page, "python") if block.title != "sketch"]
+    return [block for block in blocks(page, "python") if "sketch" not in block.title]
 
 
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if runnable(page)], ids=lambda page: str(page.relative_to(DOCS))
 )
 def test_python_blocks_run_in_order(page, tmp_path, monkeypatch, capsys):
-    """All blocks of a page share one namespace and an empty folder; ``title="sketch"`` marks what cannot run."""
+    """All blocks of a page share one namespace and an empty folder; a title with "sketch" marks what cannot run."""
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "docs"}
     for block in runnable(page):
