@@ -219,7 +219,7 @@ def test_a_random_model_is_attacked_reproducibly_on_fresh_noise(attack, threat):
 
 
 class Convolved(nn.Module):
-    """A float32 model with a convolution and batch norm: it gets a scout, and bfloat16 is felt."""
+    """A float32 model with a convolution and batch norm: it gets an optimized copy, and bfloat16 changes its logits."""
 
     def __init__(self):
         super().__init__()
@@ -232,8 +232,8 @@ class Convolved(nn.Module):
         return self.net(images)
 
 
-def test_what_scouts_and_half_precision_find_holds_in_float32(attack, threat):
-    """Gradients in bfloat16 may find less or more; what they find is judged by the model itself like all else."""
+def test_what_optimized_models_and_half_precision_find_holds_in_float32(attack, threat):
+    """Gradients in bfloat16 may find less or more; the model itself verifies what they find."""
     model, images = Convolved().eval(), subject(n=24)[1]
     labels = model(images).argmax(1)
     wide = reach(attack, threat).with_eps(2 * reach(attack, threat).eps)

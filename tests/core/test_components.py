@@ -174,6 +174,10 @@ def test_every_component_is_a_class_named_like_its_file(kind):
         ),
         (lambda: isthmus.objectives.CEB(rho="x"), "CEB: rho: Input should be a valid number, .*got 'x'"),
         (lambda: isthmus.attacks.APGD(name="pgd"), "APGD: name: Input should be 'apgd'"),
+        (
+            lambda: isthmus.checks.NoiseRobustness(low=30, high=20),
+            "^NoiseRobustness: low must be below high, both in dB; got 30 and 20$",
+        ),
     ],
 )
 def test_wrong_options_of_a_class_are_explained_as_in_a_recipe(build, message):

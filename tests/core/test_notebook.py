@@ -38,6 +38,14 @@ def test_html_is_escaped_and_lines_are_short():
     assert len(repr(Hostile())) <= 160
 
 
+def test_a_result_without_a_summary_cannot_be_made():
+    class Unsummarised(Summarized):
+        pass
+
+    with pytest.raises(TypeError, match="_summary"):
+        Unsummarised()
+
+
 def test_a_metric_says_value_interval_and_n():
     assert repr(ROBUST) == str(ROBUST) == f"{NAMED}: {WORDS}"
     assert NAMED in ROBUST._repr_html_()

@@ -74,6 +74,10 @@ def truncate(path: Path) -> None:
         (lambda run: (run / "audit" / "robustness.npz").unlink(), r"There is no file .*robustness\.npz"),
         (lambda run: truncate(run / "run.json"), r"run\.json is not a readable JSON file"),
         (
+            lambda run: (run / "run.json").write_text('{"format": 1}'),
+            r"run\.json was written by another version of isthmus, isthmus \(its format is 1, expected 2\)",
+        ),
+        (
             lambda run: (run / "run.json").write_text("[]"),
             r"run\.json is no record of a run \(list\); restore it",
         ),

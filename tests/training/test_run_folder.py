@@ -9,8 +9,9 @@ import isthmus
 from isthmus.cli import app
 from isthmus.core import files
 from isthmus.core.errors import FileError
+from isthmus.core.run_file import FORMAT
 from isthmus.metrics import wilson
-from isthmus.training.run import FORMAT, Run
+from isthmus.training.run import Run
 from tests.training.recipes import TINY
 
 

@@ -206,7 +206,9 @@ def _sentence(config: type[BaseModel], fault: Any) -> str:
         place = f"{'.'.join(map(str, outer))}: " if outer else ""
         return place + unknown("key", key, _fields_at(config, outer))
     message = fault["msg"].removeprefix("Value error, ")
-    return f"{path[:200] or 'config'}: {message} (got {shown(fault['input'])})"
+    if not path:  # a validator of the whole config, whose message says what is wrong
+        return message
+    return f"{path[:200]}: {message} (got {shown(fault['input'])})"
 
 
 def _fields_at(config: type[BaseModel], loc: Sequence[object]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -13,12 +14,12 @@ _LONGEST = 160
 """Most characters of one line of a summary."""
 
 
-class Summarized:
+class Summarized(ABC):
     """A result with a ``repr`` of at most three lines, and the same lines as an HTML table in a notebook."""
 
+    @abstractmethod
     def _summary(self) -> Mapping[str, str]:
         """At most three named lines: what this is, and its main numbers."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         lines = (f"{name}: {text}" for name, text in self._summary().items())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from isthmus.core import files, results
+from isthmus.core import files, results, run_file
 from isthmus.core.errors import FileError
 from isthmus.core.results import AuditRecord
 from isthmus.core.types import CheckResult
@@ -56,7 +56,7 @@ def load(folder: str | Path) -> AuditedModel:
     """Read one run folder: ``run.json`` and ``metrics.jsonl``, if there, and its audit. An audit folder works too.
 
     Raises:
-        FileError: no such folder, no finished audit in it, or a file that is corrupt or truncated.
+        FileError: no such folder, no finished audit in it, or a file that is corrupt, truncated or of another format.
     """
     folder = Path(folder)
     if not files.exists(folder):
@@ -158,7 +158,7 @@ def as_mapping(value: object) -> Mapping[str, Any]:
 def _run(path: Path) -> Mapping[str, Any]:
     if not files.exists(path):
         return {}
-    run = files.read_json(path)
+    run = run_file.read(path)
     if not isinstance(run, Mapping):
         raise FileError(
             f"{path} is no record of a run ({type(run).__name__}); restore it, or delete it to leave it out."

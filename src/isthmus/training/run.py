@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from isthmus import metrics
-from isthmus.core import files
-from isthmus.core.errors import ConfigError, FileError, one_line, shown
+from isthmus.core import files, run_file
+from isthmus.core.errors import ConfigError, FileError, one_line
 from isthmus.core.format import NOT_MEASURED, in_words
 from isthmus.core.notebook import Summarized, dataframe
 from isthmus.core.recipe import Recipe, load_recipe
@@ -27,8 +27,6 @@ from isthmus.models import adapters, factory
 from isthmus.models.learner import Learner
 from isthmus.training import checkpoints
 
-FORMAT = 2
-"""Version of ``run.json``. It is increased whenever a stored key changes its meaning."""
 ENDED = ("finished", "collapsed")
 """Statuses of runs that have their weights."""
 
@@ -77,9 +75,7 @@ class Run(Summarized):
                 f"{self.path} is a file; a run folder is what `isthmus train` writes. Name your own model by "
                 f"the function that builds it: {_as_model(self.path)} --data DATA."
             )
-        content = files.read_json(self.path / "run.json")
-        if isinstance(content, dict) and content.get("format", FORMAT) != FORMAT:
-            raise self._another_format(content, f"its format is {shown(content['format'])}, expected {FORMAT}")
+        content = run_file.read(self.path / "run.json")
         if lacking := _lacking(content):
             raise FileError(
                 f"{self.path / 'run.json'} is not valid (it has no {lacking}); restore it, or delete the folder "
@@ -90,7 +86,7 @@ class Run(Summarized):
 
     def write_info(self, content: dict[str, Any]) -> None:
         """Replace ``run.json`` atomically."""
-        files.write_json(self.path / "run.json", {"format": FORMAT} | content)
+        files.write_json(self.path / "run.json", {"format": run_file.FORMAT} | content)
 
     @property
     def recipe(self) -> Recipe:
@@ -106,22 +102,14 @@ class Run(Summarized):
         try:
             recipe = load_recipe(content["recipe"])
         except ConfigError as error:
-            raise self._another_format(content, f"it has no format, expected {FORMAT}; {error}") from None
+            raise self._another_format(content, str(error)) from None
         if different := differences(content["recipe"], recipe.plain()):
-            fault = f"it has no format, expected {FORMAT}; its recipe does not give {', '.join(different[:4])}"
-            raise self._another_format(content, fault)
+            raise self._another_format(content, f"its recipe does not give {', '.join(different[:4])}")
         return recipe
 
     def _another_format(self, content: dict[str, Any], fault: str) -> FileError:
-        starts = content.get("starts")
-        first = starts[0] if isinstance(starts, list) and starts and isinstance(starts[0], dict) else {}
-        packages, commit = first.get("packages"), first.get("commit")
-        made = f"isthmus {packages.get('isthmus')}" if isinstance(packages, dict) else "isthmus"
-        return FileError(
-            f"{self.path / 'run.json'} was written by another version of isthmus, "
-            f"{made}{f' at commit {commit}' if commit else ''} ({fault.rstrip('.')}). Use that version, or train again "
-            "in another folder (--out)."
-        )
+        fault = f"it has no format, expected {run_file.FORMAT}; {fault}"
+        return run_file.another_format(self.path / "run.json", content, fault)
 
     def metrics(self) -> list[dict[str, Any]]:
         """All lines of metrics written so far, without a truncated last line.

@@ -1,4 +1,4 @@
-"""Scouts: faster models of the same function, asked by attacks and believed by nobody."""
+"""Optimised models: faster models of the same function, which attacks use and verification does not."""
 
 import pytest
 import torch
@@ -47,7 +47,7 @@ def answer(counted_model: CountedModel, images):
     [(1, {}), (3, {}), (1, {"stride": 2}), (3, {"bias": False}), (1, {"padding": 0}), (3, {"dilation": 2}), (9, {})],
     ids=str,
 )
-def test_a_scout_has_the_models_logits_and_gradient(channels, options):
+def test_an_optimized_model_has_the_models_logits_and_gradient(channels, options):
     options = {"padding": 1, **options}
     torch.manual_seed(0)
     model = conv_net(channels)
@@ -200,28 +200,28 @@ def test_models_that_cannot_be_rewritten_are_attacked_all_the_same(make):
     assert result.clean_accuracy == 1
 
 
-def test_a_scout_that_says_something_else_is_not_used(monkeypatch):
+def test_an_optimized_model_with_other_logits_is_not_used(monkeypatch):
     model, images = conv_net(), images_of()
     monkeypatch.setattr(optimized_model, "_rewritten", lambda model, probe: conv_net(padding_mode="circular"))
     monkeypatch.setattr(optimized_model.copy, "deepcopy", lambda model: conv_net(padding_mode="circular"))
     assert optimized_model.wrap(model, False, images[:4]).exact
 
 
-def test_what_a_lying_scout_finds_does_not_count(monkeypatch):
-    """Even if a scout got past the check, its successes are judged by the model."""
+def test_what_breaks_a_wrong_optimized_model_alone_does_not_count(monkeypatch):
+    """Even an optimized model that got past the check: the model itself verifies its successes."""
     model, images = conv_net(), images_of()
     labels = model(images).argmax(1)
 
-    class Liar(nn.Module):
+    class Wrong(nn.Module):
         def forward(self, images):
             return torch.zeros(len(images), 4).index_fill(1, torch.tensor([0]), -1) + 0 * images.sum((1, 2, 3))[:, None]
 
-    monkeypatch.setattr(optimized_model, "_optimized", lambda counted, model, probe: Liar())
+    monkeypatch.setattr(optimized_model, "_optimized", lambda counted, model, probe: Wrong())
     result = robust_accuracy(model, images, labels, Linf(1e-5), ["pgd:5", "square:10"])
     assert result.accuracy == 1
 
 
-def test_passes_of_scouts_are_counted_too():
+def test_passes_of_optimized_models_are_counted_too():
     counting = Counting(conv_net())
     images = images_of()
     result = robust_accuracy(counting, images, counting(images).argmax(1), Linf(0.05), ["pgd:3"])
