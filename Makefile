@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "isthmus needs Python 3.11 or later; $(PYTHON) is older. Try: make PYTHON=python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(if $(OUTER),--without-pip) $(VENV)
 	@grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt  # TORCH decides on torch
-	@echo "installing $(TORCH) (a CPU build is about 0.9 GB, one with CUDA 2.7 GB; see TORCH in README)"
+	@echo "installing $(TORCH) (a CPU build is about 0.9 GB, one with CUDA 2.7 GB; see docs/quickstart.md)"
 	@$(PIP) install -c $(VENV)/constraints.txt $(TORCH)
 	@echo "installing isthmus and its tools, pinned by constraints.txt"
 	@$(PIP) install -c $(VENV)/constraints.txt -e '.[dev]'
