@@ -15,7 +15,7 @@ PIP    := $(if $(OUTER),$(PYTHON) -m pip --python $(BIN)/python,$(BIN)/python -m
 export NO_MKDOCS_2_WARNING = 1
 export ISTHMUS_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/data),)
 
-.PHONY: setup demo test test-fast test-slow check format docs bench bench-attacks bench-panel faults fuzz clean help
+.PHONY: setup demo test test-fast test-slow check format docs pictures bench bench-attacks bench-panel faults fuzz clean help
 
 help:
 	@echo "make demo    train five classifiers on real digits, audit them, print the page's path"
@@ -67,6 +67,12 @@ format: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/mkdocs build --strict --site-dir .site
 	@echo "page: .site/index.html"
+
+# what README and the documentation show of audit pages; needs chromium
+pictures: $(STAMP)
+	$(BIN)/isthmus demo --out runs/demo
+	$(BIN)/python -m benchmarks.gallery
+	$(BIN)/python -m benchmarks.screenshots runs/demo/page.html
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.training_step
