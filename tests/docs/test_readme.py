@@ -1,5 +1,6 @@
-"""README is short, its links lead somewhere, and its Python prints what it shows."""
+"""README is short, its links lead somewhere, its Python prints what it shows, and its ratios are those measured."""
 
+import json
 import re
 
 import pytest
@@ -9,6 +10,8 @@ from tests.docs.doc_pages import DOCS, PAGES, ROOT, blocks
 README = ROOT / "README.md"
 ON_THE_HOST = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "results").rglob("README.md"))]
 """Pages that mkdocs does not build, so that it does not check their links."""
+
+OURS = ("standard", "fast")
 
 
 def test_it_has_at_most_900_words():
@@ -56,3 +59,18 @@ def percentages(text):
 def test_the_demo_is_shown_in_one_place():
     marked = [page for page in [README, *PAGES] if "<!-- the output of `make demo` -->" in page.read_text("utf-8")]
     assert marked == [DOCS / "quickstart.md"]
+
+
+def test_its_speeds_are_those_of_the_benchmark():
+    """Torchattacks' time over ours on the adversarially trained networks, where ours finds at least as much."""
+    models = json.loads((ROOT / "results" / "benchmarks" / "attacks.json").read_text("utf-8"))["models"]
+    trained = [found for found in models.values() if found["peer"]["accuracy"] > 0]
+    assert len(trained) == 3
+    assert {found["environment"]["date"] for found in trained} == {"2026-11-20"}
+    assert {found["environment"]["threads"] for found in trained} == {1}
+    assert all(found[ours]["accuracy"] <= found["peer"]["accuracy"] for found in trained for ours in OURS)
+    ratios = {ours: sorted(found["peer"]["seconds"] / found[ours]["seconds"] for found in trained) for ours in OURS}
+    text = " ".join(README.read_text("utf-8").split())
+    assert f"`standard` {ratios['standard'][0]:.2f} to {ratios['standard'][-1]:.2f}" in text
+    assert f"`fast` {ratios['fast'][0]:.0f} to {ratios['fast'][-1]:.0f}" in text
+    assert "three adversarially trained networks, 1,000 images, one CPU thread, 2026-11-20" in text
