@@ -88,7 +88,7 @@ def test_the_gallery_embeds_a_page_with_each_verdict(verdict):
 
 
 def test_every_screenshot_is_there_in_light_and_dark():
-    shown = {image for page in PAGES for image in re.findall(r"assets/([\w-]+)\.png#only", page.read_text("utf-8"))}
+    shown = {image for page in PAGES for image in re.findall(r"assets/([\w-]+)\.png#gh-", page.read_text("utf-8"))}
     assert {image for image in shown if image.endswith("-dark")} == {
         f"{image}-dark" for image in shown if not image.endswith("-dark")
     }
