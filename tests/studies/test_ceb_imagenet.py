@@ -13,7 +13,7 @@ from isthmus.core.training_options import RhoSchedule
 from isthmus.core.types import Interval, Metric
 from isthmus.data.loading import load
 from isthmus.metrics import CORRUPTIONS, wilson
-from isthmus.models.backbones import ResNet
+from isthmus.models.backbones import ResNet, resnet
 from isthmus.studies import catalogue, page
 from isthmus.studies.ceb import imagenet_experiments, textures
 from isthmus.studies.ceb.imagenet import ERRORS
@@ -372,10 +372,25 @@ DRY = {"rhos": [5.0]}
 NUMBERS = {"clean_error", "mce", "average_error", "imagenet_a_error", "pgd_error", "corruption_error"}
 
 
-@pytest.fixture(scope="module")
-def dry(tmp_path_factory):
+@pytest.fixture(scope="module", params=["narrow", pytest.param("full size", marks=pytest.mark.slow)])
+def made_dry(request, tmp_path_factory):
     out = tmp_path_factory.mktemp("imagenet")
-    return run_study(STUDIES[50], "tiny", DRY, out, show_progress=False), out
+    with pytest.MonkeyPatch.context() as patch:
+        narrow(patch, request.param)
+        return run_study(STUDIES[50], "tiny", DRY, out, show_progress=False), out
+
+
+@pytest.fixture
+def dry(made_dry, request, monkeypatch):
+    narrow(monkeypatch, request.node.callspec.params["made_dry"])
+    return made_dry
+
+
+def narrow(patch, size):
+    """Unless at full size, a ResNet of one block per stage and an eighth of the channels."""
+    if size == "narrow":
+        patch.setattr(resnet, "_STEM", 8)
+        patch.setitem(resnet._BLOCKS, 50, (1, 1, 1, 1))
 
 
 def models(found):
