@@ -31,7 +31,7 @@ CLAIMED = {"early answers", "random noise", "random resizing", "dropout left on"
 
 SIMILAR = {
     *("JPEG batch", "JPEG file", "searchsorted", "points by rank", "short mantissa", "low bits off", "kthvalue votes"),
-    "random resizing",
+    *("random resizing", "dropout left on"),
 }
 """Illusions that differ little from others, tested less often."""
 
@@ -83,16 +83,13 @@ SOUND = {
 }
 
 
-OFTEN = ("undefended", "adversarially trained")
-
-
 @cache
 def sound(name: str) -> Diagnosis:
     return diagnosed(SOUND[name](), eps=0.1)
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in OFTEN else pytest.mark.slow) for name in SOUND]
+    "name", [pytest.param(name, marks=[] if name == "adversarially trained" else pytest.mark.slow) for name in SOUND]
 )
 def test_a_sound_model_holds(name):
     found = sound(name)
@@ -100,13 +97,13 @@ def test_a_sound_model_holds(name):
     assert {test.test for test in found.tests} == set(TESTS)
 
 
-def test_a_sound_model_holds_its_corrected_accuracy_and_no_higher_one():
+@pytest.mark.parametrize(("more", "status"), [(0.2, "overstated"), pytest.param(0, "holds", marks=pytest.mark.slow)])
+def test_a_sound_model_holds_its_corrected_accuracy_and_no_higher_one(more, status):
     model = adversarially_trained()
     accuracy = sound("adversarially trained").verdict.corrected
     assert accuracy > 0.4
-    assert diagnosed(model, claimed=accuracy, eps=0.1).verdict.status == "holds"
-    too_high = diagnosed(model, claimed=accuracy + 0.2, eps=0.1).verdict
-    assert (too_high.status, too_high.reported) == ("overstated", accuracy + 0.2)
+    found = diagnosed(model, claimed=accuracy + more, eps=0.1).verdict
+    assert (found.status, found.reported) == (status, accuracy + more)
 
 
 def test_a_diagnosis_costs_at_most_three_times_its_ensemble():
@@ -136,7 +133,7 @@ def test_a_sound_bottleneck_holds_in_both_modes():
             optimiser.zero_grad()
             model.loss(images[rows], labels[rows], rho=-math.log(0.1)).total.backward()
             optimiser.step()
-    audit = isthmus.audit(model, *held_out(40), "linf:0.1", [{"name": "diagnosis", "sample": 15}])
+    audit = isthmus.audit(model, *held_out(20), "linf:0.1", [{"name": "diagnosis", "sample": 15}])
     modes = audit.results["diagnosis"].details["modes"]
     assert set(modes) == {"mean", "stochastic"}
     assert {mode: found["verdict"]["status"] for mode, found in modes.items()} == dict.fromkeys(modes, "holds")

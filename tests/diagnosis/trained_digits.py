@@ -23,7 +23,7 @@ EPS = 0.3
 """ε at which the undefended network is never robust."""
 
 N = 100
-SMALL = replace(QUICK, sample=40, restarts=4, steps=120, queries=800)
+SMALL = replace(QUICK, sample=40, restarts=2, steps=80, queries=400)
 
 
 @cache
