@@ -18,7 +18,6 @@ from isthmus.models.bottleneck import Bottleneck
 from isthmus.models.modes import StochasticMode
 
 
-# --8<-- [start:backbone]
 class Backbone(nn.Module):
     """Two convolutions and a global average: images N×1×8×8 to features N×64."""
 
@@ -40,19 +39,11 @@ class Backbone(nn.Module):
         return self.layers(images)
 
 
-# --8<-- [end:backbone]
-
-
-# --8<-- [start:build]
 def build() -> Bottleneck:
     """An untrained CEB classifier around the backbone: a code of 16 numbers between features and decision."""
     return isthmus.bottleneck(Backbone(), num_classes=10, objective="ceb", dim=16, options={"samples": 4})
 
 
-# --8<-- [end:build]
-
-
-# --8<-- [start:train]
 def train(model: Bottleneck, data: ImageData, epochs: int) -> None:
     """A loop of your own: the objective is one method of the model, the rest is plain PyTorch."""
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
@@ -73,10 +64,6 @@ def train(model: Bottleneck, data: ImageData, epochs: int) -> None:
             )
 
 
-# --8<-- [end:train]
-
-
-# --8<-- [start:modes]
 @torch.no_grad()
 def accuracies(model: Bottleneck, images: Tensor, labels: Tensor) -> dict[str, float]:
     """Accuracy of the two views of one model: at the mean code, and averaged over 12 sampled codes."""
@@ -85,13 +72,9 @@ def accuracies(model: Bottleneck, images: Tensor, labels: Tensor) -> dict[str, f
     return {name: float((mode(images).argmax(1) == labels).float().mean()) for name, mode in modes.items()}
 
 
-# --8<-- [end:modes]
-
-
 def main(out: Path, epochs: int, count: int) -> isthmus.Audit:
     """Train, compare the modes, audit on the first ``count`` test images, and write page and weights."""
     torch.manual_seed(0)
-    # --8<-- [start:main]
     data = load("digits")
     model = build()
     train(model, data, epochs)
@@ -105,7 +88,6 @@ def main(out: Path, epochs: int, count: int) -> isthmus.Audit:
         print(f"{name}: {result.status}. {result.reason}")
     page = audit.save(out / "own-backbone.html")
     save_file(model.state_dict(), out / "own-backbone.safetensors")
-    # --8<-- [end:main]
     print(f"page: {page}")
     return audit
 

@@ -37,5 +37,5 @@ def _output(output: dict[str, Any]) -> str:
     if "image/png" in data:
         return f'<img alt="plot" src="data:image/png;base64,{"".join(data["image/png"]).strip()}">'
     if "text/html" in data:
-        return re.sub(r"<style.*?</style>|\n\s*", "", "".join(data["text/html"]), flags=re.DOTALL)
+        return re.sub(r'<style.*?</style>|\n\s*| class="dataframe"', "", "".join(data["text/html"]), flags=re.DOTALL)
     return f"```text\n{''.join(data['text/plain']).rstrip()}\n```"

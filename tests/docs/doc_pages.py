@@ -1,5 +1,6 @@
 """What stands in the documentation: its fenced blocks, with the page and line they start at."""
 
+import ast
 import re
 import shlex
 from dataclasses import dataclass
@@ -47,3 +48,26 @@ def console_lines(page: Path) -> list[tuple[str, list[str]]]:
         for offset, line in enumerate(block.text.splitlines())
         if line.startswith("$ ")
     ]
+
+
+SHOWN = re.compile(r'^(```\w+ title="(examples/[\w/.-]+)(?:: (\w+))?"\n)(.*?)^```$', re.MULTILINE | re.DOTALL)
+
+
+def shown(path: str, name: str | None) -> str:
+    """A file of ``examples/`` as a page shows it: whole, or one of its functions or classes."""
+    text = (ROOT / path).read_text("utf-8")
+    if name is None:
+        return text
+    (node,) = (node for node in ast.parse(text).body if getattr(node, "name", None) == name)
+    start = min(each.lineno for each in (node, *node.decorator_list))
+    return "\n".join(text.splitlines()[start - 1 : node.end_lineno]) + "\n"
+
+
+def refreshed(page: str) -> str:
+    """A page with its examples as they are now: blocks titled ``examples/FILE`` or ``examples/FILE: NAME``."""
+    return SHOWN.sub(lambda block: f"{block[1]}{shown(block[2], block[3])}```", page)
+
+
+if __name__ == "__main__":  # python -m tests.docs.doc_pages
+    for each in PAGES:
+        each.write_text(refreshed(each.read_text("utf-8")), "utf-8")

@@ -9,7 +9,7 @@ import yaml
 from isthmus.cli import app
 from isthmus.core.recipe import load_recipe
 from isthmus.training.run import Run
-from tests.docs.doc_pages import DOCS, FENCE, PAGES, ROOT, blocks, console_lines
+from tests.docs.doc_pages import DOCS, FENCE, PAGES, ROOT, blocks, console_lines, refreshed
 
 TEXTS = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 COMMANDS = [
@@ -20,7 +20,7 @@ VERBS = GROUP.commands
 
 
 def runnable(page):
-    return [block for block in blocks(page, "python") if "sketch" not in block.title]
+    return [block for block in blocks(page, "python") if not re.search("sketch|^examples/", block.title)]
 
 
 @pytest.mark.parametrize(
@@ -85,12 +85,9 @@ RECIPES = [pytest.param(block, id=block.name) for page in PAGES for block in blo
 
 @pytest.mark.parametrize("block", RECIPES)
 def test_recipes_load(block):
-    """A block titled "recipe" loads; "own recipe" names components that only its tutorial installs."""
-    text = block.text
-    if included := re.fullmatch(r'--8<-- "(.+)"\n', text):
-        text = (ROOT / included[1]).read_text("utf-8")
-    given = yaml.safe_load(text)
-    if block.title == "recipe":
+    """A block titled "recipe" or by its file loads; "own recipe" names components that only its tutorial installs."""
+    given = yaml.safe_load(block.text)
+    if block.title == "recipe" or block.title.startswith("examples/recipes/"):
         assert load_recipe({"name": "shown", **given})
     else:
         assert block.title == "own recipe", "titles are recipe or own recipe"
@@ -103,3 +100,9 @@ def test_the_command_above_a_recipe_runs_that_recipe(path):
     context = VERBS["train"].make_context("train", words)
     assert context.params["recipe"].resolve() == path
     assert load_recipe(path, context.params["overrides"] or [])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_files_of_examples_are_shown_as_they_are(page):
+    content = page.read_text("utf-8")
+    assert refreshed(content) == content, "refresh it with: python -m tests.docs.doc_pages"
