@@ -76,11 +76,13 @@ def test_calibration_is_drawn_as_a_reliability_diagram(audit):
 def test_adversarial_examples_are_drawn(audit):
     _, axes = audit.plot("examples")
     result = audit.results["robustness"]
-    assert axes.shape == (3, len(result.details["gallery"]))
-    for column, fact in enumerate(result.details["gallery"]):
+    broken = [i for i, fact in enumerate(result.details["gallery"]) if fact["predicted"] is not None][:8]
+    assert axes.shape == (3, len(broken))
+    for column, i in enumerate(broken):
+        fact = result.details["gallery"][i]
         for row, name in enumerate(("original", "adversarial")):
             drawn = axes[row, column].images[0].get_array()
-            np.testing.assert_allclose(np.squeeze(drawn), result.arrays[f"gallery_{name}"][column, ..., 0] / 255)
+            np.testing.assert_allclose(np.squeeze(drawn), result.arrays[f"gallery_{name}"][i, ..., 0] / 255)
         assert axes[0, column].get_title() == f"image {fact['index']}, class {fact['label']}"
 
 

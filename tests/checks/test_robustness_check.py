@@ -122,28 +122,63 @@ def test_confidence_that_rounds_the_cross_entropy_to_zero_is_no_robustness():
     assert worst(fooled).value > 0.5 > worst(result).value
 
 
-def test_the_gallery_holds_real_adversarial_images():
+def test_the_gallery_holds_the_first_images_whatever_became_of_them():
     ctx = linear_context()
     result = run(ctx)
-    facts = result.details["gallery"]
-    assert len(facts) == 8
+    facts, smallest = result.details["gallery"], result.arrays["smallest_eps"]
     original, adversarial = result.arrays["gallery_original"], result.arrays["gallery_adversarial"]
     assert original.dtype == adversarial.dtype == np.uint8
-    assert original.shape == adversarial.shape == (8, 2, 2, 3)
-    for fact, before, after in zip(facts, original, adversarial, strict=True):
-        assert fact["predicted"] != fact["label"] == ctx.labels[fact["index"]]
-        assert 0 < fact["eps"] <= 0.06
+    assert original.shape == adversarial.shape == (24, 2, 2, 3)
+    assert [fact["index"] for fact in facts] == list(range(24))
+    for i, (fact, before, after) in enumerate(zip(facts, original, adversarial, strict=True)):
+        assert fact["label"] == ctx.labels[i]
+        assert (fact["clean_predicted"] == fact["label"]) == (smallest[i] > 0)
         change = np.abs(after.astype(float) - before.astype(float)).max() / 255
-        assert change <= fact["eps"] + 1 / 255
-    section = page.section({"linear": result})
+        if 0 < smallest[i] < np.inf:
+            assert fact["predicted"] != fact["label"]
+            assert fact["eps"] == smallest[i] <= 0.06
+            assert change <= fact["size"] + 1 / 255
+            assert fact["size"] <= fact["eps"] + 1e-6
+            level = 1 + result.details["eps"].index(fact["eps"])
+            assert fact["attack"] == ("pgd" if result.arrays["robust_fgsm"][level, i] else "fgsm")
+        else:
+            assert change == 0
+            assert {fact[name] for name in ("predicted", "confidence", "eps", "size", "attack")} == {None}
+    outcomes = {"broken" if 0 < eps < np.inf else str(eps) for eps in smallest[:24]}
+    assert outcomes == {"broken", "0.0", "inf"}
+
+
+def test_the_viewer_shows_broken_robust_and_misclassified_images():
+    ctx = linear_context()
+    other = linear_context(Linear(torch.linspace(-1, 1, 12), bias=0.3))
+    section = page.section({"linear": run(ctx), "shifted": run(other)})
     shown = section.blocks[-1]
-    assert shown.columns == ("linear",)
-    assert len(shown.rows) == 6
-    original, ((adversarial, difference),) = shown.rows[0]
-    first = facts[0]
-    assert original.caption == f"image {first['index']}, class {first['label']}"
-    assert re.match(rf"{first['label']} \(\d+\.\d%\) → {first['predicted']} \(\d+\.\d%\), ε", adversarial.caption)
+    assert shown.columns == ("linear", "shifted")
+    assert len(shown.rows) == 24
+    assert "not stored" not in {cell for _, cells in shown.rows for cell in cells if isinstance(cell, str)}
+    kinds = [tuple(isinstance(cell, str) for cell in cells) for _, cells in shown.rows]
+    differ = [len(set(kind)) > 1 for kind in kinds]
+    assert differ == sorted(differ, reverse=True), "images on which classifiers differ come first"
+    assert any(differ)
+    cells = [cell for _, cells in shown.rows for cell in cells]
+    sentences = " ".join(cell for cell in cells if isinstance(cell, str))
+    assert re.search(r"[01]\xa0\(\d+\.\d%\): no adversarial example found", sentences)
+    assert re.search(r"[01]\xa0\(\d+\.\d%\) without attack: misclassified", sentences)
+    adversarial, difference = next(cell for cell in cells if not isinstance(cell, str))
+    assert re.match(r"([01])\xa0\(\d+\.\d%\) → (?!\1)[01]\xa0\(\d+\.\d%\); (fgsm|pgd), 0\.0\d+$", adversarial.caption)
     assert difference.caption == "difference"
+    assert re.match(r"image \d+, class [01]$", shown.rows[0][0].caption)
+
+
+def test_large_images_get_fewer_rows():
+    assert page._most_rows([example(28)], 5) == 24
+    assert page._most_rows([example(224)], 5) == 10
+    assert page._most_rows([example(1024)], 5) == 6
+
+
+def example(side):
+    image = np.zeros((side, side, 3), np.uint8)
+    return page._Example({}, image, image)
 
 
 def test_batch_size_changes_nothing():
@@ -256,10 +291,11 @@ def test_a_stored_result_gives_the_same_section(tmp_path):
     before, after = page.section({"a": result}), page.section({"a": loaded})
     assert after.blocks[:2] == before.blocks[:2]
     assert after.columns == before.columns
-    for (one, ((two, three),)), (other, ((second, third),)) in zip(
-        before.blocks[2].rows, after.blocks[2].rows, strict=True
-    ):
-        for a, b in ((one, other), (two, second), (three, third)):
+    for (one, (cell,)), (other, (again,)) in zip(before.blocks[2].rows, after.blocks[2].rows, strict=True):
+        assert isinstance(cell, str) == isinstance(again, str)
+        assert not isinstance(cell, str) or cell == again
+        pictures = [] if isinstance(cell, str) else zip(cell, again, strict=True)
+        for a, b in [(one, other), *pictures]:
             assert a.caption == b.caption
             np.testing.assert_array_equal(a.image, b.image)
 
@@ -282,14 +318,14 @@ def test_the_section_compares_classifiers_and_keeps_norms_apart():
     assert all(row[-1] > 0 for row in section.blocks[2].rows)  # passes per image
 
 
-def result_of(threat, robust, clean=40, gallery=()):
+def result_of(threat, robust, clean=40):
     """A stored result in which this many of 40 images are robust to each attack, at the one ε of the grid."""
     norm, _, eps = threat.partition(":")
     at = {"mode": "mean", "norm": norm, "eps": float(eps)}
     found = {attack: accuracy(np.arange(40) < count) for attack, count in robust.items()}
     details = {"threat": threat, "norm": norm, "eps": [float(eps)], "attacks": robust, "mode": "mean"}
     details["modes"] = {"mean": {"passes": {}, "warning_signs": [], "rules": []}}
-    details["gallery"] = [{"index": 0, "label": 1, "predicted": 2, "eps": eps} for eps in gallery]
+    details["gallery"] = []
     return CheckResult(
         check="robustness",
         status=Status.MEASURED,
@@ -302,9 +338,7 @@ def result_of(threat, robust, clean=40, gallery=()):
             ]
         ),
         details=details,
-        arrays={
-            name: np.zeros((len(gallery), 2, 2, 1), np.uint8) for name in ("gallery_original", "gallery_adversarial")
-        },
+        arrays={name: np.zeros((0, 2, 2, 1), np.uint8) for name in ("gallery_original", "gallery_adversarial")},
     )
 
 
@@ -330,17 +364,6 @@ def test_ties_are_named_and_nobody_wins_them():
     assert "fgsm and pgd for 1 of 2 and pgd for 1 of 2" in reading
 
 
-def test_the_smallest_sufficient_eps_is_named_unless_all_share_it():
-    first, both = ([0.05], [0.02])
-    found = {"a": result_of("linf:0.1", {"pgd": 9}, gallery=first)}
-    found |= {name: result_of("linf:0.1", {"pgd": 9}, gallery=both) for name in "bcd"}
-    assert page.section(found).blocks[-1].reading.endswith(" b, c and d lose an image at ε\u00a0=\u00a00.02.")
-    del found["a"]
-    assert "lose an image" not in page.section(found).blocks[-1].reading
-    found["d"] = result_of("l2:0.1", {"pgd": 9}, gallery=first)
-    assert "lose an image" not in page.section(found).blocks[-1].reading, "norms differ"
-
-
 def test_budgets_and_grids():
     ctx = linear_context(n=20)
     quick = Robustness().run(ctx)
@@ -363,11 +386,10 @@ def test_progress_only_moves_forward():
     assert seen[-1] == 1.0
 
 
-def test_a_classifier_that_nothing_breaks_has_no_gallery():
+def test_a_classifier_that_nothing_breaks_has_no_viewer():
     ctx = linear_context(Linear(torch.zeros(12), bias=1.0), n=30)
     result = run(ctx)
-    assert result.details["gallery"] == []
-    assert result.arrays["gallery_original"].shape == (0, 2, 2, 3)
+    assert {fact["predicted"] for fact in result.details["gallery"]} == {None}
     assert len(page.section({"constant": result}).blocks) == 2
 
 

@@ -107,10 +107,19 @@ def audited(runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
         "ceb-rho4": verdict_standins.diagnosis("holds", 60, 54, claimed=True),
         "ceb-rho0": verdict_standins.diagnosis("holds", 54, 54),
     }
-    examples = verdict_standins.robustness(report_standins.digits(), (0, 1, 2, 3))
+    images = report_standins.digits(24)
     models = [
-        replace(model, results={**model.results, "diagnosis": found[model.name], "robustness": examples})
-        for model in load_all(runs)
+        replace(
+            model,
+            results={
+                **model.results,
+                "diagnosis": found[model.name],
+                "robustness": verdict_standins.robustness(
+                    images, tuple(range(number, 24, 2)), wrong=(23 * (number == 0),)
+                ),
+            },
+        )
+        for number, model in enumerate(load_all(runs))
     ]
     path = tmp_path_factory.mktemp("audited") / "page.html"
     with pytest.MonkeyPatch.context() as patch:

@@ -47,15 +47,26 @@ def diagnosis(
     )
 
 
-def robustness(images: np.ndarray, broken: tuple[int, ...]) -> CheckResult:
-    """A robust accuracy with adversarial examples for these of the images, all at ε = 0.1."""
+def robustness(images: np.ndarray, broken: tuple[int, ...], wrong: tuple[int, ...] = ()) -> CheckResult:
+    """A robust accuracy with a gallery of these images: some broken at ε = 0.1, some misclassified, the rest robust."""
     n = len(images)
-    robust = ~np.isin(np.arange(n), broken)
-    original = images[list(broken)][..., None]
+    robust = ~np.isin(np.arange(n), [*broken, *wrong])
+    original = images[..., None]
     facts = [
-        {"index": i, "label": i, "predicted": 9, "eps": 0.1, "clean_confidence": 0.99, "confidence": 0.51}
-        for i in broken
+        {
+            "index": i,
+            "label": i % 10,
+            "clean_predicted": 8 if i in wrong else i % 10,
+            "clean_confidence": 0.99,
+            "predicted": 9 if i in broken else None,
+            "confidence": 0.51 if i in broken else None,
+            "eps": 0.1 if i in broken else None,
+            "size": 0.098 if i in broken else None,
+            "attack": "pgd" if i in broken else None,
+        }
+        for i in range(n)
     ]
+    changed = np.isin(np.arange(n), broken)[:, None, None, None]
     accuracy = metrics.accuracy(robust)
     return CheckResult(
         check="robustness",
@@ -79,7 +90,7 @@ def robustness(images: np.ndarray, broken: tuple[int, ...]) -> CheckResult:
         },
         arrays={
             "gallery_original": original,
-            "gallery_adversarial": np.clip(original.astype(int) + 20, 0, 255).astype(np.uint8),
+            "gallery_adversarial": np.clip(original.astype(int) + 20 * changed, 0, 255).astype(np.uint8),
             "smallest_eps": np.where(robust, np.inf, 0.1),
         },
     )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = "examples"
 """What :meth:`Audit.plot` calls the adversarial examples of the check ``robustness``."""
+_MOST_EXAMPLES = 8
 
 
 @dataclass(frozen=True, repr=False)
@@ -95,7 +96,7 @@ class Audit(Summarized):
         """Plot a check's first figure, or adversarial examples.
 
         ``"robustness"`` plots robust accuracy against ε, ``"calibration"`` the reliability diagram, and ``"examples"``
-        adversarial examples: original, adversarial image, and their difference enlarged.
+        the first eight adversarial examples: original, adversarial image, and their difference enlarged.
 
         Args:
             what: a check of this audit that has a figure, or ``"examples"``.
@@ -110,9 +111,12 @@ class Audit(Summarized):
 
         figures = self._figures()
         robustness = self.results.get("robustness")
-        examples = robustness.details.get("gallery") if robustness is not None else None
+        stored = robustness.details.get("gallery", []) if robustness is not None else []
+        rows = [row for row, one in enumerate(stored) if one["predicted"] is not None][:_MOST_EXAMPLES]
+        examples = [stored[row] for row in rows]
         if what == EXAMPLES and robustness is not None and examples:
-            originals, adversarials = (robustness.arrays[f"gallery_{of}"] / 255 for of in ("original", "adversarial"))
+            names = ("gallery_original", "gallery_adversarial")
+            originals, adversarials = (robustness.arrays[name][rows] / 255 for name in names)
             titles = [
                 (f"image {one['index']}, class {one['label']}", f"class {one['predicted']}, ε = {one['eps']:.3g}")
                 for one in examples

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
@@ -14,7 +13,8 @@ from isthmus import metrics
 from isthmus.attacks.suites import stages_of
 from isthmus.attacks.threats import Threat
 from isthmus.checks.check import Check, arrays_of, metrics_of, mode_with
-from isthmus.checks.context import MEAN, Context, predict
+from isthmus.checks.context import MEAN, Context
+from isthmus.checks.gallery import gallery
 from isthmus.checks.security_curve import Curve, measure, warning_signs
 from isthmus.core.config import Component, component
 from isthmus.core.errors import ConfigError
@@ -28,7 +28,6 @@ _BUDGETS: dict[str, tuple[int, tuple[dict[str, Any], ...], int]] = {
     "quick": (4, ({"name": "fgsm"}, {"name": "pgd", "steps": 40, "restarts": 2, "loss": "log_odds"}), 200),
     "full": (6, ({"name": "fgsm"}, {"name": "pgd", "steps": 100, "restarts": 5, "loss": "log_odds"}), 1000),
 }
-_EXAMPLES_SHOWN = 8
 RULES = {"one_evaluation": "robust_accuracy_one_evaluation", "confident": "robust_accuracy_confident"}
 """Metrics of random predictions besides ``robust_accuracy``."""
 
@@ -51,9 +50,8 @@ class Robustness(Check):
     clean image and at each ε against all attacks; ``robust_fgsm`` etc., against one attack alone; for random
     predictions ``robust_one_evaluation`` and ``robust_confident``; ``smallest_eps`` float[n], 0 if wrong on the clean
     image, inf if no adversarial example was found. And ``gallery_original`` and ``gallery_adversarial``
-    uint8[up to 8, h, w, c]: the first examples that are correct on the clean image and broken under attack, in mean
-    mode, rounded to 8 bits for display. ``details["gallery"]`` has their index, label, predicted class, smallest ε, and
-    the confidence in the label on the clean image and in the predicted class under attack.
+    uint8[up to 24, h, w, c]: the first images in mean mode, with what is known of each in ``details["gallery"]`` (see
+    :func:`isthmus.checks.gallery.gallery`).
 
     Options that are None follow the audit's budget.
 
@@ -85,7 +83,8 @@ class Robustness(Check):
         suite, grid = stages_of(attacks), self._grid(context.threat, levels)
         curves = context.by_mode(lambda model, progress: measure(model, context, grid, suite, unbounded, progress))
         signs = {mode: warning_signs(curve) for mode, curve in curves.items()}
-        gallery, pictures = _gallery(curves[MEAN], context)
+        shown = curves[MEAN]
+        examples, pictures = gallery(context, shown.correct, shown.adversarial, shown.smallest_eps, shown.broken_by)
         found = Metrics(metrics_of({mode: _metrics(curve, context.threat) for mode, curve in curves.items()}))
         at: dict[str, Coordinate] = {"norm": context.threat.name, "eps": context.threat.eps}
         status, reason = _judge(signs, context.threat, found.one("robust_accuracy", mode=MEAN, **at))
@@ -101,7 +100,7 @@ class Robustness(Check):
                 "eps": [threat.eps for threat in grid],
                 "attacks": {stage.label: stage.attack.model_dump(mode="json") for stage in suite},
                 "modes": {mode: _details(curve) | {"warning_signs": signs[mode]} for mode, curve in curves.items()},
-                "gallery": gallery,
+                "gallery": examples,
                 "mode": mode_with(signs),
             },
             arrays=pictures | arrays_of({mode: _arrays(curve) for mode, curve in curves.items()}),
@@ -166,38 +165,3 @@ def _judge(signs: Mapping[str, Sequence[str]], at: Threat, worst: Metric) -> tup
     if found:
         return Status.WARN, f"{measured}, but the attacks look weak: {'; '.join(found)}. Even so, {open_question}."
     return Status.MEASURED, f"{measured}. There is no cheap sign that the attacks were weak; {open_question}."
-
-
-def _gallery(curve: Curve, context: Context) -> tuple[list[dict[str, Any]], dict[str, NDArray[np.uint8]]]:
-    found = curve.correct & np.isfinite(curve.adversarial).all(axis=(1, 2, 3))
-    shown = np.flatnonzero(found)[:_EXAMPLES_SHOWN]
-    original, adversarial = context.images[shown], torch.from_numpy(curve.adversarial[shown])
-    before, after = (_probabilities(images, shown, context) for images in (original, adversarial))
-    facts = [
-        {
-            "index": int(i),
-            "label": int(label),
-            "predicted": int(probabilities.argmax()),
-            "eps": float(curve.smallest_eps[i]),
-            "clean_confidence": float(clean[label]),
-            "confidence": float(probabilities.max()),
-        }
-        for i, label, clean, probabilities in zip(shown, context.truth[shown], before, after, strict=True)
-    ]
-    pictures = {
-        "gallery_original": _as_bytes(original.cpu().float().numpy()),
-        "gallery_adversarial": _as_bytes(adversarial.numpy()),
-    }
-    return facts, pictures
-
-
-def _probabilities(images: torch.Tensor, shown: NDArray[np.int64], context: Context) -> NDArray[np.float32]:
-    """Softmax of the model's outputs for images at these positions, in mean mode: float32[len(shown), classes]."""
-    if not len(shown):
-        return np.empty((0, 0), np.float32)
-    keys = context.keys[torch.from_numpy(shown).to(context.keys.device)]
-    return predict(context.model, images.to(context.images.device), keys).softmax(1).numpy()
-
-
-def _as_bytes(images: NDArray[np.float32]) -> NDArray[np.uint8]:
-    return np.rint(images * 255).astype(np.uint8).transpose(0, 2, 3, 1)

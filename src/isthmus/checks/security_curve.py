@@ -82,6 +82,15 @@ class Curve:
         smallest: NDArray[np.float64] = levels[np.vstack([self.correct, self.worst]).sum(axis=0)]
         return smallest
 
+    @property
+    def broken_by(self) -> list[str | None]:
+        """The first attack that breaks each example at its smallest ε; None if none does there by itself."""
+        levels = np.searchsorted(self.eps, self.smallest_eps)
+        return [
+            next((label for label, rows in self.alone.items() if level < len(rows) and not rows[level, i]), None)
+            for i, level in enumerate(levels)
+        ]
+
 
 def measure(
     model: nn.Module,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,8 @@ from isthmus.core.types import CheckResult, Metric
 from isthmus.report.sections import common
 from isthmus.report.sections.common import MEAN, STOCHASTIC, Cells, Find, Results
 
-_IMAGES = 6  # rows of the viewer
+_PIXELS, _FEWEST, _MOST = 6_000_000, 6, 24
+"""Pixels of all pictures in the viewer, and the bounds of its number of rows."""
 
 
 def section(results: Results) -> Section:
@@ -165,80 +166,86 @@ def _rules(shown: Results) -> list[Table]:
 
 
 def _viewer(shown: Results, one_norm: bool) -> list[Comparison]:
-    """Adversarial examples, a row for each image; images that most classifiers have come first."""
+    """The stored images, a row for each; those that most classifiers have."""
     stored = {name: _stored(result) for name, result in shown.items()}
     have = Counter(key for own in stored.values() for key in own)
-    chosen = sorted(sorted(have, key=lambda key: (-have[key], key))[:_IMAGES])
-    if not chosen:
+    found = [example for own in stored.values() for example in own.values()]
+    if not any(example.broken for example in found):
         return []
-    changes = [np.abs(_change(own[key])).max() for own in stored.values() for key in chosen if key in own]
-    largest = max(float(max(changes)), 1 / 255)
-    alike = len({index for index, _ in have}) == len(have)  # no index has two different images
+    largest = max(1 / 255, *(float(np.abs(_change(example)).max()) for example in found))
     rows = []
-    for which in chosen:
-        example = next(own[which] for own in stored.values() if which in own)
+    for key in sorted(sorted(have, key=lambda key: (-have[key], key))[: _most_rows(found, len(shown))]):
+        first = next(own[key] for own in stored.values() if key in own)
+        original = common.picture(first.original, f"image {key[0]}, class {first.fact['label']}")
+        norms = {name: "" if one_norm else f"{NORMS.get(result.details['norm'])} " for name, result in shown.items()}
         cells = tuple(
-            _cell(own[which], largest) if which in own else _why_not(which[0], shown[name], alike)
-            for name, own in stored.items()
+            _cell(own[key], largest, norms[name]) if key in own else "not stored" for name, own in stored.items()
         )
-        original = common.picture(example.original, f"image {which[0]}, class {example.fact['label']}")
         rows.append((original, cells))
+    rows.sort(key=_interest)
+    size = f"{NORMS.get(str(next(iter(shown.values())).details['norm']))} norm" if one_norm else "norm"
     reading = (
-        "The first adversarial example found for each image, at the smallest sufficient ε of the grid; below it, its "
-        "difference from the original, the true class → the predicted one with the confidence in each, and ε."
+        "The first audited images, the same for each classifier: those whose outcome differs first, then broken ones. "
+        "Under an adversarial example, which is at the smallest sufficient ε of the curve: its difference from the "
+        f"original, the prediction before → after with its confidence, the attack, and the {size} of the difference."
     )
-    if one_norm:
-        reading += _smallest({name: own for name, own in stored.items() if own})
     key = (f"darker by {largest:.2g}", "unchanged", f"brighter by {largest:.2g}")
     return [Comparison("Adversarial examples", reading, tuple(stored), tuple(rows), key)]
 
 
 _Key = tuple[int, bytes]
+_Row = tuple[Picture, tuple[tuple[Picture, Picture] | str, ...]]
 
 
 class _Example(NamedTuple):
-    """A stored adversarial example: its facts, and both images as bytes h×w×c."""
+    """A stored image: its facts, and the original and the adversarial image as bytes h×w×c, equal if it is robust."""
 
     fact: Mapping[str, Any]
     original: NDArray[np.uint8]
     adversarial: NDArray[np.uint8]
 
+    @property
+    def broken(self) -> bool:
+        """Whether an adversarial example was found."""
+        return self.fact["predicted"] is not None
+
 
 def _stored(result: CheckResult) -> dict[_Key, _Example]:
-    """A classifier's stored examples by index and image."""
+    """A classifier's stored images by index and bytes."""
     images = (result.arrays[name] for name in ("gallery_original", "gallery_adversarial"))
     found = [_Example(fact, *pair) for fact, *pair in zip(result.details["gallery"], *images, strict=True)]
     return {(int(each.fact["index"]), each.original.tobytes()): each for each in found}
 
 
-def _smallest(stored: Mapping[str, dict[_Key, _Example]]) -> str:
-    """Who is broken at the smallest ε of the stored examples; nothing if all are alike."""
-    least = {name: min(float(each.fact["eps"]) for each in own.values()) for name, own in stored.items()}
-    first = _lowest(least)
-    if len(first) == len(least) > 1:
-        return ""
-    eps = f"{least[first[0]]:.3g}"
-    return f" {listed(first)} {'lose' if len(first) > 1 else 'loses'} an image at ε\u00a0=\u00a0{eps}."
+def _most_rows(found: Sequence[_Example], classifiers: int) -> int:
+    """The rows that the page has room for: large images of many classifiers get fewer."""
+    pixels = max(example.original.shape[0] * example.original.shape[1] for example in found)
+    return min(_MOST, max(_FEWEST, _PIXELS // (pixels * (1 + 2 * classifiers))))
 
 
-def _cell(example: _Example, largest: float) -> tuple[Picture, Picture]:
-    """The adversarial image with its caption, and the difference."""
+def _interest(row: _Row) -> tuple[bool, bool]:
+    """Sorts images on which classifiers differ first, then images for which all have an adversarial example."""
+    broken = [not isinstance(cell, str) for cell in row[1]]
+    return all(broken) or not any(broken), not any(broken)
+
+
+def _cell(example: _Example, largest: float, norm: str) -> tuple[Picture, Picture] | str:
+    """The adversarial image with its caption, and the difference; or why there is none."""
     fact = example.fact
-    before, after = (f" ({percent(fact[name])})" if name in fact else "" for name in ("clean_confidence", "confidence"))
-    caption = f"{fact['label']}{before} → {fact['predicted']}{after}, ε\u00a0=\u00a0{fact['eps']:.3g}"
+    before = _prediction(fact["clean_predicted"], fact["clean_confidence"])
+    if fact["clean_predicted"] != fact["label"]:
+        return f"{before} without attack: misclassified"
+    if not example.broken:
+        return f"{before}: no adversarial example found"
+    after = _prediction(fact["predicted"], fact["confidence"])
+    attack = f"{fact['attack']}, " if fact["attack"] else ""
+    caption = f"{before} → {after}; {attack}{norm}{fact['size']:.3g}"
     difference = common.difference(_change(example), largest)
     return common.picture(example.adversarial, caption), common.picture(difference, "difference")
 
 
-def _why_not(index: int, result: CheckResult, alike: bool) -> str:
-    """Why a classifier has no picture of an image; ``alike``: all classifiers have the same images."""
-    found = result.arrays.get("smallest_eps")
-    if found is None or not alike or not 0 <= index < len(found):
-        return "not stored"
-    eps = float(found[index])
-    if eps == 0:
-        return "misclassified without attack"
-    return "robust to every attack" if np.isinf(eps) else f"broken at ε\u00a0=\u00a0{eps:.3g}, picture not stored"
+def _prediction(predicted: int, confidence: float) -> str:
+    return f"{predicted}\u00a0({percent(confidence)})"
 
 
 def _change(example: _Example) -> NDArray[np.float64]:
