@@ -52,7 +52,7 @@ check: $(STAMP)
 	$(BIN)/mkdocs build --strict --quiet --site-dir .site
 
 test: check
-	$(BIN)/pytest -n 2 --dist worksteal --durations 15 -m 'not slow'
+	ISTHMUS_SITE=.site $(BIN)/pytest -n 2 --dist worksteal --durations 15 -m 'not slow'
 
 test-fast: $(STAMP)
 	$(BIN)/pytest -n 2 --dist worksteal -m 'not slow and not end_to_end'

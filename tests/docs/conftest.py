@@ -11,6 +11,9 @@ from tests.docs.doc_pages import ROOT
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
+    """The folder ISTHMUS_SITE, which ``make test`` has just built, or a build."""
+    if built := os.environ.get("ISTHMUS_SITE"):
+        return ROOT / built
     out = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(out)]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}

@@ -30,6 +30,28 @@ def alone(tmp_path_factory):
     return run_study(NAME, "tiny", QUICK, tmp_path_factory.mktemp("alone"), show_progress=False)[0]
 
 
+class LastingPool(ProcessPool):
+    """Worker processes that outlive a study."""
+
+    def __exit__(self, *error):
+        pass
+
+
+@pytest.fixture(scope="module")
+def lasting():
+    pool = LastingPool(2)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def pool(lasting, monkeypatch):
+    """Two workers for all studies of this file, since starting them takes seconds."""
+    monkeypatch.setattr(running, "_executor", lambda jobs, cluster: lasting)
+    return lasting
+
+
+@pytest.mark.usefixtures("pool")
 def test_two_processes_measure_what_one_does_in_the_same_order(alone, tmp_path):
     shared, _ = run_study(NAME, "tiny", QUICK, tmp_path, show_progress=False, jobs=2)
     assert shared.complete
@@ -37,6 +59,7 @@ def test_two_processes_measure_what_one_does_in_the_same_order(alone, tmp_path):
     assert shared.claims == alone.claims
 
 
+@pytest.mark.usefixtures("pool")
 def test_later_stages_see_what_earlier_ones_gave(tmp_path):
     """Figure 4 computes surfaces of the best of its models: two stages, which workers list for themselves."""
     settings = {"images": 40, "seeds": 2, "training.epochs": 3, "grid": 3, "measured": 4}
@@ -70,6 +93,7 @@ def test_a_run_that_diverges_ends_no_other(alone, tmp_path, monkeypatch):
     assert again.experiments == alone.experiments
 
 
+@pytest.mark.usefixtures("pool")
 def test_what_no_experiment_would_survive_ends_the_study_at_once(tmp_path):
     with pytest.raises(ConfigError, match="There is no class 'truck'"):
         run_study(
@@ -90,7 +114,7 @@ def prepared(name, tmp_path, executor, settings):
     return ExperimentTask(name, config.plain(), tmp_path, executor), store, next(study.experiments(config, store))
 
 
-def test_a_killed_workers_experiment_runs_again(tmp_path):
+def test_a_killed_workers_experiment_runs_again(pool, tmp_path):
     def kill(shard, report):
         if not killed:
             (worker,) = pool._busy
@@ -98,9 +122,8 @@ def test_a_killed_workers_experiment_runs_again(tmp_path):
             killed.append(report)
 
     killed = []
-    with ProcessPool(1) as pool:
-        task, store, experiments = prepared(NAME, tmp_path, pool, QUICK)
-        outcomes = [outcome for outcome in pool.map(task, [(0, 0)], kill) if outcome is not None]
+    task, store, experiments = prepared(NAME, tmp_path, pool, QUICK)
+    outcomes = [outcome for outcome in pool.map(task, [(0, 0)], kill) if outcome is not None]
     assert [(outcome.value, outcome.lost) for outcome in outcomes] == [("", "")]
     assert killed == [("starting", 0.0, 0.0)]
     assert store.kept(experiments[0]) is not None
@@ -194,14 +217,13 @@ SLOW = {  # steps of more than the 0.2 s between two reports, so that one is due
 }
 
 
-def test_ctrl_c_has_every_process_save_what_it_is_at(tmp_path):
-    with ProcessPool(1) as pool:
-        task, _, _ = prepared("ceb/fashion", tmp_path, pool, SLOW)
-        for outcome in pool.map(task, [(0, 0)]):
-            assert outcome is None
-            if any(_lines(each) > 1 for each in tmp_path.glob("models/*/metrics.jsonl")):
-                break
-        assert pool.stop(60.0) == []
+def test_ctrl_c_has_every_process_save_what_it_is_at(pool, tmp_path):
+    task, _, _ = prepared("ceb/fashion", tmp_path, pool, SLOW)
+    for outcome in pool.map(task, [(0, 0)]):
+        assert outcome is None
+        if any(_lines(each) > 1 for each in tmp_path.glob("models/*/metrics.jsonl")):
+            break
+    assert pool.stop(60.0) == []
     (checkpoint,) = tmp_path.glob("models/*/checkpoint.safetensors")
     assert read(checkpoint)[1]["step"] >= 2
 

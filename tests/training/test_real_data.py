@@ -22,7 +22,6 @@ def _mirror(monkeypatch):
     ("data", "augment", "limit", "epochs", "least"),
     [
         ("mnist", "none", 1500, 2, 0.6),
-        ("cifar10", "crop_flip", 1500, 2, 0.17),
         pytest.param("mnist", "none", 3000, 3, 0.85, marks=pytest.mark.slow),
         pytest.param("fashion_mnist", "none", 3000, 3, 0.65, marks=pytest.mark.slow),
         pytest.param("cifar10", "crop_flip", 3000, 3, 0.25, marks=pytest.mark.slow),
