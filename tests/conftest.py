@@ -37,6 +37,20 @@ def _one_thread():
 
 
 @pytest.fixture(scope="session")
+def lasting_pool():
+    """Two worker processes that outlive a ``with`` statement, since starting them takes seconds."""
+    from isthmus.core.process_pool import ProcessPool
+
+    class LastingPool(ProcessPool):
+        def __exit__(self, *error):
+            pass
+
+    pool = LastingPool(2)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture(scope="session")
 def ray_nodes():
     """A Ray cluster of two nodes on this machine, each its own raylet with one processor, and a head that has none.
 

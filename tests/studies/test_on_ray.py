@@ -79,6 +79,7 @@ def once_trained(folder, epochs, act):
         thread.join()
 
 
+@pytest.mark.slow
 def test_two_nodes_give_the_record_of_one_process(tmp_path, ray_nodes):
     alone, _ = run_study(NAME, "tiny", SETTINGS, tmp_path / "alone", show_progress=False)
     shared, page = run_study(

@@ -12,7 +12,6 @@ import pytest
 from isthmus.core.config import override, validate
 from isthmus.core.errors import ConfigError, ModelError
 from isthmus.core.execution import InProcess, Outcome
-from isthmus.core.process_pool import ProcessPool
 from isthmus.studies import catalogue, running
 from isthmus.studies.closer_look import toy_experiments
 from isthmus.studies.running import run_study
@@ -30,25 +29,10 @@ def alone(tmp_path_factory):
     return run_study(NAME, "tiny", QUICK, tmp_path_factory.mktemp("alone"), show_progress=False)[0]
 
 
-class LastingPool(ProcessPool):
-    """Worker processes that outlive a study."""
-
-    def __exit__(self, *error):
-        pass
-
-
-@pytest.fixture(scope="module")
-def lasting():
-    pool = LastingPool(2)
-    yield pool
-    pool.close()
-
-
 @pytest.fixture
-def pool(lasting, monkeypatch):
-    """Two workers for all studies of this file, since starting them takes seconds."""
-    monkeypatch.setattr(running, "_executor", lambda jobs, cluster: lasting)
-    return lasting
+def pool(lasting_pool, monkeypatch):
+    monkeypatch.setattr(running, "_executor", lambda jobs, cluster: lasting_pool)
+    return lasting_pool
 
 
 @pytest.mark.usefixtures("pool")

@@ -166,9 +166,9 @@ def test_the_names_of_attacks_in_a_result_are_those_of_a_suite(suite):
     given = [attack if isinstance(attack, str) else {**attack, "steps": 3} for attack in SUITES.get(str(suite), suite)]
     given = ["square:10" if attack == "square:5000" else attack for attack in given]
     result = robust_accuracy(model, images, labels, Linf(0.1), given)
-    again = robust_accuracy(model, images[:4], labels[:4], Linf(0.1), list(result.by_attack))
-    assert again.attacks == result.attacks
-    assert robust_accuracy(model, images[:4], labels[:4], Linf(0.1), result.by_attack).attacks == result.attacks
+    for names in (list(result.by_attack), result.by_attack):  # the first attack breaks all images
+        again = robust_accuracy(model, images[:4], labels[:4], Linf(1.0), names)
+        assert again.attacks == result.attacks
 
 
 def test_an_attack_by_its_label_does_what_it_did_in_its_suite():

@@ -47,7 +47,8 @@ def passes(result: RobustResult) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("kind", ["untargeted", pytest.param("targeted", marks=pytest.mark.slow), "random"])
-def test_two_workers_find_what_one_process_finds(kind):
+def test_two_workers_find_what_one_process_finds(kind, lasting_pool, monkeypatch):
+    monkeypatch.setattr("isthmus.attacks.api.ProcessPool", lambda jobs: lasting_pool)
     model, images, labels = subject(49)
     targets = (labels + 1) % 3 if kind == "targeted" else None
     attacked = Noisy(model, 0.05) if kind == "random" else model
@@ -164,7 +165,8 @@ class Hidden(Smooth):
 sys.modules["a_notebook"] = sys.modules[__name__]
 
 
-def test_what_cannot_be_sent_is_said_with_the_way_out():
+def test_what_cannot_be_sent_is_said_with_the_way_out(lasting_pool, monkeypatch):
+    monkeypatch.setattr("isthmus.attacks.api.ProcessPool", lambda jobs: lasting_pool)
     model, images, labels = subject(12)
     with pytest.raises(ConfigError, match=r"model cannot be sent .*cannot be pickled \(.*lambda.*\); use jobs=1"):
         robust_accuracy(Unpicklable(), images, labels, Linf(0.1), ["fgsm"], jobs=2)
