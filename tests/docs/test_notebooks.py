@@ -51,7 +51,9 @@ def test_a_notebook_is_small_and_has_its_outputs(path):
     assert str(Path.home()) not in path.read_text("utf-8")
 
 
-def test_the_strangers_model_is_audited_as_the_notebook_shows(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_strangers_model_is_audited_as_the_notebook_shows(whole, tmp_path, monkeypatch, capsys):
+    """The numbers are those of all images; a part of them shows that the cells run."""
     if importlib.util.find_spec("digit_recognizer") is None:
         pytest.skip("needs pip install --no-deps digit-recognizer-py==0.1.0")
     if not Path(os.environ.get("ISTHMUS_DATA") or "none", "ylecun", "mnist").is_dir():
@@ -62,11 +64,14 @@ def test_the_strangers_model_is_audited_as_the_notebook_shows(tmp_path, monkeypa
     namespace: dict = {"__name__": "notebook"}
     drawn = 0
     for source, stored in code_cells(STRANGER):
+        if not whole:
+            assert ("[:100]" in source) == source.startswith("images, labels =")
+            source = source.replace("[:2000]", "[:500]").replace("[:100]", "[:20]").replace("passes=600", "passes=100")
         shown = executed(source, namespace) + capsys.readouterr().out
         if ".plot(" in source:
             drawn += 1
             assert namespace["figure"] is pyplot.gcf()
-        elif shown:
+        elif shown and whole:
             # another processor may round differently, which changes few examples
             assert percentages(shown) == pytest.approx(percentages(stored), abs=3), source
     pyplot.close("all")
