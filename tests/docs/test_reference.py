@@ -1,0 +1,62 @@
+"""The reference: a page for each object, whose examples run and cover what is public."""
+
+import inspect
+import re
+
+import pytest
+from matplotlib import pyplot
+
+import isthmus
+from isthmus.attacks import MinimalNorms, RobustResult, SecurityCurve, Threat, Verification
+from isthmus.core.types import Metric, Metrics
+from isthmus.models.bottleneck import Bottleneck
+from isthmus.models.hypothesis import Hypothesis
+from isthmus.models.paired import Paired
+from tests.docs.sessions import REFERENCE, run, sessions
+
+PAGES = [page for page in sorted(REFERENCE.glob("*.md")) if sessions(page)]
+CLASSES = {
+    "audit-result": [isthmus.Audit],
+    "bottleneck-model": [Bottleneck],
+    "hypothesis": [Hypothesis],
+    "minimal-norms": [MinimalNorms],
+    "paired": [Paired],
+    "results": [Metric, Metrics],
+    "rho": [isthmus.Rho],
+    "robust-result": [RobustResult],
+    "run": [isthmus.Run],
+    "security-curve": [SecurityCurve],
+    "threats": [Threat, isthmus.L1],
+    "verify": [Verification],
+}
+
+
+def examples(page):
+    return "".join(block.text for block in sessions(page))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_examples_give_the_outputs_they_show(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pyplot.switch_backend("agg")
+    differences = run(page).differences
+    pyplot.close("all")
+    assert not differences, "\n".join([*differences, "If this is right: python -m tests.docs.sessions " + page.stem])
+
+
+@pytest.mark.parametrize("name", isthmus.__all__)
+def test_every_public_name_has_an_example_and_a_row(name):
+    assert any(re.search(rf"isthmus\.{name}\b", examples(page)) for page in PAGES if page.stem != "index")
+    assert f"`isthmus.{name}`" in (REFERENCE / "index.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("page", CLASSES)
+def test_every_public_method_has_an_example(page):
+    shown = examples(REFERENCE / f"{page}.md")
+    for cls in CLASSES[page]:
+        methods = {
+            name
+            for name, value in vars(cls).items()
+            if not name.startswith("_") and (inspect.isroutine(value) or isinstance(value, property | classmethod))
+        }
+        assert not {method for method in methods - {"forward"} if f".{method}" not in shown}, cls.__name__
