@@ -21,6 +21,7 @@ def test_nothing_given_shows_the_help(tmp_path):
     done = isthmus_process(cwd=tmp_path)
     assert done.returncode == 0
     assert "Train information-bottleneck classifiers" in done.stdout
+    assert "<" not in done.stdout
     assert done.stderr == ""
 
 
@@ -50,6 +51,7 @@ def test_help_groups_options_and_ends_with_two_commands_that_parse(command, monk
     shown = capsys.readouterr().out
     assert "range" not in shown
     assert "x>=0" not in shown
+    assert "<" not in shown, "no Python types"
     known = typer.main.get_command(app.app).commands
     examples = [line.strip() for line in shown.split("Examples:")[1].splitlines() if line.strip()]
     assert len(examples) == 2

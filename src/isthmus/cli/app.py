@@ -18,7 +18,7 @@ from isthmus.cli.demo import demo
 from isthmus.cli.exit_codes import BUG, ERROR, INTERRUPTED
 from isthmus.cli.list_names import list_names
 from isthmus.cli.merge import merge
-from isthmus.cli.options import examples
+from isthmus.cli.options import Command, CommandGroup, examples
 from isthmus.cli.output import echo
 from isthmus.cli.report import report
 from isthmus.cli.study import study
@@ -35,14 +35,17 @@ def _print_version(given: bool) -> None:
 
 app = typer.Typer(
     name="isthmus",
+    cls=CommandGroup,
     help="Train information-bottleneck classifiers, and audit any PyTorch classifier for robust generalisation.",
-    epilog="Every command takes --debug: show the traceback of an error.",
+    epilog="Start with `isthmus demo`. `isthmus COMMAND -h` shows the options of a command and two examples. "
+    "Every command takes --debug, which shows the traceback of an error.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
 COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
+    "demo": (demo, examples("demo", "demo --out runs/demo --all")),
     "train": (
         train,
         examples(
@@ -82,7 +85,6 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
         report,
         examples("report runs/digits-ceb runs/digits-vib --out report.html", "report runs/* --json"),
     ),
-    "demo": (demo, examples("demo", "demo --out runs/demo --all")),
     "study": (
         study,
         examples("study closer-look/figure-5 --scale tiny", "study ceb/fashion --scale small --jobs 2 seeds=2"),
@@ -92,7 +94,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
 """Functions of the commands, and the examples at the end of their help."""
 
 for _name, (_command, _examples) in COMMANDS.items():
-    app.command(_name, epilog=_examples)(_command)
+    app.command(_name, cls=Command, epilog=_examples)(_command)
 
 
 @app.callback()
@@ -176,6 +178,8 @@ def run(given: list[str], debug: bool) -> int:
 def _unexpected(error: Exception, debug: bool) -> int:
     show = getattr(error, "show", None)  # click's own error, for example a misspelt option
     if show is not None:
+        if text := getattr(error, "message", None):
+            vars(error)["message"] = text.partition(", unable to parse")[0]
         show()
         return int(getattr(error, "exit_code", ERROR))
     if debug:

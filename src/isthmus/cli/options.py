@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from isthmus.core import registry
 from isthmus.core.errors import ConfigError, unknown
@@ -51,6 +52,34 @@ def flag(help: str, *names: str, panel: str = EXECUTION) -> Any:
 def argument(help: str, metavar: str, **more: Any) -> Any:
     """An argument of a command; its metavar is a name in capitals."""
     return typer.Argument(help=help, metavar=metavar, **more)
+
+
+class Command(TyperCommand):
+    """A command whose help shows the names of arguments and values, and no Python types such as ``<list[Path]>``."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Its arguments and options, for the help."""
+        return [_without_type(param) for param in super().get_params(ctx)]
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """The parts of the usage line, with required arguments as bare names."""
+        return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
+
+
+class CommandGroup(TyperGroup):
+    """The same for the options of ``isthmus`` itself."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Its arguments and options, for the help."""
+        return [_without_type(param) for param in super().get_params(ctx)]
+
+
+def _without_type(param: Any) -> Any:
+    if isinstance(param, TyperArgument):
+        param.display_type_rich = lambda ctx: None  # type: ignore[method-assign]
+    elif param.metavar is None:
+        param.metavar = ""
+    return param
 
 
 def _share(value: float) -> float:

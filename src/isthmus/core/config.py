@@ -205,7 +205,7 @@ def _sentence(config: type[BaseModel], fault: Any) -> str:
         *outer, key = fault["loc"]
         place = f"{'.'.join(map(str, outer))}: " if outer else ""
         return place + unknown("key", key, _fields_at(config, outer))
-    message = fault["msg"].removeprefix("Value error, ")
+    message = fault["msg"].removeprefix("Value error, ").partition(", unable to parse")[0]
     if not path:  # a validator of the whole config, whose message says what is wrong
         return message
     return f"{path[:200]}: {message} (got {shown(fault['input'])})"
@@ -235,7 +235,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     try:
         text = path.read_text("utf-8")
     except (OSError, ValueError) as error:  # ValueError: no text, or a path with a null byte
-        raise FileError(f"Cannot read the recipe {path}: {error}.") from None
+        raise FileError(f"Cannot read the recipe {path}: {getattr(error, 'strerror', None) or error}.") from None
     try:
         content = _yaml(text)
     except ValueError as error:
