@@ -1,5 +1,6 @@
 """The studies of Guess First the whole way at tiny scale, on digits, and their numbers by hand."""
 
+from dataclasses import replace
 from html import unescape
 
 import pytest
@@ -10,6 +11,7 @@ from isthmus.attacks import Linf, robust_accuracy
 from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.foolbox_protocol import scan_fgsm
 from isthmus.attacks.minimal_norm import minimal_norms
+from isthmus.checks import diagnosis
 from isthmus.core.errors import ConfigError
 from isthmus.core.randomness import example_keys
 from isthmus.data.images import as_float
@@ -32,7 +34,10 @@ def out(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def table(out):
-    return run_study("guess-first/table-1", "tiny", SETTINGS, out, show_progress=False)
+    """Its verdicts spend few passes, so they are undecided."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(diagnosis, "QUICK", replace(diagnosis.QUICK, passes=120))
+        return run_study("guess-first/table-1", "tiny", SETTINGS, out, show_progress=False)
 
 
 @pytest.fixture(scope="module")
