@@ -30,7 +30,7 @@ def functions_on_path(folder: Path) -> set[CodeType]:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
     images = torch.rand(60, 1, 8, 8)
     labels = model(images).argmax(1)
-    checks = [{"name": "robustness", "attacks": ["pgd:10"], "levels": 2, "unbounded": 0}]
+    checks = [{"name": "robustness", "attacks": ["pgd:10"], "levels": 2}]
     called: set[CodeType] = set()
 
     def record(frame: FrameType, event: str, arg: object) -> None:

@@ -30,7 +30,7 @@ from isthmus.data.images import as_float
 from isthmus.data.order import balanced
 from isthmus.report.page import write
 
-ROBUSTNESS = {"name": "robustness", "levels": 2, "unbounded": 0, "attacks": ["fgsm", "pgd:5"]}
+ROBUSTNESS = {"name": "robustness", "levels": 2, "attacks": ["fgsm", "pgd:5"]}
 CHECKS = ["accuracy", ROBUSTNESS, "calibration", "information"]
 
 
@@ -501,7 +501,7 @@ class TestModelsThatAnswerAtRandom:
         ],
     )
     def test_an_audit_repeats_and_leaves_the_global_generators_alone(self, tossed, draw):
-        audits, fgsm = [], {"name": "robustness", "levels": 1, "unbounded": 0, "attacks": ["fgsm"]}
+        audits, fgsm = [], {"name": "robustness", "levels": 1, "attacks": ["fgsm"]}
         for _ in range(2):
             state = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
             audits.append(isthmus.audit(Jittery(draw), *tossed, "linf:0.01", ["accuracy", fgsm]).results)
@@ -514,7 +514,7 @@ class TestModelsThatAnswerAtRandom:
 
     def test_attacks_do_not_stop_at_a_lucky_draw(self, tossed):
         """A single pass is wrong now and then at any step; only a step that fools the average counts."""
-        checks = [{"name": "robustness", "levels": 1, "unbounded": 0, "attacks": ["pgd:20"]}]
+        checks = [{"name": "robustness", "levels": 1, "attacks": ["pgd:20"]}]
         result = isthmus.audit(Jittery(), *tossed, "linf:0.02", checks).results["robustness"]
         margin = (tossed[0].flatten(1).sum(1) - 32).abs()
         truth = float((margin > 0.02 * 64).float().mean())

@@ -11,7 +11,7 @@ from isthmus.core.errors import ConfigError
 from isthmus.data import Digits
 from isthmus.data.images import as_float
 
-ROBUSTNESS = {"name": "robustness", "levels": 2, "unbounded": 0, "attacks": ["fgsm", "pgd:5"]}
+ROBUSTNESS = {"name": "robustness", "levels": 2, "attacks": ["fgsm", "pgd:5"]}
 
 
 @pytest.fixture(autouse=True)

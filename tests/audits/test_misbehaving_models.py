@@ -20,7 +20,7 @@ from isthmus.data.images import as_float
 CHECKS = [
     {"name": "diagnosis", "passes": 300},
     "accuracy",
-    {"name": "robustness", "levels": 2, "unbounded": 0, "attacks": ["fgsm"]},
+    {"name": "robustness", "levels": 2, "attacks": ["fgsm"]},
     "calibration",
     {"name": "ood_detection", "attacked": 5},
     {"name": "noise_robustness"},

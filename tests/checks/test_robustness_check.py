@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,9 +7,10 @@ import torch
 from torch import nn
 
 from isthmus.attacks.threats import L2, Linf
-from isthmus.checks import Robustness
+from isthmus.checks import Diagnosis, Robustness
+from isthmus.checks.attack_curves import warning_signs
 from isthmus.checks.context import Context
-from isthmus.checks.security_curve import Curve, Unbounded, warning_signs
+from isthmus.checks.security_curve import Curve
 from isthmus.core import randomness, results
 from isthmus.core.config import component
 from isthmus.core.errors import ConfigError
@@ -94,17 +96,18 @@ def closed_form(ctx, dual):
     [(Linf(0.06), lambda w: w.abs().sum()), (L2(0.15), lambda w: w.norm())],
     ids=["linf", "l2"],
 )
-def test_a_linear_classifier_has_its_closed_form(threat, dual):
+@pytest.mark.parametrize("attacks", [QUICK, None], ids=["attacks", "suite"])
+def test_a_linear_classifier_has_its_closed_form(threat, dual, attacks):
     ctx = linear_context(threat=threat)
-    result = run(ctx)
+    result = run(ctx, attacks=attacks)
     expected = closed_form(ctx, dual)
     np.testing.assert_array_equal(result.arrays["robust"], expected)
     assert 0.05 < expected[-1].mean() < expected[0].mean() == pytest.approx(0.9)
     assert plain(worst(result)) == accuracy(expected[-1])
     smaller = result.metrics.one("robust_accuracy", mode="mean", norm=threat.name, eps=threat.eps / 3)
     assert plain(smaller) == accuracy(expected[1])
-    alone = result.metrics.one("robust_accuracy", mode="mean", norm=threat.name, eps=threat.eps, attack="pgd")
-    assert alone.value >= worst(result).value
+    alone = result.metrics.get("robust_accuracy", mode="mean", norm=threat.name, eps=threat.eps, attack="pgd")
+    assert alone is None if attacks is None else alone.value >= worst(result).value
     smallest = result.arrays["smallest_eps"]
     np.testing.assert_array_equal(smallest == 0, ~expected[0])
     np.testing.assert_array_equal(np.isinf(smallest), expected[-1])
@@ -116,9 +119,9 @@ def test_confidence_that_rounds_the_cross_entropy_to_zero_is_no_robustness():
     ctx = linear_context(n=60)
     sure = linear_context(Linear(2000 * torch.linspace(-1, 1, 12)), n=60)
     expected = closed_form(ctx, lambda w: w.abs().sum())
-    result = Robustness(levels=3, unbounded=0).run(sure)
+    result = Robustness(levels=3).run(sure)
     np.testing.assert_array_equal(result.arrays["robust"], expected)
-    fooled = run(sure, unbounded=0)  # with the cross-entropy, as in the papers
+    fooled = run(sure)  # with the cross-entropy, as in the papers
     assert worst(fooled).value > 0.5 > worst(result).value
 
 
@@ -220,28 +223,16 @@ def test_modes_are_both_attacked_and_shown_apart():
         assert robust[-1].mean() == worst(result, "stochastic", f"robust_accuracy_{name}").value
 
 
-def test_missing_gradients_raise_a_warning():
-    weight = torch.linspace(-1, 1, 12)
-    still = ({"name": "fgsm"}, {"name": "pgd", "steps": 3, "random_start": False})
-    result = run(linear_context(Staircase(Linear(weight))), attacks=still)
-    assert result.status is Status.WARN
-    assert "become the same grey" in result.reason
-    assert result.details["modes"]["mean"]["unbounded"]["eps"] == 0.5
-    assert (
-        "Signs of weak attacks, so that the curve is too high: masked"
-        in page.section({"masked": result}).blocks[0].reading
-    )
-
-
 def test_an_attack_weaker_than_one_step_raises_a_warning():
     feeble = ({"name": "fgsm"}, {"name": "pgd", "steps": 1, "step_size": 1e-6})
-    result = run(linear_context(), attacks=feeble, unbounded=0)
+    result = run(linear_context(), attacks=feeble)
     assert result.status is Status.WARN
     assert "one step (FGSM) breaks" in result.reason
-    assert result.details["modes"]["mean"]["unbounded"] is None
+    reading = page.section({"masked": result}).blocks[0].reading
+    assert "Signs of weak attacks, so that the curve is too high: masked" in reading
 
 
-def curve(alone, unbounded=None, invalid=0):
+def curve(alone, missed=0, invalid=0):
     alone = {label: np.asarray(rows) for label, rows in alone.items()}
     n = next(iter(alone.values())).shape[1]
     worst = np.logical_and.accumulate(np.logical_and.reduce(list(alone.values())), axis=0)
@@ -253,7 +244,7 @@ def curve(alone, unbounded=None, invalid=0):
         adversarial=np.zeros((n, 1, 1, 1), dtype=np.float32),
         invalid=invalid,
         passes={},
-        unbounded=unbounded,
+        missed=missed,
     )
 
 
@@ -275,12 +266,8 @@ def test_warning_signs_ignore_chance():
     ]
     nearly = curve({"fgsm": [n > 2] * 2, "pgd": [n % 5 < 3] * 2})
     assert warning_signs(nearly) == []
-    grey = Unbounded(0.5, accuracy(n < 40), constant=0.1)
-    assert warning_signs(curve({"pgd": falling}, grey)) == [
-        "20.0% are robust at ε = 0.5, where all images can become the same grey and at most 10.0% can be classified "
-        "correctly"
-    ]
-    assert warning_signs(curve({"pgd": falling}, Unbounded(0.5, accuracy(n < 20), constant=0.1))) == []
+    missed = warning_signs(curve({"pgd": falling}, missed=2))
+    assert missed == ["they break two examples that the diagnosis does not, and its number is too high"]
     assert "not finite" in warning_signs(curve({"pgd": falling}, invalid=3))[0]
 
 
@@ -364,12 +351,43 @@ def test_ties_are_named_and_nobody_wins_them():
     assert "fgsm and pgd for 1 of 2 and pgd for 1 of 2" in reading
 
 
+@pytest.mark.parametrize("attacks", [QUICK, None], ids=["attacks", "suite"])
+def test_at_the_largest_eps_it_is_the_corrected_accuracy_of_the_diagnosis(attacks):
+    """Also where the diagnosis alone breaks examples: behind rounding, gradients are zero."""
+    ctx = linear_context(Staircase(Linear(torch.linspace(-1, 1, 12))), n=60)
+    diagnosed = Diagnosis(passes=3000, sample=20).run(ctx)
+    ctx = replace(ctx, results={"diagnosis": diagnosed})
+    still = None if attacks is None else ({"name": "pgd", "steps": 3, "random_start": False},)
+    result = run(ctx, attacks=still)
+    corrected = diagnosed.metrics.one("corrected_accuracy", mode="mean", norm="linf", eps=0.06)
+    assert plain(worst(result)) == plain(corrected)
+    assert (
+        corrected.value
+        < run(replace(ctx, results={}), attacks=QUICK[:1])
+        .metrics.one("robust_accuracy", mode="mean", norm="linf", eps=0.06)
+        .value
+    )
+    np.testing.assert_array_equal(result.arrays["robust"][-1], diagnosed.arrays["corrected_robust"])
+    assert (np.diff(result.arrays["robust"].astype(int), axis=0) <= 0).all()
+    spent = sum(result.details["modes"]["mean"]["passes"].get("suite", (0, 0)))
+    if attacks is None:
+        assert spent < sum(run(replace(ctx, results={}), attacks=None).details["modes"]["mean"]["passes"]["suite"])
+
+
+def test_a_diagnosis_of_other_images_is_not_used():
+    ctx = linear_context(n=40)
+    part = Diagnosis(passes=2000, sample=20, examples=20).run(ctx)
+    with_it, without = (run(replace(ctx, results=known), attacks=None) for known in ({"diagnosis": part}, {}))
+    assert with_it.arrays["robust"].tolist() == without.arrays["robust"].tolist()
+    assert with_it.details["diagnosed"] == []
+
+
 def test_budgets_and_grids():
     ctx = linear_context(n=20)
     quick = Robustness().run(ctx)
     assert quick.details["eps"] == pytest.approx([0.015, 0.03, 0.045, 0.06])
-    pgd = {name: quick.details["attacks"]["pgd"][name] for name in ("steps", "restarts", "loss")}
-    assert pgd == {"steps": 40, "restarts": 2, "loss": "log_odds"}
+    assert list(quick.details["modes"]["mean"]["passes"]) == ["suite"]
+    assert quick.details["attacks"] == {}
     assert "at ℓ∞ 0.06 (95%" in quick.reason
     given = run(ctx, grid=(0.05, 0.01))
     assert given.details["eps"] == [0.01, 0.05, 0.06]

@@ -21,9 +21,10 @@ def accuracy(robust: int, n: int) -> Metric:
     return metrics.accuracy(np.arange(n) < robust)
 
 
-@pytest.mark.parametrize(("baseline", "numbers"), [(83, ["69.2%"]), (94, ["78.3%", "9.2 points"])])
-def test_a_small_or_missing_difference_holds_if_no_test_failed(baseline, numbers):
-    found = verdict(None, baseline, 83, n=120)
+@pytest.mark.parametrize(("baseline", "numbers"), [(83, ["69.2%"]), (88, ["73.3%", "4.2 points", "the 2 that are"])])
+@pytest.mark.parametrize("failed", [(), ("restarts",)])
+def test_a_small_or_missing_difference_holds(baseline, numbers, failed):
+    found = verdict(None, baseline, 83, n=120, failed=failed)
     assert found.status == "holds"
     assert "69.2% (95% interval 60.4% to 76.7%, n = 120)" in found.reason
     assert all(number in found.reason for number in numbers)
@@ -35,7 +36,8 @@ def test_a_claim_is_compared_with_the_interval_of_the_corrected_accuracy():
     assert found[0.75].reported_metric.n == 0
 
 
-def test_a_baseline_that_significantly_exceeds_the_corrected_accuracy_is_overstated_if_a_test_failed():
+def test_a_baseline_that_significantly_exceeds_the_corrected_accuracy_is_overstated_even_if_no_test_failed():
+    assert verdict(None, 94, 83, n=120).status == "overstated"
     found = verdict(None, 52, 34, failed=("ensemble", "restarts"))
     assert found.status == "overstated"
     assert "18.0 points" in found.reason

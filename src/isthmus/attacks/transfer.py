@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import Field, PrivateAttr, field_validator
 from torch import Tensor
 
@@ -67,7 +67,22 @@ def transferred(result: RobustResult, source: str = "memory") -> Attack:
     Raises:
         ConfigError: when it runs, if the examples are of another shape.
     """
-    found = _Found(result)
+    useful = result.broken & (result.stage > 0)  # the adversarial image of a clean error is the image itself
+    return proposed(result.examples.images, result.adversarial, useful, source)
+
+
+def proposed(
+    originals: Float[Tensor, "n c h w"],
+    adversarial: Float[Tensor, "n c h w"],
+    useful: Bool[Tensor, " n"],
+    source: str = "memory",
+) -> Attack:
+    """Images as an attack on the images that they were made from; see :func:`transferred`.
+
+    Args:
+        useful: the examples whose adversarial image is proposed.
+    """
+    found = _Found(originals, adversarial, useful)
     digest = fingerprint((found.images, torch.tensor(list(b"".join(found.rows)), dtype=torch.uint8)))
     attack = TransferredImages(source=source, digest=digest)
     attack._found = found
@@ -98,15 +113,13 @@ class TransferredImages(SingleShotAttack):
 
 
 class _Found:
-    """The adversarial images of a result, looked up by the image that they were made from.
+    """Adversarial images, looked up by the image that they were made from.
 
-    Args:
-        result: only examples that attacks broke are used; the adversarial image of a clean error is the image itself.
+    Args: those of :func:`proposed`.
     """
 
-    def __init__(self, result: RobustResult) -> None:
-        originals, useful = result.examples.images, result.broken & (result.stage > 0)
-        self.images = result.adversarial[useful]
+    def __init__(self, originals: Tensor, adversarial: Tensor, useful: Tensor) -> None:
+        self.images = adversarial[useful]
         self.rows = {name: row for row, name in enumerate(_names(originals[useful]))}
         self.known = set(_names(originals))
         self.recognised = self.warned = False

@@ -25,7 +25,7 @@ from isthmus.audits.options import AuditOptions, Progress
 from isthmus.audits.progress import CheckProgress, shown_progress
 from isthmus.audits.request import claimed_accuracy, configs, examples, threat_of, training_examples
 from isthmus.audits.result import Audit
-from isthmus.audits.stored import Stored, stored
+from isthmus.audits.stored import Stored, remove_users, stored
 from isthmus.checks.check import Check
 from isthmus.checks.context import Context
 from isthmus.core import execution, files, provenance, results
@@ -140,18 +140,20 @@ def _run_all(checks: Sequence[Component], context: Context, record: AuditRecord,
     with ExitStack() as opened:
         if folder is not None:
             opened.enter_context(files.exclusive(folder, "auditing into"))
-        known = Stored() if folder is None else stored(folder, record, {check.name for check in checks})
-        reusable = {check.name: found for check in checks if (found := known.reusable(check, record))}
+        wanted = {check.name for check in checks} | {name for check in checks for name in _uses(check)}
+        known = Stored() if folder is None else stored(folder, record, wanted)
+        reusable = _reusable(checks, known, record)
         if known.record is not None and len(reusable) == len(checks):
             record = record.model_copy(update={"provenance": known.record.provenance})  # nothing new is measured
         if folder is not None:
             results.save_record(folder, record)
+            remove_users(folder, {check.name for check in checks} - reusable.keys())
         if len(reusable) < len(checks) and options.cluster is not None:  # workers share every attack
             opened.enter_context(execution.using(opened.enter_context(RayExecutor(options.cluster))))
-        done: dict[str, CheckResult] = {}
-        for check in checks:
+        done = {**known.results, **reusable}
+        context = _changed(context, results=done)
+        for check in in_order(checks):
             if check.name in reusable:
-                done[check.name] = reusable[check.name]
                 continue
             if isinstance(context.progress, CheckProgress):
                 context.progress.start(check.name)
@@ -159,7 +161,28 @@ def _run_all(checks: Sequence[Component], context: Context, record: AuditRecord,
             done[check.name] = _run(check, context, options.debug).model_copy(update=facts)
             if folder is not None:
                 results.save_result(folder, done[check.name])
-    return Audit(record, done)
+    return Audit(record, {check.name: done[check.name] for check in checks})
+
+
+def _reusable(checks: Sequence[Component], known: Stored, record: AuditRecord) -> dict[str, CheckResult]:
+    """Stored results that another run would repeat; a check runs again if one of these that it uses does."""
+    found: dict[str, CheckResult] = {}
+    for check in in_order(checks):
+        again = {other.name for other in checks} - found.keys()
+        result = known.reusable(check, record)
+        if result is not None and not again.intersection(_uses(check)):
+            found[check.name] = result
+    return found
+
+
+def in_order(checks: Sequence[Component]) -> list[Component]:
+    """The checks, those that use results of others last."""
+    names = {check.name for check in checks}
+    return sorted(checks, key=lambda check: not names.isdisjoint(_uses(check)))
+
+
+def _uses(check: Component) -> Sequence[str]:
+    return check.uses if isinstance(check, Check) else ()
 
 
 def _record(context: Context, adopted: Classifier, name: str, options: AuditOptions) -> AuditRecord:
@@ -195,7 +218,7 @@ def _run(check: Component, context: Context, debug: bool) -> CheckResult:
     try:
         if not isinstance(check, Check):
             raise ConfigError(f"The check {check.name!r} is no subclass of isthmus.checks.Check.")
-        result, _ = within_memory(lambda size: check.run(_smaller(context, size)), context.batch_size)
+        result, _ = within_memory(lambda size: check.run(_changed(context, batch_size=size)), context.batch_size)
     except IsthmusError as error:
         result = CheckResult(check=check.name, status=Status.ERROR, reason=str(error))
     except (Exception, SystemExit) as error:  # a user's model may do anything
@@ -217,13 +240,12 @@ def _with_logits(context: Context) -> Context:
     return context
 
 
-def _smaller(context: Context, batch_size: int) -> Context:
-    """The same context with another batch size, and the clean logits that are already known."""
-    if batch_size == context.batch_size:
-        return context
-    smaller = replace(context, batch_size=batch_size)
-    smaller.__dict__["logits"] = context.logits
-    return smaller
+def _changed(context: Context, **facts: Any) -> Context:
+    """The same context with other values of these fields, and the clean logits that are already known."""
+    changed = replace(context, **facts)
+    names = ("logits", "stochastic_logits", "keys")
+    changed.__dict__.update({name: context.__dict__[name] for name in names if name in context.__dict__})
+    return changed
 
 
 def _missing(context: Context) -> str:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from isthmus.audits import classifier
-from isthmus.core import files, results
+from isthmus.core import files, registry, results
 from isthmus.core.config import Component
-from isthmus.core.errors import FileError
+from isthmus.core.errors import ConfigError, FileError
 from isthmus.core.results import AuditRecord
 from isthmus.core.types import CheckResult, Status
 
@@ -66,6 +67,21 @@ def stored(folder: Path, record: AuditRecord, checks: set[str]) -> Stored:
         except FileError as error:
             log.warning("%s It is run again.", error)
     return Stored(old, found)
+
+
+def remove_users(folder: Path, checks: set[str]) -> None:
+    """Remove results of other checks that use results of these, which are about to change.
+
+    A check's ``uses`` names what it uses (:class:`isthmus.checks.check.Check`).
+    """
+    for name in set(results.saved_checks(folder)) - checks:
+        used: set[str] = set()
+        with suppress(ConfigError):  # of another package, which is no longer installed
+            used = checks.intersection(getattr(registry.load("checks", name), "uses", ()))
+        if used:
+            for path in (folder / f"{name}.json", folder / f"{name}.npz"):
+                path.unlink(missing_ok=True)
+            log.warning("The result of %s in %s was removed, since %s runs again: run it again.", name, folder, *used)
 
 
 _EXACT = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,14 @@ from isthmus.core.types import CheckResult, Metric
 
 
 class Check(Component):
-    """A measurement of one classifier. Its fields are its options."""
+    """A measurement of one classifier. Its fields are its options.
+
+    Attributes:
+        uses: other checks whose results this one reads from the context. In an audit they run first, and whenever one
+            of them runs again, so does this check.
+    """
+
+    uses: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def run(self, context: Context) -> CheckResult:

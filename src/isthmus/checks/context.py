@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from isthmus.attacks.threats import Threat
 from isthmus.checks.trained_on import TrainedOn
 from isthmus.core import randomness
+from isthmus.core.types import CheckResult
 from isthmus.data.images import as_float
+from isthmus.models.modes import AveragedDraws
 
 MEAN, STOCHASTIC = "mean", "stochastic"
 
@@ -62,6 +64,7 @@ class Context:
         seed: every random choice derives from it and the example's index.
         progress: called with (done, total).
         folder: the audit's folder, for files besides the result; None in memory.
+        results: results of this audit that are known already, by check.
     """
 
     model: nn.Module
@@ -81,6 +84,7 @@ class Context:
     seed: int = 0
     batch_size: int = 256
     progress: Progress = field(default=_silent, repr=False)
+    results: Mapping[str, CheckResult] = field(default_factory=dict, repr=False)
 
     @property
     def modes(self) -> dict[str, nn.Module]:
@@ -166,6 +170,11 @@ class Context:
         """Logits or log-probabilities on the clean images, by mode."""
         found = {MEAN: self.logits.numpy()}
         return found if self.stochastic is None else found | {STOCHASTIC: self.stochastic_logits.numpy()}
+
+
+def single_draw(model: nn.Module, seed: int) -> nn.Module:
+    """The model for verifiers that average over draws themselves: of an average over passes, a single pass."""
+    return AveragedDraws(model.model, 1, seed).eval() if isinstance(model, AveragedDraws) else model
 
 
 def predict(model: nn.Module, images: Float[Tensor, "b c h w"], keys: Int[Tensor, "b"]) -> Float[Tensor, "b classes"]:

@@ -15,13 +15,14 @@ from isthmus import metrics
 from isthmus.attacks.engine import inputs
 from isthmus.attacks.suites import stages_of
 from isthmus.checks.check import Check, arrays_of, metrics_of
-from isthmus.checks.context import MEAN, STOCHASTIC, Context, Progress
+from isthmus.checks.context import MEAN, STOCHASTIC, Context, Progress, single_draw
+from isthmus.checks.security_curve import Outcome
 from isthmus.core.errors import ConfigError
 from isthmus.core.types import CheckResult, Coordinate, Metric, Metrics, Status
 from isthmus.diagnosis import diagnose
 from isthmus.diagnosis.budget import FULL, QUICK
 from isthmus.diagnosis.context import DiagnosisContext
-from isthmus.models.modes import AveragedDraws
+from isthmus.diagnosis.verdict import Verdict
 
 ADVERSARIAL = "adversarial.safetensors"
 """File in an audit's folder with the adversarial examples of the mean mode, for ``isthmus verify``."""
@@ -35,14 +36,18 @@ _SEVERITY = {"holds": 0, "undecided": 1, "overstated": 2, "broken": 3}
 class Diagnosis(Check):
     """The verdict on robust accuracy at the audit's threat, in mean and (if any) stochastic mode; the worse one counts.
 
+    The worse mode is that with the worse verdict, or of equal ones that with the lower corrected accuracy. The
+    corrected accuracy is the robust accuracy of the audit: everything else shows the same number.
+
     Passes if the reported robust accuracy holds and no test failed. Warns if it holds although a test failed, or if it
     is undecided. Fails if it is overstated or broken.
 
     Metrics by mode, norm and eps: ``reported_accuracy`` and ``corrected_accuracy``; by mode: ``clean_accuracy``.
 
-    Arrays, in mean mode and again with ``stochastic_`` before the name: ``reported_robust`` and ``corrected_robust``
-    bool[n], and ``broken`` int64[k] with ``adversarial`` float32[k, c, h, w], the positions of broken examples and
-    their adversarial examples.
+    Arrays, in mean mode and again with ``stochastic_`` before the name: ``correct``, ``reported_robust`` and
+    ``corrected_robust`` bool[n]; for random predictions ``robust_one_evaluation`` and ``robust_confident`` (see
+    :class:`isthmus.checks.Robustness`); and ``broken`` int64[k] with ``broken_by`` str[k] and ``adversarial``
+    float32[k, c, h, w], the positions of broken examples, the attacks that broke them and the adversarial examples.
 
     Progress is counted in example-passes, out of the largest possible number.
 
@@ -79,7 +84,7 @@ class Diagnosis(Check):
             raise ConfigError("The classifier has no stochastic mode to diagnose; omit modes, or name mean.")
         if context.folder is not None and MEAN in found:
             found[MEAN].result.save(context.folder / ADVERSARIAL)
-        worst = max(found, key=lambda mode: _SEVERITY[found[mode].verdict.status])
+        worst = max(found, key=lambda mode: _severity(found[mode].verdict))
         verdict = found[worst].verdict
         failed = any(test.status == Status.FAIL for each in found.values() for test in each.tests)
         statuses = {"holds": Status.WARN if failed else Status.PASS, "undecided": Status.WARN}
@@ -106,13 +111,11 @@ class Diagnosis(Check):
         """The diagnosis of one mode."""
         options = {name: value for name in BUDGET_OPTIONS if (value := getattr(self, name)) is not None}
         budget = replace(QUICK if context.budget == "quick" else FULL, **options)
-        if isinstance(model, AveragedDraws):  # the verifier averages over draws itself
-            model = AveragedDraws(model.model, 1, context.seed).eval()
         stages_of(budget.ensemble, context.threat.name)
         bound = budget.passes * len(context.labels)
         progress(0, bound)
         diagnosed = DiagnosisContext(
-            model,
+            single_draw(model, context.seed),
             inputs.examples(context.images, context.labels, seed=context.seed, indices=context.indices),
             context.threat,
             budget,
@@ -121,6 +124,11 @@ class Diagnosis(Check):
             progress=lambda passes: progress(passes, bound),
         )
         return diagnose.diagnose(diagnosed, context.claimed)
+
+
+def _severity(verdict: Verdict) -> tuple[int, float]:
+    """The order of modes: by the verdict's status, then by the corrected accuracy."""
+    return _SEVERITY[verdict.status], -verdict.corrected
 
 
 def _metrics(found: diagnose.Diagnosis, context: Context) -> list[Metric]:
@@ -150,10 +158,14 @@ def _details(found: diagnose.Diagnosis) -> dict[str, Any]:
 
 def _arrays(found: diagnose.Diagnosis) -> dict[str, NDArray[Any]]:
     result = found.result
-    rows = result.broken.nonzero().squeeze(1)
+    rows, labels = result.broken.nonzero().squeeze(1), result.broken_by
+    rules = {f"robust_{rule}": flags for rule, flags in Outcome.of(result).rules.items()}
     return {
+        **rules,
+        "correct": result.correct.numpy(),
         "reported_robust": found.baseline_robust.numpy(),
         "corrected_robust": result.robust.numpy(),
         "broken": rows.numpy(),
+        "broken_by": np.array([labels[row] or "" for row in rows.tolist()], dtype=str),
         "adversarial": result.adversarial[rows].numpy().astype(np.float32),
     }

@@ -1,53 +1,62 @@
-"""Robust accuracy against ε, under the worst case of several attacks."""
+"""Robust accuracy against ε, by the suite of the diagnosis or by given attacks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, SerializeAsAny
+from torch import nn
 
 from isthmus import metrics
-from isthmus.attacks.suites import stages_of
+from isthmus.attacks.suites import Suite, stages_of
 from isthmus.attacks.threats import Threat
-from isthmus.checks.check import Check, arrays_of, metrics_of, mode_with
-from isthmus.checks.context import MEAN, Context
+from isthmus.checks.attack_curves import by_attack, warning_signs
+from isthmus.checks.check import Check, arrays_of, in_mode, metrics_of
+from isthmus.checks.context import MEAN, STOCHASTIC, Context, Progress, single_draw
 from isthmus.checks.gallery import gallery
-from isthmus.checks.security_curve import Curve, measure, warning_signs
+from isthmus.checks.security_curve import CONFIDENT, ONE_EVALUATION, Curve, Outcome, by_suite
 from isthmus.core.config import Component, component
 from isthmus.core.errors import ConfigError
 from isthmus.core.format import interval, percent, threat_title
 from isthmus.core.types import CheckResult, Coordinate, Metric, Metrics, Status
+from isthmus.diagnosis.budget import FULL, QUICK
 
 AttackConfig = SerializeAsAny[Annotated[Component, BeforeValidator(lambda given: component("attacks", given))]]
 
-# Defaults of each budget: levels of ε, attacks, examples of the unbounded attack.
-_BUDGETS: dict[str, tuple[int, tuple[dict[str, Any], ...], int]] = {
-    "quick": (4, ({"name": "fgsm"}, {"name": "pgd", "steps": 40, "restarts": 2, "loss": "log_odds"}), 200),
-    "full": (6, ({"name": "fgsm"}, {"name": "pgd", "steps": 100, "restarts": 5, "loss": "log_odds"}), 1000),
-}
-RULES = {"one_evaluation": "robust_accuracy_one_evaluation", "confident": "robust_accuracy_confident"}
+LEVELS = {"quick": 4, "full": 6}
+"""Number of values of ε by budget."""
+DIAGNOSIS = "diagnosis"
+RULES = {ONE_EVALUATION: "robust_accuracy_one_evaluation", CONFIDENT: "robust_accuracy_confident"}
 """Metrics of random predictions besides ``robust_accuracy``."""
 
 
 class Robustness(Check):
-    """Robust accuracy at every ε under the worst case of all attacks, in mean and (if any) stochastic mode.
+    """Robust accuracy at every ε up to the audit's, in mean and (if any) stochastic mode.
+
+    The suite of the check ``diagnosis`` attacks all images at the audit's ε, and at each smaller ε those that are
+    broken at the next larger one: balls are nested, so an image that is robust in one is robust in all smaller ones. If
+    the diagnosis ran in the same audit for a mode and these images, its adversarial examples are used at the audit's ε,
+    and no attack runs there. The robust accuracy is then the diagnosis's corrected one.
+
+    With ``attacks`` each of them runs at every ε by itself instead, and an image is robust if all of them, and the
+    diagnosis at the audit's ε, failed. Warns then at a sign that the attacks were weak
+    (:func:`isthmus.checks.attack_curves.warning_signs`).
 
     Random predictions, as those of a stochastic mode, are averaged over many draws. Beside that number,
     ``robust_accuracy``, there are ``robust_accuracy_one_evaluation``, the papers' rule, and
     ``robust_accuracy_confident``, which counts an image as broken only with 99% confidence (see
     :class:`isthmus.attacks.result.RobustResult`).
 
-    Metrics by mode, norm and eps: ``robust_accuracy``, also by attack; the two above for random predictions;
-    ``unbounded_accuracy`` at an ε that reaches uniform grey. By mode: ``accuracy``, on clean images.
-
-    A measurement without a threshold. Warns at a sign that the attacks were weak
-    (:func:`isthmus.checks.security_curve.warning_signs`).
+    Metrics by mode, norm and eps: ``robust_accuracy``; for given attacks also by attack; the two above for random
+    predictions. By mode: ``accuracy``, on clean images. A measurement without a threshold. Its reason is about the mode
+    of the verdict, or without one about the mode with the lower robust accuracy.
 
     Arrays, in mean mode and again with ``stochastic_`` before the name: ``robust`` bool[1 + levels, n], correct on the
-    clean image and at each ε against all attacks; ``robust_fgsm`` etc., against one attack alone; for random
+    clean image and at each ε against all attacks; ``robust_fgsm`` etc., against one given attack alone; for random
     predictions ``robust_one_evaluation`` and ``robust_confident``; ``smallest_eps`` float[n], 0 if wrong on the clean
     image, inf if no adversarial example was found. And ``gallery_original`` and ``gallery_adversarial``
     uint8[up to 24, h, w, c]: the first images in mean mode, with what is known of each in ``details["gallery"]`` (see
@@ -58,20 +67,16 @@ class Robustness(Check):
     Attributes:
         levels: number of values of ε, evenly spaced up to the audit's (4, or 6 with the full budget).
         grid: the values themselves, in units of images in [0, 1], none above the audit's ε, which is always added.
-        attacks: run one by one at every ε, independently. Quick: FGSM, and PGD of 40 steps from two random starts;
-            full: FGSM, and PGD of 100 steps from five. PGD ascends ``log_odds``: the direction of the cross-entropy,
-            without its rounding to zero, which would make a confident classifier look robust. Further starts cost only
-            examples that survived the first. In stochastic mode, attacks average over codes at every step and draw new
-            ones for the next.
-        unbounded: number of examples on which the last attack runs again at an ε that reaches uniform grey (200, or
-            1000); 0 for none.
+        attacks: run one by one at every ε, independently; None for the suite of the diagnosis: ``fast``, or
+            ``standard`` with the full budget, and averaged APGD for random predictions.
     """
+
+    uses: ClassVar[tuple[str, ...]] = (DIAGNOSIS,)
 
     name: Literal["robustness"] = "robustness"
     levels: Annotated[int, Field(gt=0)] | None = None
     grid: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     attacks: Annotated[tuple[AttackConfig, ...], Field(min_length=1)] | None = None
-    unbounded: Annotated[int, Field(ge=0)] | None = None
 
     def run(self, context: Context) -> CheckResult:
         """Attack every mode.
@@ -79,42 +84,47 @@ class Robustness(Check):
         Raises:
             ConfigError: a grid beyond the audit's ε.
         """
-        levels, attacks, unbounded = self._plan(context)
-        suite, grid = stages_of(attacks), self._grid(context.threat, levels)
-        curves = context.by_mode(lambda model, progress: measure(model, context, grid, suite, unbounded, progress))
+        grid = self._grid(context)
+        attacks = None if self.attacks is None else stages_of(self.attacks, context.threat.name)
+        known = {mode: found for mode in context.modes if (found := _diagnosed(context, mode))}
+
+        def measured(model: nn.Module, progress: Progress) -> Curve:
+            mode = MEAN if model is context.model else STOCHASTIC
+            if attacks is not None:
+                return by_attack(model, context, grid, attacks, progress, known.get(mode))
+            model = single_draw(model, context.seed)
+            suite = stages_of(_suite(context, getattr(model, "takes_keys", False)), context.threat.name)
+            return by_suite(model, context, grid, suite, progress, known.get(mode))
+
+        curves = context.by_mode(measured)
         signs = {mode: warning_signs(curve) for mode, curve in curves.items()}
-        shown = curves[MEAN]
-        examples, pictures = gallery(context, shown.correct, shown.adversarial, shown.smallest_eps, shown.broken_by)
+        first = curves[MEAN]
+        examples, pictures = gallery(context, first.correct, first.adversarial, first.smallest_eps, first.broken_by)
         found = Metrics(metrics_of({mode: _metrics(curve, context.threat) for mode, curve in curves.items()}))
+        decisive = _decisive(context, curves, signs)
         at: dict[str, Coordinate] = {"norm": context.threat.name, "eps": context.threat.eps}
-        status, reason = _judge(signs, context.threat, found.one("robust_accuracy", mode=MEAN, **at))
+        shown = found.one("robust_accuracy", mode=decisive, **at)
+        status, reason = _judge(signs, context.threat, shown, decisive in known)
         return CheckResult(
             check=self.name,
             status=status,
             reason=reason,
             metrics=found,
-            thresholds={"unbounded_accuracy": grey.constant} if (grey := curves[MEAN].unbounded) else {},
             details={
                 "threat": str(context.threat),
                 "norm": context.threat.name,
                 "eps": [threat.eps for threat in grid],
-                "attacks": {stage.label: stage.attack.model_dump(mode="json") for stage in suite},
+                "attacks": {stage.label: stage.attack.model_dump(mode="json") for stage in attacks or ()},
+                "diagnosed": list(known),
                 "modes": {mode: _details(curve) | {"warning_signs": signs[mode]} for mode, curve in curves.items()},
                 "gallery": examples,
-                "mode": mode_with(signs),
+                "mode": decisive,
             },
             arrays=pictures | arrays_of({mode: _arrays(curve) for mode, curve in curves.items()}),
         )
 
-    def _plan(self, context: Context) -> tuple[int, Sequence[Any], int]:
-        levels, attacks, unbounded = _BUDGETS[context.budget]
-        return (
-            self.levels or levels,
-            self.attacks or attacks,
-            unbounded if self.unbounded is None else self.unbounded,
-        )
-
-    def _grid(self, threat: Threat, levels: int) -> list[Threat]:
+    def _grid(self, context: Context) -> list[Threat]:
+        threat, levels = context.threat, self.levels or LEVELS[context.budget]
         given = self.grid if self.grid is not None else [threat.eps * k / levels for k in range(1, levels)]
         if any(eps > threat.eps for eps in given):
             raise ConfigError(
@@ -122,6 +132,40 @@ class Robustness(Check):
                 "audit with a larger ε, or omit those values."
             )
         return [threat.with_eps(eps) for eps in sorted({*given, threat.eps})]
+
+
+def _diagnosed(context: Context, mode: str) -> Outcome | None:
+    """The outcome of this audit's diagnosis in one mode; None if it did not run there, or not on all images."""
+    result = context.results.get(DIAGNOSIS)
+    arrays = {} if result is None else result.arrays
+    robust, correct, rows, images = (
+        arrays.get(in_mode(name, mode)) for name in ("corrected_robust", "correct", "broken", "adversarial")
+    )
+    if robust is None or correct is None or rows is None or images is None or len(robust) != len(context.labels):
+        return None
+    adversarial = np.full(tuple(context.images.shape), np.nan, dtype=np.float32)
+    adversarial[rows] = images
+    broken = np.isin(np.arange(len(robust)), rows)
+    rules = {rule: arrays[name] for rule in RULES if (name := in_mode(f"robust_{rule}", mode)) in arrays}
+    labels = np.full(len(robust), "", dtype=object)
+    labels[rows] = [str(label) for label in arrays[in_mode("broken_by", mode)]]
+    return Outcome(correct, ~robust & ~broken, robust, adversarial, labels, rules)
+
+
+def _suite(context: Context, random: bool) -> Suite:
+    """The strong suite of the diagnosis, also of one with another ``ensemble``."""
+    budget, result = QUICK if context.budget == "quick" else FULL, context.results.get(DIAGNOSIS)
+    ensemble = None if result is None else result.options.get("ensemble")
+    return replace(budget, ensemble=ensemble or budget.ensemble).strong_suite(context.num_classes, random)
+
+
+def _decisive(context: Context, curves: Mapping[str, Curve], signs: Mapping[str, Sequence[str]]) -> str:
+    """The mode of the verdict; without one, the first with signs of weak attacks, else the least robust one."""
+    result = context.results.get(DIAGNOSIS)
+    if result is not None and result.details.get("mode") in curves:
+        return str(result.details["mode"])
+    warned = [mode for mode, found in signs.items() if found]
+    return min(warned[:1] or curves, key=lambda mode: curves[mode].worst[-1].sum())
 
 
 def _metrics(curve: Curve, threat: Threat) -> list[Metric]:
@@ -134,18 +178,14 @@ def _metrics(curve: Curve, threat: Threat) -> list[Metric]:
             found.append(metrics.accuracy(rows[level]).named(RULES[rule], **at))
         for attack, rows in curve.alone.items():
             found.append(metrics.accuracy(rows[level]).named("robust_accuracy", attack=attack, **at))
-    if grey := curve.unbounded:
-        found.append(grey.accuracy.named("unbounded_accuracy", norm=threat.name, eps=grey.eps))
     return found
 
 
 def _details(curve: Curve) -> dict[str, Any]:
-    grey = curve.unbounded
     return {
         "passes": {label: list(counts) for label, counts in curve.passes.items()},
         "invalid": curve.invalid,
         "rules": list(curve.rules),
-        "unbounded": None if grey is None else {"eps": grey.eps, "constant": grey.constant},
     }
 
 
@@ -157,11 +197,14 @@ def _arrays(curve: Curve) -> dict[str, NDArray[Any]]:
     return arrays | {"smallest_eps": curve.smallest_eps}
 
 
-def _judge(signs: Mapping[str, Sequence[str]], at: Threat, worst: Metric) -> tuple[Status, str]:
-    measured = f"{percent(worst.value)} of {worst.n} images are robust to every attack at {threat_title(str(at))}"
+def _judge(signs: Mapping[str, Sequence[str]], at: Threat, worst: Metric, diagnosed: bool) -> tuple[Status, str]:
+    mode = f" in {worst.coords['mode']} mode" if len(signs) > 1 else ""
+    measured = f"{percent(worst.value)} of {worst.n} images are robust to every attack at {threat_title(str(at))}{mode}"
     measured += interval(worst)
     found = [f"{sign} ({mode} mode)" for mode, each in signs.items() for sign in each]
-    open_question = "whether gradients are masked is not decided by this check"
+    open_question = "Whether gradients are masked is not decided by this check"
+    if diagnosed:
+        open_question = "The check diagnosis decides whether this is genuine"
     if found:
-        return Status.WARN, f"{measured}, but the attacks look weak: {'; '.join(found)}. Even so, {open_question}."
-    return Status.MEASURED, f"{measured}. There is no cheap sign that the attacks were weak; {open_question}."
+        return Status.WARN, f"{measured}, but the attacks look weak: {'; '.join(found)}. {open_question}."
+    return Status.MEASURED, f"{measured}. {open_question}."

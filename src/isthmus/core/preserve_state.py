@@ -104,7 +104,11 @@ def _settings() -> Iterator[None]:
         torch.set_float32_matmul_precision(precision)
         torch.set_default_dtype(dtype)
         torch.set_grad_enabled(gradients)
-        torch.use_deterministic_algorithms(deterministic, warn_only=only_warns)
+        if (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()) != (
+            deterministic,
+            only_warns,
+        ):
+            torch.use_deterministic_algorithms(deterministic, warn_only=only_warns)  # imports torch's compiler: seconds
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)

@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from isthmus.attacks import APGD, Square
 from isthmus.attacks.engine.counted_model import BudgetExhausted, CountedModel
+from isthmus.attacks.suites import Suite
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,18 @@ class Budget:
     draws: int
     passes: int
     seconds: float | None = None
+
+    def strong_suite(self, num_classes: int, random: bool = False, differentiable: bool = True) -> Suite:
+        """The strong suite for one model: averaged APGD if it is random, random search if it has no gradient."""
+        if not differentiable:
+            return [Square(queries=self.queries)]
+        if not random:
+            return self.ensemble
+        targets = min(num_classes - 1, 3)
+        return [
+            APGD(steps=50, loss="ce", eot=self.draws),
+            APGD(steps=50, loss="dlr" if targets > 1 else "margin", targets=targets, eot=self.draws),
+        ]
 
     def __str__(self) -> str:
         return f"{self.passes} passes per image" if self.seconds is None else f"{self.seconds} seconds"

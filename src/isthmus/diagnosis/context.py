@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from isthmus.attacks import APGD, PGD, Square, transfer
+from isthmus.attacks import PGD, Square, transfer
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import BudgetExhausted
 from isthmus.attacks.engine.evaluation import evaluate
@@ -160,22 +160,10 @@ class DiagnosisContext:
     @cached_property
     def strong(self) -> RobustResult:
         """The strong ensemble, on the examples that are robust when it is first needed."""
-        found = self.attack(
-            "ensemble", self._ensemble(), gradient_model=self.gradient_model or self.baseline_gradient_model
-        )
+        suite = self.budget.strong_suite(self.num_classes, self.random, self.queries.differentiable)
+        found = self.attack("ensemble", suite, gradient_model=self.gradient_model or self.baseline_gradient_model)
         self.ensemble_passes = found.forward_passes + found.backward_passes
         return without_images(found)
-
-    def _ensemble(self) -> Suite:
-        if not self.queries.differentiable:
-            return [Square(queries=self.budget.queries)]
-        if not self.random:
-            return self.budget.ensemble
-        draws, targets = self.budget.draws, min(self.num_classes - 1, 3)
-        return [
-            APGD(steps=50, loss="ce", eot=draws),
-            APGD(steps=50, loss="dlr" if targets > 1 else "margin", targets=targets, eot=draws),
-        ]
 
     def evaluate_single_images(self) -> None:
         """Give the model one image at a time from now on; the baseline stays as it was reported."""

@@ -11,7 +11,7 @@ from isthmus.core.types import Metric, Record
 from isthmus.diagnosis.diagnostic_result import percent
 
 TOLERANCE = 0.02
-"""Excess of the baseline over the corrected accuracy that is usual on sound models, since attacks differ."""
+"""Excess of the baseline over the corrected accuracy that is too small to matter, since attacks differ."""
 
 Word = Literal["holds", "undecided", "overstated", "broken"]
 
@@ -20,7 +20,9 @@ class Verdict(Summarized, Record):
     """Verdict on a reported robust accuracy.
 
     Attributes:
-        status: ``overstated`` if the reported accuracy is significantly too high; ``broken`` if, besides, the corrected
+        status: ``overstated`` if the reported accuracy is significantly too high, whether or not a test failed: a claim
+            if it lies above the 95% interval of the corrected accuracy, the accuracy against the baseline attack if the
+            95% interval of the paired difference lies above :data:`TOLERANCE`. ``broken`` if, besides, the corrected
             accuracy is no better than chance. Otherwise ``undecided`` if decisive evidence is missing (a test or
             follow-up attack raised an error, the model has no gradient, the budget was exhausted, or no attack is shown
             to work on the model), and ``holds`` if none is.
@@ -56,8 +58,7 @@ class Evidence:
     """Evidence for a verdict besides the accuracies.
 
     Attributes:
-        failed: tests that failed. Without one, a baseline accuracy that is a few points too high shows an ordinary
-            difference between attacks. (A difference significantly above 5 points fails the test ``ensemble``.)
+        failed: tests that failed.
         missing: reasons why an accuracy that is not shown to be too high cannot be said to hold.
         untested: tests that could not run.
         not_tried: tests and follow-up attacks that the budget left out.
@@ -90,10 +91,8 @@ def decide(
     assert value is not None
     assert corrected.interval is not None
     assert difference.interval is not None
-    if claimed is not None:
-        too_high = reported > corrected.interval.high
-    else:
-        too_high = bool(evidence.failed) and difference.interval.low > TOLERANCE
+    above_claim, above_baseline = reported > corrected.interval.high, difference.interval.low > TOLERANCE
+    too_high = above_baseline if claimed is None else above_claim
     status: Word = "undecided" if evidence.missing or evidence.not_tried else "holds"
     if too_high:
         status = "broken" if value <= chance else "overstated"
@@ -107,11 +106,11 @@ def decide(
         corrected_metric=corrected,
         untested=evidence.untested,
         not_tried=evidence.not_tried,
-        reason="; ".join([_comparison(status, reported, corrected, exceeds, evidence), *_remarks(evidence)]),
+        reason="; ".join([_comparison(status, reported, corrected, exceeds), *_remarks(evidence)]),
     )
 
 
-def _comparison(status: Word, reported: float, corrected: Metric, exceeds: bool, evidence: Evidence) -> str:
+def _comparison(status: Word, reported: float, corrected: Metric, exceeds: bool) -> str:
     interval, value = corrected.interval, corrected.value
     assert interval is not None
     assert value is not None
@@ -130,9 +129,7 @@ def _comparison(status: Word, reported: float, corrected: Metric, exceeds: bool,
     )
     if status == "overstated":
         return comparison
-    if not evidence.failed:
-        return f"{comparison}, but no test failed"
-    return f"{comparison}, not significantly more than the {100 * TOLERANCE:g} by which sound attacks differ"
+    return f"{comparison}, not significantly more than the {100 * TOLERANCE:g} that are tolerated"
 
 
 def _remarks(evidence: Evidence) -> list[str]:

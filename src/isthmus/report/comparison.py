@@ -44,6 +44,13 @@ def mode_of(model: AuditedModel) -> str:
     return _MEAN if result is None else str(result.details.get("mode", _MEAN))
 
 
+def mode_words(model: AuditedModel) -> str:
+    """The mode of the verdict, "stochastic mode"; empty if the diagnosis attacked the mean mode alone."""
+    result, mode = model.results.get("diagnosis"), mode_of(model)
+    several = result is not None and len(result.details.get("modes", {})) > 1
+    return f"{mode} mode" if several or mode != _MEAN else ""
+
+
 def pairs(models: Sequence[AuditedModel]) -> list[Pair]:
     """All pairs of classifiers; none if they were not attacked on the same images and at the same threat."""
     found = [_robust(model) for model in models]

@@ -151,12 +151,12 @@ def _rows(models: Sequence[AuditedModel]) -> Table:
         header = Text.assemble(f"{title}{level}", (n, "dim"))
         table.add_column(header, justify="left" if columns[title][1] else "right", no_wrap=True)
     for index, model in enumerate(models):
-        mode = compared.mode_of(model)
+        mode = compared.mode_words(model)
         cells = [
             _number(metrics[index], columns[title][1], len(own) > 1)
             for (title, metrics), own in zip(found.items(), sizes, strict=True)
         ]
-        table.add_row(_text(model.name if mode == "mean" else f"{model.name} ({mode} mode)"), *cells)
+        table.add_row(_text(f"{model.name} ({mode})" if mode else model.name), *cells)
     return table
 
 

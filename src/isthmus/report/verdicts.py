@@ -10,11 +10,10 @@ from typing import Any
 from isthmus import metrics
 from isthmus.core.format import interval_text, level_text, listed, size, threat_title, value_text
 from isthmus.core.types import CheckResult, Metric
+from isthmus.diagnosis.verdict import TOLERANCE
+from isthmus.report import comparison
 from isthmus.report.loading import AuditedModel
 from isthmus.report.sections import common
-
-TOLERANCE = 0.02
-"""Excess of the reported over the corrected accuracy that is usual on sound models, as in the check's verdict."""
 
 _SUITES = {"quick": "fast", "full": "standard"}
 
@@ -30,6 +29,7 @@ class Verdict:
         note: what the numbers do not say, as a clause.
         threat: as it is shown: "ℓ∞ 0.1".
         attacks: what was run: "PGD and the suite fast".
+        mode: that the verdict is about, the worst: "stochastic mode"; empty if there is only the mean mode.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Verdict:
     threat: str = ""
     attacks: str = ""
     source: str = ""
+    mode: str = ""
 
     @property
     def kind(self) -> str:
@@ -91,7 +92,7 @@ def _verdict(model: AuditedModel) -> Verdict:
     result = model.results.get("diagnosis")
     if result is None or "verdict" not in result.details:
         return Verdict(model.name, "no verdict", note="The check diagnosis has no result.")
-    stored, mode = result.details["verdict"], common.status_mode(result)
+    stored, mode, words = result.details["verdict"], common.status_mode(result), comparison.mode_words(model)
     corrected = result.metrics.one("corrected_accuracy", mode=mode, **common.threat(result))
     reported = float(stored["reported"])
     return Verdict(
@@ -99,10 +100,11 @@ def _verdict(model: AuditedModel) -> Verdict:
         str(stored["status"]),
         corrected,
         reported,
-        _note(result, stored, corrected, mode),
+        "; ".join(filter(None, [words, _note(result, stored, corrected, mode)])),
         threat_title(str(result.details["threat"])).replace(" ", "\u00a0"),
         _attacks(result, mode, str(model.record.settings.get("budget", ""))),
-        model.adversarial,
+        model.adversarial if mode == common.MEAN else "",
+        words,
     )
 
 
@@ -138,13 +140,9 @@ def _excess(reported: float, corrected: Metric, difference: Metric | None) -> st
         needed = _needed(corrected.n, corrected.interval.high - (corrected.value or 0.0), excess)
         return f", not shown to differ at {size(corrected.n)}{needed}"
     low = difference.interval.low
-    if low > TOLERANCE:
-        ends = f"{100 * low:.1f} to {100 * difference.interval.high:.1f}"
-        return f", {100 * excess:.1f} points more (95% interval {ends}), but no test failed"
     if low > 0:
         needed = _needed(corrected.n, excess - low, excess - TOLERANCE)
-        usual = f"by more than the usual {100 * TOLERANCE:.0f} points"
-        return f", not shown to differ {usual} at {size(corrected.n)}{needed}"
+        return f", not shown to differ by more than {100 * TOLERANCE:.0f} points at {size(corrected.n)}{needed}"
     return f", not shown to differ at {size(corrected.n)}{_needed(corrected.n, excess - low, excess)}"
 
 
@@ -188,14 +186,14 @@ def citations(rows: Sequence[Verdict], version: str) -> list[str]:
         return [f"{_cited(row, len(rows) > 1)}, {_conditions(row, version)})." for row in shown]
     endings = {row.source.partition("/")[2] for row in shown}
     source = f"{endings.pop()} of each run folder" if len(endings) == 1 and all(row.source for row in shown) else ""
-    each = listed([f"{row.name} {row.value} ({_ends(row)})" for row in shown])
+    each = listed([f"{' in '.join(filter(None, (row.name, row.mode)))} {row.value} ({_ends(row)})" for row in shown])
     conditions = _conditions(replace(shown[0], source=source), version)
     return [f"Robust accuracy with 95%\u00a0interval ({conditions}): {each}."]
 
 
 def _cited(row: Verdict, named: bool) -> str:
     level = level_text(row.corrected.interval) if row.corrected and row.corrected.interval else ""
-    of = f" of {row.name}" if named else ""
+    of = (f" of {row.name}" if named else "") + (f" in {row.mode}" if row.mode else "")
     return f"Robust accuracy{of} {row.value} ({level}\u00a0interval {_ends(row)}"
 
 

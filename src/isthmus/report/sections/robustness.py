@@ -26,7 +26,7 @@ def section(results: Results) -> Section:
     if shown:
         norms = _grouped(shown, lambda result: str(result.details["norm"]))
         blocks += [_curves(norm, found) for norm, found in norms.items()]
-        blocks += [_by_attack(shown), *_rules(shown), *_viewer(shown, len(norms) == 1)]
+        blocks += [*_by_attack(shown), *_rules(shown), *_viewer(shown, len(norms) == 1)]
     question = "How robust is it to adversarial perturbations?"
     compared = common.columns(shown, lambda result: f"robust accuracy at {_threat(result)}", _worst())
     return Section("Robustness", question, tuple(blocks), compared, _headlines(shown))
@@ -87,7 +87,7 @@ def _reading(shown: Results) -> str:
         largest = listed([f"{listed(list(group))} up to {at}" for at, group in threats.items()])
         sentences.append(f"They were attacked at different ε ({largest}), so only equal ε are compared here")
     for at, group in threats.items():
-        found = {name: worst for name, result in group.items() if (worst := _worst()(result, MEAN))}
+        found = {n: worst for n, result in group.items() if (worst := _worst()(result, common.status_mode(result)))}
         what = f"robust accuracy at {at}"
         sentences.append(common.extremes(found, what, ("highest", "lowest"), _text))
     sampled = [
@@ -117,7 +117,11 @@ def _lowest(values: Mapping[str, float]) -> list[str]:
     return [name for name in values if values[name] == min(values.values())]
 
 
-def _by_attack(shown: Results) -> Table:
+def _by_attack(results: Results) -> list[Table]:
+    """Attacks that ran one by one; no table if a suite ran instead."""
+    shown = {name: result for name, result in results.items() if result.details["attacks"]}
+    if not shown:
+        return []
     attacks = list(dict.fromkeys(attack for result in shown.values() for attack in result.details["attacks"]))
     cells: Cells = {
         "threat": lambda result, _: _threat(result),
@@ -131,7 +135,7 @@ def _by_attack(shown: Results) -> Table:
         listed(attacks) + (f" for {n} of {len(shown)}" if len(shown) > 1 else "") for attacks, n in strongest.items()
     ]
     reading = f"The strongest attack by itself is {listed(parts)}; an image is robust only if all attacks fail."
-    return common.table("Accuracy by attack, at the largest ε", reading, shown, cells)
+    return [common.table("Accuracy by attack, at the largest ε", reading, shown, cells)]
 
 
 def _passes(result: CheckResult, mode: str) -> int:
