@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from isthmus.attacks.threats import Threat
 from isthmus.checks.trained_on import TrainedOn
 from isthmus.core import randomness
+from isthmus.core.errors import ConfigError
 from isthmus.core.types import CheckResult
 from isthmus.data.images import as_float
 from isthmus.models.modes import AveragedDraws
@@ -154,8 +155,14 @@ class Context:
     def by_mode(
         self, measure: Callable[[nn.Module, Progress], T], modes: Container[str] = (MEAN, STOCHASTIC)
     ) -> dict[str, T]:
-        """What ``measure`` returns for each of these modes; it gets the model and its share of the progress."""
+        """What ``measure`` returns for each of these modes; it gets the model and its share of the progress.
+
+        Raises:
+            ConfigError: the classifier has none of these modes.
+        """
         models = {mode: model for mode, model in self.modes.items() if mode in modes}
+        if not models:
+            raise ConfigError("The classifier has no stochastic mode; omit modes, or name mean.")
         return {
             mode: measure(model, part(self.progress, position, len(models)))
             for position, (mode, model) in enumerate(models.items())

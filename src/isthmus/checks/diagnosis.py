@@ -17,7 +17,6 @@ from isthmus.attacks.suites import stages_of
 from isthmus.checks.check import Check, arrays_of, metrics_of
 from isthmus.checks.context import MEAN, STOCHASTIC, Context, Progress, single_draw
 from isthmus.checks.security_curve import Outcome
-from isthmus.core.errors import ConfigError
 from isthmus.core.types import CheckResult, Coordinate, Metric, Metrics, Status
 from isthmus.diagnosis import diagnose
 from isthmus.diagnosis.budget import FULL, QUICK
@@ -80,8 +79,6 @@ class Diagnosis(Check):
         found = context.by_mode(
             lambda model, progress: self._diagnosed(model, context, progress), self.modes or (MEAN, STOCHASTIC)
         )
-        if not found:
-            raise ConfigError("The classifier has no stochastic mode to diagnose; omit modes, or name mean.")
         if context.folder is not None and MEAN in found:
             found[MEAN].result.save(context.folder / ADVERSARIAL)
         worst = max(found, key=lambda mode: _severity(found[mode].verdict))

@@ -69,6 +69,7 @@ class Robustness(Check):
         grid: the values themselves, in units of images in [0, 1], none above the audit's ε, which is always added.
         attacks: run one by one at every ε, independently; None for the suite of the diagnosis: ``fast``, or
             ``standard`` with the full budget, and averaged APGD for random predictions.
+        modes: which modes of a bottleneck; all if None.
     """
 
     uses: ClassVar[tuple[str, ...]] = (DIAGNOSIS,)
@@ -77,12 +78,13 @@ class Robustness(Check):
     levels: Annotated[int, Field(gt=0)] | None = None
     grid: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     attacks: Annotated[tuple[AttackConfig, ...], Field(min_length=1)] | None = None
+    modes: Annotated[tuple[Literal["mean", "stochastic"], ...], Field(min_length=1)] | None = None
 
     def run(self, context: Context) -> CheckResult:
         """Attack every mode.
 
         Raises:
-            ConfigError: a grid beyond the audit's ε.
+            ConfigError: a grid beyond the audit's ε, or none of the requested modes.
         """
         grid = self._grid(context)
         attacks = None if self.attacks is None else stages_of(self.attacks, context.threat.name)
@@ -96,12 +98,12 @@ class Robustness(Check):
             suite = stages_of(_suite(context, getattr(model, "takes_keys", False)), context.threat.name)
             return by_suite(model, context, grid, suite, progress, known.get(mode))
 
-        curves = context.by_mode(measured)
+        curves = context.by_mode(measured, self.modes or (MEAN, STOCHASTIC))
         signs = {mode: warning_signs(curve) for mode, curve in curves.items()}
-        first = curves[MEAN]
+        decisive = _decisive(context, curves, signs)
+        first = curves.get(MEAN, curves[decisive])
         examples, pictures = gallery(context, first.correct, first.adversarial, first.smallest_eps, first.broken_by)
         found = Metrics(metrics_of({mode: _metrics(curve, context.threat) for mode, curve in curves.items()}))
-        decisive = _decisive(context, curves, signs)
         at: dict[str, Coordinate] = {"norm": context.threat.name, "eps": context.threat.eps}
         shown = found.one("robust_accuracy", mode=decisive, **at)
         status, reason = _judge(signs, context.threat, shown, decisive in known)

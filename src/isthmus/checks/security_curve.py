@@ -85,7 +85,7 @@ class Curve:
             99% confidence ("confident"), bool[L, n] each; ``worst`` and ``alone`` follow the average prediction over
             many draws. Empty for other models.
         missed: number of examples that the attacks break and the diagnosis does not.
-        labels: str[n], label of the attack of suite or diagnosis that found each adversarial example; None if neither ran.
+        labels: str[n], label of the attack of suite or diagnosis that found each adversarial example, or None.
     """
 
     eps: tuple[float, ...]

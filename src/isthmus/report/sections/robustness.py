@@ -144,8 +144,9 @@ def _passes(result: CheckResult, mode: str) -> int:
 
 
 def _strongest(result: CheckResult) -> tuple[str, ...]:
-    """The attack that by itself leaves the lowest accuracy in mean mode, or all of them if several do."""
-    alone = {attack: _worst(attack=attack)(result, MEAN) for attack in result.details["attacks"]}
+    """The attack that by itself leaves the lowest accuracy, or all of them if several do."""
+    mode = common.status_mode(result)
+    alone = {attack: _worst(attack=attack)(result, mode) for attack in result.details["attacks"]}
     return tuple(_lowest({attack: metric.value or 0.0 for attack, metric in alone.items() if metric}))
 
 
