@@ -114,7 +114,7 @@ def test_broken_examples_stay_broken_with_more_restarts(attack, threat):
     model, images, labels = subject()
     before = None
     repeatable = hasattr(attack, "restarts") and getattr(attack, "random_start", True)
-    for restarts in (1, 2, 4) if repeatable else (1,):
+    for restarts in (1, 3) if repeatable else (1,):
         more = attack.model_copy(update={"restarts": restarts} if restarts > 1 else {})
         result = robust_accuracy(model, images, labels, threat, [more])
         if before is not None:
@@ -126,7 +126,7 @@ def test_broken_examples_stay_broken_with_more_restarts(attack, threat):
 def test_accuracy_never_rises_along_a_curve(attack, threat):
     model, images, labels = subject()
     threat = reach(attack, threat)
-    grid = [threat.with_eps(threat.eps * factor) for factor in (0.25, 0.5, 1, 2)]
+    grid = [threat.with_eps(threat.eps * factor) for factor in (0.25, 0.7, 2)]
     results = curve(model, images, labels, grid, [attack])
     for smaller, larger in pairwise(results):
         assert not (smaller.broken & ~larger.broken).any()
@@ -247,7 +247,7 @@ class Convolved(nn.Module):
         return self.net(images)
 
 
-@every
+@one_of_each
 def test_what_optimized_models_and_half_precision_find_holds_in_float32(attack, threat):
     """Gradients in bfloat16 may find less or more; the model itself verifies what they find."""
     model, images = Convolved().eval(), subject(n=24)[1]

@@ -88,7 +88,7 @@ def test_a_killed_attack_goes_on_to_the_same_result(net_home, attacked):
     assert not checkpoint.exists()
 
 
-@pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_ctrl_c_leaves_a_valid_result_and_a_way_on(net_home, attacked, jobs):
     command = ("attack", *HELD, *LONG, "--out", f"stopped{jobs}.safetensors", "--jobs", jobs)
     checkpoint = net_home / f"stopped{jobs}.evaluation.safetensors"

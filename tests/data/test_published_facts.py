@@ -25,7 +25,7 @@ FACTS = {
 
 @pytest.mark.parametrize(
     "name",
-    ["mnist", "cifar10", pytest.param("fashion_mnist", marks=pytest.mark.slow)],  # stored as MNIST is
+    ["mnist", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fashion_mnist", "cifar10"))],
 )
 def test_a_real_data_set_has_its_published_counts_and_moments_and_is_decoded_once(
     name: str, real_mirror: Path, monkeypatch: pytest.MonkeyPatch

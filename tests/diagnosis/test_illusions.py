@@ -133,7 +133,9 @@ def test_a_sound_bottleneck_holds_in_both_modes():
             optimiser.zero_grad()
             model.loss(images[rows], labels[rows], rho=-math.log(0.1)).total.backward()
             optimiser.step()
-    audit = isthmus.audit(model, *held_out(20), "linf:0.1", [{"name": "diagnosis", "sample": 15}])
+    audit = isthmus.audit(
+        model, *held_out(20), "linf:0.1", [{"name": "diagnosis", "sample": 15, "ensemble": "apgd:30"}]
+    )
     modes = audit.results["diagnosis"].details["modes"]
     assert set(modes) == {"mean", "stochastic"}
     assert {mode: found["verdict"]["status"] for mode, found in modes.items()} == dict.fromkeys(modes, "holds")
