@@ -15,7 +15,7 @@ PIP    := $(if $(OUTER),$(PYTHON) -m pip --python $(BIN)/python,$(BIN)/python -m
 export NO_MKDOCS_2_WARNING = 1
 export ISTHMUS_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/data),)
 
-.PHONY: setup demo test test-fast test-slow check format docs pictures bench bench-attacks bench-panel faults fuzz clean help
+.PHONY: setup demo test test-fast test-slow check lint types site format docs pictures bench bench-attacks bench-panel faults fuzz clean help
 
 help:
 	@echo "make demo    train five classifiers on real digits, audit them, print the page's path"
@@ -44,14 +44,21 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/isthmus demo --out runs/demo
 
-check: $(STAMP)
+check: lint types site
+
+lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/pytest -q -p no:cacheprovider tests/test_architecture.py
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+site: $(STAMP)
 	$(BIN)/mkdocs build --strict --quiet --site-dir .site
 
-test: check
+test: $(STAMP)
+	$(MAKE) -j2 --output-sync check  # mypy beside the others: each uses one core
 	ISTHMUS_SITE=.site $(BIN)/pytest -n 2 --dist worksteal --durations 15 -m 'not slow'
 
 test-fast: $(STAMP)

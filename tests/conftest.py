@@ -15,10 +15,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 END_TO_END = re.compile(
-    r"subprocess|multiprocessing|ProcessPool|ray_nodes|real_mirror|ISTHMUS_DATA|benchmarks|cli\.commands|compile\("
-    r"|\btrain\(|audit\(|run_study|diagnosed?\(|minimal_norms\(|curve\("
+    r"subprocess|multiprocessing|ProcessPool|lasting_pool|ray_nodes|browser|\(site\b|real_mirror|ISTHMUS_DATA"
+    r"|benchmarks|cli\.commands|compile\(|\btrain\(|audit\(|run_study|diagnosed?\(|minimal_norms\(|curve\("
 )
-"""What a test file contains that starts processes, reads real data sets, or runs training, audits or studies."""
+"""What a test file contains that starts processes or a browser, reads real data, or trains, audits or runs studies."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

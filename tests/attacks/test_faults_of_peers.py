@@ -17,6 +17,8 @@ from isthmus.core.errors import FileError, ModelError
 from isthmus.core.randomness import normal
 from tests.attacks.attacked_models import Counting, Noisy, Shell, Smooth, pictures, subject
 
+pytestmark = pytest.mark.end_to_end  # whole suites
+
 SHORT = [
     "apgd:8",
     {"name": "apgd", "loss": "dlr", "targets": 9, "steps": 8},

@@ -8,7 +8,10 @@ from isthmus.attacks.threats import Linf
 from isthmus.core import execution
 from isthmus.core.ray_cluster import Cluster, RayExecutor
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")  # Ray's own
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning"),  # Ray's own
+    pytest.mark.slow,  # tests/audits attacks on a cluster as well
+]
 SUITE = ["fgsm", {"name": "apgd", "steps": 10}, {"name": "square", "queries": 50}]
 ROUNDED = {"margin", "scores"}
 SPENT = {"forwards", "backwards", "blind"}

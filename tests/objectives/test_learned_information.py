@@ -15,6 +15,8 @@ from isthmus.data.sequences import Autoregression
 from isthmus.data.toys import Blobs
 from isthmus.information.jointly_gaussian import gaussian_bottleneck
 
+pytestmark = pytest.mark.end_to_end  # trains
+
 K = 200
 AR = Autoregression.scalar(0.9)
 
