@@ -205,7 +205,7 @@ def _sentence(config: type[BaseModel], fault: Any) -> str:
         *outer, key = fault["loc"]
         place = f"{'.'.join(map(str, outer))}: " if outer else ""
         return place + unknown("key", key, _fields_at(config, outer))
-    message = fault["msg"].removeprefix("Value error, ").partition(", unable to parse")[0]
+    message: str = fault["msg"].removeprefix("Value error, ").partition(", unable to parse")[0]
     if not path:  # a validator of the whole config, whose message says what is wrong
         return message
     return f"{path[:200]}: {message} (got {shown(fault['input'])})"
