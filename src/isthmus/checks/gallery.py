@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from isthmus.checks.context import Context, predict
+from isthmus.checks.context import MEAN, Context
 
 MOST = 24
 """Images in a gallery. They are chosen by position alone, so that all classifiers have the same ones."""
@@ -62,8 +62,11 @@ def gallery(
 
 def _confidences(images: torch.Tensor, context: Context) -> list[tuple[int, float]]:
     """The predicted class of each of the first images in mean mode, and the confidence in it; 0 if not finite."""
-    keys = context.keys[: len(images)]
-    found = predict(context.model, images.to(context.images.device), keys).softmax(1).nan_to_num(0.0).max(dim=1)
+    device = context.images.device
+    outputs = context.predictions(
+        lambda rows: (images[rows].to(device), context.keys[rows.to(device)]), len(images), {MEAN: context.model}
+    )
+    found = torch.from_numpy(outputs[MEAN]).softmax(1).nan_to_num(0.0).max(dim=1)
     return list(zip(found.indices.tolist(), found.values.tolist(), strict=True))
 
 
