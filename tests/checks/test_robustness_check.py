@@ -168,7 +168,9 @@ def test_the_viewer_shows_broken_robust_and_misclassified_images():
     assert re.search(r"[01]\xa0\(\d+\.\d%\): no adversarial example found", sentences)
     assert re.search(r"[01]\xa0\(\d+\.\d%\) without attack: misclassified", sentences)
     adversarial, difference = next(cell for cell in cells if not isinstance(cell, str))
-    assert re.match(r"([01])\xa0\(\d+\.\d%\) → (?!\1)[01]\xa0\(\d+\.\d%\); (fgsm|pgd), 0\.0\d+$", adversarial.caption)
+    assert re.match(
+        r"([01])\xa0\(\d+\.\d%\) → (?!\1)[01]\xa0\(\d+\.\d%\); (fgsm|pgd), ℓ∞\xa00\.0\d+$", adversarial.caption
+    )
     assert difference.caption == "difference"
     assert re.match(r"image \d+, class [01]$", shown.rows[0][0].caption)
 

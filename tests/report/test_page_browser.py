@@ -172,6 +172,44 @@ def test_an_example_is_enlarged_without_the_script(browser: Browser, audited: Pa
     assert browser.evaluate(width) > 500
 
 
+def test_a_second_click_or_escape_closes_an_enlarged_example(browser: Browser, audited: Path) -> None:
+    browser.open(audited, width=1280)
+    browser.call("Emulation.setFocusEmulationEnabled", enabled=True)
+    width = "document.querySelector('.zoom img').getBoundingClientRect().width"
+    browser.evaluate("window.zoom = document.querySelector('.zoom'); zoom.focus()")
+    assert browser.evaluate(width) > 500
+    browser.evaluate("zoom.dispatchEvent(new MouseEvent('mousedown', {bubbles: true, cancelable: true}))")
+    assert browser.evaluate(width) <= 170
+    browser.evaluate("zoom.focus()")
+    browser.evaluate("zoom.dispatchEvent(new KeyboardEvent('keydown', {key: 'Escape', bubbles: true}))")
+    assert browser.evaluate(width) <= 170
+
+
+def test_two_rows_of_examples_are_open_and_the_others_folded(browser: Browser, audited: Path) -> None:
+    browser.open(audited, width=1280)
+    rows = "[...document.querySelectorAll('.images:not(.head)')].filter(e => e.checkVisibility()).length"
+    assert browser.evaluate(rows) == 2
+    browser.evaluate("document.querySelector('figure.examples details').open = true")
+    assert browser.evaluate(rows) == 24
+    columns = "[...document.querySelectorAll('.images:not(.head)')].map(e => e.children.length)"
+    assert set(browser.evaluate(columns)) == {6}
+    assert browser.evaluate("document.querySelector('.examples').innerText").count("no adversarial example found") > 20
+
+
+def test_values_are_read_under_the_pointer_and_the_contents_stay_in_view(browser: Browser, audited: Path) -> None:
+    browser.open(audited, width=1280)
+    under = """(() => {
+      const point = [...document.querySelectorAll('.hover circle')].find(e => e.checkVisibility());
+      point.scrollIntoView({block: 'center'});
+      const box = point.getBoundingClientRect();
+      const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+      return top.querySelector('title').textContent;
+    })()"""
+    assert re.match(r".+: .+ at .+", browser.evaluate(under))
+    assert browser.evaluate("scrollY") > 0
+    assert abs(browser.evaluate("document.querySelector('nav').getBoundingClientRect().top")) < 1
+
+
 def test_classifiers_can_be_hidden_and_tables_sorted(browser: Browser, audited: Path) -> None:
     browser.open(audited, width=1280)
     shown = "[...document.querySelectorAll('.m1')].filter(e => e.getBoundingClientRect().width).length"
@@ -199,7 +237,7 @@ def test_the_numbers_of_a_figure_can_be_downloaded(browser: Browser, audited: Pa
     saved = browser.evaluate("new Promise(done => setTimeout(() => done(window.saved), 200))")
     table = json.loads(next(text for text in saved if text.startswith("{")))
     assert {"title", "columns", "rows"} == set(table)
-    assert all(isinstance(row[1], float | int) for row in table["rows"])
+    assert all(isinstance(value, float | int) for row in table["rows"] for value in row[1:])
     assert any(name.endswith(".csv") for name in saved)
 
 

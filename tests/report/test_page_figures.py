@@ -14,7 +14,7 @@ import pytest
 
 import isthmus.report
 from isthmus.core.display import Figure, Gallery, Mark, Picture, Series
-from isthmus.report import blocks, figures, legend
+from isthmus.report import blocks, figures, labels, legend, scales
 from isthmus.report.palette import COLOURS, DASHES, Looks
 from isthmus.report.panels import split, variant
 
@@ -79,7 +79,8 @@ def test_looks_stay_with_their_group() -> None:
 
 
 def test_legends_name_each_classifier_once_with_its_variants() -> None:
-    one = figure(line("a"), line("b (mean)", "b"), line("b (s)", "b", "dashed"))
+    ys = (0.9, 0.8, 0.7), (0.6, 0.5, 0.4)
+    one = figure(line("a"), line("b (mean)", "b", y=ys[0]), line("b (s)", "b", "dashed", y=ys[1]))
     entries = legend.entries(one, split(one), Looks())
     assert [(entry.name, [part.name for part in entry.parts]) for entry in entries] == [
         ("a", []),
@@ -90,6 +91,41 @@ def test_legends_name_each_classifier_once_with_its_variants() -> None:
     assert [entry.name for entry in legend.entries(diagrams, split(diagrams), Looks())] == ["ideal: both axes equal"]
     many = figure(*(line(f"m{i}") for i in range(9)))
     assert [entry.name for entry in legend.entries(many, split(many), Looks())] == ["the others"]
+
+
+def test_lines_that_end_apart_are_named_at_their_ends_and_need_no_legend() -> None:
+    apart = figure(line("a"), line("b", y=(1.0, 0.9, 0.8)), y_range=(0, 1))
+    assert legend.entries(apart, split(apart), Looks()) == []
+    assert {"a", "b"} <= set(texts(draw(apart)))
+    near = [line(f"m{i}", y=(1.0, 0.9 - i / 10, 0.5 + i / 100)) for i in range(4)]
+    found = labels.ends(figure(*near, y_range=(0, 1)), split(figure(*near)))
+    assert [end.group for end in found] == ["m0", "m1", "m2", "m3"]
+    heights = [end.label for end in found]
+    assert np.diff(heights) == pytest.approx([0.07] * 3)
+    assert 0 <= min(heights) < max(heights) <= 1
+    many = figure(*(line(f"m{i}", y=(1.0, 0.9 - i / 10, 0.0)) for i in range(6)), y_range=(0, 1))
+    assert labels.ends(many, split(many)) == [], "names would be too far from their lines"
+    long = figure(line("a"), line("a name of many letters", y=(1.0, 0.9, 0.8)))
+    assert labels.ends(long, split(long)) == []
+
+
+def test_lines_that_coincide_are_offset() -> None:
+    alike = [line(name) for name in "abc"]
+    apart = line("d", y=(0.9, 0.8, 0.7))
+    assert scales.places([*alike, apart], (0.0, 1.0)) == [0, 1, -1, 0]
+    assert scales.places([line("a", style="points"), line("b", style="points")], (0.0, 1.0)) == [0, 0]
+    one = figure(line("a"), line("b"), line("c", "c", "dashed"))
+    assert legend.entries(one, split(one), Looks())[-1].name == "coinciding lines are offset"
+
+
+def test_every_point_has_its_value_under_the_pointer() -> None:
+    svg = draw(figure(line("a"), line("b & c", y=(1.0, -0.5, float("nan"))), y_range=(0, 1)))
+    titles = [e.text for e in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}title")]
+    assert titles[:2] == ["a: 100.0% (95.0% to 105.0%) at 0", "a: 50.0% (45.0% to 55.0%) at 0.1"]
+    assert len(titles) == 5
+    assert titles[4].startswith("b & c: −50.0%")
+    long = Series("a", tuple(map(float, range(60))), (0.5,) * 60)
+    assert draw(figure(long)).count("<title>") == 20
 
 
 def texts(svg: str) -> list[str]:

@@ -107,6 +107,11 @@ def number(value: float) -> str:
     return _fixed(value, _decimals(value))
 
 
+def digits(value: float, most: int = 6) -> str:
+    """A number with up to this many significant digits, for data behind a figure: 0.1, 0.571031."""
+    return f"{value:.{most}g}".replace("-", "−") if math.isfinite(value) else number(value)
+
+
 def quantity(value: float, unit: str) -> str:
     """A number with its unit; the unit "fraction" is written in percent."""
     if unit == "fraction":

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from isthmus.core.display import Block, Comparison, Figure, Finding, Gallery, Grid, Picture
-from isthmus.core.format import STATUSES, count, listed
+from isthmus.core.format import STATUSES, count, digits, listed
 from isthmus.core.types import Status
 from isthmus.report import figures, legend, tables
 from isthmus.report.legend import Entry
@@ -39,6 +39,14 @@ class Drawing:
 
 
 @dataclass(frozen=True)
+class Points:
+    """The numbers behind a figure, to six digits."""
+
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True)
 class FigureView:
     """A figure: drawings side by side under one legend, and the points behind it."""
 
@@ -47,7 +55,7 @@ class FigureView:
     legend: list[Entry]
     drawings: list[Drawing]
     layout: str
-    points: list[Column]
+    points: Points
     kind: str = field(default="figure", init=False)
 
 
@@ -231,21 +239,21 @@ def _figure(figure: Figure, looks: Looks, name: str) -> FigureView:
     return FigureView(figure.title, figure.reading, entries, drawings, figures.layout(figure, panels), _points(figure))
 
 
-def _points(figure: Figure) -> list[Column]:
-    """The numbers behind a figure as a table, for screen readers and citation."""
+def _points(figure: Figure) -> Points:
+    """The numbers behind a figure as a table, for screen readers and downloads."""
     rows = [
         (
             one.name if one.group in ("", one.name) or one.group in one.name else f"{one.group}, {one.name}",
-            *point,
+            *("" if value is None else digits(value) for value in point),
         )
         for one in figure.series
         for point in zip(one.x, one.y, one.low or (None,) * len(one.x), one.high or (None,) * len(one.x), strict=True)
     ]
     if not 0 < len(rows) <= MOST_ROWS:
-        return []
-    titles = ("series", figure.x_label, figure.y_label, "from", "to")
-    columns = [tables.column(title, [row[index] for row in rows]) for index, title in enumerate(titles)]
-    return columns if any(one.low for one in figure.series) else columns[:3]
+        return Points()
+    columns = ("series", figure.x_label, figure.y_label, "from", "to")
+    shown = 5 if any(one.low for one in figure.series) else 3
+    return Points(columns[:shown], tuple(row[:shown] for row in rows))
 
 
 def _thumbnail(picture: Picture) -> Thumbnail:

@@ -9,11 +9,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.transforms import offset_copy
 
 from isthmus.core.display import Figure, Mark, Series
-from isthmus.report import labels, svg
+from isthmus.report import hover, labels, scales, svg
 from isthmus.report.palette import DASHES, GRID, MUTED, NEUTRAL, PAPER, Look, Looks
 from isthmus.report.panels import Panel, group
+from isthmus.report.scales import Range
 
 FEW_POINTS = 12
 """Lines of up to this many points get a marker at each; longer lines get about eight."""
@@ -21,23 +23,23 @@ FEW_POINTS = 12
 # About as large as the page shows them, so that text keeps its size: width, height and text size in points.
 _SHAPES = {"whole": (440, 295, 12.0), "half": (430, 290, 12.0), "multiples": (205, 195, 11.5)}
 
-Range = tuple[float, float]
-
 
 def draw(figure: Figure, panels: Sequence[Panel], looks: Looks, name: str) -> list[str]:
     """Draw the panels of a figure with the same axes, as ``<svg>`` elements whose ids start with ``name``."""
-    figure = _zoomed(replace(figure, marks=tuple(mark for mark in figure.marks if _is_finite(mark))))
-    ranges = _ranges(figure)
+    direct = labels.ends(figure, panels)
+    figure = scales.zoomed(figure)
+    ranges = scales.ranges(figure)
     drawings = []
     for index, whole in enumerate(panels):
         series, background = (
-            tuple(_drawable(one, ranges[1]) for one in some) for some in (whole.series, whole.background)
+            tuple(scales.drawable(one, ranges[1]) for one in some) for some in (whole.series, whole.background)
         )
         panel = replace(whole, series=series, background=background)
         with svg.drawing():
-            canvas = _draw_panel(figure, panel, looks, _SHAPES[layout(figure, panels)], ranges)
+            canvas, axes = _draw_panel(figure, panel, looks, _SHAPES[layout(figure, panels)], ranges, direct)
+            points = hover.targets(axes, figure, [(one, _drawn_x(one, panel.series)) for one in panel.series], looks)
         about = f"{figure.title}: {panel.title}" if panel.title else figure.title
-        drawings.append(svg.inline(canvas, f"{name}-{index}", f"{about}. {figure.reading}"))
+        drawings.append(svg.inline(canvas, f"{name}-{index}", f"{about}. {figure.reading}", points))
     return drawings
 
 
@@ -60,8 +62,13 @@ def dash(series: Series, siblings: Sequence[Series]) -> tuple[float, ...]:
 
 
 def _draw_panel(
-    figure: Figure, panel: Panel, looks: Looks, shape: tuple[int, int, float], ranges: tuple[Range, Range]
-) -> Canvas:
+    figure: Figure,
+    panel: Panel,
+    looks: Looks,
+    shape: tuple[int, int, float],
+    ranges: tuple[Range, Range],
+    direct: Sequence[labels.End],
+) -> tuple[Canvas, Axes]:
     width, height, text = shape
     canvas = Canvas(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
     axes = canvas.add_subplot()
@@ -73,20 +80,24 @@ def _draw_panel(
     for mark in figure.marks:
         _draw_mark(axes, mark)
     bars = [series for series in panel.series if series.style == "bars"]
-    for series in panel.series:
+    for series, beside in zip(panel.series, scales.places(panel.series, ranges[1]), strict=True):
         look, before = looks.of(group(series)), set(axes.get_children())
         if series.style == "bars":
-            _draw_bars(axes, series, look, bars.index(series), len(bars))
+            _draw_bars(axes, series, look, _drawn_x(series, panel.series), len(bars))
         else:
-            _draw_line(axes, series, look, dash(series, panel.series), _aside(series, panel.series))
+            dashes = dash(series, panel.series)
+            _draw_line(axes, series, look, dashes, _aside(series, panel.series), beside)
+        for end in direct:
+            if end.group == group(series):
+                labels.draw_end(axes, end, look, text - 1)
         if member := looks.member(group(series)):
             for artist in set(axes.get_children()) - before:
                 artist.set_gid(svg.CLASS + member)
+    canvas.draw_without_rendering()
+    canvas.set_layout_engine("none")  # labels and values are placed in this layout, so it must not move again
     if figure.marks:
-        canvas.draw_without_rendering()
-        canvas.set_layout_engine("none")  # labels are placed in this layout, so it must not move again
         labels.place(axes, figure.marks, (*panel.series, *panel.background), text - 1)
-    return canvas
+    return canvas, axes
 
 
 def _furnish(axes: Axes, figure: Figure, text: float, ranges: tuple[Range, Range]) -> None:
@@ -99,9 +110,9 @@ def _furnish(axes: Axes, figure: Figure, text: float, ranges: tuple[Range, Range
     axes.tick_params(length=0, labelsize=text, labelcolor=MUTED, pad=4)
     axes.set_xlabel(svg.clean(figure.x_label), fontsize=text, color=MUTED)
     axes.set_title(svg.clean(figure.y_label), fontsize=text, color=MUTED, loc="left", pad=6)
-    axes.set_xlim(*_widened(ranges[0]))
-    axes.set_ylim(*_widened(ranges[1]))
-    fractions = (figure.identity and figure.x_range == (0, 1), _is_fraction(figure))
+    axes.set_xlim(*scales.widened(ranges[0]))
+    axes.set_ylim(*scales.widened(ranges[1]))
+    fractions = (figure.x_range == (0, 1), scales.is_fraction(figure))
     whole = all(float(value).is_integer() for series in figure.series for value in series.x)
     for axis, fraction, ticks, integer in (
         (axes.xaxis, fractions[0], 11 if whole else 5, whole),
@@ -112,7 +123,9 @@ def _furnish(axes: Axes, figure: Figure, text: float, ranges: tuple[Range, Range
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}%".replace("-", "−")))
 
 
-def _draw_line(axes: Axes, series: Series, look: Look, dashes: tuple[float, ...], aside: float) -> None:
+def _draw_line(
+    axes: Axes, series: Series, look: Look, dashes: tuple[float, ...], aside: float, beside: int = 0
+) -> None:
     if series.overflow and len(series.x) > 4:
         _draw_overflow(axes, series, look)
         series = _inner(series)
@@ -139,7 +152,7 @@ def _draw_line(axes: Axes, series: Series, look: Look, dashes: tuple[float, ...]
             alpha=0.85,
             marker=look.marker,
             linewidths=0,
-            clip_on=not _inside(axes, x, y),
+            clip_on=not scales.inside(axes, x, y),
             zorder=3,
         )
         return
@@ -154,8 +167,9 @@ def _draw_line(axes: Axes, series: Series, look: Look, dashes: tuple[float, ...]
         markersize=_marker_size(series),
         markerfacecolor=look.colour if filled else PAPER,
         markeredgewidth=1.2,
-        clip_on=not _inside(axes, x, y),
+        clip_on=not scales.inside(axes, x, y),
         zorder=3,
+        transform=offset_copy(axes.transData, axes.figure, y=2.2 * beside, units="points"),
     )
 
 
@@ -186,11 +200,10 @@ def _marker_size(series: Series) -> float:
     return 7.5 if len(series.x) == 1 else 5.5 if len(series.x) <= FEW_POINTS else 4.0
 
 
-def _draw_bars(axes: Axes, series: Series, look: Look, index: int, of: int) -> None:
+def _draw_bars(axes: Axes, series: Series, look: Look, centres: np.ndarray, of: int) -> None:
     """One classifier's bars, beside those of the others at the same place."""
     x, y = np.array(series.x, float), np.array(series.y, float)
-    room = 0.86 * _bar_step(x)
-    centres = x + room * ((index + 0.5) / of - 0.5)
+    room = 0.86 * scales.bar_step(x)
     faint = [0.25 if series.overflow and i in (0, len(x) - 1) else 0.55 for i in range(len(x))]
     for opacity in sorted(set(faint)):
         chosen = np.array(faint) == opacity
@@ -198,6 +211,15 @@ def _draw_bars(axes: Axes, series: Series, look: Look, index: int, of: int) -> N
     if series.low is not None and series.high is not None:
         spread = np.maximum([y - np.array(series.low, float), np.array(series.high, float) - y], 0)
         axes.errorbar(centres, y, spread, fmt="none", ecolor=look.colour, elinewidth=1.4, zorder=2.5)
+
+
+def _drawn_x(series: Series, siblings: Sequence[Series]) -> np.ndarray:
+    """Where the points or bars of a series are drawn along x."""
+    x = np.array(series.x, float)
+    if series.style != "bars":
+        return x + _aside(series, siblings)
+    bars = [one for one in siblings if one.style == "bars"]
+    return x + 0.86 * scales.bar_step(x) * ((bars.index(series) + 0.5) / len(bars) - 0.5)
 
 
 def _aside(series: Series, siblings: Sequence[Series]) -> float:
@@ -210,7 +232,7 @@ def _aside(series: Series, siblings: Sequence[Series]) -> float:
     rows = [one for one in siblings if one.style == "points" and len(one.x) > 1]
     if series not in rows or not any(set(one.x) & set(series.x) for one in rows if one is not series):
         return 0.0
-    step = min(_bar_step(np.array(one.x, float)) for one in rows)
+    step = min(scales.bar_step(np.array(one.x, float)) for one in rows)
     return 0.7 * step * ((rows.index(series) + 0.5) / len(rows) - 0.5)
 
 
@@ -221,92 +243,3 @@ def _draw_mark(axes: Axes, mark: Mark) -> None:
         axes.axhline(mark.y, color=MUTED, linewidth=1, dashes=(4, 2), zorder=1.9)
     elif mark.x is not None:
         axes.axvline(mark.x, color=MUTED, linewidth=1, dashes=(4, 2), zorder=1.9)
-
-
-def _ranges(figure: Figure) -> tuple[Range, Range]:
-    """Ranges of both axes: as given, else all that any panel draws, intervals and marks included."""
-    x = [value for series in figure.series for value in _reach(series)]
-    y = [value for series in figure.series for value in (*series.y, *(series.low or ()), *(series.high or ()))]
-    y += [0.0 for series in figure.series if series.style == "bars"]
-    x += [mark.x for mark in figure.marks if mark.x is not None]
-    y += [mark.y for mark in figure.marks if mark.y is not None]
-    margin = 0.04 if any(series.style == "points" for series in figure.series) else 0.0
-    return figure.x_range or _span(x, margin), figure.y_range or _span(y, margin)
-
-
-_ZOOM = 0.5
-"""Axes of fractions start higher if everything drawn lies above this."""
-
-
-def _is_fraction(figure: Figure) -> bool:
-    return figure.y_range is not None and figure.y_range[1] == 1 and 0 <= figure.y_range[0] < 1
-
-
-def _zoomed(figure: Figure) -> Figure:
-    """A figure of fractions near 100% with an axis that starts near the lowest; its label says where.
-
-    Reference lines below the axis are left out.
-    """
-    lowest = min((v for one in figure.series for v in (*one.y, *(one.low or ())) if np.isfinite(v)), default=0.0)
-    if figure.identity or figure.y_range is None or figure.y_range != (0.0, 1.0) or lowest < _ZOOM:
-        return figure
-    step = 0.05 if lowest >= 0.9 else 0.1
-    start = min(round(step * np.floor(lowest / step + 1e-9), 2), 0.95)
-    marks = tuple(mark for mark in figure.marks if mark.y is None or mark.y >= start)
-    label = f"{figure.y_label} (axis starts at {100 * start:.0f}%)"
-    return replace(figure, y_range=(start, 1.0), y_label=label, marks=marks)
-
-
-def _drawable(series: Series, limits: Range) -> Series:
-    """The series with gaps for values that are not finite, and intervals clipped to the axes."""
-    kept = np.isfinite(np.array(series.x, float))
-    y = np.array(series.y, float)
-    y[~np.isfinite(y)] = np.nan
-
-    def bound(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        if values is None:
-            return None
-        known = np.where(np.isnan(np.array(values, float)), y, np.array(values, float))
-        return tuple(np.nan_to_num(known, nan=np.nan, neginf=limits[0], posinf=limits[1])[kept].tolist())
-
-    x = tuple(value for value in series.x if np.isfinite(value))
-    return replace(series, x=x, y=tuple(y[kept].tolist()), low=bound(series.low), high=bound(series.high))
-
-
-def _is_finite(mark: Mark) -> bool:
-    return all(np.isfinite(value) for value in (mark.x, mark.y) if value is not None)
-
-
-def _reach(series: Series) -> Sequence[float]:
-    """The extent of a series along x; bars reach half a step beyond their first and last position."""
-    x = [value for value in series.x if np.isfinite(value)]
-    if series.style != "bars" or not x:
-        return x
-    half = _bar_step(np.array(x, float)) / 2
-    return min(x) - half, max(x) + half
-
-
-def _bar_step(x: np.ndarray) -> float:
-    steps = np.diff(np.unique(x))
-    return float(steps.min()) if len(steps) else 1.0
-
-
-def _span(values: Sequence[float], margin: float) -> Range:
-    finite = [value for value in values if np.isfinite(value)]
-    if not finite:
-        return 0.0, 1.0
-    low, high = min(finite), max(finite)
-    room = margin * (high - low) if high > low else 0.5
-    return low - room, high + room
-
-
-def _widened(limits: Range) -> Range:
-    """Limits with a margin, so that points on the border are drawn completely."""
-    room = 0.03 * (limits[1] - limits[0])
-    return limits[0] - room, limits[1] + room
-
-
-def _inside(axes: Axes, x: np.ndarray, y: np.ndarray) -> bool:
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    finite = np.isfinite(x) & np.isfinite(y)
-    return bool(((x >= left) & (x <= right) & (y >= bottom) & (y <= top))[finite].all())

@@ -1,9 +1,10 @@
-"""Labels of reference lines and points, placed where they cover least."""
+"""Labels in a drawing: names at the ends of lines, and reference lines and points, placed where they cover least."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,69 @@ from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-from isthmus.core.display import Mark, Series
-from isthmus.report.palette import INK, PAPER
+from isthmus.core.display import Figure, Mark, Series
+from isthmus.report import scales
+from isthmus.report.palette import INK, PAPER, Look
+from isthmus.report.panels import Panel, group
 from isthmus.report.svg import clean
 
 _BACKGROUND = {"boxstyle": "square,pad=0.1", "facecolor": PAPER, "edgecolor": "none", "alpha": 0.75}
 _STEPS = 24  # candidate points along a line between two of its points
+
+
+_LONGEST, _MOST, _APART, _FARTHEST = 14, 6, 0.07, 0.25
+"""Of names at line ends: letters, number, and distance of two and shift of one, as parts of the axis."""
+
+
+@dataclass(frozen=True)
+class End:
+    """The name at the end of a line; ``y`` and ``label`` are the heights of the end and of the name on the axis."""
+
+    group: str
+    y: float
+    label: float
+
+
+def ends(figure: Figure, panels: Sequence[Panel]) -> list[End]:
+    """Names for the ends of the lines of a single drawing, which then needs no legend; none if there is no room."""
+    series = [one for one in figure.series if one.x]
+    names = {group(one) for one in series}
+    lines = all(one.style == "line" and len(one.x) > 1 and not one.overflow for one in series)
+    short = all(len(name) <= _LONGEST for name in names)
+    if len(panels) > 1 or not (1 < len(names) == len(series) <= _MOST and lines and short):
+        return []
+    low, high = scales.widened(scales.ranges(scales.zoomed(figure))[1])
+    heights = [(one.y[-1] - low) / (high - low) for one in series]
+    if len({one.x[-1] for one in series}) > 1 or not np.isfinite(heights).all():
+        return []
+    found = _apart(heights)
+    if max(abs(np.array(found) - heights)) > _FARTHEST:
+        return []
+    return [End(group(one), y, label) for one, y, label in zip(series, heights, found, strict=True)]
+
+
+def _apart(heights: Sequence[float]) -> list[float]:
+    """Heights that keep their order and the smallest distance, about the mean of the given ones, within the axis."""
+    order = np.argsort(heights, kind="stable")
+    ranked, steps = np.array(heights)[order], _APART * np.arange(len(heights))
+    lower = steps + np.maximum.accumulate(ranked - steps)
+    upper = steps + np.minimum.accumulate((ranked - steps)[::-1])[::-1]
+    middle = (lower + upper) / 2
+    middle -= max(0.0, middle[-1] - 1) + min(0.0, middle[0])
+    placed = np.empty(len(heights))
+    placed[order] = middle
+    return [float(height) for height in placed]
+
+
+def draw_end(axes: Axes, end: End, look: Look, size: float) -> None:
+    """Draw the name of a line beside its end, with its marker, and a thin line between them."""
+    options: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False, "color": look.colour}
+    axes.plot([0.975, 1.015], [end.y, end.label], linewidth=0.8, **options)
+    axes.plot([1.02], [end.label], marker=look.marker, markersize=5, linestyle="none", **options)
+    axes.annotate(
+        clean(end.group), (1.02, end.label), (6, 0), "axes fraction", "offset points",
+        fontsize=size, color=INK, va="center", annotation_clip=False,
+    )  # fmt: skip
 
 
 def place(axes: Axes, marks: Sequence[Mark], series: Sequence[Series], size: float) -> None:

@@ -11,6 +11,7 @@ from matplotlib.markers import MarkerStyle
 from matplotlib.path import Path
 
 from isthmus.core.display import Figure, Series
+from isthmus.report import labels, scales
 from isthmus.report.figures import dash
 from isthmus.report.palette import NEUTRAL, PAPER, VARIABLES, Look, Looks
 from isthmus.report.panels import Panel, group, unique, variant
@@ -29,7 +30,9 @@ class Entry:
 
 def entries(figure: Figure, panels: Sequence[Panel], looks: Looks) -> list[Entry]:
     """Legend entries that distinguish a figure's series, beyond the titles of the panels."""
-    if len(panels) == 1:
+    if labels.ends(figure, panels):
+        found = []  # the names are in the drawing
+    elif len(panels) == 1:
         found = [_classifier(name, panels[0], looks) for name in unique(group(one) for one in figure.series)]
     elif panels[0].group:  # each panel is one classifier, in its colour: only its variants are to be named
         named = unique(variant(one) for one in figure.series)
@@ -41,6 +44,9 @@ def entries(figure: Figure, panels: Sequence[Panel], looks: Looks) -> list[Entry
         found.append(Entry(swatch(Look(NEUTRAL.colour, "")), "the others"))
     if figure.identity:
         found.append(Entry(swatch(NEUTRAL, (2, 2)), "ideal: both axes equal"))
+    y_range = scales.ranges(scales.zoomed(figure))[1]
+    if any(any(scales.places(panel.series, y_range)) for panel in panels):
+        found.append(Entry(Markup(), "coinciding lines are offset"))
     return found
 
 

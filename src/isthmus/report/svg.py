@@ -50,13 +50,14 @@ def clean(text: str) -> str:
     return _UNWRITABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def inline(figure: Figure, name: str, label: str) -> str:
+def inline(figure: Figure, name: str, label: str, more: str = "") -> str:
     """Draw a figure as an ``<svg>`` element to put inside HTML.
 
     Args:
         figure: drawn in the sentinel colours of :mod:`isthmus.report.palette`.
         name: unique on the page; the ids inside derive from it.
         label: for screen readers.
+        more: elements to put on top.
     """
     buffer = io.StringIO()
     with drawing(name):
@@ -67,7 +68,14 @@ def inline(figure: Figure, name: str, label: str) -> str:
     # a <style> would apply to the whole page
     root, end, rest = _DROPPED.sub("", text[text.index("<svg") :]).partition(">")
     attributes = f' role="img" aria-label="{escape(clean(label))}"'
-    return _ROOT.sub("", root) + attributes + end + _TAG.sub(_restyled, rest.rstrip())
+    return (
+        _ROOT.sub("", root)
+        + attributes
+        + end
+        + _TAG.sub(_restyled, rest.rstrip().removesuffix("</svg>"))
+        + more
+        + "</svg>"
+    )
 
 
 def _restyled(tag: re.Match[str]) -> str:

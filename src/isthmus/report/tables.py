@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,22 +14,13 @@ Value = str | float | Metric | None
 
 @dataclass(frozen=True)
 class Cell:
-    """Text of one cell: the value, and below it the interval, n and a note if there is one.
-
-    ``value`` is a plain number with all its digits, for a download.
-    """
+    """Text of one cell: the value, and below it the interval, n and a note if there is one."""
 
     text: str
     interval: str = ""
     n: str = ""
     note: str = ""
     numeric: bool = False
-    value: float | None = None
-
-    @property
-    def finite(self) -> bool:
-        """Whether it is a plain, finite number."""
-        return self.value is not None and math.isfinite(self.value)
 
 
 @dataclass(frozen=True)
@@ -92,7 +82,7 @@ def _cell(value: Value, unit: bool, n: bool, level: bool, whole: bool) -> Cell:
     if isinstance(value, str):
         return Cell(value)
     if not isinstance(value, Metric):
-        return Cell(f"{value:,.0f}" if whole else number(float(value)), numeric=True, value=float(value))
+        return Cell(f"{value:,.0f}" if whole else number(float(value)), numeric=True)
     return Cell(
         value_text(value, unit),
         interval_text(value, level),

@@ -99,15 +99,20 @@ def _follow_ups(found: Modes) -> list[Table]:
 
 
 def _curve(found: Modes, test: str, axis: str, title: str, x_label: str) -> list[Figure]:
-    series, falls = [], []
+    series: list[Series] = []
+    falls: dict[tuple[str, str], list[str]] = {}
     for name, of in found.items():
         details: dict[str, Any] = next((each["details"] for each in of["tests"] if each["test"] == test), {})
         if not details:
             continue
         x, y = tuple(map(float, details[axis])), tuple(map(float, details["accuracy"]))
         series.append(Series(name, x, y, style="line" if of["mode"] == MEAN else "dashed", group=of["name"]))
-        falls.append(f"from {percent(y[0])} to {percent(y[-1])} for {name}")
+        falls.setdefault((percent(y[0]), percent(y[-1])), []).append(name)
     if not series:
         return []
-    reading = f"It changes {listed(falls)}."
-    return [Figure(title, reading, x_label, "accuracy", tuple(series), y_range=(0.0, 1.0))]
+    changes = [
+        (f"stays at {first}" if first == last else f"changes from {first} to {last}")
+        + (f" for {listed(names)}" if len(series) > len(names) else " for each" if len(names) > 1 else "")
+        for (first, last), names in falls.items()
+    ]
+    return [Figure(title, f"It {listed(changes)}.", x_label, "accuracy", tuple(series), y_range=(0.0, 1.0))]

@@ -26,7 +26,7 @@ def section(results: Results) -> Section:
     if shown:
         norms = _grouped(shown, lambda result: str(result.details["norm"]))
         blocks += [_curves(norm, found) for norm, found in norms.items()]
-        blocks += [*_by_attack(shown), *_rules(shown), *_viewer(shown, len(norms) == 1)]
+        blocks += [*_by_attack(shown), *_rules(shown), *_viewer(shown)]
     question = "How robust is it to adversarial perturbations?"
     compared = common.columns(shown, lambda result: f"robust accuracy at {_threat(result)}", _worst())
     return Section("Robustness", question, tuple(blocks), compared, _headlines(shown))
@@ -170,7 +170,7 @@ def _rules(shown: Results) -> list[Table]:
     return [Table(title, reading, titles, tuple(rows))] if rows else []
 
 
-def _viewer(shown: Results, one_norm: bool) -> list[Comparison]:
+def _viewer(shown: Results) -> list[Comparison]:
     """The stored images, a row for each; those that most classifiers have."""
     stored = {name: _stored(result) for name, result in shown.items()}
     have = Counter(key for own in stored.values() for key in own)
@@ -182,17 +182,15 @@ def _viewer(shown: Results, one_norm: bool) -> list[Comparison]:
     for key in sorted(sorted(have, key=lambda key: (-have[key], key))[: _most_rows(found, len(shown))]):
         first = next(own[key] for own in stored.values() if key in own)
         original = common.picture(first.original, f"image {key[0]}, class {first.fact['label']}")
-        norms = {name: "" if one_norm else f"{NORMS.get(result.details['norm'])} " for name, result in shown.items()}
         cells = tuple(
-            _cell(own[key], largest, norms[name]) if key in own else "not stored" for name, own in stored.items()
+            _cell(own[key], largest, _norm(shown[name])) if key in own else "not stored" for name, own in stored.items()
         )
         rows.append((original, cells))
     rows.sort(key=_interest)
-    size = f"{NORMS.get(str(next(iter(shown.values())).details['norm']))} norm" if one_norm else "norm"
     reading = (
-        "The first audited images, the same for each classifier: those whose outcome differs first, then broken ones. "
-        "Under an adversarial example, which is at the smallest sufficient ε of the curve: its difference from the "
-        f"original, the prediction before → after with its confidence, the attack, and the {size} of the difference."
+        "The first audited images, the same for each classifier; those with different outcomes come first. Below an "
+        "adversarial example: its difference from the original, the predictions before → after with their confidence, "
+        "the attack, and the norm of the difference."
     )
     key = (f"darker by {largest:.2g}", "unchanged", f"brighter by {largest:.2g}")
     return [Comparison("Adversarial examples", reading, tuple(stored), tuple(rows), key)]
@@ -244,9 +242,13 @@ def _cell(example: _Example, largest: float, norm: str) -> tuple[Picture, Pictur
         return f"{before}: no adversarial example found"
     after = _prediction(fact["predicted"], fact["confidence"])
     attack = f"{fact['attack']}, " if fact["attack"] else ""
-    caption = f"{before} → {after}; {attack}{norm}{fact['size']:.3g}"
+    caption = f"{before} → {after}; {attack}{norm}\u00a0{fact['size']:.3g}"
     difference = common.difference(_change(example), largest)
     return common.picture(example.adversarial, caption), common.picture(difference, "difference")
+
+
+def _norm(result: CheckResult) -> str:
+    return NORMS.get(str(result.details["norm"]), str(result.details["norm"]))
 
 
 def _prediction(predicted: int, confidence: float) -> str:

@@ -35,10 +35,8 @@
 
   // download the numbers behind a figure
   const columns = (table) => all("thead th", table).map((head) => head.firstChild.textContent.trim());
-  const rows = (table) => [...table.tBodies[0].rows].map((row) => [...row.cells].map((cell) => {
-    const text = cell.dataset.value ?? cell.textContent.trim();
-    return cell.dataset.value === undefined ? text : Number(text);
-  }));
+  const plain = (text) => text !== "" && Number.isFinite(+text.replace("\u2212", "-")) ? +text.replace("\u2212", "-") : text;
+  const rows = (table) => [...table.tBodies[0].rows].map((row) => [...row.cells].map((cell) => plain(cell.textContent.trim())));
   const quoted = (cell) => /[",\n]/.test(cell) ? '"' + String(cell).replace(/"/g, '""') + '"' : String(cell);
   const save = (name, text, type) => {
     const link = document.createElement("a");
@@ -65,6 +63,14 @@
       bar.append(button);
     }
     points.querySelector("summary").after(bar);
+  }
+
+  // a second click, or Escape, closes an enlarged picture
+  for (const zoom of all(".zoom")) {
+    zoom.addEventListener("mousedown", (event) => {
+      if (document.activeElement === zoom) { event.preventDefault(); zoom.blur(); }
+    });
+    zoom.addEventListener("keydown", (event) => { if (event.key === "Escape") zoom.blur(); });
   }
 
   // mark the section in view in the contents, and open what a link leads to
