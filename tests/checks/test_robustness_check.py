@@ -353,12 +353,17 @@ def test_ties_are_named_and_nobody_wins_them():
     assert "fgsm and pgd for 1 of 2 and pgd for 1 of 2" in reading
 
 
-@pytest.mark.parametrize("attacks", [QUICK, None], ids=["attacks", "suite"])
-def test_at_the_largest_eps_it_is_the_corrected_accuracy_of_the_diagnosis(attacks):
-    """Also where the diagnosis alone breaks examples: behind rounding, gradients are zero."""
+@pytest.fixture(scope="module")
+def diagnosed_staircase():
     ctx = linear_context(Staircase(Linear(torch.linspace(-1, 1, 12))), n=60)
-    diagnosed = Diagnosis(passes=3000, sample=20).run(ctx)
-    ctx = replace(ctx, results={"diagnosis": diagnosed})
+    return replace(ctx, results={"diagnosis": Diagnosis(passes=1000, sample=20).run(ctx)})
+
+
+@pytest.mark.parametrize("attacks", [QUICK, None], ids=["attacks", "suite"])
+def test_at_the_largest_eps_it_is_the_corrected_accuracy_of_the_diagnosis(diagnosed_staircase, attacks):
+    """Also where the diagnosis alone breaks examples: behind rounding, gradients are zero."""
+    ctx = diagnosed_staircase
+    diagnosed = ctx.results["diagnosis"]
     still = None if attacks is None else ({"name": "pgd", "steps": 3, "random_start": False},)
     result = run(ctx, attacks=still)
     corrected = diagnosed.metrics.one("corrected_accuracy", mode="mean", norm="linf", eps=0.06)
@@ -378,7 +383,7 @@ def test_at_the_largest_eps_it_is_the_corrected_accuracy_of_the_diagnosis(attack
 
 def test_a_diagnosis_of_other_images_is_not_used():
     ctx = linear_context(n=40)
-    part = Diagnosis(passes=2000, sample=20, examples=20).run(ctx)
+    part = Diagnosis(passes=300, sample=20, examples=20).run(ctx)
     with_it, without = (run(replace(ctx, results=known), attacks=None) for known in ({"diagnosis": part}, {}))
     assert with_it.arrays["robust"].tolist() == without.arrays["robust"].tolist()
     assert with_it.details["diagnosed"] == []
