@@ -13,9 +13,10 @@ from rich.console import Console
 import isthmus
 from isthmus.core.format import percent
 from isthmus.report import comparison, page, scorecard, terminal
+from isthmus.report.citation import citations
 from isthmus.report.document import document
 from isthmus.report.loading import AuditedModel, load
-from isthmus.report.verdicts import citations, verdicts
+from isthmus.report.verdicts import verdicts
 from tests.audits.test_audit import data  # noqa: F401
 
 EPS = 0.1
@@ -67,8 +68,8 @@ def test_everything_shows_the_corrected_accuracy_of_the_worse_mode(audited: Audi
     (banner,) = verdicts([audited])
     assert (banner.corrected.value, banner.mode) == (number.value, f"{mode} mode")
     assert banner.note.startswith(f"{mode} mode; ")
-    (cited,) = citations([banner], "0")
-    assert f"in {mode} mode {shown}" in cited
+    (cited,) = citations([audited])
+    assert cited.replace("\u00a0", " ").startswith(audit.citation)
     assert f"in {mode} mode" in audit.citation
     assert shown in audit.citation
     (verdict,) = document([audited], Path("page.html"))["verdicts"]

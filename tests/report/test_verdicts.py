@@ -11,6 +11,7 @@ import pytest
 from isthmus.core.display import Finding
 from isthmus.core.types import CheckResult, Status
 from isthmus.report import blocks, page, verdicts
+from isthmus.report.citation import citation, citations
 from isthmus.report.loading import AuditedModel, load
 from isthmus.report.sections import diagnosis as diagnosis_section
 from isthmus.report.sections import robustness as robustness_section
@@ -59,15 +60,25 @@ def test_an_accuracy_that_is_not_refuted_says_what_is_known(runs: list[Path], re
 
 
 def test_the_sentence_for_a_paper_has_everything(runs: list[Path]) -> None:
-    (row,) = rows(runs[0], a=diagnosis("holds", 58, 58))
-    (sentence,) = verdicts.citations([row], "0.1.0")
+    found = models(runs[0], a=diagnosis("holds", 60, 58), b=diagnosis("holds", 58, 58))
+    one, version = found[0], found[0].record.provenance["packages"]["isthmus"]
+    (sentence,) = citations([one])
+    data = one.record.data
     assert sentence.replace("\u00a0", " ") == (
-        "Robust accuracy 58.0% (95% interval 48.2 to 67.2, n = 100, ℓ∞ 0.1, attacked with PGD and the suite fast, "
-        "isthmus 0.1.0, adversarial examples in run/audit/adversarial.safetensors)."
+        f"The robust accuracy of a on {data} at ℓ∞ 0.1 is at most 58.0% (95% interval 48.2–67.2, n = 100), "
+        f"measured with isthmus {version}, seed 0. Verdict on the reported 60.0% "
+        "(95% interval 50.2–69.1, n = 100): holds. "
+        "Attacks: PGD and the suite fast; adversarial examples: run/audit/adversarial.safetensors."
     )
-    (both,) = verdicts.citations([row, replace(row, name="b")], "0.1.0")
-    assert "audit/adversarial.safetensors of each run folder): a 58.0% (48.2\u00a0to\u00a067.2) and b" in both
-    assert len(verdicts.citations([row, replace(row, threat="ℓ2 1")], "0.1.0")) == 2
+    assert sentence.startswith(citation(one))
+    (both,) = citations(found)
+    assert both.replace("\u00a0", " ") == (
+        f"The robust accuracy on {data} at ℓ∞ 0.1 is at most 58.0% (48.2–67.2) for a and 58.0% (48.2–67.2) for b (95% "
+        f"intervals, n = 100), measured with isthmus {version}, seed 0. Attacks: PGD and the suite fast; adversarial "
+        "examples: audit/adversarial.safetensors of each run folder."
+    )
+    other = replace(found[1], record=found[1].record.model_copy(update={"seed": 1}))
+    assert len(citations([one, other])) == 2
 
 
 def test_without_a_diagnosis_there_is_no_banner(runs: list[Path]) -> None:

@@ -15,6 +15,7 @@ from isthmus.core.results import AuditRecord
 from isthmus.core.types import CheckResult, Metric
 from isthmus.diagnosis.verdict import Verdict
 from isthmus.report import page
+from isthmus.report.citation import citation
 from isthmus.report.loading import AuditedModel
 
 if TYPE_CHECKING:
@@ -66,15 +67,8 @@ class Audit(Summarized):
         Raises:
             ConfigError: this audit has no verdict.
         """
-        record, verdict, details = self.record, self.verdict, self.results["diagnosis"].details
-        mode = f" in {details['mode']} mode" if len(details["modes"]) > 1 else ""
-        version = record.provenance.get("packages", {}).get("isthmus")
-        text = (
-            f"The robust accuracy of {record.model}{mode} on {record.data} at {self._threat} is at most "
-            f"{in_words(verdict.corrected_metric)}, measured with isthmus {version}, seed {record.seed}. "
-            f"Verdict on the reported {in_words(verdict.reported_metric)}: {verdict.status}."
-        )
-        return text.replace("\u00a0", " ")
+        _ = self.verdict
+        return citation(self._audited()).replace("\u00a0", " ")
 
     def rows(self) -> list[dict[str, Any]]:
         """Tidy rows of all metrics: model, check, name, coordinates, value, unit, n, interval and note."""

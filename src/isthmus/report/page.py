@@ -21,7 +21,8 @@ from isthmus.core.types import CheckResult, Status
 from isthmus.report import blocks, comparison, curves, legend, scorecard, summary, tables, verdicts
 from isthmus.report import sections as drawn
 from isthmus.report.blocks import ComparisonView, GridView, Merged, View, prose
-from isthmus.report.loading import AuditedModel, as_mapping, load_all
+from isthmus.report.citation import citations
+from isthmus.report.loading import AuditedModel, load_all
 from isthmus.report.palette import Looks
 from isthmus.report.provenance import provenances
 from isthmus.report.scorecard import in_order
@@ -99,7 +100,7 @@ def render(models: Sequence[AuditedModel]) -> str:
         cautions=summary.cautions(models),
         verdicts=banner,
         compared=comparison.sentence(models) if banner else "",
-        citations=verdicts.citations(banner, _versions(models)),
+        citations=citations(models) if banner else [],
         names=[model.name for model in models],
         questions=[q for q in scorecard.questions(shown, models) if not (banner and q.anchor == _DIAGNOSIS)],
         in_columns=len(models) <= scorecard.COLUMNS,
@@ -139,12 +140,6 @@ def _environment() -> Environment:
     environment.globals |= {"style": Markup(style), "script": Markup(script), "script_hash": f"sha256-{digest}"}
     environment.filters["prose"] = prose
     return environment
-
-
-def _versions(models: Sequence[AuditedModel]) -> str:
-    """The versions of isthmus that audited these classifiers."""
-    found = [as_mapping(model.record.provenance.get("packages")).get("isthmus") for model in models]
-    return listed([str(version) for version in dict.fromkeys(found) if version]) or "of unknown version"
 
 
 def _section(check: str, models: Sequence[AuditedModel]) -> Section:

@@ -1,21 +1,19 @@
-"""The first screen: each classifier's verdict, and sentences for a paper."""
+"""The first screen: each classifier's verdict."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from isthmus import metrics
-from isthmus.core.format import interval_text, level_text, listed, size, threat_title, value_text
+from isthmus.core.format import interval_text, listed, size, threat_title, value_text
 from isthmus.core.types import CheckResult, Metric
 from isthmus.diagnosis.verdict import TOLERANCE
 from isthmus.report import comparison
 from isthmus.report.loading import AuditedModel
 from isthmus.report.sections import common
-
-_SUITES = {"quick": "fast", "full": "standard"}
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,6 @@ class Verdict:
         reported: the accuracy in question, in [0, 1].
         note: what the numbers do not say, as a clause.
         threat: as it is shown: "ℓ∞ 0.1".
-        attacks: what was run: "PGD and the suite fast".
         mode: that the verdict is about, the worst: "stochastic mode"; empty if there is only the mean mode.
     """
 
@@ -38,8 +35,6 @@ class Verdict:
     reported: float | None = None
     note: str = ""
     threat: str = ""
-    attacks: str = ""
-    source: str = ""
     mode: str = ""
 
     @property
@@ -102,8 +97,6 @@ def _verdict(model: AuditedModel) -> Verdict:
         reported,
         "; ".join(filter(None, [words, _note(result, stored, corrected, mode)])),
         threat_title(str(result.details["threat"])).replace(" ", "\u00a0"),
-        _attacks(result, mode, str(model.record.settings.get("budget", ""))),
-        model.adversarial if mode == common.MEAN else "",
         words,
     )
 
@@ -169,40 +162,3 @@ def _needed(n: int, half_width: float, gap: float) -> str:
 def _of_mode(result: CheckResult, mode: str) -> Mapping[str, Any]:
     found: Mapping[str, Any] = result.details["modes"][mode]
     return found
-
-
-def _attacks(result: CheckResult, mode: str, budget: str) -> str:
-    """The attacks of the diagnosis: baseline, suite, and follow-up attacks."""
-    suite = result.options.get("ensemble") or _SUITES.get(budget, "")
-    more = [name.replace("_", " ") for name in _of_mode(result, mode).get("follow_ups", {})]
-    follow = [f"the follow-up attacks {listed(more)}"] if more else []
-    return listed(["PGD", *([f"the suite {suite}"] if suite else []), *follow])
-
-
-def citations(rows: Sequence[Verdict], version: str) -> list[str]:
-    """Sentences for a paper: one if all classifiers share threat, n and attacks, else one for each."""
-    shown = [row for row in rows if row.corrected and row.corrected.value is not None]
-    if len({_conditions(replace(row, source=""), version) for row in shown}) != 1 or len(shown) == 1:
-        return [f"{_cited(row, len(rows) > 1)}, {_conditions(row, version)})." for row in shown]
-    endings = {row.source.partition("/")[2] for row in shown}
-    source = f"{endings.pop()} of each run folder" if len(endings) == 1 and all(row.source for row in shown) else ""
-    each = listed([f"{' in '.join(filter(None, (row.name, row.mode)))} {row.value} ({_ends(row)})" for row in shown])
-    conditions = _conditions(replace(shown[0], source=source), version)
-    return [f"Robust accuracy with 95%\u00a0interval ({conditions}): {each}."]
-
-
-def _cited(row: Verdict, named: bool) -> str:
-    level = level_text(row.corrected.interval) if row.corrected and row.corrected.interval else ""
-    of = (f" of {row.name}" if named else "") + (f" in {row.mode}" if row.mode else "")
-    return f"Robust accuracy{of} {row.value} ({level}\u00a0interval {_ends(row)}"
-
-
-def _ends(row: Verdict) -> str:
-    ends = row.corrected.interval if row.corrected else None
-    return f"{100 * ends.low:.1f}\u00a0to\u00a0{100 * ends.high:.1f}" if ends else "unknown"
-
-
-def _conditions(row: Verdict, version: str) -> str:
-    n = size(row.corrected.n) if row.corrected else ""
-    source = f", adversarial examples in {row.source}" if row.source else ""
-    return f"{n}, {row.threat}, attacked with {row.attacks}, isthmus\u00a0{version}{source}"
