@@ -87,8 +87,8 @@ class Robustness(Check):
             ConfigError: a grid beyond the audit's ε, or none of the requested modes.
         """
         grid = self._grid(context)
-        attacks = None if self.attacks is None else stages_of(self.attacks, context.threat.name)
-        known = {mode: found for mode in context.modes if (found := _diagnosed(context, mode))}
+        attacks = None if self.attacks is None else stages_of(list[Any](self.attacks), context.threat.name)
+        known = {mode: outcome for mode in context.modes if (outcome := _diagnosed(context, mode))}
 
         def measured(model: nn.Module, progress: Progress) -> Curve:
             mode = MEAN if model is context.model else STOCHASTIC

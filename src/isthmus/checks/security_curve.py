@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ class Outcome:
 
     def fits(self, threat: Threat, context: Context) -> Bools:
         """Which examples have an adversarial example inside this ball: bool[n]."""
-        found = np.isfinite(self.adversarial).all(axis=(1, 2, 3))
+        found = _finite(self.adversarial)
         rows = torch.from_numpy(np.flatnonzero(found))
         originals = context.images.cpu()[rows].float()
         found[rows.numpy()] = threat.contains(torch.from_numpy(self.adversarial)[rows], originals).numpy()
@@ -141,16 +142,16 @@ def by_suite(
     passes, top = np.zeros(2, dtype=int), len(grid) - 1
 
     def attack(level: int, stages: Sequence[Stage], rows: NDArray[np.int64]) -> Outcome:
-        result = attack_examples(model, context, grid[level], stages, part(progress, top - level, top + 1), rows)
+        result = attack_examples(
+            model, context, grid[level], [*stages, *suite], part(progress, top - level, top + 1), rows
+        )
         passes[:] += result.forward_passes, result.backward_passes
         return Outcome.of(result)
 
-    at = attack(top, suite, np.arange(len(context.labels))) if known is None else known
+    at = attack(top, [], np.arange(len(context.labels))) if known is None else known
     levels = [at]
     for level in reversed(range(top)):
-        at = _smaller(
-            at, context, grid[level], lambda stages, rows, level=level: attack(level, [*stages, *suite], rows)
-        )
+        at = _smaller(at, context, grid[level], partial(attack, level))
         levels.insert(0, at)
     progress(1, 1)
     return Curve(
@@ -175,16 +176,16 @@ def _smaller(
     """The outcome at a smaller ε: examples that no rule calls robust, and no adversarial example breaks, are attacked.
 
     Args:
-        attack: attacks the examples at these positions, by these stages and then the suite.
+        attack: attacks the examples at these positions by these stages, and then by the suite.
     """
     fits, settled = larger.fits(threat, context), larger.robust
-    for rows in larger.rules.values():
-        settled = settled & rows
+    for robust in larger.rules.values():
+        settled = settled & robust
     done = fits & ~larger.rules.get(CONFIDENT, larger.robust)
     rows = np.flatnonzero(larger.correct & ~larger.invalid & ~settled & ~done)
     if not len(rows):
         return larger
-    useful = np.isfinite(larger.adversarial).all(axis=(1, 2, 3)) & larger.correct
+    useful = _finite(larger.adversarial) & larger.correct
     images = torch.from_numpy(larger.adversarial)
     proposal = transfer.proposed(context.images.cpu().float(), images, torch.from_numpy(useful))
     found = attack([Stage(_PROPOSAL, proposal)], rows)
@@ -194,7 +195,7 @@ def _smaller(
         joined[rows] |= new
         return joined
 
-    adversarial, broken = larger.adversarial.copy(), np.isfinite(found.adversarial).all(axis=(1, 2, 3))
+    adversarial, broken = larger.adversarial.copy(), _finite(found.adversarial)
     adversarial[rows[broken]] = found.adversarial[broken]
     labels, new = larger.broken_by.copy(), broken & (found.broken_by != _PROPOSAL)
     labels[rows[new]] = found.broken_by[new]
@@ -206,6 +207,11 @@ def _smaller(
         labels,
         {name: with_new(known, found.rules.get(name, found.robust)) for name, known in larger.rules.items()},
     )
+
+
+def _finite(images: NDArray[np.float32]) -> Bools:
+    """Which images have no NaN: bool[n]."""
+    return np.asarray(np.isfinite(images).all(axis=(1, 2, 3)), dtype=np.bool_)
 
 
 def attack_examples(
