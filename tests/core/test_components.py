@@ -172,7 +172,7 @@ def test_every_component_is_a_class_named_like_its_file(kind):
             lambda: isthmus.attacks.APGD(stepz=5),
             r"APGD: There is no key 'stepz'. Did you mean 'steps'\? There is: eot, loss",
         ),
-        (lambda: isthmus.objectives.CEB(rho="x"), "CEB: rho: Input should be a valid number, .*got 'x'"),
+        (lambda: isthmus.objectives.CEB(rho="x"), "CEB: rho: Input should be a valid number .got 'x'"),
         (lambda: isthmus.attacks.APGD(name="pgd"), "APGD: name: Input should be 'apgd'"),
         (
             lambda: isthmus.checks.NoiseRobustness(low=30, high=20),
