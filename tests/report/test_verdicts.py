@@ -77,6 +77,11 @@ def test_the_sentence_for_a_paper_has_everything(runs: list[Path]) -> None:
         f"intervals, n = 100), measured with isthmus {version}, seed 0. Attacks: PGD and the suite fast; adversarial "
         "examples: audit/adversarial.safetensors of each run folder."
     )
+    result = found[1].results["diagnosis"]
+    modes = {"mean": result.details["modes"]["mean"] | {"follow_ups": {"random_search": {}}}}
+    result = result.model_copy(update={"details": result.details | {"modes": modes}})
+    (further,) = citations([one, replace(found[1], results={"diagnosis": result})])
+    assert "Attacks: PGD and the suite fast; random search for b; adversarial examples: " in further
     other = replace(found[1], record=found[1].record.model_copy(update={"seed": 1}))
     assert len(citations([one, other])) == 2
 

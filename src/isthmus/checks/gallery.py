@@ -37,15 +37,15 @@ def gallery(
         ``size``, the norm of the perturbation, and ``attack``; otherwise these are None and the second picture repeats
         the first.
     """
-    shown = np.arange(min(MOST, len(correct)))
+    shown = slice(0, MOST)
     broken = correct[shown] & np.isfinite(adversarial[shown]).all(axis=(1, 2, 3))
-    original = context.images[: len(shown)].cpu().float()
+    original = context.images[shown].cpu().float()
     changed = torch.where(torch.from_numpy(broken)[:, None, None, None], torch.from_numpy(adversarial[shown]), original)
     before, after = (_confidences(images, context) for images in (original, changed))
     sizes = context.threat.norm(changed - original).tolist()
     facts = [
         {
-            "index": int(i),
+            "index": i,
             "label": int(context.truth[i]),
             "clean_predicted": before[i][0],
             "clean_confidence": before[i][1],
@@ -55,7 +55,7 @@ def gallery(
             "size": sizes[i] if broken[i] else None,
             "attack": broken_by[i] if broken[i] and broken_by else None,
         }
-        for i in shown
+        for i in range(len(original))
     ]
     return facts, {"gallery_original": _as_bytes(original), "gallery_adversarial": _as_bytes(changed)}
 
@@ -71,4 +71,4 @@ def _confidences(images: torch.Tensor, context: Context) -> list[tuple[int, floa
 
 
 def _as_bytes(images: torch.Tensor) -> NDArray[np.uint8]:
-    return np.rint(images.numpy() * 255).astype(np.uint8).transpose(0, 2, 3, 1)
+    return np.asarray(np.rint(images.numpy() * 255).transpose(0, 2, 3, 1), dtype=np.uint8)

@@ -30,11 +30,11 @@ def citation(model: AuditedModel) -> str:
 def citations(models: Sequence[AuditedModel]) -> list[str]:
     """The sentences of a page, with the attacks and the files of adversarial examples.
 
-    Classifiers that share data, threat, n, version, seed and attacks share a sentence.
+    Classifiers that share data, threat, n, version, seed and suite share a sentence.
     """
     cited = [model for model in models if _verdict(model)]
     if len(cited) == 1 or len({_conditions(model) for model in cited}) != 1:
-        return [f"{citation(model)} {_means(model, _source(model))}" for model in cited]
+        return [f"{citation(model)} {_means([model], _source(model))}" for model in cited]
     endings = {_source(model).partition("/")[2] for model in cited}
     source = f"{endings.pop()} of each run folder" if len(endings) == 1 and "" not in endings else ""
     corrected = [_corrected(model) for model in cited]
@@ -44,7 +44,7 @@ def citations(models: Sequence[AuditedModel]) -> list[str]:
     ]
     return [
         f"The robust accuracy {_place(cited[0])} is at most {listed(each)} (95%\u00a0intervals, "
-        f"{size(corrected[0].n)}), {_measured(cited[0])}. {_means(cited[0], source)}"
+        f"{size(corrected[0].n)}), {_measured(cited[0])}. {_means(cited, source)}"
     ]
 
 
@@ -78,15 +78,24 @@ def _measured(model: AuditedModel) -> str:
 
 
 def _conditions(model: AuditedModel) -> tuple[str, str, int, str]:
-    return _place(model), _measured(model), _corrected(model).n, _means(model, "")
+    return _place(model), _measured(model), _corrected(model).n, _suite(model)
 
 
-def _means(model: AuditedModel, source: str) -> str:
+def _suite(model: AuditedModel) -> str:
+    given = model.results["diagnosis"].options.get("ensemble")
+    return str(given or _SUITES.get(str(model.record.settings.get("budget", "")), ""))
+
+
+def _means(models: Sequence[AuditedModel], source: str) -> str:
     """The attacks of the diagnosis, and the file of adversarial examples."""
-    result = model.results["diagnosis"]
-    suite = result.options.get("ensemble") or _SUITES.get(str(model.record.settings.get("budget", "")), "")
-    follow_ups = result.details["modes"][common.status_mode(result)].get("follow_ups", {})
-    attacks = ["PGD", *([f"the suite {suite}"] if suite else [])]
-    if follow_ups:
-        attacks.append(f"the follow-up attacks {listed([name.replace('_', ' ') for name in follow_ups])}")
-    return f"Attacks: {listed(attacks)}{f'; adversarial examples: {source}' if source else ''}."
+    suite = _suite(models[0])
+    further: dict[str, list[str]] = {}
+    for model in models:
+        result = model.results["diagnosis"]
+        names = result.details["modes"][common.status_mode(result)].get("follow_ups", {})
+        if names:
+            attacks = listed([name.replace("_", " ") for name in names])
+            further.setdefault(attacks, []).append(model.name)
+    parts = [f"Attacks: {listed(['PGD', *([f'the suite {suite}'] if suite else [])])}"]
+    parts += [f"{attacks}{f' for {listed(names)}' if len(models) > 1 else ''}" for attacks, names in further.items()]
+    return "; ".join([*parts, *([f"adversarial examples: {source}"] if source else [])]) + "."

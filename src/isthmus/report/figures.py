@@ -169,7 +169,7 @@ def _draw_line(
         markeredgewidth=1.2,
         clip_on=not scales.inside(axes, x, y),
         zorder=3,
-        transform=offset_copy(axes.transData, axes.figure, y=2.2 * beside, units="points"),
+        transform=offset_copy(axes.transData, axes.get_figure(root=True), y=2.2 * beside, units="points"),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -192,8 +193,8 @@ def _viewer(shown: Results) -> list[Comparison]:
         "adversarial example: its difference from the original, the predictions before → after with their confidence, "
         "the attack, and the norm of the difference."
     )
-    key = (f"darker by {largest:.2g}", "unchanged", f"brighter by {largest:.2g}")
-    return [Comparison("Adversarial examples", reading, tuple(stored), tuple(rows), key)]
+    ends = (f"darker by {largest:.2g}", "unchanged", f"brighter by {largest:.2g}")
+    return [Comparison("Adversarial examples", reading, tuple(stored), tuple(rows), ends)]
 
 
 _Key = tuple[int, bytes]
@@ -222,7 +223,7 @@ def _stored(result: CheckResult) -> dict[_Key, _Example]:
 
 def _most_rows(found: Sequence[_Example], classifiers: int) -> int:
     """The rows that the page has room for: large images of many classifiers get fewer."""
-    pixels = max(example.original.shape[0] * example.original.shape[1] for example in found)
+    pixels = max(math.prod(example.original.shape[:2]) for example in found)
     return min(_MOST, max(_FEWEST, _PIXELS // (pixels * (1 + 2 * classifiers))))
 
 
