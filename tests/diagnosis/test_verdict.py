@@ -21,13 +21,13 @@ def accuracy(robust: int, n: int) -> Metric:
     return metrics.accuracy(np.arange(n) < robust)
 
 
-@pytest.mark.parametrize(("baseline", "numbers"), [(83, ["69.2%"]), (88, ["73.3%", "4.2 points", "the 2 that are"])])
-@pytest.mark.parametrize("failed", [(), ("restarts",)])
-def test_a_small_or_missing_difference_holds(baseline, numbers, failed):
-    found = verdict(None, baseline, 83, n=120, failed=failed)
-    assert found.status == "holds"
-    assert "69.2% (95% interval 60.4% to 76.7%, n = 120)" in found.reason
-    assert all(number in found.reason for number in numbers)
+@pytest.mark.parametrize(("failed", "tolerated"), [((), 5), (("restarts",), 2)])
+def test_a_small_or_missing_difference_holds(failed, tolerated):
+    for baseline, numbers in ((83, ["69.2%"]), (88, ["73.3%", "4.2 points", f"the {tolerated} that are"])):
+        found = verdict(None, baseline, 83, n=120, failed=failed)
+        assert (found.status, 100 * found.tolerance) == ("holds", tolerated)
+        assert "69.2% (95% interval 60.4% to 76.7%, n = 120)" in found.reason
+        assert all(number in found.reason for number in numbers)
 
 
 def test_a_claim_is_compared_with_the_interval_of_the_corrected_accuracy():
@@ -37,7 +37,9 @@ def test_a_claim_is_compared_with_the_interval_of_the_corrected_accuracy():
 
 
 def test_a_baseline_that_significantly_exceeds_the_corrected_accuracy_is_overstated_even_if_no_test_failed():
-    assert verdict(None, 94, 83, n=120).status == "overstated"
+    assert verdict(None, 100, 83, n=120).status == "overstated"
+    assert verdict(None, 94, 83, n=120, failed=("restarts",)).status == "overstated"
+    assert verdict(None, 94, 83, n=120).status == "holds"
     found = verdict(None, 52, 34, failed=("ensemble", "restarts"))
     assert found.status == "overstated"
     assert "18.0 points" in found.reason

@@ -10,8 +10,11 @@ from isthmus.core.notebook import Summarized
 from isthmus.core.types import Metric, Record
 from isthmus.diagnosis.diagnostic_result import percent
 
-TOLERANCE = 0.02
-"""Excess of the baseline over the corrected accuracy that is too small to matter, since attacks differ."""
+TOLERANCE, WITHOUT_FAILED_TEST = 0.02, 0.05
+"""Excess of the baseline over the corrected accuracy that is tolerated, in [0, 1]: if a test failed, and if none did.
+
+On sound, adversarially trained networks one run of PGD is up to 6 points too high, and no test fails.
+"""
 
 Word = Literal["holds", "undecided", "overstated", "broken"]
 
@@ -20,16 +23,18 @@ class Verdict(Summarized, Record):
     """Verdict on a reported robust accuracy.
 
     Attributes:
-        status: ``overstated`` if the reported accuracy is significantly too high, whether or not a test failed: a claim
-            if it lies above the 95% interval of the corrected accuracy, the accuracy against the baseline attack if the
-            95% interval of the paired difference lies above :data:`TOLERANCE`. ``broken`` if, besides, the corrected
-            accuracy is no better than chance. Otherwise ``undecided`` if decisive evidence is missing (a test or
-            follow-up attack raised an error, the model has no gradient, the budget was exhausted, or no attack is shown
-            to work on the model), and ``holds`` if none is.
+        status: ``overstated`` if the reported accuracy is significantly too high: a claim if it lies above the 95%
+            interval of the corrected accuracy, the accuracy against the baseline attack if the 95% interval of the
+            paired difference lies above ``tolerance``. ``broken`` if, besides, the corrected accuracy is no better than
+            chance. Otherwise ``undecided`` if decisive evidence is missing (a test or follow-up attack raised an error,
+            the model has no gradient, the budget was exhausted, or no attack is shown to work on the model), and
+            ``holds`` if none is.
         reported: the robust accuracy in question, in [0, 1]: the claimed one, otherwise that against the baseline
             attack.
         corrected: robust accuracy against everything that was tried, in [0, 1]; still an upper bound.
         reported_metric, corrected_metric: the same with n and interval; a claim has none.
+        tolerance: excess of the reported accuracy that is tolerated, in [0, 1]: 0 for a claim, otherwise 2 points if a
+            test failed and 5 if none did.
         untested: tests that could not run on this model.
         not_tried: tests and follow-up attacks that the budget left out or cut short; without them ``corrected`` may be
             too high.
@@ -41,6 +46,7 @@ class Verdict(Summarized, Record):
     corrected: float
     reported_metric: Metric
     corrected_metric: Metric
+    tolerance: float = 0.0
     untested: tuple[str, ...] = ()
     not_tried: tuple[str, ...] = ()
     reason: str
@@ -91,8 +97,11 @@ def decide(
     assert value is not None
     assert corrected.interval is not None
     assert difference.interval is not None
-    above_claim, above_baseline = reported > corrected.interval.high, difference.interval.low > TOLERANCE
-    too_high = above_baseline if claimed is None else above_claim
+    if claimed is None:
+        tolerance = TOLERANCE if evidence.failed else WITHOUT_FAILED_TEST
+        too_high = difference.interval.low > tolerance
+    else:
+        tolerance, too_high = 0.0, reported > corrected.interval.high
     status: Word = "undecided" if evidence.missing or evidence.not_tried else "holds"
     if too_high:
         status = "broken" if value <= chance else "overstated"
@@ -104,13 +113,14 @@ def decide(
         corrected=value,
         reported_metric=baseline if claimed is None else Metric(value=claimed, unit="fraction", n=0, note="claimed"),
         corrected_metric=corrected,
+        tolerance=tolerance,
         untested=evidence.untested,
         not_tried=evidence.not_tried,
-        reason="; ".join([_comparison(status, reported, corrected, exceeds), *_remarks(evidence)]),
+        reason="; ".join([_comparison(status, reported, corrected, exceeds, tolerance), *_remarks(evidence)]),
     )
 
 
-def _comparison(status: Word, reported: float, corrected: Metric, exceeds: bool) -> str:
+def _comparison(status: Word, reported: float, corrected: Metric, exceeds: bool, tolerance: float) -> str:
     interval, value = corrected.interval, corrected.value
     assert interval is not None
     assert value is not None
@@ -129,7 +139,7 @@ def _comparison(status: Word, reported: float, corrected: Metric, exceeds: bool)
     )
     if status == "overstated":
         return comparison
-    return f"{comparison}, not significantly more than the {100 * TOLERANCE:g} that are tolerated"
+    return f"{comparison}, not significantly more than the {100 * tolerance:g} that are tolerated"
 
 
 def _remarks(evidence: Evidence) -> list[str]:

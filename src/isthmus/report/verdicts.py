@@ -114,17 +114,18 @@ def _note(result: CheckResult, stored: Mapping[str, Any], corrected: Metric, mod
         tests = f"; failed tests: {listed(failed)}" if failed else ""
         return f"{said}, {100 * excess:.1f} points too high{tests}"
     difference = None if claimed else _difference(result, mode)
-    notes = [f"{said}{_excess(reported, corrected, difference)}"]
+    notes = [f"{said}{_excess(reported, corrected, difference, float(stored.get('tolerance', 0.0)))}"]
     if stored["status"] == "undecided":
         notes += str(stored.get("reason", "")).split("; ")[1:]
     return "; ".join(notes)
 
 
-def _excess(reported: float, corrected: Metric, difference: Metric | None) -> str:
+def _excess(reported: float, corrected: Metric, difference: Metric | None, tolerance: float) -> str:
     """What is known of an accuracy that was reported well above the corrected one, though no verdict refutes it.
 
     Args:
         difference: paired difference of the two; None for a claim, which has no outcomes by example.
+        tolerance: the verdict's.
     """
     excess = round(reported - (corrected.value or 0.0), 9)
     if excess <= TOLERANCE or corrected.interval is None:
@@ -134,8 +135,8 @@ def _excess(reported: float, corrected: Metric, difference: Metric | None) -> st
         return f", not shown to differ at {size(corrected.n)}{needed}"
     low = difference.interval.low
     if low > 0:
-        needed = _needed(corrected.n, excess - low, excess - TOLERANCE)
-        return f", not shown to differ by more than {100 * TOLERANCE:.0f} points at {size(corrected.n)}{needed}"
+        needed = _needed(corrected.n, excess - low, excess - tolerance)
+        return f", not shown to differ by more than {100 * tolerance:.0f} points at {size(corrected.n)}{needed}"
     return f", not shown to differ at {size(corrected.n)}{_needed(corrected.n, excess - low, excess)}"
 
 
