@@ -6,7 +6,8 @@ import torch
 from isthmus.attacks import Race
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
-from isthmus.attacks.race import RaceRounds
+from isthmus.attacks.engine.state import EvaluationState
+from isthmus.attacks.race import RaceRounds, pick_rest_if_needed, pick_sample
 from isthmus.attacks.threats import Linf
 from isthmus.core.errors import ConfigError
 from isthmus.core.randomness import example_keys
@@ -44,3 +45,18 @@ def test_a_run_retires_if_twice_its_gain_would_not_break_the_example(gain, retir
 def test_a_round_has_at_most_as_many_classes_as_the_one_before():
     with pytest.raises(ConfigError, match="at most as many classes"):
         Race(rounds=((3, 10), (9, 30)))
+
+
+@pytest.mark.parametrize(("of_the_nearest", "of_the_drawn", "all_get_it"), [(2, 0, 0), (3, 0, 397), (0, 1, 399)])
+def test_square_attacks_all_robust_examples_if_it_broke_one_drawn_or_many_of_the_nearest(
+    of_the_nearest, of_the_drawn, all_get_it
+):
+    state, keys = EvaluationState.new(torch.zeros(400, *SHAPE)), example_keys(0, torch.arange(400))
+    state.margin = torch.arange(400.0)
+    tried = pick_sample(Race(near=0.1, drawn=50), state, keys)
+    assert tried[:40].all()
+    assert int(tried.sum()) == 90
+    drawn = tried.nonzero().squeeze(1)[40:]
+    broken = torch.cat([torch.arange(of_the_nearest), drawn[:of_the_drawn]])
+    state.broken[broken], state.stage[broken] = True, 3
+    assert int(pick_rest_if_needed(state, keys).sum()) == all_get_it
