@@ -66,7 +66,7 @@ __all__ = [
 ]
 
 
-_PACKAGES = ("attacks", "data", "metrics", "models", "objectives")
+_PACKAGES = ("attacks", "checks", "data", "metrics", "models", "objectives")
 
 
 def __getattr__(name: str) -> Any:

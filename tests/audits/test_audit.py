@@ -303,8 +303,12 @@ def test_stochastic_results_do_not_depend_on_the_batch_size(data):
         (lambda m, x, y: (m, x - 1, y), DataError, r"\[0, 1\]"),
         (lambda m, x, y: (m, x, y + 5), DataError, "label"),
         (lambda m, x, y: (m, x, y.float()), DataError, "integer"),
-        (lambda m, x, y: (m, x, y[:5]), DataError, "as many labels as images, and some; got 100 and 5"),
+        (lambda m, x, y: (m, x, y[:5]), DataError, "as many labels as images; got 100 images and 5 labels"),
         (lambda m, x, y: (m, x[:0], y[:0]), DataError, "at least one image"),
+        (lambda m, x, y: (m, x[0], y[:1]), DataError, r"one image C×H×W, images\[None\]"),
+        (lambda m, x, y: (m, x, nn.functional.one_hot(y)), DataError, r"pass labels.argmax\(1\)"),
+        (lambda m, x, y: (m, x, y + 1), DataError, "They seem to start at 1: subtract 1"),
+        (lambda m, x, y: (Indices(m), x, y), ModelError, "class indices rather than logits"),
         (lambda m, x, y: (nn.Flatten(), x, y), None, ""),
         (lambda m, x, y: (nn.Linear(3, 3), x, y), ModelError, "fails on images"),
     ],
@@ -321,6 +325,35 @@ def test_bad_input_is_explained(model, data, change, error, message):
 def test_unknown_checks_get_a_suggestion(model, data):
     with pytest.raises(ConfigError, match="Did you mean 'accuracy'"):
         isthmus.audit(model, *data, isthmus.Linf(0.1), checks=["acuracy"])
+
+
+class Indices(nn.Module):
+    """The predicted class of another model."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images):
+        return self.model(images).argmax(1)
+
+
+def test_names_of_checks_may_be_one_text(model, data):
+    audit = isthmus.audit(model, *data, isthmus.Linf(0.1), checks="accuracy, calibration")
+    assert list(audit.results) == ["accuracy", "calibration"]
+    with pytest.raises(ConfigError, match="checks must be a list of names"):
+        isthmus.audit(model, *data, isthmus.Linf(0.1), checks=3)
+
+
+def test_options_are_an_object(model, data):
+    with pytest.raises(ConfigError, match=r"options must be AuditOptions, such as AuditOptions\(batch_size=64\)"):
+        isthmus.audit(model, *data, isthmus.Linf(0.1), options={"batch_size": 64})
+
+
+@pytest.mark.parametrize("claimed", ["65", 65, " 65 "])
+def test_a_claim_in_percent_needs_its_sign(model, data, claimed):
+    with pytest.raises(ConfigError, match=r"Did you mean 65%\?"):
+        isthmus.audit(model, *data, isthmus.Linf(0.1), claimed=claimed)
 
 
 class Service(nn.Module):
@@ -591,7 +624,7 @@ class TestWhatIsHandedIn:
         ("options", "error", "message"),
         [
             ({"model": lambda x: x}, ModelError, "is an nn.Module .* got function"),
-            ({"model": Broken}, ModelError, "is an nn.Module .* got type"),
+            ({"model": Broken}, ModelError, "is an nn.Module .* got the class Broken"),
             ({"labels": [[1], [2, 3]]}, DataError, "labels must be .* got list"),
             ({"labels": ["a"] * 100}, DataError, "labels must be .* got list"),
             ({"labels": torch.tensor(3)}, DataError, "labels must be integers of shape N"),

@@ -251,8 +251,10 @@ class TestForeign:
         ("path", "message"),
         [
             ("their_nets", "package.module:function"),
-            ("their_nets:buld", "Cannot find"),
-            ("no_nets:build", "Cannot find"),
+            (".", "A run folder is given without --model"),
+            ("their_nets:buld", "Cannot find 'their_nets:buld': AttributeError: .*'buld'.$"),
+            ("no_nets:build", "Cannot find .* in the current folder or in an installed package"),
+            ("their_nets.py:build", "Cannot find .* Give the module without .py"),
             ("their_nets:wrong", "returned int"),
             ("their_nets:needs", r"needs\(\) failed: TypeError: .*without arguments"),
             ("their_nets:breaks", r"breaks\(\) failed: AssertionError: no weights here"),
@@ -270,3 +272,28 @@ class TestForeign:
     def test_wrong_paths_are_explained(self, path, message):
         with pytest.raises(ModelError, match=message):
             adapters.external_model(path)
+
+
+class OfShape(nn.Module):
+    """Takes images with this many channels only."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.layer = nn.Conv2d(channels, 3, 1)
+
+    def forward(self, images):
+        return self.layer(images).mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("channels", "shape", "remedy"),
+    [
+        (1, (2, 3, 4, 4), "It works with one channel; a folder of grey images takes the option channels: 1."),
+        (3, (2, 1, 4, 4), "It works with three channels: images.expand"),
+        (3, (2, 4, 4, 3), "It works with channels before height and width: images.permute"),
+        (2, (2, 4, 4, 3), r"to have 2 channels, but got 4 channels instead \(RuntimeError\)\.$"),
+    ],
+)
+def test_images_of_another_layout_are_recognised(channels, shape, remedy):
+    with pytest.raises(ModelError, match=remedy):
+        classifier.adopt(OfShape(channels), torch.rand(shape))

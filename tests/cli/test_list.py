@@ -22,7 +22,7 @@ def test_list_describes_each_name_of_a_kind_and_its_options(tmp_path):
 def test_list_knows_suites_augmentations_and_studies():
     assert set(SUITES) | {*suites.IN_L1.values()} == {*suites.SUITES}
     entries = {kind: {name: (about, options) for name, about, options in _entries(kind)} for kind in KINDS}
-    assert entries["suites"]["standard"][0] == (
+    assert entries["suites"]["standard"][1] == (
         "apgd (loss=ce), apgd (loss=dlr, targets=9), fab (targets=9), square:5000"
     )
     assert entries["augmentations"]["autoaugment"][0] == "autoaugment=published, crop_flip=true, cutout=16"

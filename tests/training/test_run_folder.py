@@ -101,3 +101,9 @@ def test_a_run_shows_status_and_accuracy_and_its_epochs_as_a_table(trained, tmp_
     assert table["ce"].tolist() == [end["epoch_ce"]]
     assert table["test_accuracy"].tolist() == [result["test_accuracy"]]
     assert repr(Run(tmp_path / "none")).startswith(f"Run: {tmp_path / 'none'}\nstatus: There is no run folder")
+
+
+def test_a_folder_with_only_an_audit_says_so(tmp_path):
+    (tmp_path / "audit").mkdir()
+    with pytest.raises(FileError, match="holds an audit of another model and no trained run; name that model by --mod"):
+        Run(tmp_path).info()

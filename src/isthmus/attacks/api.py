@@ -72,7 +72,7 @@ def robust_accuracy(
         Interrupted: Ctrl-C; its ``result`` is what was found so far, a valid upper bound.
     """
     chosen = _threat(parse(threat) if isinstance(threat, str) else threat)
-    options = options or RunOptions()
+    options = inputs.check_options(options, RunOptions)
     options = replace(
         options,
         batch_size=options.batch_size if batch_size is None else batch_size,
@@ -103,9 +103,12 @@ def robust_accuracy(
 
 
 def expected_queries(suite: Suite, threat: Threat, classes: int) -> int:
-    """About how many example-passes, forward and backward, a suite spends on an image that is robust to all of it."""
+    """About how many example-passes, forward and backward, a suite spends on an image that is robust to all of it.
+
+    Stages that attack only some of the robust images do not count.
+    """
     total = 3  # the clean image twice, and the verification at the end
-    for stage in stages_of(suite, threat.name):
+    for stage in (stage for stage in stages_of(suite, threat.name) if stage.among is None):
         attack, runs = stage.attack, stage.attack.runs_in(threat, classes)
         given = (int(getattr(attack, name)) for name in ("queries", "steps", "samples") if hasattr(attack, name))
         steps = max((steps for _, steps in getattr(attack, "rounds", ())), default=next(given, 1))
@@ -137,7 +140,7 @@ def curve(
     Other arguments and errors are those of :func:`robust_accuracy`.
     """
     grid = _ascending(threats)
-    stages, options = stages_of(suite, grid[0].name), _checked(options or RunOptions())
+    stages, options = stages_of(suite, grid[0].name), _checked(inputs.check_options(options, RunOptions))
     given = {name for name in ("save_to", "max_queries", "ci_half_width") if getattr(options, name) is not None}
     if given:
         raise ConfigError(f"A curve does not support {', '.join(sorted(given))}; evaluate each ε by robust_accuracy.")

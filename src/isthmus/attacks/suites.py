@@ -115,9 +115,11 @@ def _unknown(name: str) -> str:
         return f"{name!r} is a stage of the suite 'fast', which depends on the stages before it; give 'fast'."
     if number.isdigit() and base in _names():
         return (
-            f"{name!r} is the label of attack number {number} called {base!r} in its suite, whose options a name does "
-            f"not tell; give a mapping such as {{'name': {base!r}, ...}}."
+            f"{name!r} is the label of attack number {number} called {base!r} in a result. To run {base!r} with other "
+            f"options, give a mapping such as {{'name': {base!r}, ...}}, or its steps or queries as '{base}:{number}'."
         )
+    if name.lower() in ("autoattack", "aa"):
+        return f"There is no attack or suite {name!r}: the suite 'standard' has AutoAttack's attacks and budgets."
     return unknown("attack or suite", name, _names())
 
 

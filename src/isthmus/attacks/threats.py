@@ -45,7 +45,7 @@ class Threat(ABC):
 
     def __post_init__(self) -> None:
         if isinstance(self.eps, bool) or not isinstance(self.eps, int | float):
-            raise ConfigError(f"ε of {self.name} must be a number such as 8/255; got {self.eps!r}.")
+            raise ConfigError(f"ε of {self.name} must be a number such as 8 / 255, not text; got {self.eps!r}.")
         if not math.isfinite(self.eps) or self.eps <= 0:
             raise ConfigError(
                 f"ε of {self.name} must be positive and finite; got {self.eps}. Without a "

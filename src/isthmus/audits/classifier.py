@@ -118,6 +118,11 @@ def _fitted(model: nn.Module, images: Tensor, seed: int, batch_size: int) -> nn.
     some = _spread(images, min(_MANY, batch_size))
     answer = _answer(model, some, seed)
     if outputs.is_one(answer, len(some)):
+        if not answer.is_floating_point():
+            raise ModelError(
+                f"The model returned {answer.dtype} of shape {tuple(answer.shape)} for {len(some)} images, class "
+                "indices rather than logits; return the logits before argmax."
+            )
         return outputs.TwoColumns(model, probabilities=outputs.are_probabilities(answer)).eval()
     if isinstance(answer, Tensor) and torch.isneginf(answer).any():
         return outputs.Floored(model).eval()
@@ -155,7 +160,27 @@ def _answer(model: nn.Module, images: Tensor, seed: int) -> Any:
         if out_of_memory(error):
             raise
         fault = " ".join(str(error).split()) or "no reason given"
-        raise ModelError(f"The model fails on images of shape {shape}: {fault} ({type(error).__name__})") from error
+        hint = _other_layout(model, images[:2])
+        raise ModelError(
+            f"The model fails on images of shape {shape}: {fault} ({type(error).__name__}).{hint}"
+        ) from error
+
+
+def _other_layout(model: nn.Module, images: Tensor) -> str:
+    """A remedy if the model works on these images in another layout; empty if it does not."""
+    channels, last = images.shape[1], images.shape[3]
+    if channels == 3:
+        other, remedy = images[:, :1], "one channel; a folder of grey images takes the option channels: 1"
+    elif channels == 1:
+        other, remedy = images.expand(-1, 3, -1, -1), "three channels: images.expand(-1, 3, -1, -1)"
+    elif last in (1, 3):
+        other, remedy = images.permute(0, 3, 1, 2), "channels before height and width: images.permute(0, 3, 1, 2)"
+    else:
+        return ""
+    with contextlib.suppress(Exception), torch.no_grad(), seeded(0, images.device):
+        model(other.clone())
+        return f" It works with {remedy}."
+    return ""
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from isthmus.attacks.threats import Threat, parse
 from isthmus.checks.trained_on import InMemory, TrainedOn
 from isthmus.core import config, files
 from isthmus.core.config import Component
-from isthmus.core.errors import ConfigError, DataError
+from isthmus.core.errors import ConfigError, DataError, shown
 from isthmus.core.format import parse_fraction
 from isthmus.data.images import ImageData, check_images, fingerprint
 
@@ -48,7 +48,13 @@ def configs(
         ConfigError: an unknown check or option, or a check that is given twice.
     """
     usual = (*DEFAULT_CHECKS, *WITH_TRAINING) if trained_on else DEFAULT_CHECKS
-    given = usual if checks is None else [checks] if isinstance(checks, str) else checks
+    given = usual if checks is None else checks
+    if isinstance(given, Mapping | Component):
+        given = [given]
+    elif isinstance(given, str):
+        given = [given] if given.lstrip().startswith("{") else [name.strip() for name in given.split(",")]
+    elif not isinstance(given, Iterable):
+        raise ConfigError(f"checks must be a list of names, mappings or components; got {shown(given)}.")
     configs = [config.component("checks", item) for item in given]
     twice = [name for name, count in Counter(check.name for check in configs).items() if count > 1]
     if twice:
@@ -113,7 +119,9 @@ def _labelled(images: object, labels: object, which: str) -> tuple[Tensor, Tenso
     n = len(images)
     numbers = inputs.tensor(labels, f"{which}labels")
     if numbers.ndim and len(numbers) != n:
-        raise DataError(f"An audit needs as many {which}labels as images, and some; got {n} and {len(numbers)}.")
+        raise DataError(
+            f"An audit needs as many {which}labels as {which}images; got {n} images and {len(numbers)} labels."
+        )
     if not (numbers.is_floating_point() or numbers.dtype == torch.bool):
         numbers = numbers.long()
     return images, numbers
@@ -129,5 +137,8 @@ def claimed_accuracy(claimed: float | str | None) -> float | None:
         return None
     value = parse_fraction(claimed)
     if not 0 <= value <= 1:
-        raise ConfigError(f"A claimed robust accuracy is a fraction such as 0.53 or 53%, from 0 to 1; got {claimed!r}.")
+        hint = f" Did you mean {str(claimed).strip()}%?" if 1 < value <= 100 and "%" not in str(claimed) else ""
+        raise ConfigError(
+            f"A claimed robust accuracy is a fraction such as 0.53 or 53%, from 0 to 1; got {claimed!r}.{hint}"
+        )
     return value

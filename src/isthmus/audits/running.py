@@ -85,7 +85,7 @@ def audit(
         ConfigError: an unknown check, budget or option, or a check that is given twice.
         FileError: another process audits into the same folder, or it cannot be written.
     """
-    options = options or AuditOptions()
+    options = inputs.check_options(options, AuditOptions)
     threat = threat_of(threat)
     chosen = configs(checks, options.trained_on is not None, options.passes)
     claim = claimed_accuracy(claimed)

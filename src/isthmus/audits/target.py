@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from isthmus import audits
 from isthmus.attacks.threats import parse
 from isthmus.audits.options import AuditOptions
-from isthmus.core import config
+from isthmus.core import config, registry
 from isthmus.core.config import Component
 from isthmus.core.errors import ConfigError, DataError
 from isthmus.data.images import Examples, Split, as_float
@@ -143,7 +143,7 @@ def named_model(source: ModelSource) -> NamedModel:
     if (run is None) == (model is None):
         raise ConfigError("Give a run folder, or --model package.module:function with --data; one of the two.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = None if source.data is None else config.component("data", source.data)
+    chosen = None if source.data is None else _data(source.data)
     if run is not None:
         if weights is not None:
             raise ConfigError("--weights belongs to --model; a run folder has its own.")
@@ -161,6 +161,17 @@ def named_model(source: ModelSource) -> NamedModel:
     )
 
 
+def _data(given: str) -> Component:
+    """The data that a command names.
+
+    Raises:
+        ConfigError: an unknown name; for a folder, the message says how to name it.
+    """
+    if given not in registry.names("data") and Path(given).is_dir():
+        raise ConfigError(f"There is no dataset {given!r}. For the images of that folder, write folder:{given}.")
+    return config.component("data", given)
+
+
 def target_of(source: ModelSource) -> Target:
     """A named model with the test split of its data, or ``source.count`` images of it, class-balanced.
 
@@ -174,6 +185,8 @@ def target_of(source: ModelSource) -> Target:
             "--model needs --data: digits, mnist, fashion_mnist, cifar10, svhn, folder:PATH or imagenet:PATH."
         )
     loaded = load(model.data)
+    if loaded.note and source.model is not None:
+        log.warning("%s, %d test images: %s.", loaded.name, len(loaded.test), loaded.note)
     test, indices, chosen = loaded.test, torch.arange(len(loaded.test)), "all"
     if count is not None and count < len(test):
         indices, chosen = balanced(test.labels)[:count], f"balanced first {count} of the test split"

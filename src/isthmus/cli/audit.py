@@ -93,8 +93,8 @@ def audit(
     * 2: a requested check ended with an error, or the classifier is no better than a constant prediction
     * 3: the robust accuracy is overstated
     * 4: it is broken
-    * 5: the verdict is undecided: the budget of --passes or --max-queries was spent, a test failed, or the model has
-      no gradient
+    * 5: the verdict is undecided: the budget of --passes or --max-queries was spent, a test raised an error, or the
+      model has no gradient
     """
     from isthmus.audits import DEFAULT_CHECKS, WITH_TRAINING, AuditOptions
     from isthmus.audits.target import ModelSource, audit_run

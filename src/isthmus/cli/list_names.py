@@ -25,6 +25,14 @@ _OTHERS: Mapping[str, Callable[[], list[str]]] = {
 }
 """Kinds of names that are no components."""
 
+_ABOUT_SUITES = {
+    "standard": "AutoAttack's attacks and budgets (Croce & Hein 2020)",
+    "standard-l1": "AutoAttack's in ℓ1; standard means this for a threat in ℓ1",
+    "fast": "A race between directions: nearly the robust accuracy of standard for a fraction of its passes",
+    "ib": "The attacks of Korshunova et al. 2021 on bottlenecks",
+    "rand": "AutoAttack's for random models",
+}
+
 KINDS = (*registry.KINDS, *_OTHERS)
 
 
@@ -71,10 +79,12 @@ def _suites() -> Iterator[Entry]:
     from isthmus.attacks import suites
 
     for name, attacks in suites.SUITES.items():
-        yield name, ", ".join(each if isinstance(each, str) else _with_options(each) for each in attacks), ""
+        yield name, _ABOUT_SUITES[name], ", ".join(map(_with_options, attacks))
 
 
-def _with_options(attack: Mapping[str, Any]) -> str:
+def _with_options(attack: Mapping[str, Any] | str) -> str:
+    if isinstance(attack, str):
+        return attack
     return f"{attack['name']} ({_options({key: value for key, value in attack.items() if key != 'name'})})"
 
 

@@ -33,7 +33,7 @@ def number(help: str, *names: str, least: int = 1, panel: str = EXECUTION, **mor
 
     def check(value: int | None) -> int | None:
         if value is not None and not least <= value <= MOST:
-            raise typer.BadParameter(f"{value} is not from {least} to {MOST}.")
+            raise typer.BadParameter(f"{value} is {f'below {least}' if value < least else f'above {MOST}'}.")
         return value
 
     return typer.Option(*names, metavar="N", help=help, callback=check, rich_help_panel=panel, **more)

@@ -208,6 +208,8 @@ def _sentence(config: type[BaseModel], fault: Any) -> str:
     message: str = fault["msg"].removeprefix("Value error, ").partition(", unable to parse")[0]
     if not path:  # a validator of the whole config, whose message says what is wrong
         return message
+    if fault["type"] == "missing":  # what was given is the mapping around it
+        return f"{path[:200]}: {message}"
     return f"{path[:200]}: {message} (got {shown(fault['input'])})"
 
 

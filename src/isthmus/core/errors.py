@@ -82,8 +82,9 @@ def printable(text: str) -> str:
 def unknown(what: str, given: object, known: Iterable[str]) -> str:
     """Message for an unknown name: the nearest known name as a suggestion, then all known names."""
     choices = sorted(known)
-    close = difflib.get_close_matches(given, choices, n=1, cutoff=0.5) if isinstance(given, str) else []
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    written = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(given.lower(), written, n=1, cutoff=0.5) if isinstance(given, str) else []
+    hint = f" Did you mean {written[close[0]]!r}?" if close else ""
     return f"There is no {what} {shown(given)}.{hint} There is: {', '.join(choices) or 'none'}."
 
 

@@ -79,6 +79,11 @@ def load_recipe(
         given: dict[str, Any] = source.model_dump()
     elif isinstance(source, Mapping):
         given = dict(source)
+    elif not isinstance(source, str | Path):
+        raise ConfigError(
+            f"A recipe is a YAML file, a mapping or a Recipe; got {type(source).__name__}. isthmus trains the models "
+            "that recipes describe; to audit your own model, call isthmus.audit."
+        )
     else:
         given = {"name": Path(source).stem, **read_yaml(source)}
     settings = overrides if isinstance(overrides, Mapping) else parse_overrides(overrides)

@@ -241,7 +241,8 @@ def check_images(images: Float[Tensor, "n c h w"], what: str = "images") -> None
     if not isinstance(images, Tensor):
         raise DataError(f"{what} must be a torch tensor N×C×H×W; got {type(images).__name__}.")
     if images.ndim != 4 or images.numel() == 0:
-        raise DataError(f"{what} must have the shape N×C×H×W with at least one image; got {_described(images)}.")
+        hint = " For N×H×W, pass images[:, None]; for one image C×H×W, images[None]." if images.ndim == 3 else ""
+        raise DataError(f"{what} must have the shape N×C×H×W with at least one image; got {_described(images)}.{hint}")
     if not images.is_floating_point():
         raise DataError(f"{what} must be floats in [0, 1]; got {images.dtype}. For bytes, pass images.float() / 255.")
     low, high = (float(bound) for bound in images.aminmax())
@@ -271,13 +272,16 @@ def check_labels(labels: Int64[Tensor, " n"], num_classes: int, what: str = "lab
     if not isinstance(labels, Tensor):
         raise DataError(f"{what} must be a torch tensor of class indices; got {type(labels).__name__}.")
     if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise DataError(f"{what} must be integers of shape N, one class index each; got {_described(labels)}.")
+        hint = " Of one-hot labels, pass labels.argmax(1)." if labels.ndim == 2 and labels.shape[1] > 1 else ""
+        raise DataError(f"{what} must be integers of shape N, one class index each; got {_described(labels)}.{hint}")
     bad = ((labels < 0) | (labels >= num_classes)).nonzero()
     if len(bad):
         index = int(bad[0])
+        low, high = (int(bound) for bound in labels.aminmax())
         raise DataError(
             f"{what}[{index}] is {int(labels[index])}; with {num_classes} classes a label is 0 to "
             f"{num_classes - 1} ({len(bad)} of {len(labels)} labels are out of range)."
+            + (" They seem to start at 1: subtract 1." if low == 1 and high == num_classes else "")
         )
 
 

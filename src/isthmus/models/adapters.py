@@ -28,8 +28,9 @@ def external_model(build_path: str, weights: str | Path | None = None) -> nn.Mod
     """
     module_name, colon, function = build_path.partition(":")
     if not colon or not module_name or not function:
+        hint = " A run folder is given without --model." if Path(build_path).is_dir() else ""
         raise ModelError(
-            f"A model is named package.module:function, such as mypackage.models:build; got {build_path!r}."
+            f"A model is named package.module:function, such as mypackage.models:build; got {build_path!r}.{hint}"
         )
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
@@ -40,7 +41,7 @@ def external_model(build_path: str, weights: str | Path | None = None) -> nn.Mod
         with no_exit():
             builder = getattr(importlib.import_module(module_name), function)
     except (ImportError, AttributeError) as error:
-        raise ModelError(f"Cannot find {build_path!r}: {_described(error)}.") from error
+        raise ModelError(f"Cannot find {build_path!r}: {_described(error)}.{_where(module_name, error)}") from error
     except Exception as error:
         raise ModelError(f"Importing {module_name!r} failed: {_described(error)}.") from error
     if not callable(builder):
@@ -57,6 +58,15 @@ def external_model(build_path: str, weights: str | Path | None = None) -> nn.Mod
     if weights is not None:
         load_weights(model, weights)
     return model
+
+
+def _where(module_name: str, error: Exception) -> str:
+    """Where modules are searched, if the module itself is missing."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name or not module_name.startswith(error.name):
+        return ""
+    if module_name.endswith(".py"):
+        return " Give the module without .py, and folders as package.module."
+    return " It must be in the current folder or in an installed package."
 
 
 def _described(error: Exception) -> str:

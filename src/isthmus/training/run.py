@@ -69,11 +69,17 @@ class Run(Summarized):
             FileError: there is none, it is corrupt, or of another format.
         """
         if not files.exists(self.path):
-            raise FileError(f"There is no run folder {self.path}; train one with: isthmus train RECIPE.")
+            hint = f" Your own model: --model {self.path} --data DATA." if ":" in self.path.name else ""
+            raise FileError(f"There is no run folder {self.path}; train one with: isthmus train RECIPE.{hint}")
         if not self.path.is_dir():
             raise FileError(
                 f"{self.path} is a file; a run folder is what `isthmus train` writes. Name your own model by "
                 f"the function that builds it: {_as_model(self.path)} --data DATA."
+            )
+        if not files.exists(self.path / "run.json") and files.exists(self.path / "audit"):
+            raise FileError(
+                f"{self.path} holds an audit of another model and no trained run; name that model by --model, as in "
+                f"the command that wrote it, with --out {self.path}."
             )
         content = run_file.read(self.path / "run.json")
         if lacking := _lacking(content):

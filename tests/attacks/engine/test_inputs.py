@@ -7,6 +7,7 @@ import pytest
 import torch
 from rich.console import Console
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import isthmus
 from isthmus.attacks import Linf, curve, robust_accuracy
@@ -22,6 +23,7 @@ from tests.attacks.attacked_models import Smooth, pictures, subject
 
 IMAGES = pictures(4)
 LABELS = torch.tensor([0, 1, 2, 0])
+PAIRS = TensorDataset(IMAGES, LABELS)
 SCALE = nn.Parameter(torch.ones(2))
 
 
@@ -42,6 +44,9 @@ SCALE = nn.Parameter(torch.ones(2))
         (IMAGES, LABELS.float(), "labels must be integers; got torch.float32"),
         (IMAGES, LABELS.bool(), "labels must be integers; got torch.bool"),
         (IMAGES, ["cat", "dog", "dog", "cat"], "labels must be a tensor, an array or a list of numbers; got list"),
+        (IMAGES, ["cat", "dog", "dog", "cat"], "got list of str"),
+        (DataLoader(PAIRS), LABELS, r"got DataLoader. Collect its batches: images, labels = map\(torch.cat"),
+        (PAIRS, LABELS, "got TensorDataset. Collect its examples"),
         (IMAGES, LABELS.to_sparse(), "labels must be a dense tensor"),
         (IMAGES, LABELS.to("meta"), "labels are on the device 'meta'"),
         (IMAGES, LABELS[:3], r"one number for each of 4 images; got the shape \(3,\)"),
@@ -78,7 +83,11 @@ class Giving(nn.Module):
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        (Smooth().forward, "An? .*nn.Module .*; got method"),
+        (Smooth().forward, "An? .*nn.Module .*; got method. A function can be called"),
+        (Smooth, "got the class Smooth. Pass an instance"),
+        (Smooth().state_dict(), "got OrderedDict. Load weights into a module with load_state_dict"),
+        ("w.safetensors", "got str. isthmus.load loads a run folder"),
+        (None, "got NoneType.$"),
         (Giving(lambda x: x), r"shape \(4, 1, 4, 4\) for 4 images; expected \(4, classes\)"),
         (Giving(lambda x: x.flatten(1)[:, :0]), "binary classifier"),
         (Giving(lambda x: x.flatten(1).sum(0, keepdim=True)), r"shape \(1, 16\) for 4 images"),
@@ -110,7 +119,10 @@ def test_bad_models(model, words):
         ({"suite": ["clean"]}, "at least one attack"),
         ({"suite": None}, "A suite is a name such as 'standard', or a list of attacks; got None"),
         ({"suite": "near"}, "'near' is a stage of the suite 'fast'.*; give 'fast'"),
-        ({"suite": "pgd-2"}, "'pgd-2' is the label of attack number 2 called 'pgd'"),
+        ({"suite": "pgd-2"}, "'pgd-2' is the label of attack number 2 called 'pgd'.* as 'pgd:2'"),
+        ({"suite": "PGD"}, "no attack or suite 'PGD'. Did you mean 'pgd'"),
+        ({"suite": "AutoAttack"}, "the suite 'standard' has AutoAttack's attacks"),
+        ({"options": {"jobs": 2}}, "options must be RunOptions, such as .*; got dict"),
         ({"seed": -1}, "seed must be a whole number from 0 .*; got -1"),
         ({"seed": 0.5}, "seed must be a whole number"),
         ({"seed": None}, "seed must be a whole number"),

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.utils.data import DataLoader, Dataset
 
 from isthmus.attacks.engine.batch import Batch
 from isthmus.core.errors import ConfigError, DataError, ModelError, shown
 from isthmus.core.randomness import example_keys
+
+OptionsT = TypeVar("OptionsT")
 
 
 def examples(
@@ -51,10 +56,7 @@ def examples(
 def check_model(model: object) -> None:
     """Raise a ModelError for anything that is not an ``nn.Module``."""
     if not isinstance(model, nn.Module):
-        raise ModelError(
-            f"A classifier is an nn.Module from images in [0, 1] to logits; got "
-            f"{type(model).__name__}. A function can be called from a small module's forward."
-        )
+        raise ModelError(f"A classifier is an nn.Module from images in [0, 1] to logits; got {_no_module(model)}")
     for name, value in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(value):
             raise ModelError(
@@ -66,6 +68,20 @@ def check_model(model: object) -> None:
                 f"{name} of {type(model).__name__} is on the device 'meta', which holds no values; load the "
                 "weights first."
             )
+
+
+def _no_module(given: object) -> str:
+    """What was given instead of a module, and what to do."""
+    if isinstance(given, type):
+        return f"the class {given.__name__}. Pass an instance of it."
+    kind = type(given).__name__
+    if isinstance(given, Mapping):
+        return f"{kind}. Load weights into a module with load_state_dict, and pass the module."
+    if isinstance(given, str | Path):
+        return f"{kind}. isthmus.load loads a run folder; build any other model first."
+    if callable(given):
+        return f"{kind}. A function can be called from a small module's forward."
+    return f"{kind}."
 
 
 def check_classes(batch: Batch, classes: int) -> None:
@@ -127,7 +143,9 @@ def tensor(values: Any, what: str) -> Tensor:
     try:
         given = torch.as_tensor(values).detach()
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise DataError(f"The {what} must be a tensor, an array or a list of numbers; got {_kind(values)}.") from None
+        raise DataError(
+            f"The {what} must be a tensor, an array or a list of numbers; got {_kind(values)}.{_collected(values)}"
+        ) from None
     if given.layout != torch.strided:
         raise DataError(f"The {what} must be a dense tensor; got {given.layout}. Convert it with to_dense().")
     if given.is_meta:
@@ -138,8 +156,18 @@ def tensor(values: Any, what: str) -> Tensor:
 
 
 def _kind(values: object) -> str:
-    dtype = getattr(values, "dtype", None)
+    parts = {type(value).__name__ for value in values} if isinstance(values, list | tuple) else set()
+    dtype = getattr(values, "dtype", parts.pop() if len(parts) == 1 else None)
     return type(values).__name__ if dtype is None else f"{type(values).__name__} of {dtype}"
+
+
+def _collected(values: object) -> str:
+    """How to get images and labels from a DataLoader or a Dataset; empty for anything else."""
+    if isinstance(values, DataLoader):
+        return " Collect its batches: images, labels = map(torch.cat, zip(*loader))."
+    if isinstance(values, Dataset):
+        return " Collect its examples: images, labels = next(iter(DataLoader(dataset, batch_size=1000)))."
+    return ""
 
 
 def check_seed(seed: object) -> int:
@@ -159,6 +187,17 @@ def integers(values: object, n: int, what: str) -> Tensor:
     if int(values.min()) < 0:
         raise DataError(f"The {what} must not be negative; the smallest is {int(values.min())}.")
     return values.detach().long()
+
+
+def check_options(given: OptionsT | None, kind: type[OptionsT]) -> OptionsT:
+    """The options, the defaults for None, or a ConfigError for anything else."""
+    if given is None:
+        return kind()
+    if not isinstance(given, kind):
+        raise ConfigError(
+            f"options must be {kind.__name__}, such as {kind.__name__}(batch_size=64); got {type(given).__name__}."
+        )
+    return given
 
 
 def check_whole(value: object, what: str) -> int:
