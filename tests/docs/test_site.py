@@ -67,6 +67,14 @@ def test_the_reference_lists_what_is_public(site, package):
     assert {path for path in paths if path.startswith("isthmus.")} <= listed
 
 
+def test_llms_txt_lists_every_page(site):
+    text = (site / "llms.txt").read_text("utf-8")
+    assert text.startswith("# isthmus\n\n> Train ")
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Start", "How-to", "Explanation", "Reference", "Project"]
+    links = re.findall(r"^- \[[^]]+\]\(([^)]+)\)", text, re.MULTILINE)
+    assert sorted(links) == sorted(page.relative_to(DOCS).with_suffix(".html").as_posix() for page in PAGES)
+
+
 @pytest.mark.parametrize("verdict", ["holds", "overstated", "broken"])
 def test_the_gallery_embeds_a_page_with_each_verdict(verdict):
     path = DOCS / "gallery" / f"{verdict}.html"
