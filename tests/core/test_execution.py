@@ -135,6 +135,7 @@ def test_what_cannot_be_unpickled_is_explained(pool, monkeypatch):
 
 def test_a_killed_workers_shard_runs_again(pool, tmp_path):
     assert values(pool, Killed(tmp_path), [-1, 2, -3, 4]) == [-1, 2, -3, 4]
+    assert values(pool, Killed(tmp_path), [5, 6]) == [5, 6]  # a worker lost at the end is replaced when it is needed
     assert len(pool._all()) == 2
 
 

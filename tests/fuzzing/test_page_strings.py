@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isthmus.core import results
 from isthmus.report import page
 from tests.fuzzing.hostile import Draw
 from tests.fuzzing.trials import cases, judge, place
@@ -124,7 +125,7 @@ def infected(run: Path, there: Path, texts: list[str]) -> list[str]:
                 put(metric["interval"], "method", visible=False)
         (there / f"audit/{check}.json").write_text(json.dumps(result))
     foreign = {
-        "format": 2,
+        "format": results.FORMAT,
         "check": texts[0],
         "status": "pass",
         "reason": texts[0],

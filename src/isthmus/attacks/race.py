@@ -11,8 +11,8 @@ compete, example by example:
    100 steps, from two starts each, and no run retires.
 4. search: Square, which needs no gradients, on that tenth and on 50 others drawn at random. If gradients are masked,
    the margin is misleading; the 50 reveal it.
-5. search-all: if Square broke one of the 50, or more than a twenty-fifth of the nearest, gradients are masked and the
-   ranking cannot be trusted. Square then runs on all robust examples, with AutoAttack's number of queries.
+5. search-all: if Square broke one of the 50, or more than a twenty-fifth of the nearest, gradients may be masked, and
+   the ranking cannot be trusted. Square then runs on all robust examples, with AutoAttack's number of queries.
 
 Every success is verified like any other, so the result is always an upper bound on robust accuracy. The rule can miss
 an example that would have broken with more passes; the exhaustive suite, ``standard``, gives them to all.
@@ -90,8 +90,8 @@ class Race(Attack):
 # --- which examples a stage attacks ---
 
 _DRAWN, _NEAREST = 1, 2  # marks of the examples that Square is tried on
-_SUSPICIOUS = 0.04  # on adversarially trained networks Square breaks at most 2.3% of the nearest
-_BY_CHANCE = 2
+_SUSPICIOUS = 0.04  # on three adversarially trained networks Square broke at most 2.3% of the nearest
+_BY_CHANCE = 2  # so many are no sign, however few the nearest are
 
 
 def pick_near(race: Race, state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:

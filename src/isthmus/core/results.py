@@ -22,7 +22,7 @@ from isthmus.core.types import CheckResult, Record
 
 RecordT = TypeVar("RecordT", bound=Record)
 
-FORMAT = 2
+FORMAT = 3
 """Version of these files. It is increased whenever a stored name changes its meaning."""
 
 
