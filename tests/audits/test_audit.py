@@ -356,6 +356,12 @@ def test_a_claim_in_percent_needs_its_sign(model, data, claimed):
         isthmus.audit(model, *data, isthmus.Linf(0.1), claimed=claimed)
 
 
+@pytest.mark.parametrize("options", [{"claimed": "65%"}, {"options": isthmus.AuditOptions(passes=500)}])
+def test_what_only_the_diagnosis_uses_is_refused_without_it(model, data, options):
+    with pytest.raises(ConfigError, match=r"is not among the checks \(accuracy, calibration\): add it, or omit"):
+        isthmus.audit(model, *data, isthmus.Linf(0.1), ["accuracy", "calibration"], **options)
+
+
 class Service(nn.Module):
     """Counts the images that it, or any copy of it, is shown."""
 

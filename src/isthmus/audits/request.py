@@ -64,12 +64,21 @@ def configs(
         )
     if passes is None:
         return configs
-    if "diagnosis" not in [check.name for check in configs]:
-        raise ConfigError("passes limits the check diagnosis, which is not among the checks: add it or omit passes.")
+    check_diagnosed(configs, "passes", "limits")
     granted = {"passes": passes}
     return [
         config.component("checks", check.plain() | granted) if check.name == "diagnosis" else check for check in configs
     ]
+
+
+def check_diagnosed(checks: Sequence[Component], option: str, verb: str) -> None:
+    """Raise a ConfigError if an option is given that only the check ``diagnosis`` uses, which is not among these."""
+    names = [check.name for check in checks]
+    if "diagnosis" not in names:
+        raise ConfigError(
+            f"{option} {verb} the check diagnosis, which is not among the checks ({', '.join(names)}): add it, or omit "
+            f"{option}."
+        )
 
 
 def examples(images: object, labels: object, indices: object) -> tuple[Tensor, Tensor, Tensor]:
@@ -127,14 +136,15 @@ def _labelled(images: object, labels: object, which: str) -> tuple[Tensor, Tenso
     return images, numbers
 
 
-def claimed_accuracy(claimed: float | str | None) -> float | None:
+def claimed_accuracy(claimed: float | str | None, checks: Sequence[Component]) -> float | None:
     """A claimed robust accuracy, in [0, 1], also from text: ``"53%"``, ``"0.53"``; None if nothing is claimed.
 
     Raises:
-        ConfigError: anything else.
+        ConfigError: anything else, or a claim that none of the checks tests.
     """
     if claimed is None:
         return None
+    check_diagnosed(checks, "claimed", "is for the verdict of")
     value = parse_fraction(claimed)
     if not 0 <= value <= 1:
         hint = f" Did you mean {str(claimed).strip()}%?" if 1 < value <= 100 and "%" not in str(claimed) else ""

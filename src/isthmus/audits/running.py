@@ -69,8 +69,9 @@ def audit(
         checks: names, mappings with options or components, each check once; if None all of :data:`DEFAULT_CHECKS`, and
             those of :data:`WITH_TRAINING` if training examples are given.
         budget: "quick" or "full": how hard the checks try.
-        claimed: the robust accuracy claimed for this threat, in [0, 1] or as "53%", for the verdict; if None, that of
-            one run of PGD of 40 steps on the cross-entropy.
+        claimed: the robust accuracy claimed for this threat, in [0, 1] or as "53%", for the verdict of the check
+            ``diagnosis``, which must then be among the checks; if None, that of one run of PGD of 40 steps on the
+            cross-entropy.
         seed: all random choices derive from it and the examples' indices.
         out: a folder for the results. A result that is already there, from the same model, data, settings and options
             and the same version and commit of isthmus, is reused; an audit of another model, other data or other
@@ -82,13 +83,14 @@ def audit(
     Raises:
         DataError: images, labels, indices or training examples of a wrong shape, type or range.
         ModelError: a model that does not fit the contract, or has no finite logits for any image.
-        ConfigError: an unknown check, budget or option, or a check that is given twice.
+        ConfigError: an unknown check, budget or option, a check that is given twice, or a claim without the check
+            ``diagnosis``.
         FileError: another process audits into the same folder, or it cannot be written.
     """
     options = inputs.check_options(options, AuditOptions)
     threat = threat_of(threat)
     chosen = configs(checks, options.trained_on is not None, options.passes)
-    claim = claimed_accuracy(claimed)
+    claim = claimed_accuracy(claimed, chosen)
     if budget not in BUDGETS:
         raise ConfigError(unknown("budget", budget, BUDGETS))
     inputs.check_model(model)
