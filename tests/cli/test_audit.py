@@ -1,6 +1,7 @@
 """``isthmus audit``."""
 
 import json
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -66,7 +67,13 @@ def test_a_foreign_model_is_audited(home):
     done = isthmus(*arguments, cwd=home)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"page: {Path('runs/theirs.trained/page.html')}"
-    assert not (home / "runs/theirs.trained/audit/robustness.json").exists()
+    audit = home / "runs/theirs.trained/audit"
+    assert not (audit / "robustness.json").exists()
+    for check in ("accuracy", "calibration"):  # as if interrupted in the first
+        (audit / f"{check}.json").unlink()
+    unfinished = isthmus("report", "runs/theirs.trained", cwd=home)
+    assert unfinished.returncode == 2
+    assert unfinished.stderr.endswith(f" To resume: {shlex.join(['isthmus', *map(str, arguments)])}\n")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ import pytest
 from isthmus.core import files
 from isthmus.core.errors import FileError
 from isthmus.report.loading import distinct, is_audited, load, load_all
+from isthmus.report.summary import cautions
+from isthmus.report.terminal import remarks_of
 
 
 @pytest.fixture
@@ -91,7 +93,11 @@ def truncate(path: Path) -> None:
         ),
         (
             lambda run: [p.unlink() for p in (run / "audit").glob("*.json") if p.stem != "audit"],
-            "has no finished check; run `isthmus audit",
+            r"has no finished check\. To resume, repeat the call of isthmus\.audit\.",
+        ),
+        (
+            lambda run: [(run / "run.json").unlink(), shutil.rmtree(run / "audit")],
+            "holds no audit; give folders that `isthmus audit` or",
         ),
     ],
 )
@@ -100,6 +106,22 @@ def test_what_is_wrong_with_a_folder_is_one_sentence(run: Path, spoil: Callable[
     with pytest.raises(FileError, match=sentence) as raised:
         load(run)
     assert "\n" not in str(raised.value)
+
+
+def test_an_unfinished_audit_names_the_command_that_resumes_it(run: Path) -> None:
+    path, command = run / "audit/audit.json", "isthmus audit --model net:build --data digits --n 40"
+    record = files.read_json(path)
+    record["provenance"]["command"], record["checks"] = command, ["accuracy", "shift", "robustness", "corruptions"]
+    files.write_json(path, record)
+    model = load(run)
+    assert model.unfinished == f"There is no result of shift and corruptions yet. To resume: {command}"
+    assert [remark.reason for remark in remarks_of([model]) if remark.word == "unfinished"] == [model.unfinished]
+    assert any(model.unfinished in caution for caution in cautions([model]))
+    for result in (run / "audit").glob("*.json"):
+        if result != path:
+            result.unlink()
+    with pytest.raises(FileError, match=f"To resume: {command}$"):
+        load(run)
 
 
 def test_a_folder_of_runs_is_told_from_a_run(run: Path) -> None:

@@ -32,6 +32,7 @@ class AuditOptions:
         indices: positions of the images in their data set, so that an image gets the same noise in any subset and order
             of images; 0..N−1 if None.
         chosen: how the images were chosen from the data, in words, for the record.
+        command: the command that runs this audit, for the record, and to name it if the audit is not finished.
         batch_size: of the checks' forward passes, halved if memory runs out. Results agree up to rounding, unless the
             model draws random noise itself (see :class:`isthmus.models.modes.AveragedDraws`).
         debug: raise a check's unexpected error instead of recording it.
@@ -47,6 +48,7 @@ class AuditOptions:
     data: str = "user images"
     indices: Int[Tensor, "n"] | None = None
     chosen: str = "all"
+    command: str = ""
     batch_size: int = 256
     debug: bool = False
     progress: Progress | bool | None = None

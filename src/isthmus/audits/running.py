@@ -132,7 +132,7 @@ def audit(
             folder=None if out is None else Path(out),
         )
         context, _ = within_memory(lambda size: _with_logits(replace(context, batch_size=size)), batch_size)
-        record = _record(context, adopted, name, options)
+        record = _record(context, adopted, name, options, chosen)
         return _run_all(chosen, context, record, options)
 
 
@@ -187,7 +187,9 @@ def _uses(check: Component) -> Sequence[str]:
     return check.uses if isinstance(check, Check) else ()
 
 
-def _record(context: Context, adopted: Classifier, name: str, options: AuditOptions) -> AuditRecord:
+def _record(
+    context: Context, adopted: Classifier, name: str, options: AuditOptions, checks: Sequence[Component]
+) -> AuditRecord:
     """What is audited, with everything that distinguishes it from another audit."""
     if not torch.isfinite(context.logits).all(1).any():
         raise ModelError(NOT_FINITE)
@@ -210,7 +212,8 @@ def _record(context: Context, adopted: Classifier, name: str, options: AuditOpti
         seed=context.seed,
         trained_on=None if context.trained_on is None else context.trained_on.hash,
         settings=settings,
-        provenance=provenance.collect(),
+        checks=tuple(check.name for check in checks),
+        provenance=provenance.collect() | ({"command": options.command} if options.command else {}),
     )
 
 

@@ -100,7 +100,7 @@ def audit_run(
         source: the model and the images.
         threat: norm and largest ε, such as "linf:8/255".
         checks, budget, claimed, seed: see :func:`isthmus.audit`.
-        options: passes, max_queries, batch_size, progress and cluster are used.
+        options: command, passes, max_queries, batch_size, progress and cluster are used.
 
     Returns:
         Path of the page.

@@ -149,7 +149,7 @@ class _OneLine(logging.Formatter):
 def run(given: list[str], debug: bool) -> int:
     """Run a command and return its exit code; with ``debug``, errors are raised."""
     try:
-        code: Any = app(given, standalone_mode=False)
+        code: Any = app(given, standalone_mode=False, obj=shlex.join(["isthmus", *given]))
         if code == INTERRUPTED:  # click's value for a KeyboardInterrupt
             raise KeyboardInterrupt
         return int(code) if isinstance(code, int) else 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
 from isthmus.cli import exit_codes, output
 from isthmus.cli.options import (
     ATTACK,
@@ -33,6 +35,7 @@ from isthmus.core.errors import ConfigError
 
 
 def audit(
+    context: typer.Context,
     run: RunFolder = None,
     model: Model = None,
     weights: Weights = None,
@@ -114,6 +117,7 @@ def audit(
             passes=passes,
             max_queries=max_queries,
             batch_size=batch_size,
+            command=str(context.obj or ""),
             progress=not quiet,
             cluster=cluster_of(executor, address, jobs, worker_cpus, worker_gpus),
         ),

@@ -38,7 +38,9 @@ class AuditRecord(Record):
         trained_on: SHA-256 of the training examples, if given; of the last audit here. A result that depends on them
             stores it as ``trained_on`` in its details.
         settings: the audit's arguments that determine the numbers. A check's options are in its result.
-        provenance: of the last audit that made a result; each result has its own.
+        checks: of the last audit here; those without a result are not finished.
+        provenance: of the last audit that made a result; each result has its own. ``command`` is the command that
+            began the audit, if one did.
     """
 
     model: str
@@ -52,6 +54,7 @@ class AuditRecord(Record):
     seed: int
     trained_on: str | None = None
     settings: dict[str, Any]
+    checks: tuple[str, ...] = ()
     provenance: dict[str, Any]
 
 

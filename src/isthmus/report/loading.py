@@ -10,6 +10,7 @@ from typing import Any
 
 from isthmus.core import files, results, run_file
 from isthmus.core.errors import FileError
+from isthmus.core.format import listed
 from isthmus.core.results import AuditRecord
 from isthmus.core.types import CheckResult
 
@@ -51,6 +52,12 @@ class AuditedModel:
         default = "Training accuracy stayed at chance. Try a larger rho or a rho_schedule."  # before it was recorded
         return str(as_mapping(self.run.get("result")).get("collapse", default))
 
+    @property
+    def unfinished(self) -> str:
+        """Which checks of an interrupted audit have no result, and how to resume; empty if all have one."""
+        missing = [check for check in self.record.checks if check not in self.results]
+        return f"There is no result of {listed(missing)} yet. {_resume(self.record)}" if missing else ""
+
 
 def load(folder: str | Path) -> AuditedModel:
     """Read one run folder: ``run.json`` and ``metrics.jsonl``, if there, and its audit. An audit folder works too.
@@ -69,9 +76,7 @@ def load(folder: str | Path) -> AuditedModel:
     record = results.load_record(audit)
     found = {check: results.load_result(audit, check) for check in results.saved_checks(audit)}
     if not found:
-        raise FileError(
-            f"The audit in {folder} has no finished check; run `isthmus audit {folder}` again to finish it."
-        )
+        raise FileError(f"The audit in {folder} has no finished check. {_resume(record)}")
     run = _run(folder / "run.json")
     recipe = as_mapping(run.get("recipe"))
     return AuditedModel(
@@ -112,7 +117,15 @@ def _audit_folder(folder: Path) -> Path | None:
 def _no_audit(folder: Path) -> str:
     if any(_audit_folder(inside) for inside in folder.iterdir() if inside.name != "audit"):
         return f"{folder} holds no audit, but folders in it do; give those: {folder}/*."
-    return f"{folder} holds no audit; run `isthmus audit {folder}` first."
+    if files.exists(folder / "run.json"):
+        return f"{folder} holds no audit; run `isthmus audit {folder}` first."
+    return f"{folder} holds no audit; give folders that `isthmus audit` or isthmus.audit(…, out=FOLDER) wrote."
+
+
+def _resume(record: AuditRecord) -> str:
+    """What finishes an audit: the command that began it, or the call in Python."""
+    command = record.provenance.get("command")
+    return f"To resume: {command}" if command else "To resume, repeat the call of isthmus.audit."
 
 
 def load_all(folders: Sequence[str | Path]) -> list[AuditedModel]:

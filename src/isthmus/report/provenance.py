@@ -134,7 +134,9 @@ def _origin(done: str, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     packages = as_mapping(facts.get("packages"))
     versions = [f"{name} {version or 'not installed'}" for name, version in packages.items()]
     python = [f"python {facts['python']}"] if "python" in facts else []
+    command = [(f"{done} by command", str(facts["command"]))] if "command" in facts else []
     return [
+        *command,
         (f"{done} on", _text(facts.get("date"))),
         (f"{done} at commit", _text(facts.get("commit"))),
         (f"{done} with", ", ".join([*python, *versions]) or _text(None)),

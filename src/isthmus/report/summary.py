@@ -45,6 +45,7 @@ def cautions(models: Sequence[AuditedModel]) -> list[str]:
         )
     if broken := _broken(models):
         found.append(f"Not everything was measured: {listed(broken)} ended with an error.")
+    found += [f"The audit of {model.name} is unfinished. {model.unfinished}" for model in models if model.unfinished]
     if len({model.record.data_hash for model in models}) > 1:
         found.append("They were not audited on the same images, so differences between them may come from the images.")
     if differing := _differing_settings(models):

@@ -41,7 +41,7 @@ _STYLES = {Status.WARN: "yellow", Status.FAIL: "red", Status.SKIPPED: "dim", Sta
 
 
 class Remark(NamedTuple):
-    """A classifier that collapsed, or a check that did not pass or measure; ``check`` is empty for the former."""
+    """A classifier that collapsed or whose audit is unfinished, without a check; or a check that did not pass."""
 
     word: str
     check: str
@@ -51,8 +51,11 @@ class Remark(NamedTuple):
 
 
 def remarks_of(models: Sequence[AuditedModel]) -> list[Remark]:
-    """All remarks: collapsed classifiers first, then checks in the page's order."""
+    """All remarks: collapsed classifiers first, then unfinished audits, then checks in the page's order."""
     found = [Remark("collapsed", "", model.name, model.collapse, Status.ERROR) for model in models if model.collapsed]
+    found += [
+        Remark("unfinished", "", model.name, model.unfinished, Status.ERROR) for model in models if model.unfinished
+    ]
     for check in scorecard.in_order({check for model in models for check in model.results}):
         for model in models:
             result = model.results.get(check)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +59,12 @@ def run_demo(out: Path, show_progress: bool = True) -> Path:
     Returns:
         Path of the page that compares them.
     """
-    folders, plans = [], recipes()
+    folders, plans, command = [], recipes(), shlex.join(["isthmus", "demo", "--out", str(out)])
     with progress_bar("demo", show_progress) as update:
         for index, recipe in enumerate(plans):
             training, auditing = _progress(update, f"{recipe.name} ({index + 1} of {len(plans)})", index, len(plans))
             run = train(recipe, out=out / recipe.name, progress=training)
-            audit_run(ModelSource(run.path), THREAT, CHECKS, options=AuditOptions(progress=auditing))
+            audit_run(ModelSource(run.path), THREAT, CHECKS, options=AuditOptions(command=command, progress=auditing))
             folders.append(run.path)
     return page.write(folders, out / "page.html")
 
