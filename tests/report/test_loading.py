@@ -161,7 +161,7 @@ def test_namesakes_are_told_apart(run: Path) -> None:
     seeds = distinct([model, replace(model, recipe=recipe | {"seed": 3})])
     assert [one.name for one in seeds] == ["ceb-rho0 · seed 0", "ceb-rho0 · seed 3"]
     folders = distinct([model, replace(model, folder="second")])
-    assert [one.name for one in folders] == ["ceb-rho0 · ceb-rho0", "ceb-rho0 · second"]
+    assert [one.name for one in folders] == ["ceb-rho0", "ceb-rho0 · second"], "no name is given twice"
     assert [one.name for one in distinct([model, model])] == ["ceb-rho0 · no. 1", "ceb-rho0 · no. 2"]
     mixed = distinct([model, model, replace(model, recipe=recipe | {"seed": 3})])
     assert len({one.name for one in mixed}) == 3

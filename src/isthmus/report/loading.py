@@ -153,8 +153,8 @@ def distinct(models: Sequence[AuditedModel]) -> list[AuditedModel]:
     for hint_of in distinguish:
         clashes = Counter(model.name for model in models)
         hints = {i: hint_of(i, s) for i, s in enumerate(models) if clashes[s.name] > 1}
-        # a hint that all namesakes share would only lengthen their names
-        useful = {i for i, hint in hints.items() if hint and _differs(i, hints, models)}
+        # a hint that all namesakes share would only lengthen their names, and so would the name itself
+        useful = {i for i, hint in hints.items() if hint not in ("", models[i].name) and _differs(i, hints, models)}
         models = [replace(s, name=f"{s.name} · {hints[i]}") if i in useful else s for i, s in enumerate(models)]
     return models
 
