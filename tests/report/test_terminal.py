@@ -59,6 +59,40 @@ def test_the_block_of_five_classifiers_has_fewer_than_25_lines_at_80_columns(run
     assert "more warnings: see --all or the page" in lines[-1]
 
 
+def test_warnings_in_the_block_are_whole_if_there_is_room(runs: list[Path]) -> None:
+    model = named(runs)[0]
+    reasons = {"robustness": " ".join(f"weak{k}" for k in range(60)), "shift": "See there."}
+    results = {
+        check: CheckResult(check=check, status=Status.FAIL, reason=reason) for check, reason in reasons.items()
+    }
+    lines = shown(terminal.block([replace(model, results=results)])).splitlines()
+    assert max(map(len, lines)) <= 80
+    first, last = (lines.index(next(line for line in lines if line.startswith(f"fail: {check}"))) for check in reasons)
+    assert all(line.startswith("  ") for line in lines[first + 1 : last])
+    assert " ".join(" ".join(lines[first:last]).split()) == f"fail: robustness: {reasons['robustness']}"
+    assert lines[last:] == ["fail: shift: See there."]
+
+
+def test_the_longest_warnings_are_shortened_to_what_fits(runs: list[Path]) -> None:
+    long, short = (CheckResult(check="", status=Status.WARN, reason="word " * n) for n in (900, 20))
+    results = {"shift": long, "accuracy": short, "corruptions": long}
+    models = [replace(model, results=results) for model in named(runs)]
+    lines = shown(terminal.block(models)).splitlines()
+    assert 20 < len(lines) < 24
+    assert sum(line.endswith("…") for line in lines) == 2
+    assert lines[-1] == "warnings in full: see --all or the page"
+    assert "".join(lines).count("word") > 20
+
+
+def test_a_reason_that_classifiers_do_not_share_names_its_own(runs: list[Path]) -> None:
+    first, second, *_ = named(runs)
+    warned = [
+        replace(model, results={"shift": CheckResult(check="shift", status=Status.WARN, reason=reason)})
+        for model, reason in zip((first, second), ("This.", "That."), strict=True)
+    ]
+    assert shown(terminal.block(warned)).splitlines()[-1] == "warning: shift of determ and vib-rho0; for determ: This."
+
+
 def test_the_block_of_an_audit_without_a_verdict_shows_what_there_is(runs: list[Path]) -> None:
     model = named(runs)[0]
     lines = shown(terminal.block([model])).splitlines()
@@ -79,7 +113,7 @@ def test_an_overstated_robust_accuracy_is_named(runs: list[Path]) -> None:
 
 def test_everything_but_a_pass_is_said_with_its_reason(runs: list[Path]) -> None:
     models = named(runs)
-    lost = CheckResult(check="calibration", status=Status.ERROR, reason="RuntimeError: [0] out of " + "memory " * 100)
+    lost = CheckResult(check="calibration", status=Status.ERROR, reason="RuntimeError: [0] out of " + "memory " * 300)
     collapsed = replace(models[1], run={**models[1].run, "result": {"collapsed": True}})
     broken = replace(models[4], results={**models[4].results, "calibration": lost})
     text = shown(terminal.remarks([models[0], collapsed, broken]))
@@ -92,7 +126,7 @@ def test_everything_but_a_pass_is_said_with_its_reason(runs: list[Path]) -> None
     assert "RuntimeError: [0] out of" in words
     assert words.endswith("to measure.")
     assert "…" in words
-    assert len(words) < 900
+    assert len(words) < 1600
     assert "pass" not in words
 
 

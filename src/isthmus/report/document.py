@@ -24,7 +24,8 @@ def document(models: Sequence[AuditedModel], page: Path) -> dict[str, Any]:
           ``corrected`` (metrics) and ``reason``.
         * ``comparison``: the ``sentence`` of the terminal, and ``pairs`` with ``first``, ``second`` and their
           ``difference`` in robust accuracy, a metric.
-        * ``warnings``: ``status``, ``model``, ``check`` and ``reason``; skipped checks too.
+        * ``warnings``: ``status``, ``model``, ``check`` (null for a collapsed training or an unfinished audit) and
+          ``reason``; skipped checks too.
         * ``metrics``: one row for each number: ``model``, ``check``, ``name``, ``coords``, ``value``, ``unit``, ``n``,
           ``interval`` (``low``, ``high``, ``level``, ``method``) or null, and ``note``.
     """

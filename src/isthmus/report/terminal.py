@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -26,11 +27,14 @@ from isthmus.report import comparison as compared
 from isthmus.report import page, scorecard, tables
 from isthmus.report.loading import AuditedModel
 
-_LONGEST = 300
+_LONGEST = 1000
 """Most characters of a reason in the whole comparison; the page has all of it."""
 
+_BLOCK = 23
+"""Lines of the block; with the page's path it fits a terminal of 25 lines."""
+
 _WARNINGS = 4
-"""Most warnings in the block, a line each."""
+"""Most warnings in the block."""
 
 _LINES = 3
 """Most lines of a sentence in the block, in a terminal of 80 columns."""
@@ -83,8 +87,8 @@ def block(models: Sequence[AuditedModel], width: int = 80) -> RenderableType:
     parts += _also_measured(models, width)
     if any(sentences):
         parts += [Text(), *(_wrapped(each, width) for each in sentences if each)]
-    parts += _warnings(models)
-    return Group(*parts)
+    room = _BLOCK - len(Console(width=width, file=io.StringIO()).render_lines(Group(*parts)))
+    return Group(*parts, *_warnings(models, width, room))
 
 
 def _wrapped(sentence: str, width: int) -> Text:
@@ -202,22 +206,50 @@ def _robust(model: AuditedModel) -> Metric | None:
     return max(found, key=lambda metric: float(metric.coords.get("eps", 0)), default=None)
 
 
-def _warnings(models: Sequence[AuditedModel]) -> list[RenderableType]:
-    """A line for each kind of warning, with the classifiers that have it; skipped checks are no warnings."""
+def _warnings(models: Sequence[AuditedModel], width: int, room: int) -> list[RenderableType]:
+    """Each kind of warning with the classifiers that have it, at most ``room`` lines; skipped checks are no warnings.
+
+    If the warnings in full have more lines, the longest are shortened.
+    """
     groups: dict[tuple[str, str, str], list[Remark]] = {}
     for remark in remarks_of(models):
         if remark.status is not Status.SKIPPED:
             groups.setdefault((remark.word, remark.check, _STYLES[remark.status]), []).append(remark)
-    lines: list[RenderableType] = []
-    for (word, check, style), remarks in list(groups.items())[:_WARNINGS]:
-        who = listed([remark.model for remark in remarks]) if len(models) > 1 else ""
-        about = " of ".join(part for part in (check, who) if part)
-        text = Text.assemble((word, style), printable(f": {about}{': ' if about else ''}{remarks[0].reason}"))
-        text.no_wrap, text.overflow = True, "ellipsis"
+    if not groups:
+        return []
+    shown, more = list(groups.items())[:_WARNINGS], max(len(groups) - _WARNINGS, 0)
+    sentences = [_warning(remarks, len(models) > 1) for _, remarks in shown]
+    whole = [len(_hanging(sentence, width)) for sentence in sentences]
+    fitting = sum(whole) + 1 + bool(more) <= room
+    most = max(whole) if fitting else _most_lines(whole, room - 2)
+    lines: list[RenderableType] = [Text()]
+    for ((word, *_, style), _), sentence in zip(shown, sentences, strict=True):
+        text = Text("\n".join(_hanging(sentence, width, max_lines=most, placeholder=" …")))
+        text.stylize(style, 0, len(word))
         lines.append(text)
-    if len(groups) > _WARNINGS:
-        lines.append(Text(f"{len(groups) - _WARNINGS} more warnings: see --all or the page", "dim"))
-    return [Text(), *lines] if lines else []
+    if more:
+        lines.append(Text(f"{more} more warnings: see --all or the page", "dim"))
+    elif not fitting:
+        lines.append(Text("warnings in full: see --all or the page", "dim"))
+    return lines
+
+
+def _warning(remarks: Sequence[Remark], named: bool) -> str:
+    """A kind of warning in a sentence; ``named`` if there are several classifiers. The reason is the first one's."""
+    first = remarks[0]
+    about = [first.check] if first.check else []
+    about += [listed([remark.model for remark in remarks])] if named else []
+    example = f"; for {first.model}" if len({remark.reason for remark in remarks}) > 1 else ""
+    return printable(": ".join([first.word, *([" of ".join(about) + example] if about else []), first.reason]))
+
+
+def _hanging(sentence: str, width: int, **options: Any) -> list[str]:
+    return textwrap.wrap(sentence, width, subsequent_indent="  ", break_on_hyphens=False, **options)
+
+
+def _most_lines(whole: Sequence[int], room: int) -> int:
+    """The most lines of a warning such that all fit into the room: at least one."""
+    return max((most for most in range(1, max(whole)) if sum(min(of, most) for of in whole) <= room), default=1)
 
 
 # --- the whole comparison ---
