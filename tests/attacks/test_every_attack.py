@@ -27,6 +27,7 @@ from isthmus.attacks.engine.optimized_model import PROBE
 from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.suites import stages_of
 from isthmus.attacks.threats import L1, L2, Linf
+from isthmus.core.errors import ConfigError
 from tests.attacks.attacked_models import Counting, Noisy, subject
 
 ORDER = {"linf": np.inf, "l2": 2, "l1": 1}
@@ -76,6 +77,15 @@ def labels_of(attack) -> list[str]:
 def reach(attack, threat):
     """Sampling needs a larger ball than a gradient does."""
     return threat.with_eps(4 * threat.eps) if attack.name == "uniform" else threat
+
+
+@pytest.mark.parametrize("attack", FIRST, ids=lambda attack: attack.name)
+def test_norm_and_radius_are_refused_as_those_of_the_threat(attack):
+    for name in ("eps", "epsilon"):
+        with pytest.raises(ConfigError, match=rf"{name} is part of the threat.*=isthmus\.Linf\(8 / 255\)"):
+            type(attack)(**{name: 8 / 255})
+    with pytest.raises(ConfigError, match="eps are part of the threat"):
+        stages_of([{"name": attack.name, "eps": 0.1, "norm": "linf"}])
 
 
 @every

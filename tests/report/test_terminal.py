@@ -62,9 +62,7 @@ def test_the_block_of_five_classifiers_has_fewer_than_25_lines_at_80_columns(run
 def test_warnings_in_the_block_are_whole_if_there_is_room(runs: list[Path]) -> None:
     model = named(runs)[0]
     reasons = {"robustness": " ".join(f"weak{k}" for k in range(60)), "shift": "See there."}
-    results = {
-        check: CheckResult(check=check, status=Status.FAIL, reason=reason) for check, reason in reasons.items()
-    }
+    results = {check: CheckResult(check=check, status=Status.FAIL, reason=reason) for check, reason in reasons.items()}
     lines = shown(terminal.block([replace(model, results=results)])).splitlines()
     assert max(map(len, lines)) <= 80
     first, last = (lines.index(next(line for line in lines if line.startswith(f"fail: {check}"))) for check in reasons)

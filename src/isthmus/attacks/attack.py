@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import PrivateAttr
+from pydantic import PrivateAttr, model_validator
 from torch import Tensor
 
 from isthmus.attacks.engine.batch import Batch, Rows
@@ -25,9 +25,22 @@ from isthmus.attacks.threats import Threat
 from isthmus.core.config import Component
 from isthmus.core.errors import ConfigError
 
+_OF_THREATS = ("norm", "eps", "epsilon")
+
 
 class Attack(Component):
-    """Base of every attack."""
+    """Base of every attack. Norm and ε are those of the threat, which an attack gets when it runs."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_threat(cls, given: Any) -> Any:
+        names = [key for key in _OF_THREATS if key in given and key not in cls.model_fields]
+        if names:
+            raise ValueError(
+                f"{' and '.join(names)} {'are' if len(names) > 1 else 'is'} part of the threat, not of an attack: give "
+                "threat=isthmus.Linf(8 / 255), or 'linf:8/255', to the call that runs the attack"
+            )
+        return given
 
     @property
     def label(self) -> str:
