@@ -411,6 +411,16 @@ def test_progress_is_told_by_check(model, data):
     assert all(done <= total for _, done, total in seen)
 
 
+def test_a_line_is_logged_for_each_finished_check(model, data, tmp_path, caplog):
+    for _ in "again":
+        caplog.clear()
+        with caplog.at_level("INFO", "isthmus"):
+            isthmus.audit(model, *data, "linf:0.1", ["accuracy", "calibration"], out=tmp_path)
+        lines = [record.getMessage() for record in caplog.records if record.name == "isthmus.audits.running"]
+        assert [line.partition(":")[0] for line in lines] == ["accuracy", "calibration"]
+    assert all(line.endswith("stored result") for line in lines)
+
+
 def test_rows_are_tidy_and_become_a_table_if_pandas_is_there(model, data, monkeypatch):
     audit = isthmus.audit(model, *data, "linf:0.1", ["accuracy", "calibration"], options=isthmus.AuditOptions(name="m"))
     rows = audit.rows()

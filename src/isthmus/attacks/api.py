@@ -16,7 +16,7 @@ from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import BudgetExhausted
 from isthmus.attacks.engine.early_stopping import until_narrow
 from isthmus.attacks.engine.evaluation import evaluate
-from isthmus.attacks.engine.run_options import Progress, RunOptions, monotone, shown_progress
+from isthmus.attacks.engine.run_options import Progress, RunOptions, bar_of, monotone
 from isthmus.attacks.result import RobustResult
 from isthmus.attacks.security_curve import SecurityCurve
 from isthmus.attacks.suites import Suite, stages_of
@@ -24,6 +24,7 @@ from isthmus.attacks.threats import Threat, parse
 from isthmus.core import execution
 from isthmus.core.errors import ConfigError
 from isthmus.core.process_pool import ProcessPool
+from isthmus.core.progress import shown_progress
 
 
 def robust_accuracy(
@@ -59,8 +60,9 @@ def robust_accuracy(
             nor the order of examples, beyond the model's own rounding.
         seed: with an example's index it determines all of that example's random starts and noise.
         jobs: processes on this machine that share the work.
-        progress: True for a bar in a terminal or notebook, with the running attack and the time left; or a function
-            that is called with a :class:`isthmus.attacks.engine.run_options.Snapshot`.
+        progress: True, the default, for a bar with the running attack and the time left, if stderr is a terminal or in
+            a notebook; False for none; or a function that is called with a
+            :class:`isthmus.attacks.engine.run_options.Snapshot`.
         options: everything else, such as targets, indices, a file to resume from and limits. Its ``batch_size``,
             ``jobs`` and ``progress`` are used if the arguments of that name are left at their defaults.
 
@@ -89,7 +91,7 @@ def robust_accuracy(
     def one(part: Batch, options: RunOptions, progress: Progress | None) -> RobustResult:
         return evaluate(model, part, chosen, stages, seed=seed, options=replace(options, progress=progress))
 
-    with sharing(options.jobs), shown_progress(options.progress, "robust accuracy") as shown:
+    with sharing(options.jobs), shown_progress(options.progress, "robust accuracy", bar_of) as shown:
         report = monotone(shown)
         if half_width is not None:
             return until_narrow(one, examples, half_width, options, report)
@@ -152,7 +154,7 @@ def curve(
         return evaluate(model, examples, grid[position], stages, seed=seed, options=options, known=known)
 
     results: list[RobustResult] = []
-    with sharing(options.jobs), shown_progress(options.progress, "robust accuracy") as progress:
+    with sharing(options.jobs), shown_progress(options.progress, "robust accuracy", bar_of) as progress:
         options = replace(options, progress=monotone(progress))
         for position in range(len(grid)):
             # a random model is attacked again at every ε: wrong on average is not yet wrong with confidence

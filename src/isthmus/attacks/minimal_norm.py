@@ -15,7 +15,7 @@ from isthmus import metrics
 from isthmus.attacks.engine import inputs
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.evaluation import Evaluation
-from isthmus.attacks.engine.run_options import RunOptions, shown_progress
+from isthmus.attacks.engine.run_options import RunOptions, bar_of
 from isthmus.attacks.engine.verifier import Verifier, VerifierResult
 from isthmus.attacks.result import CLEAN
 from isthmus.attacks.security_curve import accuracy_figure
@@ -25,6 +25,7 @@ from isthmus.core.errors import ConfigError, DataError, unknown
 from isthmus.core.format import NORMS, number, percent, size
 from isthmus.core.notebook import Summarized
 from isthmus.core.preserve_state import device_of, preserve_state
+from isthmus.core.progress import shown_progress
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -151,7 +152,7 @@ def minimal_norms(
     examples = inputs.examples(images, labels, targets=options.targets, seed=seed, indices=options.indices)
     size = None if options.batch_size is None else inputs.check_whole(options.batch_size, "batch_size")
     device = device_of(model, examples.images)
-    with preserve_state(model, device, seed), shown_progress(options.progress, "minimal norms") as progress:
+    with preserve_state(model, device, seed), shown_progress(options.progress, "minimal norms", bar_of) as progress:
         # norms are recorded as they are found, each success queried twice; no final verification is needed
         own = RunOptions(batch_size=size, progress=progress, verify=False)
         evaluation = Evaluation(model, examples, _whole_box(norm, examples.images), suite, seed, own)

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from isthmus.audits.options import Progress
-from isthmus.core.progress import Update, progress_bar
+from isthmus.core.progress import Update
 
 _COSTS = {"diagnosis": 20.0, "robustness": 10.0, "corruptions": 5.0, "noise_robustness": 5.0}
 """Typical duration of a check, in multiples of the others'."""
-
-
-@contextmanager
-def shown_progress(progress: Progress | bool | None, title: str, checks: Sequence[str]) -> Iterator[Progress | None]:
-    """The function to call with progress: the given one, one that draws a bar for True, or None."""
-    if not isinstance(progress, bool):
-        yield progress
-    elif not progress:
-        yield None
-    else:
-        with progress_bar(title) as update:
-            yield over_all(checks, update)
 
 
 def over_all(checks: Sequence[str], update: Update) -> Progress:

@@ -22,7 +22,7 @@ from isthmus.audits import classifier
 from isthmus.audits.classifier import NOT_FINITE, Classifier
 from isthmus.audits.limits import limited_diagnosis, limited_queries, within_memory
 from isthmus.audits.options import AuditOptions, Progress
-from isthmus.audits.progress import CheckProgress, shown_progress
+from isthmus.audits.progress import CheckProgress, over_all
 from isthmus.audits.request import claimed_accuracy, configs, examples, threat_of, training_examples
 from isthmus.audits.result import Audit
 from isthmus.audits.stored import Stored, remove_users, stored
@@ -31,7 +31,9 @@ from isthmus.checks.context import Context
 from isthmus.core import execution, files, provenance, results
 from isthmus.core.config import Component
 from isthmus.core.errors import ConfigError, IsthmusError, ModelError, third_party_code, unknown
+from isthmus.core.format import STATUSES
 from isthmus.core.preserve_state import device_of, preserve_state
+from isthmus.core.progress import shown_progress
 from isthmus.core.ray_cluster import RayExecutor
 from isthmus.core.results import AuditRecord
 from isthmus.core.types import CheckResult, Status
@@ -77,8 +79,9 @@ def audit(
             and the same version and commit of isthmus, is reused; an audit of another model, other data or other
             settings is moved aside, never overwritten.
         options: see :class:`AuditOptions`.
-        progress: True for a bar in a terminal or notebook, with the running check and the time left; or a function that
-            is called with (check, done, total), where done / total never falls within a check.
+        progress: True, the default, for a bar with the running check and the time left, if stderr is a terminal or in
+            a notebook; False for none; or a function that is called with (check, done, total), where done / total never
+            falls within a check. The logger ``isthmus`` has a line for each finished check at level INFO.
 
     Raises:
         DataError: images, labels, indices or training examples of a wrong shape, type or range.
@@ -104,7 +107,8 @@ def audit(
         chosen = limited_diagnosis(chosen, queries // len(images), budget)
     trained_on = training_examples(options.trained_on, tuple(images.shape[1:]))
     device, name = device_of(model, images), options.name or type(model).__name__
-    shown = shown_progress(options.progress if progress is None else progress, name, [check.name for check in chosen])
+    given, names = options.progress if progress is None else progress, [check.name for check in chosen]
+    shown = shown_progress(given, name, lambda update: over_all(names, update))
     with preserve_state(model, device, seed), limited_queries(model, options.max_queries), shown as report:
         adopted, batch_size = within_memory(
             lambda size: classifier.adopt(model, images.to(device), seed, threat, size), options.batch_size
@@ -156,11 +160,13 @@ def _run_all(checks: Sequence[Component], context: Context, record: AuditRecord,
         context = _changed(context, results=done)
         for check in in_order(checks):
             if check.name in reusable:
+                log.info("%s: stored result", check.name)
                 continue
             if isinstance(context.progress, CheckProgress):
                 context.progress.start(check.name)
             facts = {"options": check.plain(), "provenance": record.provenance}
-            done[check.name] = _run(check, context, options.debug).model_copy(update=facts)
+            result = done[check.name] = _run(check, context, options.debug).model_copy(update=facts)
+            log.info("%s: %s after %.0f s. %s", check.name, STATUSES[result.status], result.seconds, result.reason)
             if folder is not None:
                 results.save_result(folder, done[check.name])
     return Audit(record, {check.name: done[check.name] for check in checks})

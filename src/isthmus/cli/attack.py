@@ -246,7 +246,7 @@ def _expected(passes: int, images: int, max_queries: int | None) -> str:
 def _progress(name: str, shown: bool) -> Iterator[ProgressCallback | None]:
     """Robust accuracy so far on stderr, attack by attack, if that is a terminal."""
     console = Console(stderr=True)
-    if not (shown and core_progress.visible(console)):
+    if not (shown and console.is_terminal):
         yield None
         return
     board = Board(name)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from isthmus.core import files, provenance
 from isthmus.core.errors import ConfigError, DataError, FileError, ModelError, one_line
+from isthmus.core.progress import reporting
 
 if TYPE_CHECKING:
     from isthmus.training.run import Run
@@ -99,7 +100,8 @@ class ResultStore:
             ConfigError, DataError, FileError: a fault that would stop every other experiment, too.
         """
         try:
-            self._make(experiment)
+            with reporting():  # to the study's display alone
+                self._make(experiment)
         except _STOPPING:
             raise
         except Exception as error:  # a run that diverges or exceeds the memory must not end the others

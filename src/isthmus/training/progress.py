@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from isthmus.core.progress import visible
+from isthmus.core.progress import Bar, reporting
 
 SHOWN = {
     "ce": "ce",
@@ -44,20 +43,18 @@ def show_progress(name: str, total: int, done: int, shown: bool | ProgressCallba
         shown: that function; or whether to draw a bar with rate, time left and terms, in a terminal or notebook.
     """
     if not isinstance(shown, bool):
-        yield shown
+        with reporting():
+            yield shown
         return
-    console = Console(stderr=True)
-    progress = Progress(
+    bar = Bar(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         _StepsPerSecond(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[terms]}", style="dim"),
-        console=console,
-        disable=not (shown and visible(console)),
-        transient=True,
+        shown=shown,
     )
-    with progress:
-        task = progress.add_task(name, total=total, completed=done, terms="")
-        yield lambda done, total, terms: progress.update(task, completed=done, terms=terms)
+    with reporting(), bar:
+        task = bar.add_task(name, total=total, completed=done, terms="")
+        yield lambda done, total, terms: bar.update(task, completed=done, terms=terms)

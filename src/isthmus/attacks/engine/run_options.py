@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +11,7 @@ from jaxtyping import Int
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from isthmus.core.progress import progress_bar
+from isthmus.core.progress import Update
 
 
 class Snapshot(NamedTuple):
@@ -51,7 +50,8 @@ class RunOptions:
             evaluation, and returns the result of a finished one at once. Keep the result itself with
             :meth:`isthmus.attacks.RobustResult.save`; then delete this file with
             :func:`isthmus.attacks.engine.evaluation_file.forget`.
-        progress: True for a bar in a terminal or notebook; or a function that is called with a :class:`Snapshot`.
+        progress: True, the default, for a bar if stderr is a terminal or in a notebook; False for none; or a function
+            that is called with a :class:`Snapshot`.
         verify: check every adversarial image on a further forward pass at the end. An example that fails counts as
             robust, and the result's ``unconfirmed`` and ``warnings`` report it. For a random model, compute the average
             on fresh draws; without it only the number of confidently wrong examples is known.
@@ -87,20 +87,13 @@ class RunOptions:
 
     @property
     def callback(self) -> Progress | None:
-        """``progress`` if it is a function; True and False are for the calls that use :func:`shown_progress`."""
+        """``progress`` if it is a function; else the caller decides on a bar."""
         return None if isinstance(self.progress, bool) else self.progress
 
 
-@contextmanager
-def shown_progress(progress: Progress | bool | None, title: str) -> Iterator[Progress | None]:
-    """The function to call with progress: the given one, one that draws a bar for True, or None."""
-    if not isinstance(progress, bool):
-        yield progress
-    elif not progress:
-        yield None
-    else:
-        with progress_bar(title) as update:
-            yield lambda at: update(at.done / max(at.total, 1), f"{at.attack}, {at.robust:,} of {at.n:,} robust")
+def bar_of(update: Update) -> Progress:
+    """The function that draws the progress of an evaluation as a bar."""
+    return lambda at: update(at.done / max(at.total, 1), f"{at.attack}, {at.robust:,} of {at.n:,} robust")
 
 
 def monotone(progress: Progress | None) -> Progress | None:
