@@ -30,8 +30,8 @@ from isthmus.report.loading import AuditedModel
 _LONGEST = 1000
 """Most characters of a reason in the whole comparison; the page has all of it."""
 
-_BLOCK = 23
-"""Lines of the block; with the page's path it fits a terminal of 25 lines."""
+_BLOCK = 24
+"""Most lines of the block; with the page's path it fits a terminal of 25 lines."""
 
 _WARNINGS = 4
 """Most warnings in the block."""
@@ -72,7 +72,7 @@ def remarks_of(models: Sequence[AuditedModel]) -> list[Remark]:
 
 
 def block(models: Sequence[AuditedModel], width: int = 80) -> RenderableType:
-    """Verdict, a line for each classifier, what is shown to differ, and warnings: under 25 lines for five classifiers.
+    """Verdict, a line for each classifier, what is shown to differ, and warnings: at most 24 lines.
 
     Args:
         width: of the terminal; a long sentence is replaced by a shorter one.
@@ -217,21 +217,15 @@ def _warnings(models: Sequence[AuditedModel], width: int, room: int) -> list[Ren
             groups.setdefault((remark.word, remark.check, _STYLES[remark.status]), []).append(remark)
     if not groups:
         return []
-    shown, more = list(groups.items())[:_WARNINGS], max(len(groups) - _WARNINGS, 0)
+    shown, more = list(groups.items())[:_WARNINGS], len(groups) > _WARNINGS
     sentences = [_warning(remarks, len(models) > 1) for _, remarks in shown]
     whole = [len(_hanging(sentence, width)) for sentence in sentences]
-    fitting = sum(whole) + 1 + bool(more) <= room
-    most = max(whole) if fitting else _most_lines(whole, room - 2)
     lines: list[RenderableType] = [Text()]
-    for ((word, *_, style), _), sentence in zip(shown, sentences, strict=True):
-        text = Text("\n".join(_hanging(sentence, width, max_lines=most, placeholder=" …")))
+    for ((word, *_, style), _), sentence, most in zip(shown, sentences, _shares(whole, room - 1 - more), strict=True):
+        text = Text("\n".join(_hanging(sentence, width, max_lines=most, placeholder=" … (--all)")))
         text.stylize(style, 0, len(word))
         lines.append(text)
-    if more:
-        lines.append(Text(f"{more} more warnings: see --all or the page", "dim"))
-    elif not fitting:
-        lines.append(Text("warnings in full: see --all or the page", "dim"))
-    return lines
+    return [*lines, Text(f"{len(groups) - len(shown)} more warnings: see --all or the page", "dim")] if more else lines
 
 
 def _warning(remarks: Sequence[Remark], named: bool) -> str:
@@ -247,9 +241,12 @@ def _hanging(sentence: str, width: int, **options: Any) -> list[str]:
     return textwrap.wrap(sentence, width, subsequent_indent="  ", break_on_hyphens=False, **options)
 
 
-def _most_lines(whole: Sequence[int], room: int) -> int:
-    """The most lines of a warning such that all fit into the room: at least one."""
-    return max((most for most in range(1, max(whole)) if sum(min(of, most) for of in whole) <= room), default=1)
+def _shares(whole: Sequence[int], room: int) -> list[int]:
+    """Lines for each warning, given the lines of each in full: one at least, and one more in turn while there is room."""
+    shares = [1] * len(whole)
+    for _ in range(min(sum(whole), room) - len(whole)):
+        shares[min((share, i) for i, share in enumerate(shares) if share < whole[i])[1]] += 1
+    return shares
 
 
 # --- the whole comparison ---
