@@ -242,7 +242,7 @@ def _hanging(sentence: str, width: int, **options: Any) -> list[str]:
 
 
 def _shares(whole: Sequence[int], room: int) -> list[int]:
-    """Lines for each warning, given the lines of each in full: one at least, and one more in turn while there is room."""
+    """Lines for each warning, given those of each in full: at least one, and one more in turn while there is room."""
     shares = [1] * len(whole)
     for _ in range(min(sum(whole), room) - len(whole)):
         shares[min((share, i) for i, share in enumerate(shares) if share < whole[i])[1]] += 1
