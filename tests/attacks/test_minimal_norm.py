@@ -316,8 +316,8 @@ def test_wrong_targets_are_refused():
     for targets, says in (
         (labels.clone(), "has its own label"),
         ((labels + 1).float(), "must be integers"),
-        (labels[:3] + 1, "one number for each of 4 images"),
-        (torch.full((4,), 3), "go up to 3, but the model gives 3 logits"),
+        (labels[:3] + 1, "one for each of 4 images"),
+        (torch.full((4,), 3), "is 3; with 3 classes"),
         (torch.full((4,), -1), "must not be negative"),
     ):
         with pytest.raises(DataError, match=says):

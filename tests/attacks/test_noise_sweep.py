@@ -194,7 +194,7 @@ def test_options_that_make_no_sense(options, message):
 
 def test_other_faults_are_named_too():
     model, images, labels = subject(4)
-    with pytest.raises(DataError, match="3 logits"):
+    with pytest.raises(DataError, match="with 3 classes"):
         NoiseSweep("white", RATIOS).run(model, images, labels + 3)
     with pytest.raises(ModelError, match="no gradient"):
         NoiseSweep("l2", RATIOS).run(Detached(model), images, labels)

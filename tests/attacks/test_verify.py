@@ -244,5 +244,5 @@ def test_what_cannot_be_verified_is_said(found, tmp_path):
         verify(result, lambda x: x)
     with pytest.raises(DataError, match="go together"):
         verify(result, model, images=images)
-    with pytest.raises(DataError, match="labels go up to 2"):
+    with pytest.raises(DataError, match=r"labels\[\d+\] is 2"):
         verify(result, Smooth(classes=2))

@@ -303,7 +303,7 @@ def test_stochastic_results_do_not_depend_on_the_batch_size(data):
         (lambda m, x, y: (m, x - 1, y), DataError, r"\[0, 1\]"),
         (lambda m, x, y: (m, x, y + 5), DataError, "label"),
         (lambda m, x, y: (m, x, y.float()), DataError, "integer"),
-        (lambda m, x, y: (m, x, y[:5]), DataError, "as many labels as images; got 100 images and 5 labels"),
+        (lambda m, x, y: (m, x, y[:5]), DataError, "one for each of 100 images; got int64 of shape"),
         (lambda m, x, y: (m, x[:0], y[:0]), DataError, "at least one image"),
         (lambda m, x, y: (m, x[0], y[:1]), DataError, r"one image C×H×W, images\[None\]"),
         (lambda m, x, y: (m, x, nn.functional.one_hot(y)), DataError, r"pass labels.argmax\(1\)"),
@@ -647,7 +647,7 @@ class TestWhatIsHandedIn:
             (
                 {"options": isthmus.AuditOptions(indices=[0, 1])},
                 DataError,
-                "indices must be one number for each of 100 images",
+                "indices must be integers of shape N, one for each of 100 images",
             ),
             ({"budget": "ful"}, ConfigError, "no budget 'ful'. Did you mean 'full'"),
             ({"threat": 0.1}, ConfigError, "A threat is an object"),

@@ -130,8 +130,8 @@ def test_images_at_the_edges_of_the_range_pass(kind: torch.dtype) -> None:
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        ([0, 1], "torch tensor of class indices; got list"),
-        (torch.tensor([0.0, 1.0]), r"integers of shape N, one class index each; got float32 of shape \(2,\)"),
+        ([0, 1], "torch tensor of integers; got list"),
+        (torch.tensor([0.0, 1.0]), r"integers of shape N, one for each image; got float32 of shape \(2,\)"),
         (torch.tensor([True]), "got bool"),
         (torch.eye(3, dtype=torch.int64), r"got int64 of shape \(3, 3\)"),
         (torch.tensor([0, 9, 10, 11]), r"labels\[2\] is 10; with 10 classes a label is 0 to 9 \(2 of 4"),

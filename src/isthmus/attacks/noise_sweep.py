@@ -135,7 +135,7 @@ class NoiseSweep:
                 part = batch.take(rows).to(device)
                 if not done:
                     probe = part.take(torch.arange(1))
-                    inputs.check_classes(part, counted_model.logits(probe.images, probe.keys).shape[1])
+                    inputs.check_classes(batch, counted_model.logits(probe.images, probe.keys).shape[1])
                 predicted, sizes = [], []
                 for position, (x, answer) in enumerate(self._path(counted_model, part)):
                     predicted.append(torch.where(answer.finite, answer.logits.argmax(1), NO_ANSWER).cpu())

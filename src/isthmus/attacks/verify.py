@@ -193,7 +193,7 @@ def _faults(verifier: Verifier, batch: Batch, claim: RobustResult, rows: Tensor)
     broken, robust = state.broken, state.robust & ~state.broken
     adversarial = torch.where(broken[:, None, None, None], state.adversarial, batch.images)
     logits = verifier.clean(batch)
-    check_classes(batch, logits.shape[1])
+    check_classes(claim.examples, logits.shape[1])
     finite = logits.isfinite().all(1)
     correct = finite & (logits.argmax(1) == batch.labels)
     flat = adversarial.flatten(1)

@@ -125,15 +125,7 @@ def training_examples(given: Any, shape: tuple[int, ...]) -> TrainedOn | None:
 def _labelled(images: object, labels: object, which: str) -> tuple[Tensor, Tensor]:
     images = inputs.tensor(images, f"{which}images")
     check_images(images, f"{which}images")
-    n = len(images)
-    numbers = inputs.tensor(labels, f"{which}labels")
-    if numbers.ndim and len(numbers) != n:
-        raise DataError(
-            f"An audit needs as many {which}labels as {which}images; got {n} images and {len(numbers)} labels."
-        )
-    if not (numbers.is_floating_point() or numbers.dtype == torch.bool):
-        numbers = numbers.long()
-    return images, numbers
+    return images, inputs.integers(labels, len(images), f"{which}labels")
 
 
 def claimed_accuracy(claimed: float | str | None, checks: Sequence[Component]) -> float | None:

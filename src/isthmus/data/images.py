@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int, Int64, UInt8
 from torch import Tensor
 
 from isthmus.core.errors import DataError
@@ -263,17 +263,28 @@ def _range_fault(images: Tensor, low: float, high: float) -> str:
     return f"{given} Clamp them if this is a rounding error, otherwise rescale."
 
 
+def check_integers(values: Int[Tensor, " n"], what: str, n: int | None = None) -> None:
+    """Check labels or indices of a user: a tensor of N integers, N the number of images if it is known.
+
+    Raises:
+        DataError: what was given, what is allowed and how to fix it.
+    """
+    if not isinstance(values, Tensor):
+        raise DataError(f"{what} must be a torch tensor of integers; got {type(values).__name__}.")
+    integers = not (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool)
+    if values.ndim != 1 or not integers or n not in (None, len(values)):
+        hint = " Of one-hot labels, pass labels.argmax(1)." if values.ndim == 2 and values.shape[1] > 1 else ""
+        of = "image" if n is None else f"of {n} images"
+        raise DataError(f"{what} must be integers of shape N, one for each {of}; got {_described(values)}.{hint}")
+
+
 def check_labels(labels: Int64[Tensor, " n"], num_classes: int, what: str = "labels") -> None:
     """Check labels of a user: an integer tensor of N class indices.
 
     Raises:
         DataError: not integers, not one-dimensional, or out of range; the message names the first bad index and value.
     """
-    if not isinstance(labels, Tensor):
-        raise DataError(f"{what} must be a torch tensor of class indices; got {type(labels).__name__}.")
-    if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        hint = " Of one-hot labels, pass labels.argmax(1)." if labels.ndim == 2 and labels.shape[1] > 1 else ""
-        raise DataError(f"{what} must be integers of shape N, one class index each; got {_described(labels)}.{hint}")
+    check_integers(labels, what)
     bad = ((labels < 0) | (labels >= num_classes)).nonzero()
     if len(bad):
         index = int(bad[0])

@@ -30,29 +30,29 @@ SCALE = nn.Parameter(torch.ones(2))
 @pytest.mark.parametrize(
     ("images", "labels", "words"),
     [
-        (IMAGES * 255, LABELS, r"must lie in \[0, 1\]; these reach from 0 to 255"),
-        (IMAGES - 0.5, LABELS, "reach from -0.5"),
-        ((IMAGES * 255).byte(), LABELS, "Divide 8-bit images by 255"),
-        (IMAGES.tolist()[0][0], LABELS, r"shape N×C×H×W; got \(4, 4\)"),
+        (IMAGES * 255, LABELS, r"must lie in \[0, 1\]; these range from 0 to 255"),
+        (IMAGES - 0.5, LABELS, "range from -0.5"),
+        ((IMAGES * 255).byte(), LABELS, "For bytes, pass images.float"),
+        (IMAGES.tolist()[0][0], LABELS, r"shape N×C×H×W .* got float32 of shape \(4, 4\)"),
         ("images", LABELS, "images must be a tensor, an array or a list of numbers; got str"),
         (IMAGES.to_sparse(), LABELS, r"images must be a dense tensor; got torch.sparse_coo. Convert it with to_dense"),
         (IMAGES.to("meta"), LABELS, "images are on the device 'meta', which holds no values"),
         (IMAGES.to(torch.complex64), LABELS, "images must be real numbers; got torch.complex64"),
-        (IMAGES[0], LABELS, r"shape N×C×H×W; got \(1, 4, 4\)"),
-        (IMAGES[:0], LABELS[:0], "no images to attack"),
-        (IMAGES * torch.nan, LABELS, "NaN or infinite pixels"),
-        (IMAGES, LABELS.float(), "labels must be integers; got torch.float32"),
-        (IMAGES, LABELS.bool(), "labels must be integers; got torch.bool"),
+        (IMAGES[0], LABELS, r"shape N×C×H×W .* for one image C×H×W, images\[None\]"),
+        (IMAGES[:0], LABELS[:0], "at least one image"),
+        (IMAGES * torch.nan, LABELS, "be finite; image 0 holds nan"),
+        (IMAGES, LABELS.float(), "labels must be integers .* got float32"),
+        (IMAGES, LABELS.bool(), "labels must be integers .* got bool"),
         (IMAGES, ["cat", "dog", "dog", "cat"], "labels must be a tensor, an array or a list of numbers; got list"),
         (IMAGES, ["cat", "dog", "dog", "cat"], "got list of str"),
         (DataLoader(PAIRS), LABELS, r"got DataLoader. Collect its batches: images, labels = map\(torch.cat"),
         (PAIRS, LABELS, "got TensorDataset. Collect its examples"),
         (IMAGES, LABELS.to_sparse(), "labels must be a dense tensor"),
         (IMAGES, LABELS.to("meta"), "labels are on the device 'meta'"),
-        (IMAGES, LABELS[:3], r"one number for each of 4 images; got the shape \(3,\)"),
-        (IMAGES, LABELS[:, None], r"got the shape \(4, 1\)"),
+        (IMAGES, LABELS[:3], r"one for each of 4 images; got int64 of shape \(3,\)"),
+        (IMAGES, LABELS[:, None], r"got int64 of shape \(4, 1\)"),
         (IMAGES, LABELS - 1, "must not be negative; the smallest is -1"),
-        (IMAGES, LABELS + 1, r"labels go up to 3, but the model gives 3 logits \(classes 0 to 2\)"),
+        (IMAGES, LABELS + 1, r"labels\[2\] is 3; with 3 classes a label is 0 to 2 .* subtract 1"),
     ],
 )
 def test_bad_data(images, labels, words):
@@ -65,7 +65,7 @@ def test_bad_data(images, labels, words):
 def test_bad_targets():
     with pytest.raises(DataError, match="Example 1 has its own label 1 as target"):
         robust_accuracy(Smooth(), IMAGES, LABELS, Linf(0.1), options=RunOptions(targets=torch.tensor([1, 1, 1, 1])))
-    with pytest.raises(DataError, match="targets go up to 7"):
+    with pytest.raises(DataError, match=r"targets\[3\] is 7"):
         robust_accuracy(Smooth(), IMAGES, LABELS, Linf(0.1), options=RunOptions(targets=torch.tensor([1, 2, 1, 7])))
 
 

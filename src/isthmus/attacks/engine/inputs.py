@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from isthmus.attacks.engine.batch import Batch
 from isthmus.core.errors import ConfigError, DataError, ModelError, shown
 from isthmus.core.randomness import example_keys
+from isthmus.data.images import check_images, check_integers, check_labels
 
 OptionsT = TypeVar("OptionsT")
 
@@ -41,7 +42,7 @@ def examples(
         DataError: a type, shape or range is wrong, or there are no examples.
     """
     images = tensor(images, "images")
-    _check_images(images)
+    check_images(images)
     check_seed(seed)
     n, device = images.shape[0], images.device
     chosen = torch.arange(n) if indices is None else integers(indices, n, "indices")
@@ -87,11 +88,8 @@ def _no_module(given: object) -> str:
 def check_classes(batch: Batch, classes: int) -> None:
     """Raise a DataError if a label or target is not one of the model's ``classes``."""
     for what, values in (("labels", batch.labels), ("targets", batch.targets)):
-        if values is not None and int(values.max()) >= classes:
-            raise DataError(
-                f"The {what} go up to {int(values.max())}, but the model gives {classes} logits "
-                f"(classes 0 to {classes - 1})."
-            )
+        if values is not None:
+            check_labels(values, classes, what)
 
 
 def check_logits(output: object, n: int) -> None:
@@ -119,39 +117,20 @@ def check_proposals(proposals: object, originals: Tensor, label: str) -> Tensor:
     return proposals.detach().to(originals.device, torch.float32)
 
 
-def _check_images(images: Tensor) -> None:
-    if not images.is_floating_point():
-        raise DataError(
-            f"Images must be floating-point numbers in [0, 1]; got {images.dtype}. Divide 8-bit images by 255."
-        )
-    if images.dim() != 4:
-        raise DataError(f"Images must have the shape N×C×H×W; got {tuple(images.shape)}.")
-    if images.numel() == 0:
-        raise DataError(f"There are no images to attack: their shape is {tuple(images.shape)}.")
-    if not images.isfinite().all():
-        raise DataError("The images hold NaN or infinite pixels.")
-    low, high = (float(bound) for bound in images.detach().aminmax())
-    if low < 0 or high > 1:
-        raise DataError(
-            f"Images must lie in [0, 1]; these reach from {low:g} to {high:g}. Normalisation belongs "
-            "inside the model, and 8-bit images are divided by 255."
-        )
-
-
 def tensor(values: Any, what: str) -> Tensor:
     """A dense tensor of numbers, from a tensor, an array or a list; a DataError for anything else."""
     try:
         given = torch.as_tensor(values).detach()
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise DataError(
-            f"The {what} must be a tensor, an array or a list of numbers; got {_kind(values)}.{_collected(values)}"
+            f"{what} must be a tensor, an array or a list of numbers; got {_kind(values)}.{_collected(values)}"
         ) from None
     if given.layout != torch.strided:
-        raise DataError(f"The {what} must be a dense tensor; got {given.layout}. Convert it with to_dense().")
+        raise DataError(f"{what} must be a dense tensor; got {given.layout}. Convert it with to_dense().")
     if given.is_meta:
-        raise DataError(f"The {what} are on the device 'meta', which holds no values; give them on a CPU or a GPU.")
+        raise DataError(f"{what} are on the device 'meta', which holds no values; give them on a CPU or a GPU.")
     if given.is_complex() or given.is_quantized:
-        raise DataError(f"The {what} must be real numbers; got {given.dtype}.")
+        raise DataError(f"{what} must be real numbers; got {given.dtype}.")
     return given
 
 
@@ -178,15 +157,12 @@ def check_seed(seed: object) -> int:
 
 
 def integers(values: object, n: int, what: str) -> Tensor:
-    """N integers that are not negative, as int64; a DataError for anything else."""
+    """Integers from 0 up, one for each of n images, as int64; a DataError for anything else."""
     values = tensor(values, what)
-    if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
-        raise DataError(f"The {what} must be integers; got {values.dtype}.")
-    if values.shape != (n,):
-        raise DataError(f"The {what} must be one number for each of {n} images; got the shape {tuple(values.shape)}.")
+    check_integers(values, what, n)
     if int(values.min()) < 0:
-        raise DataError(f"The {what} must not be negative; the smallest is {int(values.min())}.")
-    return values.detach().long()
+        raise DataError(f"{what} must not be negative; the smallest is {int(values.min())}.")
+    return values.long()
 
 
 def check_options(given: OptionsT | None, kind: type[OptionsT]) -> OptionsT:
