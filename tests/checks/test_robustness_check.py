@@ -13,6 +13,7 @@ from isthmus.checks.context import Context
 from isthmus.checks.security_curve import Curve
 from isthmus.core import randomness, results
 from isthmus.core.config import component
+from isthmus.core.display import Comparison
 from isthmus.core.errors import ConfigError
 from isthmus.core.types import CheckResult, Metrics, Status
 from isthmus.metrics import accuracy
@@ -151,6 +152,19 @@ def test_the_gallery_holds_the_first_images_whatever_became_of_them():
     assert outcomes == {"broken", "0.0", "inf"}
 
 
+def test_the_gallery_predicts_in_the_mode_that_is_attacked_and_the_page_names_it():
+    model = Linear(torch.linspace(-1, 1, 12))
+    context = linear_context(Linear(torch.linspace(1, -1, 12)), stochastic=Noisy(model), n=30, seed=0)
+    result = run(context, modes=("stochastic",), levels=1)
+    original = torch.from_numpy(result.arrays["gallery_original"]).permute(0, 3, 1, 2) / 255
+    for fact, predicted in zip(result.details["gallery"], model(original).argmax(1).tolist(), strict=True):
+        assert fact["clean_predicted"] == predicted, "the mean mode predicts the other class"
+        assert fact["predicted"] in (None, 1 - fact["label"])
+    assert any(fact["predicted"] is not None for fact in result.details["gallery"])
+    (viewer,) = [block for block in page.section({"ceb": result}).blocks if isinstance(block, Comparison)]
+    assert viewer.columns == ("ceb (stochastic)",)
+
+
 def test_the_viewer_shows_broken_robust_and_misclassified_images():
     ctx = linear_context()
     other = linear_context(Linear(torch.linspace(-1, 1, 12), bias=0.3))
@@ -169,7 +183,7 @@ def test_the_viewer_shows_broken_robust_and_misclassified_images():
     assert re.search(r"[01]\xa0\(\d+\.\d%\) without attack: misclassified", sentences)
     adversarial, difference = next(cell for cell in cells if not isinstance(cell, str))
     assert re.match(
-        r"([01])\xa0\(\d+\.\d%\) → (?!\1)[01]\xa0\(\d+\.\d%\); (fgsm|pgd), ℓ∞\xa00\.0\d+$", adversarial.caption
+        r"([01])\xa0\(\d+\.\d%\) → (?!\1)[01]\xa0\(\d+\.\d%\); (FGSM|PGD), ℓ∞\xa00\.0\d+$", adversarial.caption
     )
     assert difference.caption == "difference"
     assert re.match(r"image \d+, class [01]$", shown.rows[0][0].caption)
@@ -348,9 +362,9 @@ def test_only_classifiers_under_the_same_threat_are_ranked():
 def test_ties_are_named_and_nobody_wins_them():
     alike, apart = result_of("linf:0.1", {"fgsm": 9, "pgd": 9}), result_of("linf:0.1", {"fgsm": 9, "pgd": 2})
     table = page.section({"a": alike, "b": alike}).blocks[1]
-    assert table.reading.startswith("The strongest attack by itself is fgsm and pgd for 2 of 2")
+    assert table.reading.startswith("The strongest attack by itself is FGSM and PGD for 2 of 2")
     reading = page.section({"a": alike, "b": apart}).blocks[1].reading
-    assert "fgsm and pgd for 1 of 2 and pgd for 1 of 2" in reading
+    assert "FGSM and PGD for 1 of 2 and PGD for 1 of 2" in reading
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from isthmus.core.format import interval_of, percent_of, points_of
+from isthmus.core.format import attack_title, interval_of, percent_of, points_of
 from isthmus.core.types import Interval
 
 
@@ -31,3 +31,20 @@ def test_intervals_and_differences_have_the_decimals_of_their_value():
     interval = Interval(low=0.4821, high=0.672, method="Wilson")
     assert [interval_of(interval, n) for n in (100, 360, 5000)] == ["48–67", "48.2–67.2", "48.21–67.20"]
     assert [points_of(-0.09, 100), points_of(0.01, 100), points_of(0.05, 360)] == ["9 points", "1 point", "5.0 points"]
+
+
+@pytest.mark.parametrize(
+    ("label", "title"),
+    [
+        ("fgsm", "FGSM"),
+        ("pgd-2", "PGD-2"),
+        ("apgd-dlr-t", "APGD-DLR-T"),
+        ("square-sample", "Square-sample"),
+        ("mine:Attack", "mine:Attack"),
+        ("baseline/pgd", "PGD (baseline attack)"),
+        ("ensemble/apgd-race", "APGD-race (ensemble)"),
+        ("black_box/other images/neighbours", "neighbours (black box, other images)"),
+    ],
+)
+def test_attacks_are_named_as_in_papers(label, title):
+    assert attack_title(label) == title

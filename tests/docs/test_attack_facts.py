@@ -97,7 +97,7 @@ def test_the_race_is_told_as_it_is():
     (first, steps), (second, longer), (last, longest) = config.rounds
     assert (first, second, last) == (9, 3, 1)
     for said_so in (
-        f"cross-entropy, {config.scout} steps from one random start",
+        f"cross-entropy, {config.ce_steps} steps from one random start",
         f"largest clean logit and have {steps} steps each",
         f"closest have {longer} steps each, and the class whose run came closest among these has {longest}",
         f"best + {config.patience:g} · gain · windows left < 0",

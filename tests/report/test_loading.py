@@ -63,7 +63,7 @@ def truncate(path: Path) -> None:
             r"audit\.json is not a readable JSON file .*delete",
         ),
         (lambda run: (run / "audit" / "audit.json").write_text("{}"), r"audit\.json was written by an older version"),
-        (lambda run: (run / "audit" / "audit.json").write_text('{"format": 3}'), r"audit\.json is not a result that"),
+        (lambda run: (run / "audit" / "audit.json").write_text('{"format": 4}'), r"audit\.json is not a result that"),
         (lambda run: (run / "audit" / "audit.json").write_text("[]"), r"audit\.json is no result of isthmus \(list\)"),
         (
             lambda run: truncate(run / "audit" / "accuracy.json"),

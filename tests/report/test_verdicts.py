@@ -119,7 +119,7 @@ def test_adversarial_examples_are_compared_image_by_image() -> None:
     assert [original.caption for original, _ in shown.rows] == [f"image {i}, class {i}" for i in order]
     assert shown.rows[0][1][1] == "0\u00a0(99.0%): no adversarial example found"
     adversarial, difference = shown.rows[2][1][0]
-    assert adversarial.caption == "1\u00a0(99.0%) → 9\u00a0(51.0%); pgd, ℓ∞\u00a00.098"
+    assert adversarial.caption == "1\u00a0(99.0%) → 9\u00a0(51.0%); PGD, ℓ∞\u00a00.098"
     assert difference.image.shape == (8, 8, 3)
     assert shown.key == ("darker by 0.078", "unchanged", "brighter by 0.078")
 

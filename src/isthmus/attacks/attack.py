@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import torch
@@ -70,15 +70,28 @@ class SingleShotAttack(Attack, ABC):
 
 @dataclass(frozen=True)
 class Stage:
-    """One attack of a suite, with a label that is unique there.
+    """One attack of a suite.
 
-    ``among`` selects the examples that are attacked, from the evaluation's state (with the runs and scores of the stage
-    before) and their keys; None for all robust ones. It may write ``ranked`` and ``marks`` for later stages.
+    Attributes:
+        label: its name in results, unique in the suite.
+        among: selects the examples that are attacked, from the evaluation's state (with the runs and scores of the
+            stage before) and their keys; None for all robust ones. It may write ``ranked`` and ``marks`` for later
+            stages.
+        stream: from which its random numbers derive; the label if empty. A label can then change without the numbers.
     """
 
     label: str
     attack: Attack
     among: Callable[[EvaluationState, Tensor], Tensor] | None = None
+    stream: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stream", self.stream or self.label)
+
+    def renamed(self, prefix: str = "", suffix: str = "") -> Stage:
+        """The stage with a longer label and stream."""
+        label, stream = (f"{prefix}{name}{suffix}" for name in (self.label, self.stream))
+        return replace(self, label=label, stream=stream)
 
 
 @dataclass

@@ -3,15 +3,15 @@
 AutoAttack spends most passes on examples that are far from broken, and on unpromising directions. Here directions
 compete, example by example:
 
-1. scout: APGD on the cross-entropy, 20 steps. It breaks the easy examples.
-2. race: APGD towards each of the nine likeliest wrong classes for 10 steps; the three with the smallest margins get 30,
-   and the best of those 100. A run retires at the end of a window of steps if even twice the gain of that window, in
-   each window left, would not break the example.
-3. near: the tenth of the examples with the smallest margins get the three best classes and the cross-entropy again for
-   100 steps, from two starts each, and no run retires.
-4. search: Square, which needs no gradients, on that tenth and on 50 others drawn at random. If gradients are masked,
-   the margin is misleading; the 50 reveal it.
-5. search-all: if Square broke one of the 50, or more than a twenty-fifth of the nearest, gradients may be masked, and
+1. apgd-ce: APGD on the cross-entropy, 20 steps. It breaks the easy examples.
+2. apgd-race: APGD towards each of the nine likeliest wrong classes for 10 steps; the three with the smallest margins
+   get 30, and the best of those 100. A run retires at the end of a window of steps if even twice the gain of that
+   window, in each window left, would not break the example.
+3. apgd-nearest: the tenth of the examples with the smallest margins get the three best classes and the cross-entropy
+   again for 100 steps, from two starts each, and no run retires.
+4. square-sample: Square, which needs no gradients, on that tenth and on 50 others drawn at random. If gradients are
+   masked, the margin is misleading; the 50 reveal it.
+5. square-all: if Square broke one of the 50, or more than a twenty-fifth of the nearest, gradients may be masked, and
    the ranking cannot be trusted. Square then runs on all robust examples, with AutoAttack's number of queries.
 
 Every success is verified like any other, so the result is always an upper bound on robust accuracy. The rule can miss
@@ -48,7 +48,7 @@ class Race(Attack):
     """The race. ``results/`` shows what most options are worth, on 200 images each for three models.
 
     Attributes:
-        scout: steps of the first run, on the cross-entropy.
+        ce_steps: steps of the first run, on the cross-entropy.
         rounds: for each round, how many classes take part and how many steps each gets.
         patience: a run retires if even this many times the last window's gain per window would not break the example.
         near: fraction of the robust examples, smallest margin first, that get the long runs and Square.
@@ -59,7 +59,7 @@ class Race(Attack):
     """
 
     name: Literal["race"] = "race"
-    scout: Annotated[int, Field(gt=0)] = 20
+    ce_steps: Annotated[int, Field(gt=0)] = 20
     rounds: Widths = ((9, 10), (3, 30), (1, 100))
     patience: Annotated[float, Field(gt=0)] = 2.0
     near: Annotated[float, Field(gt=0, le=1)] = 0.1
@@ -76,14 +76,17 @@ class Race(Attack):
         return self
 
     def stages(self) -> Sequence[Stage]:
-        """The race as stages in order, each on the examples that its rule picks."""
+        """The race as stages in order, each on the examples that its rule picks.
+
+        Their random streams have the names of earlier labels, since published numbers derive from these.
+        """
         rounds, square = RaceRounds(rounds=self.rounds, patience=self.patience), Square(queries=self.queries)
         return (
-            Stage("scout", APGD(steps=self.scout)),
-            Stage("race", rounds),
-            Stage("near", LongRuns(steps=self.long), partial(pick_near, self)),
-            Stage("search", square, partial(pick_sample, self)),
-            Stage("search-all", Square(queries=self.queries_all), pick_rest_if_needed),
+            Stage("apgd-ce", APGD(steps=self.ce_steps), stream="scout"),
+            Stage("apgd-race", rounds, stream="race"),
+            Stage("apgd-nearest", LongRuns(steps=self.long), partial(pick_near, self), "near"),
+            Stage("square-sample", square, partial(pick_sample, self), "search"),
+            Stage("square-all", Square(queries=self.queries_all), pick_rest_if_needed, "search-all"),
         )
 
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 BLIND = 0.02
 """Fraction of gradients that may be exactly zero without a warning."""
 
-SCORE_BASED = ("square", "search", "search-all", "uniform")
-"""Labels of attacks that use no gradient."""
+SCORE_BASED = ("square", "uniform")
+"""Attacks that use no gradient; their labels begin with these names."""
 
 
 def warnings(result: RobustResult) -> tuple[str, ...]:
@@ -38,14 +38,18 @@ def _zero_gradients(result: RobustResult) -> str | None:
 
 def _masked(result: RobustResult) -> str | None:
     by = [attack for attack in result.broken_by if attack is not None]
-    count = sum(attack.partition("-")[0] in SCORE_BASED or attack in SCORE_BASED for attack in by)
-    gradient = any(attack not in SCORE_BASED and attack != "clean" for attack in result.attacks)
+    count = sum(map(_is_score_based, by))
+    gradient = any(attack != "clean" and not _is_score_based(attack) for attack in result.attacks)
     if not gradient or count <= 0.01 * len(result):
         return None
     return (
         f"Random search broke {count} of {len(result)} examples that gradient attacks had not: gradients mislead "
         "here. A stronger or adaptive attack will probably break more."
     )
+
+
+def _is_score_based(label: str) -> bool:
+    return label.partition("-")[0] in SCORE_BASED
 
 
 def _random(result: RobustResult) -> str | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from isthmus.attacks.attack import Attack, Stage
@@ -30,7 +29,7 @@ LABELS: dict[str, Mapping[str, Any]] = {
 }
 """Labels in results that include options; such a label also names the attack in a suite."""
 
-STAGES = ("scout", "near", "search", "search-all")
+STAGES = ("apgd-race", "apgd-nearest", "square-sample", "square-all")
 """Labels of the stages of ``fast`` that depend on the ones before."""
 
 SUITES: dict[str, tuple[Mapping[str, Any] | str, ...]] = {
@@ -85,8 +84,8 @@ def stages_of(suite: Suite, norm: str = "linf") -> tuple[Stage, ...]:
     seen = Counter([CLEAN])
     for stage in (each for item in given for each in _stages(item)):
         seen[stage.label] += 1
-        label = stage.label if seen[stage.label] == 1 else f"{stage.label}-{seen[stage.label]}"
-        stages.append(replace(stage, label=label))
+        number = seen[stage.label]
+        stages.append(stage if number == 1 else stage.renamed(suffix=f"-{number}"))
     return tuple(stages)
 
 

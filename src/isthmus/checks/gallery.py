@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from isthmus.checks.context import MEAN, Context
+from isthmus.checks.context import Context
 
 MOST = 24
 """Images in a gallery. They are chosen by position alone, so that all classifiers have the same ones."""
@@ -17,6 +17,7 @@ MOST = 24
 
 def gallery(
     context: Context,
+    mode: str,
     correct: NDArray[np.bool_],
     adversarial: NDArray[np.float32],
     smallest_eps: NDArray[np.float64],
@@ -25,6 +26,7 @@ def gallery(
     """The first audited images of one mode, robust and misclassified ones included.
 
     Args:
+        mode: in which the images were attacked, and in which their predictions are.
         correct: bool[n], whether the clean image is classified correctly.
         adversarial: float32[n, c, h, w], NaN where no adversarial example was found. Rows of clean errors are ignored.
         smallest_eps: float[n], the smallest ε at which ``adversarial`` was found.
@@ -41,7 +43,7 @@ def gallery(
     broken = correct[shown] & np.isfinite(adversarial[shown]).all(axis=(1, 2, 3))
     original = context.images[shown].cpu().float()
     changed = torch.where(torch.from_numpy(broken)[:, None, None, None], torch.from_numpy(adversarial[shown]), original)
-    before, after = (_confidences(images, context) for images in (original, changed))
+    before, after = (_confidences(images, context, mode) for images in (original, changed))
     sizes = context.threat.norm(changed - original).tolist()
     facts = [
         {
@@ -60,13 +62,13 @@ def gallery(
     return facts, {"gallery_original": _as_bytes(original), "gallery_adversarial": _as_bytes(changed)}
 
 
-def _confidences(images: torch.Tensor, context: Context) -> list[tuple[int, float]]:
-    """The predicted class of each of the first images in mean mode, and the confidence in it; 0 if not finite."""
+def _confidences(images: torch.Tensor, context: Context, mode: str) -> list[tuple[int, float]]:
+    """The predicted class of each of the first images, and the confidence in it; 0 if not finite."""
     device = context.images.device
     outputs = context.predictions(
-        lambda rows: (images[rows].to(device), context.keys[rows.to(device)]), len(images), {MEAN: context.model}
+        lambda rows: (images[rows].to(device), context.keys[rows.to(device)]), len(images), {mode: context.modes[mode]}
     )
-    found = torch.from_numpy(outputs[MEAN]).softmax(1).nan_to_num(0.0).max(dim=1)
+    found = torch.from_numpy(outputs[mode]).softmax(1).nan_to_num(0.0).max(dim=1)
     return list(zip(found.indices.tolist(), found.values.tolist(), strict=True))
 
 

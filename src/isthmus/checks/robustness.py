@@ -59,8 +59,8 @@ class Robustness(Check):
     clean image and at each ε against all attacks; ``robust_fgsm`` etc., against one given attack alone; for random
     predictions ``robust_one_evaluation`` and ``robust_confident``; ``smallest_eps`` float[n], 0 if wrong on the clean
     image, inf if no adversarial example was found. And ``gallery_original`` and ``gallery_adversarial``
-    uint8[up to 24, h, w, c]: the first images in mean mode, with what is known of each in ``details["gallery"]`` (see
-    :func:`isthmus.checks.gallery.gallery`).
+    uint8[up to 24, h, w, c]: the first images in the mode of the reason, ``details["mode"]``, with what is known of
+    each in ``details["gallery"]`` (see :func:`isthmus.checks.gallery.gallery`).
 
     Options that are None follow the audit's budget.
 
@@ -101,12 +101,14 @@ class Robustness(Check):
         curves = context.by_mode(measured, self.modes or (MEAN, STOCHASTIC))
         signs = {mode: warning_signs(curve) for mode, curve in curves.items()}
         decisive = _decisive(context, curves, signs)
-        first = curves.get(MEAN, curves[decisive])
-        examples, pictures = gallery(context, first.correct, first.adversarial, first.smallest_eps, first.broken_by)
+        shown = curves[decisive]
+        examples, pictures = gallery(
+            context, decisive, shown.correct, shown.adversarial, shown.smallest_eps, shown.broken_by
+        )
         found = Metrics(metrics_of({mode: _metrics(curve, context.threat) for mode, curve in curves.items()}))
         at: dict[str, Coordinate] = {"norm": context.threat.name, "eps": context.threat.eps}
-        shown = found.one("robust_accuracy", mode=decisive, **at)
-        status, reason = _judge(signs, context.threat, shown, decisive in known)
+        worst = found.one("robust_accuracy", mode=decisive, **at)
+        status, reason = _judge(signs, context.threat, worst, decisive in known)
         return CheckResult(
             check=self.name,
             status=status,

@@ -24,6 +24,24 @@ DIFFERENCES = frozenset(
     ("accuracy_loss", "added_error", "gain", "generalisation_gap", "information_gap", "overconfidence")
 )
 """Metrics in the unit "fraction" that are differences of two fractions: shown in percentage points."""
+_NAMES = {
+    "apgd": "APGD",
+    "bpda": "BPDA",
+    "ce": "CE",
+    "cw": "C&W",
+    "ddn": "DDN",
+    "dlr": "DLR",
+    "eot": "EOT",
+    "fab": "FAB",
+    "fgsm": "FGSM",
+    "fmn": "FMN",
+    "multitargeted": "MultiTargeted",
+    "pgd": "PGD",
+    "rays": "RayS",
+    "square": "Square",
+    "t": "T",
+}
+"""Attacks and losses as papers write them."""
 _WORDS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 
 
@@ -45,6 +63,19 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
 def listed(items: Sequence[str], join: str = "and") -> str:
     """Items as a phrase: "", "a", "a and b", "a, b and c"."""
     return f"{', '.join(items[:-1])} {join} {items[-1]}" if len(items) > 1 else "".join(items)
+
+
+def attack_title(label: str) -> str:
+    """The label of an attack as a page shows it: "apgd-ce" as "APGD-CE", "eot/pgd" as "PGD (EOT)"."""
+    purpose, _, attack = label.rpartition("/")
+    title = "-".join(_NAMES.get(part, part) for part in attack.split("-"))
+    return f"{title} ({purpose_title(purpose)})" if purpose else title
+
+
+def purpose_title(name: str) -> str:
+    """A diagnostic test or follow-up attack as a page shows it: "random_search" as "random search", "eot" as "EOT"."""
+    words = {"baseline": "baseline attack", **_NAMES}
+    return words.get(name, name.replace("_", " ").replace("/", ", "))
 
 
 def percent(fraction: float | None) -> str:

@@ -22,7 +22,7 @@ from isthmus.core.types import CheckResult, Record
 
 RecordT = TypeVar("RecordT", bound=Record)
 
-FORMAT = 3
+FORMAT = 4
 """Version of these files. It is increased whenever a stored name changes its meaning."""
 
 

@@ -210,7 +210,7 @@ class DiagnosisContext:
             CutShort: the budget cut the attack short; what it had found by then is kept.
             BudgetExhausted: the budget did not suffice to begin.
         """
-        attacks = [replace(each, label=f"{name}/{each.label}") for each in stages_of(suite, self.threat.name)]
+        attacks = [each.renamed(prefix=f"{name}/") for each in stages_of(suite, self.threat.name)]
         chosen = torch.arange(len(self)) if rows is None else rows
         base = self.clean if threat is not None else self.best if known is None else known
         state, examples = base.state, self.examples

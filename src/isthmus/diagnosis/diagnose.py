@@ -13,6 +13,7 @@ from isthmus import metrics
 from isthmus.attacks.engine.counted_model import BudgetExhausted
 from isthmus.attacks.result import RobustResult
 from isthmus.core.errors import IsthmusError
+from isthmus.core.format import purpose_title
 from isthmus.core.types import Metric, Status
 from isthmus.diagnosis.context import DiagnosisContext
 from isthmus.diagnosis.diagnostic_result import SEVERITY, DiagnosticResult
@@ -199,7 +200,7 @@ class _Run:
 
 
 def _named(names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name.replace("_", " ") for name in names))
+    return tuple(dict.fromkeys(map(purpose_title, names)))
 
 
 def _message(error: Exception) -> str:

@@ -83,6 +83,6 @@ def _robust_to_gradients(context: DiagnosisContext) -> Int[Tensor, " some"]:
     strong = context.strong
     robust = strong.robust.clone()
     for stage, label in enumerate(strong.attacks):
-        if stage and ("search" in label or "square" in label):
+        if stage and "square" in label:
             robust |= strong.broken & (strong.stage == stage)
     return context.sample(robust)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from isthmus.core.format import in_words, interval_text, listed, size, threat_title, value_text
+from isthmus.core.format import in_words, interval_text, listed, purpose_title, size, threat_title, value_text
 from isthmus.core.types import Metric
 from isthmus.report import comparison
 from isthmus.report.loading import AuditedModel, as_mapping
@@ -94,7 +94,7 @@ def _means(models: Sequence[AuditedModel], source: str) -> str:
         result = model.results["diagnosis"]
         names = result.details["modes"][common.status_mode(result)].get("follow_ups", {})
         if names:
-            attacks = listed([name.replace("_", " ") for name in names])
+            attacks = listed([purpose_title(name) for name in names])
             further.setdefault(attacks, []).append(model.name)
     parts = [f"Attacks: {listed(['PGD', *([f'the suite {suite}'] if suite else [])])}"]
     parts += [f"{attacks}{f' for {listed(names)}' if len(models) > 1 else ''}" for attacks, names in further.items()]

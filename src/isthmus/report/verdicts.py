@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from isthmus import metrics
-from isthmus.core.format import interval_text, listed, size, threat_title, value_text
+from isthmus.core.format import interval_text, listed, purpose_title, size, threat_title, value_text
 from isthmus.core.types import CheckResult, Metric
 from isthmus.diagnosis.verdict import TOLERANCE
 from isthmus.report import comparison
@@ -108,9 +108,7 @@ def _note(result: CheckResult, stored: Mapping[str, Any], corrected: Metric, mod
     said = f"{100 * reported:.1f}% {'claimed' if claimed else 'reported'}"
     excess = reported - (corrected.value or 0.0)
     if stored["status"] in ("overstated", "broken"):
-        failed = [
-            test["test"].replace("_", " ") for test in _of_mode(result, mode)["tests"] if test["status"] == "fail"
-        ]
+        failed = [purpose_title(test["test"]) for test in _of_mode(result, mode)["tests"] if test["status"] == "fail"]
         tests = f"; failed tests: {listed(failed)}" if failed else ""
         return f"{said}, {100 * excess:.1f} points too high{tests}"
     difference = None if claimed else _difference(result, mode)

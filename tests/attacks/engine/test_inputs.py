@@ -118,7 +118,7 @@ def test_bad_models(model, words):
         ({"suite": []}, "at least one attack"),
         ({"suite": ["clean"]}, "at least one attack"),
         ({"suite": None}, "A suite is a name such as 'standard', or a list of attacks; got None"),
-        ({"suite": "near"}, "'near' is a stage of the suite 'fast'.*; give 'fast'"),
+        ({"suite": "apgd-nearest"}, "'apgd-nearest' is a stage of the suite 'fast'.*; give 'fast'"),
         ({"suite": "pgd-2"}, "'pgd-2' is the label of attack number 2 called 'pgd'.* as 'pgd:2'"),
         ({"suite": "PGD"}, "no attack or suite 'PGD'. Did you mean 'pgd'"),
         ({"suite": "AutoAttack"}, "the suite 'standard' has AutoAttack's attacks"),

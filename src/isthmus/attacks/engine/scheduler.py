@@ -63,12 +63,12 @@ class BatchScheduler:
     Args:
         context: model, examples and state; the state is updated at every step.
         attack: the attack, bound to the threat.
-        label: of its stage; the keys of its runs derive from it.
+        stream: of its stage; the keys of its runs derive from it.
         stage: its position in the state's count.
     """
 
-    def __init__(self, context: EvaluationContext, attack: IterativeAttack[Any], label: str, stage: int) -> None:
-        self.attack, self.label, self.stage = attack, label, stage
+    def __init__(self, context: EvaluationContext, attack: IterativeAttack[Any], stream: str, stage: int) -> None:
+        self.attack, self.stream, self.stage = attack, stream, stage
         self.context, self.state, self.size = context, context.state, context.size
         self.keeps_best = context.counted_model.random and attack.inside
         self.side_by_side = attack.runs > 1 and not context.verifier.in_turn
@@ -153,7 +153,7 @@ class BatchScheduler:
         context, state = self.context, self.state
         target_class = torch.full_like(example, -1)
         batch = context.batch(example)
-        batch.keys = fold(batch.keys, "scheduler/run", self.label, number.to(context.device))
+        batch.keys = fold(batch.keys, "scheduler/run", self.stream, number.to(context.device))
         keys = batch.keys.cpu()
         if context.examples.targets is None:
             for each in set(number.tolist()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from isthmus.core.display import Block, Figure, Finding, Grid, Headline, Section, Series, Table
-from isthmus.core.format import listed, percent, threat_title
+from isthmus.core.format import listed, percent, purpose_title, threat_title
 from isthmus.core.types import CheckResult, Metric, Status
 from isthmus.report.sections import common
 from isthmus.report.sections.common import MEAN, Results
@@ -69,7 +69,7 @@ def _verdicts(found: Modes) -> Table:
 def _evidence(found: Modes) -> Grid:
     tests = {label: {test["test"]: test for test in of["tests"]} for label, of in found.items()}
     names = list(dict.fromkeys(name for own in tests.values() for name in own))
-    rows = tuple((_words(name), tuple(_finding(own.get(name)) for own in tests.values())) for name in names)
+    rows = tuple((purpose_title(name), tuple(_finding(own.get(name)) for own in tests.values())) for name in names)
     outcomes = [test["status"] for own in tests.values() for test in own.values()]
     failed = sum(outcome == Status.FAIL for outcome in outcomes)
     reading = f"{failed} of {len(outcomes)} tests failed." if failed else "No test failed."
@@ -80,10 +80,6 @@ def _finding(test: dict[str, Any] | None) -> Finding | None:
     return None if test is None else Finding(Status(test["status"]), f"{test['reason']}.")
 
 
-def _words(name: str) -> str:
-    return name.replace("_", " ")
-
-
 def _follow_ups(found: Modes) -> list[Table]:
     made = {name: of for name, of in found.items() if of["follow_ups"]}
     if not made:
@@ -92,7 +88,7 @@ def _follow_ups(found: Modes) -> list[Table]:
     for name, of in made.items():
         for attack, stored in of["follow_ups"].items():
             left = Metric.model_validate(stored)
-            rows.append((name, _words(attack), left if left.value is not None else left.note))
+            rows.append((name, purpose_title(attack), left if left.value is not None else left.note))
     last = listed([f"{percent(of['verdict']['corrected'])} for {name}" for name, of in made.items()])
     columns = ("classifier", "attack", "robust accuracy after it")
     return [Table("Follow-up attacks", f"Robust accuracy after all of them: {last}.", columns, tuple(rows))]

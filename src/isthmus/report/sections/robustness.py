@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.core.display import Block, Comparison, Figure, Headline, Picture, Section, Table
-from isthmus.core.format import NORMS, interval, listed, percent, threat_title
+from isthmus.core.format import NORMS, attack_title, interval, listed, percent, threat_title
 from isthmus.core.types import CheckResult, Metric
 from isthmus.report.sections import common
 from isthmus.report.sections.common import MEAN, STOCHASTIC, Cells, Find, Results
@@ -127,11 +127,11 @@ def _by_attack(results: Results) -> list[Table]:
     cells: Cells = {
         "threat": lambda result, _: _threat(result),
         "clean": common.measured("accuracy"),
-        **{f"{attack} alone": _worst(attack=attack) for attack in attacks},
+        **{f"{attack_title(attack)} alone": _worst(attack=attack) for attack in attacks},
         "all attacks": _worst(),
         "passes per image": _passes,
     }
-    strongest = Counter(_strongest(result) for result in shown.values())
+    strongest = Counter(tuple(map(attack_title, _strongest(result))) for result in shown.values())
     parts = [
         listed(attacks) + (f" for {n} of {len(shown)}" if len(shown) > 1 else "") for attacks, n in strongest.items()
     ]
@@ -173,7 +173,8 @@ def _rules(shown: Results) -> list[Table]:
 
 def _viewer(shown: Results) -> list[Comparison]:
     """The stored images, a row for each; those that most classifiers have."""
-    stored = {name: _stored(result) for name, result in shown.items()}
+    named = {common.label(name, common.status_mode(result)): result for name, result in shown.items()}
+    stored = {name: _stored(result) for name, result in named.items()}
     have = Counter(key for own in stored.values() for key in own)
     found = [example for own in stored.values() for example in own.values()]
     if not any(example.broken for example in found):
@@ -184,7 +185,7 @@ def _viewer(shown: Results) -> list[Comparison]:
         first = next(own[key] for own in stored.values() if key in own)
         original = common.picture(first.original, f"image {key[0]}, class {first.fact['label']}")
         cells = tuple(
-            _cell(own[key], largest, _norm(shown[name])) if key in own else "not stored" for name, own in stored.items()
+            _cell(own[key], largest, _norm(named[name])) if key in own else "not stored" for name, own in stored.items()
         )
         rows.append((original, cells))
     rows.sort(key=_interest)
@@ -242,7 +243,7 @@ def _cell(example: _Example, largest: float, norm: str) -> tuple[Picture, Pictur
     if not example.broken:
         return f"{before}: no adversarial example found"
     after = _prediction(fact["predicted"], fact["confidence"])
-    attack = f"{fact['attack']}, " if fact["attack"] else ""
+    attack = f"{attack_title(fact['attack'])}, " if fact["attack"] else ""
     caption = f"{before} → {after}; {attack}{norm}\u00a0{fact['size']:.3g}"
     difference = common.difference(_change(example), largest)
     return common.picture(example.adversarial, caption), common.picture(difference, "difference")
