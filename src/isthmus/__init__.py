@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from isthmus.audits import Audit, AuditOptions, audit
     from isthmus.core.errors import IsthmusError
     from isthmus.core.tradeoff import Rho
+    from isthmus.models.external import load_model
+    from isthmus.models.external.black_box import black_box
     from isthmus.models.factory import bottleneck
     from isthmus.models.hypothesis import hypothesis
     from isthmus.models.paired import paired
+    from isthmus.models.preprocessing import normalized
     from isthmus.training.run import Run, load
     from isthmus.training.start import train
 
@@ -37,9 +40,12 @@ _HOMES = {
     "Rho": "isthmus.core.tradeoff",
     "Run": "isthmus.training.run",
     "audit": "isthmus.audits",
+    "black_box": "isthmus.models.external.black_box",
     "bottleneck": "isthmus.models.factory",
     "hypothesis": "isthmus.models.hypothesis",
     "load": "isthmus.training.run",
+    "load_model": "isthmus.models.external",
+    "normalized": "isthmus.models.preprocessing",
     "paired": "isthmus.models.paired",
     "robust_accuracy": "isthmus.attacks.api",
     "train": "isthmus.training.start",
@@ -56,9 +62,12 @@ __all__ = [
     "Rho",
     "Run",
     "audit",
+    "black_box",
     "bottleneck",
     "hypothesis",
     "load",
+    "load_model",
+    "normalized",
     "paired",
     "robust_accuracy",
     "train",

@@ -2,13 +2,11 @@
 
 import pytest
 import torch
-from safetensors.torch import save_file, save_model
 from torch import nn
 
 import isthmus
 from isthmus.audits import classifier
-from isthmus.core.errors import FileError, ModelError
-from isthmus.models import adapters
+from isthmus.core.errors import ModelError
 from isthmus.models.modes import AveragedDraws, StochasticMode
 
 IMAGES = torch.rand(4, 1, 8, 8)
@@ -163,115 +161,6 @@ def test_script_modules_are_audited(freeze):
     model = torch.jit.freeze(model) if freeze else model
     audit = isthmus.audit(model, IMAGES, [0, 1, 2, 3], "linf:0.1", ["accuracy", "robustness"])
     assert audit.results["robustness"].metrics
-
-
-class TestWeights:
-    def test_round_trip(self, tmp_path):
-        source, target = linear(), linear()
-        save_file(source.state_dict(), tmp_path / "w.safetensors")
-        adapters.load_weights(target, tmp_path / "w.safetensors")
-        assert classifier.fingerprint(source) == classifier.fingerprint(target)
-
-    def test_other_shapes_and_names_are_named(self, tmp_path):
-        save_file(linear(7).state_dict(), tmp_path / "w.safetensors")
-        with pytest.raises(ModelError, match=r"1.weight has shape \(7, 64\), the model's has \(10, 64\)"):
-            adapters.load_weights(linear(), tmp_path / "w.safetensors")
-        save_file({"other": torch.zeros(1)}, tmp_path / "w.safetensors")
-        with pytest.raises(ModelError, match="1.weight is missing; 1.bias is missing; other is not in the model"):
-            adapters.load_weights(linear(), tmp_path / "w.safetensors")
-
-    def test_truncated_pickled_and_missing_files_are_explained(self, tmp_path):
-        path = tmp_path / "w.safetensors"
-        with pytest.raises(FileError, match="no weights at"):
-            adapters.load_weights(linear(), path)
-        save_file(linear().state_dict(), path)
-        path.write_bytes(path.read_bytes()[:-10])
-        with pytest.raises(FileError, match="not a readable safetensors file"):
-            adapters.load_weights(linear(), path)
-        torch.save(linear().state_dict(), tmp_path / "w.pt")
-        with pytest.raises(FileError, match="can run code") as caught:
-            adapters.load_weights(linear(), tmp_path / "w.pt")
-        command = str(caught.value).partition("with: ")[2].removesuffix(".")
-        exec(f"import torch, safetensors.torch; {command}")
-        adapters.load_weights(linear(), tmp_path / "w.safetensors")
-
-    @pytest.mark.parametrize(("prefix", "inner"), [("module.", ""), ("_orig_mod.module.", ""), ("", "net.")])
-    def test_a_prefix_before_every_name_is_named(self, tmp_path, prefix, inner):
-        model = linear() if not inner else nn.ModuleDict({"net": linear()})
-        save_file({prefix + name: value for name, value in linear().state_dict().items()}, tmp_path / "w.safetensors")
-        said = f"Remove '{prefix}' from" if prefix else f"Add '{inner}' to"
-        with pytest.raises(ModelError, match=f"{said} the beginning of the file's names, and they fit"):
-            adapters.load_weights(model, tmp_path / "w.safetensors")
-
-    def test_a_shared_weight_needs_one_of_its_names(self, tmp_path):
-        def tied():
-            model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
-            model[2].weight = model[0].weight
-            return model
-
-        source, target = tied(), tied()
-        save_model(source, tmp_path / "w.safetensors")  # without the second name
-        adapters.load_weights(target, tmp_path / "w.safetensors")
-        assert classifier.fingerprint(source) == classifier.fingerprint(target)
-        assert target[2].weight is target[0].weight
-
-    def test_quantised_weights_are_not_taken_for_floats(self, tmp_path):
-        state = linear().state_dict()
-        save_file(state | {"1.weight": (state["1.weight"] * 100).to(torch.int8)}, tmp_path / "w.safetensors")
-        with pytest.raises(ModelError, match=r"1.weight is torch.int8, the model's is torch.float32; convert it first"):
-            adapters.load_weights(linear(), tmp_path / "w.safetensors")
-        save_file({name: value.half() for name, value in state.items()}, tmp_path / "w.safetensors")
-        adapters.load_weights(linear(), tmp_path / "w.safetensors")
-
-
-class TestForeign:
-    @pytest.fixture(autouse=True)
-    def _package(self, tmp_path, monkeypatch):
-        (tmp_path / "their_nets.py").write_text(
-            "from torch import nn\ndef build(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
-            "def wrong(): return 3\n"
-            "def needs(width): return nn.Linear(width, 2)\n"
-            "def breaks(): raise AssertionError('no weights here')\n"
-            "def leaves(): raise SystemExit(3)\n"
-            "number = 3\n"
-        )
-        (tmp_path / "bad_nets.py").write_text("def build(:\n")
-        (tmp_path / "failing_nets.py").write_text("raise OSError('no such mount')\n")
-        (tmp_path / "leaving_nets.py").write_text("import sys\nsys.exit(1)\n")
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.syspath_prepend(tmp_path)
-
-    def test_it_is_built_and_loaded(self, tmp_path):
-        source = linear()
-        save_file(source.state_dict(), tmp_path / "w.safetensors")
-        model = adapters.external_model("their_nets:build", tmp_path / "w.safetensors")
-        assert classifier.fingerprint(model) == classifier.fingerprint(source)
-
-    @pytest.mark.parametrize(
-        ("path", "message"),
-        [
-            ("their_nets", "package.module:function"),
-            (".", "A run folder is given without --model"),
-            ("their_nets:buld", "Cannot find 'their_nets:buld': AttributeError: .*'buld'.$"),
-            ("no_nets:build", "Cannot find .* in the current folder or in an installed package"),
-            ("their_nets.py:build", "Cannot find .* Give the module without .py"),
-            ("their_nets:wrong", "returned int"),
-            ("their_nets:needs", r"needs\(\) failed: TypeError: .*without arguments"),
-            ("their_nets:breaks", r"breaks\(\) failed: AssertionError: no weights here"),
-            ("their_nets:leaves", r"leaves\(\) failed: ModelError: The model ends the program"),
-            ("their_nets:number", "is int; give a function"),
-            (".their_nets:build", "without a leading dot"),
-            ("bad_nets:build", "Importing 'bad_nets' failed: SyntaxError"),
-            ("failing_nets:build", "Importing 'failing_nets' failed: OSError: no such mount"),
-            (
-                "leaving_nets:build",
-                "Importing 'leaving_nets' failed: ModelError: The model ends the program .*: exit code 1",
-            ),
-        ],
-    )
-    def test_wrong_paths_are_explained(self, path, message):
-        with pytest.raises(ModelError, match=message):
-            adapters.external_model(path)
 
 
 class OfShape(nn.Module):

@@ -120,7 +120,7 @@ FAILURES = {
         ["audit", "--model", "theirs:build", "--weights", "runs/small/weights.safetensors", "--data", "digits"],
         "do not fit the model",
     ),
-    "weights that are cut off": (["audit", "cut"], "not a readable safetensors file"),
+    "weights that are cut off": (["audit", "cut"], "neither a readable safetensors file"),
     "workers without a cluster": (
         ["audit", "runs/small", "--jobs", "2"],
         "--jobs of an audit needs --executor ray",

@@ -18,7 +18,7 @@ from isthmus.core import files, results
 from isthmus.core.config import read_yaml
 from isthmus.core.errors import FileError
 from isthmus.core.types import CheckResult, Interval, Metric, Metrics, Status
-from isthmus.models.adapters import load_weights
+from isthmus.models.external import load_weights
 from isthmus.training import checkpoints
 
 

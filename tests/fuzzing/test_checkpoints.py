@@ -25,7 +25,7 @@ from isthmus.audits.target import ModelSource, named_model
 from isthmus.cli import attack, verify
 from isthmus.data.images import as_float
 from isthmus.data.loading import load as load_data
-from isthmus.models.adapters import external_model, load_weights
+from isthmus.models.external import load_model, load_weights
 from isthmus.training import checkpoints
 from isthmus.training.run import Run
 from isthmus.training.start import train
@@ -233,7 +233,7 @@ class Odd(nn.Module):
 def test_models_that_are_named_are_built_or_refused(name: str) -> None:
     with place() as here:
         here.write("theirs.py", BUILDERS.encode())
-        judge("named model", here, lambda: external_model(name))
+        judge("named model", here, lambda: load_model(name))
 
 
 def test_a_result_that_claims_more_memory_than_there_is_is_refused(run: Path) -> None:

@@ -116,7 +116,11 @@ def _spread(images: Tensor, most: int) -> Tensor:
 def _fitted(model: nn.Module, images: Tensor, seed: int, batch_size: int) -> nn.Module:
     """The model, or a wrapper that gives finite logits of at least two classes."""
     some = _spread(images, min(_MANY, batch_size))
+    if outputs.precision_of(model) is not None:
+        model = outputs.Plain(model).eval()
     answer = _answer(model, some, seed)
+    if not isinstance(answer, Tensor) and isinstance(outputs.unwrapped(answer), Tensor):
+        model, answer = outputs.Plain(model).eval(), outputs.unwrapped(answer)
     if outputs.is_one(answer, len(some)):
         if not answer.is_floating_point():
             raise ModelError(

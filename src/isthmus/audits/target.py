@@ -21,7 +21,9 @@ from isthmus.core.errors import ConfigError, DataError
 from isthmus.data.images import Examples, Split, as_float
 from isthmus.data.loading import load
 from isthmus.data.order import balanced
-from isthmus.models import adapters
+from isthmus.models import external
+from isthmus.models.preprocessing import NONE as NO_PREPROCESSING
+from isthmus.models.preprocessing import Preprocessing
 from isthmus.report import page
 from isthmus.training.run import Run
 
@@ -37,11 +39,12 @@ class ModelSource:
 
     Attributes:
         run: a trained run; give this or ``model``.
-        model, weights: an external model, ``package.module:function``, and its safetensors file.
+        model, weights: an external model and its weights, as for :func:`isthmus.load_model`.
         data: name of the data, whose test split is used; the run's own if None.
         count: number of test images, the same class-balanced choice every time; all if None.
         out: folder for results and page; if None the run itself, or for an external model ``runs/<model>`` or
             ``runs/<model>-<weights>``.
+        preprocessing: what an external model expects of its images, where it does not say so itself.
         step: of a run, the model after this step, one of its ``training.snapshots``, whose results go to
             ``step-<step>`` in the run; the final model if None.
     """
@@ -53,6 +56,7 @@ class ModelSource:
     count: int | None = None
     out: Path | None = None
     step: int | None = None
+    preprocessing: Preprocessing = NO_PREPROCESSING
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def audit_run(
     seed: int = 0,
     options: AuditOptions | None = None,
 ) -> Path:
-    """Audit a run folder, or a model named ``package.module:function``, and write ``page.html`` beside the results.
+    """Audit a run folder, or a model of any other origin, and write ``page.html`` beside the results.
 
     Args:
         source: the model and the images.
@@ -141,12 +145,14 @@ def named_model(source: ModelSource) -> NamedModel:
     """
     run, model, weights, step = source.run, source.model, source.weights, source.step
     if (run is None) == (model is None):
-        raise ConfigError("Give a run folder, or --model package.module:function with --data; one of the two.")
+        raise ConfigError("Give a run folder, or --model with --data; one of the two.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     chosen = None if source.data is None else _data(source.data)
     if run is not None:
         if weights is not None:
             raise ConfigError("--weights belongs to --model; a run folder has its own.")
+        if not source.preprocessing.changes_nothing:
+            raise ConfigError("--preset, --mean, --std and --size belong to --model; a run normalises by itself.")
         trained = Run(run)
         net, name, folder = trained.load(step), trained.recipe.name, run
         if step is not None:
@@ -155,10 +161,9 @@ def named_model(source: ModelSource) -> NamedModel:
     if step is not None:
         raise ConfigError("--step belongs to a run folder; --model has none.")
     assert model is not None
-    name = model.replace(":", ".") + (f"-{weights.stem}" if weights is not None else "")
-    return NamedModel(
-        adapters.external_model(model, weights).to(device), name, source.out or Path("runs") / name, chosen
-    )
+    name = external.title(model, weights)
+    loaded = external.load(model, weights, source.preprocessing)
+    return NamedModel(loaded.to(device), name, source.out or Path("runs") / name, chosen)
 
 
 def _data(given: str) -> Component:

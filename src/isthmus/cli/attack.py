@@ -23,15 +23,20 @@ from isthmus.cli.options import (
     Data,
     Force,
     Images,
+    Mean,
     Model,
+    Preset,
     Quiet,
     RunFolder,
     Seed,
+    Size,
+    Std,
     Threat,
     Weights,
     complete_names,
     flag,
     number,
+    preprocessing_of,
     text,
 )
 from isthmus.cli.output import echo
@@ -50,6 +55,10 @@ def attack(
     run: RunFolder = None,
     model: Model = None,
     weights: Weights = None,
+    preset: Preset = None,
+    mean: Mean = None,
+    std: Std = None,
+    size: Size = None,
     data: Data = None,
     threat: Threat = "linf:0.1",
     suite: Annotated[
@@ -122,7 +131,9 @@ def attack(
     )
     if out is not None and os.path.isdir(out):
         raise ConfigError(f"--out names a file; {out} is a folder.")
-    target = target_of(ModelSource(run, model, weights, data, n))
+    target = target_of(
+        ModelSource(run, model, weights, data, n, preprocessing=preprocessing_of(preset, mean, std, size))
+    )
     path = out or target.folder / attack_file.file_name(suite, str(ball), len(target.labels), shard)
     part = None
     if shard is not None:

@@ -17,10 +17,14 @@ from isthmus.cli.options import (
     Executor,
     Images,
     Json,
+    Mean,
     Model,
+    Preset,
     Quiet,
     RunFolder,
     Seed,
+    Size,
+    Std,
     Threat,
     Weights,
     WorkerCpus,
@@ -29,6 +33,7 @@ from isthmus.cli.options import (
     complete_names,
     flag,
     number,
+    preprocessing_of,
     text,
 )
 from isthmus.core.errors import ConfigError
@@ -39,6 +44,10 @@ def audit(
     run: RunFolder = None,
     model: Model = None,
     weights: Weights = None,
+    preset: Preset = None,
+    mean: Mean = None,
+    std: Std = None,
+    size: Size = None,
     data: Data = None,
     threat: Threat = "linf:0.1",
     n: Images = None,
@@ -107,7 +116,7 @@ def audit(
         raise ConfigError("--jobs of an audit needs --executor ray; a local audit runs in one process.")
     names = [name.strip() for name in checks.split(",")] if checks is not None else None
     page = audit_run(
-        ModelSource(run, model, weights, data, n, out, step),
+        ModelSource(run, model, weights, data, n, out, step, preprocessing_of(preset, mean, std, size)),
         threat,
         names,
         "full" if full else "quick",

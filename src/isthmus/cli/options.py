@@ -14,6 +14,7 @@ from isthmus.core.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
     from isthmus.core.ray_cluster import Cluster
+    from isthmus.models.preprocessing import Preprocessing
 
 MOST = 2**31 - 1
 """The largest count or seed, as in a recipe."""
@@ -120,10 +121,37 @@ Seed = Annotated[int, number("Seed of all random choices.", least=0)]
 RunFolder = Annotated[Path | None, argument("Run folder of a trained model.", "RUN", show_default=False)]
 Model = Annotated[
     str | None,
-    text("A function of your own code that builds a model.", "MODULE:FUNCTION", panel=MODEL, show_default=False),
+    text(
+        "A model: module:function or file.py:function that builds it, a file .onnx, .pt2 or .pt (TorchScript), "
+        "timm:NAME, torchvision:NAME, hf:NAME, robustbench:NAME; options follow, as in timm:vgg11,num_classes=10.",
+        "SPEC",
+        panel=MODEL,
+        show_default=False,
+    ),
 ]
 Weights = Annotated[
-    Path | None, text("Weights for --model, a safetensors file.", "FILE", panel=MODEL, show_default=False)
+    Path | None,
+    text("Weights for --model: safetensors, or a .pt file of a state dict.", "FILE", panel=MODEL, show_default=False),
+]
+Preset = Annotated[
+    str | None,
+    text(
+        "Normalisation that --model expects: imagenet, cifar10, cifar100, svhn, mnist, fashion_mnist, clip, -1..1 or "
+        "0..255.",
+        "NAME",
+        panel=MODEL,
+        show_default="none, or a hub's own",
+    ),
+]
+Mean = Annotated[
+    str | None, text("Mean of the normalisation, per channel: 0.5,0.5,0.5.", "NUMBERS", panel=MODEL, show_default=False)
+]
+Std = Annotated[str | None, text("Standard deviation, likewise.", "NUMBERS", panel=MODEL, show_default=False)]
+Size = Annotated[
+    int | None,
+    number(
+        "Height and width that --model takes; images are resized.", "--size", panel=MODEL, show_default="as they are"
+    ),
 ]
 Data = Annotated[
     str | None,
@@ -159,6 +187,28 @@ WorkerGpus = Annotated[
     float,
     text("GPUs of each worker on the cluster; two workers share one at 0.5.", "X", panel=EXECUTION, callback=_share),
 ]
+
+
+def preprocessing_of(preset: str | None, mean: str | None, std: str | None, size: int | None) -> Preprocessing:
+    """What --preset, --mean, --std and --size say.
+
+    Raises:
+        ConfigError: an unknown preset, something else than numbers, or a preset beside numbers.
+    """
+    from isthmus.models import preprocessing
+
+    if preset is not None and (mean is not None or std is not None):
+        raise ConfigError("Give --preset, or --mean and --std; not both.")
+    values = {"--mean": mean, "--std": std}
+    numbers: dict[str, list[float] | None] = {}
+    for option, given in values.items():
+        try:
+            numbers[option] = None if given is None else [float(part) for part in given.split(",")]
+        except ValueError:
+            raise ConfigError(
+                f"{option} is numbers with commas between them, such as 0.5,0.5,0.5; got {given!r}."
+            ) from None
+    return preprocessing.preprocessing_of(preset or numbers["--mean"], numbers["--std"], size)
 
 
 def cluster_of(executor: str, address: str | None, jobs: int | None, cpus: int, gpus: float) -> Cluster | None:

@@ -9,7 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from isthmus.cli.exit_codes import ERROR
-from isthmus.cli.options import ATTACK, DATA, Model, RunFolder, Weights, argument, number, text
+from isthmus.cli.options import (
+    ATTACK,
+    DATA,
+    Mean,
+    Model,
+    Preset,
+    RunFolder,
+    Size,
+    Std,
+    Weights,
+    argument,
+    number,
+    preprocessing_of,
+    text,
+)
 from isthmus.cli.output import echo
 from isthmus.core.format import percent_of
 
@@ -24,6 +38,10 @@ def verify(
     run: RunFolder = None,
     model: Model = None,
     weights: Weights = None,
+    preset: Preset = None,
+    mean: Mean = None,
+    std: Std = None,
+    size: Size = None,
     data: Annotated[
         str | None, text("Data to compare the original images with.", "NAME", panel=DATA, show_default="the run's own")
     ] = None,
@@ -47,7 +65,10 @@ def verify(
 
     path, run = attack_file.locate(result, run, model)
     attack_file.check_claim(path, threat, n)
-    done = attack_file.verify(path, named_model(ModelSource(run, model, weights, data)))
+    done = attack_file.verify(
+        path,
+        named_model(ModelSource(run, model, weights, data, preprocessing=preprocessing_of(preset, mean, std, size))),
+    )
     for line in lines(done):
         echo(line)
     if not done.agrees:

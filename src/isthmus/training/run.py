@@ -23,7 +23,8 @@ from isthmus.core.errors import ConfigError, FileError, one_line
 from isthmus.core.format import NOT_MEASURED, in_words
 from isthmus.core.notebook import Summarized, dataframe
 from isthmus.core.recipe import Recipe, load_recipe
-from isthmus.models import adapters, factory
+from isthmus.models import factory
+from isthmus.models.external.weights import load_weights
 from isthmus.models.learner import Learner
 from isthmus.training import checkpoints
 
@@ -169,7 +170,7 @@ class Run(Summarized):
             raise FileError(self._missing(step, info.get("status")))
         data = info["data"]
         model = factory.build(self.recipe, tuple(data["shape"]), len(data["classes"]))
-        adapters.load_weights(model, weights)
+        load_weights(model, weights)
         expected = (info.get("result") or {}).get("weights_sha256") if step is None else checkpoints.checksum(weights)
         if expected is not None and checkpoints.digest(model.state_dict()) != expected:
             where, how = (

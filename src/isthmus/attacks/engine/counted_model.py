@@ -78,6 +78,7 @@ class CountedModel:
         self._model = model
         self.optimized_model = model if optimized_model is None else optimized_model
         self._autocast = autocast
+        self._half = outputs.precision_of(model)
         self.takes_keys = bool(getattr(model, "takes_keys", False))
         self.random = self.takes_keys
         self.samples = int(getattr(model, "samples", 1)) if self.takes_keys else 1  # draws behind one prediction
@@ -266,14 +267,15 @@ class CountedModel:
     def _forward(self, model: nn.Module, images: Tensor, keys: Tensor, draw: int | Tensor) -> Tensor:
         options = {"keys": _draw_keys(keys, draw)} if self.takes_keys else {}
         # A clone, so that a model which works in place changes neither our images nor a leaf of the graph.
-        return self._checked(lambda: model(images.clone(), **options), images, len(images))
+        given = images.clone() if self._half is None else images.to(self._half)
+        return self._checked(lambda: model(given, **options), images, len(images))
 
     def _checked(self, answer: Callable[[], Any], images: Tensor, passes: int) -> Tensor:
         """The logits of this many passes, counted; anything else is an error with the reason."""
         self.check(passes)
         dtype = torch.get_default_dtype()
         try:
-            output = answer()
+            output = outputs.unwrapped(answer())
         except IsthmusError:
             raise
         except (Exception, SystemExit) as error:  # a user's code may raise anything, or exit

@@ -79,9 +79,9 @@ def _no_module(given: object) -> str:
     if isinstance(given, Mapping):
         return f"{kind}. Load weights into a module with load_state_dict, and pass the module."
     if isinstance(given, str | Path):
-        return f"{kind}. isthmus.load loads a run folder; build any other model first."
+        return f"{kind}. isthmus.load loads a run folder, isthmus.load_model a model from elsewhere."
     if callable(given):
-        return f"{kind}. A function can be called from a small module's forward."
+        return f"{kind}. isthmus.black_box makes one of a function of arrays, or of a scikit-learn classifier."
     return f"{kind}."
 
 

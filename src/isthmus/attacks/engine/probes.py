@@ -21,6 +21,7 @@ from isthmus.attacks.threats import Threat
 from isthmus.core.errors import ModelError
 from isthmus.core.preserve_state import device_of, preserve_state
 from isthmus.core.randomness import example_keys
+from isthmus.models import outputs
 from isthmus.models.modes import seeded
 
 BATCH_SIZE = 256
@@ -126,12 +127,14 @@ def is_stateful(model: nn.Module, images: Float[Tensor, "n c h w"], threat: Thre
     )
     options = {"keys": keys} if getattr(model, "takes_keys", False) else {}
 
+    precision = outputs.precision_of(model) or torch.float32
+
     def last_logits(*queries: Tensor) -> Tensor:
         """A new copy's logits for the last of these queries."""
         own = copy.deepcopy(model)
         for query in queries:
             with torch.no_grad(), seeded(seed, device):
-                last: Tensor = own(query.clone(), **options)
+                last: Tensor = outputs.unwrapped(own(query.clone().to(precision), **options))
         return functional.pad(last.float(), (0, 1))  # a binary classifier may return one column
 
     try:

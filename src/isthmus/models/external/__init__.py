@@ -1,0 +1,90 @@
+"""Models from elsewhere, by one name: a function, a file, or an entry of a model hub."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+from torch import nn
+
+from isthmus.core.errors import ModelError
+from isthmus.models.external import function, hubs, model_files
+from isthmus.models.external.weights import load_weights
+from isthmus.models.preprocessing import Preprocessing, preprocessing_of
+
+_OPTION = re.compile(r",(?=[A-Za-z_]\w*=)")
+
+_HUBS: Mapping[str, Callable[..., tuple[nn.Module, Preprocessing]]] = {
+    "timm": hubs.timm,
+    "torchvision": hubs.torchvision,
+    "hf": hubs.hugging_face,
+    "robustbench": hubs.robustbench,
+}
+
+
+def load_model(
+    spec: str,
+    weights: str | Path | None = None,
+    mean: float | Sequence[float] | str | None = None,
+    std: float | Sequence[float] | None = None,
+    size: int | tuple[int, int] | None = None,
+) -> nn.Module:
+    """Load a classifier of images in [0, 1], in eval mode.
+
+    A function, a TorchScript file and a ``torch.export`` file are programs: load them only from people whose code you
+    would run. Weights, ONNX files and Hugging Face models (safetensors, without remote code) run no code.
+
+    Args:
+        spec: one of
+
+            * ``package.module:function``, or ``path.py:function``: called with the options after it, as in
+              ``nets.py:build,width=32``. The current folder is importable.
+            * a file ``.onnx``, converted to torch where that gives the same logits, so that it has gradients;
+              otherwise a black box, for attacks that need none. ``.pt2`` of ``torch.export``, or TorchScript.
+            * ``timm:NAME``, ``torchvision:NAME``: with pretrained weights, unless ``weights`` are given.
+            * ``hf:NAME``: an image classifier of the Hugging Face hub, or in a local folder.
+            * ``robustbench:NAME``, ``robustbench:NAME/DATASET/THREAT``: CIFAR-10 and Linf unless named.
+
+        weights: a safetensors file, or a ``.pt`` file of a state dict, which is read with ``weights_only=True``.
+        mean, std: the normalisation that the model expects (:func:`isthmus.normalized`), or as ``mean`` the name of a
+            preset; "0..255" for a model of 8-bit pixels. Models of a hub bring their own.
+        size: height and width that the model takes; images are resized to it. Models of a hub bring their own.
+
+    Raises:
+        ModelError: nothing has that name, it fails, or the weights do not fit.
+        FileError: a file cannot be read.
+        ConfigError: an impossible normalisation.
+    """
+    return load(spec, weights, preprocessing_of(mean, std, size))
+
+
+def load(spec: str, weights: str | Path | None, preprocessing: Preprocessing) -> nn.Module:
+    """:func:`load_model` with the preprocessing as one object."""
+    name, *texts = _OPTION.split(spec)
+    options = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in texts)}
+    prefix, colon, rest = name.partition(":")
+    own = Preprocessing()
+    if colon and prefix in _HUBS:
+        model, own = _HUBS[prefix](rest, pretrained=weights is None, **options)
+    elif model_files.is_model_file(name):
+        if options or weights is not None:
+            raise ModelError(f"{name} holds a whole model: it takes neither options nor --weights.")
+        model = model_files.load(name)
+    else:
+        model = function.build(name, options)
+    if weights is not None:
+        load_weights(model, weights)
+    normalisation = own if replace(preprocessing, size=None).changes_nothing else preprocessing
+    return replace(normalisation, size=preprocessing.size or own.size).before(model).eval()
+
+
+def title(spec: str, weights: str | Path | None = None) -> str:
+    """A short name for results and folders, such as ``nets.build-w`` or ``hf.google-vit-base``."""
+    stem = re.sub(r"[^\w.]+", "-", spec.replace(":", ".").removesuffix("/").rpartition("/")[2]).strip("-.")
+    return stem if weights is None else f"{stem}-{Path(weights).stem}"
+
+
+__all__ = ["load", "load_model", "load_weights", "title"]
