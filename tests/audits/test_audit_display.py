@@ -70,7 +70,9 @@ def test_robust_accuracy_is_drawn_against_eps(audit):
 def test_calibration_is_drawn_as_a_reliability_diagram(audit):
     _, axes = audit.plot("calibration")
     bins = [b for b in audit.results["calibration"].details["bins"]["mean"]["equal_width"] if b["n"]]
-    np.testing.assert_allclose(axes.lines[0].get_xydata(), [(b["confidence"], b["accuracy"]) for b in bins])
+    intervals, points = axes.collections
+    np.testing.assert_allclose(points.get_offsets(), [(b["confidence"], b["accuracy"]) for b in bins])
+    assert len(intervals.get_segments()) == len(bins)
 
 
 def test_adversarial_examples_are_drawn(audit):

@@ -113,4 +113,6 @@ def test_bars_of_two_series_are_side_by_side_and_given_axes_are_used():
     assert axes is given
     assert canvas is given.figure
     assert [bar.get_height() for bar in axes.patches] == [0.1, 0.2, 0.3, 0.4]
-    assert axes.patches[0].get_x() + axes.patches[0].get_width() == pytest.approx(axes.patches[2].get_x())
+    first, second = axes.patches[0], axes.patches[2]
+    assert 0 < second.get_x() - first.get_x() - first.get_width() < first.get_width() / 10
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b"]

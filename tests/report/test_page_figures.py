@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 import isthmus.report
+from isthmus.core import drawing, scales
 from isthmus.core.display import Figure, Gallery, Mark, Picture, Series
-from isthmus.report import blocks, figures, labels, legend, scales
-from isthmus.report.palette import COLOURS, DASHES, Looks
+from isthmus.report import blocks, figures, labels, legend
+from isthmus.report.palette import COLOURS, Looks
 from isthmus.report.panels import split, variant
 
 X = (0.0, 0.1, 0.2)
@@ -61,7 +62,12 @@ def test_many_classifiers_stand_before_the_others_in_grey() -> None:
 
 def test_each_further_line_of_a_classifier_has_another_dash() -> None:
     siblings = [line("a"), line("a (s)", "a", "dashed"), line("a (t)", "a"), line("b", "b", "dashed")]
-    assert [figures.dash(one, siblings) for one in siblings] == [DASHES[0], DASHES[1], DASHES[2], DASHES[1]]
+    assert [figures.dash(one, siblings) for one in siblings] == [
+        drawing.DASHES[0],
+        drawing.DASHES[1],
+        drawing.DASHES[2],
+        drawing.DASHES[1],
+    ]
 
 
 def test_looks_stay_with_their_group() -> None:
@@ -172,8 +178,8 @@ def test_points_of_several_classifiers_stand_side_by_side() -> None:
 
 def test_points_beside_lines_stay_where_they_are() -> None:
     curve, first, second = line("a"), line("b", style="points"), line("c", style="points")
-    assert figures._aside(first, [first, second]) != figures._aside(second, [first, second])
-    assert figures._aside(first, [curve, first, second]) == figures._aside(second, [curve, first, second]) == 0.0
+    assert drawing._aside(first, [first, second]) != drawing._aside(second, [first, second])
+    assert drawing._aside(first, [curve, first, second]) == drawing._aside(second, [curve, first, second]) == 0.0
 
 
 def test_points_at_places_of_their_own_get_a_drawing_each() -> None:

@@ -16,12 +16,11 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from isthmus.core.display import Figure, Mark, Series
+from isthmus.core import drawing, scales
+from isthmus.core.display import Figure
 
 _WIDTH = 1.3
 """Width of one example, in inches."""
-_FEW = 30
-"""Lines of at most this many points have a marker at each."""
 _MUTED = "0.5"
 
 _LITERAL: dict[str, Any] = {"parse_math": False}
@@ -35,16 +34,12 @@ def draw(figure: Figure, ax: Axes | None = None) -> tuple[Canvas, Axes]:
         ax: axes to draw into; None for a new figure.
     """
     canvas, axes = _axes(ax)
-    bars = [series for series in figure.series if series.style == "bars"]
-    for index, series in enumerate(figure.series):
-        if series.style == "bars":
-            _draw_bars(axes, series, f"C{index}", bars.index(series), len(bars))
-        else:
-            _draw_line(axes, series, f"C{index}")
-    for mark in figure.marks:
-        _draw_mark(axes, mark)
-    if figure.identity:
-        axes.axline((0, 0), slope=1, color=_MUTED, linestyle=":")
+    y_range = scales.ranges(figure)[1]
+    series = [scales.drawable(one, y_range) for one in figure.series]
+    for index, (one, beside) in enumerate(zip(series, scales.places(series, y_range), strict=True)):
+        dashes = drawing.DASHES[1 if one.style == "dashed" else 0]
+        drawing.draw_series(axes, one, series, drawing.Look(f"C{index}", "o"), dashes, beside)
+    drawing.draw_references(axes, figure, _MUTED)
     axes.set_title(figure.title, **_LITERAL)
     axes.set_xlabel(figure.x_label, **_LITERAL)
     axes.set_ylabel(figure.y_label, **_LITERAL)
@@ -70,44 +65,6 @@ def _axes(ax: Axes | None) -> tuple[Canvas, Axes]:
     canvas = ax.figure
     assert isinstance(canvas, Canvas)
     return canvas, ax
-
-
-def _draw_line(axes: Axes, series: Series, colour: str) -> None:
-    style = {"line": "-", "dashed": "--", "points": "none"}[series.style]
-    marker = "o" if style == "none" or len(series.x) <= _FEW else ""
-    axes.plot(series.x, series.y, color=colour, linestyle=style, marker=marker, markersize=4, label=series.name)
-    if series.low is None or series.high is None:
-        return
-    if series.style == "points":
-        axes.errorbar(series.x, series.y, _reach(series), fmt="none", ecolor=colour)
-    else:
-        axes.fill_between(series.x, series.low, series.high, color=colour, alpha=0.15, linewidth=0)
-
-
-def _draw_bars(axes: Axes, series: Series, colour: str, index: int, count: int) -> None:
-    """Bars of one series, beside those of the others at the same place."""
-    x = np.array(series.x, float)
-    steps = np.diff(np.unique(x))
-    room = 0.86 * (float(steps.min()) if len(steps) else 1.0)
-    spread = None if series.low is None or series.high is None else _reach(series)
-    centres = x + room * ((index + 0.5) / count - 0.5)
-    axes.bar(centres, series.y, room / count, color=colour, alpha=0.6, yerr=spread, label=series.name)
-
-
-def _reach(series: Series) -> NDArray[np.float64]:
-    """How far the interval reaches below and above each value; an interval need not contain it."""
-    y = np.array(series.y, float)
-    reach: NDArray[np.float64] = np.maximum([y - np.array(series.low, float), np.array(series.high, float) - y], 0)
-    return reach
-
-
-def _draw_mark(axes: Axes, mark: Mark) -> None:
-    if mark.x is not None and mark.y is not None:
-        axes.plot([mark.x], [mark.y], marker="*", markersize=12, linestyle="none", color=_MUTED, label=mark.name)
-    elif mark.y is not None:
-        axes.axhline(mark.y, color=_MUTED, linestyle="--", label=mark.name)
-    elif mark.x is not None:
-        axes.axvline(mark.x, color=_MUTED, linestyle="--", label=mark.name)
 
 
 def draw_examples(

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 
 from isthmus.core.display import Figure, Series
 from isthmus.core.format import digits, number, percent
+from isthmus.core.scales import is_fraction
 from isthmus.report.palette import Looks
 from isthmus.report.panels import group
-from isthmus.report.scales import is_fraction
 from isthmus.report.svg import clean
 
 _MOST = 20

@@ -12,9 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
+from isthmus.core import scales
 from isthmus.core.display import Figure, Mark, Series
-from isthmus.report import scales
-from isthmus.report.palette import INK, PAPER, Look
+from isthmus.core.drawing import Look
+from isthmus.report.palette import INK, PAPER
 from isthmus.report.panels import Panel, group
 from isthmus.report.svg import clean
 

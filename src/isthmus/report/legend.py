@@ -10,10 +10,12 @@ from markupsafe import Markup
 from matplotlib.markers import MarkerStyle
 from matplotlib.path import Path
 
+from isthmus.core import scales
 from isthmus.core.display import Figure, Series
-from isthmus.report import labels, scales
+from isthmus.core.drawing import Look
+from isthmus.report import labels
 from isthmus.report.figures import dash
-from isthmus.report.palette import NEUTRAL, PAPER, VARIABLES, Look, Looks
+from isthmus.report.palette import NEUTRAL, PAPER, VARIABLES, Looks
 from isthmus.report.panels import Panel, group, unique, variant
 
 _COMMANDS = {Path.MOVETO: "M", Path.LINETO: "L", Path.CURVE3: "Q", Path.CURVE4: "C", Path.CLOSEPOLY: "Z"}

@@ -8,11 +8,11 @@ contrast against both backgrounds and their distance for red- and green-blind ey
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from isthmus.core.drawing import Look
 
 COLOURS = 6
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
-DASHES: tuple[tuple[float, ...], ...] = ((), (3.5, 1.8), (1.2, 1.4), (6, 1.6, 1.2, 1.6))
 
 INK, MUTED, GRID, PAPER = "#fe0101", "#fe0102", "#fe0103", "#fe0104"
 _SERIES = tuple(f"#fe02{index:02x}" for index in range(COLOURS))
@@ -24,14 +24,6 @@ VARIABLES = {
     **{sentinel: f"var(--series-{index})" for index, sentinel in enumerate(_SERIES)},
 }
 """Sentinel colour -> its CSS variable."""
-
-
-@dataclass(frozen=True)
-class Look:
-    """A sentinel colour and a matplotlib marker."""
-
-    colour: str
-    marker: str
 
 
 NEUTRAL = Look(MUTED, "")

@@ -100,7 +100,9 @@ def widened(limits: Range) -> Range:
 
 
 def inside(axes: Axes, x: np.ndarray, y: np.ndarray) -> bool:
-    """Whether all finite points are within the axes."""
+    """Whether all finite points are within the axes; not if these still follow what is drawn."""
+    if axes.get_autoscalex_on() or axes.get_autoscaley_on():
+        return False
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     finite = np.isfinite(x) & np.isfinite(y)
     return bool(((x >= left) & (x <= right) & (y >= bottom) & (y <= top))[finite].all())
