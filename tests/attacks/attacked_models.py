@@ -118,7 +118,7 @@ def end_of(attack, model: nn.Module, batch: Batch, threat: Threat) -> Tensor:
     counted_model = CountedModel(model)
     if isinstance(attack, SingleShotAttack):
         return attack.perturb(counted_model, batch, threat)
-    attack = attack.bind(threat, int(counted_model.logits(batch.images, batch.keys).shape[1]))
+    attack = attack.for_threat(threat, int(counted_model.logits(batch.images, batch.keys).shape[1]))
     state = attack.init(batch, torch.zeros(len(batch), dtype=torch.int64))
     while (state.step < state.budget).any():
         answer = counted_model.query(

@@ -25,7 +25,7 @@ def test_robust_accuracy_of_a_binary_model_is_the_closed_form(threat):
 def started(threat, steps=100):
     images = pictures(1, low=0.3, high=0.7)
     batch = Batch(images, torch.tensor([0]), example_keys(0, torch.arange(1)))
-    attack = APGD(steps=steps).bind(threat, 2)
+    attack = APGD(steps=steps).for_threat(threat, 2)
     return attack, attack.init(batch, torch.zeros(1, dtype=torch.int64)), batch
 
 

@@ -69,7 +69,7 @@ def test_a_descent_is_adams_on_the_loss_of_the_paper():
     """Against autograd and torch's own Adam, for three different weights at once."""
     model, images = Smooth(), pictures(3, low=0.2, high=0.8)
     labels, const = model(images).argmax(1), torch.tensor([0.05, 0.5, 5.0])
-    batch, attack = batch_of(images, labels), CW(abort_early=False, confidence=0.2).bind(L2(1.0), 2)
+    batch, attack = batch_of(images, labels), CW(abort_early=False, confidence=0.2).for_threat(L2(1.0), 2)
     runs = attack.init(batch, torch.zeros(3, dtype=torch.int64))
     runs.const = const.clone()
     start = ((2 * images.double() - 1) * 0.999999).atanh()
@@ -99,7 +99,7 @@ def told(values):
 
 def test_weights_grow_tenfold_until_one_suffices_and_are_bisected_then():
     batch = batch_of(pictures(3, low=0.3, high=0.7), torch.zeros(3, dtype=torch.int64))
-    attack = CW(steps=1, binary_search_steps=6).bind(L2(1.0), 2)
+    attack = CW(steps=1, binary_search_steps=6).for_threat(L2(1.0), 2)
     runs = attack.init(batch, torch.zeros(3, dtype=torch.int64))
     outcomes = [[-1, -1, 1], [-1, -1, 1], [-1, 1, -1], [-1, 1, -1], [-1, -1, 1], [-1, 1, 1]]
     tried = []
@@ -118,7 +118,7 @@ def test_weights_grow_tenfold_until_one_suffices_and_are_bisected_then():
 def test_each_weight_begins_anew_at_the_image():
     model, images = Smooth(), pictures(4)
     labels = model(images).argmax(1)
-    batch, attack = batch_of(images, labels), CW(steps=3, abort_early=False).bind(L2(1.0), 2)
+    batch, attack = batch_of(images, labels), CW(steps=3, abort_early=False).for_threat(L2(1.0), 2)
     runs = attack.init(batch, torch.zeros(4, dtype=torch.int64))
     first = runs.x.clone()
     torch.testing.assert_close(first, images, rtol=0, atol=2e-6)
@@ -131,7 +131,7 @@ def test_each_weight_begins_anew_at_the_image():
 
 def test_a_row_that_stalls_goes_on_alone_to_the_next_weight():
     batch = batch_of(pictures(2, low=0.3, high=0.7), torch.zeros(2, dtype=torch.int64))
-    attack = CW(steps=50).bind(L2(1.0), 2)
+    attack = CW(steps=50).for_threat(L2(1.0), 2)
     runs = attack.init(batch, torch.zeros(2, dtype=torch.int64))
     for step in range(6):  # a loss that stays, and one that falls
         attack.step(runs, batch, told([-1.0, -1.0 / (step + 1)]))

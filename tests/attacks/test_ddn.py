@@ -35,7 +35,7 @@ def test_other_norms_are_refused():
 
 def test_it_leaves_a_plateau_in_a_random_direction():
     images = pictures(3, low=0.3, high=0.7)
-    attack, batch = DDN(initial_norm=0.2).bind(L2(1.0), 2), batch_of(images)
+    attack, batch = DDN(initial_norm=0.2).for_threat(L2(1.0), 2), batch_of(images)
     runs = attack.init(batch, torch.zeros(3, dtype=torch.int64))
     attack.step(runs, batch, Answer(torch.tensor([[1.0, 0.0]] * 3), torch.zeros(3), torch.zeros(3, *SHAPE)))
     steps = (runs.x - images).flatten(1)

@@ -30,7 +30,7 @@ def batch_of(images, labels, **others) -> Batch:
 
 def course(model, batch, threat, config):
     """The images found by each projection of a run per example, and the looks it took."""
-    search, counted_model = config.bind(threat, 3), CountedModel(model)
+    search, counted_model = config.for_threat(threat, 3), CountedModel(model)
     assert len(batch) == 1
     runs, found = search.init(batch, torch.zeros(1, dtype=torch.int64)), []
     while int(runs.step) < int(runs.budget):
@@ -127,20 +127,20 @@ def test_a_step_costs_one_backward_and_two_forward_passes(threat):
 def test_there_is_a_run_for_every_aim_and_restart():
     ranked = torch.tensor([[3, 1, 4, 2], [2, 0, 1, 4]])
     for targets, classes, expected in ((9, 5, 4), (2, 5, 2), (0, 5, 1), (9, 2, 1)):
-        search = FAB(targets=targets, restarts=3).bind(Linf(0.1), classes)
+        search = FAB(targets=targets, restarts=3).for_threat(Linf(0.1), classes)
         assert search.runs == 3 * expected
-    search = FAB(targets=2, restarts=2).bind(Linf(0.1), 5)
+    search = FAB(targets=2, restarts=2).for_threat(Linf(0.1), 5)
     target_class = [
         search.target_class(number, ranked, torch.empty(2, 0), torch.zeros(2)).tolist() for number in range(search.runs)
     ]
     assert target_class == [[3, 2], [1, 0], [3, 2], [1, 0]]
-    assert FAB(targets=0).bind(Linf(0.1), 5).target_class(0, ranked, torch.empty(2, 0), torch.zeros(2)) is None
+    assert FAB(targets=0).for_threat(Linf(0.1), 5).target_class(0, ranked, torch.empty(2, 0), torch.zeros(2)) is None
 
 
 @every
 def test_restarts_begin_half_way_out_and_first_runs_at_the_image(threat):
     images, labels = pictures(6, low=0.4, high=0.6), torch.zeros(6, dtype=torch.int64)
-    search = FAB(targets=2, restarts=3).bind(threat, 3)
+    search = FAB(targets=2, restarts=3).for_threat(threat, 3)
     number = torch.arange(6)
     runs = search.init(batch_of(images, labels), number)
     half = torch.full((4,), threat.eps / 2)
@@ -186,7 +186,7 @@ def test_where_gradients_are_nan_the_example_is_set_aside(threat):
     labels = model(images).argmax(1)
     sick = images.flatten(1)[:, 0] > 0.5
     batch = batch_of(images, labels, target_class=(labels + 1) % 3)
-    search = FAB().bind(threat, 3)
+    search = FAB().for_threat(threat, 3)
     runs = search.init(batch, torch.zeros(12, dtype=torch.int64))
     answer = CountedModel(model).query(runs.x, batch.keys, lambda logits: search.objective(runs, batch, logits))
     search.step(runs, batch, answer)
@@ -198,7 +198,7 @@ def test_where_gradients_are_nan_the_example_is_set_aside(threat):
 @every
 def test_a_dead_gradient_leaves_a_run_where_it_is(threat):
     batch = batch_of(pictures(4), torch.zeros(4, dtype=torch.int64), target_class=torch.ones(4, dtype=torch.int64))
-    search = FAB().bind(threat, 3)
+    search = FAB().for_threat(threat, 3)
     runs = search.init(batch, torch.zeros(4, dtype=torch.int64))
     logits = torch.tensor([[1.0, 0.0, 0.0]]).expand(4, -1)
     search.step(runs, batch, Answer(logits, batch.difference(logits), torch.zeros_like(batch.images)))

@@ -49,7 +49,7 @@ def batch_of(images):
 @pytest.mark.parametrize("norm", DUAL)
 def test_the_first_ball_reaches_a_little_beyond_the_linearised_boundary(norm):
     images = pictures(5, low=0.3, high=0.7)
-    attack = FMN().bind(THREATS[norm](1.0), 2)
+    attack = FMN().for_threat(THREATS[norm](1.0), 2)
     batch = batch_of(images)
     runs = attack.init(batch, torch.zeros(5, dtype=torch.int64))
     gradient = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(0))
@@ -62,7 +62,7 @@ def test_the_first_ball_reaches_a_little_beyond_the_linearised_boundary(norm):
 
 def test_the_ball_shrinks_after_success_and_grows_after_failure():
     images = pictures(2, low=0.3, high=0.7)
-    attack, batch = FMN(steps=1000).bind(L2(1.0), 2), batch_of(images)
+    attack, batch = FMN(steps=1000).for_threat(L2(1.0), 2), batch_of(images)
     runs = attack.init(batch, torch.zeros(2, dtype=torch.int64))
     runs.radius, runs.best = torch.full((2,), 0.2), torch.full((2,), 0.3)
     gradient = torch.zeros(2, *SHAPE)

@@ -97,7 +97,7 @@ def rounds(outcomes):
     """The ε of each trial, for a row whose trials end at once: by success, or as if their steps were spent."""
     images = pictures(1, low=0.4, high=0.6)
     batch = Batch(images, torch.zeros(1, dtype=torch.int64), example_keys(0, torch.arange(1)))
-    attack = BisectedPGD().bind(Linf(1.0), 2)
+    attack = BisectedPGD().for_threat(Linf(1.0), 2)
     runs = attack.init(batch, torch.zeros(1, dtype=torch.int64))
     tried = []
     for won in outcomes:
@@ -128,7 +128,7 @@ def test_after_the_first_success_epsilon_is_bisected_twenty_times():
 def test_within_a_ball_forty_steps_of_a_thirtieth_are_taken():
     images = pictures(1, low=0.4, high=0.6)
     batch = Batch(images, torch.zeros(1, dtype=torch.int64), example_keys(0, torch.arange(1)))
-    attack = BisectedPGD().bind(Linf(1.0), 2)
+    attack = BisectedPGD().for_threat(Linf(1.0), 2)
     runs = attack.init(batch, torch.zeros(1, dtype=torch.int64))
     start = runs.x.clone()
     silent = Answer(torch.tensor([[1.0, 0.0]]), torch.zeros(1), torch.ones(1, *SHAPE))

@@ -21,7 +21,7 @@ def test_in_l1_at_the_walls_of_the_box_robust_accuracy_is_the_closed_form(classe
 
 
 def test_later_rounds_take_the_classes_of_smallest_margin():
-    rounds = RaceRounds(rounds=((3, 2), (2, 4), (1, 8)), patience=2.0).bind(Linf(0.1), 5)
+    rounds = RaceRounds(rounds=((3, 2), (2, 4), (1, 8)), patience=2.0).for_threat(Linf(0.1), 5)
     assert (rounds.runs, [rounds.after(run) for run in range(6)]) == (6, [0, 0, 0, 3, 3, 5])
     ranked = torch.tensor([[4, 2, 1, 3]])
     scores = torch.tensor([[0.3, 0.1, 0.2, 0.4, 0.05, torch.nan]])
@@ -32,7 +32,7 @@ def test_later_rounds_take_the_classes_of_smallest_margin():
 @pytest.mark.parametrize(("gain", "retires"), [(0.0, True), (0.4, False)])
 def test_a_run_retires_if_twice_its_gain_would_not_break_the_example(gain, retires):
     """The loss starts at −1 and gains ``gain`` in the first window of 22 steps; 78 steps follow."""
-    rounds = RaceRounds(rounds=((1, 100),), patience=2.0).bind(Linf(0.1), 2)
+    rounds = RaceRounds(rounds=((1, 100),), patience=2.0).for_threat(Linf(0.1), 2)
     images = pictures(1)
     batch = Batch(images, torch.tensor([0]), example_keys(0, torch.arange(1)))
     runs = rounds.init(batch, torch.zeros(1, dtype=torch.int64))

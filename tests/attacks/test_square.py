@@ -26,7 +26,7 @@ def batch_of(images, labels=None):
 
 def started(threat, images, **options):
     """A search, its runs and their batch, before the first look."""
-    search, batch = Square(**options).bind(threat, 3), batch_of(images)
+    search, batch = Square(**options).for_threat(threat, 3), batch_of(images)
     return search, search.init(batch, torch.zeros(len(images), dtype=torch.int64)), batch
 
 
@@ -369,4 +369,4 @@ def test_a_foreign_norm_is_refused():
 
     L7.__abstractmethods__ = frozenset()
     with pytest.raises(ConfigError, match=r"linf.* l2.* l1.* l7"):
-        Square().bind(L7(0.5), 3)
+        Square().for_threat(L7(0.5), 3)

@@ -25,7 +25,7 @@ def one_pixel(level):
 def test_every_sample_is_a_new_one_inside_the_ball(threat):
     images = pictures(6)
     batch = Batch(images, torch.zeros(6, dtype=torch.int64), example_keys(0, torch.arange(6)))
-    search = Uniform(samples=20).bind(threat, 3)
+    search = Uniform(samples=20).for_threat(threat, 3)
     runs = search.init(batch, torch.zeros(6, dtype=torch.int64))
     seen = [runs.x]
     for _ in range(int(runs.budget[0])):

@@ -57,10 +57,10 @@ def test_norms_and_gradients(row):
     if not issubclass(kind, IterativeAttack):
         return
     assert (row[3] == "yes") == kind.gradient
-    assert kind().bind(L2(1.0), 10).runs >= 1
+    assert kind().for_threat(L2(1.0), 10).runs >= 1
     if row[2] == "ℓ2":
         with pytest.raises(ConfigError, match="linf"):
-            kind().bind(Linf(0.1), 10)
+            kind().for_threat(Linf(0.1), 10)
 
 
 def test_every_column_of_the_state_is_described():

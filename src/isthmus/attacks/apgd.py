@@ -95,6 +95,10 @@ class APGDOptions(IterativeAttack[B]):
         """The option ``targets``, at most all wrong classes."""
         return min(self.targets, self._classes - 1)
 
+    def end(self, state: B) -> Float[Tensor, "n c h w"]:
+        """The images of highest loss."""
+        return state.best
+
 
 @dataclass
 class APGDState(BestState):
@@ -118,11 +122,11 @@ class APGD(APGDOptions[APGDState]):
 
     name: Literal["apgd"] = "apgd"
 
-    def bind(self, threat: Threat, classes: int) -> IterativeAttack[Any]:
+    def for_threat(self, threat: Threat, classes: int) -> IterativeAttack[Any]:
         """The attack for one threat; in ℓ1 the sparse variant."""
         if isinstance(threat, L1):
-            return SparseAPGD(**self.model_dump(exclude={"name"})).bind(threat, classes)
-        return super().bind(threat, classes)
+            return SparseAPGD(**self.model_dump(exclude={"name"})).for_threat(threat, classes)
+        return super().for_threat(threat, classes)
 
     def init(self, batch: Batch, number: Int[Tensor, " n"]) -> APGDState:
         """Start uniformly in the ball."""

@@ -3,7 +3,8 @@
 An attack is a frozen class. Its fields are its options, its methods its behaviour. Most are iterative: they have many
 runs, one row each, which one query of the model advances by a step. A :class:`SingleShotAttack` proposes once per
 restart. The engine (:mod:`isthmus.attacks.engine.stage`) queries, verifies and counts. All randomness derives from
-``batch.keys``, so that no result depends on batch size or order.
+``batch.keys``, so that no result depends on batch size or order. Without the engine, :meth:`Attack.bind` makes a
+function of images and labels, for training loops.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import PrivateAttr, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
+from isthmus.attacks import bound_attack
+from isthmus.attacks.bound_attack import BoundAttack
 from isthmus.attacks.engine.batch import Batch, Rows
 from isthmus.attacks.engine.counted_model import Answer, CountedModel
 from isthmus.attacks.engine.state import EvaluationState
+from isthmus.attacks.losses import Loss
 from isthmus.attacks.threats import Threat
 from isthmus.core.config import Component
 from isthmus.core.errors import ConfigError
@@ -55,9 +59,59 @@ class Attack(Component):
         """Runs per example, each with a score in the evaluation's state."""
         return int(getattr(self, "restarts", 1))
 
+    def bind(
+        self,
+        model: nn.Module,
+        threat: Threat | str | float,
+        *,
+        loss: Loss | None = None,
+        eval_mode: bool = True,
+        seed: int = 0,
+    ) -> BoundAttack:
+        """The attack on one model, as a function: ``adversarial = attack(images, labels)``.
+
+        Without verification, counting or resuming; see :class:`isthmus.attacks.bound_attack.BoundAttack`.
+
+        Args:
+            model: from images in [0, 1] to logits.
+            threat: such as ``Linf(8 / 255)`` or ``"l2:0.5"``; a number is ε in ℓ∞. With ε = 0 images are unchanged.
+            loss: what to ascend instead of the attack's own loss: from logits n×K and what is passed as labels to n
+                values. For attacks with the option ``loss``, a gradient and a single run.
+            eval_mode: attack the model in eval mode, as torchattacks does; False leaves every module's mode as it is.
+            seed: of random starts, which differ from call to call.
+
+        Raises:
+            ModelError: the model is no module.
+            ConfigError: the attack does not support the norm, cannot ascend ``loss``, or consists of several stages.
+        """
+        return BoundAttack(self, model, threat, loss=loss, eval_mode=eval_mode, seed=seed)
+
+    def attempt(
+        self, counted_model: CountedModel, batch: Batch, threat: Threat, loss: Loss | None = None
+    ) -> Float[Tensor, "n c h w"]:
+        """One image for each example, inside ball and box and not verified; what :meth:`bind` calls.
+
+        Args:
+            loss: see :meth:`bind`.
+
+        Raises:
+            ConfigError: the attack cannot ascend ``loss``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} consists of other attacks")
+
 
 class SingleShotAttack(Attack, ABC):
     """An attack that proposes once for a batch of examples, and again for each of its ``restarts``."""
+
+    def attempt(
+        self, counted_model: CountedModel, batch: Batch, threat: Threat, loss: Loss | None = None
+    ) -> Float[Tensor, "n c h w"]:
+        """See :meth:`Attack.attempt`."""
+
+        def once(batch: Batch, rows: Tensor, number: int) -> Tensor:
+            return threat.project(self.perturb(counted_model, batch, threat), batch.images)
+
+        return bound_attack.best_of(self.runs_in(threat, 0), once, counted_model, batch)
 
     @abstractmethod
     def perturb(self, counted_model: CountedModel, batch: Batch, threat: Threat) -> Float[Tensor, "n c h w"]:
@@ -113,7 +167,7 @@ S = TypeVar("S", bound=AttackState)
 
 
 class IterativeAttack(Attack, ABC, Generic[S]):
-    """An attack with per-row state. :meth:`bind` it to a threat and a number of classes before it runs.
+    """An attack with per-row state. It is specialised to a threat and a number of classes before it runs.
 
     Each row has its own step, size and budget, so that runs at different steps share a batch.
 
@@ -129,28 +183,28 @@ class IterativeAttack(Attack, ABC, Generic[S]):
     _threat: Threat | None = PrivateAttr(None)
     _classes: int = PrivateAttr(0)
 
-    def bind(self, threat: Threat, classes: int) -> IterativeAttack[Any]:
+    def for_threat(self, threat: Threat, classes: int) -> IterativeAttack[Any]:
         """The attack for one threat and a model with this many classes.
 
         Raises:
             ConfigError: the attack does not support the threat's norm.
         """
-        return self._bound(threat, classes)
+        return self._copy_for(threat, classes)
 
-    def _bound(self, threat: Threat, classes: int) -> Self:
+    def _copy_for(self, threat: Threat, classes: int) -> Self:
         if threat.name not in self.norms:
             raise ConfigError(
                 f"The attack {self.name!r} works in {' and '.join(self.norms)}, not in {threat.name}. Choose another "
                 "attack or norm."
             )
-        bound = self.model_copy()
-        bound._threat, bound._classes = threat, classes
-        return bound
+        copied = self.model_copy()
+        copied._threat, copied._classes = threat, classes
+        return copied
 
     @property
     def threat(self) -> Threat:
-        """The threat that the attack is bound to."""
-        assert self._threat is not None, "bind() the attack first"
+        """The threat that the attack is specialised to."""
+        assert self._threat is not None, "call for_threat() first"
         return self._threat
 
     @property
@@ -164,6 +218,11 @@ class IterativeAttack(Attack, ABC, Generic[S]):
         return 0
 
     @property
+    def directed(self) -> bool:
+        """Whether :meth:`target_class` may direct runs at classes; it then needs the logits of the clean images."""
+        return type(self).target_class is not IterativeAttack.target_class or getattr(self, "targets", 0) != 0
+
+    @property
     def runs(self) -> int:
         """Runs per example, until one succeeds: every target class once, then all of them again from new starts."""
         return int(getattr(self, "restarts", 1)) * max(self.n_targets, 1)
@@ -175,7 +234,7 @@ class IterativeAttack(Attack, ABC, Generic[S]):
 
     def runs_in(self, threat: Threat, classes: int) -> int:
         """Runs per example, each with a score in the evaluation's state."""
-        return self.bind(threat, classes).runs
+        return self.for_threat(threat, classes).runs
 
     def target_class(
         self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
@@ -218,6 +277,16 @@ class IterativeAttack(Attack, ABC, Generic[S]):
     @abstractmethod
     def step(self, state: S, batch: Batch, answer: Answer) -> None:
         """Move every run to the image it queries next, given the model's answer, and count the step; in place."""
+
+    def end(self, state: S) -> Float[Tensor, "n c h w"]:
+        """The images that runs end with outside an evaluation: the last ones, or the best if the attack keeps them."""
+        return state.x
+
+    def attempt(
+        self, counted_model: CountedModel, batch: Batch, threat: Threat, loss: Loss | None = None
+    ) -> Float[Tensor, "n c h w"]:
+        """See :meth:`Attack.attempt`."""
+        return bound_attack.attempt(self, counted_model, batch, threat, loss)
 
 
 def counters(n: int, budget: int | Tensor, like: Tensor) -> tuple[Tensor, Tensor]:

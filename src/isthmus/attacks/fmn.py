@@ -75,6 +75,11 @@ class FMN(IterativeAttack[FMNState]):
     def _directed(self) -> int:
         return self._classes - 2  # runs directed at a class; the first finds the likeliest wrong one by itself
 
+    @property
+    def directed(self) -> bool:
+        """Whether there is a second run, the first that has a class."""
+        return self.restarts > 1
+
     def target_class(
         self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
     ) -> Int[Tensor, " n"] | None:

@@ -111,6 +111,12 @@ def check(name: str) -> str:
     return name
 
 
+def ranked_classes(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> Int[Tensor, "n others"]:
+    """The wrong classes of each row by falling logit."""
+    others = logits.scatter(1, labels[:, None], -torch.inf)
+    return others.argsort(1, descending=True)[:, :-1]
+
+
 def own(logits: Tensor, classes: Tensor) -> Tensor:
     """The logit of one class per row."""
     return logits.gather(1, classes[:, None]).squeeze(1)

@@ -68,6 +68,11 @@ class PGD(IterativeAttack[AttackState]):
         """All wrong classes if ``targets`` is "all", else 0."""
         return self._classes - 1 if self.targets == "all" else 0
 
+    @property
+    def directed(self) -> bool:
+        """Whether the option ``targets`` is not "none"."""
+        return self.targets != "none"
+
     def target_class(
         self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
     ) -> Int[Tensor, " n"] | None:

@@ -147,11 +147,11 @@ class APGDRuns(IterativeAttack[Any], ABC):
     def apgd(self, threat: Threat) -> APGD | SparseAPGD:
         """The APGD of these runs for one threat."""
 
-    def bind(self, threat: Threat, classes: int) -> IterativeAttack[Any]:
+    def for_threat(self, threat: Threat, classes: int) -> IterativeAttack[Any]:
         """The runs for one threat, with the APGD for it."""
-        bound = self._bound(threat, classes)
-        bound._apgd = self.apgd(threat).bind(threat, classes)
-        return bound
+        copied = self._copy_for(threat, classes)
+        copied._apgd = self.apgd(threat).for_threat(threat, classes)
+        return copied
 
     @property
     def inside(self) -> bool:

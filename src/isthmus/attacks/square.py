@@ -71,11 +71,11 @@ class Square(IterativeAttack[SquareState]):
 
     _moves: Any = PrivateAttr(None)
 
-    def bind(self, threat: Threat, classes: int) -> IterativeAttack[Any]:
+    def for_threat(self, threat: Threat, classes: int) -> IterativeAttack[Any]:
         """The attack for one threat: stripes in ℓ∞, bumps in ℓ2 and ℓ1."""
-        bound = self._bound(threat, classes)
-        bound._moves = (LinfMoves if isinstance(threat, Linf) else L2Moves)(threat, self.p_init, self.steps)
-        return bound
+        copied = self._copy_for(threat, classes)
+        copied._moves = (LinfMoves if isinstance(threat, Linf) else L2Moves)(threat, self.p_init, self.steps)
+        return copied
 
     @property
     def steps(self) -> int:
@@ -100,6 +100,10 @@ class Square(IterativeAttack[SquareState]):
             self._moves.kept(state, batch, better)
         state.x = self._moves.candidate(state, batch.images, self._drawn(state, batch.keys))
         state.step += 1
+
+    def end(self, state: SquareState) -> Float[Tensor, "n c h w"]:
+        """The images of smallest margin."""
+        return state.best
 
     def _drawn(self, state: SquareState, keys: Int[Tensor, " n"]) -> Float[Tensor, "n draws"]:
         """The numbers of every row's step; if a row has none left, all get new ones."""

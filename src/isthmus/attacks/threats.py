@@ -100,9 +100,10 @@ class Threat(ABC):
         Does not project. Only the gradient's direction matters, not its scale. A gradient of zeros moves
         nothing; a pixel whose gradient is NaN becomes NaN, so that the verifier sees it.
         """
-        direction = self._steepest(images, gradient)  # sign() and the like would turn NaN into 0, silently
-        sizes = per_image(size, images) if isinstance(size, Tensor) else size
-        return images + sizes * torch.where(gradient.isnan(), gradient, direction)
+        direction = self._steepest(images, gradient)
+        if not gradient.sum().isfinite():  # sign() and the like would turn NaN into 0, silently
+            direction = torch.where(gradient.isnan(), gradient, direction)
+        return images + (per_image(size, images) if isinstance(size, Tensor) else size) * direction
 
     @abstractmethod
     def _steepest(self, images: Tensor, gradient: Tensor) -> Tensor: ...

@@ -64,6 +64,29 @@ def preserve_state(model: nn.Module, device: torch.device, seed: int) -> Iterato
                         value.copy_(values[name])
 
 
+@contextmanager
+def in_mode(model: nn.Module, training: bool | None) -> Iterator[None]:
+    """The model in train or eval mode, or for None in the mode of each module; restores modes and buffers.
+
+    Lighter than :func:`preserve_state`, for every step of a training loop: parameters, generators and settings of torch
+    are not touched.
+    """
+    flags = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        if training is not None and any(flag != training for _, flag in flags):
+            with suppress(NotImplementedError):  # modules of torch.export keep the mode they were exported in
+                model.train(training)
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+        for buffer, value in buffers:
+            buffer.data.copy_(
+                value
+            )  # .data: an earlier forward pass, not yet differentiated, may have saved the buffer
+
+
 def _values(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     return chain(model.named_parameters(), model.named_buffers())
 

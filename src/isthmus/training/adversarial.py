@@ -8,8 +8,8 @@ several processes and gradient accumulation attack every image in the same way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from isthmus.attacks.engine import batch as attacked
 from isthmus.attacks.engine.counted_model import Answer
 from isthmus.attacks.threats import parse
 from isthmus.core.errors import ConfigError, ModelError
+from isthmus.core.preserve_state import in_mode
 from isthmus.core.randomness import example_keys, fold
 from isthmus.core.recipe import Recipe
 from isthmus.core.training_options import Adversarial
@@ -63,7 +64,7 @@ class Adversary:
         self.autocast, self.loss_scale = autocast, loss_scale or LossScale(None)
         self.view = _view(model, settings)
         options = settings.model_dump(include={"steps", "step_size", "random_start", "loss"})
-        self.pgd = PGD(**options).bind(self.threat, classes=0)
+        self.pgd = PGD(**options).for_threat(self.threat, classes=0)
 
     @classmethod
     def of_recipe(cls, recipe: Recipe, model: Learner, group: ProcessGroup) -> Adversary | None:
@@ -98,7 +99,7 @@ class Adversary:
         """
         batch = attacked.Batch(images, labels, fold(keys, "adversarial/start"))
         state: AttackState = self.pgd.init(batch, torch.zeros_like(labels))
-        with _in_mode(self.model, self.settings.batch_norm == "train"):
+        with in_mode(self.model, self.settings.batch_norm == "train"):
             for number in range(self.settings.steps):
                 self.pgd.step(state, batch, self._query(state.x, batch, fold(keys, "adversarial/noise", number)))
         return state.x.detach()
@@ -133,17 +134,3 @@ def _view(model: Learner, settings: Adversarial) -> nn.Module:
             "use mode=mean."
         )
     return StochasticMode(model, model.samples)
-
-
-@contextmanager
-def _in_mode(model: nn.Module, training: bool) -> Iterator[None]:
-    """The model in train or eval mode; restores its mode and its buffers afterwards."""
-    before, kept = model.training, [(buffer, buffer.clone()) for buffer in model.buffers()]
-    model.train(training)
-    try:
-        yield
-    finally:
-        model.train(before)
-        with torch.no_grad():
-            for buffer, value in kept:
-                buffer.copy_(value)

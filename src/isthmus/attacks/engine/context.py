@@ -15,6 +15,7 @@ from isthmus.attacks.engine.counted_model import CountedModel
 from isthmus.attacks.engine.inputs import check_classes, check_proposals
 from isthmus.attacks.engine.state import EvaluationState
 from isthmus.attacks.engine.verifier import Verifier
+from isthmus.attacks.losses import ranked_classes
 from isthmus.attacks.threats import Threat
 from isthmus.core.errors import ModelError
 from isthmus.models import outputs
@@ -126,8 +127,7 @@ class EvaluationContext:
                 state.nearest_margin[rows] = state.margin[rows]
             state.stage[rows[broken | ~finite.cpu()]] = 0
             probabilities &= self.counted_model.one_logit and outputs.are_probabilities(logits[:, 1])
-            others = logits.scatter(1, batch.labels[:, None], -torch.inf)
-            ranked.append(others.argsort(1, descending=True)[:, :-1].cpu())
+            ranked.append(ranked_classes(logits, batch.labels).cpu())
         if probabilities and (examples.labels == 0).any():
             raise ModelError(
                 "The model gives one number in [0, 1] for each image, as probabilities are; a single logit means "

@@ -62,7 +62,7 @@ class BatchScheduler:
 
     Args:
         context: model, examples and state; the state is updated at every step.
-        attack: the attack, bound to the threat.
+        attack: the attack, specialised to the threat.
         stream: of its stage; the keys of its runs derive from it.
         stage: its position in the state's count.
     """

@@ -50,7 +50,7 @@ def run_stage(context: EvaluationContext, stage: Stage, rows: Tensor, position: 
         return context.propose(stage.stream, stage.attack, rows, position)
     if not isinstance(stage.attack, IterativeAttack):
         raise ConfigError(f"The attack {stage.label!r} is neither single-shot nor iterative.")
-    attack = stage.attack.bind(context.threat, context.classes)
+    attack = stage.attack.for_threat(context.threat, context.classes)
     return BatchScheduler(context, attack, stage.stream, position).run(rows)
 
 
