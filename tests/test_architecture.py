@@ -27,6 +27,7 @@ ORDER = [
     "checks",
     "report",
     "audits",
+    "compat",
     "studies",
     "cli",
 ]

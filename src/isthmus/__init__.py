@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from isthmus import attacks as attacks
+    from isthmus import compat as compat
     from isthmus import data as data
     from isthmus import metrics as metrics
     from isthmus import models as models
@@ -75,7 +76,7 @@ __all__ = [
 ]
 
 
-_PACKAGES = ("attacks", "checks", "data", "metrics", "models", "objectives")
+_PACKAGES = ("attacks", "checks", "compat", "data", "metrics", "models", "objectives")
 
 
 def __getattr__(name: str) -> Any:

@@ -26,8 +26,10 @@ _APGD = {"name": "apgd"}
 LABELS: dict[str, Mapping[str, Any]] = {
     **{f"apgd-{loss}": _APGD | {"loss": loss} for loss in ("ce", "dlr", "margin", "log_odds", "probability")},
     **{f"apgd-{loss}-t": _APGD | {"loss": loss, "targets": 9} for loss in ("ce", "dlr", "margin", "log_odds")},
+    "apgd-t": _APGD | {"loss": "dlr", "targets": 9},
+    "fab-t": {"name": "fab", "targets": 9},
 }
-"""Labels in results that include options; such a label also names the attack in a suite."""
+"""Names of attacks with options: labels in results, and AutoAttack's names."""
 
 STAGES = ("apgd-race", "apgd-nearest", "square-sample", "square-all")
 """Labels of the stages of ``fast`` that depend on the ones before."""
@@ -89,23 +91,34 @@ def stages_of(suite: Suite, norm: str = "linf") -> tuple[Stage, ...]:
     return tuple(stages)
 
 
+def attack_of(given: object) -> Attack:
+    """One attack from a name, a mapping with a name and options, or an object. AutoAttack's names are accepted, too.
+
+    Raises:
+        ConfigError: an unknown name (with a suggestion), or options that do not fit.
+    """
+    if isinstance(given, str):
+        name, colon, argument = given.partition(":")
+        if name in LABELS:
+            given = {"name": name, "steps": argument} if colon else {"name": name}
+        elif name not in registry.names("attacks") and not registry.is_path("attacks", given):
+            raise ConfigError(_unknown(name))
+    if isinstance(given, Mapping) and isinstance(given.get("name"), str) and given["name"] in LABELS:
+        given = {**LABELS[given["name"]], **{option: value for option, value in given.items() if option != "name"}}
+    found = component("attacks", given)
+    if not isinstance(found, Attack):
+        raise ConfigError(f"{found.name!r} is no attack: it must derive from isthmus.attacks.attack.Attack.")
+    return found
+
+
 def _stages(item: Any) -> Sequence[Stage]:
     if isinstance(item, Stage):
         return [item]
-    if isinstance(item, str):
-        if item == CLEAN:  # clean images are always evaluated
-            return []
-        if item in SUITES:
-            return stages_of(item)
-        name, colon, argument = item.partition(":")
-        if name in LABELS:
-            item = {**LABELS[name], "steps": argument} if colon else LABELS[name]
-        elif name not in registry.names("attacks") and not registry.is_path("attacks", item):
-            raise ConfigError(_unknown(name))
-    attack = component("attacks", item)
-    if not isinstance(attack, Attack):
-        raise ConfigError(f"{attack.name!r} is no attack: it must derive from isthmus.attacks.attack.Attack.")
-    return attack.stages()
+    if item == CLEAN:  # clean images are always evaluated
+        return []
+    if isinstance(item, str) and item in SUITES:
+        return stages_of(item)
+    return attack_of(item).stages()
 
 
 def _unknown(name: str) -> str:

@@ -12,20 +12,20 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 from torch import nn
 
 from isthmus import metrics
-from isthmus.attacks.suites import Suite, stages_of
+from isthmus.attacks.suites import Suite, attack_of, stages_of
 from isthmus.attacks.threats import Threat
 from isthmus.checks.attack_curves import by_attack, warning_signs
 from isthmus.checks.check import Check, arrays_of, in_mode, metrics_of
 from isthmus.checks.context import MEAN, STOCHASTIC, Context, Progress, single_draw
 from isthmus.checks.gallery import gallery
 from isthmus.checks.security_curve import CONFIDENT, ONE_EVALUATION, Curve, Outcome, by_suite
-from isthmus.core.config import Component, component
+from isthmus.core.config import Component
 from isthmus.core.errors import ConfigError
 from isthmus.core.format import interval, percent, threat_title
 from isthmus.core.types import CheckResult, Coordinate, Metric, Metrics, Status
 from isthmus.diagnosis.budget import FULL, QUICK
 
-AttackConfig = SerializeAsAny[Annotated[Component, BeforeValidator(lambda given: component("attacks", given))]]
+AttackConfig = SerializeAsAny[Annotated[Component, BeforeValidator(attack_of)]]
 
 LEVELS = {"quick": 4, "full": 6}
 """Number of values of ε by budget."""
