@@ -92,6 +92,7 @@ pictures: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.training_step
 	$(BIN)/python -m benchmarks.batching
+	$(BIN)/python -m benchmarks.bound_attack
 	$(BIN)/python -m benchmarks.autoaugment
 	$(BIN)/python -m benchmarks.contrast_memory
 	$(BIN)/python -m benchmarks.hypothesis
