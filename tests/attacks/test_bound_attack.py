@@ -260,8 +260,8 @@ IMAGES, LABELS = pictures(4), torch.tensor([0, 1, 2, 0])
     ("images", "labels", "fault"),
     [
         (255 * IMAGES, LABELS, "must lie in"),
-        (IMAGES, LABELS[:3], "one number for each of 4 images"),
-        (IMAGES, LABELS + 3, "labels go up to 5, but the model gives 3 logits"),
+        (IMAGES, LABELS[:3], "labels"),
+        (IMAGES, LABELS + 3, "with 3 classes"),
         (IMAGES, LABELS.double(), "labels must be integers"),
     ],
 )
