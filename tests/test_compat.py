@@ -15,6 +15,8 @@ from benchmarks import peers
 from isthmus.attacks.api import robust_accuracy
 from isthmus.attacks.suites import stages_of
 from isthmus.attacks.threats import L1, L2, Linf
+from isthmus.checks import Robustness
+from isthmus.cli.attack import parse_suite
 from isthmus.compat import AutoAttack, benchmark, robustbench
 from isthmus.compat.robustbench import FIELDS
 from isthmus.core.errors import ConfigError, DataError, FileError, ModelError
@@ -312,9 +314,8 @@ def test_names_of_attacks_are_accepted_in_every_suite(name, meaning):
     assert stages_of(f"{name}:7") == stages_of([{"name": name, budget: 7}]) == stages_of([{**meaning, budget: 7}])
 
 
-def test_they_are_accepted_in_yaml_and_by_a_check(trained):
-    from isthmus.checks import Robustness
-
+def test_they_are_accepted_in_yaml_by_a_check_and_on_the_command_line(trained):
+    assert stages_of(parse_suite("apgd-ce, apgd-t,fab-t,square:5000")) == stages_of("standard")
     names = [{"name": "apgd-t", "steps": 5}, "fab-t:5"]
     (targeted, fab) = Robustness(attacks=names).attacks
     assert (targeted.loss, targeted.targets, targeted.steps, fab.targets, fab.steps) == ("dlr", 9, 5, 9, 5)

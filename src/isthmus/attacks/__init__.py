@@ -22,6 +22,8 @@ They need none of isthmus's own models: any ``nn.Module`` from images N×C×H×W
 * :class:`~isthmus.attacks.threats.Linf`, :class:`~isthmus.attacks.threats.L2` and
   :class:`~isthmus.attacks.threats.L1` are the threat models; :func:`~isthmus.attacks.threats.parse` and
   :func:`~isthmus.attacks.threats.parse_grid` read them from text.
+* ``PGD(steps=10).bind(model, 8 / 255)`` is a function of images and labels, for training loops; see
+  :class:`~isthmus.attacks.bound_attack.BoundAttack`.
 * Every attack is a frozen class, such as :class:`~isthmus.attacks.pgd.PGD`; it is imported when it is first used.
 """
 
