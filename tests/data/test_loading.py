@@ -16,9 +16,11 @@ from isthmus.data.loading import load
 def test_data_sets_are_found_by_file_name() -> None:
     assert registry.names("data") == [
         "cifar10",
+        "csv",
         "digits",
         "fashion_mnist",
         "folder",
+        "function",
         "imagenet",
         "mnist",
         "parquet",

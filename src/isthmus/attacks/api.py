@@ -10,6 +10,7 @@ from typing import Any
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from isthmus.attacks.engine import inputs, probes
 from isthmus.attacks.engine.batch import Batch
@@ -29,9 +30,9 @@ from isthmus.core.progress import shown_progress
 
 def robust_accuracy(
     model: nn.Module,
-    images: Float[Tensor, "n c h w"] | ArrayLike,
-    labels: Int[Tensor, " n"] | ArrayLike,
-    threat: Threat | str,
+    images: Float[Tensor, "n c h w"] | ArrayLike | Dataset[Any] | DataLoader[Any],
+    labels: Int[Tensor, " n"] | ArrayLike | None = None,
+    threat: Threat | str | None = None,
     suite: Suite = "standard",
     batch_size: int | None = None,
     seed: int = 0,
@@ -49,7 +50,8 @@ def robust_accuracy(
             is broken by its average over fresh draws; see :mod:`isthmus.attacks.engine.averages`. A stateful
             model is evaluated, with a warning, by fresh copies
             (:mod:`isthmus.attacks.engine.probes`).
-        images: floating point, in [0, 1]; a tensor, an array or a list, as are labels, targets and indices.
+        images: floating point in [0, 1], or 8-bit; a tensor, an array or a list, as are labels, targets and indices.
+            Without labels, a pair of images and labels, a ``Dataset`` or a ``DataLoader``.
         labels: true classes, integers.
         threat: such as ``Linf(8 / 255)`` or ``"linf:8/255"``.
         suite: ``"standard"`` (AutoAttack's attacks and budgets), ``"fast"``, ``"ib"``, ``"rand"``; or attacks, run in
@@ -73,6 +75,7 @@ def robust_accuracy(
         FileError: ``save_to`` cannot be written, or holds another evaluation.
         Interrupted: Ctrl-C; its ``result`` is what was found so far, a valid upper bound.
     """
+    inputs.check_threat_given(threat, labels)
     chosen = _threat(parse(threat) if isinstance(threat, str) else threat)
     options = inputs.check_options(options, RunOptions)
     options = replace(

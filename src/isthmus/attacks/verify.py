@@ -20,7 +20,7 @@ from isthmus import metrics
 from isthmus.attacks.engine import probes
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import CountedModel
-from isthmus.attacks.engine.inputs import check_classes, check_model, check_whole, tensor
+from isthmus.attacks.engine.inputs import check_classes, check_model, check_whole
 from isthmus.attacks.engine.verifier import Randomness, Verifier
 from isthmus.attacks.result import RobustResult
 from isthmus.attacks.result_file import is_sealed
@@ -30,6 +30,7 @@ from isthmus.core.errors import DataError
 from isthmus.core.format import in_words, percent, size, threat_title
 from isthmus.core.notebook import Summarized
 from isthmus.core.preserve_state import device_of, preserve_state
+from isthmus.data.given import tensor
 
 _MISRECORDED = "the clean image is not classified as recorded"  # by another model or under another label
 _UNSURE = "the adversarial image is not misclassified with the recorded confidence"  # but on average it is

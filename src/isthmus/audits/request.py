@@ -16,6 +16,7 @@ from isthmus.core import config, files
 from isthmus.core.config import Component
 from isthmus.core.errors import ConfigError, DataError, shown
 from isthmus.core.format import parse_fraction
+from isthmus.data.given import images_and_labels
 from isthmus.data.images import ImageData, check_images, fingerprint
 
 DEFAULT_CHECKS = ("diagnosis", "accuracy", "robustness", "calibration", "information", "ood_detection")
@@ -23,12 +24,13 @@ WITH_TRAINING = ("memorisation",)
 """Further default checks if training examples are given."""
 
 
-def threat_of(given: Threat | str) -> Threat:
+def threat_of(given: Threat | str | None, labels: object) -> Threat:
     """A threat, also from text.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: it is neither, or stands in the place of the labels.
     """
+    inputs.check_threat_given(given, labels)
     threat = parse(given) if isinstance(given, str) else given
     if not isinstance(threat, Threat):
         raise ConfigError(f"A threat is an object such as isthmus.Linf(8 / 255), or 'linf:8/255'; got {given!r}.")
@@ -52,7 +54,7 @@ def configs(
     if isinstance(given, Mapping | Component):
         given = [given]
     elif isinstance(given, str):
-        given = [given] if given.lstrip().startswith("{") else [name.strip() for name in given.split(",")]
+        given = [given] if given.lstrip().startswith("{") else config.split_names(given)
     elif not isinstance(given, Iterable):
         raise ConfigError(f"checks must be a list of names, mappings or components; got {shown(given)}.")
     configs = [config.component("checks", item) for item in given]
@@ -123,9 +125,9 @@ def training_examples(given: Any, shape: tuple[int, ...]) -> TrainedOn | None:
 
 
 def _labelled(images: object, labels: object, which: str) -> tuple[Tensor, Tensor]:
-    images = inputs.tensor(images, f"{which}images")
-    check_images(images, f"{which}images")
-    return images, inputs.integers(labels, len(images), f"{which}labels")
+    pixels, numbers = images_and_labels(images, labels, which)
+    check_images(pixels, f"{which}images")
+    return pixels, inputs.integers(numbers, len(pixels), f"{which}labels")
 
 
 def claimed_accuracy(claimed: float | str | None, checks: Sequence[Component]) -> float | None:

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from isthmus.attacks.engine import inputs
 from isthmus.attacks.threats import Threat
@@ -46,9 +47,9 @@ log = logging.getLogger(__name__)
 
 def audit(
     model: nn.Module,
-    images: Float[Tensor, "n c h w"] | ArrayLike,
-    labels: Int[Tensor, "n"] | ArrayLike,
-    threat: Threat | str,
+    images: Float[Tensor, "n c h w"] | ArrayLike | Dataset[Any] | DataLoader[Any],
+    labels: Int[Tensor, "n"] | ArrayLike | None = None,
+    threat: Threat | str | None = None,
     checks: Sequence[str | Mapping[str, Any] | Component] | None = None,
     budget: Literal["quick", "full"] = "quick",
     claimed: float | str | None = None,
@@ -64,8 +65,8 @@ def audit(
         model: any ``nn.Module`` from float images in [0, 1] to logits. A bottleneck is audited in mean and
             stochastic mode; any other model with random predictions, as the average of 12 passes. Afterwards, training
             flags, weights, buffers, the global random state and torch's global settings are as before.
-        images: the images to audit on, of any floating type (converted to float32), on any device (moved to the
-            model's).
+        images: the images to audit on, of any floating type (converted to float32) or 8-bit, on any device (moved to
+            the model's). Without labels, a pair of images and labels, a ``Dataset`` or a ``DataLoader``.
         labels: their class indices.
         threat: norm and largest ε, such as ``isthmus.Linf(8 / 255)`` or ``"linf:8/255"``.
         checks: names, mappings with options or components, each check once; if None all of :data:`DEFAULT_CHECKS`, and
@@ -91,7 +92,7 @@ def audit(
         FileError: another process audits into the same folder, or it cannot be written.
     """
     options = inputs.check_options(options, AuditOptions)
-    threat = threat_of(threat)
+    threat = threat_of(threat, labels)
     chosen = configs(checks, options.trained_on is not None, options.passes)
     claim = claimed_accuracy(claimed, chosen)
     if budget not in BUDGETS:

@@ -40,6 +40,7 @@ from isthmus.cli.options import (
     text,
 )
 from isthmus.cli.output import echo
+from isthmus.core import config
 from isthmus.core import progress as core_progress
 from isthmus.core.errors import ConfigError, printable
 from isthmus.core.format import interval_of, listed, parse_fraction, percent_of
@@ -170,7 +171,7 @@ def attack(
 
 def parse_suite(given: str) -> str | list[str]:
     """A suite or an attack by its name, or a list of them: ``fgsm,pgd:100``."""
-    names = [name.strip() for name in given.split(",")]
+    names = config.split_names(given)
     return names[0] if len(names) == 1 else names
 
 

@@ -36,6 +36,7 @@ from isthmus.cli.options import (
     preprocessing_of,
     text,
 )
+from isthmus.core import config
 from isthmus.core.errors import ConfigError
 
 
@@ -114,7 +115,7 @@ def audit(
 
     if jobs is not None and executor == "local":
         raise ConfigError("--jobs of an audit needs --executor ray; a local audit runs in one process.")
-    names = [name.strip() for name in checks.split(",")] if checks is not None else None
+    names = config.split_names(checks) if checks is not None else None
     page = audit_run(
         ModelSource(run, model, weights, data, n, out, step, preprocessing_of(preset, mean, std, size)),
         threat,

@@ -156,8 +156,8 @@ Size = Annotated[
 Data = Annotated[
     str | None,
     text(
-        "Test images: digits, mnist, fashion_mnist, cifar10, svhn, folder:PATH or imagenet:PATH; with options as in a "
-        "recipe: '{name: folder, path: PATH, channels: 1}'.",
+        "Test images: digits, mnist, fashion_mnist, cifar10, svhn, folder:PATH, csv:PATH, imagenet:PATH or "
+        "module:function; options follow, as in folder:PATH,channels=1,size=28.",
         "NAME",
         panel=DATA,
         show_default="the run's own",

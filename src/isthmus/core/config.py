@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, get_args
@@ -151,13 +152,41 @@ def _short_form(kind: str, given: str) -> Any:
             raise ConfigError(
                 f"{kind}: {shown(given)} is no mapping in YAML, such as {{name: folder, path: PATH, channels: 1}}."
             ) from None
-    name, colon, argument = given.partition(":")
-    if not colon or registry.is_path(kind, given):
-        return {"name": given}
-    option = registry.load(kind, name).argument
+    name, more = split_options(given)
+    chosen, colon, argument = name.partition(":")
+    if kind == "data" and registry.is_function(name):
+        return {"name": "function", "path": name, **more}
+    if not colon or registry.is_path(kind, name):
+        return {"name": name, **more}
+    option = registry.load(kind, chosen).argument
     if option is None:
-        raise ConfigError(f"The {registry.KINDS[kind]} {name!r} takes nothing after a colon; got {shown(given)}.")
-    return {"name": name, option: argument}
+        raise ConfigError(f"The {registry.KINDS[kind]} {chosen!r} takes nothing after a colon; got {shown(given)}.")
+    return {"name": chosen, option: argument, **more}
+
+
+_OPTION = re.compile(r",(?=[A-Za-z_]\w*=)")
+
+
+def split_options(given: str) -> tuple[str, dict[str, Any]]:
+    """A name and the options after it: ``"folder:PATH,channels=1"`` has the option ``channels``; values are YAML.
+
+    Raises:
+        ConfigError: a value that is no YAML.
+    """
+    name, *texts = _OPTION.split(given)
+    found: dict[str, Any] = {}
+    for text in texts:
+        option, _, value = text.partition("=")
+        try:
+            found[option] = _yaml(value)
+        except ValueError:
+            raise ConfigError(f"The value of {option} in {shown(given)} cannot be read: {shown(value)}.") from None
+    return name, found
+
+
+def split_names(given: str) -> list[str]:
+    """Names with commas between them, each with its options: ``"fgsm,pgd:100,restarts=5"`` are two."""
+    return [name.strip() for name in re.split(r",(?![A-Za-z_]\w*=)", given)]
 
 
 def validate(config: type[ConfigT], given: Mapping[str, Any], where: str) -> ConfigT:

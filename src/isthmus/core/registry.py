@@ -61,6 +61,22 @@ def is_path(kind: str, name: str) -> bool:
     return PATH.fullmatch(name) is not None and name.partition(":")[0] not in names(kind)
 
 
+def import_module(name: str) -> ModuleType:
+    """Import a module of the user; the current folder is importable, as for ``python -m``."""
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    return importlib.import_module(name)
+
+
+def is_function(name: str) -> bool:
+    """Whether ``name`` is the ``module:function`` of something that can be called and is no class."""
+    if not is_path("data", name):
+        return False
+    module, _, attribute = name.partition(":")
+    found = getattr(_imported("data", name, lambda: import_module(module)), attribute, None)
+    return callable(found) and not isinstance(found, type)
+
+
 def load(kind: str, name: str) -> type[Any]:
     """Import one component and return its class.
 
@@ -73,7 +89,7 @@ def load(kind: str, name: str) -> type[Any]:
     """
     if is_path(kind, name):
         module, _, attribute = name.partition(":")
-        found = getattr(_imported(kind, name, lambda: importlib.import_module(module)), attribute, None)
+        found = getattr(_imported(kind, name, lambda: import_module(module)), attribute, None)
     elif name in _own(kind):
         found = importlib.import_module(f"isthmus.{_FOLDERS.get(kind, kind)}.{name}")
     elif name in _registered(kind):

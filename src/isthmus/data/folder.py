@@ -38,23 +38,46 @@ logger = logging.getLogger(__name__)
 Labelled = list[tuple[Path, int]]
 
 
-class ImageFolder(ImageDataset):
-    """Images in folders.
+class DecodedImages(ImageDataset):
+    """Images in files of a user.
 
     Attributes:
-        path: the folder.
+        path: the folder or table.
         size: crop the centre of every image to a square and resample it to size × size pixels; needed unless all
             images have the same size.
         channels: 3 for RGB, 1 for grey; images are converted.
+    """
+
+    path: FolderPath
+    size: Annotated[int, Field(gt=0)] | None = None
+    channels: Channels = 3
+
+    def decoded(self, files: Labelled) -> Split:
+        """The images of these files.
+
+        Raises:
+            DataError: Pillow is missing, a file is unreadable, or images have different sizes without ``size``.
+        """
+        need_pillow()
+        images = []
+        with progress(f"decoding {self.path}", len(files)) as advance:
+            for file, _ in files:
+                images.append(pixels(file, self.channels, str(file), self.size))
+                advance(1)
+        advice = "set size to have all resampled to size × size pixels"
+        return stacked(images, [label for _, label in files], lambda i: str(files[i][0]), advice)
+
+
+class ImageFolder(DecodedImages):
+    """Images in folders.
+
+    Attributes:
         test_fraction: fraction of each class for the test split, if the folder has no ``train`` and ``test``.
     """
 
     argument: ClassVar[str | None] = "path"
 
     name: Literal["folder"] = "folder"
-    path: FolderPath
-    size: Annotated[int, Field(gt=0)] | None = None
-    channels: Channels = 3
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
 
     def read(self) -> ImageData:
@@ -73,9 +96,8 @@ class ImageFolder(ImageDataset):
             raise DataError(f"Cannot read the image folder {root}: {error}.") from None
 
         def decode() -> tuple[Split, Split]:
-            need_pillow()
             # Both at once, so that an image of another size is reported wherever it is.
-            both = _decoded([*train, *test], self)
+            both = self.decoded([*train, *test])
             positions = torch.arange(len(both))
             return both.select(positions[: len(train)]), both.select(positions[len(train) :])
 
@@ -91,10 +113,10 @@ class ImageFolder(ImageDataset):
 
 
 def _warn_of_order(root: Path, classes: tuple[str, ...]) -> None:
-    natural = sorted(classes, key=_natural)
-    if natural == list(classes):
+    ordered = sorted(classes, key=natural)
+    if ordered == list(classes):
         return
-    first = next(i for i, name in enumerate(classes) if name != natural[i])
+    first = next(i for i, name in enumerate(classes) if name != ordered[i])
     logger.warning(
         "%s: labels follow the alphabetical order of the classes, %s, so that label %d is %r; for another order "
         "give the option classes.",
@@ -105,7 +127,7 @@ def _warn_of_order(root: Path, classes: tuple[str, ...]) -> None:
     )
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def natural(name: str) -> list[tuple[int, str]]:
     """A key that sorts 2 before 10."""
     return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
 
@@ -165,13 +187,3 @@ def _facts(root: Path, dataset: ImageFolder, train: Labelled, test: Labelled) ->
         [[str(f.relative_to(root)), f.stat().st_size, f.stat().st_mtime_ns] for f, _ in half] for half in (train, test)
     ]
     return {"folder": str(root), "size": dataset.size, "channels": dataset.channels, "files": listed}
-
-
-def _decoded(files: Labelled, dataset: ImageFolder) -> Split:
-    images = []
-    with progress(f"decoding {dataset.path}", len(files)) as advance:
-        for file, _ in files:
-            images.append(pixels(file, dataset.channels, str(file), dataset.size))
-            advance(1)
-    advice = "set size to have all resampled to size × size pixels"
-    return stacked(images, [label for _, label in files], lambda i: str(files[i][0]), advice)

@@ -7,23 +7,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.utils.data import DataLoader, Dataset
 
 from isthmus.attacks.engine.batch import Batch
+from isthmus.attacks.threats import Threat
 from isthmus.core.errors import ConfigError, DataError, ModelError, shown
 from isthmus.core.randomness import example_keys
+from isthmus.data.given import images_and_labels, tensor
 from isthmus.data.images import check_images, check_integers, check_labels
 
 OptionsT = TypeVar("OptionsT")
 
 
 def examples(
-    images: Float[Tensor, "n c h w"] | ArrayLike,
-    labels: Int[Tensor, " n"] | ArrayLike,
+    images: Any,
+    labels: Any,
     *,
     targets: Int[Tensor, " n"] | ArrayLike | None = None,
     seed: int = 0,
@@ -32,7 +33,8 @@ def examples(
     """Check images and labels, and give each example the key from which all its randomness derives.
 
     Args:
-        images: in [0, 1]; any floating type, attacked in float32. A tensor, an array or a list, as the arguments below.
+        images: in [0, 1], of any floating type, or 8-bit; attacked in float32. With labels, a tensor, an array or a
+            list; without, see :func:`isthmus.data.given.images_and_labels`.
         labels: classes from 0 up, of any integer type.
         targets: classes to reach, for a targeted attack; none may equal its example's label.
         indices: positions in the data set, from which keys derive, so that a part of it is attacked as within the
@@ -41,7 +43,7 @@ def examples(
     Raises:
         DataError: a type, shape or range is wrong, or there are no examples.
     """
-    images = tensor(images, "images")
+    images, labels = images_and_labels(images, labels)
     check_images(images)
     check_seed(seed)
     n, device = images.shape[0], images.device
@@ -52,6 +54,13 @@ def examples(
         row = int((goals == classes).nonzero()[0])
         raise DataError(f"Example {row} has its own label {int(classes[row])} as target; a target is another class.")
     return Batch(images.detach().float(), classes, example_keys(seed, chosen.to(device)), goals)
+
+
+def check_threat_given(threat: object, labels: object) -> None:
+    """Raise a ConfigError if there is no threat, with its place if it was given as the labels."""
+    if threat is None:
+        given = f" {shown(labels)} stands in the place of the labels." if isinstance(labels, str | Threat) else ""
+        raise ConfigError(f"Give the norm and the largest ε by name: threat='linf:8/255'.{given}")
 
 
 def check_model(model: object) -> None:
@@ -115,38 +124,6 @@ def check_proposals(proposals: object, originals: Tensor, label: str) -> Tensor:
             f"{tuple(originals.shape)}; it returned {given}."
         )
     return proposals.detach().to(originals.device, torch.float32)
-
-
-def tensor(values: Any, what: str) -> Tensor:
-    """A dense tensor of numbers, from a tensor, an array or a list; a DataError for anything else."""
-    try:
-        given = torch.as_tensor(values).detach()
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise DataError(
-            f"{what} must be a tensor, an array or a list of numbers; got {_kind(values)}.{_collected(values)}"
-        ) from None
-    if given.layout != torch.strided:
-        raise DataError(f"{what} must be a dense tensor; got {given.layout}. Convert it with to_dense().")
-    if given.is_meta:
-        raise DataError(f"{what} are on the device 'meta', which holds no values; give them on a CPU or a GPU.")
-    if given.is_complex() or given.is_quantized:
-        raise DataError(f"{what} must be real numbers; got {given.dtype}.")
-    return given
-
-
-def _kind(values: object) -> str:
-    parts = {type(value).__name__ for value in values} if isinstance(values, list | tuple) else set()
-    dtype = getattr(values, "dtype", parts.pop() if len(parts) == 1 else None)
-    return type(values).__name__ if dtype is None else f"{type(values).__name__} of {dtype}"
-
-
-def _collected(values: object) -> str:
-    """How to get images and labels from a DataLoader or a Dataset; empty for anything else."""
-    if isinstance(values, DataLoader):
-        return " Collect its batches: images, labels = map(torch.cat, zip(*loader))."
-    if isinstance(values, Dataset):
-        return " Collect its examples: images, labels = next(iter(DataLoader(dataset, batch_size=1000)))."
-    return ""
 
 
 def check_seed(seed: object) -> int:

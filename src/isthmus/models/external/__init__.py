@@ -7,15 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
 from torch import nn
 
+from isthmus.core.config import split_options
 from isthmus.core.errors import ModelError
 from isthmus.models.external import function, hubs, model_files
 from isthmus.models.external.weights import load_weights
 from isthmus.models.preprocessing import Preprocessing, preprocessing_of
-
-_OPTION = re.compile(r",(?=[A-Za-z_]\w*=)")
 
 _HUBS: Mapping[str, Callable[..., tuple[nn.Module, Preprocessing]]] = {
     "timm": hubs.timm,
@@ -63,8 +61,7 @@ def load_model(
 
 def load(spec: str, weights: str | Path | None, preprocessing: Preprocessing) -> nn.Module:
     """:func:`load_model` with the preprocessing as one object."""
-    name, *texts = _OPTION.split(spec)
-    options = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in texts)}
+    name, options = split_options(spec)
     prefix, colon, rest = name.partition(":")
     own = Preprocessing()
     if colon and prefix in _HUBS:

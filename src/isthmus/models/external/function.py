@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from isthmus.core import registry
 from isthmus.core.errors import FileError, ModelError
 from isthmus.core.preserve_state import no_exit
 from isthmus.models.external.black_box import black_box, is_scikit_learn
@@ -81,9 +82,7 @@ def _found(name: str, home: str, attribute: str) -> Callable[..., Any]:
 def _module(name: str, home: str) -> ModuleType:
     if home.startswith("."):
         raise _WrongName(f"Cannot find {name!r}: give the full name of the module, without a leading dot.")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    return importlib.import_module(home)
+    return registry.import_module(home)
 
 
 def _file(path: str) -> ModuleType:
