@@ -22,6 +22,7 @@ from isthmus.attacks.threats import Linf, Threat, parse
 from isthmus.core.errors import ConfigError, DataError
 from isthmus.core.preserve_state import device_of, in_mode
 from isthmus.core.randomness import example_keys
+from isthmus.data import given
 from isthmus.data.images import check_images
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class BoundAttack:
             return self._keyed(batch)
         if targets is not None:
             raise ConfigError("A loss of your own says what the attack ascends; give no targets beside it.")
-        images = inputs.tensor(images, "images")
+        images = given.tensor(images, "images")
         check_images(images)
         if not isinstance(labels, Tensor) or labels.shape[:1] != images.shape[:1]:
             raise DataError(

@@ -20,6 +20,7 @@ from isthmus.attacks.result import CLEAN, RobustResult
 from isthmus.attacks.threats import THREATS, Threat
 from isthmus.core.errors import ConfigError, FileError, unknown
 from isthmus.core.preserve_state import device_of, preserve_state
+from isthmus.data import given
 
 log = logging.getLogger(__name__)
 
@@ -203,7 +204,7 @@ class AutoAttack:
         found, self.result = self._run(self.attacks_to_run, x_orig, y_orig, bs, state_path)
         if self.verbose:
             self._report(self.attacks_to_run, self.result)
-        return (found, self._predicted(found, bs).to(inputs.tensor(y_orig, "labels"))) if return_labels else found
+        return (found, self._predicted(found, bs).to(given.tensor(y_orig, "labels"))) if return_labels else found
 
     def run_standard_evaluation_individual(
         self, x_orig: Float[Tensor, "n c h w"], y_orig: Int[Tensor, " n"], bs: int = 250, return_labels: bool = False
@@ -214,7 +215,7 @@ class AutoAttack:
             found, self.result = self._run([name], x_orig, y_orig, bs)
             self.results[name] = self.result
             by_attack[name] = (
-                (found, self._predicted(found, bs).to(inputs.tensor(y_orig, "labels"))) if return_labels else found
+                (found, self._predicted(found, bs).to(given.tensor(y_orig, "labels"))) if return_labels else found
             )
             if self.verbose and self.result is not None:
                 self._log(f"robust accuracy by {name.upper()}: {self.result.accuracy:.2%}")
@@ -247,7 +248,7 @@ class AutoAttack:
         suite = [self._attack(name) for name in names]
         if not suite:
             raise ConfigError("attacks_to_run is empty. For version='custom' give, for example, ['apgd-ce', 'fab-t'].")
-        x = inputs.tensor(x, "images")
+        x = given.tensor(x, "images")
         x_adv = x.clone()
         if self.threat is None:
             inputs.examples(x, y)  # checks them

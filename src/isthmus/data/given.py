@@ -30,7 +30,8 @@ def tensor(values: Any, what: str) -> Tensor:
             values = torch.stack(list(values))
         given = torch.as_tensor(values).detach()
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise DataError(f"{what} must be a tensor, an array or a list of numbers; got {_kind(values)}.") from None
+        hint = " It holds labels, too: leave out the others." if isinstance(values, Dataset | DataLoader) else ""
+        raise DataError(f"{what} must be a tensor, an array or a list of numbers; got {_kind(values)}.{hint}") from None
     if given.layout != torch.strided:
         raise DataError(f"{what} must be a dense tensor; got {given.layout}. Convert it with to_dense().")
     if given.is_meta:

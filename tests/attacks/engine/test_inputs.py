@@ -32,7 +32,7 @@ SCALE = nn.Parameter(torch.ones(2))
     [
         (IMAGES * 255, LABELS, r"must lie in \[0, 1\]; these range from 0 to 255"),
         (IMAGES - 0.5, LABELS, "range from -0.5"),
-        ((IMAGES * 255).byte(), LABELS, "For bytes, pass images.float"),
+        ((IMAGES * 255).int(), LABELS, "For bytes, pass images.float"),
         (IMAGES.tolist()[0][0], LABELS, r"shape N×C×H×W .* got float32 of shape \(4, 4\)"),
         ("images", LABELS, "images must be a tensor, an array or a list of numbers; got str"),
         (IMAGES.to_sparse(), LABELS, r"images must be a dense tensor; got torch.sparse_coo. Convert it with to_dense"),
@@ -45,8 +45,8 @@ SCALE = nn.Parameter(torch.ones(2))
         (IMAGES, LABELS.bool(), "labels must be integers .* got bool"),
         (IMAGES, ["cat", "dog", "dog", "cat"], "labels must be a tensor, an array or a list of numbers; got list"),
         (IMAGES, ["cat", "dog", "dog", "cat"], "got list of str"),
-        (DataLoader(PAIRS), LABELS, r"got DataLoader. Collect its batches: images, labels = map\(torch.cat"),
-        (PAIRS, LABELS, "got TensorDataset. Collect its examples"),
+        (DataLoader(PAIRS), LABELS, "got DataLoader. It holds labels, too: leave out the others"),
+        (PAIRS, LABELS, "got TensorDataset. It holds labels, too: leave out the others"),
         (IMAGES, LABELS.to_sparse(), "labels must be a dense tensor"),
         (IMAGES, LABELS.to("meta"), "labels are on the device 'meta'"),
         (IMAGES, LABELS[:3], r"one for each of 4 images; got int64 of shape \(3,\)"),
@@ -83,7 +83,7 @@ class Giving(nn.Module):
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        (Smooth().forward, "An? .*nn.Module .*; got method. A function can be called"),
+        (Smooth().forward, "An? .*nn.Module .*; got method. isthmus.black_box makes one"),
         (Smooth, "got the class Smooth. Pass an instance"),
         (Smooth().state_dict(), "got OrderedDict. Load weights into a module with load_state_dict"),
         ("w.safetensors", "got str. isthmus.load loads a run folder"),
@@ -91,7 +91,7 @@ class Giving(nn.Module):
         (Giving(lambda x: x), r"shape \(4, 1, 4, 4\) for 4 images; expected \(4, classes\)"),
         (Giving(lambda x: x.flatten(1)[:, :0]), "binary classifier"),
         (Giving(lambda x: x.flatten(1).sum(0, keepdim=True)), r"shape \(1, 16\) for 4 images"),
-        (Giving(lambda x: (x.flatten(1), x)), "returned tuple where a tensor of logits is expected"),
+        (Giving(lambda x: (x.flatten(1), x.flatten(1))), "returned tuple where a tensor of logits is expected"),
         (
             Giving(lambda x: torch.tensor([[1.0, 0.0]]).expand(len(x), 2) * 1.0),
             "no gradient with respect to its images",
