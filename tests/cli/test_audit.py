@@ -45,8 +45,9 @@ def test_a_check_that_fails_with_an_error_is_reported_and_is_no_success(home):
 
 def test_an_audit_prints_one_document_on_request(home):
     audit = ("audit", "--model", "theirs:trained", "--data", "digits", "--n", 30, "--out", "runs/as-json")
-    done = isthmus(*audit, "--checks", "accuracy", "--json", cwd=home)
+    done = isthmus(*audit, "--checks", "accuracy", "--json", "--fail-under", "clean=10%", cwd=home)
     assert done.returncode == 0, done.stderr
+    assert isthmus(*audit, "--checks", "accuracy", "--fail-under", "clean=100%", cwd=home).returncode == 6
     found = json.loads(done.stdout)
     assert found["page"] == str(Path("runs/as-json/page.html"))
     assert {row["check"] for row in found["metrics"]} == {"accuracy"}

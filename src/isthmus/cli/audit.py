@@ -11,6 +11,7 @@ from isthmus.cli import exit_codes, output
 from isthmus.cli.options import (
     ATTACK,
     MODEL,
+    OUTPUT,
     Address,
     Data,
     Everything,
@@ -81,6 +82,15 @@ def audit(
             show_default="no limit",
         ),
     ] = None,
+    fail_under: Annotated[
+        str | None,
+        text(
+            "Exit with code 6 if an accuracy is below: robust=40%,clean=90%.",
+            "ACCURACIES",
+            panel=OUTPUT,
+            show_default="no threshold",
+        ),
+    ] = None,
     seed: Seed = 0,
     out: Annotated[
         Path | None, text("Output folder.", "FOLDER", show_default="the run itself, or runs/MODEL-WEIGHTS")
@@ -108,11 +118,14 @@ def audit(
     * 4: it is broken
     * 5: the verdict is undecided: the budget of --passes or --max-queries was spent, a test raised an error, or the
       model has no gradient
+    * 6: an accuracy is below a threshold of --fail-under, or was not measured
     """
     from isthmus.audits import DEFAULT_CHECKS, WITH_TRAINING, AuditOptions
     from isthmus.audits.target import ModelSource, audit_run
+    from isthmus.report import thresholds
     from isthmus.report.loading import load_all
 
+    least = thresholds.parse(fail_under) if fail_under is not None else {}
     if jobs is not None and executor == "local":
         raise ConfigError("--jobs of an audit needs --executor ray; a local audit runs in one process.")
     names = config.split_names(checks) if checks is not None else None
@@ -139,3 +152,4 @@ def audit(
     exit_codes.stop_at_errors(subjects, requested)
     exit_codes.stop_at_chance(subjects, requested)
     exit_codes.stop_at_verdicts(subjects, requested)
+    exit_codes.stop_at_thresholds(thresholds.missed(subjects, least))

@@ -12,6 +12,7 @@ from isthmus.core.types import Status
 
 if TYPE_CHECKING:
     from isthmus.report.loading import AuditedModel
+    from isthmus.report.thresholds import Missed
 
 BUG = 1
 """A fault of isthmus."""
@@ -21,6 +22,9 @@ ERROR = 2
 
 OVERSTATED, BROKEN, UNDECIDED = 3, 4, 5
 """Verdicts on a robust accuracy; :data:`UNDECIDED` also for an attack whose query budget ended it."""
+
+BELOW = 6
+"""An accuracy below a threshold of ``--fail-under``."""
 
 INTERRUPTED = 130
 
@@ -74,3 +78,10 @@ def stop_at_verdicts(subjects: Sequence[AuditedModel], checks: Sequence[str]) ->
     code = next((code for status, code in codes.items() if status in statuses), 0)
     if code:
         raise typer.Exit(code)
+
+
+def stop_at_thresholds(missed: Sequence[Missed]) -> None:
+    """Exit with :data:`BELOW` if an accuracy is below its threshold."""
+    if missed:
+        echo(f"Below --fail-under: {'; '.join(map(str, missed))}.", err=True)
+        raise typer.Exit(BELOW)
