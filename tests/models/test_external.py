@@ -451,7 +451,7 @@ class TestBlackBoxes:
     ("spec", "weights", "expected"),
     [
         ("nets:build", None, "nets.build"),
-        ("my/nets.py:build", "runs/w.pt", "nets.py.build-w"),
+        ("my/nets.py:build", "runs/w.pt", "nets.build-w"),
         ("hf:google/vit-base", None, "vit-base"),
         ("m.onnx", None, "m.onnx"),
         ("timm:resnet18,num_classes=10", None, "timm.resnet18-num_classes-10"),

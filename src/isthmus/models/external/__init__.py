@@ -80,7 +80,9 @@ def load(spec: str, weights: str | Path | None, preprocessing: Preprocessing) ->
 
 def title(spec: str, weights: str | Path | None = None) -> str:
     """A short name for results and folders, such as ``nets.build-w`` or ``hf.google-vit-base``."""
-    stem = re.sub(r"[^\w.]+", "-", spec.replace(":", ".").removesuffix("/").rpartition("/")[2]).strip("-.")
+    stem = re.sub(
+        r"[^\w.]+", "-", spec.replace(".py:", ".").replace(":", ".").removesuffix("/").rpartition("/")[2]
+    ).strip("-.")
     return stem if weights is None else f"{stem}-{Path(weights).stem}"
 
 
