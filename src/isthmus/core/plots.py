@@ -36,9 +36,9 @@ def draw(figure: Figure, ax: Axes | None = None) -> tuple[Canvas, Axes]:
     canvas, axes = _axes(ax)
     y_range = scales.ranges(figure)[1]
     series = [scales.drawable(one, y_range) for one in figure.series]
-    for index, (one, beside) in enumerate(zip(series, scales.places(series, y_range), strict=True)):
+    for index, one in enumerate(series):
         dashes = drawing.DASHES[1 if one.style == "dashed" else 0]
-        drawing.draw_series(axes, one, series, drawing.Look(f"C{index}", "o"), dashes, beside)
+        drawing.draw_series(axes, one, series, drawing.Look(f"C{index}", "o"), dashes)
     drawing.draw_references(axes, figure, _MUTED)
     axes.set_title(figure.title, **_LITERAL)
     axes.set_xlabel(figure.x_label, **_LITERAL)
