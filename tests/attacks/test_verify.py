@@ -56,6 +56,16 @@ def test_an_honest_result_agrees(tmp_path, threat, kind):
         assert done.largest == result.sizes[result.broken].max()
 
 
+@pytest.mark.parametrize("kind", ["fixed", "random"])
+def test_progress_rises_to_the_number_of_examples(kind):
+    model, images, labels = subject()
+    model = Noisy(model, 0.05) if kind == "random" else model
+    result, seen = robust_accuracy(model, images, labels, Linf(0.03), ["fgsm"]), []
+    verify(result, model, batch_size=7, progress=lambda done, total: seen.append((done, total)))
+    assert [done for done, _ in seen] == sorted({*range(7, len(images), 7), len(images)})
+    assert {total for _, total in seen} == {len(images)}
+
+
 def test_every_point_of_a_curve_agrees():
     model, images, labels = subject()
     for result in curve(model, images, labels, [Linf(0.01), Linf(0.03), Linf(0.1)], SUITE):

@@ -8,6 +8,7 @@ therefore an upper bound on the model's. No file can prove that an example is ro
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,11 @@ from isthmus.core.errors import DataError
 from isthmus.core.format import in_words, percent, size, threat_title
 from isthmus.core.notebook import Summarized
 from isthmus.core.preserve_state import device_of, preserve_state
+from isthmus.core.progress import shown_progress
 from isthmus.data.given import tensor
+
+Progress = Callable[[int, int], None]
+"""Called with done and total examples."""
 
 _MISRECORDED = "the clean image is not classified as recorded"  # by another model or under another label
 _UNSURE = "the adversarial image is not misclassified with the recorded confidence"  # but on average it is
@@ -102,6 +107,7 @@ def verify(
     images: Float[Tensor, "n c h w"] | ArrayLike | None = None,
     labels: Int[Tensor, " n"] | ArrayLike | None = None,
     batch_size: int = 256,
+    progress: Progress | bool | None = None,
 ) -> Verification:
     """Recompute a robust accuracy from its adversarial images.
 
@@ -117,6 +123,8 @@ def verify(
         images, labels: the examples of the data set, in the result's order. Without them the clean images are not
             checked.
         batch_size: examples at a time.
+        progress: True, the default, for a bar if stderr is a terminal or in a notebook; False for none; or a function
+            that is called with (done, total) examples.
 
     Raises:
         FileError: there is no such file, or it holds no result.
@@ -133,8 +141,10 @@ def verify(
         match = _match(claim, tensor(images, "images"), tensor(labels, "labels"))
     device, examples = device_of(model, claim.examples.images), claim.examples
     model = probes.stateless(model, examples.images, claim.threat)
-    with preserve_state(model, device, 0):
-        failures = _failures(claim, model, device, check_whole(batch_size, "batch_size"))
+    check_whole(batch_size, "batch_size")
+    shown = shown_progress(progress, "verify", lambda update: lambda done, total: update(done / total, ""))
+    with preserve_state(model, device, 0), shown as report:
+        failures = _failures(claim, model, batch_size, report)
     unproven = torch.zeros(len(claim), dtype=torch.bool)
     unproven[[row for row, reason in failures.items() if reason not in (_MISRECORDED, _UNSURE)]] = True
     robust = torch.where(unproven, claim.broken, claim.robust)
@@ -162,25 +172,36 @@ def _match(claim: RobustResult, images: Tensor, labels: Tensor) -> bool:
     return torch.equal(images.cpu().float(), claim.examples.images)
 
 
-def _failures(claim: RobustResult, model: nn.Module, device: torch.device, size: int) -> dict[int, str]:
+def _failures(claim: RobustResult, model: nn.Module, size: int, progress: Progress | None) -> dict[int, str]:
     """Rows whose record does not hold, with the reason."""
+    device, most = device_of(model, claim.examples.images), 0
+
+    def report(done: int) -> None:
+        nonlocal most
+        if progress is not None and done > most:  # after the model was found to be random, all are verified again
+            progress(done, len(claim))
+        most = max(most, done)
+
     verifier = Verifier(CountedModel(model), claim.threat)
     verifier.counted_model.rows = size
     verifier.counted_model.random = claim.random or _is_random(verifier.counted_model, claim.examples, device)
     try:
-        return _found(verifier, claim, device, size)
+        return _found(verifier, claim, device, size, report)
     except Randomness:
         verifier.counted_model.random = True
-        return _found(verifier, claim, device, size)
+        return _found(verifier, claim, device, size, report)
 
 
-def _found(verifier: Verifier, claim: RobustResult, device: torch.device, size: int) -> dict[int, str]:
+def _found(
+    verifier: Verifier, claim: RobustResult, device: torch.device, size: int, report: Callable[[int], None]
+) -> dict[int, str]:
     found: dict[int, str] = {}
     for part in torch.split(torch.arange(len(claim)), size):
         faults = _faults(verifier, claim.examples.take(part).to(device), claim, part)
         for reason, failed in faults.items():
             for row in part[failed.cpu()].tolist():
                 found.setdefault(row, reason)
+        report(int(part[-1]) + 1)
     return dict(sorted(found.items()))
 
 
