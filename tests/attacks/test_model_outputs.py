@@ -11,7 +11,7 @@ from isthmus.attacks import Linf, robust_accuracy
 from isthmus.attacks.minimal_norm import minimal_norms
 from isthmus.audits.classifier import adopt
 from isthmus.core.errors import ModelError
-from isthmus.models.outputs import TwoColumns, are_probabilities, two
+from isthmus.models.outputs import LogProbabilities, TwoColumns, are_probabilities, log_probabilities, sum_to_one, two
 
 GENERATOR = torch.Generator().manual_seed(0)
 IMAGES = 0.2 + 0.6 * torch.rand(60, 1, 4, 4, generator=GENERATOR)  # no ball of 0.1 reaches the box's edge
@@ -75,11 +75,11 @@ def test_one_number_is_adopted_as_two_classes(shape, of):
     model = One(shape, of)
     adopted = adopt(model, IMAGES)
     assert adopted.num_classes == 2
-    assert isinstance(adopted.model, TwoColumns)
+    assert isinstance(adopted.model, LogProbabilities if of is torch.sigmoid else TwoColumns)
     with torch.no_grad():
         answer = adopted.model(IMAGES)
     assert torch.equal(answer.argmax(1), LABELS)
-    assert adopted.model.probabilities == (of is torch.sigmoid)
+    torch.testing.assert_close(answer.softmax(1)[:, 1], LEAD.sigmoid())
 
 
 @pytest.mark.parametrize("of", [lambda z: z, torch.sigmoid])
@@ -97,6 +97,73 @@ def test_two_logits_have_the_softmax_of_a_sigmoid():
     torch.testing.assert_close(two(z).softmax(1)[:, 1], z.sigmoid())
     assert are_probabilities(z.sigmoid())
     assert not are_probabilities(z)
+
+
+class Softmax(Two):
+    """The linear classifier's probabilities, of logits ``scale`` times as large."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (self.scale * super().forward(images)).softmax(1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("classes", [2, 3, 1000])
+def test_logarithms_of_probabilities_have_their_largest_entries(dtype, classes):
+    """Also where the largest two are neighbouring numbers, which logarithms in float32 often confuse, and ties."""
+    p = (torch.randn(3000, classes, generator=GENERATOR) / 10).softmax(1).to(dtype)
+    first = p.argmax(1, keepdim=True)
+    largest = p.gather(1, first)
+    neighbour = torch.nextafter(largest, torch.full_like(largest, torch.inf))
+    for given in (p, p.scatter(1, (first + 1) % classes, neighbour), p.scatter(1, (first - 1) % classes, largest)):
+        z = log_probabilities(given).float()
+        assert torch.equal(z.argmax(1), given.argmax(1))
+        assert torch.equal(z == z.amax(1, keepdim=True), given == given.amax(1, keepdim=True))
+    torch.testing.assert_close(
+        log_probabilities(p).softmax(1), p.to(z.dtype if dtype == torch.float16 else dtype), rtol=2e-3, atol=1e-6
+    )
+
+
+def test_logarithms_of_zeros_are_finite_and_other_rows_stay_as_they_are():
+    given = torch.tensor([[0.0, 1.0], [0.0, 0.0], [-3.0, -2.0], [torch.nan, 1.0]])
+    z = log_probabilities(given)
+    assert torch.equal(z[:3].argmax(1), given[:3].argmax(1))
+    assert z[:3].isfinite().all()
+    assert torch.equal(z[2], given[2])
+    assert not z[3].isfinite().all()
+    assert torch.equal(log_probabilities(torch.tensor([[0, 1]])), z[:1])
+
+
+def test_rows_of_probabilities_are_recognised():
+    p = torch.randn(64, 1000).softmax(1)
+    assert all(sum_to_one(p.to(dtype)) for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64))
+    assert sum_to_one(torch.eye(5, dtype=torch.int64))
+    assert not any(sum_to_one(other) for other in (p.log(), 2 * p, torch.rand(8, 3), p[0], (p, p), p[:, :1], p - 1e-3))
+
+
+@pytest.mark.parametrize("scale", [1, 30])
+def test_probabilities_are_attacked_like_the_logits_that_they_come_from(scale):
+    with pytest.warns(UserWarning, match="returns probabilities"):
+        found = robust_accuracy(Softmax(scale), IMAGES, LABELS, Linf(EPS), "fast")
+    assert found.accuracy == pytest.approx(CERTAIN)
+    with pytest.warns(UserWarning, match="returns probabilities"):
+        assert isthmus.verify(found, Softmax(scale)).agrees
+
+
+def test_an_audit_of_probabilities_has_the_numbers_of_their_logits():
+    checks = ["accuracy", "calibration", {"name": "ood_detection", "outs": ["uniform_noise"]}]
+    one, other = (isthmus.audit(model, IMAGES, LABELS, Linf(EPS), checks) for model in (Softmax(), Two()))
+    for check in ("accuracy", "calibration"):
+        for mine, expected in zip(one.results[check].metrics, other.results[check].metrics, strict=True):
+            assert mine.name == expected.name
+            assert mine.value == pytest.approx(expected.value, abs=1e-5)
+    entropy = {"score": "entropy", "mode": "mean", "data": "uniform_noise"}
+    mine, expected = (each.results["ood_detection"].metrics.one("auroc", **entropy) for each in (one, other))
+    assert mine.value == pytest.approx(expected.value, abs=1e-5)
+    assert one.results["ood_detection"].details["left_out"].keys() >= {"energy"}
 
 
 class Masked(nn.Module):

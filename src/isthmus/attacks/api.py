@@ -47,8 +47,8 @@ def robust_accuracy(
         model: from images in [0, 1] to logits. Evaluated in eval mode; parameters, buffers, training flags, gradients
             and the global random state are left as they were. A true attribute ``takes_keys`` declares it random: its
             noise comes from ``forward(images, keys=...)``, fresh at every step. A random model, with keys or without,
-            is broken by its average over fresh draws; see :mod:`isthmus.attacks.engine.averages`. A stateful
-            model is evaluated, with a warning, by fresh copies
+            is broken by its average over fresh draws; see :mod:`isthmus.attacks.engine.averages`. With a warning, a
+            stateful model is evaluated by fresh copies, and of probabilities the logarithms are attacked
             (:mod:`isthmus.attacks.engine.probes`).
         images: floating point in [0, 1], or 8-bit; a tensor, an array or a list, as are labels, targets and indices.
             Without labels, a pair of images and labels, a ``Dataset`` or a ``DataLoader``.
@@ -89,7 +89,7 @@ def robust_accuracy(
     limit, half_width = options.max_queries, options.ci_half_width
     if limit is not None:  # copies, which may be of a service, count too
         options = replace(options, max_queries=limit - probes.most_queries(len(examples)))
-    model = probes.stateless(model, examples.images, chosen)
+    model = probes.adapted(model, examples.images, chosen)
 
     def one(part: Batch, options: RunOptions, progress: Progress | None) -> RobustResult:
         return evaluate(model, part, chosen, stages, seed=seed, options=replace(options, progress=progress))
@@ -103,7 +103,7 @@ def robust_accuracy(
         except BudgetExhausted:
             raise ConfigError(
                 f"max_queries={limit} does not even cover the clean images, {len(examples)} of them, and the test "
-                f"for statefulness, up to {probes.most_queries(len(examples))}; allow more, or attack fewer."
+                f"of the model, up to {probes.most_queries(len(examples))}; allow more, or attack fewer."
             ) from None
 
 
@@ -150,7 +150,7 @@ def curve(
     if given:
         raise ConfigError(f"A curve does not support {', '.join(sorted(given))}; evaluate each ε by robust_accuracy.")
     examples = _examples(model, images, labels, seed, options)
-    model = probes.stateless(model, examples.images, grid[-1])
+    model = probes.adapted(model, examples.images, grid[-1])
 
     def one(position: int, known: RobustResult | None, options: RunOptions) -> RobustResult:
         options = replace(options, progress=_part(options.callback, position, len(grid)))

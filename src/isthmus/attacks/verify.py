@@ -140,7 +140,7 @@ def verify(
     if images is not None and labels is not None:
         match = _match(claim, tensor(images, "images"), tensor(labels, "labels"))
     device, examples = device_of(model, claim.examples.images), claim.examples
-    model = probes.stateless(model, examples.images, claim.threat)
+    model = probes.adapted(model, examples.images, claim.threat)
     check_whole(batch_size, "batch_size")
     shown = shown_progress(progress, "verify", lambda update: lambda done, total: update(done / total, ""))
     with preserve_state(model, device, 0), shown as report:

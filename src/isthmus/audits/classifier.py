@@ -127,7 +127,11 @@ def _fitted(model: nn.Module, images: Tensor, seed: int, batch_size: int) -> nn.
                 f"The model returned {answer.dtype} of shape {tuple(answer.shape)} for {len(some)} images, class "
                 "indices rather than logits; return the logits before argmax."
             )
-        return outputs.TwoColumns(model, probabilities=outputs.are_probabilities(answer)).eval()
+        if outputs.are_probabilities(answer):
+            return outputs.LogProbabilities(outputs.TwoColumns(model, probabilities=True)).eval()
+        return outputs.TwoColumns(model).eval()
+    if outputs.sum_to_one(answer):
+        return outputs.LogProbabilities(model).eval()
     if isinstance(answer, Tensor) and torch.isneginf(answer).any():
         return outputs.Floored(model).eval()
     return model

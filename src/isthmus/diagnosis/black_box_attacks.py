@@ -128,10 +128,7 @@ def labelled(
     parts = zip(torch.split(images, 256), torch.split(keys, 256), strict=True)
     logits = torch.cat([context.queries.logits(x, k) for x, k in parts])
     finite = logits.isfinite().all(1)
-    logits = logits[finite]
-    if context.probabilities:
-        logits = logits.clamp(min=torch.finfo(logits.dtype).tiny).log()
-    return images[finite], soft_targets(logits).to(images.dtype)
+    return images[finite], soft_targets(logits[finite]).to(images.dtype)
 
 
 def soft_targets(logits: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:

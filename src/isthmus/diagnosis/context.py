@@ -28,7 +28,7 @@ from isthmus.core.randomness import fold, uniform
 from isthmus.diagnosis.budget import Budget, Spending
 from isthmus.diagnosis.merging import merge, reopen, without_images
 from isthmus.diagnosis.model_queries import ModelQueries
-from isthmus.diagnosis.wrappers import FiniteModel, LogProbabilityModel, PerImageModel
+from isthmus.diagnosis.wrappers import FiniteModel, PerImageModel
 
 BASELINE = PGD(steps=40, loss="ce")
 """The attack that papers usually report: PGD with 40 steps on the cross-entropy, from one random start."""
@@ -65,7 +65,6 @@ class DiagnosisContext:
         valid: examples with finite logits for the clean image; all others count as errors.
         random: whether the model is known to answer at random.
         finite: false once an attack has met NaN or infinity; attacks then see finite numbers in their place.
-        probabilities: whether the model returns probabilities instead of logits.
         gradient_model: a model with better gradients, once a follow-up attack has found one.
         queries: counted queries of the model.
         spending: passes and time so far.
@@ -100,12 +99,9 @@ class DiagnosisContext:
             self.clean = without_images(self.best)
             self.valid = ~self.best.invalid
             self.random = self.best.random
-            self.probabilities = self.queries.returns_probabilities()
             _ = self.queries.differentiable
         except BudgetExhausted as spent:
             raise ConfigError(f"{budget} do not cover the clean images; allow more.") from spent
-        if self.probabilities and self.queries.has_gradient:
-            self.gradient_model = LogProbabilityModel(model)
 
     def __len__(self) -> int:
         return len(self.best)
@@ -180,7 +176,7 @@ class DiagnosisContext:
         queries = ModelQueries(model, self.examples, self.spending)
         _ = queries.differentiable  # may exceed the budget; everything stays as it was then
         self.model, self.best, self.queries = model, best, queries
-        self.gradient_model = LogProbabilityModel(model) if self.probabilities and queries.has_gradient else None
+        self.gradient_model = None
         self.best.state.stage[~self.valid] = 0  # invalid before: an error, whatever the wrapper returns
         self.clean = without_images(self.best)
 

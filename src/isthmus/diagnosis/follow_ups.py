@@ -11,7 +11,7 @@ from isthmus.attacks import APGD, PGD, RayS, Square, transfer
 from isthmus.diagnosis import black_box_attacks, pixel_grid
 from isthmus.diagnosis.bpda.model import BPDAModel
 from isthmus.diagnosis.context import DiagnosisContext
-from isthmus.diagnosis.wrappers import LogProbabilityModel, in_double
+from isthmus.diagnosis.wrappers import in_double
 
 DECISION_SAMPLE = 20
 """Examples that show whether the decision-based attack breaks anything at all."""
@@ -49,13 +49,13 @@ def bpda(context: DiagnosisContext) -> None:
     """
     draws = context.budget.draws if context.random else 1
     suite = [APGD(steps=50, loss=loss, eot=draws) for loss in ("margin", "ce")]
-    model = LogProbabilityModel(context.model) if context.probabilities else context.model
+    model = context.model
     unsaturated = BPDAModel(model, unsaturated="gradients")
     gradient_models: dict[str, Callable[[], nn.Module | None]] = {
         "bpda": lambda: BPDAModel(model),
         "unsaturated": lambda: unsaturated,
         "unsaturated_double": lambda: _in_double(unsaturated, context),
-        "unsaturated_values": lambda: BPDAModel(context.model, unsaturated="values"),
+        "unsaturated_values": lambda: BPDAModel(model, unsaturated="values"),
     }
     for name, make in gradient_models.items():
         robust = context.best.robust

@@ -55,12 +55,6 @@ class ModelQueries:
             return False
         return gradient is not None
 
-    def returns_probabilities(self) -> bool:
-        """Whether the outputs for clean images are probabilities: non-negative with a sum of 1."""
-        batch = self.examples.take(torch.arange(min(64, len(self.examples))))
-        outputs = self.logits(batch.images, batch.keys)
-        return bool((outputs >= 0).all() and ((outputs.sum(1) - 1).abs() < 1e-3).all())
-
     def logits(self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"]) -> Float[Tensor, "n classes"]:
         """The model's logits."""
         counted_model = self.spending.restrict(CountedModel(self.model))

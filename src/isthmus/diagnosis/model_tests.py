@@ -17,6 +17,7 @@ from isthmus.core.randomness import fold
 from isthmus.core.types import Status
 from isthmus.diagnosis.context import DiagnosisContext
 from isthmus.diagnosis.diagnostic_result import DiagnosticResult, percent
+from isthmus.models.outputs import given_as_probabilities
 
 SAME = 1e-3
 """Logits that differ by more than this fraction of their range differ by more than rounding."""
@@ -44,11 +45,11 @@ def outputs(context: DiagnosisContext) -> DiagnosticResult:
             "gradients are skipped",
             follow_ups=("random_search", "substitute"),
         )
-    if context.probabilities:
+    if given_as_probabilities(context.model):
         return DiagnosticResult(
             test="outputs",
-            status=Status.FAIL,
-            reason="The model returns probabilities instead of logits; attacks use their logarithms",
+            status=Status.WARN,
+            reason="The model returns probabilities instead of logits; attacks and metrics use their logarithms",
             follow_ups=("margin_losses",),
         )
     return DiagnosticResult(test="outputs", status=Status.PASS, reason=f"The model returns {logits}")

@@ -1,4 +1,4 @@
-"""Wrappers of the model under diagnosis: with a gradient, as log-probabilities, one image at a time, in float64.
+"""Wrappers of the model under diagnosis: with a gradient, one image at a time, finite, in float64.
 
 Each gives the model a copy of the images, which the model may change in place.
 """
@@ -28,16 +28,6 @@ class ZeroGradientModel(Wrapper):
         with torch.no_grad():
             logits: Tensor = self.model(images.detach().clone(), **options)
         return logits + 0 * images.flatten(1).sum(1, keepdim=True)
-
-
-class LogProbabilityModel(Wrapper):
-    """A model that returns probabilities, turned into one that returns their logarithms."""
-
-    def forward(self, images: Tensor, **options: Any) -> Tensor:
-        """Log-probabilities; zeros are raised to the smallest positive number of their dtype."""
-        probabilities: Tensor = self.model(images.clone(), **options)
-        dtype = probabilities.dtype if probabilities.is_floating_point() else torch.float32
-        return probabilities.clamp(min=torch.finfo(dtype).tiny).log()
 
 
 class PerImageModel(nn.Module):

@@ -1,4 +1,4 @@
-"""Outputs of classifiers other than finite logits of all classes: inside a dictionary or tuple, a single number, −∞."""
+"""Outputs of classifiers other than finite logits: inside a dictionary or tuple, a single number, −∞, probabilities."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 FLOOR = 1e15
 """Replacement of −∞ is −1e15, or lower if that is not far below all other logits; its square is finite in float32."""
+
+SUM = 0.01
+"""Largest deviation of a sum of probabilities from 1; those of 16-bit models deviate by a few thousandths."""
+
+
+STEEPEST = 2.0**12, 1e30
+"""Largest derivatives of logarithms of probabilities: of numbers that fit into 16 bits, and of others."""
 
 
 def unwrapped(answer: Any) -> Any:
@@ -52,8 +60,40 @@ def two(z: Float[Tensor, "n *one"]) -> Float[Tensor, "n 2"]:
 
 
 def are_probabilities(z: Tensor) -> bool:
-    """Whether all numbers are in [0, 1]; as logits they would all mean class 1."""
+    """Whether all numbers are in [0, 1]; as logits of one class they would all mean class 1."""
     return bool(((z >= 0) & (z <= 1)).all())
+
+
+def sum_to_one(answer: object) -> bool:
+    """Whether an output is rows of probabilities, which are not negative and sum to 1."""
+    if not isinstance(answer, Tensor) or answer.dim() != 2 or answer.shape[1] < 2 or answer.is_complex():
+        return False
+    rows = answer.detach().float()
+    return bool((rows >= 0).all() and ((rows.sum(1) - 1).abs() < SUM).all())
+
+
+def log_probabilities(p: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
+    """ln p, whose softmax is p; the largest entry stays the largest, and ties remain ties.
+
+    Zeros are raised to the smallest normal number of the dtype. Rounding can make logarithms of different probabilities
+    equal; that of the largest one is then raised by one unit in the last place of float32. Rows with a negative entry
+    are no probabilities, and are unchanged.
+
+    The derivative is 1/p up to a limit, at zeros as well, so that it is finite. The limit is low for 16-bit numbers,
+    since a larger derivative would overflow in the model's own backward pass.
+    """
+    if has_torch_function_unary(p):  # traced, or intercepted by BPDA: as one operation
+        logarithms: Tensor = handle_torch_function(log_probabilities, (p,), p)
+        return logarithms
+    p = p if p.dtype in (torch.float32, torch.float64) else p.float()
+    with torch.no_grad():
+        z = p.clamp(min=torch.finfo(p.dtype).tiny).log()
+        rounded, leads = z.float(), p == p.amax(1, keepdim=True)
+        top = rounded.amax(1, keepdim=True)
+        lost = (rounded == top).sum(1, keepdim=True) > leads.sum(1, keepdim=True)
+        z = torch.where(lost & leads, torch.nextafter(top, torch.full_like(top, torch.inf)), z)
+        slope = torch.minimum(1 / p, torch.where(p == p.half(), *STEEPEST))
+    return torch.where((p >= 0).all(1, keepdim=True), z + slope * (p - p.detach()), p)
 
 
 def floored(logits: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
@@ -70,36 +110,59 @@ def floored(logits: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
     return torch.where(never, lowest, logits)
 
 
-class Plain(nn.Module):
-    """A view of a classifier of float32 images that returns its float32 logits alone.
+class View(nn.Module):
+    """Base of views of a classifier that change its outputs.
 
     Args:
-        model: takes images of its own precision, and may return a dictionary, a tuple or an object with ``logits``.
+        model: from images of its own precision to outputs, with or without keys; they may be in a dictionary, a tuple or
+            an object with ``logits``.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model, self.precision = model, precision_of(model)
+        self.model = model
+        self.precision = precision_of(model)
+        self.takes_keys = bool(getattr(model, "takes_keys", False))
 
-    def forward(self, images: Float[Tensor, "n c h w"], **options: Any) -> Float[Tensor, "n classes"]:
+    def outputs(self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"] | None) -> Tensor:
+        """The model's own outputs."""
+        if self.precision is not None:
+            images = images.to(self.precision)
+        found: Tensor = unwrapped(self.model(images, keys=keys) if self.takes_keys else self.model(images))
+        return found
+
+
+class Plain(View):
+    """A view of a classifier that returns its float32 logits alone, for float32 images."""
+
+    def forward(
+        self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"] | None = None
+    ) -> Float[Tensor, "n classes"]:
         """Logits."""
-        logits: Tensor = unwrapped(self.model(images.to(self.precision or images.dtype), **options))
-        return logits.float()
+        return self.outputs(images, keys).float()
 
 
-class Floored(nn.Module):
+class Floored(View):
     """A view of a classifier that replaces logits of −∞; see :func:`floored`."""
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Float[Tensor, "n c h w"], **options: Any) -> Float[Tensor, "n classes"]:
+    def forward(
+        self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"] | None = None
+    ) -> Float[Tensor, "n classes"]:
         """Logits, none of them −∞."""
-        return floored(self.model(images, **options))
+        return floored(self.outputs(images, keys))
 
 
-class TwoColumns(nn.Module):
+class LogProbabilities(View):
+    """A view of a classifier that returns probabilities: their logarithms; see :func:`log_probabilities`."""
+
+    def forward(
+        self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"] | None = None
+    ) -> Float[Tensor, "n classes"]:
+        """Log-probabilities, which are logits."""
+        return log_probabilities(self.outputs(images, keys))
+
+
+class TwoColumns(View):
     """A view of a binary classifier with one logit z: the logits 0 and z.
 
     Args:
@@ -108,13 +171,18 @@ class TwoColumns(nn.Module):
     """
 
     def __init__(self, model: nn.Module, *, probabilities: bool = False) -> None:
-        super().__init__()
-        self.model, self.probabilities = model, probabilities
+        super().__init__(model)
+        self.probabilities = probabilities
 
-    def forward(self, images: Float[Tensor, "n c h w"], **options: Any) -> Float[Tensor, "n 2"]:
+    def forward(self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"] | None = None) -> Float[Tensor, "n 2"]:
         """Two logits, or two probabilities."""
-        answer: Tensor = self.model(images, **options)
+        answer = self.outputs(images, keys)
         if not self.probabilities:
             return two(answer)
         column = answer.reshape(-1, 1)
         return torch.cat([1 - column, column], 1)
+
+
+def given_as_probabilities(model: nn.Module) -> bool:
+    """Whether a model is, or contains, a view of one that returns probabilities."""
+    return any(isinstance(module, LogProbabilities) for module in model.modules())

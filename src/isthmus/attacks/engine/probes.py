@@ -1,4 +1,4 @@
-"""Tests of a model before it is attacked: is it random, is it stateful, and how many examples fit into memory?"""
+"""Tests of a model before it is attacked: is it random or stateful, are its outputs logits, what fits into memory?"""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BATCH_SIZE = 256
 """Largest number of examples in a batch on a CPU."""
 
 IMAGES = 16
-"""Images on which statefulness is tested, evenly spread over those that are given."""
+"""Images on which statefulness and outputs are tested, evenly spread over those that are given."""
 
 _COPIES = 12  # images of a row that an attack keeps, with room for temporaries
 
@@ -117,11 +117,9 @@ def is_stateful(model: nn.Module, images: Float[Tensor, "n c h w"], threat: Thre
         None if the model cannot be copied, or a copy fails.
     """
     device = device_of(model, images)
-    rows = torch.linspace(0, len(images) - 1, min(len(images), IMAGES)).long()
-    some, rows = images[rows.to(images.device)].to(device, torch.float32), rows.to(device)
-    keys = example_keys(seed, rows)
+    some, keys = _some(images, device, seed)
     neighbours = torch.where(
-        (torch.arange(len(rows), device=device) % 2 == 0)[:, None, None, None],
+        (torch.arange(len(some), device=device) % 2 == 0)[:, None, None, None],
         threat.random_start(some, keys),
         threat.with_eps(threat.eps / 4).random_start(some, keys),
     )
@@ -144,19 +142,46 @@ def is_stateful(model: nn.Module, images: Float[Tensor, "n c h w"], threat: Thre
         return None
 
 
+def _some(images: Tensor, device: torch.device, seed: int) -> tuple[Tensor, Tensor]:
+    """A few of the images, and their keys."""
+    rows = torch.linspace(0, len(images) - 1, min(len(images), IMAGES)).long()
+    return images[rows.to(images.device)].to(device, torch.float32), example_keys(seed, rows.to(device))
+
+
+def _gives_probabilities(model: nn.Module, images: Float[Tensor, "n c h w"]) -> bool:
+    """Whether outputs are rows of probabilities; False if the model fails."""
+    device = device_of(model, images)
+    some, keys = _some(images, device, 0)
+    options = {"keys": keys} if getattr(model, "takes_keys", False) else {}
+    with suppress(Exception), torch.no_grad(), seeded(0, device):  # the evaluation reports what fails
+        return outputs.sum_to_one(model(some.clone(), **options))
+    return False
+
+
 def most_queries(n: int) -> int:
-    """Images that :func:`is_stateful` queries at most if n are given."""
-    return 5 * min(n, IMAGES)
+    """Images that :func:`adapted` queries at most if n are given."""
+    return 6 * min(n, IMAGES)
 
 
-def stateless(model: nn.Module, images: Float[Tensor, "n c h w"], threat: Threat) -> nn.Module:
-    """The model; if it is stateful, with a warning, :class:`FreshCopies` of it."""
+def adapted(model: nn.Module, images: Float[Tensor, "n c h w"], threat: Threat) -> nn.Module:
+    """The model as it is attacked; a view of it, with a warning, if it is stateful or returns probabilities.
+
+    A stateful model becomes :class:`FreshCopies`, probabilities become
+    :class:`isthmus.models.outputs.LogProbabilities`.
+    """
     with preserve_state(model, device_of(model, images), 0):
-        if not is_stateful(model, images, threat):
-            return model
-    warnings.warn(
-        "The model is stateful: its predictions depend on earlier queries (a cache, or learning at test time?). Every "
-        "query goes to a fresh copy of it.",
-        stacklevel=3,
-    )
-    return FreshCopies(model)
+        if is_stateful(model, images, threat):
+            warnings.warn(
+                "The model is stateful: its predictions depend on earlier queries (a cache, or learning at test "
+                "time?). Every query goes to a fresh copy of it.",
+                stacklevel=3,
+            )
+            model = FreshCopies(model)
+        if _gives_probabilities(model, images):
+            warnings.warn(
+                "The model returns probabilities; attacks take their logarithms as logits. Return the logits, without "
+                "softmax, since probabilities that round to 0 or 1 have no gradient.",
+                stacklevel=3,
+            )
+            model = outputs.LogProbabilities(model)
+    return model

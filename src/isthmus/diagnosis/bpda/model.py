@@ -44,6 +44,7 @@ from isthmus.diagnosis.bpda.gradients import (
 )
 from isthmus.diagnosis.bpda.relaxed import as_float, carries_gradient, flattened, is_relaxed, relaxation, words
 from isthmus.diagnosis.bpda.torch_patches import intercepting, patched
+from isthmus.models.outputs import log_probabilities
 
 Unsaturated = Literal["gradients", "values"]
 _CASTS = words("to type type_as float double half bfloat16 int long short byte char bool")
@@ -105,6 +106,8 @@ class _Interceptor(TorchFunctionMode):
         if name in ("numpy", "__array__") and carries_gradient(args[0]):
             self.round_trip.record(args[0])
             return function(args[0].detach(), *args[1:], **options)
+        if function is log_probabilities:  # ours, and differentiable
+            return function(as_float(args[0]))
         if self.unsaturated and name in SATURATING:
             return unsaturated_function(function, args, options, soft_values=self.unsaturated == "values")
         if name in _CASTS:
