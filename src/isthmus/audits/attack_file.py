@@ -23,17 +23,23 @@ from isthmus.attacks.suites import stages_of
 from isthmus.attacks.threats import Threat, parse
 from isthmus.attacks.verify import Verification
 from isthmus.attacks.verify import verify as recompute
+from isthmus.audits import sanity
+from isthmus.audits.classifier import BATCH, adopt
+from isthmus.audits.limits import within_memory
+from isthmus.audits.sanity import MIN_IMAGES
 from isthmus.audits.target import NamedModel, Target
-from isthmus.checks.accuracy import MIN_IMAGES
+from isthmus.checks.context import Context
 from isthmus.checks.diagnosis import ADVERSARIAL
 from isthmus.core.config import Component
-from isthmus.core.errors import ConfigError, FileError
+from isthmus.core.errors import ConfigError, FileError, ModelError
 from isthmus.core.files import exists, sha256
+from isthmus.core.preserve_state import device_of, preserve_state
 from isthmus.core.randomness import example_keys
-from isthmus.data.images import as_float
+from isthmus.data.images import as_float, check_labels
 from isthmus.data.loading import load
 from isthmus.metrics import wilson
 
+_LOOKED_AT = 2000  # images that show whether a model is at chance
 _LONGEST = 150  # characters of a file name that come from options
 
 
@@ -87,6 +93,31 @@ def expected(target: Target, threat: Threat, suite: str | list[str]) -> int:
     """About how many passes, forward and backward, an evaluation needs if every image is robust."""
     classes = max(int(target.labels.max()) + 1, 2)
     return expected_queries(suite, threat, classes) * len(target.labels)
+
+
+def check_above_chance(target: Target, threat: Threat, seed: int) -> None:
+    """Check, on at most 2,000 of the images, that a model is better than a constant prediction.
+
+    Raises:
+        ModelError: it is not; the message names the likely cause.
+    """
+    model, n = target.model, len(target.labels)
+    rows = torch.linspace(0, n - 1, min(n, _LOOKED_AT)).long()
+    device, labels = device_of(model, target.images), target.labels[rows]
+    images = target.images[rows].to(device)
+
+    def errors(batch_size: int) -> list[str]:
+        adopted = adopt(model, images, seed, threat, batch_size)
+        check_labels(labels, adopted.num_classes)
+        context = Context(
+            adopted.model, images, labels.to(device), adopted.num_classes, threat, seed=seed, batch_size=batch_size
+        )
+        return [caution.text for caution in sanity.cautions(context, probe=False) if caution.level == "error"]
+
+    with preserve_state(model, device, seed):
+        found, _ = within_memory(errors, BATCH)
+    if found:
+        raise ModelError(f"{target.name} is at chance, and no attack was run. {found[0]}")
 
 
 def above_chance(result: RobustResult) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,10 @@ from torch import Tensor, nn
 from isthmus.attacks.engine import probes, rounding
 from isthmus.attacks.engine.inputs import check_model
 from isthmus.attacks.threats import Threat
+from isthmus.audits import side_effects
 from isthmus.core import files, randomness
 from isthmus.core.errors import IsthmusError, ModelError, out_of_memory
+from isthmus.core.types import Caution
 from isthmus.models import outputs
 from isthmus.models.bottleneck import Bottleneck
 from isthmus.models.modes import AveragedDraws, StochasticMode, seeded
@@ -48,6 +51,7 @@ class Classifier:
             unknown, since the model cannot be copied.
         fingerprint: SHA-256 of class name, parameters and buffers.
         structure: SHA-256 of the model's printed form.
+        cautions: what is unusual about the model's outputs and behaviour.
     """
 
     model: nn.Module
@@ -58,6 +62,7 @@ class Classifier:
     stateful: bool | None
     fingerprint: str
     structure: str
+    cautions: tuple[Caution, ...] = ()
 
 
 def adopt(
@@ -105,7 +110,36 @@ def adopt(
         stateful=stateful,
         fingerprint=fingerprint(given),
         structure=structure(given),
+        cautions=(*_remarks(model, stateful, random), *side_effects.cautions(model, few, seed)),
     )
+
+
+def _remarks(model: nn.Module, stateful: bool | None, random: bool) -> Iterator[Caution]:
+    """What is unusual about the model's answers."""
+    if outputs.given_as_probabilities(model):
+        yield Caution(
+            about="probabilities",
+            level="warning",
+            text="The model returns probabilities. Attacks and metrics take their logarithms as logits, which changes "
+            "no prediction; but probabilities that round to 0 or 1 have no gradient. Return the logits, without "
+            "softmax or sigmoid.",
+        )
+    if stateful:
+        yield Caution(
+            about="state",
+            level="warning",
+            text="The model keeps state between calls: its predictions depend on earlier ones (a cache, or learning at "
+            "test time?). Every call goes to a fresh copy of it, so these numbers are those of the model without "
+            "memory. Remove the state, or reset it at each call.",
+        )
+    if random:
+        yield Caution(
+            about="random",
+            level="note",
+            text=f"The model's predictions are random: the same images got different logits. Predictions are averages "
+            f"over {SAMPLES} draws or more. If that is not meant, look for dropout, noise or random augmentation that "
+            "eval mode leaves on.",
+        )
 
 
 def _spread(images: Tensor, most: int) -> Tensor:

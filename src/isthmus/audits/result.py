@@ -12,7 +12,7 @@ from isthmus.core.errors import ConfigError, unknown
 from isthmus.core.format import STATUSES, in_words, size, threat_title
 from isthmus.core.notebook import Summarized, dataframe
 from isthmus.core.results import AuditRecord
-from isthmus.core.types import CheckResult, Metric
+from isthmus.core.types import Caution, CheckResult, Metric, Status
 from isthmus.diagnosis.verdict import Verdict
 from isthmus.report import page
 from isthmus.report.citation import citation
@@ -39,15 +39,21 @@ class Audit(Summarized):
     results: dict[str, CheckResult]
 
     @property
+    def cautions(self) -> tuple[Caution, ...]:
+        """What a look at the classifier gave before any check ran: errors first, then warnings and notes."""
+        return self.record.cautions
+
+    @property
     def verdict(self) -> Verdict:
         """Whether the robust accuracy is genuine, as the check ``diagnosis`` found.
 
         Raises:
-            ConfigError: this audit was made without that check, or the check ended with an error.
+            ConfigError: this audit was made without that check, or the check was skipped or ended with an error.
         """
         result = self.results.get("diagnosis")
         if result is None or "verdict" not in result.details:
-            cause = f" It ended with an error: {result.reason}" if result is not None else ""
+            ended = "was skipped" if result is not None and result.status is Status.SKIPPED else "ended with an error"
+            cause = f" It {ended}: {result.reason}" if result is not None else ""
             raise ConfigError(f'This audit has no verdict; the check "diagnosis" gives it.{cause}')
         return Verdict.model_validate(result.details["verdict"])
 
@@ -146,8 +152,10 @@ class Audit(Summarized):
             verdict = f"{self.verdict.status}; robust accuracy {in_words(self.robust_accuracy)}"
         except ConfigError:
             verdict = "none"
+        cautions = [f"{caution.level}: {caution.text}" for caution in self.cautions if caution.level != "note"]
         return {
             "Audit": f"{self.record.model} on {self.record.data}, {self._threat}, {size(self.record.n)}",
             "verdict": verdict,
             "checks": ", ".join(f"{check}: {STATUSES[result.status]}" for check, result in self.results.items()),
+            **({"cautions": " ".join(cautions)} if cautions else {}),
         }

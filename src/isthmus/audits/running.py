@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from isthmus.attacks.engine import inputs
 from isthmus.attacks.threats import Threat
-from isthmus.audits import classifier
+from isthmus.audits import classifier, sanity, side_effects
 from isthmus.audits.classifier import NOT_FINITE, Classifier
 from isthmus.audits.limits import limited_diagnosis, limited_queries, within_memory
 from isthmus.audits.options import AuditOptions, Progress
@@ -37,10 +37,11 @@ from isthmus.core.preserve_state import device_of, preserve_state
 from isthmus.core.progress import shown_progress
 from isthmus.core.ray_cluster import RayExecutor
 from isthmus.core.results import AuditRecord
-from isthmus.core.types import CheckResult, Status
+from isthmus.core.types import Caution, CheckResult, Status
 from isthmus.data.images import check_labels
 
 BUDGETS = ("quick", "full")
+LEVELS = ("error", "warning", "note")
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,10 @@ def audit(
     progress: Progress | bool | None = None,
 ) -> Audit:
     """Run checks on one classifier.
+
+    Before any attack, the classifier is looked over on the clean images (:mod:`isthmus.audits.sanity`,
+    :mod:`isthmus.audits.side_effects`); what is found is in ``Audit.cautions``. If the accuracy is not above that of a
+    constant prediction, no attack runs, and there is no verdict.
 
     Args:
         model: any ``nn.Module`` from float images in [0, 1] to logits. A bottleneck is audited in mean and
@@ -110,6 +115,7 @@ def audit(
     device, name = device_of(model, images), options.name or type(model).__name__
     given, names = options.progress if progress is None else progress, [check.name for check in chosen]
     shown = shown_progress(given, name, lambda update: over_all(names, update))
+    training = side_effects.training_mode(model)
     with preserve_state(model, device, seed), limited_queries(model, options.max_queries), shown as report:
         adopted, batch_size = within_memory(
             lambda size: classifier.adopt(model, images.to(device), seed, threat, size), options.batch_size
@@ -136,8 +142,11 @@ def audit(
             progress=CheckProgress(report),
             folder=None if out is None else Path(out),
         )
-        context, _ = within_memory(lambda size: _with_logits(replace(context, batch_size=size)), batch_size)
-        record = _record(context, adopted, name, options, chosen)
+        context, batch_size = within_memory(lambda size: _with_logits(replace(context, batch_size=size)), batch_size)
+        if not torch.isfinite(context.logits).all(1).any():
+            raise ModelError(NOT_FINITE)
+        found = (*sanity.cautions(context, options.max_queries is None), *adopted.cautions, *training)
+        record = _record(context, adopted, name, options, chosen, found)
         return _run_all(chosen, context, record, options)
 
 
@@ -166,7 +175,8 @@ def _run_all(checks: Sequence[Component], context: Context, record: AuditRecord,
             if isinstance(context.progress, CheckProgress):
                 context.progress.start(check.name)
             facts = {"options": check.plain(), "provenance": record.provenance}
-            result = done[check.name] = _run(check, context, options.debug).model_copy(update=facts)
+            result = _not_run(check, record) or _run(check, context, options.debug)
+            done[check.name] = result = result.model_copy(update=facts)
             log.info("%s: %s after %.0f s. %s", check.name, STATUSES[result.status], result.seconds, result.reason)
             if folder is not None:
                 results.save_result(folder, done[check.name])
@@ -195,11 +205,14 @@ def _uses(check: Component) -> Sequence[str]:
 
 
 def _record(
-    context: Context, adopted: Classifier, name: str, options: AuditOptions, checks: Sequence[Component]
+    context: Context,
+    adopted: Classifier,
+    name: str,
+    options: AuditOptions,
+    checks: Sequence[Component],
+    cautions: Sequence[Caution],
 ) -> AuditRecord:
     """What is audited, with everything that distinguishes it from another audit."""
-    if not torch.isfinite(context.logits).all(1).any():
-        raise ModelError(NOT_FINITE)
     settings: dict[str, Any] = {"threat": str(context.threat), "budget": context.budget, "images": options.chosen}
     if context.stochastic is not None:
         settings["samples"] = getattr(context.stochastic, "samples", None)
@@ -220,8 +233,17 @@ def _record(
         trained_on=None if context.trained_on is None else context.trained_on.hash,
         settings=settings,
         checks=tuple(check.name for check in checks),
+        cautions=tuple(sorted(cautions, key=lambda caution: LEVELS.index(caution.level))),
         provenance=provenance.collect() | ({"command": options.command} if options.command else {}),
     )
+
+
+def _not_run(check: Component, record: AuditRecord) -> CheckResult | None:
+    """The result of a check that attacks a classifier whose numbers say nothing; None for all others."""
+    errors = [caution.text for caution in record.cautions if caution.level == "error"]
+    if not errors or not (isinstance(check, Check) and check.above_chance):
+        return None
+    return CheckResult(check=check.name, status=Status.SKIPPED, reason=f"No attack was run. {' '.join(errors)}")
 
 
 def _run(check: Component, context: Context, debug: bool) -> CheckResult:

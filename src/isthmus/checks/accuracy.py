@@ -1,35 +1,23 @@
-"""Accuracy on clean images, and the likely cause if it is at chance."""
+"""Accuracy on clean images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.optimize import linear_sum_assignment
-from torch import Tensor
 
 from isthmus import metrics
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import CountedModel
 from isthmus.attacks.engine.verifier import Verifier
 from isthmus.checks.check import Check, chance, in_mode, not_finite
-from isthmus.checks.context import MEAN, STOCHASTIC, Context, finite, predict
+from isthmus.checks.context import MEAN, STOCHASTIC, Context, finite
 from isthmus.core.format import interval, percent
 from isthmus.core.types import CheckResult, Metric, Metrics, Status
-from isthmus.models import batch_statistics
 from isthmus.models.modes import AveragedDraws
-
-MIN_IMAGES = 20
-"""With fewer images, the lower end of the interval does not show whether a classifier is at chance."""
-
-_CLASSES_NAMED = 5
-_IMAGES_PER_CLASS = 5  # on average, from which a permutation of the labels is recognised
-_ONE_CLASS = 0.99  # of the predictions
 
 
 class Accuracy(Check):
@@ -40,9 +28,8 @@ class Accuracy(Check):
     fraction of images whose two largest logits are equal. The last two only if there are any.
 
     Fails if the lower end of the interval in mean mode does not exceed the accuracy of the best constant prediction,
-    which is the fraction of the most frequent label (1/C if all examples have the same label). The reason then names
-    the likely cause. Warns at ``not_finite``, at ``ties``, and if the statistics of the first batch differ from those
-    that the model's batch normalisation stores (:mod:`isthmus.models.batch_statistics`).
+    which is the fraction of the most frequent label (1/C if all examples have the same label). An audit names the
+    likely cause in its cautions (:mod:`isthmus.audits.sanity`). Warns at ``not_finite`` and at ``ties``.
 
     Arrays: ``label``, ``predicted`` (−1 if logits are not finite) and ``correct`` (and ``stochastic_...``), one per
     example; ``confusion``, counts of (true, predicted), C×C, of predictions with finite logits.
@@ -70,10 +57,7 @@ class Accuracy(Check):
         found = self._metrics(context, arrays, missing, ties)
         constant = chance(truth, context.num_classes)
         status, reason = _judge(found.one("accuracy", mode=MEAN), constant, not_finite(missing, "count as wrong"))
-        if status is Status.FAIL:
-            reason = f"{reason} {_likely_cause(context, truth, arrays['confusion'], constant)}".rstrip()
         warnings = [_tied(ties)] if ties else []
-        warnings += [unusual] if (unusual := _unusual(context)) else []
         if status is Status.MEASURED and warnings:
             status = Status.WARN
         remark = [_averaged(context.draws)] if context.draws > 1 else []
@@ -149,11 +133,6 @@ def _averaged(draws: int) -> str:
     )
 
 
-def _unusual(context: Context) -> str | None:
-    model, images, keys = context.model, context.images[: context.batch_size], context.keys
-    return batch_statistics.warning(model, lambda shown: predict(model, shown, keys[: len(shown)]), images)
-
-
 def _confusion(truth: NDArray[Any], predicted: NDArray[Any], classes: int) -> NDArray[np.int64]:
     known = predicted >= 0
     counts = np.bincount((truth * classes + predicted)[known], minlength=classes * classes)
@@ -167,61 +146,3 @@ def _judge(accuracy: Metric, constant: float, missing: str) -> tuple[Status, str
         return Status.FAIL, f"{measured}, not above the {percent(constant)} of a constant prediction{missing}."
     status = Status.WARN if missing else Status.MEASURED
     return status, f"{measured}; a constant prediction would reach {percent(constant)}{missing}."
-
-
-def _likely_cause(context: Context, truth: NDArray[Any], confusion: NDArray[np.int64], chance: float) -> str:
-    """The likely cause of an accuracy at chance, and a remedy, in a sentence; "" if there are too few images."""
-    if len(truth) < MIN_IMAGES:
-        return ""
-    return _permuted(confusion, chance) or _other_range(context, truth, chance) or _weights(confusion)
-
-
-def _permuted(confusion: NDArray[np.int64], chance: float) -> str:
-    """Whether the confusion matrix is nearly a permutation: then another order of the labels is right."""
-    true, predicted = linear_sum_assignment(confusion, maximize=True)
-    right, n = int(confusion[true, predicted].sum()), int(confusion.sum())
-    # with few images, the best of all orders is above chance by selection alone
-    if n < _IMAGES_PER_CLASS * len(confusion) or right / n < (1 + chance) / 2:
-        return ""
-    moved = [f"{a}→{b}" for a, b in zip(true.tolist(), predicted.tolist(), strict=True) if a != b]
-    shown = ", ".join(moved[:_CLASSES_NAMED]) + (", ..." if len(moved) > _CLASSES_NAMED else "")
-    return (
-        f"With the classes in another order ({shown}) {percent(right / n)} would be right: the labels are likely "
-        "permuted; give them in the order of the model's logits."
-    )
-
-
-def _other_range(context: Context, truth: NDArray[Any], chance: float) -> str:
-    """Whether images on another scale are classified better: the model then expects that scale."""
-    mean = context.images.mean((0, 2, 3), keepdim=True)
-    std = context.images.std((0, 2, 3), keepdim=True).clamp(min=1e-6)
-    scales: dict[str, Callable[[Tensor], Tensor]] = {
-        "[0, 255]": lambda images: images * 255,
-        "[-1, 1]": lambda images: 2 * images - 1,
-        "standardised form (mean 0, standard deviation 1)": lambda images: (images - mean) / std,
-    }
-    for scale, change in scales.items():
-        found = context.predictions(partial(_changed, context, change), models={scale: context.model})[scale]
-        right = int((found.argmax(1) == truth).sum())
-        if metrics.wilson(right, len(truth)).low > chance:
-            return (
-                f"With pixels in {scale} {percent(right / len(truth))} would be right: the model likely expects this "
-                "range; convert images from [0, 1] inside the model."
-            )
-    return ""
-
-
-def _changed(context: Context, change: Callable[[Tensor], Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
-    images, keys = context.rows(rows)
-    return change(images), keys
-
-
-def _weights(confusion: NDArray[np.int64]) -> str:
-    predictions = confusion.sum(0)
-    largest = int(predictions.argmax())
-    one_class = predictions[largest] > _ONE_CLASS * max(predictions.sum(), 1)
-    same = f"Nearly all predictions are class {largest}. " if one_class else ""
-    return (
-        f"{same}Neither another order of the classes nor another range of pixels helps: the weights are likely "
-        "untrained, not loaded, or of another model."
-    )

@@ -21,9 +21,11 @@ class Check(Component):
     Attributes:
         uses: other checks whose results this one reads from the context. In an audit they run first, and whenever one
             of them runs again, so does this check.
+        above_chance: whether it says nothing about a classifier at chance, for which an audit then skips it.
     """
 
     uses: ClassVar[tuple[str, ...]] = ()
+    above_chance: ClassVar[bool] = False
 
     @abstractmethod
     def run(self, context: Context) -> CheckResult:

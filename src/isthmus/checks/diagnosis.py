@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,8 @@ class Diagnosis(Check):
             the full budget. If they do not suffice, the verdict names what was not tried.
         seconds: most time for each mode; what is tried then depends on the machine. No limit if None.
     """
+
+    above_chance: ClassVar[bool] = True
 
     name: Literal["diagnosis"] = "diagnosis"
     ensemble: str | None = None

@@ -73,6 +73,7 @@ class Robustness(Check):
     """
 
     uses: ClassVar[tuple[str, ...]] = (DIAGNOSIS,)
+    above_chance: ClassVar[bool] = True
 
     name: Literal["robustness"] = "robustness"
     levels: Annotated[int, Field(gt=0)] | None = None

@@ -116,7 +116,7 @@ def attack(
     To resume an interrupted or killed evaluation, run the same command again. A finished result is overwritten only
     with --force. Exit codes:
 
-    * 2: the model is no better than a constant prediction
+    * 2: the model is no better than a constant prediction, so that no attack ran
     * 5: --max-queries is spent; the file holds the result so far
     * 130: interrupted by Ctrl-C; the file holds the result so far
     """
@@ -145,6 +145,8 @@ def attack(
         target, part = attack_file.shard_of(target, shard, ball, attacks, seed, bf16)
     if not force:
         attack_file.check_free(path)
+    if part is None and max_queries is None:
+        attack_file.check_above_chance(target, ball, seed)
     if not quiet:
         echo(_expected(attack_file.expected(target, ball, attacks), len(target.labels), max_queries), err=True)
     with _progress(target.name, not quiet) as progress:

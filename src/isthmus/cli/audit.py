@@ -113,7 +113,8 @@ def audit(
 
     Results and page are written in every case. Exit codes:
 
-    * 2: a requested check ended with an error, or the classifier is no better than a constant prediction
+    * 2: a requested check ended with an error, or the classifier is no better than a constant prediction, so that no
+      attack ran
     * 3: the robust accuracy is overstated
     * 4: it is broken
     * 5: the verdict is undecided: the budget of --passes or --max-queries was spent, a test raised an error, or the
@@ -149,7 +150,7 @@ def audit(
     output.show(subjects, page, everything, as_json)
     # a name may have an option after it, as in dataset_transfer:mnist
     requested = [*DEFAULT_CHECKS, *WITH_TRAINING] if names is None else [name.partition(":")[0] for name in names]
+    exit_codes.stop_at_chance(subjects)
     exit_codes.stop_at_errors(subjects, requested)
-    exit_codes.stop_at_chance(subjects, requested)
     exit_codes.stop_at_verdicts(subjects, requested)
     exit_codes.stop_at_thresholds(thresholds.missed(subjects, least))

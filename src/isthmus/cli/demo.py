@@ -23,5 +23,5 @@ def demo(
     subjects = load_all([out / recipe.name for recipe in recipes()])
     output.show(subjects, page, everything, as_json)
     checks = [check if isinstance(check, str) else check["name"] for check in CHECKS]
+    exit_codes.stop_at_chance(subjects)
     exit_codes.stop_at_errors(subjects, checks)
-    exit_codes.stop_at_chance(subjects, checks)

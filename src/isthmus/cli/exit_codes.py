@@ -35,37 +35,20 @@ def stop_at_errors(subjects: Sequence[AuditedModel], checks: Sequence[str]) -> N
     failed = [f"{check} of {subject.name}" for check, subject in ran if subject.results[check].status is Status.ERROR]
     if failed:
         echo(
-            f"Error: {', '.join(failed)} ended with an error (reasons above). All other results are kept. To retry "
-            "those checks, run the same command again.",
+            f"Error: {', '.join(failed)} ended with an error (reasons above). All other results are kept: once the "
+            "cause is removed, the same command runs these checks alone.",
             err=True,
         )
         raise typer.Exit(ERROR)
 
 
-def stop_at_chance(subjects: Sequence[AuditedModel], checks: Sequence[str]) -> None:
+def stop_at_chance(subjects: Sequence[AuditedModel]) -> None:
     """Exit with :data:`ERROR` if a classifier is no better than a constant prediction, or collapsed in training."""
     for subject in subjects:
-        reason = subject.collapse if subject.collapsed else ""
-        for check, name in (("accuracy", "accuracy"), ("diagnosis", "clean_accuracy")):
-            reason = reason or (_chance_reason(subject, check, name) if check in checks else "")
-        if reason:
+        errors = [caution.text for caution in subject.record.cautions if caution.level == "error"]
+        if reason := subject.collapse if subject.collapsed else " ".join(errors):
             echo(f"Error: {subject.name} is at chance. {reason}", err=True)
             raise typer.Exit(ERROR)
-
-
-def _chance_reason(subject: AuditedModel, check: str, name: str) -> str:
-    """Why a check's accuracy is not above chance; empty if it is, or if there are too few images to decide."""
-    from isthmus.checks.accuracy import MIN_IMAGES
-
-    result = subject.results.get(check)
-    metric = result.metrics.get(name, mode="mean") if result is not None else None
-    if result is None or metric is None or metric.interval is None or metric.n < MIN_IMAGES:
-        return ""
-    if metric.interval.low > result.details["chance"]:
-        return ""
-    if check == "accuracy":
-        return result.reason
-    return f"{metric.value:.1%} of {metric.n:,} clean images are classified correctly."
 
 
 def stop_at_verdicts(subjects: Sequence[AuditedModel], checks: Sequence[str]) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import chain
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -110,31 +110,46 @@ def no_exit() -> Iterator[None]:
         os._exit = leave
 
 
+def _cudnn(name: str) -> tuple[Callable[[], Any], Callable[[Any], object]]:
+    return lambda: getattr(torch.backends.cudnn, name), lambda value: setattr(torch.backends.cudnn, name, value)
+
+
+SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
+    "torch.set_default_dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "torch.set_num_threads": (torch.get_num_threads, torch.set_num_threads),
+    "torch.set_grad_enabled": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "torch.set_float32_matmul_precision": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    "torch.use_deterministic_algorithms": (
+        lambda: (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()),
+        lambda value: torch.use_deterministic_algorithms(value[0], warn_only=value[1]),
+    ),
+    "torch.autograd.set_detect_anomaly": (
+        lambda: (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
+        lambda value: torch.autograd.set_detect_anomaly(*value),
+    ),
+    **{f"torch.backends.cudnn.{name}": _cudnn(name) for name in ("deterministic", "benchmark", "allow_tf32")},
+}
+"""Torch's global settings that a model may change: how to read and how to restore each."""
+
+
+def restore_settings(values: Mapping[str, Any]) -> None:
+    """Restore the settings that are not as in ``values``; to set one may take seconds."""
+    for name, value in values.items():
+        read, restore = SETTINGS[name]
+        if read() != value:
+            restore(value)
+
+
 @contextmanager
 def _settings() -> Iterator[None]:
     """Full float32 precision inside; torch's global settings are restored afterwards."""
-    tf32, precision = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    dtype, threads, gradients = torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
-    cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    values = {name: read() for name, (read, _) in SETTINGS.items()}
     torch.backends.cudnn.allow_tf32 = False
     torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = tf32
-        torch.set_float32_matmul_precision(precision)
-        torch.set_default_dtype(dtype)
-        torch.set_grad_enabled(gradients)
-        if (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()) != (
-            deterministic,
-            only_warns,
-        ):
-            torch.use_deterministic_algorithms(deterministic, warn_only=only_warns)  # imports torch's compiler: seconds
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
+        restore_settings(values)
 
 
 def seed_generators(seed: int, cuda: list[torch.device]) -> None:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from isthmus.core import files
 from isthmus.core.errors import FileError
-from isthmus.core.types import CheckResult, Record
+from isthmus.core.types import Caution, CheckResult, Record
 
 RecordT = TypeVar("RecordT", bound=Record)
 
@@ -39,6 +39,7 @@ class AuditRecord(Record):
             stores it as ``trained_on`` in its details.
         settings: the audit's arguments that determine the numbers. A check's options are in its result.
         checks: of the last audit here; those without a result are not finished.
+        cautions: what a look at the classifier and its clean predictions gave before the checks; errors first.
         provenance: of the last audit that made a result; each result has its own. ``command`` is the command that
             began the audit, if one did.
     """
@@ -55,6 +56,7 @@ class AuditRecord(Record):
     trained_on: str | None = None
     settings: dict[str, Any]
     checks: tuple[str, ...] = ()
+    cautions: tuple[Caution, ...] = ()
     provenance: dict[str, Any]
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, RootModel, field_validator, model_validator
@@ -302,6 +302,21 @@ def _address(name: str, coords: Mapping[str, Coordinate]) -> str:
 
 def _in_words(metric: Metric) -> str:
     return in_words(metric) if metric.value is not None or not metric.note else f"{in_words(metric)}: {metric.note}"
+
+
+class Caution(Record):
+    """What an audit noticed about a classifier before it measured anything.
+
+    Attributes:
+        about: what it concerns, in a word: "chance", "labels", "images", "settings" and so on.
+        level: "error" if numbers say nothing about the classifier, so that no attack runs; "warning" if they may not be
+            those that are meant; "note" if they are right, and the caller's own code may be wrong.
+        text: the finding, and what to do.
+    """
+
+    about: str
+    level: Literal["error", "warning", "note"]
+    text: str
 
 
 class CheckResult(Summarized, Record):

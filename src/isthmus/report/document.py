@@ -19,7 +19,8 @@ def document(models: Sequence[AuditedModel], page: Path) -> dict[str, Any]:
     Keys:
         * ``format``: :data:`FORMAT`.
         * ``page``: path of the page.
-        * ``models``: of each, ``model``, ``folder``, ``data``, ``n``, ``seed`` and ``settings`` of the audit.
+        * ``models``: of each, ``model``, ``folder``, ``data``, ``n``, ``seed``, ``settings`` and ``cautions`` of the
+          audit.
         * ``verdicts``: of each with a diagnosis, ``model``, ``status``, ``threat``, ``mode``, ``reported`` and
           ``corrected`` (metrics) and ``reason``.
         * ``comparison``: the ``sentence`` of the terminal, and ``pairs`` with ``first``, ``second`` and their
@@ -34,7 +35,7 @@ def document(models: Sequence[AuditedModel], page: Path) -> dict[str, Any]:
         "page": str(page),
         "models": [
             {"model": model.name, "folder": model.folder}
-            | {key: model.record.plain()[key] for key in ("data", "n", "seed", "settings")}
+            | {key: model.record.plain()[key] for key in ("data", "n", "seed", "settings", "cautions")}
             for model in models
         ],
         "verdicts": [verdict for model in models for verdict in _verdict(model)],

@@ -36,7 +36,11 @@ def lead(models: Sequence[AuditedModel]) -> list[str]:
 
 def cautions(models: Sequence[AuditedModel]) -> list[str]:
     """Reasons for caution with these classifiers' numbers; empty if there are none."""
-    found = []
+    found = [
+        f"{model.name}: {caution.text}" if len(models) > 1 else caution.text
+        for model in models
+        for caution in model.record.cautions
+    ]
     if collapsed := [model for model in models if model.collapsed]:
         why = " ".join(dict.fromkeys(model.collapse for model in collapsed))
         found.append(

@@ -41,11 +41,23 @@ _LINES = 3
 
 _VERDICTS = {"broken": "is broken", "overstated": "is overstated", "undecided": "is undecided"}
 
-_STYLES = {Status.WARN: "yellow", Status.FAIL: "red", Status.SKIPPED: "dim", Status.ERROR: "bold red"}
+_STYLES = {
+    Status.MEASURED: "dim",
+    Status.WARN: "yellow",
+    Status.FAIL: "red",
+    Status.SKIPPED: "dim",
+    Status.ERROR: "bold red",
+}
+
+_LEVELS = {"error": Status.ERROR, "warning": Status.WARN, "note": Status.MEASURED}
+"""The status of a remark that is a caution of this level."""
 
 
 class Remark(NamedTuple):
-    """A classifier that collapsed or whose audit is unfinished, without a check; or a check that did not pass."""
+    """A classifier that collapsed, whose audit is unfinished or that needs caution; or a check that did not pass.
+
+    ``check`` is empty but for the last.
+    """
 
     word: str
     check: str
@@ -55,10 +67,15 @@ class Remark(NamedTuple):
 
 
 def remarks_of(models: Sequence[AuditedModel]) -> list[Remark]:
-    """All remarks: collapsed classifiers first, then unfinished audits, then checks in the page's order."""
+    """All remarks: collapsed classifiers first, then unfinished audits, cautions, and checks in the page's order."""
     found = [Remark("collapsed", "", model.name, model.collapse, Status.ERROR) for model in models if model.collapsed]
     found += [
         Remark("unfinished", "", model.name, model.unfinished, Status.ERROR) for model in models if model.unfinished
+    ]
+    found += [
+        Remark(caution.level, "", model.name, caution.text, _LEVELS[caution.level])
+        for model in models
+        for caution in model.record.cautions
     ]
     for check in scorecard.in_order({check for model in models for check in model.results}):
         for model in models:
@@ -117,7 +134,9 @@ def _verdict(models: Sequence[AuditedModel]) -> str:
     threats = dict.fromkeys(str(model.record.settings.get("threat", "")) for model in models)
     at = f" at {listed([threat_title(threat) for threat in threats])}" if all(threats) else ""
     if not names:
-        return f"verdict: none{at} on {data}; the check diagnosis gives one"
+        skipped = any("diagnosis" in model.results for model in models)
+        why = "the check diagnosis did not run to its end" if skipped else "the check diagnosis gives one"
+        return f"verdict: none{at} on {data}; {why}"
     if len(models) > 2 and [len(models)] == [len(of) for of in names.values()]:
         names = {word: ["all " + count(len(models), "model").removesuffix(" models")] for word in names}
     parts = [f"{_VERDICTS.get(word, word)} for {listed(of)}" for word, of in names.items()]
@@ -207,14 +226,15 @@ def _robust(model: AuditedModel) -> Metric | None:
 
 
 def _warnings(models: Sequence[AuditedModel], width: int, room: int) -> list[RenderableType]:
-    """Each kind of warning with the classifiers that have it, at most ``room`` lines; skipped checks are no warnings.
+    """Each kind of warning with the classifiers that have it, at most ``room`` lines; notes and skipped checks are none.
 
     If the warnings in full have more lines, the longest are shortened.
     """
     groups: dict[tuple[str, str, str], list[Remark]] = {}
     for remark in remarks_of(models):
-        if remark.status is not Status.SKIPPED:
-            groups.setdefault((remark.word, remark.check, _STYLES[remark.status]), []).append(remark)
+        if remark.status not in (Status.SKIPPED, Status.MEASURED):
+            about = remark.check or remark.reason
+            groups.setdefault((remark.word, about, _STYLES[remark.status]), []).append(remark)
     if not groups:
         return []
     shown, more = list(groups.items())[:_WARNINGS], len(groups) > _WARNINGS
@@ -288,7 +308,7 @@ def verdicts(models: Sequence[AuditedModel]) -> Iterator[str]:
 
 
 def remarks(models: Sequence[AuditedModel]) -> Table:
-    """A line for every classifier that collapsed, and for every check that did not pass or measure, with the reason."""
+    """A line for every classifier that collapsed, every caution, and every check that did not pass or measure."""
     lines = Table.grid(padding=(0, 2))
     lines.add_column(no_wrap=True)
     lines.add_column(overflow="fold", ratio=1)
