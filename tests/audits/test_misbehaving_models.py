@@ -4,6 +4,7 @@ import os
 import random
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -136,6 +137,56 @@ def test_weights_and_settings_are_as_before(data):
     isthmus.robust_accuracy(model, *data, "linf:0.1", "fgsm")
     assert settings() == before
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+class Behaves(Normalised):
+    """Does something else besides classifying."""
+
+    def __init__(self, act):
+        super().__init__(False)
+        self.act = act
+
+    def forward(self, images):
+        self.act()
+        return super().forward(images)
+
+
+class Untamed(nn.Sequential):
+    """Puts its dropout back into training mode at every call."""
+
+    def forward(self, images):
+        self[1].train()
+        return super().forward(images)
+
+
+SIDE_EFFECTS = {
+    "input": (lambda: Normalised(True), "in place"),
+    "settings": (lambda: Behaves(lambda: torch.set_num_threads(torch.get_num_threads() + 1)), "torch.set_num_threads"),
+    "settings cudnn": (lambda: Behaves(lambda: setattr(torch.backends.cudnn, "benchmark", True)), "cudnn.benchmark"),
+    "seeds": (lambda: Behaves(lambda: torch.manual_seed(0)), "torch.manual_seed"),
+    "seeds numpy": (lambda: Behaves(lambda: np.random.seed(0)), "numpy.random.seed"),  # noqa: NPY002
+    "seeds python": (lambda: Behaves(lambda: random.seed(0)), "random.seed"),
+    "training_mode": (lambda: Untamed(Normalised(False), nn.Dropout(0.01)), "is still in training mode"),
+    "training_mode given": (
+        lambda: nn.Sequential(Normalised(False), nn.Dropout()).train(),
+        "was given in training mode",
+    ),
+    "state": (lambda: Cache(), "fresh copy"),
+    "random": (lambda: Normalised(False, noise=0.1), "random"),
+}
+
+
+@pytest.mark.parametrize("name", SIDE_EFFECTS)
+def test_what_a_model_does_besides_is_said(data, name):
+    make, said = SIDE_EFFECTS[name]
+    cautions = isthmus.audit(make(), *data, "linf:0.1", ["accuracy"]).cautions
+    assert any(caution.about == name.split()[0] and said in caution.text for caution in cautions)
+    assert all(caution.level != "error" for caution in cautions)
+
+
+def test_a_model_that_does_nothing_besides_raises_no_caution(data):
+    model = nn.Sequential(Normalised(False), nn.Dropout()).eval()
+    assert isthmus.audit(model, *data, "linf:0.1", ["accuracy"]).cautions == ()
 
 
 class Cache(nn.Module):

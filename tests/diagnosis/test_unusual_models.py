@@ -24,6 +24,7 @@ from isthmus.diagnosis.tests import TESTS, DiagnosticTest
 from tests.diagnosis.trained_digits import SMALL, adversarially_trained, diagnosed, fit, held_out, undefended
 from tests.diagnosis.unusual_models import (
     BatchNormInTraining,
+    FunctionModel,
     FunctionOfLogits,
     GradientOf,
     LabelsOutsideTorch,
@@ -65,6 +66,38 @@ def test_a_model_without_gradients_is_attacked_without_them_and_undecided():
     assert all(name in found.verdict.reason for name in found.verdict.untested)
     claim = diagnosed(NumpyLinear(linear), replace(SMALL, passes=600), claimed=0.9, n=40, eps=0.1)
     assert claim.verdict.status in ("overstated", "broken")
+
+
+NO_GRADIENT = {
+    "images detached": lambda model: FunctionModel(lambda x: model(x.detach())),
+    "logits detached": lambda model: FunctionModel(lambda x: model(x).detach()),
+    "no_grad": lambda model: FunctionModel(torch.no_grad()(model.forward)),
+    "numpy": lambda model: FunctionModel(
+        lambda x: torch.from_numpy(model(torch.from_numpy(x.detach().numpy())).numpy())
+    ),
+    "lists": lambda model: FunctionModel(lambda x: torch.tensor(model(torch.tensor(x.tolist())).tolist())),
+}
+"""Models without a gradient of their own; BPDA gives one to all but the last."""
+
+
+@pytest.mark.parametrize("name", NO_GRADIENT)
+def test_a_model_without_its_own_gradient_is_undecided_and_attacked_at_every_eps(name):
+    images, labels = held_out(40)
+    strong = [isthmus.robust_accuracy(undefended(), images, labels, Linf(eps), "fast").accuracy for eps in (0.03, 0.06)]
+    model = NO_GRADIENT[name](undefended())
+    checks = ["diagnosis", {"name": "robustness", "levels": 2}]
+    audit = isthmus.audit(model, images, labels, "linf:0.06", checks)
+    assert audit.verdict.status == "undecided"
+    assert "gradient" in [caution.about for caution in audit.cautions]
+    tolerance = 0.1 if name == "lists" else 0.03
+    for eps, accuracy in zip((0.03, 0.06), strong, strict=True):
+        found = audit.results["robustness"].metrics.one("robust_accuracy", mode="mean", norm="linf", eps=eps)
+        assert accuracy - 1e-9 <= found.value <= accuracy + tolerance
+    claim = isthmus.audit(model, images, labels, "linf:0.06", ["diagnosis"], claimed=0.99)
+    assert claim.verdict.status == "overstated"
+    with pytest.raises(isthmus.IsthmusError, match="square"):
+        isthmus.robust_accuracy(model, images, labels, "linf:0.06", "pgd")
+    assert isthmus.robust_accuracy(model, images, labels, "linf:0.06", "square:300").accuracy < 0.95
 
 
 def test_two_classes():

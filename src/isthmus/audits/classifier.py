@@ -18,7 +18,9 @@ from isthmus.attacks.threats import Threat
 from isthmus.audits import side_effects
 from isthmus.core import files, randomness
 from isthmus.core.errors import IsthmusError, ModelError, out_of_memory
+from isthmus.core.preserve_state import settings
 from isthmus.core.types import Caution
+from isthmus.diagnosis.model_queries import gives_gradient
 from isthmus.models import outputs
 from isthmus.models.bottleneck import Bottleneck
 from isthmus.models.modes import AveragedDraws, StochasticMode, seeded
@@ -85,6 +87,7 @@ def adopt(
         ModelError: it is no module, fails on the images, its output is not N rows of logits, or no row is finite.
     """
     check_model(model)
+    before = settings()
     with contextlib.suppress(NotImplementedError):  # torch.export's modules keep the mode they were exported in
         model.eval()
     few = _spread(images, min(_PROBED, batch_size))
@@ -110,12 +113,21 @@ def adopt(
         stateful=stateful,
         fingerprint=fingerprint(given),
         structure=structure(given),
-        cautions=(*_remarks(model, stateful, random), *side_effects.cautions(model, few, seed)),
+        cautions=(*_remarks(model, few, stateful, random), *side_effects.cautions(model, few, seed, before)),
     )
 
 
-def _remarks(model: nn.Module, stateful: bool | None, random: bool) -> Iterator[Caution]:
+def _remarks(model: nn.Module, few: Tensor, stateful: bool | None, random: bool) -> Iterator[Caution]:
     """What is unusual about the model's answers."""
+    keys = randomness.example_keys(0, torch.arange(min(len(few), 2), device=few.device))
+    if not gives_gradient(model, few[:2], keys if getattr(model, "takes_keys", False) else None):
+        yield Caution(
+            about="gradient",
+            level="warning",
+            text="The logits have no gradient with respect to the images (a detach(), no_grad(), numpy, or a "
+            "service?). Attacks search at random, or follow the forward pass where torch computes it; an attacker with "
+            "gradients may break more, so the verdict is at best undecided. Let gradients pass.",
+        )
     if outputs.given_as_probabilities(model):
         yield Caution(
             about="probabilities",

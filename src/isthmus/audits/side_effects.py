@@ -7,7 +7,7 @@ has no such protection.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,14 +18,14 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from isthmus.core import randomness
 from isthmus.core.format import listed
-from isthmus.core.preserve_state import SETTINGS, restore_settings
+from isthmus.core.preserve_state import restore_settings, settings
 from isthmus.core.types import Caution
 from isthmus.models.modes import seeded
 
 
 def training_mode(model: nn.Module) -> tuple[Caution, ...]:
     """Whether a model is given with layers in training mode that predict otherwise in eval mode."""
-    if not any(module.training for module in model.modules() if isinstance(module, _BatchNorm | _DropoutNd)):
+    if not _in_training_mode(model):
         return ()
     return (
         Caution(
@@ -37,9 +37,20 @@ def training_mode(model: nn.Module) -> tuple[Caution, ...]:
     )
 
 
-def cautions(model: nn.Module, images: Tensor, seed: int) -> Iterator[Caution]:
-    """Call a model twice on a few images, in eval mode, and note what changes besides its answer."""
-    first, second = (_call(model, images, seed + call) for call in range(2))
+def _in_training_mode(model: nn.Module) -> list[str]:
+    """Names of the layers that predict otherwise in training mode and are in it."""
+    named = model.named_modules()
+    return [name or "it" for name, layer in named if isinstance(layer, _BatchNorm | _DropoutNd) and layer.training]
+
+
+def cautions(model: nn.Module, images: Tensor, seed: int, before: Mapping[str, Any]) -> Iterator[Caution]:
+    """Call a model twice on a few images, in eval mode, and note what changes besides its answer.
+
+    Args:
+        before: torch's settings before the model's first call; they are restored.
+    """
+    first, second = (_call(model, images, seed + call, before) for call in range(2))
+    restore_settings(before)
     if first["images"]:
         yield Caution(
             about="input",
@@ -48,8 +59,7 @@ def cautions(model: nn.Module, images: Tensor, seed: int) -> Iterator[Caution]:
             "uses the images after a call does not. Compute a new tensor, such as (images - mean) / std, in place of "
             "sub_ and div_.",
         )
-    changed = sorted({*first["settings"], *second["settings"]})
-    if changed:
+    if changed := sorted({*first["settings"], *second["settings"]}):
         yield Caution(
             about="settings",
             level="note",
@@ -65,8 +75,7 @@ def cautions(model: nn.Module, images: Tensor, seed: int) -> Iterator[Caution]:
             "program, and all noise of the model, is the same after each call; isthmus restores the generators. Give "
             "the model a torch.Generator of its own.",
         )
-    training = [name or type(model).__name__ for name, module in model.named_modules() if module.training]
-    if training:
+    if training := _in_training_mode(model):
         yield Caution(
             about="training_mode",
             level="warning",
@@ -76,24 +85,19 @@ def cautions(model: nn.Module, images: Tensor, seed: int) -> Iterator[Caution]:
         )
 
 
-def _call(model: nn.Module, images: Tensor, seed: int) -> dict[str, Any]:
+def _call(model: nn.Module, images: Tensor, seed: int, before: Mapping[str, Any]) -> dict[str, Any]:
     """What a call with these seeds changes, and the states of the random generators after it."""
-    given, before = images.clone(), {name: read() for name, (read, _) in SETTINGS.items()}
-    keys = randomness.example_keys(0, torch.arange(len(images), device=images.device))
+    given, keys = images.clone(), randomness.example_keys(0, torch.arange(len(images), device=images.device))
     options = {"keys": keys} if getattr(model, "takes_keys", False) else {}
-    try:
-        with seeded(seed, images.device), torch.no_grad():
-            model(given, **options)
-            found = {
-                "torch.manual_seed": torch.get_rng_state().numpy().tobytes(),
-                "numpy.random.seed": str([np.asarray(part).tolist() for part in np.random.get_state()]),  # noqa: NPY002
-                "random.seed": repr(random.getstate()),
-            }
-            after = {name: read() for name, (read, _) in SETTINGS.items() if name != "torch.set_grad_enabled"}
-    finally:
-        restore_settings(before)
+    with seeded(seed, images.device), torch.no_grad():
+        model(given, **options)
+        generators = {
+            "torch.manual_seed": torch.get_rng_state().tolist(),
+            "numpy.random.seed": [np.asarray(part).tolist() for part in np.random.get_state()],  # noqa: NPY002
+            "random.seed": random.getstate(),
+        }
     return {
         "images": not torch.equal(given, images),
-        "settings": [name for name, value in after.items() if value != before[name]],
-        "generators": found,
+        "settings": [name for name, value in settings().items() if value != before[name]],
+        "generators": generators,
     }

@@ -23,7 +23,9 @@ from isthmus.core.config import Component
 from isthmus.core.errors import ConfigError
 from isthmus.core.format import interval, percent, threat_title
 from isthmus.core.types import CheckResult, Coordinate, Metric, Metrics, Status
+from isthmus.diagnosis.bpda.model import BPDAModel
 from isthmus.diagnosis.budget import FULL, QUICK
+from isthmus.diagnosis.model_queries import gives_gradient
 
 AttackConfig = SerializeAsAny[Annotated[Component, BeforeValidator(attack_of)]]
 
@@ -41,6 +43,9 @@ class Robustness(Check):
     broken at the next larger one: balls are nested, so an image that is robust in one is robust in all smaller ones. If
     the diagnosis ran in the same audit for a mode and these images, its adversarial examples are used at the audit's ε,
     and no attack runs there. The robust accuracy is then the diagnosis's corrected one.
+
+    For a model without gradients the attacks follow its forward pass
+    (:class:`isthmus.diagnosis.bpda.model.BPDAModel`) or, if that is impossible, search at random.
 
     With ``attacks`` each of them runs at every ε by itself instead, and an image is robust if all of them, and the
     diagnosis at the audit's ε, failed. Warns then at a sign that the attacks were weak
@@ -96,8 +101,11 @@ class Robustness(Check):
             if attacks is not None:
                 return by_attack(model, context, grid, attacks, progress, known.get(mode))
             model = single_draw(model, context.seed)
-            suite = stages_of(_suite(context, getattr(model, "takes_keys", False)), context.threat.name)
-            return by_suite(model, context, grid, suite, progress, known.get(mode))
+            source = _gradients(model, context)
+            suite = stages_of(
+                _suite(context, getattr(model, "takes_keys", False), source is not None), context.threat.name
+            )
+            return by_suite(model, context, grid, suite, progress, known.get(mode), None if source is model else source)
 
         curves = context.by_mode(measured, self.modes or (MEAN, STOCHASTIC))
         signs = {mode: warning_signs(curve) for mode, curve in curves.items()}
@@ -157,11 +165,19 @@ def _diagnosed(context: Context, mode: str) -> Outcome | None:
     return Outcome(correct, ~robust & ~broken, robust, adversarial, labels, rules)
 
 
-def _suite(context: Context, random: bool) -> Suite:
+def _gradients(model: nn.Module, context: Context) -> nn.Module | None:
+    """What attacks take gradients from: the model, or without its own gradient BPDA of it; None if neither has one."""
+    keys = context.keys[:2] if getattr(model, "takes_keys", False) else None
+    return next((each for each in (model, BPDAModel(model)) if gives_gradient(each, context.images[:2], keys)), None)
+
+
+def _suite(context: Context, random: bool, differentiable: bool) -> Suite:
     """The strong suite of the diagnosis, also of one with another ``ensemble``."""
     budget, result = QUICK if context.budget == "quick" else FULL, context.results.get(DIAGNOSIS)
     ensemble = None if result is None else result.options.get("ensemble")
-    return replace(budget, ensemble=ensemble or budget.ensemble).strong_suite(context.num_classes, random)
+    return replace(budget, ensemble=ensemble or budget.ensemble).strong_suite(
+        context.num_classes, random, differentiable
+    )
 
 
 def _decisive(context: Context, curves: Mapping[str, Curve], signs: Mapping[str, Sequence[str]]) -> str:

@@ -125,6 +125,7 @@ def by_suite(
     suite: Sequence[Stage],
     progress: Progress,
     known: Outcome | None = None,
+    gradient_model: nn.Module | None = None,
 ) -> Curve:
     """Run a suite at the largest ε, and at each smaller one on the examples that are broken at the next larger one.
 
@@ -135,6 +136,7 @@ def by_suite(
         model: the mode to attack.
         grid: one norm, ascending.
         known: the outcome of the diagnosis at the largest ε, where no attack runs then.
+        gradient_model: what attacks take gradients from instead of the model, which verifies.
 
     Raises:
         ModelError, DataError: see :func:`isthmus.attacks.robust_accuracy`.
@@ -143,7 +145,7 @@ def by_suite(
 
     def attack(level: int, stages: Sequence[Stage], rows: NDArray[np.int64]) -> Outcome:
         result = attack_examples(
-            model, context, grid[level], [*stages, *suite], part(progress, top - level, top + 1), rows
+            model, context, grid[level], [*stages, *suite], part(progress, top - level, top + 1), rows, gradient_model
         )
         passes[:] += result.forward_passes, result.backward_passes
         return Outcome.of(result)
@@ -221,6 +223,7 @@ def attack_examples(
     stages: Sequence[Stage],
     progress: Progress,
     rows: NDArray[np.int64] | None = None,
+    gradient_model: nn.Module | None = None,
 ) -> RobustResult:
     """Attack the examples at these positions, or all. A model with memory is replaced by fresh copies already."""
     chosen = torch.arange(len(context.labels)) if rows is None else torch.from_numpy(rows)
@@ -228,5 +231,7 @@ def attack_examples(
     batch = inputs.examples(
         context.images[here], context.labels[here], seed=context.seed, indices=context.positions[chosen]
     )
-    options = RunOptions(context.batch_size, progress=lambda at: progress(int(at.done), int(at.total)))
+    options = RunOptions(
+        context.batch_size, progress=lambda at: progress(int(at.done), int(at.total)), optimized_model=gradient_model
+    )
     return evaluate(model, batch, threat, stages, seed=context.seed, options=options)

@@ -132,6 +132,11 @@ SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
 """Torch's global settings that a model may change: how to read and how to restore each."""
 
 
+def settings() -> dict[str, Any]:
+    """The values of :data:`SETTINGS`."""
+    return {name: read() for name, (read, _) in SETTINGS.items()}
+
+
 def restore_settings(values: Mapping[str, Any]) -> None:
     """Restore the settings that are not as in ``values``; to set one may take seconds."""
     for name, value in values.items():
@@ -143,7 +148,7 @@ def restore_settings(values: Mapping[str, Any]) -> None:
 @contextmanager
 def _settings() -> Iterator[None]:
     """Full float32 precision inside; torch's global settings are restored afterwards."""
-    values = {name: read() for name, (read, _) in SETTINGS.items()}
+    values = settings()
     torch.backends.cudnn.allow_tf32 = False
     torch.set_float32_matmul_precision("highest")
     try:

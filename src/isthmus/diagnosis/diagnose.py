@@ -169,6 +169,7 @@ class _Run:
             missing=self._missing(difference),
             untested=_named(self._untested()),
             not_tried=_named(not_tried),
+            gradient=context.queries.has_gradient,
         )
         accuracy = metrics.accuracy
         return decide(claimed, accuracy(baseline), accuracy(corrected), difference, context.chance, evidence)
@@ -182,6 +183,11 @@ class _Run:
             missing.append(f"{' and '.join(_named(errors))} raised an error")
         if not self.context.queries.differentiable:
             missing.append("the model has no gradient, so only gradient-free attacks were tried")
+        elif not self.context.queries.has_gradient:
+            missing.append(
+                "the model's backward pass does not reach the images (a detach(), no_grad() or conversion inside it?), "
+                "so PGD on it is one random start, and attacks follow the forward pass instead"
+            )
         impossible = self.results["radius"].details.get("impossible")
         if impossible and not (difference.interval and difference.interval.low > 0):
             missing.append(f"{impossible}, and no attack broke more, so none is shown to work on this model")

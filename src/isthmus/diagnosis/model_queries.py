@@ -15,6 +15,24 @@ from isthmus.diagnosis.budget import Spending
 from isthmus.diagnosis.wrappers import ZeroGradientModel
 
 
+def gives_gradient(model: nn.Module, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"] | None = None) -> bool:
+    """Whether a model's backward pass reaches the images at all, if only with a gradient of zero.
+
+    Args:
+        model: from images to logits.
+        images: a few images.
+        keys: for a model that takes keys; None for all others.
+    """
+    leaf = images.detach().clone().requires_grad_()
+    try:
+        with torch.enable_grad():
+            logits = model(leaf.clone(), **({} if keys is None else {"keys": keys}))
+            (gradient,) = torch.autograd.grad(logits.float().sum(), leaf, allow_unused=True)
+    except Exception:  # a user's model may raise anything where numpy meets autograd
+        return False
+    return gradient is not None
+
+
 class ModelQueries:
     """Queries of one model outside of attacks.
 
@@ -45,15 +63,9 @@ class ModelQueries:
         return None if self.has_gradient else ZeroGradientModel(self.model)
 
     def _gives_gradient(self, model: nn.Module) -> bool:
-        images, keys = self.examples.images[:2].clone().requires_grad_(), self.examples.keys[:2]
+        images, keys = self.examples.images[:2], self.examples.keys[:2]
         self.spending.reserve(len(images), len(images))
-        try:
-            with torch.enable_grad():
-                logits = model(images.clone(), **({"keys": keys} if getattr(self.model, "takes_keys", False) else {}))
-                (gradient,) = torch.autograd.grad(logits.float().sum(), images, allow_unused=True)
-        except Exception:  # a user's model may raise anything where numpy meets autograd
-            return False
-        return gradient is not None
+        return gives_gradient(model, images, keys if getattr(self.model, "takes_keys", False) else None)
 
     def logits(self, images: Float[Tensor, "n c h w"], keys: Int[Tensor, " n"]) -> Float[Tensor, "n classes"]:
         """The model's logits."""

@@ -27,8 +27,9 @@ class Verdict(Summarized, Record):
             interval of the corrected accuracy, the accuracy against the baseline attack if the 95% interval of the
             paired difference lies above ``tolerance``. ``broken`` if, besides, the corrected accuracy is no better than
             chance. Otherwise ``undecided`` if decisive evidence is missing (a test or follow-up attack raised an error,
-            the model has no gradient, the budget was exhausted, or no attack is shown to work on the model), and
-            ``holds`` if none is.
+            the budget was exhausted, or no attack is shown to work on the model), and ``holds`` if none is. Without a
+            gradient of the model itself, PGD reports nothing: only a claim can be ``overstated``, and the verdict is
+            otherwise ``undecided`` or ``broken``.
         reported: the robust accuracy in question, in [0, 1]: the claimed one, otherwise that against the baseline
             attack.
         corrected: robust accuracy against everything that was tried, in [0, 1]; still an upper bound.
@@ -68,12 +69,14 @@ class Evidence:
         missing: reasons why an accuracy that is not shown to be too high cannot be said to hold.
         untested: tests that could not run.
         not_tried: tests and follow-up attacks that the budget left out.
+        gradient: whether the model's own backward pass reaches the images.
     """
 
     failed: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     untested: tuple[str, ...] = ()
     not_tried: tuple[str, ...] = ()
+    gradient: bool = True
 
 
 def decide(
@@ -103,8 +106,12 @@ def decide(
     else:
         tolerance, too_high = 0.0, reported > corrected.interval.high
     status: Word = "undecided" if evidence.missing or evidence.not_tried else "holds"
-    if too_high:
-        status = "broken" if value <= chance else "overstated"
+    if too_high and value <= chance:
+        status = "broken"
+    elif too_high and (claimed is not None or evidence.gradient):
+        status = "overstated"
+    elif too_high:
+        status = "undecided"
     below = not too_high and reported < corrected.interval.low
     exceeds = not below and (too_high or (claimed is None and difference.interval.low > 0))
     return Verdict(
@@ -116,11 +123,14 @@ def decide(
         tolerance=tolerance,
         untested=evidence.untested,
         not_tried=evidence.not_tried,
-        reason="; ".join([_comparison(status, reported, corrected, exceeds, tolerance), *_remarks(evidence)]),
+        reason="; ".join(
+            [_comparison(status, reported, corrected, exceeds, None if too_high else tolerance), *_remarks(evidence)]
+        ),
     )
 
 
-def _comparison(status: Word, reported: float, corrected: Metric, exceeds: bool, tolerance: float) -> str:
+def _comparison(status: Word, reported: float, corrected: Metric, exceeds: bool, tolerance: float | None) -> str:
+    """How the accuracies compare; ``tolerance`` is None if more than that separates them."""
     interval, value = corrected.interval, corrected.value
     assert interval is not None
     assert value is not None
@@ -137,7 +147,7 @@ def _comparison(status: Word, reported: float, corrected: Metric, exceeds: bool,
         f"the reported {percent(reported)} exceeds the corrected robust accuracy of {shown} by "
         f"{100 * (reported - value):.1f} points"
     )
-    if status == "overstated":
+    if tolerance is None:
         return comparison
     return f"{comparison}, not significantly more than the {100 * tolerance:g} that are tolerated"
 

@@ -232,7 +232,8 @@ class CountedModel:
         if gradient is None:
             raise ModelError(
                 "The model's logits have no gradient with respect to its images (a detach(), no_grad() or "
-                f"conversion inside it?), so gradient-based attacks cannot judge it; square can.{fault}"
+                "conversion inside it?). Let gradients pass, or use an attack that needs none, such as square; an "
+                f"audit also tries to follow the forward pass.{fault}"
             )
         self.backward_passes += len(images)
         return Answer(logits.detach(), values.detach(), gradient)
