@@ -8,7 +8,6 @@ import isthmus
 from isthmus.audits import sanity
 from isthmus.core.errors import ConfigError
 from isthmus.core.types import Status
-from isthmus.models import adapters
 from tests.diagnosis.trained_digits import conv_net, fit, held_out, undefended
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -292,7 +291,7 @@ def test_cautions_are_stored_and_shown(tmp_path):
 class TestNormalized:
     def test_it_normalises_each_channel(self):
         images = torch.rand(2, 3, 4, 4)
-        model = adapters.normalized(nn.Flatten(), *IMAGENET)
+        model = isthmus.normalized(nn.Flatten(), *IMAGENET)
         torch.testing.assert_close(model(images), ((images - column(IMAGENET[0])) / column(IMAGENET[1])).flatten(1))
         torch.testing.assert_close(
             isthmus.normalized(nn.Flatten(), 0.5, [0.1, 0.2, 0.5])(images)[:, :16],
@@ -304,7 +303,7 @@ class TestNormalized:
         assert isthmus.normalized(nn.Flatten(), 0.5, 0.5).training
 
     def test_wrong_numbers_are_explained(self):
-        with pytest.raises(isthmus.IsthmusError, match=r"as many means .* \[0.0, 0.5\]"):
+        with pytest.raises(isthmus.IsthmusError, match="as many means"):
             isthmus.normalized(nn.Flatten(), [0.0, 0.5], [1.0, 1.0, 1.0])
-        with pytest.raises(isthmus.IsthmusError, match="positive"):
+        with pytest.raises(isthmus.IsthmusError, match="above 0"):
             isthmus.normalized(nn.Flatten(), 0.0, 0.0)

@@ -45,7 +45,7 @@ def nan(): return Nan()
 def shape(): return Shape()
 def five(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
 def local():
-    model = build()
+    model = trained()
     model.shift = lambda x: x
     return model
 """

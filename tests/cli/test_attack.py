@@ -192,6 +192,16 @@ def test_the_name_of_a_long_suite_is_short_enough():
     assert max(map(len, names)) < 200
 
 
+def test_a_model_at_chance_is_not_attacked(home):
+    done = isthmus(
+        "attack", "--model", "theirs:cut", "--data", "digits", "--n", 30, "--out", "cut.safetensors", cwd=home
+    )
+    assert done.returncode == 2
+    assert "theirs.cut is at chance, and no attack was run" in done.stderr
+    assert "Nearly all predictions are class" in done.stderr
+    assert not (home / "cut.safetensors").exists()
+
+
 def test_a_model_at_chance_is_recognised():
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
     torch.nn.init.zeros_(model[1].weight)

@@ -17,7 +17,7 @@ def test_the_document_has_verdicts_comparisons_and_every_metric(runs: list[Path]
     assert list(found) == ["format", "page", "models", "verdicts", "comparison", "warnings", "metrics"]
     assert found["page"] == "runs/page.html"
     assert [each["model"] for each in found["models"]] == [model.name for model in models]
-    assert set(found["models"][0]) == {"model", "folder", "data", "n", "seed", "settings"}
+    assert set(found["models"][0]) == {"model", "folder", "data", "n", "seed", "settings", "cautions"}
     (verdict,) = found["verdicts"]
     assert set(verdict) == {"model", "status", "threat", "mode", "reported", "corrected", "reason"}
     assert (verdict["model"], verdict["status"], verdict["corrected"]["value"]) == ("c", "holds", 0.5)

@@ -113,14 +113,20 @@ def adopt(
         stateful=stateful,
         fingerprint=fingerprint(given),
         structure=structure(given),
-        cautions=(*_remarks(model, few, stateful, random), *side_effects.cautions(model, few, seed, before)),
+        cautions=(*_remarks(model, few[:2], stateful, random), *side_effects.cautions(model, few, seed, before)),
     )
+
+
+def _keyed(model: nn.Module) -> bool:
+    return bool(getattr(model, "takes_keys", False))
 
 
 def _remarks(model: nn.Module, few: Tensor, stateful: bool | None, random: bool) -> Iterator[Caution]:
     """What is unusual about the model's answers."""
-    keys = randomness.example_keys(0, torch.arange(min(len(few), 2), device=few.device))
-    if not gives_gradient(model, few[:2], keys if getattr(model, "takes_keys", False) else None):
+    keys = randomness.example_keys(0, torch.arange(len(few), device=few.device)) if _keyed(model) else None
+    with seeded(0, few.device):
+        differentiable = gives_gradient(model, few, keys)
+    if not differentiable:
         yield Caution(
             about="gradient",
             level="warning",
@@ -204,7 +210,7 @@ def _answer(model: nn.Module, images: Tensor, seed: int) -> Any:
     shape = tuple(images.shape[1:])
     # noise from keys is reproducible: the same keys give the same output
     keys = randomness.example_keys(0, torch.arange(len(images), device=images.device))
-    options = {"keys": keys} if getattr(model, "takes_keys", False) else {}
+    options = {"keys": keys} if _keyed(model) else {}
     try:
         with torch.no_grad(), seeded(seed, images.device):
             return model(images.clone(), **options)

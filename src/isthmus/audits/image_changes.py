@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_IMAGENET = ("ImageNet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_CIFAR10 = ("CIFAR-10", (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616))
-_MNIST = ("MNIST", (0.1307,), (0.3081,))
-_FASHION_MNIST = ("Fashion-MNIST", (0.286,), (0.353,))
+from isthmus.models.preprocessing import PRESETS
+
+_COLOUR = {"imagenet": "ImageNet", "cifar10": "CIFAR-10"}
+_GREY = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
 _CAFFE = (123.68, 116.779, 103.939)
 
 Pixels = Callable[[Tensor], Tensor]
@@ -35,9 +35,9 @@ class Change:
 def changes(images: Float[Tensor, "n c h w"]) -> Iterator[Change]:
     """Changes of images that a classifier may expect, for as many channels as these have."""
     channels = images.shape[1]
-    known = {3: (_IMAGENET, _CIFAR10), 1: (_MNIST, _FASHION_MNIST)}.get(channels, ())
-    for name, mean, std in known:
-        yield _normalised(f"normalised by {name}'s mean and standard deviation", mean, std)
+    for preset, name in {3: _COLOUR, 1: _GREY}.get(channels, {}).items():
+        of = PRESETS[preset]
+        yield _normalised(f"normalised by {name}'s mean and standard deviation", of.mean, of.std)
     yield _normalised("in [-1, 1]", (0.5,), (0.5,))
     yield _normalised("in [0, 255]", (0.0,), (1 / 255,))
     own = images.mean((0, 2, 3)), images.std((0, 2, 3)).clamp(min=1e-3)

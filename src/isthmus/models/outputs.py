@@ -114,8 +114,8 @@ class View(nn.Module):
     """Base of views of a classifier that change its outputs.
 
     Args:
-        model: from images of its own precision to outputs, with or without keys; they may be in a dictionary, a tuple or
-            an object with ``logits``.
+        model: from images of its own precision to outputs, with or without keys; they may be in a dictionary, a tuple
+            or an object with ``logits``.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -45,7 +45,7 @@ class Preprocessing:
 
     def before(self, model: nn.Module) -> nn.Module:
         """The model with this in front of it; the model itself if it changes nothing."""
-        return model if self.changes_nothing else Preprocessed(model, self)
+        return model if self.changes_nothing else Preprocessed(model, self).train(model.training)
 
 
 NONE = Preprocessing()

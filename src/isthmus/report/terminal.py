@@ -226,7 +226,7 @@ def _robust(model: AuditedModel) -> Metric | None:
 
 
 def _warnings(models: Sequence[AuditedModel], width: int, room: int) -> list[RenderableType]:
-    """Each kind of warning with the classifiers that have it, at most ``room`` lines; notes and skipped checks are none.
+    """Each kind of warning with the classifiers that have it, at most ``room`` lines; neither notes nor skipped checks.
 
     If the warnings in full have more lines, the longest are shortened.
     """

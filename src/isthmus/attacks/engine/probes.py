@@ -152,9 +152,8 @@ def _gives_probabilities(model: nn.Module, images: Float[Tensor, "n c h w"]) -> 
     """Whether outputs are rows of probabilities; False if the model fails."""
     device = device_of(model, images)
     some, keys = _some(images, device, 0)
-    options = {"keys": keys} if getattr(model, "takes_keys", False) else {}
     with suppress(Exception), torch.no_grad(), seeded(0, device):  # the evaluation reports what fails
-        return outputs.sum_to_one(model(some.clone(), **options))
+        return outputs.sum_to_one(outputs.View(model).outputs(some.clone(), keys))
     return False
 
 
