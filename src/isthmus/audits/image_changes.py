@@ -35,16 +35,16 @@ class Change:
 def changes(images: Float[Tensor, "n c h w"]) -> Iterator[Change]:
     """Changes of images that a classifier may expect, for as many channels as these have."""
     channels = images.shape[1]
-    for preset, name in {3: _COLOUR, 1: _GREY}.get(channels, {}).items():
-        of = PRESETS[preset]
+    known = [(name, PRESETS[preset]) for preset, name in {3: _COLOUR, 1: _GREY}.get(channels, {}).items()]
+    for name, of in known:
         yield _normalised(f"normalised by {name}'s mean and standard deviation", of.mean, of.std)
     yield _normalised("in [-1, 1]", (0.5,), (0.5,))
     yield _normalised("in [0, 255]", (0.0,), (1 / 255,))
     own = images.mean((0, 2, 3)), images.std((0, 2, 3)).clamp(min=1e-3)
-    mean, std = (tuple(round(value, 4) for value in of.tolist()) for of in own)
+    mean, std = (tuple(round(value, 4) for value in values.tolist()) for values in own)
     yield _normalised("normalised to mean 0 and standard deviation 1", mean, std)
-    for name, mean, std in known[:1]:
-        yield _undone(f"normalisation by {name}'s mean and standard deviation", mean, std)
+    for name, of in known[:1]:
+        yield _undone(f"normalisation by {name}'s mean and standard deviation", of.mean, of.std)
     yield _undone("scaling to [-1, 1]", (0.5,), (0.5,))
     if channels == 3:
         yield Change(

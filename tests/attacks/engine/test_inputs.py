@@ -93,7 +93,7 @@ class Giving(nn.Module):
         (Giving(lambda x: x.flatten(1).sum(0, keepdim=True)), r"shape \(1, 16\) for 4 images"),
         (Giving(lambda x: (x.flatten(1), x.flatten(1))), "returned tuple where a tensor of logits is expected"),
         (
-            Giving(lambda x: torch.tensor([[1.0, 0.0]]).expand(len(x), 2) * 1.0),
+            Giving(lambda x: torch.tensor([[2.0, 0.0]]).expand(len(x), 2) * 1.0),
             "no gradient with respect to its images",
         ),
         (

@@ -149,11 +149,14 @@ def _some(images: Tensor, device: torch.device, seed: int) -> tuple[Tensor, Tens
 
 
 def _gives_probabilities(model: nn.Module, images: Float[Tensor, "n c h w"]) -> bool:
-    """Whether outputs are rows of probabilities; False if the model fails."""
+    """Whether outputs are rows of probabilities; False if the model fails. A copy is queried, if there can be one."""
     device = device_of(model, images)
     some, keys = _some(images, device, 0)
     with suppress(Exception), torch.no_grad(), seeded(0, device):  # the evaluation reports what fails
-        return outputs.sum_to_one(outputs.View(model).outputs(some.clone(), keys))
+        own = model
+        with suppress(Exception):
+            own = copy.deepcopy(model)
+        return outputs.sum_to_one(outputs.View(own).outputs(some.clone(), keys))
     return False
 
 
