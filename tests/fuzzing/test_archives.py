@@ -109,6 +109,7 @@ FORBIDDEN = {
     "shelve.open": "it unpickles",
     "torch.hub.load": "it runs what it downloads",
     "torch.jit.load": "it runs what the file holds",
+    "torch.export.load": "it may unpickle what the file holds",
     "yaml.load": "use the one loader of isthmus.core.config",
     "yaml.load_all": "use the one loader of isthmus.core.config",
     "yaml.unsafe_load": "it makes any object",
@@ -138,6 +139,8 @@ ALLOWED = {
     ("core/execution.py", "pickle.loads"): f"{OWN_PROCESSES}; or bytes that the line before made",
     ("core/ray_cluster.py", "pickle.loads"): "Ray's own channel between workers that the command started",
     ("core/config.py", "yaml.load"): "with a SafeLoader that refuses more",
+    ("models/external/model_files.py", "torch.jit.load"): "a model that the user names is a program, and runs",
+    ("models/external/model_files.py", "torch.export.load"): "likewise",
 }
 
 
