@@ -139,7 +139,7 @@ def test_options_that_make_no_sense(options, message):
 
 def test_other_faults_are_named_too():
     model, images, labels = subject(4)
-    with pytest.raises(DataError, match="3 logits"):
+    with pytest.raises(DataError, match="with 3 classes"):
         Unbounded().ascend(model, images, labels + 3)
     with pytest.raises(ModelError, match="no gradient"):
         Unbounded(steps=1).ascend(Detached(model), images, labels)
