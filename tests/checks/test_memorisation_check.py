@@ -339,7 +339,7 @@ class TestInAnAudit:
         [
             (lambda d: d, r"pair of images and labels, or a split .* got ImageData. Give its `train`"),
             (lambda d: 3, "got int"),
-            (lambda d: (d.train.images, d.train.labels), "training images must be floats"),
+            (lambda d: (d.train.images.int(), d.train.labels), "training images must be floats"),
             (lambda d: (d.train.images / 255, d.train.labels[:5]), "training labels must be .* one for each of"),
             (lambda d: (d.train.images / 255, d.train.labels + 1), "training labels.* with 10 classes"),
             (lambda d: (d.train.images / 255, d.train.labels.float()), "training labels must be integers"),

@@ -353,7 +353,7 @@ def test_an_image_of_a_folder_is_seen_as_it_is(tmp_path):
         ({"outs": ["uniform_noise:3"]}, "nothing after a colon"),
         ({"outs": [{"name": "vertical_flip", "axis": 1}]}, "axis"),
         ({"outs": [{"path": "x"}]}, "no out-distribution"),
-        ({"outs": ["pgd"]}, "There is: cifar10, cw, ddn, digits, fab"),
+        ({"outs": ["pgd"]}, "There is: cifar10, csv, cw, ddn, digits, fab"),
         ({"outs": ["folder"]}, "path"),
         ({"outs": ["folder:"]}, "path"),
         ({"outs": ["cw:none"]}, "steps"),
