@@ -228,7 +228,7 @@ class TestStateDicts:
 
 
 class TestFiles:
-    @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+    @pytest.mark.filterwarnings("ignore:.*torch.jit")
     def test_torchscript(self, tmp_path):
         for name in ("m.pt", "m.ts"):
             torch.jit.script(network()).save(tmp_path / name)
@@ -248,7 +248,7 @@ class TestFiles:
         assert result.clean_accuracy == 1
         assert result.accuracy < 1
 
-    @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+    @pytest.mark.filterwarnings("ignore:.*torch.jit")
     def test_other_files(self, tmp_path):
         (tmp_path / "m.pt2").write_bytes(b"not an archive")
         with pytest.raises(FileError, match="not readable as a model"):

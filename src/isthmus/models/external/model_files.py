@@ -62,7 +62,8 @@ def load(name: str) -> nn.Module:
 
 def _script(path: Path) -> nn.Module:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript as a whole; files of it remain
+        for category in (DeprecationWarning, FutureWarning):  # of TorchScript as a whole; files of it remain
+            warnings.simplefilter("ignore", category)
         model: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
     return model.eval()
 
