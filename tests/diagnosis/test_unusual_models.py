@@ -196,7 +196,8 @@ def test_distorted_logits_have_the_robustness_of_the_network(name, defended):
     found = diagnosed(FunctionOfLogits(model, DISTORTED[name]), eps=0.15)
     assert found.verdict.corrected <= accuracy + 0.03
     if found.verdict.reported > accuracy + 0.1:
-        assert found.verdict.status == "overstated"
+        # one-hot logits have no gradient of their own
+        assert found.verdict.status == ("undecided" if name == "one-hot" else "overstated")
 
 
 @pytest.mark.slow
