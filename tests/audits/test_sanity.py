@@ -77,6 +77,18 @@ def test_at_chance_no_attack_runs_and_there_is_no_verdict():
     assert isthmus.audit(fixed, images, labels, "linf:0.1", ["accuracy"]).cautions == ()
 
 
+def test_with_labels_of_mostly_one_class_a_classifier_that_tells_them_apart_is_not_at_chance():
+    """All of 32 are right, 29 of one class: the interval reaches below 29/32, but no constant prediction does this."""
+    images, _ = held_out(300)
+    predicted = undefended()(images).argmax(1)
+    rows = torch.cat([torch.where(predicted == 3)[0][:29], torch.where(predicted != 3)[0][:3]])
+    assert "chance" not in cautions(undefended(), images[rows], predicted[rows])
+    constant = Around(outputs=lambda z: 0 * z + torch.eye(10)[3])
+    assert "chance" in cautions(constant, images[rows], predicted[rows])
+    few_others = Around(outputs=lambda z: torch.cat([torch.eye(10)[[3]].repeat(len(z) - 1, 1), z[-1:]]))
+    assert "chance" in cautions(few_others, images[rows], predicted[rows]), "one more right than a constant prediction"
+
+
 def test_of_few_images_nothing_is_said():
     images, labels = held_out(sanity.MIN_IMAGES - 1)
     assert cautions(Around(lambda x: x / 255), images, labels) == {}

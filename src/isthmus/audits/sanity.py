@@ -42,6 +42,7 @@ GOOD = 1 - GAIN
 SAMPLE = 200
 """Images on which a change is tried, evenly spread."""
 
+_ORDERS, _P = 999, 0.01  # of the permutation test
 _ONE_CLASS = 0.99  # of the predictions
 _OTHERS = 0.01  # of the predictions may be of classes without a label
 _PER_CLASS = 20  # images, on average, from which on a class without a label counts as absent from the data
@@ -61,6 +62,8 @@ def cautions(context: Context, probe: bool = True) -> tuple[Caution, ...]:
     accuracy = metrics.accuracy(right)
     assert accuracy.interval is not None
     at_chance = n >= MIN_IMAGES and accuracy.interval.low <= constant
+    if at_chance and right.mean() > constant:  # few images, or labels of mostly one class
+        at_chance = not _related(truth, context.logits.numpy(), context.seed)
     doubtful = n >= MIN_IMAGES and right.mean() < GOOD
     labels, best_order = _other_order(context, right, constant) if doubtful else (None, 0.0)
     inputs = _other_images(context, right) if doubtful and (probe or at_chance) else None
@@ -86,6 +89,17 @@ def _gains(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> bool:
     """Whether far more of the same images are right."""
     gain = metrics.paired_difference(before, after, LEVEL)
     return gain.value is not None and gain.interval is not None and gain.value >= GAIN and gain.interval.low > 0
+
+
+def _related(truth: NDArray[np.int64], logits: NDArray[np.float32], seed: int) -> bool:
+    """Whether more predictions are right than a random order of the labels explains (permutation test, P ≤ 0.01)."""
+    predicted = np.where(finite(logits), logits.argmax(axis=1), -1)
+    right, labels, generator = int((truth == predicted).sum()), truth.copy(), np.random.default_rng(seed)
+    as_many = 0
+    for _ in range(_ORDERS):
+        generator.shuffle(labels)
+        as_many += int((labels == predicted).sum()) >= right
+    return (1 + as_many) / (1 + _ORDERS) <= _P
 
 
 # --- labels ---
