@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +15,14 @@ from isthmus.attacks.engine import probes, rounding
 from isthmus.attacks.engine.inputs import check_model
 from isthmus.attacks.threats import Threat
 from isthmus.audits import side_effects
-from isthmus.core import files, randomness
+from isthmus.core import randomness
 from isthmus.core.errors import IsthmusError, ModelError, out_of_memory
 from isthmus.core.preserve_state import settings
 from isthmus.core.types import Caution
 from isthmus.diagnosis.model_queries import gives_gradient
 from isthmus.models import outputs
 from isthmus.models.bottleneck import Bottleneck
+from isthmus.models.identity import fingerprint, structure
 from isthmus.models.modes import AveragedDraws, StochasticMode, seeded
 
 SAMPLES = 12  # codes, or passes, averaged in a stochastic mode, unless the model was trained with more
@@ -241,24 +241,6 @@ def _other_layout(model: nn.Module, images: Tensor) -> str:
         model(other.clone())
         return f" It works with {remedy}."
     return ""
-
-
-def fingerprint(model: nn.Module) -> str:
-    """SHA-256 of the model's class name and of every parameter and buffer with its name."""
-    parts: list[Any] = [type(model).__name__.encode()]
-    for name, value in sorted(model.state_dict().items()):
-        content = (
-            value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-            if isinstance(value, Tensor)
-            else repr(value).encode()  # a module's extra state may be anything
-        )
-        parts += [name.encode(), content]
-    return files.sha256(*parts)
-
-
-def structure(model: nn.Module) -> str:
-    """SHA-256 of the model's class name and its printed form without memory addresses: its layers."""
-    return files.sha256(type(model).__name__.encode(), re.sub(r" at 0x[0-9a-fA-F]+", "", repr(model)).encode())
 
 
 def answers(logits: Float[Tensor, "n classes"]) -> tuple[float, ...]:

@@ -81,8 +81,8 @@ def load_recipe(
         given = dict(source)
     elif not isinstance(source, str | Path):
         raise ConfigError(
-            f"A recipe is a YAML file, a mapping or a Recipe; got {type(source).__name__}. isthmus trains the models "
-            "that recipes describe; to audit your own model, call isthmus.audit."
+            f"A recipe is a YAML file, a mapping or a Recipe; got {type(source).__name__}. Your own module "
+            "is trained with isthmus.train(recipe, backbone=module), and audited with isthmus.audit(model, ...)."
         )
     else:
         given = {"name": Path(source).stem, **read_yaml(source)}

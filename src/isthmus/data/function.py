@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
 
 from isthmus.core import registry
 from isthmus.core.errors import DataError, one_line
 from isthmus.core.preserve_state import no_exit
-from isthmus.data.given import images_and_labels
-from isthmus.data.images import ImageData, Split, check_images, check_integers
+from isthmus.data.given import image_data, split_of
+from isthmus.data.images import ImageData
 from isthmus.data.loading import ImageDataset
-
-_STEP = 1e-3
-"""Most by which 255 times a pixel may differ from a whole number."""
 
 
 class DataFunction(ImageDataset):
@@ -49,16 +44,8 @@ class DataFunction(ImageDataset):
         splits = found if isinstance(found, Mapping) else {"test": found}
         if "test" not in splits:
             raise DataError(f"{self.path} returned a dictionary with {', '.join(map(str, splits))}; it needs 'test'.")
-        test = self._split(splits["test"])
-        count = len(self.class_names or ()) or int(test.labels.max()) + 1
-        if "train" in splits:
-            train = self._split(splits["train"])
-            count = max(count, int(train.labels.max()) + 1)
-        else:  # one of each class defines the shape
-            train = Split(test.images[:1].expand(count, -1, -1, -1).clone(), torch.arange(count))
-        names = self.class_names or tuple(str(label) for label in range(count))
-        data = ImageData.of(self.path, train, test, names)
-        return replace(data, test_only="train" not in splits)
+        read = {name: split_of(splits[name], self.path) for name in ("train", "test") if name in splits}
+        return image_data(self.path, read, self.class_names)
 
     def _called(self) -> Any:
         module, _, function = self.path.partition(":")
@@ -67,16 +54,3 @@ class DataFunction(ImageDataset):
                 return getattr(registry.import_module(module), function)()
         except Exception as error:
             raise DataError(f"{self.path}() failed: {one_line(error)} ({type(error).__name__}).") from error
-
-    def _split(self, given: Any) -> Split:
-        images, labels = images_and_labels(given)
-        check_images(images, f"images of {self.path}")
-        check_integers(labels, f"labels of {self.path}", len(images))
-        levels = images.float() * 255
-        bytes_ = levels.round()
-        if (levels - bytes_).abs().max() > _STEP:
-            raise DataError(
-                f"The images of {self.path} are not of 8 bits a channel. Return bytes (torch.uint8), or audit them in "
-                "Python: isthmus.audit(model, images, labels, threat)."
-            )
-        return Split(bytes_.to(torch.uint8).contiguous(), labels.long())

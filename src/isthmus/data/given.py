@@ -1,19 +1,29 @@
-"""Images and labels in any of the forms in which people have them, as two tensors."""
+"""Images and labels in any of the forms in which people have them: as two tensors, as a split, as data to train on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
+from pydantic import PrivateAttr
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from isthmus.core.errors import DataError, shown
-from isthmus.data.images import ImageData, as_float
+from isthmus.data.images import ImageData, Split, as_float, check_images, check_integers, check_labels
+from isthmus.data.loading import ImageDataset
+from isthmus.data.order import stratified
 
 LARGEST = 8 * 2**30
 """Most bytes of float images that are collected from a dataset or a loader."""
+
+TEST_SHARE = 0.2
+"""Share of each class that becomes the test split of data without one."""
+
+_STEP = 1e-3
+"""Most by which 255 times a pixel may differ from a whole number."""
 
 _IMAGES = ("image", "images", "img", "pixel_values")
 _LABELS = ("label", "labels", "fine_label", "target")
@@ -74,12 +84,22 @@ def _pair(given: Any, which: str) -> tuple[Any, Any]:
     if isinstance(given, ImageData):
         raise DataError(f"Give a split of {given.name}, such as its `test`.")
     if isinstance(given, DataLoader):
-        return _collected(given, which, batched=True)
+        return _collected(_in_order(given), which, batched=True)
     if isinstance(given, Dataset) or (hasattr(given, "__getitem__") and hasattr(given, "features")):
         return _collected((given[i] for i in range(len(given))), which, batched=False)
     raise DataError(
         f"Give {which}images and {which}labels, a pair of them, a Dataset or a DataLoader; got {shown(given)} without "
         "labels."
+    )
+
+
+def _in_order(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """A loader that shuffles, without the shuffling: the same data then have the same hash every time."""
+    sampler, dataset = loader.sampler, loader.dataset
+    if not isinstance(sampler, RandomSampler) or sampler.replacement or len(sampler) != len(dataset):  # type: ignore[arg-type]
+        return loader
+    return DataLoader(
+        dataset, loader.batch_size, num_workers=loader.num_workers, collate_fn=loader.collate_fn, timeout=loader.timeout
     )
 
 
@@ -129,3 +149,94 @@ def _pixels(image: Any, which: str) -> Tensor:
         pixels = torch.from_numpy(np.array(image))
         return pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)
     return tensor(image, f"{which}images")
+
+
+class GivenData(ImageDataset):
+    """Data given to :func:`isthmus.train`. A saved recipe holds their hash beside it, and cannot load them."""
+
+    _given: ImageData | None = PrivateAttr(default=None)
+
+    @classmethod
+    def of(cls, given: Any) -> GivenData:
+        """The data of a recipe, from what :func:`training_data` takes."""
+        found = cls()
+        found._given = training_data(given)
+        return found
+
+    def read(self) -> ImageData:
+        """The data that were given.
+
+        Raises:
+            DataError: they were not given again.
+        """
+        if self._given is None:
+            raise DataError(
+                "The data of this run were given in Python and cannot be loaded from the recipe. Give them again: to "
+                "resume, isthmus.train(RECIPE, data=...); to audit, isthmus.audit(isthmus.load(RUN), images, labels), "
+                "or name data with --data."
+            )
+        return self._given
+
+
+def training_data(given: Any) -> ImageData:
+    """A classification dataset from its parts.
+
+    Args:
+        given: a mapping with "train" and perhaps "test", each in one of the forms of :func:`images_and_labels`; or
+            training data alone. Without "test", a fixed 20% of each class become the test split, with a note. Or ready
+            :class:`isthmus.data.images.ImageData`.
+
+    Raises:
+        DataError: something else, or images without 8 bits a channel.
+    """
+    if isinstance(given, ImageData):
+        return given
+    parts = given if isinstance(given, Mapping) else {"train": given}
+    if "train" not in parts or (other := [name for name in parts if name not in ("train", "test")]):
+        fault = f"got {', '.join(map(repr, parts))}" if "train" not in parts else f"{other[0]!r} is neither"
+        raise DataError(f"Data to train on are a mapping with 'train' and perhaps 'test'; {fault}.")
+    whole = split_of(parts["train"], "training data")
+    if "test" in parts:
+        return image_data("given data", {"train": whole, "test": split_of(parts["test"], "test data")})
+    check_labels(whole.labels, 1 + max(0, int(whole.labels.max())), "labels of training data")
+    kept, held = stratified(whole.labels, TEST_SHARE)
+    if not len(held):
+        raise DataError(
+            f"{len(whole)} images are too few to split off a test part; give one: data={{'train': ..., 'test': ...}}."
+        )
+    data = image_data("given data", {"train": whole.select(kept), "test": whole.select(held)})
+    return replace(data, note=f"the test split is a fixed {TEST_SHARE:.0%} of each class of the data given")
+
+
+def image_data(name: str, splits: Mapping[str, Split], class_names: tuple[str, ...] | None = None) -> ImageData:
+    """A classification dataset from its splits "test" and perhaps "train".
+
+    Args:
+        class_names: names of the classes; None means the numbers of the labels.
+    """
+    test = splits["test"]
+    count = len(class_names or ()) or 1 + max(int(split.labels.max()) for split in splits.values())
+    # one of each class defines the shape
+    shape = Split(test.images[:1].expand(count, -1, -1, -1).clone(), torch.arange(count))
+    names = class_names or tuple(str(label) for label in range(count))
+    data = ImageData.of(name, splits.get("train", shape), test, names)
+    return replace(data, test_only="train" not in splits)
+
+
+def split_of(given: Any, what: str) -> Split:
+    """A split from what :func:`images_and_labels` takes.
+
+    Raises:
+        DataError: something else, or images without 8 bits a channel.
+    """
+    images, labels = images_and_labels(given)
+    check_images(images, f"images of {what}")
+    check_integers(labels, f"labels of {what}", len(images))
+    levels = images.float() * 255
+    pixels = levels.round()
+    if (levels - pixels).abs().max() > _STEP:
+        raise DataError(
+            f"The images of {what} are not of 8 bits a channel. Give bytes, (255 * images).round().to(torch.uint8), "
+            "or audit them in Python: isthmus.audit(model, images, labels, threat)."
+        )
+    return Split(pixels.to(torch.uint8).contiguous(), labels.long())

@@ -25,6 +25,7 @@ from isthmus.models.gaussian_heads import (
     glorot_linear,
     relu_mlp,
 )
+from isthmus.models.given import GivenBackbone, measured_features
 from isthmus.models.hierarchy import Hierarchy, Level
 from isthmus.models.hypothesis import hypothesis_of_recipe
 from isthmus.models.learner import Learner, Normalizer, count_features, log_prior_of
@@ -265,10 +266,19 @@ def _build(
     normalizer = _normalizer(model.normalize, shape, data)
     entering = normalizer.shape if isinstance(normalizer, Whitening) else shape
     backbone = config.instance("backbones", model.backbone, Backbone).build(entering)
+    features = measured_features(backbone, entering) if isinstance(model.backbone, GivenBackbone) else None
     if model.hypothesis is not None:
-        return hypothesis_of_recipe(backbone, num_classes, given.objective, model.hypothesis, normalizer, class_counts)
+        return hypothesis_of_recipe(
+            backbone, num_classes, given.objective, model.hypothesis, normalizer, class_counts, features
+        )
     return bottleneck(
-        backbone, num_classes, given.objective, normalize=normalizer, class_counts=class_counts, options=model
+        backbone,
+        num_classes,
+        given.objective,
+        features=features,
+        normalize=normalizer,
+        class_counts=class_counts,
+        options=model,
     )
 
 

@@ -148,9 +148,10 @@ def hypothesis_of_recipe(
     layers: HypothesisLayers,
     normalize: nn.Module | None,
     class_counts: Sequence[int] | None,
+    features: int | None = None,
 ) -> Hypothesis:
     """The model of a recipe: fully connected layers with ReLU as the trunk, Glorot-uniform."""
-    features = count_features(front, None)
+    features = count_features(front, features)
     if not layers.hidden and _hypothesis_objective(objective).rho < math.inf:
         raise ConfigError("Label information is eliminated from a hidden layer; model.hypothesis.hidden has none.")
     project, width = layers.inject == "project", None
@@ -170,6 +171,7 @@ def hypothesis_of_recipe(
         embedding=layers.embedding,
         eliminate=2 * layers.eliminated - project if layers.hidden else None,
         width=width,
+        features=features,
     )
     return hypothesis(
         front,

@@ -17,14 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from isthmus import metrics
 from isthmus.core import files, run_file
-from isthmus.core.errors import ConfigError, FileError, one_line
+from isthmus.core.errors import ConfigError, FileError, ModelError, one_line
 from isthmus.core.format import NOT_MEASURED, in_words
 from isthmus.core.notebook import Summarized, dataframe
 from isthmus.core.recipe import Recipe, load_recipe
 from isthmus.models import factory
 from isthmus.models.external.weights import load_weights
+from isthmus.models.given import GivenBackbone
 from isthmus.models.learner import Learner
 from isthmus.training import checkpoints
 
@@ -154,22 +157,25 @@ class Run(Summarized):
             "test accuracy": accuracy,
         }
 
-    def load(self, step: int | None = None) -> Learner:
+    def load(self, step: int | None = None, backbone: nn.Module | None = None) -> Learner:
         """The trained model, in eval mode on the CPU.
 
         Args:
             step: load the model after this step, one of ``training.snapshots``; None means the final model.
+            backbone: of a run whose backbone was given as a module: a module with the same layers, which is copied and
+                gets the trained weights.
 
         Raises:
             FileError: the run is not finished or has no weights of this step, or a file is corrupt.
-            ModelError: the weights do not fit the recipe.
+            ModelError: the weights do not fit the recipe, or the backbone is missing or has other layers.
+            ConfigError: a backbone for a run whose recipe builds its own.
         """
         info = self.info()
         weights = self.weights if step is None else self.weights_at(step)
         if not files.exists(weights):
             raise FileError(self._missing(step, info.get("status")))
         data = info["data"]
-        model = factory.build(self.recipe, tuple(data["shape"]), len(data["classes"]))
+        model = factory.build(self._recipe_with(backbone), tuple(data["shape"]), len(data["classes"]))
         load_weights(model, weights)
         expected = (info.get("result") or {}).get("weights_sha256") if step is None else checkpoints.checksum(weights)
         if expected is not None and checkpoints.digest(model.state_dict()) != expected:
@@ -181,6 +187,20 @@ class Run(Summarized):
                 "`isthmus train` command again."
             )
         return model.eval()
+
+    def _recipe_with(self, backbone: nn.Module | None) -> Recipe:
+        recipe = self.recipe
+        if backbone is None:
+            return recipe
+        recorded, given = recipe.model.backbone, GivenBackbone.of(backbone)
+        if not isinstance(recorded, GivenBackbone):
+            raise ConfigError(f"{self.path} builds its backbone, {recorded.name}, from its recipe; leave out backbone.")
+        if given.plain() != recorded.plain():
+            raise ModelError(
+                f"{self.path} was trained with a backbone {recorded.module} of other layers than this {given.module}; "
+                "give a module with the same layers."
+            )
+        return load_recipe(recipe, {"model.backbone": given})
 
     def _missing(self, step: int | None, status: object) -> str:
         again = f"(status: {status}); to finish it, run the same `isthmus train` command again."
@@ -227,13 +247,15 @@ def _lacking(content: object) -> str:
     return "" if isinstance(result, dict if content["status"] in ENDED else dict | None) else "result"
 
 
-def load(path: str | Path, step: int | None = None) -> Learner:
+def load(path: str | Path, step: int | None = None, backbone: nn.Module | None = None) -> Learner:
     """Load the trained model of a run folder, in eval mode on the CPU. Loading never runs code.
 
     Args:
         step: load the model after this step, one of ``training.snapshots``; None means the final model.
+        backbone: of a run whose backbone was given as a module: a module with the same layers.
 
     Raises:
         FileError: no such folder, an unfinished run, no weights of that step, or a corrupt file.
+        ModelError: the backbone is missing or has other layers.
     """
-    return Run(Path(path)).load(step)
+    return Run(Path(path)).load(step, backbone)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from isthmus.core import files, provenance
-from isthmus.core.config import parse_overrides
+from isthmus.core.config import Component, parse_overrides
 from isthmus.core.errors import ConfigError
 from isthmus.core.recipe import Recipe, load_recipe
+from isthmus.data.given import GivenData
 from isthmus.data.images import ImageData
 from isthmus.data.loading import load
+from isthmus.models.given import GivenBackbone
+from isthmus.training import checkpoints
 from isthmus.training.loop import Trainer
 from isthmus.training.progress import ProgressCallback
 from isthmus.training.run import ENDED, Run, differences
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -24,6 +32,8 @@ def train(
     out: str | Path | None = None,
     progress: bool | ProgressCallback = True,
     wait: bool = False,
+    backbone: nn.Module | Component | Mapping[str, Any] | str | None = None,
+    data: Any = None,
     **more: Any,
 ) -> Run:
     """Train a recipe into a run folder, or resume an interrupted run of the same recipe.
@@ -35,6 +45,12 @@ def train(
             unchanged.
         progress: True for a bar in a terminal or notebook, with the time left; or a function to call with the progress.
         wait: if another process trains this run, wait for it instead of failing.
+        backbone: replaces ``model.backbone`` of the recipe: a backbone's name or options, or your own ``nn.Module``
+            from images to features, batch × features, whose number of features is found by a forward pass. A copy of
+            the module is trained; get it with ``run.load(backbone=module)``.
+        data: replaces ``data`` of the recipe: a name or options, or images and labels in a form that
+            :func:`isthmus.audit` takes, as training data or as a mapping with "train" and "test". Without "test", a
+            fixed 20% of each class become the test split. Images have 8 bits a channel, as bytes or as floats k/255.
 
     Returns:
         The run; its weights are the moving average if ``training.ema`` is set. Its status is "collapsed" if training
@@ -42,17 +58,17 @@ def train(
         ``run.info()["result"]["collapse"]`` is the reason.
 
     Raises:
-        ConfigError: an invalid recipe, or a folder with a run of another recipe.
+        ConfigError: an invalid recipe, or a folder with a run of another recipe, other data or another backbone.
         DataError, FileError, ModelError: missing data, files that cannot be read or written, a diverged loss.
     """
     settings = overrides if isinstance(overrides, Mapping) else parse_overrides(overrides)
-    recipe = load_recipe(source, {**settings, **more})
+    recipe = load_recipe(source, {**settings, **more, **_given(backbone, data)})
     run = Run(Path(out) if out is not None else Path("runs") / recipe.name)
-    data = load(recipe.data)
-    described = _describe(recipe, data)
+    loaded = load(recipe.data)
+    described = _describe(recipe, loaded)
     if _finished(run, described):
         return run
-    trainer = Trainer(recipe, data, run)  # before anything is written, since it validates the recipe further
+    trainer = Trainer(recipe, loaded, run)  # before anything is written, since it validates the recipe further
     group = trainer.group
     with group.hold_on_first(files.exclusive(run.path, "training", wait)):
         if group.on_first(lambda: wait and _finished(run, described)):  # finished meanwhile
@@ -61,6 +77,18 @@ def train(
         trainer.fit(progress)
         group.on_first(lambda: run.write_info(info | _ended(trainer.result())))
     return run
+
+
+def _given(backbone: object, data: Any) -> dict[str, Any]:
+    """Settings of a recipe for a backbone and data that are given beside it."""
+    found: dict[str, Any] = {}
+    if backbone is not None:
+        named = isinstance(backbone, str | Mapping | Component)
+        found["model.backbone"] = backbone if named else GivenBackbone.of(backbone)
+    if data is not None:
+        named = isinstance(data, str | Component) or (isinstance(data, Mapping) and "name" in data)
+        found["data"] = data if named else GivenData.of(data)
+    return found
 
 
 def _ended(result: dict[str, Any]) -> dict[str, Any]:
@@ -86,7 +114,9 @@ def wait_for_others(out: Path) -> None:
 
 
 def _describe(recipe: Recipe, data: ImageData) -> dict[str, Any]:
-    return {
+    backbone = recipe.model.backbone
+    initial = {"backbone": backbone.weights()} if isinstance(backbone, GivenBackbone) else {}
+    return ({"initial": initial} if initial else {}) | {
         "recipe": recipe.plain(),
         "given": recipe.plain(given_only=True),
         "data": {
@@ -114,12 +144,30 @@ def _finished(run: Run, described: dict[str, Any]) -> bool:
                 f"{run.path} already holds a run with another {part} (different: {', '.join(different[:4])}). "
                 "Choose another folder with --out or another name, or delete it."
             )
-    return bool(info["status"] in ENDED and files.exists(run.weights))
+    ended = info["status"] in ENDED and files.exists(run.weights)
+    if different := differences(info.get("initial"), described.get("initial")):
+        _other_weights(run, different, ended)
+    return bool(ended)
+
+
+def _other_weights(run: Run, different: list[str], ended: bool) -> None:
+    """Refuse a finished run from other starting weights; an unfinished one has its weights in its checkpoint."""
+    if ended:
+        raise ConfigError(
+            f"{run.path} holds a finished run that started from other weights ({', '.join(different)}). Choose another "
+            "folder, build the module with the same seed, or load the finished run with isthmus.load."
+        )
+    if checkpoints.exists(run.checkpoint):
+        log.warning(
+            "%s started from other weights (%s); training resumes from its checkpoint.", run.path, ", ".join(different)
+        )
 
 
 def _note_start(run: Run, described: dict[str, Any]) -> dict[str, Any]:
     """Write ``run.json``, with the provenance of this and every earlier start."""
-    earlier = run.info()["starts"] if files.exists(run.path / "run.json") else []
-    info = described | {"status": "running", "starts": [*earlier, provenance.collect()], "result": None}
+    earlier = run.info() if files.exists(run.path / "run.json") else {"starts": []}
+    if "initial" in earlier and checkpoints.exists(run.checkpoint):  # whose weights are of that start
+        described = described | {"initial": earlier["initial"]}
+    info = described | {"status": "running", "starts": [*earlier["starts"], provenance.collect()], "result": None}
     run.write_info(info)
     return info
