@@ -54,6 +54,21 @@ def test_an_audit_prints_one_document_on_request(home):
     assert {row["check"] for row in found["metrics"]} == {"accuracy"}
 
 
+def test_an_audit_writes_the_files_of_ci_servers_even_below_a_threshold(home, tmp_path):
+    audit = ("audit", "--model", "theirs:trained", "--data", "digits", "--n", 30, "--out", "runs/in-ci")
+    paths = {name: tmp_path / f"of.{name}" for name in ("junit", "sarif", "markdown")}
+    options = [word for name, path in paths.items() for word in (f"--{name}", path)]
+    done = isthmus(*audit, "--checks", "accuracy", "--fail-under", "clean=100%", *options, cwd=home)
+    assert done.returncode == 6
+    texts = {name: path.read_text("utf-8") for name, path in paths.items()}
+    assert all("100.0% is required" in text for text in texts.values())
+    out = ("--formats", "junit,sarif,markdown", "--out", tmp_path / "again", "--fail-under", "clean=100%")
+    again = isthmus("export", "runs/in-ci", *out, cwd=home)
+    assert again.returncode == 6
+    written = [Path(line.removeprefix("wrote: ")).read_text("utf-8") for line in again.stdout.splitlines()]
+    assert written == list(texts.values())
+
+
 def test_a_foreign_model_is_audited(home):
     arguments = (
         "audit",

@@ -32,13 +32,14 @@ def test_others_are_refused(text: str) -> None:
 
 def test_the_measured_value_is_compared(runs: list[Path]) -> None:
     audited = models(runs[0], a=diagnosis("holds", 58, 58), b=diagnosis("overstated", 92, 51))
-    assert thresholds.missed(audited, {"robust": 0.5}) == []
-    (below,) = thresholds.missed(audited, {"robust": 0.55})
+    assert not any(each.missed for each in thresholds.judged(audited, {"robust": 0.5}))
+    reached, below = thresholds.judged(audited, {"robust": 0.55})
+    assert (reached.missed, below.missed) == (False, True)
     assert (below.model, below.kind, below.metric.value if below.metric else None) == ("b", "robust", 0.51)
-    assert thresholds.missed(audited, {"robust": 0.51}) == []
+    assert not any(each.missed for each in thresholds.judged(audited, {"robust": 0.51}))
 
 
 def test_what_was_not_measured_is_missed(runs: list[Path]) -> None:
-    missing = thresholds.missed(models(runs[0], a=diagnosis("holds", 58, 58)), {"clean": 0.1})
-    assert [(one.kind, one.metric) for one in missing] == [("clean", None)]
-    assert "not measured" in str(missing[0])
+    (missing,) = thresholds.judged(models(runs[0], a=diagnosis("holds", 58, 58)), {"clean": 0.1})
+    assert (missing.kind, missing.metric, missing.missed) == ("clean", None, True)
+    assert "not measured" in str(missing)

@@ -16,6 +16,7 @@ from isthmus.cli.attack import attack
 from isthmus.cli.audit import audit
 from isthmus.cli.demo import demo
 from isthmus.cli.exit_codes import BUG, ERROR, INTERRUPTED
+from isthmus.cli.export import export
 from isthmus.cli.list_names import list_names
 from isthmus.cli.merge import merge
 from isthmus.cli.options import Command, CommandGroup, examples
@@ -84,6 +85,10 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "report": (
         report,
         examples("report runs/digits-ceb runs/digits-vib --out report.html", "report runs/* --json"),
+    ),
+    "export": (
+        export,
+        examples("export runs/digits-ceb --formats junit,sarif,markdown", "export runs/* --formats json --out exports"),
     ),
     "study": (
         study,

@@ -11,11 +11,11 @@ from isthmus.cli import exit_codes, output
 from isthmus.cli.options import (
     ATTACK,
     MODEL,
-    OUTPUT,
     Address,
     Data,
     Everything,
     Executor,
+    FailUnder,
     Images,
     Json,
     Mean,
@@ -37,7 +37,7 @@ from isthmus.cli.options import (
     preprocessing_of,
     text,
 )
-from isthmus.core import config
+from isthmus.core import config, files
 from isthmus.core.errors import ConfigError
 
 
@@ -82,15 +82,7 @@ def audit(
             show_default="no limit",
         ),
     ] = None,
-    fail_under: Annotated[
-        str | None,
-        text(
-            "Exit with code 6 if an accuracy is below: robust=40%,clean=90%.",
-            "ACCURACIES",
-            panel=OUTPUT,
-            show_default="no threshold",
-        ),
-    ] = None,
+    fail_under: FailUnder = None,
     seed: Seed = 0,
     out: Annotated[
         Path | None, text("Output folder.", "FOLDER", show_default="the run itself, or runs/MODEL-WEIGHTS")
@@ -107,11 +99,15 @@ def audit(
     worker_gpus: WorkerGpus = 0.0,
     everything: Everything = False,
     as_json: Json = False,
+    junit: Annotated[Path | None, text("Also write JUnit XML.", "FILE", show_default=False)] = None,
+    sarif: Annotated[Path | None, text("Also write SARIF 2.1.0.", "FILE", show_default=False)] = None,
+    markdown: Annotated[Path | None, text("Also write a summary in Markdown.", "FILE", show_default=False)] = None,
     quiet: Quiet = False,
 ) -> None:
     """Audit a trained run or any classifier: write a page with all results and a verdict on its robust accuracy.
 
-    Results and page are written in every case. Exit codes:
+    Results, page and the files of --junit, --sarif and --markdown are written in every case; isthmus export writes
+    further formats. Exit codes:
 
     * 2: a requested check ended with an error, or the classifier is no better than a constant prediction, so that no
       attack ran
@@ -124,6 +120,7 @@ def audit(
     from isthmus.audits import DEFAULT_CHECKS, WITH_TRAINING, AuditOptions
     from isthmus.audits.target import ModelSource, audit_run
     from isthmus.report import thresholds
+    from isthmus.report.exports import formats
     from isthmus.report.loading import load_all
 
     least = thresholds.parse(fail_under) if fail_under is not None else {}
@@ -147,10 +144,14 @@ def audit(
         ),
     )
     subjects = load_all([page.parent])
+    judged = thresholds.judged(subjects, least)
+    for name, file in {"junit": junit, "sarif": sarif, "markdown": markdown}.items():
+        if file is not None:
+            files.write_bytes(file, formats.render(name, subjects, judged))
     output.show(subjects, page, everything, as_json)
     # a name may have an option after it, as in dataset_transfer:mnist
     requested = [*DEFAULT_CHECKS, *WITH_TRAINING] if names is None else [name.partition(":")[0] for name in names]
     exit_codes.stop_at_chance(subjects)
     exit_codes.stop_at_errors(subjects, requested)
     exit_codes.stop_at_verdicts(subjects, requested)
-    exit_codes.stop_at_thresholds(thresholds.missed(subjects, least))
+    exit_codes.stop_at_thresholds(judged)

@@ -12,7 +12,7 @@ from isthmus.core.types import Status
 
 if TYPE_CHECKING:
     from isthmus.report.loading import AuditedModel
-    from isthmus.report.thresholds import Missed
+    from isthmus.report.thresholds import Judged
 
 BUG = 1
 """A fault of isthmus."""
@@ -63,8 +63,9 @@ def stop_at_verdicts(subjects: Sequence[AuditedModel], checks: Sequence[str]) ->
         raise typer.Exit(code)
 
 
-def stop_at_thresholds(missed: Sequence[Missed]) -> None:
+def stop_at_thresholds(judged: Sequence[Judged]) -> None:
     """Exit with :data:`BELOW` if an accuracy is below its threshold."""
+    missed = [each for each in judged if each.missed]
     if missed:
         echo(f"Below --fail-under: {'; '.join(map(str, missed))}.", err=True)
         raise typer.Exit(BELOW)

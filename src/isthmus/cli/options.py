@@ -115,6 +115,15 @@ Json = Annotated[
     bool,
     flag("Print one JSON document on stdout and nothing else: verdicts, all metrics, page.", "--json", panel=OUTPUT),
 ]
+FailUnder = Annotated[
+    str | None,
+    text(
+        "Exit with code 6 if an accuracy is below: robust=40%,clean=90%.",
+        "ACCURACIES",
+        panel=OUTPUT,
+        show_default="no threshold",
+    ),
+]
 Force = Annotated[bool, flag("Overwrite the file if it exists.", "--force", panel=OUTPUT)]
 Seed = Annotated[int, number("Seed of all random choices.", least=0)]
 

@@ -13,12 +13,12 @@ FORMAT = 1
 """Version of the document. It is increased whenever a key changes its meaning."""
 
 
-def document(models: Sequence[AuditedModel], page: Path) -> dict[str, Any]:
+def document(models: Sequence[AuditedModel], page: Path | None = None) -> dict[str, Any]:
     """Verdicts, comparisons, warnings and all metrics of audited classifiers, as JSON-able data.
 
     Keys:
         * ``format``: :data:`FORMAT`.
-        * ``page``: path of the page.
+        * ``page``: path of the page; null if none was drawn.
         * ``models``: of each, ``model``, ``folder``, ``data``, ``n``, ``seed``, ``settings`` and ``cautions`` of the
           audit.
         * ``verdicts``: of each with a diagnosis, ``model``, ``status``, ``threat``, ``mode``, ``reported`` and
@@ -32,7 +32,7 @@ def document(models: Sequence[AuditedModel], page: Path) -> dict[str, Any]:
     """
     return {
         "format": FORMAT,
-        "page": str(page),
+        "page": None if page is None else str(page),
         "models": [
             {"model": model.name, "folder": model.folder}
             | {key: model.record.plain()[key] for key in ("data", "n", "seed", "settings", "cautions")}

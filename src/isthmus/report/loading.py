@@ -14,6 +14,9 @@ from isthmus.core.format import listed
 from isthmus.core.results import AuditRecord
 from isthmus.core.types import CheckResult
 
+ADVERSARIAL = "adversarial.safetensors"
+"""The file in an audit's folder with the verdict's adversarial examples."""
+
 
 @dataclass(frozen=True)
 class AuditedModel:
@@ -28,7 +31,8 @@ class AuditedModel:
         run: the content of ``run.json`` if isthmus trained it.
         training: one mapping per line of ``metrics.jsonl``.
         folder: the run folder's name, without the path to it.
-        adversarial: the file with its adversarial examples, from that folder's name on; "" if there is none.
+        audit: the folder with its results, from that folder's name on; "" if they were never stored.
+        adversarial: the file with its adversarial examples, likewise; "" if there is none.
     """
 
     name: str
@@ -39,6 +43,7 @@ class AuditedModel:
     run: Mapping[str, Any] = field(default_factory=dict)
     training: tuple[Mapping[str, Any], ...] = ()
     folder: str = ""
+    audit: str = ""
     adversarial: str = ""
 
     @property
@@ -78,6 +83,8 @@ def load(folder: str | Path) -> AuditedModel:
     if not found:
         raise FileError(f"The audit in {folder} has no finished check. {_resume(record)}")
     run = _run(folder / "run.json")
+    name = files.real(folder).name
+    place = (Path(name) / audit.relative_to(folder)).as_posix()
     recipe = as_mapping(run.get("recipe"))
     return AuditedModel(
         name=str(recipe.get("name") or record.model or folder.name),
@@ -87,14 +94,10 @@ def load(folder: str | Path) -> AuditedModel:
         results=found,
         run=run,
         training=tuple(map(as_mapping, files.read_json_lines(folder / "metrics.jsonl"))),
-        folder=files.real(folder).name,
-        adversarial=_adversarial(folder, audit),
+        folder=name,
+        audit=place,
+        adversarial=f"{place}/{ADVERSARIAL}" if files.exists(audit / ADVERSARIAL) else "",
     )
-
-
-def _adversarial(folder: Path, audit: Path) -> str:
-    path = audit / "adversarial.safetensors"
-    return f"{files.real(folder).name}/{path.relative_to(folder)}" if files.exists(path) else ""
 
 
 def training_provenance(run: Mapping[str, Any]) -> Mapping[str, Any]:

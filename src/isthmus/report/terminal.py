@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from rich.console import Console, Group, RenderableType
@@ -22,9 +22,10 @@ from isthmus.core.format import (
     size,
     threat_title,
 )
-from isthmus.core.types import CheckResult, Metric, Status
+from isthmus.core.types import Metric, Status
 from isthmus.report import comparison as compared
 from isthmus.report import page, scorecard, tables
+from isthmus.report.headlines import CORRECTED, ROBUST, diagnosed, headlines, verdict_metric
 from isthmus.report.loading import AuditedModel
 
 _LONGEST = 1000
@@ -38,6 +39,9 @@ _WARNINGS = 4
 
 _LINES = 3
 """Most lines of a sentence in the block, in a terminal of 80 columns."""
+
+_WITH_INTERVAL = (CORRECTED, ROBUST)
+"""Headlines that the block shows with their interval."""
 
 _VERDICTS = {"broken": "is broken", "overstated": "is overstated", "undecided": "is undecided"}
 
@@ -118,7 +122,7 @@ def _short(sentence: str, shorter: str, width: int) -> str:
 
 def _legend(models: Sequence[AuditedModel]) -> Iterator[Text]:
     """What is reported and what is corrected."""
-    reported = [metric for model in models if (metric := _verdict_metric(model, "reported"))]
+    reported = [metric for model in models if (metric := verdict_metric(model, "reported"))]
     if reported:
         whose = "as claimed" if all(not metric.n for metric in reported) else "against one run of PGD"
         yield Text(f"robust accuracy: reported {whose}, corrected after all attacks", "dim")
@@ -128,7 +132,7 @@ def _verdict(models: Sequence[AuditedModel]) -> str:
     """The verdict line: "verdict: robust accuracy at ℓ∞ 0.1 holds for a and is overstated for b"."""
     names: dict[str, list[str]] = {}
     for model in models:
-        if (result := _diagnosis(model)) is not None:
+        if (result := diagnosed(model)) is not None:
             names.setdefault(str(result.details["verdict"]["status"]), []).append(model.name)
     data = listed(list(dict.fromkeys(model.record.data.partition(";")[0] for model in models)))
     threats = dict.fromkeys(str(model.record.settings.get("threat", "")) for model in models)
@@ -145,41 +149,31 @@ def _verdict(models: Sequence[AuditedModel]) -> str:
 
 def _also_measured(models: Sequence[AuditedModel], width: int) -> list[Text]:
     """The checks whose numbers are not in the block."""
-    shown = {"accuracy", "calibration", "diagnosis" if any(map(_diagnosis, models)) else "robustness"}
+    shown = {"accuracy", "calibration", "diagnosis" if any(map(diagnosed, models)) else "robustness"}
     measured = {check for model in models for check, result in model.results.items() if len(result.metrics)}
     others = scorecard.in_order(measured - shown)
     return [_wrapped(f"also measured (--all): {', '.join(others)}", width)] if others else []
 
 
-Getter = Callable[[AuditedModel], Metric | None]
-
-
 def _rows(models: Sequence[AuditedModel]) -> Table:
     """A line for each classifier: reported, corrected, clean accuracy and ECE, each column with its n."""
-    columns: dict[str, tuple[Getter, bool]] = {
-        "reported": (lambda model: _verdict_metric(model, "reported"), False),
-        "corrected": (lambda model: _verdict_metric(model, "corrected"), True),
-        "clean": (lambda model: _metric(model, "accuracy", "accuracy"), False),
-        "ECE": (lambda model: _metric(model, "calibration", "ece"), False),
-    }
-    if all(_diagnosis(model) is None for model in models):
-        columns = {"robust accuracy": (_robust, True), **dict(list(columns.items())[2:])}
-    found = {title: [get(model) for model in models] for title, (get, _) in columns.items()}
-    found = {title: metrics for title, metrics in found.items() if any(metrics)}
+    found = headlines(models)
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
     if not found:
         return table
     table.add_column("", overflow="fold")
     sizes = [{metric.n for metric in metrics if metric is not None and metric.n} for metrics in found.values()]
     for (title, metrics), own in zip(found.items(), sizes, strict=True):
-        level = " (95% interval)" if columns[title][1] and any(m is not None and m.interval for m in metrics) else ""
+        level = (
+            " (95% interval)" if title in _WITH_INTERVAL and any(m is not None and m.interval for m in metrics) else ""
+        )
         n = f"\n{size(next(iter(own)))}" if len(own) == 1 else "\n"
         header = Text.assemble(f"{title}{level}", (n, "dim"))
-        table.add_column(header, justify="left" if columns[title][1] else "right", no_wrap=True)
+        table.add_column(header, justify="left" if title in _WITH_INTERVAL else "right", no_wrap=True)
     for index, model in enumerate(models):
         mode = compared.mode_words(model)
         cells = [
-            _number(metrics[index], columns[title][1], len(own) > 1)
+            _number(metrics[index], title in _WITH_INTERVAL, len(own) > 1)
             for (title, metrics), own in zip(found.items(), sizes, strict=True)
         ]
         table.add_row(_text(f"{model.name} ({mode})" if mode else model.name), *cells)
@@ -195,34 +189,6 @@ def _number(metric: Metric | None, interval: bool, n: bool) -> Text:
     parts = [f" ({interval_of(metric.interval, metric.n)})"] if interval and metric.interval else []
     parts += [f" {size(metric.n)}"] if n else []
     return Text.assemble(percent_of(metric.value, metric.n), ("".join(parts), "dim"))
-
-
-def _diagnosis(model: AuditedModel) -> CheckResult | None:
-    result = model.results.get("diagnosis")
-    return result if result is not None and "verdict" in result.details else None
-
-
-def _verdict_metric(model: AuditedModel, name: str) -> Metric | None:
-    result = _diagnosis(model)
-    return None if result is None else compared.verdict_metric(result.details, name)
-
-
-def _metric(model: AuditedModel, check: str, name: str) -> Metric | None:
-    """A check's metric in the mode of the verdict, for all classes and before any scaling."""
-    result = model.results.get(check)
-    if result is None or result.status is Status.ERROR:
-        return None
-    found = [metric for metric in result.metrics.select(name) if metric.coords.keys() <= {"mode"}]
-    by_mode = {metric.coords.get("mode"): metric for metric in found}
-    return by_mode.get(compared.mode_of(model), by_mode.get("mean", by_mode.get(None)))
-
-
-def _robust(model: AuditedModel) -> Metric | None:
-    """Robust accuracy against all attacks at the largest ε, of the check ``robustness``."""
-    result = model.results.get("robustness")
-    found = [] if result is None else [m for m in result.metrics.select("robust_accuracy") if "attack" not in m.coords]
-    found = [metric for metric in found if metric.coords.get("mode", "mean") == "mean"]
-    return max(found, key=lambda metric: float(metric.coords.get("eps", 0)), default=None)
 
 
 def _warnings(models: Sequence[AuditedModel], width: int, room: int) -> list[RenderableType]:
@@ -294,7 +260,7 @@ def comparison(models: Sequence[AuditedModel]) -> Table:
 def verdicts(models: Sequence[AuditedModel]) -> Iterator[str]:
     """The verdict on each classifier in a line: its status, and the robust accuracy to cite with n and interval."""
     for model in models:
-        result = _diagnosis(model)
+        result = diagnosed(model)
         if result is None:
             continue
         verdict, modes = result.details["verdict"], result.details["modes"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from isthmus.core.errors import ConfigError, unknown
@@ -16,8 +16,8 @@ CHECKS = {"robust": "diagnosis", "clean": "accuracy"}
 
 
 @dataclass(frozen=True)
-class Missed:
-    """An accuracy below its threshold, or one that was not measured.
+class Judged:
+    """An accuracy and its threshold.
 
     Attributes:
         model: name of the classifier.
@@ -35,6 +35,11 @@ class Missed:
         if self.metric is None or self.metric.value is None:
             return f"{self.kind} accuracy of {self.model} was not measured; {self.least:.1%} is required"
         return f"{self.kind} accuracy of {self.model} is {in_words(self.metric)}; {self.least:.1%} is required"
+
+    @property
+    def missed(self) -> bool:
+        """Whether the measured value lies below the threshold, or nothing was measured. No interval is used."""
+        return self.metric is None or self.metric.value is None or self.metric.value < self.least
 
 
 def parse(text: str) -> dict[str, float]:
@@ -55,15 +60,13 @@ def parse(text: str) -> dict[str, float]:
     return found
 
 
-def missed(models: Sequence[AuditedModel], least: dict[str, float]) -> list[Missed]:
-    """All accuracies below their threshold, by the measured value and not by its interval; and those not measured."""
-    found = []
-    for model in models:
-        for kind, threshold in least.items():
-            metric = _measured(model, kind)
-            if metric is None or metric.value is None or metric.value < threshold:
-                found.append(Missed(model.name, kind, threshold, metric))
-    return found
+def judged(models: Sequence[AuditedModel], least: Mapping[str, float]) -> list[Judged]:
+    """Every accuracy that has a threshold, of every model."""
+    return [
+        Judged(model.name, kind, threshold, _measured(model, kind))
+        for model in models
+        for kind, threshold in least.items()
+    ]
 
 
 def _measured(model: AuditedModel, kind: str) -> Metric | None:
