@@ -90,7 +90,7 @@ def test_noise_is_noticed_and_a_flip_to_another_class_is_not():
     assert {(m.coords["data"], m.coords["score"], m.name) for m in found.metrics} == {
         (out, score, metric)
         for out in ("uniform_noise", "vertical_flip")
-        for score in ("entropy", "max_probability", "energy")
+        for score in ("entropy", "max_probability", "energy", "max_logit")
         for metric in metrics.DETECTION
     }
     assert run(context(), "uniform_noise").status is Status.MEASURED
@@ -177,6 +177,7 @@ def test_both_modes_are_measured():
         "entropy",
         "maximum probability",
         "energy",
+        "maximum logit",
         "entropy, stochastic",
         "maximum probability, stochastic",
         "rate R",
@@ -406,7 +407,7 @@ def test_the_page_compares_classifiers_and_survives_storage(tmp_path):
     assert [series.name for series in curves.series] == ["code (entropy)", "code (rate R)", "plain (entropy)"]
     for series in curves.series:
         assert (series.x[0], series.y[0], series.x[-1], series.y[-1]) == (0, 0, 1, 1)
-    assert len(table.rows) == 7 + 3
+    assert len(table.rows) == 8 + 4
     assert list(section.columns) == [
         f"AUROC against {said}, by {score}"
         for said in ("uniform noise", "vertical flips")
@@ -428,7 +429,7 @@ def test_scores_of_any_images_can_be_had_alone():
     found = Scorer(adopted, samples=4, batch_size=50)(images)
     assert model.training
     assert set(found) == {
-        *(Score(name, "mean") for name in ("entropy", "max_probability", "energy")),
+        *(Score(name, "mean") for name in ("entropy", "max_probability", "energy", "max_logit")),
         *(Score(name, "stochastic") for name in ("entropy", "max_probability")),
         *(Score("rate"), Score("residual")),
     }

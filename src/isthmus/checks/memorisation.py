@@ -14,13 +14,12 @@ from torch import Tensor
 from isthmus import metrics
 from isthmus.checks.check import Check, in_mode, mode_with, not_finite
 from isthmus.checks.context import MEAN, STOCHASTIC, Context, correct, finite, spread
-from isthmus.checks.other_data import DataSet, shape_text
+from isthmus.checks.other_data import DataSet, known_training
 from isthmus.checks.trained_on import TrainedOn
 from isthmus.core.errors import DataError, ModelError
 from isthmus.core.format import interval, listed, percent, points
 from isthmus.core.randomness import example_keys, fold
 from isthmus.core.types import CheckResult, Metric, Metrics, Status
-from isthmus.data.loading import load
 from isthmus.data.order import balanced_like
 
 UNKNOWN = (
@@ -77,7 +76,7 @@ class Memorisation(Check):
             DataError: the data set of ``data`` does not fit, or no training example has an audited class.
             ModelError: in a mode, no image of either kind has finite logits.
         """
-        known = self._trained_on(context)
+        known = known_training(self.data, context)
         if known is None:
             return CheckResult(check=self.name, status=Status.SKIPPED, reason=UNKNOWN, details={"trained_on": None})
         positions = balanced_like(known.examples.labels, context.labels, self.images)
@@ -114,20 +113,6 @@ class Memorisation(Check):
     @property
     def _thresholds(self) -> dict[str, float]:
         return {"generalisation_gap": self.threshold, "membership_auroc": self.membership}
-
-    def _trained_on(self, context: Context) -> TrainedOn | None:
-        """The training examples: of the named data set, else those that the audit was given."""
-        if self.data is None:
-            return context.trained_on
-        data = load(self.data)
-        shape = tuple(context.images.shape[1:])
-        if data.shape != shape or data.num_classes != context.num_classes:
-            raise DataError(
-                f"{data.name} has {data.num_classes} classes and images of {shape_text(data.shape)}, and the "
-                f"audit {context.num_classes} classes and images of {shape_text(shape)} (C, H, W); name the "
-                "data that the classifier was trained on, with the options it was trained with."
-            )
-        return TrainedOn(data.training_split(), data.fingerprint)
 
     def _measures(self, training: Outcomes, audited: Outcomes, context: Context) -> list[Metric]:
         (right_before, loss_before), (right_now, loss_now) = training, audited

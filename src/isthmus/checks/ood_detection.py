@@ -13,9 +13,21 @@ from isthmus import metrics
 from isthmus.checks.check import Check
 from isthmus.checks.context import MEAN, Context, part
 from isthmus.checks.ood_images import OutDistribution, OutImages, UniformNoise, VerticalFlip, names_of, out_images
-from isthmus.checks.ood_scores import SAMPLES, Score, Scorer, Scores, unavailable
+from isthmus.checks.ood_scores import SAMPLES, SCORES, Score, Scorer, Scores, unavailable
+from isthmus.checks.other_data import DataSet, known_training
+from isthmus.checks.scores.fitting import FittedScores, OODScores, fit_scores
+from isthmus.checks.scores.fitting import names_of as names_of_scores
+from isthmus.checks.trained_on import TrainedOn
 from isthmus.core.format import interval, listed, percent
 from isthmus.core.types import CheckResult, Metric, Metrics, Status
+from isthmus.data.order import balanced
+
+_POSITIVE = {
+    "fpr95_in": "in-distribution is the positive class",
+    "fpr95_out": "out-of-distribution is the positive class",
+    "aupr_in": "in-distribution is the positive class",
+    "aupr_out": "out-of-distribution is the positive class",
+}
 
 Detection = Mapping[Score, Mapping[str, Metric]]
 """Metrics of one out-distribution, by score and name."""
@@ -38,6 +50,11 @@ class OODDetection(Check):
     Attributes:
         outs: ``"uniform_noise"``, ``"vertical_flip"``, a data set (``"mnist"``), ``"folder:PATH"`` with image files, or
             an attack that minimises the ℓ2 norm (``"cw"``, ``"cw:100"``, ``"fmn"``); with options as mappings.
+        scores: further scores (:mod:`isthmus.checks.scores`): ``"mahalanobis"``, ``"knn"``, ``"vim"``, ``"react"``,
+            ``"odin"``, ``module:function`` or ``module:Name``; with options as mappings. Of the mean mode.
+        training: the data set whose training split scores are fitted on ("cifar10"), if the audit was given no training
+            examples.
+        fitted_on: number of training images for these, class-balanced; all if there are fewer.
         samples: codes per image for rate and ReX; 0 for the mean of e(z|x) instead.
         attacked: number of images for an attack, the first; if None 100, or 1,000 with the full budget.
         resamples: of every bootstrap.
@@ -45,6 +62,9 @@ class OODDetection(Check):
 
     name: Literal["ood_detection"] = "ood_detection"
     outs: Annotated[tuple[OutDistribution, ...], Field(min_length=1)] = (UniformNoise(), VerticalFlip())
+    scores: tuple[OODScores, ...] = ()
+    training: DataSet | None = None
+    fitted_on: Annotated[int, Field(ge=2)] = 10_000
     samples: Annotated[int, Field(ge=0)] = SAMPLES
     attacked: Annotated[int, Field(gt=0)] | None = None
     resamples: Annotated[int, Field(gt=0)] = 1000
@@ -64,8 +84,10 @@ class OODDetection(Check):
             for out, name, own in zip(self.outs, names, progress[1:sets], strict=True)
         ]
         clean = context.clean_logits()
-        missing = unavailable(context, clean[MEAN])
-        scorer = Scorer(context, self.samples, context.batch_size, context.seed)
+        known = known_training(self.training, context) if any(score.uses_training for score in self.scores) else None
+        fitted = self._fitted(context, known)
+        missing = {**unavailable(context, clean[MEAN]), **fitted.missing}
+        scorer = Scorer(context, self.samples, context.batch_size, context.seed, fitted)
         given: list[tuple[Any, Any, Any]] = [
             (context.images, context.keys, clean),
             *((out, out.keys, None) for out in outs),
@@ -81,6 +103,8 @@ class OODDetection(Check):
         }
         gaps = {out.title: _gaps(outside[out.name]) for out in outs} | {"the audited ones": _gaps(inside)}
         status, reason = _judge(outs, measured, {title: count for title, count in gaps.items() if count})
+        for name, cause in fitted.missing.items():
+            reason = f"{reason.removesuffix('.')}; the score {name} is not available: {cause}."
         return CheckResult(
             check=self.name,
             status=status,
@@ -92,9 +116,24 @@ class OODDetection(Check):
                 "scores": [{**score.coords, "title": score.title} for score in inside],
                 "left_out": missing,
                 "samples": self.samples,
-            },
+                "fitted_on": fitted.fitted_on,
+            }
+            | self._depends_on(known),
             arrays=_arrays(inside, outs, outside),
         )
+
+    def _fitted(self, context: Context, known: TrainedOn | None) -> FittedScores:
+        names = names_of_scores(self.scores, SCORES)
+        examples = known.examples.select(balanced(known.examples.labels.cpu())[: self.fitted_on]) if known else None
+        few = context.images[:8]
+        scores = dict(zip(names, self.scores, strict=True))
+        return fit_scores(scores, context.model, few, examples, context.batch_size, context.seed)
+
+    def _depends_on(self, known: TrainedOn | None) -> dict[str, Any]:
+        """The hash of the audit's training examples, or None, if the result depends on them."""
+        if self.training is not None or not any(score.uses_training for score in self.scores):
+            return {}
+        return {"trained_on": known.hash if known else None}
 
     def _detection(self, inside: NDArray[np.float64], outside: NDArray[np.float64], seed: int) -> dict[str, Metric]:
         kept, others = (values[~np.isnan(values)] for values in (inside, outside))
@@ -117,7 +156,7 @@ def _metrics(outs: Sequence[OutImages], measured: Mapping[str, Detection]) -> Me
             found.append(out.success.named("attack_success", data=out.name))
         for score, of in measured[out.name].items():
             found += [
-                metric.named(name, data=out.name, **score.coords)
+                metric.model_copy(update={"note": _POSITIVE.get(name, "")}).named(name, data=out.name, **score.coords)
                 for name, metric in of.items()
                 if metric.value is not None
             ]

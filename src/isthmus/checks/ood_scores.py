@@ -1,16 +1,16 @@
 """Out-of-distribution scores of images, larger for images that are more out-of-distribution.
 
-Any classifier has three: the entropy of its prediction, one minus its maximum probability, and the energy of its
-logits. A bottleneck has two more, which use the code instead of the prediction (Alemi et al. 2018, "Uncertainty in the
-variational information bottleneck"; Fischer 2020, §3.1.3): the rate R = log e(z|x) − log m(z), the distance of the
-image's code from all expected codes, and ReX = log e(z|x) − log b(z|ŷ), its distance from the codes of the predicted
-class.
+Any classifier has four: the entropy of its prediction, one minus its maximum probability, and the energy and the
+maximum of its logits. Scores that need more, such as features of training images, are in :mod:`isthmus.checks.scores`.
+A bottleneck has two that use the code instead of the prediction (Alemi et al. 2018, "Uncertainty in the variational
+information bottleneck"; Fischer 2020, §3.1.3): the rate R = log e(z|x) − log m(z), the distance of the image's code
+from all expected codes, and ReX = log e(z|x) − log b(z|ŷ), its distance from the codes of the predicted class.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from isthmus import metrics
 from isthmus.checks.check import in_mode
 from isthmus.checks.context import MEAN, STOCHASTIC, Progress, finite, predict, spread
+from isthmus.checks.scores.fitting import FittedScores
+from isthmus.checks.scores.score import Batch
 from isthmus.core import randomness
 from isthmus.core.preserve_state import preserve_state
 from isthmus.information.measures import Measures
@@ -31,10 +33,20 @@ SCORES = {
     "entropy": "entropy",
     "max_probability": "maximum probability",
     "energy": "energy",
+    "max_logit": "maximum logit",
     "rate": "rate R",
     "residual": "ReX to the predicted class",
 }
-"""Titles of the scores."""
+"""Titles of the scores that every audit measures, if the classifier has them."""
+
+TITLES = SCORES | {
+    "mahalanobis": "Mahalanobis distance",
+    "knn": "k-th nearest neighbour",
+    "vim": "ViM",
+    "react": "ReAct",
+    "odin": "ODIN",
+}
+"""Titles of all scores of isthmus; any other score is shown by its name."""
 
 SAMPLES = 16
 _LEVEL = 1e-4  # of logits: a smaller difference is rounding
@@ -54,7 +66,7 @@ class Score(NamedTuple):
     @property
     def title(self) -> str:
         """Its name for readers: "entropy, stochastic"."""
-        return SCORES[self.name] + (f", {STOCHASTIC}" if self.mode == STOCHASTIC else "")
+        return TITLES.get(self.name, self.name) + (f", {STOCHASTIC}" if self.mode == STOCHASTIC else "")
 
     def array(self, images: str) -> str:
         """Name of the array with the scores of these images: "mnist_entropy", "stochastic_mnist_entropy"."""
@@ -97,12 +109,14 @@ class Scorer:
         samples: codes drawn for each image, over which rate and ReX are averaged; 0 for the mean of e(z|x) instead.
         batch_size: images in a batch; no score depends on it beyond rounding.
         seed: of images without keys.
+        fitted: further scores (:func:`isthmus.checks.scores.fitting.fit_scores`), of the mean mode.
     """
 
     classifier: Classifier
     samples: int = SAMPLES
     batch_size: int = 256
     seed: int = 0
+    fitted: FittedScores = field(default_factory=FittedScores)
 
     def __call__(
         self,
@@ -127,16 +141,23 @@ class Scorer:
         keys = randomness.example_keys(self.seed, torch.arange(n, device=device)) if keys is None else keys
         models = {MEAN: model} | ({} if stochastic is None else {STOCHASTIC: stochastic})
         predicted: dict[str, list[NDArray[Any]]] = {} if logits else {mode: [] for mode in models}
-        codes: list[Scores] = []
+        others: list[Scores] = []
         with preserve_state(model, device, self.seed), torch.no_grad():
             for start in range(0, n, self.batch_size):
                 progress(start, n)
                 part, own = images[start : start + self.batch_size], keys[start : start + self.batch_size]
                 for mode, found in predicted.items():
                     found.append(predict(models[mode], part, own).numpy())
-                codes.append(_of_codes(self.classifier, part, own, self.samples))
+                others.append(_of_codes(self.classifier, part, own, self.samples) | self._fitted(part, own))
         logits = logits or {mode: np.concatenate(found) for mode, found in predicted.items()}
-        return logit_scores(logits) | {score: np.concatenate([part[score] for part in codes]) for score in codes[0]}
+        known = finite(logits[MEAN])
+        further = {score: np.concatenate([part[score] for part in others]) for score in others[0]}
+        further |= {score: spread(further[score][known], known) for score in further if score.mode}
+        return logit_scores(logits) | further
+
+    def _fitted(self, images: Tensor, keys: Tensor) -> Scores:
+        batch = Batch(self.classifier.model, images, keys, self.fitted.extractor)
+        return {Score(name, MEAN): score(batch) for name, score in self.fitted.scoring.items()}
 
 
 def logit_scores(logits: Mapping[str, NDArray[Any]]) -> Scores:
@@ -145,7 +166,7 @@ def logit_scores(logits: Mapping[str, NDArray[Any]]) -> Scores:
     for mode, of in logits.items():
         measures = {"entropy": metrics.entropy, "max_probability": metrics.least_confidence}
         if mode == MEAN:
-            measures["energy"] = metrics.energy
+            measures |= {"energy": metrics.energy, "max_logit": metrics.negative_max_logit}
         known = finite(of)
         found |= {Score(name, mode): spread(measure(of[known]), known) for name, measure in measures.items()}
     return found
@@ -174,8 +195,8 @@ def unavailable(classifier: Classifier, logits: NDArray[Any]) -> dict[str, str]:
         logits: the mean mode's, of images of its own distribution.
     """
     missing = _without_code(classifier)
-    if reason := _no_energy(logits[finite(logits)]):
-        missing["energy"] = reason
+    if reason := _no_level(logits[finite(logits)]):
+        missing |= dict.fromkeys(("energy", "max_logit"), reason)
     return missing
 
 
@@ -196,12 +217,12 @@ def _of_the_batch(model: Any) -> bool:
     return isinstance(model.marginal, BatchMarginal)
 
 
-def _no_energy(logits: NDArray[Any]) -> str:
-    """Why the level of these logits, and so their energy, is meaningless; "" if it may be meaningful."""
+def _no_level(logits: NDArray[Any]) -> str:
+    """Why the level of these logits is meaningless, and with it energy and maximum; "" if it may be meaningful."""
     if len(logits) == 0 or np.ptp(logits) == 0:
         return ""
     if np.abs(metrics.energy(logits)).max() < _LEVEL:
-        return "the logits are log-probabilities, whose energy is always 0"
+        return "the logits are log-probabilities, which have no level: their energy is always 0"
     if np.abs(logits.max(axis=1)).max() == 0:
         return "the logits are relative to the largest, so that they have no level"
     fixed = np.ptp(logits, axis=0) == 0

@@ -9,9 +9,12 @@ from pydantic import BeforeValidator, SerializeAsAny
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from isthmus.checks.context import Context
+from isthmus.checks.trained_on import TrainedOn
 from isthmus.core.config import Component, component
 from isthmus.core.errors import DataError
 from isthmus.data.images import ImageData
+from isthmus.data.loading import load
 from isthmus.data.shift.shifted import relabelled
 
 DataSet = SerializeAsAny[Annotated[Component, BeforeValidator(lambda given: component("data", given))]]
@@ -37,6 +40,25 @@ def labels_for(labels: Tensor, data: ImageData, classes: Sequence[str] | None, n
     if classes is not None and len(classes) != num_classes:
         raise DataError(f"`classes` names {len(classes)} classes, and the classifier has {num_classes}.")
     return relabelled(labels, data.classes, classes, data.name)[0]
+
+
+def known_training(data: Component | None, context: Context) -> TrainedOn | None:
+    """The training examples of a data set or, if none is named, those that the audit was given.
+
+    Raises:
+        DataError: the data set has other classes or images of another shape than the audit.
+    """
+    if data is None:
+        return context.trained_on
+    found = load(data)
+    shape = tuple(context.images.shape[1:])
+    if found.shape != shape or found.num_classes != context.num_classes:
+        raise DataError(
+            f"{found.name} has {found.num_classes} classes and images of {shape_text(found.shape)}, and the "
+            f"audit {context.num_classes} classes and images of {shape_text(shape)} (C, H, W); name the "
+            "data that the classifier was trained on, with the options it was trained with."
+        )
+    return TrainedOn(found.training_split(), found.fingerprint)
 
 
 def shape_text(shape: Sequence[int]) -> str:

@@ -149,8 +149,9 @@ def audit(
         if file is not None:
             files.write_bytes(file, formats.render(name, subjects, judged))
     output.show(subjects, page, everything, as_json)
-    # a name may have an option after it, as in dataset_transfer:mnist
-    requested = [*DEFAULT_CHECKS, *WITH_TRAINING] if names is None else [name.partition(":")[0] for name in names]
+    # a name may have options after it, as in dataset_transfer:mnist
+    chosen = None if names is None else [config.component("checks", name).name for name in names]
+    requested = [*DEFAULT_CHECKS, *WITH_TRAINING] if chosen is None else chosen
     exit_codes.stop_at_chance(subjects)
     exit_codes.stop_at_errors(subjects, requested)
     exit_codes.stop_at_verdicts(subjects, requested)

@@ -154,7 +154,7 @@ def _short_form(kind: str, given: str) -> Any:
             ) from None
     name, more = split_options(given)
     chosen, colon, argument = name.partition(":")
-    if kind == "data" and registry.is_function(name):
+    if kind in ("data", "ood_scores") and registry.is_function(kind, name):
         return {"name": "function", "path": name, **more}
     if not colon or registry.is_path(kind, name):
         return {"name": name, **more}
@@ -185,8 +185,17 @@ def split_options(given: str) -> tuple[str, dict[str, Any]]:
 
 
 def split_names(given: str) -> list[str]:
-    """Names with commas between them, each with its options: ``"fgsm,pgd:100,restarts=5"`` are two."""
-    return [name.strip() for name in re.split(r",(?![A-Za-z_]\w*=)", given)]
+    """Names with commas between them, each with its options: ``"fgsm,pgd:100,restarts=5"`` are two.
+
+    Commas inside brackets belong to an option: ``"ood_detection,scores=[knn,vim]"`` is one.
+    """
+    depth, start, names = 0, 0, []
+    for place, letter in enumerate(given):
+        depth += (letter in "[{") - (letter in "]}")
+        if letter == "," and depth <= 0 and not _OPTION.match(given, place):
+            names.append(given[start:place])
+            start = place + 1
+    return [name.strip() for name in (*names, given[start:])]
 
 
 def validate(config: type[ConfigT], given: Mapping[str, Any], where: str) -> ConfigT:

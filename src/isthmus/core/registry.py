@@ -26,12 +26,14 @@ KINDS = {
     "objectives": "objective",
     "attacks": "attack",
     "checks": "check",
+    "ood_scores": "OOD score",
     "shifts": "shifted test set",
     "callbacks": "callback",
 }
 _FOLDERS = {
     "backbones": "models.backbones",
     "callbacks": "training.callbacks",
+    "ood_scores": "checks.scores",
     "shifts": "data.shift",
 }  # where it differs from the kind
 PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -68,12 +70,12 @@ def import_module(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
-def is_function(name: str) -> bool:
+def is_function(kind: str, name: str) -> bool:
     """Whether ``name`` is the ``module:function`` of something that can be called and is no class."""
-    if not is_path("data", name):
+    if not is_path(kind, name):
         return False
     module, _, attribute = name.partition(":")
-    found = getattr(_imported("data", name, lambda: import_module(module)), attribute, None)
+    found = getattr(_imported(kind, name, lambda: import_module(module)), attribute, None)
     return callable(found) and not isinstance(found, type)
 
 
@@ -89,7 +91,10 @@ def load(kind: str, name: str) -> type[Any]:
     """
     if is_path(kind, name):
         module, _, attribute = name.partition(":")
-        found = getattr(_imported(kind, name, lambda: import_module(module)), attribute, None)
+        imported = _imported(kind, name, lambda: import_module(module))
+        if not hasattr(imported, attribute):
+            raise ConfigError(f"There is no {KINDS[kind]} {name!r}: the module {module} has no {attribute!r}.")
+        found = getattr(imported, attribute)
     elif name in _own(kind):
         found = importlib.import_module(f"isthmus.{_FOLDERS.get(kind, kind)}.{name}")
     elif name in _registered(kind):

@@ -42,7 +42,7 @@ from isthmus.metrics.ranking_intervals import DETECTION, detection_metrics
 from isthmus.metrics.scores import brier, nll, prediction_margin, probabilities
 from isthmus.metrics.temperature import fit_temperature
 from isthmus.metrics.transmission import transmitted_bits
-from isthmus.metrics.uncertainty import energy, entropy, least_confidence
+from isthmus.metrics.uncertainty import energy, entropy, least_confidence, negative_max_logit
 
 __all__ = [
     "ALEXNET",
@@ -78,6 +78,7 @@ __all__ = [
     "measured_error",
     "measured_mce",
     "measured_relative_mce",
+    "negative_max_logit",
     "nll",
     "norm_of_mean",
     "paired_difference",

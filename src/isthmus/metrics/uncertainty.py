@@ -49,6 +49,15 @@ def energy(logits: ArrayLike) -> Floats:
     return np.asarray(-logsumexp(np.asarray(logits, dtype=np.float64), axis=-1), dtype=np.float64)
 
 
+def negative_max_logit(logits: ArrayLike) -> Floats:
+    """−max_k logit_k of each example (Hendrycks et al. 2022, arXiv:1911.11132); depends on the level of the logits.
+
+    Args:
+        logits: float[n, classes].
+    """
+    return np.asarray(-np.asarray(logits, dtype=np.float64).max(axis=-1), dtype=np.float64)
+
+
 def _below_the_largest(logits: ArrayLike) -> tuple[Floats, Floats]:
     """Each logit less the largest, and e to the power of it, 0 in the place of the largest itself."""
     given = np.asarray(logits, dtype=np.float64)

@@ -18,7 +18,7 @@ from isthmus.report.sections.common import MEAN, Results
 _BINS = 24
 # scores for the comparison of classifiers, with coordinates and titles
 _COMPARED = ({"score": "entropy", "mode": MEAN, "title": "entropy"}, {"score": "rate", "title": "rate R"})
-_ALONE = ("entropy", "energy", "rate", "residual")  # scores that are drawn of a single classifier
+_BESIDE = ("max_probability", "max_logit")  # scores that are not drawn: much like entropy and energy
 _LINES = 3  # out-distributions in one drawing of score distributions
 _NONE = np.empty(0)
 _TITLES = {
@@ -80,11 +80,12 @@ def _headline(result: CheckResult) -> Headline | None:
 
 def _curves(out: str, title: str, shown: Results) -> list[Figure]:
     series, areas = [], {}
-    drawn = _ALONE if len(shown) == 1 else [score["score"] for score in _COMPARED]
+    compared = [score["score"] for score in _COMPARED]
     for name, result in shown.items():
         for score in result.details["scores"]:
             area = result.metrics.get("auroc", **_at(score, out))
-            if area is None or score["score"] not in drawn or score.get("mode", MEAN) != MEAN:
+            drawn = score["score"] not in _BESIDE if len(shown) == 1 else score["score"] in compared
+            if area is None or not drawn or score.get("mode", MEAN) != MEAN:
                 continue
             line = f"{name} ({score['title']})"
             inside, outside = (common.known(result.arrays[f"{which}_{score['score']}"]) for which in ("in", out))
@@ -120,14 +121,20 @@ def _table(out: str, title: str, shown: Results) -> Table:
                 notes.setdefault(facts["notice"], []).append(name)
             success = [result.metrics.get("attack_success", data=out)] if attacked else []
             for score in result.details["scores"]:
-                found = [result.metrics.get(metric, **_at(score, out)) for metric in DETECTION]
+                # their notes say which class is positive, and so do the columns
+                found = [m and m.model_copy(update={"note": ""}) for m in _found(result, score, out)]
                 rows.append((name, score["title"], *found, *success))
     reading = "Scores are larger for more out-of-distribution images. FPR: the fraction of the negative class that is "
-    reading += "accepted when 95% of the positive class are; small is good."
+    reading += "accepted when 95% of the positive class are; small is good. In: audited images are the positive class; "
+    reading += "out: the others are. AUROC is the same for either."
     for notice, names in notes.items():
         reading += f" {notice}" if len(notes) == 1 else f" {listed(names)}: {notice}"
     columns = ("classifier", "score", *(_TITLES[metric] for metric in DETECTION), *["attack success"] * attacked)
     return Table(f"Detection of {title}", reading, columns, tuple(rows))
+
+
+def _found(result: CheckResult, score: Score, out: str) -> list[Metric | None]:
+    return [result.metrics.get(name, **_at(score, out)) for name in DETECTION]
 
 
 def _distributions(score: Score, outs: Mapping[str, str], shown: Results) -> list[Figure]:
