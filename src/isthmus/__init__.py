@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from isthmus.attacks.threats import L1, L2, Linf
     from isthmus.attacks.verify import verify
     from isthmus.audits import Audit, AuditOptions, audit
+    from isthmus.audits.comparison import compare
     from isthmus.core.errors import IsthmusError
     from isthmus.core.tradeoff import Rho
     from isthmus.models.external import load_model
@@ -43,6 +44,7 @@ _HOMES = {
     "audit": "isthmus.audits",
     "black_box": "isthmus.models.external.black_box",
     "bottleneck": "isthmus.models.factory",
+    "compare": "isthmus.audits.comparison",
     "hypothesis": "isthmus.models.hypothesis",
     "load": "isthmus.training.run",
     "load_model": "isthmus.models.external",
@@ -65,6 +67,7 @@ __all__ = [
     "audit",
     "black_box",
     "bottleneck",
+    "compare",
     "hypothesis",
     "load",
     "load_model",

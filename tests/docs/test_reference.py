@@ -12,12 +12,14 @@ from isthmus.core.types import Metric, Metrics
 from isthmus.models.bottleneck import Bottleneck
 from isthmus.models.hypothesis import Hypothesis
 from isthmus.models.paired import Paired
+from isthmus.report.changes import AuditComparison
 from tests.docs.sessions import REFERENCE, run, sessions
 
 PAGES = [page for page in sorted(REFERENCE.glob("*.md")) if sessions(page)]
 CLASSES = {
     "audit-result": [isthmus.Audit],
     "bottleneck-model": [Bottleneck],
+    "compare": [AuditComparison],
     "hypothesis": [Hypothesis],
     "minimal-norms": [MinimalNorms],
     "paired": [Paired],

@@ -74,7 +74,7 @@ class Audit(Summarized):
             ConfigError: this audit has no verdict.
         """
         _ = self.verdict
-        return citation(self._audited()).replace("\u00a0", " ")
+        return citation(self.audited()).replace("\u00a0", " ")
 
     def rows(self) -> list[dict[str, Any]]:
         """Tidy rows of all metrics: model, check, name, coordinates, value, unit, n, interval and note."""
@@ -129,15 +129,16 @@ class Audit(Summarized):
     def save(self, path: str | Path) -> Path:
         """Write the page of this audit, one self-contained HTML file."""
         target = Path(path)
-        files.write_bytes(target, page.render([self._audited()]).encode())
+        files.write_bytes(target, page.render([self.audited()]).encode())
         return target
 
-    def _audited(self) -> AuditedModel:
+    def audited(self) -> AuditedModel:
+        """This audit as the package ``report`` takes it."""
         return AuditedModel(self.record.model, None, self.record.provenance, self.record, self.results)
 
     def _figures(self) -> dict[str, Figure]:
         """The first figure of each check that has one."""
-        sections = page.sections([self._audited()])
+        sections = page.sections([self.audited()])
         found = {
             check: [block for block in each.blocks if isinstance(block, Figure)] for check, each in sections.items()
         }

@@ -14,6 +14,7 @@ import typer
 
 from isthmus.cli.attack import attack
 from isthmus.cli.audit import audit
+from isthmus.cli.compare import compare
 from isthmus.cli.demo import demo
 from isthmus.cli.exit_codes import BUG, ERROR, INTERRUPTED
 from isthmus.cli.export import export
@@ -86,6 +87,10 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
         report,
         examples("report runs/digits-ceb runs/digits-vib --out report.html", "report runs/* --json"),
     ),
+    "compare": (
+        compare,
+        examples("compare runs/before runs/after", "compare runs/before runs/after --markdown comparison.md"),
+    ),
     "export": (
         export,
         examples("export runs/digits-ceb --formats junit,sarif,markdown", "export runs/* --formats json --out exports"),
@@ -122,7 +127,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
     Exit codes: 0 done; 1 a fault of isthmus; 2 a mistake that the user can correct, training that collapsed, a
     classifier at chance, a check that failed or a claim that does not hold; 3 an overstated robust accuracy, 4 a broken
-    one, 5 an undecided one; 130 interrupted.
+    one, 5 an undecided one; 6 below a threshold; 7 a regression; 130 interrupted.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given

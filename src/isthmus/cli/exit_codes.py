@@ -26,6 +26,9 @@ OVERSTATED, BROKEN, UNDECIDED = 3, 4, 5
 BELOW = 6
 """An accuracy below a threshold of ``--fail-under``."""
 
+REGRESSION = 7
+"""A number that is worse than in an earlier audit (``isthmus compare``)."""
+
 INTERRUPTED = 130
 
 

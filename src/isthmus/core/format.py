@@ -21,7 +21,7 @@ STATUSES = {
 }
 """Each :class:`isthmus.core.types.Status` in a word."""
 DIFFERENCES = frozenset(
-    ("accuracy_loss", "added_error", "gain", "generalisation_gap", "information_gap", "overconfidence")
+    ("accuracy_loss", "added_error", "difference", "gain", "generalisation_gap", "information_gap", "overconfidence")
 )
 """Metrics in the unit "fraction" that are differences of two fractions: shown in percentage points."""
 _NAMES = {

@@ -52,12 +52,12 @@ def cautions(models: Sequence[AuditedModel]) -> list[str]:
     found += [f"The audit of {model.name} is unfinished. {model.unfinished}" for model in models if model.unfinished]
     if len({model.record.data_hash for model in models}) > 1:
         found.append("They were not audited on the same images, so differences between them may come from the images.")
-    if differing := _differing_settings(models):
+    if differing := differing_settings(models):
         found.append(f"They were audited with different settings ({', '.join(differing)}); compare with caution.")
     return found
 
 
-def _differing_settings(models: Sequence[AuditedModel]) -> list[str]:
+def differing_settings(models: Sequence[AuditedModel]) -> list[str]:
     """Names of the audits' settings, and of their checks' options ("robustness.levels"), that are not the same.
 
     A setting that a classifier does not have, such as draws without randomness, is no difference.

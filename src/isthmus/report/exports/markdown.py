@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from isthmus.core.errors import printable
 from isthmus.core.format import in_words, threat_title
 from isthmus.core.types import Metric
-from isthmus.report import comparison
+from isthmus.report.changes import AuditComparison
+from isthmus.report.comparison import mode_words
 from isthmus.report.exports.outcomes import outcomes
 from isthmus.report.headlines import diagnosed, headlines
 from isthmus.report.loading import AuditedModel, as_mapping
@@ -51,7 +52,7 @@ def table(models: Sequence[AuditedModel]) -> Iterator[str]:
     yield _row(["---"] * (3 + len(found)))
     for index, model in enumerate(models):
         result = diagnosed(model)
-        mode = comparison.mode_words(model)
+        mode = mode_words(model)
         where = f"{model.record.data.partition(';')[0]}, {threat_title(str(model.record.settings.get('threat', '')))}"
         yield _row(
             [
@@ -61,6 +62,17 @@ def table(models: Sequence[AuditedModel]) -> Iterator[str]:
                 *(_cell(metrics[index]) for metrics in found.values()),
             ]
         )
+
+
+def comparison(found: AuditComparison) -> bytes:
+    """Two audits compared: a sentence and a table of the changes."""
+    lines = ["### Robustness audits compared by isthmus", "", escaped(found.sentence), ""]
+    lines.append(_row(["", escaped(found.before), escaped(found.after), "difference", ""]))
+    lines.append(_row(["---"] * 5))
+    for *cells, outcome in found.table():
+        lines.append(_row([*map(escaped, cells), f"**{outcome}**" if outcome == "worse" else outcome]))
+    lines += ["", *(f"- {escaped(line)}" for line in (*found.missing, *found.notes))]
+    return ("\n".join(lines).rstrip() + "\n").encode()
 
 
 def _cell(metric: Metric | None) -> str:
