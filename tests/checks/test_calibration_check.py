@@ -210,3 +210,18 @@ def test_the_debiased_error_is_smaller_and_near_zero_for_a_calibrated_classifier
     debiased = found.one("ece_debiased", mode="mean").value
     assert debiased < found.one("ece", mode="mean").value
     assert abs(debiased) < 0.015
+
+
+def test_confidence_that_says_nothing_selects_nothing():
+    """Of a calibrated classifier the most confident images have fewer errors; shuffled labels do not care."""
+    ctx = context()
+    found = run(ctx)
+    area = found.metrics.one("aurc", mode="mean")
+    assert area.interval.high < 1 - found.arrays["correct"].mean()
+    figure = page.section({"m": found}).blocks[3]
+    assert figure.title == "Selective classification"
+    assert figure.series[0].y[-1] == pytest.approx(1 - found.arrays["correct"].mean())
+    assert len(figure.series[0].x) == 100
+    shuffled = Context(ctx.model, ctx.images, ctx.labels.flip(0), 4, ctx.threat)
+    other = run(shuffled)
+    assert other.metrics.one("aurc", mode="mean").value == pytest.approx(1 - other.arrays["correct"].mean(), abs=0.05)

@@ -20,6 +20,7 @@ from isthmus.core.types import CheckResult, Metric, Metrics, Status
 MEASURES = ("ece", "ece_equal_mass", "margin", "overconfidence", "nll", "brier")
 _SCALED = ("ece", "nll", "brier")  # measured before and after temperature scaling
 _MIN_IMAGES = 2
+_POINTS = 100  # of a risk–coverage curve
 
 
 class Calibration(Check):
@@ -29,7 +30,8 @@ class Calibration(Check):
     NaN or infinite: such examples have no confidence and are left out.
 
     Metrics by mode: ``ece``, ``ece_equal_mass``, ``ece_debiased``, ``margin`` (the largest probability less the
-    second), ``overconfidence``, ``nll``, ``brier``. With ``temperature`` also ``temperature``, and ``ece``, ``nll`` and
+    second), ``overconfidence``, ``nll``, ``brier``; ``aurc`` and ``excess_aurc`` of selective classification by
+    confidence (:mod:`isthmus.metrics.selective`). With ``temperature`` also ``temperature``, and ``ece``, ``nll`` and
     ``brier`` with the coordinate ``scaling`` ("before" or "after"), on the examples that the temperature was not fitted
     on. Which examples these are depends on the audit's seed and their positions in the data set.
 
@@ -62,6 +64,7 @@ class Calibration(Check):
         arrays: dict[str, NDArray[Any]] = {}
         found: list[Metric] = []
         bins: dict[str, Any] = {}
+        selective: dict[str, Any] = {}
         missing: dict[str, int] = {}
         for mode, logits in context.clean_logits().items():
             known = finite(logits)
@@ -71,7 +74,11 @@ class Calibration(Check):
             examples = _examples(logits[known], truth[known])
             arrays |= {in_mode(name, mode): spread(values, known) for name, values in examples.items()}
             found += [metric.named(metric.name, mode=mode) for metric in self._all(examples, context.seed)]
+            uncertainty, wrong = metrics.least_confidence(logits[known]), ~examples["correct"]
+            areas = metrics.selective_metrics(uncertainty, wrong, context.seed, resamples=self.resamples)
+            found += [area.named(name, mode=mode) for name, area in areas.items()]
             bins[mode] = self._bins(examples)
+            selective[mode] = _drawn(*metrics.risk_coverage(uncertainty, wrong))
             if self.temperature is not None:
                 fitted = _fitted_on(context, known, self.temperature)
                 scaled = self._scaled(logits[known], truth[known], fitted, context.seed)
@@ -84,7 +91,7 @@ class Calibration(Check):
             reason=reason,
             metrics=whole,
             thresholds={"ece": self.threshold},
-            details={"bins": bins, "mode": mode},
+            details={"bins": bins, "selective": selective, "mode": mode},
             arrays=arrays,
         )
 
@@ -159,6 +166,12 @@ def _examples(logits: NDArray[Any], truth: NDArray[Any]) -> dict[str, NDArray[An
         "nll": metrics.nll(logits, truth),
         "brier": metrics.brier(logits, truth),
     }
+
+
+def _drawn(coverage: NDArray[np.float64], risk: NDArray[np.float64]) -> dict[str, list[float]]:
+    """A risk–coverage curve as at most :data:`_POINTS` points, evenly spread over coverage."""
+    rows = np.unique(np.linspace(0, coverage.size - 1, min(coverage.size, _POINTS)).round().astype(np.intp))
+    return {"coverage": coverage[rows].tolist(), "risk": risk[rows].tolist()}
 
 
 def _fitted_on(context: Context, known: NDArray[np.bool_], fraction: float) -> NDArray[np.bool_]:

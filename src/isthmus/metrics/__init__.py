@@ -1,10 +1,11 @@
 """Metrics of predictions: pure functions of numpy arrays, each with its confidence interval.
 
 ``intervals`` holds confidence intervals of proportions and means, ``scores`` per-example losses of probabilities,
-``temperature`` their scaling, ``calibration`` reliability bins and the expected calibration error, ``corruption`` the
-corruption error, ``uncertainty`` uncertainty scores, ``ranking`` how well a score separates out-of-distribution from
-in-distribution examples, ``transmission`` the mutual information of predictions and labels, and ``crossed`` means over
-draws and examples. Import from here: ``from isthmus.metrics import wilson``.
+``temperature`` their scaling, ``calibration`` reliability bins and the expected calibration error, ``selective`` the
+error among the most certain examples, ``corruption`` the corruption error, ``uncertainty`` uncertainty scores,
+``ranking`` how well a score separates out-of-distribution from in-distribution examples, ``transmission`` the mutual
+information of predictions and labels, and ``crossed`` means over draws and examples. Import from here: ``from
+isthmus.metrics import wilson``.
 """
 
 from isthmus.metrics.calibration import Bin, Scheme, bin_edges, calibration_error, ece, reliability_bins
@@ -40,6 +41,7 @@ from isthmus.metrics.intervals import (
 from isthmus.metrics.ranking import aupr, auroc, fpr_at_tpr, roc_curve
 from isthmus.metrics.ranking_intervals import DETECTION, detection_metrics
 from isthmus.metrics.scores import brier, nll, prediction_margin, probabilities
+from isthmus.metrics.selective import SELECTIVE, aurc, risk_coverage, selective_metrics
 from isthmus.metrics.temperature import fit_temperature
 from isthmus.metrics.transmission import transmitted_bits
 from isthmus.metrics.uncertainty import energy, entropy, least_confidence, negative_max_logit
@@ -49,11 +51,13 @@ __all__ = [
     "ALEXNET_CLEAN",
     "CORRUPTIONS",
     "DETECTION",
+    "SELECTIVE",
     "SEVERITIES",
     "Bin",
     "Scheme",
     "accuracy",
     "aupr",
+    "aurc",
     "auroc",
     "bin_edges",
     "bootstrap",
@@ -87,7 +91,9 @@ __all__ = [
     "proportion",
     "relative_mean_corruption_error",
     "reliability_bins",
+    "risk_coverage",
     "roc_curve",
+    "selective_metrics",
     "transmitted_bits",
     "wilson",
 ]

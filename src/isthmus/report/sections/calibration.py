@@ -1,8 +1,8 @@
-"""Reliability diagram, accuracy over the margin, and the measures of calibration."""
+"""Reliability diagram, accuracy over the margin, selective classification, and the measures of calibration."""
 
 from __future__ import annotations
 
-from isthmus.core.display import Figure, Section, Table
+from isthmus.core.display import Figure, Section, Series, Table
 from isthmus.core.format import percent
 from isthmus.report.sections import common
 from isthmus.report.sections.common import MEAN, Results
@@ -14,6 +14,8 @@ _MEASURES = {
     "overconfidence": common.measured("overconfidence"),
     "NLL": common.measured("nll"),
     "Brier": common.measured("brier"),
+    "AURC": common.measured("aurc"),
+    "excess AURC": common.measured("excess_aurc"),
 }
 _SCALED = {
     "temperature": common.measured("temperature"),
@@ -30,7 +32,7 @@ def section(results: Results) -> Section:
     return Section(
         "Calibration",
         "Is its confidence calibrated?",
-        (_diagram(shown), _measures(shown), _margins(shown), *_scaling(shown)) if shown else (),
+        (_diagram(shown), _measures(shown), _margins(shown), _selective(shown), *_scaling(shown)) if shown else (),
         common.columns(shown, "ECE", common.measured("ece")),
         common.headlines(shown, "ece", "expected calibration error"),
     )
@@ -47,6 +49,21 @@ def _margins(shown: Results) -> Figure:
     means = "; ".join(f"{name}: {percent(m.value)}" for name, m in common.column(shown, "margin", mode=MEAN).items())
     reading = f"The margin is the largest probability less the second largest. Its mean: {means}."
     return _reliability("Accuracy over the prediction margin", reading, shown, "margin", "margin")
+
+
+def _selective(shown: Results) -> Figure:
+    """Error among the images with the highest confidence, as risk over coverage."""
+    curves = {name: result.details["selective"][MEAN] for name, result in shown.items()}
+    series = [Series(name, tuple(of["coverage"]), tuple(of["risk"]), group=name) for name, of in curves.items()]
+    areas = "; ".join(
+        f"{name}: {percent(m.value)}" for name, m in common.column(shown, "excess_aurc", mode=MEAN).items()
+    )
+    reading = (
+        "Images are classified in the order of confidence; the curve falls to the left if errors are uncertain. Area "
+        f"under the curve above that of a perfect order: {areas}."
+    )
+    axes = "coverage: fraction of images that are classified", "risk: their error"
+    return Figure("Selective classification", reading, *axes, tuple(series), x_range=(0.0, 1.0))
 
 
 def _reliability(title: str, reading: str, shown: Results, kind: str, of: str) -> Figure:
