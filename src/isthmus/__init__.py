@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from isthmus.attacks.verify import verify
     from isthmus.audits import Audit, AuditOptions, audit
     from isthmus.audits.comparison import compare
+    from isthmus.audits.tracking import log_to
     from isthmus.core.errors import IsthmusError
     from isthmus.core.tradeoff import Rho
     from isthmus.models.external import load_model
@@ -48,6 +49,7 @@ _HOMES = {
     "hypothesis": "isthmus.models.hypothesis",
     "load": "isthmus.training.run",
     "load_model": "isthmus.models.external",
+    "log_to": "isthmus.audits.tracking",
     "normalized": "isthmus.models.preprocessing",
     "paired": "isthmus.models.paired",
     "robust_accuracy": "isthmus.attacks.api",
@@ -71,6 +73,7 @@ __all__ = [
     "hypothesis",
     "load",
     "load_model",
+    "log_to",
     "normalized",
     "paired",
     "robust_accuracy",

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import huggingface_hub
 import jsonschema
 import numpy as np
+import pyarrow.parquet
 import pytest
+from referencing import Registry
+from referencing.jsonschema import DRAFT7
 
 from isthmus import metrics
 from isthmus.cli import export
@@ -142,3 +148,91 @@ def test_the_numbers_are_those_of_the_document(model) -> None:
     found = json.loads(formats.render("json", [model]))
     assert found["page"] is None
     assert found["verdicts"][0]["corrected"]["value"] == 0.51
+
+
+def test_cyclonedx_satisfies_its_schema_and_has_the_bounds_of_every_interval(model) -> None:
+    bom = json.loads(formats.render("cyclonedx", [model]))
+    found = [(uri, schema(uri)) for uri in ("spdx.schema.json", "jsf-0.82.schema.json", "bom-1.6.schema.json")]
+    resources = [(f"http://cyclonedx.org/schema/{uri}", DRAFT7.create_resource(each)) for uri, each in found]
+    jsonschema.Draft7Validator(found[-1][1], registry=Registry().with_resources(resources)).validate(bom)
+    component, data = bom["components"]
+    measured = component["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]
+    stored = [metric for result in model.results.values() for metric in result.metrics]
+    assert [float(each["value"]) for each in measured] == [metric.value for metric in stored]
+    for each, metric in zip(measured, stored, strict=True):
+        bounds = each["confidenceInterval"]
+        assert (float(bounds["lowerBound"]), float(bounds["upperBound"])) == (metric.interval.low, metric.interval.high)
+    assert {"name": "isthmus:model_hash", "value": model.record.model_hash} in component["properties"]
+    assert data["type"] == "data"
+
+
+def test_the_model_index_is_read_by_the_hubs_own_library(model, judged, tmp_path: Path) -> None:
+    sound = replace(model, name="mine")
+    (path,) = formats.write(["huggingface"], [sound], tmp_path, judged)
+    card = huggingface_hub.ModelCard.load(path)
+    results = {each.metric_type: each for each in card.data.eval_results}
+    assert card.data.model_name == "mine"
+    assert results["robust_accuracy"].metric_value == 0.51
+    assert results["robust_accuracy"].metric_args["n"] == 100
+    assert results["accuracy"].metric_value == 350 / 360
+    assert results["accuracy"].dataset_name == model.record.data
+    assert "51.0% (95% interval 41.3–60.6, n = 100)" in card.text
+
+
+def test_latex_escapes_every_special_character(model) -> None:
+    text = formats.render("latex", [replace(model, name="a_b & 50% #1 $x^2$ ~{y} \\input{z} ℓ∞ 模")]).decode()
+    row = next(line for line in text.splitlines() if "51.0" in line)
+    assert row.count("&") - row.count("\\&") == 3  # model, reported, corrected, clean
+    assert "51.0\\% (41.3--60.6)" in row
+    name = row.split(" & 92")[0]
+    assert name.strip() == (
+        r"a\_b \& 50\% \#1 \$x\textasciicircum{}2\$ \textasciitilde{}\{y\} \textbackslash{}input\{z\} $\ell_\infty$ ?"
+    )
+    assert text.isascii()
+    for opened, closed in (("begin", "end"), ("toprule", "bottomrule")):
+        assert text.count(f"\\{opened}") == text.count(f"\\{closed}")
+
+
+def test_parquet_has_every_metric_and_every_image(model, runs) -> None:
+    other = load(runs[0])
+    table = pyarrow.parquet.read_table(BytesIO(formats.render("parquet", [model, other])))
+    rows = table.to_pylist()
+    stored = [metric for each in (model, other) for result in each.results.values() for metric in result.metrics]
+    assert [(row["name"], row["value"], row["n"]) for row in rows] == [(m.name, m.value, m.n) for m in stored]
+    corrected = next(row for row in rows if row["name"] == "corrected_accuracy")
+    assert (corrected["eps"], corrected["mode"], corrected["check"]) == (0.1, "mean", "diagnosis")
+
+
+def test_the_rows_of_examples_are_those_of_the_audited_images(model) -> None:
+    n = model.record.n
+    diagnosed = model.results["diagnosis"].model_copy(
+        update={"arrays": {"corrected_robust": np.arange(n) < 40, "broken": np.arange(n)}}
+    )
+    others = replace(model, name="other", results={})
+    content = formats.render("examples", [replace(model, results={"diagnosis": diagnosed}), others])
+    table = pyarrow.parquet.read_table(BytesIO(content))
+    assert table.column_names == ["model", "row", "diagnosis.corrected_robust"]
+    robust = table.column("diagnosis.corrected_robust").to_pylist()
+    assert sum(robust[:n]) == 40
+    assert robust[n:] == [None] * n
+
+
+def test_the_test_report_has_all_its_parts_and_claims_nothing(model, judged) -> None:
+    text = formats.render("report", [model], judged).decode()
+    titles = [line for line in text.splitlines() if line.startswith("## ")]
+    assert len(titles) == 8
+    assert "claims no accreditation" in text
+    for fact in (model.record.model_hash, model.record.data_hash, "51.0%", "Missed: robust accuracy", "Wilson"):
+        assert fact in text
+    deviations = text[text.index("## 7.") : text.index("## 8.")]
+    assert {"skipped", "error", "warning", "failed"} <= {
+        line[2:].partition(":")[0] for line in deviations.splitlines() if line.startswith("* ")
+    }
+    rows = [line for line in text[text.index("## 5.") : text.index("## 6.")].splitlines() if line.startswith("| ")]
+    assert len(rows) == 1 + sum(len(result.metrics) for result in model.results.values())
+
+
+def test_parquet_without_pyarrow_names_the_extra(model, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ConfigError, match=r"isthmus\[parquet\]"):
+        formats.render("parquet", [model])

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from isthmus.audits.result import Audit
-from isthmus.core.errors import ConfigError, shown
+from isthmus.audits.result import Audit, audited_model
 from isthmus.report import changes
 from isthmus.report.changes import AuditComparison
-from isthmus.report.loading import AuditedModel, load
 
 
 def compare(before: Audit | str | Path, after: Audit | str | Path) -> AuditComparison:
@@ -30,12 +28,4 @@ def compare(before: Audit | str | Path, after: Audit | str | Path) -> AuditCompa
             different images would mix the models with the images.
         FileError: a folder holds no audit.
     """
-    return changes.compare(_audited(before, "before"), _audited(after, "after"))
-
-
-def _audited(given: Audit | str | Path, name: str) -> AuditedModel:
-    if isinstance(given, Audit):
-        return given.audited()
-    if isinstance(given, str | Path):
-        return load(given)
-    raise ConfigError(f"{name} must be the result of isthmus.audit or the folder of an audit; got {shown(given)}.")
+    return changes.compare(audited_model(before, "before"), audited_model(after, "after"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from isthmus.core import files
 from isthmus.core.display import Figure
-from isthmus.core.errors import ConfigError, unknown
+from isthmus.core.errors import ConfigError, shown, unknown
 from isthmus.core.format import STATUSES, in_words, size, threat_title
 from isthmus.core.notebook import Summarized, dataframe
 from isthmus.core.results import AuditRecord
@@ -16,7 +16,7 @@ from isthmus.core.types import Caution, CheckResult, Metric, Status
 from isthmus.diagnosis.verdict import Verdict
 from isthmus.report import page
 from isthmus.report.citation import citation
-from isthmus.report.loading import AuditedModel
+from isthmus.report.loading import AuditedModel, load
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -160,3 +160,17 @@ class Audit(Summarized):
             "checks": ", ".join(f"{check}: {STATUSES[result.status]}" for check, result in self.results.items()),
             **({"cautions": " ".join(cautions)} if cautions else {}),
         }
+
+
+def audited_model(given: Audit | str | Path, name: str) -> AuditedModel:
+    """An audit, or the folder of one, as the package ``report`` takes it.
+
+    Raises:
+        ConfigError: something else, called ``name`` in the message.
+        FileError: the folder holds no audit.
+    """
+    if isinstance(given, Audit):
+        return given.audited()
+    if isinstance(given, str | Path):
+        return load(given)
+    raise ConfigError(f"{name} must be the result of isthmus.audit or the folder of an audit; got {shown(given)}.")

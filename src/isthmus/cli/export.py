@@ -10,7 +10,7 @@ from isthmus.cli.options import FailUnder, argument, complete, text
 from isthmus.cli.output import echo
 from isthmus.core import config
 
-FORMATS = ("json", "junit", "markdown", "sarif")
+FORMATS = ("cyclonedx", "examples", "huggingface", "json", "junit", "latex", "markdown", "parquet", "report", "sarif")
 """Keys of ``isthmus.report.exports.formats.FORMATS``, which imports more than a command's help needs."""
 
 

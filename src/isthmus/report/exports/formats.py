@@ -15,16 +15,23 @@ from isthmus.report.thresholds import Judged
 
 @dataclass(frozen=True)
 class Format:
-    """A format: its usual file name, and the module whose ``render(models, judged)`` returns the file's bytes."""
+    """A format: its usual file name, and the module and function that return the file's bytes."""
 
     file: str
     module: str
+    function: str = "render"
 
 
 FORMATS = {
+    "cyclonedx": Format("audit.cdx.json", "cyclonedx"),
+    "examples": Format("examples.parquet", "parquet", "examples"),
+    "huggingface": Format("model-card.md", "huggingface"),
     "json": Format("audit.json", "json_document"),
     "junit": Format("audit.xml", "junit"),
+    "latex": Format("audit.tex", "latex"),
     "markdown": Format("summary.md", "markdown"),
+    "parquet": Format("metrics.parquet", "parquet"),
+    "report": Format("report.md", "iso17025"),
     "sarif": Format("audit.sarif", "sarif"),
 }
 
@@ -42,7 +49,7 @@ def render(name: str, models: Sequence[AuditedModel], judged: Sequence[Judged] =
     if name not in FORMATS:
         raise ConfigError(unknown("format", name, FORMATS))
     module = importlib.import_module(f"isthmus.report.exports.{FORMATS[name].module}")
-    content: bytes = module.render(models, judged)
+    content: bytes = getattr(module, FORMATS[name].function)(models, judged)
     return content
 
 

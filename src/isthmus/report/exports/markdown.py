@@ -85,7 +85,7 @@ def _made(model: AuditedModel) -> str:
     command = record.provenance.get("command")
     return (
         f"{escaped(model.name)}: {_code(str(command)) if command else 'a call of isthmus.audit'}; isthmus {made}, seed "
-        f"{record.seed}, n = {record.n:,}, {escaped(str(record.settings.get('images', 'all')))} images; SHA-256 of the "
+        f"{record.seed}, n = {record.n:,} ({escaped(str(record.settings.get('images', 'all')))}); SHA-256 of the "
         f"model {record.model_hash[:_SHORT]}…, of the data {record.data_hash[:_SHORT]}…"
     )
 
