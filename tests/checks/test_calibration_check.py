@@ -156,41 +156,54 @@ def test_no_answer_at_all_is_an_error_in_one_sentence():
 
 
 @pytest.mark.parametrize(("power", "stochastic"), [(4.0, None), (0.3, 2.0)])
-def test_a_temperature_is_judged_on_what_it_was_not_fitted_on(power, stochastic):
+def test_scalings_are_measured_on_what_they_were_not_fitted_on(power, stochastic):
     ctx = context(power=power, stochastic=None if stochastic is None else Sharpened(stochastic))
-    result = run(ctx, temperature=0.5)
-    assert result.metrics.one("temperature", mode="mean").value == pytest.approx(
-        power, rel=0.15
-    )  # dividing by it gives power 1
-    assert (
-        result.metrics.one("temperature", mode="mean").n + result.metrics.one("ece", mode="mean", scaling="after").n
-        == 1500
-    )
-    assert result.metrics.one("ece", mode="mean", scaling="after").interval.low == 0.0
-    assert (
-        result.metrics.one("ece", mode="mean", scaling="before").value
-        > 3 * result.metrics.one("ece", mode="mean", scaling="after").value
-    )
-    assert (
-        result.metrics.one("nll", mode="mean", scaling="after").value
-        < result.metrics.one("nll", mode="mean", scaling="before").value
-    )
+    result = run(ctx, split=0.5)
+    at = {name: {"mode": "mean", "scaling": name} for name in ("none", "temperature", "vector", "isotonic")}
+    temperature = result.metrics.one("temperature", mode="mean")
+    assert temperature.value == pytest.approx(power, rel=0.15)  # dividing by it gives power 1
+    assert temperature.n == result.metrics.one("ece", **at["isotonic"]).n == 750
+    before = {name: result.metrics.one(name, **at["none"]) for name in ("ece", "nll", "accuracy")}
+    for name in ("temperature", "vector", "isotonic"):
+        assert result.metrics.one("ece", **at[name]).interval.low < 0.01
+        assert before["ece"].value > 2 * result.metrics.one("ece", **at[name]).value
+        assert result.metrics.one("nll", **at[name]).value < before["nll"].value
+    assert result.metrics.one("accuracy", **at["temperature"]).value == before["accuracy"].value
+    assert before["nll"].note == "fitted on 750 other examples"
     if stochastic is not None:
         assert result.metrics.one("temperature", mode="stochastic").value == pytest.approx(stochastic, rel=0.15)
-    table = page.section({"m": result}).blocks[-1]
-    assert [row[0] for row in table.rows] == (["m"] if stochastic is None else ["m", "m (stochastic)"])
-    assert table.rows[0][1] == result.metrics.one("temperature", mode="mean")
+    scaled, sets = page.section({"m": result}).blocks[-2:]
+    modes = ["m"] if stochastic is None else ["m", "m (stochastic)"]
+    assert [row[0] for row in scaled.rows] == [mode for mode in modes for _ in range(4)]
+    assert [row[1] for row in scaled.rows[:4]] == ["none", "temperature", "vector", "isotonic regression"]
+    assert [row[:2] for row in sets.rows[:2]] == [("m", "LAC"), ("m", "APS, randomised")]
+    assert scaled.rows[1][2].value == result.metrics.one("ece", **at["temperature"]).value
 
 
-def test_who_fits_the_temperature_does_not_depend_on_the_batch():
-    one, other = (run(context(power=2.0, batch_size=size), temperature=0.3) for size in (64, 1500))
+@pytest.mark.parametrize("alpha", [0.05, 0.3])
+def test_prediction_sets_cover_as_often_as_chance_allows(alpha):
+    """With the true probabilities, LAC's sets are the smallest on average (Sadinle et al. 2019)."""
+    result = run(context(n=4000), split=0.5, alpha=alpha, scalings=())
+    low, high = result.details["split"]["mean"]["coverage"]
+    assert low < 1 - alpha < high < low + 0.08
+    for name in ("lac", "aps"):
+        covered = result.metrics.one("coverage", mode="mean", conformal=name)
+        assert low <= covered.value <= high
+        assert covered.interval.method == "Wilson"
+    lac, aps = (result.metrics.one("set_size", mode="mean", conformal=name).value for name in ("lac", "aps"))
+    assert lac <= aps
+    assert not result.metrics.select("temperature")
+
+
+def test_the_split_does_not_depend_on_the_batch():
+    one, other = (run(context(power=2.0, batch_size=size), split=0.3) for size in (64, 1500))
     assert one.model_dump() == other.model_dump()
     assert one.metrics.one("temperature", mode="mean").n == 450
 
 
-def test_too_few_to_fit_and_judge():
+def test_too_few_to_split():
     with pytest.raises(ModelError, match=r"3 images have finite logits"):
-        run(context(3), temperature=0.5)
+        run(context(3), split=0.5)
 
 
 def test_the_margin_is_the_largest_probability_less_the_second():
@@ -221,7 +234,7 @@ def test_confidence_that_says_nothing_selects_nothing():
     figure = page.section({"m": found}).blocks[3]
     assert figure.title == "Selective classification"
     assert figure.series[0].y[-1] == pytest.approx(1 - found.arrays["correct"].mean())
-    assert len(figure.series[0].x) == 100
+    assert len(figure.series[0].x) == 40
     shuffled = Context(ctx.model, ctx.images, ctx.labels.flip(0), 4, ctx.threat)
     other = run(shuffled)
     assert other.metrics.one("aurc", mode="mean").value == pytest.approx(1 - other.arrays["correct"].mean(), abs=0.05)

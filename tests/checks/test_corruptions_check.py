@@ -230,7 +230,9 @@ def test_a_published_set_is_read_in_place_of_the_audited_images(tmp_path: Path) 
     )
     assert "added_error" not in result.metrics.names()
     assert "relative_mce" not in result.metrics.names()  # there are no clean answers to the same images
-    figure, summary, table = page.section({"a": result}).blocks
+    figure, summary, table, losses, calibration = page.section({"a": result}).blocks
+    assert losses.series[0].x == (1.0, 2.0, 3.0, 4.0, 5.0)
+    assert calibration.rows[0][0] == "fog"
     assert figure.series[0].x == (1.0, 2.0, 3.0, 4.0, 5.0)
     assert summary.columns == ("classifier", "mean error", "mCE")
     assert page.section({"a": result}).headlines["a"].metric == result.metrics.one("mce", mode="mean")
@@ -284,3 +286,30 @@ def test_an_audit_keeps_it_and_shows_one_or_several_classifiers(tmp_path: Path) 
     other = isthmus.audit(Quadrants(), images, labels, "linf:0.1", [asked[0] | {"severities": [1, 4]}])
     other = other.results["corruptions"]
     assert "Compare only" in page.section({"a": result, "b": other}).blocks[0].reading
+
+
+class Sure(nn.Module):
+    """The probability of the brightest quarter is 0.9 on every image, and of the others what remains."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        first = Quadrants()(images).argmax(1)
+        return torch.log(torch.full((len(images), 4), 0.1 / 3).scatter(1, first[:, None], 0.9))
+
+
+def test_calibration_under_each_corruption_has_a_closed_form() -> None:
+    """At a confidence of 0.9 the calibration error is |accuracy − 0.9|, and the loss follows from the accuracy."""
+    result = config(corruptions=TWO, severities=(1, 5)).run(context(model=Sure()))
+    found = result.metrics
+    for name in TWO:
+        for severity in (1, 5):
+            at = {"mode": "mean", "corruption": name, "severity": severity}
+            right = found.one("accuracy", **at).value
+            assert found.one("ece", **at).value == pytest.approx(abs(right - 0.9), abs=1e-6)
+            loss = -right * np.log(0.9) - (1 - right) * np.log(0.1 / 3)
+            assert found.one("nll", **at).value == pytest.approx(loss, rel=1e-5)
+            interval = found.one("nll", **at).interval
+            assert interval is not None
+            assert interval.low - 1e-6 <= loss <= interval.high + 1e-6
+    mean = np.mean([found.one("nll", mode="mean", corruption=name, severity=5).value for name in TWO])
+    assert found.one("nll", mode="mean", severity=5).value == pytest.approx(mean, rel=1e-5)
+    np.testing.assert_allclose(result.arrays["confidence_fog"], 0.9, rtol=1e-5)

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
 from isthmus import metrics
 from isthmus.checks.check import Check, in_mode, mode_with, not_finite
 from isthmus.checks.context import MEAN, STOCHASTIC, Context, finite, spread
+from isthmus.checks.halves import SCALINGS, Halves, Scaling, halved
 from isthmus.core.errors import ModelError
 from isthmus.core.format import interval, listed, percent
-from isthmus.core.randomness import fold, uniform
 from isthmus.core.types import CheckResult, Metric, Metrics, Status
 
 MEASURES = ("ece", "ece_equal_mass", "margin", "overconfidence", "nll", "brier")
-_SCALED = ("ece", "nll", "brier")  # measured before and after temperature scaling
-_MIN_IMAGES = 2
-_POINTS = 100  # of a risk–coverage curve
+_SCALED = ("ece", "nll", "brier", "accuracy")  # measured before and after scaling
+_POINTS = 40  # of a risk–coverage curve
 
 
 class Calibration(Check):
@@ -31,9 +31,13 @@ class Calibration(Check):
 
     Metrics by mode: ``ece``, ``ece_equal_mass``, ``ece_debiased``, ``margin`` (the largest probability less the
     second), ``overconfidence``, ``nll``, ``brier``; ``aurc`` and ``excess_aurc`` of selective classification by
-    confidence (:mod:`isthmus.metrics.selective`). With ``temperature`` also ``temperature``, and ``ece``, ``nll`` and
-    ``brier`` with the coordinate ``scaling`` ("before" or "after"), on the examples that the temperature was not fitted
-    on. Which examples these are depends on the audit's seed and their positions in the data set.
+    confidence (:mod:`isthmus.metrics.selective`).
+
+    With ``split``, measured on the examples that nothing was fitted on: ``ece``, ``nll``, ``brier`` and ``accuracy``
+    with the coordinate ``scaling`` ("none", "temperature", "vector" or "isotonic", :mod:`isthmus.metrics.scaling`), and
+    ``coverage``, mean ``set_size`` and fraction of ``empty_sets`` of prediction sets with the coordinate ``conformal``
+    ("lac" or "aps", :mod:`isthmus.metrics.conformal`); and ``temperature``. Which examples these are depends on the
+    audit's seed and their positions in the data set. The interval of ``coverage`` is Wilson's, for these thresholds.
 
     Arrays, one number per example: ``confidence``, ``margin``, ``correct``, ``nll`` (nats) and ``brier`` (0 to 2), and
     the same with ``stochastic_`` before it; NaN (``correct``: false) if logits are not finite.
@@ -43,28 +47,35 @@ class Calibration(Check):
         bin_level: level of the Clopper-Pearson interval of each bin's accuracy.
         threshold: warn above this expected calibration error. The default is the width of one bin: on average,
             confidence is off by more than the resolution of the reliability diagram.
-        temperature: fit a temperature on this fraction of the examples and test it on the others; None to skip.
+        split: fraction of the examples that scalings and prediction sets are fitted on; they are measured on the
+            others. None to skip. Short form: ``calibration:0.5``.
+        scalings: those to fit.
+        alpha: prediction sets are to contain the label with a probability of 1 − ``alpha``.
         resamples: of every bootstrap.
     """
 
+    argument: ClassVar[str | None] = "split"
     name: Literal["calibration"] = "calibration"
     bins: Annotated[int, Field(gt=0)] = 20
     bin_level: Annotated[float, Field(gt=0, lt=1)] = 0.90
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.05
-    temperature: Annotated[float, Field(gt=0, lt=1)] | None = None
+    split: Annotated[float, Field(gt=0, lt=1)] | None = None
+    scalings: tuple[Scaling, ...] = SCALINGS
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.1
     resamples: Annotated[int, Field(gt=0)] = 1000
 
     def run(self, context: Context) -> CheckResult:
         """Measure calibration.
 
         Raises:
-            ModelError: a mode has no finite logits at all, or too few to fit a temperature and test it.
+            ModelError: a mode has no finite logits at all, or too few for ``split``.
         """
         truth = context.truth
         arrays: dict[str, NDArray[Any]] = {}
         found: list[Metric] = []
         bins: dict[str, Any] = {}
         selective: dict[str, Any] = {}
+        parts: dict[str, Any] = {}
         missing: dict[str, int] = {}
         for mode, logits in context.clean_logits().items():
             known = finite(logits)
@@ -79,10 +90,11 @@ class Calibration(Check):
             found += [area.named(name, mode=mode) for name, area in areas.items()]
             bins[mode] = self._bins(examples)
             selective[mode] = _drawn(*metrics.risk_coverage(uncertainty, wrong))
-            if self.temperature is not None:
-                fitted = _fitted_on(context, known, self.temperature)
-                scaled = self._scaled(logits[known], truth[known], fitted, context.seed)
-                found += [metric.named(metric.name, mode=mode) for metric in scaled]
+            if self.split is not None:
+                halves = halved(logits[known], truth[known], context.keys[torch.from_numpy(known)], self.split)
+                parts[mode] = halves.facts(self.alpha)
+                others = self._measured_on_others(halves, context.seed)
+                found += [metric.named(metric.name, mode=mode) for metric in others]
         whole = Metrics(found)
         status, mode, reason = self._judge(whole, not_finite(missing, "are left out"))
         return CheckResult(
@@ -91,7 +103,7 @@ class Calibration(Check):
             reason=reason,
             metrics=whole,
             thresholds={"ece": self.threshold},
-            details={"bins": bins, "selective": selective, "mode": mode},
+            details={"bins": bins, "selective": selective, "mode": mode, "split": parts, "alpha": self.alpha},
             arrays=arrays,
         )
 
@@ -119,6 +131,7 @@ class Calibration(Check):
             "ece_equal_mass": lambda: error("mass"),
             "margin": lambda: mean(examples["margin"], "fraction"),
             "overconfidence": lambda: mean(confidence - right, "fraction"),
+            "accuracy": lambda: metrics.accuracy(right),
             "nll": lambda: mean(examples["nll"], "nats"),
             "brier": lambda: mean(examples["brier"], "squared distance"),
         }
@@ -131,15 +144,19 @@ class Calibration(Check):
 
         return {"equal_width": dumped("width"), "equal_mass": dumped("mass"), "margin": dumped("width", "margin")}
 
-    def _scaled(self, logits: NDArray[Any], truth: NDArray[Any], fitted: NDArray[np.bool_], seed: int) -> list[Metric]:
-        """The temperature, and measures on the other examples before and after scaling."""
-        temperature, count = metrics.fit_temperature(logits[fitted], truth[fitted]), int(fitted.sum())
-        found = [Metric(name="temperature", value=temperature, unit="of the logits", n=count)]
-        for when, scale in (("before", 1.0), ("after", temperature)):
-            examples = _examples(logits[~fitted] / scale, truth[~fitted])
-            for metric in self._measures(examples, seed, _SCALED):
-                noted = metric.model_copy(update={"note": f"fitted on {count} other examples"})
-                found.append(noted.named(metric.name, scaling=when))
+    def _measured_on_others(self, halves: Halves, seed: int) -> list[Metric]:
+        """Measures after each scaling, and prediction sets, on the examples that these were not fitted on."""
+        count = len(halves.fitted)
+        found = [
+            metric.named(metric.name, scaling=name)
+            for name, logits in halves.scaled(self.scalings).items()
+            for metric in self._measures(_examples(logits, halves.labels), seed, _SCALED)
+        ]
+        for name, measured in halves.sets(self.alpha, seed, self.resamples).items():
+            found += [metric.named(which, conformal=name) for which, metric in measured.items()]
+        found = [metric.model_copy(update={"note": f"fitted on {count} other examples"}) for metric in found]
+        if "temperature" in self.scalings:
+            found.append(Metric(name="temperature", value=halves.temperature, unit="of the logits", n=count))
         return found
 
     def _judge(self, found: Metrics, missing: str) -> tuple[Status, str, str]:
@@ -172,16 +189,3 @@ def _drawn(coverage: NDArray[np.float64], risk: NDArray[np.float64]) -> dict[str
     """A risk–coverage curve as at most :data:`_POINTS` points, evenly spread over coverage."""
     rows = np.unique(np.linspace(0, coverage.size - 1, min(coverage.size, _POINTS)).round().astype(np.intp))
     return {"coverage": coverage[rows].tolist(), "risk": risk[rows].tolist()}
-
-
-def _fitted_on(context: Context, known: NDArray[np.bool_], fraction: float) -> NDArray[np.bool_]:
-    """Which of the examples with finite logits a temperature is fitted on, drawn by their keys."""
-    draws = uniform(fold(context.keys, "calibration/fitted"), (1,)).squeeze(1).cpu().numpy()[known]
-    count = min(max(round(fraction * draws.size), _MIN_IMAGES), draws.size)
-    if draws.size - count < _MIN_IMAGES:
-        raise ModelError(
-            f"{draws.size} images have finite logits; a temperature is fitted on at least {_MIN_IMAGES} and tested on "
-            f"as many others. Audit more images, or omit temperature."
-        )
-    fitted: NDArray[np.bool_] = draws <= np.partition(draws, count - 1)[count - 1]
-    return fitted

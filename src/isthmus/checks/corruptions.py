@@ -5,30 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from isthmus import metrics
 from isthmus.checks.check import Check, arrays_of, metrics_of, not_finite
-from isthmus.checks.context import MEAN, Context, correct, finite, part
-from isthmus.checks.shift import correct_under_corruptions
+from isthmus.checks.context import MEAN, Context, correct, finite, part, spread
+from isthmus.checks.shift import predicted, under_corruptions
 from isthmus.core.errors import DataError, unknown
 from isthmus.core.format import corruption_title, interval, listed, percent, points
 from isthmus.core.types import CheckResult, Coordinate, Metric, Metrics, Status
 from isthmus.data.corruptions import weather
 from isthmus.data.corruptions.apply import corrupt, parameters_for
 from isthmus.data.decode import need_pillow
+from isthmus.data.shift.shifted import Shifted
 from isthmus.metrics import ALEXNET, ALEXNET_CLEAN, CORRUPTIONS, SEVERITIES
 from isthmus.metrics.corruption_intervals import RELATIVE
 
 SEVERITIES_OF: Mapping[str, tuple[int, ...]] = {"quick": (1, 3, 5), "full": SEVERITIES}
 """The severities of each budget, if the option names none."""
 _IMAGENET_CLASSES = 1000
+_RESAMPLES = 200  # of bootstraps for each corruption and severity, of which there are up to 75
 
 Bools = NDArray[np.bool_]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -36,12 +38,31 @@ Baseline = tuple[Mapping[str, Any], float | None]
 """A baseline's errors under corruption and on clean images."""
 
 
+class Predictions(NamedTuple):
+    """Of each image: whether it is classified correctly, its confidence, and −log p of its label in nats.
+
+    Without finite logits an image is wrong, and the numbers are NaN.
+    """
+
+    right: Bools
+    confidence: NDArray[np.float32]
+    nll: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, logits: NDArray[Any], truth: NDArray[np.int64]) -> Predictions:
+        """Those of logits and true labels."""
+        known = finite(logits)
+        confidence = metrics.probabilities(logits[known]).max(axis=1).astype(np.float32)
+        nll = metrics.nll(logits[known], truth[known]).astype(np.float32)
+        return cls(correct(logits, truth), spread(confidence, known), spread(nll, known))
+
+
 @dataclass
 class Outcomes:
-    """Which images are classified correctly under which corruption.
+    """Which images are classified correctly under which corruption, and with what confidence.
 
     Attributes:
-        right: mode -> corruption -> bool[severities, n].
+        found: mode -> corruption -> predictions at each severity.
         clean: mode -> bool[n] on the same images without corruption; empty if these are not available.
         missing: mode -> number of predictions with NaN or infinite logits; they count as wrong.
         skipped: corruption -> why it was not measured.
@@ -49,12 +70,20 @@ class Outcomes:
         gallery: uint8[h, w, c], the first image under each corruption at the last severity.
     """
 
-    right: dict[str, dict[str, Bools]]
+    found: dict[str, dict[str, list[Predictions]]]
     clean: dict[str, Bools] = field(default_factory=dict)
     missing: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     rounded: bool = False
     gallery: list[NDArray[np.uint8]] = field(default_factory=list)
+
+    @property
+    def right(self) -> dict[str, dict[str, Bools]]:
+        """mode -> corruption -> bool[severities, n]."""
+        return {
+            mode: {name: np.stack([each.right for each in rows]) for name, rows in of.items()}
+            for mode, of in self.found.items()
+        }
 
 
 class Corruptions(Check):
@@ -66,15 +95,17 @@ class Corruptions(Check):
     Metrics, each by mode: ``mean_error`` over corruptions and severities, and by ``corruption``; ``added_error``, that
     less the error on clean images, and by ``corruption``; ``mce`` and ``relative_mce`` if there is a baseline;
     ``accuracy`` on clean images, by ``severity`` (mean over corruptions), and by ``corruption`` and ``severity``;
-    ``accuracy_loss`` by ``corruption`` and ``severity``. A published set has no clean images, so what needs them is
+    ``accuracy_loss``, ``ece`` (20 bins of equal width) and ``nll`` in nats by ``corruption`` and ``severity``, ``nll``
+    also by ``severity`` (mean over corruptions). A published set has no clean images, so what needs them is
     absent.
 
     A measurement without a threshold. Warns if logits are NaN or infinite; these count as wrong. Skipped if the images
     have a size that no published parameters fit.
 
-    Arrays, in mean mode and again with ``stochastic_`` before the name: ``correct_NAME`` bool[severities, n] for each
-    corruption; ``clean_correct`` bool[n], not for a published set. And ``gallery`` uint8[corruptions, h, w, c], the
-    first image under each corruption.
+    Arrays, in mean mode and again with ``stochastic_`` before the name: for each corruption ``correct_NAME``
+    bool[severities, n], and ``confidence_NAME`` and ``nll_NAME`` float[severities, n], NaN without finite logits;
+    ``clean_correct`` bool[n], not for a published set. And ``gallery`` uint8[corruptions, h, w, c], the first image
+    under each corruption.
 
     Attributes:
         corruptions: those to measure; an mCE over fewer than all 15 is not the benchmark's.
@@ -147,7 +178,10 @@ class Corruptions(Check):
             outcomes = self._applied(context, parameters, severities)
         baseline = self._baseline(parameters, context)
         by_mode = {
-            mode: _metrics(right, outcomes.clean.get(mode), severities, context.seed, baseline)
+            mode: [
+                *_metrics(right, outcomes.clean.get(mode), severities, context.seed, baseline),
+                *_calibration(outcomes.found[mode], severities, context.seed),
+            ]
             for mode, right in outcomes.right.items()
         }
         found = Metrics(metrics_of(by_mode))
@@ -187,7 +221,7 @@ class Corruptions(Check):
         if not measured:
             raise DataError(f"No corruption can be measured: {' '.join(skipped.values())}")
         outcomes = Outcomes(
-            right={mode: {} for mode in context.modes},
+            found={mode: {} for mode in context.modes},
             clean={mode: correct(logits, context.truth) for mode, logits in context.clean_logits().items()},
             missing=dict.fromkeys(context.modes, 0),
             skipped=skipped,
@@ -199,15 +233,14 @@ class Corruptions(Check):
             return corrupt(levels[rows].byte(), name, severity, keys, parameters, photographs), keys
 
         for number, name in enumerate(measured):
-            rights: dict[str, list[Bools]] = {mode: [] for mode in context.modes}
+            for of in outcomes.found.values():
+                of[name] = []
             for place, severity in enumerate(severities):
                 progress = part(context.progress, number * len(severities) + place, len(measured) * len(severities))
                 logits = context.predictions(partial(load, name, severity), progress=progress)
                 for mode, found in logits.items():
-                    rights[mode].append(correct(found, context.truth))
+                    outcomes.found[mode][name].append(Predictions.of(found, context.truth))
                     outcomes.missing[mode] += int((~finite(found)).sum())
-            for mode, rows in rights.items():
-                outcomes.right[mode][name] = np.stack(rows)
             first, _ = load(name, severities[-1], torch.arange(1))
             outcomes.gallery.append(first[0].permute(1, 2, 0).cpu().numpy())
         return outcomes
@@ -215,12 +248,22 @@ class Corruptions(Check):
     def _published(self, context: Context) -> Outcomes:
         """Classify a published set of corrupted images in all modes, at its five severities."""
         source = {"name": self.benchmark, "path": self.path, "limit": self.limit}
-        right = context.by_mode(
-            lambda model, progress: correct_under_corruptions(
-                model, source, self.classes, self.corruptions, context.batch_size, context.seed, progress
+
+        def measured(model: nn.Module, shifted: Shifted) -> Predictions:
+            logits, labels = (
+                torch.cat(parts).numpy()
+                for parts in zip(*predicted(model, shifted, context.batch_size, context.seed), strict=True)
+            )
+            right = shifted.predictions(torch.from_numpy(logits)).numpy() == labels
+            return Predictions.of(logits, labels)._replace(right=right)
+
+        return Outcomes(
+            context.by_mode(
+                lambda model, progress: under_corruptions(
+                    source, self.classes, self.corruptions, partial(measured, model), progress
+                )
             )
         )
-        return Outcomes(right)
 
 
 def _needs(
@@ -271,6 +314,24 @@ def _metrics(
     return found
 
 
+def _calibration(found: Mapping[str, list[Predictions]], severities: Sequence[int], seed: int) -> Iterator[Metric]:
+    """Calibration error and loss, by corruption and severity; the loss also by severity, over all corruptions."""
+    for place, severity in enumerate(severities):
+        losses = np.stack([rows[place].nll for rows in found.values()]).mean(axis=0, dtype=np.float64)
+        yield _mean_loss(losses, seed).named("nll", severity=severity)
+    for name, rows in found.items():
+        for severity, each in zip(severities, rows, strict=True):
+            known = ~np.isnan(each.nll)
+            at: dict[str, Coordinate] = {"corruption": name, "severity": severity}
+            error = metrics.calibration_error(each.confidence[known], each.right[known], seed, resamples=_RESAMPLES)
+            yield error.named("ece", **at)
+            yield _mean_loss(each.nll, seed).named("nll", **at)
+
+
+def _mean_loss(losses: NDArray[Any], seed: int) -> Metric:
+    return metrics.mean(losses[~np.isnan(losses)], "nats", seed, resamples=_RESAMPLES)
+
+
 def _relative(
     right: Mapping[str, Bools], clean: Bools | None, severities: tuple[int, ...], seed: int, baseline: Baseline | None
 ) -> Iterator[Metric]:
@@ -305,7 +366,13 @@ def _errors(right: Mapping[str, Bools]) -> dict[str, list[float]]:
 
 
 def _arrays(outcomes: Outcomes) -> dict[str, NDArray[Any]]:
-    named = {mode: {f"correct_{name}": rows for name, rows in right.items()} for mode, right in outcomes.right.items()}
+    named: dict[str, dict[str, NDArray[Any]]] = {
+        mode: {f"correct_{name}": rows for name, rows in right.items()} for mode, right in outcomes.right.items()
+    }
+    for mode, of in outcomes.found.items():
+        for name, rows in of.items():
+            named[mode][f"confidence_{name}"] = np.stack([each.confidence for each in rows])
+            named[mode][f"nll_{name}"] = np.stack([each.nll for each in rows])
     clean = {mode: {"clean_correct": right} for mode, right in outcomes.clean.items()}
     return arrays_of(named) | arrays_of(clean) | ({"gallery": np.stack(outcomes.gallery)} if outcomes.gallery else {})
 

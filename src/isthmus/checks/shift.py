@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, SerializeAsAny
 from torch import Tensor, nn
@@ -28,6 +28,8 @@ from isthmus.data.loading import load as load_data
 from isthmus.data.shift.shifted import Shifted
 from isthmus.data.shift.shifted import load as load_shifted
 from isthmus.metrics import CORRUPTIONS, SEVERITIES
+
+T = TypeVar("T")
 
 PAIRED = ("cifar10_c", "imagenet_c")
 _DISTINGUISHING = ("version", "corruption", "severity")  # options that distinguish sets of one name
@@ -205,13 +207,24 @@ def correct_predictions(
         ModelError: the model has another number of classes.
         DataError: a file cannot be read.
     """
+    found = [
+        shifted.predictions(logits, restricted) == labels
+        for logits, labels in predicted(model, shifted, batch_size, seed)
+    ]
+    return torch.cat(found)
+
+
+def predicted(
+    model: nn.Module, shifted: Shifted, batch_size: int = 256, seed: int = 0
+) -> Iterator[tuple[Float[Tensor, "b classes"], Int[Tensor, " b"]]]:
+    """Logits and labels of each batch, on the CPU, in the order of the set; see :func:`correct_predictions`.
+
+    The model is in eval mode until the last batch was taken, and afterwards as it was.
+    """
     device = device_of(model, shifted.positions)
-    found = []
     with preserve_state(model, device, seed), torch.no_grad():
         for images, labels, positions in shifted.batches(batch_size, device):
-            logits = predict(model, images, randomness.example_keys(seed, positions))
-            found.append(shifted.predictions(logits, restricted) == labels.cpu())
-    return torch.cat(found)
+            yield predict(model, images, randomness.example_keys(seed, positions)), labels.cpu()
 
 
 def correct_under_corruptions(
@@ -233,17 +246,34 @@ def correct_under_corruptions(
     Raises:
         ModelError, DataError: as :func:`correct_predictions`, or the corruptions are not all of the same images.
     """
+    found = under_corruptions(
+        given,
+        classes,
+        corruptions,
+        lambda shifted: correct_predictions(model, shifted, batch_size, seed=seed),
+        progress,
+    )
+    return {corruption: np.stack([right.numpy() for right in rows]) for corruption, rows in found.items()}
+
+
+def under_corruptions(
+    given: str | Mapping[str, Any],
+    classes: Sequence[str] | None,
+    corruptions: Sequence[str],
+    measure: Callable[[Shifted], T],
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> dict[str, list[T]]:
+    """What ``measure`` returns for each corruption at severities 1 to 5; see :func:`correct_under_corruptions`."""
     options = {"name": given} if isinstance(given, str) else dict(given)
-    outcomes = {}
+    outcomes: dict[str, list[T]] = {}
     examples: str | None = None
     for number, corruption in enumerate(corruptions):
-        rows = []
+        rows = outcomes.setdefault(corruption, [])
         for severity in SEVERITIES:
             shifted = load_shifted({**options, "corruption": corruption, "severity": severity}, classes)
             if examples not in (None, shifted.examples):
                 raise DataError(f"{shifted.name} is not of the same images as those before it; complete the copy.")
             examples = shifted.examples
-            rows.append(correct_predictions(model, shifted, batch_size, seed=seed).numpy())
+            rows.append(measure(shifted))
             progress(number * len(SEVERITIES) + severity, len(corruptions) * len(SEVERITIES))
-        outcomes[corruption] = np.stack(rows)
     return outcomes

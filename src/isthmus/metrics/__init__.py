@@ -1,14 +1,15 @@
 """Metrics of predictions: pure functions of numpy arrays, each with its confidence interval.
 
 ``intervals`` holds confidence intervals of proportions and means, ``scores`` per-example losses of probabilities,
-``temperature`` their scaling, ``calibration`` reliability bins and the expected calibration error, ``selective`` the
-error among the most certain examples, ``corruption`` the corruption error, ``uncertainty`` uncertainty scores,
-``ranking`` how well a score separates out-of-distribution from in-distribution examples, ``transmission`` the mutual
-information of predictions and labels, and ``crossed`` means over draws and examples. Import from here: ``from
-isthmus.metrics import wilson``.
+``scaling`` recalibration, ``conformal`` sets of classes, ``calibration`` reliability bins and the expected calibration
+error, ``selective`` the error among the most certain examples, ``corruption`` the corruption error, ``uncertainty``
+uncertainty scores, ``ranking`` how well a score separates out-of-distribution from in-distribution examples,
+``transmission`` the mutual information of predictions and labels, and ``crossed`` means over draws and examples. Import
+from here: ``from isthmus.metrics import wilson``.
 """
 
 from isthmus.metrics.calibration import Bin, Scheme, bin_edges, calibration_error, ece, reliability_bins
+from isthmus.metrics.conformal import aps_scores, conformal_threshold, coverage_range, lac_scores
 from isthmus.metrics.corruption import (
     ALEXNET,
     ALEXNET_CLEAN,
@@ -40,9 +41,9 @@ from isthmus.metrics.intervals import (
 )
 from isthmus.metrics.ranking import aupr, auroc, fpr_at_tpr, roc_curve
 from isthmus.metrics.ranking_intervals import DETECTION, detection_metrics
+from isthmus.metrics.scaling import fit_isotonic, fit_temperature, fit_vector
 from isthmus.metrics.scores import brier, nll, prediction_margin, probabilities
 from isthmus.metrics.selective import SELECTIVE, aurc, risk_coverage, selective_metrics
-from isthmus.metrics.temperature import fit_temperature
 from isthmus.metrics.transmission import transmitted_bits
 from isthmus.metrics.uncertainty import energy, entropy, least_confidence, negative_max_logit
 
@@ -56,6 +57,7 @@ __all__ = [
     "Bin",
     "Scheme",
     "accuracy",
+    "aps_scores",
     "aupr",
     "aurc",
     "auroc",
@@ -64,7 +66,9 @@ __all__ = [
     "brier",
     "calibration_error",
     "clopper_pearson",
+    "conformal_threshold",
     "corruption_errors",
+    "coverage_range",
     "crossed_mean",
     "detection_metrics",
     "difference",
@@ -72,8 +76,11 @@ __all__ = [
     "energy",
     "entropy",
     "errors_by_severity",
+    "fit_isotonic",
     "fit_temperature",
+    "fit_vector",
     "fpr_at_tpr",
+    "lac_scores",
     "least_confidence",
     "mce_shares",
     "mean",

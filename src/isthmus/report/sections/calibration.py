@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from isthmus.core.display import Figure, Section, Series, Table
-from isthmus.core.format import percent
+from isthmus.core.format import listed, number, percent
+from isthmus.core.types import CheckResult, Metric
 from isthmus.report.sections import common
 from isthmus.report.sections.common import MEAN, Results
 
@@ -17,13 +20,10 @@ _MEASURES = {
     "AURC": common.measured("aurc"),
     "excess AURC": common.measured("excess_aurc"),
 }
-_SCALED = {
-    "temperature": common.measured("temperature"),
-    "ECE before": common.measured("ece", scaling="before"),
-    "ECE after": common.measured("ece", scaling="after"),
-    "NLL before": common.measured("nll", scaling="before"),
-    "NLL after": common.measured("nll", scaling="after"),
-}
+_SCALINGS = {"none": "none", "temperature": "temperature", "vector": "vector", "isotonic": "isotonic regression"}
+_SCALED = {"ece": "ECE", "nll": "NLL", "brier": "Brier", "accuracy": "accuracy"}
+_CONFORMAL = {"lac": "LAC", "aps": "APS, randomised"}
+_SETS = {"coverage": "coverage", "set_size": "mean size", "empty_sets": "empty sets"}
 
 
 def section(results: Results) -> Section:
@@ -32,7 +32,7 @@ def section(results: Results) -> Section:
     return Section(
         "Calibration",
         "Is its confidence calibrated?",
-        (_diagram(shown), _measures(shown), _margins(shown), _selective(shown), *_scaling(shown)) if shown else (),
+        (_diagram(shown), _measures(shown), _margins(shown), _selective(shown), *_split(shown)) if shown else (),
         common.columns(shown, "ECE", common.measured("ece")),
         common.headlines(shown, "ece", "expected calibration error"),
     )
@@ -56,7 +56,7 @@ def _selective(shown: Results) -> Figure:
     curves = {name: result.details["selective"][MEAN] for name, result in shown.items()}
     series = [Series(name, tuple(of["coverage"]), tuple(of["risk"]), group=name) for name, of in curves.items()]
     areas = "; ".join(
-        f"{name}: {percent(m.value)}" for name, m in common.column(shown, "excess_aurc", mode=MEAN).items()
+        f"{name}: {number(m.value or 0.0)}" for name, m in common.column(shown, "excess_aurc", mode=MEAN).items()
     )
     reading = (
         "Images are classified in the order of confidence; the curve falls to the left if errors are uncertain. Area "
@@ -76,10 +76,51 @@ def _measures(shown: Results) -> Table:
     return common.table("Measures of calibration", f"{smallest}.", shown, _MEASURES)
 
 
-def _scaling(shown: Results) -> list[Table]:
-    scaled = {name: result for name, result in shown.items() if result.metrics.get("temperature", mode=MEAN)}
-    reading = (
-        "All logits are divided by a temperature, fitted on other examples than those of this table. It changes no "
-        "prediction; above 1 the classifier was overconfident."
+def _split(shown: Results) -> list[Table]:
+    """Recalibration and prediction sets, measured on the images that they were not fitted on."""
+    split = {name: result for name, result in shown.items() if result.details.get("split")}
+    if not split:
+        return []
+    temperatures = "; ".join(
+        f"{name}: {number(m.value or 0.0)}" for name, m in common.column(split, "temperature", mode=MEAN).items()
     )
-    return [common.table("Temperature scaling", reading, scaled, _SCALED)] if scaled else []
+    reading = "Fitted on other images than those that are measured. "
+    if temperatures:
+        reading += (
+            f"A temperature changes no prediction; above 1 the classifier was overconfident. It is {temperatures}."
+        )
+    alphas = listed(sorted({percent(1 - result.details["alpha"]) for result in split.values()}))
+    ranges = "; ".join(f"{name}: {_expected(result)}" for name, result in split.items())
+    sets = (
+        f"A set of classes is to contain the label with a probability of {alphas}. Of an exchangeable split the "
+        f"coverage lies in these ranges with 95% probability: {ranges}."
+    )
+    return [
+        _grid("Recalibration", reading, split, ("scaling", _SCALINGS), _SCALED),
+        _grid("Conformal prediction sets", sets, split, ("conformal", _CONFORMAL), _SETS),
+    ]
+
+
+def _expected(result: CheckResult) -> str:
+    low, high = result.details["split"][MEAN]["coverage"]
+    return f"{percent(low)} to {percent(high)}"
+
+
+def _grid(
+    title: str, reading: str, shown: Results, rows: tuple[str, Mapping[str, str]], columns: Mapping[str, str]
+) -> Table:
+    """A row for each classifier, mode and value of a coordinate."""
+    coordinate, values = rows
+    found = [
+        (common.label(name, mode), heading, cells)
+        for name, result in shown.items()
+        for mode in common.modes(result)
+        for value, heading in values.items()
+        if any(cells := _cells(result, columns, {"mode": mode, coordinate: value}))
+    ]
+    plain = tuple((*names, *(m and m.model_copy(update={"note": ""}) for m in cells)) for *names, cells in found)
+    return Table(title, reading, ("classifier", coordinate, *columns.values()), plain)
+
+
+def _cells(result: CheckResult, columns: Mapping[str, str], at: Mapping[str, str]) -> list[Metric | None]:
+    return [result.metrics.get(name, **at) for name in columns]

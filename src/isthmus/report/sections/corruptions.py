@@ -1,9 +1,9 @@
-"""Accuracy against severity, error by corruption, and the corrupted images."""
+"""Accuracy and loss against severity, error and calibration by corruption, and the corrupted images."""
 
 from __future__ import annotations
 
 from isthmus.core.display import Block, Figure, Gallery, Headline, Section, Table
-from isthmus.core.format import corruption_title, listed, percent, points
+from isthmus.core.format import corruption_title, listed, number, percent, points
 from isthmus.core.types import CheckResult, Metric
 from isthmus.metrics import CORRUPTIONS
 from isthmus.report.sections import common
@@ -27,7 +27,8 @@ def section(results: Results) -> Section:
     blocks: tuple[Block, ...] = ()
     if shown:
         by_corruption = _by_severity(*next(iter(shown.items()))) if len(shown) == 1 else _by_classifier(shown)
-        blocks = (_curve(shown), _summary(shown), by_corruption, *_gallery(shown))
+        calibration = [_calibration(*next(iter(shown.items())))] if len(shown) == 1 else []
+        blocks = (_curve(shown), _summary(shown), by_corruption, _losses(shown), *calibration, *_gallery(shown))
     question = "How often does it misclassify corrupted images?"
     return Section("Corruptions", question, blocks, columns, {name: _headline(each) for name, each in shown.items()})
 
@@ -95,6 +96,36 @@ def _by_severity(name: str, result: CheckResult) -> Table:
     titles = ["corruption", *(f"accuracy at severity {severity}" for severity in severities), "mean error"]
     titles += ["added to the clean error"] * (len(rows[0]) - len(titles))
     return Table("By corruption", reading, tuple(titles), tuple(rows))
+
+
+def _losses(shown: Results) -> Figure:
+    """The mean loss over corruptions, against severity."""
+    series, worst = [], {}
+    for name, result in shown.items():
+        severities = result.details["severities"]
+        found = [result.metrics.one("nll", mode=MEAN, severity=severity) for severity in severities]
+        series.append(common.curve(name, [float(severity) for severity in severities], found, group=name))
+        worst[name] = f"{number(found[-1].value or 0.0)} nats at severity {severities[-1]} for {name}"
+    reading = f"−log of the probability of the label, mean over corruptions: {listed(list(worst.values()))}."
+    return Figure("Negative log-likelihood under corruption", reading, "severity", "NLL, nats", tuple(series))
+
+
+def _calibration(name: str, result: CheckResult) -> Table:
+    """One classifier: calibration error under each corruption at each severity."""
+    severities, found = result.details["severities"], result.metrics
+    corruptions = result.details["corruptions"]
+    rows: list[common.Row] = [
+        (corruption_title(c), *(found.one("ece", mode=MEAN, corruption=c, severity=s) for s in severities))
+        for c in corruptions
+    ]
+    last = {c: found.one("ece", mode=MEAN, corruption=c, severity=severities[-1]).value or 0.0 for c in corruptions}
+    worst = max(last, key=lambda c: last[c])
+    reading = (
+        f"Expected calibration error of {name}, over 20 bins; at severity {severities[-1]} it is largest under "
+        f"{corruption_title(worst)}, {percent(last[worst])}."
+    )
+    titles = ("corruption", *(f"ECE at severity {severity}" for severity in severities))
+    return Table("Calibration by corruption", reading, titles, tuple(rows))
 
 
 def _errors(result: CheckResult) -> dict[str, Metric]:
