@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from isthmus.audits.tracking import log_to
     from isthmus.core.errors import IsthmusError
     from isthmus.core.tradeoff import Rho
+    from isthmus.models.ensembles import ensemble, mc_dropout
     from isthmus.models.external import load_model
     from isthmus.models.external.black_box import black_box
     from isthmus.models.factory import bottleneck
@@ -46,10 +47,12 @@ _HOMES = {
     "black_box": "isthmus.models.external.black_box",
     "bottleneck": "isthmus.models.factory",
     "compare": "isthmus.audits.comparison",
+    "ensemble": "isthmus.models.ensembles",
     "hypothesis": "isthmus.models.hypothesis",
     "load": "isthmus.training.run",
     "load_model": "isthmus.models.external",
     "log_to": "isthmus.audits.tracking",
+    "mc_dropout": "isthmus.models.ensembles",
     "normalized": "isthmus.models.preprocessing",
     "paired": "isthmus.models.paired",
     "robust_accuracy": "isthmus.attacks.api",
@@ -70,10 +73,12 @@ __all__ = [
     "black_box",
     "bottleneck",
     "compare",
+    "ensemble",
     "hypothesis",
     "load",
     "load_model",
     "log_to",
+    "mc_dropout",
     "normalized",
     "paired",
     "robust_accuracy",

@@ -31,6 +31,21 @@ def test_a_check_that_fails_with_an_error_is_reported_and_is_no_success(home):
     assert other.returncode == 0, "this audit did not run the check that failed"
 
 
+def test_several_models_are_audited_as_one_ensemble(home):
+    members = "ensemble:runs/small,theirs:trained"
+    done = isthmus("audit", "--model", members, "--data", "digits", "--n", 30, "--checks", "accuracy", cwd=home)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"page: {Path('runs/ensemble-small-theirs.trained/page.html')}"
+    unknown = isthmus("audit", "--model", members, cwd=home)
+    assert "--model needs --data" in unknown.stderr
+    for given, message in (("runs/small", "two models or more"), ("runs/small,runs/small", "names runs/small twice")):
+        refused = isthmus("audit", "--model", f"ensemble:{given}", "--data", "digits", cwd=home)
+        assert message in refused.stderr
+        assert refused.returncode == 2
+    refused = isthmus("audit", "--model", members, "--weights", "w.pt", "--data", "digits", cwd=home)
+    assert "--weights belongs to one model" in refused.stderr
+
+
 @pytest.mark.parametrize("checks", ["accuracy", "diagnosis", "accuracy,robustness"])
 def test_at_chance_the_error_comes_before_any_attack_and_there_is_no_verdict(home, checks):
     audit = ("audit", "--model", "theirs:cut", "--data", "digits", "--n", 30, "--out", "runs/cut")

@@ -132,7 +132,8 @@ Model = Annotated[
     str | None,
     text(
         "A model: module:function or file.py:function that builds it, a file .onnx, .pt2 or .pt (TorchScript), "
-        "timm:NAME, torchvision:NAME, hf:NAME, robustbench:NAME; options follow, as in timm:vgg11,num_classes=10.",
+        "timm:NAME, torchvision:NAME, hf:NAME, robustbench:NAME; options follow, as in timm:vgg11,num_classes=10. "
+        "ensemble:A,B,… averages several models or run folders.",
         "SPEC",
         panel=MODEL,
         show_default=False,

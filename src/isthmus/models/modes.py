@@ -20,7 +20,7 @@ NUMBERS = 2**20
 """Most random numbers held at once; at least one draw of every image."""
 
 
-class _Averaged(nn.Module, ABC):
+class Averaged(nn.Module, ABC):
     """Base of both views: ln of the class probabilities averaged over S samples, reproducible from keys.
 
     Without keys every call draws new noise from (seed, number of the call, position in the batch).
@@ -57,7 +57,7 @@ class _Averaged(nn.Module, ABC):
         return torch.logsumexp(each, 0).mT - math.log(self.samples)
 
 
-class StochasticMode(_Averaged):
+class StochasticMode(Averaged):
     """Stochastic mode of a bottleneck: ln (1/S) Σ_s c(y|z_s), z_s ~ e(z|x), log-probabilities as logits.
 
     Noise derives from ``keys``, one per image, so that predictions do not depend on the rest of the batch. Without keys
@@ -79,7 +79,7 @@ class StochasticMode(_Averaged):
         return torch.cat(found).transpose(0, 1)
 
 
-class AveragedDraws(_Averaged):
+class AveragedDraws(Averaged):
     """A view of a model that draws its own noise: ln (1/S) Σ_s p_s(y|x), each p_s from another pass.
 
     The noise comes from the global generators of torch, numpy and Python, which are seeded for each call from its keys
