@@ -239,11 +239,11 @@ def verify(path: Path, subject: NamedModel) -> Verification:
         FileError: the file cannot be read.
     """
     claim = RobustResult.load(path)
-    images, labels = (None, None) if subject.data is None else _examples_of(claim, subject.data)
+    images, labels = (None, None) if subject.data is None else examples_of(claim, subject.data)
     return recompute(path, subject.model, images=images, labels=labels)
 
 
-def _examples_of(claim: RobustResult, data: Component) -> tuple[Tensor, Tensor]:
+def examples_of(claim: RobustResult, data: Component) -> tuple[Tensor, Tensor]:
     """The test images that a result's keys identify, in its order; the first ones if the keys are unknown."""
     test = load(data).test
     rows_of = {key: index for index, key in enumerate(example_keys(claim.seed, torch.arange(len(test))).tolist())}

@@ -221,6 +221,17 @@ def _ensemble_title(names: Sequence[str]) -> str:
     return f"ensemble-of-{len(names)}-{files.sha256(','.join(names).encode())[:8]}"
 
 
+def named_data(source: ModelSource) -> Component | None:
+    """The data that a command names, or a run's own, without loading a model; None if it is not known.
+
+    Raises:
+        IsthmusError: anything named that does not exist.
+    """
+    if source.data is not None:
+        return _data(source.data)
+    return None if source.run is None else Run(source.run).recipe.data
+
+
 def _data(given: str) -> Component:
     """The data that a command names.
 

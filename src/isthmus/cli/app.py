@@ -14,6 +14,7 @@ import typer
 
 from isthmus.cli.attack import attack
 from isthmus.cli.audit import audit
+from isthmus.cli.bundle import bundle
 from isthmus.cli.compare import compare
 from isthmus.cli.demo import demo
 from isthmus.cli.exit_codes import BUG, ERROR, INTERRUPTED
@@ -91,6 +92,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
         compare,
         examples("compare runs/before runs/after", "compare runs/before runs/after --markdown comparison.md"),
     ),
+    "bundle": (bundle, examples("bundle runs/digits-ceb --out evidence.zip", "bundle runs/digits-ceb --force")),
     "export": (
         export,
         examples("export runs/digits-ceb --formats junit,sarif,markdown", "export runs/* --formats json --out exports"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,12 +30,15 @@ from isthmus.core.format import percent_of
 
 if TYPE_CHECKING:
     from isthmus.attacks.verify import Verification
+    from isthmus.audits.target import ModelSource
 
 _ROWS_SHOWN = 8
 
 
 def verify(
-    result: Annotated[Path, argument("File that isthmus attack wrote, or folder of an audit.", "RESULT")],
+    result: Annotated[
+        Path, argument("File that isthmus attack or isthmus bundle wrote, or folder of an audit.", "RESULT")
+    ],
     run: RunFolder = None,
     model: Model = None,
     weights: Weights = None,
@@ -55,26 +59,56 @@ def verify(
 ) -> None:
     """Recompute an upper bound on robust accuracy from saved adversarial examples. No attack runs.
 
+    A bundle is checked as a whole, with the model in a process of its own: its files, their agreement, the hashes of
+    model and data, and every prediction.
+
     A file cannot prove which attacks ran, nor that no other adversarial examples exist. State the number of images,
     the threat and the data that you expect with --n, --threat and --data.
 
     Exit code 2 if the file's claim does not hold for this model.
     """
-    from isthmus.audits import attack_file
+    from isthmus.audits import attack_file, evidence
     from isthmus.audits.target import ModelSource, named_model
 
+    source = ModelSource(run, model, weights, data, preprocessing=preprocessing_of(preset, mean, std, size))
+    if evidence.is_bundle(result):
+        _verify_bundle(result, source, threat, n)
+        return
     path, run = attack_file.locate(result, run, model)
     attack_file.check_claim(path, threat, n)
-    done = attack_file.verify(
-        path,
-        named_model(ModelSource(run, model, weights, data, preprocessing=preprocessing_of(preset, mean, std, size))),
-    )
+    done = attack_file.verify(path, named_model(replace(source, run=run)))
     for line in lines(done):
         echo(line)
     if not done.agrees:
         echo(f"Error: the claim of {result} does not hold for this model and data (reasons above).", err=True)
         raise typer.Exit(ERROR)
     echo(conclusion(done))
+
+
+def _verify_bundle(path: Path, source: ModelSource, threat: str | None, n: int | None) -> None:
+    from isthmus.attacks.threats import parse
+    from isthmus.audits import evidence
+    from isthmus.audits.isolated import isolated
+    from isthmus.audits.target import named_data
+
+    try:
+        with isolated(source) as model:
+            done = evidence.verify(path, model, model.fingerprint, named_data(source))
+        found = done.verification
+        if threat is not None and parse(threat) != found.threat:
+            raise evidence.EvidenceError(f"It is about {found.threat}, not about --threat {threat}.")
+        if n is not None and n != found.n:
+            raise evidence.EvidenceError(f"It is about {found.n:,} images, not --n {n}.")
+    except evidence.EvidenceError as error:
+        echo(f"Error: {path} is not accepted. {error}", err=True)
+        raise typer.Exit(ERROR) from None
+    echo(f"manifest: SHA-256 {done.digest}")
+    echo(f"model: {done.record.model}, SHA-256 {done.record.model_hash}")
+    compared = "identical to the data set" if found.examples_match else "not compared with a data set"
+    echo(f"images: {done.record.data}, SHA-256 {done.record.data_hash}, {compared}")
+    echo(f"verdict, as stored: {done.verdict}")
+    echo("recomputed: clean and robust accuracy in mean mode; all other numbers are as stored")
+    echo(conclusion(found))
 
 
 def lines(done: Verification) -> Iterator[str]:

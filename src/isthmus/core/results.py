@@ -86,8 +86,8 @@ def save_result(folder: Path, result: CheckResult) -> None:
     files.write_json(folder / f"{result.check}.json", content)
 
 
-def load_result(folder: Path, check: str) -> CheckResult:
-    """Read one check's result with its arrays.
+def load_result(folder: Path, check: str, arrays: bool = True) -> CheckResult:
+    """Read one check's result, with its arrays unless they are left out.
 
     Raises:
         FileError: a file is missing, corrupt or truncated, written in another format, or the arrays do not
@@ -99,19 +99,19 @@ def load_result(folder: Path, check: str) -> CheckResult:
     result = _validated(CheckResult, content, path)
     if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
         raise FileError(f"{path} does not name its arrays; delete it to compute it again.")
-    if not named:
+    if not named or not arrays:
         return result
-    arrays = files.read_arrays(folder / f"{check}.npz")
-    if sorted(arrays) != sorted(named):
+    found = files.read_arrays(folder / f"{check}.npz")
+    if sorted(found) != sorted(named):
         raise FileError(
-            f"{folder / check}.npz holds {sorted(arrays)}, but {path.name} names {named}; run the check again."
+            f"{folder / check}.npz holds {sorted(found)}, but {path.name} names {named}; run the check again."
         )
-    if expected is not None and _hash(arrays) != expected:
+    if expected is not None and _hash(found) != expected:
         raise FileError(
             f"{folder / check}.npz is not what {path.name} was written for (a later audit was interrupted); "
             "run the check again."
         )
-    return result.model_copy(update={"arrays": arrays})
+    return result.model_copy(update={"arrays": found})
 
 
 def _hash(arrays: Mapping[str, np.ndarray]) -> str:
