@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from isthmus.cli import app
+from isthmus.core import registry
+from isthmus.report.exports.formats import FORMATS
 from tests.docs.doc_pages import ROOT
 from tests.docs.test_snippets import VERBS
 
@@ -95,3 +97,13 @@ def test_the_workflow_uploads_what_the_action_writes():
     folder = ACTION["inputs"]["out"]["default"]
     assert sum(folder in text for text in texts) == 3
     assert WORKFLOW[True] == "pull_request"  # "on" is true in YAML 1.1
+
+
+def test_every_format_is_on_the_page_and_every_rule_has_its_anchor():
+    page = (ROOT / "docs/in-ci.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| `([\w.-]+)` \|", page, re.MULTILINE)
+    assert dict(rows) == {name: each.file for name, each in FORMATS.items()}
+    titles = re.findall(r"^## (.+)$", (ROOT / "docs/checks.md").read_text("utf-8"), re.MULTILINE)
+    anchors = {title.lower().replace(" ", "-") for title in titles}
+    assert {name.replace("_", "-") for name in registry.names("checks")} <= anchors, "SARIF links to them"
+    assert "## Thresholds" in page

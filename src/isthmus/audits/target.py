@@ -222,14 +222,18 @@ def _ensemble_title(names: Sequence[str]) -> str:
 
 
 def named_data(source: ModelSource) -> Component | None:
-    """The data that a command names, or a run's own, without loading a model; None if it is not known.
+    """The data that a command names, or a run's own; None if it is not known.
+
+    Reads nothing else of the run's recipe, whose backbone may be code of the model's author.
 
     Raises:
         IsthmusError: anything named that does not exist.
     """
     if source.data is not None:
         return _data(source.data)
-    return None if source.run is None else Run(source.run).recipe.data
+    if source.run is None:
+        return None
+    return config.component("data", Run(source.run).info()["recipe"]["data"])
 
 
 def _data(given: str) -> Component:
