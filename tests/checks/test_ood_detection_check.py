@@ -1,5 +1,7 @@
 """The detection check on classifiers and channels whose scores are known."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -347,14 +349,85 @@ def test_an_image_of_a_folder_is_seen_as_it_is(tmp_path):
     assert found.details["outs"][0]["notice"] == ""
 
 
+def openood(root, sets, count=3):
+    """Lists and images as OpenOOD's download script leaves them; every image is grey of another level."""
+    for number, (which, folder) in enumerate(sets.items()):
+        lines = []
+        for index in range(count):
+            place = Path(which) / f"a b/{index}.png"
+            (root / folder / place).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((8, 8), 40 * number + index, np.uint8)).save(root / folder / place)
+            lines.append(f"{place} -1")
+        lists = root / "benchmark_imglist" / "cifar10"
+        lists.mkdir(parents=True, exist_ok=True)
+        (lists / f"test_{which}.txt").write_text("\n".join(lines) + "\n")
+
+
+def test_openoods_sets_are_read_by_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("ISTHMUS_DATA", str(tmp_path))
+    openood(tmp_path / "openood", dict.fromkeys(("cifar100", "tin"), "images_classic"))
+    config = component("checks", {"name": "ood_detection", "outs": ["openood:cifar10/near", "uniform_noise"]})
+    assert [out.plain().get("set") for out in config.outs] == ["cifar10/cifar100", "cifar10/tin", None]
+    assert component("checks", config.plain()) == config
+    found = run(context(Halves(gain=4.0)), "openood:cifar10/near")
+    names = ["openood_cifar10_cifar100", "openood_cifar10_tin"]
+    assert [(out["name"], out["n"], out["notice"]) for out in found.details["outs"]] == [
+        (name, 3, "") for name in names
+    ]
+    images = torch.tensor([40, 41, 42]).view(3, 1, 1, 1).expand(3, 1, 8, 8).float() / 255
+    expected = metrics.energy(Halves(gain=4.0)(images).numpy())
+    np.testing.assert_allclose(found.arrays["openood_cifar10_tin_energy"], expected, rtol=1e-5)
+    whole = component("checks", {"name": "ood_detection", "outs": ["openood:imagenet"]})
+    assert [out.set for out in whole.outs] == [
+        f"imagenet/{name}" for name in ("ssb_hard", "ninco", "inaturalist", "textures", "openimage_o")
+    ]
+
+
+def test_what_openood_lacks_is_said(tmp_path, monkeypatch):
+    monkeypatch.delenv("ISTHMUS_DATA", raising=False)
+    with pytest.raises(DataError, match=r"OpenOOD's sets is unknown.*download.py"):
+        run(context(), "openood:cifar10/tin")
+    given = {"name": "openood", "set": "cifar10/tin", "path": str(tmp_path)}
+    with pytest.raises(DataError, match=r"no .*benchmark_imglist/cifar10/test_tin.txt\. With a network"):
+        run(context(), given)
+    openood(tmp_path, {"tin": "images_classic"})
+    (tmp_path / "images_classic/tin/a b/2.png").unlink()
+    with pytest.raises(DataError, match=r"no .*2.png, which .*test_tin.txt names"):
+        run(context(), given)
+    (tmp_path / "benchmark_imglist/cifar10/test_tin.txt").write_text("../../etc/passwd 0\n")
+    with pytest.raises(DataError, match="Line 1 of .* expected a path below"):
+        run(context(), given)
+    (tmp_path / "benchmark_imglist/cifar10/test_tin.txt").write_text("\n")
+    with pytest.raises(DataError, match="lists no image"):
+        run(context(), given)
+
+
+def test_imagenet_o_is_a_folder_below_the_mirror(tmp_path, monkeypatch):
+    monkeypatch.delenv("ISTHMUS_DATA", raising=False)
+    with pytest.raises(DataError, match=r"ImageNet-O is unknown.*imagenet-o.tar"):
+        run(context(), "imagenet_o")
+    monkeypatch.setenv("ISTHMUS_DATA", str(tmp_path))
+    with pytest.raises(DataError, match="no folder .*hendrycks/imagenet-o with ImageNet-O"):
+        run(context(), "imagenet_o")
+    for index, wnid in enumerate(("n01443537", "n01704323")):
+        folder = tmp_path / "hendrycks/imagenet-o" / wnid
+        folder.mkdir(parents=True)
+        Image.fromarray(np.full((20, 10), index, np.uint8)).save(folder / "0.jpg")
+    (out,) = run(context(), "imagenet_o").details["outs"]
+    assert (out["name"], out["title"], out["n"]) == ("imagenet_o", "ImageNet-O", 2)
+    assert "cropped and resampled to 8×8" in out["notice"]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        ({"outs": ["openood:cifar1O/near"]}, "no OpenOOD benchmark 'cifar1O'. Did you mean 'cifar10'"),
+        ({"outs": ["openood:cifar10/tim"]}, "no set of OpenOOD's benchmark cifar10 'tim'. Did you mean 'tin'"),
         ({"outs": ["uniform_nose"]}, "Did you mean 'uniform_noise'"),
         ({"outs": ["uniform_noise:3"]}, "nothing after a colon"),
         ({"outs": [{"name": "vertical_flip", "axis": 1}]}, "axis"),
         ({"outs": [{"path": "x"}]}, "no out-distribution"),
-        ({"outs": ["pgd"]}, "There is: cifar10, csv, cw, ddn, digits, fab"),
+        ({"outs": ["pgd"]}, "There is: cifar10, cifar100, csv, cw, ddn, digits, fab"),
         ({"outs": ["folder"]}, "path"),
         ({"outs": ["folder:"]}, "path"),
         ({"outs": ["cw:none"]}, "steps"),

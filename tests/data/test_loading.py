@@ -16,6 +16,7 @@ from isthmus.data.loading import load
 def test_data_sets_are_found_by_file_name() -> None:
     assert registry.names("data") == [
         "cifar10",
+        "cifar100",
         "csv",
         "digits",
         "fashion_mnist",

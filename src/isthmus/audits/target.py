@@ -257,7 +257,7 @@ def target_of(source: ModelSource) -> Target:
     model, count = named_model(source), source.count
     if model.data is None:
         raise ConfigError(
-            "--model needs --data: digits, mnist, fashion_mnist, cifar10, svhn, folder:PATH, csv:PATH, "
+            "--model needs --data: digits, mnist, fashion_mnist, cifar10, cifar100, svhn, folder:PATH, csv:PATH, "
             "imagenet:PATH or module:function."
         )
     loaded = load(model.data)

@@ -112,7 +112,7 @@ class Corruptions(Check):
         severities: 1 to 5; if None, (1, 3, 5) with the quick budget and all with the full one. An mCE needs all.
         parameters: "cifar10_c", "imagenet_c" or "mnist_c", for images of another size than theirs.
         frost: the folder with the photographs for frost; if None, those of the package ``imagecorruptions``.
-        benchmark: a published set, "cifar10_c" or "imagenet_c", instead of the audited images.
+        benchmark: a published set, "cifar10_c", "cifar100_c" or "imagenet_c", instead of the audited images.
         path: its folder, unless that is in ``ISTHMUS_DATA``.
         limit: number of its images.
         classes: names of the classifier's classes, in the order of its logits; ImageNet-C needs them.
@@ -127,7 +127,7 @@ class Corruptions(Check):
     severities: Annotated[tuple[Annotated[int, Field(ge=1, le=5)], ...], Field(min_length=1)] | None = None
     parameters: Literal["cifar10_c", "imagenet_c", "mnist_c"] | None = None
     frost: Annotated[str, Field(min_length=1)] | None = None
-    benchmark: Literal["cifar10_c", "imagenet_c"] | None = None
+    benchmark: Literal["cifar10_c", "cifar100_c", "imagenet_c"] | None = None
     path: Annotated[str, Field(min_length=1)] | None = None
     limit: Annotated[int, Field(gt=0)] | None = None
     classes: tuple[str, ...] | None = None

@@ -7,12 +7,20 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from isthmus import metrics
 from isthmus.checks.check import Check
 from isthmus.checks.context import MEAN, Context, part
-from isthmus.checks.ood_images import OutDistribution, OutImages, UniformNoise, VerticalFlip, names_of, out_images
+from isthmus.checks.ood_images import (
+    OutDistribution,
+    OutImages,
+    UniformNoise,
+    VerticalFlip,
+    expanded,
+    names_of,
+    out_images,
+)
 from isthmus.checks.ood_scores import SAMPLES, SCORES, Score, Scorer, Scores, unavailable
 from isthmus.checks.other_data import DataSet, known_training
 from isthmus.checks.scores.fitting import FittedScores, OODScores, fit_scores
@@ -48,8 +56,9 @@ class OODDetection(Check):
     the image's index in its source (for adversarial examples and flips: the audited image).
 
     Attributes:
-        outs: ``"uniform_noise"``, ``"vertical_flip"``, a data set (``"mnist"``), ``"folder:PATH"`` with image files, or
-            an attack that minimises the ℓ2 norm (``"cw"``, ``"cw:100"``, ``"fmn"``); with options as mappings.
+        outs: ``"uniform_noise"``, ``"vertical_flip"``, a data set (``"mnist"``), ``"folder:PATH"`` with image files,
+            ``"openood:cifar10/near"`` (:mod:`isthmus.data.openood`), ``"imagenet_o"``, or an attack
+            that minimises the ℓ2 norm (``"cw"``, ``"cw:100"``, ``"fmn"``); with options as mappings.
         scores: further scores (:mod:`isthmus.checks.scores`): ``"mahalanobis"``, ``"knn"``, ``"vim"``, ``"react"``,
             ``"odin"``, ``module:function`` or ``module:Name``; with options as mappings. Of the mean mode.
         training: the data set whose training split scores are fitted on ("cifar10"), if the audit was given no training
@@ -61,7 +70,10 @@ class OODDetection(Check):
     """
 
     name: Literal["ood_detection"] = "ood_detection"
-    outs: Annotated[tuple[OutDistribution, ...], Field(min_length=1)] = (UniformNoise(), VerticalFlip())
+    outs: Annotated[tuple[OutDistribution, ...], Field(min_length=1), BeforeValidator(expanded)] = (
+        UniformNoise(),
+        VerticalFlip(),
+    )
     scores: tuple[OODScores, ...] = ()
     training: DataSet | None = None
     fitted_on: Annotated[int, Field(ge=2)] = 10_000

@@ -7,6 +7,7 @@ converted to those of the audited images, which the page reports, or refused.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,7 @@ from isthmus.core import randomness, registry
 from isthmus.core.config import Component, component, validate
 from isthmus.core.errors import ConfigError, DataError, unknown
 from isthmus.core.types import Metric
+from isthmus.data import openood
 from isthmus.data.decode import SUFFIXES, need_pillow, opened
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
@@ -71,7 +73,66 @@ class Folder(Component):
     path: Annotated[str, Field(min_length=1)]
 
 
-_OWN: dict[str, type[Component]] = {"uniform_noise": UniformNoise, "vertical_flip": VerticalFlip, "folder": Folder}
+class OpenOOD(Component):
+    """One test set of OpenOOD 1.5 (:mod:`isthmus.data.openood`), such as ``cifar10/tin`` or ``imagenet/ninco``.
+
+    In the check's ``outs``, ``cifar10/near``, ``cifar10/far`` and ``cifar10`` stand for several. At most as many images
+    as are audited, evenly spread over the list, converted as those of a folder.
+
+    Attributes:
+        set: ``benchmark/set``.
+        path: the folder with lists and images; ``ISTHMUS_DATA/openood`` if None.
+    """
+
+    argument: ClassVar[str | None] = "set"
+    name: Literal["openood"] = "openood"
+    set: Annotated[str, Field(min_length=1)]
+    path: Annotated[str, Field(min_length=1)] | None = None
+
+
+class ImageNetO(Component):
+    """ImageNet-O (Hendrycks et al. 2021): 2,000 images of classes that are none of ImageNet's 1,000.
+
+    Its authors compare them with the validation images of 200 ImageNet classes. Converted as those of a folder.
+
+    Attributes:
+        path: the folder with the class folders; ``ISTHMUS_DATA/hendrycks/imagenet-o`` if None.
+    """
+
+    argument: ClassVar[str | None] = "path"
+    name: Literal["imagenet_o"] = "imagenet_o"
+    path: Annotated[str, Field(min_length=1)] | None = None
+
+
+_OWN: dict[str, type[Component]] = {
+    "uniform_noise": UniformNoise,
+    "vertical_flip": VerticalFlip,
+    "folder": Folder,
+    "openood": OpenOOD,
+    "imagenet_o": ImageNetO,
+}
+_IMAGENET_O = (
+    "Unpack https://people.eecs.berkeley.edu/~hendrycks/imagenet-o.tar in MIRROR/hendrycks and set ISTHMUS_DATA to "
+    "MIRROR, or give its folder as imagenet_o:PATH."
+)
+
+
+def expanded(given: object) -> object:
+    """A list of out-distributions with each group of OpenOOD replaced by its sets.
+
+    Raises:
+        ConfigError: there is no such group or set.
+    """
+    if not isinstance(given, list | tuple):
+        return given
+    found: list[object] = []
+    for each in given:
+        out = configured(each) if isinstance(each, str | Mapping) else each
+        if isinstance(out, OpenOOD):
+            found += [out.model_copy(update={"set": name}) for name in openood.sets_of(out.set)]
+        else:
+            found.append(out)
+    return found
 
 
 def configured(given: object) -> Component:
@@ -107,6 +168,7 @@ def names_of(outs: Sequence[Component]) -> list[str]:
     names = []
     for out in outs:
         given = f"folder_{Path(out.path).resolve().name}" if isinstance(out, Folder) else out.name
+        given = f"openood_{out.set}" if isinstance(out, OpenOOD) else given
         name = re.sub(r"[^A-Za-z0-9]+", "_", given).strip("_").lower()
         seen[name] += 1
         names.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
@@ -157,7 +219,12 @@ def out_images(out: Component, name: str, context: Context, attacked: int | None
     if isinstance(out, VerticalFlip):
         return _flipped(name, context)
     if isinstance(out, Folder):
-        return _folder(out, name, context)
+        root = Path(out.path).expanduser().resolve()
+        return _of_files(_listed(root), f"the folder {root.name}", name, context)
+    if isinstance(out, OpenOOD):
+        return _of_files(openood.files_of(out.set, out.path), f"OpenOOD {out.set}", name, context)
+    if isinstance(out, ImageNetO):
+        return _of_files(_listed(_imagenet_o(out.path)), "ImageNet-O", name, context)
     if out.name in registry.names("data"):
         return _data(out, name, context)
     return _adversarial(out, name, context, attacked or ATTACKED[context.budget], progress)
@@ -204,13 +271,22 @@ def _converted(
     return OutImages(name, title, keys, indices, take, notice)
 
 
-def _folder(out: Folder, name: str, context: Context) -> OutImages:
+def _imagenet_o(path: str | None) -> Path:
+    mirror = os.environ.get("ISTHMUS_DATA")
+    if path is None and not mirror:
+        raise DataError(f"The folder of ImageNet-O is unknown. {_IMAGENET_O}")
+    root = Path(path).expanduser() if path else Path(mirror or "").expanduser() / "hendrycks" / "imagenet-o"
+    if not root.is_dir():
+        raise DataError(f"There is no folder {root} with ImageNet-O. {_IMAGENET_O}")
+    return root
+
+
+def _of_files(files: Sequence[Path], title: str, name: str, context: Context) -> OutImages:
+    """At most as many of the files as are audited, evenly spread, cropped and resampled to the audited images' size."""
     need_pillow()
     channels, height, width = context.images.shape[1:]
-    root = Path(out.path).expanduser().resolve()
     if channels not in (1, 3):
-        raise DataError(f"{root}: image files are grey or RGB, and the audited images have {channels} channels.")
-    files = _listed(root)
+        raise DataError(f"{title}: image files are grey or RGB, and the audited images have {channels} channels.")
     chosen = np.unique(np.linspace(0, len(files) - 1, min(len(files), len(context.labels))).round().astype(np.int64))
     sizes, decoded = set(), []
     for position in chosen:
@@ -220,7 +296,7 @@ def _folder(out: Folder, name: str, context: Context) -> OutImages:
         decoded.append(np.asarray(fitted).reshape(height, width, channels))
     images = torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2)
     keys = randomness.example_keys(context.seed, torch.from_numpy(chosen).to(context.keys.device))
-    found = _converted(name, f"the folder {root.name}", images, chosen, _keys(keys, name), context)
+    found = _converted(name, title, images, chosen, _keys(keys, name), context)
     if sizes == {(width, height)}:
         return found
     return replace(found, notice=f"Images of {found.title} were cropped and resampled to {height}×{width} pixels.")

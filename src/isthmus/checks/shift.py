@@ -31,7 +31,7 @@ from isthmus.metrics import CORRUPTIONS, SEVERITIES
 
 T = TypeVar("T")
 
-PAIRED = ("cifar10_c", "imagenet_c")
+PAIRED = ("cifar10_c", "cifar100_c", "imagenet_c", "imagenet_3dcc")
 _DISTINGUISHING = ("version", "corruption", "severity")  # options that distinguish sets of one name
 
 

@@ -166,7 +166,7 @@ Size = Annotated[
 Data = Annotated[
     str | None,
     text(
-        "Test images: digits, mnist, fashion_mnist, cifar10, svhn, folder:PATH, csv:PATH, imagenet:PATH or "
+        "Test images: digits, mnist, fashion_mnist, cifar10, cifar100, svhn, folder:PATH, csv:PATH, imagenet:PATH or "
         "module:function; options follow, as in folder:PATH,channels=1,size=28.",
         "NAME",
         panel=DATA,

@@ -11,6 +11,7 @@ from isthmus.core.registry import lazy_attribute
 
 if TYPE_CHECKING:
     from isthmus.data.cifar10 import CIFAR10 as CIFAR10
+    from isthmus.data.cifar100 import CIFAR100 as CIFAR100
     from isthmus.data.digits import Digits as Digits
     from isthmus.data.fashion_mnist import FashionMNIST as FashionMNIST
     from isthmus.data.folder import ImageFolder as ImageFolder
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "CIFAR10": "cifar10",
+    "CIFAR100": "cifar100",
     "Digits": "digits",
     "FashionMNIST": "fashion_mnist",
     "ImageFolder": "folder",

@@ -11,6 +11,7 @@ import torch
 from isthmus.core import registry
 from isthmus.core.errors import ConfigError, DataError
 from isthmus.data.cifar10 import CIFAR10
+from isthmus.data.cifar100 import CIFAR100
 from isthmus.data.shift.shifted import load
 from tests.data.shift.published_sets import cifar10_1, cifar10_c
 
@@ -30,7 +31,8 @@ def corrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_names_are_found_without_importing() -> None:
-    assert registry.names("shifts") == ["cifar10_1", "cifar10_c", "imagenet_a", "imagenet_c"]
+    imagenet = ["imagenet_3dcc", "imagenet_a", "imagenet_c", "imagenet_r", "imagenet_v2"]
+    assert registry.names("shifts") == ["cifar100_c", "cifar10_1", "cifar10_c", *imagenet]
 
 
 @pytest.mark.parametrize(("version", "count"), [("v4", 2021), ("v6", 2000)])
@@ -94,6 +96,16 @@ def test_cifar_10_c_is_one_severity_of_one_corruption(corrupted: Path, severity:
     assert torch.equal(values[:, 0, 5, 7].long(), expected)
     assert torch.equal(values[:, 2, 31, 0].long(), expected + 1)
     assert int(shifted.split.images[20:].max()) == 0
+
+
+def test_cifar_100_c_has_the_same_form_and_other_classes(corrupted: Path) -> None:
+    given = {"name": "cifar100_c", "corruption": "fog", "severity": 2, "path": str(corrupted), "limit": 20}
+    shifted = load(given)
+    assert shifted.name == "cifar100_c, fog, severity 2"
+    assert shifted.classes == CIFAR100.source.classes
+    assert shifted.examples != load({**given, "name": "cifar10_c"}).examples
+    with pytest.raises(DataError, match="lack 100 of CIFAR-100-C: apple"):
+        load(given, CIFAR10.source.classes)
 
 
 def test_severities_are_of_the_same_images(corrupted: Path) -> None:

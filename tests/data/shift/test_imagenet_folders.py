@@ -160,3 +160,51 @@ def test_folders_that_are_missing_or_empty_are_named(tmp_path: Path, corrupted: 
 def test_a_crop_larger_than_the_image_is_refused() -> None:
     with pytest.raises(ConfigError, match="shorter=200 leaves no 224×224 pixels"):
         load({"name": "imagenet_a", "shorter": 200}, CLASSES)
+
+
+def test_imagenet_r_is_scored_among_the_classes_it_has(adversarial: Path) -> None:
+    shifted = load({"name": "imagenet_r", "path": str(adversarial)}, CLASSES)
+    assert shifted.published == 30_000
+    assert shifted.split.labels.tolist() == [1, 1, 1, 3, 3]
+    logits = torch.tensor([[9.0, 0.0, 5.0, 1.0]]).expand(5, -1)
+    assert shifted.predictions(logits).tolist() == [3] * 5
+    assert shifted.predictions(logits, restricted=False).tolist() == [0] * 5
+
+
+def test_3d_corruptions_are_found_by_their_own_names(tmp_path: Path) -> None:
+    photographs(tmp_path / "xy_motion_blur" / "4", CLASSES[2], SIZES)
+    options = {"name": "imagenet_3dcc", "corruption": "xy_motion_blur", "severity": 4, "path": str(tmp_path)}
+    shifted = load(options, CLASSES)
+    assert (shifted.name, shifted.split.labels.tolist()) == ("imagenet_3dcc, xy_motion_blur, severity 4", [2, 2, 2])
+    with pytest.raises(DataError, match=r"no folder .*flash/4\. Get it with the tool"):
+        load({**options, "corruption": "flash"}, CLASSES)
+    with pytest.raises(ConfigError, match="no corruption 'fog'. Did you mean 'fog_3d'"):
+        load({**options, "corruption": "fog"}, CLASSES)
+    with pytest.raises(ConfigError, match="no corruption 'fog_3d'"):
+        load({**options, "name": "imagenet_c", "corruption": "fog_3d"}, CLASSES)
+
+
+def test_numbers_of_imagenet_v2_are_places_among_the_sorted_ids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ISTHMUS_DATA", str(tmp_path))
+    root = tmp_path / "modestyachts" / "ImageNetV2" / "imagenetv2-top-images-format-val"
+    for number in (0, 2, 10, 999):
+        (root / str(number)).mkdir(parents=True)
+        Image.new("RGB", (256, 256), (number % 256, 0, 0)).save(root / str(number) / "a.jpeg")
+    classes = [f"n{1000000 + 7 * place:08d}" for place in range(1000)]
+    shuffled = [classes[(37 * place) % 1000] for place in range(1000)]
+    for given_classes in (classes, shuffled):
+        shifted = load("imagenet_v2:top-images", given_classes)
+        names = [given_classes[label] for label in shifted.split.labels.tolist()]
+        assert names == [classes[number] for number in (0, 10, 2, 999)]  # files in the order of their names
+    assert shifted.choices is None
+    with pytest.raises(DataError, match="no folder .*matched-frequency-format-val"):
+        load("imagenet_v2", classes)
+    with pytest.raises(DataError, match=r"numbered like ImageNet's 1,000 WordNet ids.*has 4 classes"):
+        load({"name": "imagenet_v2", "path": str(root)}, CLASSES)
+
+
+def test_imagenet_v2_may_have_ids_as_folders(tmp_path: Path) -> None:
+    photographs(tmp_path, CLASSES[3], SIZES[:1])
+    assert load({"name": "imagenet_v2", "path": str(tmp_path)}, CLASSES).split.labels.tolist() == [3]

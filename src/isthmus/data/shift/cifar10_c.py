@@ -21,15 +21,14 @@ from isthmus.metrics.corruption import SEVERITIES
 SIZE = 10_000
 
 
-class CIFAR10C(CorruptedTestSet):
-    """One ``corruption`` at one ``severity``."""
+class NumpyCorruptions(CorruptedTestSet):
+    """Base of CIFAR-10-C and CIFAR-100-C.
 
-    published: ClassVar[Published] = Published(
-        title="CIFAR-10-C",
-        place="hendrycks/CIFAR-10-C",
-        get="Unpack CIFAR-10-C.tar of https://zenodo.org/records/2535967 in MIRROR/hendrycks.",
-    )
-    name: Literal["cifar10_c"] = "cifar10_c"
+    Attributes:
+        own_classes: names of the set's classes in the order of its labels.
+    """
+
+    own_classes: ClassVar[tuple[str, ...]]
 
     def read(self, classes: tuple[str, ...] | None) -> Shifted:
         """One corruption at one severity.
@@ -40,17 +39,29 @@ class CIFAR10C(CorruptedTestSet):
         folder, total = self.folder(), SIZE * len(SEVERITIES)
         rows = slice((self.severity - 1) * SIZE, self.severity * SIZE)
         images = read_images(folder / f"{self.corruption}.npy", total, self.published, rows)
-        own = CIFAR10.source.classes
+        own = self.own_classes
         every = read_labels(folder / "labels.npy", total, len(own), self.published)
         # outcomes are paired over severities, image by image
         if not (every.view(len(SEVERITIES), SIZE) == every[:SIZE]).all():
             raise DataError(f"{folder / 'labels.npy'} does not hold the same {SIZE:,} labels for each severity.")
         labels, classes = relabelled(every[:SIZE], own, classes, self.published.title)
         return Shifted(
-            name=f"cifar10_c, {self.corruption}, severity {self.severity}",
+            name=f"{self.name}, {self.corruption}, severity {self.severity}",
             classes=classes,
             split=Split(images, labels),
             positions=torch.arange(SIZE),
             published=SIZE,
-            examples=f"CIFAR-10-C {sha256(every[:SIZE].numpy())}",
+            examples=f"{self.published.title} {sha256(every[:SIZE].numpy())}",
         )
+
+
+class CIFAR10C(NumpyCorruptions):
+    """One ``corruption`` at one ``severity``."""
+
+    own_classes: ClassVar[tuple[str, ...]] = CIFAR10.source.classes
+    published: ClassVar[Published] = Published(
+        title="CIFAR-10-C",
+        place="hendrycks/CIFAR-10-C",
+        get="Unpack CIFAR-10-C.tar of https://zenodo.org/records/2535967 in MIRROR/hendrycks.",
+    )
+    name: Literal["cifar10_c"] = "cifar10_c"

@@ -16,24 +16,18 @@ from isthmus.data.crops import Interpolation
 from isthmus.data.shift.files import hash_names, list_images, require_classes
 from isthmus.data.shift.shifted import Published, Shifted, ShiftedTestSet
 
-SIZE = 7_500
 
-
-class ImageNetA(ShiftedTestSet):
-    """ImageNet-A, resized as in :class:`isthmus.data.imagenet.ImageNet`.
+class ClassFolders(ShiftedTestSet):
+    """Base of photographs in folders of their classes, which are some of the classifier's.
 
     Attributes:
         shorter: the shorter side is scaled to this many pixels.
         size: a square of size × size is then cropped from the centre.
         interpolation: "bilinear" as used by the authors, or "bicubic".
+        complete: number of published images.
     """
 
-    published: ClassVar[Published] = Published(
-        title="ImageNet-A",
-        place="hendrycks/imagenet-a",
-        get="Unpack https://people.eecs.berkeley.edu/~hendrycks/imagenet-a.tar in MIRROR/hendrycks.",
-    )
-    name: Literal["imagenet_a"] = "imagenet_a"
+    complete: ClassVar[int]
     size: Annotated[int, Field(gt=0)] = 224
     shorter: Annotated[int, Field(gt=0)] = 256
     interpolation: Interpolation = "bilinear"
@@ -53,11 +47,23 @@ class ImageNetA(ShiftedTestSet):
         root = self.folder()
         split = list_images(root, classes, self.published, self.size, self.shorter, self.interpolation)
         return Shifted(
-            name="imagenet_a",
+            name=self.name,
             classes=classes,
             split=split,
             positions=torch.arange(len(split)),
-            published=SIZE,
+            published=self.complete,
             examples=hash_names(split),
             choices=torch.tensor(sorted(set(split.labels.tolist()))),
         )
+
+
+class ImageNetA(ClassFolders):
+    """ImageNet-A, resized as in :class:`isthmus.data.imagenet.ImageNet`."""
+
+    complete: ClassVar[int] = 7_500
+    published: ClassVar[Published] = Published(
+        title="ImageNet-A",
+        place="hendrycks/imagenet-a",
+        get="Unpack https://people.eecs.berkeley.edu/~hendrycks/imagenet-a.tar in MIRROR/hendrycks.",
+    )
+    name: Literal["imagenet_a"] = "imagenet_a"

@@ -22,17 +22,18 @@ from isthmus.metrics.corruption import GROUPS
 SIZE = 50_000
 
 
-class ImageNetC(CorruptedTestSet):
-    """One ``corruption`` at one ``severity``; ``size`` is the height and width of the images."""
+class CorruptedFolders(CorruptedTestSet):
+    """Base of sets with the files ``<corruption>/<severity>/<WordNet id>/*``; ``size`` is their height and width."""
 
-    published: ClassVar[Published] = Published(
-        title="ImageNet-C",
-        place="hendrycks/ImageNet-C",
-        get="Unpack noise.tar, blur.tar, weather.tar and digital.tar of https://zenodo.org/records/2235448 in "
-        "MIRROR/hendrycks/ImageNet-C.",
-    )
-    name: Literal["imagenet_c"] = "imagenet_c"
     size: Annotated[int, Field(gt=0)] = 224
+
+    def places(self) -> list[Path]:
+        """Folders that may hold the images of this corruption at this severity."""
+        return [self.root() / self.corruption / str(self.severity)]
+
+    def root(self) -> Path:
+        """The folder of the set."""
+        return super().folder()
 
     def read(self, classes: tuple[str, ...] | None) -> Shifted:
         """List the files of one corruption at one severity.
@@ -43,7 +44,7 @@ class ImageNetC(CorruptedTestSet):
         split = list_images(self.folder(), classes, self.published, self.size, self.size, "bilinear")
         self._check_size(split)
         return Shifted(
-            name=f"imagenet_c, {self.corruption}, severity {self.severity}",
+            name=f"{self.name}, {self.corruption}, severity {self.severity}",
             classes=classes,
             split=split,
             positions=torch.arange(len(split)),
@@ -57,13 +58,11 @@ class ImageNetC(CorruptedTestSet):
         Raises:
             DataError: it does not exist; the message says how to get the files.
         """
-        root, severity = super().folder(), str(self.severity)
-        group = next(group for group, names in GROUPS.items() if self.corruption in names)  # the archive's name
-        places = [root / self.corruption / severity, root / group / self.corruption / severity]
+        places = self.places()
         for place in places:
             if place.is_dir():
                 return place
-        raise DataError(f"There is no folder {places[0]}, nor {places[1]}. {self.published.advice}")
+        raise DataError(f"There is no folder {', nor '.join(map(str, places))}. {self.published.advice}")
 
     def _check_size(self, split: FileSplit) -> None:
         # the first image suffices, since one program wrote all of them
@@ -74,3 +73,21 @@ class ImageNetC(CorruptedTestSet):
                 f"{file} is {height}×{width}; expected {self.size}×{self.size}, since images of {self.published.title} "
                 "are not scaled. Set size to the size of the images, if the classifier accepts it."
             )
+
+
+class ImageNetC(CorruptedFolders):
+    """One ``corruption`` at one ``severity``; ``size`` is the height and width of the images."""
+
+    published: ClassVar[Published] = Published(
+        title="ImageNet-C",
+        place="hendrycks/ImageNet-C",
+        get="Unpack noise.tar, blur.tar, weather.tar and digital.tar of https://zenodo.org/records/2235448 in "
+        "MIRROR/hendrycks/ImageNet-C.",
+    )
+    name: Literal["imagenet_c"] = "imagenet_c"
+
+    def places(self) -> list[Path]:
+        """The folder itself, or the one of its archive."""
+        root, below = self.root(), f"{self.corruption}/{self.severity}"
+        group = next(group for group, names in GROUPS.items() if self.corruption in names)
+        return [root / below, root / group / below]

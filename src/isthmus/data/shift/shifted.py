@@ -203,17 +203,18 @@ class CorruptedTestSet(ShiftedTestSet, ABC):
         corruption: as the published files are called: "gaussian_noise", …, "jpeg_compression", or one of the four
             that do not count in an mCE ("speckle_noise", "gaussian_blur", "spatter", "saturate").
         severity: 1 to 5.
+        known: names of the corruptions of the set.
     """
 
+    known: ClassVar[tuple[str, ...]] = tuple(name for names in GROUPS.values() for name in names)
     corruption: str
     severity: Annotated[int, Field(ge=1, le=5)]
 
     @field_validator("corruption")
     @classmethod
     def _known(cls, value: str) -> str:
-        known = [name for names in GROUPS.values() for name in names]
-        if value not in known:
-            raise ValueError(unknown("corruption", value, known))
+        if value not in cls.known:
+            raise ValueError(unknown("corruption", value, cls.known))
         return value
 
 

@@ -9,7 +9,7 @@ from isthmus.metrics import CORRUPTIONS
 from isthmus.report.sections import common
 from isthmus.report.sections.common import MEAN, Results
 
-_TITLES = {"cifar10_c": "CIFAR-10-C", "imagenet_c": "ImageNet-C", "mnist_c": "MNIST-C"}
+_TITLES = {"cifar10_c": "CIFAR-10-C", "cifar100_c": "CIFAR-100-C", "imagenet_c": "ImageNet-C", "mnist_c": "MNIST-C"}
 _SUMMARY = {
     "mean error": common.measured("mean_error"),
     "added to the clean error": common.measured("added_error"),
