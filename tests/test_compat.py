@@ -407,7 +407,7 @@ def test_a_model_in_train_mode_is_warned_of(trained, quick):
         ({"threat_model": "corruptions", "eps": 0.1}, "no eps"),
         ({"threat_model": "corruptions", "dataset": "digits"}, "isthmus.audit"),
         ({"dataset": "imagenet", "eps": 0.1}, "5,000 fixed images"),
-        ({"dataset": "cifar100", "eps": 0.1}, "cifar10"),
+        ({"dataset": "cifar1000", "eps": 0.1}, "Did you mean 'cifar100'"),
         ({"data_dir": "./data", "eps": 0.1}, "ISTHMUS_DATA"),
         ({"preprocessing": "Res256Crop224", "eps": 0.1}, "inside the model"),
         ({"to_disk": True, "eps": 0.1}, "model_name"),
@@ -425,7 +425,8 @@ class FirstPixel(nn.Module):
         return functional.one_hot((x[:, 0, 0, 0] * 25.5).round().long().clamp(0, 9), 10).float()
 
 
-def test_accuracy_under_corruptions_is_the_mean_over_all(monkeypatch):
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_accuracy_under_corruptions_is_the_mean_over_all(monkeypatch, name):
     """On clean images the pixel is right; it is under every second corruption, but for one image at severity 5."""
     labels = torch.arange(20) % 10
 
@@ -435,15 +436,16 @@ def test_accuracy_under_corruptions_is_the_mean_over_all(monkeypatch):
         return Split(images, labels)
 
     def corrupted(options):
-        assert (options["name"], options["path"]) == ("cifar10_c", "somewhere")
+        assert (options["name"], options["path"]) == (f"{name}_c", "somewhere")
         moved = torch.full((20,), CORRUPTIONS.index(options["corruption"]) % 2)
         moved[0] += options["severity"] == 5
         return Shifted("corrupted", tuple("0123456789"), split(moved), torch.arange(20), 20, "examples")
 
-    clean = ImageData.of("cifar10", split(0), split(0), tuple("0123456789"))
+    clean = ImageData.of(name, split(0), split(0), tuple("0123456789"))
     monkeypatch.setattr(robustbench, "load_data", lambda given: clean)
     monkeypatch.setattr(robustbench, "load_shifted", corrupted)
-    found = benchmark(FirstPixel().eval(), 10, threat_model="corruptions", corruptions_data_dir="somewhere")
+    options = {"threat_model": "corruptions", "corruptions_data_dir": "somewhere"}
+    found = benchmark(FirstPixel().eval(), 10, dataset=name, **options)
     assert found[0] == 1
     assert found[1] == pytest.approx((8 - 8 / 5 / 10) / 15)
     assert found.result is None

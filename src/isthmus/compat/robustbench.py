@@ -30,6 +30,9 @@ from isthmus.metrics import CORRUPTIONS, SEVERITIES
 
 log = logging.getLogger(__name__)
 
+CORRUPTED = ("cifar10", "cifar100")
+"""Data sets whose corrupted test images are published."""
+
 THREAT_MODELS = ("Linf", "L2", "corruptions")
 FIELDS = (
     *("link", "name", "authors", "additional_data", "number_forward_passes", "dataset", "venue", "architecture"),
@@ -77,14 +80,14 @@ def benchmark(  # RobustBench's own signature, hence more arguments than elsewhe
         model: from images in [0, 1] to logits. Evaluated in eval mode, with a warning if it is in train mode.
         n_examples: the first test images, at most all.
         dataset: "cifar10", or any other data set of isthmus but ImageNet.
-        threat_model: "Linf", "L2", or "corruptions": the mean accuracy on CIFAR-10-C over all corruptions and
-            severities.
+        threat_model: "Linf", "L2", or "corruptions": the mean accuracy on CIFAR-10-C or CIFAR-100-C over all
+            corruptions and severities.
         to_disk: write ``model_info/DATASET/THREAT/MODEL_NAME.json`` below the current folder, with RobustBench's keys
             (:data:`FIELDS`); values of an existing file are kept unless they are measured here. One more key,
             ``isthmus``, has n, interval, passes, seed, version and what readers must know of the data.
         model_name: of that file.
         data_dir: None; isthmus finds data by ``ISTHMUS_DATA`` or on the Hugging Face hub.
-        corruptions_data_dir: folder of CIFAR-10-C, unless it is in ``ISTHMUS_DATA``.
+        corruptions_data_dir: folder of CIFAR-10-C or CIFAR-100-C, unless it is in ``ISTHMUS_DATA``.
         device: the model is moved there; None leaves it where it is.
         batch_size: images in a batch.
         eps: radius for "Linf" and "L2".
@@ -112,7 +115,7 @@ def benchmark(  # RobustBench's own signature, hence more arguments than elsewhe
     adversary = AutoAttack(model, "L2" if threat_model == "L2" else "Linf", eps or 0, verbose=True, log_path=log_path)
     clean = adversary.clean_accuracy(x, y, batch_size)
     if threat_model == "corruptions":
-        robust = _under_corruptions(model, corruptions_data_dir, len(x), batch_size)
+        robust = _under_corruptions(model, f"{dataset}_c", corruptions_data_dir, len(x), batch_size)
     else:
         x_adv = adversary.run_standard_evaluation(x, y, batch_size, state_path=aa_state_path)
         result = adversary.result
@@ -133,10 +136,10 @@ def _check(dataset: object, threat_model: object, eps: object, data_dir: object,
         raise ConfigError(
             f"threat_model={threat_model!r} needs eps, such as {'0.5' if threat_model == 'L2' else '8 / 255'}."
         )
-    if threat_model == "corruptions" and (eps is not None or dataset != "cifar10"):
+    if threat_model == "corruptions" and (eps is not None or dataset not in CORRUPTED):
         raise ConfigError(
-            "threat_model='corruptions' takes dataset='cifar10' and no eps. For other data, run the check: "
-            "isthmus.audit(model, images, labels, threat, ['corruptions'])."
+            "threat_model='corruptions' takes dataset='cifar10' or 'cifar100' and no eps. For other data, run the "
+            "check: isthmus.audit(model, images, labels, threat, ['corruptions'])."
         )
     if dataset == "imagenet":
         raise ConfigError(
@@ -158,12 +161,12 @@ def _first(data: ImageData, count: int) -> tuple[Tensor, Tensor]:
     return as_float(chosen.images), chosen.labels
 
 
-def _under_corruptions(model: nn.Module, folder: str | Path | None, count: int, batch_size: int) -> float:
-    """Mean accuracy on the first images of CIFAR-10-C, over corruptions and severities."""
+def _under_corruptions(model: nn.Module, name: str, folder: str | Path | None, count: int, batch_size: int) -> float:
+    """Mean accuracy on the first images of a set of corrupted images, over corruptions and severities."""
     accuracies = []
     for corruption in CORRUPTIONS:
         for severity in SEVERITIES:
-            options = {"name": "cifar10_c", "corruption": corruption, "severity": severity}
+            options = {"name": name, "corruption": corruption, "severity": severity}
             whole = load_shifted(options if folder is None else {**options, "path": str(folder)})
             rows = torch.arange(min(count, len(whole)))
             part = replace(whole, split=whole.split.select(rows), positions=whole.positions[rows])
