@@ -59,10 +59,10 @@ def _selective(shown: Results) -> Figure:
         f"{name}: {number(m.value or 0.0)}" for name, m in common.column(shown, "excess_aurc", mode=MEAN).items()
     )
     reading = (
-        "Images are classified in the order of confidence; the curve falls to the left if errors are uncertain. Area "
-        f"under the curve above that of a perfect order: {areas}."
+        "Images are classified in the order of confidence. The curve starts near 0 if wrong predictions have low "
+        f"confidence. Area under it above that of a perfect order: {areas}."
     )
-    axes = "coverage: fraction of images that are classified", "risk: their error"
+    axes = "coverage: fraction of images classified", "risk: fraction of these that are wrong"
     return Figure("Selective classification", reading, *axes, tuple(series), x_range=(0.0, 1.0))
 
 
@@ -90,10 +90,10 @@ def _split(shown: Results) -> list[Table]:
             f"A temperature changes no prediction; above 1 the classifier was overconfident. It is {temperatures}."
         )
     alphas = listed(sorted({percent(1 - result.details["alpha"]) for result in split.values()}))
-    ranges = "; ".join(f"{name}: {_expected(result)}" for name, result in split.items())
+    ranges = listed([f"{_expected(result)} for {name}" for name, result in split.items()])
     sets = (
-        f"A set of classes is to contain the label with a probability of {alphas}. Of an exchangeable split the "
-        f"coverage lies in these ranges with 95% probability: {ranges}."
+        f"A set of classes should contain the label with a probability of {alphas}. With this number of images, chance "
+        f"puts the coverage between {ranges} (95% of all splits)."
     )
     return [
         _grid("Recalibration", reading, split, ("scaling", _SCALINGS), _SCALED),
@@ -103,7 +103,7 @@ def _split(shown: Results) -> list[Table]:
 
 def _expected(result: CheckResult) -> str:
     low, high = result.details["split"][MEAN]["coverage"]
-    return f"{percent(low)} to {percent(high)}"
+    return f"{percent(low)} and {percent(high)}"
 
 
 def _grid(

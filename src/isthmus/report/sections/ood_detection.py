@@ -19,6 +19,7 @@ _BINS = 24
 # scores for the comparison of classifiers, with coordinates and titles
 _COMPARED = ({"score": "entropy", "mode": MEAN, "title": "entropy"}, {"score": "rate", "title": "rate R"})
 _BESIDE = ("max_probability", "max_logit")  # scores that are not drawn: much like entropy and energy
+_ALONE = 4  # scores that are drawn of a single classifier
 _LINES = 3  # out-distributions in one drawing of score distributions
 _NONE = np.empty(0)
 _TITLES = {
@@ -80,13 +81,8 @@ def _headline(result: CheckResult) -> Headline | None:
 
 def _curves(out: str, title: str, shown: Results) -> list[Figure]:
     series, areas = [], {}
-    compared = [score["score"] for score in _COMPARED]
     for name, result in shown.items():
-        for score in result.details["scores"]:
-            area = result.metrics.get("auroc", **_at(score, out))
-            drawn = score["score"] not in _BESIDE if len(shown) == 1 else score["score"] in compared
-            if area is None or not drawn or score.get("mode", MEAN) != MEAN:
-                continue
+        for score, area in _drawn(result, out, alone=len(shown) == 1):
             line = f"{name} ({score['title']})"
             inside, outside = (common.known(result.arrays[f"{which}_{score['score']}"]) for which in ("in", out))
             style = "line" if score["score"] == "entropy" else "dashed"
@@ -98,6 +94,8 @@ def _curves(out: str, title: str, shown: Results) -> list[Figure]:
         f"{common.extremes(areas, f'AUROC against {title}')}. In-distribution is positive: the upper left corner is "
         "perfect, the diagonal is chance."
     )
+    if len(shown) == 1:
+        reading += " Drawn are entropy and the best three of the other scores; the table has all."
     figure = Figure(
         f"ROC curves: {title}",
         reading,
@@ -109,6 +107,22 @@ def _curves(out: str, title: str, shown: Results) -> list[Figure]:
         y_range=(0.0, 1.0),
     )
     return [figure]
+
+
+def _drawn(result: CheckResult, out: str, alone: bool) -> list[tuple[Score, Metric]]:
+    """Scores of mean mode whose ROC curve is drawn: those of the comparison; of a single classifier entropy and the
+    three best others."""
+    found = [
+        (score, area)
+        for score in result.details["scores"]
+        if (area := result.metrics.get("auroc", **_at(score, out))) and score.get("mode", MEAN) == MEAN
+    ]
+    if not alone:
+        compared = [score["score"] for score in _COMPARED]
+        return [(score, area) for score, area in found if score["score"] in compared]
+    ranked = sorted(found, key=lambda each: (each[0]["score"] != "entropy", -(each[1].value or 0.0)))
+    kept = [score["score"] for score, _ in ranked if score["score"] not in _BESIDE][:_ALONE]
+    return [(score, area) for score, area in found if score["score"] in kept]
 
 
 def _table(out: str, title: str, shown: Results) -> Table:
