@@ -14,6 +14,7 @@ import isthmus
 from benchmarks.illusions import ILLUSIONS
 from isthmus.attacks import APGD, PGD, Linf
 from isthmus.attacks.engine.inputs import examples
+from isthmus.checks import diagnosis as checks_diagnosis
 from isthmus.diagnosis import follow_ups
 from isthmus.diagnosis.budget import QUICK
 from isthmus.diagnosis.context import DiagnosisContext
@@ -80,9 +81,12 @@ NO_GRADIENT = {
 """Models without a gradient of their own; BPDA gives one to all but the last."""
 
 
-@pytest.mark.parametrize("name", NO_GRADIENT)
-def test_a_model_without_its_own_gradient_is_undecided_and_attacked_at_every_eps(name):
-    images, labels = held_out(40)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in ("numpy", "lists") else [pytest.mark.slow]) for name in NO_GRADIENT]
+)
+def test_a_model_without_its_own_gradient_is_undecided_and_attacked_at_every_eps(name, monkeypatch):
+    monkeypatch.setattr(checks_diagnosis, "QUICK", SMALL)
+    images, labels = held_out(20)
     strong = [isthmus.robust_accuracy(undefended(), images, labels, Linf(eps), "fast").accuracy for eps in (0.03, 0.06)]
     model = NO_GRADIENT[name](undefended())
     checks = ["diagnosis", {"name": "robustness", "levels": 2}]
@@ -93,8 +97,6 @@ def test_a_model_without_its_own_gradient_is_undecided_and_attacked_at_every_eps
     for eps, accuracy in zip((0.03, 0.06), strong, strict=True):
         found = audit.results["robustness"].metrics.one("robust_accuracy", mode="mean", norm="linf", eps=eps)
         assert accuracy - 1e-9 <= found.value <= accuracy + tolerance
-    claim = isthmus.audit(model, images, labels, "linf:0.06", ["diagnosis"], claimed=0.99)
-    assert claim.verdict.status == "overstated"
     with pytest.raises(isthmus.IsthmusError, match="square"):
         isthmus.robust_accuracy(model, images, labels, "linf:0.06", "pgd")
     assert isthmus.robust_accuracy(model, images, labels, "linf:0.06", "square:300").accuracy < 0.95
