@@ -7,7 +7,7 @@ from isthmus.attacks import Race
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
 from isthmus.attacks.engine.state import EvaluationState
-from isthmus.attacks.race import RaceRounds, pick_rest_if_needed, pick_sample
+from isthmus.attacks.race import RaceRounds, pick_nearest, pick_next, pick_rest, pick_sample
 from isthmus.attacks.threats import Linf
 from isthmus.core.errors import ConfigError
 from isthmus.core.randomness import example_keys
@@ -47,16 +47,54 @@ def test_a_round_has_at_most_as_many_classes_as_the_one_before():
         Race(rounds=((3, 10), (9, 30)))
 
 
-@pytest.mark.parametrize(("of_the_nearest", "of_the_drawn", "all_get_it"), [(2, 0, 0), (3, 0, 397), (0, 1, 399)])
-def test_square_attacks_all_robust_examples_if_it_broke_one_drawn_or_many_of_the_nearest(
-    of_the_nearest, of_the_drawn, all_get_it
-):
+RACE = Race(near=0.1, drawn=50)
+
+
+def after_the_sample():
+    """400 robust examples, ordered by their margins, once Square has attacked the nearest 40 and 50 others."""
     state, keys = EvaluationState.new(torch.zeros(400, *SHAPE)), example_keys(0, torch.arange(400))
     state.margin = torch.arange(400.0)
-    tried = pick_sample(Race(near=0.1, drawn=50), state, keys)
+    tried = pick_sample(RACE, state, keys)
     assert tried[:40].all()
     assert int(tried.sum()) == 90
-    drawn = tried.nonzero().squeeze(1)[40:]
-    broken = torch.cat([torch.arange(of_the_nearest), drawn[:of_the_drawn]])
-    state.broken[broken], state.stage[broken] = True, 3
-    assert int(pick_rest_if_needed(state, keys).sum()) == all_get_it
+    return state, keys, tried.nonzero().squeeze(1)[40:]
+
+
+def breaks(state, *rows):
+    state.broken[list(rows)], state.stage[list(rows)] = True, 3
+
+
+def picked(rows):
+    return rows.nonzero().squeeze(1).tolist()
+
+
+def test_square_goes_on_to_farther_examples_as_long_as_it_breaks_some():
+    state, keys, _ = after_the_sample()
+    breaks(state, 7)
+    first = picked(pick_nearest(RACE, state, keys))
+    assert first == [row for row in range(21) if row != 7]  # a twentieth of the 399 robust ones
+    breaks(state, 0, 20)
+    assert picked(pick_next(RACE, state, keys)) == list(range(21, 59))  # a tenth of the 379 others
+    breaks(state, 58)
+    assert picked(pick_rest(state, keys)) == list(range(59, 400))
+
+
+@pytest.mark.parametrize("at", ["sample", "nearest", "next"])
+def test_square_stops_after_a_stage_that_broke_none(at):
+    state, keys, _ = after_the_sample()
+    for stage, row, pick in (("sample", 7, pick_nearest), ("nearest", 0, pick_next), ("next", 30, None)):
+        if stage == at:
+            break
+        breaks(state, row)
+        assert pick(RACE, state, keys).any()
+    later = [pick_nearest, pick_next][["sample", "nearest", "next"].index(at) :]
+    assert not any(pick(RACE, state, keys).any() for pick in later)
+    assert not pick_rest(state, keys).any()
+
+
+def test_square_attacks_all_at_once_if_it_broke_an_example_drawn_at_random():
+    state, keys, drawn = after_the_sample()
+    breaks(state, 7, int(drawn[0]))
+    assert not pick_nearest(RACE, state, keys).any()
+    assert not pick_next(RACE, state, keys).any()
+    assert int(pick_rest(state, keys).sum()) == 398

@@ -9,10 +9,11 @@ compete, example by example:
    window, in each window left, would not break the example.
 3. apgd-nearest: the tenth of the examples with the smallest margins get the three best classes and the cross-entropy
    again for 100 steps, from two starts each, and no run retires.
-4. square-sample: Square, which needs no gradients, on that tenth and on 50 others drawn at random. If gradients are
-   masked, the margin is misleading; the 50 reveal it.
-5. square-all: if Square broke one of the 50, or more than a twenty-fifth of the nearest, gradients may be masked, and
-   the ranking cannot be trusted. Square then runs on all robust examples, with AutoAttack's number of queries.
+4. square-sample: Square, which needs no gradients, on that tenth and on 50 others drawn at random.
+5. square-nearest, square-next, square-all: Square with AutoAttack's number of queries, as long as it pays. If it broke
+   one of that tenth, it runs on the nearest twentieth; if it breaks one there, on twice as many behind them; and if it
+   breaks one of these, on all. If it broke one of the 50, gradients are masked and the margin misleads: then it runs on
+   all at once.
 
 Every success is verified like any other, so the result is always an upper bound on robust accuracy. The rule can miss
 an example that would have broken with more passes; the exhaustive suite, ``standard``, gives them to all.
@@ -53,9 +54,9 @@ class Race(Attack):
         patience: a run retires if even this many times the last window's gain per window would not break the example.
         near: fraction of the robust examples, smallest margin first, that get the long runs and Square.
         long: steps of the long runs.
-        queries: of Square.
+        queries: of Square in its first stage.
         drawn: others that Square is tried on.
-        queries_all: of Square on all robust examples.
+        more_queries: of Square in the stages that follow if it broke an example.
     """
 
     name: Literal["race"] = "race"
@@ -66,7 +67,7 @@ class Race(Attack):
     long: Annotated[int, Field(gt=0)] = 100
     queries: Annotated[int, Field(gt=1)] = 1000
     drawn: Annotated[int, Field(ge=0)] = 50
-    queries_all: Annotated[int, Field(gt=1)] = 5000
+    more_queries: Annotated[int, Field(gt=1)] = 5000
 
     @model_validator(mode="after")
     def _narrowing(self) -> Race:
@@ -80,21 +81,22 @@ class Race(Attack):
 
         Their random streams have the names of earlier labels, since published numbers derive from these.
         """
-        rounds, square = RaceRounds(rounds=self.rounds, patience=self.patience), Square(queries=self.queries)
+        rounds, more = RaceRounds(rounds=self.rounds, patience=self.patience), Square(queries=self.more_queries)
         return (
             Stage("apgd-ce", APGD(steps=self.ce_steps), stream="scout"),
             Stage("apgd-race", rounds, stream="race"),
             Stage("apgd-nearest", LongRuns(steps=self.long), partial(pick_near, self), "near"),
-            Stage("square-sample", square, partial(pick_sample, self), "search"),
-            Stage("square-all", Square(queries=self.queries_all), pick_rest_if_needed, "search-all"),
+            Stage("square-sample", Square(queries=self.queries), partial(pick_sample, self), "search"),
+            Stage("square-nearest", more, partial(pick_nearest, self)),
+            Stage("square-next", more, partial(pick_next, self)),
+            Stage("square-all", more, pick_rest, "search-all"),
         )
 
 
 # --- which examples a stage attacks ---
 
-_DRAWN, _NEAREST = 1, 2  # marks of the examples that Square is tried on
-_SUSPICIOUS = 0.04  # on three adversarially trained networks Square broke at most 2.3% of the nearest
-_BY_CHANCE = 2  # so many are no sign, however few the nearest are
+_DRAWN, _NEAR, _NEAREST, _NEXT = 1, 2, 3, 4
+"""Marks of the examples that Square attacked, by its last stage that did."""
 
 
 def pick_near(race: Race, state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
@@ -110,20 +112,45 @@ def pick_sample(race: Race, state: EvaluationState, keys: Int[Tensor, " n"]) -> 
     others = (state.robust & ~close).nonzero().squeeze(1)
     order = uniform(fold(keys[others], "race/sample"), (1,)).squeeze(1).argsort(stable=True)
     drawn = others[order[: race.drawn]]
-    state.marks = torch.where(close, _NEAREST, 0).to(state.marks).index_fill(0, drawn, _DRAWN)
+    state.marks = torch.where(close, _NEAR, 0).to(state.marks).index_fill(0, drawn, _DRAWN)
     return state.marks > 0
 
 
-def pick_rest_if_needed(state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
-    """All robust examples, if Square broke one that was drawn or many of the nearest; else none."""
-    drawn, close = (state.broken & (state.marks == mark) for mark in (_DRAWN, _NEAREST))
-    many = max(_SUSPICIOUS * int((state.marks == _NEAREST).sum()), _BY_CHANCE)
-    return state.robust & (bool(drawn.any()) | (int(close.sum()) > many))
+def pick_nearest(race: Race, state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+    """Half as many as the nearest before, if Square broke one of those; none if all will be attacked."""
+    if _broke(state, _DRAWN) or not _broke(state, _NEAR):
+        return torch.zeros_like(state.robust)
+    return _marked(state, _NEAREST, nearest(state, race.near / 2))
 
 
-def nearest(state: EvaluationState, share: float) -> Bool[Tensor, " n"]:
-    """This fraction of the robust examples, rounded up: those with the smallest margins."""
-    rows = state.robust.nonzero().squeeze(1)
+def pick_next(race: Race, state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+    """As many as the nearest at first, behind those that Square has attacked since, if it broke one of these."""
+    if not _broke(state, _NEAREST):
+        return torch.zeros_like(state.robust)
+    return _marked(state, _NEXT, nearest(state, race.near, state.robust & (state.marks != _NEAREST)))
+
+
+def pick_rest(state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+    """All robust examples that have not had as many queries, if Square broke one that was drawn or of the next."""
+    if not _broke(state, _DRAWN) and not _broke(state, _NEXT):
+        return torch.zeros_like(state.robust)
+    return state.robust & (state.marks != _NEAREST) & (state.marks != _NEXT)
+
+
+def _broke(state: EvaluationState, mark: int) -> bool:
+    """Whether an example with this mark is broken."""
+    return bool((state.broken & (state.marks == mark)).any())
+
+
+def _marked(state: EvaluationState, mark: int, rows: Bool[Tensor, " n"]) -> Bool[Tensor, " n"]:
+    """These rows, which get a mark."""
+    state.marks = torch.where(rows, mark, state.marks)
+    return rows
+
+
+def nearest(state: EvaluationState, share: float, among: Bool[Tensor, " n"] | None = None) -> Bool[Tensor, " n"]:
+    """This fraction of the robust examples (or of some), rounded up: those with the smallest margins."""
+    rows = (state.robust if among is None else among).nonzero().squeeze(1)
     chosen = rows[state.margin[rows].argsort(stable=True)[: math.ceil(share * len(rows))]]
     return torch.zeros_like(state.robust).index_fill(0, chosen, True)
 

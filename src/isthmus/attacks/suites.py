@@ -31,7 +31,7 @@ LABELS: dict[str, Mapping[str, Any]] = {
 }
 """Names of attacks with options: labels in results, and AutoAttack's names."""
 
-STAGES = ("apgd-race", "apgd-nearest", "square-sample", "square-all")
+STAGES = ("apgd-race", "apgd-nearest", "square-sample", "square-nearest", "square-next", "square-all")
 """Labels of the stages of ``fast`` that depend on the ones before."""
 
 SUITES: dict[str, tuple[Mapping[str, Any] | str, ...]] = {
