@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from isthmus.audits.target import ModelSource
 
 _ROWS_SHOWN = 8
+_INTERRUPTED = "interrupted: the evaluation was not finished when this file was written"
 
 
 def verify(
@@ -108,6 +109,8 @@ def _verify_bundle(path: Path, source: ModelSource, threat: str | None, n: int |
     echo(f"images: {done.record.data}, SHA-256 {done.record.data_hash}, {compared}")
     echo(f"verdict, as stored: {done.verdict}")
     echo("recomputed: clean and robust accuracy in mean mode; all other numbers are as stored")
+    if not found.complete:
+        echo(_INTERRUPTED)
     echo(conclusion(found))
 
 
@@ -119,7 +122,7 @@ def lines(done: Verification) -> Iterator[str]:
         f"broken examples; largest ‖δ‖ {done.largest:.6g}"
     )
     if not done.complete:
-        yield "interrupted: the evaluation was not finished when this file was written"
+        yield _INTERRUPTED
     if done.examples_match is None:
         yield "examples: not compared with a data set"
     else:
