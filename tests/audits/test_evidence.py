@@ -180,6 +180,26 @@ def test_a_member_is_not_unpacked_beyond_its_size(bundle, model, tmp_path) -> No
         verify(forged(bundle, tmp_path / "forged.zip", change, listed=False), model)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_changed_bytes_are_refused_with_a_sentence(seed, bundle, model, tmp_path) -> None:
+    content, rng = bytearray(bundle.read_bytes()), np.random.default_rng(seed)
+    for place in rng.integers(0, len(content) - 22, 8):
+        content[place] ^= int(rng.integers(1, 256))
+    (tmp_path / "changed.zip").write_bytes(content[: rng.integers(22, len(content))] if seed % 2 else content)
+    with pytest.raises((FileError, evidence.EvidenceError)) as error:
+        verify(tmp_path / "changed.zip", model)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_result_that_is_none_is_named_without_the_temporary_folder(bundle, model, tmp_path) -> None:
+    change = edited("accuracy.json", "metrics", 0, "n", value="many")
+    with pytest.raises(
+        FileError, match=r"not write like this: accuracy\.json is not a result .*metrics\.0\.n"
+    ) as error:
+        verify(forged(bundle, tmp_path / "forged.zip", change), model)
+    assert "isthmus-" not in str(error.value)
+
+
 def test_without_adversarial_examples_there_is_no_bundle(audit, tmp_path) -> None:
     with pytest.raises(FileError, match="no audit with adversarial examples"):
         evidence.bundle(tmp_path, tmp_path / "evidence.zip")

@@ -115,7 +115,11 @@ def verify(path: Path, model: nn.Module, fingerprint: str, data: Component | Non
     """
     with tempfile.TemporaryDirectory(prefix="isthmus-") as folder:
         digest = _unpacked(path, Path(folder))
-        record, found, claim = _read(Path(folder))
+        try:
+            record, found, claim = _read(Path(folder))
+        except FileError as error:
+            reason = str(error).replace(f"{folder}/", "").partition(";")[0].rstrip(".")
+            raise FileError(f"{path} holds a file that isthmus did not write like this: {reason}.") from None
     _check_agreement(record, found, claim)
     if fingerprint != record.model_hash:
         raise EvidenceError(
