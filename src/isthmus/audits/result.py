@@ -74,7 +74,7 @@ class Audit(Summarized):
             ConfigError: this audit has no verdict.
         """
         _ = self.verdict
-        return citation(self.audited()).replace("\u00a0", " ")
+        return citation(self._audited()).replace("\u00a0", " ")
 
     def rows(self) -> list[dict[str, Any]]:
         """Tidy rows of all metrics: model, check, name, coordinates, value, unit, n, interval and note."""
@@ -129,16 +129,16 @@ class Audit(Summarized):
     def save(self, path: str | Path) -> Path:
         """Write the page of this audit, one self-contained HTML file."""
         target = Path(path)
-        files.write_bytes(target, page.render([self.audited()]).encode())
+        files.write_bytes(target, page.render([self._audited()]).encode())
         return target
 
-    def audited(self) -> AuditedModel:
+    def _audited(self) -> AuditedModel:
         """This audit as the package ``report`` takes it."""
         return AuditedModel(self.record.model, None, self.record.provenance, self.record, self.results)
 
     def _figures(self) -> dict[str, Figure]:
         """The first figure of each check that has one."""
-        sections = page.sections([self.audited()])
+        sections = page.sections([self._audited()])
         found = {
             check: [block for block in each.blocks if isinstance(block, Figure)] for check, each in sections.items()
         }
@@ -170,7 +170,7 @@ def audited_model(given: Audit | str | Path, name: str) -> AuditedModel:
         FileError: the folder holds no audit.
     """
     if isinstance(given, Audit):
-        return given.audited()
+        return given._audited()
     if isinstance(given, str | Path):
         return load(given)
     raise ConfigError(f"{name} must be the result of isthmus.audit or the folder of an audit; got {shown(given)}.")
