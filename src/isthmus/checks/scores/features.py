@@ -15,7 +15,7 @@ from isthmus.models.outputs import is_one, two
 
 _ROUNDING = 1e-3  # of the logits' size; a half-precision layer rounds to this
 
-NO_LINEAR_LAYER = "its logits are not those of one linear layer, so that it has no features in this sense"
+NO_LINEAR_LAYER = "the classifier's logits are not those of one linear layer, whose input would be the features"
 
 
 class Features:

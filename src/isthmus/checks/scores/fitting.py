@@ -114,7 +114,7 @@ def _missing(
     uphill = [name for name, score in scores.items() if score.uses_gradient]
     keys = torch.zeros(2, dtype=torch.long, device=images.device)
     if uphill and not gives_gradient(model, images[:2], keys if getattr(model, "takes_keys", False) else None):
-        reasons |= dict.fromkeys(uphill, "its logits have no gradient with respect to the images")
+        reasons |= dict.fromkeys(uphill, "the classifier's logits have no gradient with respect to the images")
     return reasons
 
 
