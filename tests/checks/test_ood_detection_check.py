@@ -383,6 +383,25 @@ def test_openoods_sets_are_read_by_name(tmp_path, monkeypatch):
     ]
 
 
+@pytest.mark.parametrize(("name", "shorter"), [("cifar10/tin", 8), ("imagenet/ninco", 9)])
+def test_photographs_are_cropped_as_openood_does(tmp_path, name, shorter):
+    """The shorter side is scaled to 8 pixels, or with ImageNet's margin to 8·256/224, and the centre is cut out."""
+    benchmark, which = name.split("/")
+    photograph = Image.fromarray(np.random.default_rng(0).integers(0, 256, (27, 54), dtype=np.uint8))
+    folder = "images_classic" if benchmark == "cifar10" else "images_largescale"
+    (tmp_path / folder).mkdir()
+    photograph.save(tmp_path / folder / "a.png")
+    (tmp_path / "benchmark_imglist" / benchmark).mkdir(parents=True)
+    (tmp_path / "benchmark_imglist" / benchmark / f"test_{which}.txt").write_text("a.png -1\na.png -1\n")
+    found = run(context(Halves(gain=4.0)), {"name": "openood", "set": name, "path": str(tmp_path)})
+    scaled = np.asarray(photograph.resize((2 * shorter, shorter), Image.Resampling.BILINEAR))
+    top, left = round((shorter - 8) / 2), round((2 * shorter - 8) / 2)
+    image = torch.from_numpy(scaled[top : top + 8, left : left + 8].copy()).float()[None, None] / 255
+    (out,) = found.details["outs"]
+    expected = metrics.energy(Halves(gain=4.0)(image).numpy())
+    np.testing.assert_allclose(found.arrays[f"{out['name']}_energy"], np.repeat(expected, 2), rtol=1e-5)
+
+
 def test_what_openood_lacks_is_said(tmp_path, monkeypatch):
     monkeypatch.delenv("ISTHMUS_DATA", raising=False)
     with pytest.raises(DataError, match=r"OpenOOD's sets is unknown.*download.py"):

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from isthmus import metrics
 from isthmus.checks.check import Check
-from isthmus.checks.context import MEAN, Context, part
+from isthmus.checks.context import MEAN, Context, Progress, part
 from isthmus.checks.ood_images import (
     OutDistribution,
     OutImages,
@@ -97,7 +97,7 @@ class OODDetection(Check):
         ]
         clean = context.clean_logits()
         known = known_training(self.training, context) if any(score.uses_training for score in self.scores) else None
-        fitted = self._fitted(context, known)
+        fitted = self._fitted(context, known, progress[0])
         missing = {**unavailable(context, clean[MEAN]), **fitted.missing}
         scorer = Scorer(context, self.samples, context.batch_size, context.seed, fitted)
         given: list[tuple[Any, Any, Any]] = [
@@ -134,12 +134,12 @@ class OODDetection(Check):
             arrays=_arrays(inside, outs, outside),
         )
 
-    def _fitted(self, context: Context, known: TrainedOn | None) -> FittedScores:
+    def _fitted(self, context: Context, known: TrainedOn | None, progress: Progress) -> FittedScores:
         names = names_of_scores(self.scores, SCORES)
         examples = known.examples.select(balanced(known.examples.labels.cpu())[: self.fitted_on]) if known else None
         few = context.images[:8]
         scores = dict(zip(names, self.scores, strict=True))
-        return fit_scores(scores, context.model, few, examples, context.batch_size, context.seed)
+        return fit_scores(scores, context.model, few, examples, context.batch_size, context.seed, progress)
 
     def _depends_on(self, known: TrainedOn | None) -> dict[str, Any]:
         """The hash of the audit's training examples, or None, if the result depends on them."""

@@ -38,6 +38,7 @@ from isthmus.data import openood
 from isthmus.data.decode import SUFFIXES, need_pillow, opened
 from isthmus.data.images import as_float
 from isthmus.data.loading import load
+from isthmus.data.on_demand import central
 from isthmus.data.order import balanced
 
 ATTACKS = ("cw", "ddn", "fab", "fmn")
@@ -47,6 +48,7 @@ ATTACKED = {"quick": 100, "full": 1000}
 """Images that are attacked, by the audit's budget."""
 
 _AT_ONCE = 2**22  # numbers of noise
+_MARGIN = 256 / 224  # of photographs, as for ImageNet's own test images
 
 
 class UniformNoise(Component):
@@ -77,7 +79,8 @@ class OpenOOD(Component):
     """One test set of OpenOOD 1.5 (:mod:`isthmus.data.openood`), such as ``cifar10/tin`` or ``imagenet/ninco``.
 
     In the check's ``outs``, ``cifar10/near``, ``cifar10/far`` and ``cifar10`` stand for several. At most as many images
-    as are audited, evenly spread over the list, converted as those of a folder.
+    as are audited, evenly spread over the list. If these are square, the shorter side is scaled to their size, for
+    ImageNet's benchmarks to 8/7 of it, and the centre is cut out, as in OpenOOD.
 
     Attributes:
         set: ``benchmark/set``.
@@ -93,7 +96,7 @@ class OpenOOD(Component):
 class ImageNetO(Component):
     """ImageNet-O (Hendrycks et al. 2021): 2,000 images of classes that are none of ImageNet's 1,000.
 
-    Its authors compare them with the validation images of 200 ImageNet classes. Converted as those of a folder.
+    Its authors compare them with the validation images of 200 ImageNet classes. Scaled and cropped as ImageNet's own.
 
     Attributes:
         path: the folder with the class folders; ``ISTHMUS_DATA/hendrycks/imagenet-o`` if None.
@@ -222,9 +225,10 @@ def out_images(out: Component, name: str, context: Context, attacked: int | None
         root = Path(out.path).expanduser().resolve()
         return _of_files(_listed(root), f"the folder {root.name}", name, context)
     if isinstance(out, OpenOOD):
-        return _of_files(openood.files_of(out.set, out.path), f"OpenOOD {out.set}", name, context)
+        margin = _MARGIN if out.set.startswith("imagenet") else 1.0
+        return _of_files(openood.files_of(out.set, out.path), f"OpenOOD {out.set}", name, context, margin)
     if isinstance(out, ImageNetO):
-        return _of_files(_listed(_imagenet_o(out.path)), "ImageNet-O", name, context)
+        return _of_files(_listed(_imagenet_o(out.path)), "ImageNet-O", name, context, _MARGIN)
     if out.name in registry.names("data"):
         return _data(out, name, context)
     return _adversarial(out, name, context, attacked or ATTACKED[context.budget], progress)
@@ -281,8 +285,13 @@ def _imagenet_o(path: str | None) -> Path:
     return root
 
 
-def _of_files(files: Sequence[Path], title: str, name: str, context: Context) -> OutImages:
-    """At most as many of the files as are audited, evenly spread, cropped and resampled to the audited images' size."""
+def _of_files(files: Sequence[Path], title: str, name: str, context: Context, margin: float | None = None) -> OutImages:
+    """At most as many of the files as are audited, evenly spread, cropped and resampled to the audited images' size.
+
+    Args:
+        margin: for square images, scale the shorter side to this many times their size before the centre is cut out, as
+            the authors of a set do; None crops to the audited images' proportions first.
+    """
     need_pillow()
     channels, height, width = context.images.shape[1:]
     if channels not in (1, 3):
@@ -292,8 +301,11 @@ def _of_files(files: Sequence[Path], title: str, name: str, context: Context) ->
     for position in chosen:
         image = opened(files[position], 1 if channels == 1 else 3, str(files[position]))
         sizes.add(image.size)
-        fitted = ImageOps.fit(image, (width, height), Resampling.BILINEAR)
-        decoded.append(np.asarray(fitted).reshape(height, width, channels))
+        if margin is not None and height == width:
+            fitted = central(image, round(margin * height), height, "bilinear")
+        else:
+            fitted = np.asarray(ImageOps.fit(image, (width, height), Resampling.BILINEAR))
+        decoded.append(fitted.reshape(height, width, channels))
     images = torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2)
     keys = randomness.example_keys(context.seed, torch.from_numpy(chosen).to(context.keys.device))
     found = _converted(name, title, images, chosen, _keys(keys, name), context)
