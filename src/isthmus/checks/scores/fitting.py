@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -13,6 +13,7 @@ import torch
 from pydantic import BeforeValidator, SerializeAsAny
 from torch import Tensor, nn
 
+from isthmus.checks.context import Progress
 from isthmus.checks.scores.features import NO_LINEAR_LAYER, Features, features_of
 from isthmus.checks.scores.function import ScoreFunction
 from isthmus.checks.scores.score import OODScore, Scoring, Training
@@ -25,8 +26,6 @@ from isthmus.diagnosis.model_queries import gives_gradient
 _FEWEST = 2
 
 UNKNOWN = "the training images are not known: give them as trained_on, or name their data set as training"
-
-Progress = Callable[[int, int], None]
 
 
 def configured(given: object) -> OODScore:
