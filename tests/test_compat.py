@@ -54,10 +54,11 @@ def accuracy(model, images, labels):
 
 
 def small(model, norm="Linf", eps=None, **options):
-    """AutoAttack with a tenth of its budgets."""
+    """AutoAttack with a tenth of its steps or fewer, and three of its nine target classes."""
     adversary = AutoAttack(model, norm, BALLS[norm].eps if eps is None else eps, verbose=False, **options)
-    adversary.apgd.n_iter = adversary.apgd_targeted.n_iter = adversary.fab.n_iter = 10
-    adversary.apgd.n_restarts, adversary.fab.n_restarts, adversary.square.n_queries = 1, 1, 200
+    adversary.apgd.n_iter = adversary.apgd_targeted.n_iter = adversary.fab.n_iter = 8
+    adversary.apgd_targeted.n_target_classes = adversary.fab.n_target_classes = 3
+    adversary.apgd.n_restarts, adversary.fab.n_restarts, adversary.square.n_queries = 1, 1, 60
     return adversary
 
 
@@ -98,7 +99,7 @@ def test_the_batch_size_does_not_matter(trained):
 def test_robust_accuracy_falls_with_the_radius_and_nothing_changes_at_0(trained, norm):
     model, x, y = trained
     accuracies = []
-    for factor in (0, 0.3, 1, 3):
+    for factor in (0, 0.3, 3):
         adversary = small(model, norm, factor * BALLS[norm].eps)
         x_adv = adversary.run_standard_evaluation(x, y)
         accuracies.append(accuracy(model, x_adv, y))
@@ -166,6 +167,9 @@ def test_its_agreement_with_torchattacks(trained):
         for attack in theirs._autoattack.attacks:
             attack.n_queries = 200
         adversary = small(model, norm)
+        adversary.apgd.n_iter = adversary.apgd_targeted.n_iter = adversary.fab.n_iter = 10
+        adversary.apgd_targeted.n_target_classes = adversary.fab.n_target_classes = 9
+        adversary.square.n_queries = 200
         with torch.random.fork_rng():
             theirs_found = theirs(x, y).detach()
         ours = adversary.run_standard_evaluation(x, y)

@@ -734,6 +734,7 @@ def test_an_unexpected_error_leaves_its_traceback_to_debug(model, data, monkeypa
     assert record.exc_info[0] is ZeroDivisionError
 
 
+@pytest.mark.slow  # tests/core/test_ray_cluster.py is the quick one
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")  # Ray's own
 def test_workers_on_a_cluster_find_what_one_process_finds(model, data, ray_nodes):
     alone = isthmus.audit(model, *data, isthmus.Linf(0.1), checks=["accuracy", ROBUSTNESS])

@@ -373,7 +373,9 @@ def diagnosed_staircase():
     return replace(ctx, results={"diagnosis": Diagnosis(passes=1000, sample=20).run(ctx)})
 
 
-@pytest.mark.parametrize("attacks", [QUICK, None], ids=["attacks", "suite"])
+@pytest.mark.parametrize(
+    "attacks", [pytest.param(QUICK, id="attacks"), pytest.param(None, id="suite", marks=pytest.mark.slow)]
+)
 def test_at_the_largest_eps_it_is_the_corrected_accuracy_of_the_diagnosis(diagnosed_staircase, attacks):
     """Also where the diagnosis alone breaks examples: behind rounding, gradients are zero."""
     ctx = diagnosed_staircase

@@ -88,7 +88,7 @@ def steps(*often: int, seldom: tuple[int, ...]):
     return pytest.mark.parametrize("step", [*often, *(pytest.param(step, marks=pytest.mark.slow) for step in seldom)])
 
 
-@steps(1, 7, 20, 60, 120, seldom=(19, 21, 119))
+@steps(7, 120, seldom=(1, 19, 20, 21, 60, 119))
 def test_every_step_is_a_safe_place_to_stop(whole, tmp_path, monkeypatch, step):
     """In the first epoch, before and after a checkpoint, at an epoch's end, with the gate open and closed."""
     stop_at(step, monkeypatch)
@@ -112,16 +112,19 @@ CONV = {
 @pytest.mark.parametrize(
     "overrides",
     [
-        CONV,
+        pytest.param(CONV, marks=pytest.mark.slow),
         CONV | {"training.optimizer": {"name": "sgd", "lr": 0.01, "nesterov": True}},
         CONV
         | {"model.backbone": {"name": "wide_resnet", "depth": 7, "width": 1, "norm": True}, "training.clip_norm": 1},
         {"training.log_every": 1000},
         {"training.precision": "fp16"},
-        {
-            "model.backbone": {"name": "wide_resnet", "depth": 7, "width": 1, "norm": True},
-            "training.adversarial": {"name": "pgd:2 l2:0.3", "mode": "stochastic", "batch_norm": "train"},
-        },
+        pytest.param(
+            {
+                "model.backbone": {"name": "wide_resnet", "depth": 7, "width": 1, "norm": True},
+                "training.adversarial": {"name": "pgd:2 l2:0.3", "mode": "stochastic", "batch_norm": "train"},
+            },
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=[
         "conv adam bf16 channels_last",
