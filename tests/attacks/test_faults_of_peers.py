@@ -41,8 +41,7 @@ class Scaled(nn.Module):
     ("suite", "classes"),
     [
         *((suite, classes) for suite in (SHORT, RACE) for classes in (2, 3, 4, 5, 12)),
-        ("standard", 2),
-        *(pytest.param("standard", classes, marks=pytest.mark.slow) for classes in (3, 4, 5, 12)),
+        *(pytest.param("standard", classes, marks=pytest.mark.slow) for classes in (2, 3, 4, 5, 12)),
     ],
 )
 def test_any_number_of_classes_from_two_up(suite, classes):

@@ -21,7 +21,7 @@ from tests.audits.test_audit import data  # noqa: F401
 
 EPS = 0.1
 ROBUSTNESS = {"name": "robustness", "levels": 2}
-DIAGNOSIS = {"name": "diagnosis", "passes": 3000, "sample": 8}
+DIAGNOSIS = {"name": "diagnosis", "passes": 1000, "sample": 8}
 
 
 @pytest.fixture(scope="module")

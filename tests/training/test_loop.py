@@ -231,7 +231,7 @@ def test_weights_that_are_no_numbers_are_never_written(tmp_path):
     assert not Run(tmp_path / "run").checkpoint.exists()
 
 
-@pytest.mark.parametrize("objective", ["ceb", "vib"])
+@pytest.mark.parametrize("objective", ["ceb", pytest.param("vib", marks=pytest.mark.slow)])
 def test_the_rate_form_trains_under_a_jump_start(tmp_path, objective):
     overrides = {"objective": {"name": objective, "rho": 1, "normalize": "rate"}, "training.rho_schedule": "ceb_001"}
     result = train(tmp_path, **overrides, **{"training.epochs": 40}).info()["result"]
@@ -294,7 +294,7 @@ def test_an_ill_conditioned_factor_is_no_way_out(tmp_path):
         "model": {"backbone": {"name": "mlp", "hidden": [512, 512]}, "dim": 4, "covariance": "full",
                   "classifier": "mlp"},
         "objective": {"name": "ceb", "rho": 7, "kl": "sampled"},
-        "training": {"epochs": 20, "batch_size": 128, "optimizer": {"lr": 1e-2}},
+        "training": {"epochs": 10, "batch_size": 128, "optimizer": {"lr": 1e-2}},
     }  # fmt: skip
     result = isthmus.train(recipe, out=tmp_path / "run", progress=False).info()["result"]
     assert 1.5 < result["epoch_total"] < 2.3  # from ln 10 downwards, as labels are learned by heart
