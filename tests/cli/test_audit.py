@@ -38,12 +38,16 @@ def test_several_models_are_audited_as_one_ensemble(home):
     assert done.stdout.splitlines()[-1] == f"page: {Path('runs/ensemble-small-theirs.trained/page.html')}"
     unknown = isthmus("audit", "--model", members, cwd=home)
     assert "--model needs --data" in unknown.stderr
-    for given, message in (("runs/small", "two models or more"), ("runs/small,runs/small", "names runs/small twice")):
+    for given, message in (
+        ("runs/small", "two models or more"),
+        ("runs/small,runs/small", "names runs/small twice"),
+        ("runs/small,runs/no", "runs/no is no run folder"),
+    ):
         refused = isthmus("audit", "--model", f"ensemble:{given}", "--data", "digits", cwd=home)
         assert message in refused.stderr
         assert refused.returncode == 2
     refused = isthmus("audit", "--model", members, "--weights", "w.pt", "--data", "digits", cwd=home)
-    assert "--weights belongs to one model" in refused.stderr
+    assert "Weights belong to one model" in refused.stderr
 
 
 @pytest.mark.parametrize("checks", ["accuracy", "diagnosis", "accuracy,robustness"])

@@ -7,8 +7,9 @@ from torch import nn
 
 import isthmus
 from isthmus.audits.classifier import adopt
-from isthmus.core.errors import ModelError
+from isthmus.core.errors import ConfigError, ModelError
 from isthmus.models.ensembles import MCDropout
+from isthmus.models.external import title
 from isthmus.models.outputs import LogProbabilities
 
 KEYS = torch.arange(6)
@@ -44,6 +45,17 @@ def test_members_may_answer_in_other_ways():
     binary = isthmus.ensemble([linear(0, 1), linear(1, 1)])
     expected = torch.stack([linear(seed, 1)(IMAGES).sigmoid() for seed in range(2)]).mean(0)
     torch.testing.assert_close(binary(IMAGES).exp()[:, 1:], expected)
+
+
+def test_models_are_named_as_one_ensemble():
+    names = [f"torch.nn:{kind},in_features=4,out_features=3" for kind in ("Linear", "LazyLinear")]
+    names[1] = names[1].replace("in_features=4,", "")
+    whole = isthmus.load_model("ensemble:" + ",".join(names))
+    assert [type(member.model).__name__ for member in whole.members] == ["Linear", "LazyLinear"]
+    assert title("ensemble:" + ",".join(names)).startswith("ensemble-of-2-")
+    assert title("ensemble:a.py:build,b.py:build") == "ensemble-a.build-b.build"
+    with pytest.raises(ConfigError, match="two models or more"):
+        isthmus.load_model("ensemble:torch.nn:Linear,in_features=4,out_features=3")
 
 
 def test_what_cannot_be_averaged_is_refused():

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from isthmus import audits
 from isthmus.attacks.threats import parse
 from isthmus.audits.options import AuditOptions
-from isthmus.core import config, files, registry
+from isthmus.core import config, registry
 from isthmus.core.config import Component
 from isthmus.core.errors import ConfigError, DataError
 from isthmus.data.images import Examples, Split, as_float
@@ -30,11 +30,6 @@ from isthmus.training.run import Run
 
 log = logging.getLogger(__name__)
 
-ENSEMBLE = "ensemble:"
-"""Prefix of several models whose probabilities are averaged: ``ensemble:runs/a,runs/b,nets.py:build``."""
-
-_LONGEST = 60  # characters of an ensemble's name
-
 LARGEST = 8 * 2**30
 """Most bytes of float images that an audit decodes from files."""
 
@@ -46,7 +41,7 @@ class ModelSource:
     Attributes:
         run: a trained run; give this or ``model``.
         model, weights: an external model and its weights, as for :func:`isthmus.load_model`; or several models and run
-            folders as one ensemble (:data:`ENSEMBLE`).
+            folders as one ensemble (:data:`isthmus.models.external.ENSEMBLE`).
         data: name of the data, whose test split is used; the run's own if None.
         count: number of test images, the same class-balanced choice every time; all if None.
         out: folder for results and page; if None the run itself, or for an external model ``runs/<model>`` or
@@ -168,57 +163,40 @@ def named_model(source: ModelSource) -> NamedModel:
     if step is not None:
         raise ConfigError("--step belongs to a run folder; --model has none.")
     assert model is not None
-    if model.startswith(ENSEMBLE):
-        if weights is not None:
-            raise ConfigError("--weights belongs to one model; name the members of an ensemble with their own.")
-        members, data = _members(model.removeprefix(ENSEMBLE), source.preprocessing)
-        name = _ensemble_title(list(members))
-        together = ensemble(list(members.values())).eval().to(device)
-        return NamedModel(together, name, source.out or Path("runs") / name, chosen or data)
     name = external.title(model, weights)
-    loaded = external.load(model, weights, source.preprocessing)
+    if model.startswith(external.ENSEMBLE) and weights is None:
+        loaded, data = _ensemble(model, source.preprocessing)
+        chosen = chosen or data
+    else:
+        loaded = external.load(model, weights, source.preprocessing)
     return NamedModel(loaded.to(device), name, source.out or Path("runs") / name, chosen)
 
 
-def _members(given: str, preprocessing: Preprocessing) -> tuple[dict[str, nn.Module], Component | None]:
-    """The models of an ensemble by title, and the data that all of them were trained on, if they are runs.
+def _ensemble(spec: str, preprocessing: Preprocessing) -> tuple[nn.Module, Component | None]:
+    """The models of an ensemble, also run folders, as one; and the data of all of them, if they are runs.
 
     Raises:
-        ConfigError: fewer than two models, or one is given twice.
+        ConfigError: fewer than two models, one that is given twice, or runs of other classes.
         ModelError, FileError: a model cannot be loaded.
     """
-    names = config.split_names(given)
-    if len(names) < 2 or not all(names):
-        raise ConfigError(
-            f"An ensemble is written ensemble:A,B,… with two models or more, run folders or what --model takes; got "
-            f"{ENSEMBLE}{given}."
-        )
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"The ensemble names {twice[0]} twice; leave one out.")
-    models: dict[str, nn.Module] = {}
+    models: list[nn.Module] = []
     data: list[Component | None] = []
     classes: dict[tuple[str, ...], str] = {}
-    for name in names:
+    for name in external.members_of(spec):
         if (Path(name) / "run.json").is_file():
             run = Run(Path(name))
-            models[name] = run.load()
+            models.append(run.load())
             data.append(run.recipe.data)
             classes.setdefault(tuple(run.info()["data"]["classes"]), name)
+        elif ":" not in name and not Path(name).is_file():
+            raise ConfigError(f"The ensemble's {name} is no run folder, which has a run.json, and names no model.")
         else:
-            models[name] = external.load(name, None, preprocessing)
+            models.append(external.load(name, None, preprocessing))
             data.append(None)
     if len(classes) > 1:
         first, second, *_ = classes.values()
         raise ConfigError(f"{first} and {second} were trained on other classes, or have them in another order.")
-    return models, data[0] if all(each == data[0] for each in data) else None
-
-
-def _ensemble_title(names: Sequence[str]) -> str:
-    """A short name for results and folders."""
-    whole = "-".join(["ensemble", *(external.title(name) for name in names)])
-    if len(whole) <= _LONGEST:
-        return whole
-    return f"ensemble-of-{len(names)}-{files.sha256(','.join(names).encode())[:8]}"
+    return ensemble(models).eval(), data[0] if all(each == data[0] for each in data) else None
 
 
 def named_data(source: ModelSource) -> Component | None:

@@ -9,11 +9,18 @@ from pathlib import Path
 
 from torch import nn
 
-from isthmus.core.config import split_options
-from isthmus.core.errors import ModelError
+from isthmus.core.config import split_names, split_options
+from isthmus.core.errors import ConfigError, ModelError
+from isthmus.core.files import sha256
+from isthmus.models.ensembles import ensemble
 from isthmus.models.external import function, hubs, model_files
 from isthmus.models.external.weights import load_weights
 from isthmus.models.preprocessing import Preprocessing, preprocessing_of
+
+ENSEMBLE = "ensemble:"
+"""Prefix of several models whose probabilities are averaged: ``ensemble:a.py:build,b.py:build,width=32``."""
+
+_LONGEST = 60  # characters of an ensemble's title
 
 _HUBS: Mapping[str, Callable[..., tuple[nn.Module, Preprocessing]]] = {
     "timm": hubs.timm,
@@ -45,6 +52,7 @@ def load_model(
             * ``timm:NAME``, ``torchvision:NAME``: with pretrained weights, unless ``weights`` are given.
             * ``hf:NAME``: an image classifier of the Hugging Face hub, or in a local folder.
             * ``robustbench:NAME``, ``robustbench:NAME/DATASET/THREAT``: CIFAR-10 and Linf unless named.
+            * ``ensemble:A,B,…``: the mean of the probabilities of several of these.
 
         weights: a safetensors file, or a ``.pt`` file of a state dict, which is read with ``weights_only=True``.
         mean, std: the normalisation that the model expects (:func:`isthmus.normalized`), or as ``mean`` the name of a
@@ -61,6 +69,10 @@ def load_model(
 
 def load(spec: str, weights: str | Path | None, preprocessing: Preprocessing) -> nn.Module:
     """:func:`load_model` with the preprocessing as one object."""
+    if spec.startswith(ENSEMBLE):
+        if weights is not None:
+            raise ModelError("Weights belong to one model; name the members of an ensemble with their own.")
+        return ensemble([load(name, None, preprocessing) for name in members_of(spec)]).eval()
     name, options = split_options(spec)
     prefix, colon, rest = name.partition(":")
     own = Preprocessing()
@@ -78,12 +90,30 @@ def load(spec: str, weights: str | Path | None, preprocessing: Preprocessing) ->
     return replace(normalisation, size=preprocessing.size or own.size).before(model).eval()
 
 
+def members_of(spec: str) -> list[str]:
+    """The names of the models of ``ensemble:A,B,…``.
+
+    Raises:
+        ConfigError: fewer than two, or one is given twice.
+    """
+    names = split_names(spec.removeprefix(ENSEMBLE))
+    if len(names) < 2 or not all(names):
+        raise ConfigError(f"An ensemble is written {ENSEMBLE}A,B,… with two models or more; got {spec!r}.")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"The ensemble names {twice[0]} twice; leave one out.")
+    return names
+
+
 def title(spec: str, weights: str | Path | None = None) -> str:
     """A short name for results and folders, such as ``nets.build-w`` or ``hf.google-vit-base``."""
+    if spec.startswith(ENSEMBLE):
+        names = split_names(spec.removeprefix(ENSEMBLE))
+        whole = "-".join(["ensemble", *map(title, names)])
+        return whole if len(whole) <= _LONGEST else f"ensemble-of-{len(names)}-{sha256(spec.encode())[:8]}"
     stem = re.sub(
         r"[^\w.]+", "-", spec.replace(".py:", ".").replace(":", ".").removesuffix("/").rpartition("/")[2]
     ).strip("-.")
     return stem if weights is None else f"{stem}-{Path(weights).stem}"
 
 
-__all__ = ["load", "load_model", "load_weights", "title"]
+__all__ = ["ENSEMBLE", "load", "load_model", "load_weights", "members_of", "title"]

@@ -19,7 +19,7 @@ from isthmus.models.external.black_box import black_box, is_scikit_learn
 
 FORMS = (
     "package.module:function or path.py:function, which builds a model; a file .onnx, .pt2 (torch.export) or .pt "
-    "(TorchScript); timm:NAME, torchvision:NAME, hf:NAME or robustbench:NAME/DATASET/THREAT"
+    "(TorchScript); timm:NAME, torchvision:NAME, hf:NAME or robustbench:NAME/DATASET/THREAT; ensemble:A,B,…"
 )
 """What a model can be named by; options may follow, as in ``timm:resnet18,num_classes=10``."""
 
