@@ -14,6 +14,7 @@ import torch
 import isthmus
 from isthmus.attacks.engine.inputs import check_model
 from isthmus.models.external import load_model
+from isthmus.models.pretrained import initialise
 
 MISSING = [name for name in ("torchvision", "timm", "transformers") if importlib.util.find_spec(name) is None]
 pytestmark = [
@@ -82,6 +83,19 @@ def test_hugging_face(tmp_path, kind):
     assert result.clean_accuracy == 1
     audit = isthmus.audit(model, IMAGES, attacked_labels, "linf:0.1", ["accuracy", "robustness"])
     assert audit.results["robustness"].status != "error"
+
+
+def test_weights_of_a_hub_start_a_backbone(tmp_path):
+    import transformers
+
+    config = transformers.ResNetConfig(hidden_sizes=[8, 16], depths=[1, 1], embedding_size=8, num_labels=10)
+    original = transformers.ResNetForImageClassification(config).eval()
+    original.save_pretrained(tmp_path)
+    model = isthmus.bottleneck(transformers.ResNetModel(config), 10, features=16, dim=4)
+    found = initialise(model, f"hf:{tmp_path}")
+    assert (found.part, found.missing, found.unexpected) == ("backbone", (), ())
+    state = original.resnet.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in model.backbone.state_dict().items())
 
 
 def test_a_model_that_others_trained():

@@ -128,12 +128,23 @@ class BottleneckOptions(Frozen):
 class Model(BottleneckOptions):
     """A backbone and the bottleneck around it.
 
-    With ``hypothesis``: a backbone and layers that are conditioned on label hypotheses, without a bottleneck.
+    Attributes:
+        backbone: from images to features.
+        normalize: what happens to images in [0, 1] first: "symmetric" maps them to [-1, 1], "dataset" gives each
+            channel of the training images mean 0 and standard deviation 1, "none" changes nothing; or whitening.
+        hypothesis: layers that are conditioned on label hypotheses, in place of a bottleneck.
+        init: weights to start from as far as names and shapes fit, of the whole model or of its backbone: a safetensors
+            or ``.pt`` file, or a hub's name such as ``timm:resnet18``; see :mod:`isthmus.models.pretrained`.
+        freeze: patterns of names of layers or weights that are not trained, such as "backbone.*" or
+            "backbone.layers.0"; ``*`` stands for any characters. Their batch normalisation keeps its running
+            statistics.
     """
 
     backbone: SerializeAsAny[Annotated[Component, BeforeValidator(lambda v: component("backbones", v))]]
     normalize: Annotated[Literal["symmetric", "dataset", "none"] | Whiten, BeforeValidator(_whitening)] = "symmetric"
     hypothesis: HypothesisLayers | None = None
+    init: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    freeze: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _bottleneck_or_hypothesis(self) -> Model:

@@ -99,7 +99,9 @@ class Adversary:
         """
         batch = attacked.Batch(images, labels, fold(keys, "adversarial/start"))
         state: AttackState = self.pgd.init(batch, torch.zeros_like(labels))
-        with in_mode(self.model, self.settings.batch_norm == "train"):
+        train = self.settings.batch_norm == "train"
+        # while training, the mode of each layer: frozen batch normalisation is in eval mode
+        with in_mode(self.model, None if train and self.model.training else train):
             for number in range(self.settings.steps):
                 self.pgd.step(state, batch, self._query(state.x, batch, fold(keys, "adversarial/noise", number)))
         return state.x.detach()

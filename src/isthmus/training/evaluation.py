@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from isthmus.core.preserve_state import in_mode
 from isthmus.data.batches import Batches
 from isthmus.data.images import Examples
 from isthmus.models.learner import Learner
@@ -18,13 +19,13 @@ _BYTES = 40_000_000  # of a batch: 1000 small images, 265 of 224×224
 @torch.no_grad()
 def count_right(model: Learner, split: Examples, weights: Mapping[str, Tensor], channels_last: bool = False) -> Tensor:
     """Number of images of a split that the mean mode classifies correctly, with some weights replaced."""
-    was_training = model.training
-    model.eval()
     device = next(model.parameters()).device
     right = torch.zeros((), dtype=torch.int64, device=device)
     size = max(1, min(1000, _BYTES // math.prod(split.shape)))
-    for images, labels, _ in Batches(split, size, shuffle=False, channels_last=channels_last, device=device).epoch():
-        logits = torch.func.functional_call(model, dict(weights), (images,))
-        right += (logits.argmax(-1) == labels).sum()
-    model.train(was_training)
+    with in_mode(model, False):
+        for images, labels, _ in Batches(
+            split, size, shuffle=False, channels_last=channels_last, device=device
+        ).epoch():
+            logits = torch.func.functional_call(model, dict(weights), (images,))
+            right += (logits.argmax(-1) == labels).sum()
     return right

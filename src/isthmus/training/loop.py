@@ -8,10 +8,11 @@ batch.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,13 @@ from isthmus.information.tables import entropy
 from isthmus.models import factory
 from isthmus.models.learner import Learner
 from isthmus.models.noise import Noise, NoiseShare
+from isthmus.models.pretrained import initialise
 from isthmus.objectives.objective import InformationObjective
 from isthmus.training import checkpoints, processes
 from isthmus.training.adversarial import Adversary
 from isthmus.training.callbacks.callback import CallbackList
 from isthmus.training.evaluation import count_right
+from isthmus.training.freezing import FrozenLayers
 from isthmus.training.interrupts import Interrupt, deferred_interrupt
 from isthmus.training.monitor import MetricsFile, TermAverages, check_finite, diverged, impossible
 from isthmus.training.optimizers import MovingAverage, make_optimizer, norm_parameters, parameter_groups
@@ -46,6 +49,7 @@ from isthmus.training.schedules import RhoController, learning_rate_factor, warm
 # An accuracy this close to chance after the end of the schedule is reported as a collapse. Runs with too strong a
 # bottleneck stay at chance, as in the papers.
 COLLAPSE_MARGIN = 0.02
+log = logging.getLogger(__name__)
 AT_CHANCE = "Accuracy on the training images is at chance. Try a larger rho or a rho_schedule."
 
 
@@ -60,6 +64,8 @@ class Trainer:
         counts = data.train.labels.bincount(minlength=data.num_classes).tolist()
         self.chance = max(counts) / sum(counts)  # accuracy of the best constant answer
         model = factory.build(recipe, data.shape, data.num_classes, data, counts)
+        self.pretrained = self._initialise(model)
+        self.frozen = FrozenLayers(model, recipe.model.freeze)
         self.model: Learner = model.to(self.fabric.device)
         if self.settings.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -87,6 +93,16 @@ class Trainer:
         self.impossible = ""  # why the terms of the last window are impossible, which ends training
         self.weights_digest = ""
         self.shown_terms = ""  # of the last window
+
+    def _initialise(self, model: Learner) -> dict[str, Any]:
+        """Start from ``model.init``, unless a checkpoint has the weights; returns what ``run.json`` holds of it."""
+        source = self.recipe.model.init
+        if source is None or checkpoints.exists(self.run.checkpoint):
+            return {}
+        found = initialise(model, source)
+        if (report := found.report()) and self.group.first:
+            log.warning("model.init: %s", report)
+        return asdict(found)
 
     def _make_optimizers(self) -> dict[str, optim.Optimizer]:
         main, marginal = parameter_groups(self.model)
@@ -130,6 +146,7 @@ class Trainer:
     def _epoch(self, metrics: MetricsFile, show: ProgressCallback, interrupt: Interrupt) -> None:
         epoch, start = divmod(self.step, self.steps_per_epoch)
         self.model.train()
+        self.frozen.keep_statistics()
         if not start and self.model.kernel_points:
             self.model.fit_kernel(self._kernel_images(epoch))
         for parts in self._parts(epoch, start):

@@ -67,14 +67,17 @@ def norm_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 
 def parameter_groups(model: Learner) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Parameters that the objective trains, and those that are fitted separately."""
+    """Parameters that the objective trains, and those that are fitted separately; both without frozen ones."""
     beside = model.fitted_beside()
     apart = {id(parameter) for parameter in beside}
-    return [parameter for parameter in model.parameters() if id(parameter) not in apart], beside
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [each for each in trained if id(each) not in apart], [each for each in trained if id(each) in apart]
 
 
 class MovingAverage:
-    """Exponential moving average of the parameters, ``Σ (1−d)·d^(t−s)·w_s / (1 − d^t)``; buffers are not averaged.
+    """Exponential moving average of the trained parameters, ``Σ (1−d)·d^(t−s)·w_s / (1 − d^t)``.
+
+    Buffers and frozen parameters are not averaged.
 
     The zero-debias of Kingma & Ba makes it exact from the first step (up to rounding). Starting from the initial
     weights instead, as some implementations do, keeps them in the average for thousands of steps.
@@ -83,7 +86,7 @@ class MovingAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.steps = 0
-        self._parameters = dict(model.named_parameters())
+        self._parameters = {name: each for name, each in model.named_parameters() if each.requires_grad}
         self.shadow = {name: torch.zeros_like(value) for name, value in self._parameters.items()}
 
     @torch.no_grad()

@@ -17,6 +17,7 @@ from isthmus.data.given import GivenData
 from isthmus.data.images import ImageData
 from isthmus.data.loading import load
 from isthmus.models.given import GivenBackbone
+from isthmus.models.pretrained import digest_of
 from isthmus.training import checkpoints
 from isthmus.training.loop import Trainer
 from isthmus.training.progress import ProgressCallback
@@ -73,7 +74,7 @@ def train(
     with group.hold_on_first(files.exclusive(run.path, "training", wait)):
         if group.on_first(lambda: wait and _finished(run, described)):  # finished meanwhile
             return run
-        info = group.on_first(lambda: _note_start(run, described))
+        info = group.on_first(lambda: _note_start(run, described, trainer.pretrained))
         trainer.fit(progress)
         group.on_first(lambda: run.write_info(info | _ended(trainer.result())))
     return run
@@ -114,9 +115,13 @@ def wait_for_others(out: Path) -> None:
 
 
 def _describe(recipe: Recipe, data: ImageData) -> dict[str, Any]:
-    backbone = recipe.model.backbone
-    initial = {"backbone": backbone.weights()} if isinstance(backbone, GivenBackbone) else {}
-    return ({"initial": initial} if initial else {}) | {
+    backbone, init = recipe.model.backbone, recipe.model.init
+    initial = {
+        "backbone": backbone.weights() if isinstance(backbone, GivenBackbone) else "",
+        "init": digest_of(init) if init is not None else "",
+    }
+    return {
+        "initial": {name: digest for name, digest in initial.items() if digest},
         "recipe": recipe.plain(),
         "given": recipe.plain(given_only=True),
         "data": {
@@ -145,7 +150,8 @@ def _finished(run: Run, described: dict[str, Any]) -> bool:
                 "Choose another folder with --out or another name, or delete it."
             )
     ended = info["status"] in ENDED and files.exists(run.weights)
-    if different := differences(info.get("initial"), described.get("initial")):
+    began = info.get("initial", {})
+    if different := [name for name, digest in described["initial"].items() if began.get(name) != digest]:
         _other_weights(run, different, ended)
     return bool(ended)
 
@@ -155,7 +161,7 @@ def _other_weights(run: Run, different: list[str], ended: bool) -> None:
     if ended:
         raise ConfigError(
             f"{run.path} holds a finished run that started from other weights ({', '.join(different)}). Choose another "
-            "folder, build the module with the same seed, or load the finished run with isthmus.load."
+            "folder, give the same weights, or load the finished run with isthmus.load."
         )
     if checkpoints.exists(run.checkpoint):
         log.warning(
@@ -163,11 +169,13 @@ def _other_weights(run: Run, different: list[str], ended: bool) -> None:
         )
 
 
-def _note_start(run: Run, described: dict[str, Any]) -> dict[str, Any]:
+def _note_start(run: Run, described: dict[str, Any], pretrained: dict[str, Any]) -> dict[str, Any]:
     """Write ``run.json``, with the provenance of this and every earlier start."""
     earlier = run.info() if files.exists(run.path / "run.json") else {"starts": []}
-    if "initial" in earlier and checkpoints.exists(run.checkpoint):  # whose weights are of that start
-        described = described | {"initial": earlier["initial"]}
-    info = described | {"status": "running", "starts": [*earlier["starts"], provenance.collect()], "result": None}
+    began = {"initial": described["initial"], "pretrained": pretrained}
+    if checkpoints.exists(run.checkpoint):  # its weights are of an earlier start
+        began = {name: earlier.get(name, {}) for name in began}
+    info = {name: value for name, value in (described | began).items() if value or name not in began}
+    info |= {"status": "running", "starts": [*earlier["starts"], provenance.collect()], "result": None}
     run.write_info(info)
     return info

@@ -74,9 +74,9 @@ def load(spec: str, weights: str | Path | None, preprocessing: Preprocessing) ->
             raise ModelError("Weights belong to one model; name the members of an ensemble with their own.")
         return ensemble([load(name, None, preprocessing) for name in members_of(spec)]).eval()
     name, options = split_options(spec)
-    prefix, colon, rest = name.partition(":")
+    prefix, _, rest = name.partition(":")
     own = Preprocessing()
-    if colon and prefix in _HUBS:
+    if is_hub(name):
         model, own = _HUBS[prefix](rest, pretrained=weights is None, **options)
     elif model_files.is_model_file(name):
         if options or weights is not None:
@@ -102,6 +102,24 @@ def members_of(spec: str) -> list[str]:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"The ensemble names {twice[0]} twice; leave one out.")
     return names
+
+
+def is_hub(spec: str) -> bool:
+    """Whether a name is that of a model hub, such as ``timm:resnet18``."""
+    prefix, colon, _ = spec.partition(":")
+    return bool(colon) and prefix in _HUBS
+
+
+def pretrained(spec: str) -> nn.Module:
+    """A pretrained model of a hub, such as ``timm:resnet18``, without its preprocessing.
+
+    Raises:
+        ModelError: the hub has no such model, or cannot be reached.
+        ConfigError: the hub's library is not installed.
+    """
+    name, options = split_options(spec)
+    prefix, _, rest = name.partition(":")
+    return _HUBS[prefix](rest, pretrained=True, **options)[0]
 
 
 def title(spec: str, weights: str | Path | None = None) -> str:

@@ -33,9 +33,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         FileError: the file is missing, truncated, or of another kind.
         ModelError: names, shapes or types differ; the message lists the first few.
     """
-    files.check_regular(path)
     expected = model.state_dict()
-    state = _unwrapped(_read(Path(path), set(expected)), set(expected))
+    state = read_weights(path, set(expected))
     faults = [f"{name} is missing" for name in _missing(expected, state)]
     faults += [f"{name} is not in the model" for name in state if name not in expected]
     faults += [
@@ -53,6 +52,20 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         hint = _prefix_hint(set(expected), set(state))
         raise ModelError(f"The weights in {path} do not fit the model: {'; '.join(faults[:3])}{more}.{hint}")
     model.load_state_dict(state, strict=False)  # missing names share their tensor with a given one
+
+
+def read_weights(path: str | Path, expected: set[str]) -> dict[str, Tensor]:
+    """The tensors in a file, by name, without the prefixes of DataParallel and torch.compile.
+
+    Args:
+        path: as for :func:`load_weights`.
+        expected: names that tell which of several state dicts in a checkpoint is meant.
+
+    Raises:
+        FileError: the file is missing, truncated, or of another kind.
+    """
+    files.check_regular(path)
+    return _unwrapped(_read(Path(path), expected), expected)
 
 
 def _read(path: Path, expected: set[str]) -> dict[str, Tensor]:
