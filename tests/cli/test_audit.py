@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import typer
 
@@ -48,6 +49,26 @@ def test_several_models_are_audited_as_one_ensemble(home):
         assert refused.returncode == 2
     refused = isthmus("audit", "--model", members, "--weights", "w.pt", "--data", "digits", cwd=home)
     assert "Weights belong to one model" in refused.stderr
+
+
+def test_classes_are_kept_in_the_order_of_the_models_logits(home, tmp_path):
+    names = tmp_path / "names.txt"
+    names.write_text("0\n1\n2\n3\n4\n5\n6\n7\n")
+    audit = ("audit", "--model", "theirs:trained", "--data", "digits", "--n", 40, "--checks", "accuracy", "--quiet")
+    right = isthmus(*audit, "--classes", names, "--out", tmp_path / "right", cwd=home)
+    assert right.returncode == 0, right.stderr
+    confusion = np.load(tmp_path / "right/audit/accuracy.npz")["confusion"]
+    assert confusion[:8].sum(1).tolist() == [5] * 8
+    assert not confusion[8:].any()
+    wrong = isthmus(*audit, "--classes", "7,6,5,4,3,2,1,0", "--out", tmp_path / "wrong", cwd=home)
+    assert wrong.returncode == 2
+    assert "permuted" in wrong.stderr
+    for given, fault in (("7", "at least two classes"), ("7,six", "six"), ("1,1", "named 2 times")):
+        done = isthmus(*audit, "--classes", given, cwd=home)
+        assert done.returncode == 2
+        assert fault in done.stderr
+    alone = isthmus("audit", "--model", "theirs:trained", "--classes", "1,2", cwd=home)
+    assert "--classes belongs to --data" in alone.stderr
 
 
 @pytest.mark.parametrize("checks", ["accuracy", "diagnosis", "accuracy,robustness"])

@@ -130,7 +130,7 @@ def _other_order(context: Context, right: NDArray[np.bool_], constant: float) ->
         level="warning",
         text=f"With the classes in another order ({shown}) {percent(share)} would be right: the labels are likely "
         f"permuted{_as_text(order)}. Give {written} as labels; for a folder, list the classes in the order of the "
-        "model's logits (option classes).",
+        "model's logits (option classes, or --classes).",
     ), share
 
 

@@ -49,6 +49,7 @@ class ModelSource:
         preprocessing: what an external model expects of its images, where it does not say so itself.
         step: of a run, the model after this step, one of its ``training.snapshots``, whose results go to
             ``step-<step>`` in the run; the final model if None.
+        classes: names of the classes to keep, in the order of the model's logits; all, in the data's order, if None.
     """
 
     run: Path | None = None
@@ -59,6 +60,7 @@ class ModelSource:
     out: Path | None = None
     step: int | None = None
     preprocessing: Preprocessing = NO_PREPROCESSING
+    classes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ def named_model(source: ModelSource) -> NamedModel:
         net, name, folder = trained.load(step), trained.recipe.name, run
         if step is not None:
             name, folder = f"{name}, step {step}", run / f"step-{step}"
-        return NamedModel(net.to(device), name, source.out or folder, chosen or trained.recipe.data)
+        return NamedModel(net.to(device), name, source.out or folder, _of(source, chosen or trained.recipe.data))
     if step is not None:
         raise ConfigError("--step belongs to a run folder; --model has none.")
     assert model is not None
@@ -169,7 +171,16 @@ def named_model(source: ModelSource) -> NamedModel:
         chosen = chosen or data
     else:
         loaded = external.load(model, weights, source.preprocessing)
-    return NamedModel(loaded.to(device), name, source.out or Path("runs") / name, chosen)
+    return NamedModel(loaded.to(device), name, source.out or Path("runs") / name, _of(source, chosen))
+
+
+def _of(source: ModelSource, data: Component | None) -> Component | None:
+    """The data with the classes that a command names."""
+    if source.classes is None:
+        return data
+    if data is None:
+        raise ConfigError("--classes belongs to --data; without it there is nothing to choose classes from.")
+    return config.component("data", data.plain() | {"classes": list(source.classes)})
 
 
 def _ensemble(spec: str, preprocessing: Preprocessing) -> tuple[nn.Module, Component | None]:

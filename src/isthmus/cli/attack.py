@@ -20,6 +20,7 @@ from isthmus.cli.options import (
     ATTACK,
     DATA,
     SUITES,
+    Classes,
     Data,
     Force,
     Images,
@@ -33,6 +34,7 @@ from isthmus.cli.options import (
     Std,
     Threat,
     Weights,
+    classes_of,
     complete_names,
     flag,
     number,
@@ -61,6 +63,7 @@ def attack(
     std: Std = None,
     size: Size = None,
     data: Data = None,
+    classes: Classes = None,
     threat: Threat = "linf:0.1",
     suite: Annotated[
         str,
@@ -132,8 +135,9 @@ def attack(
     )
     if out is not None and os.path.isdir(out):
         raise ConfigError(f"--out names a file; {out} is a folder.")
+    preprocessing = preprocessing_of(preset, mean, std, size)
     target = target_of(
-        ModelSource(run, model, weights, data, n, preprocessing=preprocessing_of(preset, mean, std, size))
+        ModelSource(run, model, weights, data, n, preprocessing=preprocessing, classes=classes_of(classes))
     )
     path = out or target.folder / attack_file.file_name(suite, str(ball), len(target.labels), shard)
     part = None

@@ -12,6 +12,7 @@ from isthmus.cli.options import (
     ATTACK,
     MODEL,
     Address,
+    Classes,
     Data,
     Everything,
     Executor,
@@ -30,6 +31,7 @@ from isthmus.cli.options import (
     Weights,
     WorkerCpus,
     WorkerGpus,
+    classes_of,
     cluster_of,
     complete_names,
     flag,
@@ -51,6 +53,7 @@ def audit(
     std: Std = None,
     size: Size = None,
     data: Data = None,
+    classes: Classes = None,
     threat: Threat = "linf:0.1",
     n: Images = None,
     checks: Annotated[
@@ -128,7 +131,9 @@ def audit(
         raise ConfigError("--jobs of an audit needs --executor ray; a local audit runs in one process.")
     names = config.split_names(checks) if checks is not None else None
     page = audit_run(
-        ModelSource(run, model, weights, data, n, out, step, preprocessing_of(preset, mean, std, size)),
+        ModelSource(
+            run, model, weights, data, n, out, step, preprocessing_of(preset, mean, std, size), classes_of(classes)
+        ),
         threat,
         names,
         "full" if full else "quick",

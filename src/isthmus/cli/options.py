@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from isthmus.core import registry
-from isthmus.core.errors import ConfigError, unknown
+from isthmus.core.errors import ConfigError, FileError, unknown
 
 if TYPE_CHECKING:
     from isthmus.core.ray_cluster import Cluster
@@ -174,6 +174,15 @@ Data = Annotated[
         autocompletion=complete_names("data"),
     ),
 ]
+Classes = Annotated[
+    str | None,
+    text(
+        "Keep these classes, in the order of the model's logits: cat,dog, or a file with a name on each line.",
+        "NAMES",
+        panel=DATA,
+        show_default="all, in the data's order",
+    ),
+]
 Threat = Annotated[str, text("Norm and largest ε: linf:0.1, linf:8/255, l2:0.5, l1:5.", "NORM:EPS", panel=ATTACK)]
 Images = Annotated[
     int | None, number("Number of test images, balanced over classes.", "--n", panel=DATA, show_default="all")
@@ -219,6 +228,29 @@ def preprocessing_of(preset: str | None, mean: str | None, std: str | None, size
                 f"{option} is numbers with commas between them, such as 0.5,0.5,0.5; got {given!r}."
             ) from None
     return preprocessing.preprocessing_of(preset or numbers["--mean"], numbers["--std"], size)
+
+
+def classes_of(given: str | None) -> tuple[str, ...] | None:
+    """The names that --classes lists, or those on the lines of its file.
+
+    Raises:
+        ConfigError: fewer than two.
+        FileError: the file cannot be read.
+    """
+    if given is None:
+        return None
+    path = Path(given)
+    try:
+        parts = path.read_text("utf-8").splitlines() if path.is_file() else given.split(",")
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileError(f"Cannot read the file of --classes, {path}: {error}.") from None
+    names = tuple(name for part in parts if (name := part.strip()))
+    if len(names) < 2:
+        raise ConfigError(
+            f"--classes names at least two classes, with commas between them, or a file with one on each line; got "
+            f"{given!r}."
+        )
+    return names
 
 
 def cluster_of(executor: str, address: str | None, jobs: int | None, cpus: int, gpus: float) -> Cluster | None:

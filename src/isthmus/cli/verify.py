@@ -13,6 +13,7 @@ from isthmus.cli.exit_codes import ERROR
 from isthmus.cli.options import (
     ATTACK,
     DATA,
+    Classes,
     Mean,
     Model,
     Preset,
@@ -21,6 +22,7 @@ from isthmus.cli.options import (
     Std,
     Weights,
     argument,
+    classes_of,
     number,
     preprocessing_of,
     text,
@@ -50,6 +52,7 @@ def verify(
     data: Annotated[
         str | None, text("Data to compare the original images with.", "NAME", panel=DATA, show_default="the run's own")
     ] = None,
+    classes: Classes = None,
     threat: Annotated[
         str | None,
         text("Refuse a file with another threat, such as linf:8/255.", "NORM:EPS", panel=ATTACK, show_default=False),
@@ -71,7 +74,8 @@ def verify(
     from isthmus.audits import attack_file, evidence
     from isthmus.audits.target import ModelSource, named_model
 
-    source = ModelSource(run, model, weights, data, preprocessing=preprocessing_of(preset, mean, std, size))
+    preprocessing = preprocessing_of(preset, mean, std, size)
+    source = ModelSource(run, model, weights, data, preprocessing=preprocessing, classes=classes_of(classes))
     if evidence.is_bundle(result):
         _verify_bundle(result, source, threat, n)
         return
