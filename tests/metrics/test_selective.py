@@ -48,17 +48,21 @@ def test_a_calibrated_uncertainty_has_the_area_of_its_integral():
     assert found["excess_aurc"].value == pytest.approx(0.25 - (0.5 - 0.5 * np.log(2)), abs=0.01)
 
 
-def test_intervals_cover():
-    """Of 100 samples of 200 examples, 95% intervals cover the area of the population in 90% or more."""
+@pytest.mark.parametrize("most", [1.0, 0.1])
+def test_intervals_cover(most):
+    """Of 60 samples of 400 examples, 95% intervals cover the area of the population in 88% or more.
+
+    An example of uncertainty u is wrong with probability most·u, so that the risk at coverage c is most·c/2.
+    """
     random = np.random.default_rng(3)
-    covered = dict.fromkeys(metrics.SELECTIVE, 0)
-    truth = {"aurc": 0.25, "excess_aurc": 0.25 - (0.5 - 0.5 * np.log(2))}
-    for seed in range(100):
-        u = random.random(200)
-        found = metrics.selective_metrics(u, random.random(200) < u, seed, resamples=100)
+    covered, rate = dict.fromkeys(metrics.SELECTIVE, 0), most / 2
+    truth = {"aurc": most / 4, "excess_aurc": most / 4 - (rate + (1 - rate) * np.log(1 - rate))}
+    for seed in range(60):
+        u = random.random(400)
+        found = metrics.selective_metrics(u, random.random(400) < most * u, seed, resamples=100)
         for name, metric in found.items():
             covered[name] += metric.interval.low <= truth[name] <= metric.interval.high
-    assert min(covered.values()) >= 0.9 * 100
+    assert min(covered.values()) >= 0.88 * 60
 
 
 def test_nothing_and_nonsense():
@@ -66,6 +70,8 @@ def test_nothing_and_nonsense():
     perfect = metrics.selective_metrics(np.arange(100), np.zeros(100, bool), seed=0)["aurc"]
     assert (perfect.value, perfect.interval.low) == (0.0, 0.0)
     assert perfect.interval.high == pytest.approx(1 - 0.025 ** (1 / 100))  # the rule of three, two-sided
+    ranked = metrics.selective_metrics(np.arange(100), np.arange(100) >= 95, seed=0)["excess_aurc"]
+    assert (ranked.value, ranked.interval) == (0.0, perfect.interval)
     with pytest.raises(ValueError, match="1 of them NaN"):
         metrics.aurc([0.1, np.nan], [True, False])
     with pytest.raises(ValueError, match="2 uncertainties, 0 of them NaN, and 1 outcomes"):
