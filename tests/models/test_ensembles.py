@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import isthmus
+from isthmus.attacks.engine.optimized_model import wrap
 from isthmus.audits.classifier import adopt
 from isthmus.core.errors import ConfigError, ModelError
 from isthmus.models.ensembles import MCDropout
@@ -82,6 +83,20 @@ def test_an_attack_breaks_the_ensemble_where_the_closed_form_says():
     whole = isthmus.ensemble([model, linear(3, 2)])
     result = isthmus.robust_accuracy(whole, images, logits.argmax(1), "linf:0.05", ["pgd"])
     assert result.accuracy == pytest.approx((margin > 0.05 * weight.abs().sum()).double().mean().item())
+
+
+def test_attacks_use_a_faster_copy_of_convolutional_members():
+    def member(seed):
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
+        return net.eval().requires_grad_(False)
+
+    whole = isthmus.ensemble([member(0), member(1)]).eval()
+    traced = torch.fx.symbolic_trace(whole)
+    torch.testing.assert_close(traced(IMAGES), whole(IMAGES))
+    faster = wrap(whole, False, IMAGES[:4]).optimized_model
+    assert faster is not whole
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in faster.modules()), "folded"
 
 
 def test_mc_dropout_averages_over_masks():

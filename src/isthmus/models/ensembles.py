@@ -49,10 +49,12 @@ class Ensemble(nn.Module):
         """
         found: list[Tensor] = []
         for number, member in enumerate(self.members):
-            own = None if keys is None else fold(keys, "ensembles/member", number)
-            answer = member(images, own) if member.takes_keys else member(images)
-            answer = outputs.two(answer) if outputs.is_one(answer, len(images)) else answer
-            if not has_torch_function_unary(answer):  # a traced copy of the model is not checked
+            if member.takes_keys:
+                answer = member(images, None if keys is None else fold(keys, "ensembles/member", number))
+            else:
+                answer = member(images)
+            if not has_torch_function_unary(answer):  # not where attacks trace a faster copy
+                answer = outputs.two(answer) if outputs.is_one(answer, len(images)) else answer
                 self._check(answer, found, number)
             found.append(answer.log_softmax(1))
         return torch.logsumexp(torch.stack(found), 0) - math.log(len(found))
