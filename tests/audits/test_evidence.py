@@ -60,7 +60,7 @@ def bundle(audit, tmp_path_factory) -> Path:
 
 
 def verify(path: Path, model: nn.Module, **options) -> evidence.Accepted:
-    return evidence.verify(path, model, fingerprint(model), **options)
+    return evidence.verify(evidence.read(path), model, fingerprint(model), **options)
 
 
 def forged(bundle: Path, path: Path, change, listed: bool = True) -> Path:
@@ -161,7 +161,7 @@ def test_predictions_of_another_model_are_refused(bundle, model) -> None:
     with pytest.raises(evidence.EvidenceError, match="The model is another one"):
         verify(bundle, other)
     with pytest.raises(evidence.EvidenceError, match=r"The predictions do not confirm .* \(row 0; "):
-        evidence.verify(bundle, other, fingerprint(model))
+        evidence.verify(evidence.read(bundle), other, fingerprint(model))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x05\x06" + bytes(18), b"PK\x03\x04 damaged"])

@@ -41,6 +41,23 @@ class EvidenceError(IsthmusError):
 
 
 @dataclass(frozen=True)
+class Contents:
+    """What a bundle states, once its files agree with its manifest and with each other.
+
+    Attributes:
+        record: the audit's inputs and settings.
+        results: of the checks, without their arrays.
+        claim: the adversarial examples.
+        digest: SHA-256 of the manifest, which holds those of all files.
+    """
+
+    record: AuditRecord
+    results: Mapping[str, CheckResult]
+    claim: RobustResult
+    digest: str
+
+
+@dataclass(frozen=True)
 class Accepted:
     """What a verification of a bundle has confirmed.
 
@@ -98,16 +115,8 @@ def is_bundle(path: Path) -> bool:
     return path.is_file() and zipfile.is_zipfile(path)
 
 
-def verify(path: Path, model: nn.Module, fingerprint: str, data: Component | None = None) -> Accepted:
-    """Check a bundle in this order: its files, their agreement, the model, and every prediction.
-
-    Call it in a process in which no code of the model has run, with a model from :func:`isthmus.audits.isolated`.
-
-    Args:
-        path: a file that :func:`bundle` wrote.
-        model: from images in [0, 1] to logits.
-        fingerprint: the model's (:func:`isthmus.models.identity.fingerprint`).
-        data: the data set, to compare the original images with; not compared if None.
+def read(path: Path) -> Contents:
+    """Read a file that :func:`bundle` wrote, and check its files and their agreement. No code of a model runs.
 
     Raises:
         EvidenceError: the first thing that does not hold.
@@ -121,6 +130,24 @@ def verify(path: Path, model: nn.Module, fingerprint: str, data: Component | Non
             reason = str(error).replace(f"{folder}/", "").partition(";")[0].rstrip(".")
             raise FileError(f"{path} holds a file that isthmus did not write like this: {reason}.") from None
     _check_agreement(record, found, claim)
+    return Contents(record, found, claim, digest)
+
+
+def verify(bundled: Contents, model: nn.Module, fingerprint: str, data: Component | None = None) -> Accepted:
+    """Check the model and every prediction of a bundle.
+
+    Call it in a process in which no code of the model has run, with a model from :func:`isthmus.audits.isolated`.
+
+    Args:
+        bundled: what :func:`read` returned.
+        model: from images in [0, 1] to logits.
+        fingerprint: the model's (:func:`isthmus.models.identity.fingerprint`).
+        data: the data set, to compare the original images with; not compared if None.
+
+    Raises:
+        EvidenceError: the first thing that does not hold.
+    """
+    record, claim = bundled.record, bundled.claim
     if fingerprint != record.model_hash:
         raise EvidenceError(
             f"The model is another one: its SHA-256 is {fingerprint}, and the audit is about {record.model_hash}."
@@ -134,8 +161,9 @@ def verify(path: Path, model: nn.Module, fingerprint: str, data: Component | Non
         rows = [row for row, why in verification.failures.items() if why == reason]
         place = f" (row {rows[0]}; {len(rows)} of {len(claim)} rows)" if rows else ""
         raise EvidenceError(f"The predictions do not confirm the adversarial examples: {reason}{place}.")
-    verdict = f"{_verdict(found['diagnosis']).get('status')}, about the {found['diagnosis'].details.get('mode')} mode"
-    return Accepted(record, verification, digest, verdict)
+    diagnosis = bundled.results["diagnosis"]
+    verdict = f"{_verdict(diagnosis).get('status')}, about the {diagnosis.details.get('mode')} mode"
+    return Accepted(record, verification, bundled.digest, verdict)
 
 
 def _unpacked(path: Path, folder: Path) -> str:

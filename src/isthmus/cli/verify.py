@@ -97,8 +97,9 @@ def _verify_bundle(path: Path, source: ModelSource, threat: str | None, n: int |
     from isthmus.audits.target import named_data
 
     try:
+        bundled = evidence.read(path)
         with isolated(source) as model:
-            done = evidence.verify(path, model, model.fingerprint, named_data(source))
+            done = evidence.verify(bundled, model, model.fingerprint, named_data(source))
         found = done.verification
         if threat is not None and parse(threat) != found.threat:
             raise evidence.EvidenceError(f"It is about {found.threat}, not about --threat {threat}.")
