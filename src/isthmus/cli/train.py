@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -14,20 +15,24 @@ from isthmus.core.format import percent_of
 
 
 def train(
-    recipe: Annotated[Path, argument("Recipe, a YAML file (see examples/recipes).", "RECIPE")],
+    recipe: Annotated[
+        Path, argument("Recipe, a YAML file (see examples/recipes), or a run folder to resume.", "RECIPE")
+    ],
     overrides: Annotated[
         list[str] | None, argument("Settings that replace the recipe's: objective.rho=2 seed=3.", "KEY=VALUE")
     ] = None,
     out: Annotated[Path | None, text("Run folder.", "FOLDER", show_default="runs/NAME")] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train a recipe, or resume an interrupted run of it.
+    """Train a recipe, resume an interrupted run of it, or lengthen a finished one (training.epochs=20).
 
     Exit code 2 if training collapsed: accuracy at chance, or an impossible loss or bound.
     """
     from isthmus.training.processes import is_first_process
     from isthmus.training.start import train as start
 
+    if not quiet:  # says what it resumes
+        logging.getLogger("isthmus.training").setLevel(logging.INFO)
     run = start(recipe, overrides or [], out=out, progress=not quiet)
     if not is_first_process():
         return

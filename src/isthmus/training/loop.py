@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,14 @@ class Trainer:
             metrics.close()
         self.weights_digest = self._write_weights(self.run.weights)
         self.group.on_first(lambda: checkpoints.before(self.run.checkpoint).unlink(missing_ok=True))
+
+    def check_longer_than(self, epochs: int) -> None:
+        """Check that a run of fewer epochs can go on as this one.
+
+        Raises:
+            ConfigError: a schedule depends on the length of the run.
+        """
+        self.rho.check_longer_than(epochs * self.steps_per_epoch)
 
     def _epoch(self, metrics: MetricsFile, show: ProgressCallback, interrupt: Interrupt) -> None:
         epoch, start = divmod(self.step, self.steps_per_epoch)
@@ -330,6 +339,7 @@ class Trainer:
         groups |= {name: checkpoints.optimizer_tensors(optimizer) for name, optimizer in self.optimizers.items()}
         facts = {
             "step": self.step,
+            "written": datetime.now(UTC).isoformat(timespec="seconds"),
             "metrics_bytes": metrics.position(),
             "counts": self.averages.counts,
             "released_at": self.rho.released_at,
@@ -346,12 +356,23 @@ class Trainer:
         """Restore the checkpoint; returns the length of the metrics file at that time."""
         groups, facts = checkpoints.read_last_good(self.run.checkpoint)
         try:
-            return self._restore_state(groups, facts)
+            keep = self._restore_state(groups, facts)
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise FileError(
                 f"The checkpoint {self.run.checkpoint} is not of this run ({type(error).__name__}: "
                 f"{brief(error)}). Delete it to train again from the start."
             ) from error
+        if self.group.first and self.step < self._total():
+            log.info(
+                "Resuming %s after step %d of %d, in epoch %d of %d, from its checkpoint of %s.",
+                self.run.path,
+                self.step,
+                self._total(),
+                self.step // self.steps_per_epoch + 1,
+                self.settings.epochs,
+                facts.get("written", "an unknown time"),
+            )
+        return keep
 
     def _restore_state(self, groups: dict[str, dict[str, Tensor]], facts: dict[str, Any]) -> int:
         step, keep, released_at = facts["step"], facts["metrics_bytes"], facts["released_at"]

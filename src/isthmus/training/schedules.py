@@ -72,6 +72,23 @@ class RhoController:
         if next_step >= self._first_stage and accuracy > schedule.gate:
             self.released_at = next_step
 
+    def check_longer_than(self, total: float) -> None:
+        """Check that the schedule of a shorter run, of ``total`` steps, begins as this one.
+
+        Raises:
+            ConfigError: its stages depend on the length of the run.
+        """
+        if self.schedule is None or self.schedule.share is None:
+            return
+        shorter = RhoController(self.schedule, self.objective, self.steps_per_epoch, total)
+        if shorter._first_stage != self._first_stage:
+            raise ConfigError(
+                f"This run cannot be lengthened: training.rho_schedule.share={self.schedule.share:.3g} limits the "
+                f"first stage to {shorter._first_stage:.0f} steps in a run of {total:.0f}, and to "
+                f"{self._first_stage:.0f} in one of {self.total:.0f}. Train the longer run in another "
+                "folder, or without share."
+            )
+
     def finished(self, step: int) -> bool:
         """Whether ρ has reached its target."""
         return not isinstance(self.objective, TradeOffObjective) or self.at(step) == self.objective.rho

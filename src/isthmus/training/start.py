@@ -37,13 +37,16 @@ def train(
     data: Any = None,
     **more: Any,
 ) -> Run:
-    """Train a recipe into a run folder, or resume an interrupted run of the same recipe.
+    """Train a recipe into a run folder, resume an interrupted run of the same recipe, or lengthen a finished one.
+
+    A run is lengthened by the same recipe with more ``training.epochs``, if no schedule depends on the length. It ends
+    as a run of that length does.
 
     Args:
-        source: a YAML file, a mapping, or a ready recipe.
+        source: a YAML file, a mapping, a ready recipe, or a run folder, whose recipe is then resumed or lengthened.
         overrides: ``["objective.rho=2"]`` or ``{"objective.rho": 2}``; keywords set top-level keys (``seed=3``).
-        out: the run folder; None means ``runs/<name>``. A finished or collapsed run of the same recipe is returned
-            unchanged.
+        out: the run folder; None means ``runs/<name>``, or the run folder that is the source. A finished or collapsed
+            run of the same recipe is returned unchanged.
         progress: True for a bar in a terminal or notebook, with the time left; or a function to call with the progress.
         wait: if another process trains this run, wait for it instead of failing.
         backbone: replaces ``model.backbone`` of the recipe: a backbone's name or options, or your own ``nn.Module``
@@ -63,6 +66,8 @@ def train(
         DataError, FileError, ModelError: missing data, files that cannot be read or written, a diverged loss.
     """
     settings = overrides if isinstance(overrides, Mapping) else parse_overrides(overrides)
+    if isinstance(source, str | Path) and files.exists(Path(source) / "run.json"):
+        out, source = source if out is None else out, Run(Path(source)).info()["given"]
     recipe = load_recipe(source, {**settings, **more, **_given(backbone, data)})
     run = Run(Path(out) if out is not None else Path("runs") / recipe.name)
     loaded = load(recipe.data)
@@ -74,6 +79,8 @@ def train(
     with group.hold_on_first(files.exclusive(run.path, "training", wait)):
         if group.on_first(lambda: wait and _finished(run, described)):  # finished meanwhile
             return run
+        if before := group.on_first(lambda: _shorter(run, described)):
+            trainer.check_longer_than(before)
         info = group.on_first(lambda: _note_start(run, described, trainer.pretrained))
         trainer.fit(progress)
         group.on_first(lambda: run.write_info(info | _ended(trainer.result())))
@@ -144,16 +151,38 @@ def _finished(run: Run, described: dict[str, Any]) -> bool:
     known = {**info["data"], "note": described["data"]["note"]}  # the note about the same data may change
     recorded = {"recipe": run.recipe.plain(), "data": known}
     for part in ("recipe", "data"):
-        if different := differences(recorded[part], described[part]):
+        different = differences(recorded[part], described[part])
+        if different and not (part == "recipe" and _shorter(run, described)):
             raise ConfigError(
                 f"{run.path} already holds a run with another {part} (different: {', '.join(different[:4])}). "
                 "Choose another folder with --out or another name, or delete it."
             )
-    ended = info["status"] in ENDED and files.exists(run.weights)
+    ended = info["status"] in ENDED and files.exists(run.weights) and not _shorter(run, described)
     began = info.get("initial", {})
     if different := [name for name, digest in described["initial"].items() if began.get(name) != digest]:
         _other_weights(run, different, ended)
     return bool(ended)
+
+
+def _shorter(run: Run, described: dict[str, Any]) -> int:
+    """The epochs of the run in the folder, if the recipe is the same but for more of them; else 0.
+
+    Raises:
+        ConfigError: that run cannot go on.
+    """
+    if not files.exists(run.path / "run.json"):
+        return 0
+    info, old = run.info(), run.recipe.plain()
+    before, after = old["training"]["epochs"], described["recipe"]["training"]["epochs"]
+    if differences(old, described["recipe"]) != ["training.epochs"] or before > after:
+        return 0
+    if (info["result"] or {}).get("impossible"):
+        raise ConfigError(f"{run.path} cannot be lengthened: it stopped. {info['result']['collapse']}")
+    if info["status"] in ENDED and not checkpoints.exists(run.checkpoint):
+        raise ConfigError(
+            f"{run.path} has no {run.checkpoint.name}, from which to train on; train {after} epochs in another folder."
+        )
+    return int(before)
 
 
 def _other_weights(run: Run, different: list[str], ended: bool) -> None:
@@ -176,6 +205,22 @@ def _note_start(run: Run, described: dict[str, Any], pretrained: dict[str, Any])
     if checkpoints.exists(run.checkpoint):  # its weights are of an earlier start
         began = {name: earlier.get(name, {}) for name in began}
     info = {name: value for name, value in (described | began).items() if value or name not in began}
-    info |= {"status": "running", "starts": [*earlier["starts"], provenance.collect()], "result": None}
+    starts = [*earlier["starts"], provenance.collect()]
+    # a run that is lengthened keeps the result of its weights until there are new ones
+    info |= {"status": "running", "starts": starts, "result": earlier.get("result")}
+    if len(starts) > 1 and (changed := _changes(*starts[-2:])):
+        log.info("Since the last start, of %s, changed: %s.", starts[-2]["date"], changed)
     run.write_info(info)
     return info
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What differs between two starts in versions, commit and machine."""
+
+    def at(start: Any, key: str) -> Any:
+        for part in key.split("."):
+            start = start.get(part) if isinstance(start, dict) else None
+        return start
+
+    names = [name for name in differences(before, now) if name != "date"]
+    return ", ".join(f"{name} {at(before, name)} → {at(now, name)}" for name in names)
