@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from isthmus.cli.exit_codes import ERROR
-from isthmus.cli.options import Quiet, argument, text
+from isthmus.cli.options import Quiet, argument, flag, text
 from isthmus.cli.output import echo
 from isthmus.core.format import percent_of
 
@@ -22,6 +22,9 @@ def train(
         list[str] | None, argument("Settings that replace the recipe's: objective.rho=2 seed=3.", "KEY=VALUE")
     ] = None,
     out: Annotated[Path | None, text("Run folder.", "FOLDER", show_default="runs/NAME")] = None,
+    dry_run: Annotated[
+        bool, flag("Print recipe, shapes, parameters, memory and the time of a step; train nothing.", "--dry-run")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a recipe, resume an interrupted run of it, or lengthen a finished one (training.epochs=20).
@@ -31,6 +34,12 @@ def train(
     from isthmus.training.processes import is_first_process
     from isthmus.training.start import train as start
 
+    if dry_run:
+        from isthmus.training.dry_run import dry_run as measured
+        from isthmus.training.start import read_recipe
+
+        typer.echo(measured(read_recipe(recipe, overrides or [])).text())
+        return
     if not quiet:  # says what it resumes
         logging.getLogger("isthmus.training").setLevel(logging.INFO)
     run = start(recipe, overrides or [], out=out, progress=not quiet)

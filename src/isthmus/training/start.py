@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import nn
 
@@ -66,10 +66,10 @@ def train(
         DataError, FileError, ModelError: missing data, files that cannot be read or written, a diverged loss.
     """
     settings = overrides if isinstance(overrides, Mapping) else parse_overrides(overrides)
-    if isinstance(source, str | Path) and files.exists(Path(source) / "run.json"):
-        out, source = source if out is None else out, Run(Path(source)).info()["given"]
-    recipe = load_recipe(source, {**settings, **more, **_given(backbone, data)})
-    run = Run(Path(out) if out is not None else Path("runs") / recipe.name)
+    recipe = read_recipe(source, {**settings, **more, **_given(backbone, data)})
+    if out is None:
+        out = source if is_run(source) else Path("runs") / recipe.name
+    run = Run(Path(out))
     loaded = load(recipe.data)
     described = _describe(recipe, loaded)
     if _finished(run, described):
@@ -85,6 +85,19 @@ def train(
         trainer.fit(progress)
         group.on_first(lambda: run.write_info(info | _ended(trainer.result())))
     return run
+
+
+def is_run(source: object) -> TypeGuard[str | Path]:
+    """Whether the source of a recipe is a run folder."""
+    return isinstance(source, str | Path) and files.exists(Path(source) / "run.json")
+
+
+def read_recipe(
+    source: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[str] | Mapping[str, Any] = ()
+) -> Recipe:
+    """The recipe that :func:`train` would train, as :func:`isthmus.core.recipe.load_recipe` or from a run folder."""
+    given = Run(Path(source)).info()["given"] if is_run(source) else source
+    return load_recipe(given, overrides)
 
 
 def _given(backbone: object, data: Any) -> dict[str, Any]:
