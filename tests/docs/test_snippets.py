@@ -43,7 +43,7 @@ def test_python_blocks_run_in_order(page, tmp_path, monkeypatch, capsys):
     runs = {path.name: Run(path).recipe for path in tmp_path.glob("runs/*") if (path / "run.json").exists()}
     for place, words in console_lines(page):
         if words[:2] == ["isthmus", "train"] and (ROOT / words[2]).exists():
-            recipe = load_recipe(ROOT / words[2], words[3:])
+            recipe = load_recipe(ROOT / words[2], [word for word in words[3:] if not word.startswith("--")])
             assert runs.setdefault(recipe.name, recipe) == recipe, f"{place}: runs/{recipe.name} holds another recipe"
 
 

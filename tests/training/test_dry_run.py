@@ -72,8 +72,8 @@ def test_the_command_prints_recipe_and_facts_and_writes_nothing(tmp_path):
     assert done.returncode == 0, done.stderr
     recipe, facts = done.stdout.split("\n\n", 1)
     assert load_recipe(yaml.safe_load(recipe)) == load_recipe(RECIPE, {"objective.rho": 2})
-    assert "code:        64 × 4" in facts
-    assert f"parameters:  {ALL:,}, of which {ALL:,} are trained" in facts
+    assert "code:       64 × 4" in facts
+    assert f"parameters: {ALL:,}, of which {ALL:,} are trained" in facts
     assert [line.partition(":")[0] for line in facts.splitlines()][-3:] == ["step", "epoch", "run"]
     assert sorted(each.name for each in tmp_path.iterdir()) == ["dry.yaml"]
     assert torch.equal(torch.get_rng_state(), before)
