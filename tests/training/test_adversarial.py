@@ -224,12 +224,12 @@ def test_parts_of_a_batch_are_attacked_as_the_whole(tmp_path):
 
 def test_an_accuracy_below_chance_under_attack_is_no_collapse(tmp_path, monkeypatch):
     """ε = 1 lets the attack turn any digit into any other; the network is fine on clean ones."""
-    monkeypatch.setattr(Trainer, "_test_accuracy", lambda _: 0.8)
+    monkeypatch.setattr(Trainer, "_accuracy_and_ce", lambda *_: (0.8, 1.0))
     overrides = {"training.adversarial": "pgd:3 linf:1"}
     result = isthmus.train(DIGITS, overrides, out=tmp_path / "fine", progress=False).info()["result"]
     assert result["epoch_accuracy"] < 0.12
     assert not result["collapsed"]
-    monkeypatch.setattr(Trainer, "_test_accuracy", lambda _: 0.1)
+    monkeypatch.setattr(Trainer, "_accuracy_and_ce", lambda *_: (0.1, 3.0))
     assert isthmus.train(DIGITS, overrides, out=tmp_path / "not", progress=False).info()["result"]["collapsed"]
 
 

@@ -20,7 +20,7 @@ from isthmus.core.config import Component
 from isthmus.core.errors import ConfigError, DataError
 from isthmus.data.images import Examples, Split, as_float
 from isthmus.data.loading import load
-from isthmus.data.order import balanced
+from isthmus.data.order import balanced, stratified
 from isthmus.models import external
 from isthmus.models.ensembles import ensemble
 from isthmus.models.preprocessing import NONE as NO_PREPROCESSING
@@ -276,7 +276,8 @@ def _trained_on(run: Path | None, target: Target) -> Examples | None:
     if run is None:
         return None
     if Run(run).info()["data"].get("fingerprint") == target.fingerprint:
-        return target.train
+        share = Run(run).recipe.training.validation
+        return target.train if share is None else target.train.select(stratified(target.train.labels, share)[0])
     log.warning("%s is not as it was when %s was trained, so memorisation is not measured.", target.data, run)
     return None
 

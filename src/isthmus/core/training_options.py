@@ -249,6 +249,22 @@ def _short_adversarial(given: object) -> object:
     return short | {key: value for key, value in options.items() if key != "name"}
 
 
+class EarlyStopping(Frozen):
+    """Stop when the validation split no longer improves, and keep the weights of the best epoch.
+
+    Epochs count once ρ has reached its target. The test split has no influence.
+
+    Attributes:
+        patience: number of validations in a row that may be no better than the best one.
+        metric: "accuracy", or "ce", the cross-entropy in nats; of the prediction in mean mode.
+        min_delta: a validation is better if the metric improves by more than this.
+    """
+
+    patience: Positive = 5
+    metric: Literal["accuracy", "ce"] = "accuracy"
+    min_delta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+
 def _callback(given: object) -> Component:
     return component("callbacks", given)
 
@@ -259,8 +275,9 @@ class Training(Frozen):
     ``devices`` processes on each of ``nodes`` machines share every batch of ``batch_size`` images evenly; each splits
     its share into ``accumulate`` parts before the optimiser's step. With ``adversarial`` the model learns from
     adversarial images, and the training accuracy is that on them. The weights after each step in ``snapshots`` are
-    kept, too. ``callbacks`` report at the end of epochs. ``marginal_optimizer`` is for a mixture that the objective
-    does not minimise over.
+    kept, too. ``validation`` is the share of each class of the training split that is held out and measured every
+    ``validate_every`` epochs, for ``early_stopping``. ``callbacks`` report at the end of epochs. ``marginal_optimizer``
+    is for a mixture that the objective does not minimise over.
     """
 
     epochs: Positive = 20
@@ -282,6 +299,8 @@ class Training(Frozen):
     log_every: Positive = 50
     checkpoint_every: Positive = 500
     validate_every: Positive = 1
+    validation: Annotated[float, Field(gt=0, lt=1)] | None = None
+    early_stopping: EarlyStopping | None = None
     snapshots: tuple[Positive, ...] = ()
     callbacks: tuple[SerializeAsAny[Annotated[Component, BeforeValidator(_callback)]], ...] = ()
     tensorboard: bool = False
@@ -305,6 +324,12 @@ class Training(Frozen):
         if any(a >= b for a, b in pairwise(steps)):
             raise ValueError(f"snapshots are steps in ascending order; got {list(steps)}")
         return steps
+
+    @model_validator(mode="after")
+    def _stops_on_validation(self) -> Training:
+        if self.early_stopping is not None and self.validation is None:
+            raise ValueError("early_stopping needs a validation split: set validation=0.1, or another share")
+        return self
 
     @model_validator(mode="after")
     def _even_parts(self) -> Training:

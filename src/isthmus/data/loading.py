@@ -18,7 +18,7 @@ from isthmus.core.config import Component, component, instance
 from isthmus.core.errors import ConfigError, DataError, shown, unknown
 from isthmus.core.randomness import fold, uniform
 from isthmus.data.images import Examples, ImageData, fingerprint
-from isthmus.data.order import balanced
+from isthmus.data.order import balanced, stratified
 
 Limit = Annotated[int, Field(gt=0)] | None
 FolderPath = Annotated[str, Field(min_length=1, max_length=4096)]  # no system allows a longer path
@@ -89,6 +89,20 @@ def load(given: Component | str | Mapping[str, Any]) -> ImageData:
         DataError: the data are missing, unreadable or invalid; the message says what to do.
     """
     return instance("data", component("data", given), ImageDataset).load()
+
+
+def held_out(data: ImageData, share: float | None) -> tuple[ImageData, Examples | None]:
+    """The data without a validation split, and that split: a fixed ``share`` of each class of the training split.
+
+    Raises:
+        DataError: there are too few training images.
+    """
+    if share is None:
+        return data, None
+    kept, held = stratified(data.train.labels, share)
+    if not len(held):
+        raise DataError(f"{share:.0%} of each class of {len(data.train)} training images is none; validate on more.")
+    return replace(data, train=data.train.select(kept)), data.train.select(held)
 
 
 def folder_at(path: str) -> Path:

@@ -27,7 +27,8 @@ from isthmus.core.randomness import fold
 from isthmus.core.recipe import Recipe
 from isthmus.core.types import Terms
 from isthmus.data.batches import Batch, Batches
-from isthmus.data.images import ImageData, as_float
+from isthmus.data.images import Examples, ImageData, as_float
+from isthmus.data.loading import held_out
 from isthmus.data.order import shuffled
 from isthmus.information.tables import entropy
 from isthmus.models import factory
@@ -38,7 +39,8 @@ from isthmus.objectives.objective import InformationObjective
 from isthmus.training import checkpoints, processes
 from isthmus.training.adversarial import Adversary
 from isthmus.training.callbacks.callback import CallbackList
-from isthmus.training.evaluation import count_right
+from isthmus.training.early_stopping import EarlyStopper
+from isthmus.training.evaluation import sums
 from isthmus.training.freezing import FrozenLayers
 from isthmus.training.interrupts import Interrupt, deferred_interrupt
 from isthmus.training.monitor import MetricsFile, TermAverages, check_finite, diverged, impossible
@@ -58,8 +60,9 @@ class Trainer:
     """State of one run: model, optimisers, moving average, schedules and progress."""
 
     def __init__(self, recipe: Recipe, data: ImageData, run: Run) -> None:
-        self.recipe, self.data, self.run = recipe, data, run
-        self.settings = recipe.training
+        self.recipe, self.run, self.settings = recipe, run, recipe.training
+        data, self.validation = held_out(data, self.settings.validation)
+        self.data = data
         self.group = processes.start(self.settings)
         self.fabric = self.group.fabric
         counts = data.train.labels.bincount(minlength=data.num_classes).tolist()
@@ -89,6 +92,7 @@ class Trainer:
         self.rho = RhoController(self.settings.rho_schedule, recipe.objective, self.steps_per_epoch, self._total())
         self.callbacks = CallbackList(self.settings.callbacks, self.model, data, recipe.seed)
         self.averages = TermAverages(i_xy=entropy([count / sum(counts) for count in counts]))
+        self.stopper = EarlyStopper(self.settings.early_stopping)
         self.step = 0
         self.last_epoch: dict[str, Any] = {}
         self.impossible = ""  # why the terms of the last window are impossible, which ends training
@@ -137,11 +141,11 @@ class Trainer:
         shown = progress if self.group.first else False
         try:
             with deferred_interrupt() as interrupt, show_progress(self.recipe.name, total, self.step, shown) as show:
-                while self.step < total and not self.impossible:
+                while self.step < total and not self.impossible and not self.stopper.stopped:
                     self._epoch(metrics, show, interrupt)
         finally:
             metrics.close()
-        self.weights_digest = self._write_weights(self.run.weights)
+        self.weights_digest = self._write_weights(self.run.weights, self._best()[1])
         self.group.on_first(lambda: checkpoints.before(self.run.checkpoint).unlink(missing_ok=True))
 
     def check_longer_than(self, epochs: int) -> None:
@@ -273,38 +277,67 @@ class Trainer:
         means = self._means("epoch")
         self.rho.end_epoch(self.step, means["accuracy"])
         last = self.step == self._total() or bool(self.impossible)
+        due = last or (epoch + 1) % self.settings.validate_every == 0
+        validated = self._validate() if due else {}
+        improves = self.rho.finished(self.step) and self.stopper.improves(validated)
+        last = last or self.stopper.stopped
         if observed := self.callbacks.end_epoch(epoch, last):
             metrics.write({"step": self.step, "epoch": epoch, "observed": observed})
-        at_chance = means["accuracy"] <= self.chance + COLLAPSE_MARGIN
         where = {"step": self.step, "epoch": epoch}
         seen = {f"epoch_{name}": value for name, value in means.items()}
-        if not last and (epoch + 1) % self.settings.validate_every:
+        if not due:
             metrics.write(where | seen)
             return
-        test_accuracy = self._test_accuracy()
-        if self.adversary is not None:  # accuracy on attacked images may be below chance
-            at_chance = at_chance and test_accuracy <= self.chance + COLLAPSE_MARGIN
+        test_accuracy = self._accuracy_and_ce(self.data.test)[0]
+        at_chance = self._at_chance(means["accuracy"], test_accuracy)
         tested = {
             "test_accuracy": test_accuracy,
             # a gate may never open
             "collapsed": bool(self.impossible) or (at_chance and (last or self.rho.finished(self.step))),
         }
-        self.last_epoch = where | tested | seen
+        self.last_epoch = where | tested | validated | seen
         metrics.write(self.last_epoch)
+        if improves:
+            self.stopper.keep(self.last_epoch, self.model.state_dict() | self._averaged_weights())
 
-    def _test_accuracy(self) -> float:
+    def _at_chance(self, accuracy: float, test_accuracy: float) -> bool:
+        """Whether the accuracy in training is that of a constant answer."""
+        accuracies = [accuracy] if self.adversary is None else [accuracy, test_accuracy]  # attacked: may be below
+        return bool(max(accuracies) <= self.chance + COLLAPSE_MARGIN)
+
+    def _validate(self) -> dict[str, float]:
+        if self.validation is None:
+            return {}
+        accuracy, ce = self._accuracy_and_ce(self.validation)
+        return {"validation_accuracy": accuracy, "validation_ce": ce}
+
+    def _accuracy_and_ce(self, split: Examples) -> tuple[float, float]:
+        """Accuracy and mean cross-entropy in nats of the mean mode on a split, which the processes share."""
         self.group.broadcast_buffers(self.model)
-        test, rank = self.data.test, self.group.rank
-        right = torch.zeros((), dtype=torch.int64, device=self.fabric.device)
-        if rank < len(test):
-            share = test if self.group.world == 1 else test.select(torch.arange(rank, len(test), self.group.world))
-            right = count_right(self.model, share, self._averaged_weights(), self.settings.channels_last)
-        return self.group.total(right) / len(test)
+        rank, world = self.group.rank, self.group.world
+        found = torch.zeros(2, dtype=torch.float64, device=self.fabric.device)
+        if rank < len(split):
+            share = split if world == 1 else split.select(torch.arange(rank, len(split), world))
+            found = sums(self.model, share, self._averaged_weights(), self.settings.channels_last)
+        right, ce = self.group.sums(found)
+        return right / len(split), ce / len(split)
+
+    def _best(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The epoch whose weights the run ends with, and these weights: the best one of early stopping, or the last."""
+        if self.impossible or not self.stopper.weights:
+            return self.last_epoch, {}
+        line = self.stopper.line
+        return line | {
+            "collapsed": self._at_chance(line["epoch_accuracy"], line["test_accuracy"])
+        }, self.stopper.weights
 
     def result(self) -> dict[str, Any]:
         """The result of an ended run for ``run.json``; ``collapse`` is the reason if it collapsed."""
         maximum = self.averages.rate_lower_max
-        found = {key: value for key, value in self.last_epoch.items() if key != "epoch"}
+        line, best = self._best()
+        found = {key: value for key, value in line.items() if key != "epoch"}
+        if best:
+            found |= {"best_epoch": line["epoch"] + 1, "last_step": self.step}
         if found["collapsed"]:
             found |= {"collapse": self.impossible or AT_CHANCE, "impossible": bool(self.impossible)}
         found["weights_sha256"] = self.weights_digest
@@ -316,11 +349,11 @@ class Trainer:
     def _averaged_weights(self) -> dict[str, Tensor]:
         return self.average.weights() if self.average is not None else {}
 
-    def _write_weights(self, path: Path) -> str:
-        """Write the current weights, averaged if so configured; returns their checksum, also in the file."""
+    def _write_weights(self, path: Path, best: dict[str, Tensor] | None = None) -> str:
+        """Write ``best``, or the current weights, averaged if so configured; returns the checksum, also in the file."""
         self._check_weights()
         self.group.broadcast_buffers(self.model)
-        state = self.model.state_dict() | self._averaged_weights()
+        state = best or self.model.state_dict() | self._averaged_weights()
         flat = {name: value.cpu().contiguous() for name, value in state.items()}
         digest = checkpoints.digest(flat)
         self.group.on_first(lambda: files.write_bytes(path, save(flat, {"sha256": digest})))
@@ -347,6 +380,9 @@ class Trainer:
             "loss_scale": self.group.loss_scale.facts(),
         }
         groups |= self.callbacks.tensors()
+        if self.stopper.settings is not None:
+            groups["best"] = self.stopper.weights
+            facts["early_stopping"] = self.stopper.facts()
         if self.average is not None:
             groups["average"] = self.average.shadow
             facts["average_steps"] = self.average.steps
@@ -392,6 +428,7 @@ class Trainer:
         averages = {name: value.to(device) for name, value in groups.get("averages", {}).items()}
         self.averages.restore(averages, facts["counts"])
         self.callbacks.restore(groups)
+        self.stopper.restore(facts.get("early_stopping", {}), groups.get("best", {}), set(groups["model"]))
         self.group.loss_scale.restore(facts.get("loss_scale", {}))
         if self.average is not None:
             for name, value in self.average.shadow.items():

@@ -106,11 +106,11 @@ class ProcessGroup:
         measured = torch.stack([torch.stack([value.double() for value in _tensors(part)]) for part in parts]).mean(0)
         return _with_tensors(parts[0], iter(measured.unbind()))
 
-    def total(self, count: Tensor) -> int:
-        """Sum of a count over the processes."""
+    def sums(self, values: Tensor) -> list[float]:
+        """Sums of some numbers over the processes."""
         if self.world > 1:
-            distributed.all_reduce(count)
-        return int(count)
+            distributed.all_reduce(values)
+        return [float(value) for value in values]
 
     def any_process(self, requested: bool) -> bool:
         """Whether any process should stop. With several processes, as of the previous call, to avoid waiting."""
