@@ -202,6 +202,8 @@ def _checked(options: RunOptions) -> RunOptions:
     for name in ("batch_size", "jobs", "max_queries"):
         if getattr(options, name) is not None:
             inputs.check_whole(getattr(options, name), name)
+    if options.optimized_model is not None:
+        inputs.check_model(options.optimized_model)
     if options.ci_half_width is not None:
         inputs.check_share(options.ci_half_width, "ci_half_width")
         if options.max_queries is not None:

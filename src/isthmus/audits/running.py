@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from math import isnan
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import torch
@@ -97,6 +97,8 @@ def audit(
         FileError: another process audits into the same folder, or it cannot be written.
     """
     options = inputs.check_options(options, AuditOptions)
+    if not isinstance(out, str | PurePath | None):
+        raise ConfigError(f"out is the path of a folder; got {out!r}.")
     threat = threat_of(threat, labels)
     chosen = configs(checks, options.trained_on is not None, options.passes)
     claim = claimed_accuracy(claimed, chosen)

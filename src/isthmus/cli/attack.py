@@ -124,6 +124,7 @@ def attack(
     * 130: interrupted by Ctrl-C; the file holds the result so far
     """
     from isthmus.attacks.engine.run_options import RunOptions
+    from isthmus.attacks.suites import stages_of
     from isthmus.attacks.threats import parse
     from isthmus.audits import attack_file
     from isthmus.audits.target import ModelSource, target_of
@@ -133,6 +134,7 @@ def attack(
         parse_suite(suite),
         None if ci_half_width is None else parse_half_width(ci_half_width),
     )
+    stages_of(attacks, ball.name)  # a misspelt attack is known before the model is loaded
     if out is not None and os.path.isdir(out):
         raise ConfigError(f"--out names a file; {out} is a folder.")
     preprocessing = preprocessing_of(preset, mean, std, size)

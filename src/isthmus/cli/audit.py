@@ -129,6 +129,9 @@ def audit(
     least = thresholds.parse(fail_under) if fail_under is not None else {}
     if jobs is not None and executor == "local":
         raise ConfigError("--jobs of an audit needs --executor ray; a local audit runs in one process.")
+    exports = {name: file for name, file in (("junit", junit), ("sarif", sarif), ("markdown", markdown)) if file}
+    for file in exports.values():
+        files.check_place(file)
     names = config.split_names(checks) if checks is not None else None
     page = audit_run(
         ModelSource(
@@ -150,9 +153,8 @@ def audit(
     )
     subjects = load_all([page.parent])
     judged = thresholds.judged(subjects, least)
-    for name, file in {"junit": junit, "sarif": sarif, "markdown": markdown}.items():
-        if file is not None:
-            files.write_bytes(file, formats.render(name, subjects, judged))
+    for format_name, file in exports.items():
+        files.write_bytes(file, formats.render(format_name, subjects, judged))
     output.show(subjects, page, everything, as_json)
     # a name may have options after it, as in dataset_transfer:mnist
     chosen = None if names is None else [config.component("checks", name).name for name in names]

@@ -40,6 +40,8 @@ def compare(
     from isthmus.report.exports.markdown import comparison
     from isthmus.report.loading import load
 
+    if markdown is not None:
+        files.check_place(markdown)
     found = changes.compare(load(before), load(after))
     if markdown is not None:
         files.write_bytes(markdown, comparison(found))

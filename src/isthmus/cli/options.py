@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from isthmus.core import registry
-from isthmus.core.errors import ConfigError, FileError, unknown
+from isthmus.core.errors import ConfigError, FileError, shown, unknown
 
 if TYPE_CHECKING:
     from isthmus.core.ray_cluster import Cluster
@@ -37,7 +37,15 @@ def number(help: str, *names: str, least: int = 1, panel: str = EXECUTION, **mor
             raise typer.BadParameter(f"{value} is {f'below {least}' if value < least else f'above {MOST}'}.")
         return value
 
-    return typer.Option(*names, metavar="N", help=help, callback=check, rich_help_panel=panel, **more)
+    return typer.Option(*names, metavar="N", help=help, callback=check, parser=_whole, rich_help_panel=panel, **more)
+
+
+def _whole(written: str | int) -> int:
+    """The whole number that an option's value is."""
+    try:
+        return int(written)
+    except ValueError:
+        raise typer.BadParameter(f"{shown(written)} is not a whole number.") from None
 
 
 def text(help: str, metavar: str, panel: str = OUTPUT, **more: Any) -> Any:

@@ -317,6 +317,13 @@ def _yaml(text: str) -> Any:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     # PyYAML fails on text that looks like a date or a number and is none
+    except yaml.MarkedYAMLError as error:
+        place = (
+            f", line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
+            if error.problem_mark
+            else ""
+        )
+        raise ValueError(f"{' '.join((error.problem or brief(error)).split())}{place}.") from None
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(brief(error)) from None
 

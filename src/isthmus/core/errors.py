@@ -39,13 +39,14 @@ class FileError(IsthmusError):
 
 
 def shown(given: object, most: int = 60) -> str:
-    """A value as an error message quotes it: its ``repr``, shortened if it is long."""
+    """A value as an error message quotes it: its ``repr`` on one line, shortened if it is long."""
     short = reprlib.Repr()
     short.maxstring = short.maxother = short.maxlong = most
     try:
         text = short.repr(given)
     except ValueError:  # Python does not convert integers of more than 4,300 digits
         text = f"<{type(given).__name__}>"
+    text = " ".join(text.split())  # a module or an array has lines
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 

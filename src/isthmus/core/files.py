@@ -68,6 +68,21 @@ def write_bytes(path: str | Path, content: bytes) -> None:
         ) from None
 
 
+def check_place(path: str | Path) -> None:
+    """Refuse a path at which no file can be written, before the work whose result it is for.
+
+    Raises:
+        FileError: it is a folder, a pipe or a device, or a folder of it is a file.
+    """
+    path = Path(path)
+    check_regular(path)
+    if os.path.isdir(path):
+        raise FileError(f"Cannot write {path}: it is a folder; name a file.")
+    above = next((folder for folder in path.parents if os.path.lexists(folder)), None)
+    if above is not None and not os.path.isdir(above):
+        raise FileError(f"Cannot write {path}: {above} is no folder.")
+
+
 def real(path: str | Path) -> Path:
     """The absolute path without symbolic links. A circle of links raises an error only when the path is opened."""
     return Path(os.path.realpath(path))

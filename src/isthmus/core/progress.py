@@ -21,6 +21,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from isthmus.core.errors import ConfigError, shown
+
 T = TypeVar("T")
 Update = Callable[[float, str], None]
 """Called with the fraction done, from 0 to 1, and what is running. A smaller fraction than before is ignored."""
@@ -128,9 +130,15 @@ def shown_progress(progress: T | bool | None, title: str, drawn: Callable[[Updat
         progress: that function; True for one that draws a bar; False for None; None is True, but False inside another
             call that reports progress, such as in a check of an audit.
         drawn: makes the function that draws, from the bar's.
+
+    Raises:
+        ConfigError: something else.
     """
     with reporting() as inside:
         given = not inside if progress is None else progress
+        checked: object = given
+        if not callable(checked) and not isinstance(checked, bool):
+            raise ConfigError(f"progress is True, False or a function; got {shown(checked)}.")
         if not isinstance(given, bool):
             yield given
         elif given:

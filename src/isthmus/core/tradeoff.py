@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from isthmus.core.errors import ConfigError
+from isthmus.core.errors import ConfigError, shown
 
 TRADE_OFF_NAMES = ("rho", "rate_weight", "residual_weight", "relevance_weight", "elimination_weight")
 """Options of objectives that set the trade-off; only one of them can be given."""
@@ -29,6 +29,8 @@ class Rho:
     value: float
 
     def __post_init__(self) -> None:
+        if not isinstance(self.value, int | float):
+            raise ConfigError(f"rho must be a number or inf; got {shown(self.value)}.")
         if math.isnan(self.value):
             raise ValueError("rho must be a number or inf, got nan")
 

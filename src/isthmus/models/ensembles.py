@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.overrides import has_torch_function_unary
 
-from isthmus.core.errors import ModelError
+from isthmus.core.errors import ModelError, shown
 from isthmus.core.randomness import fold, uniform
 from isthmus.models import outputs
 from isthmus.models.modes import Averaged
@@ -29,13 +29,18 @@ class Ensemble(nn.Module):
         models: from images in [0, 1] to logits of the same classes. A bottleneck counts in mean mode.
 
     Raises:
-        ModelError: no model.
+        ModelError: no model, one model rather than a list, or something else among them.
     """
 
     def __init__(self, models: Sequence[nn.Module]) -> None:
         super().__init__()
+        given: object = models
+        if isinstance(given, nn.Module) and not isinstance(given, nn.ModuleList):  # a Sequential has a length, too
+            raise ModelError(f"An ensemble is of a list of models; got one {type(given).__name__}.")
         if not models:
             raise ModelError("An ensemble needs at least one model; got none.")
+        if others := [type(model).__name__ for model in models if not isinstance(model, nn.Module)]:
+            raise ModelError(f"The models of an ensemble are nn.Modules; got {others[0]}.")
         self.members = nn.ModuleList([outputs.Plain(model) for model in models])
         self.takes_keys = any(member.takes_keys for member in self.members)
 
@@ -83,8 +88,8 @@ def ensemble(models: Sequence[nn.Module]) -> Ensemble:
         models: from images in [0, 1] to logits of the same classes.
 
     Raises:
-        ModelError: no model; when it is called, a member returns probabilities, or members have different numbers of
-            classes.
+        ModelError: no model, one model rather than a list, or something else among them; when it is called, a member
+            returns probabilities, or members have different numbers of classes.
     """
     return Ensemble(models)
 
@@ -103,8 +108,10 @@ class MCDropout(Averaged):
 
     def __init__(self, model: nn.Module, samples: int = 12, seed: int = 0) -> None:
         super().__init__(model, samples, seed)
-        if samples < 1:
-            raise ModelError(f"MC dropout needs at least one sample; got {samples}.")
+        if not isinstance(samples, int) or samples < 1:
+            raise ModelError(f"MC dropout needs at least one sample, and a whole number of them; got {shown(samples)}.")
+        if not isinstance(model, nn.Module):
+            raise ModelError(f"MC dropout takes an nn.Module; got {type(model).__name__}.")
         others = [type(layer).__name__ for layer in model.modules() if isinstance(layer, _UNSUPPORTED)]
         if others:
             raise ModelError(f"MC dropout knows nn.Dropout and its 1d, 2d and 3d forms; the model has {others[0]}.")

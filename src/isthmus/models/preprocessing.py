@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from isthmus.core.errors import ConfigError, unknown
+from isthmus.core.errors import ConfigError, ModelError, unknown
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,13 @@ class Preprocessing:
         return self.size is None and set(self.mean) == {0.0} and set(self.std) == {1.0}
 
     def before(self, model: nn.Module) -> nn.Module:
-        """The model with this in front of it; the model itself if it changes nothing."""
+        """The model with this in front of it; the model itself if it changes nothing.
+
+        Raises:
+            ModelError: it is no module.
+        """
+        if not isinstance(model, nn.Module):
+            raise ModelError(f"A model to normalise images for is an nn.Module; got {type(model).__name__}.")
         return model if self.changes_nothing else Preprocessed(model, self).train(model.training)
 
 
@@ -116,6 +122,7 @@ def normalized(
 
     Raises:
         ConfigError: an unknown preset, a standard deviation that is not positive, or one of the two without the other.
+        ModelError: the model is no module.
     """
     return preprocessing_of(mean=mean, std=std).before(model)
 

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from torch import nn
 
 from isthmus import metrics
 from isthmus.core import files, run_file
-from isthmus.core.errors import ConfigError, FileError, ModelError, one_line
+from isthmus.core.errors import ConfigError, FileError, ModelError, one_line, shown
 from isthmus.core.format import NOT_MEASURED, in_words
 from isthmus.core.notebook import Summarized, dataframe
 from isthmus.core.recipe import Recipe, load_recipe
@@ -45,6 +46,8 @@ class Run(Summarized):
     path: Path
 
     def __post_init__(self) -> None:
+        if not isinstance(self.path, str | os.PathLike):
+            raise FileError(f"A run folder is named by its path; got {shown(self.path)}.")
         object.__setattr__(self, "path", Path(self.path))
 
     @property
@@ -258,4 +261,4 @@ def load(path: str | Path, step: int | None = None, backbone: nn.Module | None =
         FileError: no such folder, an unfinished run, no weights of that step, or a corrupt file.
         ModelError: the backbone is missing or has other layers.
     """
-    return Run(Path(path)).load(step, backbone)
+    return Run(path).load(step, backbone)  # type: ignore[arg-type]  # Run makes it a Path

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from torch import nn
 
 from isthmus.core.config import split_names, split_options
-from isthmus.core.errors import ConfigError, ModelError
+from isthmus.core.errors import ConfigError, ModelError, shown
 from isthmus.core.files import sha256
 from isthmus.models.ensembles import ensemble
 from isthmus.models.external import function, hubs, model_files
@@ -69,6 +69,9 @@ def load_model(
 
 def load(spec: str, weights: str | Path | None, preprocessing: Preprocessing) -> nn.Module:
     """:func:`load_model` with the preprocessing as one object."""
+    if not isinstance(spec, str | PurePath):
+        raise ModelError(f"A model is named by text such as 'nets.py:build' or 'model.onnx'; got {shown(spec)}.")
+    spec = str(spec)
     if spec.startswith(ENSEMBLE):
         if weights is not None:
             raise ModelError("Weights belong to one model; name the members of an ensemble with their own.")
