@@ -273,7 +273,8 @@ class Training(Frozen):
     """Options of the training loop.
 
     ``devices`` processes on each of ``nodes`` machines share every batch of ``batch_size`` images evenly; each splits
-    its share into ``accumulate`` parts before the optimiser's step. With ``adversarial`` the model learns from
+    its share into ``accumulate`` parts before the optimiser's step. ``gradient_checkpointing`` computes the blocks of
+    the backbone again in the backward pass, for less memory. With ``adversarial`` the model learns from
     adversarial images, and the training accuracy is that on them. The weights after each step in ``snapshots`` are
     kept, too. ``validation`` is the share of each class of the training split that is held out and measured every
     ``validate_every`` epochs, for ``early_stopping``. ``callbacks`` report at the end of epochs. ``marginal_optimizer``
@@ -296,6 +297,7 @@ class Training(Frozen):
     devices: Positive = 1
     nodes: Positive = 1
     accumulate: Positive = 1
+    gradient_checkpointing: bool = False
     log_every: Positive = 50
     checkpoint_every: Positive = 500
     validate_every: Positive = 1

@@ -32,6 +32,7 @@ from isthmus.data.loading import held_out
 from isthmus.data.order import shuffled
 from isthmus.information.tables import entropy
 from isthmus.models import factory
+from isthmus.models.hypothesis import Hypothesis
 from isthmus.models.learner import Learner
 from isthmus.models.noise import Noise, NoiseShare
 from isthmus.models.pretrained import initialise
@@ -42,6 +43,7 @@ from isthmus.training.callbacks.callback import CallbackList
 from isthmus.training.early_stopping import EarlyStopper
 from isthmus.training.evaluation import sums
 from isthmus.training.freezing import FrozenLayers
+from isthmus.training.gradient_checkpoints import checkpoint_blocks
 from isthmus.training.interrupts import Interrupt, deferred_interrupt
 from isthmus.training.monitor import MetricsFile, TermAverages, check_finite, diverged, impossible
 from isthmus.training.optimizers import MovingAverage, make_optimizer, norm_parameters, parameter_groups
@@ -70,6 +72,8 @@ class Trainer:
         model = factory.build(recipe, data.shape, data.num_classes, data, counts)
         self.pretrained = self._initialise(model)
         self.frozen = FrozenLayers(model, recipe.model.freeze)
+        if self.settings.gradient_checkpointing:
+            checkpoint_blocks(model.front if isinstance(model, Hypothesis) else model.get_submodule("backbone"))
         self.model: Learner = model.to(self.fabric.device)
         if self.settings.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
