@@ -91,7 +91,10 @@ def halved(logits: NDArray[Any], labels: NDArray[np.int64], keys: Int[Tensor, " 
     Raises:
         ModelError: there are too few examples for two parts.
     """
-    draws, shares = (uniform(fold(keys, name), (1,)).squeeze(1).cpu().double().numpy() for name in _STREAMS)
+    draws, shares = (
+        uniform(folded, (1,)).squeeze(1).cpu().double().numpy()
+        for folded in (fold(keys, "calibration/fitted"), fold(keys, "calibration/sets"))
+    )
     count = min(max(round(fraction * draws.size), FEWEST), draws.size)
     if draws.size - count < FEWEST:
         raise ModelError(
@@ -100,6 +103,3 @@ def halved(logits: NDArray[Any], labels: NDArray[np.int64], keys: Int[Tensor, " 
         )
     fitted = draws <= np.partition(draws, count - 1)[count - 1]
     return Halves(logits[fitted], labels[fitted], logits[~fitted], labels[~fitted], (shares[fitted], shares[~fitted]))
-
-
-_STREAMS = ("calibration/fitted", "calibration/sets")
