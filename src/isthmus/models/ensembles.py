@@ -161,7 +161,7 @@ def _drop(keys: Tensor, calls: list[int], layer: Any, _inputs: Any, output: Tens
     calls[0] += 1
     whole = tuple(output.shape[1:])
     shape = whole if type(layer) is nn.Dropout else (*whole[:1], *(1 for _ in whole[1:]))
-    kept = uniform(fold(keys, calls[0]), shape) >= layer.p
+    kept = uniform(fold(keys, "ensembles/layer", calls[0]), shape) >= layer.p
     return output * kept / (1 - layer.p) if layer.p < 1 else output * 0
 
 
