@@ -104,8 +104,9 @@ def test_the_race_is_told_as_it_is():
         f"cross-entropy, {config.long} steps each",
         f"Square with {config.queries:,} queries",
         f"up to {config.drawn} of the other robust examples",
+        f"**square-all**: Square with {config.more_queries:,} queries",
     ):
         assert said_so in FLAT
     assert config.near == 0.1, "the nearest tenth"
     assert (race.LongRuns.starts, race.LongRuns.best) == (2, 3)
-    assert [f"**{stage.label}**" in FLAT for stage in config.stages()] == [True] * 5
+    assert not [stage.label for stage in config.stages() if f"**{stage.label}**" not in FLAT]
