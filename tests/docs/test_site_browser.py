@@ -48,7 +48,7 @@ def test_search_works_from_disk(browser, site):
     assert all(address.startswith(site.as_uri()) for address in browser.requests())
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, pytest.param(1280, marks=pytest.mark.slow)])
 def test_no_page_is_wider_than_the_window(browser, site, width):
     wide = {}
     for page in sorted(site.rglob("*.html")):
