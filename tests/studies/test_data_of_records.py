@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from isthmus.core import provenance
+from isthmus.core.errors import FileError
 from isthmus.data.loading import load
 from isthmus.studies import page
 from isthmus.studies.store import Experiment, ResultStore
@@ -58,3 +59,12 @@ def test_committed_records_of_images_hold_their_fingerprints(path):
     if "config" in content and "study" in content and "data" in content["config"]:
         assert content["data"]
         assert all(len(each["fingerprint"]) == 64 for each in content["data"])
+
+
+def test_a_record_with_a_shorter_column_is_refused(tmp_path):
+    content = json.loads((RESULTS / "closer-look" / "figure-6" / "small.json").read_text())
+    next(iter(content["experiments"].values()))["rows"][0]["low"] = []
+    path = tmp_path / "short.json"
+    path.write_text(json.dumps({key: value for key, value in content.items() if key != "sha256"}))
+    with pytest.raises(FileError, match="no record of a study"):
+        StudyRecord.load(path)

@@ -218,7 +218,7 @@ class StudyRecord(Summarized, Record):
                 )
             experiments = {name: Measured.from_plain(value) for name, value in content.pop("experiments").items()}
             return cls.model_validate({**content, "experiments": experiments})
-        except (AttributeError, KeyError, TypeError, ValidationError) as error:
+        except (AttributeError, LookupError, TypeError, ValidationError) as error:
             raise FileError(f"{path} is no record of a study ({error!s:.200}); run the study again.") from None
 
 
