@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from isthmus.attacks.result import RobustResult
+from isthmus.audits.target import ModelSource, named_data
 from isthmus.core import files
 from tests.cli.commands import FAST, isthmus
 
@@ -88,3 +89,7 @@ def test_a_model_that_cannot_be_loaded_is_one_sentence(bundled):
     assert done.stderr.startswith("Error: ")
     assert "nothing" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_classes_that_a_command_names_are_those_of_the_data_that_a_bundle_is_compared_with():
+    assert named_data(ModelSource(model="nets:build", data="digits", classes=("7", "1"))).classes == ("7", "1")

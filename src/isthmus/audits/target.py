@@ -219,10 +219,12 @@ def named_data(source: ModelSource) -> Component | None:
         IsthmusError: anything named that does not exist.
     """
     if source.data is not None:
-        return _data(source.data)
-    if source.run is None:
-        return None
-    return config.component("data", Run(source.run).info()["recipe"]["data"])
+        data = _data(source.data)
+    elif source.run is not None:
+        data = config.component("data", Run(source.run).info()["recipe"]["data"])
+    else:
+        data = None
+    return _of(source, data)
 
 
 def _data(given: str) -> Component:
