@@ -93,5 +93,5 @@ def test_another_target_is_refused(audit, target) -> None:
 
 def test_a_tracker_that_is_not_installed_is_named(audit, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    with pytest.raises(ConfigError, match="pip install mlflow"):
+    with pytest.raises(ConfigError, match=r"pip install 'isthmus\[mlflow\]'"):
         isthmus.log_to("mlflow", audit)

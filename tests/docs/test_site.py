@@ -7,7 +7,7 @@ import pytest
 
 import isthmus
 from isthmus import attacks, checks, data, metrics, objectives
-from isthmus.training import callbacks
+from isthmus.training import callbacks, loggers
 from tests.docs.doc_pages import DOCS, PAGES
 
 LOADS = {
@@ -55,7 +55,7 @@ def test_pages_are_whole(site):
         assert 'class="mermaid"' not in html, "it would be drawn by a script from a CDN"
 
 
-PACKAGES = (isthmus, attacks, checks, data, metrics, objectives, callbacks)
+PACKAGES = (isthmus, attacks, checks, data, metrics, objectives, callbacks, loggers)
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)

@@ -319,12 +319,6 @@ def test_run_json_tells_how_to_repeat_it(tmp_path):
     assert info["starts"][0]["packages"]["torch"] == torch.__version__
 
 
-def test_tensorboard_is_written_where_asked(tmp_path):
-    pytest.importorskip("tensorboard")
-    run = train(tmp_path, **{"training.tensorboard": True})
-    assert list((run.path / "tensorboard").glob("events*"))
-
-
 def test_a_model_whose_weights_were_swapped_is_explained(tmp_path):
     run = train(tmp_path)
     other = isthmus.train(SMALL, {"model.dim": 5}, out=tmp_path / "other", progress=False)

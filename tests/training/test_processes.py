@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import isthmus
+from isthmus.core import files
 from isthmus.core.errors import ConfigError, DataError
 from isthmus.core.recipe import load_recipe
 from isthmus.models.noise import NoiseShare, standard_normal
@@ -64,7 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of two processes, all in one pair of them: starting a pair takes seconds."""
     folder = tmp_path_factory.mktemp("two")
     jobs = {
-        "shared": {"recipe": recipe(TWO)},
+        "shared": {"recipe": recipe(TWO, {"training.loggers": ["tests.training.recorder:Recorder"]})},
         "in-parts": {"recipe": recipe(TWO, {"training.accumulate": 2})},
         "interrupted": {"recipe": recipe(TWO), "interrupt": 17},
         "resumed": {"recipe": recipe(TWO), "folder": "interrupted"},
@@ -154,6 +155,13 @@ def test_all_stop_at_the_same_step_where_one_is_interrupted_and_lose_nothing(fol
     assert resumed.metrics() == whole.metrics()
     assert resumed.info()["result"] == whole.info()["result"]
     assert len(resumed.info()["starts"]) == 2
+
+
+def test_only_the_first_process_logs(folder: Path) -> None:
+    told = files.read_json_lines(folder / "shared" / "recorded.jsonl")
+    rows = [what["row"]["step"] for what in told if "row" in what]
+    assert rows == [line["step"] for line in Run(folder / "shared").metrics()]
+    assert [next(iter(what)) for what in told if "row" not in what] == ["started", "finished"]
 
 
 def test_running_statistics_are_the_first_processs_everywhere(folder: Path) -> None:

@@ -29,10 +29,12 @@ KINDS = {
     "ood_scores": "OOD score",
     "shifts": "shifted test set",
     "callbacks": "callback",
+    "loggers": "logger",
 }
 _FOLDERS = {
     "backbones": "models.backbones",
     "callbacks": "training.callbacks",
+    "loggers": "training.loggers",
     "ood_scores": "checks.scores",
     "shifts": "data.shift",
 }  # where it differs from the kind

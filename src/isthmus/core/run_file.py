@@ -22,7 +22,17 @@ def read(path: Path) -> Any:
     content = files.read_json(path)
     if isinstance(content, dict) and content.get("format", FORMAT) != FORMAT:
         raise another_format(path, content, f"its format is {shown(content['format'])}, expected {FORMAT}")
+    if isinstance(content, dict):
+        for part in ("recipe", "given"):
+            _name_loggers(content.get(part))
     return content
+
+
+def _name_loggers(recipe: Any) -> None:
+    """Turn the boolean ``training.tensorboard``, which older runs have, into ``training.loggers``."""
+    training = recipe.get("training") if isinstance(recipe, dict) else None
+    if isinstance(training, dict) and type(training.get("tensorboard")) is bool:
+        training["loggers"] = [{"name": "tensorboard"}] if training.pop("tensorboard") else []
 
 
 def another_format(path: Path, content: Mapping[str, Any], fault: str) -> FileError:

@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     SerializeAsAny,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -269,6 +270,10 @@ def _callback(given: object) -> Component:
     return component("callbacks", given)
 
 
+def _logger(given: object) -> Component:
+    return component("loggers", given)
+
+
 class Training(Frozen):
     """Options of the training loop.
 
@@ -277,8 +282,9 @@ class Training(Frozen):
     the backbone again in the backward pass, for less memory. With ``adversarial`` the model learns from
     adversarial images, and the training accuracy is that on them. The weights after each step in ``snapshots`` are
     kept, too. ``validation`` is the share of each class of the training split that is held out and measured every
-    ``validate_every`` epochs, for ``early_stopping``. ``callbacks`` report at the end of epochs. ``marginal_optimizer``
-    is for a mixture that the objective does not minimise over.
+    ``validate_every`` epochs, for ``early_stopping``. ``callbacks`` report at the end of epochs. ``loggers`` get all
+    metrics, beside ``metrics.jsonl``. ``marginal_optimizer`` is for a mixture that the objective does not minimise
+    over.
     """
 
     epochs: Positive = 20
@@ -305,20 +311,29 @@ class Training(Frozen):
     early_stopping: EarlyStopping | None = None
     snapshots: tuple[Positive, ...] = ()
     callbacks: tuple[SerializeAsAny[Annotated[Component, BeforeValidator(_callback)]], ...] = ()
-    tensorboard: bool = False
+    loggers: tuple[SerializeAsAny[Annotated[Component, BeforeValidator(_logger)]], ...] = ()
 
     @property
     def parts(self) -> int:
         """Number of parts of a batch, over all processes."""
         return self.devices * self.nodes * self.accumulate
 
-    @field_validator("callbacks")
+    @model_validator(mode="before")
     @classmethod
-    def _each_once(cls, callbacks: tuple[Component, ...]) -> tuple[Component, ...]:
-        names = [each.name for each in callbacks]
+    def _loggers_instead(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and "tensorboard" in given:
+            instead = "write loggers: [tensorboard]" if given["tensorboard"] else "leave it out"
+            raise ValueError(f"tensorboard is no option any more; {instead}")
+        return given
+
+    @field_validator("callbacks", "loggers")
+    @classmethod
+    def _each_once(cls, given: tuple[Component, ...], info: ValidationInfo) -> tuple[Component, ...]:
+        names = [each.name for each in given]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"each callback can be used once; {', '.join(twice)} is given more than once")
-        return callbacks
+            what = (info.field_name or "").removesuffix("s")
+            raise ValueError(f"each {what} can be used once; {', '.join(twice)} is given more than once")
+        return given
 
     @field_validator("snapshots")
     @classmethod

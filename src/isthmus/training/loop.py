@@ -45,6 +45,7 @@ from isthmus.training.evaluation import sums
 from isthmus.training.freezing import FrozenLayers
 from isthmus.training.gradient_checkpoints import checkpoint_blocks
 from isthmus.training.interrupts import Interrupt, deferred_interrupt
+from isthmus.training.loggers.logger import LoggedRun, LoggerList
 from isthmus.training.monitor import MetricsFile, TermAverages, check_finite, diverged, impossible
 from isthmus.training.optimizers import MovingAverage, make_optimizer, norm_parameters, parameter_groups
 from isthmus.training.progress import ProgressCallback, format_terms, show_progress
@@ -94,6 +95,7 @@ class Trainer:
             )
         self.model.configured = ""  # here the schedule replaces it on purpose
         self.rho = RhoController(self.settings.rho_schedule, recipe.objective, self.steps_per_epoch, self._total())
+        self.loggers = LoggerList(self.settings.loggers)
         self.callbacks = CallbackList(self.settings.callbacks, self.model, data, recipe.seed)
         self.averages = TermAverages(i_xy=entropy([count / sum(counts) for count in counts]))
         self.stopper = EarlyStopper(self.settings.early_stopping)
@@ -140,17 +142,27 @@ class Trainer:
         keep = self._restore() if checkpoints.exists(self.run.checkpoint) else 0
         self.group.broadcast_state(self.model)
         file = self.run.metrics_file if self.group.first else None
-        metrics = MetricsFile(file, keep, self.settings.tensorboard)
+        metrics = MetricsFile(file, keep, self.loggers)
         total = self._total()
         shown = progress if self.group.first else False
         try:
+            self.group.on_first(self._start_loggers)
             with deferred_interrupt() as interrupt, show_progress(self.recipe.name, total, self.step, shown) as show:
-                while self.step < total and not self.impossible and not self.stopper.stopped:
+                while not self._ended():
                     self._epoch(metrics, show, interrupt)
         finally:
-            metrics.close()
+            metrics.close(self._ended())
         self.weights_digest = self._write_weights(self.run.weights, self._best()[1])
         self.group.on_first(lambda: checkpoints.before(self.run.checkpoint).unlink(missing_ok=True))
+
+    def _ended(self) -> bool:
+        return self.step >= self._total() or bool(self.impossible) or self.stopper.stopped
+
+    def _start_loggers(self) -> None:
+        if self.settings.loggers:
+            recipe, folder = self.recipe, self.run.path
+            run = LoggedRun(folder, self.run.info()["id"], recipe.name, recipe.plain(), self.step)
+            self.loggers.start(run, self.run.metrics())
 
     def check_longer_than(self, epochs: int) -> None:
         """Check that a run of fewer epochs can go on as this one.

@@ -1,4 +1,4 @@
-"""Metrics of a run while it trains: averages, the metrics file, TensorBoard, and checks for impossible values."""
+"""Metrics of a run while it trains: averages, the metrics file, and checks for impossible values."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from isthmus.core.errors import FileError, ModelError
 from isthmus.core.types import Terms
 from isthmus.information.measures import mni_distance
+from isthmus.training.loggers.logger import LoggerList
 
 LARGEST_LOSS = 1e6  # nats
 NEVER_NEGATIVE = {
@@ -115,16 +116,15 @@ class MetricsFile:
     Args:
         path: None for a process that writes no file.
         keep: number of bytes to keep.
-        tensorboard: write numbers to TensorBoard as well.
+        loggers: get every line as well.
 
     Raises:
         FileError: the disk is full or the file cannot be written.
     """
 
-    def __init__(self, path: Path | None, keep: int = 0, tensorboard: bool = False) -> None:
-        self.path = path
+    def __init__(self, path: Path | None, keep: int = 0, loggers: LoggerList | None = None) -> None:
+        self.path, self._loggers = path, loggers or LoggerList([])
         self._file: BinaryIO | None = None
-        self._board: Any = None
         if path is None:
             return
         try:
@@ -135,10 +135,6 @@ class MetricsFile:
             self._file.seek(0, os.SEEK_END)
         except OSError as error:
             raise FileError(f"Cannot write metrics to {path}: {error.strerror}.") from None
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(str(path.parent / "tensorboard"))
 
     def write(self, line: dict[str, Any]) -> None:
         """Append one line. Non-finite numbers become null: JSON has none."""
@@ -153,25 +149,22 @@ class MetricsFile:
                 f"Cannot write metrics to {self.path}: {error.strerror}. The last checkpoint is complete; free some "
                 "space and run the same command again."
             ) from None
-        if self._board is not None:
-            for name, value in clean.items():
-                if isinstance(value, float):
-                    self._board.add_scalar(name, value, line["step"])
+        self._loggers.write(clean)
 
     def position(self) -> int:
         """Number of bytes that are safely on disk, for a checkpoint."""
         if self._file is None:
             return 0
+        self._loggers.checkpoint()
         os.fsync(self._file.fileno())
         return self._file.tell()
 
-    def close(self) -> None:
-        """Close the file and the TensorBoard writer; a full disk was reported by :meth:`write`."""
+    def close(self, finished: bool) -> None:
+        """Close the file and the loggers; a full disk was reported by :meth:`write`."""
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.close()
-        if self._board is not None:
-            self._board.close()
+            self._loggers.close(finished)
 
 
 def check_finite(means: dict[str, float], step: int) -> None:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
+from uuid import uuid4
 
 from torch import nn
 
@@ -220,6 +221,7 @@ def _note_start(run: Run, described: dict[str, Any], pretrained: dict[str, Any])
     info = {name: value for name, value in (described | began).items() if value or name not in began}
     starts = [*earlier["starts"], provenance.collect()]
     # a run that is lengthened keeps the result of its weights until there are new ones
+    info |= {"id": earlier.get("id") or uuid4().hex[:16]}
     info |= {"status": "running", "starts": starts, "result": earlier.get("result")}
     if len(starts) > 1 and (changed := _changes(*starts[-2:])):
         log.info("Since the last start, of %s, changed: %s.", starts[-2]["date"], changed)
