@@ -22,6 +22,7 @@ ORDER = [
     "objectives",
     "models",
     "attacks",
+    "certificates",
     "training",
     "diagnosis",
     "checks",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from isthmus import attacks as attacks
+    from isthmus import certificates as certificates
     from isthmus import compat as compat
     from isthmus import data as data
     from isthmus import metrics as metrics
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from isthmus.audits import Audit, AuditOptions, audit
     from isthmus.audits.comparison import compare
     from isthmus.audits.tracking import log_to
+    from isthmus.certificates import certify
     from isthmus.core.errors import IsthmusError
     from isthmus.core.tradeoff import Rho
     from isthmus.models.ensembles import ensemble, mc_dropout
@@ -46,6 +48,7 @@ _HOMES = {
     "audit": "isthmus.audits",
     "black_box": "isthmus.models.external.black_box",
     "bottleneck": "isthmus.models.factory",
+    "certify": "isthmus.certificates",
     "compare": "isthmus.audits.comparison",
     "ensemble": "isthmus.models.ensembles",
     "hypothesis": "isthmus.models.hypothesis",
@@ -72,6 +75,7 @@ __all__ = [
     "audit",
     "black_box",
     "bottleneck",
+    "certify",
     "compare",
     "ensemble",
     "hypothesis",
@@ -87,7 +91,7 @@ __all__ = [
 ]
 
 
-_PACKAGES = ("attacks", "checks", "compat", "data", "metrics", "models", "objectives")
+_PACKAGES = ("attacks", "certificates", "checks", "compat", "data", "metrics", "models", "objectives")
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ from matplotlib import pyplot
 
 import isthmus
 from isthmus.attacks import MinimalNorms, RobustResult, SecurityCurve, Threat, Verification
+from isthmus.certificates import CertificateVerification, CertifiedResult
 from isthmus.core.types import Metric, Metrics
 from isthmus.models.bottleneck import Bottleneck
 from isthmus.models.hypothesis import Hypothesis
@@ -19,6 +20,7 @@ PAGES = [page for page in sorted(REFERENCE.glob("*.md")) if sessions(page)]
 CLASSES = {
     "audit-result": [isthmus.Audit],
     "bottleneck-model": [Bottleneck],
+    "certify": [CertifiedResult, CertificateVerification],
     "compare": [AuditComparison],
     "hypothesis": [Hypothesis],
     "minimal-norms": [MinimalNorms],
