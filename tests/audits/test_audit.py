@@ -705,7 +705,7 @@ class TestPositions:
         assert torch.equal(keys(indices=torch.arange(99, -1, -1)), keys().flip(0))
         assert not torch.equal(keys(), keys(seed=1))
 
-    def test_a_part_of_the_test_split_keeps_its_places_and_says_how_it_was_chosen(self, tmp_path, monkeypatch):
+    def test_a_part_of_the_test_split_keeps_its_places_and_says_how_it_was_chosen(self, tmp_path, monkeypatch, caplog):
         asked = []
         audit = auditing.audit
         monkeypatch.setattr(auditing, "audit", lambda *a: (asked.append(a[-1]), audit(*a))[1])
@@ -723,6 +723,9 @@ class TestPositions:
             audit_run(ModelSource(model="some_nets:build", data="digits", count=count, out=folder), checks=["accuracy"])
             assert results.load_record(folder / "audit").settings["images"] == chosen
             assert torch.equal(asked[-1].indices, indices)
+            assert results.load_record(folder / "audit").n == len(indices)
+        notes = [record.getMessage() for record in caplog.records if "--n" in record.getMessage()]
+        assert notes == [f"digits has {len(test)} test images, fewer than --n 1000000; all of them are used."]
 
 
 def test_an_unexpected_error_leaves_its_traceback_to_debug(model, data, monkeypatch, caplog):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 import isthmus
 from isthmus.audits import sanity
-from isthmus.core.errors import ConfigError
+from isthmus.core.errors import ConfigError, ModelError
 from isthmus.core.types import Status
 from tests.diagnosis.trained_digits import conv_net, fit, held_out, undefended
 
@@ -309,6 +309,13 @@ class TestNormalized:
             isthmus.normalized(nn.Flatten(), 0.5, [0.1, 0.2, 0.5])(images)[:, :16],
             (images[:, 0].flatten(1) - 0.5) / 0.1,
         )
+
+    def test_three_channels_of_it_are_refused_for_grey_images(self):
+        """Broadcasting would make three channels of one."""
+        model = isthmus.normalized(nn.Flatten(), "imagenet")
+        with pytest.raises(ModelError, match="normalisation has 3 channels, but the images have 1. Give one mean"):
+            isthmus.audit(model, torch.rand(4, 1, 2, 2), torch.arange(4), "linf:0.1")
+        assert isthmus.normalized(nn.Flatten(), 0.5, 0.5)(torch.rand(4, 3, 2, 2)).shape == (4, 12)
 
     def test_it_is_in_the_models_mode(self):
         assert not isthmus.normalized(nn.Flatten().eval(), 0.5, 0.5).training

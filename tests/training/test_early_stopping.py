@@ -108,7 +108,7 @@ def test_validation_alone_is_only_measured(tmp_path):
 
 
 def test_what_is_missing_is_said(tmp_path):
-    with pytest.raises(ConfigError, match=r"early_stopping needs a validation split: set validation=0.1"):
+    with pytest.raises(ConfigError, match=r"early_stopping needs a validation split: set training.validation=0.1"):
         train(tmp_path / "run", {"training.validation": None})
     with pytest.raises(DataError, match="validate on more"):
         train(tmp_path / "run", {"training.validation": 0.001})

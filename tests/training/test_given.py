@@ -1,5 +1,8 @@
 """A module and images of the user are trained on without being registered."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import isthmus
 from isthmus.core.errors import ConfigError, DataError, ModelError
 from isthmus.data.given import training_data
-from isthmus.data.images import ImageData
+from isthmus.data.images import ImageData, as_float
 from isthmus.data.loading import load
 from isthmus.training.evaluation import count_right
 from isthmus.training.loop import Trainer
@@ -90,6 +93,49 @@ def test_a_missing_test_part_is_a_fifth_of_each_class():
     assert sorted(parts) == sorted(image.numpy().tobytes() for image in DIGITS.train.images)
 
 
+VALIDATION = (DIGITS.test.images[:150], DIGITS.test.labels[:150])
+OWN_PARTS = {**SPLITS, "validation": VALIDATION, "test": (DIGITS.test.images[150:], DIGITS.test.labels[150:])}
+STOPPING = {"training.epochs": 3, "training.early_stopping": {"patience": 1, "metric": "ce"}}
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory) -> Run:
+    out = tmp_path_factory.mktemp("stopped") / "run"
+    return isthmus.train(RECIPE, STOPPING, backbone=net(), data=OWN_PARTS, out=out, progress=False)
+
+
+def test_early_stopping_uses_the_validation_part_and_training_all_of_its_own(stopped, trained):
+    counts = {name: stopped.info()["data"][name] for name in ("train", "validation", "test")}
+    assert counts == {"train": len(DIGITS.train), "validation": 150, "test": 209}
+    model, result = stopped.load(backbone=net()), stopped.info()["result"]
+    logits = model(as_float(VALIDATION[0])).detach()
+    assert float((logits.argmax(1) == VALIDATION[1]).double().mean()) == result["validation_accuracy"]
+    assert nn.functional.cross_entropy(logits.double(), VALIDATION[1]).item() == pytest.approx(result["validation_ce"])
+    measured = [line["validation_ce"] for line in stopped.metrics() if "validation_ce" in line]
+    assert result["validation_ce"] == min(measured)
+    first = [next(line for line in run.metrics() if "epoch_ce" in line)["epoch_ce"] for run in (stopped, trained)]
+    assert first[0] == first[1], "no training image is held out"
+
+
+def test_parts_may_be_attributes_or_come_from_a_function(stopped, tmp_path, monkeypatch):
+    module = SimpleNamespace(whole=lambda: OWN_PARTS, none=lambda: {"train": SPLITS["train"]}, typo=lambda: {"tset": 1})
+    monkeypatch.setitem(sys.modules, "their_parts", module)
+    known = stopped.info()["data"]["fingerprint"]
+    assert training_data(SimpleNamespace(**OWN_PARTS)).fingerprint == load("their_parts:whole").fingerprint == known
+    assert training_data({**OWN_PARTS, "validation": SPLITS["test"]}).fingerprint != known
+    with pytest.raises(DataError, match="their_parts:none returned only 'train'; it needs 'test'"):
+        load("their_parts:none")
+    with pytest.raises(DataError, match="their_parts:typo returned: There is no part 'tset'. Did you mean 'test'"):
+        load("their_parts:typo")
+    assert len(load({"name": "their_parts:whole", "classes": ["3", "7"]}).validation) < 150
+
+
+def test_a_share_beside_a_validation_part_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"training.validation=0.1 .* has 150 validation images of its own"):
+        isthmus.train(RECIPE, {"training.validation": 0.1}, backbone=net(), data=OWN_PARTS, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_ready_data_are_taken_as_they_are():
     assert isinstance(training_data(DIGITS), ImageData)
     assert training_data(DIGITS) is DIGITS
@@ -164,8 +210,13 @@ def test_a_backbone_that_does_not_fit_is_explained(tmp_path, backbone, message):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"test": SPLITS["test"]}, "'train' and perhaps 'test'; got 'test'"),
-        (SPLITS | {"dev": 1}, "'dev' is neither"),
+        ({"test": SPLITS["test"]}, "a part 'train', and perhaps 'validation' and 'test'; got 'test'"),
+        (SPLITS | {"dev": 1}, "There is no part 'dev'. There is: test, train, validation"),
+        (SPLITS | {"validaton": 1}, "There is no part 'validaton'. Did you mean 'validation'"),
+        (
+            SPLITS | {"validation": (DIGITS.test.images[:3], DIGITS.test.labels[:3] + 10)},
+            "3 images of the part 'validation' have labels that no training image has, such as 1",
+        ),
         ((torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 0, 1])), "not of 8 bits a channel"),
         ((DIGITS.train.images[:4], torch.tensor([0, 1, 2, 3])), "4 images are too few"),
         ((DIGITS.train.images[:4], torch.tensor([0, -1, 2, 3])), r"labels of training data\[1\] is -1"),

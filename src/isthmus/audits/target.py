@@ -18,9 +18,9 @@ from isthmus.audits.options import AuditOptions
 from isthmus.core import config, registry
 from isthmus.core.config import Component
 from isthmus.core.errors import ConfigError, DataError
-from isthmus.data.images import Examples, Split, as_float
-from isthmus.data.loading import load
-from isthmus.data.order import balanced, stratified
+from isthmus.data.images import Examples, ImageData, Split, as_float
+from isthmus.data.loading import held_out, load
+from isthmus.data.order import balanced
 from isthmus.models import external
 from isthmus.models.ensembles import ensemble
 from isthmus.models.preprocessing import NONE as NO_PREPROCESSING
@@ -78,7 +78,7 @@ class Target:
     """A model, the images and labels to audit it on, and the folder for results.
 
     ``indices`` are the images' positions in the test split, and ``chosen`` describes how they were chosen from it;
-    ``train`` is the training split of the same data, and ``fingerprint`` that of both.
+    ``loaded`` are the data that they are from.
     """
 
     model: nn.Module
@@ -89,8 +89,7 @@ class Target:
     data: str
     name: str
     folder: Path
-    train: Examples
-    fingerprint: str
+    loaded: ImageData
 
 
 def audit_run(
@@ -258,6 +257,8 @@ def target_of(source: ModelSource) -> Target:
     if count is not None and count < len(test):
         indices, chosen = balanced(test.labels)[:count], f"balanced first {count} of the test split"
         test = test.select(indices)
+    elif count is not None and count > len(test):
+        log.warning("%s has %d test images, fewer than --n %d; all of them are used.", loaded.name, len(test), count)
     _check_memory(test)
     return Target(
         model.model,
@@ -268,8 +269,7 @@ def target_of(source: ModelSource) -> Target:
         f"{loaded.name} (test)" + (f"; {loaded.note}" if loaded.note else ""),
         model.name,
         model.folder,
-        loaded.train,
-        loaded.fingerprint,
+        loaded,
     )
 
 
@@ -277,9 +277,8 @@ def _trained_on(run: Path | None, target: Target) -> Examples | None:
     """The training split of a run's data; None for an external model, and if the data have changed."""
     if run is None:
         return None
-    if Run(run).info()["data"].get("fingerprint") == target.fingerprint:
-        share = Run(run).recipe.training.validation
-        return target.train if share is None else target.train.select(stratified(target.train.labels, share)[0])
+    if Run(run).info()["data"].get("fingerprint") == target.loaded.fingerprint:
+        return held_out(target.loaded, Run(run).recipe.training.validation)[0].train
     log.warning("%s is not as it was when %s was trained, so memorisation is not measured.", target.data, run)
     return None
 

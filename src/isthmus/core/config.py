@@ -108,6 +108,8 @@ def component(kind: str, given: object) -> Component:
             f"{kind}: give a name, or a mapping with a 'name' and options; got {shown(given)}. "
             f"There is: {', '.join(registry.names(kind))}."
         )
+    if kind in ("data", "ood_scores") and registry.is_function(kind, options["name"]):
+        options = {**options, "name": "function", "path": options["name"]}
     chosen = registry.load(kind, options["name"])
     fixed = chosen.model_fields["name"].default
     if fixed in registry.names(kind) and registry.load(kind, fixed) is chosen:
@@ -154,8 +156,6 @@ def _short_form(kind: str, given: str) -> Any:
             ) from None
     name, more = split_options(given)
     chosen, colon, argument = name.partition(":")
-    if kind in ("data", "ood_scores") and registry.is_function(kind, name):
-        return {"name": "function", "path": name, **more}
     if not colon or registry.is_path(kind, name):
         return {"name": name, **more}
     option = registry.load(kind, chosen).argument

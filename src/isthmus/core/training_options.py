@@ -282,9 +282,9 @@ class Training(Frozen):
     the backbone again in the backward pass, for less memory. With ``adversarial`` the model learns from
     adversarial images, and the training accuracy is that on them. The weights after each step in ``snapshots`` are
     kept, too. ``validation`` is the share of each class of the training split that is held out and measured every
-    ``validate_every`` epochs, for ``early_stopping``. ``callbacks`` report at the end of epochs. ``loggers`` get all
-    metrics, beside ``metrics.jsonl``. ``marginal_optimizer`` is for a mixture that the objective does not minimise
-    over.
+    ``validate_every`` epochs, for ``early_stopping``; None for data with a validation split of their own. ``callbacks``
+    report at the end of epochs. ``loggers`` get all metrics, beside ``metrics.jsonl``. ``marginal_optimizer`` is for a
+    mixture that the objective does not minimise over.
     """
 
     epochs: Positive = 20
@@ -341,12 +341,6 @@ class Training(Frozen):
         if any(a >= b for a, b in pairwise(steps)):
             raise ValueError(f"snapshots are steps in ascending order; got {list(steps)}")
         return steps
-
-    @model_validator(mode="after")
-    def _stops_on_validation(self) -> Training:
-        if self.early_stopping is not None and self.validation is None:
-            raise ValueError("early_stopping needs a validation split: set validation=0.1, or another share")
-        return self
 
     @model_validator(mode="after")
     def _even_parts(self) -> Training:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -10,16 +9,17 @@ from pydantic import Field
 from isthmus.core import registry
 from isthmus.core.errors import DataError, one_line
 from isthmus.core.preserve_state import no_exit
-from isthmus.data.given import image_data, split_of
+from isthmus.data.given import image_data, parts_of, split_of
 from isthmus.data.images import ImageData
 from isthmus.data.loading import ImageDataset
 
 
 class DataFunction(ImageDataset):
-    """What a function returns: test images, or a dictionary with "train" and "test".
+    """What a function returns: test images, or a dictionary with "test" and perhaps "train" and "validation".
 
-    Each is a pair of images and labels, a ``Dataset`` or a ``DataLoader``; or all is one
-    :class:`isthmus.data.images.ImageData`. Images have 8 bits a channel, as bytes or as floats k/255.
+    An object with these attributes is one, too. Each part is a pair of images and labels, a ``Dataset`` or a
+    ``DataLoader``; or all is one :class:`isthmus.data.images.ImageData`. Images have 8 bits a channel, as bytes or as
+    floats k/255.
 
     Attributes:
         path: ``module:function``, called without arguments. The current folder is importable.
@@ -41,10 +41,10 @@ class DataFunction(ImageDataset):
         found = self._called()
         if isinstance(found, ImageData):
             return found
-        splits = found if isinstance(found, Mapping) else {"test": found}
-        if "test" not in splits:
-            raise DataError(f"{self.path} returned a dictionary with {', '.join(map(str, splits))}; it needs 'test'.")
-        read = {name: split_of(splits[name], self.path) for name in ("train", "test") if name in splits}
+        parts = parts_of(found, "test", f"{self.path} returned")
+        if "test" not in parts:
+            raise DataError(f"{self.path} returned only {', '.join(map(repr, parts)) or 'no part'}; it needs 'test'.")
+        read = {name: split_of(part, self.path) for name, part in parts.items()}
         return image_data(self.path, read, self.class_names)
 
     def _called(self) -> Any:

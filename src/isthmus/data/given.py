@@ -11,8 +11,8 @@ from pydantic import PrivateAttr
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from isthmus.core.errors import DataError, shown
-from isthmus.data.images import ImageData, Split, as_float, check_images, check_integers, check_labels
+from isthmus.core.errors import DataError, shown, unknown
+from isthmus.data.images import ImageData, Split, as_float, check_images, check_integers, check_labels, fingerprint
 from isthmus.data.loading import ImageDataset
 from isthmus.data.order import stratified
 
@@ -25,8 +25,12 @@ TEST_SHARE = 0.2
 _STEP = 1e-3
 """Most by which 255 times a pixel may differ from a whole number."""
 
+PARTS = ("train", "validation", "test")
+"""Names of the parts of a dataset."""
+
 _IMAGES = ("image", "images", "img", "pixel_values")
 _LABELS = ("label", "labels", "fine_label", "target")
+_IN_WORDS = {"train": "training data", "validation": "validation data", "test": "test data"}
 
 
 def tensor(values: Any, what: str) -> Tensor:
@@ -182,45 +186,85 @@ def training_data(given: Any) -> ImageData:
     """A classification dataset from its parts.
 
     Args:
-        given: a mapping with "train" and perhaps "test", each in one of the forms of :func:`images_and_labels`; or
-            training data alone. Without "test", a fixed 20% of each class become the test split, with a note. Or ready
-            :class:`isthmus.data.images.ImageData`.
+        given: a mapping or an object with "train" and perhaps "validation" and "test", each in one of the forms of
+            :func:`images_and_labels`; or training data alone. Without "test", a fixed 20% of each class become the
+            test split, with a note. Or ready :class:`isthmus.data.images.ImageData`.
 
     Raises:
         DataError: something else, or images without 8 bits a channel.
     """
     if isinstance(given, ImageData):
         return given
-    parts = given if isinstance(given, Mapping) else {"train": given}
-    if "train" not in parts or (other := [name for name in parts if name not in ("train", "test")]):
-        fault = f"got {', '.join(map(repr, parts))}" if "train" not in parts else f"{other[0]!r} is neither"
-        raise DataError(f"Data to train on are a mapping with 'train' and perhaps 'test'; {fault}.")
-    whole = split_of(parts["train"], "training data")
-    if "test" in parts:
-        return image_data("given data", {"train": whole, "test": split_of(parts["test"], "test data")})
+    parts = parts_of(given, "train", "Data to train on")
+    if "train" not in parts:
+        raise DataError(
+            f"Data to train on have a part 'train', and perhaps 'validation' and 'test'; got {_listed(parts)}."
+        )
+    splits = {name: split_of(part, _IN_WORDS[name]) for name, part in parts.items()}
+    if "test" in splits:
+        return image_data("given data", splits)
+    whole = splits["train"]
     check_labels(whole.labels, 1 + max(0, int(whole.labels.max())), "labels of training data")
     kept, held = stratified(whole.labels, TEST_SHARE)
     if not len(held):
         raise DataError(
             f"{len(whole)} images are too few to split off a test part; give one: data={{'train': ..., 'test': ...}}."
         )
-    data = image_data("given data", {"train": whole.select(kept), "test": whole.select(held)})
+    data = image_data("given data", {**splits, "train": whole.select(kept), "test": whole.select(held)})
     return replace(data, note=f"the test split is a fixed {TEST_SHARE:.0%} of each class of the data given")
 
 
+def parts_of(given: Any, alone: str, what: str) -> dict[str, Any]:
+    """The parts of a dataset by the names in :data:`PARTS`.
+
+    Args:
+        given: a mapping, or an object whose attributes are the parts; or one part alone.
+        alone: the name of a part that is given alone.
+        what: the start of messages.
+
+    Raises:
+        DataError: a name that is no part.
+    """
+    if isinstance(given, Mapping):
+        parts = dict(given)
+    elif not isinstance(given, Dataset | DataLoader) and hasattr(given, "train"):
+        parts = {name: part for name in PARTS if (part := getattr(given, name, None)) is not None}
+    else:
+        parts = {alone: given}
+    if other := [name for name in parts if name not in PARTS]:
+        raise DataError(f"{what}: {unknown('part', other[0], PARTS)}")
+    return parts
+
+
+def _listed(parts: Iterable[str]) -> str:
+    return ", ".join(map(repr, parts)) or "none"
+
+
 def image_data(name: str, splits: Mapping[str, Split], class_names: tuple[str, ...] | None = None) -> ImageData:
-    """A classification dataset from its splits "test" and perhaps "train".
+    """A classification dataset from its splits "test" and perhaps "train" and "validation".
 
     Args:
         class_names: names of the classes; None means the numbers of the labels.
+
+    Raises:
+        DataError: a label of another split that no training image has.
     """
+    if "train" in splits:
+        known = torch.unique(splits["train"].labels)
+        for part, split in splits.items():
+            if len(other := split.labels[~torch.isin(split.labels, known)]):
+                raise DataError(
+                    f"{name}: {len(other)} images of the part {part!r} have labels that no training image has, such as "
+                    f"{int(other[0])}. All parts must number the classes in the same way."
+                )
     test = splits["test"]
     count = len(class_names or ()) or 1 + max(int(split.labels.max()) for split in splits.values())
     # one of each class defines the shape
     shape = Split(test.images[:1].expand(count, -1, -1, -1).clone(), torch.arange(count))
     names = class_names or tuple(str(label) for label in range(count))
-    data = ImageData.of(name, splits.get("train", shape), test, names)
-    return replace(data, test_only="train" not in splits)
+    train, validation = splits.get("train", shape), splits.get("validation")
+    digest = fingerprint(*(split for split in (train, test, validation) if split is not None))
+    return ImageData(name, train, test, names, digest, test_only="train" not in splits, validation=validation)
 
 
 def split_of(given: Any, what: str) -> Split:

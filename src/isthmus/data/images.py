@@ -127,12 +127,13 @@ class ImageData:
     Attributes:
         name: the dataset's name in reports.
         classes: names of the classes; a label is a position in this tuple.
-        fingerprint: SHA-256 (hex) over the shapes and bytes of all four tensors, or over names and sizes of files.
-            :meth:`of` computes it.
+        fingerprint: SHA-256 (hex) over the shapes and bytes of the tensors of all splits, or over names and sizes of
+            files. :meth:`of` computes it.
         statistics: mean and standard deviation of each channel; None computes them from the train split.
         note: what a reader of results on these data must know, such as differences from the published ones; "" for
             nothing.
         test_only: there are only test images; ``train`` then has one of each class, which only defines the shape.
+        validation: a split of its own for early stopping; None for data without one.
 
     Raises:
         DataError: splits of different image shapes, fewer than two classes, a label out of range, or a class
@@ -147,6 +148,7 @@ class ImageData:
     statistics: Statistics | None = None
     note: str = ""
     test_only: bool = False
+    validation: Examples | None = None
 
     def __post_init__(self) -> None:
         if self.train.shape != self.test.shape:
@@ -154,6 +156,13 @@ class ImageData:
             raise DataError(f"{self.name}: training images are {shapes[0]} but test images are {shapes[1]} (C, H, W).")
         if self.num_classes < 2:
             raise DataError(f"{self.name}: a classifier needs at least two classes; there is only {self.classes}.")
+        if self.validation is not None:
+            if self.validation.shape != self.train.shape:
+                shapes = [split.shape for split in (self.train, self.validation)]
+                raise DataError(
+                    f"{self.name}: training images are {shapes[0]} but validation images are {shapes[1]} (C, H, W)."
+                )
+            check_labels(self.validation.labels, self.num_classes, what=f"{self.name}: validation.labels")
         check_labels(self.train.labels, self.num_classes, what=f"{self.name}: train.labels")
         check_labels(self.test.labels, self.num_classes, what=f"{self.name}: test.labels")
         counts = self.train.labels.bincount(minlength=self.num_classes).tolist()

@@ -32,7 +32,7 @@ class ImageDataset(Component, ABC):
         train_limit, test_limit: keep at most this many examples of a split, for small experiments: the first of a fixed
             shuffle in which classes alternate, so that all classes are equally frequent.
         random_labels: a seed from which every training example draws a fixed label, uniformly over classes and
-            independently of the image. Such labels can only be memorised (Zhang et al. 2017). Test labels are
+            independently of the image. Such labels can only be memorised (Zhang et al. 2017). Other labels are
             unchanged.
     """
 
@@ -78,7 +78,7 @@ class ImageDataset(Component, ABC):
             train = train.labelled(_random_labels(len(train), data.num_classes, self.random_labels))
         if train is data.train and test is data.test:
             return data
-        return replace(data, train=train, test=test, fingerprint=fingerprint(train, test))
+        return _with(data, train, test, data.validation, data.classes)
 
 
 def load(given: Component | str | Mapping[str, Any]) -> ImageData:
@@ -91,14 +91,27 @@ def load(given: Component | str | Mapping[str, Any]) -> ImageData:
     return instance("data", component("data", given), ImageDataset).load()
 
 
+def _with(
+    data: ImageData, train: Examples, test: Examples, validation: Examples | None, classes: tuple[str, ...]
+) -> ImageData:
+    digest = fingerprint(*(split for split in (train, test, validation) if split is not None))
+    return replace(data, train=train, test=test, validation=validation, classes=classes, fingerprint=digest)
+
+
 def held_out(data: ImageData, share: float | None) -> tuple[ImageData, Examples | None]:
-    """The data without a validation split, and that split: a fixed ``share`` of each class of the training split.
+    """The data to train on, and the validation split: the data's own, or a fixed ``share`` of each class of ``train``.
 
     Raises:
+        ConfigError: a share of data that have a validation split.
         DataError: there are too few training images.
     """
     if share is None:
-        return data, None
+        return data, data.validation
+    if data.validation is not None:
+        raise ConfigError(
+            f"training.validation={share:g} would hold out training images, but {data.name} has "
+            f"{len(data.validation)} validation images of its own; leave one of the two out."
+        )
     kept, held = stratified(data.train.labels, share)
     if not len(held):
         raise DataError(f"{share:.0%} of each class of {len(data.train)} training images is none; validate on more.")
@@ -134,8 +147,8 @@ def _of_classes(data: ImageData, classes: tuple[str, ...]) -> ImageData:
             raise DataError(f"{data.name} has no test image of {', '.join(classes)}.")
         return split.select(kept).labelled(labels[kept])
 
-    train, test = of(data.train), of(data.test)
-    return replace(data, train=train, test=test, classes=classes, fingerprint=fingerprint(train, test))
+    validation = None if data.validation is None else of(data.validation)
+    return _with(data, of(data.train), of(data.test), validation, classes)
 
 
 def _random_labels(n: int, classes: int, seed: int) -> Int64[Tensor, " n"]:

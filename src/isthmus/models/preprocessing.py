@@ -101,7 +101,18 @@ class Preprocessed(nn.Module):
             self.register_buffer(name, values.reshape(-1, 1, 1))
 
     def forward(self, images: Float[Tensor, "n c h w"], **options: Any) -> Any:
-        """The model's output."""
+        """The model's output.
+
+        Raises:
+            ModelError: the normalisation is for another number of channels; broadcasting would make more of one.
+        """
+        channels = max(len(self.mean), len(self.std))
+        if channels > 1 and images.shape[1] != channels:
+            raise ModelError(
+                f"The normalisation has {channels} channels, but the images have {images.shape[1]}. Give one mean and "
+                "standard deviation for each channel of the images, or images of as many channels, such as "
+                "--data folder:PATH,channels=3."
+            )
         if self.size is not None and tuple(images.shape[-2:]) != self.size:
             images = functional.interpolate(images, self.size, mode="bilinear", antialias=True, align_corners=False)
         return self.model((images - self.mean) / self.std, **options)

@@ -65,6 +65,11 @@ class Trainer:
     def __init__(self, recipe: Recipe, data: ImageData, run: Run) -> None:
         self.recipe, self.run, self.settings = recipe, run, recipe.training
         data, self.validation = held_out(data, self.settings.validation)
+        if self.settings.early_stopping is not None and self.validation is None:
+            raise ConfigError(
+                "training.early_stopping needs a validation split: set training.validation=0.1, or another share, or "
+                "give data with a part 'validation'."
+            )
         self.data = data
         self.group = processes.start(self.settings)
         self.fabric = self.group.fabric

@@ -54,8 +54,9 @@ def train(
             from images to features, batch × features, whose number of features is found by a forward pass. A copy of
             the module is trained; get it with ``run.load(backbone=module)``.
         data: replaces ``data`` of the recipe: a name or options, or images and labels in a form that
-            :func:`isthmus.audit` takes, as training data or as a mapping with "train" and "test". Without "test", a
-            fixed 20% of each class become the test split. Images have 8 bits a channel, as bytes or as floats k/255.
+            :func:`isthmus.audit` takes, as training data or as a mapping (or an object) with "train" and perhaps
+            "validation" and "test". Early stopping then uses that validation part. Without "test", a fixed 20% of each
+            class become the test split. Images have 8 bits a channel, as bytes or as floats k/255.
 
     Returns:
         The run; its weights are the moving average if ``training.ema`` is set. Its status is "collapsed" if training
@@ -153,7 +154,8 @@ def _describe(recipe: Recipe, data: ImageData) -> dict[str, Any]:
             "classes": list(data.classes),
             "train": len(data.training_split().labels),
             "test": len(data.test.labels),
-        },
+        }
+        | ({} if data.validation is None else {"validation": len(data.validation.labels)}),
     }
 
 
