@@ -1,5 +1,6 @@
 """One table: every attack against every threat, through the same invariants."""
 
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -62,12 +63,22 @@ BOUNDARY = ("fab", "fmn", "ddn", "cw", "uniform", "rays")  # end where a random 
 TABLE = [(attack, threat) for attack in ATTACKS for threat in THREATS if threat.name in ONLY.get(attack.name, ORDER)]
 
 FIRST = [next(each for each in ATTACKS if each.name == name) for name in dict.fromkeys(each.name for each in ATTACKS)]
-ONE_OF_EACH = [
-    pytest.param(attack, threat, marks=[] if attack in FIRST else pytest.mark.slow) for attack, threat in TABLE
-]
+"""One attack of each kind, without its other options."""
+LAST = [(attack, next(t for t in reversed(THREATS) if (attack, t) in TABLE)) for attack in FIRST]
+"""One attack of each kind against one threat, the last in the table."""
+
+
+def others_slow(chosen):
+    return [pytest.param(*pair, marks=[] if chosen(pair) else pytest.mark.slow) for pair in TABLE]
+
 
 every = pytest.mark.parametrize(("attack", "threat"), TABLE, ids=lambda value: str(value)[:70])
-one_of_each = pytest.mark.parametrize(("attack", "threat"), ONE_OF_EACH, ids=lambda value: str(value)[:70])
+one_of_each = pytest.mark.parametrize(
+    ("attack", "threat"), others_slow(lambda pair: pair[0] in FIRST), ids=lambda value: str(value)[:70]
+)
+against_one = pytest.mark.parametrize(
+    ("attack", "threat"), others_slow(lambda pair: pair in LAST), ids=lambda value: str(value)[:70]
+)
 
 
 def labels_of(attack) -> list[str]:
@@ -77,6 +88,11 @@ def labels_of(attack) -> list[str]:
 def reach(attack, threat):
     """Sampling needs a larger ball than a gradient does."""
     return threat.with_eps(4 * threat.eps) if attack.name == "uniform" else threat
+
+
+@cache
+def evaluated(attack, threat):
+    return robust_accuracy(*subject(), threat, [attack])
 
 
 @pytest.mark.parametrize("attack", FIRST, ids=lambda attack: attack.name)
@@ -92,7 +108,7 @@ def test_norm_and_radius_are_refused_as_those_of_the_threat(attack):
 def test_witnesses_are_inside_ball_and_box_and_misclassified(attack, threat):
     model, images, labels = subject()
     threat = reach(attack, threat)
-    result = robust_accuracy(model, images, labels, threat, [attack])
+    result = evaluated(attack, threat)
     assert {None, "clean"} < set(result.broken_by) <= {None, "clean", *labels_of(attack)}
     found, originals = result.adversarial[result.broken].double(), images[result.broken].double()
     assert found.min() >= 0
@@ -106,7 +122,7 @@ def test_witnesses_are_inside_ball_and_box_and_misclassified(attack, threat):
 @every
 def test_the_numbers_agree_with_the_examples(attack, threat):
     model, images, labels = subject()
-    result = robust_accuracy(model, images, labels, threat, [attack])
+    result = evaluated(attack, threat)
     correct = model(images).argmax(1) == labels
     assert torch.equal(result.correct, correct)
     assert torch.equal(result.adversarial[~correct], images[~correct])
@@ -119,7 +135,7 @@ def test_the_numbers_agree_with_the_examples(attack, threat):
     assert result.interval.low < result.accuracy < result.interval.high
 
 
-@every
+@one_of_each
 def test_broken_examples_stay_broken_with_more_restarts(attack, threat):
     model, images, labels = subject()
     before = None
@@ -132,7 +148,7 @@ def test_broken_examples_stay_broken_with_more_restarts(attack, threat):
         before = result
 
 
-@every
+@one_of_each
 def test_accuracy_never_rises_along_a_curve(attack, threat):
     model, images, labels = subject()
     threat = reach(attack, threat)
@@ -145,7 +161,7 @@ def test_accuracy_never_rises_along_a_curve(attack, threat):
         assert result.threat.contains(result.adversarial[result.broken], images[result.broken]).all()
 
 
-@every
+@one_of_each
 def test_batch_size_and_order_change_nothing(attack, threat):
     model, images, labels = subject(n=12)
     whole = robust_accuracy(model, images, labels, threat, [attack], seed=3)
@@ -163,7 +179,7 @@ def test_batch_size_and_order_change_nothing(attack, threat):
             assert passes[0] == passes[1]
 
 
-@every
+@one_of_each
 def test_passes_are_counted_exactly(attack, threat):
     model, images, labels = subject()
     counting = Counting(model)
@@ -180,7 +196,7 @@ def test_passes_are_counted_exactly(attack, threat):
         assert int(result.state.backwards.sum()) <= ceiling - int(broken_later.sum())
 
 
-@every
+@one_of_each
 def test_the_model_and_the_caller_notice_nothing(attack, threat):
     _, images, labels = subject()
     torch.manual_seed(5)
@@ -204,7 +220,7 @@ def test_the_model_and_the_caller_notice_nothing(attack, threat):
     assert torch.equal(labels, kept[1])
 
 
-@every
+@one_of_each
 def test_a_targeted_attack_hits_its_target(attack, threat):
     model, images, labels = subject()
     targets = (labels + 1) % 3
@@ -217,7 +233,7 @@ def test_a_targeted_attack_hits_its_target(attack, threat):
     assert result.clean_accuracy == float((model(images).argmax(1) == labels).double().mean())
 
 
-@one_of_each
+@against_one
 def test_a_random_model_is_attacked_reproducibly_on_fresh_noise(attack, threat):
     plain, images, labels = subject(n=24)
     model = Noisy(plain, sigma=0.05)
@@ -257,7 +273,7 @@ class Convolved(nn.Module):
         return self.net(images)
 
 
-@one_of_each
+@against_one
 def test_what_optimized_models_and_half_precision_find_holds_in_float32(attack, threat):
     """Gradients in bfloat16 may find less or more; the model itself verifies what they find."""
     model, images = Convolved().eval(), subject(n=24)[1]

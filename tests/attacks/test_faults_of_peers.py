@@ -40,7 +40,8 @@ class Scaled(nn.Module):
 @pytest.mark.parametrize(
     ("suite", "classes"),
     [
-        *((suite, classes) for suite in (SHORT, RACE) for classes in (2, 3, 4, 5, 12)),
+        *((suite, classes) for suite in (SHORT, RACE) for classes in (2, 3, 12)),
+        *(pytest.param(suite, classes, marks=pytest.mark.slow) for suite in (SHORT, RACE) for classes in (4, 5)),
         *(pytest.param("standard", classes, marks=pytest.mark.slow) for classes in (2, 3, 4, 5, 12)),
     ],
 )
@@ -65,7 +66,7 @@ def interrupting(after: int):
     return stop
 
 
-@pytest.mark.parametrize("after", [1, 9, pytest.param(30, marks=pytest.mark.slow), 60])
+@pytest.mark.parametrize("after", [9, *(pytest.param(after, marks=pytest.mark.slow) for after in (1, 30, 60))])
 @pytest.mark.parametrize("suite", [SHORT, RACE], ids=["short", "race"])
 def test_an_interrupted_evaluation_goes_on_to_the_same_end(tmp_path, suite, after):
     model, images, labels = subject()
@@ -112,7 +113,7 @@ def test_equal_weights_do_not_make_an_equal_model(tmp_path):
         robust_accuracy(Warmed(3.0), images, labels, Linf(0.05), SHORT, options=RunOptions(save_to=path))
 
 
-@pytest.mark.parametrize("after", [2, 40, 90])
+@pytest.mark.parametrize("after", [40, *(pytest.param(after, marks=pytest.mark.slow) for after in (2, 90))])
 def test_a_wave_can_be_interrupted_and_goes_on(tmp_path, monkeypatch, after):
     monkeypatch.setattr("isthmus.attacks.engine.early_stopping.WAVE", 12)
     model, images, labels = subject()

@@ -83,7 +83,7 @@ def test_rows_are_projected_each_to_its_own_ball(kind):
         torch.testing.assert_close(together[row : row + 1], alone, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("norm", DUAL)
+@pytest.mark.parametrize("norm", [pytest.param(norm, marks=[] if norm == "l2" else pytest.mark.slow) for norm in DUAL])
 def test_restarts_never_hurt_and_sometimes_help(norm):
     model, images = Smooth(classes=5), pictures(30)
     labels = model(images).argmax(1)

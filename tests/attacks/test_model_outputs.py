@@ -38,6 +38,7 @@ class Two(One):
         return torch.cat([torch.zeros_like(z), z], 1)
 
 
+DIAGNOSIS = {"name": "diagnosis", "sample": 15, "ensemble": "apgd:20"}
 EPS = 0.05
 CERTAIN = (LEAD.abs() > EPS * WEIGHT.abs().sum()).double().mean().item()
 """A linear model's robust accuracy in closed form: no perturbation changes z by more than ε‖w‖₁."""
@@ -82,9 +83,9 @@ def test_one_number_is_adopted_as_two_classes(shape, of):
     torch.testing.assert_close(answer.softmax(1)[:, 1], LEAD.sigmoid())
 
 
-@pytest.mark.parametrize("of", [lambda z: z, torch.sigmoid])
+@pytest.mark.parametrize("of", [pytest.param(lambda z: z, marks=pytest.mark.slow), torch.sigmoid])
 def test_an_audit_of_one_number(of):
-    audit = isthmus.audit(One(of=of), IMAGES, LABELS, Linf(EPS), ["accuracy", {"name": "diagnosis", "sample": 15}])
+    audit = isthmus.audit(One(of=of), IMAGES, LABELS, Linf(EPS), ["accuracy", DIAGNOSIS])
     assert audit.results["accuracy"].metrics.one("accuracy", mode="mean").value == 1
     assert audit.verdict.status == "holds"
     assert audit.verdict.corrected == pytest.approx(CERTAIN)
@@ -144,7 +145,7 @@ def test_rows_of_probabilities_are_recognised():
     assert not any(sum_to_one(other) for other in (p.log(), 2 * p, torch.rand(8, 3), p[0], (p, p), p[:, :1], p - 1e-3))
 
 
-@pytest.mark.parametrize("scale", [1, 30])
+@pytest.mark.parametrize("scale", [pytest.param(1, marks=pytest.mark.slow), 30])
 def test_probabilities_are_attacked_like_the_logits_that_they_come_from(scale):
     with pytest.warns(UserWarning, match="returns probabilities"):
         found = robust_accuracy(Softmax(scale), IMAGES, LABELS, Linf(EPS), "fast")
@@ -179,7 +180,7 @@ class Masked(nn.Module):
         return torch.cat([never, never, torch.zeros_like(z), z], 1)
 
 
-@pytest.mark.parametrize("never", [-1e9, -torch.inf])
+@pytest.mark.parametrize("never", [pytest.param(-1e9, marks=pytest.mark.slow), -torch.inf])
 @pytest.mark.parametrize(
     "suite", ["fast", pytest.param("standard", marks=pytest.mark.slow), "multitargeted:40", "pgd:10", "cw:400"]
 )

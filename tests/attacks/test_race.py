@@ -15,7 +15,9 @@ from tests.attacks.attacked_models import SHAPE, pictures
 from tests.attacks.linear_models import check_walls_in_l1
 
 
-@pytest.mark.parametrize(("classes", "side", "seed", "eps"), [(2, 4, 0, 0.3), (10, 4, 2, 0.15)])
+@pytest.mark.parametrize(
+    ("classes", "side", "seed", "eps"), [(2, 4, 0, 0.3), pytest.param(10, 4, 2, 0.15, marks=pytest.mark.slow)]
+)
 def test_in_l1_at_the_walls_of_the_box_robust_accuracy_is_the_closed_form(classes, side, seed, eps):
     check_walls_in_l1("fast", classes, side, seed, eps)
 

@@ -38,7 +38,9 @@ def linear(n=16):
     return model, images, labels, (logits[:, 0] - logits[:, 1]).abs() / (weight[0] - weight[1]).abs().sum()
 
 
-@pytest.mark.parametrize(("norm", "length"), [("linf", 1.0), ("l2", math.sqrt(PIXELS))])
+@pytest.mark.parametrize(
+    ("norm", "length"), [("linf", 1.0), pytest.param("l2", math.sqrt(PIXELS), marks=pytest.mark.slow)]
+)
 def test_on_a_linear_model_the_best_signs_are_found(norm, length):
     """In ℓ∞ the distance to the boundary, margin/‖w‖₁; in ℓ2 that of the best direction of signs, √d times as much."""
     model, images, labels, distances = linear()
@@ -49,7 +51,7 @@ def test_on_a_linear_model_the_best_signs_are_found(norm, length):
 
 def test_decisions_are_all_it_asks_for():
     model, images, labels = subject()
-    threat, suite = Linf(0.15), [RayS(queries=200)]
+    threat, suite = Linf(0.15), [RayS(queries=100)]
     whole, decided = (robust_accuracy(each, images, labels, threat, suite) for each in (model, Labels(model)))
     assert torch.equal(whole.broken, decided.broken)
     assert decided.accuracy < 0.7 * decided.clean_accuracy
@@ -64,6 +66,7 @@ def test_no_run_asks_more_than_its_queries():
     assert counting.forwards <= clean + 50 * clean + 3 * 8  # and the probes whether the model is random
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_it_comes_nearer_than_hop_skip_jump_with_as_many_queries():
     """Foolbox's HopSkipJumpAttack (Chen et al. 2020) in ℓ∞, from its own starts."""

@@ -55,7 +55,7 @@ def same(merged, whole):
         pytest.param("standard", marks=pytest.mark.slow),
         pytest.param("ib", marks=pytest.mark.slow),
         pytest.param(STANDARD, id="attacks of standard"),
-        "rand",
+        pytest.param("rand", marks=pytest.mark.slow),
         pytest.param(QUICK, id="list"),
     ],
 )

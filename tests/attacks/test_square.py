@@ -52,7 +52,7 @@ def test_in_linf_it_ends_at_the_optimum_of_a_linear_model():
     torch.testing.assert_close(drop, (0.1 * weight.abs().sum()).expand(8), rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("threat", [L2(0.5), L1(0.3)], ids=str)
+@pytest.mark.parametrize("threat", [L2(0.5), pytest.param(L1(0.3), marks=pytest.mark.slow)], ids=str)
 def test_in_l2_and_l1_it_comes_near_where_weights_are_smooth(threat):
     rise = torch.linspace(0, math.pi, 12, dtype=torch.float64)
     weight = (rise.sin()[:, None] * (2 * rise).sin()).reshape(1, -1)

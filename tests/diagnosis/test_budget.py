@@ -20,6 +20,7 @@ from isthmus.cli import exit_codes
 from isthmus.core.errors import ConfigError
 from isthmus.diagnosis.context import DiagnosisContext
 from isthmus.diagnosis.diagnose import diagnose
+from isthmus.diagnosis.tests import TESTS
 from isthmus.diagnosis.verdict import Verdict
 from tests.diagnosis.trained_digits import EPS, SMALL, adversarially_trained, diagnosed, held_out, undefended
 from tests.diagnosis.unusual_models import PASSES, PassCounter, RandomOffGrid, Votes
@@ -68,7 +69,7 @@ def test_no_more_passes_are_spent_than_the_budget_has(name, passes):
 
 def test_progress_is_the_share_of_passes_spent_and_never_goes_back():
     seen = []
-    found = within(1000, adversarially_trained(), eps=0.1, progress=seen.append)
+    found = within(600, adversarially_trained(), eps=0.1, progress=seen.append)
     assert seen == sorted(seen)
     assert len(seen) > 100
     assert seen[-1] <= found.forward_passes + found.backward_passes <= found.limit
@@ -82,9 +83,12 @@ def test_the_limit_is_logged_first(caplog):
     assert str(40 * N) in caplog.messages[0]
 
 
+@pytest.mark.usefixtures("short_black_box")
 def test_a_sound_model_holds_within_the_default_budget_and_is_undecided_within_a_small_one():
     whole = within(SMALL.passes, adversarially_trained(), eps=0.1)
     assert (whole.verdict.status, whole.verdict.not_tried) == ("holds", ())
+    assert {test.test for test in whole.tests} == set(TESTS)
+    assert whole.forward_passes + whole.backward_passes <= 3 * whole.ensemble_passes
     part = within(250, adversarially_trained(), eps=0.1)
     assert part.verdict.status == "undecided"
     assert "ensemble" in part.verdict.not_tried

@@ -22,7 +22,7 @@ from isthmus.diagnosis.diagnose import diagnose
 from isthmus.diagnosis.diagnostic_result import DiagnosticResult
 from isthmus.diagnosis.follow_ups import FOLLOW_UPS, FollowUp
 from isthmus.diagnosis.tests import TESTS, DiagnosticTest
-from tests.diagnosis.trained_digits import SMALL, adversarially_trained, diagnosed, fit, held_out, undefended
+from tests.diagnosis.trained_digits import SMALL, TINY, adversarially_trained, diagnosed, fit, held_out, undefended
 from tests.diagnosis.unusual_models import (
     BatchNormInTraining,
     FunctionModel,
@@ -57,15 +57,16 @@ def test_probabilities_are_recognised_and_attacked_as_logits(scale):
     assert found.verdict.status == ("holds" if scale == 1 else "broken")
 
 
+@pytest.mark.usefixtures("short_black_box")
 def test_a_model_without_gradients_is_attacked_without_them_and_undecided():
     linear = fit(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
-    found = diagnosed(NumpyLinear(linear), n=40, eps=0.1)
+    found = diagnosed(NumpyLinear(linear), TINY, n=20, eps=0.1)
     assert found.verdict.status == "undecided"
     assert result_of(found, "outputs").status == "warn"
     assert {each.test for each in found.tests if each.status == "skipped"} >= NEED_GRADIENTS
     assert set(found.verdict.untested) == {name.replace("_", " ") for name in NEED_GRADIENTS}
     assert all(name in found.verdict.reason for name in found.verdict.untested)
-    claim = diagnosed(NumpyLinear(linear), replace(SMALL, passes=600), claimed=0.9, n=40, eps=0.1)
+    claim = diagnosed(NumpyLinear(linear), replace(SMALL, passes=600), claimed=0.9, n=20, eps=0.1)
     assert claim.verdict.status in ("overstated", "broken")
 
 
@@ -81,9 +82,8 @@ NO_GRADIENT = {
 """Models without a gradient of their own; BPDA gives one to all but the last."""
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name == "lists" else [pytest.mark.slow]) for name in NO_GRADIENT]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NO_GRADIENT)
 def test_a_model_without_its_own_gradient_is_undecided_and_attacked_at_every_eps(name, monkeypatch):
     monkeypatch.setattr(checks_diagnosis, "QUICK", SMALL)
     images, labels = held_out(20)
@@ -102,10 +102,11 @@ def test_a_model_without_its_own_gradient_is_undecided_and_attacked_at_every_eps
     assert isthmus.robust_accuracy(model, images, labels, "linf:0.06", "square:300").accuracy < 0.95
 
 
+@pytest.mark.usefixtures("short_black_box")
 def test_two_classes():
     images, labels = held_out(60)
     model = FunctionOfLogits(undefended(), two_classes)
-    found = diagnose(DiagnosisContext(model, examples(images, (labels >= 5).long()), Linf(0.1), SMALL))
+    found = diagnose(DiagnosisContext(model, examples(images, (labels >= 5).long()), Linf(0.1), TINY))
     assert found.verdict.status == "holds"
     assert "DLR" in result_of(found, "outputs").reason
 
@@ -116,10 +117,10 @@ def test_integer_labels_hide_nothing():
     assert found.verdict.reported > 0.8
 
 
+@pytest.mark.usefixtures("short_black_box")
 def test_the_decision_based_attack_runs_last_and_breaks_what_a_search_on_logits_cannot():
-    budget = replace(SMALL, queries=400)
-    base = isthmus.robust_accuracy(undefended(), *held_out(40), Linf(0.2), "fast").accuracy
-    found = diagnosed(LabelsOutsideTorch(undefended()), budget, n=40, eps=0.2)
+    base = isthmus.robust_accuracy(undefended(), *held_out(20), Linf(0.2), "fast").accuracy
+    found = diagnosed(LabelsOutsideTorch(undefended()), TINY, n=20, eps=0.2)
     assert list(found.follow_ups)[-1] == "decision_based"
     assert found.follow_ups["decision_based"].value < found.follow_ups["random_search"].value
     assert found.verdict.corrected <= base + 0.03
@@ -144,11 +145,11 @@ def test_a_model_that_cannot_classify_a_single_image_is_evaluated_in_a_fixed_bat
     assert found.verdict.corrected <= 0.05
 
 
-@pytest.mark.parametrize("constant", [0.0, float("nan")])
+@pytest.mark.parametrize("constant", [0.0, pytest.param(float("nan"), marks=pytest.mark.slow)])
 def test_a_model_that_rejects_pixels_off_the_grid_is_broken_on_the_grid(constant):
     model = RejectsOffGrid(undefended(), constant)
-    images, labels = held_out(40)
-    found = diagnosed(model, n=40)
+    images, labels = held_out(20)
+    found = diagnosed(model, n=20)
     assert found.verdict.corrected <= 0.03
     assert found.follow_ups["on_grid"].value <= 0.03
     broken = found.result.broken
@@ -184,14 +185,19 @@ def defended():
     return model, isthmus.robust_accuracy(model, *held_out(), Linf(0.15), suite).accuracy
 
 
-@pytest.mark.parametrize("name", DISTORTED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in ("hard and huge", "temperature") else [])
+        for name in DISTORTED
+    ],
+)
 def test_distorted_logits_hide_nothing(name):
     assert diagnosed(FunctionOfLogits(undefended(), DISTORTED[name]), n=40).verdict.corrected == 0.0
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name == "one-hot" else [pytest.mark.slow]) for name in DISTORTED]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DISTORTED)
 def test_distorted_logits_have_the_robustness_of_the_network(name, defended):
     model, accuracy = defended
     assert 0.3 < accuracy < 0.7
@@ -268,12 +274,13 @@ def test_if_a_test_raises_an_error_the_others_still_run(monkeypatch):
     assert found.verdict.corrected <= 0.03
 
 
+@pytest.mark.usefixtures("short_black_box")
 def test_a_model_whose_tests_raise_errors_is_undecided():
     model = adversarially_trained()
     found = diagnosed(LimitedService(model, 4_000), n=20, eps=0.1)
     assert found.verdict.status == "undecided"
     assert "ensemble" in found.verdict.untested
-    assert diagnosed(LimitedService(model, 10**9), n=20, eps=0.1).verdict.status == "holds"
+    assert diagnosed(LimitedService(model, 10**9), TINY, n=20, eps=0.1).verdict.status == "holds"
 
 
 def test_a_model_on_which_no_attack_is_shown_to_work_is_undecided(monkeypatch):

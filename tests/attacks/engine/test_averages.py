@@ -99,7 +99,15 @@ def clearly_right(model: nn.Module, result: RobustResult) -> int:
     return int((own - mean.scatter(1, labels[:, None], 0).amax(1) > 0.08).sum())
 
 
-@pytest.mark.parametrize("kind", [Hesitant, FromNumpy, FromItsOwnGenerator, FromACounter, OneCoin, Dropout])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Hesitant,
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in (FromNumpy, FromACounter, OneCoin)),
+        FromItsOwnGenerator,
+        Dropout,
+    ],
+)
 def test_no_image_that_is_right_on_average_is_called_broken(sure, kind):
     plain, images, labels = sure
     model = kind(plain)

@@ -209,7 +209,9 @@ def test_a_results_images_and_labels_are_verified_as_arrays_too(tmp_path):
     assert isthmus.verify(result, model, images=images.numpy(), labels=labels.tolist()).agrees
 
 
-@pytest.mark.parametrize("suite", ["standard", ["fgsm", "pgd:20"], ["square:300"], "fast"])
+@pytest.mark.parametrize(
+    "suite", [pytest.param("standard", marks=pytest.mark.slow), ["fgsm", "pgd:20"], ["square:300"], "fast"]
+)
 def test_the_queries_expected_are_about_those_of_an_image_that_withstands(suite):
     model, images, _ = subject()
     labels = model(images).argmax(1)

@@ -46,7 +46,9 @@ def passes(result: RobustResult) -> tuple[int, ...]:
     return result.forward_passes, result.backward_passes, *result.spent
 
 
-@pytest.mark.parametrize("kind", ["untargeted", pytest.param("targeted", marks=pytest.mark.slow), "random"])
+@pytest.mark.parametrize(
+    "kind", ["random", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("targeted", "untargeted"))]
+)
 def test_two_workers_find_what_one_process_finds(kind, lasting_pool, monkeypatch):
     monkeypatch.setattr("isthmus.attacks.api.ProcessPool", lambda jobs: lasting_pool)
     model, images, labels = subject(49)
@@ -64,15 +66,25 @@ def test_two_workers_find_what_one_process_finds(kind, lasting_pool, monkeypatch
     assert unbooked[0] == unbooked[1]
 
 
-def test_one_pool_runs_all_attacks_and_a_whole_curve(monkeypatch):
+def test_one_pool_runs_all_attacks_and_a_whole_curve(lasting_pool, monkeypatch):
+    pools = []
+    monkeypatch.setattr("isthmus.attacks.api.ProcessPool", lambda jobs: (pools.append(jobs), lasting_pool)[1])
+    model, images, labels = subject(24)
+    grid = [Linf(0.01), Linf(0.03)]
+    shared = curve(model, images, labels, grid, SUITE, options=RunOptions(jobs=2))
+    assert all(same(*pair) for pair in zip(curve(model, images, labels, grid, SUITE), shared, strict=True))
+    assert pools == [2]
+
+
+@pytest.mark.slow
+def test_a_curve_starts_its_workers_once_and_ends_them(monkeypatch):
     pools, started = [], []
     monkeypatch.setattr("isthmus.attacks.api.ProcessPool", lambda jobs: (pools.append(ProcessPool(jobs)), pools[-1])[1])
     start = ProcessPool._start
     monkeypatch.setattr(ProcessPool, "_start", lambda self: (started.append(self), start(self))[1])
     model, images, labels = subject(24)
     grid = [Linf(0.01), Linf(0.03)]
-    shared = curve(model, images, labels, grid, SUITE, options=RunOptions(jobs=2))
-    assert all(same(*pair) for pair in zip(curve(model, images, labels, grid, SUITE), shared, strict=True))
+    curve(model, images, labels, grid, SUITE, options=RunOptions(jobs=2))
     assert started == [pools[0]] * 2
     assert not pools[0]._all(), "they are gone"
 
