@@ -19,9 +19,9 @@ from isthmus.report.loading import AuditedModel, load
 from isthmus.report.verdicts import verdicts
 from tests.audits.test_audit import data  # noqa: F401
 
-EPS = 0.1
-ROBUSTNESS = {"name": "robustness", "levels": 2}
-DIAGNOSIS = {"name": "diagnosis", "passes": 1000, "sample": 8}
+EPS, N = 0.1, 16
+ROBUSTNESS = {"name": "robustness", "levels": 2, "attacks": ["apgd:10"]}
+DIAGNOSIS = {"name": "diagnosis", "passes": 300, "sample": 8}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def folder(data: tuple[torch.Tensor, torch.Tensor], tmp_path_factory: pytest.Tem
         model.loss(images, labels).total.backward()
         optimizer.step()
     out = tmp_path_factory.mktemp("one") / "audit"
-    isthmus.audit(model, images[:30], labels[:30], f"linf:{EPS}", [ROBUSTNESS, DIAGNOSIS], out=out)
+    isthmus.audit(model, images[:N], labels[:N], f"linf:{EPS}", [ROBUSTNESS, DIAGNOSIS], out=out)
     torch.save(model, out.parent / "model.pt")
     return out
 
@@ -51,7 +51,7 @@ def audited(folder: Path) -> AuditedModel:
 def test_everything_shows_the_corrected_accuracy_of_the_worse_mode(audited: AuditedModel) -> None:
     audit = isthmus.Audit(audited.record, dict(audited.results))
     number, diagnosis, robustness = audit.robust_accuracy, audit.results["diagnosis"], audit.results["robustness"]
-    assert (number.n, set(diagnosis.details["modes"])) == (30, {"mean", "stochastic"})
+    assert (number.n, set(diagnosis.details["modes"])) == (N, {"mean", "stochastic"})
     mode = diagnosis.details["mode"]
     for each in ("mean", "stochastic"):
         at = {"mode": each, "norm": "linf", "eps": EPS}
@@ -93,7 +93,7 @@ def test_everything_shows_the_corrected_accuracy_of_the_worse_mode(audited: Audi
 
 def test_results_that_use_the_diagnosis_follow_it(folder: Path, data, monkeypatch, caplog) -> None:  # noqa: F811
     model = torch.load(folder.parent / "model.pt", weights_only=False)
-    images, labels = data[0][:30], data[1][:30]
+    images, labels = data[0][:N], data[1][:N]
 
     def audit(*checks: object) -> isthmus.Audit:
         return isthmus.audit(model, images, labels, f"linf:{EPS}", list(checks), out=folder)

@@ -97,7 +97,9 @@ def closed_form(ctx, dual):
     [(Linf(0.06), lambda w: w.abs().sum()), (L2(0.15), lambda w: w.norm())],
     ids=["linf", "l2"],
 )
-@pytest.mark.parametrize("attacks", [QUICK, None], ids=["attacks", "suite"])
+@pytest.mark.parametrize(
+    "attacks", [pytest.param(QUICK, id="attacks"), pytest.param(None, id="suite", marks=pytest.mark.slow)]
+)
 def test_a_linear_classifier_has_its_closed_form(threat, dual, attacks):
     ctx = linear_context(threat=threat)
     result = run(ctx, attacks=attacks)
@@ -203,8 +205,8 @@ def example(side):
 def test_batch_size_changes_nothing():
     weight = torch.linspace(-1, 1, 12)
     found = [
-        run(linear_context(stochastic=Noisy(Linear(weight)), batch_size=size, seed=0, n=40), levels=2)
-        for size in (40, 9)
+        run(linear_context(stochastic=Noisy(Linear(weight)), batch_size=size, seed=0, n=20), levels=2)
+        for size in (20, 9)
     ]
     assert found[0].model_dump() == found[1].model_dump()
     for name, values in found[0].arrays.items():
@@ -370,7 +372,7 @@ def test_ties_are_named_and_nobody_wins_them():
 @pytest.fixture(scope="module")
 def diagnosed_staircase():
     ctx = linear_context(Staircase(Linear(torch.linspace(-1, 1, 12))), n=60)
-    return replace(ctx, results={"diagnosis": Diagnosis(passes=1000, sample=20).run(ctx)})
+    return replace(ctx, results={"diagnosis": Diagnosis(passes=600, sample=20, ensemble="apgd:20").run(ctx)})
 
 
 @pytest.mark.parametrize(
@@ -399,14 +401,14 @@ def test_at_the_largest_eps_it_is_the_corrected_accuracy_of_the_diagnosis(diagno
 
 def test_a_diagnosis_of_other_images_is_not_used():
     ctx = linear_context(n=40)
-    part = Diagnosis(passes=300, sample=20, examples=20).run(ctx)
-    with_it, without = (run(replace(ctx, results=known), attacks=None) for known in ({"diagnosis": part}, {}))
+    part = Diagnosis(passes=60, sample=20, examples=20).run(ctx)
+    with_it, without = (run(replace(ctx, results=known)) for known in ({"diagnosis": part}, {}))
     assert with_it.arrays["robust"].tolist() == without.arrays["robust"].tolist()
     assert with_it.details["diagnosed"] == []
 
 
 def test_budgets_and_grids():
-    ctx = linear_context(n=20)
+    ctx = linear_context(n=8)
     quick = Robustness().run(ctx)
     assert quick.details["eps"] == pytest.approx([0.015, 0.03, 0.045, 0.06])
     assert list(quick.details["modes"]["mean"]["passes"]) == ["suite"]

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -19,8 +20,13 @@ PACKAGE = Path(isthmus.__file__).parent
 WITHOUT_A_NAME = {"core/randomness.py", "data/order.py"}  # the seed of example_keys; the fixed order of the data
 
 
-def folds() -> Iterator[tuple[str, ast.Call]]:
+@cache
+def folds() -> list[tuple[str, ast.Call]]:
     """The calls of ``fold`` and ``folded`` in the package, each with its file."""
+    return list(_folds())
+
+
+def _folds() -> Iterator[tuple[str, ast.Call]]:
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""

@@ -17,6 +17,9 @@ from isthmus.report.changes import AuditComparison
 from tests.docs.sessions import REFERENCE, run, sessions
 
 PAGES = [page for page in sorted(REFERENCE.glob("*.md")) if sessions(page)]
+SLOW = {"audit-result", "compat", "robust-result", "shift", "studies", "verdict"}
+"""Pages that take seconds; ``audit``, ``robust-accuracy`` and the attacks' pages stay."""
+
 CLASSES = {
     "audit-result": [isthmus.Audit],
     "bottleneck-model": [Bottleneck],
@@ -39,7 +42,10 @@ def examples(page):
     return "".join(block.text for block in sessions(page))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.slow] if page.stem in SLOW else [], id=page.stem) for page in PAGES],
+)
 def test_examples_give_the_outputs_they_show(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pyplot.switch_backend("agg")

@@ -25,8 +25,21 @@ def runnable(page):
     return [block for block in blocks(page, "python") if not re.search("sketch|^examples/", block.title)]
 
 
+SLOW = {
+    *("adversarial-training.md", "attacks.md", "checks.md", "coming-from.md"),
+    *("tutorials/label-hypotheses.md", "tutorials/representations.md"),
+}
+"""Pages whose blocks train or audit for seconds; ``index.md``, ``quickstart.md`` and quick pages stay."""
+
+
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if runnable(page)], ids=lambda page: str(page.relative_to(DOCS))
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.slow] if name in SLOW else [], id=name)
+        for page in PAGES
+        if runnable(page)
+        for name in [str(page.relative_to(DOCS))]
+    ],
 )
 def test_python_blocks_run_in_order(page, tmp_path, monkeypatch, capsys):
     """All blocks of a page share one namespace and an empty folder; a title with "sketch" marks what cannot run.

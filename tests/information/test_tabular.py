@@ -88,7 +88,7 @@ def test_ten_classes_learn_below_the_local_threshold_already():
     assert information_bottleneck(p, 0.8 * onset).i_xz == pytest.approx(0.0, abs=1e-12)
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(seeds)
 def test_above_the_threshold_something_is_learned(seed):
     p = random_table(seed)
@@ -97,7 +97,7 @@ def test_above_the_threshold_something_is_learned(seed):
         assert information_bottleneck(p, 1.1 * onset).objective < 0.0
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(seeds, st.floats(-3, 4))
 def test_ceb_is_ib_at_one_more(seed, rho):
     """Identity 14."""

@@ -103,8 +103,8 @@ def test_the_debiased_estimate_is_nearer_to_the_truth(shift):
     assert abs(debiased - shift) < 0.8 * abs(plain - shift)
 
 
-@pytest.mark.parametrize("n", [100, 1000])
-@pytest.mark.parametrize("shift", [0.0, 0.02, 0.1])
+@pytest.mark.parametrize("n", [100, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("shift", [0.0, pytest.param(0.02, marks=pytest.mark.slow), 0.1])
 @pytest.mark.parametrize("scheme", ["width", "mass"])
 def test_the_interval_covers_the_populations_error(n, shift, scheme):
     random = np.random.default_rng(5)

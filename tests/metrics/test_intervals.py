@@ -123,7 +123,9 @@ SKEWED = {
 }
 
 
-@pytest.mark.parametrize("kind", SKEWED)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow if kind in ("losses", "normal") else []) for kind in SKEWED]
+)
 def test_the_mean_of_thirty_skewed_values_is_covered(kind):
     """A percentile bootstrap covers 88 to 92%; log-normal values are too skewed for the studentised one as well."""
     draw, truth = SKEWED[kind]

@@ -181,9 +181,12 @@ def scores_with(auroc, n, random, ratio=1.0):
     return random.normal(0, 1, n), random.normal(np.hypot(1, ratio) * norm.ppf(auroc), ratio, n)
 
 
-@pytest.mark.parametrize("ratio", [1.0, 2.0])
-@pytest.mark.parametrize("truth", [0.71, 0.983, 0.995, 0.9993, 0.9995])
-@pytest.mark.parametrize(("n", "runs"), [(200, 250), (1000, 150)])
+@pytest.mark.parametrize("ratio", [1.0, pytest.param(2.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "truth",
+    [0.71, pytest.param(0.983, marks=pytest.mark.slow), 0.995, pytest.param(0.9993, marks=pytest.mark.slow), 0.9995],
+)
+@pytest.mark.parametrize(("n", "runs"), [(200, 250), pytest.param(1000, 150, marks=pytest.mark.slow)])
 def test_auroc_is_covered_up_to_the_end(truth, n, runs, ratio):
     """A percentile bootstrap covers 82 to 92% near 1."""
     random, covered = np.random.default_rng([n, round(1e4 * truth)]), 0
@@ -193,7 +196,7 @@ def test_auroc_is_covered_up_to_the_end(truth, n, runs, ratio):
     assert covered / runs >= 0.93 - 1.65 * (0.93 * 0.07 / runs) ** 0.5
 
 
-@pytest.mark.parametrize("truth", [0.983, 0.995, 0.9993])
+@pytest.mark.parametrize("truth", [*(pytest.param(truth, marks=pytest.mark.slow) for truth in (0.983, 0.9993)), 0.995])
 def test_aupr_is_covered_up_to_the_end(truth):
     """Of normal scores with equal deviations and equally many of either class; its truth by integration over recall."""
     recall = np.concatenate([np.geomspace(1e-9, 0.5, 5000), 1 - np.geomspace(0.5, 1e-9, 5000)[1:]])

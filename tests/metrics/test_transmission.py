@@ -96,7 +96,11 @@ def test_blocks_change_nothing_but_the_draws(monkeypatch):
 
 @pytest.mark.parametrize(
     ("classes", "noise", "n"),
-    [(5, 0.1, 300), (5, 0.8, 300), (10, 0.02, 500), (10, 0.3, 300), (10, 0.05, 300)],
+    [
+        (5, 0.1, 300),
+        (5, 0.8, 300),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in [(10, 0.02, 500), (10, 0.3, 300), (10, 0.05, 300)]),
+    ],
     ids=["few errors", "answers at random", "each error alone", "many classes", "few errors of many classes"],
 )
 def test_intervals_cover_the_truth(classes, noise, n):

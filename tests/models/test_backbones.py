@@ -116,7 +116,7 @@ def test_in_eval_mode_an_image_does_not_see_its_batch(options):
 @pytest.mark.parametrize(
     ("shortcut", "init", "precision"),
     [
-        ("conv", "he", torch.float32),
+        pytest.param("conv", "he", torch.float32, marks=pytest.mark.slow),
         pytest.param("conv", "delta_orthogonal", torch.bfloat16, marks=pytest.mark.slow),  # slow without bf16 units
         pytest.param("pad", "he", torch.bfloat16, marks=pytest.mark.slow),
         ("pad", "delta_orthogonal", torch.float32),

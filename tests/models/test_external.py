@@ -380,6 +380,9 @@ class Boxed(nn.Module):
         return self.box(self.network(images))
 
 
+ROBUSTNESS = {"name": "robustness", "levels": 1, "attacks": ["apgd:10"]}
+
+
 class TestOutputs:
     @pytest.mark.parametrize(
         "box",
@@ -396,7 +399,7 @@ class TestOutputs:
         plain = isthmus.robust_accuracy(network(), IMAGES, labels, "linf:0.1", ["pgd:5"])
         boxed = isthmus.robust_accuracy(Boxed(box), IMAGES, labels, "linf:0.1", ["pgd:5"])
         assert torch.equal(plain.broken, boxed.broken)
-        audit = isthmus.audit(Boxed(box), IMAGES, labels, "linf:0.1", ["accuracy", "robustness"])
+        audit = isthmus.audit(Boxed(box), IMAGES, labels, "linf:0.1", ["accuracy", ROBUSTNESS])
         assert audit.results["accuracy"].status != "error"
         assert audit.results["robustness"].status != "error"
 
@@ -411,7 +414,7 @@ class TestOutputs:
         result = isthmus.robust_accuracy(model, IMAGES, labels, "linf:0.3", ["pgd:10"])
         assert result.clean_accuracy == 1
         assert result.accuracy < 1
-        audit = isthmus.audit(model, IMAGES, labels, "linf:0.1", ["accuracy", "robustness"])
+        audit = isthmus.audit(model, IMAGES, labels, "linf:0.1", ["accuracy", ROBUSTNESS])
         assert audit.results["robustness"].status != "error"
 
     @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # of dynamo

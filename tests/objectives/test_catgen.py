@@ -65,7 +65,7 @@ def test_a_consistent_classifier_needs_labels_codes():
     assert model(torch.rand(3, 1, 4, 4)).shape == (3, 10)
 
 
-@pytest.mark.parametrize("name", ["catgen", "bidirectional"])
+@pytest.mark.parametrize("name", ["catgen", pytest.param("bidirectional", marks=pytest.mark.slow)])
 def test_trained_on_blobs_it_knows_the_label(name):
     """Ten distant blobs: I(X;Y) = ln 10, which is also the maximum for a batch of 250 with balanced labels."""
     torch.manual_seed(0)

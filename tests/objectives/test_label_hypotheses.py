@@ -49,7 +49,7 @@ def posterior_error(model):
     return float((found - p / p.sum(1, keepdim=True)).abs().max().detach())
 
 
-@pytest.mark.parametrize("name", ["donsker_varadhan", "energy_based"])
+@pytest.mark.parametrize("name", ["donsker_varadhan", pytest.param("energy_based", marks=pytest.mark.slow)])
 def test_bounds_on_kl_recover_it(name):
     """KL(p(x, y) ‖ p(x)·u(y)) = ln C − H(Y|X), and the scores are the posterior's logits."""
     p, _, ratio = ratios()
@@ -58,7 +58,14 @@ def test_bounds_on_kl_recover_it(name):
     assert posterior_error(model) < 0.02
 
 
-@pytest.mark.parametrize("name", [name for name in DIVERGENCES if name != "total_variation"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("kl", "js") else pytest.mark.slow)
+        for name in DIVERGENCES
+        if name != "total_variation"
+    ],
+)
 def test_f_divergences_recover_theirs(name):
     """Each by its textbook sum; the scores are log-ratios, so that their softmax is the posterior."""
     _, q, ratio = ratios()

@@ -53,7 +53,7 @@ def linear(objective, past, future, dim=1):
     return isthmus.paired(nn.Flatten(), nn.Flatten(), objective, dim, features=past, partner_features=future)
 
 
-@pytest.mark.parametrize("rho", [0.0, 3.0])
+@pytest.mark.parametrize("rho", [pytest.param(0.0, marks=pytest.mark.slow), 3.0])
 def test_predictive_ceb_finds_the_exact_bottleneck_of_an_ar1_process(rho):
     """The optimum is known (Chechik et al. 2005): at ρ = 3, 2.225 nats of the past for 0.806 of the 0.830 there are."""
     found = learn(linear({"name": "predictive", "rho": rho}, 3, 2), windows(AR, 3, 2), 300, lr=0.1, loose=3.0)
@@ -122,7 +122,7 @@ def blob_front():
     return nn.Sequential(nn.Linear(10, 64), nn.Tanh())
 
 
-@pytest.mark.parametrize("bidirectional", [True, False])
+@pytest.mark.parametrize("bidirectional", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_an_oracle_s_noise_leaves_the_class_and_nothing_else(bidirectional):
     """Ten far blobs, x' another of the same class: the learned information is ln 10 = 2.303 (Fischer 2020, C.3.1)."""
     blobs = Blobs(classes=10, distance=14.0)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import isthmus
 from isthmus.core import files
 from isthmus.core.errors import ConfigError, ModelError
 from isthmus.core.recipe import load_recipe
@@ -35,54 +36,58 @@ def quiet(done: float, total: float, terms: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> ResultStore:
-    return ResultStore(tmp_path_factory.mktemp("bench"))
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run, trained in this process."""
+    return isthmus.train(of(1), out=tmp_path_factory.mktemp("trained") / "run", progress=False)
 
 
-@pytest.fixture(scope="module")
-def pair(bench: ResultStore) -> Run:
-    return bench.train(of(2))
-
-
-def test_two_processes_train_a_study_s_model_in_its_folder(bench: ResultStore, pair: Run) -> None:
+@pytest.mark.slow
+def test_two_processes_train_a_study_s_model_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = ResultStore(tmp_path)
+    pair = bench.train(of(2))
     info = pair.info()
     assert info["status"] in ENDED
     assert info["result"]["step"] == 20
     assert pair.path.parent == bench.root / "models"
     assert all(value.isfinite().all() for value in pair.load().state_dict().values())
-
-
-def test_a_finished_run_is_taken_up_without_starting_anything(
-    bench: ResultStore, pair: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.setattr(torchrun, "_launch", lambda *_: pytest.fail("nothing is left to train"))
     assert bench.train(of(2)).path == pair.path
 
 
+def test_torchrun_starts_the_command_in_as_many_processes(trained: Run, tmp_path: Path) -> None:
+    assert torchrun._launch(2, ["--version"], tmp_path / "log", trained, quiet) == 0
+    assert (tmp_path / "log").read_text().count(f"isthmus {isthmus.__version__}\n") == 2
+
+
+def test_a_finished_run_is_taken_up_without_starting_anything(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torchrun, "_launch", lambda *_: pytest.fail("nothing is left to train"))
+    assert train_with_torchrun(trained.recipe, trained.path, quiet).path == trained.path
+
+
 def test_what_counts_is_the_folder_and_not_the_exit_code(
-    pair: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that aborts at its exit, after its work: the folder appears, and the code is not 0."""
 
     def aborting(devices: int, arguments: list[str], log: Path, run: Run, progress: Any) -> int:
-        pair.path.rename(run.path)
+        trained.path.rename(run.path)
         return 1
 
     folder = tmp_path / "moved"
     monkeypatch.setattr(torchrun, "_launch", aborting)
     try:
-        assert train_with_torchrun(pair.recipe, folder, quiet).info()["status"] in ENDED
+        assert train_with_torchrun(trained.recipe, folder, quiet).info()["status"] in ENDED
     finally:
-        folder.rename(pair.path)
+        folder.rename(trained.path)
 
 
-def test_progress_is_read_from_the_metrics(pair: Run) -> None:
+def test_progress_is_read_from_the_metrics(trained: Run) -> None:
     told: list[tuple[float, float, str]] = []
-    torchrun._report_progress(pair, lambda *at: told.append(at))
+    torchrun._report_progress(trained, lambda *at: told.append(at))
     ((done, total, terms),) = told
     assert (done, total) == (20, 20)
-    assert terms == format_terms({key: value for key, value in pair.metrics()[-2].items() if key != "step"})
-    torchrun._report_progress(Run(pair.path / "nothing here"), lambda *at: told.append(at))
+    assert terms == format_terms({key: value for key, value in trained.metrics()[-2].items() if key != "step"})
+    torchrun._report_progress(Run(trained.path / "nothing here"), lambda *at: told.append(at))
     assert len(told) == 1
 
 

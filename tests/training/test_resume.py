@@ -88,7 +88,7 @@ def steps(*often: int, seldom: tuple[int, ...]):
     return pytest.mark.parametrize("step", [*often, *(pytest.param(step, marks=pytest.mark.slow) for step in seldom)])
 
 
-@steps(7, 120, seldom=(1, 19, 20, 21, 60, 119))
+@steps(7, seldom=(1, 19, 20, 21, 60, 119, 120))
 def test_every_step_is_a_safe_place_to_stop(whole, tmp_path, monkeypatch, step):
     """In the first epoch, before and after a checkpoint, at an epoch's end, with the gate open and closed."""
     stop_at(step, monkeypatch)
@@ -167,7 +167,7 @@ def test_a_step_without_memory_is_explained_and_costs_nothing(whole, tmp_path, m
     assert same(isthmus.train(TINY, out=tmp_path / "run", progress=False), whole)
 
 
-@steps(4, 120, seldom=(1, 20))
+@steps(4, seldom=(1, 20, 120))
 def test_ctrl_c_waits_for_the_end_of_the_step_and_loses_nothing(whole, tmp_path, monkeypatch, step):
     stop_at(step, monkeypatch, how=lambda: signal.raise_signal(signal.SIGINT))
     handler = signal.getsignal(signal.SIGINT)
@@ -238,7 +238,9 @@ def test_a_truncated_checkpoint_is_said(whole, tmp_path):
         isthmus.train(TINY, out=run.path, progress=False)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "bit flipped", "gone"])
+@pytest.mark.parametrize(
+    "damage", ["bit flipped", *(pytest.param(damage, marks=pytest.mark.slow) for damage in ("truncated", "gone"))]
+)
 def test_a_damaged_checkpoint_costs_no_more_than_the_one_before_it(whole, tmp_path, monkeypatch, caplog, damage):
     stop_at(30, monkeypatch)
     with pytest.raises(RuntimeError, match="plug"):

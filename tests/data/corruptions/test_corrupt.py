@@ -40,7 +40,11 @@ def keys(count: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("corruption", CORRUPTIONS)
-@pytest.mark.parametrize(("channels", "size"), SHAPES, ids=str)
+@pytest.mark.parametrize(
+    ("channels", "size"),
+    [pytest.param(*shape, marks=pytest.mark.slow if shape[1] == 224 else []) for shape in SHAPES],
+    ids=str,
+)
 def test_images_keep_shape_and_type_and_are_changed(corruption: str, channels: int, size: int) -> None:
     images = photographs(2, channels, size)
     before = images.clone()
