@@ -13,13 +13,15 @@ OUTER  := $(shell $(PYTHON) -m pip --version >/dev/null 2>&1 && echo yes)
 PIP    := $(if $(OUTER),$(PYTHON) -m pip --python $(BIN)/python,$(BIN)/python -m pip) --disable-pip-version-check -q
 
 export NO_MKDOCS_2_WARNING = 1
+# without byte code, every process of the tests would compile the package and rewrite assertions again
+unexport PYTHONDONTWRITEBYTECODE
 export ISTHMUS_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/data),)
 
 .PHONY: setup demo test test-fast test-slow test-vision check lint types site format docs pictures bench bench-attacks bench-panel faults fuzz clean help
 
 help:
 	@echo "make demo    train five classifiers on real digits, audit them, print the page's path"
-	@echo "make test    quality gates and tests        make test-slow   the minutes-long tests"
+	@echo "make test    quality gates and tests        make test-slow   long tests, and quick ones with more values"
 	@echo "make test-fast   tests of files that start no process, train nothing and audit nothing: under two minutes"
 	@echo "make test-vision   models of timm, torchvision, Hugging Face and ONNX, in an environment with another torch: 3 GB"
 	@echo "make check   ruff, mypy --strict, docs      make bench       training-step timings"
@@ -60,7 +62,8 @@ site: $(STAMP)
 
 test: $(STAMP)
 	$(MAKE) -j2 --output-sync check  # mypy beside the others: each uses one core
-	ISTHMUS_SITE=.site $(BIN)/pytest -n 2 --dist worksteal --durations 15 -m 'not slow'
+	@# check has run tests/test_architecture.py
+	ISTHMUS_SITE=.site $(BIN)/pytest -n 2 --dist worksteal --durations 15 -m 'not slow' --ignore tests/test_architecture.py
 
 test-fast: $(STAMP)
 	$(BIN)/pytest -n 2 --dist worksteal -m 'not slow and not end_to_end'

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 
 # The same cases in every run; `make fuzz` draws new ones. No test depends on how fast the machine is.
-settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=40)
 settings.register_profile("fresh", deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 

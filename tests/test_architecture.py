@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -62,18 +63,21 @@ def imports(path: Path) -> Iterator[str]:
                     yield inner if inner in FILES else node.module
 
 
-GRAPH = {name: set(imports(path)) & (FILES.keys() - {name}) for name, path in FILES.items()}
+@cache
+def graph() -> dict[str, set[str]]:
+    """The modules that each module imports; parsed when a test first asks, since every pytest process collects."""
+    return {name: set(imports(path)) & (FILES.keys() - {name}) for name, path in FILES.items()}
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_no_import_goes_upward(name):
     package = ORDER.index(name.split(".")[1])
-    upward = {other for other in GRAPH[name] if ORDER.index(other.split(".")[1]) > package}
+    upward = {other for other in graph()[name] if ORDER.index(other.split(".")[1]) > package}
     assert not upward, f"{name} may not import {upward}"
 
 
 def test_there_is_no_import_circle():
-    order = TopologicalSorter(GRAPH)
+    order = TopologicalSorter(graph())
     try:
         order.prepare()
     except CycleError as error:
@@ -113,7 +117,7 @@ def test_checks_import_no_display_code():
     display = {name for name in FILES if name.startswith("isthmus.report.")} | {"matplotlib", "jinja2"}
     for name in FILES:
         if name.startswith("isthmus.checks."):
-            assert not GRAPH[name] & display, name
+            assert not graph()[name] & display, name
             assert "matplotlib" not in FILES[name].read_text("utf-8"), name
 
 
