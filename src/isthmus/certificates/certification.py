@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from isthmus.attacks.engine import inputs
+from isthmus.attacks.engine.counted_model import CountedModel
 from isthmus.attacks.engine.evaluation import evaluate
 from isthmus.attacks.engine.run_options import RunOptions
 from isthmus.attacks.engine.state import fingerprint
+from isthmus.attacks.engine.verifier import Verifier
 from isthmus.attacks.result import RobustResult
 from isthmus.attacks.threats import Threat, parse
 from isthmus.certificates import result_file
@@ -92,29 +94,37 @@ def certify(
     """
     options = _checked(inputs.check_options(options, CertifyOptions))
     inputs.check_model(model)
-    attacked = images if isinstance(images, RobustResult) else _unattacked(model, images, labels, threat)
-    if isinstance(images, RobustResult) and (labels is not None or threat is not None):
-        raise ConfigError("Labels and threat are those of the robustness result; leave them out.")
+    if isinstance(images, RobustResult):
+        if labels is not None or threat is not None:
+            raise ConfigError("Labels and threat are those of the robustness result; leave them out.")
+        attacked, network = images, _network(model, images.threat, images.examples.images)
+    else:
+        chosen, examples = _threat(threat, labels), inputs.examples(images, labels)
+        network = _network(model, chosen, examples.images)
+        inputs.check_classes(examples, network.num_classes)
+        attacked = evaluate(model, examples, chosen, [], options=RunOptions(progress=False))
     if attacked.targeted:
         raise ConfigError("A targeted evaluation has no robust accuracy to bound; certify images and labels.")
     if attacked.random:
         raise CannotCertify(f"{type(model).__name__}, whose predictions are random")
+    inputs.check_classes(attacked.examples, network.num_classes)
     device = device_of(model, attacked.examples.images)
-    region(attacked.threat, attacked.examples.images[:1])  # raises for another norm
-    network = read(model, attacked.examples.images)
-    if bool((attacked.examples.labels >= network.num_classes).any()):
-        raise ConfigError(f"The model has {network.num_classes} classes; a label is larger.")
     with preserve_state(model, device, 0), torch.no_grad(), _shown(options) as report:
         return _Certification(model, network, attacked, options, device).run(report)
 
 
-def _unattacked(model: nn.Module, images: Any, labels: Any, threat: Any) -> RobustResult:
-    """The clean predictions as a robustness result."""
+def _threat(threat: object, labels: object) -> Threat:
     inputs.check_threat_given(threat, labels)
     chosen = parse(threat) if isinstance(threat, str) else threat
     if not isinstance(chosen, Threat):
         raise ConfigError(f"A threat is an object such as Linf(0.1), or text such as linf:0.1; got {chosen!r}.")
-    return evaluate(model, inputs.examples(images, labels), chosen, [], seed=0, options=RunOptions(progress=False))
+    return chosen
+
+
+def _network(model: nn.Module, threat: Threat, images: Tensor) -> Network:
+    """The layers of a model, if there are bounds for them and for the norm."""
+    region(threat, images[:1])
+    return read(model, images)
 
 
 def _checked(options: CertifyOptions) -> CertifyOptions:
@@ -141,7 +151,7 @@ class _Certification:
     """One certification, and its file.
 
     Args:
-        model: for its fingerprint.
+        model: the classifier.
         network: its layers.
         attacked: the examples.
         options: checked.
@@ -152,15 +162,16 @@ class _Certification:
         self, model: nn.Module, network: Network, attacked: RobustResult, options: CertifyOptions, device: torch.device
     ) -> None:
         self.network, self.options, self.device = network, options, device
+        self.verifier, self.examples = Verifier(CountedModel(model), attacked.threat), attacked.examples
         n, examples = len(attacked), attacked.examples
         self.result = CertifiedResult(
             threat=attacked.threat,
             images=examples.images.cpu(),
             labels=examples.labels.cpu(),
-            broken=attacked.broken.cpu(),
+            broken=attacked.broken.cpu().clone(),
             invalid=attacked.invalid.cpu(),
-            adversarial=attacked.adversarial.cpu(),
-            attacks=attacked.attacks,
+            adversarial=attacked.adversarial.cpu().clone(),
+            attacks=(*attacked.attacks, *(name for name in ("milp",) if name in options.methods)),
             margins=torch.full((n, network.num_classes - 1), -torch.inf, dtype=torch.float64),
             methods=options.methods,
             method=torch.full((n,), -1),
@@ -203,13 +214,23 @@ class _Certification:
         result, began = self.result, time.monotonic()
         images = result.images[rows].to(self.device)
         problem = Problem(self.network, region(result.threat, images), result.labels[rows].to(self.device))
-        for method, margins in problem.bounds(methods, began + self.options.seconds_per_image * len(rows)):
-            result.margins[rows] = torch.maximum(result.margins[rows], margins.cpu())
+        for found in problem.bounds(methods, began + self.options.seconds_per_image * len(rows)):
+            result.margins[rows] = torch.maximum(result.margins[rows], found.margins.cpu())
             proven = (result.margins[rows] > 0).all(1) & (result.method[rows] < 0)
-            result.method[rows[proven]] = result.methods.index(method)
+            result.method[rows[proven]] = result.methods.index(found.method)
+            if found.image is not None:
+                self._try(rows, found.image)
             if bool((result.method[rows] >= 0).all()):
                 break
         result.seconds[rows] += (time.monotonic() - began) / len(rows)
+
+    def _try(self, rows: Tensor, image: Tensor) -> None:
+        """Count an example as broken if the verifier accepts an image that the program found."""
+        example = self.examples.take(rows).to(self.device)
+        verified = self.verifier.proposals(image.to(self.device), example, torch.zeros_like(rows).to(self.device))
+        if bool(verified.broken.all()) and bool(verified.finite.all()):
+            self.result.broken[rows] = True
+            self.result.adversarial[rows] = verified.images.cpu()
 
     def _advanced(self, report: Progress) -> None:
         report(int((self.done == _DONE).sum()), len(self.done))
@@ -244,7 +265,7 @@ class _Certification:
             raise FileError(
                 f"{path} holds a certification with other {named}; delete it to begin anew, or choose another path."
             )
-        self.result = replace(
-            self.result, margins=tensors["margins"], method=tensors["method"], seconds=tensors["seconds"]
-        )
+        names = ("broken", "adversarial", "margins", "method", "seconds")
+        for name in names:
+            getattr(self.result, name).copy_(tensors[name])
         self.done = torch.tensor(facts.done)

@@ -61,7 +61,7 @@ class Node:
     shape: Shape
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Network:
     """Operations in an order in which each follows its inputs; the first node is the images, the last the logits."""
 

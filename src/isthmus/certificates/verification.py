@@ -87,8 +87,8 @@ def verify_certificates(result: CertifiedResult | str | Path, model: nn.Module) 
                 )
                 used = [name for name in METHODS if name in claim.methods[: position + 1]]
                 held = torch.full_like(claim.margins[rows], -torch.inf)
-                for _, margins in problem.bounds(used):
-                    held = torch.maximum(held, margins.cpu())
+                for found in problem.bounds(used):
+                    held = found.margins.cpu()
                 for row, holds in zip(rows.tolist(), (held > 0).all(1).tolist(), strict=True):
                     if not holds:
                         failures.setdefault(row, "the bound does not certify this model's prediction")
