@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,19 @@ def test_folders_are_the_classes_in_the_order_of_their_names(root: Path) -> None
     assert data.train.labels.tolist() == [0] * 5 + [1] * 5 + [2] * 5
     assert data.test.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert (data.mean, data.std) == (MEAN, STD)
+
+
+def test_the_validation_images_alone_can_be_audited_on_but_not_trained_on(root: Path) -> None:
+    whole = load(f"imagenet:{root}")
+    shutil.rmtree(root / "train")
+    data = load(f"imagenet:{root}")
+    assert (data.classes, data.test_only) == (WNIDS, True)
+    assert torch.equal(data.test.select(torch.arange(6)).images, whole.test.select(torch.arange(6)).images)
+    with pytest.raises(DataError, match="has test images only; add train/<class>/ folders"):
+        data.training_split()
+    shutil.rmtree(root / "val")
+    with pytest.raises(DataError, match=r"has no folder val; give the folder that holds val/<class>/ and, to train"):
+        load(f"imagenet:{root}")
 
 
 def test_no_file_is_opened_before_it_is_needed(root: Path) -> None:
@@ -180,7 +194,7 @@ def empty_class(root: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (unlink_val, "has no folder val; give the folder that holds train/<class>/ and val/<class>/"),
+        (unlink_val, "has no folder val; give the folder that holds val/<class>/"),
         (flatten_val, "val has no <class>/ folders"),
         (foreign_class, "n99999999 is a class without training images"),
         (empty_class, "train/n01440764 holds no image"),

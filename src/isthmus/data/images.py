@@ -192,7 +192,7 @@ class ImageData:
             DataError: there are only test images.
         """
         if self.test_only:
-            raise DataError(f"{self.name} has test images only; add train/<class>/ folders beside test/.")
+            raise DataError(f"{self.name} has test images only; add train/<class>/ folders beside them.")
         return self.train
 
     @property
