@@ -64,20 +64,15 @@ TABLE = [(attack, threat) for attack in ATTACKS for threat in THREATS if threat.
 
 FIRST = [next(each for each in ATTACKS if each.name == name) for name in dict.fromkeys(each.name for each in ATTACKS)]
 """One attack of each kind, without its other options."""
-LAST = [(attack, next(t for t in reversed(THREATS) if (attack, t) in TABLE)) for attack in FIRST]
+ONE_OF_EACH = [(attack, next(t for t in reversed(THREATS) if (attack, t) in TABLE)) for attack in FIRST]
 """One attack of each kind against one threat, the last in the table."""
-
-
-def others_slow(chosen):
-    return [pytest.param(*pair, marks=[] if chosen(pair) else pytest.mark.slow) for pair in TABLE]
 
 
 every = pytest.mark.parametrize(("attack", "threat"), TABLE, ids=lambda value: str(value)[:70])
 one_of_each = pytest.mark.parametrize(
-    ("attack", "threat"), others_slow(lambda pair: pair[0] in FIRST), ids=lambda value: str(value)[:70]
-)
-against_one = pytest.mark.parametrize(
-    ("attack", "threat"), others_slow(lambda pair: pair in LAST), ids=lambda value: str(value)[:70]
+    ("attack", "threat"),
+    [pytest.param(*pair, marks=[] if pair in ONE_OF_EACH else pytest.mark.slow) for pair in TABLE],
+    ids=lambda value: str(value)[:70],
 )
 
 
@@ -233,7 +228,7 @@ def test_a_targeted_attack_hits_its_target(attack, threat):
     assert result.clean_accuracy == float((model(images).argmax(1) == labels).double().mean())
 
 
-@against_one
+@one_of_each
 def test_a_random_model_is_attacked_reproducibly_on_fresh_noise(attack, threat):
     plain, images, labels = subject(n=24)
     model = Noisy(plain, sigma=0.05)
@@ -273,7 +268,7 @@ class Convolved(nn.Module):
         return self.net(images)
 
 
-@against_one
+@one_of_each
 def test_what_optimized_models_and_half_precision_find_holds_in_float32(attack, threat):
     """Gradients in bfloat16 may find less or more; the model itself verifies what they find."""
     model, images = Convolved().eval(), subject(n=24)[1]

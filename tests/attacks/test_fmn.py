@@ -15,7 +15,7 @@ from tests.attacks.linear_models import DUAL, least, linear
 
 
 @pytest.mark.parametrize("norm", DUAL)
-@pytest.mark.parametrize(("classes", "low"), [(2, 0.35), (3, 0.0), (5, 0.35)])
+@pytest.mark.parametrize(("classes", "low"), [(2, 0.35), (3, 0.0), pytest.param(5, 0.35, marks=pytest.mark.slow)])
 def test_on_a_linear_model_the_norm_is_the_distance_to_the_boundary(classes, norm, low):
     """Margin over the dual norm of w_y − w_t (identity 16), or the optimum within the box, for the best class t."""
     model, images, labels, distances = linear(classes, norm, low=low, high=1 - low)

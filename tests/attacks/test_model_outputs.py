@@ -45,7 +45,7 @@ CERTAIN = (LEAD.abs() > EPS * WEIGHT.abs().sum()).double().mean().item()
 
 
 @pytest.mark.parametrize("shape", [(-1, 1), (-1,)])
-@pytest.mark.parametrize("suite", ["fast", "pgd:10", "fab:10"])
+@pytest.mark.parametrize("suite", [pytest.param("fast", marks=pytest.mark.slow), "pgd:10", "fab:10"])
 def test_one_logit_is_attacked_like_the_two_that_it_means(shape, suite):
     one, as_two = (robust_accuracy(model, IMAGES, LABELS, Linf(EPS), suite) for model in (One(shape), Two()))
     assert one.accuracy == as_two.accuracy == pytest.approx(CERTAIN)
@@ -66,7 +66,7 @@ def test_a_probability_is_no_logit():
 
 def test_numbers_within_0_and_1_may_be_logits_where_all_labels_are_1():
     chosen = (LABELS == 1) & (LEAD < 1)
-    result = robust_accuracy(One(), IMAGES[chosen], LABELS[chosen], Linf(EPS), "fast")
+    result = robust_accuracy(One(), IMAGES[chosen], LABELS[chosen], Linf(EPS), "fgsm")
     assert result.correct.all()
 
 
@@ -182,7 +182,14 @@ class Masked(nn.Module):
 
 @pytest.mark.parametrize("never", [pytest.param(-1e9, marks=pytest.mark.slow), -torch.inf])
 @pytest.mark.parametrize(
-    "suite", ["fast", pytest.param("standard", marks=pytest.mark.slow), "multitargeted:40", "pgd:10", "cw:400"]
+    "suite",
+    [
+        "fast",
+        pytest.param("standard", marks=pytest.mark.slow),
+        "multitargeted:40",
+        "pgd:10",
+        pytest.param("cw:400", marks=pytest.mark.slow),
+    ],
 )
 def test_classes_that_are_never_given_hide_nothing(never, suite):
     threat = isthmus.L2(EPS) if suite == "cw:400" else Linf(EPS)

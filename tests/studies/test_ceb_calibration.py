@@ -79,6 +79,7 @@ def test_the_page_has_a_diagram_for_each_model():
     assert len(table.rows) == len(STEPS) * len(COURSES)
 
 
+@pytest.mark.slow
 def test_calibration_on_digits(tmp_path):
     settings = {"bottlenecks": [("vib", 2.0)], "training.epochs": 2, "training.snapshots": (3, 20)}
     found, html = run_study(CALIBRATION, "tiny", settings, tmp_path, show_progress=False)

@@ -275,7 +275,7 @@ def test_a_surrogate_takes_all_its_steps_whereas_adversarial_examples_stop_at_th
 
 QUICK = {
     "training.batch_size": 48,
-    "train_limit": 1000,
+    "train_limit": 480,
     "images": 10,
     "linf": [0.05, 0.1],
     "l2": [0.5, 1.0],
@@ -335,6 +335,7 @@ def test_a_transfer_is_what_the_engine_finds(done):
     assert kept[0].n == 10
 
 
+@pytest.mark.slow
 def test_bidirectional_networks_and_a_source_from_a_run_folder(done, tmp_path):
     out, _, _ = done
     folder = next(path for path in (out / "models").iterdir() if "determ-" in path.name)

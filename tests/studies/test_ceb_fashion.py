@@ -120,7 +120,7 @@ def test_the_page_draws_deterministic_networks_as_levels_and_in_the_table():
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     out = tmp_path_factory.mktemp("fashion")
-    settings = {"seeds": 2, "rhos": [0, 3], "repeated": [3], "training.epochs": 6, "images": 50}
+    settings = {"seeds": 2, "rhos": [0, 3], "repeated": [3], "training.epochs": 6, "images": 20}
     return out, *run_study(FASHION, "tiny", settings, out, show_progress=False)
 
 
@@ -148,7 +148,7 @@ def test_its_numbers_are_those_of_a_direct_attack(done):
     out, found, _ = done
     model = load_run(next((out / "models").glob("digits-determ-seed0-*")))
     data = load("digits")
-    indices = balanced(data.test.labels)[:50]
+    indices = balanced(data.test.labels)[:20]
     images, labels = as_float(data.test.images[indices]), data.test.labels[indices]
     right = model(images).argmax(1) == labels
     rows = (right & (labels != 1)).nonzero().squeeze(1)
@@ -236,6 +236,7 @@ def test_onset_is_the_first_epoch_surely_above_chance(course, expected):
     assert onset(course, 1000, 0.105) == expected
 
 
+@pytest.mark.slow
 def test_random_labels_on_digits(tmp_path):
     found, html = run_study(LABELS, "tiny", {"seeds": 1, "training.epochs": 40}, tmp_path, show_progress=False)
     assert found.complete

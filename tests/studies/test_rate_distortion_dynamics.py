@@ -121,6 +121,7 @@ def test_the_literal_noise_reaches_the_callback():
             assert callback.normalize_noise is divided
 
 
+@pytest.mark.slow
 def test_the_ratios_on_digits(tmp_path):
     found, html = run_study(SNR, "tiny", {"seeds": 1, "training.epochs": 4}, tmp_path, show_progress=False)
     assert found.complete

@@ -135,6 +135,7 @@ def test_a_model_that_does_not_whiten_is_refused():
         without(model, torch.rand(2, 1, 8, 8))
 
 
+@pytest.mark.slow
 def test_prototypes_on_digits(tmp_path):
     settings = {"seeds": 1, "models": ["B"], "training.epochs": 15, "steps": 400}
     found, html = run_study(PROTOTYPES, "tiny", settings, tmp_path, show_progress=False)
@@ -223,7 +224,7 @@ def test_ratios_are_of_whitened_images():
     np.testing.assert_allclose(met[1:], torch.tensor([[20.0], [6.0]]).expand(2, 30), atol=1e-2)
 
 
-@pytest.mark.parametrize("space", ["whitened", "pixels"])
+@pytest.mark.parametrize("space", ["whitened", pytest.param("pixels", marks=pytest.mark.slow)])
 def test_noise_on_digits(tmp_path, space):
     settings = {"seeds": 1, "models": ["B"], "training.epochs": 15, "noises": ["l2", "white"], "space": space}
     found, html = run_study(NOISE, "tiny", settings, tmp_path, show_progress=False)
@@ -314,6 +315,7 @@ def test_the_recipe_is_plain_sgd_with_the_kernel_fitted_to_separate_images():
         assert study.preset(scale).training["optimizer"]["name"] == "sgd"
 
 
+@pytest.mark.slow
 def test_spheres_on_digits(tmp_path):
     settings = {"seeds": 1, "variants": ["a", "c"], "epochs": (0, 1, 3), "training.epochs": 3}
     found, html = run_study(SPHERES, "tiny", settings, tmp_path, show_progress=False)
@@ -394,6 +396,7 @@ def test_the_page_draws_a_histogram_a_model_and_one_figure_of_accuracies():
     assert sum(isinstance(block, Figure) for block in found) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whitened", [False, True])
 def test_transfer_on_digits(tmp_path, whitened):
     settings = {"seeds": 1, "models": ["B"], "training.epochs": 15, "draws": 1, "whitened": whitened}

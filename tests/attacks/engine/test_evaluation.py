@@ -264,7 +264,7 @@ def zero_gradients(lead: float) -> Linear:
     return Linear(torch.zeros(2, 16), torch.tensor([lead, 0.0]))
 
 
-@pytest.mark.parametrize("lead", [0.5, 1.0])
+@pytest.mark.parametrize("lead", [0.5, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_lucky_draws_do_not_break_a_random_model(lead):
     """Each draw alone is wrong in a quarter to a third of all cases, but the average is right."""
     images, labels = pictures(200), torch.zeros(200, dtype=torch.int64)

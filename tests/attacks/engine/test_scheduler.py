@@ -118,7 +118,7 @@ plans = st.integers(1, 5).flatmap(
 
 
 @given(plans, st.integers(1, 12), st.integers(1, 25))
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_the_lowest_run_that_succeeds_counts_whatever_the_batch(plan, size, budget):
     state, _ = play(Script(plan, budget), size)
     assert state.run.tolist() == [first_success(each, budget) for each in plan]
@@ -129,7 +129,7 @@ def test_the_lowest_run_that_succeeds_counts_whatever_the_batch(plan, size, budg
 
 
 @given(plans, st.integers(1, 12), st.integers(1, 25), st.integers(1, 40))
-@settings(max_examples=50)
+@settings(max_examples=30)
 def test_one_that_was_stopped_goes_on_to_the_same_end(plan, size, budget, step):
     stopped, _ = play(Script(plan, budget), size, step=step)
     again, _ = play(Script(plan, budget), 5, stopped)
