@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 from isthmus.audits import attack_file
 from isthmus.core.errors import FileError
-from tests.cli.commands import FAST, isthmus, named_net
+from tests.cli.commands import FAST, THEIRS, isthmus, named_net
 
 
 def test_verification_agrees_and_compares_the_examples(net_home, attacked):
@@ -49,3 +49,19 @@ def test_a_claim_that_does_not_hold_is_exit_code_two(net_home, attacked, tmp_pat
     assert done.stderr.startswith("Error: the claim of ")
     other = isthmus("verify", attacked, "--model", "net:build", cwd=net_home)  # other weights: another model
     assert other.returncode == 2
+
+
+def test_certificates_are_recomputed(tmp_path):
+    (tmp_path / "theirs.py").write_text(THEIRS)
+    audit = ("audit", "--model", "theirs:trained", "--data", "digits", "--n", 30, "--threat", "linf:0.02")
+    done = isthmus(*audit, "--checks", "certificate", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    file = next(tmp_path.rglob("certificate.safetensors"))
+    verified = isthmus("verify", file, "--model", "theirs:trained", cwd=tmp_path)
+    assert verified.returncode == 0, verified.stderr
+    assert "verified: robust accuracy is at least " in verified.stdout
+    other = isthmus("verify", file, "--model", "theirs:build", cwd=tmp_path)
+    assert other.returncode == 2
+    assert "the bound does not certify this model's prediction" in other.stdout
+    refused = isthmus("verify", file, "--model", "theirs:trained", "--threat", "linf:0.05", cwd=tmp_path)
+    assert "is about linf:0.02" in refused.stderr

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from isthmus.audits.options import Progress
 from isthmus.core.progress import Update
 
-_COSTS = {"diagnosis": 20.0, "robustness": 10.0, "corruptions": 5.0, "noise_robustness": 5.0}
+_COSTS = {"diagnosis": 20.0, "robustness": 10.0, "corruptions": 5.0, "noise_robustness": 5.0, "certificate": 5.0}
 """Typical duration of a check, in multiples of the others'."""
 
 

@@ -67,6 +67,20 @@ class Audit(Summarized):
         return self.verdict.corrected_metric
 
     @property
+    def certified_accuracy(self) -> Metric:
+        """The certified lower bound on the robust accuracy in mean mode, with n and interval.
+
+        Raises:
+            ConfigError: the check ``certificate`` did not run, or was skipped.
+        """
+        result = self.results.get("certificate")
+        found = None if result is None else next(iter(result.metrics.select("certified_accuracy")), None)
+        if found is None:
+            cause = "" if result is None else f" {result.reason}"
+            raise ConfigError(f'This audit has no certified accuracy; the check "certificate" gives it.{cause}')
+        return found
+
+    @property
     def citation(self) -> str:
         """What to cite: the robust accuracy with threat, data, interval, n, version and seed, and the verdict.
 

@@ -7,6 +7,7 @@ classifier.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from isthmus.certificates import rounding
-from isthmus.certificates.activations import LeakyReLU, SShaped
+from isthmus.certificates.activations import Activation, LeakyReLU, SShaped
 from isthmus.certificates.operations import (
     Averaging,
     Convolution,
@@ -71,6 +72,16 @@ class Network:
     def num_classes(self) -> int:
         """Number of logits."""
         return self.nodes[-1].shape[0]
+
+    @property
+    def layers(self) -> int:
+        """Number of operations."""
+        return len(self.nodes) - 1
+
+    @property
+    def activations(self) -> int:
+        """Number of inputs of activations, the numbers that are bounded one by one."""
+        return sum(math.prod(node.shape) for node in self.nodes if isinstance(node.operation, Activation))
 
     def intervals(self, images: Box) -> list[Box]:
         """Bounds of every node by interval arithmetic (IBP; Gowal et al. 2018, arXiv:1810.12715)."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from isthmus.checks.accuracy import Accuracy
     from isthmus.checks.calibration import Calibration
+    from isthmus.checks.certificate import Certificate
     from isthmus.checks.check import Check
     from isthmus.checks.class_prototypes import ClassPrototypes
     from isthmus.checks.context import Context
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "Accuracy": "accuracy",
     "Calibration": "calibration",
+    "Certificate": "certificate",
     "Check": "check",
     "ClassPrototypes": "class_prototypes",
     "Context": "context",
@@ -41,6 +43,7 @@ _MODULES = {
 __all__ = [
     "Accuracy",
     "Calibration",
+    "Certificate",
     "Check",
     "ClassPrototypes",
     "Context",

@@ -31,6 +31,8 @@ from isthmus.cli.output import echo
 from isthmus.core.format import percent_of
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from isthmus.attacks.verify import Verification
     from isthmus.audits.target import ModelSource
 
@@ -63,6 +65,8 @@ def verify(
 ) -> None:
     """Recompute an upper bound on robust accuracy from saved adversarial examples. No attack runs.
 
+    Of a file with certificates, recompute every bound, and so the lower bound on robust accuracy.
+
     A bundle is checked as a whole, with the model in a process of its own: its files, their agreement, the hashes of
     model and data, and every prediction.
 
@@ -73,6 +77,7 @@ def verify(
     """
     from isthmus.audits import attack_file, evidence
     from isthmus.audits.target import ModelSource, named_model
+    from isthmus.certificates import result_file
 
     preprocessing = preprocessing_of(preset, mean, std, size)
     source = ModelSource(run, model, weights, data, preprocessing=preprocessing, classes=classes_of(classes))
@@ -80,6 +85,9 @@ def verify(
         _verify_bundle(result, source, threat, n)
         return
     path, run = attack_file.locate(result, run, model)
+    if result_file.is_certified_result(path):
+        _verify_certificates(path, named_model(replace(source, run=run)).model, threat, n)
+        return
     attack_file.check_claim(path, threat, n)
     done = attack_file.verify(path, named_model(replace(source, run=run)))
     for line in lines(done):
@@ -88,6 +96,33 @@ def verify(
         echo(f"Error: the claim of {result} does not hold for this model and data (reasons above).", err=True)
         raise typer.Exit(ERROR)
     echo(conclusion(done))
+
+
+def _verify_certificates(path: Path, model: nn.Module, threat: str | None, n: int | None) -> None:
+    """Recompute every bound of a certified result; data is not compared."""
+    from isthmus.attacks.threats import parse
+    from isthmus.certificates import CertifiedResult, verify_certificates
+    from isthmus.core.errors import FileError
+
+    claim = CertifiedResult.load(path)
+    if threat is not None and parse(threat) != claim.threat:
+        raise FileError(f"{path} is about {claim.threat}, not about --threat {threat}.")
+    if n is not None and n != len(claim):
+        raise FileError(f"{path} holds {len(claim):,} examples, not --n {n}.")
+    done = verify_certificates(claim, model)
+    certified, count = int(claim.certified.sum()), len(claim)
+    echo(f"claimed: {certified:,} of {count:,} examples certified, {int(claim.broken.sum()):,} broken, {claim.threat}")
+    echo(f"recomputed: {done.confirmed:,} certificates hold")
+    for reason, number_of in done.reasons.items():
+        rows = [row for row, why in done.failures.items() if why == reason]
+        echo(f"{number_of:,} × {reason} (rows {_some(rows)})")
+    if not done.agrees:
+        echo(f"Error: the claim of {path} does not hold for this model (reasons above).", err=True)
+        raise typer.Exit(ERROR)
+    echo(
+        f"verified: robust accuracy is at least {percent_of(done.confirmed / count, count)} on these {count:,} images "
+        f"(SHA-256 {done.examples[:16]}…) at {claim.threat}"
+    )
 
 
 def _verify_bundle(path: Path, source: ModelSource, threat: str | None, n: int | None) -> None:

@@ -1,4 +1,4 @@
-"""The numbers that a summary of an audit shows: reported, corrected and clean accuracy, and ECE."""
+"""The numbers that a summary of an audit shows: reported, corrected, certified and clean accuracy, and ECE."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from isthmus.report import comparison
 from isthmus.report.loading import AuditedModel
 
 REPORTED, CORRECTED, CLEAN, ECE, ROBUST = "reported", "corrected", "clean", "ECE", "robust accuracy"
+CERTIFIED = "certified"
 
 
 def headlines(models: Sequence[AuditedModel]) -> dict[str, list[Metric | None]]:
@@ -20,11 +21,12 @@ def headlines(models: Sequence[AuditedModel]) -> dict[str, list[Metric | None]]:
     columns: dict[str, Callable[[AuditedModel], Metric | None]] = {
         REPORTED: lambda model: verdict_metric(model, "reported"),
         CORRECTED: lambda model: verdict_metric(model, "corrected"),
+        CERTIFIED: _certified,
         CLEAN: lambda model: metric(model, "accuracy", "accuracy"),
         ECE: lambda model: metric(model, "calibration", "ece"),
     }
     if all(diagnosed(model) is None for model in models):
-        columns = {ROBUST: _robust, CLEAN: columns[CLEAN], ECE: columns[ECE]}
+        columns = {ROBUST: _robust, CERTIFIED: _certified, CLEAN: columns[CLEAN], ECE: columns[ECE]}
     found = {title: [get(model) for model in models] for title, get in columns.items()}
     return {title: metrics for title, metrics in found.items() if any(metrics)}
 
@@ -49,6 +51,12 @@ def metric(model: AuditedModel, check: str, name: str) -> Metric | None:
     found = [metric for metric in result.metrics.select(name) if metric.coords.keys() <= {"mode"}]
     by_mode = {metric.coords.get("mode"): metric for metric in found}
     return by_mode.get(comparison.mode_of(model), by_mode.get("mean", by_mode.get(None)))
+
+
+def _certified(model: AuditedModel) -> Metric | None:
+    """The certified lower bound on robust accuracy, of the check ``certificate``."""
+    result = model.results.get("certificate")
+    return None if result is None else next(iter(result.metrics.select("certified_accuracy")), None)
 
 
 def _robust(model: AuditedModel) -> Metric | None:

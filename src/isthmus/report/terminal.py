@@ -25,7 +25,7 @@ from isthmus.core.format import (
 from isthmus.core.types import Metric, Status
 from isthmus.report import comparison as compared
 from isthmus.report import page, scorecard, tables
-from isthmus.report.headlines import CORRECTED, ROBUST, diagnosed, headlines, verdict_metric
+from isthmus.report.headlines import CERTIFIED, CORRECTED, ROBUST, diagnosed, headlines, verdict_metric
 from isthmus.report.loading import AuditedModel
 
 _LONGEST = 1000
@@ -40,7 +40,7 @@ _WARNINGS = 4
 _LINES = 3
 """Most lines of a sentence in the block, in a terminal of 80 columns."""
 
-_WITH_INTERVAL = (CORRECTED, ROBUST)
+_WITH_INTERVAL = (CERTIFIED, CORRECTED, ROBUST)
 """Headlines that the block shows with their interval."""
 
 _VERDICTS = {"broken": "is broken", "overstated": "is overstated", "undecided": "is undecided"}
@@ -149,7 +149,7 @@ def _verdict(models: Sequence[AuditedModel]) -> str:
 
 def _also_measured(models: Sequence[AuditedModel], width: int) -> list[Text]:
     """The checks whose numbers are not in the block."""
-    shown = {"accuracy", "calibration", "diagnosis" if any(map(diagnosed, models)) else "robustness"}
+    shown = {"accuracy", "calibration", "certificate", "diagnosis" if any(map(diagnosed, models)) else "robustness"}
     measured = {check for model in models for check, result in model.results.items() if len(result.metrics)}
     others = scorecard.in_order(measured - shown)
     return [_wrapped(f"also measured (--all): {', '.join(others)}", width)] if others else []

@@ -10,13 +10,14 @@ import yaml
 from isthmus.core.format import interval_text, threat_title
 from isthmus.core.types import Metric
 from isthmus.report.exports import markdown
-from isthmus.report.headlines import CLEAN, CORRECTED, ECE, REPORTED, ROBUST, headlines
+from isthmus.report.headlines import CERTIFIED, CLEAN, CORRECTED, ECE, REPORTED, ROBUST, headlines
 from isthmus.report.loading import AuditedModel, as_mapping
 from isthmus.report.thresholds import Judged
 
 _TYPES = {
     CLEAN: ("accuracy", "accuracy"),
     CORRECTED: ("robust_accuracy", "robust accuracy after all attacks"),
+    CERTIFIED: ("certified_accuracy", "certified lower bound on robust accuracy"),
     REPORTED: ("reported_robust_accuracy", "reported robust accuracy"),
     ROBUST: ("robust_accuracy", "robust accuracy"),
     ECE: ("ece", "expected calibration error"),
@@ -56,7 +57,7 @@ def _results(model: AuditedModel, place: int, models: Sequence[AuditedModel]) ->
 
 def _metric(title: str, metric: Metric, threat: str) -> dict[str, Any]:
     kind, name = _TYPES[title]
-    if title in (CORRECTED, REPORTED, ROBUST):
+    if title in (CERTIFIED, CORRECTED, REPORTED, ROBUST):
         name = f"{name} at {threat_title(threat)}"
     shown = f"{name} ({metric.interval.level:.0%} interval {interval_text(metric)})" if metric.interval else name
     args: dict[str, Any] = {"n": metric.n, **metric.coords}
