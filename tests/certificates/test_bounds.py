@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 from torch import nn
 
+import isthmus
 from isthmus.attacks.threats import L1, L2, ULP, Linf
 from isthmus.certificates import bounds, network, regions
 from isthmus.core.errors import ConfigError
@@ -161,3 +162,23 @@ def test_nothing_is_certified_where_a_float32_pass_may_overflow():
     huge = [regions.Box(box.low * 1e33, box.high * 1e33) for box in net.intervals(region.box)]
     assert bool((bounds.sound(torch.ones(1, 2), huge) == -torch.inf).all())
     assert bool(bounds.sound(torch.tensor([[1.0, torch.nan]]), net.intervals(region.box))[0, 1] == -torch.inf)
+
+
+def test_the_first_linear_layer_is_bounded_by_intervals_alone(monkeypatch):
+    """Also behind a normalisation: intervals are exact there in ℓ∞, up to rounding."""
+    model, images = isthmus.normalized(make("dense", 0), 0.1, 0.3), pictures(1, 0)
+    net = network.read(model, images)
+    first = next(at for at, node in enumerate(net.nodes) if node.shape == (8,))
+    tried = []
+    unit_rows = bounds._unit_rows
+    monkeypatch.setattr(bounds, "_unit_rows", lambda *given: tried.append(given[3]) or unit_rows(*given))
+    for threat, expected in ((Linf(0.1), False), (L2(0.5), True)):
+        tried.clear()
+        region = regions.region(threat, images)
+        intervals = net.intervals(region.box)
+        tight = bounds.tightened(net, intervals, region)
+        assert (first in tried) is expected
+        assert tried, "deeper layers are bounded by CROWN"
+        low = bounds._unit_rows(net, intervals, region, first, torch.arange(8), 1.0)
+        if not expected:
+            assert torch.allclose(low, tight[first].low.flatten(), atol=1e-4)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from isthmus.certificates.activations import Activation, LeakyReLU
 from isthmus.certificates.network import Network
-from isthmus.certificates.operations import LinearMap
+from isthmus.certificates.operations import LinearMap, Reshaping, Scaling
 from isthmus.certificates.regions import Box, Region
 from isthmus.certificates.rounding import LARGEST, SPARE
 
@@ -123,9 +123,16 @@ def tightened(network: Network, boxes: list[Box], region: Region, deadline: floa
 
 
 def _gains(network: Network, at: int, region: Region) -> bool:
-    """Whether CROWN may improve on intervals: not for the first linear layer in ℓ∞, where they are exact."""
-    inputs = network.nodes[at].inputs
-    return type(region) is not Region or inputs != (0,)
+    """Whether CROWN may improve on intervals: not for the first linear layer in ℓ∞, where they are exact.
+
+    Normalisation of single pixels and other shapes before that layer keep them exact.
+    """
+    if type(region) is not Region:
+        return True
+    (source, *others) = network.nodes[at].inputs
+    while source and not others and isinstance(network.nodes[source].operation, Scaling | Reshaping):
+        (source, *others) = network.nodes[source].inputs
+    return bool(source or others)
 
 
 def _chosen(users: list[Activation], own: Box) -> Bool[Tensor, " d"]:
