@@ -23,21 +23,24 @@ from benchmarks.attacks import radius
 from isthmus.attacks import robust_accuracy
 from isthmus.core import files
 
+FIRST, SECOND, LAST = (0.3, 3, 10), (0.15, 3, 30), (0.1, 9, 100)
+
 ROWS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "no run retires": {"patience": 1e9},
     "retire at once the last window's pace": {"patience": 1.0},
-    "no second round": {"rounds": ((9, 10), (1, 100))},
-    "no last round": {"rounds": ((9, 10), (3, 30))},
-    "first round of 5 steps": {"rounds": ((9, 5), (3, 30), (1, 100))},
-    "first round of 20 steps": {"rounds": ((9, 20), (3, 30), (1, 100))},
-    "only the three likeliest classes": {"rounds": ((3, 10), (3, 30), (1, 100))},
     "first run of 5 steps": {"ce_steps": 5},
+    "first run of 20 steps": {"ce_steps": 20},
     "first run of 100 steps": {"ce_steps": 100},
-    "nearest twentieth": {"near": 0.05},
-    "nearest fifth": {"near": 0.2},
-    "Square with 5,000 queries": {"queries": 5000},
-    "Square on the nearest alone": {"drawn": 0},
+    "no second round": {"rounds": (FIRST, LAST)},
+    "no last round": {"rounds": (FIRST, SECOND)},
+    "last round on the nearest twentieth": {"rounds": (FIRST, SECOND, (0.05, 9, 100))},
+    "last round towards three classes": {"rounds": (FIRST, SECOND, (0.1, 3, 100))},
+    "last round twice": {"rounds": (FIRST, SECOND, LAST, LAST)},
+    "all rounds on twice as many": {"rounds": ((0.6, 3, 10), (0.3, 3, 30), (0.2, 9, 100))},
+    "all rounds on all": {"rounds": ((1.0, 3, 10), (1.0, 3, 30), (1.0, 9, 100))},
+    "Square on the nearest tenth": {"near": 0.1},
+    "no sample": {"drawn": 0},
 }
 
 

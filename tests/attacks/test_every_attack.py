@@ -56,7 +56,7 @@ ATTACKS = [
     FMN(steps=30),
     DDN(steps=30),
     CW(steps=60, binary_search_steps=2, learning_rate=0.05),
-    Race(ce_steps=4, rounds=((9, 4), (1, 6)), long=6, queries=20, drawn=4),
+    Race(ce_steps=4, rounds=((1.0, 9, 4), (1.0, 1, 6)), queries=20, sample_queries=10),
 ]
 ONLY = {"cw": ("l2",), "ddn": ("l2",), "rays": ("linf", "l2")}
 BOUNDARY = ("fab", "fmn", "ddn", "cw", "uniform", "rays")  # end where a random model's lead is too small to be sure of

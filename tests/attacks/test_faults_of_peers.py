@@ -25,7 +25,7 @@ SHORT = [
     {"name": "fab", "targets": 9, "steps": 6},
     "square:60",
 ]
-RACE = [{"name": "race", "ce_steps": 4, "rounds": [[9, 4], [3, 5], [1, 8]], "long": 6, "queries": 40, "drawn": 4}]
+RACE = [{"name": "race", "ce_steps": 4, "rounds": [[1, 9, 4], [1, 3, 8]], "queries": 40, "sample_queries": 20}]
 
 
 class Scaled(nn.Module):

@@ -271,7 +271,7 @@ def test_foolbox_s_protocol_goes_to_the_target_too(measure):
         "square:200",
         "rays:300",
         "fgsm",
-        {"name": "race", "ce_steps": 4, "rounds": ((9, 4), (1, 6)), "long": 6, "queries": 20, "drawn": 4},
+        {"name": "race", "ce_steps": 4, "rounds": ((1.0, 9, 4), (1.0, 1, 6)), "queries": 20, "sample_queries": 10},
     ],
     ids=lambda attack: attack if isinstance(attack, str) else attack["name"] + "-directed",
 )

@@ -42,7 +42,7 @@ def test_intervals_and_differences_have_the_decimals_of_their_value():
         ("square-sample", "Square-sample"),
         ("mine:Attack", "mine:Attack"),
         ("baseline/pgd", "PGD (baseline attack)"),
-        ("ensemble/apgd-race", "APGD-race (ensemble)"),
+        ("ensemble/apgd-9x100", "APGD-9x100 (ensemble)"),
         ("black_box/other images/neighbours", "neighbours (black box, other images)"),
     ],
 )

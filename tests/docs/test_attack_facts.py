@@ -94,19 +94,20 @@ def test_thresholds_are_those_of_the_code():
 
 def test_the_race_is_told_as_it_is():
     config = Race()
-    (first, steps), (second, longer), (last, longest) = config.rounds
-    assert (first, second, last) == (9, 3, 1)
+    (far, first, steps), (nearer, second, longer), (near, last, longest) = config.rounds
     for said_so in (
         f"cross-entropy, {config.ce_steps} steps from one random start",
-        f"largest clean logit and have {steps} steps each",
-        f"closest have {longer} steps each, and the class whose run came closest among these has {longest}",
+        f"The nearest {far:.0%} of the robust examples",
+        f"a run of {steps} steps towards each of their first {first} classes",
+        f"the nearest {nearer:.0%} get {longer} steps towards the {second} classes that came closest",
+        f"the nearest {near:.0%} get {longest} steps towards each of {last} classes, and {longest} on the",
         f"best + {config.patience:g} · gain · windows left < 0",
-        f"cross-entropy, {config.long} steps each",
-        f"Square with {config.queries:,} queries",
-        f"up to {config.drawn} of the other robust examples",
+        f"Square with {config.queries:,} queries on the nearest {config.near:.0%}",
+        f"Square with {config.sample_queries:,} queries on a sample: {config.drawn:.0%} of the robust examples",
+        f"(at least {race.LEAST}, at most {race.MOST})",
         f"**square-all**: Square with {config.more_queries:,} queries",
+        f"sample of {race.MOST} with {1 - 0.9**race.MOST:.1%} probability, and in a sample of {race.LEAST} with 65%",
     ):
         assert said_so in FLAT
-    assert config.near == 0.1, "the nearest tenth"
-    assert (race.LongRuns.starts, race.LongRuns.best) == (2, 3)
+    assert round(1 - 0.9**race.LEAST, 2) == 0.65
     assert not [stage.label for stage in config.stages() if f"**{stage.label}**" not in FLAT]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -110,17 +111,16 @@ def robust_accuracy(
 def expected_queries(suite: Suite, threat: Threat, classes: int) -> int:
     """About how many example-passes, forward and backward, a suite spends on an image that is robust to all of it.
 
-    Stages that attack only some of the robust images do not count.
+    A stage that attacks only some of the robust images counts for that fraction.
     """
-    total = 3  # the clean image twice, and the verification at the end
-    for stage in (stage for stage in stages_of(suite, threat.name) if stage.among is None):
+    total = 3.0  # the clean image twice, and the verification at the end
+    for stage in stages_of(suite, threat.name):
         attack, runs = stage.attack, stage.attack.runs_in(threat, classes)
         given = (int(getattr(attack, name)) for name in ("queries", "steps", "samples") if hasattr(attack, name))
-        steps = max((steps for _, steps in getattr(attack, "rounds", ())), default=next(given, 1))
         draws = getattr(attack, "eot", 1) * getattr(attack, "binary_search_steps", 1)
         passes = 2 if getattr(attack, "gradient", True) else 1
-        total += runs * steps * draws * passes + runs
-    return total
+        total += stage.share * (runs * next(given, 1) * draws * passes + runs)
+    return math.ceil(total)
 
 
 def curve(

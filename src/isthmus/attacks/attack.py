@@ -127,25 +127,21 @@ class Stage:
     """One attack of a suite.
 
     Attributes:
-        label: its name in results, unique in the suite.
+        label: its name in results, unique in the suite; its random numbers derive from it.
         among: selects the examples that are attacked, from the evaluation's state (with the runs and scores of the
             stage before) and their keys; None for all robust ones. It may write ``ranked`` and ``marks`` for later
             stages.
-        stream: from which its random numbers derive; the label if empty. A label can then change without the numbers.
+        share: about which fraction of the robust examples that is, for estimates of the cost.
     """
 
     label: str
     attack: Attack
     among: Callable[[EvaluationState, Tensor], Tensor] | None = None
-    stream: str = ""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "stream", self.stream or self.label)
+    share: float = 1.0
 
     def renamed(self, prefix: str = "", suffix: str = "") -> Stage:
-        """The stage with a longer label and stream."""
-        label, stream = (f"{prefix}{name}{suffix}" for name in (self.label, self.stream))
-        return replace(self, label=label, stream=stream)
+        """The stage with a longer label."""
+        return replace(self, label=f"{prefix}{self.label}{suffix}")
 
 
 @dataclass
@@ -175,10 +171,13 @@ class IterativeAttack(Attack, ABC, Generic[S]):
         norms: names of the norms that it supports.
         gradient: whether a step needs a gradient.
         inside: whether every iterate is inside ball and box, so that the best of them can be proposed at the end.
+        ranks: whether the wrong classes of an example are ranked anew, by the logits where its one run had the smallest
+            margin.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
     gradient: ClassVar[bool] = True
+    ranks: ClassVar[bool] = False
 
     _threat: Threat | None = PrivateAttr(None)
     _classes: int = PrivateAttr(0)
@@ -243,7 +242,7 @@ class IterativeAttack(Attack, ABC, Generic[S]):
 
         Args:
             number: of the run, from 0 up.
-            ranked: wrong classes by falling logit on the clean image.
+            ranked: wrong classes, the likeliest first: by the clean logits, or as an earlier attack ranked them.
             scores: smallest margin that each of the example's runs reached. The first :meth:`after` are complete;
                 others may be NaN.
             keys: of these runs.

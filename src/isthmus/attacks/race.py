@@ -1,19 +1,23 @@
-"""Racing: nearly the robust accuracy of AutoAttack for a fraction of its passes (the ``fast`` suite).
+"""Racing: nearly the robust accuracy of AutoAttack for a small part of its passes (the ``fast`` suite).
 
-AutoAttack spends most passes on examples that are far from broken, and on unpromising directions. Here directions
-compete, example by example:
+AutoAttack spends most passes on examples that are far from broken, and on unpromising target classes. But after a few
+steps on the cross-entropy, the margins tell nearly all examples that any attack will break: they are among the nearest
+fifth. So here examples compete for steps, and in each example the target classes:
 
-1. apgd-ce: APGD on the cross-entropy, 20 steps. It breaks the easy examples.
-2. apgd-race: APGD towards each of the nine likeliest wrong classes for 10 steps; the three with the smallest margins
-   get 30, and the best of those 100. A run retires at the end of a window of steps if even twice the gain of that
-   window, in each window left, would not break the example.
-3. apgd-nearest: the tenth of the examples with the smallest margins get the three best classes and the cross-entropy
-   again for 100 steps, from two starts each, and no run retires.
-4. square-sample: Square, which needs no gradients, on that tenth and on 50 others drawn at random.
-5. square-nearest, square-next, square-all: Square with AutoAttack's number of queries, as long as it pays. If it broke
-   one of that tenth, it runs on the nearest twentieth; if it breaks one there, on twice as many behind them; and if it
-   breaks one of these, on all. If it broke one of the 50, gradients are masked and the margin misleads: then it runs on
-   all at once.
+1. apgd-ce: APGD on the cross-entropy, 10 steps, on all. It breaks the easy examples, and orders the others by their
+   margins and each one's wrong classes by the logits where its margin is smallest.
+2. apgd-3x10, apgd-3x30, apgd-9x100: rounds with fewer and fewer examples, the nearest each time. Each gets runs towards
+   its best classes, for example towards 3 of them with 10 steps each; in the last round also one on the cross-entropy.
+   A run retires at the end of a window of steps if even twice the gain of that window, in each window left, would not
+   break the example.
+3. square-nearest: Square, which needs no gradients, on the nearest.
+4. square-sample: Square with fewer queries on a sample drawn at random among the examples that no round took up.
+5. square-more, square-next, square-far, square-all: Square with AutoAttack's number of queries, as long as it pays. If
+   it broke one of the nearest, it runs on these again; if it breaks one there, on twice as many behind them; then on
+   twice as many behind those; and then on all.
+
+The order by margins is not believed, but tested: the sample takes part in the first round, too. If an attack breaks one
+of it, gradients are masked or margins mislead, and all attacks after that run on all examples.
 
 Every success is verified like any other, so the result is always an upper bound on robust accuracy. The rule can miss
 an example that would have broken with more passes; the exhaustive suite, ``standard``, gives them to all.
@@ -41,100 +45,123 @@ from isthmus.attacks.square import Square
 from isthmus.attacks.threats import L1, Threat
 from isthmus.core.randomness import fold, uniform
 
+Share = Annotated[float, Field(gt=0, le=1)]
 Whole = Annotated[int, Field(gt=0)]
-Widths = Annotated[tuple[tuple[Whole, Whole], ...], Field(min_length=1)]
+Rounds = Annotated[tuple[tuple[Share, Whole, Whole], ...], Field(min_length=1)]
 
 
 class Race(Attack):
-    """The race. ``results/`` shows what most options are worth, on 200 images each for three models.
+    """The race. ``results/`` shows what most options are worth.
 
     Attributes:
         ce_steps: steps of the first run, on the cross-entropy.
-        rounds: for each round, how many classes take part and how many steps each gets.
+        rounds: for each round, the fraction of the robust examples that take part, how many target classes each has,
+            and how many steps each run gets. The last round has a run on the cross-entropy, too.
         patience: a run retires if even this many times the last window's gain per window would not break the example.
-        near: fraction of the robust examples, smallest margin first, that get the long runs and Square.
-        long: steps of the long runs.
-        queries: of Square in its first stage.
-        drawn: others that Square is tried on.
+        near: fraction of the robust examples outside the sample, smallest margin first, that Square attacks.
+        queries: of Square on these, at first.
+        drawn: fraction of the robust examples that the sample has; it has at least 10 and at most 50.
+        sample_queries: of Square on the sample.
         more_queries: of Square in the stages that follow if it broke an example.
     """
 
     name: Literal["race"] = "race"
-    ce_steps: Annotated[int, Field(gt=0)] = 20
-    rounds: Widths = ((9, 10), (3, 30), (1, 100))
+    ce_steps: Whole = 10
+    rounds: Rounds = ((0.3, 3, 10), (0.15, 3, 30), (0.1, 9, 100))
     patience: Annotated[float, Field(gt=0)] = 2.0
-    near: Annotated[float, Field(gt=0, le=1)] = 0.1
-    long: Annotated[int, Field(gt=0)] = 100
+    near: Share = 0.05
     queries: Annotated[int, Field(gt=1)] = 1000
-    drawn: Annotated[int, Field(ge=0)] = 50
+    drawn: Annotated[float, Field(ge=0, le=1)] = 0.05
+    sample_queries: Annotated[int, Field(gt=1)] = 300
     more_queries: Annotated[int, Field(gt=1)] = 5000
 
     @model_validator(mode="after")
     def _narrowing(self) -> Race:
-        widths = [width for width, _ in self.rounds]
-        if widths != sorted(widths, reverse=True):
-            raise ValueError("each round of the race has at most as many classes as the one before")
+        shares = [share for share, _, _ in self.rounds]
+        if shares != sorted(shares, reverse=True):
+            raise ValueError("each round of the race has at most as many examples as the one before")
         return self
 
     def stages(self) -> Sequence[Stage]:
-        """The race as stages in order, each on the examples that its rule picks.
-
-        Their random streams have the names of earlier labels, since published numbers derive from these.
-        """
-        rounds, more = RaceRounds(rounds=self.rounds, patience=self.patience), Square(queries=self.more_queries)
+        """The race as stages in order, each on the examples that its rule picks."""
+        last, more = len(self.rounds) - 1, Square(queries=self.more_queries)
+        rounds = [
+            Stage(
+                f"apgd-{classes}x{steps}",
+                RaceRuns(width=classes, steps=steps, ce=number == last, patience=self.patience),
+                partial(pick_round, self, number),
+                share,
+            )
+            for number, (share, classes, steps) in enumerate(self.rounds)
+        ]
         return (
-            Stage("apgd-ce", APGD(steps=self.ce_steps), stream="scout"),
-            Stage("apgd-race", rounds, stream="race"),
-            Stage("apgd-nearest", LongRuns(steps=self.long), partial(pick_near, self), "near"),
-            Stage("square-sample", Square(queries=self.queries), partial(pick_sample, self), "search"),
-            Stage("square-nearest", more, partial(pick_nearest, self)),
-            Stage("square-next", more, partial(pick_next, self)),
-            Stage("square-all", more, pick_rest, "search-all"),
+            Stage("apgd-ce", FirstRun(steps=self.ce_steps)),
+            *rounds,
+            Stage("square-nearest", Square(queries=self.queries), partial(pick_nearest, self), self.near),
+            Stage("square-sample", Square(queries=self.sample_queries), pick_sample, self.drawn),
+            Stage("square-more", more, pick_more, 0.0),
+            Stage("square-next", more, partial(pick_farther, self, _NEXT), 0.0),
+            Stage("square-far", more, partial(pick_farther, self, _FAR), 0.0),
+            Stage("square-all", more, pick_rest, 0.0),
         )
 
 
 # --- which examples a stage attacks ---
 
-_DRAWN, _NEAR, _NEAREST, _NEXT = 1, 2, 3, 4
-"""Marks of the examples that Square attacked, by its last stage that did."""
+_DRAWN, _NEAR, _MORE, _NEXT, _FAR = 1, 2, 3, 4, 5
+"""Marks of the sample, and of the examples that Square attacked, by its last stage that did."""
+
+LEAST, MOST = 10, 50
+"""Examples of the sample."""
 
 
-def pick_near(race: Race, state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
-    """The nearest robust examples. From here on, ``ranked`` has the classes in the order of the race."""
-    first_width = min(race.rounds[0][0], state.ranked.shape[1])
-    state.ranked = _by_score(state.ranked, state.scores[:, :first_width])
-    return nearest(state, race.near)
+def pick_round(race: Race, number: int, state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+    """The nearest robust examples; in the first round the sample, too, and once one of it is broken, all.
 
-
-def pick_sample(race: Race, state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
-    """The nearest again, and some others drawn by their keys, which are marked."""
-    close = nearest(state, race.near)
+    From the second round on, ``ranked`` begins with the classes in the order of the round before.
+    """
+    close = nearest(state, race.rounds[number][0])
+    if number > 0:
+        width = min(race.rounds[number - 1][1], state.ranked.shape[1])
+        state.ranked = _by_score(state.ranked, state.scores[:, :width])
+        return state.robust.clone() if _broke(state, _DRAWN) else close
     others = (state.robust & ~close).nonzero().squeeze(1)
     order = uniform(fold(keys[others], "race/sample"), (1,)).squeeze(1).argsort(stable=True)
-    drawn = others[order[: race.drawn]]
-    state.marks = torch.where(close, _NEAR, 0).to(state.marks).index_fill(0, drawn, _DRAWN)
-    return state.marks > 0
+    count = min(max(math.ceil(race.drawn * int(state.robust.sum())), LEAST), MOST) if race.drawn else 0
+    state.marks = torch.zeros_like(state.marks).index_fill(0, others[order[:count]], _DRAWN)
+    return close | (state.marks == _DRAWN)
 
 
 def pick_nearest(race: Race, state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
-    """Half as many as the nearest before, if Square broke one of those; none if all will be attacked."""
+    """The nearest robust examples outside the sample."""
+    return _marked(state, _NEAR, nearest(state, race.near, state.robust & (state.marks != _DRAWN)))
+
+
+def pick_sample(state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+    """The sample, unless it is broken already."""
+    return state.robust & (state.marks == _DRAWN) & ~torch.tensor(_broke(state, _DRAWN))
+
+
+def pick_more(state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+    """The nearest again, if Square broke one of them; none if all will be attacked."""
     if _broke(state, _DRAWN) or not _broke(state, _NEAR):
         return torch.zeros_like(state.robust)
-    return _marked(state, _NEAREST, nearest(state, race.near / 2))
+    return _marked(state, _MORE, state.robust & (state.marks == _NEAR))
 
 
-def pick_next(race: Race, state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
-    """As many as the nearest at first, behind those that Square has attacked since, if it broke one of these."""
-    if not _broke(state, _NEAREST):
+def pick_farther(race: Race, mark: int, state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+    """Twice as many as in the stage before, behind all that were attacked since, if it broke one."""
+    if not _broke(state, mark - 1):
         return torch.zeros_like(state.robust)
-    return _marked(state, _NEXT, nearest(state, race.near, state.robust & (state.marks != _NEAREST)))
+    share = min(race.near * 2 ** (mark - _MORE), 1.0)
+    return _marked(state, mark, nearest(state, share, state.robust & (state.marks < _MORE)))
 
 
 def pick_rest(state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
-    """All robust examples that have not had as many queries, if Square broke one that was drawn or of the next."""
-    if not _broke(state, _DRAWN) and not _broke(state, _NEXT):
+    """All robust examples that have not had as many queries, if one of the sample or of the last was broken."""
+    if not _broke(state, _DRAWN) and not _broke(state, _FAR):
         return torch.zeros_like(state.robust)
-    return state.robust & (state.marks != _NEAREST) & (state.marks != _NEXT)
+    return state.robust & (state.marks < _MORE)
 
 
 def _broke(state: EvaluationState, mark: int) -> bool:
@@ -166,7 +193,13 @@ def _by_score(classes: Int[Tensor, "n classes"], scores: Float[Tensor, "n scores
 
 
 class APGDRuns(IterativeAttack[Any], ABC):
-    """Runs of an APGD whose number, target classes and budgets the race decides."""
+    """Runs of an APGD whose number, target classes and budgets the race decides.
+
+    Attributes:
+        steps: of each run.
+    """
+
+    steps: int
 
     _apgd: Any = PrivateAttr(None)
 
@@ -180,13 +213,8 @@ class APGDRuns(IterativeAttack[Any], ABC):
         copied._apgd = self.apgd(threat).for_threat(threat, classes)
         return copied
 
-    @property
-    def inside(self) -> bool:
-        """Whether every iterate is inside the ball, as the APGD's."""
-        return bool(self._apgd.inside)
-
     def init(self, batch: Batch, number: Int[Tensor, " n"]) -> Any:
-        """Start as the APGD."""
+        """Start uniformly in the ball."""
         return self._apgd.init(batch, number)
 
     def objective(self, state: Any, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
@@ -199,57 +227,57 @@ class APGDRuns(IterativeAttack[Any], ABC):
         self._apgd.step(state, batch, answer)
 
 
-class RaceRounds(APGDRuns):
-    """Successive halving over target classes: rounds of directed runs, fewer classes and more steps each time.
+class FirstRun(APGDRuns):
+    """One run on the cross-entropy, which ranks the wrong classes by the logits at the image of smallest margin."""
+
+    ranks: ClassVar[bool] = True
+
+    def apgd(self, threat: Threat) -> APGD | SparseAPGD:
+        """APGD, in ℓ1 without wide balls, whose margins would not count."""
+        return SparseAPGD(steps=self.steps, wide=False) if isinstance(threat, L1) else APGD(steps=self.steps)
+
+
+class RaceRuns(APGDRuns):
+    """Runs towards an example's best few classes, and perhaps one on the cross-entropy; hopeless ones retire.
 
     Attributes:
-        rounds, patience: as in :class:`Race`.
+        width: how many classes.
+        ce: whether there is a run on the cross-entropy.
+        patience: as in :class:`Race`.
     """
 
-    rounds: Widths
+    width: int
+    ce: bool
     patience: float
 
     def apgd(self, threat: Threat) -> APGD | SparseAPGD:
         """On the directed DLR in ℓ∞ and ℓ2, where hopeless runs retire; in ℓ1 on the directed margin."""
         if isinstance(threat, L1):
-            return SparseAPGD(loss="margin", wide=False)
-        return RetiringAPGD(loss="dlr", patience=self.patience)
+            return SparseAPGD(steps=self.steps, loss="margin", wide=False)
+        return RetiringAPGD(steps=self.steps, loss="dlr", patience=self.patience)
 
     @property
-    def widths(self) -> list[int]:
-        """Classes that take part in each round."""
-        return [min(width, self._classes - 1) for width, _ in self.rounds]
-
-    @property
-    def firsts(self) -> list[int]:
-        """Number of the first run in each round."""
-        return [sum(self.widths[:earlier]) for earlier in range(len(self.rounds))]
+    def n_targets(self) -> int:
+        """How many of the best classes."""
+        return min(self.width, self._classes - 1)
 
     @property
     def runs(self) -> int:
-        """All runs of all rounds."""
-        return sum(self.widths)
-
-    def after(self, number: int) -> int:
-        """All runs of the rounds before: they choose which classes take part."""
-        return max(first for first in self.firsts if first <= number)
+        """One for each class, and the one on the cross-entropy."""
+        return self.n_targets + self.ce
 
     def target_class(
         self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
     ) -> Int[Tensor, " n"] | None:
-        """In the first round the classes as ranked; in each later one the best of the round before."""
-        classes = ranked
-        for first, width in zip(self.firsts, self.widths, strict=True):
-            if number < first + width:
-                return classes[:, number - first]
-            classes = _by_score(classes[:, :width], scores[:, first : first + width])
-        raise AssertionError(number)
+        """The best classes in turn, then none: that run ascends the cross-entropy."""
+        return ranked[:, number] if number < self.n_targets else None
 
-    def init(self, batch: Batch, number: Int[Tensor, " n"]) -> Any:
-        """Start uniformly in the ball, with the steps of the run's round."""
-        per_run = [steps for (_, steps), width in zip(self.rounds, self.widths, strict=True) for _ in range(width)]
-        start = self.threat.random_start(batch.images, batch.keys)
-        return self._apgd.climb(start, torch.tensor(per_run, device=number.device)[number])
+    def objective(self, state: Any, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+        """The APGD's directed loss if the row has a target class, else the cross-entropy."""
+        values: Tensor = self._apgd.objective(state, batch, logits)
+        if not self.ce or batch.target_class is None or batch.targets is not None:
+            return values
+        return torch.where(batch.target_class >= 0, values, batch.ascend("ce", logits))
 
     def step(self, state: Any, batch: Batch, answer: Answer) -> None:
         """A step of the APGD; in ℓ1 the first goes to the linearised margin's optimum, exact on linear models."""
@@ -274,42 +302,3 @@ class RetiringAPGD(APGD):
         hopeless = due & (state.best_loss + self.patience * gain * windows_left < 0)
         state.budget = torch.where(hopeless, state.step + 1, state.budget)
         super()._close_window(state, due, halve)
-
-
-class LongRuns(APGDRuns):
-    """Long runs towards the three best classes and on the cross-entropy, from two starts each.
-
-    Attributes:
-        steps: of each run.
-    """
-
-    starts: ClassVar[int] = 2
-    best: ClassVar[int] = 3
-    steps: int
-
-    def apgd(self, threat: Threat) -> APGD | SparseAPGD:
-        """APGD with these steps; in ℓ1 from wide balls."""
-        return SparseAPGD(steps=self.steps) if isinstance(threat, L1) else APGD(steps=self.steps)
-
-    @property
-    def n_targets(self) -> int:
-        """How many of the best classes."""
-        return min(self.best, self._classes - 1)
-
-    @property
-    def runs(self) -> int:
-        """One for each class and one for the cross-entropy, from each start."""
-        return self.starts * (self.n_targets + 1)
-
-    def target_class(
-        self, number: int, ranked: Int[Tensor, "n classes"], scores: Float[Tensor, "n runs"], keys: Int[Tensor, " n"]
-    ) -> Int[Tensor, " n"] | None:
-        """The best classes in turn, then none: that run ascends the cross-entropy."""
-        place = number % (self.n_targets + 1)
-        return ranked[:, place] if place < self.n_targets else None
-
-    def objective(self, state: Any, batch: Batch, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
-        """Directed DLR if the row has a target class, else the cross-entropy."""
-        if batch.target_class is None or batch.targets is not None:
-            return batch.ascend("dlr", logits)
-        return torch.where(batch.target_class >= 0, batch.ascend("dlr", logits), batch.ascend("ce", logits))

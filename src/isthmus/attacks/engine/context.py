@@ -150,11 +150,11 @@ class EvaluationContext:
 
     # --- single-shot attacks ---
 
-    def propose(self, stream: str, attack: SingleShotAttack, rows: Tensor, stage: int) -> Generator[None, None, None]:
+    def propose(self, label: str, attack: SingleShotAttack, rows: Tensor, stage: int) -> Generator[None, None, None]:
         """Run a single-shot attack on these examples, with new keys for each restart; yield after every batch.
 
         Args:
-            stream: of the stage; the keys of its runs derive from it.
+            label: of the stage; the keys of its runs derive from it.
             stage: its position, as the state counts.
 
         Raises:
@@ -167,9 +167,9 @@ class EvaluationContext:
                 tries = state.tries[part].to(self.device)
                 before = self.counted_model.backward_passes
                 with self.booked(part):
-                    own = batch.folded("single_shot/run", stream, restart)
+                    own = batch.folded("single_shot/run", label, restart)
                     given = attack.perturb(self.counted_model, own, self.threat)
-                    proposals = check_proposals(given, batch.images, stream)
+                    proposals = check_proposals(given, batch.images, label)
                     if self.counted_model.backward_passes > before:  # a zero gradient does not move the image
                         state.zero_gradients[part] += (proposals == batch.images).flatten(1).all(1).cpu()
                     checked = self.verifier.proposals(proposals, batch, tries)

@@ -26,6 +26,7 @@ from isthmus.attacks.engine.batch import Batch, Rows
 from isthmus.attacks.engine.context import EvaluationContext
 from isthmus.attacks.engine.counted_model import Answer
 from isthmus.attacks.engine.verifier import VerifierResult
+from isthmus.attacks.losses import ranked_classes
 from isthmus.core.randomness import fold
 
 SOON = 8
@@ -34,13 +35,17 @@ SOON = 8
 
 @dataclass
 class Slots(Rows):
-    """The rows of the batch: the example's row in the state, its run's number, and the run's best so far."""
+    """The rows of the batch: the example's row in the state, its run's number, and the run's best so far.
+
+    ``closest`` and ``logits`` are those of the smallest margin, and empty where nobody asks for them.
+    """
 
     example: Tensor
     number: Tensor
     tries: Tensor
     margin: Tensor
     closest: Tensor
+    logits: Tensor
 
 
 @dataclass
@@ -63,12 +68,12 @@ class BatchScheduler:
     Args:
         context: model, examples and state; the state is updated at every step.
         attack: the attack, specialised to the threat.
-        stream: of its stage; the keys of its runs derive from it.
+        label: of its stage; the keys of its runs derive from it.
         stage: its position in the state's count.
     """
 
-    def __init__(self, context: EvaluationContext, attack: IterativeAttack[Any], stream: str, stage: int) -> None:
-        self.attack, self.stream, self.stage = attack, stream, stage
+    def __init__(self, context: EvaluationContext, attack: IterativeAttack[Any], label: str, stage: int) -> None:
+        self.attack, self.label, self.stage = attack, label, stage
         self.context, self.state, self.size = context, context.state, context.size
         self.keeps_best = context.counted_model.random and attack.inside
         self.side_by_side = attack.runs > 1 and not context.verifier.in_turn
@@ -153,7 +158,7 @@ class BatchScheduler:
         context, state = self.context, self.state
         target_class = torch.full_like(example, -1)
         batch = context.batch(example)
-        batch.keys = fold(batch.keys, "scheduler/run", self.stream, number.to(context.device))
+        batch.keys = fold(batch.keys, "scheduler/run", self.label, number.to(context.device))
         keys = batch.keys.cpu()
         if context.examples.targets is None:
             for each in set(number.tolist()):
@@ -166,7 +171,8 @@ class BatchScheduler:
         runs = self.attack.init(batch, number.to(context.device))
         margin = torch.full((len(example),), torch.inf, device=context.device)
         best = runs.x.clone() if self.keeps_best else runs.x.new_empty(len(example), 0)
-        return Slots(example, number, state.tries[example].to(context.device), margin, best), batch, runs
+        logits = margin.new_zeros(len(example), context.classes if self.attack.ranks else 0)
+        return Slots(example, number, state.tries[example].to(context.device), margin, best, logits), batch, runs
 
     # --- a step ---
 
@@ -176,7 +182,10 @@ class BatchScheduler:
         finite = answer.finite
         reached = batch.reached(answer.logits) & finite
         if self.attack.inside:
-            self._keep_best(slice(None), runs.x, torch.where(finite, batch.margin(answer.logits), torch.inf))
+            margin = torch.where(finite, batch.margin(answer.logits), torch.inf)
+            if self.attack.ranks:
+                self.slots.logits = torch.where((margin < self.slots.margin)[:, None], answer.logits, self.slots.logits)
+            self._keep_best(slice(None), runs.x, margin)
         if self.keeps_best:
             reached = torch.zeros_like(
                 reached
@@ -304,6 +313,9 @@ class BatchScheduler:
             later = slots.number >= until[slots.example]
             over, leaves = leaves & ~later, leaves | later | ~state.robust[slots.example]
         example = slots.example[over]
+        if self.attack.ranks and self.context.examples.targets is None:
+            logits, labels = slots.logits.cpu()[over], self.context.examples.labels.cpu()[example]
+            state.ranked[example] = ranked_classes(logits, labels)
         self._close(example, slots.number[over], slots.margin.cpu()[over])
         state.tries[example] = slots.tries.cpu()[over]
         stay = (~leaves).nonzero().squeeze(1)

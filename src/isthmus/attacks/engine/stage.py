@@ -47,11 +47,11 @@ def run_stage(context: EvaluationContext, stage: Stage, rows: Tensor, position: 
         position: of the stage, as the state counts.
     """
     if isinstance(stage.attack, SingleShotAttack):
-        return context.propose(stage.stream, stage.attack, rows, position)
+        return context.propose(stage.label, stage.attack, rows, position)
     if not isinstance(stage.attack, IterativeAttack):
         raise ConfigError(f"The attack {stage.label!r} is neither single-shot nor iterative.")
     attack = stage.attack.for_threat(context.threat, context.classes)
-    return BatchScheduler(context, attack, stage.stream, position).run(rows)
+    return BatchScheduler(context, attack, stage.label, position).run(rows)
 
 
 class Underway(NamedTuple):
@@ -260,7 +260,7 @@ class SharedStage:
             position=self._position,
             size=context.size,
             random=context.counted_model.random,
-            seed=int(sha256(f"{self._seed} {self._stage.stream} {number}".encode())[:15], 16),
+            seed=int(sha256(f"{self._seed} {self._stage.label} {number}".encode())[:15], 16),
             examples=context.examples.take(rows).to(torch.device("cpu")),
             state=context.state.take(rows),
         )

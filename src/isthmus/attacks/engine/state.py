@@ -38,7 +38,7 @@ class EvaluationState(Rows):
         forwards, backwards: example-passes spent on it.
         zero_gradients: steps at which its gradient was exactly zero.
         tries: how many proposals for a random model were tested.
-        ranked: wrong classes by falling logit on the clean image.
+        ranked: wrong classes by falling logit, on the clean image until an attack ranks them anew.
         done: runs of the present attack that are over.
         scores: smallest margin of each run; NaN until it is over.
         marks: notes that a suite's selection rules leave for later ones.
