@@ -37,9 +37,9 @@ class Scripted(AttackState):
 
 
 class Script:
-    """Run k of example i succeeds at look ``plan[i][k]``, and its witness tells k."""
+    """Run k of example i succeeds at step ``plan[i][k]``, and its adversarial image tells k."""
 
-    gradient, inside, draws = False, True, 1
+    gradient, inside, ranks, draws = False, True, False, 1
 
     def __init__(self, plan: list[list[int]], budget: int, barriers: list[int] | None = None) -> None:
         self.plan, self.budget = torch.tensor(plan), budget
@@ -84,7 +84,7 @@ def situation(n: int, size: int) -> EvaluationContext:
 def play(
     search: Script, size: int, state: EvaluationState | None = None, step: int = NEVER
 ) -> tuple[EvaluationState, int]:
-    """The ledger after so many looks at most, and the looks."""
+    """The state after so many steps at most, and the queries."""
     context = situation(len(search.plan), size)
     if state is None:
         context.state.open_stage(search.runs)
