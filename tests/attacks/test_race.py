@@ -5,7 +5,7 @@ import torch
 from pydantic import PrivateAttr
 from torch import nn
 
-from isthmus.attacks import Race, robust_accuracy
+from isthmus.attacks import PGD, Race, robust_accuracy
 from isthmus.attacks.attack import Stage
 from isthmus.attacks.engine.batch import Batch
 from isthmus.attacks.engine.counted_model import Answer
@@ -15,7 +15,6 @@ from isthmus.attacks.race import (
     RaceRuns,
     pick_more,
     pick_nearest,
-    pick_rest,
     pick_round,
     pick_sample,
 )
@@ -86,14 +85,13 @@ def test_a_round_has_at_most_as_many_examples_as_the_one_before():
 RACE = Race(rounds=((0.25, 2, 10), (0.1, 2, 30)), near=0.05, drawn=0.1)
 
 
-def after_the_first_round():
-    """400 robust examples, ordered by their margins, once the first round has attacked the nearest and the sample."""
-    state, keys = EvaluationState.new(torch.zeros(400, *SHAPE)), example_keys(0, torch.arange(400))
-    state.margin = torch.arange(400.0)
-    state.ranked = torch.tensor([[1, 2, 3]]).repeat(400, 1)
-    tried = pick_round(RACE, 0, state, keys)
-    state.scores = torch.full((400, 2), torch.nan)
-    return state, keys, tried
+def start(robust=400):
+    """Robust examples, ordered by their margins, and what the first round picks of them at first."""
+    state, keys = EvaluationState.new(torch.zeros(robust, *SHAPE)), example_keys(0, torch.arange(robust))
+    state.margin = torch.arange(float(robust))
+    state.ranked = torch.tensor([[1, 2, 3]]).repeat(robust, 1)
+    state.scores = torch.full((robust, 2), torch.nan)
+    return state, keys, picked(pick_round(RACE, 0, state, keys))
 
 
 def breaks(state, *rows):
@@ -104,67 +102,87 @@ def picked(rows):
     return rows.nonzero().squeeze(1).tolist()
 
 
-def test_the_first_round_takes_the_nearest_and_a_sample_of_the_others():
-    state, keys, tried = after_the_first_round()
-    assert tried[:100].all()
-    assert int(tried[100:].sum()) == 40  # a tenth of all
-    assert torch.equal(pick_sample(state, keys), tried & (torch.arange(400) >= 100))
-
-
 @pytest.mark.parametrize(("robust", "size"), [(60, 10), (400, 40), (900, 50)])
-def test_the_sample_is_a_fraction_within_bounds(robust, size):
-    state, keys = EvaluationState.new(torch.zeros(900, *SHAPE)), example_keys(0, torch.arange(900))
-    state.margin = torch.arange(900.0)
-    state.stage[robust:] = 0
-    assert int(pick_round(RACE, 0, state, keys).sum()) == robust // 4 + size
+def test_the_first_round_takes_the_nearest_and_a_sample_of_the_others(robust, size):
+    nearest, (_, _, tried) = robust // 4, start(robust)
+    assert tried[:nearest] == list(range(nearest))
+    assert len(tried) == nearest + size  # a tenth, at least 10 and at most 50
+
+
+def test_a_round_goes_on_as_long_as_it_breaks_one_of_the_farthest_quarter():
+    state, keys, tried = start()
+    sample = tried[100:]
+    breaks(state, 75)
+    second = picked(pick_round(RACE, 0, state, keys))
+    assert second == [row for row in range(100, 300) if row not in sample][: len(second)]
+    assert len(second) == 65  # a quarter of 260 others
+    breaks(state, second[0])
+    assert not pick_round(RACE, 0, state, keys).any()
 
 
 def test_a_later_round_takes_the_nearest_and_the_classes_by_their_margins_in_the_round_before():
-    state, keys, _ = after_the_first_round()
+    state, keys, _ = start()
     state.scores[:100] = torch.tensor([0.3, 0.1])
     breaks(state, 0)
-    assert picked(pick_round(RACE, 1, state, keys)) == list(range(1, 41))
+    assert not pick_round(RACE, 0, state, keys).any()
     assert state.ranked[[0, 99, 399]].tolist() == [[2, 1, 3], [2, 1, 3], [1, 2, 3]]
+    assert picked(pick_round(RACE, 1, state, keys)) == list(range(1, 41))
 
 
 def test_once_one_of_the_sample_is_broken_everything_attacks_all():
-    state, keys, tried = after_the_first_round()
-    drawn = picked(tried)[100:]
-    breaks(state, drawn[3])
+    state, keys, tried = start()
+    breaks(state, tried[103])
+    assert picked(pick_round(RACE, 0, state, keys)) == [row for row in range(400) if row not in tried]
+    assert not pick_round(RACE, 0, state, keys).any()
     assert torch.equal(pick_round(RACE, 1, state, keys), state.robust)
     assert not pick_sample(state, keys).any()
-    assert len(picked(pick_nearest(RACE, state, keys))) == 18  # of 360 outside the sample
-    breaks(state, 7)
+    assert picked(pick_nearest(RACE, state, keys)) == list(range(20))
+    assert torch.equal(pick_more(state, keys), state.robust)
     assert not pick_more(state, keys).any()
-    assert not farther("square-next", state, keys)
-    assert not farther("square-far", state, keys)
-    assert torch.equal(pick_rest(state, keys), state.robust)
 
 
-def farther(label, state, keys):
-    """What a later stage of Square in :data:`RACE` picks."""
-    among = next(stage.among for stage in RACE.stages() if stage.label == label)
-    return picked(among(state, keys))
+def test_square_attacks_the_nearest_and_those_of_the_sample_that_are_not_among_them():
+    state, keys, tried = start()
+    state.margin[tried[100]] = -1.0
+    assert picked(pick_nearest(RACE, state, keys)) == [*range(19), tried[100]]
+    assert picked(pick_sample(state, keys)) == tried[101:]
 
 
-def test_square_goes_on_to_farther_examples_as_long_as_it_breaks_some():
-    state, keys, _ = after_the_first_round()
-    assert picked(pick_nearest(RACE, state, keys)) == list(range(18))  # of 360 outside the sample
+def test_square_goes_on_to_twice_as_many_behind_as_long_as_it_breaks_some():
+    state, keys, _ = start()
+    assert picked(pick_nearest(RACE, state, keys)) == list(range(20))
     breaks(state, 7)
-    assert picked(pick_more(state, keys)) == [row for row in range(18) if row != 7]
+    assert picked(pick_more(state, keys)) == [row for row in range(20) if row != 7]
     breaks(state, 0)
-    assert farther("square-next", state, keys) == list(range(18, 57))  # a tenth of the 382 others
-    breaks(state, 50)
-    assert farther("square-far", state, keys) == list(range(57, 126))  # a fifth of the 343 others
-    assert not pick_rest(state, keys).any()
-    breaks(state, 100)
-    assert picked(pick_rest(state, keys)) == list(range(126, 400))
+    assert picked(pick_more(state, keys)) == list(range(20, 58))
+    breaks(state, 30)
+    assert picked(pick_more(state, keys)) == list(range(58, 134))
+    assert not pick_more(state, keys).any()
 
 
-def test_square_ends_after_a_stage_that_broke_none():
-    state, keys, _ = after_the_first_round()
+def test_square_ends_if_it_broke_none_of_the_nearest():
+    state, keys, _ = start()
     assert pick_nearest(RACE, state, keys).any()
     assert not pick_more(state, keys).any()
-    assert not farther("square-next", state, keys)
-    assert not farther("square-far", state, keys)
-    assert not pick_rest(state, keys).any()
+
+
+class Sure(nn.Module):
+    """Never wrong."""
+
+    def forward(self, images):
+        return torch.stack([images.mean((1, 2, 3)) + 5, images.sum((1, 2, 3)) * 0], 1)
+
+
+def test_a_growing_stage_is_asked_until_it_picks_none():
+    """Three groups of two images, each attacked once."""
+    groups = [[0, 1], [2, 3], [4, 5], []]
+    asked = iter(groups)
+
+    def among(state, keys):
+        return torch.zeros_like(state.robust).index_fill(0, torch.tensor(next(asked), dtype=torch.int64), True)
+
+    stage = Stage("grows", PGD(steps=3), among, grows=True)
+    found = robust_accuracy(Sure(), torch.full((8, *SHAPE), 0.5), torch.zeros(8, dtype=torch.int64), Linf(0.1), [stage])
+    assert next(asked, "none") == "none"
+    spent = found.state.backwards.tolist()
+    assert spent == [3] * 6 + [0] * 2

@@ -76,7 +76,7 @@ def test_a_random_model_with_keys_merges_too(tmp_path):
 def test_a_suite_that_ranks_all_images_is_refused():
     with pytest.raises(
         ConfigError,
-        match="apgd-3x10, .*square-all",
+        match="apgd-3x10, .*square-more",
     ):
         shard_facts(1, 2, MODEL, examples(IMAGES, LABELS), Linf(0.03), stages_of("fast"), False)
 

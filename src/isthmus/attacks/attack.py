@@ -131,12 +131,14 @@ class Stage:
         among: selects the examples that are attacked, from the evaluation's state (with the runs and scores of the
             stage before) and their keys; None for all robust ones. It may write ``ranked`` and ``marks`` for later
             stages.
+        grows: whether ``among`` is asked again after each pass over the examples, until it selects none.
         share: about which fraction of the robust examples that is, for estimates of the cost.
     """
 
     label: str
     attack: Attack
     among: Callable[[EvaluationState, Tensor], Tensor] | None = None
+    grows: bool = False
     share: float = 1.0
 
     def renamed(self, prefix: str = "", suffix: str = "") -> Stage:

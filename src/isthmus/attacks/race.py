@@ -9,15 +9,15 @@ fifth. So here examples compete for steps, and in each example the target classe
 2. apgd-3x10, apgd-3x30, apgd-9x100: rounds with fewer and fewer examples, the nearest each time. Each gets runs towards
    its best classes, for example towards 3 of them with 10 steps each; in the last round also one on the cross-entropy.
    A run retires at the end of a window of steps if even twice the gain of that window, in each window left, would not
-   break the example.
+   break the example. As long as a round breaks one of the farthest quarter of its examples, it goes on to those behind.
 3. square-nearest: Square, which needs no gradients, on the nearest.
-4. square-sample: Square with fewer queries on a sample drawn at random among the examples that no round took up.
-5. square-more, square-next, square-far, square-all: Square with AutoAttack's number of queries, as long as it pays. If
-   it broke one of the nearest, it runs on these again; if it breaks one there, on twice as many behind them; then on
-   twice as many behind those; and then on all.
+4. square-sample: Square with fewer queries on a sample drawn at random among the examples that the first round began
+   without.
+5. square-more: Square with AutoAttack's number of queries, as long as it pays. If it broke one of the nearest, it runs
+   on these again; and as long as it breaks any, on twice as many behind.
 
 The order by margins is not believed, but tested: the sample takes part in the first round, too. If an attack breaks one
-of it, gradients are masked or margins mislead, and all attacks after that run on all examples.
+of it, gradients are masked or margins mislead, and from then on the rounds and the last stage take all examples.
 
 Every success is verified like any other, so the result is always an upper bound on robust accuracy. The rule can miss
 an example that would have broken with more passes; the exhaustive suite, ``standard``, gives them to all.
@@ -47,7 +47,7 @@ from isthmus.core.randomness import fold, uniform
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Whole = Annotated[int, Field(gt=0)]
-Rounds = Annotated[tuple[tuple[Share, Whole, Whole], ...], Field(min_length=1)]
+Rounds = Annotated[tuple[tuple[Share, Whole, Whole], ...], Field(min_length=1, max_length=32)]
 
 
 class Race(Attack):
@@ -55,14 +55,14 @@ class Race(Attack):
 
     Attributes:
         ce_steps: steps of the first run, on the cross-entropy.
-        rounds: for each round, the fraction of the robust examples that take part, how many target classes each has,
-            and how many steps each run gets. The last round has a run on the cross-entropy, too.
+        rounds: for each round, the fraction of the robust examples that it begins with, how many target classes each
+            has, and how many steps each run gets. The last round has a run on the cross-entropy, too.
         patience: a run retires if even this many times the last window's gain per window would not break the example.
-        near: fraction of the robust examples outside the sample, smallest margin first, that Square attacks.
+        near: fraction of the robust examples, smallest margin first, that Square attacks.
         queries: of Square on these, at first.
         drawn: fraction of the robust examples that the sample has; it has at least 10 and at most 50.
         sample_queries: of Square on the sample.
-        more_queries: of Square in the stages that follow if it broke an example.
+        more_queries: of Square in the last stage.
     """
 
     name: Literal["race"] = "race"
@@ -84,94 +84,110 @@ class Race(Attack):
 
     def stages(self) -> Sequence[Stage]:
         """The race as stages in order, each on the examples that its rule picks."""
-        last, more = len(self.rounds) - 1, Square(queries=self.more_queries)
+        last = len(self.rounds) - 1
         rounds = [
             Stage(
                 f"apgd-{classes}x{steps}",
                 RaceRuns(width=classes, steps=steps, ce=number == last, patience=self.patience),
                 partial(pick_round, self, number),
-                share,
+                grows=True,
+                share=share,
             )
             for number, (share, classes, steps) in enumerate(self.rounds)
         ]
         return (
             Stage("apgd-ce", FirstRun(steps=self.ce_steps)),
             *rounds,
-            Stage("square-nearest", Square(queries=self.queries), partial(pick_nearest, self), self.near),
-            Stage("square-sample", Square(queries=self.sample_queries), pick_sample, self.drawn),
-            Stage("square-more", more, pick_more, 0.0),
-            Stage("square-next", more, partial(pick_farther, self, _NEXT), 0.0),
-            Stage("square-far", more, partial(pick_farther, self, _FAR), 0.0),
-            Stage("square-all", more, pick_rest, 0.0),
+            Stage("square-nearest", Square(queries=self.queries), partial(pick_nearest, self), share=self.near),
+            Stage("square-sample", Square(queries=self.sample_queries), pick_sample, share=self.drawn),
+            Stage("square-more", Square(queries=self.more_queries), pick_more, grows=True, share=0.0),
         )
 
 
 # --- which examples a stage attacks ---
 
-_DRAWN, _NEAR, _MORE, _NEXT, _FAR = 1, 2, 3, 4, 5
-"""Marks of the sample, and of the examples that Square attacked, by its last stage that did."""
+_DRAWN, _LAST, _NEAR, _MORE, _ROUND = 1, 2, 4, 8, 16
+"""Bits of the marks: in the sample; what decides whether a stage goes on; attacked by Square, and with more queries;
+and, from the last bit on, attacked in each round."""
+
+FARTHEST = 0.25
+"""A round goes on if it breaks one of this fraction of its examples, those with the largest margins."""
 
 LEAST, MOST = 10, 50
 """Examples of the sample."""
 
 
 def pick_round(race: Race, number: int, state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
-    """The nearest robust examples; in the first round the sample, too, and once one of it is broken, all.
+    """At first the nearest, then those behind as long as that pays; once one of the sample is broken, all others.
 
-    From the second round on, ``ranked`` begins with the classes in the order of the round before.
+    The first round begins with the sample, too. From the second call on, ``ranked`` begins with the classes in the
+    order of the round.
     """
-    close = nearest(state, race.rounds[number][0])
-    if number > 0:
-        width = min(race.rounds[number - 1][1], state.ranked.shape[1])
-        state.ranked = _by_score(state.ranked, state.scores[:, :width])
-        return state.robust.clone() if _broke(state, _DRAWN) else close
-    others = (state.robust & ~close).nonzero().squeeze(1)
-    order = uniform(fold(keys[others], "race/sample"), (1,)).squeeze(1).argsort(stable=True)
+    share, classes, _ = race.rounds[number]
+    begun = _has(state, _ROUND << number)
+    others = state.robust & ~begun
+    if begun.any():
+        state.ranked = _by_score(state.ranked, state.scores[:, : min(classes, state.ranked.shape[1])])
+    if _broke(state, _DRAWN):
+        group = others
+    elif begun.any() and not _broke(state, _LAST):
+        group = torch.zeros_like(others)
+    else:
+        group = nearest(state, share, others)
+    _mark(state, _LAST, group & ~nearest(state, 1 - FARTHEST, group))
+    if number == 0 and not begun.any():
+        group = group | _drawn(race, state, keys, others & ~group)
+    return _mark(state, _ROUND << number, group, begun)
+
+
+def _drawn(race: Race, state: EvaluationState, keys: Tensor, among: Tensor) -> Tensor:
+    """The sample, which is marked."""
+    rows = among.nonzero().squeeze(1)
+    order = uniform(fold(keys[rows], "race/sample"), (1,)).squeeze(1).argsort(stable=True)
     count = min(max(math.ceil(race.drawn * int(state.robust.sum())), LEAST), MOST) if race.drawn else 0
-    state.marks = torch.zeros_like(state.marks).index_fill(0, others[order[:count]], _DRAWN)
-    return close | (state.marks == _DRAWN)
+    return _mark(state, _DRAWN, torch.zeros_like(among).index_fill(0, rows[order[:count]], True))
 
 
 def pick_nearest(race: Race, state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
-    """The nearest robust examples outside the sample."""
-    return _marked(state, _NEAR, nearest(state, race.near, state.robust & (state.marks != _DRAWN)))
+    """The nearest robust examples."""
+    return _mark(state, _NEAR, nearest(state, race.near))
 
 
 def pick_sample(state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
-    """The sample, unless it is broken already."""
-    return state.robust & (state.marks == _DRAWN) & ~torch.tensor(_broke(state, _DRAWN))
+    """Those of the sample that were not among the nearest; none once one of it is broken."""
+    if _broke(state, _DRAWN):
+        return torch.zeros_like(state.robust)
+    return state.robust & _has(state, _DRAWN) & ~_has(state, _NEAR)
 
 
 def pick_more(state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
-    """The nearest again, if Square broke one of them; none if all will be attacked."""
-    if _broke(state, _DRAWN) or not _broke(state, _NEAR):
-        return torch.zeros_like(state.robust)
-    return _marked(state, _MORE, state.robust & (state.marks == _NEAR))
+    """The nearest again if Square broke one, then twice as many behind as long as that pays; or all others at once."""
+    begun = _has(state, _MORE)
+    others = state.robust & ~begun
+    group = torch.zeros_like(others)
+    if _broke(state, _DRAWN):
+        group = others
+    elif begun.any() and _broke(state, _LAST):
+        count = 2 * int(_has(state, _LAST).sum())
+        group = nearest(state, min(count / max(int(others.sum()), 1), 1.0), others)
+    elif not begun.any() and _broke(state, _NEAR):
+        group = others & _has(state, _NEAR)
+    return _mark(state, _MORE, _mark(state, _LAST, group), begun)
 
 
-def pick_farther(race: Race, mark: int, state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
-    """Twice as many as in the stage before, behind all that were attacked since, if it broke one."""
-    if not _broke(state, mark - 1):
-        return torch.zeros_like(state.robust)
-    share = min(race.near * 2 ** (mark - _MORE), 1.0)
-    return _marked(state, mark, nearest(state, share, state.robust & (state.marks < _MORE)))
-
-
-def pick_rest(state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
-    """All robust examples that have not had as many queries, if one of the sample or of the last was broken."""
-    if not _broke(state, _DRAWN) and not _broke(state, _FAR):
-        return torch.zeros_like(state.robust)
-    return state.robust & (state.marks < _MORE)
+def _has(state: EvaluationState, mark: int) -> Bool[Tensor, " n"]:
+    return state.marks & mark > 0
 
 
 def _broke(state: EvaluationState, mark: int) -> bool:
     """Whether an example with this mark is broken."""
-    return bool((state.broken & (state.marks == mark)).any())
+    return bool((state.broken & _has(state, mark)).any())
 
 
-def _marked(state: EvaluationState, mark: int, rows: Bool[Tensor, " n"]) -> Bool[Tensor, " n"]:
-    """These rows, which get a mark."""
-    state.marks = torch.where(rows, mark, state.marks)
+def _mark(state: EvaluationState, mark: int, rows: Tensor, also: Tensor | None = None) -> Tensor:
+    """These rows, which have the mark from now on; others lose it, except for those in ``also``."""
+    marked = rows if also is None else rows | also
+    state.marks = torch.where(marked, state.marks | mark, state.marks & ~mark)
     return rows
 
 

@@ -31,10 +31,7 @@ LABELS: dict[str, Mapping[str, Any]] = {
 }
 """Names of attacks with options: labels in results, and AutoAttack's names."""
 
-STAGES = (
-    *("apgd-3x10", "apgd-3x30", "apgd-9x100"),
-    *("square-nearest", "square-sample", "square-more", "square-next", "square-far", "square-all"),
-)
+STAGES = ("apgd-3x10", "apgd-3x30", "apgd-9x100", "square-nearest", "square-sample", "square-more")
 """Labels of the stages of ``fast`` that depend on the ones before."""
 
 SUITES: dict[str, tuple[Mapping[str, Any] | str, ...]] = {

@@ -215,7 +215,8 @@ class Evaluation:
                 progress.members = self._members(stage).tolist()
                 state.open_stage(stage.attack.runs_in(self.context.threat, self.context.classes))
             self._attack(stage, torch.tensor(progress.members, dtype=torch.int64))
-            progress.at, progress.members = progress.at + 1, None
+            ended = not stage.grows or not progress.members
+            progress.at, progress.members = progress.at + ended, None
             self.save()
             self._report(stage)
         if self.options.verify and not progress.verified:
