@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -233,7 +235,8 @@ class Odd(nn.Module):
 def test_models_that_are_named_are_built_or_refused(name: str) -> None:
     with place() as here:
         here.write("theirs.py", BUILDERS.encode())
-        judge("named model", here, lambda: load_model(name))
+        with mock.patch.object(sys, "dont_write_bytecode", True):  # Python's own cache is no file left behind
+            judge("named model", here, lambda: load_model(name))
 
 
 def test_a_result_that_claims_more_memory_than_there_is_is_refused(run: Path) -> None:

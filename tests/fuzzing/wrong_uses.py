@@ -116,7 +116,7 @@ audit --model ensemble:nets:build,nets:build --data digits => nets:build twice
 audit --model ensemble:nets:build,nets:five --data digits => 5 10
 audit --model ensemble:run,nowhere --data digits => nowhere
 audit --model nets:build --preset imagnet --data digits => imagnet imagenet
-audit --model nets:build --preset imagenet --data digits => 192 64
+audit --model nets:build --preset imagenet --data digits => 3 1 channels=3
 audit --model nets:build --preset mnist --mean 0.5 --std 0.5 --data digits => --preset --mean
 audit --model nets:build --mean 0.5 --data digits => mean standard deviation
 audit --model nets:build --std 0.5 --data digits => mean standard deviation

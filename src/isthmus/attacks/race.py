@@ -51,7 +51,7 @@ Rounds = Annotated[tuple[tuple[Share, Whole, Whole], ...], Field(min_length=1, m
 
 
 class Race(Attack):
-    """The race. ``results/`` shows what most options are worth.
+    """The race. ``benchmarks/race_ablation.py`` measures what each option is worth.
 
     Attributes:
         ce_steps: steps of the first run, on the cross-entropy.
