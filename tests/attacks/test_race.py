@@ -109,7 +109,7 @@ def test_the_first_round_takes_the_nearest_and_a_sample_of_the_others(robust, si
     assert len(tried) == nearest + size  # a tenth, at least 10 and at most 50
 
 
-def test_a_round_goes_on_as_long_as_it_breaks_one_of_the_farthest_quarter():
+def test_a_round_continues_while_it_breaks_one_of_the_quarter_with_the_largest_margins():
     state, keys, tried = start()
     sample = tried[100:]
     breaks(state, 75)
@@ -137,8 +137,8 @@ def test_once_one_of_the_sample_is_broken_everything_attacks_all():
     assert torch.equal(pick_round(RACE, 1, state, keys), state.robust)
     assert not pick_sample(state, keys).any()
     assert picked(pick_nearest(RACE, state, keys)) == list(range(20))
-    assert torch.equal(pick_more(state, keys), state.robust)
-    assert not pick_more(state, keys).any()
+    assert torch.equal(pick_more(RACE, state, keys), state.robust)
+    assert not pick_more(RACE, state, keys).any()
 
 
 def test_square_attacks_the_nearest_and_those_of_the_sample_that_are_not_among_them():
@@ -148,22 +148,46 @@ def test_square_attacks_the_nearest_and_those_of_the_sample_that_are_not_among_t
     assert picked(pick_sample(state, keys)) == tried[101:]
 
 
-def test_square_goes_on_to_twice_as_many_behind_as_long_as_it_breaks_some():
+def test_square_continues_with_twice_as_many_while_it_breaks_any():
     state, keys, _ = start()
     assert picked(pick_nearest(RACE, state, keys)) == list(range(20))
     breaks(state, 7)
-    assert picked(pick_more(state, keys)) == [row for row in range(20) if row != 7]
+    assert picked(pick_more(RACE, state, keys)) == [row for row in range(21) if row != 7]
     breaks(state, 0)
-    assert picked(pick_more(state, keys)) == list(range(20, 58))
+    assert picked(pick_more(RACE, state, keys)) == list(range(21, 61))
     breaks(state, 30)
-    assert picked(pick_more(state, keys)) == list(range(58, 134))
-    assert not pick_more(state, keys).any()
+    assert picked(pick_more(RACE, state, keys)) == list(range(61, 141))
+    assert not pick_more(RACE, state, keys).any()
+
+
+def test_square_continues_if_it_broke_all_of_the_nearest():
+    state, keys, _ = start(60)
+    assert picked(pick_nearest(RACE, state, keys)) == [0, 1, 2]
+    breaks(state, 0, 1, 2)
+    assert picked(pick_more(RACE, state, keys)) == [3, 4, 5]
+
+
+def test_a_single_example_of_a_round_decides_whether_it_continues():
+    race = Race(rounds=((0.01, 2, 10),), drawn=0)
+    state, keys, _ = start(60)
+    state.marks.zero_()
+    assert picked(pick_round(race, 0, state, keys)) == [0]
+    breaks(state, 0)
+    assert picked(pick_round(race, 0, state, keys)) == [1]
+    assert not pick_round(race, 0, state, keys).any()
+
+
+def test_another_race_begins_anew():
+    state, keys, tried = start()
+    assert pick_nearest(RACE, state, keys).any()
+    assert not pick_more(RACE, state, keys).any()
+    assert picked(pick_round(RACE, 0, state, keys)) == tried
 
 
 def test_square_ends_if_it_broke_none_of_the_nearest():
     state, keys, _ = start()
     assert pick_nearest(RACE, state, keys).any()
-    assert not pick_more(state, keys).any()
+    assert not pick_more(RACE, state, keys).any()
 
 
 class Sure(nn.Module):

@@ -53,31 +53,30 @@ def exact_minimum(model, low, high, row):
     return best
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_bounds_are_below_the_exact_minimum_of_a_small_relu_network(seed):
+def tiny_problem(seed, eps, bias=0.0):
+    """A network of five ReLUs, an image, its label, a threat, the margin's coefficients, and its exact minimum."""
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))
-    image, threat = torch.rand(1, 1, 2, 2), Linf(0.2)
+    model[1].bias.data += bias
+    image, threat = torch.rand(1, 1, 2, 2), Linf(eps)
     label = model(image).argmax(1)
-    found = all_bounds(model, image, label, threat)
-    box = regions.region(threat, image).box
     row = bounds.margins(2, label)[0, 0].numpy()
-    exact = exact_minimum(model, box.low.flatten().numpy(), box.high.flatten().numpy(), row)
+    low, high = (edge.flatten().numpy() for edge in regions.region(threat, image).box)
+    return model, image, label, threat, row, exact_minimum(model, low, high, row)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_bounds_are_below_the_exact_minimum_of_a_small_relu_network(seed):
+    model, image, label, threat, _, exact = tiny_problem(seed, 0.2)
+    found = all_bounds(model, image, label, threat)
     for method in METHODS:
         assert found[method].item() <= exact + 1e-7, method
     assert found["crown"].item() >= exact - 1.0  # not vacuous
 
 
 def test_a_network_whose_signs_are_known_is_bounded_exactly():
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))
-    model[1].bias.data += 5.0  # always on, so that the network is linear
-    image, threat = torch.rand(1, 1, 2, 2), Linf(0.1)
-    label = model(image).argmax(1)
+    model, image, label, threat, _, exact = tiny_problem(0, 0.1, bias=5.0)  # always on, so that the network is linear
     found = all_bounds(model, image, label, threat)
-    box = regions.region(threat, image).box
-    row = bounds.margins(2, label)[0, 0].numpy()
-    exact = exact_minimum(model, box.low.flatten().numpy(), box.high.flatten().numpy(), row)
     for method in ("crown-ibp", "crown"):
         assert exact - 1e-4 <= found[method].item() <= exact + 1e-9
 

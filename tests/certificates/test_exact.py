@@ -6,14 +6,13 @@ import time
 
 import pytest
 import torch
-from torch import nn
 
 import isthmus
 from isthmus.attacks.api import robust_accuracy
 from isthmus.attacks.threats import L2, Linf
 from isthmus.certificates import CertifyOptions, bounds, exact, network, regions, verify_certificates
 from tests.certificates.small_networks import make, margins_of, pictures
-from tests.certificates.test_bounds import exact_minimum
+from tests.certificates.test_bounds import tiny_problem
 
 
 def program_of(model, image, threat):
@@ -24,14 +23,8 @@ def program_of(model, image, threat):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_decisions_are_those_of_an_enumeration(seed):
-    torch.manual_seed(seed)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))
-    image, threat = torch.rand(1, 1, 2, 2), Linf(0.3)
-    label = model(image).argmax(1)
-    program, region = program_of(model, image, threat)
-    row = bounds.margins(2, label)[0, 0].numpy()
-    low, high = (edge.flatten().numpy() for edge in region.box)
-    least = exact_minimum(model, low, high, row)
+    model, image, label, threat, row, least = tiny_problem(seed, 0.3)
+    program, _ = program_of(model, image, threat)
     decision = program.decide(row, time.monotonic() + 20)
     assert (decision.margin > 0) == (least > 1.2 * exact.MARGIN), least
     if least < 0:

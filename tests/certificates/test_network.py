@@ -148,6 +148,7 @@ REFUSED = [
     (lambda: sequence(nn.LayerNorm(8)), r"2 \(LayerNorm\)"),
     (lambda: sequence(nn.LeakyReLU(1.5)), r"2 \(LeakyReLU\)"),
     (lambda: nn.Sequential(nn.Conv2d(1, 2, 3, padding=1, padding_mode="circular"), nn.Flatten()), r"0 \(Conv2d\)"),
+    (lambda: nn.Sequential(nn.AvgPool2d(2, divisor_override=-3), nn.Flatten()), r"0 \(AvgPool2d\)"),
     (lambda: nn.Sequential(nn.MaxPool2d(4, ceil_mode=True), nn.Flatten()), r"0 \(MaxPool2d\)"),
     (lambda: nn.Sequential(nn.Flatten(), nn.BatchNorm1d(36, track_running_stats=False)), r"1 \(BatchNorm1d\)"),
     (lambda: sequence(MyLinear(8, 3)), "erf"),

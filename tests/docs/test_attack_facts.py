@@ -101,12 +101,12 @@ def test_the_race_is_told_as_it_is():
         f"a run of {steps} steps towards each of their first {first} classes",
         f"the nearest {nearer:.0%} get {longer} steps towards the {second} classes that came closest",
         f"the nearest {near:.0%} get {longest} steps towards each of {last} classes, and {longest} on the",
-        f"one of the farthest {race.FARTHEST:.0%} of the examples that it took",
+        f"breaks one of the {race.FARTHEST:.0%} of its examples that have the largest margins",
         f"best + {config.patience:g} · gain · windows left < 0",
         f"Square with {config.queries:,} queries on the nearest {config.near:.0%}",
         f"Square with {config.sample_queries:,} queries on a sample: {config.drawn:.0%} of the robust examples",
         f"(at least {race.LEAST}, at most {race.MOST})",
-        f"**square-more**: Square with {config.more_queries:,} queries",
+        f"**square-more**: Square with {config.more_queries:,} queries.",
         f"sample of {race.MOST} with {1 - 0.9**race.MOST:.1%} probability, and in a sample of {race.LEAST} with 65%",
     ):
         assert said_so in FLAT

@@ -1,23 +1,23 @@
 """Racing: nearly the robust accuracy of AutoAttack for a small part of its passes (the ``fast`` suite).
 
-AutoAttack spends most passes on examples that are far from broken, and on unpromising target classes. But after a few
-steps on the cross-entropy, the margins tell nearly all examples that any attack will break: they are among the nearest
-fifth. So here examples compete for steps, and in each example the target classes:
+AutoAttack spends most passes on examples that no attack will break, and on unpromising target classes. After a few
+steps on the cross-entropy, nearly all examples that will break are among the fifth with the smallest margins. So here
+the examples compete for steps, and so do the target classes of each example:
 
 1. apgd-ce: APGD on the cross-entropy, 10 steps, on all. It breaks the easy examples, and orders the others by their
    margins and each one's wrong classes by the logits where its margin is smallest.
 2. apgd-3x10, apgd-3x30, apgd-9x100: rounds with fewer and fewer examples, the nearest each time. Each gets runs towards
    its best classes, for example towards 3 of them with 10 steps each; in the last round also one on the cross-entropy.
    A run retires at the end of a window of steps if even twice the gain of that window, in each window left, would not
-   break the example. As long as a round breaks one of the farthest quarter of its examples, it goes on to those behind.
+   break the example. If any of the quarter with the largest margins breaks, the round continues with the next examples.
 3. square-nearest: Square, which needs no gradients, on the nearest.
-4. square-sample: Square with fewer queries on a sample drawn at random among the examples that the first round began
-   without.
-5. square-more: Square with AutoAttack's number of queries, as long as it pays. If it broke one of the nearest, it runs
-   on these again; and as long as it breaks any, on twice as many behind.
+4. square-sample: Square with fewer queries on a random sample of the examples that the first round did not begin with.
+5. square-more: Square with AutoAttack's number of queries, only if square-nearest broke an example: on the nearest
+   again, and as long as it breaks any, on the next examples, twice as many each time.
 
-The order by margins is not believed, but tested: the sample takes part in the first round, too. If an attack breaks one
-of it, gradients are masked or margins mislead, and from then on the rounds and the last stage take all examples.
+The sample tests whether the order by margins can be trusted; it takes part in the first round, too. If an attack breaks
+an example of the sample, gradients are masked or margins mislead, and the rounds and the last stage attack all examples
+from then on.
 
 Every success is verified like any other, so the result is always an upper bound on robust accuracy. The rule can miss
 an example that would have broken with more passes; the exhaustive suite, ``standard``, gives them to all.
@@ -60,7 +60,7 @@ class Race(Attack):
         patience: a run retires if even this many times the last window's gain per window would not break the example.
         near: fraction of the robust examples, smallest margin first, that Square attacks.
         queries: of Square on these, at first.
-        drawn: fraction of the robust examples that the sample has; it has at least 10 and at most 50.
+        drawn: size of the sample as a fraction of the robust examples, but at least 10 and at most 50; 0 for none.
         sample_queries: of Square on the sample.
         more_queries: of Square in the last stage.
     """
@@ -100,25 +100,25 @@ class Race(Attack):
             *rounds,
             Stage("square-nearest", Square(queries=self.queries), partial(pick_nearest, self), share=self.near),
             Stage("square-sample", Square(queries=self.sample_queries), pick_sample, share=self.drawn),
-            Stage("square-more", Square(queries=self.more_queries), pick_more, grows=True, share=0.0),
+            Stage("square-more", Square(queries=self.more_queries), partial(pick_more, self), grows=True, share=0.0),
         )
 
 
 # --- which examples a stage attacks ---
 
 _DRAWN, _LAST, _NEAR, _MORE, _ROUND = 1, 2, 4, 8, 16
-"""Bits of the marks: in the sample; what decides whether a stage goes on; attacked by Square, and with more queries;
-and, from the last bit on, attacked in each round."""
+"""Bits of ``marks``, which say of an example: it is in the sample; the stage continues if it breaks; Square attacked
+it; Square attacked it with more queries; the first round attacked it (the next bits: the second round, and so on)."""
 
 FARTHEST = 0.25
-"""A round goes on if it breaks one of this fraction of its examples, those with the largest margins."""
+"""A round continues if it breaks one of this fraction of its examples, those with the largest margins."""
 
 LEAST, MOST = 10, 50
-"""Examples of the sample."""
+"""Smallest and largest size of the sample, if there are as many examples."""
 
 
 def pick_round(race: Race, number: int, state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
-    """At first the nearest, then those behind as long as that pays; once one of the sample is broken, all others.
+    """At first the nearest, then the next as long as the last ones break; all others once one of the sample is broken.
 
     The first round begins with the sample, too. From the second call on, ``ranked`` begins with the classes in the
     order of the round.
@@ -133,8 +133,8 @@ def pick_round(race: Race, number: int, state: EvaluationState, keys: Int[Tensor
     elif begun.any() and not _broke(state, _LAST):
         group = torch.zeros_like(others)
     else:
-        group = nearest(state, share, others)
-    _mark(state, _LAST, group & ~nearest(state, 1 - FARTHEST, group))
+        group = nearest(state, _part(share, others), others)
+    _mark(state, _LAST, group & ~nearest(state, int(group.sum()) - _part(FARTHEST, group), group))
     if number == 0 and not begun.any():
         group = group | _drawn(race, state, keys, others & ~group)
     return _mark(state, _ROUND << number, group, begun)
@@ -144,13 +144,13 @@ def _drawn(race: Race, state: EvaluationState, keys: Tensor, among: Tensor) -> T
     """The sample, which is marked."""
     rows = among.nonzero().squeeze(1)
     order = uniform(fold(keys[rows], "race/sample"), (1,)).squeeze(1).argsort(stable=True)
-    count = min(max(math.ceil(race.drawn * int(state.robust.sum())), LEAST), MOST) if race.drawn else 0
+    count = min(max(_part(race.drawn, state.robust), LEAST), MOST) if race.drawn else 0
     return _mark(state, _DRAWN, torch.zeros_like(among).index_fill(0, rows[order[:count]], True))
 
 
 def pick_nearest(race: Race, state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
     """The nearest robust examples."""
-    return _mark(state, _NEAR, nearest(state, race.near))
+    return _mark(state, _NEAR, nearest(state, _part(race.near, state.robust), state.robust))
 
 
 def pick_sample(state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
@@ -160,19 +160,24 @@ def pick_sample(state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor,
     return state.robust & _has(state, _DRAWN) & ~_has(state, _NEAR)
 
 
-def pick_more(state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
-    """The nearest again if Square broke one, then twice as many behind as long as that pays; or all others at once."""
+def pick_more(race: Race, state: EvaluationState, keys: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+    """The nearest if Square broke one, then the next, twice as many each time, while it breaks any; or all others.
+
+    After the last call the marks are cleared, for another race.
+    """
     begun = _has(state, _MORE)
     others = state.robust & ~begun
-    group = torch.zeros_like(others)
+    count = 0
     if _broke(state, _DRAWN):
-        group = others
+        count = int(others.sum())
     elif begun.any() and _broke(state, _LAST):
         count = 2 * int(_has(state, _LAST).sum())
-        group = nearest(state, min(count / max(int(others.sum()), 1), 1.0), others)
     elif not begun.any() and _broke(state, _NEAR):
-        group = others & _has(state, _NEAR)
-    return _mark(state, _MORE, _mark(state, _LAST, group), begun)
+        count = _part(race.near, others)
+    group = _mark(state, _MORE, _mark(state, _LAST, nearest(state, count, others)), begun)
+    if not group.any():
+        state.marks = torch.zeros_like(state.marks)
+    return group
 
 
 def _has(state: EvaluationState, mark: int) -> Bool[Tensor, " n"]:
@@ -191,11 +196,16 @@ def _mark(state: EvaluationState, mark: int, rows: Tensor, also: Tensor | None =
     return rows
 
 
-def nearest(state: EvaluationState, share: float, among: Bool[Tensor, " n"] | None = None) -> Bool[Tensor, " n"]:
-    """This fraction of the robust examples (or of some), rounded up: those with the smallest margins."""
-    rows = (state.robust if among is None else among).nonzero().squeeze(1)
-    chosen = rows[state.margin[rows].argsort(stable=True)[: math.ceil(share * len(rows))]]
-    return torch.zeros_like(state.robust).index_fill(0, chosen, True)
+def _part(share: float, rows: Tensor) -> int:
+    """This fraction of the rows, rounded up."""
+    return math.ceil(share * int(rows.sum()))
+
+
+def nearest(state: EvaluationState, count: int, among: Bool[Tensor, " n"]) -> Bool[Tensor, " n"]:
+    """As many of these examples, or all of them: those with the smallest margins."""
+    rows = among.nonzero().squeeze(1)
+    chosen = rows[state.margin[rows].argsort(stable=True)[:count]]
+    return torch.zeros_like(among).index_fill(0, chosen, True)
 
 
 def _by_score(classes: Int[Tensor, "n classes"], scores: Float[Tensor, "n scores"]) -> Int[Tensor, "n classes"]:

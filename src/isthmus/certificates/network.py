@@ -526,7 +526,7 @@ def _max_pool(module: nn.MaxPool2d, before: Shape, after: Shape) -> Operation | 
 
 
 def _averaging(module: nn.Module, before: Shape, after: Shape) -> Operation | None:
-    if len(before) != 3:
+    if len(before) != 3 or (getattr(module, "divisor_override", None) or 1) < 0:  # then the weights are negative
         return None
     zero = torch.zeros((), dtype=torch.float64)
     return Averaging(before, after, zero, before[1] * before[2], module)
